@@ -1,0 +1,70 @@
+"""Fixtures that several test files share: real data, and tiny data sets written to disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data sets: VPT_TEST_DATA, or ../shared/data beside the repository."""
+    root = Path(os.environ.get("VPT_TEST_DATA", SHARED))
+    if not (root / "hippocampus3d").is_dir():
+        reason = f"no real data in {root}: set VPT_TEST_DATA to a folder that holds hippocampus3d/ and odd_volumes/"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return root
+
+
+@pytest.fixture
+def save() -> Callable[..., Path]:
+    """save(path, array, affine=identity): a NIfTI, its folder made if need be."""
+
+    def write(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path, save: Callable[..., Path]) -> Callable[..., Path]:
+    """make_dataset(layout="nnunet" | "msd", cases=4, channels=1, affines=(..,)): its folder; labels 1 and 2 are blobs."""
+
+    def make(layout: str = "nnunet", cases: int = 4, channels: int = 1, affines: Sequence[np.ndarray] = (LPS,)) -> Path:
+        root, rng = tmp_path / layout, np.random.default_rng(0)
+        names = [f"case_{number:02d}" for number in range(cases)]
+        for number, name in enumerate(names):
+            label = np.zeros((12, 10, 6), np.uint8)
+            label[3:8, 2:7, 1:5] = 1
+            label[5:7, 4:6, 2:4] = 2
+            images = [(rng.normal(100, 20, label.shape) + 50 * label).astype(np.float32) for _ in range(channels)]
+            affine = affines[number % len(affines)]
+            save(root / f"labelsTr/{name}.nii.gz", label, affine)
+            if layout == "msd":
+                image = np.stack(images, -1) if channels > 1 else images[0]
+                save(root / f"imagesTr/{name}.nii.gz", image, affine)
+            else:
+                for channel, image in enumerate(images):
+                    save(root / f"imagesTr/{name}_{channel:04d}.nii.gz", image, affine)
+        numbered = {str(channel): f"MR{channel}" for channel in range(channels)}
+        pairs = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
+        msd = {"modality": numbered, "labels": {"0": "background", "1": "rim", "2": "core"}, "training": pairs}
+        nnunet = {"channel_names": numbered, "labels": {"background": 0, "rim": 1, "core": 2}, "file_ending": ".nii.gz"}
+        root.mkdir(exist_ok=True)
+        (root / "dataset.json").write_text(json.dumps(msd if layout == "msd" else nnunet))
+        return root
+
+    return make

@@ -1,0 +1,186 @@
+"""`vpt check` finds everything at once, says it with the file and the fix, and sums up what is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vpt.data.check import Check, check_dataset
+from vpt.errors import VptError
+
+RAS = np.diag([1.0, 1.0, 2.0, 1.0])
+LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
+
+
+def said(check: Check, severity: str) -> list[str]:
+    return [f"{problem.file}: {problem.text}" for problem in check.problems if problem.severity == severity]
+
+
+def write_split(root: Path, **sides: list[str]) -> None:
+    (root / "split.json").write_text(json.dumps(sides))
+
+
+def relabel(root: Path, name: str, change) -> None:
+    image = nib.load(root / f"labelsTr/{name}.nii.gz")
+    array = change(np.asarray(image.dataobj).copy())
+    nib.save(nib.Nifti1Image(array, image.affine), root / f"labelsTr/{name}.nii.gz")
+
+
+def test_sound_dataset_is_summed_up(make_dataset):
+    seen = []
+    root = make_dataset(cases=3, channels=2, affines=(RAS, LPS))
+    check = check_dataset(root, progress=lambda *step: seen.append(step))
+    assert check.ok
+    assert check.problems == ()
+    assert seen == [(1, 3, "case_00"), (2, 3, "case_01"), (3, 3, "case_02")]
+    assert (check.cases, check.channels, check.orientations) == (3, ("MR0", "MR1"), {"RAS": 2, "LPS": 1})
+    assert str(check.shape) == "12x10x6"
+    assert str(check.spacing) == "1x1x2 to 1x1.5x3, median 1x1x2"
+    rim, core = check.labels
+    assert (rim.id, rim.name, rim.cases, rim.voxels) == (1, "rim", 3, 3 * (5 * 5 * 4 - 8))
+    assert core.mean_ml == pytest.approx(8 * (2 + 4.5 + 2) / 3 / 1000)
+    assert (check.splits, check.split_source) == ({"train": 2, "val": 1, "test": 0}, "fold 0 of 3, drawn by case")
+    images = [np.asarray(nib.load(path).dataobj) for path in (root / "imagesTr").glob("*_0001.nii.gz")]
+    assert check.intensity[1] == pytest.approx((min(map(np.min, images)), max(map(np.max, images))))
+
+
+def test_plain_text_and_table_say_the_same(make_dataset):
+    root = make_dataset(cases=3)
+    relabel(root, "case_01", lambda label: label * 3)
+    check = check_dataset(root)
+    console = Console(width=500, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(check.table())
+    shown = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert shown == [" ".join(line.split()) for line in check.plain().splitlines()]
+    assert shown[-1] == "not ready: 1 error, 0 warnings"
+    assert "label 1 rim: in 2 of 3 cases, 184 voxels, mean 0.414 ml" in shown
+    assert "error: labelsTr/case_01.nii.gz: label 3, 6 not in 0, 1, 2; add it to `labels` in dataset.json" in shown[-2]
+
+
+def test_every_problem_is_collected_not_only_the_first(make_dataset, save):
+    root = make_dataset(cases=8)
+    (root / "imagesTr/case_00_0000.nii.gz").write_bytes(b"")
+    (root / "labelsTr/case_01.nii.gz").unlink()
+    (root / "imagesTr/case_02_0000.nii.gz").unlink()
+    save(root / "labelsTr/case_03.nii.gz", np.zeros((12, 10, 5), np.uint8), LPS)
+    save(root / "imagesTr/case_04_0000.nii.gz", np.full((12, 10, 6), np.nan, np.float32), LPS)
+    relabel(root, "case_05", lambda label: label * 0)
+    save(root / "imagesTr/case_06_0000.nii.gz", np.full((12, 10, 6), 7, np.int16), LPS)
+    write_split(root, train=["case_00", "case_03", "case_04"], val=["case_03", "case_99"])
+    errors, warnings = (said(check_dataset(root), severity) for severity in ("error", "warning"))
+    for expected in [
+        "imagesTr/case_00_0000.nii.gz: an empty file",
+        "imagesTr/case_01_0000.nii.gz: an image without a label; add labelsTr/case_01.nii.gz",
+        "labelsTr/case_02.nii.gz: a label without an image",
+        "labelsTr/case_03.nii.gz: not on the grid of imagesTr/case_03_0000.nii.gz: shape 12x10x5 against 12x10x6",
+        "imagesTr/case_04_0000.nii.gz: 720 of 720 voxels are not finite",
+        "split.json: case_03 is in train and in val",
+        "split.json: val names 'case_99', which is no case",
+    ]:
+        assert sum(error.startswith(expected) for error in errors) == 1, expected
+    assert len(errors) == 7
+    for expected in [
+        "labelsTr/case_05.nii.gz: an empty label",
+        "imagesTr/case_06_0000.nii.gz: all voxels of MR0 are 7",
+        "split.json: 3 labelled cases in no split: case_05, case_06, case_07",
+    ]:
+        assert sum(warning.startswith(expected) for warning in warnings) == 1, expected
+    assert len(warnings) == 3
+
+
+def test_label_of_an_unreadable_image_is_still_read(make_dataset):
+    root = make_dataset()
+    (root / "imagesTr/case_00_0000.nii.gz").write_bytes(b"")
+    relabel(root, "case_00", lambda label: label + 5)
+    assert len(check_dataset(root).errors) == 2
+
+
+def test_no_foreground_anywhere_is_an_error(make_dataset):
+    root = make_dataset()
+    for number in range(4):
+        relabel(root, f"case_{number:02d}", lambda label: label * 0)
+    check = check_dataset(root)
+    assert said(check, "error") == [
+        f"{root}: no voxel of any label in 4 cases, so nothing can be learned; check the export"
+    ]
+    assert len(check.warnings) == 4
+
+
+def test_label_in_no_case_is_a_warning(make_dataset):
+    root = make_dataset()
+    for number in range(4):
+        relabel(root, f"case_{number:02d}", lambda label: np.minimum(label, 1))
+    check = check_dataset(root)
+    assert check.ok
+    assert said(check, "warning")[0].startswith("dataset.json: label 2 (core) is in no case; remove it from `labels`")
+
+
+@pytest.mark.parametrize(
+    ("sides", "severity", "text"),
+    [
+        (
+            {"train": ["case_00", "case_02"], "val": ["case_01"], "test": ["case_03"]},
+            "error",
+            "train and test then hold",
+        ),
+        ({"train": ["case_00", "case_03"], "val": ["case_01"], "test": ["case_02"]}, "warning", "remove one if it is"),
+        (None, "error", "a drawn split can put them on two sides"),
+    ],
+)
+def test_same_image_twice(make_dataset, sides, severity, text):
+    root = make_dataset()
+    shutil.copy(root / "imagesTr/case_00_0000.nii.gz", root / "imagesTr/case_03_0000.nii.gz")
+    if sides:
+        write_split(root, **sides)
+    check = check_dataset(root)
+    assert len(check.problems) == 1
+    found = said(check, severity)[0]
+    assert found.startswith("imagesTr/case_03_0000.nii.gz: the same voxels as case_00_0000.nii.gz")
+    assert text in found
+
+
+def test_third_copy_is_compared_with_all_earlier_ones(make_dataset):
+    root = make_dataset()
+    for number in (1, 2):
+        shutil.copy(root / "imagesTr/case_00_0000.nii.gz", root / f"imagesTr/case_{number:02d}_0000.nii.gz")
+    write_split(root, train=["case_01", "case_03"], val=["case_02"])
+    assert [error for error in said(check_dataset(root), "error") if "train and val then hold the same" in error]
+
+
+def test_folds_of_nnunet_are_all_checked(make_dataset):
+    root = make_dataset()
+    good, bad = {"train": ["case_00", "case_01"], "val": ["case_02"]}, {"train": ["case_03"], "val": ["case_3"]}
+    (root / "splits_final.json").write_text(json.dumps([good, bad]))
+    check = check_dataset(root)
+    assert [problem.file for problem in check.errors] == ["splits_final.json"]
+    assert check.split_source == "fold 0 of 2, splits_final.json"
+    (root / "splits_final.json").write_text("{")
+    assert "not valid JSON at line 1" in said(check_dataset(root), "error")[0]
+
+
+def test_what_cannot_be_checked_at_all_is_raised(tmp_path):
+    with pytest.raises(VptError, match=r"no dataset\.json"):
+        check_dataset(tmp_path)
+
+
+def test_check_starts_without_torch():
+    code = "import sys, vpt.data.check; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.data
+def test_hippocampus_passes(data_root):
+    check = check_dataset(data_root / "hippocampus3d")
+    assert check.problems == ()
+    assert (check.cases, check.orientations) == (230, {"RAS": 230})
+    assert check.splits == {"train": 182, "val": 26, "test": 22}
+    assert [label.cases for label in check.labels] == [230, 230]
+    assert str(check.spacing) == "1x1x1"

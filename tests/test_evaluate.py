@@ -1,0 +1,456 @@
+"""Real NIfTI files in, a report or one clear sentence out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from scipy.ndimage import binary_erosion, distance_transform_edt
+
+from vpt.errors import VptError
+from vpt.evaluate import evaluate
+from vpt.metrics import score_case
+
+AFFINE = np.array([[-0.5, 0, 0.03, 9.4], [0, 0.8, -0.2, -13.2], [0, 0.02, 3.0, 2.6], [0, 0, 0, 1.0]])
+
+
+@pytest.fixture
+def odd_volumes():
+    root = Path(os.environ.get("VPT_TEST_DATA", Path(__file__).parents[1] / "../shared/data")) / "odd_volumes"
+    if not root.is_dir():
+        pytest.skip(f"{root} is absent; set VPT_TEST_DATA to the folder of the real data sets")
+    return root
+
+
+def image(data, affine=AFFINE, dtype=np.uint8):
+    return nibabel.Nifti1Image(np.asarray(data, dtype), affine)
+
+
+def cube(start=2, size=4, label=1, shape=(10, 11, 12)):
+    data = np.zeros(shape, np.uint8)
+    data[start : start + size, 2:6, 2:6] = label
+    return data
+
+
+def save(path, data, affine=AFFINE, dtype=np.uint8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image(data, affine, dtype), path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three cases of labels 1 and 2: equal; moved by half; label 2 missed."""
+    for name, start, second in (("a", 2, 8), ("b", 4, 8), ("c", 2, 0)):
+        save(tmp_path / "pred" / f"{name}.nii.gz", cube(start) + cube(8, 2, second and 2))
+        save(tmp_path / "data" / "labelsTr" / f"{name}.nii", cube() + cube(8, 2, 2))
+    return tmp_path / "pred", tmp_path / "data" / "labelsTr"
+
+
+def refused(sentence, *arguments, **options):
+    """The sentence in full, so that a reader of the test sees what the user reads."""
+    with pytest.raises(VptError) as caught:
+        evaluate(*arguments, **options)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- what is scored --------------------------------------------------------------------------------------------------
+
+
+def test_folders_are_paired_by_case_name(folders):
+    report = evaluate(*map(str, folders))
+    assert [case.name for case in report.cases] == ["a", "b", "c"]
+    assert report.labels == {1: "1", 2: "2"}
+    assert report.values("Dice").tolist() == [[1, 1], [0.5, 1], [1, 0]]
+    assert report.cases[1].scores[1].hd95 == pytest.approx(2 * 0.5)
+    assert report.cases[0].scores[1].volume_ref_ml == pytest.approx(
+        64 * np.prod(np.linalg.norm(AFFINE[:3, :3], axis=0)) / 1000
+    )
+    assert report.counts(2) == {"cases": 3, "both_empty": 0, "false_positives": 0, "missed": 1, "hd95_undefined": 1}
+    assert math.isnan(report.cases[2].scores[2].hd95)
+    assert report.cases[0].prediction_file == str(folders[0] / "a.nii.gz")
+    assert report.cases[0].reference_file == str(folders[1] / "a.nii")
+
+
+def test_a_report_goes_to_disk(folders, tmp_path):
+    summary = json.loads(evaluate(*folders).save(tmp_path / "out").read_text())
+    assert summary["mean"]["2"]["Dice"] == pytest.approx(2 / 3)
+    assert summary["foreground_mean"]["Dice"] == pytest.approx((2.5 + 2) / 6)
+    assert summary["metric_per_case"][2]["reference_file"].endswith("c.nii")
+
+
+def test_files_images_and_sequences_give_the_same(folders):
+    predictions, references = sorted(folders[0].iterdir()), sorted(folders[1].iterdir())
+    expected = evaluate(*folders).values("NSD")
+    assert np.array_equal(evaluate(predictions, [str(file) for file in references]).values("NSD"), expected)
+    images = evaluate(map(nibabel.load, predictions), references)
+    assert np.array_equal(images.values("NSD"), expected)
+    assert images.cases[1].name == "b"
+    assert evaluate(predictions[1], references[1]).values("Dice").tolist() == [[0.5, 1]]
+
+
+def test_images_without_a_file(folders):
+    report = evaluate(image(cube(4)), image(cube()))
+    assert report.cases[0].name == "image"
+    assert report.mean() == 0.5
+    assert [case.name for case in evaluate([image(cube())] * 2, [image(cube())] * 2).cases] == ["image 1", "image 2"]
+
+
+def test_float_files_and_scaled_files_hold_labels(tmp_path):
+    scaled = image(cube(label=30), dtype=np.int16)  # stored 30, slope 0.1: read as 3.00000004
+    scaled.header.set_slope_inter(0.1, 0)
+    nibabel.save(scaled, tmp_path / "scaled.nii")
+    assert 0 < abs(nibabel.load(tmp_path / "scaled.nii").get_fdata().max() - 3) < 1e-6
+    assert evaluate(tmp_path / "scaled.nii", image(cube(label=3))).mean() == 1.0
+    floats = save(tmp_path / "floats.nii.gz", cube(label=2), dtype=np.float32)
+    assert evaluate(floats, image(cube(label=2))).mean() == 1.0
+    assert evaluate(image(cube(label=2), dtype=np.int16), floats).labels == {2: "2"}
+
+
+def test_options_reach_the_scores(folders):
+    report = evaluate(*folders, [1, 2, 5], empty="one", tolerance=0.2, title="fold 0")
+    assert report.mean("Dice", 5) == 1.0
+    assert report.counts(5)["both_empty"] == 3
+    assert report.cases[1].scores[1].nsd < evaluate(*folders).cases[1].scores[1].nsd
+    settings = report.summary()["settings"]
+    assert (settings["title"], settings["empty"], settings["tolerance_mm"]) == ("fold 0", "one", 0.2)
+
+
+def test_in_memory_scores_equal_those_of_files(folders):
+    case = evaluate(*folders).cases[1]
+    arrays = [np.asarray(nibabel.load(file).dataobj) for file in (case.prediction_file, case.reference_file)]
+    spacing = nibabel.affines.voxel_sizes(AFFINE)
+    assert score_case(*arrays, spacing, [1], distances=False)[1].dice == case.scores[1].dice
+    assert score_case(*arrays, spacing, [1])[1].hd95 == pytest.approx(case.scores[1].hd95)
+
+
+def test_progress_is_told_after_each_case(folders):
+    seen = []
+    evaluate(*folders, progress=lambda *step: seen.append(step))
+    assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]
+
+
+def test_named_cases_alone_are_scored(folders):
+    (folders[0] / "c.nii.gz").unlink()
+    assert [case.name for case in evaluate(*folders, cases=["b"]).cases] == ["b"]
+    refused(f"{folders[1]}: no reference for x; expected", *folders, cases=["x"])
+    refused(f"{folders[0]}: no prediction for c; expected", *folders, cases=["c"])
+    refused("cases: no case is named", *folders, cases=[])
+    refused("cases: chooses among two folders", folders[0] / "a.nii.gz", folders[1] / "a.nii", cases=["a"])
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["labelsTr/dataset.json", "dataset.json"])
+@pytest.mark.parametrize(
+    "labels", [{"0": "background", "1": "Anterior", "2": "Posterior"}, {"background": 0, "Posterior": 2, "Anterior": 1}]
+)
+def test_dataset_json_names_the_labels(folders, place, labels):
+    (folders[1].parent / place).write_text(json.dumps({"labels": labels}))
+    assert evaluate(*folders).labels == {1: "Anterior", 2: "Posterior"}
+    one = evaluate(folders[0] / "a.nii.gz", folders[1] / "a.nii")
+    assert one.labels == {1: "Anterior", 2: "Posterior"}
+    assert evaluate(*folders, {1: "a", 2: "b"}).labels == {1: "a", 2: "b"}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "dataset.json: cannot be read as JSON ("),
+        (
+            '{"labels": {"whole": [1, 2]}}',
+            "dataset.json: label whole is [1, 2], expected one integer; regions are not scored",
+        ),
+        ('{"labels": {"a": 1, "ignore": 2}}', "dataset.json: has an `ignore` label, which is not supported"),
+        ('{"labels": {"background": 0}}', "dataset.json: labels none, expected at least one, all above 0"),
+        ('{"labels": {"1": "a"}}', "a.nii: label 2 not in 1 (from "),
+    ],
+)
+def test_dataset_json_that_does_not_fit_is_said(folders, content, sentence):
+    save(folders[0] / "a.nii.gz", cube())
+    (folders[1] / "dataset.json").write_text(content)
+    refused(sentence, *folders)
+
+
+def test_dataset_json_without_labels_is_passed_over(folders):
+    (folders[1] / "dataset.json").write_text('{"name": "mine"}')
+    assert evaluate(*folders).labels == {1: "1", 2: "2"}
+
+
+def test_given_labels_may_be_some_of_those_in_the_references(folders):
+    save(folders[0] / "a.nii.gz", cube())
+    pair = folders[0] / "a.nii.gz", folders[1] / "a.nii"
+    assert evaluate(*pair, [1]).labels == {1: "1"}
+    assert evaluate(*pair, {0: "background", 1: "organ"}).labels == {1: "organ"}
+
+
+def test_label_only_in_one_reference_is_scored_in_all(folders):
+    save(folders[1] / "c.nii", cube() + cube(8, 2, 7))
+    report = evaluate(*folders, empty="nan")
+    assert report.labels == {1: "1", 2: "2", 7: "7"}
+    assert report.counts(7) == {"cases": 3, "both_empty": 2, "false_positives": 0, "missed": 1, "hd95_undefined": 1}
+
+
+def test_unknown_labels_in_a_prediction_are_said(folders):
+    prediction = save(folders[0] / "b.nii.gz", cube(label=9) + cube(8, 2, 7))
+    refused(
+        f"{prediction}: labels 7, 9 not in 1, 2 (from the references); add it to `labels`, or take it out of the file",
+        *folders,
+    )
+    refused(f"{prediction}: label 9 not in 1, 2, 7 (from `labels`)", *folders, [1, 2, 7])
+
+
+def test_labels_that_are_none_are_said(folders):
+    refused("`labels`: tumour are not integer labels, such as 1, 2, 3", *folders, ["tumour"])
+    refused("`labels`: labels none, expected at least one, all above 0", *folders, [0])
+    refused("`labels`: labels -1, expected at least one, all above 0", *folders, [-1])
+
+
+def test_references_without_foreground_or_with_negatives_are_said(tmp_path):
+    empty = save(tmp_path / "empty.nii.gz", np.zeros((10, 11, 12)))
+    refused(f"{empty}: no label above 0 in any of 1 references; give `labels`", image(cube()), empty)
+    assert evaluate(image(cube()), empty, [1]).counts(1)["false_positives"] == 1
+    negative = image(-1 * cube().astype(int), dtype=np.int16)
+    refused("image: holds -1, expected labels of 0 and above; is this a label map?", image(cube()), negative)
+
+
+# --- pairs that are none ---------------------------------------------------------------------------------------------
+
+
+def test_a_missing_prediction_is_never_left_out(folders):
+    for name in "bc":
+        (folders[0] / f"{name}.nii.gz").unlink()
+    refused(
+        f"{folders[0]}: no prediction for b, c; expected a .nii.gz or .nii file for each of the names in {folders[1]}; "
+        "add them, or name the cases to score with `cases`",
+        *folders,
+    )
+
+
+def test_a_prediction_without_reference_is_said(folders):
+    for number in range(7):
+        save(folders[0] / f"x{number}.nii.gz", cube())
+    refused(f"{folders[1]}: no reference for x0, x1, x2, x3, x4 and 2 more; expected", *folders)
+
+
+def test_folders_with_nothing_to_score_are_said(folders, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "._a.nii.gz").write_bytes(b"macOS leaves these")
+    (tmp_path / "empty" / "summary.json").write_text("{}")
+    refused(
+        f"{tmp_path / 'empty'}: no .nii.gz or .nii files in this folder; give the folder that",
+        tmp_path / "empty",
+        folders[1],
+    )
+    refused(
+        f"{folders[1].parent}: no .nii.gz or .nii files in this folder; did you mean its folder labelsTr?",
+        folders[0],
+        folders[1].parent,
+    )
+
+
+def test_two_files_of_one_case_are_said(folders):
+    save(folders[0] / "a.nii", cube())
+    refused(f"{folders[0] / 'a.nii.gz'}: a.nii has the same case name a; keep one of the two", *folders)
+
+
+def test_things_that_do_not_pair_are_said(folders, tmp_path):
+    file = folders[1] / "a.nii"
+    refused(f"{file}: not a folder, but {folders[0]} is one; give two folders or two files", folders[0], file)
+    refused(f"{tmp_path / 'no'}: not a folder, but {folders[1]} is one", tmp_path / "no", folders[1])
+    refused(f"{tmp_path / 'no'}: there is no such file or folder; check the path", tmp_path / "no", tmp_path / "no")
+    refused("1 predictions but 2 references; give one of each per case, in one order", [file], [file, file])
+    refused("no predictions and no references were given", [], [])
+    refused("image 1: a ndarray, expected a path or a nibabel image", [cube()], [file])
+    refused(f"{folders[0]}: a folder, expected a .nii.gz or .nii file", [folders[0]], [file])
+
+
+# --- files that are none ---------------------------------------------------------------------------------------------
+
+
+def test_truncated_files_are_said(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2, (40, 40, 40))
+    reference = image(noise)
+    whole = save(tmp_path / "whole.nii.gz", noise).read_bytes()
+    half = tmp_path / "half.nii.gz"
+    half.write_bytes(whole[: len(whole) // 2])
+    refused(f"{half}: cannot be read to its end (", half, reference)
+    refused("); the file is damaged or was cut short, copy it again", reference, half)
+    (tmp_path / "plain.nii").write_bytes(gzip.decompress(whole)[:5000])
+    refused(f"{tmp_path / 'plain.nii'}: cannot be read to its end (", tmp_path / "plain.nii", reference)
+
+
+def test_damaged_bytes_are_said_by_the_checksum(tmp_path):
+    """Flipped bits that decompress without complaint would be scored as if they were labels."""
+    noise = np.random.default_rng(0).integers(0, 2, (40, 40, 40))
+    path = save(tmp_path / "bits.nii.gz", noise)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 40] = b"\xff" * 40
+    path.write_bytes(damaged)
+    refused(f"{path}: cannot be read to its end (", path, image(noise))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("empty.nii.gz", b"", "empty.nii.gz: an empty file (0 bytes), expected a NIfTI; copy it again"),
+        ("text.nii", b"these are no voxels" * 50, "text.nii: not a NIfTI, or one with a damaged header; save it as"),
+        (
+            "text.nii.gz",
+            gzip.compress(b"these are no voxels" * 50),
+            "text.nii.gz: not a NIfTI, or one with a damaged header; save it as",
+        ),
+        ("html.nii.gz", b"<html>404</html>" * 50, "html.nii.gz: not a NIfTI, or one"),
+        ("cut.nii.gz", gzip.compress(bytes(400))[:20], "cut.nii.gz: not a NIfTI, or one with a damaged header"),
+        ("scan.nrrd", b"NRRD0004", "scan.nrrd: not a NIfTI, or one with a damaged header; save it as"),
+    ],
+)
+def test_files_that_are_no_nifti_are_said(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    refused(sentence, image(cube()), tmp_path / name)
+
+
+def test_other_formats_are_said(tmp_path):
+    nibabel.save(nibabel.MGHImage(cube(), np.eye(4)), tmp_path / "brain.mgz")
+    refused("brain.mgz: not a NIfTI but a MGHImage; save it as .nii.gz", image(cube()), tmp_path / "brain.mgz")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.37, "holds 0.37"), (math.nan, "holds NaN"), (math.inf, "infinite values")]
+)
+def test_values_that_are_no_labels_are_said(tmp_path, value, said):
+    data = cube().astype(float)
+    data[0, 0, 0] = value
+    path = save(tmp_path / "soft.nii.gz", data, dtype=np.float32)
+    refused(said, path, image(cube()))
+    refused(f"{path}: holds ", image(cube()), path)
+    refused("expected whole numbers", image(cube()), path)
+
+
+def test_complex_values_are_said(tmp_path):
+    path = save(tmp_path / "complex.nii.gz", cube(), dtype=np.complex64)
+    refused("complex.nii.gz: holds complex64 values, expected whole numbers", path, image(cube()))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4, 2), (4, 4), (4, 4, 4, 1, 1)])
+def test_volumes_that_are_not_3d_are_said(tmp_path, shape):
+    path = save(tmp_path / "many.nii.gz", np.ones(shape))
+    shown = "x".join(map(str, nibabel.load(path).shape))
+    refused(f"{path}: shape {shown}, expected a 3-D label volume", path, image(np.ones((4, 4, 4))))
+
+
+# --- grids -----------------------------------------------------------------------------------------------------------
+
+
+def test_grids_that_differ_name_both_files_and_both_grids(folders):
+    other = AFFINE.copy()
+    other[:3, 3] += (0, 0, 3)
+    prediction = save(folders[0] / "b.nii.gz", cube(), other)
+    refused(
+        f"{prediction}: its grid (10x11x12 voxels of 0.5x0.8002x3.007 mm, axes LAS, origin 9.4, -13.2, 5.6) is not "
+        f"that of {folders[1] / 'b.nii'} (10x11x12 voxels of 0.5x0.8002x3.007 mm, axes LAS, origin 9.4, -13.2, 2.6) "
+        "(corners up to 3 mm apart); resample the prediction to the reference with nearest neighbour",
+        *folders,
+    )
+    save(prediction, cube(shape=(10, 11, 13)))
+    refused(f"{prediction}: its grid (10x11x13 voxels of", *folders)
+
+
+def test_flipped_and_turned_grids_are_refused_though_their_shape_is_equal():
+    flipped = AFFINE @ np.diag([-1, 1, 1, 1.0])
+    refused("axes RAS", image(cube(), flipped), image(cube()))
+    angle = np.deg2rad(0.1)
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0, 0], [np.sin(angle), np.cos(angle), 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
+    refused("mm apart)", image(cube(), turn @ AFFINE), image(cube()))
+
+
+def test_header_rounding_is_no_difference():
+    near = AFFINE.copy()
+    near[:3, 3] += 2e-4
+    near[:3, :3] *= 1 + 1e-6
+    assert evaluate(image(cube(), near), image(cube())).mean() == 1.0
+
+
+def test_all_grids_are_checked_before_the_first_voxel_is_scored(folders):
+    save(folders[0] / "c.nii.gz", cube(), AFFINE * 2)
+    seen = []
+    refused("c.nii.gz: its grid", *folders, progress=lambda *step: seen.append(step))
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [({"empty": "drop"}, "empty: 'drop'"), ({"tolerance": -2}, "tolerance: -2")]
+)
+def test_options_are_checked_before_files_are_read(option, said):
+    refused(said, "nowhere", "nowhere", **option)
+
+
+# --- real volumes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_gray_matter_in_the_spinal_cord(odd_volumes):
+    """An oblique grid of 0.5x0.5x7.5 mm; the gray matter lies in the cord, so nothing of it is missed."""
+    spine = odd_volumes / "spine"
+    report = evaluate(spine / "t2s_seg.nii.gz", spine / "t2s_gmseg_manual.nii.gz")
+    cord, gray = (nibabel.load(spine / f"{name}.nii.gz").get_fdata() > 0 for name in ("t2s_seg", "t2s_gmseg_manual"))
+    score = report.cases[0].scores[1]
+    assert (score.n_pred, score.n_ref, score.tp) == (cord.sum(), gray.sum(), (cord & gray).sum())
+    assert score.dice == pytest.approx(2 * (cord & gray).sum() / (cord.sum() + gray.sum()))
+    assert score.volume_pred_ml == pytest.approx(cord.sum() * 0.5 * 0.5 * 7.5 / 1000, rel=1e-3)
+    same = evaluate(spine / "t2s_seg.nii.gz", spine / "t2s_seg.nii.gz")
+    assert (same.mean("Dice"), same.mean("HD95"), same.mean("NSD")) == (1.0, 0.0, 1.0)
+
+
+@pytest.mark.data
+def test_two_real_segmentations_of_a_cord_against_brute_force(odd_volumes):
+    """HD95 and NSD by distance transforms of the whole volume; the cord touches the first and the last slice."""
+    files = [odd_volumes / "spine" / f"{name}.nii.gz" for name in ("t2s_seg_int64", "t2s_seg")]
+    report = evaluate(*files, tolerance=0.6)
+    masks = [nibabel.load(file).get_fdata() > 0 for file in files]
+    spacing = nibabel.affines.voxel_sizes(nibabel.load(files[1]).affine)
+    surfaces = [mask & ~binary_erosion(mask) for mask in masks]
+    there = distance_transform_edt(~surfaces[1], sampling=spacing)[surfaces[0]]
+    back = distance_transform_edt(~surfaces[0], sampling=spacing)[surfaces[1]]
+    assert report.mean("Dice") == pytest.approx(2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum()))
+    assert report.mean("HD95") == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-5)
+    assert report.mean("NSD") == pytest.approx(((there <= 0.6).sum() + (back <= 0.6).sum()) / (len(there) + len(back)))
+    assert 0 < report.mean("NSD") < 1
+
+
+@pytest.mark.data
+def test_real_grids_that_differ_are_refused(odd_volumes):
+    files = [odd_volumes / "grid_mismatch" / f"{name}.nii.gz" for name in ("heart", "pulmonary_artery")]
+    with pytest.raises(
+        VptError, match=re.escape("(233x167x191 voxels of 1.5x1.5x1.5 mm, axes LPS, origin 179.7")
+    ) as caught:
+        evaluate(*files)
+    assert all(str(file) in str(caught.value) for file in files)
+
+
+@pytest.mark.data
+def test_real_scans_are_no_labels(odd_volumes):
+    refused("dmri.nii.gz: shape 40x42x5x7, expected a 3-D label volume", *[odd_volumes / "four_d" / "dmri.nii.gz"] * 2)
+    scan, labels = (odd_volumes / "spine" / f"{name}.nii.gz" for name in ("t2s", "t2s_seg"))
+    refused("t2s.nii.gz: holds ", scan, labels)
+
+
+@pytest.mark.data
+def test_many_sparse_labels(odd_volumes):
+    """TotalSegmentator's ids are up to 117, and not consecutive."""
+    file = odd_volumes / "ct_multiorgan" / "example_seg.nii.gz"
+    report = evaluate(file, file)
+    values = np.unique(np.asarray(nibabel.load(file).dataobj))
+    assert list(report.labels) == values[values > 0].tolist()
+    assert (report.mean("Dice"), report.mean("HD95"), report.mean("NSD")) == (1.0, 0.0, 1.0)

@@ -1,0 +1,217 @@
+"""Scores against hand-computed numbers, brute force over distance transforms, and identities."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import binary_erosion, distance_transform_edt
+
+from vpt.errors import VptError
+from vpt.metrics import score_case, surface_scores
+
+
+def box(shape, start, size, label=1):
+    volume = np.zeros(shape, np.uint8)
+    volume[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = label
+    return volume
+
+
+def brute_force(predicted, true, spacing, tolerance):
+    """(HD95, NSD) from dense distance transforms of the whole, uncropped volume."""
+    surfaces = [mask & ~binary_erosion(mask) for mask in (predicted, true)]
+    to = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
+    there, back = to[1][surfaces[0]], to[0][surfaces[1]]
+    within = (there <= tolerance + 1e-6).sum() + (back <= tolerance + 1e-6).sum()
+    return max(np.percentile(there, 95), np.percentile(back, 95)), within / (len(there) + len(back))
+
+
+def test_shifted_cubes_by_hand():
+    """A 4x4x4 cube moved by two voxels of 3 mm: half of it overlaps, its far face is 6 mm away."""
+    reference, prediction = box((12, 12, 12), (2, 2, 2), (4, 4, 4)), box((12, 12, 12), (2, 2, 4), (4, 4, 4))
+    score = score_case(prediction, reference, (0.5, 1.0, 3.0), [1])[1]
+    assert (score.tp, score.fp, score.fn, score.tn) == (32, 32, 32, 12**3 - 96)
+    assert (score.n_pred, score.n_ref) == (64, 64)
+    assert score.dice == 0.5
+    assert score.iou == pytest.approx(1 / 3)
+    assert score.volume_ref_ml == score.volume_pred_ml == pytest.approx(64 * 1.5 / 1000)
+    assert score.hd95 == pytest.approx(6.0)
+    # Of the 56 surface voxels of each (all but the inner 2x2x2), the two layers outside of the other cube are 3 mm and
+    # more away; in the two layers inside of it lie 12 + 16, on the other's surface or one voxel of 0.5 mm beside it.
+    assert score.nsd == 28 / 56
+
+
+def test_spacing_decides_which_axis_is_far():
+    reference = box((20, 20, 20), (5, 5, 5), (6, 6, 6))
+    for axis, shift in enumerate(((1, 0, 0), (0, 1, 0), (0, 0, 1))):
+        moved = box((20, 20, 20), tuple(5 + step for step in shift), (6, 6, 6))
+        score = score_case(moved, reference, (0.4, 0.9, 5.0), [1])[1]
+        assert score.hd95 == pytest.approx((0.4, 0.9, 5.0)[axis])
+        assert (score.nsd == 1.0) == (axis < 2)
+
+
+def test_equal_volumes_are_perfect():
+    volume = box((9, 9, 9), (1, 2, 3), (4, 3, 2))
+    score = score_case(volume, volume, (1, 1, 1), [1])[1]
+    assert (score.dice, score.iou, score.hd95, score.nsd) == (1.0, 1.0, 0.0, 1.0)
+
+
+def test_header_rounding_does_not_push_a_surface_out_of_the_tolerance():
+    reference, prediction = box((9, 9, 9), (3, 3, 3), (3, 3, 3)), box((9, 9, 9), (4, 3, 3), (3, 3, 3))
+    assert score_case(prediction, reference, (1.0000001,) * 3, [1], tolerance=1.0)[1].nsd == 1.0
+    assert score_case(prediction, reference, (1.001,) * 3, [1], tolerance=1.0)[1].nsd < 1.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_brute_force_agrees_also_at_the_border(seed):
+    """Random blobs, some of them cut by the volume's border, on anisotropic voxels; scored cropped and uncropped."""
+    rng = np.random.default_rng(seed)
+    shape, spacing = (18, 22, 9), tuple(rng.uniform(0.4, 5.0, 3))
+    grid = np.indices(shape).transpose(1, 2, 3, 0)
+    center = rng.uniform(0, 1, 3) * shape if seed % 2 else np.array(shape) * (0, 0.5, 1)
+    masks = [((grid - center - rng.uniform(-2, 2, 3)) ** 2).sum(-1) < rng.uniform(9, 40) for _ in range(2)]
+    score = score_case(masks[0].astype(np.int16), masks[1].astype(np.int16), spacing, [1], tolerance=1.5)[1]
+    assert (score.hd95, score.nsd) == pytest.approx(brute_force(*masks, spacing, 1.5), rel=1e-5)
+    assert (score.hd95, score.nsd) == surface_scores(*masks, spacing, 1.5)
+
+
+@pytest.mark.parametrize("where", [(0, 0, 0), (3, 3, 3), (6, 0, 3)])
+def test_space_around_the_masks_changes_no_score_but_the_true_negatives(where):
+    small = [box((6, 7, 8), (0, 0, 0), (4, 7, 3)), box((6, 7, 8), (1, 0, 2), (5, 4, 6))]
+    large = []
+    for mask in small:
+        padded = np.zeros((15, 15, 15), np.uint8)
+        padded[tuple(slice(a, a + n) for a, n in zip(where, mask.shape, strict=True))] = mask
+        large.append(padded)
+    first, second = (score_case(*pair, (0.7, 1.3, 2.9), [1])[1] for pair in (small, large))
+    assert (first.dice, first.iou, first.hd95, first.nsd) == (second.dice, second.iou, second.hd95, second.nsd)
+    assert second.tn - first.tn == 15**3 - 6 * 7 * 8
+
+
+def test_labels_are_scored_apart_and_others_are_background():
+    reference = box((8, 8, 8), (0, 0, 0), (4, 4, 4), 1) + box((8, 8, 8), (4, 4, 4), (4, 4, 4), 117)
+    prediction = box((8, 8, 8), (0, 0, 0), (4, 4, 2), 1) + box((8, 8, 8), (4, 4, 4), (4, 4, 4), 9)
+    scores = score_case(prediction, reference, (1, 1, 1), [117, 1, 9])
+    assert {label: score.dice for label, score in scores.items()} == {117: 0.0, 1: pytest.approx(2 / 3), 9: 0.0}
+    assert sum(scores[1].__dict__[name] for name in ("tp", "fp", "fn", "tn")) == 512
+
+
+@pytest.mark.parametrize(("empty", "value"), [("nan", math.nan), ("one", 1.0), ("zero", 0.0)])
+def test_absent_in_both_follows_the_rule(empty, value):
+    score = score_case(np.zeros((4, 4, 4), int), np.zeros((4, 4, 4), int), (1, 1, 1), [1], empty=empty)[1]
+    assert (score.dice, score.iou, score.nsd) == pytest.approx((value,) * 3, nan_ok=True)
+    assert math.isnan(score.hd95)
+    assert (score.n_pred, score.n_ref, score.tn) == (0, 0, 64)
+
+
+@pytest.mark.parametrize("empty", ["nan", "one", "zero"])
+@pytest.mark.parametrize("side", ["false positive", "missed"])
+def test_absent_in_one_is_zero_and_has_no_distance(side, empty):
+    some, none = box((5, 5, 5), (1, 1, 1), (2, 2, 2)), np.zeros((5, 5, 5), np.uint8)
+    pair = (some, none) if side == "false positive" else (none, some)
+    score = score_case(*pair, (1, 1, 1), [1], empty=empty)[1]
+    assert (score.dice, score.iou, score.nsd) == (0.0, 0.0, 0.0)
+    assert math.isnan(score.hd95)
+    assert (score.fp, score.fn) == ((8, 0) if side == "false positive" else (0, 8))
+
+
+def test_without_distances_the_rest_is_the_same():
+    reference, prediction = box((9, 9, 9), (1, 1, 1), (5, 5, 5)), box((9, 9, 9), (2, 2, 2), (5, 5, 5))
+    full = score_case(prediction, reference, (1, 2, 3), [1, 2])
+    fast = score_case(prediction, reference, (1, 2, 3), [1, 2], distances=False)
+    for label in (1, 2):
+        assert math.isnan(fast[label].hd95)
+        assert math.isnan(fast[label].nsd)
+        assert fast[label].dice == pytest.approx(full[label].dice, nan_ok=True)
+        assert (fast[label].tp, fast[label].volume_ref_ml) == (full[label].tp, full[label].volume_ref_ml)
+
+
+def test_images_and_booleans_are_scored_as_well():
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 2:5] = True
+    assert score_case(mask, mask, (0.3, 0.3), [1])[1].nsd == 1.0
+
+
+def test_single_slice_volume():
+    reference, prediction = box((9, 9, 1), (2, 2, 0), (4, 4, 1)), box((9, 9, 1), (4, 2, 0), (4, 4, 1))
+    assert score_case(prediction, reference, (1, 1, 8), [1])[1].hd95 == pytest.approx(2.0)
+
+
+labels_3d = arrays(np.uint8, (5, 6, 4), elements=st.integers(0, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels_3d, labels_3d)
+def test_identities(prediction, reference):
+    scores = score_case(prediction, reference, (1, 1, 2), [1, 2, 3], distances=False)
+    swapped = score_case(reference, prediction, (1, 1, 2), [1, 2, 3], distances=False)
+    for label, score in scores.items():
+        predicted, true = prediction == label, reference == label
+        assert score.tp == (predicted & true).sum()
+        assert score.tn == (~predicted & ~true).sum()
+        assert score.tp + score.fp + score.fn + score.tn == prediction.size
+        assert score.volume_pred_ml == pytest.approx(predicted.sum() * 2 / 1000)
+        if score.n_pred + score.n_ref:
+            assert score.dice == pytest.approx(2 * score.iou / (1 + score.iou))
+            assert 0 <= score.iou <= score.dice <= 1
+            assert score.dice == swapped[label].dice
+            assert score.fp == swapped[label].fn
+
+
+def test_a_small_organ_in_a_large_volume_is_quick_and_frugal():
+    """512 x 512 x 300 voxels in under 5 s and less than 64 MB beside the volumes, which are not copied."""
+    import time
+    import tracemalloc
+
+    reference, prediction = np.zeros((512, 512, 300), np.uint8), np.zeros((512, 512, 300), np.uint8)
+    reference[200:240, 210:250, 100:130] = 1
+    prediction[202:242, 210:250, 100:130] = 1
+    surface_scores(reference[:4, :4, :4] == 0, reference[:4, :4, :4] == 0, (1, 1, 1))  # MONAI's import, once
+    tracemalloc.start()
+    start = time.perf_counter()
+    assert score_case(prediction, reference, (0.8, 0.8, 1), [1])[1].hd95 == pytest.approx(1.6)
+    assert time.perf_counter() - start < 5
+    assert tracemalloc.get_traced_memory()[1] < 64e6
+    tracemalloc.stop()
+
+
+def test_no_warning_reaches_the_user(recwarn):
+    reference, prediction = box((5, 5, 5), (1, 1, 1), (2, 2, 2)), box((5, 5, 5), (1, 1, 2), (2, 2, 2))
+    score_case(prediction, reference, (1, 1, 1), [1, 2])
+    score_case(np.zeros_like(reference), reference, (1, 1, 1), [1])
+    assert not list(recwarn)
+
+
+ones = np.ones((2, 2, 2), int)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"reference": np.ones((2, 2, 3), int)}, r"prediction has shape \(2, 2, 2\) and reference \(2, 2, 3\)"),
+        ({"spacing": (1, 1)}, r"spacing \(1, 1\) does not fit 3 axes"),
+        ({"spacing": (1, 1, 0)}, "one length above 0 mm per axis"),
+        ({"prediction": ones * 0.5}, "prediction holds float64, expected integer labels"),
+        ({"labels": [0, 1]}, "must be above 0, which is the background"),
+        ({"empty": "skip"}, "empty: 'skip' is not one of nan, one, zero"),
+        ({"tolerance": -1}, "tolerance: -1 is not a distance in mm"),
+        ({"tolerance": math.nan}, "tolerance: nan is not a distance"),
+    ],
+)
+def test_wrong_arguments_are_said(change, sentence):
+    arguments = {"prediction": ones, "reference": ones, "spacing": (1, 1, 1), "labels": [1]} | change
+    with pytest.raises(VptError, match=sentence):
+        score_case(**arguments)
+
+
+def test_importing_is_cheap():
+    """The command line starts without MONAI, torch, scipy, nibabel and rich."""
+    code = "import sys, vpt.evaluate; print(*{'monai', 'torch', 'scipy', 'nibabel', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,240 @@
+"""What a report says: means, intervals, counts, files, tables; from scores written down by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vpt.errors import VptError
+from vpt.metrics import LabelScores
+from vpt.report import CaseResult, Report, Settings, _draws
+
+NAN = math.nan
+
+
+def scores(tp, fp, fn, hd95=1.0, nsd=0.5):
+    union = tp + fp + fn
+    return LabelScores(
+        dice=2 * tp / (union + tp) if union else NAN,
+        iou=tp / union if union else NAN,
+        hd95=hd95 if tp + fp and tp + fn else NAN,
+        nsd=nsd if union else NAN,
+        volume_pred_ml=(tp + fp) / 1000,
+        volume_ref_ml=(tp + fn) / 1000,
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=100 - union,
+    )
+
+
+def report(*cases, labels=None, settings=None):
+    labels = labels or {1: "liver", 2: "tumour"}
+    results = tuple(
+        CaseResult(f"case{i}", f"pred/case{i}.nii.gz", f"ref/case{i}.nii.gz", dict(zip(labels, case, strict=True)))
+        for i, case in enumerate(cases)
+    )
+    return Report(results, labels, settings or Settings())
+
+
+@pytest.fixture
+def mixed():
+    """Liver: Dice 1 and 0.5. Tumour: absent in both, false positive (Dice 0), missed (Dice 0)."""
+    return report(
+        (scores(10, 0, 0), scores(0, 0, 0)),
+        (scores(5, 5, 5), scores(0, 3, 0)),
+        (scores(5, 5, 5), scores(0, 0, 4)),
+    )
+
+
+def test_means_leave_undefined_scores_out(mixed):
+    assert mixed.mean("Dice", 1) == pytest.approx(2 / 3)
+    assert mixed.mean("Dice", 2) == 0.0
+    assert mixed.mean("Dice") == pytest.approx(1 / 3)
+    assert math.isnan(mixed.mean("HD95", 2))
+    assert mixed.mean("HD95") == 1.0
+    assert mixed.mean("n_ref", 2) == pytest.approx(4 / 3)
+
+
+def test_foreground_is_the_mean_of_the_labels_not_of_the_pairs():
+    """Three scored livers and one tumour: each label weighs the same."""
+    each = report(*[(scores(10, 0, 0), scores(0, 0, 0))] * 3, (scores(10, 0, 0), scores(0, 1, 0)))
+    assert each.mean("Dice") == 0.5
+
+
+def test_counts(mixed):
+    nothing = {"cases": 3, "both_empty": 0, "false_positives": 0, "missed": 0, "hd95_undefined": 0}
+    assert mixed.counts(1) == nothing
+    assert (
+        mixed.counts(2)
+        == mixed.counts()
+        == nothing
+        | {
+            "both_empty": 1,
+            "false_positives": 1,
+            "missed": 1,
+            "hd95_undefined": 2,
+        }
+    )
+
+
+def test_interval_is_that_of_scipy_and_repeats():
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(3)
+    one = report(*[(scores(int(tp), 10, 10),) for tp in rng.integers(1, 80, 25)], labels={1: "a"})
+    low, high = one.interval("Dice")
+    expected = bootstrap(
+        (one.values("Dice")[:, 0],), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert low < one.mean("Dice") < high
+    _draws.cache_clear()
+    assert one.interval("Dice") == (low, high) == one.interval("Dice", 1)
+
+
+def test_interval_ignores_undefined_cases_and_needs_two():
+    defined = [(scores(tp, 10, 10), scores(0, 0, 0)) for tp in (10, 40, 70, 20)]
+    assert report(*defined).interval("Dice", 1) == report(*defined).interval("Dice")
+    assert all(map(math.isnan, report(*defined).interval("Dice", 2)))
+    assert all(map(math.isnan, report(defined[0]).interval("Dice")))
+    once = report((scores(5, 1, 1), scores(0, 0, 0)), (scores(0, 0, 0), scores(0, 0, 0)))
+    assert all(map(math.isnan, once.interval("Dice", 1)))
+
+
+def test_interval_resamples_cases_with_all_their_labels():
+    """Two labels that are good and bad in turn: the mean over labels is the same in each case, so it has no spread."""
+    good, bad = scores(10, 0, 0), scores(10, 10, 10)
+    low, high = report(*[(good, bad), (bad, good)] * 5).interval("Dice")
+    assert low == pytest.approx(high) == pytest.approx(0.75)
+
+
+def test_summary_has_nnunets_keys_and_ours(mixed):
+    summary = json.loads(mixed.to_json())
+    assert set(summary) == {
+        "foreground_mean",
+        "mean",
+        "metric_per_case",
+        "confidence_intervals",
+        "counts",
+        "labels",
+        "settings",
+    }
+    nnunet = {"Dice", "IoU", "FN", "FP", "TN", "TP", "n_pred", "n_ref"}
+    keys = nnunet | {"HD95", "NSD", "volume_pred_ml", "volume_ref_ml"}
+    assert set(summary["foreground_mean"]) == set(summary["mean"]["1"]) == keys
+    assert list(summary["mean"]) == ["1", "2"]
+    case = summary["metric_per_case"][1]
+    assert set(case) == {"metrics", "prediction_file", "reference_file"}
+    assert set(case["metrics"]["2"]) == keys
+    assert case["prediction_file"] == "pred/case1.nii.gz"
+    assert case["metrics"]["2"]["FP"] == 3
+    assert case["metrics"]["2"]["HD95"] is None
+    assert summary["metric_per_case"][0]["metrics"]["2"]["Dice"] is None
+    assert summary["mean"]["1"]["Dice"] == pytest.approx(2 / 3)
+    assert summary["labels"] == {"1": "liver", "2": "tumour"}
+    assert summary["counts"]["2"]["missed"] == summary["counts"]["foreground"]["missed"] == 1
+    assert summary["confidence_intervals"]["level"] == 0.95
+    low, high = summary["confidence_intervals"]["1"]["Dice"]
+    assert 0.5 <= low <= high <= 1
+    assert summary["confidence_intervals"]["2"]["HD95"] == [None, None]
+
+
+def test_settings_name_the_implementation(mixed):
+    from importlib.metadata import version
+
+    settings = json.loads(mixed.to_json())["settings"]
+    assert f"MONAI {version('monai')}" in settings["HD95"]
+    assert "percentile 95" in settings["HD95"]
+    assert "tolerance 1 mm" in settings["NSD"]
+    assert (settings["empty"], settings["tolerance_mm"], settings["title"]) == ("nan", 1.0, "Evaluation")
+    fast = report((scores(1, 1, 1),), labels={1: "a"}, settings=Settings(distances=False))
+    assert fast.summary()["settings"]["HD95"] == "not computed"
+
+
+def test_save_writes_strict_json_and_csv(mixed, tmp_path):
+    path = mixed.save(tmp_path / "deep" / "scores")
+    assert path == tmp_path / "deep" / "scores" / "summary.json"
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert json.loads(path.read_text(), parse_constant=refuse) == mixed.summary()
+    rows = list(csv.DictReader((path.parent / "cases.csv").open()))
+    assert len(rows) == 6
+    assert rows[0] == rows[0] | {"case": "case0", "label": "1", "name": "liver", "Dice": "1.0", "TP": "10"}
+    assert (rows[1]["Dice"], rows[1]["HD95"], rows[1]["n_ref"]) == ("", "", "0")
+    assert (rows[3]["Dice"], rows[3]["HD95"]) == ("0.0", "")
+    assert sorted(each.name for each in path.parent.iterdir()) == ["cases.csv", "summary.json"]
+
+
+def test_save_says_when_it_cannot(mixed, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VptError, match=r"file: cannot be made a folder .*; choose another place"):
+        mixed.save(tmp_path / "file")
+
+
+def test_text_and_table_say_the_same(mixed):
+    lines = mixed.text().splitlines()
+    assert lines[0] == "Evaluation"
+    assert lines[1].split("  ")[0] == "label"
+    liver, tumour, foreground = (line.split() for line in lines[2:5])
+    assert liver[:2] == ["liver", "0.667"]
+    assert liver[3] == "to"
+    assert liver[5:] == ["0.556", "1.00", "0.500", "+0.000"]
+    assert tumour == ["tumour", "0.000", "0.000", "to", "0.000", "0.000", "-", "0.500", "+0.000"]
+    assert foreground[:2] == ["foreground", "0.333"]
+    assert lines[5] == (
+        "3 cases; of 6 case-label pairs 1 empty in both, 1 missed, 1 false positives on an empty reference, "
+        "HD95 undefined in 2"
+    )
+    assert lines[6].startswith("HD95 and NSD (at 1 mm) by MONAI ")
+    assert lines[6].endswith("empty in both counts as nan")
+    out = io.StringIO()
+    Console(file=out, width=160).print(mixed.table())
+    shown = out.getvalue()
+    for cell in ("Evaluation", "liver", "0.667", "0.556", "HD95 mm", "foreground", lines[5], lines[6]):
+        assert cell in shown
+
+
+def test_the_table_fits_a_terminal_of_80_columns(mixed):
+    out = io.StringIO()
+    Console(file=out, width=80).print(mixed.table())
+    assert all(len(line) <= 80 for line in out.getvalue().splitlines())
+    for cell in ("liver", "tumour", "foreground", "0.500 to 1.000", "0.667", "0.556"):
+        assert cell in out.getvalue()
+    assert "…" not in out.getvalue()
+
+
+def test_one_case_and_names_with_brackets():
+    one = report((scores(1, 1, 1),), labels={4: "[red]lesion"}, settings=Settings(title="[b]fold 0", distances=False))
+    out = io.StringIO()
+    Console(file=out, width=160).print(one.table())
+    assert "[red]lesion" in out.getvalue()
+    assert "[b]fold 0" in out.getvalue()
+    assert one.text().splitlines()[2].split()[2] == "-"
+    assert "HD95 and NSD not computed" in one.text()
+
+
+def test_unknown_label_and_score_are_said(mixed):
+    with pytest.raises(VptError, match=r"label 7 is not in \[1, 2\]"):
+        mixed.mean("Dice", 7)
+    with pytest.raises(VptError, match=r"score: 'dice' is not one of Dice, IoU, HD95"):
+        mixed.mean("dice")
+
+
+def test_many_labels_and_cases_stay_quick():
+    """TotalSegmentator's 117 labels on 100 cases: a summary within 10 s."""
+    import time
+
+    labels = {label: f"organ {label}" for label in range(1, 118)}
+    large = report(*[tuple(scores(i, label, 3) for label in labels) for i in range(100)], labels=labels)
+    start = time.perf_counter()
+    large.summary()
+    assert time.perf_counter() - start < 10

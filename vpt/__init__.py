@@ -1,0 +1,49 @@
+"""Visual prompt tuning for vision and medical imaging.
+
+    vpt.train("DATA", "runs/first")
+    vpt.load("runs/first").segment("scan.nii.gz")
+    vpt.evaluate("predictions", "references")
+
+For a loop of your own: `PromptedModel(load_backbone("vit_micro"), DeepPrompts(spec, count=10), MaskHead(spec, classes=3))`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vpt.backbones import load_backbone as load_backbone
+    from vpt.engine.run import train as train
+    from vpt.errors import VptError as VptError
+    from vpt.evaluate import evaluate as evaluate
+    from vpt.heads import MaskHead as MaskHead
+    from vpt.model import PromptedModel as PromptedModel
+    from vpt.predict import Segmenter as Segmenter
+    from vpt.predict import load as load
+    from vpt.prompts import DeepPrompts as DeepPrompts
+    from vpt.prompts import Prompts as Prompts
+    from vpt.prompts import ShallowPrompts as ShallowPrompts
+    from vpt.report import Report as Report
+
+_HOMES = {
+    "DeepPrompts": "vpt.prompts",
+    "MaskHead": "vpt.heads",
+    "PromptedModel": "vpt.model",
+    "Prompts": "vpt.prompts",
+    "Report": "vpt.report",
+    "Segmenter": "vpt.predict",
+    "ShallowPrompts": "vpt.prompts",
+    "VptError": "vpt.errors",
+    "evaluate": "vpt.evaluate",
+    "load": "vpt.predict",
+    "load_backbone": "vpt.backbones",
+    "train": "vpt.engine.run",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Names are fetched when first used, so that `import vpt` and `vpt --help` load neither torch nor MONAI."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vpt' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,162 @@
+"""What training leaves behind: one safetensors file with the trained tensors, and in its header all it takes to use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vpt.backbones import load_backbone
+from vpt.backbones.weights import require_fit
+from vpt.config import Config, DeepConfig, NoPromptsConfig, PromptsConfig, ShallowConfig, build_config
+from vpt.data.plan import Plan
+from vpt.errors import VptError
+from vpt.files import atomic
+from vpt.heads import MaskHead
+from vpt.model import PromptedModel
+from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
+from vpt.tuning import TUNINGS
+
+FORMAT = "vpt-artifact/1"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that was read. `labels`: id -> name with background; `scores`: of the validation split."""
+
+    path: Path
+    config: Config
+    plan: Plan
+    labels: dict[int, str]
+    backbone_sha256: str
+    versions: dict[str, str]
+    scores: dict[str, Any]
+    counts: dict[str, int]
+    tensors: dict[str, Tensor]
+
+
+def build_model(config: Config, plan: Plan, classes: int, weights: str | Path | None = None) -> PromptedModel:
+    """The model of a config: backbone at the plan's image size, prompts, head; `weights` replaces the config's."""
+    backbone = load_backbone(
+        config.backbone.name, weights=weights or config.backbone.weights, image_size=plan.image_size
+    )
+    head = MaskHead(backbone.spec, classes=classes, **config.head.model_dump())
+    model = PromptedModel(backbone, _build_prompts(config.prompts, backbone.spec), head)
+    TUNINGS[config.tuning](model)
+    return model
+
+
+def _build_prompts(config: PromptsConfig, spec: Any) -> Prompts:
+    settings = config.model_dump(exclude={"method"})
+    match config:
+        case NoPromptsConfig():
+            return Prompts()
+        case ShallowConfig():
+            return ShallowPrompts(spec, **settings)
+        case DeepConfig():
+            return DeepPrompts(spec, **settings)
+
+
+def save_artifact(
+    path: Path,
+    model: PromptedModel,
+    *,
+    config: Config,
+    plan: Plan,
+    labels: dict[int, str],
+    scores: dict[str, Any],
+) -> None:
+    """Write the trained tensors and their header, completely or not at all."""
+    header = {
+        "config": config.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
+        "labels": {str(k): v for k, v in labels.items()},
+        "backbone": {"name": model.backbone.spec.name, "sha256": model.backbone.sha256},
+        "versions": {name: version(name) for name in ("vpt", "torch", "timm", "monai")},
+        "scores": scores,
+        "counts": model.count_parameters(),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
+    with atomic(path) as part:
+        save_file(tensors, part, metadata={"format": FORMAT, "vpt": json.dumps(header)})
+
+
+def find_artifact(run_or_artifact: str | Path) -> Path:
+    """A run's folder -> its `best.safetensors` (or `last`, where no validation has run yet); a file -> itself."""
+    path = Path(run_or_artifact)
+    if path.is_file():
+        return path
+    for name in ("best.safetensors", "last.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    what = "holds no best.safetensors or last.safetensors" if path.is_dir() else "no such file or folder"
+    raise VptError(f"{path}: {what}; give a run's folder (of `vpt train`) or an artifact (.safetensors)")
+
+
+def read_artifact(run_or_artifact: str | Path) -> Artifact:
+    """Header and tensors; nothing of the backbone is loaded yet.
+
+    Raises:
+        VptError: not an artifact, written by a newer format, damaged.
+    """
+    path = find_artifact(run_or_artifact)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise VptError(f"{path}: not a readable safetensors file ({error}); copy it again from where it was trained") from error
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "no format mark")
+        raise VptError(f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt")
+    header = json.loads(metadata["vpt"])
+    try:
+        plan = Plan.model_validate(header["plan"])
+    except ValidationError as error:
+        raise VptError(f"{path}: its plan is not readable ({error.error_count()} problems); update vpt") from error
+    return Artifact(
+        path=path,
+        config=build_config(header["config"], str(path)),
+        plan=plan,
+        labels={int(k): v for k, v in header["labels"].items()},
+        backbone_sha256=header["backbone"]["sha256"],
+        versions=header["versions"],
+        scores=header["scores"],
+        counts=header["counts"],
+        tensors=tensors,
+    )
+
+
+def restore_model(artifact: Artifact, weights: str | Path | None = None) -> PromptedModel:
+    """The trained model in eval mode. `weights`: where the backbone's weights lie now, if elsewhere than in training.
+
+    Raises:
+        VptError: the backbone's weights are not those of the training.
+    """
+    config = artifact.config
+    model = build_model(config, artifact.plan, len(artifact.labels), weights)
+    if model.backbone.sha256 != artifact.backbone_sha256:
+        found = weights or config.backbone.weights or f"the pretrained weights of {config.backbone.name}"
+        raise VptError(
+            f"{artifact.path}: trained on {config.backbone.name} with weights of SHA-256 {artifact.backbone_sha256[:16]}..., "
+            f"found {model.backbone.sha256[:16]}... in {found}; give the weights it was trained on with --weights FILE"
+        )
+    load_trained(model, artifact.tensors, artifact.path)
+    return model.eval()
+
+
+def load_trained(model: PromptedModel, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy trained tensors into the model in place; names and shapes must be exactly what trains."""
+    own = model.trained_state()
+    require_fit(own, tensors, path, "the prompts and head of its own config")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])

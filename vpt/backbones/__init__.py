@@ -1,0 +1,135 @@
+"""Frozen encoders by name: `load_backbone("vit_micro")`, any timm ViT, a folder on disk."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import VisionTransformer
+
+from vpt.backbones.base import Backbone, BackboneSpec, Features, Tokens
+from vpt.backbones.vit import VitBackbone, require_standard_blocks
+from vpt.backbones.weights import load_weights, sha256_of
+from vpt.errors import VptError
+
+__all__ = ["Backbone", "BackboneSpec", "Features", "Tokens", "load_backbone"]
+
+RANDOM = "random"  # `weights` of the control that no pretraining has touched
+MICRO = "vit_micro"
+MICRO_WEIGHTS = Path(__file__).parents[1] / "assets" / "vit_micro.safetensors"
+
+
+def load_backbone(
+    name: str, *, weights: str | Path | None = None, image_size: int | tuple[int, int] | None = None
+) -> Backbone:
+    """A frozen encoder in eval mode.
+
+    Args:
+        name: `vit_micro` (embedded, needs no network), a timm model such as `vit_base_patch16_224.augreg_in21k`,
+            or a folder with `config.json` and weights as timm and the Hugging Face hub save it (offline use).
+        weights: a checkpoint on disk; None takes the pretrained weights of that name (timm downloads them once),
+            `"random"` takes seeded random weights: the control for what pretraining brings.
+        image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.
+
+    Raises:
+        VptError: unknown or unsupported name, weights that do not fit or cannot be had, a size the patches do not divide.
+    """
+    vit = _loader(name)(name, weights)
+    require_standard_blocks(vit, name)
+    sha256 = sha256_of(vit)
+    if image_size is not None:
+        _resize(vit, name, image_size)
+    cfg = vit.pretrained_cfg
+    backbone = VitBackbone(vit, name=name, mean=cfg["mean"], std=cfg["std"], sha256=sha256)
+    return backbone.requires_grad_(False).eval()
+
+
+def micro_vit(name: str, weights: str | Path | None) -> VisionTransformer:
+    """The backbone that ships with the package: 1.6 M parameters, 64 px, patch 8, 8 blocks (see its model card)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=8, num_heads=4, num_classes=0)
+    vit.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "classifier": "head"}
+    if weights != RANDOM:
+        load_weights(vit, weights or MICRO_WEIGHTS, name)
+    return vit
+
+
+def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer:
+    """A model of timm's, with its pretrained weights, those of a file, or random ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vit = timm.create_model(name, pretrained=False, num_classes=0)
+    require_standard_blocks(vit, name)
+    if weights == RANDOM:
+        return vit
+    if weights is not None:
+        load_weights(vit, weights, name)
+        return vit
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub's client raises a dozen kinds for one meaning
+        raise VptError(
+            f"backbone {name}: its pretrained weights cannot be had ({type(error).__name__}: {_first_line(error)}); "
+            "with a network try again, without one give a local file (`--weights FILE`) or a folder as the backbone"
+        ) from error
+
+
+def folder_vit(name: str, weights: str | Path | None) -> VisionTransformer:
+    """A folder with timm's `config.json` and weights, as `timm.models.save_for_hf` and the hub write it."""
+    if not (Path(name) / "config.json").is_file():
+        raise VptError(f"backbone {name}: the folder has no config.json; give a folder as timm saves it for the hub")
+    if weights is not None:
+        return timm_vit(f"local-dir:{name}", weights)
+    try:
+        vit = timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=0)
+    except (RuntimeError, OSError, KeyError, ValueError) as error:
+        raise VptError(
+            f"backbone {name}: the folder cannot be loaded ({_first_line(error)}); "
+            "it needs config.json with a timm architecture and the weights that belong to it"
+        ) from error
+    return vit
+
+
+Loader = Callable[[str, str | Path | None], VisionTransformer]
+LOADERS: dict[str, Loader] = {MICRO: micro_vit, "folder": folder_vit, "timm": timm_vit}
+
+
+def _loader(name: str) -> Loader:
+    if name in LOADERS:
+        return LOADERS[name]
+    if Path(name).is_dir():
+        return LOADERS["folder"]
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture):
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+        if tag and tag not in tags:
+            raise VptError(f"backbone {name}: timm has no such weights; for {architecture} it has {', '.join(tags) or 'none'}")
+        return LOADERS["timm"]
+    close = difflib.get_close_matches(architecture, [MICRO, *timm.list_models("*vit*")], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise VptError(
+        f"backbone {name}: no such model or folder; {hint}supported are {MICRO}, every timm VisionTransformer of standard "
+        "blocks (for example vit_base_patch16_224.augreg_in21k), and a folder with config.json and weights"
+    )
+
+
+def _resize(vit: VisionTransformer, name: str, image_size: int | tuple[int, int]) -> None:
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    rows, columns = vit.patch_embed.patch_size
+    if min(height, width) < 1 or height % rows or width % columns:
+        step = math.lcm(rows, columns)
+        near = max(step, round(max(height, width) / step) * step)
+        raise VptError(
+            f"image size {height}x{width} is not a multiple of the patch of {name}, {rows}x{columns}; take {near}, for example"
+        )
+    if (height, width) != tuple(vit.patch_embed.img_size):
+        vit.set_input_size(img_size=(height, width))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,79 @@
+"""What every encoder looks like from outside: its spec, the tokens that travel through it, the features that come out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """The little that prompts and heads know of an encoder.
+
+    `image_size`, `patch` and `grid` are (height, width); `prefix` counts the CLS and register tokens;
+    `mean` and `std` normalise an RGB image in [0, 1], as the weights were trained.
+    """
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    image_size: tuple[int, int]
+    patch: tuple[int, int]
+    prefix: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.image_size[0] // self.patch[0], self.image_size[1] // self.patch[1]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The state between two blocks.
+
+    grid: (B, H, W, C) patch tokens; prefix: (B, R, C) CLS and register tokens, R may be 0;
+    prompts: (B, P, C) prompts that travel from block to block (VPT-shallow), P may be 0.
+    """
+
+    grid: Tensor
+    prefix: Tensor
+    prompts: Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a head reads.
+
+    grid: (B, C, H, W) patch tokens after the final norm; prefix: (B, R, C) likewise;
+    levels: (B, C, H, W) each, the patch tokens as they left the blocks that the head asked for.
+    """
+
+    grid: Tensor
+    prefix: Tensor
+    levels: tuple[Tensor, ...] = ()
+
+
+class Backbone(nn.Module, ABC):
+    """An encoder taken apart at its blocks. It knows nothing of prompt methods.
+
+    `sha256` identifies the weights as they were loaded, before any resizing to another image size.
+    """
+
+    spec: BackboneSpec
+    sha256: str
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tokens:
+        """Normalised images (B, 3, H, W) -> tokens with their position embedding."""
+
+    @abstractmethod
+    def block(self, i: int, tokens: Tokens, context: Tensor | None) -> Tokens:
+        """Run block `i`. `context` (P, C) or (B, P, C) is attended to in this block only, as keys and values."""
+
+    @abstractmethod
+    def finish(self, tokens: Tokens) -> Features:
+        """Final norm; travelling prompts are left behind."""

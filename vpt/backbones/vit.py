@@ -1,0 +1,103 @@
+"""Adapter over timm's `VisionTransformer`: its own modules and weights, taken apart at the blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor
+
+from vpt.backbones.attention import attend
+from vpt.backbones.base import Backbone, BackboneSpec, Features, Tokens
+from vpt.errors import VptError
+
+
+class VitBackbone(Backbone):
+    """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
+
+    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit.
+
+    Args:
+        vit: the model, in its native image size or set to another by `set_input_size`.
+        name: what the user calls it.
+        mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
+        sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
+
+    Raises:
+        VptError: blocks or attention of another kind, which would need arithmetic of their own.
+    """
+
+    def __init__(
+        self, vit: VisionTransformer, *, name: str, mean: tuple[float, ...], std: tuple[float, ...], sha256: str
+    ):
+        super().__init__()
+        require_standard_blocks(vit, name)
+        self.vit = vit.eval()
+        self.sha256 = sha256
+        height, width = vit.patch_embed.img_size
+        self.spec = BackboneSpec(
+            name=name,
+            width=vit.embed_dim,
+            depth=len(vit.blocks),
+            heads=vit.blocks[0].attn.num_heads,
+            image_size=(height, width),
+            patch=tuple(vit.patch_embed.patch_size),
+            prefix=vit.num_prefix_tokens,
+            mean=_three(mean),
+            std=_three(std),
+        )
+
+    def embed(self, images: Tensor) -> Tokens:
+        patches = self.vit.patch_embed(images)
+        sequence = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(patches)))
+        batch, _, width = sequence.shape
+        prefix, grid = sequence.split([self.spec.prefix, sequence.shape[1] - self.spec.prefix], dim=1)
+        rows, columns = images.shape[-2] // self.spec.patch[0], images.shape[-1] // self.spec.patch[1]
+        return Tokens(grid.reshape(batch, rows, columns, width), prefix, sequence.new_empty(batch, 0, width))
+
+    def block(self, i: int, tokens: Tokens, context: Tensor | None) -> Tokens:
+        block, sequence = self.vit.blocks[i], _join(tokens)
+        if context is None:
+            return _split(block(sequence), tokens)
+        mixed = attend(block.attn, block.norm1(sequence), block.norm1(context))
+        sequence = sequence + block.drop_path1(block.ls1(mixed))
+        sequence = sequence + block.drop_path2(block.ls2(block.mlp(block.norm2(sequence))))
+        return _split(sequence, tokens)
+
+    def finish(self, tokens: Tokens) -> Features:
+        normed = _split(self.vit.norm(_join(tokens)), tokens)
+        return Features(grid=normed.grid.permute(0, 3, 1, 2), prefix=normed.prefix)
+
+
+def require_standard_blocks(model: Any, name: str) -> None:
+    """Raise VptError unless `model` is a timm VisionTransformer of standard blocks."""
+    found = type(model).__name__
+    if type(model) is VisionTransformer:
+        odd = {type(b).__name__ for b in model.blocks if type(b) is not Block}
+        odd |= {type(b.attn).__name__ for b in model.blocks if type(b) is Block and type(b.attn) is not Attention}
+        if not odd:
+            return
+        found = f"VisionTransformer with {', '.join(sorted(odd))}"
+    raise VptError(
+        f"backbone {name}: {found} is not supported; choose a timm VisionTransformer of standard blocks, "
+        "for example vit_small_patch16_224, deit3_base_patch16_224, vit_base_patch14_reg4_dinov2, "
+        "or the embedded vit_micro"
+    )
+
+
+def _join(tokens: Tokens) -> Tensor:
+    """Tokens -> one sequence (B, R + P + H*W, C): CLS and registers, prompts, patches, as published."""
+    return torch.cat([tokens.prefix, tokens.prompts, tokens.grid.flatten(1, 2)], dim=1)
+
+
+def _split(sequence: Tensor, like: Tokens) -> Tokens:
+    sizes = [like.prefix.shape[1], like.prompts.shape[1], like.grid.shape[1] * like.grid.shape[2]]
+    prefix, prompts, grid = sequence.split(sizes, dim=1)
+    return Tokens(grid.unflatten(1, like.grid.shape[1:3]), prefix, prompts)
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,221 @@
+"""Every setting of a run: frozen models, YAML in and out, unknown keys rejected with a suggestion."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vpt.errors import VptError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Where the data lie. `fold` chooses one of five where the data set brings no split of its own."""
+
+    path: Path
+    fold: int | None = Field(None, ge=0, le=4)
+
+
+class BackboneConfig(Section):
+    """The frozen encoder. `weights`: a file, `random` (a control), or null for the pretrained ones of that name."""
+
+    name: str = "vit_micro"
+    weights: str | None = None
+
+
+class NoPromptsConfig(Section):
+    """Head only: the control that every claim about prompts needs."""
+
+    method: Literal["none"] = "none"
+
+
+class ShallowConfig(Section):
+    method: Literal["shallow"] = "shallow"
+    count: int = Field(50, ge=1)
+    project: int | None = Field(None, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class DeepConfig(Section):
+    method: Literal["deep"] = "deep"
+    count: int = Field(10, ge=1)
+    blocks: str | tuple[int, ...] = "all"
+    project: int | None = Field(None, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+PromptsConfig = Annotated[NoPromptsConfig | ShallowConfig | DeepConfig, Field(discriminator="method")]
+
+
+class HeadConfig(Section):
+    width: int = Field(64, ge=8, multiple_of=8)
+    detail: int = Field(16, ge=8, multiple_of=8)
+    levels: int = Field(4, ge=1)
+
+
+class PlanConfig(Section):
+    """What the plan must not decide by itself; null leaves it to the data's fingerprint."""
+
+    plane: Literal["axial", "coronal", "sagittal"] | None = None
+    image_size: int | None = Field(None, ge=8)
+    pixel_mm: float | None = Field(None, gt=0)
+    neighbours: bool | None = None
+    window: tuple[float, float] | None = None
+
+
+class OptimConfig(Section):
+    """AdamW. Each part has its own rate; `warmup` is a share of all steps, then cosine to 1 % of the peak."""
+
+    lr: float = Field(2e-3, gt=0)
+    prompt_lr: float = Field(5e-3, gt=0)
+    backbone_lr: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    clip: float = Field(1.0, gt=0)
+
+
+class TrainConfig(Section):
+    """An epoch is one draw of slices: as many as the training set has, at most `max_steps` batches."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(32, ge=1)
+    max_steps: int = Field(250, ge=1)
+    foreground: float = Field(0.6, ge=0, le=1)
+    augment: Literal["none", "light", "strong"] = "light"
+    validate_every: int = Field(1, ge=1)
+    patience: int | None = Field(None, ge=1)
+    workers: int | None = Field(None, ge=0)
+
+
+class Config(Section):
+    """One training run, whole. `tuning: full` trains the backbone as well (a control)."""
+
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    prompts: PromptsConfig = DeepConfig()
+    head: HeadConfig = HeadConfig()
+    tuning: Literal["prompts", "full"] = "prompts"
+    plan: PlanConfig = PlanConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+
+
+def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] | None = None) -> Config:
+    """A YAML file, a data set's folder (all defaults), or a dictionary -> Config; `overrides` have dotted keys.
+
+    Raises:
+        VptError: no such file, not YAML, unknown keys (with a suggestion), values out of range: all told together.
+    """
+    if isinstance(source, dict):
+        name, values = "config", _copy(source)
+    elif Path(source).is_dir():
+        name, values = "config", {"data": {"path": str(source)}}
+    else:
+        name, values = str(source), _read_yaml(Path(source))
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    return build_config(values, name)
+
+
+def build_config(values: dict[str, Any], name: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise VptError("; ".join(_explain(name, problem) for problem in error.errors())) from error
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`optim.lr=1e-3` -> ("optim.lr", 0.001); the value is YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise VptError(f"--set {text}: expected KEY=VALUE, for example optim.lr=1e-3")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise VptError(f"--set {text}: the value is not YAML; put it in quotes") from error
+
+
+def parse_prompts(text: str) -> dict[str, Any]:
+    """`deep:10`, `shallow:50`, `deep`, `none` -> the `prompts` section."""
+    method, _, count = text.partition(":")
+    if method not in ("deep", "shallow", "none") or (count and not count.isdigit()) or (count and method == "none"):
+        raise VptError(f"--prompts {text}: expected deep:COUNT, shallow:COUNT or none, for example deep:10")
+    return {"method": method, "count": int(count)} if count else {"method": method}
+
+
+def dump_config(config: Config) -> str:
+    """YAML that `load_config` reads back to the same Config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise VptError(f"{path}: no such file or folder; give a data set's folder or a YAML config")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise VptError(f"{path}: not readable as YAML{where}; see configs/ for examples") from error
+    if not isinstance(values, dict):
+        raise VptError(f"{path}: holds no `key: value` pairs; see configs/ for examples")
+    data = values.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        data["path"] = str((path.parent / data["path"]).resolve())
+    return values
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise VptError(f"{key}: {parent} is a value, not a section; see `vpt train --help`")
+    values[last] = value
+
+
+def _copy(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}
+
+
+def _explain(name: str, problem: Any) -> str:
+    parts = [str(part) for part in problem["loc"] if part not in ("none", "shallow", "deep")]
+    where = ".".join(parts)
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {where}: {problem['msg']}, found {problem['input']!r}"
+    known = _keys(Config)
+    close = difflib.get_close_matches(where, known, n=1, cutoff=0.5) or [
+        key for key in known if key.rpartition(".")[2] == parts[-1]
+    ]
+    hint = f"did you mean {close[0]}?" if close else f"known keys here: {', '.join(_siblings(known, parts[:-1]))}"
+    return f"{name}: unknown key {where}; {hint}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        for section in _sections(field.annotation):
+            keys += _keys(section, f"{prefix}{name}.")
+    return list(dict.fromkeys(keys))
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [section for part in getattr(annotation, "__args__", ()) for section in _sections(part)]
+
+
+def _siblings(known: list[str], parents: list[str]) -> list[str]:
+    depth = len(parents) + 1
+    return [key for key in known if key.split(".")[:-1] == parents and key.count(".") == depth - 1]

@@ -1,0 +1,414 @@
+"""Find and pair the files of a data set: MSD `dataset.json`, nnU-Net raw, or plain scans to predict.
+
+Only names are read here, never voxels (`volumes.py` does that). `survey` and `survey_splits` collect every problem for
+`vpt check`; `read_dataset` and `read_splits` raise the first one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from vpt.errors import VptError
+
+ENDINGS = (".nii.gz", ".nii")
+LAYOUTS = (
+    "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
+    "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz)"
+)
+FOLDS = 5
+SIDES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient's scan: a path per channel file, or one path (4-D, channels last, if there are several)."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json and the folders say; `labels` maps ids, sorted, to names and includes 0, the background."""
+
+    root: Path
+    name: str
+    channels: tuple[str, ...]
+    labels: dict[int, str]
+    cases: tuple[Case, ...]
+
+    def case(self, name: str) -> Case:
+        for case in self.cases:
+            if case.name == name:
+                return case
+        raise VptError(f"{self.root}: no case is called {name!r}{_close(name, (case.name for case in self.cases))}")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Case names on each side. Cases on no side are left out on purpose; `vpt check` warns of them."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, list[str]]:
+        return {side: list(names) for side, names in asdict(self).items()}
+
+
+def case_name(path: str | Path) -> str:
+    """The file's name without .nii or .nii.gz."""
+    name = Path(path).name
+    return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending)), name)
+
+
+def is_nifti(path: Path) -> bool:
+    """By its name; files that start with a dot (macOS leaves `._case.nii.gz`) do not count."""
+    return path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+def read_dataset(root: str | Path) -> Dataset:
+    """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem."""
+    dataset, problems = survey(root)
+    _raise_first(problems, f"`vpt check {root}` lists them all")
+    return dataset
+
+
+def survey(root: str | Path) -> tuple[Dataset, list[VptError]]:
+    """The data set with every case that has an image, and all that is wrong with the pairing of its files.
+
+    Raises VptError only when dataset.json itself is missing or unusable.
+    """
+    root = Path(root)
+    source = root / "dataset.json"
+    if not root.is_dir():
+        raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
+    if not source.is_file():
+        raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}")
+    content = _read_json(source)
+    if not isinstance(content, dict):
+        raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object; {LAYOUTS}")
+    channels, labels = _channels(content, source), _labels(content, source)
+    ending = content.get("file_ending", ".nii.gz")
+    if ending not in ENDINGS:
+        raise VptError(f"{source}: file_ending {ending!r} is not supported; convert the files to .nii.gz")
+    if content.get("training"):
+        cases, problems = _listed_cases(root, content["training"], len(channels))
+    else:
+        cases, problems = _folder_cases(root, len(channels))
+    if not cases and not problems:
+        problems = [VptError(f"{root / 'imagesTr'}: no scans found; put CASE_0000.nii.gz files there")]
+    name = str(content.get("name") or root.resolve().name)
+    return Dataset(root, name, channels, labels, tuple(sorted(cases, key=lambda case: case.name))), problems
+
+
+def _channels(content: dict[str, Any], source: Path) -> tuple[str, ...]:
+    """Names in channel order, from nnU-Net's `channel_names` or MSD's `modality`."""
+    found = content.get("channel_names") or content.get("modality")
+    if isinstance(found, list):
+        found = dict(enumerate(found))
+    if not isinstance(found, dict) or sorted(map(str, found)) != sorted(map(str, range(len(found)))):
+        raise VptError(
+            f'{source}: no channels; add "channel_names": {{"0": "MRI"}} (or `modality`), numbered from 0 without gaps'
+        )
+    return tuple(str(name) for _, name in sorted(found.items(), key=lambda item: int(item[0])))
+
+
+def _labels(content: dict[str, Any], source: Path) -> dict[int, str]:
+    """Id -> name, sorted, from MSD's id -> name or nnU-Net's name -> id; 0 is added as background if it is missing."""
+    found = content.get("labels")
+    if not isinstance(found, dict) or not found:
+        raise VptError(f'{source}: no labels; add "labels": {{"0": "background", "1": "NAME"}}')
+    if any(isinstance(value, list) for value in found.values()):
+        raise VptError(
+            f"{source}: region-based labels (a list of ids) are not supported; give every label one id of its own"
+        )
+    if not all(isinstance(value, int) for value in found.values()) and all(_is_id(key) for key in found):
+        pairs = [(int(key), str(value)) for key, value in found.items()]
+    elif all(_is_id(value) for value in found.values()):
+        pairs = [(int(value), str(key)) for key, value in found.items()]
+    else:
+        raise VptError(f"{source}: labels {found} are neither id -> name nor name -> id (whole numbers from 0 on)")
+    labels = dict(sorted(pairs))
+    if "ignore" in labels.values():
+        raise VptError(f"{source}: an `ignore` label is not supported; annotate those voxels, or make them background")
+    if len(labels) < len(pairs) or len(set(labels.values())) < len(pairs):
+        raise VptError(f"{source}: labels {found} name the same id or the same name twice; make both unique")
+    if not any(labels):
+        raise VptError(f"{source}: labels hold only the background; add what is to be segmented with an id from 1 on")
+    return labels if 0 in labels else {0: "background", **labels}
+
+
+def _is_id(value: Any) -> bool:
+    return not isinstance(value, bool) and re.fullmatch(r"\d+", str(value)) is not None
+
+
+def _listed_cases(root: Path, entries: Any, channels: int) -> tuple[list[Case], list[VptError]]:
+    """Cases of MSD's `training`: {"image": .., "label": ..}, or an image alone (label: its name in labelsTr/)."""
+    source = root / "dataset.json"
+    if not isinstance(entries, list):
+        raise VptError(f'{source}: `training` is not a list; expected [{{"image": PATH, "label": PATH}}, ...]')
+    cases: dict[str, Case] = {}
+    problems = []
+    for number, entry in enumerate(entries):
+        entry = {"image": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+            problems.append(VptError(f'{source}: training entry {number} is not {{"image": PATH, "label": PATH}}'))
+            continue
+        image = root / entry["image"]
+        label = root / entry["label"] if isinstance(entry.get("label"), str) else _label_of(image, root / "labelsTr")
+        whole = image.is_file() and case_name(image) == case_name(label)
+        images = (image,) if whole else _channel_files(image, channels)
+        if not images:
+            problems.append(VptError(f"{image}: no such file, but dataset.json lists it; add it or remove the entry"))
+        elif not label.is_file():
+            problems.append(_no_label(image, label))
+        name = case_name(label) if case_name(label) == _without_suffix(image) else case_name(image)
+        if name in cases:
+            problems.append(VptError(f"{image}: the second case called {name}; give every case a name of its own"))
+        elif images:
+            cases[name] = Case(name, images, label if label.is_file() else None)
+    return list(cases.values()), problems
+
+
+def _label_of(image: Path, folder: Path) -> Path:
+    """Where the label of an image lies that is listed alone: under its name, with or without the channel's digits."""
+    paths = [folder / f"{name}{ending}" for name in (case_name(image), _without_suffix(image)) for ending in ENDINGS]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _channel_files(image: Path, channels: int) -> tuple[Path, ...]:
+    """The files behind a listed image: itself, or (nnU-Net's way) CASE_0000, CASE_0001, ...; () when there are none."""
+    if _suffix(image) not in ("", "0000"):
+        return (image,) if image.is_file() else ()
+    stem, ending = _without_suffix(image), image.name[len(case_name(image)) :]
+    numbered = tuple(image.with_name(f"{stem}_{channel:04d}{ending}") for channel in range(channels))
+    if (channels > 1 or not image.is_file()) and all(path.is_file() for path in numbered):
+        return numbered
+    return (image,) if image.is_file() else ()
+
+
+def _folder_cases(root: Path, channels: int) -> tuple[list[Case], list[VptError]]:
+    """Cases of imagesTr/ and labelsTr/, paired by name; a file that has its label's exact name carries no suffix."""
+    problems: list[VptError] = []
+    labels, images = (_nifti_files(root / folder) for folder in ("labelsTr", "imagesTr"))
+    named: dict[str, Path] = {}
+    for path in labels:
+        if case_name(path) in named:
+            problems.append(VptError(f"{path}: the second label of {case_name(path)}; keep one of the two"))
+        named.setdefault(case_name(path), path)
+    exact = [path for path in images if case_name(path) in named]
+    groups, grouping = _group([path for path in images if path not in exact], channels)
+    problems += grouping
+    for path in exact:
+        if case_name(path) in groups:
+            problems.append(VptError(f"{path}: the second image of {case_name(path)}; keep one of the two"))
+        groups.setdefault(case_name(path), (path,))
+    cases = [Case(name, paths, named.get(name)) for name, paths in groups.items()]
+    problems += [_no_label(case.images[0], root / f"labelsTr/{case.name}.nii.gz") for case in cases if not case.label]
+    problems += [
+        VptError(f"{path}: a label without an image; add imagesTr/{name}_0000.nii.gz or remove the label")
+        for name, path in named.items()
+        if name not in groups and name not in {_without_suffix(image) for image in images}
+    ]
+    return cases, problems
+
+
+def _no_label(image: Path, label: Path) -> VptError:
+    return VptError(f"{image}: an image without a label; add {label} or remove the image")
+
+
+# --- scans to predict -------------------------------------------------------------------------------------------------
+
+
+def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[Case, ...]:
+    """Cases to predict, sorted by name: one NIfTI file, a list of files, or a folder of them (its subfolders not).
+
+    Files CASE_0000, CASE_0001, ... are the channels of CASE. With one channel a lone `_0000` is dropped from the name,
+    but files that differ only in those digits are cases of their own. A file without such a suffix is a whole scan
+    (4-D if `channels` > 1), unless a list of exactly `channels` plain files is given: then they are one scan.
+    """
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(item) for item in path]
+    what = ", ".join(map(str, paths)) or "no path at all"
+    if missing := [item for item in paths if not item.exists()]:
+        raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file or a folder of them")
+    files = [file for item in paths for file in (_nifti_files(item) if item.is_dir() else [item])]
+    if wrong := [file for file in files if not is_nifti(file)]:
+        raise VptError(f"{wrong[0]}: not a supported ending; supported are .nii and .nii.gz")
+    if not files:
+        inner = [name for name in ("imagesTs", "imagesTr") if len(paths) == 1 and (paths[0] / name).is_dir()]
+        hint = f"; did you mean {paths[0] / inner[0]}?" if inner else ""
+        raise VptError(f"{what}: no scans found, supported are .nii and .nii.gz{hint}")
+    if len(paths) == 1 and not paths[0].is_dir() and channels > 1:
+        files = list(_channel_files(paths[0], channels))
+    elif 1 < channels == len(files) == len(paths) and not any(_suffix(file) for file in files):
+        return (Case(case_name(files[0]), tuple(files), None),)
+    groups, problems = _group(files, channels)
+    _raise_first(problems, "give every scan all of its channels")
+    return tuple(Case(name, groups[name], None) for name in sorted(groups))
+
+
+def _group(files: Iterable[Path], channels: int) -> tuple[dict[str, tuple[Path, ...]], list[VptError]]:
+    """Case name -> its channel files in order, and what is wrong: a channel missing or left over, a name used twice."""
+    numbered: dict[str, dict[int, Path]] = {}
+    found: list[tuple[str, tuple[Path, ...]]] = []
+    problems: list[VptError] = []
+    twice = "{}: the second scan called {}; keep one of the two or rename it"
+    for path in files:
+        suffix = _suffix(path)
+        group = numbered.setdefault(_without_suffix(path), {}) if suffix else {}
+        if not suffix:
+            found.append((case_name(path), (path,)))
+        elif int(suffix) in group:
+            problems.append(VptError(twice.format(path, case_name(path))))
+        else:
+            group[int(suffix)] = path
+    for stem, group in numbered.items():
+        paths = tuple(group[number] for number in sorted(group))
+        if sorted(group) == list(range(channels)):
+            found.append((stem, paths))
+        elif channels == 1 or (len(group) == 1 and min(group) >= channels):
+            found += [(case_name(path), (path,)) for path in paths]
+        else:
+            have, want = (" ".join(f"{number:04d}" for number in numbers) for numbers in (group, range(channels)))
+            problems.append(
+                VptError(f"{paths[0]}: {stem} has the channel files {have}, expected {want}; complete or rename them")
+            )
+    cases: dict[str, tuple[Path, ...]] = {}
+    for name, paths in found:
+        if name in cases:
+            problems.append(VptError(twice.format(paths[0], name)))
+        cases.setdefault(name, paths)
+    return cases, problems
+
+
+def _suffix(path: Path) -> str:
+    """The four digits of CASE_0001.nii.gz, or an empty string."""
+    match = re.search(r"_(\d{4})$", case_name(path))
+    return match.group(1) if match else ""
+
+
+def _without_suffix(path: Path) -> str:
+    return re.sub(r"_\d{4}$", "", case_name(path))
+
+
+def _nifti_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_nifti(path)) if folder.is_dir() else []
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def read_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> Splits:
+    """Who trains, who validates, who is tested; raises VptError at the first problem.
+
+    In this order: `split.json` ({"train", "val", "test"}), nnU-Net's `splits_final.json` ([{"train", "val"}, ...], of
+    which `fold` is taken, by default 0), or a draw of five folds by case with `seed`, of which `fold` validates. The
+    last two have no test side. Cases on no side are allowed (warned of by `vpt check`).
+    """
+    splits, problems = survey_splits(dataset, fold, seed)
+    _raise_first(problems, f"`vpt check {dataset.root}` lists them all")
+    return splits
+
+
+def survey_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> tuple[Splits, list[VptError]]:
+    """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file."""
+    fixed, folds = dataset.root / "split.json", dataset.root / "splits_final.json"
+    count = fold_count(dataset)
+    if len(dataset.cases) < 2:
+        raise VptError(f"{dataset.root}: {len(dataset.cases)} case(s), expected at least 2, to train and to validate")
+    if fold is not None and not count:
+        raise VptError(
+            f"{fixed}: fixes the split, so there is no fold {fold}; leave the fold out, or move the file away"
+        )
+    chosen = fold or 0
+    if count and not 0 <= chosen < count:
+        raise VptError(f"{dataset.root}: there is no fold {chosen}, expected 0 to {count - 1}")
+    if not count:
+        return _named_splits(dataset, _read_json(fixed), fixed)
+    if folds.is_file():
+        return _named_splits(dataset, _read_json(folds)[chosen], folds)
+    names = sorted(case.name for case in dataset.cases)
+    random.Random(seed).shuffle(names)
+    val = names[chosen::count]
+    return Splits(tuple(sorted(set(names) - set(val))), tuple(sorted(val)), ()), []
+
+
+def fold_count(dataset: Dataset) -> int:
+    """How many folds there are to choose from: 0 when split.json fixes the split."""
+    if (dataset.root / "split.json").is_file():
+        return 0
+    source = dataset.root / "splits_final.json"
+    if not source.is_file():
+        return min(FOLDS, len(dataset.cases))
+    content = _read_json(source)
+    if not isinstance(content, list) or not content:
+        raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
+    return len(content)
+
+
+def drawn(dataset: Dataset) -> bool:
+    """Whether no file fixes the sides, so that they depend on a seed."""
+    return not any((dataset.root / name).is_file() for name in ("split.json", "splits_final.json"))
+
+
+def _named_splits(dataset: Dataset, content: Any, source: Path) -> tuple[Splits, list[VptError]]:
+    """Splits from lists of names, and all that is wrong with them."""
+    shape = f'{source}: expected {{"train": [names], "val": [names], "test": [names]}}'
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise VptError(shape)
+    if unknown := sorted(set(content) - set(SIDES)):
+        raise VptError(f"{shape}, found {unknown[0]!r}{_close(unknown[0], SIDES)}")
+    sides = {side: tuple(map(str, content.get(side, []))) for side in SIDES}
+    known = [case.name for case in dataset.cases]
+    seen: dict[str, str] = {}
+    problems = []
+    for side, names in sides.items():
+        if not names and side != "test":
+            problems.append(VptError(f"{source}: no case in {side}; name at least one"))
+        for name in names:
+            if name not in known:
+                problems.append(VptError(f"{source}: {side} names {name!r}, which is no case{_close(name, known)}"))
+            elif seen.get(name) == side:
+                problems.append(VptError(f"{source}: {name} is listed twice in {side}; remove one of the two"))
+            elif name in seen:
+                problems.append(VptError(f"{source}: {name} is in {seen[name]} and in {side}; keep it in one of them"))
+            seen.setdefault(name, side)
+    return Splits(**sides), problems
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise VptError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); correct it there"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise VptError(f"{path}: cannot be read as UTF-8 text ({error}); save it again as JSON") from error
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    """The names that may have been meant, as the end of a sentence."""
+    close = get_close_matches(name, list(names), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _raise_first(problems: list[VptError], rest: str) -> None:
+    if problems:
+        more = f" ({len(problems) - 1} more of this kind; {rest})" if len(problems) > 1 else ""
+        raise VptError(f"{problems[0]}{more}")

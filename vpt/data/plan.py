@@ -1,0 +1,204 @@
+"""The data's fingerprint -> a plan: which plane, how many pixels of how many mm, which intensities, what the channels are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from vpt.data.cases import Case, Dataset
+from vpt.data.volumes import Grid, grid_of, load_image, load_label
+from vpt.errors import VptError
+
+Plane = Literal["axial", "coronal", "sagittal"]
+
+ORIENTATIONS: dict[Plane, str] = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+"""Axis codes of (slices, rows, columns), so that slices lie as radiologists view them."""
+
+_AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
+
+
+class Percentiles(BaseModel):
+    """MR: clip to percentiles of the scan's own non-zero voxels, scale to [0, 1]; MR has no absolute unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["percentiles"] = "percentiles"
+    low: float = 0.5
+    high: float = 99.5
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """One channel of a scan, any shape -> float32 in [0, 1]."""
+        foreground = image[image != 0]
+        values = foreground if foreground.size else image
+        low, high = np.percentile(values[:: max(1, values.size // 1_000_000)], (self.low, self.high))
+        return _unit(image, float(low), float(high))
+
+
+class Window(BaseModel):
+    """CT: clip to a window in HU, the same for every scan, scale to [0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["window"] = "window"
+    low: float
+    high: float
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """HU, any shape -> float32 in [0, 1]."""
+        return _unit(image, self.low, self.high)
+
+
+class Plan(BaseModel):
+    """How a scan becomes slices, decided once per training and stored in the artifact.
+
+    pixel_mm: side of a square pixel in mm; image_size: side of the square that the encoder sees, in pixels;
+    neighbours: the slices above and below are the first and the last of the three input channels;
+    reasons: why, in words, for `plan.json` and `vpt info`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    plane: Plane
+    pixel_mm: float = Field(gt=0)
+    image_size: int
+    neighbours: bool
+    channels: tuple[str, ...]
+    intensity: tuple[Annotated[Percentiles | Window, Field(discriminator="kind")], ...]
+    reasons: dict[str, str] = {}
+
+    @property
+    def orientation(self) -> str:
+        return ORIENTATIONS[self.plane]
+
+
+def make_plan(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    *,
+    native_size: int,
+    patch: int,
+    plane: Plane | None = None,
+    image_size: int | None = None,
+    pixel_mm: float | None = None,
+    neighbours: bool | None = None,
+    window: tuple[float, float] | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> Plan:
+    """Plan from the training cases only. What is given is taken, the rest follows from the data.
+
+    native_size, patch: of the encoder, pixels. Reads every header, and the voxels of up to 40 cases where the
+    intensities are needed (CT).
+    """
+    grids = [grid_of(case.images[0]) for case in cases]
+    reasons: dict[str, str] = {}
+    if plane is None:
+        plane, reasons["plane"] = _choose_plane(grids)
+    extents = np.array([_in_plane(grid, plane) for grid in grids])  # (N, 2, 2): case, rows/columns, (voxels, mm)
+    voxels, millimetres = extents[:, :, 0].max(1), extents[:, :, 1].max(1)
+    if image_size is None:
+        image_size = _choose_size(float(np.median(voxels)), native_size, patch)
+        reasons["image_size"] = (
+            f"slices have {np.median(voxels):.0f} voxels on the longer side; the encoder's own size is {native_size} px"
+        )
+    if pixel_mm is None:
+        field = float(np.percentile(millimetres, 95))
+        pixel_mm = round(field / image_size, 4)
+        reasons["pixel_mm"] = f"the longer side of 95 % of the slices, {field:.0f} mm, fills the image; larger ones are tiled"
+    if neighbours is None:
+        neighbours = len(dataset.channels) == 1
+        reasons["neighbours"] = "one channel: the slices above and below fill the other two" if neighbours else "several channels"
+    _require_channels(dataset, neighbours)
+    intensity = _choose_intensity(dataset, cases, window, reasons, progress)
+    return Plan(
+        plane=plane,
+        pixel_mm=pixel_mm,
+        image_size=image_size,
+        neighbours=neighbours,
+        channels=dataset.channels,
+        intensity=intensity,
+        reasons=reasons,
+    )
+
+
+def _choose_plane(grids: Sequence[Grid]) -> tuple[Plane, str]:
+    """Slices are cut across the thickest axis; axial where the voxels are about cubes."""
+    spacing = {plane: float(np.median([_spacing_along(grid, axes) for grid in grids])) for plane, axes in _AXES.items()}
+    thickest = max(spacing, key=lambda plane: spacing[plane])
+    said = ", ".join(f"{plane} {value:.2f}" for plane, value in spacing.items())
+    if spacing[thickest] > 1.5 * min(spacing.values()):
+        return thickest, f"slices are thickest along this axis (median distance in mm: {said})"
+    return "axial", f"voxels are about cubes (median distance of slices in mm: {said})"
+
+
+def _choose_size(voxels: float, native: int, patch: int) -> int:
+    """One and a half pixels per voxel, in whole patches, from the encoder's native size to twice that (256 at least)."""
+    wanted = math.ceil(1.5 * voxels / patch) * patch
+    most = max(2 * native, 256) // patch * patch
+    return int(min(max(wanted, native), most))
+
+
+def _spacing_along(grid: Grid, axes: str) -> float:
+    return next(mm for code, mm in zip(grid.axcodes, grid.spacing, strict=True) if code in axes)
+
+
+def _in_plane(grid: Grid, plane: Plane) -> list[tuple[float, float]]:
+    """[(voxels, mm), (voxels, mm)] of the two axes of the plane."""
+    sizes = zip(grid.axcodes, grid.shape, grid.spacing, strict=True)
+    return [(count, count * mm) for code, count, mm in sizes if code not in _AXES[plane]]
+
+
+def _require_channels(dataset: Dataset, neighbours: bool) -> None:
+    count = len(dataset.channels)
+    if neighbours and count > 1:
+        raise VptError(f"{dataset.root}: plan.neighbours needs one channel, found {count}; set plan.neighbours=false")
+    if count > 3:
+        raise VptError(
+            f"{dataset.root}: {count} channels ({', '.join(dataset.channels)}); the encoder takes three at most, "
+            "keep the three that matter in dataset.json"
+        )
+
+
+def _choose_intensity(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    window: tuple[float, float] | None,
+    reasons: dict[str, str],
+    progress: Callable[[int, int, str], None],
+) -> tuple[Percentiles | Window, ...]:
+    if window is not None:
+        return tuple(Window(low=window[0], high=window[1]) for _ in dataset.channels)
+    is_ct = [name.strip().upper() in ("CT", "CBCT") for name in dataset.channels]
+    if not any(is_ct):
+        reasons["intensity"] = "not CT: percentiles of every scan's own non-zero voxels"
+        return tuple(Percentiles() for _ in dataset.channels)
+    low, high = _foreground_range(dataset, cases, progress)
+    chosen = tuple(
+        Window(low=low[k], high=high[k]) if ct else Percentiles() for k, ct in enumerate(is_ct)
+    )  # fmt: skip
+    reasons["intensity"] = "CT: 0.5 and 99.5 percentile of the labelled voxels of the training cases, 50 HU wider"
+    return chosen
+
+
+def _foreground_range(
+    dataset: Dataset, cases: Sequence[Case], progress: Callable[[int, int, str], None]
+) -> tuple[list[float], list[float]]:
+    """Per channel: 0.5 and 99.5 percentile over the labelled voxels of up to 40 cases, widened by 50."""
+    chosen = list(cases)[:: max(1, math.ceil(len(cases) / 40))]
+    samples = []
+    for done, case in enumerate(chosen):
+        image = load_image(case, len(dataset.channels))
+        label = np.asarray(load_label(case.label, image, dataset.labels))[0]
+        inside = np.asarray(image)[:, label > 0]
+        samples.append(inside[:, :: max(1, inside.shape[1] // 20_000)])
+        progress(done + 1, len(chosen), case.name)
+    values = np.concatenate(samples, axis=1)
+    if not values.size:
+        raise VptError(f"{dataset.root}: no labelled voxel in the training cases; there is nothing to learn from")
+    low, high = np.percentile(values, (0.5, 99.5), axis=1)
+    return [float(v) - 50 for v in low], [float(v) + 50 for v in high]
+
+
+def _unit(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    scaled = (image.astype(np.float32) - low) / max(high - low, 1e-6)
+    return np.clip(scaled, 0, 1, out=scaled)

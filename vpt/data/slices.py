@@ -1,0 +1,208 @@
+"""Volumes as slices: prepared once, cached on disk, drawn for training, and brought back to the scan's own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from vpt.data.cases import Case, Dataset
+from vpt.data.plan import Plan
+from vpt.data.transforms import Augment
+from vpt.data.volumes import load_image, load_label, orient
+from vpt.files import atomic
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) -> size, pixel centres half a pixel in; areas are averaged when shrinking."""
+    if image.shape == size:
+        return image
+    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def prepared_size(shape: tuple[int, int], spacing: tuple[float, float], pixel_mm: float) -> tuple[int, int]:
+    """Rows and columns of a slice at the plan's pixel, at least 1."""
+    rows, columns = (max(1, round(n * mm / pixel_mm)) for n, mm in zip(shape, spacing, strict=True))
+    return rows, columns
+
+
+def prepare_image(volume: Tensor, plan: Plan) -> np.ndarray:
+    """Oriented volume (C, slices, rows, columns) -> (slices, C, h, w) float32 in [0, 1] at the plan's pixel."""
+    size = prepared_size(volume.shape[2:], tuple(volume.pixdim[1:].tolist()), plan.pixel_mm)
+    out = np.empty((volume.shape[1], volume.shape[0], *size), np.float32)
+    for channel, scale in enumerate(plan.intensity):
+        scaled = scale(np.asarray(volume[channel]))
+        for k, image in enumerate(scaled):
+            out[k, channel] = resize_image(np.ascontiguousarray(image), size)
+    return out
+
+
+def prepare_label(label: Tensor, ids: Sequence[int], plan: Plan) -> np.ndarray:
+    """Oriented label map (1, slices, rows, columns) of ids -> (slices, h, w) uint8 of positions in `ids`."""
+    size = prepared_size(label.shape[2:], tuple(label.pixdim[1:].tolist()), plan.pixel_mm)
+    classes = positions(np.asarray(label)[0], ids)
+    return np.stack([cv2.resize(c, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for c in classes])
+
+
+def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:
+    """Slice `k` of (slices, C, h, w) -> (3, h, w): with its neighbours, or its channels (two: their mean is the third)."""
+    if neighbours:
+        return np.concatenate([slices[max(k - 1, 0)], slices[k], slices[min(k + 1, len(slices) - 1)]])
+    image = slices[k]
+    if len(image) == 1:
+        return np.repeat(image, 3, axis=0)
+    return image if len(image) == 3 else np.concatenate([image, image.mean(0, keepdims=True)])
+
+
+def crop_or_pad(array: np.ndarray, size: int, top: int, left: int) -> np.ndarray:
+    """Window of (..., size, size) whose corner is at (top, left), which may be negative; zeros outside."""
+    rows, columns = array.shape[-2:]
+    out = np.zeros((*array.shape[:-2], size, size), array.dtype)
+    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + size, rows), min(left + size, columns)
+    out[..., y0 - top : y1 - top, x0 - left : x1 - left] = array[..., y0:y1, x0:x1]
+    return out
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case in the cache: memory-mapped images (slices, C, h, w) float16 and labels (slices, h, w) uint8.
+
+    native: the labels on the scan's own pixels, (slices, rows, columns) uint8, for validation; None where not asked for.
+    """
+
+    name: str
+    images: Path
+    labels: Path
+    native: Path | None
+    foreground: tuple[int, ...]  # slices with any label
+    depth: int
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.load(self.images, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
+
+
+def prepare_cases(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plan: Plan,
+    cache: Path,
+    progress: Callable[[int, int, str], None],
+    *,
+    native: bool = False,
+) -> list[PreparedCase]:
+    """Load, orient, scale and resize every case once; what is in `cache` already is taken from there.
+
+    native: keep the labels on the scan's own pixels as well. Raises VptError for what the loaders refuse.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    prepared = []
+    for done, case in enumerate(cases):
+        prepared.append(_prepare_case(dataset, case, plan, cache, native))
+        progress(done + 1, len(cases), case.name)
+    return prepared
+
+
+def _prepare_case(dataset: Dataset, case: Case, plan: Plan, cache: Path, native: bool) -> PreparedCase:
+    images, labels, own = (cache / f"{case.name}.{kind}.npy" for kind in ("image", "label", "native"))
+    if not all(path.exists() for path in (images, labels, own)[: 2 + native]):
+        ids = tuple(dataset.labels)
+        image = load_image(case, len(dataset.channels))
+        label = orient(load_label(case.label, image, ids), plan.orientation)
+        _save(labels, prepare_label(label, ids, plan))
+        if native:
+            _save(own, positions(np.asarray(label)[0], ids))
+        _save(images, prepare_image(orient(image, plan.orientation), plan).astype(np.float16))
+    mask = np.load(labels, mmap_mode="r")
+    foreground = tuple(int(k) for k in np.flatnonzero(mask.any(axis=(1, 2))))
+    return PreparedCase(case.name, images, labels, own if native else None, foreground, len(mask))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic(path) as part, open(part, "wb") as file:
+        np.save(file, array)
+
+
+def positions(label: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+    """Label ids -> their positions in the sorted `ids`, uint8: the classes that the head predicts."""
+    return np.searchsorted(np.asarray(ids), label).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One training sample: case and slice by number, and the seed of its crop and augmentation."""
+
+    case: int
+    slice: int
+    seed: int
+
+
+def draw_epoch(
+    cases: Sequence[PreparedCase], *, steps: int, batch_size: int, foreground: float, seed: int, epoch: int
+) -> list[list[Draw]]:
+    """Batches of an epoch, the same for the same seed and epoch, whatever the number of workers.
+
+    A share `foreground` of the samples are slices with any label; cases are drawn evenly, so that long scans do not
+    outweigh short ones.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    filled = [k for k, case in enumerate(cases) if case.foreground]
+
+    def one() -> Draw:
+        if filled and rng.random() < foreground:
+            case = filled[rng.integers(len(filled))]
+            chosen = cases[case].foreground
+            return Draw(case, chosen[rng.integers(len(chosen))], int(rng.integers(2**31)))
+        case = int(rng.integers(len(cases)))
+        return Draw(case, int(rng.integers(cases[case].depth)), int(rng.integers(2**31)))
+
+    return [[one() for _ in range(batch_size)] for _ in range(steps)]
+
+
+class SliceDataset(TorchDataset):
+    """Draw -> (image (3, S, S) float32 in [0, 1], label (S, S) int64), augmented."""
+
+    def __init__(self, cases: Sequence[PreparedCase], plan: Plan, augment: Augment):
+        self.arrays = [case.read() for case in cases]
+        self.plan = plan
+        self.augment = augment
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        images, labels = self.arrays[draw.case]
+        rng = np.random.default_rng(draw.seed)
+        label = np.asarray(labels[draw.slice])
+        image = as_channels(images, draw.slice, self.plan.neighbours).astype(np.float32)
+        size = self.plan.image_size
+        top, left = _corner(label, size, rng)
+        image, label = crop_or_pad(image, size, top, left), crop_or_pad(label, size, top, left)
+        image, label = self.augment(image, label, draw.seed)
+        return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
+
+
+def _corner(label: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Where to crop: centred where the slice fits; else around a labelled pixel, at random where there is none."""
+    focus = np.argwhere(label) if max(label.shape) > size else np.empty((0, 2))
+    point = focus[rng.integers(len(focus))] if len(focus) else None
+    corner = []
+    for axis, length in enumerate(label.shape):
+        if length <= size:
+            corner.append(-((size - length) // 2))
+        elif point is None:
+            corner.append(int(rng.integers(length - size + 1)))
+        else:
+            low, high = max(0, point[axis] - size + 1), min(point[axis], length - size)
+            corner.append(int(rng.integers(low, high + 1)))
+    return corner[0], corner[1]
+
+
+def batches_of_slices(slices: np.ndarray, plan: Plan, batch: int) -> Iterator[Tensor]:
+    """(slices, C, h, w) -> batches (b, 3, h, w) float32 in order."""
+    for start in range(0, len(slices), batch):
+        rows = range(start, min(start + batch, len(slices)))
+        yield torch.from_numpy(np.stack([as_channels(slices, k, plan.neighbours) for k in rows]).astype(np.float32))

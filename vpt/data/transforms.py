@@ -1,0 +1,67 @@
+"""Augmentation of slices, behind one small class so that albumentations can be replaced."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Strength = Literal["none", "light", "strong"]
+
+
+class Augment(Protocol):
+    """Image (3, S, S) float32 in [0, 1] and label (S, S) -> the same, changed alike, the same for the same seed."""
+
+    def __call__(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def identity(image: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return image, label
+
+
+class Albumentations:
+    """Shift, scale, rotation, shear, elastic bending; brightness, contrast, gamma, noise, blur. No mirroring.
+
+    Left and right are not exchanged, since a label may mean one of them.
+    """
+
+    def __init__(self, strength: Literal["light", "strong"]):
+        self.pipeline = _pipeline(strength)
+
+    def __call__(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        self.pipeline.set_random_seed(seed)
+        out = self.pipeline(image=np.ascontiguousarray(image.transpose(1, 2, 0)), mask=label)
+        return np.ascontiguousarray(out["image"].transpose(2, 0, 1), np.float32), out["mask"]
+
+
+def make_augment(strength: Strength) -> Augment:
+    return identity if strength == "none" else Albumentations(strength)
+
+
+def _pipeline(strength: Literal["light", "strong"]) -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for news when imported
+    import albumentations as A
+    import cv2
+
+    strong = strength == "strong"
+    affine = A.Affine(
+        scale=(0.75, 1.3) if strong else (0.85, 1.18),
+        translate_percent=(-0.1, 0.1) if strong else (-0.06, 0.06),
+        rotate=(-30, 30) if strong else (-15, 15),
+        shear=(-10, 10) if strong else (-5, 5),
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST,
+        p=0.8,
+    )
+    steps = [
+        affine,
+        A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.25, p=0.5),
+        A.RandomGamma(gamma_limit=(70, 140), p=0.3),
+        A.GaussNoise(std_range=(0.01, 0.06), p=0.2),
+        A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.0), p=0.1),
+    ]
+    if strong:
+        steps.insert(1, A.ElasticTransform(alpha=30, sigma=5, p=0.3))
+        steps.append(A.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.05, 0.2), fill=0, p=0.2))
+    return A.Compose(steps)

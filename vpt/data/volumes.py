@@ -1,0 +1,339 @@
+"""Volumes and their geometry: read a case with nibabel, hand it on as MONAI's `MetaTensor`, bring masks back.
+
+The affine is nibabel's (sform, else qform), because masks are written with it. MONAI's `LoadImage` is not used: where
+pixdim disagrees with the sform it silently replaces the affine, and a mask would come back shifted.
+A 2-D NIfTI (X, Y) counts as a volume of one slice (X, Y, 1); a last axis of length 1 in a 4-D one is dropped.
+`read_image` and `read_label` need neither torch nor MONAI, so that `vpt check` starts at once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vpt.data.cases import Case, is_nifti
+from vpt.errors import VptError
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+    from nibabel.nifti1 import Nifti1Image
+
+DAMAGED = (OSError, EOFError, ValueError, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where a volume's voxels lie: shape (X, Y, Z) and affine (4, 4), voxel index -> RAS mm. Compare with `matches`."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbours along each axis, in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
+
+    @property
+    def axcodes(self) -> str:
+        """The direction that each axis runs to, as far as oblique axes have one: "RAS", "LPS", ..."""
+        from nibabel.orientations import aff2axcodes
+
+        return "".join(aff2axcodes(self.affine))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres (also right for sheared grids)."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    def corners(self) -> np.ndarray:
+        """World positions (8, 3) in mm of the outermost voxels' centres."""
+        index = np.array(list(itertools.product(*((0, size - 1) for size in self.shape))))
+        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def apart(self, other: Grid) -> float:
+        """The largest distance between corresponding corners, in mm."""
+        return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
+
+    def matches(self, other: Grid, tolerance: float = 1e-2) -> bool:
+        """Equal shapes, and corners nearer than `tolerance` times the smallest spacing."""
+        return self.shape == other.shape and self.apart(other) <= tolerance * min(*self.spacing, *other.spacing)
+
+    def difference(self, other: Grid) -> str:
+        """In words what is not the same, "mine against theirs": shape, spacing, axes, origin, rotation."""
+        parts = []
+        if self.shape != other.shape:
+            parts.append(f"shape {_by(self.shape)} against {_by(other.shape)}")
+        if not np.allclose(self.spacing, other.spacing, rtol=1e-3):
+            parts.append(f"spacing {_by(self.spacing)} against {_by(other.spacing)} mm")
+        if self.axcodes != other.axcodes:
+            parts.append(f"axes {self.axcodes} against {other.axcodes}")
+        if not np.allclose(self.affine[:3, 3], other.affine[:3, 3], atol=1e-2 * min(self.spacing)):
+            mine, theirs = (" ".join(f"{value:.6g}" for value in grid.affine[:3, 3]) for grid in (self, other))
+            parts.append(f"origin ({mine}) against ({theirs}) mm")
+        if self.shape == other.shape and not self.matches(other):
+            parts.append(f"voxels up to {self.apart(other):.3g} mm apart")
+        return ", ".join(parts)
+
+    def __str__(self) -> str:
+        return f"{_by(self.shape)} voxels of {_by(self.spacing)} mm, {self.axcodes}"
+
+
+def _by(values: Sequence[float]) -> str:
+    return "x".join(map(_short, values))
+
+
+def _some(values: Sequence[float], most: int = 8) -> str:
+    shown = ", ".join(map(_short, values[:most]))
+    return shown if len(values) <= most else f"{shown} ... {_short(values[-1])} ({len(values)} values)"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def grid_of(scan: str | Path | Nifti1Image | MetaTensor) -> Grid:
+    """The grid of a NIfTI file or image, of which only the header is read, or of a volume (C, X, Y, Z) in memory."""
+    if not isinstance(scan, str | Path) and hasattr(scan, "meta"):
+        x, y, z = scan.shape[-3:]
+        return Grid((x, y, z), np.asarray(scan.affine, dtype=np.float64))
+    return _grid(*_open(scan))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load_image(scan: Case | str | Path | Nifti1Image | Sequence[str | Path], channels: int) -> MetaTensor:
+    """A case's channels as float32 (C, X, Y, Z) on the scan's own grid; `meta` has the affine and a file's name.
+
+    Raises VptError for files that are missing, damaged, not NIfTI, not finite, of another shape or channel count, or on
+    different grids.
+    """
+    sources = _sources(scan)
+    return _volume(*read_image(sources, channels), _name(sources[0]))
+
+
+def load_label(path: str | Path | None, like: MetaTensor, labels: Collection[int]) -> MetaTensor:
+    """Label ids (1, X, Y, Z), uint8, int16 or int32 as the largest of `labels` needs, on the grid of the image `like`.
+
+    Raises VptError for what `load_image` refuses, another grid, ids that are not in `labels`, values between ids, and
+    for None, the label of a case that has none.
+    """
+    image = str(like.meta.get("filename_or_obj", "the image"))
+    if path is None:
+        raise VptError(f"{image}: no label belongs to it; add one, or leave the case out")
+    return _volume(*read_label(Path(path), labels, grid_of(like), image), str(path))
+
+
+def _volume(array: np.ndarray, grid: Grid, name: str) -> MetaTensor:
+    import torch
+    from monai.data import MetaTensor
+
+    return MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(grid.affine), meta={"filename_or_obj": name})
+
+
+def read_image(scans: Sequence[Path | Nifti1Image], channels: int) -> tuple[np.ndarray, Grid]:
+    """`load_image` without torch: float32 (C, X, Y, Z) and its grid."""
+    if len(scans) not in (1, channels):
+        raise VptError(f"{_name(scans[0])}: {len(scans)} channel files, expected {channels}; give one file per channel")
+    first, arrays = grid_of(scans[0]), []
+    for scan in scans:
+        array, grid = _read(scan)
+        arrays.append(_channels_first(array, _name(scan), channels if len(scans) == 1 else 1))
+        if not grid.matches(first):
+            raise VptError(
+                f"{_name(scan)}: not on the grid of {_name(scans[0])}: {grid.difference(first)}; "
+                "resample the channels of a case onto one grid"
+            )
+    return np.ascontiguousarray(np.concatenate(arrays) if len(arrays) > 1 else arrays[0]), first
+
+
+def read_label(path: Path, labels: Collection[int], grid: Grid | None, image: str) -> tuple[np.ndarray, Grid]:
+    """`load_label` without torch; `image` is the name of the file that `grid` (None: not compared) belongs to."""
+    array, own = _read(path)
+    if array.ndim == 4:
+        raise VptError(f"{path}: shape {array.shape} is 4-D, expected a 3-D label map; merge its channels into ids")
+    if grid is not None and not own.matches(grid):
+        raise VptError(
+            f"{path}: not on the grid of {image}: {own.difference(grid)}; export the mask on the scan's own grid, "
+            "or resample it with nearest neighbour"
+        )
+    values = np.unique(array)
+    if between := [float(value) for value in values if not float(value).is_integer()]:
+        raise VptError(
+            f"{path}: label values {_some(between)} are not whole numbers; label maps hold ids, "
+            "resample with nearest neighbour and save as integers"
+        )
+    if unknown := [int(value) for value in values if int(value) not in labels]:
+        raise VptError(
+            f"{path}: label {_some(unknown)} not in {_some(sorted(labels))}; "
+            "add it to `labels` in dataset.json, or correct the mask"
+        )
+    largest = max(labels)
+    dtype = np.uint8 if largest < 2**8 else np.int16 if largest < 2**15 else np.int32
+    return np.ascontiguousarray(array[None].astype(dtype)), own
+
+
+def _sources(scan: Case | str | Path | Nifti1Image | Sequence[str | Path]) -> list[Path | Nifti1Image]:
+    if isinstance(scan, Case):
+        return list(scan.images)
+    if isinstance(scan, str | Path):
+        return [Path(scan)]
+    return [Path(item) for item in scan] if isinstance(scan, Sequence) else [scan]
+
+
+def _name(scan: str | Path | Nifti1Image) -> str:
+    return str(scan) if isinstance(scan, str | Path) else str(scan.get_filename() or "the image given")
+
+
+def _channels_first(array: np.ndarray, name: str, channels: int) -> np.ndarray:
+    """(X, Y, Z) or (X, Y, Z, C) -> (C, X, Y, Z) float32, with the count and the values checked."""
+    if array.ndim == 4 and array.shape[-1] != channels:
+        raise VptError(
+            f"{name}: shape {array.shape} is 4-D with {array.shape[-1]} channels, expected {channels} channel(s) "
+            f"{'and so a 3-D volume ' if channels == 1 else ''}as dataset.json lists; "
+            "split it into 3-D files, or list its channels under `channel_names` (MSD: `modality`)"
+        )
+    if array.ndim == 3 and channels > 1:
+        raise VptError(
+            f"{name}: one 3-D volume, expected {channels} channels as dataset.json lists; "
+            "add CASE_0000, CASE_0001, ... or give a 4-D file with the channels last"
+        )
+    with np.errstate(over="ignore"):
+        array = (array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)).astype(np.float32)
+    if bad := array.size - int(np.isfinite(array).sum()):
+        nan = int(np.isnan(array).sum())
+        raise VptError(
+            f"{name}: {bad} of {array.size} voxels are not finite ({nan} NaN, {bad - nan} infinite); "
+            "replace them, for instance by the background's value, and save the scan again"
+        )
+    return array
+
+
+def _read(scan: Path | Nifti1Image) -> tuple[np.ndarray, Grid]:
+    """Voxels (X, Y, Z) or (X, Y, Z, C), scaling applied, and the grid."""
+    image, name = _open(scan)
+    grid = _grid(image, name)
+    if image.get_data_dtype().fields or np.issubdtype(image.get_data_dtype(), np.complexfloating):
+        raise VptError(f"{name}: colour or complex voxels, expected plain numbers; save one number per voxel")
+    try:
+        if image is not scan and name.lower().endswith(".gz"):
+            with gzip.open(name) as stream:  # read to the end, which verifies the checksum; nibabel does not
+                image = type(image).from_bytes(stream.read())
+        array = np.asanyarray(image.dataobj)
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())
+        raise VptError(f"{name}: truncated or damaged ({reason}); copy or download the file again") from error
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array.reshape(grid.shape + array.shape[3:]), grid
+
+
+def _open(scan: str | Path | Nifti1Image) -> tuple[Any, str]:
+    """The nibabel image of a NIfTI file, header read and voxels not, and the name to call it by."""
+    import nibabel
+
+    if not isinstance(scan, str | Path):
+        return scan, _name(scan)
+    path = Path(scan)
+    if not path.is_file():
+        raise VptError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected a .nii or .nii.gz file")
+    if not is_nifti(path):
+        raise VptError(f"{path}: not a supported ending, supported are .nii and .nii.gz; convert it to NIfTI")
+    if path.stat().st_size == 0:
+        raise VptError(f"{path}: an empty file, expected a NIfTI; copy or export it again")
+    try:
+        image = nibabel.load(path)
+    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
+        raise VptError(
+            f"{path}: not a NIfTI file, or cut off in its header ({error}); convert or export it again"
+        ) from error
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise VptError(f"{path}: a {type(image).__name__}, expected a NIfTI; convert it")
+    if not image.header["sform_code"]:
+        _check_voxel_size(image, path)
+    return image, str(path)
+
+
+def _check_voxel_size(image: Nifti1Image, path: Path) -> None:
+    """Refuse a size of 0 in the file itself: nibabel's own header has it silently mended to 1 mm."""
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(str(path)) as stream:
+        raw = type(image.header).from_fileobj(stream, check=False)
+    sizes = raw["pixdim"][1 : 1 + min(image.ndim, 3)]
+    if not (np.isfinite(sizes) & (sizes != 0)).all():
+        raise VptError(f"{path}: voxel size {_by(sizes.tolist())} mm in its header; write the true size into pixdim")
+
+
+# --- geometry ---------------------------------------------------------------------------------------------------------
+
+
+def _grid(image: Any, name: str) -> Grid:
+    """The grid of a nibabel image, refused if voxels have no place in space."""
+    shape = image.shape
+    if not 2 <= len(shape) <= 4 or 0 in shape:
+        raise VptError(f"{name}: shape {shape}, expected a volume (X, Y, Z) or (X, Y, Z, channels); save it as such")
+    affine = np.asarray(image.affine, dtype=np.float64)
+    axes = affine[:3, :3]
+    # A determinant relative to the axes' lengths: 1 when perpendicular, 0 when they do not span the space.
+    span = 0.0
+    if np.isfinite(affine).all():
+        span = abs(np.linalg.det(axes)) / max(float(np.prod(np.linalg.norm(axes, axis=0))), 1e-300)
+    if span < 1e-3:
+        rows = "; ".join(" ".join(f"{value:.4g}" for value in row) for row in affine[:3])
+        raise VptError(
+            f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write a valid sform or qform"
+        )
+    x, y, z = (*shape[:3], 1)[:3]
+    return Grid((int(x), int(y), int(z)), affine)
+
+
+def doubts(path: Path) -> list[str]:
+    """What other programs may see differently in a usable header, as sentences without the file's name."""
+    image, name = _open(path)
+    grid = _grid(image, name)
+    found = []
+    sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
+    if sform is None and qform is None:
+        found.append(f"neither sform nor qform, so its orientation is a guess ({grid.axcodes}); save it with an affine")
+    apart = 0.0 if sform is None or qform is None else grid.apart(Grid(grid.shape, qform))
+    if apart > min(grid.spacing) / 10:
+        found.append(f"sform and qform are {apart:.3g} mm apart; the sform is used, other programs may use the qform")
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    if (lean := float(np.abs(axes.T @ axes - np.eye(3)).max())) > 1e-2:
+        degrees = np.degrees(np.arcsin(min(lean, 1.0)))
+        found.append(f"sheared by {degrees:.1f} degrees, which ITK-based programs refuse; resample it to straight axes")
+    return found
+
+
+def orient(volume: MetaTensor, axcodes: str = "RAS") -> MetaTensor:
+    """(C, X, Y, Z) -> (C, X', Y', Z') with axes nearest to `axcodes`: permuted and flipped, the affine with them."""
+    from monai.data import MetaTensor
+    from monai.transforms import Orientation
+
+    oriented = Orientation(axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))(volume)
+    assert isinstance(oriented, MetaTensor)
+    return oriented
+
+
+def restore(volume: np.ndarray, axcodes: str, like: Grid | MetaTensor) -> np.ndarray:
+    """(X', Y', Z') as `orient` laid it out -> (X, Y, Z) on the scan's own grid, exactly: the inverse of `orient`.
+
+    Raises ValueError when the shapes do not fit, for instance because the volume is still resampled.
+    """
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    grid = like if isinstance(like, Grid) else grid_of(like)
+    back = ornt_transform(axcodes2ornt(axcodes), io_orientation(grid.affine))
+    restored = np.ascontiguousarray(apply_orientation(np.asarray(volume), back))
+    if restored.shape != grid.shape:
+        raise ValueError(f"a volume {volume.shape} in {axcodes} is {restored.shape} on a grid of {grid.shape}")
+    return restored

@@ -1,0 +1,1 @@
+"""Training: `vpt.train`."""

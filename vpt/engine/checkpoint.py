@@ -1,0 +1,69 @@
+"""The state from which an interrupted run continues exactly: safetensors and JSON, no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vpt.artifact import load_trained
+from vpt.errors import VptError
+from vpt.files import atomic
+from vpt.model import PromptedModel
+
+
+@dataclass
+class Progress:
+    """Where a run stands: `epoch` and `step` are the next to run; `rows` is the history that `metrics.csv` shows."""
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    best_epoch: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Trained tensors, optimiser moments, random state and progress in one file, complete or absent."""
+    path.parent.mkdir(exist_ok=True)
+    tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": t.detach().cpu().contiguous() for name, t in moments.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    with atomic(path) as part:
+        save_file(tensors, part, metadata={"progress": json.dumps(asdict(progress))})
+
+
+def load_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimizer) -> Progress:
+    """Bring model, optimiser and random state to where `save_state` left them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise VptError(f"{path}: the run's state is not readable ({error}); start the run anew in another folder") from error
+    load_trained(model, _part(tensors, "model."), path)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _part(tensors, "optimizer.").items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = tensor
+    state: dict[str, Any] = optimizer.state_dict()
+    optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Progress(**json.loads(metadata["progress"]))
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,141 @@
+"""What a person sees of a run: bars or plain lines, train.log, metrics.csv, TensorBoard, progress.png, previews."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from vpt.files import atomic, write_text
+
+Tick = Callable[[int, int, str], None]
+COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#17becf", "#7f7f7f")
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Tick]:
+    """A progress bar on a terminal, a plain line every ten seconds elsewhere; call it with (done, total, note)."""
+    if not sys.stderr.isatty():
+        yield _plain(title)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None, note="")
+        yield lambda done, total, note: progress.update(task, completed=done, total=total, note=note)
+
+
+def _plain(title: str) -> Tick:
+    said = time.monotonic()
+
+    def tick(done: int, total: int, note: str) -> None:
+        nonlocal said
+        if time.monotonic() - said > 10:
+            said = time.monotonic()
+            print(f"{title}: {done}/{total} {note}", file=sys.stderr, flush=True)
+
+    return tick
+
+
+def open_log(path: Path) -> logging.Logger:
+    """A logger that writes to `path` with times, and to the terminal without."""
+    log = logging.getLogger(f"vpt.run.{path.resolve()}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    file, terminal = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stdout)
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(file)
+    log.addHandler(terminal)
+    return log
+
+
+def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """One row per epoch; an epoch without validation leaves its cells empty."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, restval="")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def write_progress(path: Path, rows: Sequence[dict[str, float]], labels: Sequence[str], title: str) -> None:
+    """`progress.png`: loss above, validation Dice per label below."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    epochs = [row["epoch"] for row in rows]
+    above.plot(epochs, [row["loss"] for row in rows], color="black", marker="." if len(rows) < 60 else None)
+    above.set(ylabel="training loss (Dice + CE)", title=title)
+    scored = [row for row in rows if "dice" in row]
+    for name, colour in zip(labels, COLOURS * len(labels), strict=False):
+        below.plot([row["epoch"] for row in scored], [row[f"dice_{name}"] for row in scored], color=colour, label=name)
+    below.plot([row["epoch"] for row in scored], [row["dice"] for row in scored], color="black", lw=2, label="mean")
+    if scored:
+        best = max(scored, key=lambda row: row["dice"])
+        below.scatter(best["epoch"], best["dice"], s=60, facecolors="none", edgecolors="black", zorder=3)
+        below.annotate(
+            f"best {best['dice']:.3f}", (best["epoch"], best["dice"]), xytext=(0, -16), textcoords="offset points", ha="center"
+        )  # fmt: skip
+        below.legend(loc="lower right", ncols=min(4, len(labels) + 1))
+    below.set(xlabel="epoch", ylabel="validation Dice, whole volumes", ylim=(0, 1))
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    with atomic(path) as part:
+        figure.savefig(part, dpi=110, format="png")
+
+
+def write_preview(
+    path: Path, image: np.ndarray, prediction: np.ndarray, reference: np.ndarray | None, labels: Sequence[str], title: str
+) -> None:
+    """Three slices: prediction as colour, reference as white contour.
+
+    image: (slices, rows, columns) in [0, 1]; prediction, reference: the same shape, positions in `labels` (0 background).
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    shown = _slices_to_show(prediction if reference is None or not reference.any() else reference)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    colours = (COLOURS * len(labels))[: len(labels) - 1]
+    for axes, k in zip(figure.subplots(1, 3), shown, strict=True):
+        axes.imshow(image[k], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        overlay = np.ma.masked_equal(prediction[k], 0)
+        axes.imshow(
+            overlay, cmap=ListedColormap(list(colours)), vmin=1, vmax=max(len(labels) - 1, 2), alpha=0.5, interpolation="nearest"
+        )  # fmt: skip
+        for label in range(1, len(labels)):
+            if reference is not None and (reference[k] == label).any():
+                axes.contour(reference[k] == label, levels=[0.5], colors="white", linewidths=1.2)
+        axes.set_axis_off()
+        axes.set_title(f"slice {k}", fontsize=9)
+    handles: list[Patch | Line2D] = [Patch(color=c, alpha=0.5, label=n) for c, n in zip(colours, labels[1:], strict=True)]
+    if reference is not None:
+        handles.append(Line2D([], [], color="lightgrey", label="reference"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    with atomic(path) as part:
+        figure.savefig(part, dpi=110, format="png")
+
+
+def _slices_to_show(mask: np.ndarray) -> list[int]:
+    """Three slices through the labelled part, or through the scan where there is none."""
+    filled = np.flatnonzero(mask.any(axis=(1, 2)))
+    span = filled if len(filled) else np.arange(len(mask))
+    return [int(span[round(share * (len(span) - 1))]) for share in (0.25, 0.5, 0.75)]

@@ -1,0 +1,38 @@
+"""Optimiser and schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from vpt.model import PromptedModel
+
+
+def build_optimizer(
+    model: PromptedModel, *, lr: float, prompt_lr: float, backbone_lr: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over what trains, each part with its own peak rate; only matrices and kernels decay, prompts do not."""
+    rates = {"prompts": prompt_lr, "head": lr, "backbone": backbone_lr}
+    groups = []
+    for part, rate in rates.items():
+        trained = [p for p in getattr(model, part).parameters() if p.requires_grad]
+        for decays in (True, False):
+            chosen = [p for p in trained if (p.ndim > 1 and part != "prompts") == decays]
+            if chosen:
+                decay = weight_decay if decays else 0.0
+                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def schedule(step: int, steps: int, warmup: float, floor: float = 0.01) -> float:
+    """Factor of the peak rate at `step` of `steps`: a linear rise that starts above zero, then cosine to `floor`."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor

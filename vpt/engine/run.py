@@ -1,0 +1,351 @@
+"""A run from a config to its folder: split, plan, prepared slices, training, validation on whole volumes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from logging import Logger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vpt.artifact import build_model, load_trained, read_artifact, save_artifact
+from vpt.backbones import load_backbone
+from vpt.config import Config, dump_config, load_config
+from vpt.data.cases import Case, Dataset, Splits, read_dataset, read_splits
+from vpt.data.plan import Plan, make_plan
+from vpt.data.slices import PreparedCase, SliceDataset, prepare_cases
+from vpt.data.transforms import make_augment
+from vpt.data.volumes import load_image, load_label, orient
+from vpt.engine.checkpoint import Progress, load_state, save_state
+from vpt.engine.fit import Hooks, Interrupted, Settings, fit
+from vpt.engine.logs import bar, open_log, write_metrics, write_preview, write_progress
+from vpt.engine.optim import build_optimizer
+from vpt.errors import VptError
+from vpt.evaluate import evaluate
+from vpt.files import read_json, write_json, write_text
+from vpt.metrics import score_case
+from vpt.model import PromptedModel
+from vpt.predict import Segmenter, choose_device, segment_cases
+from vpt.tasks.segmentation import Normalise, dice_ce, segment_slices
+
+STATE = Path("state") / "last.safetensors"
+PREVIEWS = 6
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run decides before it trains."""
+
+    config: Config
+    dataset: Dataset
+    splits: Splits
+    plan: Plan
+    device: torch.device
+
+
+def train(
+    config: str | Path | dict[str, Any] | Config,
+    out: str | Path,
+    *,
+    overrides: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> Path:
+    """Train on a data set and leave a run in `out`.
+
+    Args:
+        config: a data set's folder (all defaults, a plan from the data), a YAML file, a dictionary or a `Config`.
+        out: the run's folder, new or empty; with `resume` the folder of an interrupted run.
+        overrides: settings by dotted key, `{"optim.lr": 1e-3}`.
+        resume: continue exactly where the run in `out` stopped; its own config.yaml counts, `config` must agree with it.
+
+    Returns:
+        The run's folder: config.yaml, plan.json, splits.json, environment.json, train.log, metrics.csv, progress.png,
+        tensorboard/, best.safetensors, last.safetensors, state/, validation/.
+
+    Raises:
+        VptError: what is wrong with the config, the data or the folder, before anything is trained or written.
+        vpt.engine.fit.Interrupted: after SIGINT or SIGTERM, with the state saved.
+    """
+    run = Path(out)
+    wanted = config if isinstance(config, Config) else load_config(config, overrides)
+    if resume:
+        setup = _reopen(run, wanted)
+    else:
+        _require_new(run)
+        setup = prepare_setup(wanted)
+        fresh = _create(run, setup)
+    try:
+        model, training, validation = _prepare(run, setup)
+    except BaseException:
+        if not resume:
+            _remove(run, fresh)
+        raise
+    log = open_log(run / "train.log")
+    log.info(("resumed" if resume else "started") + f" {run}: {_summary(setup, model)}")
+    progress = _train(run, setup, model, training, validation, log, resume)
+    _finish(run, setup, model, log, progress)
+    return run
+
+
+def prepare_setup(config: Config) -> Setup:
+    """Read the data set, its split and its fingerprint; nothing is written."""
+    dataset = read_dataset(config.data.path)
+    splits = read_splits(dataset, config.data.fold, config.seed)
+    backbone = load_backbone(config.backbone.name, weights=config.backbone.weights).spec
+    with bar("planning") as tick:
+        plan = make_plan(
+            dataset,
+            [dataset.case(name) for name in splits.train],
+            native_size=max(backbone.image_size),
+            patch=max(backbone.patch),
+            progress=tick,
+            **config.plan.model_dump(),
+        )
+    return Setup(config, dataset, splits, plan, choose_device(config.device))
+
+
+def _prepare(run: Path, setup: Setup) -> tuple[PromptedModel, list[PreparedCase], list[PreparedCase]]:
+    """The seeded model, and every training and validation case as slices in the run's cache."""
+    torch.manual_seed(setup.config.seed)
+    model = build_model(setup.config, setup.plan, len(setup.dataset.labels))
+    parts = []
+    for part in ("train", "val"):
+        with bar(f"preparing {part} cases") as tick:
+            cases = [setup.dataset.case(name) for name in getattr(setup.splits, part)]
+            parts.append(prepare_cases(setup.dataset, cases, setup.plan, run / "cache", tick, native=part == "val"))
+    if not any(case.foreground for case in parts[0]):
+        raise VptError(
+            f"{setup.dataset.root}: no training case has a labelled voxel; there is nothing to learn from, check labelsTr"
+        )
+    return model, parts[0], parts[1]
+
+
+def _train(
+    run: Path,
+    setup: Setup,
+    model: PromptedModel,
+    training: Sequence[PreparedCase],
+    validation: Sequence[PreparedCase],
+    log: Logger,
+    resume: bool,
+) -> Progress:
+    from lightning.fabric import Fabric
+    from torch.utils.tensorboard import SummaryWriter
+
+    config, names = setup.config, list(setup.dataset.labels.values())
+    settings = _settings(config, training)
+    fabric = Fabric(
+        accelerator=setup.device.type,
+        devices=[setup.device.index or 0] if setup.device.type == "cuda" else 1,
+        precision=choose_precision(config.precision, setup.device),
+    )
+    optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "clip"}))
+    progress = load_state(run / STATE, model, optimizer) if resume else Progress()
+    forward, fabric_optimizer = fabric.setup(nn.Sequential(Normalise(model.backbone.spec), model), optimizer)
+    board = SummaryWriter(run / "tensorboard", purge_step=progress.epoch + 1)
+
+    def write_artifact(name: str, scores: dict[str, float]) -> None:
+        save_artifact(
+            run / name, model, config=config, plan=setup.plan, labels=setup.dataset.labels, scores={"validation": scores}
+        )  # fmt: skip
+
+    def epoch_end(progress: Progress, best: bool) -> None:
+        row = progress.rows[-1]
+        scores = {key: value for key, value in row.items() if key.startswith("dice")}
+        if best:
+            write_artifact("best.safetensors", scores | {"epoch": progress.epoch})
+        write_artifact("last.safetensors", scores | {"epoch": progress.epoch})
+        write_metrics(run / "metrics.csv", progress.rows)
+        write_progress(run / "progress.png", progress.rows, names[1:], run.name)
+        for key in row.keys() - {"epoch"}:
+            board.add_scalar(key, row[key], progress.epoch)
+        board.flush()
+        said = ", ".join(f"{name} {row[f'dice_{name}']:.3f}" for name in names[1:] if f"dice_{name}" in row)
+        log.info(f"epoch {progress.epoch}/{settings.epochs}: loss {row['loss']:.4f}, validation Dice {said or 'not taken'}")
+
+    hooks = Hooks(
+        validate=lambda: validate(forward, validation, setup),
+        save=lambda progress: save_state(run / STATE, model, optimizer, progress),
+        epoch_end=epoch_end,
+    )
+    dataset = SliceDataset(training, setup.plan, make_augment(config.train.augment))
+    try:
+        return fit(fabric, forward, fabric_optimizer, dice_ce(), dataset, training, settings, hooks, progress)
+    except Interrupted:
+        log.info(f"interrupted in epoch {progress.epoch + 1}, step {progress.step}; continue with: vpt train --resume --out {run}")
+        raise
+    finally:
+        board.close()
+
+
+def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup) -> dict[str, float]:
+    """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels; NaN counts as 0."""
+    forward.eval()
+    positions = range(1, len(setup.dataset.labels))
+    scores = []
+    for case in cases:
+        images, _ = case.read()
+        truth = np.load(case.native, mmap_mode="r")
+        found = segment_slices(forward, images, setup.plan, pixels=truth.shape[1:], device=setup.device)
+        scores.append({k: s.dice for k, s in score_case(found, truth, (1, 1, 1), positions, distances=False).items()})
+    names = list(setup.dataset.labels.values())
+    means = {f"dice_{names[k]}": _mean([score[k] for score in scores]) for k in positions}
+    return {"dice": float(np.mean(list(means.values()))), **means}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean without the cases where a label is absent from both; 0 where no case has it."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else 0.0
+
+
+def _finish(run: Path, setup: Setup, model: PromptedModel, log: Logger, progress: Progress) -> None:
+    """Segment the validation cases with the best artifact: masks, summary.json, cases.csv, previews."""
+    best = read_artifact(run / "best.safetensors")
+    load_trained(model, best.tensors, best.path)
+    segmenter = Segmenter(model, setup.plan, setup.dataset.labels, setup.device)
+    folder = run / "validation"
+    folder.mkdir(exist_ok=True)
+    cases = [setup.dataset.case(name) for name in setup.splits.val]
+    with bar("validating") as tick:
+        failures = segment_cases(segmenter, cases, lambda case: folder / f"{case.name}.nii.gz", tick)
+    if failures:
+        raise VptError("; ".join(failure.reason for failure in failures))
+    references = [case.label for case in cases]
+    report = evaluate([folder / f"{case.name}.nii.gz" for case in cases], references, {k: name for k, name in setup.dataset.labels.items() if k > 0})
+    report.save(folder)
+    (folder / "previews").mkdir(exist_ok=True)
+    for case in cases[:PREVIEWS]:
+        _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup)
+    shutil.rmtree(run / "cache", ignore_errors=True)
+    log.info(
+        f"done: best validation Dice {progress.best:.4f} in epoch {progress.best_epoch}, "
+        f"{model.count_parameters()['trained']:,} trained parameters, "
+        f"artifact {(run / 'best.safetensors').stat().st_size / 1e6:.2f} MB, {progress.seconds:.0f} s of training"
+    )
+
+
+def _preview(path: Path, case: Case, mask: Path, setup: Setup) -> None:
+    """A picture of a case's scan, mask and reference, in the plan's orientation."""
+    scan = load_image(case, len(setup.plan.channels))
+    ids = list(setup.dataset.labels)
+    found, truth = (
+        np.searchsorted(ids, np.asarray(orient(load_label(file, scan, ids), setup.plan.orientation))[0])
+        for file in (mask, case.label)
+    )
+    image = setup.plan.intensity[0](np.asarray(orient(scan, setup.plan.orientation))[0])
+    write_preview(path, image, found, truth, list(setup.dataset.labels.values()), case.name)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX), else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+    return "32-true"
+
+
+def _settings(config: Config, training: Sequence[PreparedCase]) -> Settings:
+    train = config.train
+    slices = sum(case.depth for case in training)
+    workers = min(8, (os.cpu_count() or 2) - 1) if train.workers is None else train.workers
+    return Settings(
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        steps=max(1, min(train.max_steps, round(slices / train.batch_size))),
+        foreground=train.foreground,
+        validate_every=train.validate_every,
+        patience=train.patience,
+        workers=workers,
+        warmup=config.optim.warmup,
+        clip=config.optim.clip,
+        seed=config.seed,
+    )
+
+
+# --- the run's folder -------------------------------------------------------------------------------------------------
+
+
+def _require_new(run: Path) -> None:
+    if run.is_file():
+        raise VptError(f"{run}: a file, expected a folder for the run; choose another --out")
+    if run.is_dir() and any(run.iterdir()):
+        hint = "continue it with --resume, or " if (run / STATE).exists() else ""
+        raise VptError(f"{run}: the folder is not empty; {hint}choose another --out")
+
+
+def _create(run: Path, setup: Setup) -> Path | None:
+    """Make the folder and its descriptions; returns the topmost folder that is new, for `_remove`."""
+    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VptError(f"{run}: the run's folder cannot be made ({error.strerror}); choose another --out") from error
+    write_text(run / "config.yaml", dump_config(setup.config))
+    write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
+    write_json(run / "splits.json", setup.splits.to_dict())
+    write_json(run / "environment.json", environment(setup.device))
+    return missing[-1] if missing else None
+
+
+def _remove(run: Path, fresh: Path | None) -> None:
+    """Undo `_create` after a failure before training: what was not there is gone again."""
+    if fresh is not None:
+        shutil.rmtree(fresh, ignore_errors=True)
+        return
+    for item in run.iterdir():
+        shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+
+
+def _reopen(run: Path, wanted: Config) -> Setup:
+    """The setup of an interrupted run, from its own files."""
+    if not (run / STATE).is_file():
+        raise VptError(f"{run}: holds no state to resume ({STATE}); start it without --resume")
+    config = load_config(run / "config.yaml")
+    ours, theirs = config.model_dump(), wanted.model_dump()
+    differing = [key for key in ours if ours[key] != theirs[key] and key != "device"]
+    if differing:
+        raise VptError(
+            f"{run}: {', '.join(differing)} differ from the run's config.yaml; resume with the settings it was started "
+            "with (just `vpt train --resume --out RUN`), or start another run"
+        )
+    dataset = read_dataset(config.data.path)
+    splits = Splits(**{side: tuple(names) for side, names in read_json(run / "splits.json").items()})
+    plan = Plan.model_validate(read_json(run / "plan.json"))
+    return Setup(config, dataset, splits, plan, choose_device(wanted.device))
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and command line, for `environment.json`."""
+    packages = ("vpt", "torch", "torchvision", "timm", "monai", "lightning", "albumentations", "nibabel", "numpy")
+    return {
+        "versions": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def _summary(setup: Setup, model: PromptedModel) -> str:
+    plan, counts = setup.plan, model.count_parameters()
+    return (
+        f"{len(setup.splits.train)} training and {len(setup.splits.val)} validation cases, {plan.plane} slices at "
+        f"{plan.pixel_mm:g} mm, {plan.image_size} px; {setup.config.backbone.name} with prompts "
+        f"{setup.config.prompts.method}, {counts['trained']:,} trained parameters "
+        f"({counts['prompts']:,} prompts, {counts['head']:,} head), {counts['frozen']:,} frozen"
+    )

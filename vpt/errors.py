@@ -1,0 +1,10 @@
+"""The one exception for what a user can mend."""
+
+
+class VptError(Exception):
+    """A problem in the input, told in one sentence: what was found, what was expected, how to mend it.
+
+    The command line prints the sentence and exits with 1, without a traceback (`--debug` shows it).
+
+    >>> raise VptError(f"{path}: label 7 is not in [0, 1, 2]; add it to `labels` in dataset.json")
+    """

@@ -1,0 +1,65 @@
+"""Writes that are complete or absent: temporary file beside the target, fsync, rename."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from vpt.errors import VptError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder; on success it becomes `path`, on failure nothing is left.
+
+    The temporary name keeps the target's whole ending (`.nii.gz`), because writers choose the format by it.
+
+    Raises VptError when the folder is missing or not writable, or the disk is full; the old file is then untouched.
+    """
+    path = Path(path)
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise VptError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder, "
+            "nothing was left half-written"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """JSON with two spaces of indent; NaN becomes null, because strict JSON readers refuse NaN."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Raises VptError when the file is missing or is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VptError(f"{path}: cannot be read as JSON ({error}); restore it from where it was made") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,77 @@
+"""The idea in one function, and the module that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol, Self
+
+from torch import Tensor, nn
+
+from vpt.backbones.base import Backbone, Features
+from vpt.prompts.base import Prompts
+
+
+class Head(Protocol):
+    """What turns features into an answer. `levels`: the blocks whose outputs it reads."""
+
+    levels: tuple[int, ...]
+
+    def __call__(self, features: Features, images: Tensor) -> Tensor: ...
+
+
+def encode(backbone: Backbone, prompts: Prompts, images: Tensor, levels: Collection[int] = ()) -> Features:
+    """Normalised images (B, 3, H, W) -> features, with the grids after the blocks in `levels`.
+
+    Autograd records nothing below the first prompted block, since nothing there needs a gradient; above it gradients
+    cross the frozen blocks, so this must not run under `no_grad` in training.
+    """
+    tokens, kept = backbone.embed(images), []
+    for i in range(backbone.spec.depth):
+        tokens, context = prompts.enter(i, tokens)
+        tokens = backbone.block(i, tokens, context)
+        if i in levels:
+            kept.append(tokens.grid.permute(0, 3, 1, 2))
+    features = backbone.finish(tokens)
+    return Features(features.grid, features.prefix, tuple(kept))
+
+
+class PromptedModel(nn.Module):
+    """A frozen backbone, trained prompts, a trained head: images (B, 3, H, W) -> the head's output.
+
+    What trains is what has `requires_grad`; the backbone is frozen here and stays in eval mode whatever `train` says.
+    """
+
+    def __init__(self, backbone: Backbone, prompts: Prompts, head: nn.Module):
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.prompts = prompts
+        self.head = head
+        self.train()
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = encode(self.backbone, self.prompts, images, self.head.levels)
+        return self.head(features, images)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter of everything that trains, in the module's order."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What training leaves behind: trained parameters, and the buffers of prompts and head."""
+        state = {name: p.detach() for name, p in self.trained().items()}
+        state |= {name: b for name, b in self.named_buffers() if not name.startswith("backbone.")}
+        return state
+
+    def count_parameters(self) -> dict[str, int]:
+        """Trained parameters by part, their sum, and the frozen rest."""
+        parts = {
+            name: sum(p.numel() for p in getattr(self, name).parameters() if p.requires_grad)
+            for name in ("prompts", "head", "backbone")
+        }
+        total = sum(parts.values())
+        return parts | {"trained": total, "frozen": sum(p.numel() for p in self.parameters()) - total}

@@ -1,0 +1,139 @@
+"""New scans: `vpt.load(run).segment(scan)` gives a label map on the scan's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpt.artifact import read_artifact, restore_model
+from vpt.data.cases import Case
+from vpt.data.plan import Plan
+from vpt.data.slices import prepare_image
+from vpt.data.volumes import load_image, orient, restore
+from vpt.errors import VptError
+from vpt.files import atomic
+from vpt.model import PromptedModel
+from vpt.tasks.segmentation import Normalise, segment_slices
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
+Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image
+
+
+def load(run_or_artifact: str | Path, device: str = "auto", weights: str | Path | None = None) -> Segmenter:
+    """A trained model, ready for new scans.
+
+    Args:
+        run_or_artifact: the folder of a run (its best artifact) or a `.safetensors` file.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        weights: where the backbone's weights lie now, if elsewhere than in training.
+
+    Raises:
+        VptError: not a run or artifact; a backbone whose weights are not those of the training.
+    """
+    artifact = read_artifact(run_or_artifact)
+    return Segmenter(restore_model(artifact, weights), artifact.plan, artifact.labels, choose_device(device))
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise VptError(f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu") from error
+    return device
+
+
+class Segmenter:
+    """Scans -> label maps. Deterministic, keeps no state between scans, safe to share between threads of one device.
+
+    labels: id -> name, with background 0; the masks hold the ids.
+    """
+
+    def __init__(self, model: PromptedModel, plan: Plan, labels: dict[int, str], device: torch.device):
+        self.model = model.eval().to(device)
+        self.normalise = Normalise(model.backbone.spec).to(device)
+        self.plan = plan
+        self.labels = labels
+        self.device = device
+
+    def segment(self, scan: Scan) -> nib.nifti1.Nifti1Image:
+        """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
+
+        Raises:
+            VptError: what `load_image` refuses: unreadable, not finite, another number of channels or dimensions.
+        """
+        volume = load_image(scan, len(self.plan.channels))
+        own = scan if isinstance(scan, nib.nifti1.Nifti1Image) else nib.load(_first(scan))
+        return _like(own, self.segment_volume(volume))
+
+    def segment_volume(self, volume: MetaTensor) -> np.ndarray:
+        """Volume (C, X, Y, Z) with its affine -> label ids (X, Y, Z) in the smallest integer type that holds them."""
+        oriented = orient(volume, self.plan.orientation)
+        classes = segment_slices(
+            self._forward,
+            prepare_image(oriented, self.plan),
+            self.plan,
+            pixels=(oriented.shape[2], oriented.shape[3]),
+            device=self.device,
+        )
+        ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
+        return restore(ids[classes], self.plan.orientation, volume)
+
+    def _forward(self, images: Tensor) -> Tensor:
+        return self.model(self.normalise(images))
+
+
+def _first(scan: Any) -> str | Path:
+    return scan if isinstance(scan, str | Path) else scan[0]
+
+
+def _like(scan: nib.nifti1.Nifti1Image, labels: np.ndarray) -> nib.nifti1.Nifti1Image:
+    """Labels under the scan's own header: affine, both transforms and their codes, units."""
+    header = scan.header.copy()
+    header.set_data_dtype(labels.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0
+    header.set_data_shape(labels.shape)
+    return nib.Nifti1Image(labels, None, header)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be segmented, and why; the others are done."""
+
+    name: str
+    reason: str
+
+
+def segment_cases(
+    segmenter: Segmenter,
+    cases: Sequence[Case],
+    target: Callable[[Case], Path],
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> list[Failure]:
+    """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other."""
+    failures = []
+    for done, case in enumerate(cases):
+        try:
+            save_labels(target(case), segmenter.segment(case.images))
+        except VptError as error:
+            failures.append(Failure(case.name, str(error)))
+        progress(done + 1, len(cases), case.name)
+    return failures
+
+
+def save_labels(path: Path, labels: nib.nifti1.Nifti1Image) -> None:
+    with atomic(path) as part:
+        nib.save(labels, part)

@@ -1,0 +1,72 @@
+"""The one method that makes a prompt method: `enter(i, tokens)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vpt.backbones.base import BackboneSpec, Tokens
+from vpt.errors import VptError
+from vpt.prompts.init import projection, uniform_prompts
+
+Blocks = str | Sequence[int]  # "all", "last:4" or block numbers
+
+
+class Prompts(nn.Module):
+    """No prompts: every block runs as it is. Methods override `enter`."""
+
+    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+        """Called before block `i`: the tokens that enter it, and what it attends to besides, (P, C) or (B, P, C)."""
+        return tokens, None
+
+
+class PromptTable(nn.Module):
+    """Learned prompts (rows, count, C): published initialisation, optional shared projection, dropout per sample.
+
+    Args:
+        spec: of the encoder they are for.
+        rows: how many sets of prompts (blocks); count: prompts in a set.
+        project: width in which the prompts are learned, mapped to the encoder's by one shared Linear; None learns
+            them in the encoder's width.
+        dropout: probability, drawn per sample as published (Jia et al., ECCV 2022, appendix A).
+    """
+
+    def __init__(self, spec: BackboneSpec, *, rows: int, count: int, project: int | None, dropout: float):
+        super().__init__()
+        if count < 1:
+            raise VptError(f"prompts: count is {count}; at least 1 is needed, or choose `none` for no prompts")
+        self.tokens = nn.Parameter(uniform_prompts(rows, count, project or spec.width, spec.patch))
+        self.project = nn.Identity() if project is None else projection(project, spec.width)
+        self.dropout = nn.Dropout(dropout)
+
+    def row(self, row: int, batch: int) -> Tensor:
+        """Prompts (P, C), or (B, P, C) where dropout makes them differ between samples."""
+        prompts = self.project(self.tokens[row])
+        if self.training and self.dropout.p > 0:
+            return self.dropout(prompts.expand(batch, -1, -1))
+        return prompts
+
+
+def choose_blocks(blocks: Blocks, depth: int) -> tuple[int, ...]:
+    """`"all"`, `"last:4"` or block numbers -> sorted block numbers below `depth`.
+
+    >>> choose_blocks("last:2", 12)
+    (10, 11)
+    """
+    if blocks == "all":
+        return tuple(range(depth))
+    if isinstance(blocks, str):
+        kind, _, number = blocks.partition(":")
+        if kind != "last" or not number.isdigit() or not 1 <= int(number) <= depth:
+            raise VptError(f"prompts: blocks {blocks!r} is not known; expected all, last:K with K in 1..{depth}, or a list")
+        return tuple(range(depth - int(number), depth))
+    chosen = tuple(sorted(set(blocks)))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= depth:
+        raise VptError(f"prompts: blocks {list(blocks)} are not in 0..{depth - 1}; name at least one of the encoder's blocks")
+    return chosen
+
+
+def shared_over_batch(prompts: Tensor, batch: int) -> Tensor:
+    """(P, C) or (B, P, C) -> (B, P, C)."""
+    return prompts if prompts.ndim == 3 else prompts.expand(batch, *prompts.shape)

@@ -1,0 +1,38 @@
+"""VPT-deep (Jia et al., ECCV 2022, section 3.2): fresh prompts for every block."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vpt.backbones.base import BackboneSpec, Tokens
+from vpt.prompts.base import Blocks, Prompts, PromptTable, choose_blocks
+
+
+class DeepPrompts(Prompts):
+    """`count` learned tokens for each chosen block, attended to as keys and values. Parameters: blocks * count * C.
+
+    The published form concatenates them to the sequence and throws their outputs away after the block; the patches and
+    the CLS token come out the same. A block that is not chosen runs without prompts.
+
+    Args:
+        spec: of the encoder; count: prompts per block; blocks: "all", "last:K" or block numbers;
+        project, dropout: see `PromptTable`.
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        *,
+        count: int = 10,
+        blocks: Blocks = "all",
+        project: int | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.rows = {block: row for row, block in enumerate(choose_blocks(blocks, spec.depth))}
+        self.table = PromptTable(spec, rows=len(self.rows), count=count, project=project, dropout=dropout)
+
+    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+        if i not in self.rows:
+            return tokens, None
+        return tokens, self.table.row(self.rows[i], len(tokens.grid))

@@ -1,0 +1,279 @@
+"""What an evaluation found: scores per case and label -> means, intervals and counts, as JSON, CSV and a table.
+
+Means are nnU-Net's: per label over the cases that have a score, then over the labels. Never over slices.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.files import write_json, write_text
+from vpt.metrics import CaseScores, Empty, LabelScores
+
+# nnU-Net's names, and ours after them -> the attribute of LabelScores.
+SCORES = {
+    "Dice": "dice",
+    "IoU": "iou",
+    "HD95": "hd95",
+    "NSD": "nsd",
+    "volume_pred_ml": "volume_pred_ml",
+    "volume_ref_ml": "volume_ref_ml",
+    "TP": "tp",
+    "FP": "fp",
+    "FN": "fn",
+    "TN": "tn",
+    "n_pred": "n_pred",
+    "n_ref": "n_ref",
+}
+WITH_INTERVALS = ("Dice", "IoU", "HD95", "NSD")
+LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
+
+# How often, over cases, something happened that a mean alone would hide.
+COUNTS: dict[str, Callable[[LabelScores], bool]] = {
+    "both_empty": lambda score: score.n_pred == 0 and score.n_ref == 0,
+    "false_positives": lambda score: score.n_pred > 0 and score.n_ref == 0,
+    "missed": lambda score: score.n_pred == 0 and score.n_ref > 0,
+    "hd95_undefined": lambda score: (score.n_pred == 0) != (score.n_ref == 0),
+}
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case: its name, where its volumes came from, and its scores per label."""
+
+    name: str
+    prediction_file: str
+    reference_file: str
+    scores: CaseScores
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the scores were made; two reports with equal settings can be compared. `tolerance` in mm."""
+
+    title: str = "Evaluation"
+    empty: Empty = "nan"
+    tolerance: float = 1.0
+    distances: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        monai = f"MONAI {_version('monai')}"
+        hd95 = f"{monai}, compute_hausdorff_distance, percentile 95, larger of both directions, mm"
+        nsd = f"{monai}, compute_surface_dice, tolerance {self.tolerance:g} mm, surface voxels counted"
+        return {
+            "title": self.title,
+            "empty": self.empty,
+            "tolerance_mm": self.tolerance,
+            "HD95": hd95 if self.distances else "not computed",
+            "NSD": nsd if self.distances else "not computed",
+            "mean": "per label over cases without undefined ones, then over labels",
+            "vpt": _version("vpt"),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores of some cases on some labels (`labels`: id -> name). In every method `label=None` is the foreground."""
+
+    cases: tuple[CaseResult, ...]
+    labels: dict[int, str]
+    settings: Settings = field(default_factory=Settings)
+
+    def values(self, score: str = "Dice", label: int | None = None) -> np.ndarray:
+        """One score (a key of SCORES) of every case: (cases, labels), or (cases, 1) of one label; NaN is undefined."""
+        if score not in SCORES:
+            raise VptError(f"score: {score!r} is not one of {', '.join(SCORES)}")
+        labels = self._chosen(label)
+        rows = [[getattr(case.scores[each], SCORES[score]) for each in labels] for case in self.cases]
+        return np.array(rows, dtype=float).reshape(len(self.cases), len(labels))
+
+    def mean(self, score: str = "Dice", label: int | None = None) -> float:
+        """Over cases, then (without `label`) over labels; NaN when no case has this score."""
+        return _mean(_mean(self.values(score, label), axis=0), axis=0).item()
+
+    def interval(self, score: str = "Dice", label: int | None = None) -> tuple[float, float]:
+        """95 % interval of the mean: percentile bootstrap over cases, the same at every call.
+
+        (NaN, NaN) when fewer than two cases have the score. Cases count as independent: several scans of one patient
+        make the interval too narrow.
+        """
+        values = self.values(score, label)
+        if np.count_nonzero(np.isfinite(values).any(axis=1)) < 2:
+            return math.nan, math.nan
+        means = _mean(_resampled_means(values), axis=1)
+        low, high = np.nanpercentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+        return float(low), float(high)
+
+    def counts(self, label: int | None = None) -> dict[str, int]:
+        """`cases`, and how many of them are `both_empty`, `false_positives` (on an empty reference), `missed` (an
+        empty prediction), `hd95_undefined` (one side empty). For the foreground the latter are sums over the labels.
+        """
+        scores = [case.scores[each] for case in self.cases for each in self._chosen(label)]
+        return {"cases": len(self.cases)} | {name: sum(map(test, scores)) for name, test in COUNTS.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`: nnU-Net's keys and ours; None where a score is undefined."""
+        everything: list[tuple[str, int | None]] = [
+            ("foreground", None),
+            *((str(label), label) for label in self.labels),
+        ]
+        return {
+            "foreground_mean": self._means(None),
+            "mean": {str(label): self._means(label) for label in self.labels},
+            "confidence_intervals": {
+                "level": LEVEL,
+                "method": f"percentile bootstrap over cases, {RESAMPLES} resamples, seed {SEED}",
+                **{
+                    key: {score: [_json(end) for end in self.interval(score, label)] for score in WITH_INTERVALS}
+                    for key, label in everything
+                },
+            },
+            "counts": {key: self.counts(label) for key, label in everything},
+            "labels": {str(label): name for label, name in self.labels.items()},
+            "settings": self.settings.to_dict(),
+            "metric_per_case": [
+                {
+                    "metrics": {str(label): _scores(case.scores[label]) for label in self.labels},
+                    "prediction_file": case.prediction_file,
+                    "reference_file": case.reference_file,
+                }
+                for case in self.cases
+            ],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.summary(), indent=2, allow_nan=False)
+
+    def to_csv(self) -> str:
+        """One row per case and label; an undefined score is an empty cell."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["case", "label", "name", *SCORES, "prediction_file", "reference_file"])
+        for case in self.cases:
+            for label, name in self.labels.items():
+                scores = ["" if value is None else value for value in _scores(case.scores[label]).values()]
+                writer.writerow([case.name, label, name, *scores, case.prediction_file, case.reference_file])
+        return out.getvalue()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `summary.json` and `cases.csv` into the folder, made if missing -> the path of `summary.json`.
+
+        Raises VptError when the folder cannot be made or written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VptError(f"{folder}: cannot be made a folder ({error.strerror}); choose another place") from error
+        write_text(folder / "cases.csv", self.to_csv())
+        write_json(folder / "summary.json", self.summary())
+        return folder / "summary.json"
+
+    def table(self) -> Any:
+        """For a terminal: a rich renderable, one row per label, the foreground last, the counts below."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        head, *rows = self._rows()
+        table = Table(title=Text(self.settings.title), title_justify="left", box=SIMPLE_HEAD)
+        for index, name in enumerate(head):
+            table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 2, overflow="fold")
+        for index, row in enumerate(rows):
+            table.add_row(*map(Text, row), end_section=index == len(rows) - 2)
+        return Group(table, Text(self._footer()))
+
+    def text(self) -> str:
+        """The same as plain text, for logs and files."""
+        rows = self._rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        aligned = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+        return "\n".join([self.settings.title, *aligned, self._footer()])
+
+    def _rows(self) -> list[list[str]]:
+        named: list[tuple[str, int | None]] = [(name, label) for label, name in self.labels.items()]
+        head = ["label", "Dice", f"{LEVEL:.0%} interval", "IoU", "HD95 mm", "NSD", "volume error ml"]
+        return [head, *([name, *self._cells(label)] for name, label in [*named, ("foreground", None)])]
+
+    def _cells(self, label: int | None) -> list[str]:
+        low, high = self.interval("Dice", label)
+        return [
+            _cell(self.mean("Dice", label), ".3f"),
+            f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "-",
+            _cell(self.mean("IoU", label), ".3f"),
+            _cell(self.mean("HD95", label), ".2f"),
+            _cell(self.mean("NSD", label), ".3f"),
+            _cell(self.mean("volume_pred_ml", label) - self.mean("volume_ref_ml", label), "+z.3f"),
+        ]
+
+    def _footer(self) -> str:
+        counts, settings = self.counts(), self.settings
+        pairs = f"; of {counts['cases'] * len(self.labels)} case-label pairs" if len(self.labels) > 1 else ":"
+        surfaces = f"HD95 and NSD (at {settings.tolerance:g} mm) by MONAI {_version('monai')}"
+        surfaces = surfaces if settings.distances else "HD95 and NSD not computed"
+        return (
+            f"{counts['cases']} cases{pairs} {counts['both_empty']} empty in both, {counts['missed']} missed, "
+            f"{counts['false_positives']} false positives on an empty reference, "
+            f"HD95 undefined in {counts['hd95_undefined']}\n"
+            f"{surfaces}; empty in both counts as {settings.empty}"
+        )
+
+    def _means(self, label: int | None) -> dict[str, float | None]:
+        return {score: _json(self.mean(score, label)) for score in SCORES}
+
+    def _chosen(self, label: int | None) -> list[int]:
+        if label is not None and label not in self.labels:
+            raise VptError(f"label {label} is not in {list(self.labels)}, the labels of this report")
+        return list(self.labels) if label is None else [label]
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean without NaN; NaN where nothing is left, and no warning about it."""
+    defined = np.isfinite(values)
+    total, count = np.where(defined, values, 0).sum(axis), defined.sum(axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _resampled_means(values: np.ndarray) -> np.ndarray:
+    """(cases, labels) -> (RESAMPLES, labels): means over cases drawn with replacement, a case's labels together."""
+    defined, draws = np.isfinite(values), _draws(len(values))
+    count = draws @ defined
+    return np.where(count > 0, draws @ np.where(defined, values, 0) / np.maximum(count, 1), np.nan)
+
+
+@lru_cache(maxsize=1)
+def _draws(cases: int) -> np.ndarray:
+    """How often each resample draws each case: (RESAMPLES, cases). As weights they make every mean a matrix product."""
+    return np.random.default_rng(SEED).multinomial(cases, np.full(cases, 1 / cases), size=RESAMPLES).astype(float)
+
+
+def _scores(scores: LabelScores) -> dict[str, Any]:
+    return {key: _json(getattr(scores, name)) for key, name in SCORES.items()}
+
+
+def _json(value: Any) -> Any:
+    return value if math.isfinite(value) else None
+
+
+def _cell(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "-"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

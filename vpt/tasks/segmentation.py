@@ -1,0 +1,65 @@
+"""Segmentation: the loss on slices, and the way from a model's logits to labels on the scan's own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+from vpt.backbones.base import BackboneSpec
+from vpt.data.plan import Plan
+from vpt.data.slices import batches_of_slices
+
+
+def dice_ce() -> Callable[[Tensor, Tensor], Tensor]:
+    """Logits (B, K, H, W), classes (B, H, W) -> soft Dice of the foreground over the batch, plus cross-entropy.
+
+    Dice is taken over the whole batch, so that slices without a label do not count as failures.
+    """
+    loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    return lambda logits, classes: loss(logits.float(), classes.unsqueeze(1))
+
+
+class Normalise(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> with the mean and deviation that the encoder's weights were trained with."""
+
+    def __init__(self, spec: BackboneSpec):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+@torch.inference_mode()
+def segment_slices(
+    forward: Callable[[Tensor], Tensor],
+    slices: np.ndarray,
+    plan: Plan,
+    *,
+    pixels: tuple[int, int],
+    device: torch.device,
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Prepared slices (N, C, h, w) -> classes (N, rows, columns) uint8 on the scan's own pixels.
+
+    `forward` maps images (B, 3, S, S) in [0, 1] to logits (B, K, S, S). A slice larger than the encoder's image is tiled
+    with overlap. Logits are resized to `pixels` and the argmax is taken there, batch by batch, so memory does not grow
+    with the depth of the scan.
+    """
+    size = (plan.image_size, plan.image_size)
+    done: list[np.ndarray] = []
+    for images in batches_of_slices(slices, plan, batch_size):
+        logits = sliding_window_inference(
+            images.to(device), size, batch_size, forward, overlap=0.25, mode="gaussian", padding_mode="constant"
+        )
+        assert isinstance(logits, Tensor)
+        logits = F.interpolate(logits.float(), size=pixels, mode="bilinear", align_corners=False)
+        done.append(logits.argmax(1).to("cpu", torch.uint8).numpy())
+    return np.concatenate(done)
