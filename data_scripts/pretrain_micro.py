@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import math
 import os
@@ -43,13 +44,13 @@ def read_images(pack: Path, part: str) -> tuple[Tensor, Tensor]:
         data, offsets = arrays[f"{part}_data"], arrays[f"{part}_offsets"]
         labels = torch.from_numpy(arrays[f"{part}_labels"].astype(np.int64))
     images = np.empty((len(labels), 64, 64, 3), np.uint8)
-    for i, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
         images[i] = cv2.imdecode(data[start:stop], cv2.IMREAD_COLOR)[:, :, ::-1]
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
 
 def augment(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """uint8 (B, 3, 64, 64) -> float (B, 3, size, size) in [-1, 1]: crop, flip, brightness, contrast, saturation, grey."""
+    """uint8 (B, 3, 64, 64) -> float (B, 3, size, size) in [-1, 1]: crop, flip, brightness, contrast, saturation."""
     count, device = len(images), images.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -137,7 +138,7 @@ def accuracy(model: Pretrainer, images: Tensor, labels: Tensor, device: torch.de
 
 
 def size_of_epoch(epoch: int, epochs: int, small: float) -> int:
-    """The first share `small` of the epochs runs at 32, then 48 px (a quarter, then half the tokens), the rest at 64."""
+    """The first share `small` of the epochs runs at 32, then 48 px (a quarter, half of the tokens), the rest at 64."""
     return 64 if epoch >= small * epochs else 48 if epoch >= 0.5 * small * epochs else 32
 
 
@@ -224,10 +225,14 @@ def main() -> None:
             step += 1
         epoch += 1
         if epoch % max(1, args.epochs // 100) == 0 or epoch == args.epochs:
-            row = [epoch, size, *losses.tolist(), accuracy(average, val_images, val_labels, device)]
-            log.append(row)
-            print("epoch %d (%d px): cls %.3f patches %.3f pixels %.3f, validation %.2f %%" % tuple(row), end=" ")
-            print(f"in {time.perf_counter() - start:.1f} s", flush=True)
+            cls_loss, patch_loss, pixel_loss = losses.tolist()
+            score = accuracy(average, val_images, val_labels, device)
+            log.append([epoch, size, cls_loss, patch_loss, pixel_loss, score])
+            print(
+                f"epoch {epoch} ({size} px): cls {cls_loss:.3f} patches {patch_loss:.3f} pixels {pixel_loss:.3f}, "
+                f"validation {score:.2f} % in {time.perf_counter() - start:.1f} s",
+                flush=True,
+            )
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state | {"epoch": epoch, "step": step, "log": log}, state_file.with_suffix(".part"))
             os.replace(state_file.with_suffix(".part"), state_file)
@@ -235,7 +240,9 @@ def main() -> None:
     weights = {k: v.to("cpu", torch.float16).contiguous() for k, v in average.vit.state_dict().items()}
     note = {"architecture": ARCHITECTURE, "mean": MEAN, "std": STD, "epochs": args.epochs, "seed": args.seed}
     save_file(weights, args.out / "micro_vit.safetensors", metadata={"micro": json.dumps(note)})
-    (args.out / "log.json").write_text(json.dumps({"args": vars(args) | {"pack": args.pack.name, "out": ""}, "log": log}))
+    (args.out / "log.json").write_text(
+        json.dumps({"args": vars(args) | {"pack": args.pack.name, "out": ""}, "log": log})
+    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def save() -> Callable[..., Path]:
 
 @pytest.fixture
 def make_dataset(tmp_path: Path, save: Callable[..., Path]) -> Callable[..., Path]:
-    """make_dataset(layout="nnunet" | "msd", cases=4, channels=1, affines=(..,)): its folder; labels 1 and 2 are blobs."""
+    """make_dataset("nnunet" | "msd", cases=4, channels=1, affines=(..,)): its folder; labels 1 and 2 are boxes."""
 
     def make(layout: str = "nnunet", cases: int = 4, channels: int = 1, affines: Sequence[np.ndarray] = (LPS,)) -> Path:
         root, rng = tmp_path / layout, np.random.default_rng(0)

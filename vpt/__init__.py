@@ -4,7 +4,8 @@
     vpt.load("runs/first").segment("scan.nii.gz")
     vpt.evaluate("predictions", "references")
 
-For a loop of your own: `PromptedModel(load_backbone("vit_micro"), DeepPrompts(spec, count=10), MaskHead(spec, classes=3))`.
+For a loop of your own: `PromptedModel(backbone, DeepPrompts(spec, count=10), MaskHead(spec, classes=3))` with
+`backbone = load_backbone("vit_micro")` and `spec = backbone.spec`.
 """
 
 from importlib import import_module
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vpt.backbones import load_backbone as load_backbone
     from vpt.engine.run import train as train
     from vpt.errors import VptError as VptError
-    from vpt.evaluate import evaluate as evaluate
+    from vpt.evaluation import evaluate as evaluate
     from vpt.heads import MaskHead as MaskHead
     from vpt.model import PromptedModel as PromptedModel
     from vpt.predict import Segmenter as Segmenter
@@ -33,7 +34,7 @@ _HOMES = {
     "Segmenter": "vpt.predict",
     "ShallowPrompts": "vpt.prompts",
     "VptError": "vpt.errors",
-    "evaluate": "vpt.evaluate",
+    "evaluate": "vpt.evaluation",
     "load": "vpt.predict",
     "load_backbone": "vpt.backbones",
     "train": "vpt.engine.run",

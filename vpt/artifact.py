@@ -1,4 +1,4 @@
-"""What training leaves behind: one safetensors file with the trained tensors, and in its header all it takes to use them."""
+"""What training leaves behind: a safetensors file of the trained tensors, its header says all it takes to use them."""
 
 from __future__ import annotations
 
@@ -113,10 +113,14 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise VptError(f"{path}: not a readable safetensors file ({error}); copy it again from where it was trained") from error
+        raise VptError(
+            f"{path}: not a readable safetensors file ({error}); copy it again from where it was trained"
+        ) from error
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format mark")
-        raise VptError(f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt")
+        raise VptError(
+            f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt"
+        )
     header = json.loads(metadata["vpt"])
     try:
         plan = Plan.model_validate(header["plan"])
@@ -146,8 +150,9 @@ def restore_model(artifact: Artifact, weights: str | Path | None = None) -> Prom
     if model.backbone.sha256 != artifact.backbone_sha256:
         found = weights or config.backbone.weights or f"the pretrained weights of {config.backbone.name}"
         raise VptError(
-            f"{artifact.path}: trained on {config.backbone.name} with weights of SHA-256 {artifact.backbone_sha256[:16]}..., "
-            f"found {model.backbone.sha256[:16]}... in {found}; give the weights it was trained on with --weights FILE"
+            f"{artifact.path}: trained on {config.backbone.name} with weights of SHA-256 "
+            f"{artifact.backbone_sha256[:16]}..., found {model.backbone.sha256[:16]}... in {found}; "
+            "give the weights it was trained on with --weights FILE"
         )
     load_trained(model, artifact.tensors, artifact.path)
     return model.eval()

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol, Self
+from typing import Self
 
 from torch import Tensor, nn
 
 from vpt.backbones.base import Backbone, Features
+from vpt.heads.base import Head
 from vpt.prompts.base import Prompts
-
-
-class Head(Protocol):
-    """What turns features into an answer. `levels`: the blocks whose outputs it reads."""
-
-    levels: tuple[int, ...]
-
-    def __call__(self, features: Features, images: Tensor) -> Tensor: ...
 
 
 def encode(backbone: Backbone, prompts: Prompts, images: Tensor, levels: Collection[int] = ()) -> Features:
@@ -41,7 +34,7 @@ class PromptedModel(nn.Module):
     What trains is what has `requires_grad`; the backbone is frozen here and stays in eval mode whatever `train` says.
     """
 
-    def __init__(self, backbone: Backbone, prompts: Prompts, head: nn.Module):
+    def __init__(self, backbone: Backbone, prompts: Prompts, head: Head):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.prompts = prompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 from vpt.artifact import read_artifact, restore_model
-from vpt.data.cases import Case
+from vpt.data.cases import Case, find_scans, is_nifti
 from vpt.data.plan import Plan
 from vpt.data.slices import prepare_image
 from vpt.data.volumes import load_image, orient, restore
 from vpt.errors import VptError
 from vpt.files import atomic
 from vpt.model import PromptedModel
+from vpt.progress import Tick, silent
 from vpt.tasks.segmentation import Normalise, segment_slices
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise VptError(f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu") from error
+        raise VptError(
+            f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu"
+        ) from error
     return device
 
 
@@ -75,7 +79,7 @@ class Segmenter:
             VptError: what `load_image` refuses: unreadable, not finite, another number of channels or dimensions.
         """
         volume = load_image(scan, len(self.plan.channels))
-        own = scan if isinstance(scan, nib.nifti1.Nifti1Image) else nib.load(_first(scan))
+        own: Any = scan if isinstance(scan, nib.nifti1.Nifti1Image) else nib.load(_first(scan))
         return _like(own, self.segment_volume(volume))
 
     def segment_volume(self, volume: MetaTensor) -> np.ndarray:
@@ -121,7 +125,7 @@ def segment_cases(
     segmenter: Segmenter,
     cases: Sequence[Case],
     target: Callable[[Case], Path],
-    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    progress: Tick = silent,
 ) -> list[Failure]:
     """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other."""
     failures = []
@@ -132,6 +136,42 @@ def segment_cases(
             failures.append(Failure(case.name, str(error)))
         progress(done + 1, len(cases), case.name)
     return failures
+
+
+def plan_outputs(
+    scans: str | Path, out: Path, channels: int, overwrite: bool, skip_existing: bool
+) -> tuple[list[Case], Callable[[Case], Path]]:
+    """Which scans to do and where their masks go: a folder, or one file for one scan.
+
+    Raises:
+        VptError: no scans; masks that are there already, unless a flag allows it; a folder that cannot be written.
+    """
+    cases = list(find_scans(scans, channels))
+    single = is_nifti(out)
+    if single and len(cases) > 1:
+        raise VptError(f"{out}: one file for {len(cases)} scans; give a folder as the output")
+
+    def target(case: Case) -> Path:
+        return out if single else out / f"{case.name}.nii.gz"
+
+    there = [case for case in cases if target(case).exists()]
+    if skip_existing:
+        cases = [case for case in cases if case not in there]
+    elif there and not overwrite:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise VptError(
+            f"{target(there[0])}: exists already{more}; add --overwrite or --skip-existing, or choose another output"
+        )
+    if any(target(case).resolve() == path.resolve() for case in cases for path in case.images):
+        raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
+    folder = out.parent if single else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VptError(f"{folder}: cannot be made a folder ({error.strerror}); choose another output") from error
+    if not os.access(folder, os.W_OK):
+        raise VptError(f"{folder}: not writable; choose another output or ask for the permission")
+    return cases, target
 
 
 def save_labels(path: Path, labels: nib.nifti1.Nifti1Image) -> None:

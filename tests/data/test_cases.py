@@ -56,12 +56,30 @@ def test_listed_images_may_lie_there_with_channel_suffixes(make_dataset):
     assert read_dataset(root).case("case_02").label == root / "labelsTr/case_02.nii.gz"
 
 
+def number_cases(root: Path) -> list[dict[str, str]]:
+    """Rename case_00 to scan_0000 and so on, and list them."""
+    names = [path.name for path in sorted((root / "labelsTr").iterdir())]
+    for folder in ("imagesTr", "labelsTr"):
+        for number, name in enumerate(names):
+            (root / folder / name).rename(root / folder / f"scan_{number:04d}.nii.gz")
+    numbered = [f"scan_{number:04d}.nii.gz" for number in range(len(names))]
+    return [{"image": f"imagesTr/{name}", "label": f"labelsTr/{name}"} for name in numbered]
+
+
+def test_listed_cases_with_numbers_are_not_taken_for_channels(make_dataset):
+    root = make_dataset("msd", cases=2, channels=2)
+    edit(root, training=number_cases(root))
+    assert [(case.name, len(case.images)) for case in read_dataset(root).cases] == [("scan_0000", 1), ("scan_0001", 1)]
+    edit(root, modality={"0": "MR"})
+    (root / "imagesTr/scan_0001.nii.gz").unlink()
+    with pytest.raises(VptError, match=r"scan_0001\.nii\.gz: no such file"):  # and not silently scan_0000
+        read_dataset(root)
+
+
 def test_folder_without_suffixes_and_with_numbered_cases(make_dataset):
     """Files named like their labels carry no suffix, even if they end in four digits."""
     root = make_dataset("msd", cases=2)
-    for folder in ("imagesTr", "labelsTr"):
-        for number in range(2):
-            (root / folder / f"case_{number:02d}.nii.gz").rename(root / folder / f"scan_{number:04d}.nii.gz")
+    number_cases(root)
     edit(root, training=None)
     dataset = read_dataset(root)
     assert [case.name for case in dataset.cases] == ["scan_0000", "scan_0001"]

@@ -155,6 +155,16 @@ def test_third_copy_is_compared_with_all_earlier_ones(make_dataset):
     assert [error for error in said(check_dataset(root), "error") if "train and val then hold the same" in error]
 
 
+def test_doubtful_header_is_a_warning(make_dataset):
+    sheared = LPS.copy()
+    sheared[0, 2] = 0.9
+    check = check_dataset(make_dataset(cases=2, affines=(LPS, sheared)))
+    assert check.ok
+    assert [warning.split(",")[0] for warning in said(check, "warning")] == [
+        "imagesTr/case_01_0000.nii.gz: sheared by 16.7 degrees"
+    ]
+
+
 def test_folds_of_nnunet_are_all_checked(make_dataset):
     root = make_dataset()
     good, bad = {"train": ["case_00", "case_01"], "val": ["case_02"]}, {"train": ["case_03"], "val": ["case_3"]}

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -36,9 +37,10 @@ def load_backbone(
         image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.
 
     Raises:
-        VptError: unknown or unsupported name, weights that do not fit or cannot be had, a size the patches do not divide.
+        VptError: unknown or unsupported name; weights that do not fit or cannot be had; a size that is no multiple of
+            the patch.
     """
-    vit = _loader(name)(name, weights)
+    vit: Any = _loader(name)(name, weights)
     require_standard_blocks(vit, name)
     sha256 = sha256_of(vit)
     if image_size is not None:
@@ -52,8 +54,8 @@ def micro_vit(name: str, weights: str | Path | None) -> VisionTransformer:
     """The backbone that ships with the package: 1.6 M parameters, 64 px, patch 8, 8 blocks (see its model card)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=8, num_heads=4, num_classes=0)
-    vit.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "classifier": "head"}
+        vit: Any = VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=8, num_heads=4, num_classes=0)
+    vit.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     if weights != RANDOM:
         load_weights(vit, weights or MICRO_WEIGHTS, name)
     return vit
@@ -63,7 +65,7 @@ def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer:
     """A model of timm's, with its pretrained weights, those of a file, or random ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vit = timm.create_model(name, pretrained=False, num_classes=0)
+        vit: Any = timm.create_model(name, pretrained=False, num_classes=0)
     require_standard_blocks(vit, name)
     if weights == RANDOM:
         return vit
@@ -71,12 +73,13 @@ def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer:
         load_weights(vit, weights, name)
         return vit
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
+        vit = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client raises a dozen kinds for one meaning
         raise VptError(
             f"backbone {name}: its pretrained weights cannot be had ({type(error).__name__}: {_first_line(error)}); "
             "with a network try again, without one give a local file (`--weights FILE`) or a folder as the backbone"
         ) from error
+    return vit
 
 
 def folder_vit(name: str, weights: str | Path | None) -> VisionTransformer:
@@ -86,7 +89,7 @@ def folder_vit(name: str, weights: str | Path | None) -> VisionTransformer:
     if weights is not None:
         return timm_vit(f"local-dir:{name}", weights)
     try:
-        vit = timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=0)
+        vit: Any = timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=0)
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         raise VptError(
             f"backbone {name}: the folder cannot be loaded ({_first_line(error)}); "
@@ -108,13 +111,15 @@ def _loader(name: str) -> Loader:
     if timm.is_model(architecture):
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
         if tag and tag not in tags:
-            raise VptError(f"backbone {name}: timm has no such weights; for {architecture} it has {', '.join(tags) or 'none'}")
+            raise VptError(
+                f"backbone {name}: timm has no such weights; for {architecture} it has {', '.join(tags) or 'none'}"
+            )
         return LOADERS["timm"]
     close = difflib.get_close_matches(architecture, [MICRO, *timm.list_models("*vit*")], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise VptError(
-        f"backbone {name}: no such model or folder; {hint}supported are {MICRO}, every timm VisionTransformer of standard "
-        "blocks (for example vit_base_patch16_224.augreg_in21k), and a folder with config.json and weights"
+        f"backbone {name}: no such model or folder; {hint}supported are {MICRO}, every timm VisionTransformer of "
+        "standard blocks (for example vit_base_patch16_224.augreg_in21k), and a folder with config.json and weights"
     )
 
 
@@ -125,7 +130,8 @@ def _resize(vit: VisionTransformer, name: str, image_size: int | tuple[int, int]
         step = math.lcm(rows, columns)
         near = max(step, round(max(height, width) / step) * step)
         raise VptError(
-            f"image size {height}x{width} is not a multiple of the patch of {name}, {rows}x{columns}; take {near}, for example"
+            f"image size {height}x{width} is not a multiple of the patch of {name}, {rows}x{columns}; "
+            f"take {near}, for example"
         )
     if (height, width) != tuple(vit.patch_embed.img_size):
         vit.set_input_size(img_size=(height, width))

@@ -1,8 +1,8 @@
 """Attention in which prompts are keys and values only.
 
 VPT-deep (Jia et al., ECCV 2022, section 3.2) replaces the prompts before every block, so what a block computes for them
-(queries, projection, MLP) is thrown away. Only their keys and values reach the image tokens. Leaving the rest out is the
-published method at less cost, to the last bit of the arithmetic's rounding.
+(queries, projection, MLP) is thrown away. Only their keys and values reach the image tokens. Leaving the rest out is
+the published method at less cost: the same sums, up to rounding.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def attend(attention: Attention, tokens: Tensor, context: Tensor) -> Tensor:
 def mix_values(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v over (B, heads, N, d), in the form that is fastest where it runs.
 
-    torch's fused kernel, except in bfloat16 on a CPU, where its backward takes two to five times as long as plain products.
+    torch's fused kernel, except in bfloat16 on a CPU, where its backward takes two to five times as long as plain
+    products.
     """
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)

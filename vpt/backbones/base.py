@@ -1,4 +1,4 @@
-"""What every encoder looks like from outside: its spec, the tokens that travel through it, the features that come out."""
+"""What every encoder looks like from outside: its spec, the tokens that travel through it, what comes out."""
 
 from __future__ import annotations
 

@@ -35,13 +35,14 @@ class VitBackbone(Backbone):
         super().__init__()
         require_standard_blocks(vit, name)
         self.vit = vit.eval()
+        first: Any = vit.blocks[0]
         self.sha256 = sha256
         height, width = vit.patch_embed.img_size
         self.spec = BackboneSpec(
             name=name,
             width=vit.embed_dim,
             depth=len(vit.blocks),
-            heads=vit.blocks[0].attn.num_heads,
+            heads=first.attn.num_heads,
             image_size=(height, width),
             patch=tuple(vit.patch_embed.patch_size),
             prefix=vit.num_prefix_tokens,
@@ -58,7 +59,8 @@ class VitBackbone(Backbone):
         return Tokens(grid.reshape(batch, rows, columns, width), prefix, sequence.new_empty(batch, 0, width))
 
     def block(self, i: int, tokens: Tokens, context: Tensor | None) -> Tokens:
-        block, sequence = self.vit.blocks[i], _join(tokens)
+        block: Any = self.vit.blocks[i]
+        sequence = _join(tokens)
         if context is None:
             return _split(block(sequence), tokens)
         mixed = attend(block.attn, block.norm1(sequence), block.norm1(context))

@@ -6,7 +6,6 @@ import hashlib
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +14,8 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from vpt.errors import VptError
+
+CLASSIFIERS = ("head", "head_dist", "pre_logits", "fc")  # of the pretraining's own task: not part of an encoder
 
 
 def sha256_of(module: nn.Module) -> str:
@@ -36,13 +37,23 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise VptError(f"{path}: no such file; give the path of the backbone's weights (.safetensors, .pth, .pt or .bin)")
+        raise VptError(
+            f"{path}: no such file; give the path of the backbone's weights (.safetensors, .pth, .pt or .bin)"
+        )
     try:
         state = load_state_dict(str(path), use_ema=False)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError) as e:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise VptError(
-            f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors, or as .pth of plain tensors"
+            f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors or a .pth of tensors"
         ) from e
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -60,10 +71,12 @@ def load_weights(vit: VisionTransformer, path: str | Path, name: str) -> None:
     try:
         state = checkpoint_filter_fn(state, vit)
     except (KeyError, RuntimeError, AssertionError, IndexError) as error:
-        raise VptError(f"{path}: does not fit {name} ({error!r}); choose the backbone that these weights belong to") from error
-    classifier = _names(vit.pretrained_cfg.get("classifier")) if hasattr(vit, "pretrained_cfg") else ("head",)
-    state = {key: value for key, value in state.items() if not key.startswith(tuple(f"{n}." for n in classifier))}
-    require_fit(vit.state_dict(), state, path, name)
+        raise VptError(
+            f"{path}: does not fit {name} ({error!r}); choose the backbone that these weights belong to"
+        ) from error
+    own = vit.state_dict()
+    state = {key: value for key, value in state.items() if key in own or key.partition(".")[0] not in CLASSIFIERS}
+    require_fit(own, state, path, name)
     vit.load_state_dict(state)
 
 
@@ -87,7 +100,3 @@ def _some(names: Iterable[str], most: int = 6) -> str:
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)

@@ -1,9 +1,9 @@
-"""The data's fingerprint -> a plan: which plane, how many pixels of how many mm, which intensities, what the channels are."""
+"""The data's fingerprint -> a plan: which plane, how many pixels of how many mm, which intensities and channels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vpt.data.cases import Case, Dataset
 from vpt.data.volumes import Grid, grid_of, load_image, load_label
 from vpt.errors import VptError
+from vpt.progress import Tick, silent
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
@@ -83,7 +84,7 @@ def make_plan(
     pixel_mm: float | None = None,
     neighbours: bool | None = None,
     window: tuple[float, float] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    progress: Tick = silent,
 ) -> Plan:
     """Plan from the training cases only. What is given is taken, the rest follows from the data.
 
@@ -104,10 +105,14 @@ def make_plan(
     if pixel_mm is None:
         field = float(np.percentile(millimetres, 95))
         pixel_mm = round(field / image_size, 4)
-        reasons["pixel_mm"] = f"the longer side of 95 % of the slices, {field:.0f} mm, fills the image; larger ones are tiled"
+        reasons["pixel_mm"] = (
+            f"the longer side of 95 % of the slices, {field:.0f} mm, fills the image; larger ones are tiled"
+        )
     if neighbours is None:
         neighbours = len(dataset.channels) == 1
-        reasons["neighbours"] = "one channel: the slices above and below fill the other two" if neighbours else "several channels"
+        reasons["neighbours"] = (
+            "one channel: the slices above and below fill the other two" if neighbours else "several channels"
+        )
     _require_channels(dataset, neighbours)
     intensity = _choose_intensity(dataset, cases, window, reasons, progress)
     return Plan(
@@ -132,7 +137,7 @@ def _choose_plane(grids: Sequence[Grid]) -> tuple[Plane, str]:
 
 
 def _choose_size(voxels: float, native: int, patch: int) -> int:
-    """One and a half pixels per voxel, in whole patches, from the encoder's native size to twice that (256 at least)."""
+    """One and a half pixels per voxel, in whole patches; from the encoder's native size to twice that (or 256)."""
     wanted = math.ceil(1.5 * voxels / patch) * patch
     most = max(2 * native, 256) // patch * patch
     return int(min(max(wanted, native), most))
@@ -164,7 +169,7 @@ def _choose_intensity(
     cases: Sequence[Case],
     window: tuple[float, float] | None,
     reasons: dict[str, str],
-    progress: Callable[[int, int, str], None],
+    progress: Tick,
 ) -> tuple[Percentiles | Window, ...]:
     if window is not None:
         return tuple(Window(low=window[0], high=window[1]) for _ in dataset.channels)
@@ -180,9 +185,7 @@ def _choose_intensity(
     return chosen
 
 
-def _foreground_range(
-    dataset: Dataset, cases: Sequence[Case], progress: Callable[[int, int, str], None]
-) -> tuple[list[float], list[float]]:
+def _foreground_range(dataset: Dataset, cases: Sequence[Case], progress: Tick) -> tuple[list[float], list[float]]:
     """Per channel: 0.5 and 99.5 percentile over the labelled voxels of up to 40 cases, widened by 50."""
     chosen = list(cases)[:: max(1, math.ceil(len(cases) / 40))]
     samples = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +18,10 @@ from vpt.data.plan import Plan
 from vpt.data.transforms import Augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.files import atomic
+from vpt.progress import Tick
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -27,15 +32,15 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def prepared_size(shape: tuple[int, int], spacing: tuple[float, float], pixel_mm: float) -> tuple[int, int]:
+def prepared_size(shape: Sequence[int], spacing: Sequence[float], pixel_mm: float) -> tuple[int, int]:
     """Rows and columns of a slice at the plan's pixel, at least 1."""
     rows, columns = (max(1, round(n * mm / pixel_mm)) for n, mm in zip(shape, spacing, strict=True))
     return rows, columns
 
 
-def prepare_image(volume: Tensor, plan: Plan) -> np.ndarray:
+def prepare_image(volume: MetaTensor, plan: Plan) -> np.ndarray:
     """Oriented volume (C, slices, rows, columns) -> (slices, C, h, w) float32 in [0, 1] at the plan's pixel."""
-    size = prepared_size(volume.shape[2:], tuple(volume.pixdim[1:].tolist()), plan.pixel_mm)
+    size = prepared_size(volume.shape[2:], volume.pixdim[1:].tolist(), plan.pixel_mm)
     out = np.empty((volume.shape[1], volume.shape[0], *size), np.float32)
     for channel, scale in enumerate(plan.intensity):
         scaled = scale(np.asarray(volume[channel]))
@@ -44,15 +49,15 @@ def prepare_image(volume: Tensor, plan: Plan) -> np.ndarray:
     return out
 
 
-def prepare_label(label: Tensor, ids: Sequence[int], plan: Plan) -> np.ndarray:
+def prepare_label(label: MetaTensor, ids: Sequence[int], plan: Plan) -> np.ndarray:
     """Oriented label map (1, slices, rows, columns) of ids -> (slices, h, w) uint8 of positions in `ids`."""
-    size = prepared_size(label.shape[2:], tuple(label.pixdim[1:].tolist()), plan.pixel_mm)
+    size = prepared_size(label.shape[2:], label.pixdim[1:].tolist(), plan.pixel_mm)
     classes = positions(np.asarray(label)[0], ids)
     return np.stack([cv2.resize(c, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for c in classes])
 
 
 def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:
-    """Slice `k` of (slices, C, h, w) -> (3, h, w): with its neighbours, or its channels (two: their mean is the third)."""
+    """Slice `k` of (slices, C, h, w) -> (3, h, w): it and its neighbours, or its channels (of two, the mean is third)."""
     if neighbours:
         return np.concatenate([slices[max(k - 1, 0)], slices[k], slices[min(k + 1, len(slices) - 1)]])
     image = slices[k]
@@ -74,7 +79,7 @@ def crop_or_pad(array: np.ndarray, size: int, top: int, left: int) -> np.ndarray
 class PreparedCase:
     """A case in the cache: memory-mapped images (slices, C, h, w) float16 and labels (slices, h, w) uint8.
 
-    native: the labels on the scan's own pixels, (slices, rows, columns) uint8, for validation; None where not asked for.
+    native: the labels on the scan's own pixels, (slices, rows, columns) uint8, for validation; None if not asked for.
     """
 
     name: str
@@ -93,7 +98,7 @@ def prepare_cases(
     cases: Sequence[Case],
     plan: Plan,
     cache: Path,
-    progress: Callable[[int, int, str], None],
+    progress: Tick,
     *,
     native: bool = False,
 ) -> list[PreparedCase]:

@@ -51,7 +51,9 @@ def load_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimize
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise VptError(f"{path}: the run's state is not readable ({error}); start the run anew in another folder") from error
+        raise VptError(
+            f"{path}: the run's state is not readable ({error}); start the run anew in another folder"
+        ) from error
     load_trained(model, _part(tensors, "model."), path)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _part(tensors, "optimizer.").items():

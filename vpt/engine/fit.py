@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 
 from vpt.data.slices import Draw, PreparedCase, SliceDataset, draw_epoch
 from vpt.engine.checkpoint import Progress
-from vpt.engine.logs import bar
 from vpt.engine.optim import schedule, set_rates
 from vpt.errors import VptError
+from vpt.progress import Tick, bar
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What happens around the loop: `validate` returns scores with the key "dice"; `save` writes the resumable state."""
+    """What happens around the loop: `validate` returns scores with the key "dice"; `save` writes the state."""
 
     validate: Callable[[], dict[str, float]]
     save: Callable[[Progress], None]
@@ -110,7 +110,7 @@ def train_epoch(
     progress: Progress,
     hooks: Hooks,
     stopped: threading.Event,
-    tick: Callable[[int, int, str], None],
+    tick: Tick,
 ) -> None:
     """The rest of epoch `progress.epoch`, from step `progress.step`."""
     forward.train()
@@ -133,7 +133,11 @@ def train_epoch(
         progress.step += 1
         progress.loss_sum += value
         progress.seconds = seconds + time.perf_counter() - started
-        tick(step + 1, total, f"epoch {progress.epoch + 1}/{settings.epochs}, loss {value:.3f}, best Dice {max(progress.best, 0):.3f}")
+        tick(
+            step + 1,
+            total,
+            f"epoch {progress.epoch + 1}/{settings.epochs}, loss {value:.3f}, best Dice {max(progress.best, 0):.3f}",
+        )
         if stopped.is_set():
             hooks.save(progress)
             raise Interrupted
@@ -152,9 +156,7 @@ def load_batches(
         epoch=progress.epoch,
     )
     left: Any = draws[progress.step :]
-    return iter(
-        DataLoader(dataset, batch_sampler=left, num_workers=settings.workers, worker_init_fn=_prepare_worker)
-    )
+    return iter(DataLoader(dataset, batch_sampler=left, num_workers=settings.workers, worker_init_fn=_prepare_worker))
 
 
 def _prepare_worker(worker: int) -> None:
@@ -167,7 +169,7 @@ def _prepare_worker(worker: int) -> None:
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Within it, a first SIGINT or SIGTERM sets the event, a second SIGINT acts as usual; in other threads: never set."""
+    """A first SIGINT or SIGTERM sets the event, a second SIGINT acts as usual. In other threads it is never set."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped

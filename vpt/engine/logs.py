@@ -1,4 +1,4 @@
-"""What a person sees of a run: bars or plain lines, train.log, metrics.csv, TensorBoard, progress.png, previews."""
+"""What a person sees of a run: train.log, metrics.csv, TensorBoard, progress.png, previews."""
 
 from __future__ import annotations
 
@@ -6,44 +6,14 @@ import csv
 import io
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vpt.files import atomic, write_text
 
-Tick = Callable[[int, int, str], None]
 COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#17becf", "#7f7f7f")
-
-
-@contextmanager
-def bar(title: str) -> Iterator[Tick]:
-    """A progress bar on a terminal, a plain line every ten seconds elsewhere; call it with (done, total, note)."""
-    if not sys.stderr.isatty():
-        yield _plain(title)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None, note="")
-        yield lambda done, total, note: progress.update(task, completed=done, total=total, note=note)
-
-
-def _plain(title: str) -> Tick:
-    said = time.monotonic()
-
-    def tick(done: int, total: int, note: str) -> None:
-        nonlocal said
-        if time.monotonic() - said > 10:
-            said = time.monotonic()
-            print(f"{title}: {done}/{total} {note}", file=sys.stderr, flush=True)
-
-    return tick
 
 
 def open_log(path: Path) -> logging.Logger:
@@ -88,9 +58,8 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], labels: Sequenc
     if scored:
         best = max(scored, key=lambda row: row["dice"])
         below.scatter(best["epoch"], best["dice"], s=60, facecolors="none", edgecolors="black", zorder=3)
-        below.annotate(
-            f"best {best['dice']:.3f}", (best["epoch"], best["dice"]), xytext=(0, -16), textcoords="offset points", ha="center"
-        )  # fmt: skip
+        place = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
+        below.annotate(f"best {best['dice']:.3f}", (best["epoch"], best["dice"]), **place)
         below.legend(loc="lower right", ncols=min(4, len(labels) + 1))
     below.set(xlabel="epoch", ylabel="validation Dice, whole volumes", ylim=(0, 1))
     for axes in (above, below):
@@ -100,11 +69,16 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], labels: Sequenc
 
 
 def write_preview(
-    path: Path, image: np.ndarray, prediction: np.ndarray, reference: np.ndarray | None, labels: Sequence[str], title: str
+    path: Path,
+    image: np.ndarray,
+    prediction: np.ndarray,
+    reference: np.ndarray | None,
+    labels: Sequence[str],
+    title: str,
 ) -> None:
     """Three slices: prediction as colour, reference as white contour.
 
-    image: (slices, rows, columns) in [0, 1]; prediction, reference: the same shape, positions in `labels` (0 background).
+    image: (slices, rows, columns) in [0, 1]; prediction, reference: the same shape, positions in `labels`.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
@@ -117,15 +91,16 @@ def write_preview(
     for axes, k in zip(figure.subplots(1, 3), shown, strict=True):
         axes.imshow(image[k], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         overlay = np.ma.masked_equal(prediction[k], 0)
-        axes.imshow(
-            overlay, cmap=ListedColormap(list(colours)), vmin=1, vmax=max(len(labels) - 1, 2), alpha=0.5, interpolation="nearest"
-        )  # fmt: skip
+        scale = {"cmap": ListedColormap(list(colours)), "vmin": 1, "vmax": max(len(labels) - 1, 2)}
+        axes.imshow(overlay, **scale, alpha=0.5, interpolation="nearest")
         for label in range(1, len(labels)):
             if reference is not None and (reference[k] == label).any():
                 axes.contour(reference[k] == label, levels=[0.5], colors="white", linewidths=1.2)
         axes.set_axis_off()
         axes.set_title(f"slice {k}", fontsize=9)
-    handles: list[Patch | Line2D] = [Patch(color=c, alpha=0.5, label=n) for c, n in zip(colours, labels[1:], strict=True)]
+    handles: list[Patch | Line2D] = [
+        Patch(color=c, alpha=0.5, label=n) for c, n in zip(colours, labels[1:], strict=True)
+    ]
     if reference is not None:
         handles.append(Line2D([], [], color="lightgrey", label="reference"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vpt.artifact import build_model, load_trained, read_artifact, save_artifact
 from vpt.backbones import load_backbone
@@ -27,14 +27,15 @@ from vpt.data.transforms import make_augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.fit import Hooks, Interrupted, Settings, fit
-from vpt.engine.logs import bar, open_log, write_metrics, write_preview, write_progress
+from vpt.engine.logs import open_log, write_metrics, write_preview, write_progress
 from vpt.engine.optim import build_optimizer
 from vpt.errors import VptError
-from vpt.evaluate import evaluate
 from vpt.files import read_json, write_json, write_text
 from vpt.metrics import score_case
 from vpt.model import PromptedModel
-from vpt.predict import Segmenter, choose_device, segment_cases
+from vpt.predict import Segmenter, choose_device
+from vpt.progress import bar
+from vpt.runs import evaluate_split
 from vpt.tasks.segmentation import Normalise, dice_ce, segment_slices
 
 STATE = Path("state") / "last.safetensors"
@@ -53,7 +54,7 @@ class Setup:
 
 
 def train(
-    config: str | Path | dict[str, Any] | Config,
+    config: str | Path | dict[str, Any] | Config | None,
     out: str | Path,
     *,
     overrides: dict[str, Any] | None = None,
@@ -62,10 +63,11 @@ def train(
     """Train on a data set and leave a run in `out`.
 
     Args:
-        config: a data set's folder (all defaults, a plan from the data), a YAML file, a dictionary or a `Config`.
+        config: a data set's folder (all defaults, a plan from the data), a YAML file, a dictionary or a `Config`;
+            None with `resume`.
         out: the run's folder, new or empty; with `resume` the folder of an interrupted run.
         overrides: settings by dotted key, `{"optim.lr": 1e-3}`.
-        resume: continue exactly where the run in `out` stopped; its own config.yaml counts, `config` must agree with it.
+        resume: continue exactly where the run in `out` stopped; its own config.yaml counts, `config` must agree.
 
     Returns:
         The run's folder: config.yaml, plan.json, splits.json, environment.json, train.log, metrics.csv, progress.png,
@@ -76,10 +78,12 @@ def train(
         vpt.engine.fit.Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     run = Path(out)
-    wanted = config if isinstance(config, Config) else load_config(config, overrides)
     if resume:
-        setup = _reopen(run, wanted)
+        setup = _reopen(run, config, overrides)
+    elif config is None:
+        raise VptError("no data set or config to train on; give one, or resume an interrupted run")
     else:
+        wanted = config if isinstance(config, Config) else load_config(config, overrides)
         _require_new(run)
         setup = prepare_setup(wanted)
         fresh = _create(run, setup)
@@ -124,7 +128,7 @@ def _prepare(run: Path, setup: Setup) -> tuple[PromptedModel, list[PreparedCase]
             parts.append(prepare_cases(setup.dataset, cases, setup.plan, run / "cache", tick, native=part == "val"))
     if not any(case.foreground for case in parts[0]):
         raise VptError(
-            f"{setup.dataset.root}: no training case has a labelled voxel; there is nothing to learn from, check labelsTr"
+            f"{setup.dataset.root}: no training case has a labelled voxel, so there is nothing to learn; check labelsTr"
         )
     return model, parts[0], parts[1]
 
@@ -154,9 +158,8 @@ def _train(
     board = SummaryWriter(run / "tensorboard", purge_step=progress.epoch + 1)
 
     def write_artifact(name: str, scores: dict[str, float]) -> None:
-        save_artifact(
-            run / name, model, config=config, plan=setup.plan, labels=setup.dataset.labels, scores={"validation": scores}
-        )  # fmt: skip
+        labels = setup.dataset.labels
+        save_artifact(run / name, model, config=config, plan=setup.plan, labels=labels, scores={"validation": scores})
 
     def epoch_end(progress: Progress, best: bool) -> None:
         row = progress.rows[-1]
@@ -170,7 +173,9 @@ def _train(
             board.add_scalar(key, row[key], progress.epoch)
         board.flush()
         said = ", ".join(f"{name} {row[f'dice_{name}']:.3f}" for name in names[1:] if f"dice_{name}" in row)
-        log.info(f"epoch {progress.epoch}/{settings.epochs}: loss {row['loss']:.4f}, validation Dice {said or 'not taken'}")
+        log.info(
+            f"epoch {progress.epoch}/{settings.epochs}: loss {row['loss']:.4f}, validation Dice {said or 'not taken'}"
+        )
 
     hooks = Hooks(
         validate=lambda: validate(forward, validation, setup),
@@ -181,7 +186,10 @@ def _train(
     try:
         return fit(fabric, forward, fabric_optimizer, dice_ce(), dataset, training, settings, hooks, progress)
     except Interrupted:
-        log.info(f"interrupted in epoch {progress.epoch + 1}, step {progress.step}; continue with: vpt train --resume --out {run}")
+        log.info(
+            f"interrupted in epoch {progress.epoch + 1}, step {progress.step}; "
+            f"continue with: vpt train --resume --out {run}"
+        )
         raise
     finally:
         board.close()
@@ -194,6 +202,7 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup) ->
     scores = []
     for case in cases:
         images, _ = case.read()
+        assert case.native is not None  # validation cases are prepared with it
         truth = np.load(case.native, mmap_mode="r")
         found = segment_slices(forward, images, setup.plan, pixels=truth.shape[1:], device=setup.device)
         scores.append({k: s.dice for k, s in score_case(found, truth, (1, 1, 1), positions, distances=False).items()})
@@ -214,15 +223,9 @@ def _finish(run: Path, setup: Setup, model: PromptedModel, log: Logger, progress
     load_trained(model, best.tensors, best.path)
     segmenter = Segmenter(model, setup.plan, setup.dataset.labels, setup.device)
     folder = run / "validation"
-    folder.mkdir(exist_ok=True)
     cases = [setup.dataset.case(name) for name in setup.splits.val]
     with bar("validating") as tick:
-        failures = segment_cases(segmenter, cases, lambda case: folder / f"{case.name}.nii.gz", tick)
-    if failures:
-        raise VptError("; ".join(failure.reason for failure in failures))
-    references = [case.label for case in cases]
-    report = evaluate([folder / f"{case.name}.nii.gz" for case in cases], references, {k: name for k, name in setup.dataset.labels.items() if k > 0})
-    report.save(folder)
+        evaluate_split(segmenter, cases, folder, title=f"{run.name}: validation split", progress=tick).save(folder)
     (folder / "previews").mkdir(exist_ok=True)
     for case in cases[:PREVIEWS]:
         _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup)
@@ -246,8 +249,11 @@ def _preview(path: Path, case: Case, mask: Path, setup: Setup) -> None:
     write_preview(path, image, found, truth, list(setup.dataset.labels.values()), case.name)
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
-    """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX), else float32."""
+def choose_precision(precision: str, device: torch.device) -> Any:
+    """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX).
+
+    Elsewhere float16 on older CUDA cards, float32 on the rest.
+    """
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -310,14 +316,17 @@ def _remove(run: Path, fresh: Path | None) -> None:
         shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
 
 
-def _reopen(run: Path, wanted: Config) -> Setup:
-    """The setup of an interrupted run, from its own files."""
+def _reopen(run: Path, wanted: Any, overrides: dict[str, Any] | None) -> Setup:
+    """The setup of an interrupted run, from its own files; `wanted` may repeat its settings, not change them."""
     if not (run / STATE).is_file():
         raise VptError(f"{run}: holds no state to resume ({STATE}); start it without --resume")
     config = load_config(run / "config.yaml")
-    ours, theirs = config.model_dump(), wanted.model_dump()
-    differing = [key for key in ours if ours[key] != theirs[key] and key != "device"]
-    if differing:
+    if wanted is None:
+        wanted = load_config(run / "config.yaml", overrides)
+    elif not isinstance(wanted, Config):
+        wanted = load_config(wanted, overrides)
+    ours, theirs = config.model_dump(mode="json"), wanted.model_dump(mode="json")
+    if differing := [key for key in ours if ours[key] != theirs[key] and key != "device"]:
         raise VptError(
             f"{run}: {', '.join(differing)} differ from the run's config.yaml; resume with the settings it was started "
             "with (just `vpt train --resume --out RUN`), or start another run"

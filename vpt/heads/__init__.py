@@ -1,5 +1,6 @@
 """What reads the features: one file each."""
 
+from vpt.heads.base import Head
 from vpt.heads.mask import MaskHead
 
-__all__ = ["MaskHead"]
+__all__ = ["Head", "MaskHead"]

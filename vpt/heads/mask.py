@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec, Features
 from vpt.errors import VptError
+from vpt.heads.base import Head
 
 
-class MaskHead(nn.Module):
+class MaskHead(Head):
     """Features and normalised images (B, 3, H, W) -> logits (B, classes, H, W).
 
     The grids after `levels` blocks, spread evenly up to the last, are normalised, projected to `width` and added. They
-    meet convolutions of the image at 1/4, 1/2 and full resolution, which draw the border that patches are too coarse for.
+    meet convolutions of the image at 1/4, 1/2 and full resolution, which draw the border that patches cannot.
 
     Args:
         spec: of the encoder; classes: labels including background;

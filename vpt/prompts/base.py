@@ -59,11 +59,15 @@ def choose_blocks(blocks: Blocks, depth: int) -> tuple[int, ...]:
     if isinstance(blocks, str):
         kind, _, number = blocks.partition(":")
         if kind != "last" or not number.isdigit() or not 1 <= int(number) <= depth:
-            raise VptError(f"prompts: blocks {blocks!r} is not known; expected all, last:K with K in 1..{depth}, or a list")
+            raise VptError(
+                f"prompts: blocks {blocks!r} is not known; expected all, last:K with K in 1..{depth}, or a list"
+            )
         return tuple(range(depth - int(number), depth))
     chosen = tuple(sorted(set(blocks)))
     if not chosen or chosen[0] < 0 or chosen[-1] >= depth:
-        raise VptError(f"prompts: blocks {list(blocks)} are not in 0..{depth - 1}; name at least one of the encoder's blocks")
+        raise VptError(
+            f"prompts: blocks {list(blocks)} are not in 0..{depth - 1}; name at least one of the encoder's blocks"
+        )
     return chosen
 
 

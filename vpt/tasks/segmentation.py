@@ -28,6 +28,9 @@ def dice_ce() -> Callable[[Tensor, Tensor], Tensor]:
 class Normalise(nn.Module):
     """Images (B, 3, H, W) in [0, 1] -> with the mean and deviation that the encoder's weights were trained with."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: BackboneSpec):
         super().__init__()
         self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
@@ -49,9 +52,9 @@ def segment_slices(
 ) -> np.ndarray:
     """Prepared slices (N, C, h, w) -> classes (N, rows, columns) uint8 on the scan's own pixels.
 
-    `forward` maps images (B, 3, S, S) in [0, 1] to logits (B, K, S, S). A slice larger than the encoder's image is tiled
-    with overlap. Logits are resized to `pixels` and the argmax is taken there, batch by batch, so memory does not grow
-    with the depth of the scan.
+    `forward` maps images (B, 3, S, S) in [0, 1] to logits (B, K, S, S). A slice larger than the encoder's image is
+    tiled with overlap. Logits are resized to `pixels` and the argmax is taken there, batch by batch, so memory does not
+    grow with the depth of the scan.
     """
     size = (plan.image_size, plan.image_size)
     done: list[np.ndarray] = []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CaseScores", "evaluate", "score_case"]
 
 ENDINGS = (".nii.gz", ".nii")
-GRID_TOLERANCE_MM = 1e-3  # at the volume's corners: headers hold float32, and no score changes by less
+GRID_TOLERANCE_MM = 1e-3  # between corner voxels: what rounding to float32 in headers may do
 WHOLE_TOLERANCE = 1e-3  # of a value to the next integer: scl_slope in the header leaves rounding errors
 
 Volume = Any  # str | Path | nibabel image; nibabel is not imported here

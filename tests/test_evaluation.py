@@ -5,9 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import re
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -15,18 +13,15 @@ import pytest
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from vpt.errors import VptError
-from vpt.evaluate import evaluate
+from vpt.evaluation import evaluate
 from vpt.metrics import score_case
 
 AFFINE = np.array([[-0.5, 0, 0.03, 9.4], [0, 0.8, -0.2, -13.2], [0, 0.02, 3.0, 2.6], [0, 0, 0, 1.0]])
 
 
 @pytest.fixture
-def odd_volumes():
-    root = Path(os.environ.get("VPT_TEST_DATA", Path(__file__).parents[1] / "../shared/data")) / "odd_volumes"
-    if not root.is_dir():
-        pytest.skip(f"{root} is absent; set VPT_TEST_DATA to the folder of the real data sets")
-    return root
+def odd_volumes(data_root):
+    return data_root / "odd_volumes"
 
 
 def image(data, affine=AFFINE, dtype=np.uint8):

@@ -1,0 +1,233 @@
+"""The command line: thin, no logic. Heavy imports wait until a command runs, so that `vpt --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from vpt.errors import VptError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="vpt",
+    help="Adapt a frozen vision encoder to your scans by training a few prompt tokens and a small head.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunOrArtifact = Annotated[str, typer.Option("-m", "--model", help="A run's folder or an artifact (.safetensors).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Weights = Annotated[Path | None, typer.Option(help="Where the backbone's weights lie, if elsewhere than in training.")]
+
+
+@app.callback()
+def _global(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (also after a command).")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def check(data: Annotated[Path, typer.Argument(help="A data set's folder (MSD or nnU-Net layout).")]) -> None:
+    """Say what a data set holds and what is wrong with it, before hours are spent on it."""
+    from vpt.data.check import check_dataset
+    from vpt.progress import bar
+
+    with bar("checking") as tick:
+        found = check_dataset(data, tick)
+    _console().print(found.table())
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A data set's folder or a YAML config; not needed with --resume.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder, new or empty.")] = Path("runs/run"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
+    prompts: Annotated[str | None, typer.Option(help="deep:COUNT, shallow:COUNT or none (head only).")] = None,
+    backbone: Annotated[str | None, typer.Option(help="vit_micro, a timm model's name, or a folder.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The backbone's weights: a file, or `random` (a control).")
+    ] = None,
+    tuning: Annotated[str | None, typer.Option(help="prompts, or full (trains the backbone too, a control).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    fold: Annotated[int | None, typer.Option(help="Fold 0 to 4, where the data set has no split.json.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set optim.lr=1e-3 (repeat).")] = None,
+) -> None:
+    """Train prompts and a small head; without a config a plan is made from the data."""
+    from vpt.config import load_config, parse_override, parse_prompts
+    from vpt.engine.fit import Interrupted
+    from vpt.engine.run import train as train_run
+
+    named = {
+        "prompts": None if prompts is None else parse_prompts(prompts),
+        "backbone.name": backbone,
+        "backbone.weights": weights,
+        "tuning": tuning,
+        "train.epochs": epochs,
+        "data.fold": fold,
+        "seed": seed,
+        "device": device,
+    }
+    overrides: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    overrides |= dict(parse_override(text) for text in set_ or [])
+    if config is None and not resume:
+        _usage("give a data set's folder or a YAML config, or --resume with --out RUN")
+    wanted = None if config is None else load_config(config, overrides)
+    if config is None and overrides.keys() - {"device"}:
+        _usage("--resume takes the run's own settings; leave the others out")
+    try:
+        run = train_run(wanted, out, resume=resume, overrides=overrides)
+    except Interrupted:
+        raise typer.Exit(130) from None
+    _console().print(f"run: {run}\nbest artifact: {run / 'best.safetensors'}\nprogress: {run / 'progress.png'}")
+    _console().print(
+        f"validation: {run / 'validation' / 'summary.json'}, pictures in {run / 'validation' / 'previews'}"
+    )
+
+
+@app.command()
+def predict(
+    scans: Annotated[Path, typer.Option("-i", "--input", help="A scan (.nii, .nii.gz) or a folder of scans.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="A folder, or FILE.nii.gz for one scan.")],
+    model: RunOrArtifact,
+    device: Device = "auto",
+    weights: Weights = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there already.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Do only the scans without a mask.")] = False,
+) -> None:
+    """Segment new scans; every mask lies on its scan's own grid. A scan that fails stops no other (exit code 1)."""
+    from vpt.predict import load, plan_outputs, segment_cases
+    from vpt.progress import bar
+
+    segmenter = load(model, device, weights)
+    cases, target = plan_outputs(scans, out, len(segmenter.plan.channels), overwrite, skip_existing)
+    started = time.perf_counter()
+    with bar("segmenting") as tick:
+        failures = segment_cases(segmenter, cases, target, tick)
+    done = len(cases) - len(failures)
+    _console().print(f"{done} of {len(cases)} scans segmented in {time.perf_counter() - started:.1f} s: {out}")
+    for failure in failures:
+        _console(stderr=True).print(f"failed: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="A run's folder (its test split is segmented), or masks.")],
+    references: Annotated[Path | None, typer.Argument(help="The folder of true masks, or one file.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for summary.json and cases.csv.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels to score, for example 1,2; default: dataset.json's.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of a run: test or val.")] = "test",
+    data: Annotated[Path | None, typer.Option(help="Of a run: where its data set lies now.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Of NSD, in mm.")] = 1.0,
+    empty: Annotated[str, typer.Option(help="Score where a label is absent in both: nan, one or zero.")] = "nan",
+    device: Device = "auto",
+    weights: Weights = None,
+) -> None:
+    """Dice, IoU, HD95, NSD and volumes per case and label on the scans' own grid: a table, summary.json, cases.csv."""
+    from vpt.evaluation import evaluate as score
+    from vpt.progress import bar
+
+    settings: dict[str, Any] = {"tolerance": tolerance, "empty": empty}
+    with bar("evaluating") as tick:
+        if references is None:
+            from vpt.runs import evaluate_run
+
+            report, folder = evaluate_run(
+                predictions, split=split, data=data, out=out, device=device, weights=weights, progress=tick, **settings
+            )  # fmt: skip
+        else:
+            report = score(predictions, references, _labels(labels), progress=tick, **settings)
+            folder = out or (predictions if predictions.is_dir() else predictions.parent)
+    saved = report.save(folder)
+    _console().print(report.table())
+    _console().print(f"written: {saved}, {folder / 'cases.csv'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def info(target: Annotated[str, typer.Argument(help="A run, an artifact, or a backbone's name.")]) -> None:
+    """What a run or an artifact is made of, or a backbone's size."""
+    from vpt.describe import describe
+
+    _console().print(describe(target))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; an earlier demo in it is replaced.")] = Path("demo"),
+) -> None:
+    """The whole way in three minutes, without data or network: make volumes, check, train, segment, evaluate."""
+    from vpt.demo import run_demo
+
+    run_demo(out, _console())
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, and what is known to go wrong in an installation."""
+    from vpt.describe import describe_installation
+
+    table, problems = describe_installation()
+    _console().print(table)
+    for problem in problems:
+        _console(stderr=True).print(f"problem: {problem}", markup=False, soft_wrap=True)
+    raise typer.Exit(1 if problems else 0)
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake is one sentence and exit code 1; `--debug` shows where it arose."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except VptError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        _leave(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        _leave(130)
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _usage(message: str) -> NoReturn:
+    print(f"usage: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _labels(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        _usage(f"--labels {text}: expected whole numbers, for example 1,2")
+    return [int(part) for part in text.split(",")]
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "110"))
+    return Console(stderr=stderr, width=width)

@@ -1,0 +1,117 @@
+"""What `vpt info` and `vpt doctor` say."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PACKAGES = (
+    "vpt",
+    "torch",
+    "torchvision",
+    "timm",
+    "segment-anything",
+    "monai",
+    "nibabel",
+    "albumentations",
+    "lightning",
+)
+OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+
+
+def describe(target: str) -> Table:
+    """A run's folder or an artifact, else a backbone by name, as a table for the terminal.
+
+    Raises:
+        VptError: neither.
+    """
+    path = Path(target)
+    if path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
+        return _two_columns(target, _artifact_facts(path))
+    return _two_columns(target, _backbone_facts(target))
+
+
+def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
+    from vpt.artifact import read_artifact
+
+    artifact = read_artifact(path)
+    plan, counts, config = artifact.plan, artifact.counts, artifact.config
+    yield "artifact", f"{artifact.path} ({artifact.path.stat().st_size / 1e6:.2f} MB)"
+    yield "backbone", f"{config.backbone.name}, weights {config.backbone.weights or 'pretrained'}"
+    yield "weights SHA-256", artifact.backbone_sha256
+    yield (
+        "prompts",
+        ", ".join(f"{key} {value}" for key, value in config.prompts.model_dump().items() if value is not None),
+    )
+    yield "tuning", config.tuning
+    yield "trained parameters", f"{counts['trained']:,} ({counts['prompts']:,} prompts, {counts['head']:,} head)"
+    yield "frozen parameters", f"{counts['frozen']:,}"
+    yield "labels", ", ".join(f"{label} {name}" for label, name in artifact.labels.items())
+    yield "channels", ", ".join(plan.channels)
+    yield "plan", f"{plan.plane} slices, {plan.pixel_mm:g} mm per pixel, {plan.image_size} px"
+    yield "intensity", "; ".join(str(scale) for scale in plan.intensity)
+    for what, why in plan.reasons.items():
+        yield f"  why {what}", why
+    for split, scores in artifact.scores.items():
+        yield f"{split} scores", ", ".join(f"{key} {value:.4g}" for key, value in scores.items())
+    yield "data", str(config.data.path)
+    yield "made with", ", ".join(f"{name} {number}" for name, number in artifact.versions.items())
+
+
+def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
+    from vpt.backbones import load_backbone
+
+    backbone = load_backbone(name)
+    spec = backbone.spec
+    yield "backbone", name
+    yield "parameters", f"{sum(p.numel() for p in backbone.parameters()):,}"
+    yield "width, depth, heads", f"{spec.width}, {spec.depth}, {spec.heads}"
+    yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
+    yield "tokens", f"{spec.grid[0] * spec.grid[1]} patches, {spec.prefix} CLS or register tokens"
+    yield "normalisation", f"mean {spec.mean}, std {spec.std}"
+    yield "weights SHA-256", backbone.sha256
+
+
+def describe_installation() -> tuple[Table, list[str]]:
+    """Versions and devices as a table, and what is known to go wrong, a sentence each."""
+    import torch
+
+    found = {name: _version(name) for name in (*PACKAGES, *OPENCV)}
+    facts = [("python", platform.python_version()), ("platform", platform.platform())]
+    facts += [(name, number) for name, number in found.items() if number]
+    facts.append(("CPU", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"))
+    for k in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(k)
+        facts.append((f"cuda:{k}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
+    problems = [f"{name} is not installed; install vpt again" for name in PACKAGES if not found[name]]
+    cv2 = [name for name in OPENCV if found[name]]
+    if len(cv2) > 1:
+        problems.append(
+            f"{' and '.join(cv2)} share the module cv2 and break each other; keep opencv-python-headless only"
+        )
+    return _two_columns("installation", facts), problems
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _two_columns(title: str, facts: Iterable[tuple[str, str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(value))
+    return table
