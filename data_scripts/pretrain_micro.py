@@ -12,7 +12,7 @@ The run resumes from `OUT/state.pt` after any interruption; the weights are the 
 
     python data_scripts/pretrain_micro.py ../shared/pretrain/tinyimagenet64_webp.npz --out runs/micro --epochs 60
 
-`vpt/assets/micro_vit.md` (the model card) says which command made the weights that ship.
+`vpt/assets/vit_micro.md` (the model card) says which command made the weights that ship.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def main() -> None:
 
     weights = {k: v.to("cpu", torch.float16).contiguous() for k, v in average.vit.state_dict().items()}
     note = {"architecture": ARCHITECTURE, "mean": MEAN, "std": STD, "epochs": args.epochs, "seed": args.seed}
-    save_file(weights, args.out / "micro_vit.safetensors", metadata={"micro": json.dumps(note)})
+    save_file(weights, args.out / "vit_micro.safetensors", metadata={"micro": json.dumps(note)})
     (args.out / "log.json").write_text(
         json.dumps({"args": vars(args) | {"pack": args.pack.name, "out": ""}, "log": log})
     )

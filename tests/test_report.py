@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,7 @@ def test_summary_has_nnunets_keys_and_ours(mixed):
         "metric_per_case",
         "confidence_intervals",
         "counts",
+        "missing_predictions",
         "labels",
         "settings",
     }
@@ -191,11 +193,12 @@ def test_text_and_table_say_the_same(mixed):
     assert tumour == ["tumour", "0.000", "0.000", "to", "0.000", "0.000", "-", "0.500", "+0.000"]
     assert foreground[:2] == ["foreground", "0.333"]
     assert lines[5] == (
-        "3 cases; of 6 case-label pairs 1 empty in both, 1 missed, 1 false positives on an empty reference, "
-        "HD95 undefined in 2"
+        "3 cases x 2 labels: 1 empty in both (left out of means), 1 missed, 1 predicted on an empty reference, "
+        "2 without HD95"
     )
     assert lines[6].startswith("HD95 and NSD (at 1 mm) by MONAI ")
-    assert lines[6].endswith("empty in both counts as nan")
+    assert lines[6].endswith("; volume error: predicted - reference")
+    assert len(lines) == 7
     out = io.StringIO()
     Console(file=out, width=160).print(mixed.table())
     shown = out.getvalue()
@@ -207,9 +210,40 @@ def test_the_table_fits_a_terminal_of_80_columns(mixed):
     out = io.StringIO()
     Console(file=out, width=80).print(mixed.table())
     assert all(len(line) <= 80 for line in out.getvalue().splitlines())
-    for cell in ("liver", "tumour", "foreground", "0.500 to 1.000", "0.667", "0.556"):
+    for cell in (
+        "liver",
+        "tumour",
+        "foreground",
+        "0.500 to 1.000",
+        "0.667",
+        "0.556",
+        "95% interval",
+        "volume error ml",
+    ):
         assert cell in out.getvalue()
     assert "…" not in out.getvalue()
+
+
+def test_the_footer_says_how_empties_were_scored_and_when_there_are_none(mixed):
+    for empty, words in (("one", "scored 1"), ("zero", "scored 0")):
+        assert f"1 empty in both ({words})" in replace(mixed, settings=Settings(empty=empty)).text()
+    assert "\n1 case x 1 label: each present in prediction and" in report((scores(1, 1, 1),), labels={1: "a"}).text()
+
+
+def test_missing_predictions_are_in_every_output(mixed, tmp_path):
+    assert "no prediction" not in mixed.text()
+    assert mixed.summary()["counts"]["missing_predictions"] == 0
+    assert mixed.summary()["missing_predictions"] == []
+    part = replace(mixed, missing=tuple(f"m{number}" for number in range(15)))
+    said = "15 of 18 references have no prediction and are not scored: m0, m1, m2 and 12 more (--strict makes this an"
+    assert part.text().splitlines()[-1] == f"{said} error)"
+    out = io.StringIO()
+    Console(file=out, width=160).print(part.table())
+    assert f"{said} error)" in out.getvalue()
+    summary = json.loads(part.save(tmp_path).read_text())
+    assert summary["counts"]["missing_predictions"] == 15
+    assert summary["missing_predictions"] == list(part.missing)
+    assert summary["mean"] == mixed.summary()["mean"]
 
 
 def test_one_case_and_names_with_brackets():

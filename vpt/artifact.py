@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vpt.backbones import load_backbone
@@ -19,7 +18,7 @@ from vpt.backbones.weights import require_fit
 from vpt.config import Config, DeepConfig, NoPromptsConfig, PromptsConfig, ShallowConfig, build_config
 from vpt.data.plan import Plan
 from vpt.errors import VptError
-from vpt.files import atomic
+from vpt.files import write_tensors
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
@@ -85,8 +84,7 @@ def save_artifact(
         "counts": model.count_parameters(),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
-    with atomic(path) as part:
-        save_file(tensors, part, metadata={"format": FORMAT, "vpt": json.dumps(header)})
+    write_tensors(path, tensors, {"format": FORMAT, "vpt": json.dumps(header)})
 
 
 def find_artifact(run_or_artifact: str | Path) -> Path:

@@ -54,7 +54,9 @@ def train(
     config: Annotated[
         Path | None, typer.Argument(help="A data set's folder or a YAML config; not needed with --resume.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder, new or empty.")] = Path("runs/run"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run's folder, new or empty; default: runs/NAME of the data.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
     prompts: Annotated[str | None, typer.Option(help="deep:COUNT, shallow:COUNT or none (head only).")] = None,
     backbone: Annotated[str | None, typer.Option(help="vit_micro, a timm model's name, or a folder.")] = None,
@@ -85,8 +87,9 @@ def train(
     }
     overrides: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     overrides |= dict(parse_override(text) for text in set_ or [])
-    if config is None and not resume:
+    if config is None and (out is None or not resume):
         _usage("give a data set's folder or a YAML config, or --resume with --out RUN")
+    out = out or Path("runs") / Path(config or "run").resolve().stem
     wanted = None if config is None else load_config(config, overrides)
     if config is None and overrides.keys() - {"device"}:
         _usage("--resume takes the run's own settings; leave the others out")
@@ -138,6 +141,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Of a run: where its data set lies now.")] = None,
     tolerance: Annotated[float, typer.Option(help="Of NSD, in mm.")] = 1.0,
     empty: Annotated[str, typer.Option(help="Score where a label is absent in both: nan, one or zero.")] = "nan",
+    strict: Annotated[bool, typer.Option("--strict", help="Of two folders: every reference needs a mask.")] = False,
     device: Device = "auto",
     weights: Weights = None,
 ) -> None:
@@ -154,7 +158,7 @@ def evaluate(
                 predictions, split=split, data=data, out=out, device=device, weights=weights, progress=tick, **settings
             )  # fmt: skip
         else:
-            report = score(predictions, references, _labels(labels), progress=tick, **settings)
+            report = score(predictions, references, _labels(labels), strict=strict, progress=tick, **settings)
             folder = out or (predictions if predictions.is_dir() else predictions.parent)
     saved = report.save(folder)
     _console().print(report.table())

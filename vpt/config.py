@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vpt.errors import VptError
 
@@ -17,10 +17,15 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the data lie. `fold` chooses one of five where the data set brings no split of its own."""
+    """Where the data lie (stored as an absolute path). `fold` chooses one of five where the data bring no split."""
 
     path: Path
     fold: int | None = Field(None, ge=0, le=4)
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().resolve()
 
 
 class BackboneConfig(Section):
@@ -28,6 +33,11 @@ class BackboneConfig(Section):
 
     name: str = "vit_micro"
     weights: str | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, weights: str | None) -> str | None:
+        return str(Path(weights).resolve()) if weights and Path(weights).is_file() else weights
 
 
 class NoPromptsConfig(Section):
@@ -82,10 +92,13 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """An epoch is one draw of slices: as many as the training set has, at most `max_steps` batches."""
+    """An epoch is one draw of slices: as many as the training set has, but 100 batches at least, `max_steps` at most.
 
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(32, ge=1)
+    `batch_size` null: 32 slices up to 96 px, fewer for larger ones, 8 at least. `workers` null: all cores but one.
+    """
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int | None = Field(None, ge=1)
     max_steps: int = Field(250, ge=1)
     foreground: float = Field(0.6, ge=0, le=1)
     augment: Literal["none", "light", "strong"] = "light"

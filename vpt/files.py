@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vpt.errors import VptError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -23,9 +26,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".part-{os.getpid()}-{path.name}")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # what the umask allows; some writers would leave a file that others cannot read
+        part.unlink()
         yield part
         with open(part, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(part, mode)
         os.replace(part, path)
     except OSError as error:
         raise VptError(
@@ -40,6 +47,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic(path) as part:
+        try:
+            save_file(tensors, part, metadata=metadata)
+        except SafetensorError as error:  # also for a full disk
+            raise OSError(str(error)) from error
 
 
 def write_json(path: str | Path, value: Any) -> None:

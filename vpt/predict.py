@@ -110,7 +110,7 @@ def _like(scan: nib.nifti1.Nifti1Image, labels: np.ndarray) -> nib.nifti1.Nifti1
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
     header.set_data_shape(labels.shape)
-    return nib.Nifti1Image(labels, None, header)
+    return type(scan)(labels, None, header)  # NIfTI-2 stays NIfTI-2: its header does not fit the other
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ def plan_outputs(
     def target(case: Case) -> Path:
         return out if single else out / f"{case.name}.nii.gz"
 
+    if any(target(case).resolve() == path.resolve() for case in cases for path in case.images):
+        raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
     there = [case for case in cases if target(case).exists()]
     if skip_existing:
         cases = [case for case in cases if case not in there]
@@ -162,8 +164,6 @@ def plan_outputs(
         raise VptError(
             f"{target(there[0])}: exists already{more}; add --overwrite or --skip-existing, or choose another output"
         )
-    if any(target(case).resolve() == path.resolve() for case in cases for path in case.images):
-        raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
     folder = out.parent if single else out
     try:
         folder.mkdir(parents=True, exist_ok=True)

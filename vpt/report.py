@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vpt.data.cases import listed
 from vpt.errors import VptError
 from vpt.files import write_json, write_text
 from vpt.metrics import CaseScores, Empty, LabelScores
@@ -38,6 +39,7 @@ SCORES = {
     "n_ref": "n_ref",
 }
 WITH_INTERVALS = ("Dice", "IoU", "HD95", "NSD")
+EMPTY_WORDS = {"nan": "left out of means", "one": "scored 1", "zero": "scored 0"}
 LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
 
 # How often, over cases, something happened that a mean alone would hide.
@@ -85,11 +87,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Report:
-    """Scores of some cases on some labels (`labels`: id -> name). In every method `label=None` is the foreground."""
+    """Scores of some cases on some labels (`labels`: id -> name). In every method `label=None` is the foreground.
+
+    missing: the references that had no prediction and so are in no score.
+    """
 
     cases: tuple[CaseResult, ...]
     labels: dict[int, str]
     settings: Settings = field(default_factory=Settings)
+    missing: tuple[str, ...] = ()
 
     def values(self, score: str = "Dice", label: int | None = None) -> np.ndarray:
         """One score (a key of SCORES) of every case: (cases, labels), or (cases, 1) of one label; NaN is undefined."""
@@ -140,7 +146,11 @@ class Report:
                     for key, label in everything
                 },
             },
-            "counts": {key: self.counts(label) for key, label in everything},
+            "counts": {
+                "missing_predictions": len(self.missing),
+                **{key: self.counts(label) for key, label in everything},
+            },
+            "missing_predictions": list(self.missing),
             "labels": {str(label): name for label, name in self.labels.items()},
             "settings": self.settings.to_dict(),
             "metric_per_case": [
@@ -189,19 +199,22 @@ class Report:
         from rich.text import Text
 
         head, *rows = self._rows()
-        table = Table(title=Text(self.settings.title), title_justify="left", box=SIMPLE_HEAD)
+        title = Text(self.settings.title)
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for index, name in enumerate(head):
             table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 2, overflow="fold")
         for index, row in enumerate(rows):
             table.add_row(*map(Text, row), end_section=index == len(rows) - 2)
-        return Group(table, Text(self._footer()))
+        return Group(
+            table, Text("\n" + self._footer()), *([Text(self._gap(), style="bold yellow")] if self.missing else [])
+        )
 
     def text(self) -> str:
         """The same as plain text, for logs and files."""
         rows = self._rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         aligned = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-        return "\n".join([self.settings.title, *aligned, self._footer()])
+        return "\n".join([self.settings.title, *aligned, self._footer(), *([self._gap()] if self.missing else [])])
 
     def _rows(self) -> list[list[str]]:
         named: list[tuple[str, int | None]] = [(name, label) for label, name in self.labels.items()]
@@ -220,15 +233,30 @@ class Report:
         ]
 
     def _footer(self) -> str:
+        """How many scores the means are of and what happened to the others; how distances were computed."""
         counts, settings = self.counts(), self.settings
-        pairs = f"; of {counts['cases'] * len(self.labels)} case-label pairs" if len(self.labels) > 1 else ":"
+        happened = [
+            f"{counts[key]} {words}"
+            for key, words in {
+                "both_empty": f"empty in both ({EMPTY_WORDS[settings.empty]})",
+                "missed": "missed",
+                "false_positives": "predicted on an empty reference",
+                "hd95_undefined": "without HD95",
+            }.items()
+            if counts[key]
+        ]
+        scored = f"{_number(len(self.cases), 'case')} x {_number(len(self.labels), 'label')}"
         surfaces = f"HD95 and NSD (at {settings.tolerance:g} mm) by MONAI {_version('monai')}"
-        surfaces = surfaces if settings.distances else "HD95 and NSD not computed"
         return (
-            f"{counts['cases']} cases{pairs} {counts['both_empty']} empty in both, {counts['missed']} missed, "
-            f"{counts['false_positives']} false positives on an empty reference, "
-            f"HD95 undefined in {counts['hd95_undefined']}\n"
-            f"{surfaces}; empty in both counts as {settings.empty}"
+            f"{scored}: {', '.join(happened) or 'each present in prediction and reference'}\n"
+            f"{surfaces if settings.distances else 'HD95 and NSD not computed'}; volume error: predicted - reference"
+        )
+
+    def _gap(self) -> str:
+        """What a reader must not overlook: the scores are of a part of the references."""
+        return (
+            f"{len(self.missing)} of {len(self.cases) + len(self.missing)} references have no prediction and are not "
+            f"scored: {listed(self.missing, 3)} (--strict makes this an error)"
         )
 
     def _means(self, label: int | None) -> dict[str, float | None]:
@@ -266,6 +294,10 @@ def _scores(scores: LabelScores) -> dict[str, Any]:
 
 def _json(value: Any) -> Any:
     return value if math.isfinite(value) else None
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _cell(value: float, form: str) -> str:

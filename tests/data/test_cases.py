@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vpt.data.cases import Case, Splits, case_name, find_scans, read_dataset, read_splits, survey, survey_splits
+from vpt.data.cases import Case, case_name, find_scans, listed, read_dataset, read_labels, survey
 from vpt.errors import VptError
 
 
@@ -100,14 +100,26 @@ def test_label_ids_are_sorted_and_need_not_be_consecutive(make_dataset):
     assert list(read_dataset(root).labels.items()) == [(0, "air"), (5, "liver"), (117, "spleen")]
 
 
+def test_labels_alone_are_read_from_a_dataset_json(make_dataset):
+    source = make_dataset() / "dataset.json"
+    assert read_labels(source) == {0: "background", 1: "rim", 2: "core"}
+    source.write_text('{"name": "mine"}')
+    assert read_labels(source) is None
+    source.write_text('{"labels": {"rim": [1, 2]}}')
+    with pytest.raises(VptError, match="region-based labels"):
+        read_labels(source)
+
+
+def test_long_lists_are_cut():
+    assert [listed(range(number), 3) for number in (0, 1, 3, 5)] == ["", "0", "0, 1, 2", "0, 1, 2 and 2 more"]
+
+
 @pytest.mark.data
-def test_hippocampus_has_230_cases_and_its_fixed_split(data_root):
+def test_hippocampus_has_230_cases(data_root):
     dataset = read_dataset(data_root / "hippocampus3d")
     assert (len(dataset.cases), dataset.channels) == (230, ("MRI",))
     assert dataset.labels == {0: "background", 1: "Anterior", 2: "Posterior"}
     assert all(case.images[0].name == f"{case.name}.nii.gz" == case.label.name for case in dataset.cases)
-    splits = read_splits(dataset)
-    assert (len(splits.train), len(splits.val), len(splits.test)) == (182, 26, 22)
 
 
 @pytest.mark.parametrize(
@@ -253,80 +265,3 @@ def test_nothing_found_says_what_is_supported(tmp_path):
 
 def test_case_name_drops_only_the_ending():
     assert [case_name(name) for name in ("a.b.nii.gz", "x/a.NII", "a.txt")] == ["a.b", "a", "a.txt"]
-
-
-# --- splits -----------------------------------------------------------------------------------------------------------
-
-
-def write_split(root: Path, content: object, name: str = "split.json") -> Path:
-    (root / name).write_text(json.dumps(content))
-    return root
-
-
-def test_fixed_split_is_honoured_and_refuses_a_fold(make_dataset):
-    split = {"train": ["case_03", "case_01"], "val": ["case_00"], "test": ["case_02"]}
-    dataset = read_dataset(write_split(make_dataset(), split))
-    assert read_splits(dataset).to_dict() == split
-    with pytest.raises(VptError, match=r"split\.json: fixes the split, so there is no fold 1; leave the fold out"):
-        read_splits(dataset, fold=1)
-
-
-def test_folds_of_nnunet(make_dataset):
-    folds = [{"train": ["case_00", "case_01"], "val": ["case_02"]}, {"train": ["case_02"], "val": ["case_01"]}]
-    dataset = read_dataset(write_split(make_dataset(), folds, "splits_final.json"))
-    assert read_splits(dataset) == Splits(("case_00", "case_01"), ("case_02",), ())
-    assert read_splits(dataset, fold=1).val == ("case_01",)
-    with pytest.raises(VptError, match="there is no fold 2, expected 0 to 1"):
-        read_splits(dataset, fold=2)
-    write_split(dataset.root, {"train": []}, "splits_final.json")
-    with pytest.raises(VptError, match="expected a list of folds"):
-        read_splits(dataset)
-
-
-def test_drawn_folds_validate_every_case_once_and_depend_on_the_seed_only(make_dataset):
-    dataset = read_dataset(make_dataset(cases=11))
-    names = {case.name for case in dataset.cases}
-    folds = [read_splits(dataset, fold, seed=3) for fold in range(5)]
-    assert sorted(name for each in folds for name in each.val) == sorted(names)
-    assert all(set(each.train) == names - set(each.val) and not each.test for each in folds)
-    assert read_splits(dataset, None, seed=3) == folds[0] == read_splits(dataset, 0, seed=3)
-    assert read_splits(dataset, 0, seed=4) != folds[0]
-    with pytest.raises(VptError, match="there is no fold 5, expected 0 to 4"):
-        read_splits(dataset, 5)
-
-
-def test_few_cases_give_few_folds_and_one_gives_none(make_dataset):
-    dataset = read_dataset(make_dataset(cases=3))
-    assert len(read_splits(dataset, 2).val) == 1
-    with pytest.raises(VptError, match="there is no fold 3, expected 0 to 2"):
-        read_splits(dataset, 3)
-    (dataset.root / "imagesTr/case_00_0000.nii.gz").unlink()
-    (dataset.root / "imagesTr/case_01_0000.nii.gz").unlink()
-    with pytest.raises(VptError, match=r"1 case\(s\), expected at least 2"):
-        read_splits(survey(dataset.root)[0])
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ({"train": ["case_00"], "val": ["case_00"]}, "case_00 is in train and in val; keep it in one of them"),
-        ({"train": ["case_00", "case_00"], "val": ["case_01"]}, "case_00 is listed twice in train"),
-        ({"train": ["case_0"], "val": ["case_01"]}, "train names 'case_0', which is no case; did you mean case_0"),
-        ({"train": ["case_00"]}, "no case in val; name at least one"),
-        ({"train": ["case_00"], "valid": ["case_01"]}, "found 'valid'; did you mean val"),
-        ({"train": "case_00", "val": ["case_01"]}, r'expected \{"train": \[names\]'),
-    ],
-)
-def test_wrong_split_is_named_with_the_fix(make_dataset, content, sentence):
-    dataset = read_dataset(write_split(make_dataset(), content))
-    with pytest.raises(VptError, match=sentence) as caught:
-        read_splits(dataset)
-    assert str(caught.value).startswith(f"{dataset.root / 'split.json'}: ")
-
-
-def test_all_split_problems_are_collected(make_dataset):
-    content = {"train": ["case_00", "x"], "val": ["case_00"], "test": ["case_00"]}
-    dataset = read_dataset(write_split(make_dataset(), content))
-    assert len(survey_splits(dataset)[1]) == 3
-    with pytest.raises(VptError, match="2 more of this kind"):
-        read_splits(dataset)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from vpt.data.cases import Case
-from vpt.data.volumes import Grid, doubts, grid_of, load_image, load_label, orient, restore
+from vpt.data.volumes import Grid, doubts, grid_of, label_grid, load_image, load_label, orient, read_ids, restore
 from vpt.errors import VptError
 
 LABELS = {0: "background", 1: "rim", 2: "core"}
@@ -165,6 +165,42 @@ def test_unknown_and_broken_label_values(tmp_path, save):
         load_label(save(tmp_path / "l.nii.gz", np.zeros((4, 5, 6, 2), np.uint8)), image, LABELS)
     with refuses(r"a\.nii\.gz: no label belongs to it"):
         load_label(None, image, LABELS)
+
+
+def test_ids_that_are_not_known_before_are_read(tmp_path, save):
+    path = save(tmp_path / "l.nii.gz", np.where(VOXELS == 7, 117, VOXELS % 2 * 300).astype(np.int16))
+    array, ids = read_ids(path)
+    assert (array.shape, array.dtype, ids) == ((4, 5, 6), np.int16, (0, 117, 300))
+    floats, ids = read_ids(nib.Nifti1Image((VOXELS % 3).astype(np.float32), LPS))
+    assert (floats.dtype, ids) == (np.int64, (0, 1, 2))
+    assert np.array_equal(floats, VOXELS % 3)
+    assert read_ids(save(tmp_path / "one.nii.gz", VOXELS[..., None] % 2))[0].shape == (4, 5, 6)
+
+
+def test_ids_that_a_scale_factor_left_beside_whole_numbers_are_rounded(tmp_path, save):
+    scaled = nib.Nifti1Image((VOXELS % 3 * 10).astype(np.int16), LPS)
+    scaled.header.set_slope_inter(0.1, 0)  # 0.1 is not a float32: 20 reads as 2.00000003
+    nib.save(scaled, tmp_path / "l.nii.gz")
+    array, ids = read_ids(tmp_path / "l.nii.gz")
+    assert (ids, int(array.max())) == ((0, 1, 2), 2)
+    image = load_image(save(tmp_path / "i.nii.gz", VOXELS.astype(np.int16), LPS), 1)
+    label = load_label(tmp_path / "l.nii.gz", image, {0: "background", 1: "a", 2: "b"})
+    assert np.array_equal(np.asarray(label)[0], VOXELS % 3)
+    with refuses(r"image 3: label values 0\.5, 1\.5 are not whole numbers"):
+        read_ids(nib.Nifti1Image(VOXELS % 4 / 2.0, LPS), "image 3")
+    for value in (np.nan, np.inf):
+        with refuses("are not whole numbers"):
+            read_ids(nib.Nifti1Image(np.where(VOXELS == 7, value, 0), LPS))
+
+
+def test_label_grid_reads_the_header_alone(tmp_path, save):
+    path = save(tmp_path / "l.nii", VOXELS, LPS)
+    path.write_bytes(path.read_bytes()[:400])
+    assert label_grid(path).matches(Grid((4, 5, 6), LPS))
+    with refuses(r"l\.nii: truncated or damaged"):
+        read_ids(path)
+    with refuses(r"m\.nii\.gz: shape \(4, 5, 6, 2\) is 4-D, expected a 3-D label map"):
+        label_grid(save(tmp_path / "m.nii.gz", np.zeros((4, 5, 6, 2), np.uint8)))
 
 
 def test_label_on_another_grid_names_both_files_and_the_difference(tmp_path, save):

@@ -53,7 +53,7 @@ def load_backbone(
 def micro_vit(name: str, weights: str | Path | None) -> VisionTransformer:
     """The backbone that ships with the package: 1.6 M parameters, 64 px, patch 8, 8 blocks (see its model card)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         vit: Any = VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=8, num_heads=4, num_classes=0)
     vit.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     if weights != RANDOM:
@@ -63,17 +63,15 @@ def micro_vit(name: str, weights: str | Path | None) -> VisionTransformer:
 
 def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer:
     """A model of timm's, with its pretrained weights, those of a file, or random ones."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        vit: Any = timm.create_model(name, pretrained=False, num_classes=0)
-    require_standard_blocks(vit, name)
+    vit: Any = _random_vit(name, name)
     if weights == RANDOM:
         return vit
     if weights is not None:
         load_weights(vit, weights, name)
         return vit
     try:
-        vit = timm.create_model(name, pretrained=True, num_classes=0)
+        with torch.random.fork_rng(devices=[]):
+            vit = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client raises a dozen kinds for one meaning
         raise VptError(
             f"backbone {name}: its pretrained weights cannot be had ({type(error).__name__}: {_first_line(error)}); "
@@ -86,15 +84,15 @@ def folder_vit(name: str, weights: str | Path | None) -> VisionTransformer:
     """A folder with timm's `config.json` and weights, as `timm.models.save_for_hf` and the hub write it."""
     if not (Path(name) / "config.json").is_file():
         raise VptError(f"backbone {name}: the folder has no config.json; give a folder as timm saves it for the hub")
-    if weights is not None:
-        return timm_vit(f"local-dir:{name}", weights)
     try:
-        vit: Any = timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=0)
-    except (RuntimeError, OSError, KeyError, ValueError) as error:
+        vit = _random_vit(f"local-dir:{name}", name)
+    except (RuntimeError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise VptError(
-            f"backbone {name}: the folder cannot be loaded ({_first_line(error)}); "
-            "it needs config.json with a timm architecture and the weights that belong to it"
+            f"{name}/config.json: describes no model that timm can build ({type(error).__name__}: "
+            f"{_first_line(error)}); give a folder as timm saves it for the hub"
         ) from error
+    if weights != RANDOM:
+        load_weights(vit, weights or _weights_in(Path(name)), name)
     return vit
 
 
@@ -102,9 +100,25 @@ Loader = Callable[[str, str | Path | None], VisionTransformer]
 LOADERS: dict[str, Loader] = {MICRO: micro_vit, "folder": folder_vit, "timm": timm_vit}
 
 
+def _random_vit(source: str, name: str) -> VisionTransformer:
+    """timm's model with seeded random values; torch's own generators are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
+    require_standard_blocks(vit, name)
+    return vit
+
+
+def _weights_in(folder: Path) -> Path:
+    for pattern in ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.pth", "*.pt", "*.bin"):
+        if found := sorted(folder.glob(pattern)):
+            return found[0]
+    raise VptError(f"backbone {folder}: the folder holds no weights; put model.safetensors beside its config.json")
+
+
 def _loader(name: str) -> Loader:
-    if name in LOADERS:
-        return LOADERS[name]
+    if name == MICRO:
+        return LOADERS[MICRO]
     if Path(name).is_dir():
         return LOADERS["folder"]
     architecture, _, tag = name.partition(".")

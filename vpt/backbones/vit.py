@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
@@ -55,7 +55,7 @@ class VitBackbone(Backbone):
         sequence = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(patches)))
         batch, _, width = sequence.shape
         prefix, grid = sequence.split([self.spec.prefix, sequence.shape[1] - self.spec.prefix], dim=1)
-        rows, columns = images.shape[-2] // self.spec.patch[0], images.shape[-1] // self.spec.patch[1]
+        rows, columns = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
         return Tokens(grid.reshape(batch, rows, columns, width), prefix, sequence.new_empty(batch, 0, width))
 
     def block(self, i: int, tokens: Tokens, context: Tensor | None) -> Tokens:
@@ -79,6 +79,7 @@ def require_standard_blocks(model: Any, name: str) -> None:
     if type(model) is VisionTransformer:
         odd = {type(b).__name__ for b in model.blocks if type(b) is not Block}
         odd |= {type(b.attn).__name__ for b in model.blocks if type(b) is Block and type(b.attn) is not Attention}
+        odd |= {type(model.patch_embed).__name__} - {PatchEmbed.__name__}  # a hybrid's grid is its CNN's
         if not odd:
             return
         found = f"VisionTransformer with {', '.join(sorted(odd))}"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -42,16 +40,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         )
     try:
         state = load_state_dict(str(path), use_ema=False)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+    except Exception as e:  # what is no checkpoint makes its readers raise almost any kind, KeyError included
+        reason = f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": ")
         raise VptError(
             f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors or a .pth of tensors"
         ) from e

@@ -1,16 +1,15 @@
 """Find and pair the files of a data set: MSD `dataset.json`, nnU-Net raw, or plain scans to predict.
 
-Only names are read here, never voxels (`volumes.py` does that). `survey` and `survey_splits` collect every problem for
-`vpt check`; `read_dataset` and `read_splits` raise the first one.
+Only names are read here, never voxels (`volumes.py` does that). `survey` collects every problem for `vpt check`,
+`read_dataset` raises the first one; who trains and who is tested is `splits.py`.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ LAYOUTS = (
     "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
     "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz)"
 )
-FOLDS = 5
-SIDES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,9 @@ class Dataset:
         for case in self.cases:
             if case.name == name:
                 return case
-        raise VptError(f"{self.root}: no case is called {name!r}{_close(name, (case.name for case in self.cases))}")
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Case names on each side. Cases on no side are left out on purpose; `vpt check` warns of them."""
-
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-    test: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, list[str]]:
-        return {side: list(names) for side, names in asdict(self).items()}
+        raise VptError(
+            f"{self.root}: no case is called {name!r}{did_you_mean(name, (case.name for case in self.cases))}"
+        )
 
 
 def case_name(path: str | Path) -> str:
@@ -81,7 +68,7 @@ def is_nifti(path: Path) -> bool:
 def read_dataset(root: str | Path) -> Dataset:
     """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem."""
     dataset, problems = survey(root)
-    _raise_first(problems, f"`vpt check {root}` lists them all")
+    raise_first(problems, f"`vpt check {root}` lists them all")
     return dataset
 
 
@@ -96,7 +83,7 @@ def survey(root: str | Path) -> tuple[Dataset, list[VptError]]:
         raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
     if not source.is_file():
         raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}")
-    content = _read_json(source)
+    content = read_json(source)
     if not isinstance(content, dict):
         raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object; {LAYOUTS}")
     channels, labels = _channels(content, source), _labels(content, source)
@@ -148,6 +135,12 @@ def _labels(content: dict[str, Any], source: Path) -> dict[int, str]:
     if not any(labels):
         raise VptError(f"{source}: labels hold only the background; add what is to be segmented with an id from 1 on")
     return labels if 0 in labels else {0: "background", **labels}
+
+
+def read_labels(source: Path) -> dict[int, str] | None:
+    """Id -> name, sorted and with the background, from a dataset.json; None where it has no labels."""
+    content = read_json(source)
+    return _labels(content, source) if isinstance(content, dict) and content.get("labels") else None
 
 
 def _is_id(value: Any) -> bool:
@@ -202,7 +195,7 @@ def _channel_files(image: Path, channels: int) -> tuple[Path, ...]:
 def _folder_cases(root: Path, channels: int) -> tuple[list[Case], list[VptError]]:
     """Cases of imagesTr/ and labelsTr/, paired by name; a file that has its label's exact name carries no suffix."""
     problems: list[VptError] = []
-    labels, images = (_nifti_files(root / folder) for folder in ("labelsTr", "imagesTr"))
+    labels, images = (nifti_files(root / folder) for folder in ("labelsTr", "imagesTr"))
     named: dict[str, Path] = {}
     for path in labels:
         if case_name(path) in named:
@@ -243,7 +236,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     what = ", ".join(map(str, paths)) or "no path at all"
     if missing := [item for item in paths if not item.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file or a folder of them")
-    files = [file for item in paths for file in (_nifti_files(item) if item.is_dir() else [item])]
+    files = [file for item in paths for file in (nifti_files(item) if item.is_dir() else [item])]
     if wrong := [file for file in files if not is_nifti(file)]:
         raise VptError(f"{wrong[0]}: not a supported ending; supported are .nii and .nii.gz")
     if not files:
@@ -255,7 +248,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     elif 1 < channels == len(files) == len(paths) and not any(_suffix(file) for file in files):
         return (Case(case_name(files[0]), tuple(files), None),)
     groups, problems = _group(files, channels)
-    _raise_first(problems, "give every scan all of its channels")
+    raise_first(problems, "give every scan all of its channels")
     return tuple(Case(name, groups[name], None) for name in sorted(groups))
 
 
@@ -303,95 +296,16 @@ def _without_suffix(path: Path) -> str:
     return re.sub(r"_\d{4}$", "", case_name(path))
 
 
-def _nifti_files(folder: Path) -> list[Path]:
+def nifti_files(folder: Path) -> list[Path]:
+    """Sorted by name; [] when there is no such folder."""
     return sorted(path for path in folder.iterdir() if is_nifti(path)) if folder.is_dir() else []
-
-
-# --- splits -----------------------------------------------------------------------------------------------------------
-
-
-def read_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> Splits:
-    """Who trains, who validates, who is tested; raises VptError at the first problem.
-
-    In this order: `split.json` ({"train", "val", "test"}), nnU-Net's `splits_final.json` ([{"train", "val"}, ...], of
-    which `fold` is taken, by default 0), or a draw of five folds by case with `seed`, of which `fold` validates. The
-    last two have no test side. Cases on no side are allowed (warned of by `vpt check`).
-    """
-    splits, problems = survey_splits(dataset, fold, seed)
-    _raise_first(problems, f"`vpt check {dataset.root}` lists them all")
-    return splits
-
-
-def survey_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> tuple[Splits, list[VptError]]:
-    """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file."""
-    fixed, folds = dataset.root / "split.json", dataset.root / "splits_final.json"
-    count = fold_count(dataset)
-    if len(dataset.cases) < 2:
-        raise VptError(f"{dataset.root}: {len(dataset.cases)} case(s), expected at least 2, to train and to validate")
-    if fold is not None and not count:
-        raise VptError(
-            f"{fixed}: fixes the split, so there is no fold {fold}; leave the fold out, or move the file away"
-        )
-    chosen = fold or 0
-    if count and not 0 <= chosen < count:
-        raise VptError(f"{dataset.root}: there is no fold {chosen}, expected 0 to {count - 1}")
-    if not count:
-        return _named_splits(dataset, _read_json(fixed), fixed)
-    if folds.is_file():
-        return _named_splits(dataset, _read_json(folds)[chosen], folds)
-    names = sorted(case.name for case in dataset.cases)
-    random.Random(seed).shuffle(names)
-    val = names[chosen::count]
-    return Splits(tuple(sorted(set(names) - set(val))), tuple(sorted(val)), ()), []
-
-
-def fold_count(dataset: Dataset) -> int:
-    """How many folds there are to choose from: 0 when split.json fixes the split."""
-    if (dataset.root / "split.json").is_file():
-        return 0
-    source = dataset.root / "splits_final.json"
-    if not source.is_file():
-        return min(FOLDS, len(dataset.cases))
-    content = _read_json(source)
-    if not isinstance(content, list) or not content:
-        raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
-    return len(content)
-
-
-def drawn(dataset: Dataset) -> bool:
-    """Whether no file fixes the sides, so that they depend on a seed."""
-    return not any((dataset.root / name).is_file() for name in ("split.json", "splits_final.json"))
-
-
-def _named_splits(dataset: Dataset, content: Any, source: Path) -> tuple[Splits, list[VptError]]:
-    """Splits from lists of names, and all that is wrong with them."""
-    shape = f'{source}: expected {{"train": [names], "val": [names], "test": [names]}}'
-    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
-        raise VptError(shape)
-    if unknown := sorted(set(content) - set(SIDES)):
-        raise VptError(f"{shape}, found {unknown[0]!r}{_close(unknown[0], SIDES)}")
-    sides = {side: tuple(map(str, content.get(side, []))) for side in SIDES}
-    known = [case.name for case in dataset.cases]
-    seen: dict[str, str] = {}
-    problems = []
-    for side, names in sides.items():
-        if not names and side != "test":
-            problems.append(VptError(f"{source}: no case in {side}; name at least one"))
-        for name in names:
-            if name not in known:
-                problems.append(VptError(f"{source}: {side} names {name!r}, which is no case{_close(name, known)}"))
-            elif seen.get(name) == side:
-                problems.append(VptError(f"{source}: {name} is listed twice in {side}; remove one of the two"))
-            elif name in seen:
-                problems.append(VptError(f"{source}: {name} is in {seen[name]} and in {side}; keep it in one of them"))
-            seen.setdefault(name, side)
-    return Splits(**sides), problems
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a file written by hand holds; raises VptError with the place of a mistake."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -402,13 +316,20 @@ def _read_json(path: Path) -> Any:
         raise VptError(f"{path}: cannot be read as UTF-8 text ({error}); save it again as JSON") from error
 
 
-def _close(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The names that may have been meant, as the end of a sentence."""
     close = get_close_matches(name, list(names), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def _raise_first(problems: list[VptError], rest: str) -> None:
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """The first of the names, and how many more there are: "a, b, c and 12 more"."""
+    shown = list(map(str, names))
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def raise_first(problems: list[VptError], rest: str) -> None:
+    """Raise the first of the problems, if any, with their number; `rest` says where to see the others."""
     if problems:
         more = f" ({len(problems) - 1} more of this kind; {rest})" if len(problems) > 1 else ""
         raise VptError(f"{problems[0]}{more}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vpt.data.cases import Case, Dataset, Splits, drawn, fold_count, survey, survey_splits
+from vpt.data.cases import Case, Dataset, survey
+from vpt.data.splits import Splits, drawn, fold_count, survey_splits
 from vpt.data.volumes import Grid, doubts, read_image, read_label
 from vpt.errors import VptError
 

@@ -35,6 +35,8 @@ class Percentiles(BaseModel):
         foreground = image[image != 0]
         values = foreground if foreground.size else image
         low, high = np.percentile(values[:: max(1, values.size // 1_000_000)], (self.low, self.high))
+        if low == high:  # a mask, for instance, whose voxels are all 0 or 1
+            low, high = image.min(), image.max()
         return _unit(image, float(low), float(high))
 
 
@@ -104,7 +106,7 @@ def make_plan(
         )
     if pixel_mm is None:
         field = float(np.percentile(millimetres, 95))
-        pixel_mm = round(field / image_size, 4)
+        pixel_mm = float(f"{field / image_size:.5g}")  # significant digits: a pixel may be micrometres
         reasons["pixel_mm"] = (
             f"the longer side of 95 % of the slices, {field:.0f} mm, fills the image; larger ones are tiled"
         )
@@ -137,8 +139,8 @@ def _choose_plane(grids: Sequence[Grid]) -> tuple[Plane, str]:
 
 
 def _choose_size(voxels: float, native: int, patch: int) -> int:
-    """One and a half pixels per voxel, in whole patches; from the encoder's native size to twice that (or 256)."""
-    wanted = math.ceil(1.5 * voxels / patch) * patch
+    """A pixel per voxel at least, in whole patches; from the encoder's native size to twice that (or 256)."""
+    wanted = math.ceil(voxels / patch) * patch
     most = max(2 * native, 256) // patch * patch
     return int(min(max(wanted, native), most))
 
@@ -172,6 +174,8 @@ def _choose_intensity(
     progress: Tick,
 ) -> tuple[Percentiles | Window, ...]:
     if window is not None:
+        if window[0] >= window[1]:
+            raise VptError(f"plan.window: {window[0]:g} to {window[1]:g}; give the lower value first")
         return tuple(Window(low=window[0], high=window[1]) for _ in dataset.channels)
     is_ct = [name.strip().upper() in ("CT", "CBCT") for name in dataset.channels]
     if not any(is_ct):
@@ -203,5 +207,5 @@ def _foreground_range(dataset: Dataset, cases: Sequence[Case], progress: Tick) -
 
 
 def _unit(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = (image.astype(np.float32) - low) / max(high - low, 1e-6)
+    scaled = (image.astype(np.float32) - low) / (high - low if high > low else 1.0)
     return np.clip(scaled, 0, 1, out=scaled)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) -> size, pixel centres half a pixel in; areas are averaged when shrinking."""
-    if image.shape == size:
-        return image
-    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """(h, w) -> size, pixel centres half a pixel in; along an axis that shrinks areas are averaged."""
+    smaller = min(image.shape[0], size[0]), min(image.shape[1], size[1])
+    if image.shape != smaller:  # by itself, since INTER_AREA repeats pixels along an axis that grows
+        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+    return image if smaller == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def prepared_size(shape: Sequence[int], spacing: Sequence[float], pixel_mm: float) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def prepare_label(label: MetaTensor, ids: Sequence[int], plan: Plan) -> np.ndarr
 
 
 def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:
-    """Slice `k` of (slices, C, h, w) -> (3, h, w): it and its neighbours, or its channels (of two, the mean is third)."""
+    """Slice `k` of (slices, C, h, w) -> (3, h, w): it and its neighbours, or its channels and, of two, their mean."""
     if neighbours:
         return np.concatenate([slices[max(k - 1, 0)], slices[k], slices[min(k + 1, len(slices) - 1)]])
     image = slices[k]
@@ -174,12 +174,12 @@ class SliceDataset(TorchDataset):
     """Draw -> (image (3, S, S) float32 in [0, 1], label (S, S) int64), augmented."""
 
     def __init__(self, cases: Sequence[PreparedCase], plan: Plan, augment: Augment):
-        self.arrays = [case.read() for case in cases]
+        self.cases = cases
         self.plan = plan
         self.augment = augment
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        images, labels = self.arrays[draw.case]
+        images, labels = self.cases[draw.case].read()
         rng = np.random.default_rng(draw.seed)
         label = np.asarray(labels[draw.slice])
         image = as_channels(images, draw.slice, self.plan.neighbours).astype(np.float32)

@@ -16,8 +16,8 @@ LABELS = {"background": 0, "dark": 1, "bright": 2}
 def make_dataset(root: str | Path, cases: int = 12, seed: int = 0) -> Path:
     """nnU-Net layout with a `split.json` of 2/3, 1/6, 1/6: MR-like volumes of anisotropic voxels, not all in RAS.
 
-    Two kinds of blobs (MONAI's synthetic images), told apart by their brightness. Every third volume is stored as LPS, every
-    third as PSR, one in four is rotated obliquely; intensities differ tenfold between volumes.
+    Two kinds of blobs (MONAI's synthetic images), told apart by their brightness. Every third volume is stored as LPS,
+    every third as PSR, one in four is rotated obliquely; intensities differ tenfold between volumes.
     """
     root = Path(root)
     if root.exists() and any(root.iterdir()):

@@ -3,7 +3,7 @@
 The affine is nibabel's (sform, else qform), because masks are written with it. MONAI's `LoadImage` is not used: where
 pixdim disagrees with the sform it silently replaces the affine, and a mask would come back shifted.
 A 2-D NIfTI (X, Y) counts as a volume of one slice (X, Y, 1); a last axis of length 1 in a 4-D one is dropped.
-`read_image` and `read_label` need neither torch nor MONAI, so that `vpt check` starts at once.
+The `read_...` functions need neither torch nor MONAI, so that `vpt check` and `vpt evaluate` start at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
     from nibabel.nifti1 import Nifti1Image
 
+ROUNDING = 1e-3  # a label this near to a whole number is one
 DAMAGED = (OSError, EOFError, ValueError, zlib.error)
 
 
@@ -157,21 +159,13 @@ def read_image(scans: Sequence[Path | Nifti1Image], channels: int) -> tuple[np.n
 
 def read_label(path: Path, labels: Collection[int], grid: Grid | None, image: str) -> tuple[np.ndarray, Grid]:
     """`load_label` without torch; `image` is the name of the file that `grid` (None: not compared) belongs to."""
-    array, own = _read(path)
-    if array.ndim == 4:
-        raise VptError(f"{path}: shape {array.shape} is 4-D, expected a 3-D label map; merge its channels into ids")
+    array, ids, own = _read_map(path, str(path))
     if grid is not None and not own.matches(grid):
         raise VptError(
             f"{path}: not on the grid of {image}: {own.difference(grid)}; export the mask on the scan's own grid, "
             "or resample it with nearest neighbour"
         )
-    values = np.unique(array)
-    if between := [float(value) for value in values if not float(value).is_integer()]:
-        raise VptError(
-            f"{path}: label values {_some(between)} are not whole numbers; label maps hold ids, "
-            "resample with nearest neighbour and save as integers"
-        )
-    if unknown := [int(value) for value in values if int(value) not in labels]:
+    if unknown := [id for id in ids if id not in labels]:
         raise VptError(
             f"{path}: label {_some(unknown)} not in {_some(sorted(labels))}; "
             "add it to `labels` in dataset.json, or correct the mask"
@@ -179,6 +173,50 @@ def read_label(path: Path, labels: Collection[int], grid: Grid | None, image: st
     largest = max(labels)
     dtype = np.uint8 if largest < 2**8 else np.int16 if largest < 2**15 else np.int32
     return np.ascontiguousarray(array[None].astype(dtype)), own
+
+
+def read_ids(scan: Path | Nifti1Image, name: str = "") -> tuple[np.ndarray, tuple[int, ...]]:
+    """A label map of ids that are not known before: integers (X, Y, Z), and the ids that occur in it, sorted.
+
+    name: what to call an image that has no file. Raises VptError for what `read_label` refuses, but for grid and
+    unknown ids.
+    """
+    array, ids, _ = _read_map(scan, name or _name(scan))
+    return array, ids
+
+
+def label_grid(scan: Path | Nifti1Image, name: str = "") -> Grid:
+    """The grid of a label map, of which only the header is read; raises VptError when it is 4-D."""
+    image, found = _open(scan)
+    grid = _grid(image, name or found)
+    _require_3d(image.shape, name or found)
+    return grid
+
+
+def _read_map(scan: Path | Nifti1Image, name: str) -> tuple[np.ndarray, tuple[int, ...], Grid]:
+    """Integers (X, Y, Z), the ids that occur, and the grid."""
+    array, grid = _read(scan, name)
+    _require_3d(array.shape, name)
+    ids = _ids(array, name)
+    return array if array.dtype.kind in "iu" else np.rint(array).astype(np.int64), ids, grid
+
+
+def _require_3d(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) == 4 and shape[-1] > 1:
+        raise VptError(f"{name}: shape {shape} is 4-D, expected a 3-D label map; merge its channels into ids")
+
+
+def _ids(array: np.ndarray, name: str) -> tuple[int, ...]:
+    """The whole numbers in an array, sorted, up to the rounding that a scale factor in the header leaves."""
+    values = np.unique(array)
+    if between := [
+        value for value in values.tolist() if not (isfinite(value) and abs(value - round(value)) <= ROUNDING)
+    ]:
+        raise VptError(
+            f"{name}: label values {_some(between)} are not whole numbers; label maps hold ids, "
+            "resample with nearest neighbour and save as integers"
+        )
+    return tuple(sorted({round(value) for value in values.tolist()}))
 
 
 def _sources(scan: Case | str | Path | Nifti1Image | Sequence[str | Path]) -> list[Path | Nifti1Image]:
@@ -217,15 +255,16 @@ def _channels_first(array: np.ndarray, name: str, channels: int) -> np.ndarray:
     return array
 
 
-def _read(scan: Path | Nifti1Image) -> tuple[np.ndarray, Grid]:
+def _read(scan: Path | Nifti1Image, name: str = "") -> tuple[np.ndarray, Grid]:
     """Voxels (X, Y, Z) or (X, Y, Z, C), scaling applied, and the grid."""
-    image, name = _open(scan)
+    image, found = _open(scan)
+    name = name or found
     grid = _grid(image, name)
     if image.get_data_dtype().fields or np.issubdtype(image.get_data_dtype(), np.complexfloating):
         raise VptError(f"{name}: colour or complex voxels, expected plain numbers; save one number per voxel")
     try:
-        if image is not scan and name.lower().endswith(".gz"):
-            with gzip.open(name) as stream:  # read to the end, which verifies the checksum; nibabel does not
+        if image is not scan and found.lower().endswith(".gz"):
+            with gzip.open(found) as stream:  # read to the end, which verifies the checksum; nibabel does not
                 image = type(image).from_bytes(stream.read())
         array = np.asanyarray(image.dataobj)
     except DAMAGED as error:

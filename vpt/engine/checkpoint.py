@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vpt.artifact import load_trained
 from vpt.errors import VptError
-from vpt.files import atomic
+from vpt.files import write_tensors
 from vpt.model import PromptedModel
 
 
@@ -40,8 +39,7 @@ def save_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimize
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    with atomic(path) as part:
-        save_file(tensors, part, metadata={"progress": json.dumps(asdict(progress))})
+    write_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
 
 
 def load_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimizer) -> Progress:

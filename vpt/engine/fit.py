@@ -75,12 +75,12 @@ def fit(
         VptError: the loss is no longer finite.
     """
     with stop_on_signal() as stopped, bar("training") as tick:
-        while progress.epoch < settings.epochs:
+        while progress.epoch < settings.epochs and not out_of_patience(progress, settings):
             train_epoch(fabric, forward, optimizer, loss, dataset, cases, settings, progress, hooks, stopped, tick)
             row = {
                 "epoch": progress.epoch + 1,
                 "loss": progress.loss_sum / settings.steps,
-                "lr": optimizer.param_groups[0]["lr"],
+                "lr": optimizer.param_groups[0]["peak"] * rate(progress.epoch, settings.steps - 1, settings),
                 "seconds": progress.seconds,
             }
             last = progress.epoch + 1 == settings.epochs
@@ -94,9 +94,19 @@ def fit(
                 progress.best, progress.best_epoch = row["dice"], progress.epoch
             hooks.epoch_end(progress, better)
             hooks.save(progress)
-            if settings.patience is not None and progress.epoch - progress.best_epoch >= settings.patience:
-                break
     return progress
+
+
+def out_of_patience(progress: Progress, settings: Settings) -> bool:
+    """Whether the last epoch was validated, and `patience` epochs have passed since the best one."""
+    if settings.patience is None or not progress.rows or "dice" not in progress.rows[-1]:
+        return False
+    return progress.step == 0 and progress.epoch - progress.best_epoch >= settings.patience
+
+
+def rate(epoch: int, step: int, settings: Settings) -> float:
+    """Factor of the peak rates at a step of an epoch."""
+    return schedule(epoch * settings.steps + step, settings.epochs * settings.steps, settings.warmup)
 
 
 def train_epoch(
@@ -117,8 +127,7 @@ def train_epoch(
     total = settings.epochs * settings.steps
     started, seconds = time.perf_counter(), progress.seconds
     for images, classes in load_batches(dataset, cases, settings, progress):
-        step = progress.epoch * settings.steps + progress.step
-        set_rates(optimizer, schedule(step, total, settings.warmup))
+        set_rates(optimizer, rate(progress.epoch, progress.step, settings))
         error = loss(forward(images.to(fabric.device)), classes.to(fabric.device))
         value = float(error.detach())
         if not math.isfinite(value):
@@ -128,13 +137,13 @@ def train_epoch(
             )
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(error)
-        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip)
+        fabric.clip_gradients(forward, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
         optimizer.step()
         progress.step += 1
         progress.loss_sum += value
         progress.seconds = seconds + time.perf_counter() - started
         tick(
-            step + 1,
+            progress.epoch * settings.steps + progress.step,
             total,
             f"epoch {progress.epoch + 1}/{settings.epochs}, loss {value:.3f}, best Dice {max(progress.best, 0):.3f}",
         )
@@ -156,7 +165,12 @@ def load_batches(
         epoch=progress.epoch,
     )
     left: Any = draws[progress.step :]
-    return iter(DataLoader(dataset, batch_sampler=left, num_workers=settings.workers, worker_init_fn=_prepare_worker))
+    own = torch.Generator()  # else the loader draws from torch's own, which a resumed epoch would do once more
+    return iter(
+        DataLoader(
+            dataset, batch_sampler=left, num_workers=settings.workers, worker_init_fn=_prepare_worker, generator=own
+        )
+    )
 
 
 def _prepare_worker(worker: int) -> None:

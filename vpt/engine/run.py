@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from logging import Logger
@@ -20,9 +22,10 @@ from torch import nn
 from vpt.artifact import build_model, load_trained, read_artifact, save_artifact
 from vpt.backbones import load_backbone
 from vpt.config import Config, dump_config, load_config
-from vpt.data.cases import Case, Dataset, Splits, read_dataset, read_splits
+from vpt.data.cases import Case, Dataset, read_dataset
 from vpt.data.plan import Plan, make_plan
 from vpt.data.slices import PreparedCase, SliceDataset, prepare_cases
+from vpt.data.splits import Splits, read_splits
 from vpt.data.transforms import make_augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.engine.checkpoint import Progress, load_state, save_state
@@ -145,13 +148,15 @@ def _train(
     from lightning.fabric import Fabric
     from torch.utils.tensorboard import SummaryWriter
 
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces the precision
     config, names = setup.config, list(setup.dataset.labels.values())
-    settings = _settings(config, training)
+    settings = _settings(config, setup.plan.image_size, training)
     fabric = Fabric(
         accelerator=setup.device.type,
         devices=[setup.device.index or 0] if setup.device.type == "cuda" else 1,
         precision=choose_precision(config.precision, setup.device),
     )
+    model.to(setup.device)  # before the optimiser's moments are restored, which go where the parameters are
     optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "clip"}))
     progress = load_state(run / STATE, model, optimizer) if resume else Progress()
     forward, fabric_optimizer = fabric.setup(nn.Sequential(Normalise(model.backbone.spec), model), optimizer)
@@ -264,14 +269,15 @@ def choose_precision(precision: str, device: torch.device) -> Any:
     return "32-true"
 
 
-def _settings(config: Config, training: Sequence[PreparedCase]) -> Settings:
+def _settings(config: Config, image_size: int, training: Sequence[PreparedCase]) -> Settings:
     train = config.train
+    batch_size = train.batch_size or min(32, max(8, round(32 * (96 / image_size) ** 2)))
     slices = sum(case.depth for case in training)
     workers = min(8, (os.cpu_count() or 2) - 1) if train.workers is None else train.workers
     return Settings(
         epochs=train.epochs,
-        batch_size=train.batch_size,
-        steps=max(1, min(train.max_steps, round(slices / train.batch_size))),
+        batch_size=batch_size,
+        steps=min(train.max_steps, max(100, round(slices / batch_size))),
         foreground=train.foreground,
         validate_every=train.validate_every,
         patience=train.patience,
@@ -293,27 +299,31 @@ def _require_new(run: Path) -> None:
         raise VptError(f"{run}: the folder is not empty; {hint}choose another --out")
 
 
-def _create(run: Path, setup: Setup) -> Path | None:
-    """Make the folder and its descriptions; returns the topmost folder that is new, for `_remove`."""
+def _create(run: Path, setup: Setup) -> list[Path]:
+    """Make the folder and its descriptions; returns the folders that are new, innermost first, for `_remove`."""
     missing = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VptError(f"{run}: the run's folder cannot be made ({error.strerror}); choose another --out") from error
-    write_text(run / "config.yaml", dump_config(setup.config))
-    write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
-    write_json(run / "splits.json", setup.splits.to_dict())
-    write_json(run / "environment.json", environment(setup.device))
-    return missing[-1] if missing else None
+    try:
+        write_text(run / "config.yaml", dump_config(setup.config))
+        write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
+        write_json(run / "splits.json", setup.splits.to_dict())
+        write_json(run / "environment.json", environment(setup.device))
+    except BaseException:
+        _remove(run, missing)
+        raise
+    return missing
 
 
-def _remove(run: Path, fresh: Path | None) -> None:
-    """Undo `_create` after a failure before training: what was not there is gone again."""
-    if fresh is not None:
-        shutil.rmtree(fresh, ignore_errors=True)
-        return
+def _remove(run: Path, fresh: Sequence[Path]) -> None:
+    """Undo `_create` after a failure before training: what was not there is gone again, but for others' runs."""
     for item in run.iterdir():
         shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+    with suppress(OSError):  # another run may have come to lie beside this one
+        for folder in fresh:
+            folder.rmdir()
 
 
 def _reopen(run: Path, wanted: Any, overrides: dict[str, Any] | None) -> Setup:

@@ -36,6 +36,8 @@ class PromptTable(nn.Module):
         super().__init__()
         if count < 1:
             raise VptError(f"prompts: count is {count}; at least 1 is needed, or choose `none` for no prompts")
+        if project is not None and project < 1:
+            raise VptError(f"prompts: project is {project}; at least 1 is needed, or None for no projection")
         self.tokens = nn.Parameter(uniform_prompts(rows, count, project or spec.width, spec.patch))
         self.project = nn.Identity() if project is None else projection(project, spec.width)
         self.dropout = nn.Dropout(dropout)
@@ -58,7 +60,7 @@ def choose_blocks(blocks: Blocks, depth: int) -> tuple[int, ...]:
         return tuple(range(depth))
     if isinstance(blocks, str):
         kind, _, number = blocks.partition(":")
-        if kind != "last" or not number.isdigit() or not 1 <= int(number) <= depth:
+        if kind != "last" or not number.isdecimal() or not 1 <= int(number) <= depth:
             raise VptError(
                 f"prompts: blocks {blocks!r} is not known; expected all, last:K with K in 1..{depth}, or a list"
             )

@@ -1,0 +1,336 @@
+"""The plan follows from the training cases' own headers and voxels, and says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from monai.data import MetaTensor
+from pydantic import ValidationError
+
+from vpt.data.cases import Dataset, read_dataset
+from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window, make_plan
+from vpt.data.splits import read_splits
+from vpt.data.volumes import load_image, orient
+from vpt.errors import VptError
+
+ENCODER = {"native_size": 64, "patch": 8}
+STORED = ["RAS", "LPS", "PSR", "SAL", "IRA"]
+
+
+def stored_as(array: np.ndarray, affine: np.ndarray, axcodes: str) -> nib.Nifti1Image:
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    image = nib.Nifti1Image(array, affine)
+    return image.as_reoriented(ornt_transform(io_orientation(affine), axcodes2ornt(axcodes)))
+
+
+def write(root: Path, shapes, spacings, *, stored="RAS", channels=("MRI",), image=None) -> Dataset:
+    """A data set of one case per shape and spacing, given along R, A, S; half of every volume is labelled 1."""
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    for number, (shape, spacing) in enumerate(zip(shapes, spacings, strict=True)):
+        label = np.zeros(shape, np.uint8)
+        label[: shape[0] // 2] = 1
+        voxels = np.arange(label.size, dtype=np.float32).reshape(shape) if image is None else image(label)
+        affine = np.diag([*spacing, 1.0])
+        nib.save(stored_as(label, affine, stored), root / f"labelsTr/c{number}.nii.gz")
+        for channel in range(len(channels)):
+            nib.save(stored_as(voxels, affine, stored), root / f"imagesTr/c{number}_{channel:04d}.nii.gz")
+    content = {"channel_names": dict(enumerate(channels)), "labels": {"background": 0, "organ": 1}}
+    (root / "dataset.json").write_text(json.dumps(content))
+    return read_dataset(root)
+
+
+def plan_of(root: Path, shape, spacing, *, stored="RAS", channels=("MRI",), image=None, **given) -> Plan:
+    dataset = write(root, [shape], [spacing], stored=stored, channels=channels, image=image)
+    return make_plan(dataset, dataset.cases, **{**ENCODER, **given})
+
+
+# --- plane ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize(
+    ("plane", "across", "down", "right"),
+    # the world axis (0 R, 1 A, 2 S) that slices, rows and columns run along, and its sign
+    [
+        ("axial", (2, 1), (1, -1), (0, -1)),  # feet to head; anterior on top; the patient's right on the left
+        ("coronal", (1, -1), (2, -1), (0, -1)),  # front to back; head on top; the patient's right on the left
+        ("sagittal", (0, -1), (2, -1), (1, -1)),  # right to left; head on top; anterior on the left
+    ],
+)
+def test_slices_lie_as_radiologists_view_them(tmp_path, stored, plane, across, down, right):
+    shape, spacing = (5, 6, 7), np.array([1.0, 2.0, 3.0])
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    for axis in range(3):
+        world = (index * spacing + [-3, 4, 10])[..., axis].astype(np.float32)  # each voxel holds its own position in mm
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = -3, 4, 10
+        nib.save(stored_as(world, affine, stored), tmp_path / f"{axis}.nii.gz")
+    for direction, (axis, sign) in enumerate((across, down, right)):
+        volume = np.asarray(orient(load_image(tmp_path / f"{axis}.nii.gz", 1), ORIENTATIONS[plane])[0])
+        assert np.allclose(np.diff(volume, axis=direction), sign * spacing[axis])
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize(("thick", "plane"), [(0, "sagittal"), (1, "coronal"), (2, "axial")])
+def test_slices_are_cut_across_the_thick_axis_wherever_it_is_stored(tmp_path, stored, thick, plane):
+    shape, spacing = [40, 40, 40], [1.0, 1.0, 1.0]
+    shape[thick], spacing[thick] = 8, 4.0
+    plan = plan_of(tmp_path / "d", shape, spacing, stored=stored)
+    assert (plan.plane, plan.orientation) == (plane, ORIENTATIONS[plane])
+    assert "thickest" in plan.reasons["plane"]
+    assert f"{plane} 4.00" in plan.reasons["plane"]
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (1.4, 1, 1), (1, 1.4, 1.2)])
+def test_cubes_are_cut_axially(tmp_path, spacing):
+    assert plan_of(tmp_path / "d", (20, 20, 20), spacing).plane == "axial"
+
+
+# --- size and pixel ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("longer", "size"),
+    [(20, 64), (64, 64), (65, 72), (100, 104), (256, 256), (400, 256)],  # native, next patch up, at most 256
+)
+def test_image_size_gives_every_voxel_a_pixel_within_what_the_encoder_takes(tmp_path, longer, size):
+    plan = plan_of(tmp_path / "d", (longer, 12, 4), (1.0, 1.0, 5.0))
+    assert plan.image_size == size
+    assert plan.image_size % ENCODER["patch"] == 0
+    assert f"{longer} voxels" in plan.reasons["image_size"]
+
+
+def test_image_size_goes_to_twice_that_of_a_large_encoder(tmp_path):
+    assert plan_of(tmp_path / "d", (900, 12, 2), (0.5, 0.5, 5), native_size=224, patch=16).image_size == 448
+
+
+def test_pixels_cover_95_percent_of_the_slices(tmp_path):
+    millimetres = [40 + k for k in range(20)] + [200]  # one giant
+    shapes = [(10, 10, 4)] * len(millimetres)
+    dataset = write(tmp_path / "d", shapes, [(mm / 10, 1.0, 12.0 + mm) for mm in millimetres])
+    plan = make_plan(dataset, dataset.cases, **ENCODER, plane="axial")
+    covered = np.mean(np.array(millimetres) <= plan.pixel_mm * plan.image_size + 0.01)
+    assert 0.95 <= covered < 1
+    assert plan.pixel_mm * plan.image_size == pytest.approx(59, abs=0.01)
+    assert "59 mm" in plan.reasons["pixel_mm"]
+
+
+@pytest.mark.parametrize("mm", [1e-5, 0.001, 0.0135, 1.0])
+def test_the_slice_fills_the_image_however_small_its_pixels(tmp_path, mm):
+    plan = plan_of(tmp_path / "d", (50, 40, 4), (mm, mm, 4 * mm))
+    assert round(50 * mm / plan.pixel_mm) == plan.image_size
+
+
+# --- reasons, overrides -----------------------------------------------------------------------------------------------
+
+
+def test_every_decision_has_its_reason_and_what_is_given_is_taken(tmp_path):
+    dataset = write(tmp_path / "d", [(20, 20, 6)], [(1, 1, 4)])
+    decided = make_plan(dataset, dataset.cases, **ENCODER)
+    assert set(decided.reasons) == {"plane", "image_size", "pixel_mm", "neighbours", "intensity"}
+    assert all(decided.reasons.values())
+    plan = make_plan(
+        dataset,
+        dataset.cases,
+        **ENCODER,
+        plane="sagittal",
+        image_size=96,
+        pixel_mm=0.7,
+        neighbours=False,
+        window=(0, 9),
+    )
+    assert (plan.plane, plan.image_size, plan.pixel_mm, plan.neighbours) == ("sagittal", 96, 0.7, False)
+    assert plan.intensity == (Window(low=0, high=9),)
+    assert plan.reasons == {}
+
+
+def test_only_the_training_cases_are_read(make_dataset):
+    root = make_dataset(cases=4)
+    dataset = read_dataset(root)
+    train = dataset.cases[:2]
+    before = make_plan(dataset, train, **ENCODER)
+    for case in dataset.cases[2:]:
+        for path in (*case.images, case.label):
+            path.unlink()
+    assert make_plan(dataset, train, **ENCODER) == before
+
+
+# --- channels ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_channel_takes_its_neighbours_and_several_do_not(tmp_path):
+    for count in (1, 2, 3):
+        names = tuple(f"MR{k}" for k in range(count))
+        plan = plan_of(tmp_path / str(count), (12, 12, 4), (1, 1, 3), channels=names)
+        assert plan.channels == names
+        assert plan.neighbours == (count == 1)
+        assert plan.intensity == (Percentiles(),) * count
+
+
+def test_four_channels_are_refused_and_so_are_neighbours_of_two(tmp_path):
+    with pytest.raises(VptError, match=r"4 channels \(A, B, C, D\); the encoder takes three"):
+        plan_of(tmp_path / "four", (12, 12, 4), (1, 1, 3), channels=tuple("ABCD"))
+    with pytest.raises(VptError, match="plan.neighbours=false"):
+        plan_of(tmp_path / "two", (12, 12, 4), (1, 1, 3), channels=("A", "B"), neighbours=True)
+
+
+# --- intensities ------------------------------------------------------------------------------------------------------
+
+
+def ramp(label: np.ndarray) -> np.ndarray:
+    """Labelled voxels run evenly from 0 to 200 HU, the others are air."""
+    image = np.full(label.shape, -1000, np.float32)
+    image[label > 0] = np.linspace(0, 200, int(label.sum()))
+    return image
+
+
+@pytest.mark.parametrize("name", ["CT", "ct ", "CBCT"])
+def test_ct_is_windowed_by_its_labelled_voxels(tmp_path, name):
+    (window,) = plan_of(tmp_path / "d", (40, 40, 4), (1, 1, 3), channels=(name,), image=ramp).intensity
+    assert isinstance(window, Window)
+    assert (window.low, window.high) == pytest.approx((1 - 50, 199 + 50), abs=0.1)  # 0.5 % and 99.5 % of 0..200
+    assert window(np.array([-1000.0, window.low, 100.0, window.high, 3000.0])) == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_mr_is_scaled_by_each_scans_own_percentiles_and_so_is_the_mr_beside_a_ct(tmp_path):
+    plan = plan_of(tmp_path / "mr", (12, 12, 4), (1, 1, 3), image=ramp)
+    assert plan.intensity == (Percentiles(),)
+    assert "CT" in plan.reasons["intensity"]
+    both = plan_of(tmp_path / "both", (12, 12, 4), (1, 1, 3), channels=("CT", "MRI"), image=ramp)
+    assert [scale.kind for scale in both.intensity] == ["window", "percentiles"]
+
+
+def test_a_window_that_is_given_counts_for_every_channel(tmp_path):
+    plan = plan_of(tmp_path / "d", (12, 12, 4), (1, 1, 3), channels=("CT", "MRI"), window=(-100, 240))
+    assert plan.intensity == (Window(low=-100, high=240),) * 2
+    with pytest.raises(VptError, match="240 to -100; give the lower value first"):
+        plan_of(tmp_path / "swapped", (12, 12, 4), (1, 1, 3), window=(240, -100))
+
+
+def test_ct_without_any_label_is_refused(tmp_path):
+    dataset = write(tmp_path / "d", [(12, 12, 4)], [(1, 1, 3)], channels=("CT",))
+    label = dataset.cases[0].label
+    nib.save(nib.Nifti1Image(np.zeros((12, 12, 4), np.uint8), nib.load(label).affine), label)
+    with pytest.raises(VptError, match="no labelled voxel"):
+        make_plan(dataset, dataset.cases, **ENCODER)
+
+
+def test_percentiles_by_hand():
+    image = np.concatenate([np.zeros(5000), np.arange(1, 1002)]).astype(np.float32)  # 1..1001 and as many zeros again
+    scaled = Percentiles()(image)  # of the non-zero: 0.5 % is 6, 99.5 % is 996
+    assert scaled.dtype == np.float32
+    assert scaled[[0, 5000, 5005, 5500, 5995, 6000]] == pytest.approx([0, 0, 0, 0.5, 1, 1])  # 0, 1, 6, 501, 996, 1001
+
+
+def test_percentiles_ignore_the_zero_background_whatever_its_share():
+    tissue = np.random.default_rng(0).uniform(10, 20, 500)
+    scaled = [Percentiles()(np.concatenate([tissue, np.zeros(count)]))[:500] for count in (0, 100, 100_000)]
+    assert np.array_equal(scaled[0], scaled[1])
+    assert np.array_equal(scaled[0], scaled[2])
+
+
+@pytest.mark.parametrize("value", [0, 7, -3, 1e-9, 1e9, 0.1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_a_constant_image_stays_constant_and_finite(value, dtype):
+    scaled = Percentiles()(np.full((3, 4), value, np.float64).astype(dtype) if dtype != np.int16 or abs(value) < 9 else
+                           np.full((3, 4), 9, dtype))  # fmt: skip
+    assert np.ptp(scaled) == 0
+    assert 0 <= scaled.min() <= 1
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e6])
+def test_no_unit_is_too_small_or_too_large(scale):
+    """A diffusion map in m2/s holds 1e-9, an uncalibrated MR 1e6: both keep their contrast."""
+    image = np.random.default_rng(0).uniform(1, 2, (20, 20))
+    assert Percentiles()(image * scale) == pytest.approx(Percentiles()(image), abs=1e-4)
+
+
+def test_a_mask_of_two_values_stays_one():
+    mask = np.zeros((6, 6), np.uint8)
+    mask[2:4] = 255
+    assert np.array_equal(Percentiles()(mask), mask / 255)
+
+
+def test_negative_values_are_values_too():
+    scaled = Percentiles(low=0, high=100)(np.array([-10.0, -5.0, 0.0, 10.0]))
+    assert scaled == pytest.approx([0, 0.25, 0.5, 1])
+
+
+@given(
+    st.sampled_from([np.float32, np.float64, np.int16, np.int64, np.uint8]).flatmap(
+        lambda dtype: arrays(
+            dtype,
+            (3, 5),
+            elements=st.integers(0, 255)
+            if np.issubdtype(dtype, np.integer)
+            else st.floats(-1e6, 1e6, width=32, allow_nan=False),
+        )
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_every_image_becomes_float32_between_0_and_1_and_keeps_its_order(image):
+    original = image.copy()
+    scaled = Percentiles()(image)
+    assert scaled.dtype == np.float32
+    assert scaled.min() >= 0
+    assert scaled.max() <= 1
+    order = np.argsort(image, axis=None, kind="stable")
+    assert (np.diff(scaled.ravel()[order]) >= 0).all()
+    assert np.array_equal(image, original)
+
+
+# --- as JSON ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_survives_json_and_unknown_keys_do_not():
+    plan = Plan(
+        plane="coronal",
+        pixel_mm=0.7,
+        image_size=96,
+        neighbours=False,
+        channels=("CT", "MRI"),
+        intensity=(Window(low=-50, high=150.5), Percentiles(low=1)),
+        reasons={"plane": "because"},
+    )
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    with pytest.raises(ValidationError):
+        Plan.model_validate({**plan.model_dump(), "colour": 1})
+    with pytest.raises(ValidationError):
+        plan.plane = "axial"
+
+
+# --- real data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_hippocampus(data_root):
+    dataset = read_dataset(data_root / "hippocampus3d")
+    train = [dataset.case(name) for name in read_splits(dataset).train]
+    plan = make_plan(dataset, train, **ENCODER)
+    assert (plan.plane, plan.neighbours, plan.image_size) == ("axial", True, 64)
+    assert plan.intensity == (Percentiles(),)
+    assert 0.5 < plan.pixel_mm < 1.2
+    tops, contrast = [], []
+    for case in train[::4]:
+        image = np.asarray(load_image(case, 1))
+        scaled = plan.intensity[0](image)
+        assert (scaled.min(), scaled.max()) == (0, 1), case.name
+        tops.append(float(image.max()))
+        contrast.append(float(scaled.std()))
+    assert max(tops) > 100 * min(tops)  # the scales differ ...
+    assert max(contrast) < 3 * min(contrast)  # ... and no longer do
+
+
+def test_volumes_in_memory_are_scaled_alike():
+    """A MetaTensor's channel, as `prepare_image` hands it over, and the plain array."""
+    array = np.random.default_rng(0).normal(5, 2, (4, 5, 6)).astype(np.float32)
+    assert np.array_equal(Percentiles()(np.asarray(MetaTensor(array))), Percentiles()(array))

@@ -1,0 +1,98 @@
+"""The state of a run: what is saved comes back, bit for bit, from a file without pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from vpt.backbones import load_backbone
+from vpt.engine.checkpoint import Progress, load_state, save_state
+from vpt.engine.optim import build_optimizer
+from vpt.errors import VptError
+from vpt.heads import MaskHead
+from vpt.model import PromptedModel
+from vpt.prompts import DeepPrompts
+
+PROGRESS = Progress(
+    epoch=3, step=2, best=0.1 + 0.2, best_epoch=2, loss_sum=1 / 3, seconds=4.5, rows=[{"epoch": 1, "loss": 0.1}]
+)
+
+
+def build(count: int = 2) -> tuple[PromptedModel, torch.optim.AdamW]:
+    backbone = load_backbone("vit_micro", weights="random")
+    head = MaskHead(backbone.spec, classes=2, width=16, detail=8)
+    model = PromptedModel(backbone, DeepPrompts(backbone.spec, count=count), head)
+    return model, build_optimizer(model, lr=1e-2, prompt_lr=1e-2, backbone_lr=1e-2, weight_decay=0.1)
+
+
+def step(model: PromptedModel, optimizer: torch.optim.Optimizer) -> None:
+    """One step on random images: depends on the weights, the moments and the random state."""
+    optimizer.zero_grad()
+    model(torch.rand(2, 3, 64, 64)).square().mean().backward()
+    optimizer.step()
+
+
+def test_what_continues_from_a_state_is_what_never_stopped(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model, optimizer = build()
+    for _ in range(3):
+        step(model, optimizer)
+    save_state(tmp_path / "state" / "last.safetensors", model, optimizer, PROGRESS)
+    step(model, optimizer)
+    expected = {name: tensor.clone() for name, tensor in model.trained_state().items()}
+    drawn = torch.rand(3)
+
+    torch.manual_seed(2)
+    other, other_optimizer = build()
+    progress = load_state(tmp_path / "state" / "last.safetensors", other, other_optimizer)
+    step(other, other_optimizer)
+
+    assert progress == PROGRESS
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in other.trained_state().items())
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_moments_come_back_and_peaks_stay(tmp_path: Path) -> None:
+    model, optimizer = build()
+    step(model, optimizer)
+    save_state(tmp_path / "state" / "s.safetensors", model, optimizer, PROGRESS)
+    other, other_optimizer = build()
+    load_state(tmp_path / "state" / "s.safetensors", other, other_optimizer)
+    for mine, theirs in zip(model.trained().values(), other.trained().values(), strict=True):
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[mine][key], other_optimizer.state[theirs][key])
+    assert [group["peak"] for group in other_optimizer.param_groups] == [0.01] * 3
+
+
+def test_the_file_holds_tensors_and_json_only_and_nothing_of_the_frozen_backbone(tmp_path: Path) -> None:
+    model, optimizer = build()
+    step(model, optimizer)
+    path = tmp_path / "state" / "last.safetensors"
+    save_state(path, model, optimizer, PROGRESS)
+    with safe_open(path, framework="pt") as file:  # refuses whatever is not plain tensors
+        assert list(file.metadata()) == ["progress"]
+    names = load_file(path).keys()
+    assert {name.removeprefix("model.") for name in names if name.startswith("model.")} == model.trained_state().keys()
+    assert not any("backbone" in name for name in names)
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+def test_a_damaged_file_is_said_in_a_sentence(tmp_path: Path) -> None:
+    model, optimizer = build()
+    path = tmp_path / "state" / "last.safetensors"
+    save_state(path, model, optimizer, PROGRESS)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(VptError, match=r"last\.safetensors: the run's state is not readable .*start the run anew"):
+        load_state(path, model, optimizer)
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    model, optimizer = build(count=2)
+    path = tmp_path / "state" / "last.safetensors"
+    save_state(path, model, optimizer, PROGRESS)
+    with pytest.raises(VptError, match=r"last\.safetensors.*prompts\.table\.tokens \(found .*2, 128\), expected .*3"):
+        load_state(path, *build(count=3))

@@ -1,0 +1,242 @@
+"""The loop: when it stops, what it saves, and that its batches depend on seed, epoch and step only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vpt.data.cases import read_dataset
+from vpt.data.plan import Percentiles, Plan
+from vpt.data.slices import PreparedCase, SliceDataset, prepare_cases
+from vpt.data.transforms import make_augment
+from vpt.engine.checkpoint import Progress
+from vpt.engine.fit import Hooks, Interrupted, Settings, fit, load_batches, stop_on_signal
+from vpt.engine.optim import schedule
+from vpt.errors import VptError
+from vpt.progress import silent
+
+pytest_plugins = ["tiny_run"]
+
+PLAN = Plan(
+    plane="axial", pixel_mm=1.5, image_size=32, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
+)  # fmt: skip
+SETTINGS = Settings(
+    epochs=3,
+    batch_size=2,
+    steps=2,
+    foreground=0.6,
+    validate_every=1,
+    patience=None,
+    workers=0,
+    warmup=0.1,
+    clip=1.0,
+    seed=0,
+)
+
+
+@pytest.fixture(scope="session")
+def cases(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[PreparedCase]:
+    dataset = read_dataset(tiny_data)
+    return prepare_cases(dataset, dataset.cases[:3], PLAN, tmp_path_factory.mktemp("cache"), silent)
+
+
+@pytest.fixture
+def slices(cases: list[PreparedCase]) -> SliceDataset:
+    return SliceDataset(cases, PLAN, make_augment("light"))
+
+
+class Loop:
+    """`fit` on a single convolution, with validation scores that the test chooses; keeps what the hooks were told."""
+
+    def __init__(self, cases: Sequence[PreparedCase], slices: SliceDataset):
+        self.cases, self.slices = cases, slices
+        self.saved: list[tuple[int, int]] = []
+        self.ended: list[tuple[int, bool]] = []
+        self.progress = Progress()
+
+    def run(
+        self,
+        settings: Settings = SETTINGS,
+        scores: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
+        loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+    ) -> Progress:
+        from lightning.fabric import Fabric
+
+        torch.manual_seed(0)
+        fabric = Fabric(accelerator="cpu", devices=1)
+        module = nn.Conv2d(3, 3, 3, padding=1)
+        plain = torch.optim.AdamW([{"params": module.parameters(), "peak": 0.01}], lr=0.01)
+        forward, optimizer = fabric.setup(module, plain)
+        left: Iterator[float] = iter(scores)
+        hooks = Hooks(
+            validate=lambda: {"dice": next(left)},
+            save=lambda progress: self.saved.append((progress.epoch, progress.step)),
+            epoch_end=lambda progress, best: self.ended.append((progress.epoch, best)),
+        )
+        return fit(fabric, forward, optimizer, loss, self.slices, self.cases, settings, hooks, self.progress)
+
+
+@pytest.fixture
+def loop(cases: list[PreparedCase], slices: SliceDataset) -> Loop:
+    return Loop(cases, slices)
+
+
+def batches(slices: SliceDataset, cases: Sequence[PreparedCase], settings: Settings, **place: int) -> list[Any]:
+    return list(load_batches(slices, cases, settings, Progress(**place)))
+
+
+def equal(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_images_and_classes_of_the_plans_size(slices: SliceDataset, cases: list[PreparedCase]) -> None:
+    images, classes = batches(slices, cases, SETTINGS)[0]
+    assert images.shape == (2, 3, 32, 32)
+    assert images.dtype == torch.float32
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert classes.shape == (2, 32, 32)
+    assert classes.dtype == torch.int64
+    assert classes.max() <= 2
+
+
+def test_a_worker_makes_the_same_batches(slices: SliceDataset, cases: list[PreparedCase]) -> None:
+    one = replace(SETTINGS, workers=1)
+    assert equal(batches(slices, cases, SETTINGS, epoch=1), batches(slices, cases, one, epoch=1))
+
+
+def test_the_rest_of_an_epoch_is_what_the_whole_one_would_bring(
+    slices: SliceDataset, cases: list[PreparedCase]
+) -> None:
+    whole = batches(slices, cases, replace(SETTINGS, steps=4), epoch=2)
+    assert equal(batches(slices, cases, replace(SETTINGS, steps=4), epoch=2, step=3), whole[3:])
+    assert batches(slices, cases, replace(SETTINGS, steps=4), epoch=2, step=4) == []
+
+
+def test_epochs_and_seeds_differ(slices: SliceDataset, cases: list[PreparedCase]) -> None:
+    first = batches(slices, cases, SETTINGS)
+    assert equal(first, batches(slices, cases, SETTINGS))
+    assert not equal(first, batches(slices, cases, SETTINGS, epoch=1))
+    assert not equal(first, batches(slices, cases, replace(SETTINGS, seed=1)))
+
+
+def test_loading_leaves_torchs_random_state_alone(slices: SliceDataset, cases: list[PreparedCase]) -> None:
+    """A resumed epoch loads its rest once more; dropout must not notice."""
+    before = torch.get_rng_state()
+    batches(slices, cases, SETTINGS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- epochs -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_epoch_is_scored_told_and_saved(loop: Loop) -> None:
+    progress = loop.run(scores=(0.5, 0.4, 0.6))
+    assert loop.ended == [(1, True), (2, False), (3, True)]
+    assert loop.saved == [(1, 0), (2, 0), (3, 0)]
+    assert (progress.best, progress.best_epoch) == (0.6, 3)
+    assert [row["dice"] for row in progress.rows] == [0.5, 0.4, 0.6]
+
+
+def test_the_rate_in_a_row_is_the_one_of_its_last_step(loop: Loop) -> None:
+    loop.run()
+    assert [row["lr"] for row in loop.progress.rows] == [0.01 * schedule(step, 6, 0.1) for step in (1, 3, 5)]
+
+
+def test_early_stopping_is_off_unless_asked_for(loop: Loop) -> None:
+    loop.run(replace(SETTINGS, epochs=5), scores=(0.9, 0.1, 0.1, 0.1, 0.1))
+    assert len(loop.progress.rows) == 5
+
+
+def test_patience_counts_epochs_since_the_best(loop: Loop) -> None:
+    loop.run(replace(SETTINGS, epochs=6, patience=2), scores=(0.1, 0.5, 0.4, 0.4))
+    assert loop.progress.epoch == 4
+    assert loop.progress.best_epoch == 2
+
+
+def test_a_run_that_stopped_early_does_not_go_on_when_resumed(loop: Loop) -> None:
+    settings = replace(SETTINGS, epochs=6, patience=1)
+    loop.run(settings, scores=(0.5, 0.4))
+    loop.run(settings, scores=())
+    assert loop.progress.epoch == 2
+
+
+def test_patience_waits_for_a_first_validation(loop: Loop) -> None:
+    """With patience below `validate_every` there would be no best artifact otherwise."""
+    loop.run(replace(SETTINGS, epochs=6, patience=1, validate_every=2), scores=(0.5, 0.4))
+    assert loop.ended == [(1, False), (2, True), (3, False), (4, False)]
+
+
+def test_the_last_epoch_is_always_validated(loop: Loop) -> None:
+    loop.run(replace(SETTINGS, validate_every=10), scores=(0.3,))
+    assert ["dice" in row for row in loop.progress.rows] == [False, False, True]
+    assert loop.ended[-1] == (3, True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_said_with_the_fix(loop: Loop, value: float) -> None:
+    calls = iter(range(10))
+
+    def loss(logits: Tensor, classes: Tensor) -> Tensor:
+        return logits.mean() * (value if next(calls) == 3 else 1)
+
+    with pytest.raises(VptError, match=r"the loss became (nan|inf) in epoch 2, step 2; lower optim\.lr"):
+        loop.run(loss=loss)
+    assert loop.saved == [(1, 0)]
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_leaves(loop: Loop, number: int) -> None:
+    calls = iter(range(10))
+
+    def loss(logits: Tensor, classes: Tensor) -> Tensor:
+        if next(calls) == 2:
+            os.kill(os.getpid(), number)
+        return nn.functional.cross_entropy(logits, classes)
+
+    with pytest.raises(Interrupted):
+        loop.run(loss=loss)
+    assert loop.saved == [(1, 0), (1, 1)]
+
+
+def test_a_second_ctrl_c_acts_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_on_signal():
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_training_works_in_a_thread_where_signals_cannot_be_caught() -> None:
+    seen: list[bool] = []
+
+    def use() -> None:
+        with stop_on_signal() as stopped:
+            seen.append(stopped.is_set())
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert seen == [False]

@@ -1,0 +1,386 @@
+"""A run from data to folder: what it holds, what interrupts it, what it refuses, what it leaves alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_run import ONE_STEP, SETTINGS, assert_same_run, rows
+
+import vpt.engine.run as engine
+from vpt.artifact import read_artifact, restore_model
+from vpt.backbones import load_backbone
+from vpt.backbones.weights import sha256_of
+from vpt.config import load_config
+from vpt.engine.fit import Interrupted
+from vpt.engine.run import choose_precision, train
+from vpt.errors import VptError
+
+pytest_plugins = ["tiny_run"]
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> None:
+    found = {path.relative_to(tiny_run).as_posix() for path in tiny_run.rglob("*") if path.is_file()}
+    events = {name for name in found if name.startswith("tensorboard/events.out.tfevents.")}
+    assert len(events) == 1
+    assert found - events == {
+        "config.yaml",
+        "plan.json",
+        "splits.json",
+        "environment.json",
+        "train.log",
+        "metrics.csv",
+        "progress.png",
+        "best.safetensors",
+        "last.safetensors",
+        "state/last.safetensors",
+        "validation/summary.json",
+        "validation/cases.csv",
+        "validation/blobs_004.nii.gz",
+        "validation/previews/blobs_004.png",
+    }
+    assert {path.name for path in tiny_run.iterdir() if path.is_dir()} == {"tensorboard", "state", "validation"}
+
+
+def test_config_yaml_is_the_whole_config_and_reads_back(tiny_run: Path, tiny_data: Path) -> None:
+    config = load_config(tiny_run / "config.yaml")
+    assert config == load_config(tiny_data, SETTINGS)
+    assert config.data.path == tiny_data
+    assert config == read_artifact(tiny_run).config
+
+
+def test_plan_splits_and_environment(tiny_run: Path, tiny_data: Path) -> None:
+    assert json.loads((tiny_run / "plan.json").read_text())["image_size"] == 64
+    assert json.loads((tiny_run / "splits.json").read_text()) == json.loads((tiny_data / "split.json").read_text())
+    environment = json.loads((tiny_run / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert environment["device"] == "cpu"
+
+
+def test_metrics_has_a_row_per_epoch(tiny_run: Path) -> None:
+    with open(tiny_run / "metrics.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == ["epoch", "loss", "lr", "seconds", "dice", "dice_dark", "dice_bright"]
+    assert [row["epoch"] for row in found] == ["1", "2"]
+    assert all(0 <= float(row["dice"]) <= 1 and float(row["loss"]) > 0 for row in found)
+
+
+def test_tensorboard_shows_the_same_numbers(tiny_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tiny_run / "tensorboard"))
+    board.Reload()
+    for key in ("loss", "dice", "dice_dark"):
+        shown = {event.step: event.value for event in board.Scalars(key)}
+        assert shown == pytest.approx({int(row["epoch"]): float(row[key]) for row in rows(tiny_run)}, rel=1e-4)
+
+
+def test_validation_is_of_the_best_artifact(tiny_run: Path) -> None:
+    summary = json.loads((tiny_run / "validation" / "summary.json").read_text())
+    best = read_artifact(tiny_run).scores["validation"]
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(best["dice"], abs=1e-6)
+    assert best["dice"] == pytest.approx(max(float(row["dice"]) for row in rows(tiny_run)), rel=1e-4)
+
+
+def test_the_log_says_what_was_trained(tiny_run: Path) -> None:
+    text = (tiny_run / "train.log").read_text()
+    for part in ("4 training and 1 validation cases", "vit_micro", "epoch 2/2: loss", "done: best validation Dice"):
+        assert part in text
+
+
+# --- learning, and what it leaves alone -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_it_learns(tiny_data: Path, tmp_path: Path) -> None:
+    more = {"train.epochs": 5, "train.max_steps": 12, "train.batch_size": 8, "prompts": {"method": "deep"}}
+    found = rows(train(tiny_data, tmp_path / "run", overrides=SETTINGS | more))
+    assert float(found[-1]["loss"]) < 0.6 * float(found[0]["loss"])
+    assert float(found[-1]["dice"]) > max(0.7, float(found[0]["dice"]))
+
+
+def test_the_backbone_is_bit_identical_after_training(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, build = [], engine.build_model
+    monkeypatch.setattr(engine, "build_model", lambda *args: models.append(build(*args)) or models[-1])
+    before = sha256_of(load_backbone("vit_micro", image_size=64))
+    start = {name: tensor.clone() for name, tensor in build(load_config(tiny_data, SETTINGS), *_parts()).trained_state().items()}  # fmt: skip
+    train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
+    backbone = models[0].backbone
+    assert not backbone.training
+    vit_names = {name for name, _ in backbone.named_parameters()}
+    fresh = load_backbone("vit_micro", image_size=64).state_dict()
+    assert vit_names <= fresh.keys()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in backbone.state_dict().items())
+    assert sha256_of(load_backbone("vit_micro", image_size=64)) == before
+    trained = models[0].trained_state()
+    assert start.keys() == trained.keys()
+    assert not any(torch.equal(start[name], trained[name]) for name in ("prompts.table.tokens", "head.classify.weight"))
+
+
+def test_the_test_split_is_never_read(copied_data: Path, tmp_path: Path, tiny_run: Path) -> None:
+    """Its files are replaced by bytes that no reader accepts, and nothing changes."""
+    for name in json.loads((copied_data / "split.json").read_text())["test"]:
+        (copied_data / "imagesTr" / f"{name}_0000.nii.gz").write_bytes(b"not to be read")
+        (copied_data / "labelsTr" / f"{name}.nii.gz").write_bytes(b"not to be read")
+    run = train(copied_data, tmp_path / "run", overrides=SETTINGS)
+    assert_same_run(run, tiny_run)
+
+
+def test_equal_seeds_make_equal_artifacts_and_a_worker_changes_nothing(
+    tiny_data: Path, tmp_path: Path, tiny_run: Path
+) -> None:
+    assert_same_run(train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"train.workers": 1}), tiny_run)
+
+
+def test_another_seed_makes_another_artifact(tiny_data: Path, tmp_path: Path) -> None:
+    found = [
+        load_file(train(tiny_data, tmp_path / str(seed), overrides=ONE_STEP | {"seed": seed}) / "best.safetensors")
+        for seed in (0, 1)
+    ]
+    assert not any(torch.equal(found[0][name], found[1][name]) for name in ("prompts.table.tokens", "head.mix.0.weight"))
+
+
+@pytest.mark.parametrize(
+    ("change", "trained"),
+    [
+        ({"prompts": {"method": "none"}}, {"head"}),
+        ({"prompts": {"method": "shallow", "count": 3}}, {"prompts", "head"}),
+        ({"prompts": {"method": "deep", "count": 3, "blocks": "last:2", "project": 8}}, {"prompts", "head"}),
+        ({"tuning": "full"}, {"prompts", "head", "backbone"}),
+        ({"backbone.weights": "random"}, {"prompts", "head"}),
+    ],
+    ids=["none", "shallow", "deep last blocks", "full", "random weights"],
+)
+def test_every_method_and_control_trains_and_its_artifact_loads(
+    tiny_data: Path, tmp_path: Path, change: dict[str, Any], trained: set[str]
+) -> None:
+    run = train(tiny_data, tmp_path / "run", overrides=ONE_STEP | change)
+    artifact = read_artifact(run)
+    assert {name.partition(".")[0] for name in artifact.tensors} == trained
+    state = restore_model(artifact).trained_state()
+    assert all(torch.equal(state[name], tensor) for name, tensor in artifact.tensors.items())
+    summary = json.loads((run / "validation" / "summary.json").read_text())
+    assert 0 <= summary["foreground_mean"]["Dice"] <= 1
+
+
+def test_early_stopping_with_patience(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "validate", lambda *args: {"dice": 0.5, "dice_dark": 0.5, "dice_bright": 0.5})
+    change = {"train.epochs": 4, "train.max_steps": 1, "train.patience": 1}
+    run = train(tiny_data, tmp_path / "run", overrides=SETTINGS | change)
+    assert [row["epoch"] for row in rows(run)] == ["1", "2"]
+
+
+def test_a_rate_that_is_much_too_high_is_said_and_not_trained_on(tiny_data: Path, tmp_path: Path) -> None:
+    change = {"optim.lr": 1e30, "optim.prompt_lr": 1e30, "optim.warmup": 0.0}
+    with pytest.raises(VptError, match=r"the loss became nan in epoch 1, step \d; lower optim\.lr"):
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS | change)
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("wanted", ["32-true", "bf16-mixed"])
+def test_a_chosen_precision_is_taken(wanted: str) -> None:
+    assert choose_precision(wanted, torch.device("cpu")) == wanted
+    assert choose_precision("auto", torch.device("cpu")) in ("32-true", "bf16-mixed")
+
+
+# --- interrupted and resumed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [(2, signal.SIGINT), (5, signal.SIGTERM), (3, signal.SIGINT)],
+    ids=["SIGINT in the first epoch", "SIGTERM in the second", "SIGINT at the end of an epoch"],
+)
+def test_an_interrupted_run_resumed_equals_one_that_was_not(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None], step: int, number: int
+) -> None:
+    signal_at(step, number)
+    with pytest.raises(Interrupted):
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS)
+    assert f"step {(step - 1) % 3 + 1}; continue with: vpt train --resume" in (tmp_path / "run/train.log").read_text()
+    torch.manual_seed(12345)  # as a new process would start, elsewhere
+    assert train(None, tmp_path / "run", resume=True) == tmp_path / "run"
+    assert_same_run(tmp_path / "run", tiny_run)
+    assert not (tmp_path / "run" / "cache").exists()
+    for name in ("validation/summary.json", "validation/previews/blobs_004.png", "progress.png"):
+        assert (tmp_path / "run" / name).is_file()
+
+
+def test_a_run_that_was_killed_continues_from_the_end_of_its_last_epoch(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    """kill -9 in the middle of the second epoch, in a process of its own."""
+    code = f"""
+import os, signal
+from vpt.engine import run
+from vpt.tasks.segmentation import dice_ce
+calls, real = iter(range(100)), dice_ce()
+def loss(logits, classes):
+    if next(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(logits, classes)
+run.dice_ce = lambda: loss
+run.train({str(tiny_data)!r}, {str(tmp_path / "run")!r}, overrides={SETTINGS!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1"]
+    train(None, tmp_path / "run", resume=True)
+    if torch.get_num_threads() == 1 or os.environ.get("OMP_NUM_THREADS"):
+        assert_same_run(tmp_path / "run", tiny_run)  # the other process summed in the same order
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1", "2"]
+
+
+def test_a_run_interrupted_after_training_is_finished_by_resume(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.rmtree(run / "validation")
+    train(None, run, resume=True)
+    assert_same_run(run, tiny_run)
+    assert (run / "validation" / "summary.json").is_file()
+
+
+def test_resume_may_repeat_the_settings_but_not_change_them(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    with pytest.raises(VptError, match=r"run: optim, seed differ from the run's config.yaml; resume with the settings"):
+        train(tiny_data, run, overrides=SETTINGS | {"seed": 5, "optim.lr": 1.0}, resume=True)
+    train(tiny_data, run, overrides=SETTINGS, resume=True)
+    assert_same_run(run, tiny_run)
+
+
+def test_resume_without_a_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"empty: holds no state to resume \(state/last\.safetensors\); start it without"):
+        train(None, tmp_path / "empty", resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- refused before anything is trained or written --------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(VptError, match="the folder is not empty; choose another --out"):
+        train(tiny_data, tmp_path, overrides=ONE_STEP)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(VptError, match="not empty; continue it with --resume, or choose another --out"):
+        train(tiny_data, tiny_run, overrides=ONE_STEP)
+
+
+def test_a_file_in_the_place_of_the_folder(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(VptError, match="run: a file, expected a folder for the run; choose another --out"):
+        train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
+    with pytest.raises(VptError, match="run's folder cannot be made"):
+        train(tiny_data, tmp_path / "run" / "below", overrides=ONE_STEP)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("below", ["", "deeper/run"])
+def test_a_place_that_cannot_be_written(tiny_data: Path, below: str) -> None:
+    """/proc refuses everyone, root included."""
+    with pytest.raises(VptError, match=r"cannot be (made|written).* choose another"):
+        train(tiny_data, Path("/proc/self/task") / below if below else Path("/proc/vpt-run"), overrides=ONE_STEP)
+
+
+def break_image(data: Path) -> None:
+    path = data / "imagesTr" / "blobs_001_0000.nii.gz"
+    image = nib.load(path)
+    voxels = image.get_fdata().astype(np.float32)
+    voxels[0, 0, 0] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), path)
+
+
+def move_label(data: Path) -> None:
+    path = data / "labelsTr" / "blobs_004.nii.gz"  # of the validation side: found before training all the same
+    label = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj), label.affine + np.eye(4)[:, [3, 0, 1, 2]] * 0 + np.pad([[7.0]], ((0, 3), (3, 0)))), path)  # fmt: skip
+
+
+def empty_labels(data: Path) -> None:
+    for path in (data / "labelsTr").iterdir():
+        label = nib.load(path)
+        nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (break_image, r"blobs_001_0000\.nii\.gz: 1 of \d+ voxels are not finite"),
+        (move_label, r"labelsTr/blobs_004\.nii\.gz: not on the grid of .*blobs_004_0000\.nii\.gz"),
+        (empty_labels, "no training case has a labelled voxel, so there is nothing to learn"),
+    ],
+)
+def test_bad_data_leaves_no_folder_behind(
+    copied_data: Path, tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(copied_data)
+    with pytest.raises(VptError, match=said):
+        train(copied_data, tmp_path / "runs" / "first", overrides=ONE_STEP)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "made before").mkdir()
+    with pytest.raises(VptError, match=said):
+        train(copied_data, tmp_path / "made before", overrides=ONE_STEP)
+    assert list((tmp_path / "made before").iterdir()) == []
+
+
+def test_a_failed_run_takes_no_other_run_with_it(
+    copied_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs are started at once into a folder `runs` that neither found; one fails, the other must stay."""
+    other, prepare = tmp_path / "runs" / "other" / "config.yaml", engine.prepare_cases
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("of another process")
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "prepare_cases", meanwhile)
+    break_image(copied_data)
+    with pytest.raises(VptError, match="not finite"):
+        train(copied_data, tmp_path / "runs" / "first", overrides=ONE_STEP)
+    assert other.is_file()
+    assert not (tmp_path / "runs" / "first").exists()
+
+
+def test_ctrl_c_while_the_data_are_prepared_leaves_nothing(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(engine, "prepare_cases", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match="no data set or config to train on"):
+        train(None, tmp_path / "run")
+
+
+def _parts() -> tuple[Any, int]:
+    from vpt.data.plan import Percentiles, Plan
+
+    plan = Plan(plane="axial", pixel_mm=1, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),))
+    return plan, 3

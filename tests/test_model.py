@@ -1,0 +1,298 @@
+"""Prompts and head train, the backbone does not: not in its values, not in its mode, not in what autograd records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from vpt.backbones.base import Features
+from vpt.backbones.vit import VitBackbone
+from vpt.heads import MaskHead
+from vpt.model import PromptedModel, encode
+from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
+from vpt.tuning import TUNINGS, tune_full, tune_prompts
+
+DEPTH, WIDTH, COUNT = 3, 32, 4
+METHODS = {
+    "none": lambda spec: Prompts(),
+    "shallow": lambda spec: ShallowPrompts(spec, count=COUNT),
+    "deep": lambda spec: DeepPrompts(spec, count=COUNT),
+    "deep_projected": lambda spec: DeepPrompts(spec, count=COUNT, project=8, dropout=0.1),
+}
+EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
+
+
+def make_backbone(**options: Any) -> VitBackbone:
+    torch.manual_seed(0)
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 2, "num_classes": 0}
+    vit = VisionTransformer(**(size | options))
+    return VitBackbone(vit, name="tiny", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), sha256="")
+
+
+def make_model(method: str = "deep", levels: int = 2, **options: Any) -> PromptedModel:
+    backbone = make_backbone(**options)
+    head = MaskHead(backbone.spec, classes=3, width=16, detail=8, levels=levels)
+    return PromptedModel(backbone, METHODS[method](backbone.spec), head)
+
+
+def draw(batch: int = 2) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(batch, 3, 32, 32)
+
+
+def step(model: PromptedModel) -> None:
+    """One step of training, as in a loop of one's own; weight decay and momentum would move what they are given."""
+    optimizer = torch.optim.AdamW(model.trained().values(), lr=1e-2, weight_decay=0.1)
+    model(draw()).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def copy_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+# What trains
+
+
+@EVERY_METHOD
+def test_after_steps_prompts_and_head_changed_and_the_backbone_is_bit_identical(method: str) -> None:
+    model = make_model(method, qk_norm=True, init_values=0.1, reg_tokens=2)
+    backbone, prompts, head = copy_of(model.backbone), copy_of(model.prompts), copy_of(model.head)
+
+    step(model)
+    step(model)
+
+    assert changed(model.backbone, backbone) == set()
+    assert changed(model.prompts, prompts) == set(prompts)
+    assert changed(model.head, head) == set(head)
+
+
+@EVERY_METHOD
+def test_what_trains_is_what_requires_a_gradient(method: str) -> None:
+    model = make_model(method)
+
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+    assert all(parameter.requires_grad for parameter in model.prompts.parameters())
+    assert all(parameter.requires_grad for parameter in model.head.parameters())
+    assert list(model.trained()) == [name for name, p in model.named_parameters() if not name.startswith("backbone.")]
+
+
+def test_gradients_reach_every_prompt_of_every_block() -> None:
+    model = make_model("deep")
+    model(draw()).square().mean().backward()
+
+    gradient = model.prompts.table.tokens.grad
+    assert gradient.shape == (DEPTH, COUNT, WIDTH)
+    assert (gradient.abs().amax(dim=2) > 0).all()
+
+
+def test_gradients_reach_every_travelling_prompt() -> None:
+    model = make_model("shallow")
+    model(draw()).square().mean().backward()
+
+    assert (model.prompts.table.tokens.grad.abs().amax(dim=2) > 0).all()
+
+
+@EVERY_METHOD
+def test_no_gradient_is_kept_for_the_backbone(method: str) -> None:
+    model = make_model(method)
+    model(draw()).square().mean().backward()
+
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+
+
+# Modes
+
+
+def test_train_returns_the_model_and_the_backbone_stays_in_eval_mode() -> None:
+    model = make_model()
+
+    for mode in (True, False, True):
+        assert model.train(mode) is model
+        assert not any(module.training for module in model.backbone.modules())
+        assert all(module.training is mode for part in (model.prompts, model.head) for module in part.modules())
+    assert model.eval() is model
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_new_model_is_ready_to_train() -> None:
+    model = make_model()
+
+    assert model.training
+    assert model.prompts.training
+    assert model.head.training
+    assert not model.backbone.training
+
+
+@pytest.mark.parametrize("tuning", TUNINGS)
+def test_dropout_in_the_backbone_stays_off_while_training(tuning: Any) -> None:
+    rates = ("pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
+    model = make_model("deep", **dict.fromkeys(rates, 0.5))
+    TUNINGS[tuning](model)
+    model.train()
+    images = draw()
+
+    assert torch.equal(model(images), model(images))
+    assert torch.equal(model(images), model.eval()(images))
+
+
+# What autograd records
+
+
+def test_nothing_is_recorded_below_the_first_prompted_block() -> None:
+    backbone = make_backbone().requires_grad_(False)
+    prompts = DeepPrompts(backbone.spec, count=COUNT, blocks="last:1")
+
+    features = encode(backbone, prompts, draw(), levels=range(DEPTH))
+
+    assert [level.grad_fn is None for level in features.levels] == [True] * (DEPTH - 1) + [False]
+    assert [level.requires_grad for level in features.levels] == [False] * (DEPTH - 1) + [True]
+    assert features.grid.requires_grad
+
+
+def test_nothing_of_the_backbone_is_recorded_without_prompts() -> None:
+    backbone = make_backbone().requires_grad_(False)
+
+    features = encode(backbone, Prompts(), draw(), levels=range(DEPTH))
+
+    assert not any(tensor.requires_grad for tensor in (features.grid, features.prefix, *features.levels))
+
+
+def test_gradients_cross_every_block_above_the_first_prompted_one() -> None:
+    backbone = make_backbone().requires_grad_(False)
+
+    features = encode(backbone, DeepPrompts(backbone.spec, blocks=[0]), draw(), levels=range(DEPTH))
+
+    assert all(level.requires_grad for level in features.levels)
+
+
+def test_a_head_that_reads_the_last_block_trains_prompts_of_the_last_block() -> None:
+    backbone = make_backbone()
+    head = MaskHead(backbone.spec, classes=2, width=16, detail=8, levels=1)
+    model = PromptedModel(backbone, DeepPrompts(backbone.spec, count=COUNT, blocks="last:1"), head)
+    before = copy_of(model.prompts)
+
+    step(model)
+
+    assert head.levels == (DEPTH - 1,)
+    assert changed(model.prompts, before) == {"table.tokens"}
+
+
+def test_levels_come_in_the_order_of_the_blocks_and_only_those_asked_for() -> None:
+    backbone, images = make_backbone(), draw()
+    every = encode(backbone, Prompts(), images, levels=range(DEPTH)).levels
+
+    assert len(every) == DEPTH
+    assert encode(backbone, Prompts(), images).levels == ()
+    some = encode(backbone, Prompts(), images, levels={2, 0}).levels
+    assert torch.equal(some[0], every[0])
+    assert torch.equal(some[1], every[2])
+
+
+# Accounting
+
+
+def test_parameters_are_counted_by_part() -> None:
+    model = make_model("deep")
+    backbone = sum(parameter.numel() for parameter in model.backbone.parameters())
+    head = sum(parameter.numel() for parameter in model.head.parameters())
+
+    counts = model.count_parameters()
+
+    assert counts == {
+        "prompts": DEPTH * COUNT * WIDTH,
+        "head": head,
+        "backbone": 0,
+        "trained": DEPTH * COUNT * WIDTH + head,
+        "frozen": backbone,
+    }
+
+
+def test_full_tuning_is_counted_as_such() -> None:
+    model = make_model("none")
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    tune_full(model)
+
+    counts = model.count_parameters()
+
+    assert counts["trained"] == everything
+    assert counts["frozen"] == counts["prompts"] == 0
+    assert counts["backbone"] + counts["head"] == everything
+
+
+@EVERY_METHOD
+def test_the_trained_state_holds_trained_tensors_only_and_restores_them(method: str) -> None:
+    model, fresh = make_model(method), make_model(method)
+    step(model)
+
+    state = model.trained_state()
+
+    assert set(state) == set(model.trained())
+    assert not any(name.startswith("backbone.") for name in state)
+    assert not any(tensor.requires_grad for tensor in state.values())
+    assert sum(tensor.numel() for tensor in state.values()) == model.count_parameters()["trained"]
+    fresh.load_state_dict(state, strict=False)
+    images = draw()
+    assert torch.equal(fresh.eval()(images), model.eval()(images))
+
+
+class NormHead(nn.Module):
+    """A head with buffers: the running statistics of a batch norm belong to what training leaves behind."""
+
+    levels = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(WIDTH)
+
+    def forward(self, features: Features, images: Tensor) -> Tensor:
+        return self.norm(features.grid)
+
+
+def test_buffers_of_the_head_belong_to_the_trained_state() -> None:
+    backbone = make_backbone()
+    model = PromptedModel(backbone, Prompts(), NormHead())
+    model(draw())
+
+    state = model.trained_state()
+
+    assert set(state) == {f"head.norm.{name}" for name in model.head.norm.state_dict()}
+    assert state["head.norm.num_batches_tracked"] == 1
+
+
+# Full fine-tuning, the control
+
+
+def test_full_tuning_trains_every_tensor_of_the_backbone() -> None:
+    model = make_model("none")
+    backbone, head = copy_of(model.backbone), copy_of(model.head)
+    tune_full(model)
+
+    step(model)
+
+    # The final norm feeds `features.grid`, which the mask head does not read.
+    assert set(backbone) - changed(model.backbone, backbone) == {"vit.norm.weight", "vit.norm.bias"}
+    assert changed(model.head, head) == set(head)
+    assert not model.backbone.training
+    assert any(name.startswith("backbone.") for name in model.trained_state())
+
+
+def test_prompt_tuning_can_be_chosen_again() -> None:
+    model = make_model()
+    tune_full(model)
+    tune_prompts(model)
+    backbone = copy_of(model.backbone)
+
+    step(model)
+
+    assert changed(model.backbone, backbone) == set()
+    assert model.count_parameters()["backbone"] == 0

@@ -1,0 +1,82 @@
+"""A tiny data set and one short run on it, made once and shared: `pytest_plugins = ["tiny_run"]` in a test module."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vpt.data.synthetic import make_dataset
+
+# Dropout in the prompts draws from torch's random state, so a resumed run must bring that back as well.
+SETTINGS: dict[str, Any] = {
+    "train.epochs": 2,
+    "train.max_steps": 3,
+    "train.batch_size": 4,
+    "train.workers": 0,
+    "prompts": {"method": "deep", "count": 4, "dropout": 0.1},
+    "plan.image_size": 64,
+    "device": "cpu",
+}
+ONE_STEP = SETTINGS | {"train.epochs": 1, "train.max_steps": 1}
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six synthetic cases, four to train. Read only: take `copied_data` to change one."""
+    return make_dataset(tmp_path_factory.mktemp("tiny") / "blobs", cases=6)
+
+
+@pytest.fixture
+def copied_data(tiny_data: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_data, tmp_path / "blobs")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with SETTINGS: two epochs of three steps. Read only."""
+    from vpt.engine.run import train
+
+    return train(tiny_data, tmp_path_factory.mktemp("tiny") / "run", overrides=SETTINGS)
+
+
+@pytest.fixture
+def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """signal_at(step, signal.SIGINT): the loss of that step, counted from 1 over all epochs, sends it to this process."""
+    from vpt.engine import run
+    from vpt.tasks.segmentation import dice_ce
+
+    def arrange(step: int, number: int = signal.SIGINT) -> None:
+        real, calls = dice_ce(), iter(range(1, 1_000_000))
+
+        def loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+            if next(calls) == step:
+                os.kill(os.getpid(), number)
+            return real(logits, classes)
+
+        monkeypatch.setattr(run, "dice_ce", lambda: loss)
+
+    return arrange
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """metrics.csv without the seconds, which differ between equal runs."""
+    with open(run / "metrics.csv", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Bit for bit: both artifacts, the optimiser's moments, the random state; and every row of metrics.csv."""
+    for name in ("best.safetensors", "last.safetensors", "state/last.safetensors"):
+        ours, theirs = load_file(found / name), load_file(expected / name)
+        assert ours.keys() == theirs.keys()
+        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == [], name
+    assert rows(found) == rows(expected)

@@ -1,0 +1,118 @@
+"""Predicted and reference label volumes, paired by name before anything of them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vpt.data.cases import case_name, listed, nifti_files
+from vpt.data.volumes import Grid, label_grid, read_ids
+from vpt.errors import VptError
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+Volume = Any  # str | Path | nibabel image; nibabel is not imported here
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A label volume that is not read yet: its case's name, and what to call it in messages."""
+
+    name: str
+    shown: str
+    source: Path | Nifti1Image
+
+    def grid(self) -> Grid:
+        return label_grid(self.source, self.shown)
+
+    def read(self) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Labels (X, Y, Z), and the ids that occur."""
+        return read_ids(self.source, self.shown)
+
+
+@dataclass(frozen=True)
+class Pair:
+    prediction: Mask
+    reference: Mask
+
+    def check_grids(self) -> None:
+        mine, theirs = self.prediction.grid(), self.reference.grid()
+        if not mine.matches(theirs):
+            raise VptError(
+                f"{self.prediction.shown}: not on the grid of {self.reference.shown}: {mine.difference(theirs)}; "
+                "resample the prediction to the reference with nearest neighbour, "
+                "or predict on the scan that the reference was drawn on"
+            )
+
+
+def pair_masks(
+    predictions: Volume | Sequence[Volume], references: Volume | Sequence[Volume]
+) -> tuple[list[Pair], tuple[str, ...]]:
+    """The pairs in two folders (by case name), two files or images, or two sequences of them in the same order.
+
+    Also the names of the references (of two folders) that have no prediction. Raises VptError for predictions without
+    a reference and for anything that is no label volume by its name or type; files are not opened.
+    """
+    if _is_folder(predictions) or _is_folder(references):
+        return _pair_folders(predictions, references)
+    first, second = _masks(predictions), _masks(references)
+    if len(first) != len(second):
+        raise VptError(f"{len(first)} predictions but {len(second)} references; give one of each, in one order")
+    if not first:
+        raise VptError("no predictions and no references were given; give at least one pair of label volumes")
+    return [Pair(*pair) for pair in zip(first, second, strict=True)], ()
+
+
+def _pair_folders(predictions: Any, references: Any) -> tuple[list[Pair], tuple[str, ...]]:
+    for one, other in ((predictions, references), (references, predictions)):
+        if not _is_folder(one):
+            shown = one if isinstance(one, str | Path) else f"a {type(one).__name__}"
+            raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
+    found, expected = _masks_in(Path(predictions)), _masks_in(Path(references))
+    if unpaired := sorted(found.keys() - expected.keys()):
+        raise VptError(
+            f"{references}: no reference for {listed(unpaired)} in {predictions}; files are paired by name, as "
+            f"{listed(expected, 2)}: rename the predictions, take them out, or add their references"
+        )
+    pairs = [Pair(mask, expected[name]) for name, mask in found.items()]
+    return pairs, tuple(name for name in expected if name not in found)
+
+
+def _masks_in(folder: Path) -> dict[str, Mask]:
+    """Case name -> mask, sorted by name."""
+    found: dict[str, Mask] = {}
+    for path in nifti_files(folder):
+        if twin := found.get(name := case_name(path)):
+            raise VptError(f"{path}: {Path(twin.shown).name} has the same case name {name}; keep one of the two")
+        found[name] = _mask(path)
+    if not found:
+        below = [each.name for each in sorted(folder.iterdir()) if each.is_dir() and nifti_files(each)]
+        hint = f"did you mean its folder {' or '.join(below)}?" if below else "give the folder that holds the masks"
+        raise VptError(f"{folder}: no .nii.gz or .nii files in this folder; {hint}")
+    return dict(sorted(found.items()))
+
+
+def _masks(given: Any) -> list[Mask]:
+    if isinstance(given, str | Path) or hasattr(given, "dataobj"):
+        return [_mask(given)]
+    return [_mask(one, f"image {number}") for number, one in enumerate(given, start=1)]
+
+
+def _mask(given: Volume, unnamed: str = "image") -> Mask:
+    """Of a path, or of an image in memory, called by its file's name where it has one."""
+    if isinstance(given, str | Path):
+        return Mask(case_name(given), str(given), Path(given))
+    if not (hasattr(given, "dataobj") and hasattr(given, "affine")):
+        found = type(given).__name__
+        raise VptError(f"{unnamed}: a {found}, expected a path or a nibabel image; arrays go to score_case")
+    file = given.get_filename()
+    return Mask(case_name(file) if file else unnamed, str(file or unnamed), given)
+
+
+def _is_folder(given: Any) -> bool:
+    return isinstance(given, str | Path) and Path(given).is_dir()

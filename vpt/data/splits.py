@@ -1,0 +1,109 @@
+"""Who trains, who validates, who is tested: fixed by `split.json`, by nnU-Net's `splits_final.json`, or drawn.
+
+`survey_splits` collects every problem for `vpt check`; `read_splits` raises the first one.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vpt.data.cases import Dataset, did_you_mean, raise_first, read_json
+from vpt.errors import VptError
+
+FOLDS = 5
+SIDES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Case names on each side. Cases on no side are left out on purpose; `vpt check` warns of them."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, list[str]]:
+        return {side: list(names) for side, names in asdict(self).items()}
+
+
+def read_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> Splits:
+    """Who trains, who validates, who is tested; raises VptError at the first problem.
+
+    In this order: `split.json` ({"train", "val", "test"}), nnU-Net's `splits_final.json` ([{"train", "val"}, ...], of
+    which `fold` is taken, by default 0), or a draw of five folds by case with `seed`, of which `fold` validates. The
+    last two have no test side. Cases on no side are allowed (warned of by `vpt check`).
+    """
+    splits, problems = survey_splits(dataset, fold, seed)
+    raise_first(problems, f"`vpt check {dataset.root}` lists them all")
+    return splits
+
+
+def survey_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> tuple[Splits, list[VptError]]:
+    """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file."""
+    fixed, folds = dataset.root / "split.json", dataset.root / "splits_final.json"
+    count = fold_count(dataset)
+    if len(dataset.cases) < 2:
+        raise VptError(f"{dataset.root}: {len(dataset.cases)} case(s), expected at least 2, to train and to validate")
+    if fold is not None and not count:
+        raise VptError(
+            f"{fixed}: fixes the split, so there is no fold {fold}; leave the fold out, or move the file away"
+        )
+    chosen = fold or 0
+    if count and not 0 <= chosen < count:
+        raise VptError(f"{dataset.root}: there is no fold {chosen}, expected 0 to {count - 1}")
+    if not count:
+        return _named_splits(dataset, read_json(fixed), fixed)
+    if folds.is_file():
+        return _named_splits(dataset, read_json(folds)[chosen], folds)
+    names = sorted(case.name for case in dataset.cases)
+    random.Random(seed).shuffle(names)
+    val = names[chosen::count]
+    return Splits(tuple(sorted(set(names) - set(val))), tuple(sorted(val)), ()), []
+
+
+def fold_count(dataset: Dataset) -> int:
+    """How many folds there are to choose from: 0 when split.json fixes the split."""
+    if (dataset.root / "split.json").is_file():
+        return 0
+    source = dataset.root / "splits_final.json"
+    if not source.is_file():
+        return min(FOLDS, len(dataset.cases))
+    content = read_json(source)
+    if not isinstance(content, list) or not content:
+        raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
+    return len(content)
+
+
+def drawn(dataset: Dataset) -> bool:
+    """Whether no file fixes the sides, so that they depend on a seed."""
+    return not any((dataset.root / name).is_file() for name in ("split.json", "splits_final.json"))
+
+
+def _named_splits(dataset: Dataset, content: Any, source: Path) -> tuple[Splits, list[VptError]]:
+    """Splits from lists of names, and all that is wrong with them."""
+    shape = f'{source}: expected {{"train": [names], "val": [names], "test": [names]}}'
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise VptError(shape)
+    if unknown := sorted(set(content) - set(SIDES)):
+        raise VptError(f"{shape}, found {unknown[0]!r}{did_you_mean(unknown[0], SIDES)}")
+    sides = {side: tuple(map(str, content.get(side, []))) for side in SIDES}
+    known = [case.name for case in dataset.cases]
+    seen: dict[str, str] = {}
+    problems = []
+    for side, names in sides.items():
+        if not names and side != "test":
+            problems.append(VptError(f"{source}: no case in {side}; name at least one"))
+        for name in names:
+            if name not in known:
+                problems.append(
+                    VptError(f"{source}: {side} names {name!r}, which is no case{did_you_mean(name, known)}")
+                )
+            elif seen.get(name) == side:
+                problems.append(VptError(f"{source}: {name} is listed twice in {side}; remove one of the two"))
+            elif name in seen:
+                problems.append(VptError(f"{source}: {name} is in {seen[name]} and in {side}; keep it in one of them"))
+            seen.setdefault(name, side)
+    return Splits(**sides), problems
