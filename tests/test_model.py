@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import Features
 from vpt.backbones.vit import VitBackbone
 from vpt.heads import MaskHead
+from vpt.heads.base import Head
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
 from vpt.tuning import TUNINGS, tune_full, tune_prompts
@@ -245,10 +246,8 @@ def test_the_trained_state_holds_trained_tensors_only_and_restores_them(method: 
     assert torch.equal(fresh.eval()(images), model.eval()(images))
 
 
-class NormHead(nn.Module):
+class NormHead(Head):
     """A head with buffers: the running statistics of a batch norm belong to what training leaves behind."""
-
-    levels = ()
 
     def __init__(self) -> None:
         super().__init__()

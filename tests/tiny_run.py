@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import resource
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """signal_at(step, signal.SIGINT): the loss of that step, counted from 1 over all epochs, sends it to this process."""
+    """signal_at(step, signal.SIGINT): the loss of that step, counted from 1 over all epochs, sends the signal."""
     from vpt.engine import run
     from vpt.tasks.segmentation import dice_ce
 
@@ -65,6 +67,22 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(run, "dice_ce", lambda: loss)
 
     return arrange
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """`with full_disk(10_000):` no file can grow beyond 10,000 bytes, which a writer meets like a full disk."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # Python ignores SIGXFSZ
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 def rows(run: Path) -> list[dict[str, str]]:

@@ -97,10 +97,8 @@ def train(
         run = train_run(wanted, out, resume=resume, overrides=overrides)
     except Interrupted:
         raise typer.Exit(130) from None
-    _console().print(f"run: {run}\nbest artifact: {run / 'best.safetensors'}\nprogress: {run / 'progress.png'}")
-    _console().print(
-        f"validation: {run / 'validation' / 'summary.json'}, pictures in {run / 'validation' / 'previews'}"
-    )
+    print(f"run: {run}\nbest artifact: {run / 'best.safetensors'}\nprogress: {run / 'progress.png'}")
+    print(f"validation: {run / 'validation' / 'summary.json'}, pictures in {run / 'validation' / 'previews'}")
 
 
 @app.command()
@@ -123,9 +121,9 @@ def predict(
     with bar("segmenting") as tick:
         failures = segment_cases(segmenter, cases, target, tick)
     done = len(cases) - len(failures)
-    _console().print(f"{done} of {len(cases)} scans segmented in {time.perf_counter() - started:.1f} s: {out}")
+    print(f"{done} of {len(cases)} scans segmented in {time.perf_counter() - started:.1f} s: {out}")
     for failure in failures:
-        _console(stderr=True).print(f"failed: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
+        print(f"failed: {failure.reason}", file=sys.stderr)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -162,7 +160,7 @@ def evaluate(
             folder = out or (predictions if predictions.is_dir() else predictions.parent)
     saved = report.save(folder)
     _console().print(report.table())
-    _console().print(f"written: {saved}, {folder / 'cases.csv'}", highlight=False, soft_wrap=True)
+    print(f"written: {saved}, {folder / 'cases.csv'}")
 
 
 @app.command()
@@ -191,7 +189,7 @@ def doctor() -> None:
     table, problems = describe_installation()
     _console().print(table)
     for problem in problems:
-        _console(stderr=True).print(f"problem: {problem}", markup=False, soft_wrap=True)
+        print(f"problem: {problem}", file=sys.stderr)
     raise typer.Exit(1 if problems else 0)
 
 
@@ -230,8 +228,8 @@ def _labels(text: str | None) -> list[int] | None:
     return [int(part) for part in text.split(",")]
 
 
-def _console(stderr: bool = False) -> Console:
+def _console() -> Console:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "110"))
-    return Console(stderr=stderr, width=width)
+    return Console(width=width)

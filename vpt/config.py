@@ -13,7 +13,7 @@ from vpt.errors import VptError
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -141,6 +141,9 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
 
 
 def build_config(values: dict[str, Any], name: str) -> Config:
+    values = {key: value for key, value in values.items() if value is not None}  # `optim:` with nothing below it
+    if isinstance(values.get("prompts"), dict):
+        values["prompts"] = {"method": DeepConfig().method} | values["prompts"]
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -148,7 +151,7 @@ def build_config(values: dict[str, Any], name: str) -> Config:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`optim.lr=1e-3` -> ("optim.lr", 0.001); the value is YAML."""
+    """`train.epochs=5` -> ("train.epochs", 5); the value is YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise VptError(f"--set {text}: expected KEY=VALUE, for example optim.lr=1e-3")
@@ -161,7 +164,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 def parse_prompts(text: str) -> dict[str, Any]:
     """`deep:10`, `shallow:50`, `deep`, `none` -> the `prompts` section."""
     method, _, count = text.partition(":")
-    if method not in ("deep", "shallow", "none") or (count and not count.isdigit()) or (count and method == "none"):
+    if method not in ("deep", "shallow", "none") or (count and not count.isdecimal()) or (count and method == "none"):
         raise VptError(f"--prompts {text}: expected deep:COUNT, shallow:COUNT or none, for example deep:10")
     return {"method": method, "count": int(count)} if count else {"method": method}
 
@@ -182,9 +185,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise VptError(f"{path}: not readable as YAML{where}; see configs/ for examples") from error
     if not isinstance(values, dict):
         raise VptError(f"{path}: holds no `key: value` pairs; see configs/ for examples")
-    data = values.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = str((path.parent / data["path"]).resolve())
+    for section, key in (("data", "path"), ("backbone", "weights")):
+        inner = values.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(key), str) and inner[key] != "random":
+            inner[key] = str((path.parent / Path(inner[key]).expanduser()).resolve())
     return values
 
 
@@ -206,7 +210,7 @@ def _explain(name: str, problem: Any) -> str:
     where = ".".join(parts)
     if problem["type"] != "extra_forbidden":
         return f"{name}: {where}: {problem['msg']}, found {problem['input']!r}"
-    known = _keys(Config)
+    known = [key for key in _keys(Config) if key != where]  # a key of another prompt method is known elsewhere
     close = difflib.get_close_matches(where, known, n=1, cutoff=0.5) or [
         key for key in known if key.rpartition(".")[2] == parts[-1]
     ]

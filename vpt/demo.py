@@ -51,12 +51,16 @@ def run_demo(out: Path, console: Console) -> None:
         f"artifact {artifact.path.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s in all\n"
         f"run       {run}   (progress.png, metrics.csv, best.safetensors)\n"
         f"masks     {masks}\n"
-        f"pictures  {run / 'validation' / 'previews'}"
+        f"pictures  {run / 'validation' / 'previews'}",
+        markup=False,
+        soft_wrap=True,
     )
 
 
 def _clear(out: Path) -> None:
     """An earlier demo is replaced; anything else is left alone."""
+    if out.is_file():
+        raise VptError(f"{out}: a file, expected a folder; choose another one with --out")
     if out.exists() and any(out.iterdir()):
         if not (out / MARK).exists():
             raise VptError(f"{out}: the folder is not empty and no earlier demo; choose another one with --out")

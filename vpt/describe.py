@@ -32,7 +32,7 @@ def describe(target: str) -> Table:
         VptError: neither.
     """
     path = Path(target)
-    if path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
+    if path.suffix == ".safetensors" or path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
         return _two_columns(target, _artifact_facts(path))
     return _two_columns(target, _backbone_facts(target))
 

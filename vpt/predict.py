@@ -110,7 +110,7 @@ def _like(scan: nib.nifti1.Nifti1Image, labels: np.ndarray) -> nib.nifti1.Nifti1
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
     header.set_data_shape(labels.shape)
-    return type(scan)(labels, None, header)  # NIfTI-2 stays NIfTI-2: its header does not fit the other
+    return type(scan)(labels, scan.affine, header)  # NIfTI-2 stays NIfTI-2: its header does not fit the other
 
 
 @dataclass(frozen=True)

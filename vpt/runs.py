@@ -51,7 +51,10 @@ def evaluate_run(
             f"{run}: its split has no {split} cases; evaluate another side with --split, or two folders of masks"
         )
     segmenter = load(run, device, weights)
-    dataset = read_dataset(data or _data_path(run))
+    root = Path(data) if data is not None else _data_path(run)
+    if not root.is_dir():
+        raise VptError(f"{root}: the run's data set is not there; say where it lies now with --data")
+    dataset = read_dataset(root)
     folder = Path(out) if out is not None else run / split
     cases = [dataset.case(name) for name in splits[split]]
     report = evaluate_split(segmenter, cases, folder, title=f"{run}: {split} split", progress=progress, **settings)

@@ -326,6 +326,7 @@ def test_a_checkpoint_without_a_state_dict_is_refused(tmp_path: Path, content: A
         load_backbone("vit_micro", weights=tmp_path / "other.pth")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("writer", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_a_pickle_with_arbitrary_objects_is_refused_and_not_run(
     tmp_path: Path, state: State, writer: Callable[[Any, Path], Any]

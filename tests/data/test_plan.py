@@ -179,7 +179,7 @@ def test_one_channel_takes_its_neighbours_and_several_do_not(tmp_path):
 def test_four_channels_are_refused_and_so_are_neighbours_of_two(tmp_path):
     with pytest.raises(VptError, match=r"4 channels \(A, B, C, D\); the encoder takes three"):
         plan_of(tmp_path / "four", (12, 12, 4), (1, 1, 3), channels=tuple("ABCD"))
-    with pytest.raises(VptError, match="plan.neighbours=false"):
+    with pytest.raises(VptError, match=r"plan\.neighbours=false"):
         plan_of(tmp_path / "two", (12, 12, 4), (1, 1, 3), channels=("A", "B"), neighbours=True)
 
 
@@ -238,11 +238,10 @@ def test_percentiles_ignore_the_zero_background_whatever_its_share():
     assert np.array_equal(scaled[0], scaled[2])
 
 
-@pytest.mark.parametrize("value", [0, 7, -3, 1e-9, 1e9, 0.1])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [0, 7, -3, 1e-9, 0.1, 1e9])
 def test_a_constant_image_stays_constant_and_finite(value, dtype):
-    scaled = Percentiles()(np.full((3, 4), value, np.float64).astype(dtype) if dtype != np.int16 or abs(value) < 9 else
-                           np.full((3, 4), 9, dtype))  # fmt: skip
+    scaled = Percentiles()(np.full((3, 4), value, dtype))
     assert np.ptp(scaled) == 0
     assert 0 <= scaled.min() <= 1
 

@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_finite_is_said_with_the_fix(loop: Loop, value: float
     def loss(logits: Tensor, classes: Tensor) -> Tensor:
         return logits.mean() * (value if next(calls) == 3 else 1)
 
-    with pytest.raises(VptError, match=r"the loss became (nan|inf) in epoch 2, step 2; lower optim\.lr"):
+    with pytest.raises(VptError, match=r"the loss became -?(nan|inf) in epoch 2, step 2; lower optim\.lr"):
         loop.run(loss=loss)
     assert loop.saved == [(1, 0)]
 
@@ -216,10 +216,11 @@ def test_a_signal_ends_the_step_saves_and_leaves(loop: Loop, number: int) -> Non
 
 
 def test_a_second_ctrl_c_acts_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stopped:
+    with stop_on_signal() as stopped:
         os.kill(os.getpid(), signal.SIGINT)
         assert stopped.is_set()
-        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_handlers_are_put_back() -> None:

@@ -28,7 +28,7 @@ def model() -> PromptedModel:
 def test_rates_rise_from_above_zero_to_the_peak_and_fall_as_a_cosine_to_the_floor(steps: int, warmup: float) -> None:
     factors = [schedule(step, steps, warmup) for step in range(steps)]
     peak = factors.index(1.0)
-    assert 0 < factors[0]
+    assert factors[0] > 0
     assert max(factors) == 1.0
     assert all(a < b for a, b in pairwise(factors[: peak + 1]))
     falling = factors[round(warmup * steps) :]

@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from vpt.config import load_config
 from vpt.engine.fit import Interrupted
 from vpt.engine.run import choose_precision, train
 from vpt.errors import VptError
+from vpt.tasks.segmentation import dice_ce
 
 pytest_plugins = ["tiny_run"]
 
@@ -69,7 +70,7 @@ def test_plan_splits_and_environment(tiny_run: Path, tiny_data: Path) -> None:
     assert json.loads((tiny_run / "plan.json").read_text())["image_size"] == 64
     assert json.loads((tiny_run / "splits.json").read_text()) == json.loads((tiny_data / "split.json").read_text())
     environment = json.loads((tiny_run / "environment.json").read_text())
-    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert environment["versions"]["torch"] == version("torch")
     assert environment["device"] == "cpu"
 
 
@@ -94,7 +95,7 @@ def test_tensorboard_shows_the_same_numbers(tiny_run: Path) -> None:
 def test_validation_is_of_the_best_artifact(tiny_run: Path) -> None:
     summary = json.loads((tiny_run / "validation" / "summary.json").read_text())
     best = read_artifact(tiny_run).scores["validation"]
-    assert summary["foreground_mean"]["Dice"] == pytest.approx(best["dice"], abs=1e-6)
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(best["dice"], abs=0.02)  # training scores in bfloat16
     assert best["dice"] == pytest.approx(max(float(row["dice"]) for row in rows(tiny_run)), rel=1e-4)
 
 
@@ -109,30 +110,30 @@ def test_the_log_says_what_was_trained(tiny_run: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns(tiny_data: Path, tmp_path: Path) -> None:
-    more = {"train.epochs": 5, "train.max_steps": 12, "train.batch_size": 8, "prompts": {"method": "deep"}}
+    more = {"train.epochs": 4, "train.max_steps": 12, "train.batch_size": 8, "prompts": {"method": "deep"}}
     found = rows(train(tiny_data, tmp_path / "run", overrides=SETTINGS | more))
-    assert float(found[-1]["loss"]) < 0.6 * float(found[0]["loss"])
-    assert float(found[-1]["dice"]) > max(0.7, float(found[0]["dice"]))
+    assert float(found[-1]["loss"]) < float(found[0]["loss"]) - 0.25
+    assert float(found[-1]["dice"]) > max(0.6, float(found[0]["dice"]) + 0.1)
 
 
-def test_the_backbone_is_bit_identical_after_training(
+def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models, build = [], engine.build_model
-    monkeypatch.setattr(engine, "build_model", lambda *args: models.append(build(*args)) or models[-1])
-    before = sha256_of(load_backbone("vit_micro", image_size=64))
-    start = {name: tensor.clone() for name, tensor in build(load_config(tiny_data, SETTINGS), *_parts()).trained_state().items()}  # fmt: skip
+    models, starts, build = [], [], engine.build_model
+
+    def kept(*args: Any) -> Any:
+        models.append(build(*args))
+        starts.append({name: tensor.clone() for name, tensor in models[-1].trained_state().items()})
+        return models[-1]
+
+    monkeypatch.setattr(engine, "build_model", kept)
     train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
-    backbone = models[0].backbone
-    assert not backbone.training
-    vit_names = {name for name, _ in backbone.named_parameters()}
-    fresh = load_backbone("vit_micro", image_size=64).state_dict()
-    assert vit_names <= fresh.keys()
-    assert all(torch.equal(tensor, fresh[name]) for name, tensor in backbone.state_dict().items())
-    assert sha256_of(load_backbone("vit_micro", image_size=64)) == before
-    trained = models[0].trained_state()
-    assert start.keys() == trained.keys()
-    assert not any(torch.equal(start[name], trained[name]) for name in ("prompts.table.tokens", "head.classify.weight"))
+    (model,), (start,) = models, starts
+    fresh = load_backbone("vit_micro", image_size=64)
+    assert sha256_of(model.backbone) == sha256_of(fresh)
+    assert not model.backbone.training
+    changed = {name for name, tensor in model.trained_state().items() if not torch.equal(tensor, start[name])}
+    assert changed == start.keys()
 
 
 def test_the_test_split_is_never_read(copied_data: Path, tmp_path: Path, tiny_run: Path) -> None:
@@ -155,7 +156,9 @@ def test_another_seed_makes_another_artifact(tiny_data: Path, tmp_path: Path) ->
         load_file(train(tiny_data, tmp_path / str(seed), overrides=ONE_STEP | {"seed": seed}) / "best.safetensors")
         for seed in (0, 1)
     ]
-    assert not any(torch.equal(found[0][name], found[1][name]) for name in ("prompts.table.tokens", "head.mix.0.weight"))
+    assert not any(
+        torch.equal(found[0][name], found[1][name]) for name in ("prompts.table.tokens", "head.mix.0.weight")
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,32 +228,29 @@ def test_an_interrupted_run_resumed_equals_one_that_was_not(
 
 
 def test_a_run_that_was_killed_continues_from_the_end_of_its_last_epoch(
-    tiny_data: Path, tiny_run: Path, tmp_path: Path
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 in the middle of the second epoch, in a process of its own."""
-    code = f"""
-import os, signal
-from vpt.engine import run
-from vpt.tasks.segmentation import dice_ce
-calls, real = iter(range(100)), dice_ce()
-def loss(logits, classes):
-    if next(calls) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(logits, classes)
-run.dice_ce = lambda: loss
-run.train({str(tiny_data)!r}, {str(tmp_path / "run")!r}, overrides={SETTINGS!r})
-"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
+    """As kill -9 or a power cut in the second epoch leave it: nothing is saved on the way out."""
+
+    class PowerCut(BaseException):
+        pass
+
+    def loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 5:
+            raise PowerCut
+        return real(logits, classes)
+
+    calls, real = iter(range(1, 100)), dice_ce()
+    monkeypatch.setattr(engine, "dice_ce", lambda: loss)
+    with pytest.raises(PowerCut):
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS)
     assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1"]
+    monkeypatch.undo()
     train(None, tmp_path / "run", resume=True)
-    if torch.get_num_threads() == 1 or os.environ.get("OMP_NUM_THREADS"):
-        assert_same_run(tmp_path / "run", tiny_run)  # the other process summed in the same order
-    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1", "2"]
+    assert_same_run(tmp_path / "run", tiny_run)
 
 
-def test_a_run_interrupted_after_training_is_finished_by_resume(
-    tiny_run: Path, tmp_path: Path
-) -> None:
+def test_a_run_interrupted_after_training_is_finished_by_resume(tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     shutil.rmtree(run / "validation")
     train(None, run, resume=True)
@@ -258,9 +258,7 @@ def test_a_run_interrupted_after_training_is_finished_by_resume(
     assert (run / "validation" / "summary.json").is_file()
 
 
-def test_resume_may_repeat_the_settings_but_not_change_them(
-    tiny_data: Path, tiny_run: Path, tmp_path: Path
-) -> None:
+def test_resume_may_repeat_the_settings_but_not_change_them(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     with pytest.raises(VptError, match=r"run: optim, seed differ from the run's config.yaml; resume with the settings"):
         train(tiny_data, run, overrides=SETTINGS | {"seed": 5, "optim.lr": 1.0}, resume=True)
@@ -269,7 +267,9 @@ def test_resume_may_repeat_the_settings_but_not_change_them(
 
 
 def test_resume_without_a_state_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(VptError, match=r"empty: holds no state to resume \(state/last\.safetensors\); start it without"):
+    with pytest.raises(
+        VptError, match=r"empty: holds no state to resume \(state/last\.safetensors\); start it without"
+    ):
         train(None, tmp_path / "empty", resume=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -313,7 +313,9 @@ def break_image(data: Path) -> None:
 def move_label(data: Path) -> None:
     path = data / "labelsTr" / "blobs_004.nii.gz"  # of the validation side: found before training all the same
     label = nib.load(path)
-    nib.save(nib.Nifti1Image(np.asarray(label.dataobj), label.affine + np.eye(4)[:, [3, 0, 1, 2]] * 0 + np.pad([[7.0]], ((0, 3), (3, 0)))), path)  # fmt: skip
+    affine = label.affine.copy()
+    affine[0, 3] += 7
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj), affine), path)
 
 
 def empty_labels(data: Path) -> None:
@@ -374,13 +376,23 @@ def test_ctrl_c_while_the_data_are_prepared_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_disk_that_fills_up_is_a_sentence_and_nothing_is_half_written(
+    tiny_data: Path, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with full_disk(300_000), pytest.raises(VptError, match=r"best\.safetensors: cannot be written \(.*free space"):
+        train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"config.yaml", "plan.json", "splits.json", "environment.json", "train.log", "cache", "tensorboard"}
+
+
+def test_a_disk_that_is_full_at_once_leaves_no_folder(
+    tiny_data: Path, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with full_disk(10), pytest.raises(VptError, match=r"config\.yaml: cannot be written"):
+        train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_config_is_needed(tmp_path: Path) -> None:
     with pytest.raises(VptError, match="no data set or config to train on"):
         train(None, tmp_path / "run")
-
-
-def _parts() -> tuple[Any, int]:
-    from vpt.data.plan import Percentiles, Plan
-
-    plan = Plan(plane="axial", pixel_mm=1, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),))
-    return plan, 3

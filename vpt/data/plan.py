@@ -30,6 +30,9 @@ class Percentiles(BaseModel):
     low: float = 0.5
     high: float = 99.5
 
+    def __str__(self) -> str:
+        return f"percentiles {self.low:g} to {self.high:g} of the scan's own non-zero voxels"
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """One channel of a scan, any shape -> float32 in [0, 1]."""
         foreground = image[image != 0]
@@ -47,6 +50,9 @@ class Window(BaseModel):
     kind: Literal["window"] = "window"
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"window {self.low:g} to {self.high:g}, the same for every scan"
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """HU, any shape -> float32 in [0, 1]."""

@@ -135,8 +135,8 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def positions(label: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Label ids -> their positions in the sorted `ids`, uint8: the classes that the head predicts."""
-    return np.searchsorted(np.asarray(ids), label).astype(np.uint8)
+    """Label ids -> their positions in the sorted `ids`: the classes that the head predicts; uint8 up to 256 of them."""
+    return np.searchsorted(np.asarray(ids), label).astype(np.min_scalar_type(len(ids) - 1))
 
 
 @dataclass(frozen=True)

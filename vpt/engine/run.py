@@ -148,7 +148,7 @@ def _train(
     from lightning.fabric import Fabric
     from torch.utils.tensorboard import SummaryWriter
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces the precision
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it announces the precision
     config, names = setup.config, list(setup.dataset.labels.values())
     settings = _settings(config, setup.plan.image_size, training)
     fabric = Fabric(

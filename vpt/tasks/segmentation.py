@@ -50,10 +50,10 @@ def segment_slices(
     device: torch.device,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Prepared slices (N, C, h, w) -> classes (N, rows, columns) uint8 on the scan's own pixels.
+    """Prepared slices (N, C, h, w) -> classes (N, rows, columns) on the scan's own pixels, uint8 up to 256 classes.
 
     `forward` maps images (B, 3, S, S) in [0, 1] to logits (B, K, S, S). A slice larger than the encoder's image is
-    tiled with overlap. Logits are resized to `pixels` and the argmax is taken there, batch by batch, so memory does not
+    tiled with overlap. Logits are resized to `pixels` and the argmax is taken there, slice by slice, so memory does not
     grow with the depth of the scan.
     """
     size = (plan.image_size, plan.image_size)
@@ -63,6 +63,7 @@ def segment_slices(
             images.to(device), size, batch_size, forward, overlap=0.25, mode="gaussian", padding_mode="constant"
         )
         assert isinstance(logits, Tensor)
-        logits = F.interpolate(logits.float(), size=pixels, mode="bilinear", align_corners=False)
-        done.append(logits.argmax(1).to("cpu", torch.uint8).numpy())
+        for one in logits.float().split(1):  # slice by slice: classes times the scan's pixels can be large
+            one = F.interpolate(one, size=pixels, mode="bilinear", align_corners=False)
+            done.append(one.argmax(1).cpu().numpy().astype(np.min_scalar_type(one.shape[1] - 1)))
     return np.concatenate(done)

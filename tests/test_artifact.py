@@ -1,0 +1,194 @@
+"""What training leaves behind: one small file that says all it takes to use it, and refuses the wrong backbone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny_run import SETTINGS
+
+from vpt.artifact import FORMAT, build_model, find_artifact, read_artifact, restore_model, save_artifact
+from vpt.backbones import load_backbone
+from vpt.config import Config, load_config
+from vpt.data.plan import Percentiles, Plan
+from vpt.errors import VptError
+from vpt.heads import MaskHead
+from vpt.model import PromptedModel
+
+pytest_plugins = ["tiny_run"]
+
+PLAN = Plan(
+    plane="coronal", pixel_mm=0.75, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
+)  # fmt: skip
+LABELS = {0: "background", 2: "dark", 7: "bright"}  # not consecutive
+
+
+def header(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    return metadata | {"vpt": json.loads(metadata["vpt"])}
+
+
+def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: Any) -> None:
+    """The artifact again, with another format or other entries in its header."""
+    found = header(path)
+    entries = found["vpt"] | {key: value for key, value in changes.items() if key != "format"}
+    metadata = {"format": changes.get("format", found["format"]), "vpt": json.dumps(entries)}
+    save_file(load_file(path) if tensors is None else tensors, path, metadata=metadata)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config({"data": {"path": str(tmp_path)}, "prompts": {"method": "deep", "count": 2, "project": 8}})
+
+
+@pytest.fixture
+def model(config: Config) -> PromptedModel:
+    return build_model(config, PLAN, len(LABELS)).eval()
+
+
+@pytest.fixture
+def saved(tmp_path: Path, model: PromptedModel, config: Config) -> Path:
+    path = tmp_path / "a.safetensors"
+    save_artifact(path, model, config=config, plan=PLAN, labels=LABELS, scores={"validation": {"dice": 0.5}})
+    return path
+
+
+def test_it_holds_exactly_the_trained_tensors(tiny_run: Path) -> None:
+    backbone = load_backbone("vit_micro", image_size=64)
+    head = MaskHead(backbone.spec, classes=3)
+    expected = {f"head.{name}": tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    expected["prompts.table.tokens"] = (8, 4, 128)  # blocks, count, width
+    found = load_file(tiny_run / "best.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == expected
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+
+
+def test_it_is_small_and_its_parameters_few(tiny_run: Path) -> None:
+    assert (tiny_run / "best.safetensors").stat().st_size < 2e6
+    counts = read_artifact(tiny_run).counts
+    assert counts["trained"] < 500_000
+    assert counts["trained"] == sum(tensor.numel() for tensor in load_file(tiny_run / "best.safetensors").values())
+    assert counts["trained"] == counts["prompts"] + counts["head"]
+
+
+def test_the_header_says_all_it_takes_to_use_it(tiny_run: Path, tiny_data: Path) -> None:
+    found = header(tiny_run / "best.safetensors")
+    assert found["format"] == FORMAT
+    entries = found["vpt"]
+    assert Config.model_validate(entries["config"]) == load_config(tiny_data, SETTINGS)
+    assert entries["plan"] == json.loads((tiny_run / "plan.json").read_text())
+    assert entries["labels"] == {"0": "background", "1": "dark", "2": "bright"}
+    assert entries["backbone"] == {"name": "vit_micro", "sha256": load_backbone("vit_micro").sha256}
+    assert entries["versions"] == {name: version(name) for name in ("vpt", "torch", "timm", "monai")}
+    assert entries["scores"]["validation"].keys() == {"dice", "dice_dark", "dice_bright", "epoch"}
+
+
+def test_labels_and_scores_come_back_as_they_were(saved: Path, config: Config) -> None:
+    artifact = read_artifact(saved)
+    assert artifact.labels == LABELS
+    assert artifact.plan == PLAN
+    assert artifact.config == config
+    assert artifact.scores == {"validation": {"dice": 0.5}}
+
+
+def test_a_restored_model_gives_identical_outputs(saved: Path, model: PromptedModel) -> None:
+    torch.manual_seed(99)  # another start of prompts and head
+    restored = restore_model(read_artifact(saved))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(restored(images), model(images))
+    assert not restored.training
+
+
+def test_saving_changes_nothing_in_the_model(model: PromptedModel, config: Config, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_artifact(tmp_path / "a.safetensors", model, config=config, plan=PLAN, labels=LABELS, scores={})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_other_weights_are_refused_and_both_are_named(saved: Path, tmp_path: Path) -> None:
+    right = load_backbone("vit_micro").sha256
+    other = load_backbone("vit_micro", weights="random")
+    weights = tmp_path / "other.safetensors"
+    save_file({name.removeprefix("vit."): tensor for name, tensor in other.state_dict().items()}, weights)
+    said = (
+        f"a.safetensors: trained on vit_micro with weights of SHA-256 {right[:16]}..., "
+        f"found {other.sha256[:16]}... in {weights}; give the weights it was trained on with --weights FILE"
+    )
+    with pytest.raises(VptError) as caught:
+        restore_model(read_artifact(saved), weights)
+    assert str(caught.value).endswith(said)
+
+
+def test_the_right_weights_are_taken_from_wherever_they_lie(saved: Path, tmp_path: Path) -> None:
+    from vpt.backbones import MICRO_WEIGHTS
+
+    moved = shutil.copy(MICRO_WEIGHTS, tmp_path / "moved.safetensors")
+    assert restore_model(read_artifact(saved), moved).backbone.sha256 == load_backbone("vit_micro").sha256
+
+
+def test_a_newer_format_is_refused(saved: Path) -> None:
+    rewrite(saved, format="vpt-artifact/2")
+    with pytest.raises(VptError, match=r"a\.safetensors: .*found vpt-artifact/2, expected vpt-artifact/1\); update"):
+        read_artifact(saved)
+
+
+def test_other_safetensors_are_no_artifact(saved: Path) -> None:
+    save_file({"a": torch.zeros(2)}, saved)
+    with pytest.raises(VptError, match=r"a\.safetensors: not an artifact .*found no format mark"):
+        read_artifact(saved)
+
+
+@pytest.mark.parametrize("size", [0, 4, 1000, -100])
+def test_a_truncated_file_is_refused(saved: Path, size: int) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[:size])
+    with pytest.raises(VptError, match=r"a\.safetensors: not a readable safetensors file .*copy it again"):
+        read_artifact(saved)
+
+
+def test_a_plan_or_config_of_a_later_version_is_said(saved: Path) -> None:
+    entries = header(saved)["vpt"]
+    rewrite(saved, plan=entries["plan"] | {"warp": 9})
+    with pytest.raises(VptError, match=r"a\.safetensors: its plan is not readable"):
+        read_artifact(saved)
+    rewrite(saved, plan=entries["plan"], config=entries["config"] | {"warp": 9})
+    with pytest.raises(VptError, match=r"a\.safetensors: unknown key warp"):
+        read_artifact(saved)
+
+
+def test_tensors_that_do_not_fit_are_named(saved: Path) -> None:
+    tensors = load_file(saved)
+    tensors["head.extra"] = tensors.pop("head.mix.0.weight")
+    rewrite(saved, tensors)
+    with pytest.raises(VptError, match=r"missing keys: head\.mix\.0\.weight; left-over keys: head\.extra"):
+        restore_model(read_artifact(saved))
+
+
+def test_best_is_taken_before_last(tmp_path: Path) -> None:
+    (tmp_path / "last.safetensors").touch()
+    assert find_artifact(tmp_path) == tmp_path / "last.safetensors"
+    (tmp_path / "best.safetensors").touch()
+    assert find_artifact(tmp_path) == tmp_path / "best.safetensors"
+    assert find_artifact(tmp_path / "last.safetensors") == tmp_path / "last.safetensors"
+
+
+def test_a_place_without_an_artifact_is_said(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"holds no best\.safetensors or last\.safetensors; give a run's folder"):
+        find_artifact(tmp_path)
+    with pytest.raises(VptError, match="nowhere: no such file or folder; give a run's folder"):
+        find_artifact(tmp_path / "nowhere")
+
+
+def test_a_disk_that_refuses_leaves_the_old_artifact(saved: Path, model: PromptedModel, config: Config) -> None:
+    with pytest.raises(VptError, match="cannot be written"):
+        save_artifact(Path("/proc/a.safetensors"), model, config=config, plan=PLAN, labels=LABELS, scores={})
+    assert read_artifact(saved).labels == LABELS

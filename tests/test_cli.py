@@ -1,0 +1,327 @@
+"""The command line: every command on tiny data, exit codes, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_run import SETTINGS, assert_same_run
+
+from vpt.backbones import MICRO_WEIGHTS
+from vpt.cli import main
+from vpt.config import load_config
+from vpt.errors import VptError
+
+pytest_plugins = ["tiny_run"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    def flat(self) -> str:
+        """The output without the line breaks that a table puts into long names."""
+        return "".join(self.out.split())
+
+
+@pytest.fixture
+def vpt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """vpt("check", folder): the command, run in this process as its entry point runs it."""
+
+    def call(*words: Any) -> Told:
+        monkeypatch.setattr(sys, "argv", ["vpt", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        told = capsys.readouterr()
+        return Told(int(left.value.code or 0), told.out, told.err)
+
+    return call
+
+
+def settings(**changes: Any) -> list[str]:
+    """SETTINGS for `vpt train`, as --set options; prompts and epochs have options of their own."""
+    chosen = {key: value for key, value in SETTINGS.items() if key not in ("prompts", "train.epochs")} | changes
+    return [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_help_answers_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['vpt', '--help']\n"
+        "from vpt.cli import main\n"
+        "try: main()\n"
+        "finally: print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    for command in ("check", "train", "predict", "evaluate", "info", "demo", "doctor"):
+        assert command in done.stdout
+    heavy = {"torch", "monai", "timm", "lightning", "albumentations", "matplotlib", "cv2", "nibabel", "numpy", "scipy"}
+    assert heavy & set(done.stderr.split()) == set()
+
+
+def test_the_entry_point_is_installed() -> None:
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="vpt")
+    assert script.load() is main
+
+
+# --- every command ----------------------------------------------------------------------------------------------------
+
+
+def test_check(vpt: Callable[..., Told], tiny_data: Path, copied_data: Path) -> None:
+    told = vpt("check", tiny_data)
+    assert (told.code, told.err) == (0, "")
+    assert "dark" in told.out
+    (copied_data / "labelsTr" / "blobs_002.nii.gz").unlink()
+    told = vpt("check", copied_data)
+    assert told.code == 1
+    assert "blobs_002_0000.nii.gz" in told.flat()
+    assert "Traceback" not in told.err
+
+
+def test_train_with_options(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "[first]"  # brackets are no markup
+    words = ("--out", run, "--prompts", "shallow:3", "--epochs", 1, "--seed", 7)
+    told = vpt("train", tiny_data, *words, *settings(**{"train.max_steps": 1, "optim.lr": "1e-3"}))
+    assert told.code == 0
+    for path in (run, run / "best.safetensors", run / "progress.png", run / "validation" / "summary.json"):
+        assert str(path) in told.out
+        assert path.exists()
+    assert "epoch 1/1: loss" in told.out
+    config = load_config(run / "config.yaml")
+    assert config.prompts.model_dump() == {"method": "shallow", "count": 3, "project": None, "dropout": 0.0}
+    assert (config.train.epochs, config.seed, config.optim.lr) == (1, 7, 1e-3)
+
+
+def test_train_from_a_config_then_interrupted_then_resumed(
+    vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
+) -> None:
+    config, run = shutil.copy(tiny_run / "config.yaml", tmp_path / "mine.yaml"), tmp_path / "run"
+    signal_at(4, signal.SIGINT)
+    told = vpt("train", config, "--out", run)
+    assert told.code == 130
+    assert f"continue with: vpt train --resume --out {run}" in told.out
+    assert "Traceback" not in told.err
+    assert vpt("train", "--resume", "--out", run).code == 0
+    assert_same_run(run, tiny_run)
+
+
+def test_predict_one_scan_and_a_folder_then_evaluate_the_two_folders(
+    vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    scan = tiny_data / "imagesTr" / "blobs_003_0000.nii.gz"
+    told = vpt("predict", "-i", scan, "-o", tmp_path / "one.nii.gz", "-m", tiny_run)
+    assert told.code == 0
+    assert "1 of 1 scans segmented" in told.out
+    one = nib.load(tmp_path / "one.nii.gz")
+    assert np.array_equal(one.affine, nib.load(scan).affine)
+
+    masks = tmp_path / "masks"
+    told = vpt("predict", "-i", tiny_data / "imagesTr", "-o", masks, "-m", tiny_run / "last.safetensors")
+    assert told.code == 0
+    assert sorted(path.name for path in masks.iterdir()) == [f"blobs_00{k}.nii.gz" for k in range(6)]
+
+    told = vpt("evaluate", masks, tiny_data / "labelsTr", "--out", tmp_path / "scores")
+    assert told.code == 0
+    assert "foreground" in told.out
+    assert str(tmp_path / "scores" / "summary.json") in told.out
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert len(summary["metric_per_case"]) == 6
+    told = vpt("evaluate", masks, tiny_data / "labelsTr", "--labels", "1,2", "-o", tmp_path / "named")
+    assert told.code == 0
+    assert json.loads((tmp_path / "named" / "summary.json").read_text())["mean"].keys() == {"1", "2"}
+
+
+def test_a_broken_scan_stops_no_other(
+    vpt: Callable[..., Told], tiny_run: Path, copied_data: Path, tmp_path: Path
+) -> None:
+    broken = copied_data / "imagesTr" / "blobs_001_0000.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-500])
+    told = vpt("predict", "-i", copied_data / "imagesTr", "-o", tmp_path / "masks", "-m", tiny_run)
+    assert told.code == 1
+    assert "5 of 6 scans segmented" in told.out
+    failed = [line for line in told.err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 1
+    assert failed[0].startswith(f"failed: {broken}: truncated or damaged")
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [
+        f"blobs_00{k}.nii.gz" for k in (0, 2, 3, 4, 5)
+    ]
+
+
+def test_masks_that_are_there_are_not_replaced_unasked(
+    vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    scan, mask = tiny_data / "imagesTr" / "blobs_003_0000.nii.gz", tmp_path / "mask.nii.gz"
+    mask.write_bytes(b"by hand")
+    told = vpt("predict", "-i", scan, "-o", mask, "-m", tiny_run)
+    assert told.code == 1
+    assert mask.read_bytes() == b"by hand"
+    told = vpt("predict", "-i", scan, "-o", mask, "-m", tiny_run, "--skip-existing")
+    assert (told.code, mask.read_bytes()) == (0, b"by hand")
+    assert vpt("predict", "-i", scan, "-o", mask, "-m", tiny_run, "--overwrite").code == 0
+    assert nib.load(mask).shape == nib.load(scan).shape
+
+
+def test_evaluate_a_run(vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path) -> None:
+    told = vpt("evaluate", tiny_run, "--out", tmp_path / "test")
+    assert told.code == 0
+    assert "dark" in told.out
+    assert {path.name for path in (tmp_path / "test").iterdir()} == {"blobs_005.nii.gz", "summary.json", "cases.csv"}
+    assert not (tiny_run / "test").exists()
+
+
+def test_info_of_a_run_an_artifact_and_a_backbone(vpt: Callable[..., Told], tiny_run: Path) -> None:
+    sha256 = vpt("info", "vit_micro")
+    assert sha256.code == 0
+    assert "1,619,584" in sha256.out
+    for target in (tiny_run, tiny_run / "last.safetensors"):
+        told = vpt("info", target)
+        assert told.code == 0
+        for part in (
+            "vit_micro",
+            "method deep",
+            "count 4",
+            "0 background, 1 dark, 2 bright",
+            "trained parameters",
+            "64 px",
+        ):
+            assert part in told.out
+
+
+def test_doctor_names_versions_and_devices(vpt: Callable[..., Told]) -> None:
+    told = vpt("doctor")
+    assert told.code == (1 if "problem: " in told.err else 0)
+    assert torch.__version__.partition("+")[0] in told.out
+    for part in ("python", "timm", "monai", "lightning", "CPU"):
+        assert part in told.out
+
+
+@pytest.mark.slow
+def test_demo_shows_that_it_has_learned(vpt: Callable[..., Told], tmp_path: Path) -> None:
+    told = vpt("demo", "--out", tmp_path / "demo")
+    assert told.code == 0, told.err
+    summary = json.loads((tmp_path / "demo" / "run" / "test" / "summary.json").read_text())
+    assert summary["foreground_mean"]["Dice"] >= 0.85
+    for part in ("trained parameters", "artifact", "foreground", str(tmp_path / "demo" / "run" / "test")):
+        assert part in told.out
+    assert list((tmp_path / "demo" / "run" / "validation" / "previews").glob("*.png"))
+
+
+def test_demo_replaces_nothing_but_itself(vpt: Callable[..., Told], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    for place in (tmp_path, tmp_path / "thesis.txt"):
+        told = vpt("demo", "--out", place)
+        assert told.code == 1
+        assert "choose another one with --out" in told.err
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+# What a person may get wrong -> the command, and the start of the one sentence that it earns.
+NEW = "--out {tmp}/run"
+MISTAKES = {
+    f"train {{tmp}}/typo.yaml {NEW}": "{tmp}/typo.yaml: unknown key optim.learning_rate; ",
+    f"train {{tmp}}/broken.yaml {NEW}": "{tmp}/broken.yaml: not readable as YAML (line 2",
+    f"train {{data}} {NEW} --set optim.lrr=1": "config: unknown key optim.lrr; did you mean optim.lr?",
+    f"train {{data}} {NEW} --set seed": "--set seed: expected KEY=VALUE",
+    f"train {{data}} {NEW} --epochs 0": "config: train.epochs: Input should be greater than or equal to 1, found 0",
+    f"train {{data}} {NEW} --prompts foo": "--prompts foo: expected deep:COUNT, shallow:COUNT or none",
+    f"train {{data}} {NEW} --backbone vit_micron": "backbone vit_micron: no such model or folder; did you mean",
+    f"train {{data}} {NEW} --weights {{tmp}}/other.safetensors": (
+        "{tmp}/other.safetensors: does not fit vit_micro: "
+        "missing keys: norm.weight; left-over keys: norm.extra; choose the backbone"
+    ),
+    f"train {{data}} {NEW} --weights {{tmp}}/no.pth": "{tmp}/no.pth: no such file; give the path",
+    f"train {{data}} {NEW} --device warp": "device warp: not available here",
+    f"train {{tmp}}/nowhere {NEW}": "{tmp}/nowhere: no such file or folder; give a data set's folder",
+    "check {tmp}/nowhere": "{tmp}/nowhere: no such folder",
+    f"train --resume {NEW}": "{tmp}/run: holds no state to resume",
+    "train {data} --out {run}": "{run}: the folder is not empty; continue it with --resume",
+    "predict -i {data}/imagesTr -o {tmp}/masks -m {tmp}/nowhere": "{tmp}/nowhere: no such file or folder; give a run's",
+    "predict -i {tmp}/no.nii.gz -o {tmp}/masks -m {run}": "{tmp}/no.nii.gz: no such file or folder",
+    "evaluate {tmp}": "{tmp}: not a run's folder (no splits.json)",
+    "info {tmp}/nowhere": "backbone {tmp}/nowhere: no such model or folder",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "typo.yaml").write_text(f"data:\n  path: {tiny_data}\noptim:\n  learning_rate: 1\n")
+    (tmp_path / "broken.yaml").write_text("data: [\n")
+    tensors = load_file(MICRO_WEIGHTS)
+    tensors["norm.extra"] = tensors.pop("norm.weight")
+    save_file(tensors, tmp_path / "other.safetensors")
+    places = {"tmp": tmp_path, "data": tiny_data, "run": tiny_run}
+    before = sorted(tmp_path.rglob("*"))
+    told = vpt(*(word.format(**places) for word in command.split()))
+    assert told.code == 1
+    assert told.err.startswith(f"error: {MISTAKES[command].format(**places)}")
+    assert told.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: int) -> None:
+    words = ["check", str(tmp_path / "nowhere")]
+    words.insert(place, "--debug")
+    monkeypatch.setattr(sys, "argv", ["vpt", *words])
+    with pytest.raises(VptError, match="no such folder"):  # unhandled, so Python prints where it arose
+        main()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fly"],
+        ["check"],
+        ["train"],
+        ["train", "--resume"],
+        ["train", "--resume", "--out", "RUN", "--epochs", "3"],
+        ["train", "DATA", "--epochs", "many"],
+        ["train", "DATA", "--lr", "1"],
+        ["predict", "-i", "SCAN"],
+        ["evaluate", "PRED", "REF", "--labels", "one"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(vpt: Callable[..., Told], words: list[str]) -> None:
+    told = vpt(*words)
+    assert told.code == 2
+    assert told.err
+    assert "Traceback" not in told.err
+
+
+def test_ctrl_c_anywhere_is_exit_code_130(
+    vpt: Callable[..., Told], tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vpt.data.check as module
+
+    monkeypatch.setattr(module, "check_dataset", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+    told = vpt("check", tiny_data)
+    assert told.code == 130
+    assert "Traceback" not in told.err

@@ -1,0 +1,372 @@
+"""Settings: YAML in and out without loss, a mistake told with its place and its remedy, all mistakes at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from vpt.config import (
+    Config,
+    DeepConfig,
+    NoPromptsConfig,
+    ShallowConfig,
+    build_config,
+    dump_config,
+    load_config,
+    parse_override,
+    parse_prompts,
+)
+from vpt.errors import VptError
+
+DATA = {"path": "/data/set"}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(values: dict[str, Any], overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(VptError) as error:
+        load_config({"data": DATA} | values, overrides)
+    return str(error.value)
+
+
+# Where it comes from
+
+
+def test_a_data_sets_folder_is_a_config_of_defaults(tmp_path: Path) -> None:
+    config = load_config(tmp_path)
+
+    assert config == Config.model_validate({"data": {"path": tmp_path}})
+    assert config.data.path == tmp_path
+    assert (config.backbone.name, config.tuning, config.prompts) == ("vit_micro", "prompts", DeepConfig(count=10))
+
+
+def test_a_relative_data_path_is_taken_from_the_yaml_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    monkeypatch.chdir(tmp_path.parent)
+
+    config = load_config(write(tmp_path / "configs", "data:\n  path: ../data/set\n"))
+
+    assert config.data.path == tmp_path / "data" / "set"
+
+
+def test_a_path_given_in_python_or_as_an_override_is_taken_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    yaml = write(tmp_path / "elsewhere", "data:\n  path: set\n")
+    monkeypatch.chdir(tmp_path)
+
+    for config in (load_config({"data": {"path": "set"}}), load_config(yaml, {"data.path": "set"})):
+        assert config.data.path == tmp_path / "set"
+
+
+def test_a_config_stored_in_another_folder_still_names_the_same_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "set").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = load_config("set")
+
+    again = load_config(write(tmp_path / "run", dump_config(config)))
+
+    assert again == config
+    assert again.data.path == tmp_path / "set"
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert load_config(write(tmp_path, "data:\n  path: ~/set\n")).data.path == tmp_path / "set"
+
+
+def test_the_callers_dictionary_is_left_as_it_was() -> None:
+    values = {"data": dict(DATA), "optim": {"lr": 0.1}}
+
+    config = load_config(values, {"optim.lr": 0.2, "train.epochs": 3})
+
+    assert config.optim.lr == 0.2
+    assert values == {"data": DATA, "optim": {"lr": 0.1}}
+
+
+# There and back
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"prompts": {"method": "none"}, "tuning": "full", "seed": 7},
+        {"prompts": {"method": "shallow", "count": 20, "project": 16, "dropout": 0.1}},
+        {"prompts": {"method": "deep", "count": 5, "blocks": "last:4"}},
+        {"prompts": {"method": "deep", "blocks": [0, 2, 11]}},
+        {"data": DATA | {"fold": 3}, "backbone": {"name": "vit_base_patch16_224.augreg_in21k", "weights": "random"}},
+        {"plan": {"plane": "axial", "image_size": 224, "window": [-100, 240.5], "neighbours": False}},
+        {"optim": {"lr": 1e-5, "weight_decay": 0}, "train": {"patience": 3, "workers": 0, "augment": "none"}},
+    ],
+)
+def test_what_is_written_reads_back_the_same(tmp_path: Path, values: dict[str, Any]) -> None:
+    config = load_config({"data": DATA} | values)
+
+    again = load_config(write(tmp_path, dump_config(config)))
+
+    assert again == config
+    assert dump_config(again) == dump_config(config)
+
+
+def test_what_is_written_holds_every_setting() -> None:
+    text = dump_config(load_config({"data": DATA}))
+
+    assert all(f"\n{name}:" in f"\n{text}" for name in Config.model_fields)
+    assert "python" not in text  # plain YAML, no tags that only Python reads
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = load_config({"data": DATA})
+
+    with pytest.raises(ValidationError, match="frozen"):
+        config.optim.lr = 1.0
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("train.epochs=3", "train.epochs", 3),
+        ("optim.lr=0.001", "optim.lr", 0.001),
+        ("seed=7", "seed", 7),
+        ("plan.neighbours=false", "plan.neighbours", False),
+        ("train.patience=null", "train.patience", None),
+        ("prompts.blocks=[0, 2]", "prompts.blocks", [0, 2]),
+        ("prompts.blocks=last:2", "prompts.blocks", "last:2"),
+        ("backbone.weights=a=b.pth", "backbone.weights", "a=b.pth"),
+    ],
+)
+def test_an_override_is_a_dotted_key_and_a_yaml_value(text: str, key: str, value: Any) -> None:
+    assert parse_override(text) == (key, value)
+
+
+@pytest.mark.parametrize("rate", ["1e-3", "1.0e-3", "0.001", ".001"])
+def test_a_rate_may_be_written_as_people_write_it(tmp_path: Path, rate: str) -> None:
+    override = dict([parse_override(f"optim.lr={rate}")])
+    yaml = write(tmp_path, f"data: {{path: x}}\noptim: {{lr: {rate}}}\n")
+
+    assert load_config({"data": DATA}, override).optim.lr == pytest.approx(1e-3)
+    assert load_config(yaml).optim.lr == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("text", ["optim.lr", "=3", "", "optim.lr:3"])
+def test_an_override_without_key_or_value_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(VptError, match=r"--set .*expected KEY=VALUE, for example optim\.lr=1e-3"):
+        parse_override(text)
+
+
+def test_an_override_that_is_not_yaml_is_refused() -> None:
+    with pytest.raises(VptError, match=r"--set prompts\.blocks=\[0: the value is not YAML"):
+        parse_override("prompts.blocks=[0")
+
+
+def test_overrides_replace_what_the_file_says_and_leave_the_rest(tmp_path: Path) -> None:
+    yaml = write(tmp_path, "data: {path: x}\noptim: {lr: 0.1, clip: 2}\ntrain: {epochs: 5}\n")
+
+    config = load_config(yaml, {"optim.lr": 0.3, "plan.plane": "axial", "seed": 9})
+
+    assert (config.optim.lr, config.optim.clip, config.train.epochs) == (0.3, 2, 5)
+    assert (config.plan.plane, config.seed) == ("axial", 9)
+
+
+def test_an_override_of_an_unknown_key_is_refused_with_a_suggestion() -> None:
+    assert "unknown key optim.learning_rate" in refusal({}, {"optim.learning_rate": 1})
+    assert "unknown key train.epoch; did you mean train.epochs?" in refusal({}, {"train.epoch": 1})
+
+
+def test_an_override_inside_a_value_is_refused() -> None:
+    assert "seed is a value, not a section" in refusal({"seed": 1}, {"seed.number": 2})
+
+
+def test_the_count_alone_can_be_overridden() -> None:
+    assert load_config({"data": DATA}, {"prompts.count": 5}).prompts == DeepConfig(count=5)
+
+
+# Prompts in short
+
+
+@pytest.mark.parametrize(
+    ("text", "prompts"),
+    [
+        ("deep:10", DeepConfig(count=10)),
+        ("deep:1", DeepConfig(count=1)),
+        ("deep", DeepConfig()),
+        ("shallow:50", ShallowConfig(count=50)),
+        ("shallow", ShallowConfig()),
+        ("none", NoPromptsConfig()),
+    ],
+)
+def test_prompts_in_short(text: str, prompts: Any) -> None:
+    assert load_config({"data": DATA, "prompts": parse_prompts(text)}).prompts == prompts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "depp:10",
+        "deep:ten",
+        "deep:-1",
+        "deep:1.5",
+        "deep:10:3",
+        "none:3",
+        "",
+        ":3",
+        "DEEP",
+        "deep:²",
+    ],
+)
+def test_prompts_that_cannot_be_read_say_how_to_write_them(text: str) -> None:
+    with pytest.raises(VptError, match=r"--prompts .*expected deep:COUNT, shallow:COUNT or none, for example deep:10"):
+        parse_prompts(text)
+
+
+def test_a_count_of_zero_is_refused() -> None:
+    assert "prompts.count: Input should be greater than or equal to 1, found 0" in refusal(
+        {"prompts": parse_prompts("deep:0")}
+    )
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"optm": {}}, "unknown key optm; did you mean optim?"),
+        ({"optim": {"lrr": 1}}, "unknown key optim.lrr; did you mean optim.lr?"),
+        ({"train": {"batchsize": 1}}, "unknown key train.batchsize; did you mean train.batch_size?"),
+        ({"lr": 1}, "unknown key lr; did you mean optim.lr?"),
+        ({"optim": {"epochs": 1}}, "unknown key optim.epochs; did you mean train.epochs?"),
+        ({"prompts": {"method": "deep", "cuont": 1}}, "unknown key prompts.cuont; did you mean prompts.count?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(values: dict[str, Any], said: str) -> None:
+    assert said in refusal(values)
+
+
+def test_an_unknown_key_that_resembles_nothing_lists_what_is_known_there() -> None:
+    said = refusal({"zzzzzzzz": 1})
+
+    assert "unknown key zzzzzzzz; known keys here: " in said
+    assert all(name in said for name in Config.model_fields)
+
+
+def test_a_key_of_another_method_is_not_suggested_for_itself() -> None:
+    said = refusal({"prompts": {"method": "shallow", "blocks": "all"}})
+
+    assert "unknown key prompts.blocks" in said
+    assert "did you mean prompts.blocks?" not in said
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"optim": {"lr": 0}}, "optim.lr"),
+        ({"optim": {"lr": float("nan")}}, "optim.lr"),
+        ({"optim": {"warmup": 1}}, "optim.warmup"),
+        ({"train": {"epochs": 0}}, "train.epochs"),
+        ({"train": {"foreground": 1.5}}, "train.foreground"),
+        ({"train": {"augment": "wild"}}, "train.augment"),
+        ({"head": {"width": 12}}, "head.width"),
+        ({"data": DATA | {"fold": 5}}, "data.fold"),
+        ({"plan": {"plane": "oblique"}}, "plan.plane"),
+        ({"plan": {"window": [1]}}, "plan.window"),
+        ({"prompts": {"method": "deep", "dropout": 1}}, "prompts.dropout"),
+        ({"prompts": {"method": "deep", "blocks": [1, "x"]}}, "prompts.blocks"),
+        ({"prompts": {"method": "depp"}}, "prompts"),
+        ({"tuning": "lora9"}, "tuning"),
+        ({"precision": "8-bit"}, "precision"),
+        ({"seed": -1}, "seed"),
+        ({"seed": "one"}, "seed"),
+        ({"optim": 3}, "optim"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_place_and_what_was_found(values: dict[str, Any], where: str) -> None:
+    said = refusal(values)
+
+    assert f"config: {where}" in said
+    assert ", found " in said
+
+
+def test_a_config_without_data_is_refused() -> None:
+    with pytest.raises(VptError, match="config: data: Field required"):
+        load_config({})
+
+
+def test_several_problems_are_told_together(tmp_path: Path) -> None:
+    yaml = write(tmp_path, "data: {path: x}\noptim: {lr: -1, lrr: 2}\ntrain: {epochs: 0}\nhed: {}\n")
+
+    with pytest.raises(VptError) as error:
+        load_config(yaml)
+
+    said = str(error.value)
+    assert said.count("; ") >= 3
+    for part in (str(yaml), "optim.lr:", "optim.lrr", "train.epochs", "unknown key hed; did you mean head?"):
+        assert part in said
+    assert "pydantic" not in said
+
+
+def test_build_config_names_where_the_values_come_from() -> None:
+    with pytest.raises(VptError, match=r"^run/best\.safetensors: seed: "):
+        build_config({"data": DATA, "seed": -1}, "run/best.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("data:\n  path: x\nseed: [1, 2\n", 4),
+        ("data:\n\tpath: x\n", 2),
+        ("data:\n  path: x\n optim: 1\n", 3),
+        ("seed: 1\ndata: {path: x}}\n", 2),
+    ],
+)
+def test_what_is_not_yaml_is_refused_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+    yaml = write(tmp_path, text)
+
+    with pytest.raises(VptError, match=rf"not readable as YAML \(line {line}, column \d+\)") as error:
+        load_config(yaml)
+    assert str(yaml) in str(error.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00\x01")
+
+    with pytest.raises(VptError, match=r"config\.yaml: not readable as YAML"):
+        load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "- 1\n- 2\n", "just words\n"])
+def test_yaml_without_pairs_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(VptError, match=r"config\.yaml: holds no `key: value` pairs"):
+        load_config(write(tmp_path, text))
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    mark = tmp_path / "it_ran"
+    yaml = write(tmp_path, f"data: {{path: x}}\nseed: !!python/object/apply:os.mkdir ['{mark}']\n")
+
+    with pytest.raises(VptError, match=r"not readable as YAML \(line 2"):
+        load_config(yaml)
+    assert not mark.exists()
+
+
+def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"none\.yaml: no such file or folder; give a data set's folder or a YAML"):
+        load_config(tmp_path / "none.yaml")

@@ -1,0 +1,115 @@
+"""Writes are complete or absent, also when the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import torch
+
+from vpt.errors import VptError
+from vpt.files import atomic, read_json, write_json, write_tensors, write_text
+
+pytest_plugins = ["tiny_run"]
+
+BIG = {"a": torch.zeros(100_000)}
+
+
+def test_a_write_replaces_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for text in ("old", "new: ü"):
+        write_text(path, text)
+        assert path.read_text(encoding="utf-8") == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_keeps_the_ending_and_lies_beside(tmp_path: Path) -> None:
+    with atomic(tmp_path / "mask.nii.gz") as part:
+        assert part.name.endswith("mask.nii.gz")
+        assert part.parent == tmp_path
+        part.write_bytes(b"x")
+        assert not (tmp_path / "mask.nii.gz").exists()
+    assert (tmp_path / "mask.nii.gz").read_bytes() == b"x"
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with atomic(path) as part:
+        part.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, kind: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(kind):
+        write_half(path, kind())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_os_error_inside_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"a\.txt: cannot be written \(No space left on device\); free space or choose"):
+        write_half(tmp_path / "a.txt", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: write_text(path, "x" * 100_000), lambda path: write_tensors(path, BIG, {})]
+)
+def test_a_full_disk_is_a_sentence_and_the_old_file_stays(
+    tmp_path: Path, write: Callable[[Path], None], full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with full_disk(10_000), pytest.raises(VptError) as caught:
+        write(path)
+    assert str(caught.value).startswith(f"{path}: cannot be written (")
+    assert "File too large" in str(caught.value)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", ["missing", "file", "/proc"])
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(VptError, match=r"a\.txt: cannot be written"):
+        write_text(tmp_path / folder / "a.txt", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_nothing_is_computed_for_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    entered = False
+    with pytest.raises(VptError, match="cannot be written"), atomic(tmp_path / "missing" / "a.txt"):
+        entered = True
+    assert not entered
+
+
+def test_files_are_as_readable_as_others_whatever_the_writer(tmp_path: Path) -> None:
+    """safetensors makes files that only their owner can read."""
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)}, {"key": "value"})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_turns_what_is_not_finite_into_null(tmp_path: Path) -> None:
+    value = {"a": math.nan, 1: [math.inf, 0.5, (-math.inf, 2)], "b": {"c": True, "d": None, "e": "ü"}}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert found == {"a": None, "1": [None, 0.5, [None, 2]], "b": {"c": True, "d": None, "e": "ü"}}
+    assert read_json(tmp_path / "a.json") == found
+
+
+@pytest.mark.parametrize("content", [None, b"{half", b"\xff\xfe"])
+def test_json_that_cannot_be_read_is_said_with_its_name(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(VptError, match=r"a\.json: cannot be read as JSON \(.+\); restore it"):
+        read_json(tmp_path / "a.json")

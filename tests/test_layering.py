@@ -1,0 +1,163 @@
+"""Imports point down only, heavy libraries stay where they belong (DESIGN.md), and importing costs next to nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vpt
+
+PACKAGE = Path(vpt.__file__).parent
+
+# From the bottom up. A module may import from its own level and from those below it.
+LEVELS: tuple[frozenset[str], ...] = (
+    frozenset({"metrics", "config", "errors", "files", "progress"}),
+    frozenset({"prompts", "heads", "backbones"}),
+    frozenset({"model"}),
+    frozenset({"artifact", "tasks", "data", "tuning"}),
+    frozenset({"predict", "evaluation", "report", "runs", "describe", "demo", "engine"}),
+    frozenset({"cli"}),
+)
+# Library or module -> the parts of vpt that may import it; a part is a module, a package, or a path inside one.
+RESERVED: dict[str, frozenset[str]] = {
+    "timm": frozenset({"backbones"}),
+    "segment_anything": frozenset({"backbones"}),
+    "lightning": frozenset({"engine"}),
+    "monai": frozenset({"data", "tasks", "metrics", "predict"}),
+    "albumentations": frozenset({"data.transforms"}),
+    "vpt.config": frozenset({"cli", "engine", "artifact", "describe", "runs"}),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name below `vpt` -> file; the package itself, a facade over all levels, is left out."""
+    names = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(PACKAGE.rglob("*.py"))}
+    dotted = {".".join(part for part in parts if part != "__init__"): path for path, parts in names.items()}
+    return {name: path for name, path in dotted.items() if name}
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, absolute dotted name) of every import, those inside functions and for type checkers included."""
+    found = []
+    package = ("vpt", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            # `from vpt import model` and `from vpt.engine import run` name modules, not only what is in them
+            found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def level_of(name: str) -> int:
+    """Level of a dotted name below `vpt`."""
+    part = name.split(".")[0]
+    return next(number for number, parts in enumerate(LEVELS) if part in parts)
+
+
+def within(name: str, parts: frozenset[str]) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def test_every_module_has_a_level() -> None:
+    placed = frozenset().union(*LEVELS)
+
+    unplaced = sorted({name.split(".")[0] for name in modules()} - placed)
+    gone = sorted(placed - {name.split(".")[0] for name in modules()})
+
+    assert unplaced == [], f"give {unplaced} a level here and in DESIGN.md"
+    assert gone == [], f"{gone} are no longer in vpt/; take them out of LEVELS"
+
+
+def test_imports_point_down_only() -> None:
+    offenders = [
+        f"vpt/{path.relative_to(PACKAGE)}:{line}: {name} imports {imported}, which lies above it"
+        for name, path in modules().items()
+        for line, imported in imports(path)
+        if imported.startswith("vpt.") and level_of(imported.removeprefix("vpt.")) > level_of(name)
+    ]
+
+    assert offenders == [], "\n".join(offenders)
+
+
+def test_nothing_imports_the_facade() -> None:
+    offenders = [
+        f"vpt/{path.relative_to(PACKAGE)}:{line}: imports {imported}; import from where it lives"
+        for path in modules().values()
+        for line, imported in imports(path)
+        if imported == "vpt" or (imported.startswith("vpt.") and imported.split(".")[1] in vpt.__all__)
+    ]
+
+    assert offenders == [], "\n".join(offenders)
+
+
+@pytest.mark.parametrize("reserved", RESERVED)
+def test_libraries_stay_where_they_belong(reserved: str) -> None:
+    allowed = RESERVED[reserved]
+    offenders = [
+        f"vpt/{path.relative_to(PACKAGE)}:{line}: {name} imports {imported}; only {', '.join(sorted(allowed))} may"
+        for name, path in modules().items()
+        for line, imported in imports(path)
+        if within(imported, frozenset({reserved})) and not within(name, allowed)
+    ]
+
+    assert offenders == [], "\n".join(offenders)
+
+
+def test_the_check_sees_imports_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "data").mkdir()
+    source = tmp_path / "data" / "odd.py"
+    source.write_text(
+        "import monai.data as md\nfrom vpt import cli\nfrom . import cases\nfrom ..engine.run import train\n"
+        "def f():\n    from timm.layers import Attention\n"
+    )
+
+    assert imports(source) == [
+        (1, "monai.data"),
+        (2, "vpt.cli"),
+        (3, "vpt.data.cases"),
+        (4, "vpt.engine.run.train"),
+        (6, "timm.layers.Attention"),
+    ]
+    assert list(modules()) == ["data.odd"]
+
+
+HEAVY = ("torch", "monai", "timm", "lightning", "albumentations", "cv2", "matplotlib", "scipy", "nibabel")
+
+
+@pytest.mark.parametrize("module", ["vpt", "vpt.cli", "vpt.config", "vpt.errors"])
+def test_importing_loads_no_heavy_library(module: str) -> None:
+    program = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert loaded.stdout.split() == []
+    assert loaded.stderr == ""
+
+
+@pytest.mark.slow
+def test_importing_does_nothing_else(tmp_path: Path) -> None:
+    """No file, no thread, no print, from any module."""
+    program = (
+        "import importlib, threading\n"
+        f"for name in {sorted(modules())}: importlib.import_module('vpt.' + name)\n"
+        "print(threading.active_count())"
+    )
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    assert loaded.stdout.split() == ["1"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(vpt, name) is not None for name in vpt.__all__)
+    with pytest.raises(AttributeError, match=r"no attribute 'segment'; it has .*load"):
+        vpt.segment  # noqa: B018

@@ -1,0 +1,482 @@
+"""New scans: the mask lies on the scan's own grid, in the right voxels, or one sentence says why there is none."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vpt.artifact import build_model, save_artifact
+from vpt.config import Config
+from vpt.data.cases import Case, find_scans
+from vpt.data.plan import Percentiles, Plan
+from vpt.data.volumes import grid_of
+from vpt.errors import VptError
+from vpt.model import PromptedModel
+from vpt.predict import Segmenter, choose_device, load, plan_outputs, save_labels, segment_cases
+
+LABELS = {0: "background", 3: "rim", 117: "core"}
+
+
+def plan_with(**changes) -> Plan:
+    values = {
+        "plane": "axial",
+        "pixel_mm": 1.0,
+        "image_size": 64,
+        "neighbours": True,
+        "channels": ("MRI",),
+        "intensity": (Percentiles(),),
+    }
+    return Plan(**{**values, **changes})
+
+
+def tiny(plan: Plan, classes: int = 3, weights: str = "random") -> tuple[PromptedModel, Config]:
+    """An untrained model whose masks are not empty: the micro architecture, a few prompts, a narrow head."""
+    config = Config.model_validate(
+        {
+            "data": {"path": "."},
+            "backbone": {"name": "vit_micro", "weights": weights},
+            "prompts": {"method": "deep", "count": 2},
+            "head": {"width": 16, "detail": 8, "levels": 2},
+        }
+    )
+    torch.manual_seed(0)
+    return build_model(config, plan, classes).eval(), config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run's folder with an artifact."""
+    folder = tmp_path_factory.mktemp("run")
+    model, config = tiny(plan_with())
+    save_artifact(folder / "best.safetensors", model, config=config, plan=plan_with(), labels=LABELS, scores={})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(run) -> Segmenter:
+    return load(run, device="cpu")
+
+
+class Threshold(Segmenter):
+    """The model replaced by a pointwise rule, so that the right answer is known: bright voxels are the last label."""
+
+    def _forward(self, images: Tensor) -> Tensor:
+        bright = images[:, 1 if self.plan.neighbours else 0] - 0.5
+        return torch.stack([-bright, torch.full_like(bright, -9), bright], 1)
+
+
+def threshold(plan: Plan) -> Threshold:
+    return Threshold(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
+
+
+def scan(shape=(20, 18, 6), affine=None, seed=0) -> nib.Nifti1Image:
+    array = np.random.default_rng(seed).normal(300, 80, shape).astype(np.int16)
+    return nib.Nifti1Image(array, np.diag([1.0, 1.2, 3.0, 1.0]) if affine is None else affine)
+
+
+def voxels(image: nib.Nifti1Image) -> np.ndarray:
+    return np.asarray(image.dataobj)
+
+
+def same_place(mask: nib.Nifti1Image, image: nib.Nifti1Image) -> None:
+    """Everything of the header that says where voxels lie, and that the voxels are ids."""
+    assert mask.shape == (*image.shape, 1, 1)[:3]
+    assert np.array_equal(mask.affine, image.affine)
+    for name in ("qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d"):
+        assert np.array_equal(mask.header[name], image.header[name], equal_nan=True), name
+    assert mask.header.get_xyzt_units() == image.header.get_xyzt_units()
+    assert mask.header.get_zooms()[:3] == image.header.get_zooms()[:3]
+    assert mask.get_data_dtype().kind in "ui"
+    assert set(np.unique(voxels(mask))) <= set(LABELS)
+
+
+# --- what a scan may be -----------------------------------------------------------------------------------------------
+
+
+def test_path_string_list_and_image_give_the_same_mask(segmenter, tmp_path):
+    image, path = scan(), tmp_path / "a.nii.gz"
+    nib.save(image, path)
+    masks = [segmenter.segment(given) for given in (path, str(path), [path], (path,), image, nib.load(path))]
+    assert len(np.unique(voxels(masks[0]))) > 1  # not one class everywhere, which would prove little
+    for mask in masks:
+        assert np.array_equal(voxels(mask), voxels(masks[0]))
+    same_place(masks[0], nib.load(path))
+    same_place(masks[-2], image)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_channels_as_files_and_as_one_file_give_the_same_mask(tmp_path, count):
+    names = tuple("ABC"[:count])
+    plan = plan_with(neighbours=False, channels=names, intensity=(Percentiles(),) * count)
+    segmenter = Segmenter(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
+    images = [scan(seed=number) for number in range(count)]
+    paths = [tmp_path / f"a_{number:04d}.nii.gz" for number in range(count)]
+    for image, path in zip(images, paths, strict=True):
+        nib.save(image, path)
+    stacked = nib.Nifti1Image(np.stack([voxels(image) for image in images], -1), images[0].affine)
+    split, joined = segmenter.segment(paths), segmenter.segment(stacked)
+    assert np.array_equal(voxels(split), voxels(joined))
+    assert split.shape == joined.shape == (20, 18, 6)
+    assert not np.array_equal(voxels(split), voxels(segmenter.segment(paths[::-1])))
+    with pytest.raises(VptError, match=f"expected {count} channels"):
+        segmenter.segment(paths[0])
+
+
+def test_order_of_scans_and_threads_change_nothing(segmenter):
+    scans = [scan(seed=seed) for seed in range(4)]
+    alone = [voxels(segmenter.segment(image)) for image in scans]
+    backwards = [voxels(segmenter.segment(image)) for image in reversed(scans)][::-1]
+    with ThreadPoolExecutor(2) as pool:
+        together = [voxels(mask) for mask in pool.map(segmenter.segment, scans)]
+    for found in (backwards, together):
+        assert all(np.array_equal(a, b) for a, b in zip(alone, found, strict=True))
+
+
+# --- where the mask lies ----------------------------------------------------------------------------------------------
+
+
+def turned(degrees=(0.0, 0.0, 0.0), spacing=(1.0, 1.2, 3.0)) -> np.ndarray:
+    turn = nib.eulerangles.euler2mat(*np.radians(degrees))
+    return nib.affines.from_matvec(turn @ np.diag(spacing), [5, -7, 11])
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (2, 1), (1, 4), (0, 0)])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_header_codes_units_and_affine_are_the_scans(segmenter, tmp_path, codes, kind):
+    image = kind(voxels(scan()), turned((10, 5, 18)))
+    image.set_qform(turned((10, 5, 18)), codes[0])
+    image.set_sform(turned((10, 5, 18)), codes[1])
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = b"made by a scanner"
+    image.header["cal_max"] = 900
+    nib.save(image, tmp_path / "a.nii.gz")
+    image = nib.load(tmp_path / "a.nii.gz")
+    save_labels(tmp_path / "mask.nii.gz", segmenter.segment(tmp_path / "a.nii.gz"))
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    same_place(mask, image)
+    assert type(mask) is kind
+    assert mask.header["cal_max"] == 0  # of the scan's brightness, not of labels
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii.gz", "mask.nii.gz"]
+
+
+def test_scaling_of_the_scan_is_not_put_on_the_labels(segmenter, tmp_path):
+    image = scan()
+    image.header.set_slope_inter(0.37, -1000)
+    nib.save(image, tmp_path / "a.nii")
+    save_labels(tmp_path / "mask.nii", segmenter.segment(tmp_path / "a.nii"))
+    same_place(nib.load(tmp_path / "mask.nii"), nib.load(tmp_path / "a.nii"))
+
+
+@pytest.mark.parametrize(("most", "dtype"), [(2, np.uint8), (117, np.uint8), (300, np.uint16)])
+def test_ids_are_sparse_and_stored_in_the_smallest_type_that_holds_them(most, dtype):
+    labels = {0: "background", 1: "a", most: "b"}
+    rule = Threshold(tiny(plan_with())[0], plan_with(), labels, torch.device("cpu"))
+    array = np.zeros((12, 12, 5), np.float32)
+    array[3:9, 3:9, 1:4] = np.linspace(800, 1000, 108).reshape(6, 6, 3)
+    array[array == 0] = 1
+    mask = rule.segment(nib.Nifti1Image(array, np.eye(4)))
+    assert mask.get_data_dtype() == dtype
+    assert np.unique(voxels(mask)).tolist() == [0, most]
+
+
+def ellipsoid(affine, shape) -> np.ndarray:
+    """Around the volume's middle, half axes of 13, 9, 16 mm along R, A, S, and a bump that breaks the symmetry."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    middle = affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
+    body = (((world - middle) / [13, 9, 16]) ** 2).sum(-1) <= 1
+    bump = (((world - middle - [9, 8, 6]) / [7, 6, 8]) ** 2).sum(-1) <= 1
+    return body | bump
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("stored", ["RAS", "LPS", "LAS", "PSR", "SLA", "IAR"])
+@pytest.mark.parametrize(
+    ("degrees", "spacing"),
+    [((0, 0, 0), (1.0, 1.0, 1.0)), ((18, 0, 0), (0.8, 1.1, 2.0)), ((7, 12, 20), (1.5, 0.7, 1.0))],
+    ids=["straight", "oblique", "twisted"],
+)
+def test_a_bright_ellipsoid_comes_back_in_its_voxels(plane, stored, degrees, spacing):
+    shape = tuple(int(46 / mm) + 1 for mm in spacing)
+    affine = turned(degrees, spacing)
+    truth = ellipsoid(affine, shape)
+    image = nib.Nifti1Image(np.where(truth, 900, 100).astype(np.int16), affine)
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(stored))
+    image, truth = image.as_reoriented(turn), nib.Nifti1Image(truth.astype(np.uint8), affine).as_reoriented(turn)
+    mask = threshold(plan_with(plane=plane, pixel_mm=0.75)).segment(image)
+    same_place(mask, image)
+    found, truth = voxels(mask) == 117, voxels(truth) > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95
+
+
+ODD = [
+    "mr_multiorgan/example_mr_sm.nii.gz",  # LPS
+    "spine/t2.nii.gz",  # PSR
+    "spine/t2s.nii.gz",  # LAS, 9 slices
+    "spine/mt0.nii.gz",  # 40x40x5 at 17 mm
+    "spine/t1w.nii.gz",  # RAS
+    "oblique/fmri_pitch.nii.gz",  # 6 degrees
+]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ODD)
+def test_masks_of_odd_real_scans_lie_on_their_grids(data_root, tmp_path, name):
+    plan = plan_with(pixel_mm=5.0)
+    segmenter = Segmenter(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
+    path = data_root / "odd_volumes" / name
+    save_labels(tmp_path / "mask.nii.gz", segmenter.segment(path))
+    same_place(nib.load(tmp_path / "mask.nii.gz"), nib.load(path))
+    assert grid_of(tmp_path / "mask.nii.gz").matches(grid_of(path), 1e-6)
+
+
+@pytest.mark.data
+def test_mask_of_an_oblique_scan_with_a_qform_only(data_root):
+    path = data_root / "odd_volumes/prostate_oblique/Prostatex_0000.nii.gz"
+    image = nib.load(path)
+    mask = threshold(plan_with(pixel_mm=1.0)).segment(path)
+    same_place(mask, image)
+    assert (mask.header["qform_code"], mask.header["sform_code"]) == (1, 0)
+    array = voxels(image)
+    low, high = np.percentile(array[array != 0], (0.5, 99.5))
+    bright, found = array > (low + high) / 2, voxels(mask) == 117
+    assert 2 * (bright & found).sum() / (bright.sum() + found.sum()) > 0.8  # at half its resolution
+
+
+@pytest.mark.parametrize("shape", [(20, 18), (20, 18, 1), (20, 18, 1, 1)])
+def test_a_single_slice_is_a_scan(segmenter, tmp_path, shape):
+    image = nib.Nifti1Image(voxels(scan())[:, :, 0].reshape(shape), np.diag([1, 1, 5, 1]))
+    nib.save(image, tmp_path / "a.nii.gz")
+    mask = segmenter.segment(tmp_path / "a.nii.gz")
+    assert mask.shape == (20, 18, 1)
+    assert np.array_equal(mask.affine, nib.load(tmp_path / "a.nii.gz").affine)
+
+
+# --- refused scans ----------------------------------------------------------------------------------------------------
+
+
+def broken(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / f"{kind}.nii.gz"
+    array = voxels(scan()).astype(np.float32)
+    if kind == "nan":
+        array[1, 2, 3] = np.nan
+    if kind == "4-D":
+        array = np.stack([array, array], -1)
+    if kind != "missing":
+        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-900])
+    if kind == "text":
+        path.write_bytes(gzip.compress(b"no scan at all" * 99))
+    if kind == "empty":
+        path.write_bytes(b"")
+    return path
+
+
+BROKEN = {
+    "nan": "not finite",
+    "4-D": "is 4-D",
+    "missing": "no such file",
+    "truncated": "truncated or damaged",
+    "text": "not a NIfTI",
+    "empty": "an empty file",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_scans_that_cannot_be_used_are_refused_in_a_sentence(segmenter, tmp_path, kind):
+    path = broken(tmp_path, kind)
+    with pytest.raises(VptError, match=BROKEN[kind]) as caught:
+        segmenter.segment(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failing_scan_stops_no_other_and_leaves_nothing(segmenter, tmp_path):
+    folder, out = tmp_path / "scans", tmp_path / "masks"
+    folder.mkdir()
+    out.mkdir()
+    for name in ("a", "z"):
+        nib.save(scan(), folder / f"{name}.nii.gz")
+    broken(folder, "truncated")
+    broken(folder, "nan")
+    ticks = []
+    failures = segment_cases(
+        segmenter,
+        find_scans(folder, 1),
+        lambda case: out / f"{case.name}.nii.gz",
+        lambda done, total, note: ticks.append((done, total)),
+    )
+    assert [failure.name for failure in failures] == ["nan", "truncated"]
+    assert all(str(folder) in failure.reason for failure in failures)
+    assert sorted(path.name for path in out.iterdir()) == ["a.nii.gz", "z.nii.gz"]
+    assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    same_place(nib.load(out / "z.nii.gz"), nib.load(folder / "z.nii.gz"))
+
+
+def test_a_mask_cut_short_leaves_the_old_one(segmenter, tmp_path, monkeypatch):
+    nib.save(scan(), tmp_path / "a.nii.gz")
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out/a.nii.gz"
+    target.write_bytes(b"the mask of yesterday")
+
+    def full(image, path):
+        Path(path).write_bytes(b"half a mask")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    (failure,) = segment_cases(segmenter, [Case("a", (tmp_path / "a.nii.gz",), None)], lambda case: target)
+    assert "No space left" in failure.reason
+    assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
+    assert target.read_bytes() == b"the mask of yesterday"
+
+
+# --- where masks go ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a", "b", "c_0000"):
+        nib.save(scan((4, 4, 3)), folder / f"{name}.nii.gz")
+    return folder
+
+
+def outputs(scans: Path, out: Path, overwrite=False, skip=False) -> dict[str, Path]:
+    cases, target = plan_outputs(scans, out, 1, overwrite, skip)
+    return {case.name: target(case) for case in cases}
+
+
+def test_a_folder_of_scans_goes_to_a_folder_that_is_made(scans, tmp_path):
+    out = tmp_path / "deep/down"
+    assert outputs(scans, out) == {name: out / f"{name}.nii.gz" for name in ("a", "b", "c")}
+    assert out.is_dir()
+
+
+def test_one_scan_goes_to_one_file_or_into_a_folder(scans, tmp_path):
+    assert outputs(scans / "a.nii.gz", tmp_path / "new/mask.nii.gz") == {"a": tmp_path / "new/mask.nii.gz"}
+    assert (tmp_path / "new").is_dir()
+    assert outputs(scans / "a.nii.gz", tmp_path / "out") == {"a": tmp_path / "out/a.nii.gz"}
+    with pytest.raises(VptError, match="one file for 3 scans; give a folder"):
+        outputs(scans, tmp_path / "mask.nii.gz")
+
+
+def test_masks_that_exist_are_kept_unless_told_otherwise(scans, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a", "c"):
+        (out / f"{name}.nii.gz").write_bytes(b"a mask")
+    with pytest.raises(VptError, match=r"a\.nii\.gz: exists already \(and 1 more\); add --overwrite"):
+        outputs(scans, out)
+    assert list(outputs(scans, out, skip=True)) == ["b"]
+    assert list(outputs(scans, out, overwrite=True)) == ["a", "b", "c"]
+    assert (out / "a.nii.gz").read_bytes() == b"a mask"  # planning touches nothing
+
+
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"skip": True}])
+def test_scans_are_never_replaced_by_their_masks(scans, tmp_path, flags):
+    with pytest.raises(VptError, match="would replace the scans themselves"):
+        outputs(scans, scans, **flags)
+    with pytest.raises(VptError, match="would replace the scans themselves"):
+        outputs(scans / "a.nii.gz", scans / "../scans/a.nii.gz", **flags)
+    assert list(outputs(scans, scans / "masks")) == ["a", "b", "c"]
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(scans, tmp_path):
+    (tmp_path / "notes.txt").write_text("a file")
+    with pytest.raises(VptError, match=r"notes\.txt: cannot be made a folder"):
+        outputs(scans, tmp_path / "notes.txt")
+    with pytest.raises(VptError, match="cannot be made a folder"):
+        outputs(scans, tmp_path / "notes.txt/deeper")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(scans, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(VptError, match="not writable"):
+        outputs(scans, tmp_path / "locked")
+
+
+def test_no_scans_at_all(tmp_path):
+    with pytest.raises(VptError, match="no such file or folder"):
+        outputs(tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_and_its_artifact_load_alike(run, segmenter):
+    again = load(run / "best.safetensors", device="cpu")
+    assert (again.plan, again.labels) == (plan_with(), LABELS)
+    assert np.array_equal(voxels(again.segment(scan())), voxels(segmenter.segment(scan())))
+    assert not again.model.training
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "tpu:0"])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(VptError, match=f"device {name}: not available here .*; choose auto or cpu"):
+        choose_device(name)
+
+
+def test_devices_that_are_there():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_other_backbone_weights_are_refused_and_the_right_ones_named(tmp_path):
+    model, _ = tiny(plan_with())
+    state = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    prefix = next(name for name in state if name.endswith("cls_token"))[: -len("cls_token")]
+    right, wrong = tmp_path / "right.safetensors", tmp_path / "wrong.safetensors"
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    save_file(state, right)
+    state["cls_token"] = state["cls_token"] + 1e-6  # the smallest difference is another encoder
+    save_file(state, wrong)
+    trained, config = tiny(plan_with(), weights=str(right))
+    artifact = tmp_path / "best.safetensors"
+    save_artifact(artifact, trained, config=config, plan=plan_with(), labels=LABELS, scores={})
+    moved = right.rename(tmp_path / "moved.safetensors")
+    assert load(artifact, "cpu", weights=moved).labels == LABELS
+    with pytest.raises(VptError) as caught:
+        load(artifact, "cpu", weights=wrong)
+    said = str(caught.value)
+    assert trained.backbone.sha256[:16] in said
+    assert str(wrong) in said
+    assert "--weights" in said
+    with pytest.raises(VptError, match=r"right\.safetensors: no such file"):
+        load(artifact, "cpu")
+
+
+def test_the_artifact_does_not_hold_the_backbone(run):
+    names = set(load_file(run / "best.safetensors"))
+    assert names
+    assert all(name.startswith(("prompts.", "head.")) for name in names)
+
+
+def test_what_is_no_run_is_refused(run, tmp_path):
+    with pytest.raises(VptError, match=r"holds no best\.safetensors"):
+        load(tmp_path)
+    with pytest.raises(VptError, match="no such file or folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("Dear diary, today I trained a model.")
+    with pytest.raises(VptError, match="not a readable safetensors file"):
+        load(tmp_path / "notes.txt")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(VptError, match="not an artifact"):
+        load(tmp_path / "other.safetensors")
+    whole = (run / "best.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VptError, match="not a readable safetensors file"):
+        load(tmp_path / "cut.safetensors")

@@ -1,0 +1,90 @@
+"""A finished run on one side of its split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vpt.errors import VptError
+from vpt.runs import evaluate_run
+
+pytest_plugins = ["tiny_run"]
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_the_test_split_is_segmented_and_scored(run: Path, tiny_data: Path) -> None:
+    report, folder = evaluate_run(run)
+    assert folder == run / "test"
+    assert [case.name for case in report.cases] == ["blobs_005"]
+    assert report.labels == {1: "dark", 2: "bright"}
+    assert sorted(path.name for path in folder.iterdir()) == ["blobs_005.nii.gz"]
+    mask, scan = nib.load(folder / "blobs_005.nii.gz"), nib.load(tiny_data / "imagesTr" / "blobs_005_0000.nii.gz")
+    assert mask.shape == scan.shape
+    assert np.array_equal(mask.affine, scan.affine)
+    assert nib.aff2axcodes(mask.affine) == ("P", "S", "R")
+
+
+def test_the_validation_split_scores_as_at_the_end_of_training(run: Path) -> None:
+    report, folder = evaluate_run(run, split="val")
+    assert folder == run / "val"
+    told = json.loads((run / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]
+    assert report.mean() == told
+
+
+def test_masks_go_where_they_are_asked_and_settings_reach_the_report(run: Path, tmp_path: Path) -> None:
+    done: list[tuple[int, int, str]] = []
+    report, folder = evaluate_run(
+        run, out=tmp_path / "deep" / "masks", tolerance=2.5, progress=lambda *what: done.append(what)
+    )
+    assert folder == tmp_path / "deep" / "masks"
+    assert (folder / "blobs_005.nii.gz").is_file()
+    assert report.settings.tolerance == 2.5
+    assert done == [(1, 1, "blobs_005")]
+    assert not (run / "test").exists()
+
+
+def test_a_split_without_test_cases(run: Path) -> None:
+    (run / "splits.json").write_text(json.dumps({"train": ["blobs_000"], "val": ["blobs_004"], "test": []}))
+    with pytest.raises(VptError, match="run: its split has no test cases; evaluate another side with --split"):
+        evaluate_run(run)
+    assert not (run / "test").exists()
+
+
+def test_data_that_were_moved(run: Path, copied_data: Path, tmp_path: Path) -> None:
+    config = run / "config.yaml"
+    lines = config.read_text().splitlines()
+    gone = tmp_path / "gone"
+    config.write_text("\n".join(f"  path: {gone}" if line.startswith("  path:") else line for line in lines))
+    with pytest.raises(VptError, match=r"gone: the run's data set is not there; say where it lies now with --data"):
+        evaluate_run(run)
+    report, _ = evaluate_run(run, data=copied_data)
+    assert report.cases[0].reference_file == str(copied_data / "labelsTr" / "blobs_005.nii.gz")
+
+
+def test_what_is_not_a_run(tmp_path: Path, tiny_run: Path) -> None:
+    with pytest.raises(VptError, match=r"not a run's folder \(no splits\.json\); give a run of `vpt train`, or two"):
+        evaluate_run(tmp_path)
+    with pytest.raises(VptError, match="split train: expected test or val"):
+        evaluate_run(tiny_run, split="train")
+
+
+def test_a_test_case_that_cannot_be_read_is_named(run: Path, copied_data: Path) -> None:
+    scan = copied_data / "imagesTr" / "blobs_005_0000.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:-500])
+    with pytest.raises(VptError, match=r"blobs_005_0000\.nii\.gz: truncated or damaged"):
+        evaluate_run(run, data=copied_data)
+    assert list((run / "test").iterdir()) == []
+
+
+def test_a_place_where_no_masks_can_lie(run: Path) -> None:
+    with pytest.raises(VptError, match=r"config\.yaml.*: cannot be made a folder"):
+        evaluate_run(run, out=run / "config.yaml" / "masks")
