@@ -11,6 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+pytest_plugins = ["tiny_run"]
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
 

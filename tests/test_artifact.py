@@ -22,8 +22,6 @@ from vpt.errors import VptError
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
 
-pytest_plugins = ["tiny_run"]
-
 PLAN = Plan(
     plane="coronal", pixel_mm=0.75, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
 )  # fmt: skip

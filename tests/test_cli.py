@@ -25,8 +25,6 @@ from vpt.cli import main
 from vpt.config import load_config
 from vpt.errors import VptError
 
-pytest_plugins = ["tiny_run"]
-
 
 @dataclass(frozen=True)
 class Told:

@@ -191,7 +191,12 @@ def test_unknown_labels_in_a_prediction_are_said(folders):
         f"{prediction}: labels 7, 9 not in 1, 2 (from the references); add it to `labels`, or take it out of the file",
         *folders,
     )
-    refused(f"{prediction}: label 9 not in 1, 2, 7 (from `labels`)", *folders, [1, 2, 7])
+
+
+def test_labels_that_are_given_are_the_ones_scored_and_others_are_not_looked_at(folders):
+    save(folders[0] / "b.nii.gz", cube() + cube(8, 2, 7))
+    assert list(evaluate(*folders, [1]).labels) == [1]
+    assert evaluate(*folders, [1]).mean("Dice", 1) == pytest.approx(1)
 
 
 def test_labels_that_are_none_are_said(folders):

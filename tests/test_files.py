@@ -16,8 +16,6 @@ import torch
 from vpt.errors import VptError
 from vpt.files import atomic, read_json, write_json, write_tensors, write_text
 
-pytest_plugins = ["tiny_run"]
-
 BIG = {"a": torch.zeros(100_000)}
 
 

@@ -13,8 +13,6 @@ import pytest
 from vpt.errors import VptError
 from vpt.runs import evaluate_run
 
-pytest_plugins = ["tiny_run"]
-
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:

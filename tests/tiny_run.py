@@ -1,4 +1,4 @@
-"""A tiny data set and one short run on it, made once and shared: `pytest_plugins = ["tiny_run"]` in a test module."""
+"""A tiny data set and one short run on it, made once and shared by the tests of the engine and the command line."""
 
 from __future__ import annotations
 

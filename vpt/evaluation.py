@@ -48,8 +48,9 @@ def evaluate(
     Args:
         predictions, references: two folders (paired by case name: the file's name without .nii or .nii.gz), two files
             or nibabel images, or two sequences of them in the same order.
-        labels: the labels to score: ids, or id -> name. None takes them from `dataset.json` in the references'
-            folder or the one above, else every label above 0 that a reference holds.
+        labels: the labels to score, ids or id -> name; others are not looked at. None takes them from `dataset.json`
+            in the references' folder or the one above, else every label above 0 that a reference holds; a mask must
+            not hold others then.
         strict: of two folders, references without a prediction are an error. Without it they are not scored, and the
             report names them (`Report.missing`).
         empty: score of a label that is absent in both volumes: "nan" (left out of means), "one" or "zero".
@@ -82,8 +83,8 @@ def evaluate(
 def _score(pair: Pair, labels: Labels, empty: Empty, tolerance: float) -> CaseResult:
     prediction, found = pair.prediction.read()
     reference, true = pair.reference.read()
-    labels.check(found, pair.prediction.shown)
     if labels.complete:
+        labels.check(found, pair.prediction.shown)
         labels.check(true, pair.reference.shown)
     spacing = pair.reference.grid().spacing
     scores = score_case(prediction, reference, spacing, labels.names, empty=empty, tolerance=tolerance)

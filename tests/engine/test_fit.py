@@ -24,8 +24,6 @@ from vpt.engine.optim import schedule
 from vpt.errors import VptError
 from vpt.progress import silent
 
-pytest_plugins = ["tiny_run"]
-
 PLAN = Plan(
     plane="axial", pixel_mm=1.5, image_size=32, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
 )  # fmt: skip

@@ -30,9 +30,6 @@ from vpt.engine.run import choose_precision, train
 from vpt.errors import VptError
 from vpt.tasks.segmentation import dice_ce
 
-pytest_plugins = ["tiny_run"]
-
-
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 

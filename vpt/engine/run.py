@@ -1,16 +1,11 @@
-"""A run from a config to its folder: split, plan, prepared slices, training, validation on whole volumes."""
+"""A run from a config to its artifacts: prepared slices, training, validation on whole volumes."""
 
 from __future__ import annotations
 
 import logging
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.metadata import version
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -20,40 +15,25 @@ import torch
 from torch import nn
 
 from vpt.artifact import build_model, load_trained, read_artifact, save_artifact
-from vpt.backbones import load_backbone
-from vpt.config import Config, dump_config, load_config
-from vpt.data.cases import Case, Dataset, read_dataset
-from vpt.data.plan import Plan, make_plan
+from vpt.config import Config, load_config
+from vpt.data.cases import Case
 from vpt.data.slices import PreparedCase, SliceDataset, prepare_cases
-from vpt.data.splits import Splits, read_splits
 from vpt.data.transforms import make_augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.fit import Hooks, Interrupted, Settings, fit
 from vpt.engine.logs import open_log, write_metrics, write_preview, write_progress
 from vpt.engine.optim import build_optimizer
+from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
 from vpt.errors import VptError
-from vpt.files import read_json, write_json, write_text
 from vpt.metrics import score_case
 from vpt.model import PromptedModel
-from vpt.predict import Segmenter, choose_device
+from vpt.predict import Segmenter
 from vpt.progress import bar
 from vpt.runs import evaluate_split
 from vpt.tasks.segmentation import Normalise, dice_ce, segment_slices
 
-STATE = Path("state") / "last.safetensors"
 PREVIEWS = 6
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that a run decides before it trains."""
-
-    config: Config
-    dataset: Dataset
-    splits: Splits
-    plan: Plan
-    device: torch.device
 
 
 def train(
@@ -82,42 +62,25 @@ def train(
     """
     run = Path(out)
     if resume:
-        setup = _reopen(run, config, overrides)
+        setup = reopen_run(run, config, overrides)
     elif config is None:
         raise VptError("no data set or config to train on; give one, or resume an interrupted run")
     else:
         wanted = config if isinstance(config, Config) else load_config(config, overrides)
-        _require_new(run)
+        require_new_run(run)
         setup = prepare_setup(wanted)
-        fresh = _create(run, setup)
+        fresh = create_run(run, setup)
     try:
         model, training, validation = _prepare(run, setup)
     except BaseException:
         if not resume:
-            _remove(run, fresh)
+            remove_run(run, fresh)
         raise
     log = open_log(run / "train.log")
     log.info(("resumed" if resume else "started") + f" {run}: {_summary(setup, model)}")
     progress = _train(run, setup, model, training, validation, log, resume)
     _finish(run, setup, model, log, progress)
     return run
-
-
-def prepare_setup(config: Config) -> Setup:
-    """Read the data set, its split and its fingerprint; nothing is written."""
-    dataset = read_dataset(config.data.path)
-    splits = read_splits(dataset, config.data.fold, config.seed)
-    backbone = load_backbone(config.backbone.name, weights=config.backbone.weights).spec
-    with bar("planning") as tick:
-        plan = make_plan(
-            dataset,
-            [dataset.case(name) for name in splits.train],
-            native_size=max(backbone.image_size),
-            patch=max(backbone.patch),
-            progress=tick,
-            **config.plan.model_dump(),
-        )
-    return Setup(config, dataset, splits, plan, choose_device(config.device))
 
 
 def _prepare(run: Path, setup: Setup) -> tuple[PromptedModel, list[PreparedCase], list[PreparedCase]]:
@@ -286,78 +249,6 @@ def _settings(config: Config, image_size: int, training: Sequence[PreparedCase])
         clip=config.optim.clip,
         seed=config.seed,
     )
-
-
-# --- the run's folder -------------------------------------------------------------------------------------------------
-
-
-def _require_new(run: Path) -> None:
-    if run.is_file():
-        raise VptError(f"{run}: a file, expected a folder for the run; choose another --out")
-    if run.is_dir() and any(run.iterdir()):
-        hint = "continue it with --resume, or " if (run / STATE).exists() else ""
-        raise VptError(f"{run}: the folder is not empty; {hint}choose another --out")
-
-
-def _create(run: Path, setup: Setup) -> list[Path]:
-    """Make the folder and its descriptions; returns the folders that are new, innermost first, for `_remove`."""
-    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VptError(f"{run}: the run's folder cannot be made ({error.strerror}); choose another --out") from error
-    try:
-        write_text(run / "config.yaml", dump_config(setup.config))
-        write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
-        write_json(run / "splits.json", setup.splits.to_dict())
-        write_json(run / "environment.json", environment(setup.device))
-    except BaseException:
-        _remove(run, missing)
-        raise
-    return missing
-
-
-def _remove(run: Path, fresh: Sequence[Path]) -> None:
-    """Undo `_create` after a failure before training: what was not there is gone again, but for others' runs."""
-    for item in run.iterdir():
-        shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
-    with suppress(OSError):  # another run may have come to lie beside this one
-        for folder in fresh:
-            folder.rmdir()
-
-
-def _reopen(run: Path, wanted: Any, overrides: dict[str, Any] | None) -> Setup:
-    """The setup of an interrupted run, from its own files; `wanted` may repeat its settings, not change them."""
-    if not (run / STATE).is_file():
-        raise VptError(f"{run}: holds no state to resume ({STATE}); start it without --resume")
-    config = load_config(run / "config.yaml")
-    if wanted is None:
-        wanted = load_config(run / "config.yaml", overrides)
-    elif not isinstance(wanted, Config):
-        wanted = load_config(wanted, overrides)
-    ours, theirs = config.model_dump(mode="json"), wanted.model_dump(mode="json")
-    if differing := [key for key in ours if ours[key] != theirs[key] and key != "device"]:
-        raise VptError(
-            f"{run}: {', '.join(differing)} differ from the run's config.yaml; resume with the settings it was started "
-            "with (just `vpt train --resume --out RUN`), or start another run"
-        )
-    dataset = read_dataset(config.data.path)
-    splits = Splits(**{side: tuple(names) for side, names in read_json(run / "splits.json").items()})
-    plan = Plan.model_validate(read_json(run / "plan.json"))
-    return Setup(config, dataset, splits, plan, choose_device(wanted.device))
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, machine and command line, for `environment.json`."""
-    packages = ("vpt", "torch", "torchvision", "timm", "monai", "lightning", "albumentations", "nibabel", "numpy")
-    return {
-        "versions": {name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "threads": torch.get_num_threads(),
-        "command": sys.argv,
-    }
 
 
 def _summary(setup: Setup, model: PromptedModel) -> str:
