@@ -285,7 +285,7 @@ def test_a_key_of_another_method_is_not_suggested_for_itself() -> None:
         ({"train": {"foreground": 1.5}}, "train.foreground"),
         ({"train": {"augment": "wild"}}, "train.augment"),
         ({"head": {"width": 12}}, "head.width"),
-        ({"data": DATA | {"fold": 5}}, "data.fold"),
+        ({"data": DATA | {"fold": -1}}, "data.fold"),
         ({"plan": {"plane": "oblique"}}, "plan.plane"),
         ({"plan": {"window": [1]}}, "plan.window"),
         ({"prompts": {"method": "deep", "dropout": 1}}, "prompts.dropout"),

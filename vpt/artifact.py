@@ -43,10 +43,14 @@ class Artifact:
 
 
 def build_model(config: Config, plan: Plan, classes: int, weights: str | Path | None = None) -> PromptedModel:
-    """The model of a config: backbone at the plan's image size, prompts, head; `weights` replaces the config's."""
-    backbone = load_backbone(
-        config.backbone.name, weights=weights or config.backbone.weights, image_size=plan.image_size
-    )
+    """The model of a config: backbone at the plan's image size, prompts, head.
+
+    `weights` replaces the config's: a file, or a folder where the backbone is one.
+    """
+    name = config.backbone.name
+    if weights is not None and Path(weights).is_dir():
+        name, weights = str(weights), None
+    backbone = load_backbone(name, weights=weights or config.backbone.weights, image_size=plan.image_size)
     head = MaskHead(backbone.spec, classes=classes, **config.head.model_dump())
     model = PromptedModel(backbone, _build_prompts(config.prompts, backbone.spec), head)
     TUNINGS[config.tuning](model)

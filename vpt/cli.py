@@ -65,7 +65,7 @@ def train(
     ] = None,
     tuning: Annotated[str | None, typer.Option(help="prompts, or full (trains the backbone too, a control).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
-    fold: Annotated[int | None, typer.Option(help="Fold 0 to 4, where the data set has no split.json.")] = None,
+    fold: Annotated[int | None, typer.Option(help="Which fold validates, where no split.json says so.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set optim.lr=1e-3 (repeat).")] = None,
@@ -158,8 +158,8 @@ def evaluate(
         else:
             report = score(predictions, references, _labels(labels), strict=strict, progress=tick, **settings)
             folder = out or (predictions if predictions.is_dir() else predictions.parent)
-    saved = report.save(folder)
     _console().print(report.table())
+    saved = report.save(folder)
     print(f"written: {saved}, {folder / 'cases.csv'}")
 
 
@@ -204,9 +204,11 @@ def main() -> NoReturn:
             raise
         print(f"error: {error}", file=sys.stderr)
         _leave(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        _leave(130)
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        print(f"error: {error or 'out of memory'}; --debug shows where it arose", file=sys.stderr)
+        _leave(1)
     _leave(0)
 
 

@@ -17,10 +17,10 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the data lie (stored as an absolute path). `fold` chooses one of five where the data bring no split."""
+    """Where the data lie (stored as an absolute path). `fold` chooses one where no split.json fixes the sides."""
 
     path: Path
-    fold: int | None = Field(None, ge=0, le=4)
+    fold: int | None = Field(None, ge=0)
 
     @field_validator("path")
     @classmethod
@@ -34,10 +34,10 @@ class BackboneConfig(Section):
     name: str = "vit_micro"
     weights: str | None = None
 
-    @field_validator("weights")
+    @field_validator("name", "weights")
     @classmethod
-    def _absolute(cls, weights: str | None) -> str | None:
-        return str(Path(weights).resolve()) if weights and Path(weights).is_file() else weights
+    def _absolute(cls, path: str | None) -> str | None:
+        return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
 class NoPromptsConfig(Section):

@@ -65,9 +65,10 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
 
 
 def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
-    from vpt.backbones import load_backbone
+    from vpt.backbones import MICRO, RANDOM, load_backbone
 
-    backbone = load_backbone(name)
+    own = name == MICRO or Path(name).is_dir()  # others would be downloaded just to be described
+    backbone = load_backbone(name, weights=None if own else RANDOM)
     spec = backbone.spec
     yield "backbone", name
     yield "parameters", f"{sum(p.numel() for p in backbone.parameters()):,}"
@@ -75,7 +76,7 @@ def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
     yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
     yield "tokens", f"{spec.grid[0] * spec.grid[1]} patches, {spec.prefix} CLS or register tokens"
     yield "normalisation", f"mean {spec.mean}, std {spec.std}"
-    yield "weights SHA-256", backbone.sha256
+    yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
 
 
 def describe_installation() -> tuple[Table, list[str]]:

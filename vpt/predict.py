@@ -91,6 +91,7 @@ class Segmenter:
             self.plan,
             pixels=(oriented.shape[2], oriented.shape[3]),
             device=self.device,
+            classes=len(self.labels),
         )
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
         return restore(ids[classes], self.plan.orientation, volume)
@@ -134,6 +135,9 @@ def segment_cases(
             save_labels(target(case), segmenter.segment(case.images))
         except VptError as error:
             failures.append(Failure(case.name, str(error)))
+        except (MemoryError, RuntimeError, OSError) as error:  # out of memory, a device that fails
+            said = str(error).partition("\n")[0] or type(error).__name__
+            failures.append(Failure(case.name, f"{case.images[0]}: could not be segmented ({said}); the others were"))
         progress(done + 1, len(cases), case.name)
     return failures
 

@@ -10,6 +10,7 @@ from vpt.data.cases import Case, read_dataset
 from vpt.errors import VptError
 from vpt.evaluation import evaluate
 from vpt.files import read_json
+from vpt.metrics import check_options
 from vpt.predict import Segmenter, load, segment_cases
 from vpt.progress import Tick, silent
 
@@ -50,6 +51,7 @@ def evaluate_run(
         raise VptError(
             f"{run}: its split has no {split} cases; evaluate another side with --split, or two folders of masks"
         )
+    check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0))
     segmenter = load(run, device, weights)
     root = Path(data) if data is not None else _data_path(run)
     if not root.is_dir():

@@ -177,7 +177,7 @@ def test_one_channel_takes_its_neighbours_and_several_do_not(tmp_path):
 
 
 def test_four_channels_are_refused_and_so_are_neighbours_of_two(tmp_path):
-    with pytest.raises(VptError, match=r"4 channels \(A, B, C, D\); the encoder takes three"):
+    with pytest.raises(VptError, match=r"4 channels \(A, B, C, D\), an encoder takes 3 at most"):
         plan_of(tmp_path / "four", (12, 12, 4), (1, 1, 3), channels=tuple("ABCD"))
     with pytest.raises(VptError, match=r"plan\.neighbours=false"):
         plan_of(tmp_path / "two", (12, 12, 4), (1, 1, 3), channels=("A", "B"), neighbours=True)
@@ -201,6 +201,16 @@ def test_ct_is_windowed_by_its_labelled_voxels(tmp_path, name):
     assert window(np.array([-1000.0, window.low, 100.0, window.high, 3000.0])) == pytest.approx([0, 0, 0.5, 1, 1])
 
 
+def test_ct_of_which_few_cases_are_labelled_still_gets_its_window(tmp_path):
+    dataset = write(
+        tmp_path / "d", [(8, 8, 2)] * 90, [(1, 1, 3)] * 90, channels=("CT",), image=lambda label: label + 40.0
+    )
+    for case in dataset.cases[:-1]:  # but for one they are empty
+        nib.save(nib.Nifti1Image(np.zeros((8, 8, 2), np.uint8), np.diag([1, 1, 3, 1.0])), case.label)
+    (window,) = make_plan(dataset, dataset.cases, **ENCODER).intensity
+    assert (window.low, window.high) == (41 - 50, 41 + 50)
+
+
 def test_mr_is_scaled_by_each_scans_own_percentiles_and_so_is_the_mr_beside_a_ct(tmp_path):
     plan = plan_of(tmp_path / "mr", (12, 12, 4), (1, 1, 3), image=ramp)
     assert plan.intensity == (Percentiles(),)
@@ -209,8 +219,10 @@ def test_mr_is_scaled_by_each_scans_own_percentiles_and_so_is_the_mr_beside_a_ct
     assert [scale.kind for scale in both.intensity] == ["window", "percentiles"]
 
 
-def test_a_window_that_is_given_counts_for_every_channel(tmp_path):
-    plan = plan_of(tmp_path / "d", (12, 12, 4), (1, 1, 3), channels=("CT", "MRI"), window=(-100, 240))
+def test_a_window_that_is_given_counts_for_ct_or_where_there_is_none_for_every_channel(tmp_path):
+    plan = plan_of(tmp_path / "d", (12, 12, 4), (1, 1, 3), channels=("CT", "PET"), window=(-100, 240))
+    assert plan.intensity == (Window(low=-100, high=240), Percentiles())
+    plan = plan_of(tmp_path / "e", (12, 12, 4), (1, 1, 3), channels=("A", "B"), window=(-100, 240))
     assert plan.intensity == (Window(low=-100, high=240),) * 2
     with pytest.raises(VptError, match="240 to -100; give the lower value first"):
         plan_of(tmp_path / "swapped", (12, 12, 4), (1, 1, 3), window=(240, -100))

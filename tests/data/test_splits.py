@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vpt.data.cases import read_dataset, survey
+from vpt.data.cases import Dataset, read_dataset, survey
 from vpt.data.splits import Splits, read_splits, survey_splits
 from vpt.errors import VptError
 
@@ -37,14 +38,13 @@ def test_folds_of_nnunet(make_dataset):
         read_splits(dataset)
 
 
-def test_drawn_folds_validate_every_case_once_and_depend_on_the_seed_only(make_dataset):
+def test_drawn_folds_validate_every_case_once_and_are_always_the_same(make_dataset):
     dataset = read_dataset(make_dataset(cases=11))
     names = {case.name for case in dataset.cases}
-    folds = [read_splits(dataset, fold, seed=3) for fold in range(5)]
+    folds = [read_splits(dataset, fold) for fold in range(5)]
     assert sorted(name for each in folds for name in each.val) == sorted(names)
     assert all(set(each.train) == names - set(each.val) and not each.test for each in folds)
-    assert read_splits(dataset, None, seed=3) == folds[0] == read_splits(dataset, 0, seed=3)
-    assert read_splits(dataset, 0, seed=4) != folds[0]
+    assert read_splits(dataset, None) == folds[0] == read_splits(dataset, 0)
     with pytest.raises(VptError, match="there is no fold 5, expected 0 to 4"):
         read_splits(dataset, 5)
 
@@ -56,7 +56,7 @@ def test_few_cases_give_few_folds_and_one_gives_none(make_dataset):
         read_splits(dataset, 3)
     (dataset.root / "imagesTr/case_00_0000.nii.gz").unlink()
     (dataset.root / "imagesTr/case_01_0000.nii.gz").unlink()
-    with pytest.raises(VptError, match=r"1 case\(s\), expected at least 2"):
+    with pytest.raises(VptError, match=r"cases of 1 patient\(s\), expected at least 2"):
         read_splits(survey(dataset.root)[0])
 
 
@@ -90,3 +90,30 @@ def test_all_split_problems_are_collected(make_dataset):
 def test_hippocampus_has_a_fixed_split(data_root):
     splits = read_splits(read_dataset(data_root / "hippocampus3d"))
     assert (len(splits.train), len(splits.val), len(splits.test)) == (182, 26, 22)
+
+
+# --- patients ---------------------------------------------------------------------------------------------------------
+
+
+def with_patients(dataset: Dataset, names: dict[str, str]) -> Dataset:
+    """The data set with its cases renamed."""
+    cases = tuple(replace(case, name=names[case.name]) for case in dataset.cases)
+    return replace(dataset, cases=cases)
+
+
+def test_a_patient_of_two_scans_is_on_one_side_of_every_fold(make_dataset):
+    dataset = read_dataset(make_dataset(cases=10))
+    names = [f"patient{k // 2:03d}_frame{k % 2 + 1:02d}" for k in range(10)]
+    dataset = with_patients(dataset, dict(zip((case.name for case in dataset.cases), names, strict=True)))
+    for fold in range(5):
+        splits = read_splits(dataset, fold)
+        assert len(splits.val) == 2
+        assert not {dataset.patient(name) for name in splits.val} & {dataset.patient(name) for name in splits.train}
+
+
+def test_a_fixed_split_that_parts_a_patient_is_refused(make_dataset):
+    root = write_split(make_dataset(), {"train": ["case_03", "case_01"], "val": ["case_00"], "test": ["case_02"]})
+    content = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(content | {"patients": {"case_03": "Ann", "case_00": "Ann"}}))
+    with pytest.raises(VptError, match=r"case_03 in train and case_00 in val are one patient's \(Ann\)"):
+        read_splits(read_dataset(root))

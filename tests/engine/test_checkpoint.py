@@ -74,7 +74,7 @@ def test_the_file_holds_tensors_and_json_only_and_nothing_of_the_frozen_backbone
     path = tmp_path / "state" / "last.safetensors"
     save_state(path, model, optimizer, PROGRESS)
     with safe_open(path, framework="pt") as file:  # refuses whatever is not plain tensors
-        assert list(file.metadata()) == ["progress"]
+        assert set(file.metadata()) == {"progress", "backbone"}
     names = load_file(path).keys()
     assert {name.removeprefix("model.") for name in names if name.startswith("model.")} == model.trained_state().keys()
     assert not any("backbone" in name for name in names)
@@ -96,3 +96,12 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
     save_state(path, model, optimizer, PROGRESS)
     with pytest.raises(VptError, match=r"last\.safetensors.*prompts\.table\.tokens \(found .*2, 128\), expected .*3"):
         load_state(path, *build(count=3))
+
+
+def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
+    model, optimizer = build()
+    path = tmp_path / "state" / "last.safetensors"
+    save_state(path, model, optimizer, PROGRESS)
+    model.backbone.sha256 = "0" * 64
+    with pytest.raises(VptError, match="was started on other weights of vit_micro .*, found 0000"):
+        load_state(path, model, optimizer)

@@ -122,7 +122,7 @@ def expected(slices: np.ndarray, pixels: tuple[int, int]) -> Tensor:
 def test_padded_tiled_and_resized_slices_equal_the_untiled_answer(shape, pixels):
     slices = smooth(shape)
     pixels = pixels or shape[1:]
-    found = segment_slices(pointwise, slices, plan_with(), pixels=pixels, device=CPU)
+    found = segment_slices(pointwise, slices, plan_with(), pixels=pixels, device=CPU, classes=2)
     assert (found.shape, found.dtype) == ((shape[0], *pixels), np.uint8)
     logits = expected(slices, pixels)
     best = logits.topk(2, dim=1).values
@@ -137,8 +137,8 @@ def test_batched_equals_one_by_one(batch_size, shape):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.GELU(), nn.Conv2d(8, 4, 1)).eval()
     slices = np.random.default_rng(0).random((shape[0], 1, *shape[1:])).astype(np.float32)
-    one = segment_slices(network, slices, plan_with(), pixels=(40, 41), device=CPU, batch_size=1)
-    many = segment_slices(network, slices, plan_with(), pixels=(40, 41), device=CPU, batch_size=batch_size)
+    one = segment_slices(network, slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=1)
+    many = segment_slices(network, slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=batch_size)
     assert len(np.unique(one)) > 1
     assert (one == many).mean() > 0.9999  # but for ties in the last bit
 
@@ -149,9 +149,11 @@ def test_slices_come_back_in_order():
     def number(images: Tensor) -> Tensor:
         return -(images[:, 1:2] * 10 - torch.arange(9).view(1, 9, 1, 1)).abs()
 
-    found = segment_slices(number, slices, plan_with(), pixels=(8, 8), device=CPU, batch_size=4)
+    found = segment_slices(number, slices, plan_with(), pixels=(8, 8), device=CPU, classes=2, batch_size=4)
     assert found[:, 4, 4].tolist() == list(range(9))
-    backwards = segment_slices(number, slices[::-1].copy(), plan_with(), pixels=(8, 8), device=CPU, batch_size=4)
+    backwards = segment_slices(
+        number, slices[::-1].copy(), plan_with(), pixels=(8, 8), device=CPU, classes=2, batch_size=4
+    )
     assert np.array_equal(backwards, found[::-1])
 
 
@@ -164,7 +166,7 @@ def test_the_model_sees_each_slice_with_its_neighbours_across_batches():
         seen.extend(images[:, :, 16, 16].tolist())
         return images
 
-    segment_slices(spy, slices, plan_with(), pixels=(32, 32), device=CPU, batch_size=2)
+    segment_slices(spy, slices, plan_with(), pixels=(32, 32), device=CPU, classes=2, batch_size=2)
     assert seen == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 4]]
 
 
@@ -176,6 +178,6 @@ def test_the_model_never_sees_more_than_a_batch_however_deep_the_scan():
         return images
 
     for depth in (3, 50):
-        segment_slices(spy, smooth((depth, 60, 60)), plan_with(), pixels=(9, 9), device=CPU, batch_size=4)
+        segment_slices(spy, smooth((depth, 60, 60)), plan_with(), pixels=(9, 9), device=CPU, classes=2, batch_size=4)
     assert {shape[1:] for shape in sizes} == {(3, 32, 32)}
     assert max(shape[0] for shape in sizes) <= 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 from vpt.errors import VptError
 
 ENDINGS = (".nii.gz", ".nii")
+REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan)[_-]?\d+$", re.IGNORECASE)
+MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 LAYOUTS = (
     "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
     "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz)"
@@ -34,13 +36,24 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What dataset.json and the folders say; `labels` maps ids, sorted, to names and includes 0, the background."""
+    """What dataset.json and the folders say.
+
+    labels: id -> name, sorted, 0 is the background; patients: case -> patient, where dataset.json has such a map.
+    """
 
     root: Path
     name: str
     channels: tuple[str, ...]
     labels: dict[int, str]
     cases: tuple[Case, ...]
+    patients: dict[str, str] = field(default_factory=dict)
+
+    def patient(self, name: str) -> str:
+        """Whose scan a case is: what `patients` in dataset.json says, else the name without a visit or frame number.
+
+        `patient002_frame01` -> `patient002`; a name without such an ending stands for a patient of its own.
+        """
+        return self.patients.get(name) or REPEATED.sub("", name)
 
     def case(self, name: str) -> Case:
         for case in self.cases:
@@ -87,6 +100,11 @@ def survey(root: str | Path) -> tuple[Dataset, list[VptError]]:
     if not isinstance(content, dict):
         raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object; {LAYOUTS}")
     channels, labels = _channels(content, source), _labels(content, source)
+    if len(channels) > MOST_CHANNELS:
+        raise VptError(
+            f"{source}: {len(channels)} channels ({', '.join(channels)}), an encoder takes {MOST_CHANNELS} at most; "
+            "make a copy of the data set with the three that matter (files _0000 to _0002)"
+        )
     ending = content.get("file_ending", ".nii.gz")
     if ending not in ENDINGS:
         raise VptError(f"{source}: file_ending {ending!r} is not supported; convert the files to .nii.gz")
@@ -97,7 +115,11 @@ def survey(root: str | Path) -> tuple[Dataset, list[VptError]]:
     if not cases and not problems:
         problems = [VptError(f"{root / 'imagesTr'}: no scans found; put CASE_0000.nii.gz files there")]
     name = str(content.get("name") or root.resolve().name)
-    return Dataset(root, name, channels, labels, tuple(sorted(cases, key=lambda case: case.name))), problems
+    patients = content.get("patients", {})
+    if not isinstance(patients, dict):
+        raise VptError(f'{source}: `patients` is no object; expected {{"CASE": "PATIENT", ...}}')
+    patients = {str(case): str(patient) for case, patient in patients.items()}
+    return Dataset(root, name, channels, labels, tuple(sorted(cases, key=lambda case: case.name)), patients), problems
 
 
 def _channels(content: dict[str, Any], source: Path) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ Plane = Literal["axial", "coronal", "sagittal"]
 ORIENTATIONS: dict[Plane, str] = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 """Axis codes of (slices, rows, columns), so that slices lie as radiologists view them."""
 
+FINGERPRINTED = 40  # cases whose voxels are read where the plan needs intensities
+
 _AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
 
 
@@ -111,7 +113,7 @@ def make_plan(
             f"slices have {np.median(voxels):.0f} voxels on the longer side; the encoder's own size is {native_size} px"
         )
     if pixel_mm is None:
-        field = float(np.percentile(millimetres, 95))
+        field = float(np.percentile(millimetres, 95, method="lower"))
         pixel_mm = float(f"{field / image_size:.5g}")  # significant digits: a pixel may be micrometres
         reasons["pixel_mm"] = (
             f"the longer side of 95 % of the slices, {field:.0f} mm, fills the image; larger ones are tiled"
@@ -165,11 +167,6 @@ def _require_channels(dataset: Dataset, neighbours: bool) -> None:
     count = len(dataset.channels)
     if neighbours and count > 1:
         raise VptError(f"{dataset.root}: plan.neighbours needs one channel, found {count}; set plan.neighbours=false")
-    if count > 3:
-        raise VptError(
-            f"{dataset.root}: {count} channels ({', '.join(dataset.channels)}); the encoder takes three at most, "
-            "keep the three that matter in dataset.json"
-        )
 
 
 def _choose_intensity(
@@ -179,11 +176,12 @@ def _choose_intensity(
     reasons: dict[str, str],
     progress: Tick,
 ) -> tuple[Percentiles | Window, ...]:
+    is_ct = [name.strip().upper() in ("CT", "CBCT") for name in dataset.channels]
     if window is not None:
         if window[0] >= window[1]:
             raise VptError(f"plan.window: {window[0]:g} to {window[1]:g}; give the lower value first")
-        return tuple(Window(low=window[0], high=window[1]) for _ in dataset.channels)
-    is_ct = [name.strip().upper() in ("CT", "CBCT") for name in dataset.channels]
+        given = Window(low=window[0], high=window[1])
+        return tuple(given if ct or not any(is_ct) else Percentiles() for ct in is_ct)
     if not any(is_ct):
         reasons["intensity"] = "not CT: percentiles of every scan's own non-zero voxels"
         return tuple(Percentiles() for _ in dataset.channels)
@@ -196,19 +194,20 @@ def _choose_intensity(
 
 
 def _foreground_range(dataset: Dataset, cases: Sequence[Case], progress: Tick) -> tuple[list[float], list[float]]:
-    """Per channel: 0.5 and 99.5 percentile over the labelled voxels of up to 40 cases, widened by 50."""
-    chosen = list(cases)[:: max(1, math.ceil(len(cases) / 40))]
-    samples = []
-    for done, case in enumerate(chosen):
-        image = load_image(case, len(dataset.channels))
-        label = np.asarray(load_label(case.label, image, dataset.labels))[0]
-        inside = np.asarray(image)[:, label > 0]
-        samples.append(inside[:, :: max(1, inside.shape[1] // 20_000)])
-        progress(done + 1, len(chosen), case.name)
-    values = np.concatenate(samples, axis=1)
-    if not values.size:
+    """Per channel: 0.5 and 99.5 percentile over the labelled voxels of 40 cases that have any, widened by 50."""
+    step = max(1, math.ceil(len(cases) / FINGERPRINTED))
+    samples: list[np.ndarray] = []
+    for k in sorted(range(len(cases)), key=lambda k: k % step):  # spread over the data set, then those between
+        if len(samples) == FINGERPRINTED:
+            break
+        image = load_image(cases[k], len(dataset.channels))
+        inside = np.asarray(image)[:, np.asarray(load_label(cases[k].label, image, dataset.labels))[0] > 0]
+        if inside.size:
+            samples.append(inside[:, :: max(1, inside.shape[1] // 20_000)])
+        progress(len(samples), min(len(cases), FINGERPRINTED), cases[k].name)
+    if not samples:
         raise VptError(f"{dataset.root}: no labelled voxel in the training cases; there is nothing to learn from")
-    low, high = np.percentile(values, (0.5, 99.5), axis=1)
+    low, high = np.percentile(np.concatenate(samples, axis=1), (0.5, 99.5), axis=1)
     return [float(v) - 50 for v in low], [float(v) + 50 for v in high]
 
 

@@ -136,7 +136,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def positions(label: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """Label ids -> their positions in the sorted `ids`: the classes that the head predicts; uint8 up to 256 of them."""
-    return np.searchsorted(np.asarray(ids), label).astype(np.min_scalar_type(len(ids) - 1))
+    table = np.zeros(max(ids) + 1, np.min_scalar_type(len(ids) - 1))
+    table[list(ids)] = range(len(ids))
+    return table[label]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from vpt.data.cases import Dataset, did_you_mean, raise_first, read_json
 from vpt.errors import VptError
 
 FOLDS = 5
+DRAW_SEED = 0
 SIDES = ("train", "val", "test")
 
 
@@ -29,24 +30,26 @@ class Splits:
         return {side: list(names) for side, names in asdict(self).items()}
 
 
-def read_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> Splits:
+def read_splits(dataset: Dataset, fold: int | None = None) -> Splits:
     """Who trains, who validates, who is tested; raises VptError at the first problem.
 
     In this order: `split.json` ({"train", "val", "test"}), nnU-Net's `splits_final.json` ([{"train", "val"}, ...], of
-    which `fold` is taken, by default 0), or a draw of five folds by case with `seed`, of which `fold` validates. The
-    last two have no test side. Cases on no side are allowed (warned of by `vpt check`).
+    which `fold` is taken, by default 0), or a draw of five folds by patient, of which `fold` validates: the same draw
+    whatever the run's seed, so that seeds can be compared. The last two have no test side. Cases on no side are allowed
+    (warned of by `vpt check`).
     """
-    splits, problems = survey_splits(dataset, fold, seed)
+    splits, problems = survey_splits(dataset, fold)
     raise_first(problems, f"`vpt check {dataset.root}` lists them all")
     return splits
 
 
-def survey_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> tuple[Splits, list[VptError]]:
+def survey_splits(dataset: Dataset, fold: int | None = None) -> tuple[Splits, list[VptError]]:
     """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file."""
     fixed, folds = dataset.root / "split.json", dataset.root / "splits_final.json"
     count = fold_count(dataset)
-    if len(dataset.cases) < 2:
-        raise VptError(f"{dataset.root}: {len(dataset.cases)} case(s), expected at least 2, to train and to validate")
+    if len(_patients(dataset)) < 2:
+        found = len(_patients(dataset))
+        raise VptError(f"{dataset.root}: cases of {found} patient(s), expected at least 2, to train and to validate")
     if fold is not None and not count:
         raise VptError(
             f"{fixed}: fixes the split, so there is no fold {fold}; leave the fold out, or move the file away"
@@ -58,10 +61,13 @@ def survey_splits(dataset: Dataset, fold: int | None = None, seed: int = 0) -> t
         return _named_splits(dataset, read_json(fixed), fixed)
     if folds.is_file():
         return _named_splits(dataset, read_json(folds)[chosen], folds)
-    names = sorted(case.name for case in dataset.cases)
-    random.Random(seed).shuffle(names)
-    val = names[chosen::count]
-    return Splits(tuple(sorted(set(names) - set(val))), tuple(sorted(val)), ()), []
+    patients = _patients(dataset)
+    random.Random(DRAW_SEED).shuffle(patients)
+    held = set(patients[chosen::count])
+    sides: dict[bool, list[str]] = {False: [], True: []}
+    for name in sorted(case.name for case in dataset.cases):
+        sides[dataset.patient(name) in held].append(name)
+    return Splits(tuple(sides[False]), tuple(sides[True]), ()), []
 
 
 def fold_count(dataset: Dataset) -> int:
@@ -70,15 +76,19 @@ def fold_count(dataset: Dataset) -> int:
         return 0
     source = dataset.root / "splits_final.json"
     if not source.is_file():
-        return min(FOLDS, len(dataset.cases))
+        return min(FOLDS, len(_patients(dataset)))
     content = read_json(source)
     if not isinstance(content, list) or not content:
         raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
     return len(content)
 
 
+def _patients(dataset: Dataset) -> list[str]:
+    return sorted({dataset.patient(case.name) for case in dataset.cases})
+
+
 def drawn(dataset: Dataset) -> bool:
-    """Whether no file fixes the sides, so that they depend on a seed."""
+    """Whether no file fixes the sides."""
     return not any((dataset.root / name).is_file() for name in ("split.json", "splits_final.json"))
 
 
@@ -106,4 +116,21 @@ def _named_splits(dataset: Dataset, content: Any, source: Path) -> tuple[Splits,
             elif name in seen:
                 problems.append(VptError(f"{source}: {name} is in {seen[name]} and in {side}; keep it in one of them"))
             seen.setdefault(name, side)
+    problems += _patients_on_two_sides(dataset, seen, source)
     return Splits(**sides), problems
+
+
+def _patients_on_two_sides(dataset: Dataset, side_of: dict[str, str], source: Path) -> list[VptError]:
+    first: dict[str, str] = {}
+    problems = []
+    for name, side in side_of.items():
+        other = first.setdefault(dataset.patient(name), name)
+        if side_of[other] != side:
+            problems.append(
+                VptError(
+                    f"{source}: {other} in {side_of[other]} and {name} in {side} are one patient's "
+                    f"({dataset.patient(name)}); keep them on one side, or say in dataset.json whose they are: "
+                    '"patients": {"CASE": "PATIENT", ...}'
+                )
+            )
+    return problems

@@ -21,9 +21,9 @@ def identity(image: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarra
 
 
 class Albumentations:
-    """Shift, scale, rotation, shear, elastic bending; brightness, contrast, gamma, noise, blur. No mirroring.
+    """Shift, scale, rotation, shear; brightness, contrast, gamma, noise, blur; `strong` bends and erases as well.
 
-    Left and right are not exchanged, since a label may mean one of them.
+    Nothing is mirrored, since a label may mean left or right.
     """
 
     def __init__(self, strength: Literal["light", "strong"]):

@@ -224,7 +224,11 @@ def _sources(scan: Case | str | Path | Nifti1Image | Sequence[str | Path]) -> li
         return list(scan.images)
     if isinstance(scan, str | Path):
         return [Path(scan)]
-    return [Path(item) for item in scan] if isinstance(scan, Sequence) else [scan]
+    if isinstance(scan, Sequence) and scan and all(isinstance(item, str | Path) for item in scan):
+        return [Path(item) for item in scan]
+    if not isinstance(scan, Sequence) and hasattr(scan, "get_sform"):
+        return [scan]
+    raise VptError(f"a {type(scan).__name__} is no scan; give a path, a list of channel files or a nibabel NIfTI image")
 
 
 def _name(scan: str | Path | Nifti1Image) -> str:

@@ -39,11 +39,12 @@ def save_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimize
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    write_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+    header = {"progress": json.dumps(asdict(progress)), "backbone": model.backbone.sha256}
+    write_tensors(path, tensors, header)
 
 
 def load_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimizer) -> Progress:
-    """Bring model, optimiser and random state to where `save_state` left them."""
+    """Bring model, optimiser and random state to where `save_state` left them, if the backbone is still the same."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -52,6 +53,11 @@ def load_state(path: Path, model: PromptedModel, optimizer: torch.optim.Optimize
         raise VptError(
             f"{path}: the run's state is not readable ({error}); start the run anew in another folder"
         ) from error
+    if metadata.get("backbone") != model.backbone.sha256:
+        raise VptError(
+            f"{path}: the run was started on other weights of {model.backbone.spec.name} (SHA-256 "
+            f"{str(metadata.get('backbone'))[:16]}..., found {model.backbone.sha256[:16]}...); put the right ones back"
+        )
     load_trained(model, _part(tensors, "model."), path)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _part(tensors, "optimizer.").items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,13 @@ from vpt.files import atomic, write_text
 COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#17becf", "#7f7f7f")
 
 
+class Printed(logging.Handler):
+    """Prints to whatever standard output is at the time, so that a live progress bar moves out of the way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
 def open_log(path: Path) -> logging.Logger:
     """A logger that writes to `path` with times, and to the terminal without."""
     log = logging.getLogger(f"vpt.run.{path.resolve()}")
@@ -24,7 +30,7 @@ def open_log(path: Path) -> logging.Logger:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    file, terminal = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stdout)
+    file, terminal = logging.FileHandler(path, encoding="utf-8"), Printed()
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     terminal.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(file)
@@ -53,7 +59,12 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], labels: Sequenc
     above.set(ylabel="training loss (Dice + CE)", title=title)
     scored = [row for row in rows if "dice" in row]
     for name, colour in zip(labels, COLOURS * len(labels), strict=False):
-        below.plot([row["epoch"] for row in scored], [row[f"dice_{name}"] for row in scored], color=colour, label=name)
+        below.plot(
+            [row["epoch"] for row in scored],
+            [row.get(f"dice_{name}", np.nan) for row in scored],
+            color=colour,
+            label=name,
+        )
     below.plot([row["epoch"] for row in scored], [row["dice"] for row in scored], color="black", lw=2, label="mean")
     if scored:
         best = max(scored, key=lambda row: row["dice"])

@@ -153,6 +153,11 @@ def _train(
     dataset = SliceDataset(training, setup.plan, make_augment(config.train.augment))
     try:
         return fit(fabric, forward, fabric_optimizer, dice_ce(), dataset, training, settings, hooks, progress)
+    except torch.OutOfMemoryError as error:
+        raise VptError(
+            f"out of memory on {setup.device} with {settings.batch_size} slices of {setup.plan.image_size} px a batch; "
+            "lower train.batch_size or plan.image_size"
+        ) from error
     except Interrupted:
         log.info(
             f"interrupted in epoch {progress.epoch + 1}, step {progress.step}; "
@@ -164,25 +169,25 @@ def _train(
 
 
 def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup) -> dict[str, float]:
-    """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels; NaN counts as 0."""
+    """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels.
+
+    A label that is absent from truth and prediction of every case has no score and is left out; 0 if all are.
+    """
     forward.eval()
-    positions = range(1, len(setup.dataset.labels))
+    names = list(setup.dataset.labels.values())
+    positions = range(1, len(names))
     scores = []
     for case in cases:
         images, _ = case.read()
         assert case.native is not None  # validation cases are prepared with it
         truth = np.load(case.native, mmap_mode="r")
-        found = segment_slices(forward, images, setup.plan, pixels=truth.shape[1:], device=setup.device)
+        found = segment_slices(
+            forward, images, setup.plan, pixels=truth.shape[1:], device=setup.device, classes=len(names)
+        )
         scores.append({k: s.dice for k, s in score_case(found, truth, (1, 1, 1), positions, distances=False).items()})
-    names = list(setup.dataset.labels.values())
-    means = {f"dice_{names[k]}": _mean([score[k] for score in scores]) for k in positions}
-    return {"dice": float(np.mean(list(means.values()))), **means}
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean without the cases where a label is absent from both; 0 where no case has it."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else 0.0
+    by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in positions}
+    means = {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}
+    return {"dice": float(np.mean(list(means.values()))) if means else 0.0, **means}
 
 
 def _finish(run: Path, setup: Setup, model: PromptedModel, log: Logger, progress: Progress) -> None:
@@ -227,7 +232,7 @@ def choose_precision(precision: str, device: torch.device) -> Any:
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
+        able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
         return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
     return "32-true"
 

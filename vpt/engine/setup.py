@@ -40,8 +40,9 @@ class Setup:
 
 def prepare_setup(config: Config) -> Setup:
     """Read the data set, its split and its fingerprint; nothing is written."""
+    device = choose_device(config.device)
     dataset = read_dataset(config.data.path)
-    splits = read_splits(dataset, config.data.fold, config.seed)
+    splits = read_splits(dataset, config.data.fold)
     backbone = load_backbone(config.backbone.name, weights=config.backbone.weights).spec
     with bar("planning") as tick:
         plan = make_plan(
@@ -52,7 +53,7 @@ def prepare_setup(config: Config) -> Setup:
             progress=tick,
             **config.plan.model_dump(),
         )
-    return Setup(config, dataset, splits, plan, choose_device(config.device))
+    return Setup(config, dataset, splits, plan, device)
 
 
 def require_new_run(run: Path) -> None:

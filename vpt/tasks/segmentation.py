@@ -15,6 +15,8 @@ from vpt.backbones.base import BackboneSpec
 from vpt.data.plan import Plan
 from vpt.data.slices import batches_of_slices
 
+LOGITS = 2**26  # of a batch at most, a quarter of a GiB in float32
+
 
 def dice_ce() -> Callable[[Tensor, Tensor], Tensor]:
     """Logits (B, K, H, W), classes (B, H, W) -> soft Dice of the foreground over the batch, plus cross-entropy.
@@ -48,7 +50,8 @@ def segment_slices(
     *,
     pixels: tuple[int, int],
     device: torch.device,
-    batch_size: int = 32,
+    classes: int,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """Prepared slices (N, C, h, w) -> classes (N, rows, columns) on the scan's own pixels, uint8 up to 256 classes.
 
@@ -57,6 +60,7 @@ def segment_slices(
     grow with the depth of the scan.
     """
     size = (plan.image_size, plan.image_size)
+    batch_size = batch_size or max(1, min(32, LOGITS // (classes * plan.image_size**2)))
     done: list[np.ndarray] = []
     for images in batches_of_slices(slices, plan, batch_size):
         logits = sliding_window_inference(
