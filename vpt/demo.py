@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MARK = ".vpt-demo"
-SETTINGS = {"train.epochs": 8, "train.batch_size": 16, "train.max_steps": 40}
+SETTINGS = {"train.epochs": 5, "train.batch_size": 16, "train.max_steps": 40}
 
 
 def run_demo(out: Path, console: Console) -> None:

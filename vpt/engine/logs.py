@@ -51,6 +51,7 @@ def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
 def write_progress(path: Path, rows: Sequence[dict[str, float]], labels: Sequence[str], title: str) -> None:
     """`progress.png`: loss above, validation Dice per label below."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
@@ -72,6 +73,7 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], labels: Sequenc
         place = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
         below.annotate(f"best {best['dice']:.3f}", (best["epoch"], best["dice"]), **place)
         below.legend(loc="lower right", ncols=min(4, len(labels) + 1))
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.set(xlabel="epoch", ylabel="validation Dice, whole volumes", ylim=(0, 1))
     for axes in (above, below):
         axes.grid(alpha=0.3)
@@ -83,38 +85,37 @@ def write_preview(
     path: Path,
     image: np.ndarray,
     prediction: np.ndarray,
-    reference: np.ndarray | None,
+    reference: np.ndarray,
     labels: Sequence[str],
     title: str,
+    aspect: float = 1.0,
 ) -> None:
     """Three slices: prediction as colour, reference as white contour.
 
-    image: (slices, rows, columns) in [0, 1]; prediction, reference: the same shape, positions in `labels`.
+    image: (slices, rows, columns) in [0, 1]; prediction, reference: the same shape, positions in `labels`;
+    aspect: a pixel's height by its width.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    shown = _slices_to_show(prediction if reference is None or not reference.any() else reference)
+    shown = _slices_to_show(reference if reference.any() else prediction)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     colours = (COLOURS * len(labels))[: len(labels) - 1]
+    scale = {"cmap": ListedColormap(list(colours)), "vmin": 1, "vmax": max(len(labels) - 1, 2)}
     for axes, k in zip(figure.subplots(1, 3), shown, strict=True):
-        axes.imshow(image[k], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(image[k], cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=aspect)
         overlay = np.ma.masked_equal(prediction[k], 0)
-        scale = {"cmap": ListedColormap(list(colours)), "vmin": 1, "vmax": max(len(labels) - 1, 2)}
-        axes.imshow(overlay, **scale, alpha=0.5, interpolation="nearest")
-        for label in range(1, len(labels)):
-            if reference is not None and (reference[k] == label).any():
-                axes.contour(reference[k] == label, levels=[0.5], colors="white", linewidths=1.2)
+        axes.imshow(overlay, **scale, alpha=0.5, interpolation="nearest", aspect=aspect)
+        for label in np.unique(reference[k][reference[k] > 0]):
+            axes.contour(reference[k] == label, levels=[0.5], colors="white", linewidths=1.2)
         axes.set_axis_off()
         axes.set_title(f"slice {k}", fontsize=9)
-    handles: list[Patch | Line2D] = [
-        Patch(color=c, alpha=0.5, label=n) for c, n in zip(colours, labels[1:], strict=True)
-    ]
-    if reference is not None:
-        handles.append(Line2D([], [], color="lightgrey", label="reference"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+    present = [int(label) for label in np.unique((prediction[shown], reference[shown])) if label > 0]
+    handles: list[Patch | Line2D] = [Patch(color=colours[k - 1], alpha=0.5, label=labels[k]) for k in present]
+    handles.append(Line2D([], [], color="lightgrey", label="reference"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     with atomic(path) as part:
         figure.savefig(part, dpi=110, format="png")

@@ -78,6 +78,8 @@ def train(
         raise
     log = open_log(run / "train.log")
     log.info(("resumed" if resume else "started") + f" {run}: {_summary(setup, model)}")
+    if not any(case.foreground for case in validation):
+        log.warning("no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best")
     progress = _train(run, setup, model, training, validation, log, resume)
     _finish(run, setup, model, log, progress)
     return run
@@ -218,8 +220,11 @@ def _preview(path: Path, case: Case, mask: Path, setup: Setup) -> None:
         np.searchsorted(ids, np.asarray(orient(load_label(file, scan, ids), setup.plan.orientation))[0])
         for file in (mask, case.label)
     )
-    image = setup.plan.intensity[0](np.asarray(orient(scan, setup.plan.orientation))[0])
-    write_preview(path, image, found, truth, list(setup.dataset.labels.values()), case.name)
+    oriented = orient(scan, setup.plan.orientation)
+    _, rows_mm, columns_mm = oriented.pixdim.tolist()
+    image = setup.plan.intensity[0](np.asarray(oriented)[0])
+    names = list(setup.dataset.labels.values())
+    write_preview(path, image, found, truth, names, case.name, aspect=rows_mm / columns_mm)
 
 
 def choose_precision(precision: str, device: torch.device) -> Any:
