@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,19 @@ NAMES = {
     "full": "full fine-tuning",
     "random": "VPT-deep on random weights",
 }
+
+
+def few(data: Path, out: Path, shots: int) -> Path:
+    """The data set with `shots` training cases, drawn with seed 0: links to its folders, a split.json of its own."""
+    folder = out / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("imagesTr", "labelsTr", "dataset.json"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to((data / name).resolve())
+    split = json.loads((data / "split.json").read_text())
+    random.Random(0).shuffle(split["train"])
+    (folder / "split.json").write_text(json.dumps(split | {"train": sorted(split["train"][:shots])}))
+    return folder
 
 
 def run(data: Path, out: Path, seeds: int, epochs: int, steps: int, only: list[str]) -> None:
@@ -100,12 +114,14 @@ def main() -> None:
     runner.add_argument("--seeds", type=int, default=3)
     runner.add_argument("--epochs", type=int, default=8)
     runner.add_argument("--steps", type=int, default=100)
+    runner.add_argument("--shots", type=int, help="train on so many cases only")
     runner.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     reporter = commands.add_parser("report")
     reporter.add_argument("out", type=Path)
     args = parser.parse_args()
     if args.command == "run":
-        run(args.data, args.out, args.seeds, args.epochs, args.steps, args.only)
+        data = args.data if args.shots is None else few(args.data, args.out, args.shots)
+        run(data, args.out, args.seeds, args.epochs, args.steps, args.only)
     else:
         report(args.out)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,12 @@ pytest_plugins = ["tiny_run"]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Processes that a shell starts in the background ignore Ctrl-C; the tests that send it need Python's own handler."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

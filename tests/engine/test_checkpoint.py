@@ -103,5 +103,5 @@ def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state" / "last.safetensors"
     save_state(path, model, optimizer, PROGRESS)
     model.backbone.sha256 = "0" * 64
-    with pytest.raises(VptError, match="was started on other weights of vit_micro .*, found 0000"):
+    with pytest.raises(VptError, match=r"was started on other weights of vit_micro .*, found 0000"):
         load_state(path, model, optimizer)

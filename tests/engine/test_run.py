@@ -188,6 +188,14 @@ def test_early_stopping_with_patience(tiny_data: Path, tmp_path: Path, monkeypat
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
 
 
+def test_where_dice_cannot_choose_the_last_epoch_is_the_best(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "validate", lambda *args: {"dice": 0.0, "dice_dark": 0.0, "dice_bright": 0.0})
+    run = train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"train.epochs": 2, "train.max_steps": 1})
+    assert read_artifact(run).scores["validation"]["epoch"] == 2
+
+
 def test_a_rate_that_is_much_too_high_is_said_and_not_trained_on(tiny_data: Path, tmp_path: Path) -> None:
     change = {"optim.lr": 1e30, "optim.prompt_lr": 1e30, "optim.warmup": 0.0}
     with pytest.raises(VptError, match=r"the loss became nan in epoch 1, step \d; lower optim\.lr"):

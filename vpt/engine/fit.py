@@ -87,7 +87,7 @@ def fit(
             better = False
             if last or (progress.epoch + 1) % settings.validate_every == 0:
                 row |= hooks.validate()
-                better = row["dice"] >= progress.best  # of equals the later one
+                better = row["dice"] > progress.best or row["dice"] == progress.best == 0  # 0 chooses nothing
             progress.rows.append(row)
             progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
             if better:
