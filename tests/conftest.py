@@ -20,7 +20,7 @@ LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Processes that a shell starts in the background ignore Ctrl-C; the tests that send it need Python's own handler."""
+    """What a shell starts in the background ignores Ctrl-C; the tests that send it need Python's own handler."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

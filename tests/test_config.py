@@ -370,3 +370,14 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
 def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(VptError, match=r"none\.yaml: no such file or folder; give a data set's folder or a YAML"):
         load_config(tmp_path / "none.yaml")
+
+
+# --- the recipes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_recipe_can_be_read_and_says_its_command(path: Path) -> None:
+    load_config(path)
+    assert f"vpt train configs/{path.name} --out" in path.read_text()
