@@ -36,7 +36,8 @@ def run_demo(out: Path, console: Console) -> None:
     data = make_dataset(out / "data")
     console.print(Rule(f"2. vpt check {data}", align="left"))
     with bar("checking") as tick:
-        console.print(check_dataset(data, tick).table())
+        found = check_dataset(data, tick)
+    console.print(found.table())
     run = out / "run"
     console.print(Rule(f"3. vpt train {data} --out {run}   (deep prompts in the embedded vit_micro)", align="left"))
     train(data, run, overrides=SETTINGS)
