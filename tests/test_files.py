@@ -105,9 +105,16 @@ def test_json_turns_what_is_not_finite_into_null(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == found
 
 
-@pytest.mark.parametrize("content", [None, b"{half", b"\xff\xfe"])
-def test_json_that_cannot_be_read_is_said_with_its_name(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"cannot be read as UTF-8 text \(.+\); save it again"),
+        (b"{half", r"not valid JSON at line 1, column 2 \(.+\); correct it there"),
+        (b"\xff\xfe", r"cannot be read as UTF-8 text \(.+\); save it again"),
+    ],
+)
+def test_json_that_cannot_be_read_is_said_with_its_name(tmp_path: Path, content: bytes | None, said: str) -> None:
     if content is not None:
         (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(VptError, match=r"a\.json: cannot be read as JSON \(.+\); restore it"):
+    with pytest.raises(VptError, match=r"a\.json: " + said):
         read_json(tmp_path / "a.json")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from plans import plan_with
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,16 +28,8 @@ from vpt.predict import Segmenter, choose_device, load, plan_outputs, save_label
 LABELS = {0: "background", 3: "rim", 117: "core"}
 
 
-def plan_with(**changes) -> Plan:
-    values = {
-        "plane": "axial",
-        "pixel_mm": 1.0,
-        "image_size": 64,
-        "neighbours": True,
-        "channels": ("MRI",),
-        "intensity": (Percentiles(),),
-    }
-    return Plan(**{**values, **changes})
+def scan_plan(**changes) -> Plan:
+    return plan_with(**{"image_size": 64, "intensity": (Percentiles(),), **changes})
 
 
 def tiny(plan: Plan, classes: int = 3, weights: str = "random") -> tuple[PromptedModel, Config]:
@@ -57,8 +50,8 @@ def tiny(plan: Plan, classes: int = 3, weights: str = "random") -> tuple[Prompte
 def run(tmp_path_factory) -> Path:
     """A run's folder with an artifact."""
     folder = tmp_path_factory.mktemp("run")
-    model, config = tiny(plan_with())
-    save_artifact(folder / "best.safetensors", model, config=config, plan=plan_with(), labels=LABELS, scores={})
+    model, config = tiny(scan_plan())
+    save_artifact(folder / "best.safetensors", model, config=config, plan=scan_plan(), labels=LABELS, scores={})
     return folder
 
 
@@ -117,7 +110,7 @@ def test_path_string_list_and_image_give_the_same_mask(segmenter, tmp_path):
 @pytest.mark.parametrize("count", [2, 3])
 def test_channels_as_files_and_as_one_file_give_the_same_mask(tmp_path, count):
     names = tuple("ABC"[:count])
-    plan = plan_with(neighbours=False, channels=names, intensity=(Percentiles(),) * count)
+    plan = scan_plan(neighbours=False, channels=names, intensity=(Percentiles(),) * count)
     segmenter = Segmenter(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
     images = [scan(seed=number) for number in range(count)]
     paths = [tmp_path / f"a_{number:04d}.nii.gz" for number in range(count)]
@@ -180,7 +173,7 @@ def test_scaling_of_the_scan_is_not_put_on_the_labels(segmenter, tmp_path):
 @pytest.mark.parametrize(("most", "dtype"), [(2, np.uint8), (117, np.uint8), (300, np.uint16)])
 def test_ids_are_sparse_and_stored_in_the_smallest_type_that_holds_them(most, dtype):
     labels = {0: "background", 1: "a", most: "b"}
-    rule = Threshold(tiny(plan_with())[0], plan_with(), labels, torch.device("cpu"))
+    rule = Threshold(tiny(scan_plan())[0], scan_plan(), labels, torch.device("cpu"))
     array = np.zeros((12, 12, 5), np.float32)
     array[3:9, 3:9, 1:4] = np.linspace(800, 1000, 108).reshape(6, 6, 3)
     array[array == 0] = 1
@@ -213,7 +206,7 @@ def test_a_bright_ellipsoid_comes_back_in_its_voxels(plane, stored, degrees, spa
     image = nib.Nifti1Image(np.where(truth, 900, 100).astype(np.int16), affine)
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(stored))
     image, truth = image.as_reoriented(turn), nib.Nifti1Image(truth.astype(np.uint8), affine).as_reoriented(turn)
-    mask = threshold(plan_with(plane=plane, pixel_mm=0.75)).segment(image)
+    mask = threshold(scan_plan(plane=plane, pixel_mm=0.75)).segment(image)
     same_place(mask, image)
     found, truth = voxels(mask) == 117, voxels(truth) > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95
@@ -232,7 +225,7 @@ ODD = [
 @pytest.mark.data
 @pytest.mark.parametrize("name", ODD)
 def test_masks_of_odd_real_scans_lie_on_their_grids(data_root, tmp_path, name):
-    plan = plan_with(pixel_mm=5.0)
+    plan = scan_plan(pixel_mm=5.0)
     segmenter = Segmenter(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
     path = data_root / "odd_volumes" / name
     save_labels(tmp_path / "mask.nii.gz", segmenter.segment(path))
@@ -244,7 +237,7 @@ def test_masks_of_odd_real_scans_lie_on_their_grids(data_root, tmp_path, name):
 def test_mask_of_an_oblique_scan_with_a_qform_only(data_root):
     path = data_root / "odd_volumes/prostate_oblique/Prostatex_0000.nii.gz"
     image = nib.load(path)
-    mask = threshold(plan_with(pixel_mm=1.0)).segment(path)
+    mask = threshold(scan_plan(pixel_mm=1.0)).segment(path)
     same_place(mask, image)
     assert (mask.header["qform_code"], mask.header["sform_code"]) == (1, 0)
     array = voxels(image)
@@ -419,7 +412,7 @@ def test_no_scans_at_all(tmp_path):
 
 def test_a_run_and_its_artifact_load_alike(run, segmenter):
     again = load(run / "best.safetensors", device="cpu")
-    assert (again.plan, again.labels) == (plan_with(), LABELS)
+    assert (again.plan, again.labels) == (scan_plan(), LABELS)
     assert np.array_equal(voxels(again.segment(scan())), voxels(segmenter.segment(scan())))
     assert not again.model.training
 
@@ -436,7 +429,7 @@ def test_devices_that_are_there():
 
 
 def test_other_backbone_weights_are_refused_and_the_right_ones_named(tmp_path):
-    model, _ = tiny(plan_with())
+    model, _ = tiny(scan_plan())
     state = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
     prefix = next(name for name in state if name.endswith("cls_token"))[: -len("cls_token")]
     right, wrong = tmp_path / "right.safetensors", tmp_path / "wrong.safetensors"
@@ -444,9 +437,9 @@ def test_other_backbone_weights_are_refused_and_the_right_ones_named(tmp_path):
     save_file(state, right)
     state["cls_token"] = state["cls_token"] + 1e-6  # the smallest difference is another encoder
     save_file(state, wrong)
-    trained, config = tiny(plan_with(), weights=str(right))
+    trained, config = tiny(scan_plan(), weights=str(right))
     artifact = tmp_path / "best.safetensors"
-    save_artifact(artifact, trained, config=config, plan=plan_with(), labels=LABELS, scores={})
+    save_artifact(artifact, trained, config=config, plan=scan_plan(), labels=LABELS, scores={})
     moved = right.rename(tmp_path / "moved.safetensors")
     assert load(artifact, "cpu", weights=moved).labels == LABELS
     with pytest.raises(VptError) as caught:

@@ -67,11 +67,15 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises VptError when the file is missing or is not JSON."""
+    """What a JSON file holds; raises VptError when it is missing, or with the place of a mistake."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VptError(f"{path}: cannot be read as JSON ({error}); restore it from where it was made") from error
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise VptError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); correct it there"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise VptError(f"{path}: cannot be read as UTF-8 text ({error}); save it again as JSON") from error
 
 
 def _finite(value: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
+from plans import plan_with
 
 from vpt.data.cases import read_dataset
 from vpt.data.plan import Percentiles, Plan, Window, make_plan
@@ -33,18 +34,6 @@ from vpt.data.slices import (
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError
 from vpt.progress import silent
-
-
-def plan_with(**changes) -> Plan:
-    values = {
-        "plane": "axial",
-        "pixel_mm": 1.0,
-        "image_size": 32,
-        "neighbours": True,
-        "channels": ("MRI",),
-        "intensity": (Window(low=0, high=1),),
-    }
-    return Plan(**{**values, **changes})
 
 
 def volume(array: np.ndarray, spacing=(1.0, 1.0, 1.0)) -> MetaTensor:

@@ -6,25 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from plans import plan_with
 from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
-from vpt.data.plan import Plan, Window
 from vpt.tasks.segmentation import Normalise, dice_ce, segment_slices
 
 CPU = torch.device("cpu")
-
-
-def plan_with(**changes) -> Plan:
-    values = {
-        "plane": "axial",
-        "pixel_mm": 1.0,
-        "image_size": 32,
-        "neighbours": True,
-        "channels": ("MRI",),
-        "intensity": (Window(low=0, high=1),),
-    }
-    return Plan(**{**values, **changes})
 
 
 # --- loss -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Only names are read here, never voxels (`volumes.py` does that). `survey` collec
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.errors import VptError
+from vpt.files import read_json
 
 ENDINGS = (".nii.gz", ".nii")
 REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan)[_-]?\d+$", re.IGNORECASE)
@@ -324,18 +324,6 @@ def nifti_files(folder: Path) -> list[Path]:
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> Any:
-    """What a file written by hand holds; raises VptError with the place of a mistake."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise VptError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); correct it there"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise VptError(f"{path}: cannot be read as UTF-8 text ({error}); save it again as JSON") from error
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Dataset, did_you_mean, raise_first, read_json
+from vpt.data.cases import Dataset, did_you_mean, raise_first
 from vpt.errors import VptError
+from vpt.files import read_json
 
 FOLDS = 5
 DRAW_SEED = 0
