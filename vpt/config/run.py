@@ -122,7 +122,12 @@ class TrainConfig(Section):
     fewer for larger ones, 8 at least. `workers` null: all cores but one. `calibrate`: of classification, divide the
     logits by a temperature that is fitted to the validation split. `cache_gb`: of classification without augmentation,
     so much may be stored of what the blocks below the first prompts make of the examples (tokens in half precision),
-    so that they run once and not in every epoch.
+    so that they run once and not in every epoch. `views`: with augmentation, and of segmentation, the same for so many
+    augmented views of every slice or example, which are all that the training then sees; 0 draws every sample anew.
+
+    `accumulate`: gradients of so many batches are summed before a step. `checkpoint`: what the blocks compute is not
+    kept for the backward pass but computed again, less memory for about a quarter more time. `compile`: the blocks go
+    through `torch.compile`.
     """
 
     epochs: int = Field(20, ge=1)
@@ -134,6 +139,10 @@ class TrainConfig(Section):
     patience: int | None = Field(None, ge=1)
     workers: int | None = Field(None, ge=0)
     cache_gb: float = Field(8.0, ge=0)
+    views: int = Field(0, ge=0)
+    accumulate: int = Field(1, ge=1)
+    checkpoint: bool = False
+    compile: bool = False
     calibrate: bool = False
 
 
