@@ -113,7 +113,9 @@ class SamBackbone(Backbone):
             prompt_encoder.mask_input_size = (4 * grid[0], 4 * grid[1])
 
     def embed(self, images: Tensor) -> Tokens:
-        grid = self.encoder.patch_embed(images)
+        grid = self.encoder.patch_embed(
+            images
+        ).contiguous()  # else every sum keeps the channels first, every norm copies
         if self.encoder.pos_embed is not None:
             grid = grid + self.encoder.pos_embed
         none = grid.new_empty(len(grid), 0, grid.shape[-1])
