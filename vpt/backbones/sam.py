@@ -113,9 +113,9 @@ class SamBackbone(Backbone):
             prompt_encoder.mask_input_size = (4 * grid[0], 4 * grid[1])
 
     def embed(self, images: Tensor) -> Tokens:
-        grid = self.encoder.patch_embed(
-            images
-        ).contiguous()  # else every sum keeps the channels first, every norm copies
+        grid = self.encoder.patch_embed(images)
+        if self.attention == "fused":  # else every sum keeps the channels first in memory, and every norm copies
+            grid = grid.contiguous()
         if self.encoder.pos_embed is not None:
             grid = grid + self.encoder.pos_embed
         none = grid.new_empty(len(grid), 0, grid.shape[-1])
