@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Self
 
 import torch
@@ -23,10 +23,18 @@ def encode(backbone: Backbone, prompts: Prompts, images: Tensor, levels: Collect
 
 
 def encode_from(
-    first: int, backbone: Backbone, prompts: Prompts, tokens: Tokens, levels: Collection[int] = ()
+    first: int,
+    backbone: Backbone,
+    prompts: Prompts,
+    tokens: Tokens,
+    levels: Collection[int] = (),
+    below: Sequence[Tensor] = (),
 ) -> Features:
-    """The rest of `encode`: tokens as they enter block `first` -> features. `levels` below it are not to be had."""
-    kept = []
+    """The rest of `encode`: tokens as they enter block `first` -> features.
+
+    below: the grids (B, C, H, W) after those of `levels` that lie below `first`, as `frozen_prefix` gives them.
+    """
+    kept = list(below)
     for i in range(first, backbone.spec.depth):
         tokens, context = prompts.enter(i, tokens)
         tokens = backbone.block(i, tokens, context)
@@ -37,12 +45,19 @@ def encode_from(
 
 
 @torch.no_grad()
-def frozen_prefix(first: int, backbone: Backbone, images: Tensor) -> Tokens:
-    """Normalised images (B, 3, H, W) -> tokens as they enter block `first` of the encoder without prompts."""
-    tokens = backbone.embed(images)
+def frozen_prefix(
+    first: int, backbone: Backbone, images: Tensor, levels: Collection[int] = ()
+) -> tuple[Tokens, tuple[Tensor, ...]]:
+    """Normalised images (B, 3, H, W) -> tokens as they enter block `first` of the encoder without prompts.
+
+    With the grids (B, C, H, W) after those of `levels` that lie below it.
+    """
+    tokens, below = backbone.embed(images), []
     for i in range(first):
         tokens = backbone.block(i, tokens, None)
-    return tokens
+        if i in levels:
+            below.append(tokens.grid.permute(0, 3, 1, 2))
+    return tokens, tuple(below)
 
 
 class PromptedModel(nn.Module):

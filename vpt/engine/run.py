@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from logging import Logger
 from pathlib import Path
@@ -16,7 +15,7 @@ from vpt.config import Config, Task, load_config
 from vpt.engine.average import Average
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.classifying import Classifying
-from vpt.engine.fit import Hooks, Interrupted, Settings, fit, in_words
+from vpt.engine.fit import Hooks, Interrupted, Settings, choose_workers, fit, in_words
 from vpt.engine.job import Job
 from vpt.engine.logs import Pictures, open_log, write_metrics
 from vpt.engine.optim import build_optimizer
@@ -183,13 +182,12 @@ def choose_precision(precision: str, device: torch.device) -> Any:
 
 def _settings(config: Config, job: Job) -> Settings:
     train = config.train
-    workers = min(8, (os.cpu_count() or 2) - 1) if train.workers is None else train.workers
     return Settings(
         epochs=train.epochs,
         steps=job.steps,
         validate_every=train.validate_every,
         patience=train.patience,
-        workers=workers,
+        workers=choose_workers(train.workers),
         warmup=config.optim.warmup,
         clip=config.optim.clip,
         score=job.score,
