@@ -43,31 +43,37 @@ class Once:
         return self.first > 0 and self.views > 0 and self.gb <= self.limit
 
     def doubts(self) -> list[str]:
+        """What is stored, or why nothing is; what else would pay."""
         blocks = f"all {self.depth}" if self.first == self.depth else f"the first {self.first} of {self.depth}"
-        each = f"once per {self.unit}" if self.views == 1 else f"once for each of {self.views} views of a {self.unit}"
         if self.first == 0:
-            limited = (
-                f"train.views={self.views}: no block of the encoder stays frozen from the first on, so nothing is "
-            )
-            return (
-                [f"{limited}gained, and training sees fewer views; leave it out"]
-                if self.views and not self.fixed
-                else []
-            )
+            if self.fixed or not self.views:
+                return []
+            return [f"train.views={self.views}: no block stays as it was, so fixed views save no time; leave it out"]
         if self.stored:
-            return [f"{blocks} blocks run {each}, not in every epoch: {self.gb:.2g} GB of what they give are stored"]
+            return [
+                f"{blocks} blocks run {self._each(self.views)}, not in every epoch: "
+                f"{_in_gb(self.gb)} of their output are stored"
+            ]
         if self.views:
             return [
-                f"{blocks} blocks could run {each}, but run in every step: what they give takes {self.gb:.2g} GB, more "
-                f"than train.cache_gb={self.limit:g}; raise it where the disk has room"
+                f"{blocks} blocks run in every step: storing their output would take {_in_gb(self.gb)}, more than "
+                f"train.cache_gb={self.limit:g}; raise that, and they run {self._each(self.views)}"
             ]
         if 2 * self.first < self.depth:
             return []
         return [
-            f"{blocks} blocks run in every step, since every {self.unit} is cropped or augmented anew; with "
-            f"train.views={SUGGESTED} they would run once for each of {SUGGESTED} views of a {self.unit}, which takes "
-            f"{SUGGESTED * self.gb:.2g} GB (train.cache_gb={self.limit:g})"
+            f"{blocks} blocks run in every step, since every {self.unit} is cropped or augmented anew; "
+            f"with train.views={SUGGESTED} they run {self._each(SUGGESTED)}, and up to "
+            f"{_in_gb(SUGGESTED * self.gb)} are stored"
         ]
+
+    def _each(self, views: int) -> str:
+        one = f"an {self.unit}" if self.unit[0] in "aeiou" else f"a {self.unit}"
+        return f"once per {self.unit}" if views == 1 else f"once for each of {views} views of {one}"
+
+
+def _in_gb(size: float) -> str:
+    return f"{size:.2g} GB" if size >= 0.01 else "under 0.01 GB"
 
 
 def views_to_store(dataset: Viewed, draw: Draw, epochs: int) -> np.ndarray:
