@@ -159,7 +159,9 @@ def test_a_store_serves_the_same_weights_plan_images_and_views_only(
     for change in (
         {"backbone.weights": "random"},
         {"plan.image_size": 32},
+        {"plan.neighbours": False},
         {"train.augment": "strong"},
+        {"precision": "bf16-mixed"},
         {"train.views": 2},
         {"head": {"kind": "mask", "levels": 2}},
         {"prompts": {"method": "deep", "count": 2, "blocks": "last:3"}},

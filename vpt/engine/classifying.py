@@ -95,7 +95,7 @@ class Classifying(Job):
     def _choose_data(self, truth: np.ndarray) -> None:
         """The data set and what is validated on; where it can be stored, what the frozen blocks make of them.
 
-        Of an encoder that is frozen whole that is a vector per slice, and exact.
+        Of an encoder that is frozen whole that is a vector per slice in single precision.
         """
         train, plan, spec = self.setup.config.train, self.setup.plan, self.model.backbone.spec
         fixed = train.augment == "none"
@@ -163,25 +163,18 @@ class Classifying(Job):
             yield normalise(batch.flatten(0, 1))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
-        found = class_scores(
-            to_probabilities(self._logits(forward), self.target).numpy(), self.truth.astype(bool), self.target
-        )
-        return {key: 0.0 if math.isnan(found[key]) else found[key] for key in self.shown}
-
-    def _logits(self, forward: nn.Module) -> Tensor:
-        """Of the validation examples, (N, outputs)."""
         forward.eval()
-        return classify_stacks(forward, self.validated, self.setup.device)
+        logits = classify_stacks(forward, self.validated, self.setup.device)
+        found = class_scores(to_probabilities(logits, self.target).numpy(), self.truth.astype(bool), self.target)
+        return {key: 0.0 if math.isnan(found[key]) else found[key] for key in self.shown}
 
     def finish(self, log: Logger) -> None:
         """summary.json, cases.csv, confusion.png, reliability.png; the temperature, where it is asked for."""
         setup, run = self.setup, self.run
         best = read_artifact(run / "best.safetensors")
         load_trained(self.model, best.tensors, best.path)
-        if isinstance(self.forward, OnTokens):  # what was stored is rounded, and these scores are told to people
-            logits = classify_stacks(self.on_slices.to(setup.device).eval(), self.stacks, setup.device)
-        else:
-            logits = self._logits(self.forward.to(setup.device))
+        # from the images: what may be stored is rounded, and these scores are told to people
+        logits = classify_stacks(self.on_slices.to(setup.device).eval(), self.stacks, setup.device)
         temperature = 1.0
         if setup.config.train.calibrate:
             temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target)

@@ -20,7 +20,16 @@ from vpt.engine.job import Job
 from vpt.engine.logs import Pictures, open_log, write_metrics
 from vpt.engine.optim import build_optimizer
 from vpt.engine.segmenting import Segmenting
-from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
+from vpt.engine.setup import (
+    STATE,
+    Setup,
+    choose_precision,
+    create_run,
+    prepare_setup,
+    remove_run,
+    reopen_run,
+    require_new_run,
+)
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.prompts.init import How, initialise
@@ -163,21 +172,6 @@ def _conclude(run: Path, job: Job, log: Logger, progress: Progress) -> None:
         f"done: {chosen}, {job.model.count_parameters()['trained']:,} trained parameters, "
         f"artifact {(run / 'best.safetensors').stat().st_size / 1e6:.2f} MB, {progress.seconds:.0f} s of training"
     )
-
-
-def choose_precision(precision: str, device: torch.device) -> Any:
-    """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX).
-
-    Elsewhere float16 on older CUDA cards, float32 on the rest.
-    """
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    if device.type == "cpu":
-        able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
-        return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
-    return "32-true"
 
 
 def _settings(config: Config, job: Job) -> Settings:

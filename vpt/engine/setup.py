@@ -147,6 +147,21 @@ def reopen_run(run: Path, wanted: Any, overrides: dict[str, Any] | None) -> Setu
     return Setup(config, dataset, splits, plan, choose_device(wanted.device))
 
 
+def choose_precision(precision: str, device: torch.device) -> Any:
+    """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX).
+
+    Elsewhere float16 on older CUDA cards, float32 on the rest.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if device.type == "cpu":
+        able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
+        return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+    return "32-true"
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine and command line, for `environment.json`."""
     packages = ("vpt", "torch", "torchvision", "timm", "monai", "lightning", "albumentations", "nibabel", "numpy")

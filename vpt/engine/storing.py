@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from vpt.data.stored import Store, Viewed, to_half, write_rows
 from vpt.engine.fit import Draw, choose_workers, make_loader
-from vpt.engine.setup import Setup
+from vpt.engine.setup import Setup, choose_precision
 from vpt.model import PromptedModel
 from vpt.progress import bar
 
@@ -130,10 +132,17 @@ def make_store(
                 tick(done, len(numbers), "")
 
     # no_grad, not inference_mode: whatever a backbone keeps for later must be good for training
-    with FileLock(f"{path}.lock"), torch.no_grad():
+    with FileLock(f"{path}.lock"), torch.no_grad(), _in_precision(setup):
         if not path.exists():
             write_rows(path, encoded(), len(numbers))
     return Store(path, numbers)
+
+
+def _in_precision(setup: Setup) -> AbstractContextManager[Any]:
+    """The arithmetic in which the blocks would run in training."""
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    dtype = kinds.get(choose_precision(setup.config.precision, setup.device))
+    return torch.autocast(setup.device.type, dtype) if dtype else nullcontext()
 
 
 def _key(setup: Setup, model: PromptedModel, dataset: Viewed, numbers: np.ndarray, others: Sequence[str]) -> str:
@@ -144,6 +153,7 @@ def _key(setup: Setup, model: PromptedModel, dataset: Viewed, numbers: np.ndarra
         str(model.head.levels),
         setup.plan.model_dump_json(exclude={"reasons"}),
         setup.config.train.augment,
+        choose_precision(setup.config.precision, setup.device),
         str(dataset.views),
         sha256(numbers.astype(np.int64).tobytes()).hexdigest(),
         *others,
