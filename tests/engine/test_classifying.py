@@ -193,8 +193,6 @@ def test_kept_features_of_a_run_are_found_by_the_next_and_serve_the_same_encoder
     assert_same_run(again, first)
     other = HEAD_ONLY | {"backbone.weights": "random"}
     train(tiny_classes, tmp_path / "random", overrides=other, cache=cache, brief=True)
-        tiny_classes, tmp_path / "random", overrides=HEAD_ONLY | {"backbone.weights": "random"}, cache=cache, brief=True
-    )
     mean = HEAD_ONLY | {"head": {"kind": "linear", "pool": "mean"}}
     train(tiny_classes, tmp_path / "mean", overrides=mean, cache=cache, brief=True)
     assert len(calls) == 3 * made
