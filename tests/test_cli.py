@@ -229,7 +229,7 @@ def test_doctor_names_versions_and_devices(vpt: Callable[..., Told]) -> None:
     told = vpt("doctor")
     assert told.code == (1 if "problem: " in told.err else 0)
     assert torch.__version__.partition("+")[0] in told.out
-    for part in ("python", "timm", "monai", "lightning", "CPU"):
+    for part in ("python", "timm", "monai", "lightning", "CPU", "precision auto", "attention in training"):
         assert part in told.out
 
 

@@ -153,7 +153,8 @@ def test_a_large_map_in_bfloat16_is_neither_kept_nor_made(monkeypatch: pytest.Mo
     found = []
     for largest in (2**25, 1):
         monkeypatch.setattr(module, "LARGEST_MAP", largest)
-        with Saved() as saved:
+        saved = Saved()
+        with saved:
             out = mix_values(queries, keys, values)
         found.append((max(saved.sizes), torch.autograd.grad(out.float().square().sum(), [queries, keys, values])))
 
@@ -214,7 +215,8 @@ def test_checkpointing_changes_no_gradient_and_keeps_less(family: str, method: s
     found, kept = [], []
     for checkpointing in (False, True):
         model.checkpointing = checkpointing
-        with Saved() as saved:
+        saved = Saved()
+        with saved:
             model(images)
         kept.append(sum(saved.sizes))
         found.append(gradients(model, images))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Self
 
 import torch
@@ -28,7 +28,7 @@ def encode(
     cross the frozen blocks, so this must not run under `no_grad` in training. For `keep` and `checkpointing` see
     `encode_from`.
     """
-    return encode_from(0, backbone, prompts, backbone.embed(images), levels, keep, checkpointing)
+    return encode_from(0, backbone, prompts, backbone.embed(images), levels, (), keep, checkpointing)
 
 
 def encode_from(
@@ -37,15 +37,17 @@ def encode_from(
     prompts: Prompts,
     tokens: Tokens,
     levels: Collection[int] = (),
+    below: Sequence[Tensor] = (),
     keep: Keep = "all",
     checkpointing: bool = False,
 ) -> Features:
-    """The rest of `encode`: tokens as they enter block `first` -> features. `levels` below it are not to be had.
+    """The rest of `encode`: tokens as they enter block `first` -> features.
 
+    below: the grids (B, C, H, W) after those of `levels` that lie below `first`, as `frozen_prefix` gives them;
     keep: "first" leaves out of the last block what only serves other tokens than the first, which alone are finished;
     checkpointing: what is inside a block is not kept for the backward pass but computed again there.
     """
-    kept = []
+    kept = list(below)
     for i in range(first, backbone.spec.depth):
         tokens, context = prompts.enter(i, tokens)
         rows = keep if i == backbone.spec.depth - 1 and i not in levels else "all"
@@ -60,12 +62,19 @@ def encode_from(
 
 
 @torch.no_grad()
-def frozen_prefix(first: int, backbone: Backbone, images: Tensor) -> Tokens:
-    """Normalised images (B, 3, H, W) -> tokens as they enter block `first` of the encoder without prompts."""
-    tokens = backbone.embed(images)
+def frozen_prefix(
+    first: int, backbone: Backbone, images: Tensor, levels: Collection[int] = ()
+) -> tuple[Tokens, tuple[Tensor, ...]]:
+    """Normalised images (B, 3, H, W) -> tokens as they enter block `first` of the encoder without prompts.
+
+    With the grids (B, C, H, W) after those of `levels` that lie below it.
+    """
+    tokens, below = backbone.embed(images), []
     for i in range(first):
         tokens = backbone.block(i, tokens, None)
-    return tokens
+        if i in levels:
+            below.append(tokens.grid.permute(0, 3, 1, 2))
+    return tokens, tuple(below)
 
 
 class FrozenPrompts:
@@ -104,11 +113,12 @@ class PromptedModel(nn.Module):
         """Of normalised images (B, 3, H, W): all that the head reads."""
         return self.features_from(0, self.backbone.embed(images))
 
-    def features_from(self, first: int, tokens: Tokens) -> Features:
-        """The same from tokens as they enter block `first`."""
+    def features_from(self, first: int, tokens: Tokens, below: Sequence[Tensor] = ()) -> Features:
+        """The same from tokens as they enter block `first`, and the grids below it that the head reads."""
         prompts = self._frozen or self.prompts
         head, backbone = self.head, self.backbone
-        return self._encode_from(first, backbone, prompts, tokens, head.levels, head.reads, self.checkpointing)
+        levels, keep, lean = head.levels, head.reads, self.checkpointing
+        return self._encode_from(first, backbone, prompts, tokens, levels, below, keep, lean)
 
     def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
         """`hints` (B, N, 3): see `Head.forward`; only for a head that takes them."""

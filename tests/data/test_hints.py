@@ -138,7 +138,7 @@ def test_a_training_samples_hints_belong_to_its_augmented_label(tmp_path, shape,
     labels[:, 12:20, 10:25] = 1
     np.save(tmp_path / "images.npy", labels[:, None].astype(np.float16))
     np.save(tmp_path / "labels.npy", labels)
-    case = PreparedCase("a", tmp_path / "images.npy", tmp_path / "labels.npy", None, (0, 1), 2)
+    case = PreparedCase("a", tmp_path / "images.npy", tmp_path / "labels.npy", None, (0, 1), 2, shape)
     plan = plan_with(image_size=64, padding=padding)
     told, quiet = (SliceDataset([case], plan, make_augment("strong"), hints=hints) for hints in (True, False))
     seen = set()

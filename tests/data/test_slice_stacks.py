@@ -19,13 +19,14 @@ from vpt.data.plan import Window
 from vpt.data.slice_stacks import (
     StackDataset,
     StackDraw,
-    StoredDataset,
+    StoredStacks,
     draw_stacks,
     prepare_stack,
     prepare_stacks,
     stacks_folder,
     truth_of,
 )
+from vpt.data.stored import Store
 from vpt.data.transforms import identity, make_augment
 from vpt.data.volumes import load_image
 from vpt.errors import VptError
@@ -274,8 +275,10 @@ def test_slices_of_a_stack_are_augmented_alike_and_by_the_seed_of_the_draw():
     assert any(not torch.equal(data[StackDraw(0, seed)][0], slices) for seed in range(3))
 
 
-def test_features_are_given_with_the_truth_of_their_example():
-    stored = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
-    vectors, own = StoredDataset(stored, np.eye(3, dtype=np.float32))[StackDraw(2, 9)]
-    assert np.array_equal(vectors.numpy(), stored[2])
+def test_features_are_given_with_the_truth_of_their_example(tmp_path):
+    rows = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
+    np.save(tmp_path / "rows.npy", rows)
+    stacks = StackDataset(np.zeros((3, 2, 3, 8, 8), np.uint8), np.eye(3, dtype=np.float32), identity, views=1)
+    vectors, own = StoredStacks(stacks, Store(tmp_path / "rows.npy", np.arange(3)))[StackDraw(2, 9)]
+    assert np.array_equal(vectors.numpy(), rows[2])
     assert own.tolist() == [0, 0, 1]

@@ -264,7 +264,7 @@ def test_sparse_ids_survive_the_cache(tmp_path, save):
 
 
 def fake(depth: int, foreground: tuple[int, ...]) -> PreparedCase:
-    return PreparedCase("case", Path("i"), Path("l"), None, foreground, depth)
+    return PreparedCase("case", Path("i"), Path("l"), None, foreground, depth, (8, 8))
 
 
 def draws(cases, **changes) -> list[Draw]:
@@ -309,7 +309,7 @@ def stored(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> PreparedCa
     np.save(tmp_path / "i.npy", images.astype(np.float16))
     np.save(tmp_path / "l.npy", labels.astype(np.uint8))
     filled = tuple(np.flatnonzero(labels.any(axis=(1, 2))).tolist())
-    return PreparedCase("a", tmp_path / "i.npy", tmp_path / "l.npy", None, filled, len(labels))
+    return PreparedCase("a", tmp_path / "i.npy", tmp_path / "l.npy", None, filled, len(labels), labels.shape[1:])
 
 
 def pattern(shape=(5, 40, 30)) -> np.ndarray:

@@ -120,10 +120,10 @@ class TrainConfig(Section):
 
     Of classification it is every example once, and again up to 20 batches. `batch_size` null: 32 slices up to 96 px,
     fewer for larger ones, 8 at least. `workers` null: all cores but one. `calibrate`: of classification, divide the
-    logits by a temperature that is fitted to the validation split. `cache_gb`: of classification without augmentation,
-    so much may be stored of what the blocks below the first prompts make of the examples (tokens in half precision),
-    so that they run once and not in every epoch. `views`: with augmentation, and of segmentation, the same for so many
-    augmented views of every slice or example, which are all that the training then sees; 0 draws every sample anew.
+    logits by a temperature that is fitted to the validation split. `cache_gb`: so much may be stored of what the blocks
+    below the first prompts make of slices or examples (in half precision), so that they run once and not in every
+    epoch, where a sample is always the same. `views`: where it is augmented, or cropped at random, every slice or
+    example has so many fixed views, which are all that the training then sees; 0 draws every sample anew.
 
     `accumulate`: so many batches share an update, by the mean of their gradients. `checkpoint`: what the blocks
     compute is not kept for the backward pass but computed again, less memory for about a quarter more time. `compile`:

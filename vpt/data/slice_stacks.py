@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from vpt.data.plan import Plan
 from vpt.data.slices import as_channels, frame_of, prepare_image
+from vpt.data.stored import Store, Viewed, versions_of, view_seed
 from vpt.data.transforms import Augment
 from vpt.data.volumes import load_image, orient
 from vpt.files import atomic
@@ -66,16 +66,13 @@ def stacks_folder(cache: Path, source: Path, examples: Sequence[Example], plan: 
 
     It is another one once a file has another size or was written again.
     """
-    files = [image for example in examples for image in example.images if isinstance(image, Path)]
+    files = [source, *(image for example in examples for image in example.images if isinstance(image, Path))]
     decides = [
         str(source.resolve()),
         *(example.name for example in examples),
         plan.model_dump_json(exclude={"reasons"}),
+        *versions_of(files),
     ]
-    for file in [source, *files]:
-        with suppress(OSError):  # reading it says what is wrong
-            stat = file.stat()
-            decides.append(f"{file} {stat.st_size} {stat.st_mtime_ns}" if file.is_file() else str(file))
     return cache / sha256("\n".join(decides).encode()).hexdigest()[:16]
 
 
@@ -109,27 +106,43 @@ def draw_stacks(examples: int, *, steps: int, batch_size: int, seed: int, epoch:
     return batches[:steps]
 
 
-class StackDataset(TorchDataset):
-    """StackDraw -> (slices (S, 3, size, size) float32 in [0, 1], truth (K,)), the slices of a stack augmented alike."""
+class StackDataset(Viewed):
+    """StackDraw -> (slices (S, 3, size, size) float32 in [0, 1], truth (K,)), the slices of a stack augmented alike.
 
-    def __init__(self, stacks: np.ndarray, truth: np.ndarray, augment: Augment):
+    views: so many fixed augmentations of every example are all there is (see `vpt.data.stored.Viewed`), and a draw's
+    seed says which of them; 0: it makes a new one.
+    """
+
+    def __init__(self, stacks: np.ndarray, truth: np.ndarray, augment: Augment, *, views: int = 0):
         self.stacks = stacks
         self.truth = truth
         self.augment = augment
+        self.views = views
+
+    @property
+    def count(self) -> int:
+        return len(self.stacks) * self.views
+
+    def number(self, draw: StackDraw) -> int:
+        return draw.example * self.views + draw.seed % self.views
+
+    def view(self, number: int) -> StackDraw:
+        return StackDraw(*divmod(number, self.views))
 
     def __getitem__(self, draw: StackDraw) -> tuple[Tensor, Tensor]:
         stack = self.stacks[draw.example].astype(np.float32) / 255
         empty = np.zeros(stack.shape[2:], np.uint8)
-        augmented = [self.augment(image, empty, draw.seed)[0] for image in stack]
+        seed = view_seed(draw.example, draw.seed % self.views) if self.views else draw.seed
+        augmented = [self.augment(image, empty, seed)[0] for image in stack]
         return torch.from_numpy(np.stack(augmented)), torch.from_numpy(self.truth[draw.example])
 
 
-class StoredDataset(TorchDataset):
-    """StackDraw -> (what an encoder made of the example, (S, ...); truth (K,)); nothing is augmented."""
+class StoredStacks(TorchDataset):
+    """StackDraw -> (what frozen blocks made of the slices, (S, V), truth (K,)); see `StackDataset`."""
 
-    def __init__(self, stored: np.ndarray, truth: np.ndarray):
-        self.stored = stored
-        self.truth = torch.from_numpy(truth)
+    def __init__(self, stacks: StackDataset, store: Store):
+        self.stacks = stacks
+        self.store = store
 
     def __getitem__(self, draw: StackDraw) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(np.array(self.stored[draw.example])), self.truth[draw.example]
+        return self.store.read(self.stacks.number(draw)), torch.from_numpy(self.stacks.truth[draw.example])

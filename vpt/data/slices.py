@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from vpt.data.cases import Case, Dataset
 from vpt.data.hints import draw_hints
 from vpt.data.plan import Padding, Plan
+from vpt.data.stored import Store, Viewed, view_seed
 from vpt.data.transforms import Augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.files import atomic
@@ -103,6 +104,7 @@ class PreparedCase:
     native: Path | None
     foreground: tuple[int, ...]  # slices with any label
     depth: int
+    size: tuple[int, int]  # rows and columns of a slice
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         return np.load(self.images, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
@@ -141,7 +143,7 @@ def _prepare_case(dataset: Dataset, case: Case, plan: Plan, cache: Path, native:
         _save(images, prepare_image(orient(image, plan.orientation), plan).astype(np.float16))
     mask = np.load(labels, mmap_mode="r")
     foreground = tuple(int(k) for k in np.flatnonzero(mask.any(axis=(1, 2))))
-    return PreparedCase(case.name, images, labels, own if native else None, foreground, len(mask))
+    return PreparedCase(case.name, images, labels, own if native else None, foreground, len(mask), mask.shape[1:])
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -187,26 +189,62 @@ def draw_epoch(
     return [[one() for _ in range(batch_size)] for _ in range(steps)]
 
 
-class SliceDataset(TorchDataset):
-    """Draw -> (image (3, S, S) float32 in [0, 1], label (S, S) int64), augmented; hints (3, 3) as well if asked for."""
+class SliceDataset(Viewed):
+    """Draw -> (image (3, S, S) float32 in [0, 1], label (S, S) int64), augmented; hints (3, 3) as well if asked for.
 
-    def __init__(self, cases: Sequence[PreparedCase], plan: Plan, augment: Augment, *, hints: bool = False):
+    views: so many fixed crops and augmentations of every slice are all there is (see `vpt.data.stored.Viewed`), and a
+    draw's seed says which of them, and what the hints are; 0: it makes a new one.
+    """
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], plan: Plan, augment: Augment, *, hints: bool = False, views: int = 0
+    ):
         self.cases = cases
         self.plan = plan
         self.augment = augment
         self.hints = hints
+        self.views = views
+        self.starts = np.cumsum([0, *(case.depth for case in cases)])  # of the cases, among all slices
+
+    @property
+    def count(self) -> int:
+        return int(self.starts[-1]) * self.views
+
+    def number(self, draw: Draw) -> int:
+        return int(self.starts[draw.case] + draw.slice) * self.views + draw.seed % self.views
+
+    def view(self, number: int) -> Draw:
+        place, view = divmod(number, self.views)
+        case = int(np.searchsorted(self.starts, place, side="right")) - 1
+        return Draw(case, place - int(self.starts[case]), view)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, ...]:
         images, labels = self.cases[draw.case].read()
-        rng = np.random.default_rng(draw.seed)
+        seed = view_seed(draw.case, draw.slice, draw.seed % self.views) if self.views else draw.seed
+        rng = np.random.default_rng(seed)
         label = np.asarray(labels[draw.slice])
         image = as_channels(images, draw.slice, self.plan.neighbours).astype(np.float32)
         size = self.plan.image_size
         top, left = _corner(label, size, self.plan.padding, rng)
         image, label = crop_or_pad(image, size, top, left, self.plan.fill), crop_or_pad(label, size, top, left)
-        image, label = self.augment(image, label, draw.seed)
+        image, label = self.augment(image, label, seed)
         sample = torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
-        return (*sample, torch.from_numpy(draw_hints(label, rng))) if self.hints else sample
+        if not self.hints:
+            return sample
+        rng = np.random.default_rng(draw.seed) if self.views else rng  # hints are drawn anew for the same view
+        return (*sample, torch.from_numpy(draw_hints(label, rng)))
+
+
+class StoredSlices(TorchDataset):
+    """Draw -> (image, label, what frozen blocks made of the image, hints if there are any); see `SliceDataset`."""
+
+    def __init__(self, slices: SliceDataset, store: Store):
+        self.slices = slices
+        self.store = store
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, ...]:
+        image, label, *hints = self.slices[draw]
+        return image, label, self.store.read(self.slices.number(draw)), *hints
 
 
 def _corner(label: np.ndarray, size: int, padding: Padding, rng: np.random.Generator) -> tuple[int, int]:

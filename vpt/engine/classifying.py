@@ -16,21 +16,21 @@ from vpt.artifact import build_model, load_trained, read_artifact, save_artifact
 from vpt.class_metrics import class_scores
 from vpt.data.cases import listed
 from vpt.data.labelled import Example, LabelledSet
-from vpt.data.plan import Plan
 from vpt.data.slice_stacks import (
     StackDataset,
     StackDraw,
-    StoredDataset,
+    StoredStacks,
     draw_stacks,
     prepare_stacks,
     stacks_folder,
     truth_of,
 )
-from vpt.data.transforms import make_augment
+from vpt.data.stored import Store
+from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
 from vpt.engine.setup import Setup
+from vpt.engine.storing import Once, make_store, views_to_store
 from vpt.errors import VptError
-from vpt.files import atomic
 from vpt.heads import ClassifyHead
 from vpt.precision import autocast
 from vpt.progress import bar
@@ -43,9 +43,9 @@ from vpt.tasks.classification import (
     class_loss,
     classify_stacks,
     fit_temperature,
-    forward_stacks,
     to_probabilities,
 )
+from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
 
 SHOWN = {
@@ -59,7 +59,6 @@ LEAST_STEPS = 20  # of an epoch
 
 class Classifying(Job):
     unit = "examples"
-    stored_gb = 0.0
 
     def __init__(self, run: Path, setup: Setup, cache: Path):
         super().__init__(run, setup, cache)
@@ -69,25 +68,15 @@ class Classifying(Job):
         self.score, self.shown = CHOOSES[self.target], SHOWN[self.target]
         torch.manual_seed(config.seed)
         self.model = build_model(config, plan, len(self.classes))
-        self.on_slices = OnSlices(self.model)
         examples, self.validation = self._examples("train"), self._examples("val")
         truth = truth_of(examples, len(self.classes))
         self.truth = truth_of(self.validation, len(self.classes))
         self.training, self.stacks = self._stacks("train", examples), self._stacks("val", self.validation)
-        self.first = self._first_block(plan, len(examples) + len(self.validation))
-        if self.first == 0:
-            self.forward: nn.Module = self.on_slices
-            self.dataset: Dataset = StackDataset(self.training, truth, make_augment(config.train.augment, plan.fill))
-            self.validated = self.stacks
-        else:  # the blocks below see every example once, whatever the number of epochs
-            whole = self.first == self.model.backbone.spec.depth
-            self.forward = OnFeatures(self.model) if whole else OnTokens(self.model, self.first)
-            self.dataset = StoredDataset(self._stored("train", self.training), truth)
-            self.validated = self._stored("val", self.stacks) if self.validation else self.stacks
         self.loss = class_loss(self.target, self._weights(truth), config.loss.smoothing)
         self.batch_size = min(self.choose_batch_size(), len(examples))
         self.count = len(examples)
         self.steps = min(config.train.max_steps, max(LEAST_STEPS, math.ceil(self.count / self.batch_size)))
+        self._choose_data(truth)
 
     @property
     def head(self) -> ClassifyHead:
@@ -104,46 +93,47 @@ class Classifying(Job):
     def _place(self, part: str) -> Path:
         return stacks_folder(self.cache, self.labelled.source, self._examples(part), self.setup.plan)
 
-    def _first_block(self, plan: Plan, examples: int) -> int:
-        """How many blocks need to run only once per example: none where images are augmented.
+    def _choose_data(self, truth: np.ndarray) -> None:
+        """The data set and what is validated on; where it can be stored, what the frozen blocks make of them.
 
-        Where tokens would have to be stored for that, and would take more than `train.cache_gb`, none as well.
+        Of an encoder that is frozen whole that is a vector per slice in single precision.
         """
-        config, spec = self.setup.config.train, self.model.backbone.spec
-        first = self.model.first_trained_block() if config.augment == "none" else 0
-        if not 0 < first < spec.depth:
-            return first
-        tokens = spec.prefix + spec.grid[0] * spec.grid[1]
-        self.stored_gb = examples * (plan.slices or 1) * tokens * spec.width * 2 / 1e9
-        return first if self.stored_gb <= config.cache_gb else 0
+        train, plan, spec = self.setup.config.train, self.setup.plan, self.model.backbone.spec
+        fixed = train.augment == "none"
+        views = 1 if fixed else train.views
+        dataset = StackDataset(self.training, truth, make_augment(train.augment, plan.fill), views=views)
+        part = FrozenPart(self.model, self.model.first_trained_block())
+        whole = part.first == spec.depth
+        numbers = views_to_store(dataset, self.draw, train.epochs)
+        values = 2 * spec.width if whole else part.size  # of half precision
+        slices = ((len(numbers) if views else self.count) + len(self.validation)) * (plan.slices or 1)
+        self.once = Once(part.first, spec.depth, views, fixed, slices * values * 2 / 1e9, train.cache_gb, "example")
+        self.on_slices = OnSlices(self.model)
+        self.forward: nn.Module = self.on_slices
+        self.dataset: Dataset = dataset
+        self.validated = self.stacks
+        if self.once.stored:
+            self.forward = OnFeatures(self.model) if whole else OnTokens(part)
+            self.dataset = StoredStacks(dataset, self._store("train", dataset, numbers))
+            if self.validation:
+                plain = StackDataset(self.stacks, self.truth, identity, views=1)
+                self.validated = self._store("val", plain, np.arange(plain.count)).rows()
 
-    def _stored(self, part: str, stacks: np.ndarray) -> np.ndarray:
-        """What the frozen blocks make of every example, computed once per cache and encoder.
-
-        (N, S, C) float32 of the whole encoder, else tokens (N, S, R + patches, C) float16.
-
-        Raises:
-            VptError: tokens that half precision does not hold.
-        """
-        module = self.forward if isinstance(self.forward, OnTokens) else None
-        kind = f"block{self.first}" if module else f"pooled{int(self.head.first_token)}"
-        path = self._place(part) / f"{self.model.backbone.sha256[:16]}.{kind}.npy"
-        if not path.exists():
-            (module or self.on_slices).to(self.setup.device).eval()
-            make = module.prefix if module else self.on_slices.pool
-            with bar(f"encoding {part} examples") as tick, atomic(path) as temporary:
-                stored = None
-                done = 0
-                for batch in forward_stacks(make, stacks, self.setup.device, tick):
-                    kept = batch.numpy().astype(np.float16 if module else np.float32)
-                    if not np.isfinite(kept).all():
-                        raise VptError("tokens beyond half precision; set train.cache_gb=0 to store none")
-                    if stored is None:
-                        shape = (len(stacks), *kept.shape[1:])
-                        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=kept.dtype, shape=shape)
-                    stored[done : done + len(kept)] = kept
-                    done += len(kept)
-        return np.load(path, mmap_mode="r")
+    def _store(self, part: str, dataset: StackDataset, numbers: np.ndarray) -> Store:
+        tokens = self.forward if isinstance(self.forward, OnTokens) else None
+        return make_store(
+            self.setup,
+            self.model,
+            self._place(part),
+            dataset,
+            numbers,
+            tokens.rows if tokens else self.on_slices.pool,
+            half=tokens is not None,
+            kind=f"block{self.once.first}" if tokens else f"pooled{int(self.head.first_token)}",
+            content=[],  # it decides the folder
+            batch_size=max(1, self.images_at_once // (self.setup.plan.slices or 1)),
+            title=f"encoding {part} examples",
+        )
 
     def _weights(self, truth: np.ndarray) -> list[float] | None:
         given = self.setup.config.loss.class_weights
@@ -158,14 +148,9 @@ class Classifying(Job):
         return list(given)
 
     def doubts(self) -> list[str]:
-        found, depth = [], self.model.backbone.spec.depth
+        found = self.once.doubts()
         if self.setup.config.train.calibrate and not self.validates:
             found.append("train.calibrate: no validation case to fit a temperature to, so the logits stay as they are")
-        if 0 < self.first < depth:
-            found.append(
-                f"the first {self.first} of {depth} blocks run once per example, not in every epoch: "
-                f"{self.stored_gb:.2g} GB of their tokens are stored"
-            )
         return found
 
     def draw(self, epoch: int) -> list[list[StackDraw]]:
@@ -179,26 +164,19 @@ class Classifying(Job):
             yield normalise(batch.flatten(0, 1))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
-        found = class_scores(
-            to_probabilities(self._logits(forward), self.target).numpy(), self.truth.astype(bool), self.target
-        )
-        return {key: 0.0 if math.isnan(found[key]) else found[key] for key in self.shown}
-
-    def _logits(self, forward: nn.Module) -> Tensor:
-        """Of the validation examples, (N, outputs)."""
         forward.eval()
-        return classify_stacks(forward, self.validated, self.setup.device)
+        logits = classify_stacks(forward, self.validated, self.setup.device)
+        found = class_scores(to_probabilities(logits, self.target).numpy(), self.truth.astype(bool), self.target)
+        return {key: 0.0 if math.isnan(found[key]) else found[key] for key in self.shown}
 
     def finish(self, log: Logger) -> None:
         """summary.json, cases.csv, confusion.png, reliability.png; the temperature, where it is asked for."""
         setup, run = self.setup, self.run
         best = read_artifact(run / "best.safetensors")
         load_trained(self.model, best.tensors, best.path)
+        # from the images: what may be stored is rounded, and these scores are told to people
         with autocast(self.precision, setup.device):
-            if isinstance(self.forward, OnTokens):  # what was stored is rounded, and these scores are told to people
-                logits = classify_stacks(self.on_slices.to(setup.device).eval(), self.stacks, setup.device)
-            else:
-                logits = self._logits(self.forward.to(setup.device))
+            logits = classify_stacks(self.on_slices.to(setup.device).eval(), self.stacks, setup.device)
         temperature = 1.0
         if setup.config.train.calibrate:
             temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target)

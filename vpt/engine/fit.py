@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -181,14 +182,19 @@ def train_epoch(
 
 def load_batches(dataset: Dataset, draw: Draw, settings: Settings, progress: Progress) -> Iterator[Sequence[Tensor]]:
     """The batches of the epoch that are left, as the data set gives them."""
-    draws = draw(progress.epoch)
-    left: Any = draws[progress.step :]
+    return iter(make_loader(dataset, draw(progress.epoch)[progress.step :], settings.workers))
+
+
+def make_loader(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> DataLoader:
+    """The data set's samples, batch by batch."""
+    order: Any = batches
     own = torch.Generator()  # else the loader draws from torch's own, which a resumed epoch would do once more
-    return iter(
-        DataLoader(
-            dataset, batch_sampler=left, num_workers=settings.workers, worker_init_fn=_prepare_worker, generator=own
-        )
-    )
+    return DataLoader(dataset, batch_sampler=order, num_workers=workers, worker_init_fn=_prepare_worker, generator=own)
+
+
+def choose_workers(wanted: int | None) -> int:
+    """What the config says, else all cores but one, 8 at most."""
+    return min(8, (os.cpu_count() or 2) - 1) if wanted is None else wanted
 
 
 def in_words(score: str) -> str:

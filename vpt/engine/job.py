@@ -41,9 +41,13 @@ class Job(ABC):
         self.cache = cache
 
     def choose_batch_size(self) -> int:
-        """What the config says, else 32 up to 96 px and fewer for larger images, 8 at least."""
-        size = self.setup.plan.image_size
-        return self.setup.config.train.batch_size or min(32, max(8, round(32 * (96 / size) ** 2)))
+        """What the config says, else `images_at_once`."""
+        return self.setup.config.train.batch_size or self.images_at_once
+
+    @property
+    def images_at_once(self) -> int:
+        """32 up to 96 px and fewer for larger images, 8 at least."""
+        return min(32, max(8, round(32 * (96 / self.setup.plan.image_size) ** 2)))
 
     @property
     def precision(self) -> Chosen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from logging import Logger
 from pathlib import Path
@@ -16,12 +15,20 @@ from vpt.config import Config, Task, load_config
 from vpt.engine.average import Average
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.classifying import Classifying
-from vpt.engine.fit import Hooks, Interrupted, Settings, fit, in_words
+from vpt.engine.fit import Hooks, Interrupted, Settings, choose_workers, fit, in_words
 from vpt.engine.job import Job
 from vpt.engine.logs import Pictures, open_log, write_metrics
 from vpt.engine.optim import build_optimizer
 from vpt.engine.segmenting import Segmenting
-from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
+from vpt.engine.setup import (
+    STATE,
+    Setup,
+    create_run,
+    prepare_setup,
+    remove_run,
+    reopen_run,
+    require_new_run,
+)
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.precision import halve_frozen
@@ -173,13 +180,12 @@ def _conclude(run: Path, job: Job, log: Logger, progress: Progress) -> None:
 
 def _settings(config: Config, job: Job) -> Settings:
     train = config.train
-    workers = min(8, (os.cpu_count() or 2) - 1) if train.workers is None else train.workers
     return Settings(
         epochs=train.epochs,
         steps=job.steps,
         validate_every=train.validate_every,
         patience=train.patience,
-        workers=workers,
+        workers=choose_workers(train.workers),
         warmup=config.optim.warmup,
         clip=config.optim.clip,
         score=job.score,

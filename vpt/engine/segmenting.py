@@ -9,22 +9,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
 
 from vpt.artifact import build_model, load_trained, read_artifact
 from vpt.data.cases import Case, Dataset
-from vpt.data.slices import Draw, PreparedCase, SliceDataset, draw_epoch, prepare_cases
+from vpt.data.slices import Draw, PreparedCase, SliceDataset, StoredSlices, draw_epoch, prepare_cases
+from vpt.data.stored import Store, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.engine.job import Job
 from vpt.engine.logs import write_preview
 from vpt.engine.setup import Setup
+from vpt.engine.storing import Once, make_store, views_to_store
 from vpt.errors import VptError
 from vpt.metrics import score_case
 from vpt.predict import Segmenter, mask_file
 from vpt.progress import bar
 from vpt.runs import evaluate_split
+from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
-from vpt.tasks.segmentation import OnImages, dice_ce, segment_slices
+from vpt.tasks.segmentation import OnImages, OnStored, dice_ce, segment_slices
 
 PREVIEWS = 6
 LOOKED_AT = 32  # batches, for prompts that start from tokens
@@ -48,14 +52,46 @@ class Segmenting(Job):
         if not any(case.foreground for case in self.training):
             root = setup.dataset.root
             raise VptError(f"{root}: no training case has a labelled voxel, so there is nothing to learn; check masks")
-        self.forward = OnImages(self.model)
         self.loss = dice_ce(None if isinstance(weights, str) else weights, config.loss.smoothing)
-        augment = make_augment(config.train.augment, plan.fill)
-        self.dataset = SliceDataset(self.training, plan, augment, hints=self.model.head.takes_hints)
         self.batch_size = self.choose_batch_size()
         slices = sum(case.depth for case in self.training)
         self.steps = min(config.train.max_steps, max(100, round(slices / self.batch_size)))
         self.shown = {f"dice_{name}": name for name in names[1:]}
+        self._choose_data(slices)
+
+    def _choose_data(self, slices: int) -> None:
+        """The data set, with what the frozen blocks make of its images where that can be stored."""
+        train, plan = self.setup.config.train, self.setup.plan
+        fixed = train.augment == "none" and all(max(case.size) <= plan.image_size for case in self.training)
+        views = 1 if fixed else train.views
+        augment, hints = make_augment(train.augment, plan.fill), self.model.head.takes_hints
+        dataset = SliceDataset(self.training, plan, augment, hints=hints, views=views)
+        part = FrozenPart(self.model, self.model.first_trained_block())
+        numbers = views_to_store(dataset, self.draw, train.epochs)
+        gb = (len(numbers) if views else slices) * part.size * 2 / 1e9
+        self.once = Once(part.first, self.model.backbone.spec.depth, views, fixed, gb, train.cache_gb, "slice")
+        self.forward: nn.Module = OnImages(self.model)
+        self.dataset: TorchDataset = dataset
+        if self.once.stored:
+            self.forward = OnStored(part)
+            self.dataset = StoredSlices(dataset, self._store(self.forward, dataset, numbers))
+
+    def _store(self, forward: OnStored, dataset: SliceDataset, numbers: np.ndarray) -> Store:
+        cases = [self.segmented.case(case.name) for case in self.training]
+        files = [file for case in cases for file in (*case.images, case.label) if file]
+        return make_store(
+            self.setup,
+            self.model,
+            self.cache,
+            dataset,
+            numbers,
+            forward.rows,
+            half=True,
+            kind=f"block{self.once.first}",
+            content=[*(case.name for case in cases), *versions_of(files)],
+            batch_size=self.images_at_once,
+            title="encoding training slices",
+        )
 
     def _prepare(self, part: str) -> list[PreparedCase]:
         setup = self.setup
@@ -64,9 +100,12 @@ class Segmenting(Job):
             return prepare_cases(self.segmented, cases, setup.plan, self.cache, tick, native=part == "val")
 
     def doubts(self) -> list[str]:
-        if any(case.foreground for case in self.validation) or not self.validates:
-            return []
-        return ["no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"]
+        found = self.once.doubts()
+        if self.validates and not any(case.foreground for case in self.validation):
+            found.append(
+                "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
+            )
+        return found
 
     def draw(self, epoch: int) -> list[list[Draw]]:
         config = self.setup.config

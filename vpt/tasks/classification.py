@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.backbones.base import Tokens
 from vpt.class_metrics import Target
 from vpt.heads import ClassifyHead
-from vpt.model import PromptedModel, frozen_prefix
+from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
+from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
 
 
@@ -112,28 +112,22 @@ class OnSlices(nn.Module):
 
 
 class OnTokens(nn.Module):
-    """The blocks of a model from `first` on, on what `prefix` gave: for prompts that leave those below as they are."""
+    """The blocks of a model above its frozen part, on what that made of slices, (B, S, V)."""
 
-    def __init__(self, model: PromptedModel, first: int):
+    def __init__(self, part: FrozenPart):
         super().__init__()
-        self.on_slices = OnSlices(model)
-        self.model = model
-        self.first = first
+        self.on_slices = OnSlices(part.model)
+        self.model = part.model
+        self.part = part
 
-    def prefix(self, slices: Tensor) -> Tensor:
-        """Slices (B, S, 3, H, W) in [0, 1] -> tokens (B, S, R + patches, C) as they enter block `first`."""
-        images = self.on_slices.normalise(slices.flatten(0, 1))
-        tokens = frozen_prefix(self.first, self.model.backbone, images)
-        return torch.cat([tokens.prefix, tokens.grid.flatten(1, 2)], 1).unflatten(0, slices.shape[:2])
+    def rows(self, slices: Tensor) -> Tensor:
+        """Slices (B, S, 3, H, W) in [0, 1] -> (B, S, V)."""
+        return self.part.rows(self.on_slices.normalise(slices.flatten(0, 1))).unflatten(0, slices.shape[:2])
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        model, spec = self.model, self.model.backbone.spec
-        flat = tokens.flatten(0, 1).float()
-        grid = flat[:, spec.prefix :].unflatten(1, spec.grid)
-        entering = Tokens(grid, flat[:, : spec.prefix], flat[:, :0])
-        features = model.features_from(self.first, entering)
-        assert isinstance(model.head, ClassifyHead)
-        return model.head.classify(model.head.pool(features).unflatten(0, tokens.shape[:2]))
+    def forward(self, rows: Tensor) -> Tensor:
+        features = self.part.features(rows.flatten(0, 1))
+        assert isinstance(self.model.head, ClassifyHead)
+        return self.model.head.classify(self.model.head.pool(features).unflatten(0, rows.shape[:2]))
 
 
 class OnFeatures(nn.Module):
@@ -170,7 +164,7 @@ def forward_stacks(
     progress: Tick = silent,
     images: int = 32,
 ) -> Iterator[Tensor]:
-    """The same, batch by batch. Stored tokens (N, S, T, C) in half precision are given to `forward` as they are."""
+    """The same, batch by batch. Stored tokens (N, S, V) in half precision are given to `forward` as they are."""
     batch = max(1, images // stacks.shape[1])
     for start in range(0, len(stacks), batch):
         part = stacks[start : start + batch]

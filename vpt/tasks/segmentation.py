@@ -15,6 +15,7 @@ from vpt.data.hints import in_window
 from vpt.data.plan import Plan
 from vpt.data.slices import batches_of_slices, frame_of
 from vpt.model import PromptedModel
+from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
 
 LOGITS = 2**26  # of a batch at most, a quarter of a GiB in float32
@@ -47,6 +48,28 @@ class OnImages(nn.Module):
 
     def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
         return self.model(self.normalise(images), hints)
+
+
+class OnStored(nn.Module):
+    """A model of whose encoder a part was done before, on images (B, 3, S, S) and on what that gave, (B, V).
+
+    Without that on the images alone, as `OnImages`.
+    """
+
+    def __init__(self, part: FrozenPart):
+        super().__init__()
+        self.on_images = OnImages(part.model)
+        self.model = part.model
+        self.part = part
+
+    def rows(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) in [0, 1] -> (B, V)."""
+        return self.part.rows(self.on_images.normalise(images))
+
+    def forward(self, images: Tensor, rows: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        if rows is None:
+            return self.on_images(images, hints)
+        return self.model.head(self.part.features(rows), self.on_images.normalise(images), hints)
 
 
 @torch.inference_mode()

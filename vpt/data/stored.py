@@ -1,0 +1,99 @@
+"""What is computed once of samples, and read in every epoch: rows of one memory-mapped file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vpt.errors import VptError
+from vpt.files import atomic
+
+
+class Viewed(Dataset, ABC):
+    """A data set with `views` fixed views of every slice or example, `count` in all, each with a number.
+
+    A view is the same in every epoch and for every seed of a run: its crop and augmentation follow from `view_seed`.
+    """
+
+    views: int
+
+    @property
+    @abstractmethod
+    def count(self) -> int: ...
+
+    @abstractmethod
+    def number(self, draw: Any) -> int:
+        """Which view it is that a draw gives."""
+
+    @abstractmethod
+    def view(self, number: int) -> Any:
+        """A draw that gives this view."""
+
+    @abstractmethod
+    def __getitem__(self, draw: Any) -> tuple[Tensor, ...]:
+        """The image, or the slices of a stack, come first."""
+
+
+def view_seed(*place: int) -> int:
+    """The seed of a view from its place: case, slice and number of the view, or example and number."""
+    return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Store:
+    """A file with an array (N, ...): row k belongs to the view `numbers[k]`, (N,) sorted."""
+
+    path: Path
+    numbers: np.ndarray
+
+    def rows(self) -> np.ndarray:
+        """All of it, memory-mapped and read only; opened anew, so that a store goes to workers as a path."""
+        return np.load(self.path, mmap_mode="r")
+
+    def read(self, number: int) -> Tensor:
+        """The row of a view, as it is stored."""
+        return torch.from_numpy(np.array(self.rows()[np.searchsorted(self.numbers, number)]))
+
+
+def write_rows(path: Path, batches: Iterable[np.ndarray], count: int) -> None:
+    """Batches (b, ...), `count` rows in all -> one .npy file, complete or not at all.
+
+    Written as a stream: a full disk is an error then, and not the end of the process as with a memory map.
+    """
+    with atomic(path) as part, open(part, "wb") as file:
+        for number, batch in enumerate(batches):
+            if number == 0:
+                header = {"descr": batch.dtype.str, "fortran_order": False, "shape": (count, *batch.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(batch).data)
+
+
+def to_half(values: Tensor) -> np.ndarray:
+    """As float16.
+
+    Raises:
+        VptError: values that it does not hold.
+    """
+    half = values.to(torch.float16)
+    if not half.isfinite().all():
+        raise VptError("tokens beyond half precision (65504); set train.cache_gb=0 to store none")
+    return half.cpu().numpy()
+
+
+def versions_of(files: Sequence[Path]) -> list[str]:
+    """A line for each file, another one once it has another size or was written again."""
+    lines = []
+    for file in files:
+        with suppress(OSError):  # reading it says what is wrong
+            stat = file.stat()
+            lines.append(f"{file} {stat.st_size} {stat.st_mtime_ns}" if file.is_file() else str(file))
+    return lines

@@ -1,0 +1,154 @@
+"""Frozen blocks that run once for what they see, instead of in every step: whether they can, and the file it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from vpt.data.stored import Store, Viewed, to_half, write_rows
+from vpt.engine.fit import Draw, choose_workers, make_loader
+from vpt.engine.setup import Setup
+from vpt.model import PromptedModel
+from vpt.precision import autocast, choose_precision
+from vpt.progress import bar
+
+SUGGESTED = 4  # views, to a run that could store them
+
+
+@dataclass(frozen=True)
+class Once:
+    """What of a run's encoder can run once per view.
+
+    first: so many of `depth` blocks run as in the frozen encoder whatever is learned;
+    views: of every slice or example, 1 where `fixed`, which is always the same, 0 where it is drawn anew;
+    gb: what storing takes, with 0 views what each of them would take; limit: `train.cache_gb`; unit: "slice".
+    """
+
+    first: int
+    depth: int
+    views: int
+    fixed: bool
+    gb: float
+    limit: float
+    unit: str
+
+    @property
+    def stored(self) -> bool:
+        return self.first > 0 and self.views > 0 and self.gb <= self.limit
+
+    def doubts(self) -> list[str]:
+        """What is stored, or why nothing is; what else would pay."""
+        blocks = f"all {self.depth}" if self.first == self.depth else f"the first {self.first} of {self.depth}"
+        if self.first == 0:
+            if self.fixed or not self.views:
+                return []
+            return [f"train.views={self.views}: no block stays as it was, so fixed views save no time; leave it out"]
+        if self.stored:
+            return [
+                f"{blocks} blocks run {self._each(self.views)}, not in every epoch: "
+                f"{_in_gb(self.gb)} of their output are stored"
+            ]
+        if self.views:
+            return [
+                f"{blocks} blocks run in every step: storing their output would take {_in_gb(self.gb)}, more than "
+                f"train.cache_gb={self.limit:g}; raise that, and they run {self._each(self.views)}"
+            ]
+        if 2 * self.first < self.depth:
+            return []
+        return [
+            f"{blocks} blocks run in every step, since every {self.unit} is cropped or augmented anew; "
+            f"with train.views={SUGGESTED} they run {self._each(SUGGESTED)}, and up to "
+            f"{_in_gb(SUGGESTED * self.gb)} are stored"
+        ]
+
+    def _each(self, views: int) -> str:
+        one = f"an {self.unit}" if self.unit[0] in "aeiou" else f"a {self.unit}"
+        return f"once per {self.unit}" if views == 1 else f"once for each of {views} views of {one}"
+
+
+def _in_gb(size: float) -> str:
+    return f"{size:.2g} GB" if size >= 0.01 else "under 0.01 GB"
+
+
+def views_to_store(dataset: Viewed, draw: Draw, epochs: int) -> np.ndarray:
+    """Sorted numbers (N,): of all views where training draws at least so many samples, else of those that it draws.
+
+    All of them serve runs with other seeds too. Of a data set without fixed views there are none.
+    """
+    if epochs * sum(map(len, draw(0))) >= dataset.count:
+        return np.arange(dataset.count)
+    drawn = {dataset.number(one) for epoch in range(epochs) for batch in draw(epoch) for one in batch}
+    return np.array(sorted(drawn))
+
+
+def make_store(
+    setup: Setup,
+    model: PromptedModel,
+    folder: Path,
+    dataset: Viewed,
+    numbers: np.ndarray,
+    encode: Callable[[Tensor], Tensor],
+    *,
+    half: bool,
+    kind: str,
+    content: Sequence[str],
+    batch_size: int,
+    title: str,
+) -> Store:
+    """What the frozen encoder makes of the views `numbers` of a data set; a file that is there already is taken.
+
+    Several processes may ask for it, one of them makes it.
+
+    Args:
+        encode: images as the data set gives them -> (B, ...), a row each; half: whether they are stored as float16;
+        kind: what `encode` gives, and part of the file's name; content: what decides the images, but for plan,
+            augmentation and views.
+
+    Raises:
+        VptError: rows that half precision does not hold; a full disk.
+    """
+    path = folder / f"{_key(setup, model, dataset, numbers, [kind, *content])}.{kind}.npy"
+    if path.exists():
+        return Store(path, numbers)
+    draws = [dataset.view(int(number)) for number in numbers]
+    batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
+    model.to(setup.device).eval()
+
+    def encoded() -> Iterator[np.ndarray]:
+        done = 0
+        with bar(title) as tick:
+            for images, *_ in make_loader(dataset, batches, choose_workers(setup.config.train.workers)):
+                rows = encode(images.to(setup.device))
+                yield to_half(rows) if half else rows.float().cpu().numpy()
+                done += len(images)
+                tick(done, len(numbers), "")
+
+    # no_grad, not inference_mode: whatever a backbone keeps for later must be good for training
+    precision = choose_precision(setup.config.precision, setup.device)  # as the blocks would run in training
+    with FileLock(f"{path}.lock"), torch.no_grad(), autocast(precision, setup.device):
+        if not path.exists():
+            write_rows(path, encoded(), len(numbers))
+    return Store(path, numbers)
+
+
+def _key(setup: Setup, model: PromptedModel, dataset: Viewed, numbers: np.ndarray, others: Sequence[str]) -> str:
+    decides = [
+        model.backbone.sha256,
+        repr(model.backbone.spec),
+        setup.config.backbone.attention,
+        str(model.head.levels),
+        setup.plan.model_dump_json(exclude={"reasons"}),
+        setup.config.train.augment,
+        choose_precision(setup.config.precision, setup.device),
+        str(dataset.views),
+        sha256(numbers.astype(np.int64).tobytes()).hexdigest(),
+        *others,
+    ]
+    return sha256("\n".join(decides).encode()).hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""A model taken apart below its first trained block: what lies there gives the same for an image in every epoch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vpt.backbones.base import Features, Tokens
+from vpt.model import PromptedModel, frozen_prefix
+
+
+class FrozenPart:
+    """The blocks below `first`, and how what they make of an image lies in a row (V,), to be stored.
+
+    One after the other: CLS and registers, the grid that enters block `first`, and the grids that the head reads below
+    it; of a whole encoder that is frozen, the finished features.
+    """
+
+    def __init__(self, model: PromptedModel, first: int):
+        self.model = model
+        self.first = first
+        spec = model.backbone.spec
+        self.whole = first == spec.depth
+        levels = [level for level in model.head.levels if level < first]
+        self.enters_as_level = not self.whole and first - 1 in levels  # that grid is stored once
+        width = (spec.neck or spec.width) if self.whole else spec.width
+        grids = len(levels) - self.enters_as_level
+        self.shapes = ((spec.prefix, spec.width), (*spec.grid, width), *[(*spec.grid, spec.width)] * grids)
+
+    @property
+    def size(self) -> int:
+        """Values in a row."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @torch.no_grad()
+    def rows(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> (B, V)."""
+        backbone = self.model.backbone
+        tokens, below = frozen_prefix(self.first, backbone, images, self.model.head.levels)
+        prefix, grid = tokens.prefix, tokens.grid
+        if self.whole:
+            finished = backbone.finish(tokens)
+            prefix, grid = finished.prefix, finished.grid.permute(0, 2, 3, 1)
+        levels = [level.permute(0, 2, 3, 1) for level in below[: len(self.shapes) - 2]]
+        return torch.cat([part.flatten(1) for part in (prefix, grid, *levels)], 1)
+
+    def features(self, rows: Tensor) -> Features:
+        """(B, V), of half precision as well -> the features of the whole encoder; gradients reach the prompts."""
+        parts = rows.float().split([math.prod(shape) for shape in self.shapes], dim=1)
+        prefix, grid, *levels = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
+        if self.enters_as_level:
+            levels.append(grid)
+        below = tuple(level.permute(0, 3, 1, 2) for level in levels)
+        if self.whole:
+            return Features(grid.permute(0, 3, 1, 2), prefix, below)
+        tokens = Tokens(grid, prefix, prompts=prefix[:, :0])
+        return self.model.features_from(self.first, tokens, below)
