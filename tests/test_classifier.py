@@ -26,14 +26,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def classifier(class_run: Path) -> Classifier:
-    found = load(class_run, "cpu")
+    found = load(class_run, "cpu", precision="32-true")
     assert isinstance(found, Classifier)
     return found
 
 
 @pytest.fixture(scope="module")
 def of_scans(scan_run: Path) -> Classifier:
-    found = load(scan_run, "cpu")
+    found = load(scan_run, "cpu", precision="32-true")
     assert isinstance(found, Classifier)
     return found
 
@@ -153,7 +153,9 @@ def test_a_temperature_divides_the_logits(class_run: Path) -> None:
 def test_an_artifact_alone_is_enough(class_run: Path, classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     path.write_bytes((class_run / "best.safetensors").read_bytes())
-    assert vpt.load(path, device="cpu").classify(stripes(0, 9)) == classifier.classify(stripes(0, 9))
+    assert vpt.load(path, device="cpu", precision="32-true").classify(stripes(0, 9)) == classifier.classify(
+        stripes(0, 9)
+    )
 
 
 # --- the wrong use ----------------------------------------------------------------------------------------------------

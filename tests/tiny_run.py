@@ -16,7 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vpt.backbones.base import Backbone
 from vpt.data.synthetic import make_dataset
+from vpt.precision import choose_precision, halve_frozen
 
 # Dropout in the prompts draws from torch's random state, so a resumed run must bring that back as well.
 SETTINGS: dict[str, Any] = {
@@ -101,6 +103,12 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+def as_trained(backbone: Backbone) -> Backbone:
+    """With its weights in the precision that a run with `precision: auto` keeps the frozen ones in on this machine."""
+    halve_frozen(backbone, choose_precision("auto", torch.device("cpu")))
+    return backbone
 
 
 def rows(run: Path) -> list[dict[str, str]]:

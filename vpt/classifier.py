@@ -17,7 +17,8 @@ from vpt.data.volumes import load_image
 from vpt.errors import VptError
 from vpt.files import make_folder
 from vpt.model import PromptedModel
-from vpt.new_scans import Failure, Scan, require_kind, unforeseen
+from vpt.new_scans import Failure, Scan, ready, require_kind, unforeseen
+from vpt.precision import Chosen, under_autocast
 from vpt.progress import Tick, silent
 from vpt.tasks.classification import OnSlices, classify_stacks, to_probabilities
 
@@ -28,7 +29,7 @@ class Classifier:
     """Images or volumes -> probabilities. Deterministic, keeps no state between them.
 
     classes: in the order of the probabilities; target: `classes` (one of them), `grades` (one of them, in an order) or
-    `labels` (any number at once); temperature: what the logits are divided by.
+    `labels` (any number at once); temperature: what the logits are divided by; precision: see `Segmenter`.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Classifier:
         target: Target,
         device: torch.device,
         temperature: float = 1.0,
+        precision: Chosen = "32-true",
     ):
-        self.model = model.eval().to(device)
-        self.forward = OnSlices(self.model).eval().to(device)
+        self.model = ready(model, device, precision)
+        self.forward = under_autocast(OnSlices(self.model).eval().to(device), precision, device)
         self.plan = plan
         self.classes = tuple(classes)
         self.target = target

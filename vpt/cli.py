@@ -136,17 +136,25 @@ def predict(
     weights: Weights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there already.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Do only the scans without a mask.")] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, 32-true, bf16-mixed, 16-mixed; default: as the training was told.")
+    ] = None,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
     A scan that fails stops no other (exit code 1).
     """
+    from typing import get_args
+
     from vpt.class_report import write_probabilities
     from vpt.classifier import Classifier, classify_cases, plan_predictions
+    from vpt.precision import Precision
     from vpt.predict import load, plan_outputs, segment_cases
     from vpt.progress import bar
 
-    loaded = load(model, device, weights)
+    if precision not in (None, *get_args(Precision)):
+        _usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
+    loaded = load(model, device, weights, precision)
     channels, started = len(loaded.plan.channels), time.perf_counter()
     if isinstance(loaded, Classifier):
         if skip_existing:

@@ -7,29 +7,52 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from vpt.backbones.base import Backbone, Features, Tokens
+from vpt.backbones.base import Backbone, Context, Features, Keep, Tokens
 from vpt.heads.base import Head
 from vpt.prompts.base import Prompts
 
 
-def encode(backbone: Backbone, prompts: Prompts, images: Tensor, levels: Collection[int] = ()) -> Features:
+def encode(
+    backbone: Backbone,
+    prompts: Prompts,
+    images: Tensor,
+    levels: Collection[int] = (),
+    keep: Keep = "all",
+    checkpointing: bool = False,
+) -> Features:
     """Normalised images (B, 3, H, W) -> features, with the grids after the blocks in `levels`.
 
     Autograd records nothing below the first prompted block, since nothing there needs a gradient; above it gradients
-    cross the frozen blocks, so this must not run under `no_grad` in training.
+    cross the frozen blocks, so this must not run under `no_grad` in training. For `keep` and `checkpointing` see
+    `encode_from`.
     """
-    return encode_from(0, backbone, prompts, backbone.embed(images), levels)
+    return encode_from(0, backbone, prompts, backbone.embed(images), levels, keep, checkpointing)
 
 
 def encode_from(
-    first: int, backbone: Backbone, prompts: Prompts, tokens: Tokens, levels: Collection[int] = ()
+    first: int,
+    backbone: Backbone,
+    prompts: Prompts,
+    tokens: Tokens,
+    levels: Collection[int] = (),
+    keep: Keep = "all",
+    checkpointing: bool = False,
 ) -> Features:
-    """The rest of `encode`: tokens as they enter block `first` -> features. `levels` below it are not to be had."""
+    """The rest of `encode`: tokens as they enter block `first` -> features. `levels` below it are not to be had.
+
+    keep: "first" leaves out of the last block what only serves other tokens than the first, which alone are finished;
+    checkpointing: what is inside a block is not kept for the backward pass but computed again there.
+    """
     kept = []
     for i in range(first, backbone.spec.depth):
         tokens, context = prompts.enter(i, tokens)
-        tokens = backbone.block(i, tokens, context)
+        rows = keep if i == backbone.spec.depth - 1 and i not in levels else "all"
+        if checkpointing and torch.is_grad_enabled():
+            tokens = checkpoint(backbone.block, i, tokens, context, rows, use_reentrant=False)
+        else:
+            tokens = backbone.block(i, tokens, context, rows)
         if i in levels:
             kept.append(tokens.grid.permute(0, 3, 1, 2))
     features = backbone.finish(tokens)
@@ -45,10 +68,26 @@ def frozen_prefix(first: int, backbone: Backbone, images: Tensor) -> Tokens:
     return tokens
 
 
+class FrozenPrompts:
+    """Prompts that are keys and values already, for inference with a model whose weights no longer change."""
+
+    def __init__(self, backbone: Backbone, prompts: Prompts):
+        width, (height, columns) = backbone.spec.width, backbone.spec.grid
+        some = next(backbone.parameters()).new_empty(1, height, columns, width)
+        nothing = Tokens(some, some[:, 0, :0], some[:, 0, :0])
+        contexts = [prompts.enter(i, nothing)[1] for i in range(backbone.spec.depth)]
+        self.contexts = [None if prompts is None else backbone.fix(i, prompts) for i, prompts in enumerate(contexts)]
+
+    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Context | None]:
+        return tokens, self.contexts[i]
+
+
 class PromptedModel(nn.Module):
     """A frozen backbone, trained prompts, a trained head: images (B, 3, H, W) -> the head's output.
 
     What trains is what has `requires_grad`; the backbone is frozen here and stays in eval mode whatever `train` says.
+
+    Set `checkpointing` to trade time for memory in training, see `encode_from`.
     """
 
     def __init__(self, backbone: Backbone, prompts: Prompts, head: Head):
@@ -56,18 +95,49 @@ class PromptedModel(nn.Module):
         self.backbone = backbone.requires_grad_(False)
         self.prompts = prompts
         self.head = head
+        self.checkpointing = False
+        self._frozen: FrozenPrompts | None = None
+        self._encode_from = encode_from
         self.train()
+
+    def features(self, images: Tensor) -> Features:
+        """Of normalised images (B, 3, H, W): all that the head reads."""
+        return self.features_from(0, self.backbone.embed(images))
+
+    def features_from(self, first: int, tokens: Tokens) -> Features:
+        """The same from tokens as they enter block `first`."""
+        prompts = self._frozen or self.prompts
+        head, backbone = self.head, self.backbone
+        return self._encode_from(first, backbone, prompts, tokens, head.levels, head.reads, self.checkpointing)
 
     def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
         """`hints` (B, N, 3): see `Head.forward`; only for a head that takes them."""
         if hints is not None and not self.head.takes_hints:
             raise ValueError(f"{type(self.head).__name__} takes no boxes or points")
-        features = encode(self.backbone, self.prompts, images, self.head.levels)
+        features = self.features(images)
         return self.head(features, images) if hints is None else self.head(features, images, hints)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.backbone.eval()
+        if mode:
+            self._frozen = None
+        return self
+
+    @torch.no_grad()
+    def freeze_prompts(self) -> Self:
+        """Make ready for inference: what the blocks make of the prompts is computed here, once; `train` drops it.
+
+        To be called where the model will run, on its device and under its autocast. Prompts that depend on the image,
+        or that travel with the tokens, stay as they are.
+        """
+        self.eval()
+        self._frozen = FrozenPrompts(self.backbone, self.prompts) if self.prompts.fixed else None
+        return self
+
+    def compile_blocks(self) -> Self:
+        """Run the blocks through `torch.compile`; the first batch of every shape then takes a minute or so."""
+        self._encode_from = torch.compile(encode_from)
         return self
 
     def first_trained_block(self) -> int:

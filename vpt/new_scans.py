@@ -14,6 +14,8 @@ import torch
 from vpt.data.plan import Plan
 from vpt.data.volumes import is_picture
 from vpt.errors import VptError
+from vpt.model import PromptedModel
+from vpt.precision import Chosen, autocast, halve_frozen
 
 Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image | np.ndarray
 
@@ -30,6 +32,14 @@ def choose_device(name: str) -> torch.device:
             f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu"
         ) from error
     return device
+
+
+def ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:
+    """The model in eval mode on its device, made ready for inference in that precision."""
+    model = model.eval().to(device)
+    halve_frozen(model.backbone, precision)
+    with autocast(precision, device):
+        return model.freeze_prompts()
 
 
 def require_kind(plan: Plan, scan: Any) -> None:

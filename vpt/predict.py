@@ -22,7 +22,8 @@ from vpt.data.volumes import grid_of, is_picture, load_image, orient, restore
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
 from vpt.model import PromptedModel
-from vpt.new_scans import Failure, Scan, choose_device, require_kind, unforeseen
+from vpt.new_scans import Failure, Scan, choose_device, ready, require_kind, unforeseen
+from vpt.precision import Chosen, Precision, choose_precision, under_autocast
 from vpt.progress import Tick, silent
 from vpt.tasks.segmentation import OnImages, segment_slices
 
@@ -33,7 +34,10 @@ LabelMap = nib.nifti1.Nifti1Image | np.ndarray
 
 
 def load(
-    run_or_artifact: str | Path, device: str = "auto", weights: str | Path | None = None
+    run_or_artifact: str | Path,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    precision: Precision | None = None,
 ) -> Segmenter | Classifier:
     """A trained model, ready for new scans.
 
@@ -41,27 +45,38 @@ def load(
         run_or_artifact: the folder of a run (its best artifact) or a `.safetensors` file.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         weights: where the backbone's weights lie now, if elsewhere than in training.
+        precision: `auto` (bfloat16 where the device computes with it), `32-true`, `bf16-mixed`, `16-mixed`; None takes
+            what the training was told, `auto` unless someone changed it.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training.
     """
     artifact = read_artifact(run_or_artifact)
     model, chosen = restore_model(artifact, weights), choose_device(device)
+    computes = choose_precision(precision or artifact.config.precision, chosen)
     if artifact.config.task == "segmentation":
-        return Segmenter(model, artifact.plan, artifact.labels, chosen)
+        return Segmenter(model, artifact.plan, artifact.labels, chosen, computes)
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
-    return Classifier(model, artifact.plan, classes, target, chosen, artifact.temperature)
+    return Classifier(model, artifact.plan, classes, target, chosen, artifact.temperature, computes)
 
 
 class Segmenter:
     """Scans -> label maps. Deterministic, keeps no state between scans, safe to share between threads of one device.
 
-    labels: id -> name, with background 0; the masks hold the ids.
+    labels: id -> name, with background 0; the masks hold the ids. The model is made ready for inference in place: its
+    frozen weights are kept in `precision`, and what the blocks make of its prompts is computed once.
     """
 
-    def __init__(self, model: PromptedModel, plan: Plan, labels: dict[int, str], device: torch.device):
-        self.model = model.eval().to(device)
-        self.forward = OnImages(self.model).eval().to(device)
+    def __init__(
+        self,
+        model: PromptedModel,
+        plan: Plan,
+        labels: dict[int, str],
+        device: torch.device,
+        precision: Chosen = "32-true",
+    ):
+        self.model = ready(model, device, precision)
+        self.forward = under_autocast(OnImages(self.model).eval().to(device), precision, device)
         self.plan = plan
         self.labels = labels
         self.device = device

@@ -11,8 +11,8 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.attention import attend
-from vpt.backbones.base import Tokens
+from vpt.backbones.attention import attend, keys_and_values
+from vpt.backbones.base import FixedContext, Tokens
 from vpt.backbones.vit import VitBackbone
 
 BATCH, GRID, PREFIX, PROMPTS, WIDTH = 3, (4, 4), 1, 5, 32
@@ -106,7 +106,12 @@ def test_attend_equals_timms_attention_over_the_concatenation(
     torch.nn.init.normal_(attention.qkv.bias)
     inputs, context, along = draw(SHAPES["shared"], dtype)
 
-    ours = results(lambda x, p: attend(attention, x, p), inputs, context, along)
+    ours = results(
+        lambda x, p: attend(attention, x, FixedContext(*keys_and_values(attention, p)), x.shape[1]),
+        inputs,
+        context,
+        along,
+    )
     published = results(lambda x, p: concatenated(attention, x, p), inputs, context, along)
 
     assert max(worst(ours, published)) <= tolerance

@@ -203,6 +203,60 @@ def test_a_loss_that_is_not_finite_is_said_with_the_fix(loop: Loop, value: float
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
+def test_batches_that_share_an_update_are_one_large_batch() -> None:
+    """Two of 4 like one of 8; the last of an epoch share what is left (5 batches: 2, 2 and 1)."""
+    torch.manual_seed(0)
+    inputs, truth = torch.randn(20, 6), torch.randint(3, (20,))
+    large = [list(range(8)), list(range(8, 16)), list(range(16, 20))]
+    small = [list(range(k, k + 4)) for k in range(0, 20, 4)]
+    results = []
+    for draw, accumulate in ((large, 1), (small, 2)):
+        torch.manual_seed(1)
+        module = nn.Linear(6, 3)
+        learn(module, torch.utils.data.TensorDataset(inputs, truth), draw, accumulate)
+        results.append(module.weight.detach())
+
+    assert torch.allclose(*results, atol=1e-6)
+
+
+def learn(module: nn.Module, dataset: Any, draw: list[list[int]], accumulate: int) -> None:
+    """Two epochs at a rate that does not change, so that the number of batches says nothing."""
+    from lightning.fabric import Fabric
+
+    settings = replace(SETTINGS, epochs=2, steps=len(draw), accumulate=accumulate, warmup=0.0)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    forward, optimizer = fabric.setup(module, torch.optim.SGD([{"params": module.parameters(), "peak": 0.1}], lr=0.1))
+    hooks = Hooks(validate=None, save=lambda progress: None, epoch_end=lambda progress, best: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vpt.engine.fit.rate", lambda epoch, step, settings: 1.0)
+        fit(
+            fabric,
+            forward,
+            optimizer,
+            nn.functional.cross_entropy,
+            dataset,
+            lambda epoch: draw,
+            settings,
+            hooks,
+            Progress(),
+        )
+
+
+def test_a_signal_waits_for_the_batches_that_share_an_update(loop: Loop) -> None:
+    seen = []
+
+    def loss(logits: Tensor, truth: Tensor) -> Tensor:
+        seen.append(len(seen))
+        if len(seen) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return nn.functional.cross_entropy(logits, truth)
+
+    with pytest.raises(Interrupted):
+        loop.run(replace(SETTINGS, steps=4, accumulate=2), loss=loss)
+    assert len(seen) == 2
+    assert loop.saved == [(0, 2)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_saves_and_leaves(loop: Loop, number: int) -> None:
     calls = iter(range(10))

@@ -7,10 +7,17 @@ the published method at less cost: the same sums, up to rounding.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
 from torch import Tensor, nn
+
+from vpt.backbones.base import FixedContext
+
+LARGEST_MAP = 2**25  # scores of a batch that are kept for the backward pass, 64 MiB in bfloat16
+CHUNK = 2**23  # scores at a time in `LeanAttention`
 
 
 def keys_and_values(attention: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,15 +56,20 @@ def key_value_maps(norm: nn.Module, qkv: nn.Module, width: int) -> tuple[Tensor,
     return keys, values
 
 
-def attend(attention: Attention, tokens: Tensor, context: Tensor) -> Tensor:
-    """timm's self-attention over normed tokens (B, N, C) with the normed context beside them -> (B, N, C)."""
+def attend(attention: Attention, tokens: Tensor, beside: FixedContext | None, rows: int) -> Tensor:
+    """timm's self-attention of normed tokens (B, N, C), with prompts beside them -> the first `rows` of it (B, n, C)."""
     batch = len(tokens)
-    queries, keys, values = split_heads(attention.qkv(tokens), attention.num_heads, 3)
+    if type(attention.qkv) is nn.Linear and rows < tokens.shape[1]:
+        (queries,) = split_heads(project_queries(attention.qkv, tokens[:, :rows]), attention.num_heads, 1)
+        keys, values = split_heads(project_keys_values(attention.qkv, tokens), attention.num_heads, 2)
+    else:
+        queries, keys, values = split_heads(attention.qkv(tokens), attention.num_heads, 3)
+        queries = queries[:, :, :rows]
     queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-    prompt_keys, prompt_values = keys_and_values(attention, context)
-    keys = torch.cat([prompt_keys.expand(batch, -1, -1, -1), keys], dim=2)
-    values = torch.cat([prompt_values.expand(batch, -1, -1, -1), values], dim=2)
-    return _gather(attention, tokens, mix_values(queries, keys, values))
+    if beside is not None:
+        keys = torch.cat([beside.keys.to(keys.dtype).expand(batch, -1, -1, -1), keys], dim=2)
+        values = torch.cat([beside.values.to(values.dtype).expand(batch, -1, -1, -1), values], dim=2)
+    return _gather(attention, tokens[:, :rows], mix_values(queries, keys, values))
 
 
 def attend_apart(attention: Attention, tokens: Tensor, context: Tensor) -> Tensor:
@@ -88,12 +100,62 @@ def split_heads(projected: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]
 def mix_values(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None = None) -> Tensor:
     """softmax(scale * q k^T) v over (B, heads, N, d), in the form that is fastest where it runs.
 
-    `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel, except in bfloat16 on a
-    CPU, where its backward takes two to five times as long as plain products.
+    `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel, except where plain
+    products train faster (`plain_is_faster`); and of those, where the map of scores is large, `LeanAttention`.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
+    if plain_is_faster(queries):
+        if queries[..., 0].numel() * keys.shape[-2] > LARGEST_MAP:
+            same = torch.bfloat16  # autocast does not reach into a function of its own
+            return LeanAttention.apply(queries.to(same), keys.to(same), values.to(same), scale)
         return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
+    return _fused(queries, keys, values, scale)
+
+
+def plain_is_faster(tokens: Tensor) -> bool:
+    """Whether torch's fused attention loses to plain products: in bfloat16 on a CPU, if there will be a backward pass.
+
+    Its backward takes two to five times as long as theirs there, while its forward is the faster one.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
+    return tokens.device.type == "cpu" and dtype == torch.bfloat16 and torch.is_grad_enabled()
+
+
+def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     narrower = keys.shape[-1] - values.shape[-1]  # the fused kernels want one width
     padded = F.pad(values, (0, narrower)) if narrower else values
     return F.scaled_dot_product_attention(queries, keys, padded, scale=scale)[..., : values.shape[-1]]
+
+
+class LeanAttention(torch.autograd.Function):
+    """softmax(scale * q k^T) v, of which nothing as large as the map of scores is kept or made.
+
+    Forward is torch's fused kernel. Backward computes the scores again, for so many queries at a time that a block of
+    them stays small, from `dS = P * (dO v^T - sum(dO * O))` (Dao et al., NeurIPS 2022, appendix B.2).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        out = _fused(queries, keys, values, scale)
+        ctx.save_for_backward(queries, keys, values, out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        queries, keys, values, out = ctx.saved_tensors
+        d_queries = torch.empty_like(queries)
+        d_keys, d_values = (
+            torch.zeros_like(part, dtype=torch.promote_types(part.dtype, torch.float32)) for part in (keys, values)
+        )
+        rows = max(1, CHUNK // (queries[..., 0, 0].numel() * keys.shape[-2]))
+        for start in range(0, queries.shape[-2], rows):
+            part = slice(start, start + rows)
+            q, d_out = queries[..., part, :] * ctx.scale, along[0][..., part, :]
+            weights = (q @ keys.transpose(-2, -1)).softmax(-1)
+            d_values += weights.transpose(-2, -1) @ d_out
+            mean = (d_out * out[..., part, :]).sum(-1, keepdim=True)
+            d_scores = (d_out @ values.transpose(-2, -1)).sub_(mean).mul_(weights)
+            d_keys += d_scores.transpose(-2, -1) @ q
+            d_queries[..., part, :] = (d_scores @ keys).mul_(ctx.scale)
+        return d_queries, d_keys.to(keys.dtype), d_values.to(values.dtype), None

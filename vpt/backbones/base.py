@@ -66,7 +66,17 @@ class SeparateContext:
     prompts: Tensor
 
 
-Context = Tensor | SeparateContext
+@dataclass(frozen=True)
+class FixedContext:
+    """A block's prompts as keys and values already, (1 or B, heads, P, head_dim) each; see `Backbone.fix`."""
+
+    keys: Tensor
+    values: Tensor
+
+
+Context = Tensor | SeparateContext | FixedContext
+Keep = Literal["all", "first"]
+"""Which rows of the tokens a block gives: all of them, or only the CLS token, where nothing else is read."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Backbone(nn.Module, ABC):
         """Normalised images (B, 3, H, W) -> tokens with their position embedding."""
 
     @abstractmethod
-    def block(self, i: int, tokens: Tokens, context: Context | None) -> Tokens:
+    def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         """Run block `i`. `context` (P, C) or (B, P, C) is attended to in this block only, as keys and values.
 
         It is not normed yet: it goes through the block's own norm and projections, as the tokens do. With a
@@ -107,7 +117,14 @@ class Backbone(nn.Module, ABC):
             x <- x + MLP(norm2(x))
 
         where SA and CA have the same weights, and a layer scale applies to both.
+
+        With `keep` "first" all tokens are attended to, but only the CLS token is computed: the rest is left out of what
+        is given, (B, 0, 0, C) and (B, 0, C). An encoder without a CLS token gives everything.
         """
+
+    @abstractmethod
+    def fix(self, i: int, context: Tensor) -> FixedContext:
+        """What block `i` makes of its `context` (P, C) or (B, P, C): keys and values, which the block takes instead."""
 
     @abstractmethod
     def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,13 @@ from vpt.backbones.base import (
     BackboneSpec,
     Context,
     Features,
+    FixedContext,
+    Keep,
     SeparateContext,
     Tokens,
     require_whole_patches,
 )
-from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart
+from vpt.backbones.sam_attention import Arithmetic, attend_apart, keys_and_values, mix
 
 
 class SamDecoder(nn.Module):
@@ -117,26 +119,24 @@ class SamBackbone(Backbone):
         none = grid.new_empty(len(grid), 0, grid.shape[-1])
         return Tokens(grid, prefix=none, prompts=none)
 
-    def block(self, i: int, tokens: Tokens, context: Context | None) -> Tokens:
+    def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.encoder.blocks[i]
         travelling = tokens.prompts.shape[1] > 0
         if self.attention == "original" and context is None and not travelling:
             return replace(tokens, grid=block(tokens.grid))
-        patches = block.norm1(tokens.grid)
         prompts = block.norm1(tokens.prompts) if travelling else tokens.prompts
-        beside = block.norm1(context) if isinstance(context, Tensor) else None
-        size = patches.shape[1:3]
-        if block.window_size > 0:
-            windows, padded = window_partition(patches, block.window_size)
-            windows, prompts = attend(block.attn, windows, prompts, beside, self.attention)
-            patches = window_unpartition(windows, block.window_size, padded, size)
-        else:
-            patches, prompts = attend(block.attn, patches, prompts, beside, self.attention)
+        fixed = self.fix(i, context) if isinstance(context, Tensor) else context
+        beside = fixed if isinstance(fixed, FixedContext) else None
+        patches, prompts = _attend(block, block.norm1(tokens.grid), prompts, beside, self.attention)
         return replace(
             tokens,
             grid=_residual(block, tokens.grid, patches, context),
             prompts=_residual(block, tokens.prompts, prompts, context) if travelling else tokens.prompts,
         )
+
+    def fix(self, i: int, context: Tensor) -> FixedContext:
+        block: Any = self.encoder.blocks[i]
+        return FixedContext(*keys_and_values(block.attn, block.norm1(context)))
 
     def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
         block: Any = self.encoder.blocks[i]
@@ -144,6 +144,30 @@ class SamBackbone(Backbone):
 
     def finish(self, tokens: Tokens) -> Features:
         return Features(grid=self.encoder.neck(tokens.grid.permute(0, 3, 1, 2)), prefix=tokens.prefix)
+
+
+def _attend(
+    block: Any, patches: Tensor, prompts: Tensor, beside: FixedContext | None, arithmetic: Arithmetic
+) -> tuple[Tensor, Tensor]:
+    """Attention of a block over normed patches (B, H, W, C), in its windows if it has some, and what it adds to each.
+
+    The original pads the normed patches with zeros up to whole windows, and projects the padding with the rest. What a
+    projection makes of zeros is known, so only real patches go through it.
+    """
+    attention, side = block.attn, block.window_size
+    projected, size = attention.qkv(patches), patches.shape[1:3]
+    if side == 0:
+        mixed, prompts = mix(attention, projected, prompts, beside, arithmetic)
+        return attention.proj(mixed), prompts
+    padded = (size[0] + -size[0] % side, size[1] + -size[1] % side)
+    if padded != tuple(size):
+        padding = attention.qkv(patches.new_zeros(1, patches.shape[-1]))
+        whole = padding.expand(len(patches), *padded, -1).contiguous()
+        whole[:, : size[0], : size[1]] = projected
+        projected = whole
+    windows, _ = window_partition(projected, side)
+    mixed, prompts = mix(attention, windows, prompts, beside, arithmetic)
+    return attention.proj(window_unpartition(mixed, side, padded, size)), prompts
 
 
 def _residual(block: Any, tokens: Tensor, attended: Tensor, context: Context | None) -> Tensor:

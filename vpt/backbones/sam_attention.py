@@ -14,6 +14,7 @@ from segment_anything.modeling.image_encoder import add_decomposed_rel_pos, get_
 from torch import Tensor
 
 from vpt.backbones.attention import mix_values, project_keys_values, project_queries, split_heads
+from vpt.backbones.base import FixedContext
 
 Arithmetic = Literal["fused", "original"]
 KeysValues = tuple[Tensor, Tensor]  # (B, heads, N, head_dim) each
@@ -33,25 +34,38 @@ def attend(
         context: (E, C) or (B, E, C) that are keys and values only, or None.
         arithmetic: "original" adds the bias to a map of scores as SAM does; "fused" never forms that map.
     """
-    count, height, width, channels = patches.shape
+    beside = None if context is None else FixedContext(*keys_and_values(attention, context))
+    mixed, prompts = mix(attention, attention.qkv(patches), prompts, beside, arithmetic)
+    return attention.proj(mixed), prompts
+
+
+def mix(
+    attention: Any, projected: Tensor, prompts: Tensor, context: FixedContext | None, arithmetic: Arithmetic
+) -> tuple[Tensor, Tensor]:
+    """`attend` without what comes before and after it for patches, which needs no windows.
+
+    Patches come as queries, keys and values, (B * windows, H, W, 3 C), and leave as mixed values (B * windows, H, W, C)
+    that `attention.proj` still lacks. Prompts are as in `attend`.
+    """
+    count, height, width, _ = projected.shape
     batch, travelling = prompts.shape[:2]
-    queries, keys, values = split_heads(attention.qkv(patches.flatten(1, 2)), attention.num_heads, 3)
+    queries, keys, values = split_heads(projected.flatten(1, 2), attention.num_heads, 3)
     beside: list[KeysValues] = []
     if context is not None:
-        beside.append(keys_and_values(attention, context))
+        beside.append((context.keys.to(keys.dtype), context.values.to(keys.dtype)))
     if travelling:
         moving, *own = split_heads(attention.qkv(prompts), attention.num_heads, 3)
         beside.append((own[0], own[1]))
     extra = _copies(beside, batch, count // batch) if beside else None
-    mix = _mix_fused if arithmetic == "fused" else _mix_original
-    mixed = mix(attention, queries, keys, values, extra, (height, width))
-    gathered = attention.proj(mixed.transpose(1, 2).reshape(count, height, width, channels))
+    of_patches = _mix_fused if arithmetic == "fused" else _mix_original
+    mixed = of_patches(attention, queries, keys, values, extra, (height, width))
+    mixed = mixed.transpose(1, 2).reshape(count, height, width, -1)
     if not travelling or extra is None:
-        return gathered, prompts
+        return mixed, prompts
     moving = moving.repeat_interleave(count // batch, 0)
     seen = mix_values(moving, torch.cat([keys, extra[0]], 2), torch.cat([values, extra[1]], 2))
     seen = seen.unflatten(0, (batch, -1)).mean(1)
-    return gathered, attention.proj(seen.transpose(1, 2).flatten(2))
+    return mixed, attention.proj(seen.transpose(1, 2).flatten(2))
 
 
 def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:

@@ -10,15 +10,25 @@ from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.attention import attend, attend_apart, key_value_maps
-from vpt.backbones.base import Backbone, BackboneSpec, Context, Features, SeparateContext, Tokens
+from vpt.backbones.attention import attend, attend_apart, key_value_maps, keys_and_values, plain_is_faster
+from vpt.backbones.base import (
+    Backbone,
+    BackboneSpec,
+    Context,
+    Features,
+    FixedContext,
+    Keep,
+    SeparateContext,
+    Tokens,
+)
 from vpt.errors import VptError
 
 
 class VitBackbone(Backbone):
     """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
 
-    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit.
+    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except where
+    timm's attention would train slowly, see `mix_values`: there up to rounding).
 
     Args:
         vit: the model, in its native image size or set to another by `set_input_size`.
@@ -60,19 +70,26 @@ class VitBackbone(Backbone):
         rows, columns = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
         return Tokens(grid.reshape(batch, rows, columns, width), prefix, sequence.new_empty(batch, 0, width))
 
-    def block(self, i: int, tokens: Tokens, context: Context | None) -> Tokens:
+    def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
         sequence = _join(tokens)
-        if context is None:
+        if context is None and keep == "all" and not plain_is_faster(sequence):
             return _split(block(sequence), tokens)
-        if isinstance(context, SeparateContext):
-            sequence = sequence + block.drop_path1(block.ls1(block.attn(block.norm1(sequence))))
-            mixed = attend_apart(block.attn, block.norm1(sequence), block.norm1(context.prompts))
-        else:
-            mixed = attend(block.attn, block.norm1(sequence), block.norm1(context))
+        beside = self.fix(i, context) if isinstance(context, Tensor) else context
+        normed = block.norm1(sequence)
+        if keep == "first" and self.spec.prefix > self.spec.registers:
+            sequence, tokens = sequence[:, :1], _only_first(tokens)
+        mixed = attend(block.attn, normed, beside if isinstance(beside, FixedContext) else None, sequence.shape[1])
         sequence = sequence + block.drop_path1(block.ls1(mixed))
+        if isinstance(beside, SeparateContext):
+            mixed = attend_apart(block.attn, block.norm1(sequence), block.norm1(beside.prompts))
+            sequence = sequence + block.drop_path1(block.ls1(mixed))
         sequence = sequence + block.drop_path2(block.ls2(block.mlp(block.norm2(sequence))))
         return _split(sequence, tokens)
+
+    def fix(self, i: int, context: Tensor) -> FixedContext:
+        block: Any = self.vit.blocks[i]
+        return FixedContext(*keys_and_values(block.attn, block.norm1(context)))
 
     def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
         block: Any = self.vit.blocks[i]
@@ -109,6 +126,11 @@ def _split(sequence: Tensor, like: Tokens) -> Tokens:
     sizes = [like.prefix.shape[1], like.prompts.shape[1], like.grid.shape[1] * like.grid.shape[2]]
     prefix, prompts, grid = sequence.split(sizes, dim=1)
     return replace(like, grid=grid.unflatten(1, like.grid.shape[1:3]), prefix=prefix, prompts=prompts)
+
+
+def _only_first(tokens: Tokens) -> Tokens:
+    """Tokens of these shapes, but for one row of the prefix nothing: (B, 0, 0, C), (B, 1, C), (B, 0, C)."""
+    return replace(tokens, grid=tokens.grid[:, :0, :0], prefix=tokens.prefix[:, :1], prompts=tokens.prompts[:, :0])
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:

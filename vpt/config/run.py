@@ -125,9 +125,9 @@ class TrainConfig(Section):
     so that they run once and not in every epoch. `views`: with augmentation, and of segmentation, the same for so many
     augmented views of every slice or example, which are all that the training then sees; 0 draws every sample anew.
 
-    `accumulate`: gradients of so many batches are summed before a step. `checkpoint`: what the blocks compute is not
-    kept for the backward pass but computed again, less memory for about a quarter more time. `compile`: the blocks go
-    through `torch.compile`.
+    `accumulate`: so many batches share an update, by the mean of their gradients. `checkpoint`: what the blocks
+    compute is not kept for the backward pass but computed again, less memory for about a quarter more time. `compile`:
+    the blocks go through `torch.compile`.
     """
 
     epochs: int = Field(20, ge=1)

@@ -32,6 +32,7 @@ from vpt.engine.setup import Setup
 from vpt.errors import VptError
 from vpt.files import atomic
 from vpt.heads import ClassifyHead
+from vpt.precision import autocast
 from vpt.progress import bar
 from vpt.runs import report_on
 from vpt.tasks.classification import (
@@ -193,10 +194,11 @@ class Classifying(Job):
         setup, run = self.setup, self.run
         best = read_artifact(run / "best.safetensors")
         load_trained(self.model, best.tensors, best.path)
-        if isinstance(self.forward, OnTokens):  # what was stored is rounded, and these scores are told to people
-            logits = classify_stacks(self.on_slices.to(setup.device).eval(), self.stacks, setup.device)
-        else:
-            logits = self._logits(self.forward.to(setup.device))
+        with autocast(self.precision, setup.device):
+            if isinstance(self.forward, OnTokens):  # what was stored is rounded, and these scores are told to people
+                logits = classify_stacks(self.on_slices.to(setup.device).eval(), self.stacks, setup.device)
+            else:
+                logits = self._logits(self.forward.to(setup.device))
         temperature = 1.0
         if setup.config.train.calibrate:
             temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target)

@@ -39,13 +39,20 @@ class Settings:
     """What the loop needs to know; see `vpt.config.TrainConfig` and `OptimConfig`. `score` chooses the best epoch."""
 
     epochs: int
-    steps: int  # per epoch
+    steps: int  # batches per epoch
     validate_every: int
     patience: int | None
     workers: int
     warmup: float
     clip: float
     score: str = "dice"
+    accumulate: int = 1
+
+    def group(self, step: int) -> tuple[int, bool]:
+        """How many batches share the update that batch `step` of an epoch is part of, and whether it is their last."""
+        first = step - step % self.accumulate
+        count = min(self.accumulate, self.steps - first)
+        return count, step + 1 == first + count
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,7 @@ def train_epoch(
 ) -> None:
     """The rest of epoch `progress.epoch`, from step `progress.step`."""
     forward.train()
+    optimizer.zero_grad(set_to_none=True)
     total = settings.epochs * settings.steps
     started, seconds = time.perf_counter(), progress.seconds
     for inputs, truth, *others in batches:
@@ -144,17 +152,19 @@ def train_epoch(
         logits = forward(inputs.to(fabric.device), *(each.to(fabric.device) for each in others))
         error = loss(logits, truth.to(fabric.device))
         value = float(error.detach())
+        sharing, last = settings.group(progress.step)
         if not math.isfinite(value):
             raise VptError(
                 f"the loss became {value} in epoch {progress.epoch + 1}, step {progress.step + 1}; "
                 "lower optim.lr and optim.prompt_lr, or set precision=32-true; the best artifact so far is kept"
             )
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(error)
-        fabric.clip_gradients(forward, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-        optimizer.step()
-        if average:
-            average.update()
+        fabric.backward(error / sharing)
+        if last:
+            fabric.clip_gradients(forward, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average:
+                average.update()
         progress.step += 1
         progress.loss_sum += value
         progress.seconds = seconds + time.perf_counter() - started
@@ -164,7 +174,7 @@ def train_epoch(
             f"epoch {progress.epoch + 1}/{settings.epochs}, loss {value:.3f}, "
             f"best {in_words(settings.score)} {max(progress.best, 0):.3f}",
         )
-        if stopped.is_set():
+        if last and stopped.is_set():  # not between batches that share an update
             hooks.save(progress)
             raise Interrupted
 

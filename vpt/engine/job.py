@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from vpt.engine.setup import Setup
 from vpt.model import PromptedModel
+from vpt.precision import Chosen, choose_precision
 
 
 class Job(ABC):
@@ -43,6 +44,10 @@ class Job(ABC):
         """What the config says, else 32 up to 96 px and fewer for larger images, 8 at least."""
         size = self.setup.plan.image_size
         return self.setup.config.train.batch_size or min(32, max(8, round(32 * (96 / size) ** 2)))
+
+    @property
+    def precision(self) -> Chosen:
+        return choose_precision(self.setup.config.precision, self.setup.device)
 
     @property
     def validates(self) -> bool:

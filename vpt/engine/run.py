@@ -24,6 +24,7 @@ from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
 from vpt.errors import VptError
 from vpt.model import PromptedModel
+from vpt.precision import halve_frozen
 from vpt.prompts.init import How, initialise
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
@@ -96,11 +97,15 @@ def _train(run: Path, setup: Setup, job: Job, log: Logger, resume: bool, brief: 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it announces the precision
     config, model = setup.config, job.model
     settings = _settings(config, job)
+    model.checkpointing = config.train.checkpoint
+    if config.train.compile:
+        model.compile_blocks()
     fabric = Fabric(
         accelerator=setup.device.type,
         devices=[setup.device.index or 0] if setup.device.type == "cuda" else 1,
-        precision=choose_precision(config.precision, setup.device),
+        precision=job.precision,
     )
+    halve_frozen(model.backbone, job.precision)
     model.to(setup.device)  # before the optimiser's moments are restored, which go where the parameters are
     optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "clip", "ema"}))
     average = Average(model, config.optim.ema) if config.optim.ema else None
@@ -166,21 +171,6 @@ def _conclude(run: Path, job: Job, log: Logger, progress: Progress) -> None:
     )
 
 
-def choose_precision(precision: str, device: torch.device) -> Any:
-    """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX).
-
-    Elsewhere float16 on older CUDA cards, float32 on the rest.
-    """
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    if device.type == "cpu":
-        able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
-        return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
-    return "32-true"
-
-
 def _settings(config: Config, job: Job) -> Settings:
     train = config.train
     workers = min(8, (os.cpu_count() or 2) - 1) if train.workers is None else train.workers
@@ -193,6 +183,7 @@ def _settings(config: Config, job: Job) -> Settings:
         warmup=config.optim.warmup,
         clip=config.optim.clip,
         score=job.score,
+        accumulate=train.accumulate,
     )
 
 

@@ -93,7 +93,7 @@ class Segmenting(Job):
         setup, run = self.setup, self.run
         best = read_artifact(run / "best.safetensors")
         load_trained(self.model, best.tensors, best.path)
-        segmenter = Segmenter(self.model, setup.plan, setup.dataset.labels, setup.device)
+        segmenter = Segmenter(self.model, setup.plan, setup.dataset.labels, setup.device, self.precision)
         folder = run / "validation"
         cases = [self.segmented.case(name) for name in setup.splits.val]
         with bar("validating") as tick:

@@ -6,16 +6,19 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from vpt.backbones.base import Features
+from vpt.backbones.base import Features, Keep
 
 
 class Head(nn.Module, ABC):
     """What turns features into an answer.
 
-    `levels`: the blocks whose outputs it reads besides the last; `takes_hints`: whether it can be told where to look.
+    `levels`: the blocks whose outputs it reads besides the last; `reads`: "first" if of the finished features it reads
+    only the first prefix token, so that the rest need not be computed; `takes_hints`: whether it can be told where to
+    look.
     """
 
     levels: tuple[int, ...] = ()
+    reads: Keep = "all"
     takes_hints: bool = False
 
     @abstractmethod

@@ -45,6 +45,7 @@ class ClassifyHead(Head):
         if pool == "cls" and not has_cls:
             raise VptError(f"head: pool is cls, but {spec.name} has no CLS token; choose mean")
         self.first_token = pool == "cls" or (pool == "auto" and has_cls)
+        self.reads = "first" if self.first_token else "all"
         width = spec.width if self.first_token else spec.neck or spec.width
         self.over_slices = SliceAttention(width) if slices else None
         self.hidden = None if hidden is None else nn.Sequential(nn.Linear(width, hidden), nn.GELU())

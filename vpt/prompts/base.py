@@ -18,9 +18,12 @@ class Prompts(nn.Module):
     """No prompts: every block runs as it is. Methods override `enter`.
 
     `starts`: the blocks whose tokens the prompts can start from, `count` prompts for each (`vpt.prompts.initialise`).
+    `fixed`: in eval mode `enter` leaves the tokens as they are and gives every block the same context (P, C), whatever
+    the tokens, so that it can be computed once (`PromptedModel.freeze_prompts`).
     """
 
     starts: tuple[int, ...] = ()
+    fixed: bool = False
     count: int = 0
 
     def first(self, depth: int) -> int:

@@ -22,6 +22,8 @@ class DeepPrompts(Prompts):
         shared: one set of prompts for all of them.
     """
 
+    fixed = True
+
     def __init__(
         self,
         spec: BackboneSpec,

@@ -24,6 +24,8 @@ class LowRankPrompts(Prompts):
         spec: of the encoder; count: prompts per block; rank: columns of A and B; blocks: see `DeepPrompts`.
     """
 
+    fixed = True
+
     def __init__(self, spec: BackboneSpec, *, count: int = 50, rank: int = 8, blocks: Blocks = "all"):
         super().__init__()
         for name, value in (("count", count), ("rank", rank)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import Tokens
 from vpt.class_metrics import Target
 from vpt.heads import ClassifyHead
-from vpt.model import PromptedModel, encode, encode_from, frozen_prefix
+from vpt.model import PromptedModel, frozen_prefix
 from vpt.progress import Tick, silent
 from vpt.tasks.images import Normalise
 
@@ -101,8 +101,7 @@ class OnSlices(nn.Module):
     def pool(self, slices: Tensor) -> Tensor:
         """(B, S, 3, H, W) -> (B, S, C), one vector per slice."""
         images = self.normalise(slices.flatten(0, 1))
-        features = encode(self.model.backbone, self.model.prompts, images, self.model.head.levels)
-        return self._head().pool(features).unflatten(0, slices.shape[:2])
+        return self._head().pool(self.model.features(images)).unflatten(0, slices.shape[:2])
 
     def forward(self, slices: Tensor) -> Tensor:
         return self._head().classify(self.pool(slices))
@@ -132,7 +131,7 @@ class OnTokens(nn.Module):
         flat = tokens.flatten(0, 1).float()
         grid = flat[:, spec.prefix :].unflatten(1, spec.grid)
         entering = Tokens(grid, flat[:, : spec.prefix], flat[:, :0])
-        features = encode_from(self.first, model.backbone, model.prompts, entering, model.head.levels)
+        features = model.features_from(self.first, entering)
         assert isinstance(model.head, ClassifyHead)
         return model.head.classify(model.head.pool(features).unflatten(0, tokens.shape[:2]))
 

@@ -1,0 +1,58 @@
+"""In which precision a model computes: chosen for the device, put around it, and its frozen weights kept in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]
+HALF: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+MULTIPLYING = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Chosen:
+    """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX).
+
+    Elsewhere float16 on older CUDA cards, float32 on the rest.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if device.type == "cpu":
+        able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
+        return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+    return "32-true"
+
+
+def autocast(precision: Chosen, device: torch.device) -> AbstractContextManager[Any]:
+    """Products run in half precision inside, sums and norms in float32; nothing changes with 32-true."""
+    return torch.autocast(device.type, HALF[precision]) if precision in HALF else nullcontext()
+
+
+def under_autocast(forward: Callable[..., Tensor], precision: Chosen, device: torch.device) -> Callable[..., Tensor]:
+    """`forward` in that precision, what it returns in float32."""
+
+    def in_precision(*args: Any) -> Tensor:
+        with autocast(precision, device):
+            return forward(*args).float()
+
+    return in_precision
+
+
+def halve_frozen(module: nn.Module, precision: Chosen) -> None:
+    """Keep the weights of frozen linear layers and convolutions as `autocast` would round them in every forward.
+
+    The results are those of autocast bit for bit, at half the memory and without the rounding. What trains stays in
+    float32. The module is of use under `autocast(precision, ...)` only from then on.
+    """
+    if precision not in HALF:
+        return
+    for layer in module.modules():
+        if type(layer) in MULTIPLYING and not any(p.requires_grad for p in layer.parameters()):
+            layer.to(HALF[precision])
