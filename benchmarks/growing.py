@@ -10,8 +10,9 @@ import numpy as np
 
 Sections = Mapping[str, Any]
 AXES = {"batch": "images in a batch", "px": "tokens", "depth": "blocks", "slices": "slices of a volume"}
-COLOURS = {"literal": "#999999", "ours": "#1f77b4", "ours_bf16": "#d62728", "predict": "#1f77b4"}
-SAM_COLOURS = {"original": "#999999", "ours": "#1f77b4", "ours_bf16": "#d62728"}
+HERE, HERE_HALF, THEIRS = "#1f77b4", "#d62728", "#999999"
+COLOURS = {"literal": THEIRS, "ours": HERE, "ours_bf16": HERE_HALF, "predict": HERE, "predict_bf16": HERE_HALF}
+SAM_COLOURS = {"original": THEIRS, "ours": HERE, "ours_bf16": HERE_HALF}
 Points = tuple[np.ndarray, np.ndarray]  # values, and seconds or MiB
 
 
@@ -100,7 +101,8 @@ Panel = tuple[str, str, dict[str, tuple[str, tuple[Points, Points]]]]
 
 def _grown(found: Sections) -> list[Panel]:
     titles = {"slices": "prediction of a volume"}
-    names = {"literal": "literal, float32", "ours": "here, float32", "ours_bf16": "here, bfloat16", "predict": "here"}
+    names = {"literal": "literal, float32", "ours": "here, float32", "ours_bf16": "here, bfloat16"}
+    names |= {"predict": "here, float32", "predict_bf16": "here, bfloat16"}
     return [
         (
             titles.get(name, "training step"),

@@ -70,7 +70,7 @@ def grow(what: str, values: Sequence[int], at: dict[str, int], name: str, forms:
     )
 
 
-def predict(depth: int, side: int) -> Callable[[], Run]:
+def predict(depth: int, side: int, precision: Any) -> Callable[[], Run]:
     """A scan (side, side, depth) through the embedded encoder: slices of `side` pixels in the encoder's 64."""
 
     def build() -> Run:
@@ -89,7 +89,7 @@ def predict(depth: int, side: int) -> Callable[[], Run]:
             intensity=({"kind": "window", "low": -200.0, "high": 300.0},),  # type: ignore[arg-type]
         )
         model.requires_grad_(False)
-        segmenter = Segmenter(model, plan, {0: "background", 1: "one", 2: "two"}, CPU)
+        segmenter = Segmenter(model, plan, {0: "background", 1: "one", 2: "two"}, CPU, precision)
         volume = MetaTensor(torch.randn(1, side, side, depth) * 100, affine=torch.eye(4))
         return lambda: segmenter.segment_volume(volume)
 
@@ -97,7 +97,11 @@ def predict(depth: int, side: int) -> Callable[[], Run]:
 
 
 def predictions(depths: Sequence[int], side: int) -> Case:
-    variants = {f"predict@{depth}": Variant(f"prediction, {depth} slices", predict(depth, side)) for depth in depths}
+    variants = {}
+    for form, precision, dtype in (("predict", "32-true", "float32"), ("predict_bf16", HALF, "bfloat16")):
+        for depth in depths:
+            label, build = f"prediction, {dtype}, slices {depth}", predict(depth, side, precision)
+            variants[f"{form}@{depth}"] = Variant(label, build, precision, f"predict@{depth}")
     return Case(
         title="Prediction of a volume against its slices",
         variants=variants,

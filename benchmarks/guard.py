@@ -4,7 +4,7 @@
     python benchmarks/guard.py --margin 1.3     # stricter
 
 Ratios to a baseline measured by turns in one process, not seconds, so that another load or clock matters little;
-what seems slower is measured again before it is said. Exit code 1 with a sentence on each, 2 where nothing is committed.
+what seems slower is measured again before it is said. Exit code 1 with a sentence on each, 2 if nothing is committed.
 """
 
 from __future__ import annotations

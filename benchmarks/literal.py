@@ -1,6 +1,6 @@
-"""The baselines, written out plainly: the published form of VPT-deep, full fine-tuning, a linear probe, LoRA.
+"""The baselines, written out plainly: the published form of VPT-deep, full fine-tuning, a linear probe, LoRA, SAM.
 
-All are built from one `PromptedModel`, so that they have its weights, prompts and head.
+Those of a ViT are built from a `PromptedModel`, so that they have its weights, prompts and head.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from segment_anything.modeling.image_encoder import add_decomposed_rel_pos, window_partition, window_unpartition
 from torch import Tensor, nn
 
 from vpt.heads import ClassifyHead
@@ -84,3 +85,38 @@ def with_lora(model: PromptedModel, rank: int = 8) -> Plain:
     targets = [f"blocks.{i}.attn.{name}" for i in range(model.backbone.spec.depth) for name in ("qkv", "proj")]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), plain.vit)
     return plain
+
+
+def sam_with_prompts(encoder: Any, prompts: Tensor, images: Tensor) -> Tensor:
+    """segment-anything's `ImageEncoderViT.forward`, its blocks with prompts (blocks, P, C) added -> (B, neck, h, w).
+
+    Everything is theirs but two lines in the attention: its relative positions leave no room to concatenate prompts to
+    the tokens, so they are keys and values of every window.
+    """
+    tokens = encoder.patch_embed(images) + encoder.pos_embed
+    for block, own in zip(encoder.blocks, prompts, strict=True):
+        x, size = block.norm1(tokens), tokens.shape[1:3]
+        if block.window_size > 0:
+            x, padded = window_partition(x, block.window_size)
+        x = _sam_attention(block.attn, x, block.norm1(own))
+        if block.window_size > 0:
+            x = window_unpartition(x, block.window_size, padded, size)
+        tokens = tokens + x
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    return encoder.neck(tokens.permute(0, 3, 1, 2))
+
+
+def _sam_attention(attention: Any, x: Tensor, prompts: Tensor) -> Tensor:
+    """segment-anything's `Attention.forward` over windows (N, H, W, C), beside normed prompts (P, C)."""
+    count, height, width, _ = x.shape
+    heads, size = attention.num_heads, (height, width)
+    qkv = attention.qkv(x).reshape(count, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.reshape(3, count * heads, height * width, -1).unbind(0)
+    scores = (q * attention.scale) @ k.transpose(-2, -1)
+    if attention.use_rel_pos:
+        scores = add_decomposed_rel_pos(scores, q, attention.rel_pos_h, attention.rel_pos_w, size, size)
+    _, keys, values = attention.qkv(prompts).reshape(len(prompts), 3, heads, -1).permute(1, 2, 0, 3)
+    scores = torch.cat([scores, (q * attention.scale) @ keys.repeat(count, 1, 1).transpose(-2, -1)], dim=-1)
+    mixed = scores.softmax(dim=-1) @ torch.cat([v, values.repeat(count, 1, 1)], dim=1)
+    mixed = mixed.view(count, heads, height, width, -1).permute(0, 2, 3, 1, 4)
+    return attention.proj(mixed.reshape(count, height, width, -1))

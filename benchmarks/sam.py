@@ -5,16 +5,18 @@
     python benchmarks/sam.py --cases forward_1024   # one case
 
 Random weights, batch 1. "Original" is `segment_anything`'s module itself in forward passes; in steps its own arithmetic
-with the prompts as keys and values in every block, since its relative positions leave no room to concatenate.
+with the prompts as keys and values in every block (`literal.sam_with_prompts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from cached_prefix import reader, stored_tokens
+from literal import sam_with_prompts
 from timing import CPU, Case, Run, Variant, cosine, main, relative
 from torch import Tensor
 
@@ -29,8 +31,8 @@ PRECISIONS = (("32-true", "", "float32"), (HALF, "_bf16", "bfloat16"))
 LAST = 3
 
 
-def encoder(name: str, px: int, attention: Any = "fused", precision: Any = "32-true") -> Backbone:
-    backbone = load_backbone(name, weights="random", image_size=px, attention=attention)
+def encoder(name: str, px: int, precision: Any = "32-true") -> Backbone:
+    backbone = load_backbone(name, weights="random", image_size=px)
     halve_frozen(backbone, precision)
     return backbone
 
@@ -51,7 +53,7 @@ def original_forward(name: str, px: int, precision: Any) -> Run:
 
 
 def forward(name: str, px: int, precision: Any) -> Run:
-    backbone, images = encoder(name, px, precision=precision), draw(px)
+    backbone, images = encoder(name, px, precision), draw(px)
 
     def run() -> Tensor:
         with torch.inference_mode(), autocast(precision, CPU):
@@ -60,40 +62,63 @@ def forward(name: str, px: int, precision: Any) -> Run:
     return run
 
 
-def step(
-    backbone: Backbone,
-    count: int,
-    precision: Any,
-    *,
-    blocks: str = "all",
-    checkpointing: bool = False,
-    read: Callable[[], Tensor] | None = None,
-) -> Run:
-    """Forward and backward of a weighted sum of the features -> the prompts' gradient.
+def prompts_for(backbone: Backbone, count: int, blocks: str = "all") -> tuple[DeepPrompts, Tensor]:
+    """The same prompts every time, and the weights of the features whose sum is differentiated.
 
-    read: gives tokens (1, h, w, C) that enter the first prompted block; without it the images are encoded whole.
+    Not the features' mean square, which the last norm makes constant.
     """
-    spec = backbone.spec
-    images = draw(spec.image_size[0])
     torch.manual_seed(0)
-    prompts = DeepPrompts(spec, count=count, blocks=blocks)
-    weights = torch.randn(1, spec.neck or spec.width, *spec.grid)
+    spec = backbone.spec
+    return DeepPrompts(spec, count=count, blocks=blocks), torch.randn(1, spec.neck or spec.width, *spec.grid)
+
+
+def differentiate(features: Callable[[], Tensor], prompts: DeepPrompts, weights: Tensor, precision: Any) -> Run:
+    """Forward and backward of the weighted sum of the features -> the prompts' gradient."""
 
     def run() -> Tensor:
         prompts.zero_grad(set_to_none=True)
         with autocast(precision, CPU):
-            if read is None:
-                grid = encode(backbone, prompts, images, checkpointing=checkpointing).grid
-            else:
-                tokens = read().float()
-                entering = Tokens(tokens, tokens[:, 0, :0], tokens[:, 0, :0])
-                grid = encode_from(prompts.first(spec.depth), backbone, prompts, entering).grid
-        (grid.float() * weights).sum().backward()  # not its mean square, which the last norm makes constant
+            grid = features()
+        (grid.float() * weights).sum().backward()
         gradient = prompts.table.tokens.grad
         assert gradient is not None
         return gradient
 
     return run
+
+
+def original_step(name: str, px: int, count: int, precision: Any = "32-true") -> Run:
+    backbone, images = encoder(name, px), draw(px)
+    own: Any = backbone
+    prompts, weights = prompts_for(backbone, count)
+    return differentiate(
+        lambda: sam_with_prompts(own.encoder, prompts.table.tokens, images), prompts, weights, precision
+    )
+
+
+def step(name: str, px: int, count: int, precision: Any, *, blocks: str = "all", checkpointing: bool = False) -> Run:
+    backbone, images = encoder(name, px, precision), draw(px)
+    prompts, weights = prompts_for(backbone, count, blocks)
+
+    def features() -> Tensor:
+        return encode(backbone, prompts, images, checkpointing=checkpointing).grid
+
+    return differentiate(features, prompts, weights, precision)
+
+
+def cached_step(name: str, px: int, count: int, precision: Any, copies: int) -> Run:
+    """Of prompts in the last blocks, over tokens (1, h, w, C) read from a file of so many images."""
+    exact, backbone = encoder(name, px), encoder(name, px, precision)
+    first = exact.spec.depth - LAST
+    prompts, weights = prompts_for(backbone, count, f"last:{LAST}")
+    read = reader(stored_tokens(frozen_prefix(first, exact, draw(px)).grid, copies, f"{name}{px}"), 1)
+
+    def features() -> Tensor:
+        tokens = read().float()
+        entering = Tokens(tokens, tokens[:, 0, :0], tokens[:, 0, :0])
+        return encode_from(first, backbone, prompts, entering).grid
+
+    return differentiate(features, prompts, weights, precision)
 
 
 def forward_case(name: str, px: int) -> Case:
@@ -128,39 +153,35 @@ def forward_case(name: str, px: int) -> Case:
 
 
 def step_case(name: str, px: int, count: int, copies: int) -> Case:
-    def whole(attention: str, precision: Any, **more: Any) -> Callable[[], Run]:
-        return lambda: step(encoder(name, px, attention, precision), count, precision, **more)
-
-    def cached(precision: Any) -> Callable[[], Run]:
-        def build() -> Run:
-            exact = encoder(name, px)
-            tokens = frozen_prefix(exact.spec.depth - LAST, exact, draw(px)).grid
-            path = stored_tokens(tokens, copies, f"{name}{px}")
-            backbone = encoder(name, px, precision=precision)
-            return step(backbone, count, precision, blocks=f"last:{LAST}", read=reader(path, 1))
-
-        return build
-
     late = {"blocks": f"last:{LAST}"}
-    variants = {"original": Variant("original arithmetic, float32", whole("original", "32-true"))}
+    variants = {
+        "original": Variant("original arithmetic, float32", lambda: original_step(name, px, count)),
+        "original_bf16": Variant(
+            "original arithmetic under autocast, bfloat16",
+            lambda: original_step(name, px, count, HALF),
+            HALF,
+            "original",
+        ),
+    }
     for precision, end, dtype in PRECISIONS:
-        for form, label, build in (
-            ("ours", "here", whole("fused", precision)),
-            ("ours_checkpointed", "here, checkpointed", whole("fused", precision, checkpointing=True)),
-            ("late", f"last {LAST} blocks, recomputed", whole("fused", precision, **late)),
-            ("cached", f"last {LAST} blocks, cached prefix", cached(precision)),
-        ):
+        forms: tuple[tuple[str, str, Callable[..., Run]], ...] = (
+            ("ours", "here", partial(step, name, px, count, precision)),
+            ("ours_checkpointed", "here, checkpointed", partial(step, name, px, count, precision, checkpointing=True)),
+            ("late", f"last {LAST} blocks, recomputed", partial(step, name, px, count, precision, **late)),
+            ("cached", f"last {LAST} blocks, cached prefix", partial(cached_step, name, px, count, precision, copies)),
+        )
+        for form, label, build in forms:
             variants[f"{form}{end}"] = Variant(f"{label}, {dtype}", build, precision, form)
 
     def checks() -> dict[str, float]:
         expected = variants["original"].build()().clone()
         late_expected = variants["late"].build()().clone()
-        found = {
+        return {
             "float32 gradient": relative(variants["ours"].build()(), expected),
             "bfloat16 gradient cosine": cosine(variants["ours_bf16"].build()(), expected),
             "bfloat16 gradient cosine, cached": cosine(variants["cached_bf16"].build()(), late_expected),
+            "bfloat16 gradient cosine of the original": cosine(variants["original_bf16"].build()(), expected),
         }
-        return found
 
     return make_case("SAM step", name, px, count, variants, checks, ("original", "ours", "ours_bf16", "cached_bf16"))
 

@@ -126,8 +126,10 @@ TARGETS = (
     Target("exponent of a step's time in the batch", LINEAR, exponent("batch", "ours_bf16"), True, ""),
     Target("exponent of a step's time in the tokens", LINEAR, exponent("px", "ours_bf16"), True, ""),
     Target("exponent of a step's time in the blocks", LINEAR, exponent("depth", "ours_bf16"), True, ""),
-    Target("exponent of a prediction's time in a volume's slices", LINEAR, exponent("slices", "predict"), True, ""),
-    Target("exponent of its memory in a volume's slices", 0.1, memory_exponent("slices", "predict"), True, ""),
+    Target(
+        "exponent of a prediction's time in a volume's slices", LINEAR, exponent("slices", "predict_bf16"), True, ""
+    ),
+    Target("exponent of its memory in a volume's slices", 0.1, memory_exponent("slices", "predict_bf16"), True, ""),
 )
 GATES = (
     Target(
