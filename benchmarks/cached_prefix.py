@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,17 @@ from timing import Case, Run, Variant, cosine, main, relative
 from vpt.tasks.classification import OnTokens
 
 HALF = "bf16-mixed"
-STORED = tempfile.TemporaryDirectory(prefix="vpt-prefix-")  # removed when the process ends
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="vpt-prefix-")
 
 
 def stored_tokens(tokens: torch.Tensor, copies: int, name: str) -> Path:
     """Tokens (B, S, T, C) as a float16 file of `copies` times as many, as large as a small data set is."""
-    path = Path(STORED.name) / f"{name}.npy"
+    path = Path(_folder().name) / f"{name}.npy"
     if not path.exists():
         half = tokens.numpy().astype(np.float16)
         shape = (copies * len(half), *half.shape[1:])

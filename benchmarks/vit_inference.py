@@ -63,7 +63,7 @@ def forwards(name: str, px: int, batch: int, count: int, pool: str) -> dict[str,
 
 def case(name: str, px: int, batch: int, count: int, pool: str, quick: bool = False) -> Case:
     variants = forwards(name, px, batch, count, pool)
-    if quick:
+    if quick or pool == "cls":  # compiling takes minutes
         variants = {key: variant for key, variant in variants.items() if "compiled" not in key}
     patches, width = (px // 16) ** 2 + 1, 768 if "base" in name else 192
     rows = "all rows" if pool == "mean" else "CLS only"
