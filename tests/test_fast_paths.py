@@ -63,6 +63,18 @@ def gradients(model: PromptedModel, images: Tensor) -> list[Tensor]:
     return [output.detach(), *(p.grad.clone() for p in model.trained().values() if p.grad is not None)]
 
 
+class Saved(torch.autograd.graph.saved_tensors_hooks):
+    """Elements of every tensor that is kept for the backward pass."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        super().__init__(self._keep, lambda tensor: tensor)
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self.sizes.append(tensor.numel())
+        return tensor
+
+
 def apart(some: list[Tensor], others: list[Tensor]) -> float:
     assert len(some) == len(others)
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in zip(some, others, strict=True))
@@ -141,10 +153,9 @@ def test_a_large_map_in_bfloat16_is_neither_kept_nor_made(monkeypatch: pytest.Mo
     found = []
     for largest in (2**25, 1):
         monkeypatch.setattr(module, "LARGEST_MAP", largest)
-        sizes: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        with Saved() as saved:
             out = mix_values(queries, keys, values)
-        found.append((max(sizes), torch.autograd.grad(out.float().square().sum(), [queries, keys, values])))
+        found.append((max(saved.sizes), torch.autograd.grad(out.float().square().sum(), [queries, keys, values])))
 
     assert found[0][0] >= 2 * 64 * 64  # the plain form keeps the map
     assert found[1][0] == 2 * 64 * 8
@@ -203,10 +214,9 @@ def test_checkpointing_changes_no_gradient_and_keeps_less(family: str, method: s
     found, kept = [], []
     for checkpointing in (False, True):
         model.checkpointing = checkpointing
-        sizes: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+        with Saved() as saved:
             model(images)
-        kept.append(sum(sizes))
+        kept.append(sum(saved.sizes))
         found.append(gradients(model, images))
 
     assert apart(found[1], found[0]) <= 1e-12

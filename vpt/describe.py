@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -96,6 +97,7 @@ def describe_installation() -> tuple[Table, list[str]]:
     facts = [("python", platform.python_version()), ("platform", platform.platform())]
     facts += [(name, number) for name, number in found.items() if number]
     facts.append(("CPU", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"))
+    facts += [(f"  {name}", said) for name, said in _fast_paths()]
     for k in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(k)
         facts.append((f"cuda:{k}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
@@ -106,6 +108,28 @@ def describe_installation() -> tuple[Table, list[str]]:
             f"{' and '.join(cv2)} share the module cv2 and break each other; keep opencv-python-headless only"
         )
     return _two_columns("installation", facts), problems
+
+
+def _fast_paths() -> Iterable[tuple[str, str]]:
+    """What this machine's default device makes of `precision: auto`, of attention and of large tensors."""
+    import torch
+
+    from vpt.backbones.attention import plain_is_faster
+    from vpt.new_scans import choose_device
+    from vpt.precision import HALF, autocast, choose_precision
+
+    device = choose_device("auto")
+    precision = choose_precision("auto", device)
+    said = "products in half precision, sums in float32" if precision in HALF else "float32 throughout"
+    yield "precision auto", f"{precision} on {device}: {said}"
+    with autocast(precision, device):
+        plain = plain_is_faster(torch.empty(0, device=device))
+    yield "attention in training", "plain products, large maps recomputed" if plain else "torch's fused kernel"
+    if device.type == "cpu" and platform.system() == "Linux":
+        wanted = {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        missing = [f"{name}={value}" for name, value in wanted.items() if value not in os.environ.get(name, "")]
+        advice = f"for larger pages, which large tensors are made faster in, set {' '.join(missing)}"
+        yield "memory", advice if missing else "large pages"
 
 
 def _version(package: str) -> str | None:

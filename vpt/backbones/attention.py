@@ -57,7 +57,7 @@ def key_value_maps(norm: nn.Module, qkv: nn.Module, width: int) -> tuple[Tensor,
 
 
 def attend(attention: Attention, tokens: Tensor, beside: FixedContext | None, rows: int) -> Tensor:
-    """timm's self-attention of normed tokens (B, N, C), with prompts beside them -> the first `rows` of it (B, n, C)."""
+    """timm's self-attention of normed tokens (B, N, C), prompts beside them -> its first `rows` (B, rows, C)."""
     batch = len(tokens)
     if type(attention.qkv) is nn.Linear and rows < tokens.shape[1]:
         (queries,) = split_heads(project_queries(attention.qkv, tokens[:, :rows]), attention.num_heads, 1)
@@ -100,25 +100,30 @@ def split_heads(projected: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]
 def mix_values(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None = None) -> Tensor:
     """softmax(scale * q k^T) v over (B, heads, N, d), in the form that is fastest where it runs.
 
-    `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel, except where plain
-    products train faster (`plain_is_faster`); and of those, where the map of scores is large, `LeanAttention`.
+    `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel; but in bfloat16 on a
+    CPU plain products, if there will be a backward pass (the kernel's takes two to five times as long as theirs) or if
+    values are narrower (it wants them padded), and, where the map of scores is large, `LeanAttention` in training.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    if plain_is_faster(queries):
-        if queries[..., 0].numel() * keys.shape[-2] > LARGEST_MAP:
-            same = torch.bfloat16  # autocast does not reach into a function of its own
-            return LeanAttention.apply(queries.to(same), keys.to(same), values.to(same), scale)
+    small = queries[..., 0].numel() * keys.shape[-2] <= LARGEST_MAP
+    trains = plain_is_faster(queries)
+    if trains and not small:
+        same = torch.bfloat16  # autocast does not reach into a function of its own
+        return LeanAttention.apply(queries.to(same), keys.to(same), values.to(same), scale)
+    if trains or (small and values.shape[-1] < keys.shape[-1] and _is_half(queries)):
         return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
     return _fused(queries, keys, values, scale)
 
 
 def plain_is_faster(tokens: Tensor) -> bool:
-    """Whether torch's fused attention loses to plain products: in bfloat16 on a CPU, if there will be a backward pass.
+    """Whether torch's fused attention of such tokens would train slower than plain products."""
+    return torch.is_grad_enabled() and _is_half(tokens)
 
-    Its backward takes two to five times as long as theirs there, while its forward is the faster one.
-    """
+
+def _is_half(tokens: Tensor) -> bool:
+    """Products of them run in bfloat16 on a CPU."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
-    return tokens.device.type == "cpu" and dtype == torch.bfloat16 and torch.is_grad_enabled()
+    return tokens.device.type == "cpu" and dtype == torch.bfloat16
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:

@@ -114,6 +114,8 @@ class SamBackbone(Backbone):
 
     def embed(self, images: Tensor) -> Tokens:
         grid = self.encoder.patch_embed(images)
+        if self.attention == "fused":  # else every sum keeps the channels first in memory, and every norm copies
+            grid = grid.contiguous()
         if self.encoder.pos_embed is not None:
             grid = grid + self.encoder.pos_embed
         none = grid.new_empty(len(grid), 0, grid.shape[-1])
