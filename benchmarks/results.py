@@ -65,10 +65,16 @@ def allocator() -> str:
 
 
 def commit_of() -> str:
-    command = ["git", "-C", str(FOLDER.parent), "describe", "--always", "--dirty"]
+    """Short, with `-dirty` where the package or these scripts differ from it; results do not count."""
     with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        changed = _git("status", "--porcelain", "--", "../vpt", "*.py")
+        return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     return "unknown"
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(FOLDER.parent), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def load_of() -> float:
