@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint bench bench-guard clean
 
 setup: $(VENV)/ready
 
@@ -24,6 +24,20 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Full sizes, then the quick ones that `bench-guard` compares, then the tables of docs/speed.md. Leave the machine idle.
+BENCHMARKS := vit_step vit_inference cached_prefix sam growth volumes
+MENDED := vit_step vit_inference cached_prefix sam
+QUICK := vit_step vit_inference cached_prefix sam
+
+bench: setup
+	set -e; for name in $(BENCHMARKS); do test ! -f benchmarks/$$name.py || $(BIN)/python benchmarks/$$name.py; done
+	set -e; for name in $(MENDED); do $(BIN)/python benchmarks/$$name.py --mended; done
+	set -e; for name in $(QUICK); do $(BIN)/python benchmarks/$$name.py --quick; done
+	$(BIN)/python benchmarks/report.py
+
+bench-guard: setup
+	$(BIN)/python benchmarks/guard.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,171 @@
+"""What was set out to be reached, and where in the measured numbers it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from growing import exponent, memory_exponent
+from tables import over_floor
+
+Sections = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """`reached` raises KeyError where it was not measured.
+
+    bound: None where only the number is to be shown; at_most: it is from above, else from below.
+    """
+
+    what: str
+    bound: float | None
+    reached: Callable[[Sections], float]
+    at_most: bool = False
+    unit: str = "x"
+
+    def met(self, value: float) -> str:
+        if self.bound is None:
+            return ""
+        return "yes" if (value <= self.bound if self.at_most else value >= self.bound) else "no"
+
+
+def speed(section: str, case: str, slow: str, fast: str) -> Callable[[Sections], float]:
+    """Ratio of the minima over the rounds."""
+    return lambda found: _row(found, section, case, slow)["min"] / _row(found, section, case, fast)["min"]
+
+
+def share(section: str, case: str, part: str, whole: str, key: str = "min") -> Callable[[Sections], float]:
+    return lambda found: _row(found, section, case, part)[key] / _row(found, section, case, whole)[key]
+
+
+def memory(section: str, case: str, part: str, whole: str) -> Callable[[Sections], float]:
+    return share(section, case, part, whole, "peak_mib")
+
+
+def floor(section: str, case: str, name: str) -> Callable[[Sections], float]:
+    def reached(found: Sections) -> float:
+        value = over_floor(found[section][case], _row(found, section, case, name))
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    return reached
+
+
+def check(section: str, case: str, *names: str) -> Callable[[Sections], float]:
+    """The worst of them."""
+    worst = min if "cosine" in names[0] else max
+    return lambda found: worst(found[section][case]["checks"][name] for name in names)
+
+
+def _row(found: Sections, section: str, case: str, name: str) -> Any:
+    return found[section][case]["variants"][name]
+
+
+STEP, MENDED = ("vit_step", "vit_b"), ("vit_step mended", "vit_b")
+LINEAR = 1.1  # the exponent k of y ~ x^k that still counts as linear
+LATE, SAM = ("cached_prefix", "vit"), "sam"
+OF_STEP = "VPT-deep step, ViT-B/16 224 px, batch 8, P = 50"
+TARGETS = (
+    Target(f"{OF_STEP}: literal form / here, float32", 2.5, speed(*STEP, "literal", "ours")),
+    Target("the same, here in bfloat16", 5.5, speed(*STEP, "literal", "ours_bf16")),
+    Target("the same with the allocator mended for both, float32", 1.4, speed(*MENDED, "literal", "ours")),
+    Target(
+        "the same with the allocator mended for both, here in bfloat16", 2.6, speed(*MENDED, "literal", "ours_bf16")
+    ),
+    Target("its counted FLOPs against the literal form", 0.73, share(*STEP, "ours", "literal", "gflop"), True, ""),
+    Target("that step over the floor, bfloat16", 1.25, floor(*STEP, "ours_bf16"), True),
+    Target("that step over the floor, float32", 1.25, floor(*STEP, "ours"), True),
+    Target("ViT-Ti/16, batch 16, over the floor, bfloat16", 1.7, floor("vit_step", "vit_ti", "ours_bf16"), True),
+    Target("ViT-Ti/16, batch 16, over the floor, float32", 1.7, floor("vit_step", "vit_ti", "ours"), True),
+    Target(
+        "forward with prompts / without, P = 50, all rows, float32",
+        1.04,
+        share("vit_inference", "batch", "frozen", "unprompted"),
+        True,
+    ),
+    Target("the same, bfloat16", 1.04, share("vit_inference", "batch", "frozen_bf16", "unprompted_bf16"), True),
+    Target(
+        "peak memory of the ViT-B step against the literal form", 0.45, memory(*STEP, "ours_bf16", "literal"), True, ""
+    ),
+    Target("the same with checkpointing", 0.15, memory(*STEP, "ours_checkpointed_bf16", "literal"), True, ""),
+    Target("time with checkpointing / without", 1.25, share(*STEP, "ours_checkpointed_bf16", "ours_bf16"), True),
+    Target(
+        "prompts in the last 3 of 12 blocks, cached / literal form everywhere",
+        25,
+        speed(*LATE, "literal", "cached3_bf16"),
+    ),
+    Target("share of that step spent reading", 0.03, share(*LATE, "read3", "cached3_bf16"), True, ""),
+    Target(
+        "SAM ViT-B forward 1024 px, bfloat16 / segment-anything's own",
+        7.5,
+        speed(SAM, "forward_1024", "original", "ours_bf16"),
+    ),
+    Target("the same, float32", 3.5, speed(SAM, "forward_1024", "original", "ours")),
+    Target("its peak memory, bfloat16", 0.07, memory(SAM, "forward_1024", "ours_bf16", "original"), True, ""),
+    Target(
+        "SAM ViT-B forward 1024 px, bfloat16, allocator mended for both",
+        4,
+        speed("sam mended", "forward_1024", "original", "ours_bf16"),
+    ),
+    Target("SAM ViT-B deep step 1024 px, bfloat16", 6, speed(SAM, "step_1024", "original", "ours_bf16")),
+    Target("its peak memory", 0.15, memory(SAM, "step_1024", "ours_bf16", "original"), True, ""),
+    Target(
+        "the same with checkpointing", 0.15, memory(SAM, "step_1024", "ours_checkpointed_bf16", "original"), True, ""
+    ),
+    Target(
+        "prompts in SAM's last 3 blocks, cached / original everywhere",
+        25,
+        speed(SAM, "step_1024", "original", "cached_bf16"),
+    ),
+    Target(
+        "512 x 512 x 100 CT: MONAI's chain / the first pass here", None, speed("volumes", "first_pass", "monai", "ours")
+    ),
+    Target("exponent of a step's time in the batch", LINEAR, exponent("batch", "ours_bf16"), True, ""),
+    Target("exponent of a step's time in the tokens", LINEAR, exponent("px", "ours_bf16"), True, ""),
+    Target("exponent of a step's time in the blocks", LINEAR, exponent("depth", "ours_bf16"), True, ""),
+    Target(
+        "exponent of a prediction's time in a volume's slices", LINEAR, exponent("slices", "predict_bf16"), True, ""
+    ),
+    Target("exponent of its memory in a volume's slices", 0.1, memory_exponent("slices", "predict_bf16"), True, ""),
+)
+GATES = (
+    Target(
+        "float64 against the plain form: logits and gradient",
+        1e-12,
+        check(*STEP, "float64 logits", "float64 gradient"),
+        True,
+        "",
+    ),
+    Target("float32: logits and gradient", 5e-6, check(*STEP, "float32 logits", "float32 gradient"), True, ""),
+    Target("bfloat16: cosine of the gradient", 0.9998, check(*STEP, "bfloat16 gradient cosine"), unit=""),
+    Target("SAM, float32 features, 1024 px", 5e-6, check(SAM, "forward_1024", "float32 features"), True, ""),
+    Target("SAM, float64 features, 256 px", 1e-12, check(SAM, "forward_256", "float64 features"), True, ""),
+    Target("SAM, float32 gradient, 1024 px", 5e-6, check(SAM, "step_1024", "float32 gradient"), True, ""),
+    Target(
+        "SAM, bfloat16: cosine of the gradient", 0.9998, check(SAM, "step_1024", "bfloat16 gradient cosine"), unit=""
+    ),
+    Target(
+        "last 3 blocks, cached, bfloat16: cosine of the gradient",
+        0.9998,
+        check(*LATE, "bfloat16 gradient cosine, last 3"),
+        unit="",
+    ),
+)
+
+
+def table(targets: tuple[Target, ...], found: Sections) -> str:
+    lines = ["| what | target | reached | met |", "|---|---|---|---|"]
+    for target in targets:
+        sign, exact = "≤" if target.at_most else "≥", target.bound is not None and 0.99 < target.bound < 1
+        bound = "-" if target.bound is None else f"{sign} {target.bound:g}{target.unit}"
+        try:
+            value = target.reached(found)
+        except (KeyError, TypeError):
+            lines.append(f"| {target.what} | {bound} | not measured | |")
+            continue
+        shown = f"{value:.6f}" if exact else f"{value:.3g}"
+        lines.append(f"| {target.what} | {bound} | {shown}{target.unit} | {target.met(value)} |")
+    return "\n".join(lines)
