@@ -146,6 +146,27 @@ def test_slices_come_back_in_order():
     assert np.array_equal(backwards, found[::-1])
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_blank_slices_are_background_without_the_encoder_only_if_the_plan_says_so(batch_size):
+    slices = smooth((7, 20, 27))
+    slices[[0, 3, 4]] = 0.25
+    seen = []
+
+    def spy(images: Tensor) -> Tensor:
+        seen.extend(images)
+        return torch.cat([-images[:, :1], images[:, :1]], 1)  # foreground everywhere
+
+    how = {"pixels": (20, 27), "device": CPU, "classes": 2, "batch_size": batch_size}
+    for skips, blank in ((False, []), (True, [0, 3, 4])):
+        seen.clear()
+        found = segment_slices(spy, slices, plan_with(neighbours=False, skip_blank=skips), **how)
+        assert len(seen) == 7 - len(blank)
+        assert [k for k in range(7) if not found[k].any()] == blank
+    seen.clear()
+    segment_slices(spy, slices, plan_with(neighbours=True, skip_blank=True), **how)
+    assert len(seen) == 7  # every slice has a neighbour with something in it
+
+
 def test_the_model_sees_each_slice_with_its_neighbours_across_batches():
     slices = np.repeat(np.arange(5, dtype=np.float32), 32 * 32).reshape(5, 1, 32, 32)
     seen = []

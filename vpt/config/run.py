@@ -62,7 +62,8 @@ class BackboneConfig(Section):
 class PlanConfig(Section):
     """What the plan must not decide by itself; null leaves it to the data's fingerprint.
 
-    `slices`: of a volume that is classified, so many are read, evenly spread.
+    `slices`: of a volume that is classified, so many are read, evenly spread. `skip_blank`: of a new scan, slices of one
+    value throughout are background without the encoder.
     """
 
     plane: Literal["axial", "coronal", "sagittal"] | None = None
@@ -71,6 +72,7 @@ class PlanConfig(Section):
     neighbours: bool | None = None
     window: tuple[float, float] | None = None
     slices: int = Field(16, ge=1)
+    skip_blank: bool = False
 
 
 class OptimConfig(Section):

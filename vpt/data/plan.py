@@ -75,7 +75,8 @@ class Plan(BaseModel):
     neighbours: the slices above and below are the first and the last of the three input channels;
     padding: where a slice smaller than the square is put; fill: the colour in [0, 1] around it;
     kind: what it was made for, NIfTI volumes or images; slices: read of a volume that is classified, evenly spread;
-    None where all are read;
+    None where all are read; skip_blank: of a scan that is segmented, slices of one value throughout (air, padding) are
+    background, and the encoder does not see them;
     reasons: why, in words, for `plan.json` and `vpt info`.
     """
 
@@ -90,6 +91,7 @@ class Plan(BaseModel):
     fill: Colour = (0.0, 0.0, 0.0)
     kind: Kind = "volumes"
     slices: int | None = None
+    skip_blank: bool = False
     reasons: dict[str, str] = {}
 
     @property
@@ -131,6 +133,7 @@ def make_plan(
     padding: Padding = "centre",
     fill: Colour = (0.0, 0.0, 0.0),
     slices: int | None = None,
+    skip_blank: bool = False,
     progress: Tick = silent,
 ) -> Plan:
     """Plan from the training cases (of a LabelledSet: examples) only. What is given is taken, the rest is the data's.
@@ -186,6 +189,7 @@ def make_plan(
         fill=fill,
         kind=dataset.kind,
         slices=None if flat else slices,
+        skip_blank=skip_blank,
         reasons=reasons,
     )
 

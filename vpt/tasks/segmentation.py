@@ -94,19 +94,27 @@ def segment_slices(
     size = (plan.image_size, plan.image_size)
     batch_size = batch_size or max(1, min(32, LOGITS // (classes * plan.image_size**2)))
     frame = frame_of((slices.shape[2], slices.shape[3]), plan)
-    done: list[np.ndarray] = []
-    for number, images in enumerate(batches_of_slices(slices, plan, batch_size)):
-        framed = torch.from_numpy(frame.pad(images.numpy(), plan.fill))
-        own = None if hints is None else hints[number * batch_size :][: len(images)]
+    done = np.zeros((len(slices), *pixels), np.min_scalar_type(classes - 1))
+    for start, images in zip(
+        range(0, len(slices), batch_size), batches_of_slices(slices, plan, batch_size), strict=True
+    ):
+        places = np.arange(start, start + len(images))
+        if plan.skip_blank:
+            places = places[np.ptp(images.flatten(1).numpy(), axis=1) > 0]
+        if not len(places):
+            continue
+        framed = torch.from_numpy(frame.pad(images.numpy()[places - start], plan.fill))
+        own = None if hints is None else hints[places]
         on_tiles = forward if own is None else _with_hints(forward, frame.move(own), plan.image_size)
         logits = sliding_window_inference(
             framed.to(device), size, batch_size, on_tiles, overlap=0.25, mode="gaussian", with_coord=own is not None
         )
         assert isinstance(logits, Tensor)
-        for one in frame.crop(logits).float().split(1):  # slice by slice: classes times the scan's pixels can be large
+        # slice by slice: classes times the scan's pixels can be large
+        for place, one in zip(places, frame.crop(logits).float().split(1), strict=True):
             one = F.interpolate(one, size=pixels, mode="bilinear", align_corners=False)
-            done.append(one.argmax(1).cpu().numpy().astype(np.min_scalar_type(one.shape[1] - 1)))
-    return np.concatenate(done)
+            done[place] = one.argmax(1)[0].cpu().numpy()
+    return done
 
 
 def _with_hints(
