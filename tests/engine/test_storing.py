@@ -52,14 +52,14 @@ def stores(cache: Path) -> list[Path]:
     return sorted(path for path in cache.rglob("*.npy") if re.search(r"\.(block|pooled)\d\.npy$", path.name))
 
 
-def assert_alike(stored: Path, unstored: Path) -> None:
+def assert_alike(stored: Path, unstored: Path, direction: float = 0.999) -> None:
     """Two runs within the precision of what is stored: losses, scores, and the direction of what was learned."""
     for mine, other in zip(rows(stored), rows(unstored), strict=True):
         assert float(mine["loss"]) == pytest.approx(float(other["loss"]), rel=LOSSES)
     ours, theirs = load_file(stored / "last.safetensors"), load_file(unstored / "last.safetensors")
     assert ours.keys() == theirs.keys()
     for key in ours:  # AdamW moves by the sign where a gradient is near zero
-        assert torch.nn.functional.cosine_similarity(ours[key].flatten(), theirs[key].flatten(), dim=0) > 0.999, key
+        assert torch.nn.functional.cosine_similarity(ours[key].flatten(), theirs[key].flatten(), dim=0) > direction, key
 
 
 # --- training on what is stored ---------------------------------------------------------------------------------------
@@ -71,9 +71,10 @@ def assert_alike(stored: Path, unstored: Path) -> None:
         (PLAIN, "block6", "the first 6 of 8 blocks run once per slice"),
         (HEAD_ONLY, "block8", "all 8 blocks run once per slice"),
         (VIEWS, "block6", "the first 6 of 8 blocks run once for each of 3 views of a slice"),
+        (VIEWS | {"precision": "bf16-mixed"}, "block6", "run once for each of 3 views of a slice"),
         (PLAIN | CROPPED | {"train.views": 2}, "block6", "the first 6 of 8 blocks run once for each of 2 views"),
     ],
-    ids=["fixed", "head alone", "augmented views", "cropped views"],
+    ids=["fixed", "head alone", "augmented views", "bfloat16", "cropped views"],
 )
 def test_segmentation_learns_the_same_from_what_is_stored(
     tiny_data: Path, tmp_path: Path, settings: dict[str, Any], kind: str, said: str
@@ -85,7 +86,7 @@ def test_segmentation_learns_the_same_from_what_is_stored(
     unstored = run(tiny_data, tmp_path / "unstored", settings | UNSTORED, cache=cache)
     assert len(stores(cache)) == 1
     assert re.search(r"run in every step: storing .* more than train.cache_gb=0; raise that", log(unstored))
-    assert_alike(stored, unstored)
+    assert_alike(stored, unstored, 0.99 if settings["precision"] == "bf16-mixed" else 0.999)  # of 8 bits
 
 
 def test_classification_learns_the_same_from_stored_views(tiny_classes: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -142,6 +142,7 @@ class OnFeatures(nn.Module):
         return self.model.head.classify(pooled)
 
 
+@torch.inference_mode()
 def classify_stacks(
     forward: Callable[[Tensor], Tensor],
     stacks: np.ndarray,
@@ -151,23 +152,13 @@ def classify_stacks(
 ) -> Tensor:
     """`forward` of stacks (N, S, 3, size, size) uint8, as slices in [0, 1], in order and on the CPU, in float32.
 
-    images: of all slices together, so many are in memory at once, or those of one stack.
+    Stored rows (N, S, V) are given to `forward` as they are. images: of all slices together, so many are in memory at
+    once, or those of one stack.
     """
-    return torch.cat(list(forward_stacks(forward, stacks, device, progress, images)))
-
-
-@torch.inference_mode()
-def forward_stacks(
-    forward: Callable[[Tensor], Tensor],
-    stacks: np.ndarray,
-    device: torch.device,
-    progress: Tick = silent,
-    images: int = 32,
-) -> Iterator[Tensor]:
-    """The same, batch by batch. Stored tokens (N, S, V) in half precision are given to `forward` as they are."""
-    batch = max(1, images // stacks.shape[1])
+    batch, done = max(1, images // stacks.shape[1]), []
     for start in range(0, len(stacks), batch):
         part = stacks[start : start + batch]
         inputs = torch.from_numpy(part.astype(np.float32) / 255 if part.dtype == np.uint8 else np.array(part))
-        yield forward(inputs.to(device)).float().cpu()
+        done.append(forward(inputs.to(device)).float().cpu())
         progress(min(start + batch, len(stacks)), len(stacks), "")
+    return torch.cat(done)
