@@ -62,8 +62,8 @@ class BackboneConfig(Section):
 class PlanConfig(Section):
     """What the plan must not decide by itself; null leaves it to the data's fingerprint.
 
-    `slices`: of a volume that is classified, so many are read, evenly spread. `skip_blank`: of a new scan, slices of one
-    value throughout are background without the encoder.
+    `slices`: of a volume that is classified, so many are read, evenly spread. `skip_blank`: of a new scan, slices of
+    one value throughout are background without the encoder.
     """
 
     plane: Literal["axial", "coronal", "sagittal"] | None = None
