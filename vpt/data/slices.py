@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from vpt.data.cases import Case, Dataset
 from vpt.data.hints import draw_hints
-from vpt.data.plan import Padding, Plan
+from vpt.data.plan import Padding, Plan, scale
 from vpt.data.transforms import Augment
-from vpt.data.volumes import load_image, load_label, orient
+from vpt.data.volumes import as_voxels, load_label, orient, read_voxels
+from vpt.data.voxels import Voxels
 from vpt.files import atomic
 from vpt.progress import Tick
 
@@ -41,22 +43,31 @@ def prepared_size(shape: Sequence[int], spacing: Sequence[float], plan: Plan) ->
     return rows, columns
 
 
-def prepare_image(volume: MetaTensor, plan: Plan) -> np.ndarray:
-    """Oriented volume (C, slices, rows, columns) -> (slices, C, h, w) float32 in [0, 1] at the plan's pixel."""
-    size = prepared_size(volume.shape[2:], volume.pixdim[1:].tolist(), plan)
-    out = np.empty((volume.shape[1], volume.shape[0], *size), np.float32)
-    for channel, scale in enumerate(plan.intensity):
-        scaled = scale(np.asarray(volume[channel]))
-        for k, image in enumerate(scaled):
-            out[k, channel] = resize_image(np.ascontiguousarray(image), size)
-    return out
+def prepare_image(
+    volume: MetaTensor | Voxels, plan: Plan, dtype: torch.dtype = torch.float32, only: Collection[int] | None = None
+) -> np.ndarray:
+    """Oriented volume (C, slices, rows, columns) -> (slices, C, h, w) float in [0, 1] at the plan's pixel.
+
+    Slice by slice, so that what is worked on stays in the processor's cache. only: these slices; the others are zero.
+    """
+    voxels = as_voxels(volume)
+    channels, depth, *pixels = voxels.shape
+    size = prepared_size(pixels, voxels.grid.spacing[1:], plan)
+    out = torch.zeros((depth, channels, *size), dtype=dtype)
+    for channel, intensity in enumerate(plan.intensity):
+        low, high = intensity.limits(partial(voxels.slices, channel))
+        chosen = range(depth) if only is None else sorted(only)
+        for k, image in zip(chosen, voxels.slices(channel, chosen), strict=True):
+            # torch's half is ten times as fast as NumPy's
+            out[k, channel] = torch.from_numpy(resize_image(scale(image, low, high), size))
+    return out.numpy()
 
 
 def prepare_label(label: MetaTensor, ids: Sequence[int], plan: Plan) -> np.ndarray:
     """Oriented label map (1, slices, rows, columns) of ids -> (slices, h, w) uint8 of positions in `ids`."""
     size = prepared_size(label.shape[2:], label.pixdim[1:].tolist(), plan)
-    classes = positions(np.asarray(label)[0], ids)
-    return np.stack([cv2.resize(c, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for c in classes])
+    slices = (positions(np.ascontiguousarray(found), ids) for found in np.asarray(label)[0])
+    return np.stack([cv2.resize(found, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for found in slices])
 
 
 def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:
@@ -133,12 +144,12 @@ def _prepare_case(dataset: Dataset, case: Case, plan: Plan, cache: Path, native:
     images, labels, own = (cache / f"{case.name}.{kind}.npy" for kind in ("image", "label", "native"))
     if not all(path.exists() for path in (images, labels, own)[: 2 + native]):
         ids = tuple(dataset.labels)
-        image = load_image(case, len(dataset.channels))
+        image = read_voxels(case, len(dataset.channels))
         label = orient(load_label(case.label, image, ids), plan.orientation)
         _save(labels, prepare_label(label, ids, plan))
         if native:
             _save(own, positions(np.asarray(label)[0], ids))
-        _save(images, prepare_image(orient(image, plan.orientation), plan).astype(np.float16))
+        _save(images, prepare_image(image.oriented(plan.orientation), plan, torch.float16))
     mask = np.load(labels, mmap_mode="r")
     foreground = tuple(int(k) for k in np.flatnonzero(mask.any(axis=(1, 2))))
     return PreparedCase(case.name, images, labels, own if native else None, foreground, len(mask))
