@@ -21,7 +21,7 @@ from vpt.data.cases import SUPPORTED, Case, is_image, is_nifti
 from vpt.data.grid import Grid, by, header_grid, picture_grid, some
 from vpt.data.images import as_picture, picture_size, read_mask, read_picture
 from vpt.data.inflate import inflate
-from vpt.data.voxels import Channel, Voxels
+from vpt.data.voxels import Channel, Voxels, distinct
 from vpt.errors import VptError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _require_3d(shape: tuple[int, ...], name: str) -> None:
 
 def _ids(array: np.ndarray, name: str) -> tuple[int, ...]:
     """The whole numbers in an array, sorted, up to the rounding that a scale factor in the header leaves."""
-    values = np.unique(array)
+    values = distinct(array)
     if between := [
         value for value in values.tolist() if not (isfinite(value) and abs(value - round(value)) <= ROUNDING)
     ]:

@@ -1,6 +1,6 @@
 """The numbers of a scan as its file stores them: turned as views, made into float32 a slice at a time.
 
-So a scan is never held in float32, and nothing of it is copied but the slice that is worked on, in the processor's cache.
+So a scan is never held in float32, and only the slice that is worked on is copied, into the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BLOCK = 32  # slices
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """Numbers (X, Y, Z) as they are stored, of any plain type; `slope` and `inter` of the header make values of them."""
+    """Numbers (X, Y, Z) as they are stored, of any plain type; the header's `slope` and `inter` make values of them."""
 
     stored: np.ndarray
     slope: float = 1.0
@@ -44,9 +44,9 @@ class Channel:
 
     def slabs(self) -> Iterator[tuple[tuple[slice | int, ...], np.ndarray]]:
         """Places in `stored` and the values there (float32), cut along the axis whose neighbours lie farthest apart."""
-        axis = int(np.argmax(np.abs(self.stored.strides)))
+        axis = _slowest(self.stored)
         for k in range(self.stored.shape[axis]):
-            place = (*(slice(None),) * axis, k)
+            place = (slice(None),) * axis + (k,)
             yield place, self.values(self.stored[place])
 
     def not_finite(self) -> tuple[int, int]:
@@ -124,3 +124,18 @@ def _compact(block: np.ndarray) -> np.ndarray:
     """Slices of a volume, copied if their numbers lie scattered between those of others: once, not for every slice."""
     scattered = abs(block.strides[0]) < max(abs(stride) for stride in block.strides[1:])
     return np.array(block, order="K") if scattered else block
+
+
+def distinct(array: np.ndarray) -> np.ndarray:
+    """`np.unique` of an array with long runs of equal numbers, as label maps have: only where one begins is sorted."""
+    found = []
+    for slab in np.moveaxis(array, _slowest(array), 0):
+        flat = slab.ravel(order="K")
+        starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        found.append(np.unique(flat[np.append(0, starts)]))
+    return np.unique(np.concatenate(found))
+
+
+def _slowest(array: np.ndarray) -> int:
+    """The axis along which neighbours lie farthest apart in memory."""
+    return int(np.argmax(np.abs(array.strides)))
