@@ -55,7 +55,7 @@ class Percentiles(BaseModel):
         step, first, sample = max(1, count // 1_000_000), 0, []
         for part in parts():
             values = part[part != 0] if any(filled) else part.ravel()
-            sample.append(values[first::step].copy())
+            sample.append(values[first::step])
             first = (first - values.size) % step
         low, high = np.percentile(np.concatenate(sample), (self.low, self.high))
         if low == high:  # a mask, for instance, whose voxels are all 0 or 1
