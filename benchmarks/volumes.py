@@ -107,17 +107,16 @@ def difference(folder: Path, path: Path) -> float:
 
 
 def cached(case: PreparedCase, samples: SliceDataset, repeats: int) -> dict[str, float]:
-    """Milliseconds for a slice of the cache, opened anew as in training; the sample made of it; the least of five."""
-
-    def slice_(k: int) -> None:
+    """Milliseconds for a slice of the cache, opened anew as in training, and for the sample made of it: medians."""
+    seconds: dict[str, list[float]] = {"slice": [], "sample": []}
+    for k in range(repeats):
+        started = time.perf_counter()
         np.array(case.read()[0][k % case.depth])
-
-    def sample(k: int) -> None:
+        between = time.perf_counter()
         samples[Draw(0, k % case.depth, k)]
-
-    runs = {"slice": slice_, "sample": sample}
-    loops = {name: lambda run=run: [run(k) for k in range(repeats)] for name, run in runs.items()}
-    return {name: 1000 * seconds / repeats for name, seconds in by_turns(loops, 5).items()}
+        seconds["slice"].append(between - started)
+        seconds["sample"].append(time.perf_counter() - between)
+    return {name: 1000 * float(np.median(values)) for name, values in seconds.items()}
 
 
 @dataclass
@@ -212,7 +211,7 @@ def measure(folder: Path, quick: bool, rounds: int, backbone: str) -> dict[str, 
     dataset, trained = read_dataset(root), plan_of(None, 64 if backbone == "vit_micro" else 224)
     cases = prepare_cases(dataset, dataset.cases, trained, folder / "cache", silent)
     own = prepare_cases(dataset, dataset.cases, plan_of(SPACING[0], shape[0]), folder / "own", silent)
-    times = cached(own[0], SliceDataset(own, plan_of(SPACING[0], shape[0]), identity), 50)
+    times = cached(own[0], SliceDataset(own, plan_of(SPACING[0], shape[0]), identity), 300)
     steps = 8 if quick else 12
     return {
         "shape": list(shape),
