@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from vpt.class_metrics import Target
 from vpt.data.cases import Case, find_scans, is_image, is_nifti
 from vpt.data.plan import Plan
 from vpt.data.slice_stacks import prepare_stack
-from vpt.data.volumes import load_image
+from vpt.data.volumes import read_voxels
 from vpt.errors import VptError
 from vpt.files import make_folder
 from vpt.model import PromptedModel
-from vpt.new_scans import Failure, Scan, ready, require_kind, unforeseen
+from vpt.new_scans import Failure, Scan, attempt, one_ahead, ready, require_kind
 from vpt.precision import Chosen, under_autocast
 from vpt.progress import Tick, silent
 from vpt.tasks.classification import OnSlices, classify_stacks, to_probabilities
@@ -65,7 +66,7 @@ class Classifier:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""
         first = scan[0] if isinstance(scan, list | tuple) and len(scan) == 1 else scan
         require_kind(self.plan, first)
-        return prepare_stack(load_image(first, len(self.plan.channels)), self.plan)
+        return prepare_stack(read_voxels(first, len(self.plan.channels)), self.plan)
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""
@@ -76,24 +77,27 @@ class Classifier:
 def classify_cases(
     classifier: Classifier, cases: Sequence[tuple[str, Sequence[Any]]], progress: Tick = silent
 ) -> tuple[list[str], np.ndarray, list[Failure]]:
-    """Names and files of cases -> names of those that could be read, their probabilities (N, K), and the others."""
+    """Names and files of cases -> names of those that could be read, their probabilities (N, K), and the others.
+
+    While the encoder runs, a thread prepares the next case.
+    """
     names: list[str] = []
     found: list[np.ndarray] = [np.empty((0, len(classifier.classes)))]
     failures: list[Failure] = []
     most = max(1, AT_ONCE // (classifier.plan.slices or 1))
     waiting: list[np.ndarray] = []
-    for done, (name, files) in enumerate(cases, start=1):
-        try:
-            waiting.append(classifier.prepare(files))
-            names.append(name)
-        except VptError as error:
-            failures.append(Failure(name, str(error)))
-        except (MemoryError, RuntimeError, OSError) as error:
-            failures.append(unforeseen(name, files[0], error))
-        if waiting and (len(waiting) == most or done == len(cases)):
-            found.append(classifier.probabilities(waiting))
-            waiting = []
-        progress(done, len(cases), name)
+    with closing(one_ahead(classifier.prepare, [files for _, files in cases])) as stacks:
+        for done, ((name, files), prepared) in enumerate(zip(cases, stacks, strict=True), start=1):
+            stack = attempt(name, files[0], prepared)
+            if isinstance(stack, Failure):
+                failures.append(stack)
+            else:
+                waiting.append(stack)
+                names.append(name)
+            if waiting and (len(waiting) == most or done == len(cases)):
+                found.append(classifier.probabilities(waiting))
+                waiting = []
+            progress(done, len(cases), name)
     return names, np.concatenate(found), failures
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +18,9 @@ from vpt.data.volumes import is_picture
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.precision import Chosen, autocast, halve_frozen
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image | np.ndarray
 
@@ -59,7 +64,35 @@ class Failure:
     reason: str
 
 
-def unforeseen(name: str, file: object, error: Exception) -> Failure:
-    """The failure of a scan for what is not in the file: out of memory, a device that fails."""
-    said = str(error).partition("\n")[0] or type(error).__name__
-    return Failure(name, f"{file}: could not be processed ({said}); the others were")
+def attempt(name: str, file: object, work: Callable[[], Made]) -> Made | Failure:
+    """What `work` makes of the scan `name`, or why it could not, be it out of memory or a device that fails."""
+    try:
+        return work()
+    except VptError as error:
+        return Failure(name, str(error))
+    except (MemoryError, RuntimeError, OSError) as error:
+        said = str(error).partition("\n")[0] or type(error).__name__
+        return Failure(name, f"{file}: could not be processed ({said}); the others were")
+
+
+def one_ahead(make: Callable[[Given], Made], items: Sequence[Given]) -> Generator[Callable[[], Made]]:
+    """For every item in order a function, to be called once, that gives or raises what `make` makes of it.
+
+    The item behind it is made meanwhile, in a thread. One that finds no memory beside the one before is tried again,
+    alone.
+    """
+    with ThreadPoolExecutor(1, "vpt-read") as reader:
+        coming = [reader.submit(make, item) for item in items[:1]]
+        for k, item in enumerate(items):
+            ready = coming
+            wait(ready)
+            if isinstance(ready[0].exception(), MemoryError):
+                ready = [reader.submit(make, item)]
+                wait(ready)
+            coming = [reader.submit(make, item) for item in items[k + 1 : k + 2]]
+            yield partial(_taken, ready)
+
+
+def _taken(ready: list[Future[Made]]) -> Made:
+    """The result, of which nothing is kept."""
+    return ready.pop().result()

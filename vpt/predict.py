@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,21 +18,19 @@ import torch
 from vpt.artifact import read_artifact, restore_model
 from vpt.classifier import Classifier
 from vpt.data.cases import Case, find_scans, is_image, is_nifti
-from vpt.data.hints import Frame, Hints, make_hints
+from vpt.data.grid import Grid
+from vpt.data.hints import Frame, make_hints
 from vpt.data.images import write_mask
 from vpt.data.plan import Plan
 from vpt.data.slices import prepare_image
-from vpt.data.volumes import grid_of, is_picture, load_image, orient, restore
+from vpt.data.volumes import is_picture, read_voxels, restore
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
 from vpt.model import PromptedModel
-from vpt.new_scans import Failure, Scan, choose_device, ready, require_kind, unforeseen
+from vpt.new_scans import Failure, Scan, attempt, choose_device, one_ahead, ready, require_kind
 from vpt.precision import Chosen, Precision, choose_precision, under_autocast
 from vpt.progress import Tick, silent
 from vpt.tasks.segmentation import OnImages, segment_slices
-
-if TYPE_CHECKING:
-    from monai.data import MetaTensor
 
 LabelMap = nib.nifti1.Nifti1Image | np.ndarray
 
@@ -58,6 +60,16 @@ def load(
         return Segmenter(model, artifact.plan, artifact.labels, chosen, computes)
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
     return Classifier(model, artifact.plan, classes, target, chosen, artifact.temperature, computes)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan as slices (slices, C, h, w) float32, its grid before and after turning, and its NIfTI (None: an image)."""
+
+    slices: np.ndarray
+    grid: Grid
+    oriented: Grid
+    own: nib.nifti1.Nifti1Image | None
 
 
 class Segmenter:
@@ -108,40 +120,49 @@ class Segmenter:
                 scan of a model that was trained on images, and the other way round; a box or points that lie outside,
                 or of a model that takes none.
         """
-        first = scan[0] if isinstance(scan, list | tuple) and len(scan) == 1 else scan
-        flat = is_picture(first)
-        require_kind(self.plan, first)
-        volume = load_image(first, len(self.plan.channels))
-        if flat and frame == "ras":
-            raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
-        hints = make_hints(box, points, point_labels, frame, grid_of(volume))
-        labels = self.segment_volume(volume, hints)
-        if flat:
-            return np.ascontiguousarray(labels[..., 0].T)
-        own: Any = scan if isinstance(scan, nib.nifti1.Nifti1Image) else nib.load(_first(scan))
-        return _like(own, labels)
+        return self.segment_prepared(self.prepare(scan), box, points, point_labels, frame)
 
-    def segment_volume(self, volume: MetaTensor, hints: Hints | None = None) -> np.ndarray:
-        """Volume (C, X, Y, Z) with its affine -> label ids (X, Y, Z) in the smallest integer type that holds them."""
+    def prepare(self, scan: Scan) -> PreparedScan:
+        """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
+        first = scan[0] if isinstance(scan, list | tuple) and len(scan) == 1 else scan
+        require_kind(self.plan, first)
+        voxels = read_voxels(first, len(self.plan.channels))
+        oriented = voxels.oriented(self.plan.orientation)
+        own: Any = None
+        if not is_picture(first):
+            own = scan if isinstance(scan, nib.nifti1.Nifti1Image) else nib.load(_first(scan))
+        return PreparedScan(prepare_image(oriented, self.plan), voxels.grid, oriented.grid, own)
+
+    def segment_prepared(
+        self,
+        scan: PreparedScan,
+        box: Any = None,
+        points: Any = None,
+        point_labels: Sequence[int] | None = None,
+        frame: Frame = "voxel",
+    ) -> LabelMap:
+        """`segment` of a scan that `prepare` gave."""
+        if scan.own is None and frame == "ras":
+            raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
+        hints = make_hints(box, points, point_labels, frame, scan.grid)
         if hints is not None and not self.model.head.takes_hints:
             raise VptError("this model takes no box or points; train one with head.kind=sam_decoder, head.hints=true")
-        oriented = orient(volume, self.plan.orientation)
-        slices = prepare_image(oriented, self.plan)
-        depth, *pixels = oriented.shape[1:]
-        hints = None if hints is None else hints.moved(grid_of(volume), grid_of(oriented))
+        hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
+        shape = scan.oriented.shape
         classes = segment_slices(
             self.forward,
-            slices,
+            scan.slices,
             self.plan,
-            pixels=(pixels[0], pixels[1]),
+            pixels=shape[1:],
             device=self.device,
             classes=len(self.labels),
-            hints=None if hints is None else hints.on_slices((depth, *pixels), slices.shape[2:]),
+            hints=None if hints is None else hints.on_slices(shape, scan.slices.shape[2:]),
         )
         if hints is not None:
-            classes[~hints.crossed(depth)] = 0
+            classes[~hints.crossed(shape[0])] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        return restore(ids[classes], self.plan.orientation, volume)
+        labels = restore(ids[classes], self.plan.orientation, scan.grid)
+        return np.ascontiguousarray(labels[..., 0].T) if scan.own is None else _like(scan.own, labels)
 
 
 def _first(scan: Any) -> str | Path:
@@ -167,18 +188,41 @@ def segment_cases(
 ) -> list[Failure]:
     """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
 
+    While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
+    two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written.
     `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said.
     """
-    failures = []
-    for done, case in enumerate(cases):
-        try:
-            save_labels(target(case), segmenter.segment(case.images, box=box and box(case)))
-        except VptError as error:
-            failures.append(Failure(case.name, str(error)))
-        except (MemoryError, RuntimeError, OSError) as error:
-            failures.append(unforeseen(case.name, case.images[0], error))
+    failures: list[Failure] = []
+
+    def settle(done: int, written: Future[None] | Failure) -> None:
+        case = cases[done]
+        failure = written if isinstance(written, Failure) else attempt(case.name, case.images[0], written.result)
+        if failure:
+            failures.append(failure)
         progress(done + 1, len(cases), case.name)
+
+    images = [case.images for case in cases]
+    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(segmenter.prepare, images)) as scans:
+        before: Future[None] | Failure | None = None
+        for done, (case, scan) in enumerate(zip(cases, scans, strict=True)):
+            found = attempt(case.name, case.images[0], partial(_segment_case, segmenter, case, scan, target, box))
+            if before:
+                settle(done - 1, before)
+            before = found if isinstance(found, Failure) else writer.submit(save_labels, *found)
+        if before:
+            settle(len(cases) - 1, before)
     return failures
+
+
+def _segment_case(
+    segmenter: Segmenter,
+    case: Case,
+    scan: Callable[[], PreparedScan],
+    target: Callable[[Case], Path],
+    box: Callable[[Case], Any] | None,
+) -> tuple[Path, LabelMap]:
+    path, place = target(case), box and box(case)
+    return path, segmenter.segment_prepared(scan(), place)
 
 
 def plan_outputs(

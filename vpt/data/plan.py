@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -43,12 +43,24 @@ class Percentiles(BaseModel):
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """One channel of a scan, any shape -> float32 in [0, 1]."""
-        foreground = image[image != 0]
-        values = foreground if foreground.size else image
-        low, high = np.percentile(values[:: max(1, values.size // 1_000_000)], (self.low, self.high))
+        return scaled(image, *self.limits(lambda: [image]))
+
+    def limits(self, parts: Callable[[], Iterable[np.ndarray]]) -> tuple[float, float]:
+        """What becomes 0 and 1 in a channel, of which `parts` gives the slices in order, as often as it is called.
+
+        The percentiles are of a million voxels, evenly spread in that order.
+        """
+        filled = [int(np.count_nonzero(part)) for part in parts()]
+        count = sum(filled) or sum(part.size for part in parts())
+        step, first, sample = max(1, count // 1_000_000), 0, []
+        for part in parts():
+            values = part[part != 0] if any(filled) else part.ravel()
+            sample.append(values[first::step])
+            first = (first - values.size) % step
+        low, high = np.percentile(np.concatenate(sample), (self.low, self.high))
         if low == high:  # a mask, for instance, whose voxels are all 0 or 1
-            low, high = image.min(), image.max()
-        return _unit(image, float(low), float(high))
+            low, high = min(part.min() for part in parts()), max(part.max() for part in parts())
+        return float(low), float(high)
 
 
 class Window(BaseModel):
@@ -64,7 +76,11 @@ class Window(BaseModel):
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """One channel of a scan, any shape -> float32 in [0, 1]."""
-        return _unit(image, self.low, self.high)
+        return scaled(image, self.low, self.high)
+
+    def limits(self, parts: Callable[[], Iterable[np.ndarray]]) -> tuple[float, float]:
+        """What becomes 0 and 1, in every scan."""
+        return self.low, self.high
 
 
 class Plan(BaseModel):
@@ -297,6 +313,13 @@ def _foreground_range(dataset: Planned, cases: Sequence[Any], progress: Tick) ->
     return [float(v) - 50 for v in low], [float(v) + 50 for v in high]
 
 
-def _unit(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = (image.astype(np.float32) - low) / (high - low if high > low else 1.0)
-    return np.clip(scaled, 0, 1, out=scaled)
+def scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """An image -> a new one, float32, in which `low` and what lies below is 0, `high` and what lies above 1."""
+    return scale(image.astype(np.float32), low, high)
+
+
+def scale(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """`scaled` in place, of float32."""
+    image -= low
+    image /= high - low if high > low else 1.0
+    return np.clip(image, 0, 1, out=image)

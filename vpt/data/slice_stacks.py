@@ -17,7 +17,8 @@ from vpt.data.plan import Plan
 from vpt.data.slices import as_channels, frame_of, prepare_image
 from vpt.data.stored import Store, Viewed, versions_of, view_seed
 from vpt.data.transforms import Augment
-from vpt.data.volumes import load_image, orient
+from vpt.data.volumes import as_voxels, read_voxels
+from vpt.data.voxels import Voxels
 from vpt.files import atomic
 from vpt.progress import Tick
 
@@ -27,14 +28,18 @@ if TYPE_CHECKING:
     from vpt.data.labelled import Example
 
 
-def prepare_stack(volume: MetaTensor, plan: Plan) -> np.ndarray:
+def prepare_stack(volume: MetaTensor | Voxels, plan: Plan) -> np.ndarray:
     """Volume (C, X, Y, Z) with its affine -> (S, 3, size, size) uint8, [0, 1] in 255 steps: what the encoder is given.
 
     Of a volume `plan.slices` slices, evenly spread, each whole and padded to the square; of an image its only one.
     """
-    slices = prepare_image(orient(volume, plan.orientation), plan)
-    count = plan.slices or 1
-    chosen = np.floor((np.arange(count) + 0.5) * len(slices) / count).astype(int)
+    oriented, count = as_voxels(volume).oriented(plan.orientation), plan.slices or 1
+    depth = oriented.grid.shape[0]
+    chosen = np.floor((np.arange(count) + 0.5) * depth / count).astype(int)
+    seen = {int(k) for k in chosen}
+    if plan.neighbours:
+        seen = {near for k in seen for near in (k - 1, k, k + 1) if 0 <= near < depth}
+    slices = prepare_image(oriented, plan, only=seen)
     stack = np.stack([as_channels(slices, k, plan.neighbours) for k in chosen])
     framed = frame_of((stack.shape[2], stack.shape[3]), plan).pad(stack, plan.fill)
     return np.rint(framed * 255).astype(np.uint8)
@@ -51,7 +56,7 @@ def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress
         with atomic(path) as part:
             stacks = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
             for done, example in enumerate(examples):
-                stacks[done] = prepare_stack(load_image(_source(example), len(plan.channels)), plan)
+                stacks[done] = prepare_stack(read_voxels(_source(example), len(plan.channels)), plan)
                 progress(done + 1, len(examples), example.name)
             stacks.flush()
     return np.load(path, mmap_mode="r")

@@ -1,4 +1,4 @@
-"""Volumes: read a case with nibabel, hand it on as MONAI's `MetaTensor`, bring masks back.
+"""Volumes: read a case with nibabel, hand it on as `Voxels` or as MONAI's `MetaTensor`, bring masks back.
 
 The affine is nibabel's (sform, else qform), because masks are written with it. MONAI's `LoadImage` is not used: where
 pixdim disagrees with the sform it silently replaces the affine, and a mask would come back shifted.
@@ -9,10 +9,9 @@ The `read_...` functions need neither torch nor MONAI, so that `vpt check` and `
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Collection, Sequence
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,8 @@ import numpy as np
 from vpt.data.cases import SUPPORTED, Case, is_image, is_nifti
 from vpt.data.grid import Grid, by, header_grid, picture_grid, some
 from vpt.data.images import as_picture, picture_size, read_mask, read_picture
+from vpt.data.inflate import inflate
+from vpt.data.voxels import Channel, Voxels, distinct
 from vpt.errors import VptError
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ ROUNDING = 1e-3  # a label this near to a whole number is one
 DAMAGED = (OSError, EOFError, ValueError, zlib.error)
 
 
-def grid_of(scan: str | Path | Nifti1Image | MetaTensor | np.ndarray) -> Grid:
+def grid_of(scan: str | Path | Nifti1Image | MetaTensor | Voxels | np.ndarray) -> Grid:
     """The grid of a file or NIfTI image, of which only the header is read, or of a volume (C, X, Y, Z) in memory."""
+    if isinstance(scan, Voxels):
+        return scan.grid
     if isinstance(scan, np.ndarray):
         return picture_grid(*scan.shape[:2])
     if not isinstance(scan, str | Path) and hasattr(scan, "meta"):
@@ -57,17 +60,17 @@ def load_image(scan: Case | str | Path | Nifti1Image | np.ndarray | Sequence[str
     Raises VptError for files that are missing, damaged, neither NIfTI nor images, not finite, of another shape or
     channel count, or on different grids.
     """
-    sources = _sources(scan)
-    return _volume(*read_image(sources, channels), _name(sources[0]))
+    voxels = read_voxels(scan, channels)
+    return _volume(voxels.values(), voxels.grid, voxels.name)
 
 
-def load_label(path: str | Path | None, like: MetaTensor, labels: Collection[int]) -> MetaTensor:
+def load_label(path: str | Path | None, like: MetaTensor | Voxels, labels: Collection[int]) -> MetaTensor:
     """Label ids (1, X, Y, Z), uint8, int16 or int32 as the largest of `labels` needs, on the grid of the image `like`.
 
     Raises VptError for what `load_image` refuses, another grid, ids that are not in `labels`, values between ids, and
     for None, the label of a case that has none.
     """
-    image = str(like.meta.get("filename_or_obj", "the image"))
+    image = like.name if isinstance(like, Voxels) else str(like.meta.get("filename_or_obj", "the image"))
     if path is None:
         raise VptError(f"{image}: no label belongs to it; add one, or leave the case out")
     return _volume(*read_label(Path(path), labels, grid_of(like), image), str(path))
@@ -82,20 +85,40 @@ def _volume(array: np.ndarray, grid: Grid, name: str) -> MetaTensor:
 
 def read_image(scans: Sequence[Path | Nifti1Image | np.ndarray], channels: int) -> tuple[np.ndarray, Grid]:
     """`load_image` without torch: float32 (C, X, Y, Z) and its grid."""
+    voxels = _voxels(scans, channels)
+    return voxels.values(), voxels.grid
+
+
+def read_voxels(scan: Case | str | Path | Nifti1Image | np.ndarray | Sequence[str | Path], channels: int) -> Voxels:
+    """`load_image` without torch and without a pass over the numbers, but for those that may not be finite."""
+    return _voxels(_sources(scan), channels)
+
+
+def as_voxels(volume: MetaTensor | Voxels) -> Voxels:
+    """A volume (C, X, Y, Z) in memory as voxels that share it."""
+    if isinstance(volume, Voxels):
+        return volume
+    name = str(volume.meta.get("filename_or_obj", "the image"))
+    return Voxels(tuple(Channel(channel) for channel in np.asarray(volume)), grid_of(volume), name)
+
+
+def _voxels(scans: Sequence[Path | Nifti1Image | np.ndarray], channels: int) -> Voxels:
+    name = _name(scans[0])
     if is_picture(scans[0]) and len(scans) == 1:
-        return _read_picture(scans[0], channels)
+        picture, grid = _read_picture(scans[0], channels)
+        return Voxels(tuple(Channel(channel) for channel in picture), grid, name)
     if len(scans) not in (1, channels):
-        raise VptError(f"{_name(scans[0])}: {len(scans)} channel files, expected {channels}; give one file per channel")
-    first, arrays = grid_of(scans[0]), []
+        raise VptError(f"{name}: {len(scans)} channel files, expected {channels}; give one file per channel")
+    first, found = grid_of(scans[0]), []
     for scan in scans:
-        array, grid = _read(scan)
-        arrays.append(_channels_first(array, _name(scan), channels if len(scans) == 1 else 1))
+        stored, grid = _read(scan)
+        found += _channels(stored, _name(scan), channels if len(scans) == 1 else 1)
         if not grid.matches(first):
             raise VptError(
-                f"{_name(scan)}: not on the grid of {_name(scans[0])}: {grid.difference(first)}; "
+                f"{_name(scan)}: not on the grid of {name}: {grid.difference(first)}; "
                 "resample the channels of a case onto one grid"
             )
-    return np.ascontiguousarray(np.concatenate(arrays) if len(arrays) > 1 else arrays[0]), first
+    return Voxels(tuple(found), first, name)
 
 
 def _read_picture(scan: Any, channels: int) -> tuple[np.ndarray, Grid]:
@@ -130,7 +153,7 @@ def read_label(path: Path, labels: Collection[int], grid: Grid | None, image: st
         )
     largest = max(labels)
     dtype = np.uint8 if largest < 2**8 else np.int16 if largest < 2**15 else np.int32
-    return np.ascontiguousarray(array[None].astype(dtype)), own
+    return array[None].astype(dtype), own
 
 
 def read_ids(scan: Path | Nifti1Image, name: str = "") -> tuple[np.ndarray, tuple[int, ...]]:
@@ -158,7 +181,8 @@ def _read_map(scan: Path | Nifti1Image, name: str) -> tuple[np.ndarray, tuple[in
     if isinstance(scan, Path) and is_image(scan):
         mask = read_mask(scan)
         return mask.T[..., None], tuple(np.unique(mask).tolist()), picture_grid(*mask.shape)
-    array, grid = _read(scan, name)
+    read, grid = _read(scan, name)
+    array = read.scaled()
     _require_3d(array.shape, name)
     ids = _ids(array, name)
     return array if array.dtype.kind in "iu" else np.rint(array).astype(np.int64), ids, grid
@@ -171,7 +195,7 @@ def _require_3d(shape: tuple[int, ...], name: str) -> None:
 
 def _ids(array: np.ndarray, name: str) -> tuple[int, ...]:
     """The whole numbers in an array, sorted, up to the rounding that a scale factor in the header leaves."""
-    values = np.unique(array)
+    values = distinct(array)
     if between := [
         value for value in values.tolist() if not (isfinite(value) and abs(value - round(value)) <= ROUNDING)
     ]:
@@ -208,8 +232,9 @@ def _pixels(grid: Grid) -> str:
     return by(grid.shape[:2])
 
 
-def _channels_first(array: np.ndarray, name: str, channels: int) -> np.ndarray:
-    """(X, Y, Z) or (X, Y, Z, C) -> (C, X, Y, Z) float32, with the count and the values checked."""
+def _channels(read: Channel, name: str, channels: int) -> list[Channel]:
+    """(X, Y, Z) or (X, Y, Z, C) -> its channels (X, Y, Z), with the count and the values checked."""
+    array = read.stored
     if array.ndim == 4 and array.shape[-1] != channels:
         raise VptError(
             f"{name}: shape {array.shape} is 4-D with {array.shape[-1]} channels, expected {channels} channel(s) "
@@ -221,35 +246,45 @@ def _channels_first(array: np.ndarray, name: str, channels: int) -> np.ndarray:
             f"{name}: one 3-D volume, expected {channels} channels as dataset.json lists; "
             "add CASE_0000, CASE_0001, ... or give a 4-D file with the channels last"
         )
-    with np.errstate(over="ignore"):
-        array = (array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)).astype(np.float32)
-    if bad := array.size - int(np.isfinite(array).sum()):
-        nan = int(np.isnan(array).sum())
+    nan, infinite = read.not_finite()
+    if bad := nan + infinite:
         raise VptError(
-            f"{name}: {bad} of {array.size} voxels are not finite ({nan} NaN, {bad - nan} infinite); "
+            f"{name}: {bad} of {array.size} voxels are not finite ({nan} NaN, {infinite} infinite); "
             "replace them, for instance by the background's value, and save the scan again"
         )
-    return array
+    parts = [array] if array.ndim == 3 else list(np.moveaxis(array, -1, 0))
+    return [Channel(part, read.slope, read.inter) for part in parts]
 
 
-def _read(scan: Path | Nifti1Image | np.ndarray, name: str = "") -> tuple[np.ndarray, Grid]:
-    """Voxels (X, Y, Z) or (X, Y, Z, C), scaling applied, and the grid."""
+def _read(scan: Path | Nifti1Image | np.ndarray, name: str = "") -> tuple[Channel, Grid]:
+    """Voxels (X, Y, Z) or (X, Y, Z, C) as they are stored, with their scale, and the grid."""
     image, found = _open(scan)
     name = name or found
     grid = header_grid(image, name)
     if image.get_data_dtype().fields or np.issubdtype(image.get_data_dtype(), np.complexfloating):
         raise VptError(f"{name}: colour or complex voxels, expected plain numbers; save one number per voxel")
     try:
-        if image is not scan and found.lower().endswith(".gz"):
-            with gzip.open(found) as stream:  # read to the end, which verifies the checksum; nibabel does not
-                image = type(image).from_bytes(stream.read())
-        array = np.asanyarray(image.dataobj)
+        read = _stored(image, Path(found) if image is not scan and found.lower().endswith(".gz") else None)
     except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise VptError(f"{name}: truncated or damaged ({reason}); copy or download the file again") from error
+    array = read.stored
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
-    return array.reshape(grid.shape + array.shape[3:]), grid
+    return Channel(array.reshape(grid.shape + array.shape[3:], order="A"), read.slope, read.inter), grid
+
+
+def _stored(image: Any, packed: Path | None) -> Channel:
+    """The numbers of a nibabel image; those of the gzip file `packed` are inflated here, which nibabel does slowly."""
+    proxy = image.dataobj
+    if not hasattr(proxy, "get_unscaled"):  # made in memory
+        return Channel(np.asanyarray(proxy))
+    if packed is None:
+        return Channel(np.asanyarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter))
+    size = proxy.dtype.itemsize * prod(proxy.shape)
+    content = inflate(packed, proxy.offset + size)
+    array = np.ndarray(proxy.shape, proxy.dtype, content, proxy.offset, order="F")
+    return Channel(array, float(proxy.slope), float(proxy.inter))
 
 
 def _open(scan: str | Path | Nifti1Image | np.ndarray) -> tuple[Any, str]:

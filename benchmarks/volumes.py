@@ -1,0 +1,266 @@
+"""Reading volumes: the first pass beside MONAI's chain, a cached slice, and how long a training waits for its data.
+
+    python benchmarks/volumes.py [--quick] [--json FILE]
+
+A made-up CT of 512x512x100 (int16, gzip). Times are minima over rounds by turns in one process. The first pass is load,
+turn, scale, resize to 1.5 mm and write the half-precision cache; MONAI's is LoadImage, Orientation, Spacing to the same
+1.5 mm and ScaleIntensityRange, which write nothing. They resize differently (areas are averaged here), so the results
+are compared where they mean the same: at the scan's own pixels, and enlarged three times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from vpt.data.datasets import read_dataset
+from vpt.data.plan import Plan, Window
+from vpt.data.slices import Draw, PreparedCase, SliceDataset, draw_epoch, prepare_cases, prepare_image
+from vpt.data.transforms import identity, make_augment
+from vpt.data.volumes import read_voxels
+from vpt.progress import silent
+
+SPACING, PIXEL = (0.75, 0.75, 2.5), 1.5  # mm
+WINDOW = (-160.0, 240.0)  # HU
+
+
+def plan_of(pixel_mm: float | None = PIXEL, size: int = 224, window: tuple[float, float] = WINDOW) -> Plan:
+    intensity = (Window(low=window[0], high=window[1]),)
+    return Plan(
+        plane="axial", pixel_mm=pixel_mm, image_size=size, neighbours=True, channels=("CT",), intensity=intensity
+    )
+
+
+def make_scan(image: Path, label: Path, shape: tuple[int, int, int], flips: tuple[int, int] = (1, 1)) -> None:
+    """A noisy body in air and an organ in it."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
+    body, organ = (x / 0.9) ** 2 + (y / 0.7) ** 2 < 1, ((x - 0.2) / 0.3) ** 2 + (y / 0.3) ** 2 + (z / 0.7) ** 2 < 1
+    tissue = 40 + 60 * np.sin(6 * x + 4 * z) * np.cos(5 * y) + 60 * organ
+    noise = np.random.default_rng(0).normal(0, 6, shape)
+    affine = np.diag([flips[0] * SPACING[0], flips[1] * SPACING[1], SPACING[2], 1])
+    for path, array in ((image, np.where(body, tissue + noise, -1024).astype(np.int16)), (label, organ.astype("u1"))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def first_pass(path: Path, plan: Plan, cache: Path) -> None:
+    voxels = read_voxels(path, 1).oriented(plan.orientation)
+    with open(cache, "wb") as file:
+        np.save(file, prepare_image(voxels, plan, torch.float16))
+
+
+def monai_chain(spacing: tuple[float, float, float], window: tuple[float, float] = WINDOW) -> Callable[[Path], Any]:
+    from monai.transforms import Compose, LoadImage, Orientation, ScaleIntensityRange, Spacing
+
+    return Compose(
+        [
+            LoadImage(image_only=True, ensure_channel_first=True),
+            Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
+            Spacing(spacing),
+            ScaleIntensityRange(*window, 0, 1, clip=True),
+        ]
+    )
+
+
+def by_turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds, the least of the rounds."""
+    seconds = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name] = min(seconds[name], time.perf_counter() - started)
+    return seconds
+
+
+def difference(folder: Path, path: Path) -> float:
+    """The largest between MONAI's result and ours, float32 in [0, 1], where both mean the same."""
+
+    def ours(path: Path, pixel: float, window: tuple[float, float] = WINDOW) -> np.ndarray:
+        plan = plan_of(pixel, window=window)
+        slices = prepare_image(read_voxels(path, 1).oriented(plan.orientation), plan)[:, 0]
+        return slices.transpose(2, 1, 0)[::-1, ::-1]  # slices to S, rows to P, columns to L -> RAS
+
+    same = np.abs(np.asarray(monai_chain(SPACING)(path))[0] - ours(path, SPACING[0])).max()
+    make_scan(folder / "small.nii.gz", folder / "small_label.nii.gz", (50, 41, 7))
+    third, wide = SPACING[0] / 3, (-1100.0, 400.0)  # nothing is clipped, which MONAI does after resizing and we before
+    fine = np.asarray(monai_chain((third, third, SPACING[2]), wide)(folder / "small.nii.gz"))[0]
+    enlarged = ours(folder / "small.nii.gz", third, wide)[1:, 1:]  # MONAI's first pixel centre is the scan's first
+    rows, columns = (min(a, b) for a, b in zip(fine.shape, enlarged.shape[:2], strict=False))
+    apart = np.abs(fine[:rows, :columns] - enlarged[:rows, :columns]).max()
+    return float(max(same, apart))
+
+
+def cached(case: PreparedCase, samples: SliceDataset, repeats: int) -> dict[str, float]:
+    """Milliseconds for a slice of the cache, opened anew as in training, and for the sample made of it: medians."""
+    seconds: dict[str, list[float]] = {"slice": [], "sample": []}
+    for k in range(repeats):
+        started = time.perf_counter()
+        np.array(case.read()[0][k % case.depth])
+        between = time.perf_counter()
+        samples[Draw(0, k % case.depth, k)]
+        seconds["slice"].append(between - started)
+        seconds["sample"].append(time.perf_counter() - between)
+    return {name: 1000 * float(np.median(values)) for name, values in seconds.items()}
+
+
+@dataclass
+class Watched:
+    """Batches, and the seconds that were waited for the first and for the others."""
+
+    batches: Iterator[Any]
+    first: float = 0.0
+    others: float = 0.0
+    taken: int = 0
+
+    def __iter__(self) -> Watched:
+        return self
+
+    def __next__(self) -> Any:
+        started = time.perf_counter()
+        try:
+            return next(self.batches)
+        finally:
+            waited = time.perf_counter() - started
+            self.first, self.others = (waited, 0.0) if self.taken == 0 else (self.first, self.others + waited)
+            self.taken += 1
+
+
+def waiting(cases: list[PreparedCase], plan: Plan, backbone: str, steps: int, workers: int) -> dict[str, float]:
+    """Shares of an epoch of `vpt train`'s own loop, 8 deep prompts, batch 8, augmentation `light`."""
+    from lightning.fabric import Fabric
+
+    from vpt.backbones import load_backbone
+    from vpt.engine.checkpoint import Progress
+    from vpt.engine.fit import Hooks, Settings, load_batches, train_epoch
+    from vpt.heads import MaskHead
+    from vpt.model import PromptedModel
+    from vpt.prompts import DeepPrompts
+    from vpt.tasks.segmentation import OnImages
+
+    encoder = load_backbone(backbone, weights="random", image_size=plan.image_size)
+    model = PromptedModel(encoder, DeepPrompts(encoder.spec, count=8), MaskHead(encoder.spec, classes=2))
+    fabric = Fabric(accelerator="auto", devices=1)
+    forward = OnImages(model)
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "peak": 1e-3}]
+    prepared, optimizer = fabric.setup(forward, torch.optim.AdamW(groups, lr=1e-3))
+    settings = Settings(1, steps, 1, None, workers, 0.0, 1.0)
+    samples = SliceDataset(cases, plan, make_augment("light"))
+
+    def draw(epoch: int) -> list[list[Draw]]:
+        return draw_epoch(cases, steps=steps, batch_size=8, foreground=0.5, seed=0, epoch=epoch)
+
+    hooks = Hooks(None, lambda progress: None, lambda progress, best: None)
+    loss = torch.nn.functional.cross_entropy
+    for warm in (True, False):
+        progress, short = Progress(), Settings(1, 2 if warm else steps, 1, None, workers, 0.0, 1.0)
+        started = time.perf_counter()
+        batches = Watched(load_batches(samples, lambda epoch, n=short.steps: draw(epoch)[:n], settings, progress))
+        train_epoch(fabric, prepared, optimizer, loss, batches, short, progress, hooks, threading.Event(), silent, None)
+        total = time.perf_counter() - started
+    return {"waits": batches.others / (total - batches.first), "with_start": (batches.first + batches.others) / total}
+
+
+def facts() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    model = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = named[0] if named else model
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "monai", "nibabel", "isal", "opencv-python-headless")},
+    }
+
+
+def measure(folder: Path, quick: bool, rounds: int, backbone: str) -> dict[str, Any]:
+    shape = (256, 256, 40) if quick else (512, 512, 100)
+    root = folder / "set"
+    for name, flips in (("a", (1, 1)), ("b", (-1, -1))):  # RAS, which is turned in its plane, and LPS, which is not
+        make_scan(root / f"imagesTr/{name}_0000.nii.gz", root / f"labelsTr/{name}.nii.gz", shape, flips)
+    described = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}
+    (root / "dataset.json").write_text(json.dumps(described))
+    path, plan, chain = root / "imagesTr/a_0000.nii.gz", plan_of(), monai_chain((PIXEL, PIXEL, SPACING[2]))
+    runs = {
+        "monai": lambda: chain(path),
+        "first_pass": lambda: first_pass(path, plan, folder / "cache.npy"),
+        "read": lambda: read_voxels(path, 1),
+        "nibabel_float32": lambda: nib.load(path).get_fdata(dtype=np.float32),
+    }
+    seconds = by_turns(runs, rounds)
+    dataset, trained = read_dataset(root), plan_of(None, 64 if backbone == "vit_micro" else 224)
+    cases = prepare_cases(dataset, dataset.cases, trained, folder / "cache", silent)
+    own = prepare_cases(dataset, dataset.cases, plan_of(SPACING[0], shape[0]), folder / "own", silent)
+    times = cached(own[0], SliceDataset(own, plan_of(SPACING[0], shape[0]), identity), 300)
+    steps = 8 if quick else 12
+    return {
+        "shape": list(shape),
+        "packed_mib": path.stat().st_size / 2**20,
+        "seconds": seconds,
+        "monai_over_first_pass": seconds["monai"] / seconds["first_pass"],
+        "largest_difference": difference(folder, path),
+        "cached_ms": times,
+        "encoder_waits": {str(n): waiting(cases, trained, backbone, steps, n) for n in (0, 1)},
+        "backbone": backbone,
+        "machine": facts(),
+    }
+
+
+def report(found: dict[str, Any]) -> None:
+    machine, seconds = found["machine"], found["seconds"]
+    print(f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; {machine['versions']}")
+    print(f"volume {'x'.join(map(str, found['shape']))} int16, {found['packed_mib']:.0f} MiB packed")
+    print("| | ms | MONAI / this |\n|---|---|---|")
+    for name, value in seconds.items():
+        print(f"| {name} | {1000 * value:.0f} | {seconds['monai'] / value:.1f} |")
+    print(f"largest difference to MONAI where comparable: {found['largest_difference']:.1e}")
+    ms = found["cached_ms"]
+    print(
+        f"cached slice {found['shape'][0]} px: {ms['slice']:.2f} ms; as a sample, not augmented: {ms['sample']:.2f} ms"
+    )
+    for workers, share in found["encoder_waits"].items():
+        print(
+            f"{found['backbone']}, workers {workers}: the encoder waits {100 * share['waits']:.1f} % of an epoch, "
+            f"{100 * share['with_start']:.1f} % with the start of the workers"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small volume, a small encoder, few rounds")
+    parser.add_argument("--rounds", type=int, help="of the first pass; 5, or 2 with --quick")
+    parser.add_argument("--backbone", help="of the training; vit_tiny_patch16_224, or vit_micro with --quick")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put the numbers under `volumes` of this file")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    backbone = args.backbone or ("vit_micro" if args.quick else "vit_tiny_patch16_224")
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), args.quick, args.rounds or (2 if args.quick else 5), backbone)
+    report(found)
+    if args.json:
+        before = json.loads(args.json.read_text()) if args.json.exists() else {}
+        args.json.write_text(json.dumps(before | {"volumes": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

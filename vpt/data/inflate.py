@@ -1,0 +1,36 @@
+"""Gzip files inflated with ISA-L: two to four times as fast as the standard library, checksums verified as there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+AT_ONCE = 2**16  # bytes: what was inflated is copied while it is in the processor's cache
+DENSEST = 1032  # times: deflate packs no bytes more tightly
+
+
+def inflate(path: Path, size: int) -> np.ndarray:
+    """The first `size` bytes that a gzip file of one or more members holds, uint8 (size,).
+
+    It is read to its end, which verifies every checksum. Raises OSError or EOFError where it is damaged or too short.
+    """
+    from isal import igzip
+    from isal.igzip_lib import IsalError
+
+    packed = path.stat().st_size
+    if size > packed * DENSEST:
+        raise OSError(f"expected {size} bytes of voxels, which {packed} packed bytes cannot hold")
+    out = np.empty(size, np.uint8)
+    there, rest, got = out.data, bytearray(AT_ONCE), 0
+    try:
+        with igzip.open(path) as stream:
+            while count := stream.readinto(there[got : got + AT_ONCE]):
+                got += count
+            while got == size and stream.readinto(rest):
+                pass
+    except IsalError as error:  # type: ignore[misc]  # the stub has it as an instance
+        raise OSError(str(error)) from error
+    if got < size:
+        raise OSError(f"expected {size} bytes, got {got}")
+    return out
