@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py
 
-ViT-S/16, P = 10 in all blocks, random weights, in the literal form and here; scans through `Segmenter.segment_volume`
+ViT-S/16, P = 10 in all blocks, random weights, in the literal form and here; scans through `Segmenter.segment`
 with the embedded backbone. `python benchmarks/report.py` fits the lines and draws the picture.
 """
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
+import nibabel as nib
+import numpy as np
 from literal import Literal
 from models import draw, prompted, training_step
 from timing import CPU, Case, Run, Variant, main
@@ -74,8 +75,6 @@ def predict(depth: int, side: int, precision: Any) -> Callable[[], Run]:
     """A scan (side, side, depth) through the embedded encoder: slices of `side` pixels in the encoder's 64."""
 
     def build() -> Run:
-        from monai.data import MetaTensor
-
         from vpt.backbones import load_backbone
 
         backbone = load_backbone("vit_micro")
@@ -90,8 +89,10 @@ def predict(depth: int, side: int, precision: Any) -> Callable[[], Run]:
         )
         model.requires_grad_(False)
         segmenter = Segmenter(model, plan, {0: "background", 1: "one", 2: "two"}, CPU, precision)
-        volume = MetaTensor(torch.randn(1, side, side, depth) * 100, affine=torch.eye(4))
-        return lambda: segmenter.segment_volume(volume)
+        scan = nib.Nifti1Image(
+            (100 * np.random.default_rng(0).standard_normal((side, side, depth))).astype("i2"), np.eye(4)
+        )
+        return lambda: segmenter.segment(scan)
 
     return build
 

@@ -42,7 +42,7 @@ def _case(case: Mapping[str, Any]) -> str:
     """As `timing.measure` makes it; of another shape, its numbers as they are."""
     if "variants" in case and "gflops" in case:
         return table_of(case)
-    rows = [f"| {key} | {value} |" for key, value in case.items()]
+    rows = [f"| {key} | {f'{value:.3g}' if isinstance(value, float) else value} |" for key, value in case.items()]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 

@@ -1,6 +1,6 @@
 """Reading volumes: the first pass beside MONAI's chain, a cached slice, and how long a training waits for its data.
 
-    python benchmarks/volumes.py [--quick] [--json FILE]
+    python benchmarks/volumes.py [--quick]
 
 A made-up CT of 512x512x100 (int16, gzip). Times are minima over rounds by turns in one process. The first pass is load,
 turn, scale, resize to 1.5 mm and write the half-precision cache; MONAI's is LoadImage, Orientation, Spacing to the same
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import threading
@@ -21,12 +19,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from results import allocator, commit_of, load_of, machine_name, save
+from timing import by_turns
 
 from vpt.data.datasets import read_dataset
 from vpt.data.plan import Plan, Window
@@ -37,6 +38,7 @@ from vpt.progress import silent
 
 SPACING, PIXEL = (0.75, 0.75, 2.5), 1.5  # mm
 WINDOW = (-160.0, 240.0)  # HU
+RATIO = "MONAI's chain / the first pass here"
 
 
 def plan_of(pixel_mm: float | None = PIXEL, size: int = 224, window: tuple[float, float] = WINDOW) -> Plan:
@@ -75,17 +77,6 @@ def monai_chain(spacing: tuple[float, float, float], window: tuple[float, float]
             ScaleIntensityRange(*window, 0, 1, clip=True),
         ]
     )
-
-
-def by_turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds, the least of the rounds."""
-    seconds = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
-    return seconds
 
 
 def difference(folder: Path, path: Path) -> float:
@@ -176,23 +167,6 @@ def waiting(cases: list[PreparedCase], plan: Plan, backbone: str, steps: int, wo
     return {"waits": batches.others / (total - batches.first), "with_start": (batches.first + batches.others) / total}
 
 
-def facts() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    model = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = named[0] if named else model
-    return {
-        "processor": model,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "monai", "nibabel", "isal", "opencv-python-headless")},
-    }
-
-
 def measure(folder: Path, quick: bool, rounds: int, backbone: str) -> dict[str, Any]:
     shape = (256, 256, 40) if quick else (512, 512, 100)
     root = folder / "set"
@@ -207,42 +181,32 @@ def measure(folder: Path, quick: bool, rounds: int, backbone: str) -> dict[str, 
         "read": lambda: read_voxels(path, 1),
         "nibabel_float32": lambda: nib.load(path).get_fdata(dtype=np.float32),
     }
-    seconds = by_turns(runs, rounds)
+    load = load_of()
+    ms = {name: 1000 * min(seconds) for name, seconds in by_turns(runs, rounds).items()}
     dataset, trained = read_dataset(root), plan_of(None, 64 if backbone == "vit_micro" else 224)
     cases = prepare_cases(dataset, dataset.cases, trained, folder / "cache", silent)
     own = prepare_cases(dataset, dataset.cases, plan_of(SPACING[0], shape[0]), folder / "own", silent)
     times = cached(own[0], SliceDataset(own, plan_of(SPACING[0], shape[0]), identity), 300)
     steps = 8 if quick else 12
-    return {
-        "shape": list(shape),
-        "packed_mib": path.stat().st_size / 2**20,
-        "seconds": seconds,
-        "monai_over_first_pass": seconds["monai"] / seconds["first_pass"],
-        "largest_difference": difference(folder, path),
-        "cached_ms": times,
-        "encoder_waits": {str(n): waiting(cases, trained, backbone, steps, n) for n in (0, 1)},
-        "backbone": backbone,
-        "machine": facts(),
+    found = {
+        "volume": f"{'x'.join(map(str, shape))} int16, {path.stat().st_size / 2**20:.0f} MiB packed",
+        "MONAI's chain, ms": ms["monai"],
+        "first pass here, its cache written, ms": ms["first_pass"],
+        "reading alone, here, ms": ms["read"],
+        "reading alone, nibabel in float32, ms": ms["nibabel_float32"],
+        RATIO: ms["monai"] / ms["first_pass"],
+        "largest difference where both mean the same": difference(folder, path),
+        f"a cached slice, {shape[0]} px, ms": times["slice"],
+        "a sample made of it, not augmented, ms": times["sample"],
     }
-
-
-def report(found: dict[str, Any]) -> None:
-    machine, seconds = found["machine"], found["seconds"]
-    print(f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; {machine['versions']}")
-    print(f"volume {'x'.join(map(str, found['shape']))} int16, {found['packed_mib']:.0f} MiB packed")
-    print("| | ms | MONAI / this |\n|---|---|---|")
-    for name, value in seconds.items():
-        print(f"| {name} | {1000 * value:.0f} | {seconds['monai'] / value:.1f} |")
-    print(f"largest difference to MONAI where comparable: {found['largest_difference']:.1e}")
-    ms = found["cached_ms"]
-    print(
-        f"cached slice {found['shape'][0]} px: {ms['slice']:.2f} ms; as a sample, not augmented: {ms['sample']:.2f} ms"
+    for workers in (0, 1):
+        share = waiting(cases, trained, backbone, steps, workers)
+        found[f"share of an epoch that the encoder waits ({backbone}, {workers} workers)"] = share["waits"]
+        found[f"with the start of the workers ({workers})"] = share["with_start"]
+    measured = (
+        f"{date.today().isoformat()}, commit {commit_of()}, {torch.get_num_threads()} threads, load before {load}"
     )
-    for workers, share in found["encoder_waits"].items():
-        print(
-            f"{found['backbone']}, workers {workers}: the encoder waits {100 * share['waits']:.1f} % of an epoch, "
-            f"{100 * share['with_start']:.1f} % with the start of the workers"
-        )
+    return found | {"measured": f"{measured}, {rounds} rounds by turns, allocator {allocator()}"}
 
 
 def main() -> None:
@@ -250,16 +214,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small volume, a small encoder, few rounds")
     parser.add_argument("--rounds", type=int, help="of the first pass; 5, or 2 with --quick")
     parser.add_argument("--backbone", help="of the training; vit_tiny_patch16_224, or vit_micro with --quick")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="put the numbers under `volumes` of this file")
+    parser.add_argument("--machine", default=machine_name(), help="name of the JSON in benchmarks/results")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     backbone = args.backbone or ("vit_micro" if args.quick else "vit_tiny_patch16_224")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), args.quick, args.rounds or (2 if args.quick else 5), backbone)
-    report(found)
-    if args.json:
-        before = json.loads(args.json.read_text()) if args.json.exists() else {}
-        args.json.write_text(json.dumps(before | {"volumes": found}, indent=2) + "\n")
+    for name, value in found.items():
+        print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}")
+    if not args.quick:
+        save(args.machine, "volumes", "first_pass", found)
 
 
 if __name__ == "__main__":
