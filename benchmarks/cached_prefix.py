@@ -22,6 +22,7 @@ from models import draw, prompted, training_step
 from timing import Case, Run, Variant, cosine, main, relative
 
 from vpt.tasks.classification import OnTokens
+from vpt.tasks.frozen import FrozenPart
 
 HALF = "bf16-mixed"
 
@@ -33,7 +34,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def stored_tokens(tokens: torch.Tensor, copies: int, name: str) -> Path:
-    """Tokens (B, S, T, C) as a float16 file of `copies` times as many, as large as a small data set is."""
+    """Rows (B, ...) as a float16 file of `copies` times as many, as large as a small data set is."""
     path = Path(_folder().name) / f"{name}.npy"
     if not path.exists():
         half = tokens.numpy().astype(np.float16)
@@ -72,10 +73,10 @@ def case(name: str, px: int, batch: int, count: int, lasts: tuple[int, ...], cop
 
     def above(last: int, precision: str = "32-true") -> OnTokens:
         model = prompted(name, px, count, blocks=f"last:{last}", precision=precision)
-        return OnTokens(model, model.first_trained_block())
+        return OnTokens(FrozenPart(model, model.first_trained_block()))
 
     def path(last: int) -> Path:
-        return stored_tokens(above(last).prefix(slices), copies, f"last{last}")
+        return stored_tokens(above(last).rows(slices), copies, f"last{last}")
 
     def cached(last: int, precision: str) -> Callable[[], Run]:
         return lambda: training_step(above(last, precision), (images, classes), precision, reader(path(last), batch))
@@ -108,7 +109,7 @@ def case(name: str, px: int, batch: int, count: int, lasts: tuple[int, ...], cop
         for last in lasts:
             expected = recomputed(last, "32-true")()().clone()
             exact = above(last)
-            tokens = exact.prefix(slices)
+            tokens = exact.rows(slices)
             found[f"float32 gradient, last {last}, tokens in float32"] = relative(
                 training_step(exact, (images, classes), "32-true", lambda tokens=tokens: tokens)(), expected
             )

@@ -111,7 +111,7 @@ def cached_step(name: str, px: int, count: int, precision: Any, copies: int) -> 
     exact, backbone = encoder(name, px), encoder(name, px, precision)
     first = exact.spec.depth - LAST
     prompts, weights = prompts_for(backbone, count, f"last:{LAST}")
-    read = reader(stored_tokens(frozen_prefix(first, exact, draw(px)).grid, copies, f"{name}{px}"), 1)
+    read = reader(stored_tokens(frozen_prefix(first, exact, draw(px))[0].grid, copies, f"{name}{px}"), 1)
 
     def features() -> Tensor:
         tokens = read().float()

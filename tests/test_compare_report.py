@@ -257,6 +257,19 @@ def test_the_json_is_valid(written: Path) -> None:
     assert content["methods"][1]["verdict"] == "more than noise"
 
 
+def test_the_json_has_the_numbers_behind_the_words(written: Path) -> None:
+    first, second, third = json.loads((written / "compare.json").read_text())["methods"]
+    for row in (first, second):
+        numbers = row["measured"]
+        assert f"{numbers['score']:.3f}" == row["score"]
+        assert "{:.3f} to {:.3f}".format(*numbers["interval"]) == row["interval"]
+        assert [f"{seed:.3f}" for seed in numbers["seeds"]] == row["seeds"].split(", ")
+        assert numbers["parameters"]["trained"] == int(row["trained"].replace(",", ""))
+    assert (first["measured"]["minus_the_best"], first["measured"]["interval_of_that"]) == (0, [0, 0])
+    assert "{:+.3f} to {:+.3f}".format(*second["measured"]["interval_of_that"]) == second["margin"]
+    assert third["measured"] is None
+
+
 def test_the_page_escapes_names_and_holds_the_picture(written: Path) -> None:
     page = Cells()
     page.feed((written / "compare.html").read_text(encoding="utf-8"))

@@ -170,6 +170,30 @@ def _costs(result: Result) -> dict[str, str]:
     }
 
 
+def numbers(result: Result, best: Result, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the row of a method says, as numbers: shares of 1, seconds, bytes; None where there is no interval."""
+
+    def interval(values: np.ndarray) -> list[float] | None:
+        return [*_interval(values)] if np.isfinite(values).all() else None
+
+    first, memory = result.finals[0], [one["peak_memory"] for one in result.finals if one["peak_memory"]]
+    return {
+        "score": result.mean,
+        "interval": interval(draws[result.name]),
+        "seeds": [float(seed.mean()) for seed in result.scores],
+        "cases": len(result.cases),
+        "minus_the_best": result.mean - best.mean,
+        "interval_of_that": interval(draws[result.name] - draws[best.name]),
+        "parameters": first["counts"],
+        "artifact_bytes": first["artifact_bytes"],
+        "peak_memory_bytes": max(memory) if memory else None,
+        "seconds_per_step": min(one["seconds_per_step"] for one in result.finals),
+        "seconds_per_run": min(one["seconds"] for one in result.finals),
+        "seconds_in_all": sum(one.get("seconds", 0) for one in result.every),
+        "chosen": first["settings"],
+    }
+
+
 def _range(low: float, high: float, form: str) -> str:
     return f"{low:{form}} to {high:{form}}" if np.isfinite(low) else "-"
 
@@ -187,6 +211,8 @@ def write_comparison(
 ) -> Any:
     """Write compare.csv, compare.json, compare.png and compare.html into `out` -> the table for a terminal.
 
+    compare.json has the words of the table and, under `measured`, the numbers behind them.
+
     together: the finals learned from training and validation cases.
     """
     results = read_results(out, shown, seeds)
@@ -197,7 +223,11 @@ def write_comparison(
     writer.writerow(COLUMNS.values())
     writer.writerows(row.values() for row in rows)
     write_text(out / "compare.csv", text.getvalue())
-    content = [{"name": result.name, **row} for result, row in zip(results, rows, strict=True)]
+    measured = [numbers(result, results[0], draws) if result.finals else None for result in results]
+    content = [
+        {"name": result.name, **row, "measured": found}
+        for result, row, found in zip(results, rows, measured, strict=True)
+    ]
     write_json(out / "compare.json", {"title": title, "score": score, "seeds": seeds, "methods": content})
     done = [result for result in results if result.finals]
     (out / "compare.png").unlink(missing_ok=True)  # one of an earlier comparison would not fit the table
