@@ -183,6 +183,15 @@ def test_masks_that_are_there_are_not_replaced_unasked(
     assert nib.load(mask).shape == nib.load(scan).shape
 
 
+def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    words = ("predict", "-i", tiny_data / "imagesTr" / "blobs_003_0000.nii.gz", "-m", tiny_run)
+    assert vpt(*words, "-o", tmp_path / "mask.nii.gz", "--precision", "32-true").code == 0
+    told = vpt(*words, "-o", tmp_path / "other.nii.gz", "--precision", "fp8")
+    assert told.code == 2
+    assert "--precision fp8: expected auto, 32-true, bf16-mixed, 16-mixed" in told.err
+    assert not (tmp_path / "other.nii.gz").exists()
+
+
 def test_evaluate_a_run(vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path) -> None:
     told = vpt("evaluate", tiny_run, "--out", tmp_path / "test")
     assert told.code == 0

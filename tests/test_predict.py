@@ -17,13 +17,14 @@ from plans import plan_with
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vpt.artifact import build_model, save_artifact
+from vpt.artifact import build_model, read_artifact, save_artifact
 from vpt.config import Config
 from vpt.data.cases import Case, find_scans
 from vpt.data.plan import Percentiles, Plan, Window
 from vpt.data.volumes import grid_of
 from vpt.errors import VptError
 from vpt.model import PromptedModel
+from vpt.precision import choose_precision
 from vpt.predict import Segmenter, choose_device, load, plan_outputs, save_labels, segment_cases
 
 LABELS = {0: "background", 3: "rim", 117: "core"}
@@ -420,6 +421,21 @@ def test_a_run_and_its_artifact_load_alike(run, segmenter):
     assert (again.plan, again.labels) == (scan_plan(), LABELS)
     assert np.array_equal(voxels(again.segment(scan())), voxels(segmenter.segment(scan())))
     assert not again.model.training
+
+
+def test_precision_is_that_of_the_training_unless_told(run):
+    """In float32 and in bfloat16 nearly all voxels agree; single ones may not."""
+    found = {}
+    for precision, stored in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+        segmenter = load(run, device="cpu", precision=precision)
+        assert segmenter.model.backbone.vit.blocks[0].mlp.fc1.weight.dtype == stored
+        assert {p.dtype for p in segmenter.model.trained().values()} == {torch.float32}
+        found[precision] = voxels(segmenter.segment(scan()))
+    assert len(np.unique(found["32-true"])) > 1
+    assert (found["32-true"] == found["bf16-mixed"]).mean() > 0.97
+
+    told = choose_precision(read_artifact(run).config.precision, torch.device("cpu"))
+    assert np.array_equal(voxels(load(run, device="cpu").segment(scan())), found[told])
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "tpu:0"])

@@ -144,7 +144,7 @@ def predict(
 
     A scan that fails stops no other (exit code 1).
     """
-    from typing import get_args
+    from typing import cast, get_args
 
     from vpt.class_report import write_probabilities
     from vpt.classifier import Classifier, classify_cases, plan_predictions
@@ -154,7 +154,7 @@ def predict(
 
     if precision not in (None, *get_args(Precision)):
         _usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
-    loaded = load(model, device, weights, precision)
+    loaded = load(model, device, weights, cast("Precision | None", precision))
     channels, started = len(loaded.plan.channels), time.perf_counter()
     if isinstance(loaded, Classifier):
         if skip_existing:

@@ -77,15 +77,19 @@ def frozen_prefix(
     return tokens, tuple(below)
 
 
-class FrozenPrompts:
-    """Prompts that are keys and values already, for inference with a model whose weights no longer change."""
+class FrozenPrompts(Prompts):
+    """Prompts that are keys and values already, for inference with a model whose weights no longer change.
+
+    They are no buffers: not part of what is saved, and not moved to another device.
+    """
 
     def __init__(self, backbone: Backbone, prompts: Prompts):
+        super().__init__()
         width, (height, columns) = backbone.spec.width, backbone.spec.grid
         some = next(backbone.parameters()).new_empty(1, height, columns, width)
         nothing = Tokens(some, some[:, 0, :0], some[:, 0, :0])
         contexts = [prompts.enter(i, nothing)[1] for i in range(backbone.spec.depth)]
-        self.contexts = [None if prompts is None else backbone.fix(i, prompts) for i, prompts in enumerate(contexts)]
+        self.contexts = [backbone.fix(i, c) if isinstance(c, Tensor) else c for i, c in enumerate(contexts)]
 
     def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Context | None]:
         return tokens, self.contexts[i]
