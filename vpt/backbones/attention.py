@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import FixedContext
 
 LARGEST_MAP = 2**25  # scores of a batch that are kept for the backward pass, 64 MiB in bfloat16
-CHUNK = 2**23  # scores at a time in `LeanAttention`
+CHUNK = 2**21  # scores at a time in `LeanAttention`, 4 MiB in bfloat16
 
 
 def keys_and_values(attention: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,8 +135,8 @@ def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tenso
 class LeanAttention(torch.autograd.Function):
     """softmax(scale * q k^T) v, of which nothing as large as the map of scores is kept or made.
 
-    Forward is torch's fused kernel. Backward computes the scores again, for so many queries at a time that a block of
-    them stays small, from `dS = P * (dO v^T - sum(dO * O))` (Dao et al., NeurIPS 2022, appendix B.2).
+    Forward is torch's fused kernel. Backward computes the scores again, of one head and so many queries at a time that
+    they stay in the processor's cache, from `dS = P * (dO v^T - sum(dO * O))` (Dao et al., NeurIPS 2022, appendix B.2).
     """
 
     @staticmethod
@@ -148,19 +148,28 @@ class LeanAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        queries, keys, values, out = ctx.saved_tensors
-        d_queries = torch.empty_like(queries)
-        d_keys, d_values = (
-            torch.zeros_like(part, dtype=torch.promote_types(part.dtype, torch.float32)) for part in (keys, values)
-        )
-        rows = max(1, CHUNK // (queries[..., 0, 0].numel() * keys.shape[-2]))
-        for start in range(0, queries.shape[-2], rows):
-            part = slice(start, start + rows)
-            q, d_out = queries[..., part, :] * ctx.scale, along[0][..., part, :]
-            weights = (q @ keys.transpose(-2, -1)).softmax(-1)
-            d_values += weights.transpose(-2, -1) @ d_out
-            mean = (d_out * out[..., part, :]).sum(-1, keepdim=True)
-            d_scores = (d_out @ values.transpose(-2, -1)).sub_(mean).mul_(weights)
-            d_keys += d_scores.transpose(-2, -1) @ q
-            d_queries[..., part, :] = (d_scores @ keys).mul_(ctx.scale)
-        return d_queries, d_keys.to(keys.dtype), d_values.to(values.dtype), None
+        queries, keys, values, _ = ctx.saved_tensors
+        gradients = [torch.empty_like(part) for part in (queries, keys, values)]
+        heads = zip(*(part.flatten(0, 1) for part in (*ctx.saved_tensors, along[0])), strict=True)
+        for head, parts in enumerate(heads):
+            for whole, part in zip(gradients, _head_gradients(*parts, ctx.scale), strict=True):
+                whole[head // queries.shape[1], head % queries.shape[1]] = part
+        return gradients[0], gradients[1], gradients[2], None
+
+
+def _head_gradients(
+    queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, along: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one head: (N, d), (M, d), (M, e) -> gradients of these; out, along: (N, e), what it gave and its gradient."""
+    exact = torch.promote_types(keys.dtype, torch.float32)
+    d_queries = torch.empty_like(queries)
+    d_keys, d_values = (torch.zeros_like(part, dtype=exact) for part in (keys, values))
+    rows = max(1, CHUNK // len(keys))
+    for q, o, d_out, d_q in zip(*(part.split(rows) for part in (queries, out, along, d_queries)), strict=True):
+        q = q * scale
+        weights = (q @ keys.T).softmax(-1)
+        d_values += weights.T @ d_out
+        d_scores = (d_out @ values.T).sub_((d_out * o).sum(-1, keepdim=True)).mul_(weights)
+        d_keys += d_scores.T @ q
+        torch.mul(d_scores @ keys, scale, out=d_q)
+    return d_queries, d_keys, d_values
