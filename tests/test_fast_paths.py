@@ -164,6 +164,16 @@ def test_a_large_map_in_bfloat16_is_neither_kept_nor_made(monkeypatch: pytest.Mo
         assert F.cosine_similarity(a.float().flatten(), b.float().flatten(), dim=0) > 0.9998
 
 
+def test_lean_attention_goes_with_checkpointing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_MAP", 1)
+    model, images = make_model("sam", classify=False).float(), draw(2)
+    found = []
+    for model.checkpointing in (False, True):
+        with autocast("bf16-mixed", CPU):
+            found.append(gradients(model, images))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 # --- prompts that are computed once -----------------------------------------------------------------------------------
 
 

@@ -148,9 +148,9 @@ class LeanAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        queries, keys, values, _ = ctx.saved_tensors
+        queries, keys, values, out = ctx.saved_tensors  # once: under checkpointing they cannot be had again
         gradients = [torch.empty_like(part) for part in (queries, keys, values)]
-        heads = zip(*(part.flatten(0, 1) for part in (*ctx.saved_tensors, along[0])), strict=True)
+        heads = zip(*(part.flatten(0, 1) for part in (queries, keys, values, out, along[0])), strict=True)
         for head, parts in enumerate(heads):
             for whole, part in zip(gradients, _head_gradients(*parts, ctx.scale), strict=True):
                 whole[head // queries.shape[1], head % queries.shape[1]] = part
