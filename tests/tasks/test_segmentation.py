@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
 from vpt.tasks.images import Normalise
-from vpt.tasks.segmentation import dice_ce, segment_slices
+from vpt.tasks.segmentation import dice_ce, likeliest, segment_slices
 
 CPU = torch.device("cpu")
 
@@ -144,6 +144,14 @@ def test_slices_come_back_in_order():
         number, slices[::-1].copy(), plan_with(), pixels=(8, 8), device=CPU, classes=2, batch_size=4
     )
     assert np.array_equal(backwards, found[::-1])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 300])
+def test_the_likeliest_class_is_argmax_and_the_first_of_equals(classes):
+    logits = torch.randint(-3, 4, (classes, 9, 11), generator=torch.Generator().manual_seed(0)).float()
+    assert np.array_equal(likeliest(logits).numpy(), logits.numpy().argmax(0))
+    logits[0, 0, 0] = -torch.inf
+    assert np.array_equal(likeliest(logits).numpy(), logits.numpy().argmax(0))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])

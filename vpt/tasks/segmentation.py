@@ -113,8 +113,22 @@ def segment_slices(
         # slice by slice: classes times the scan's pixels can be large
         for place, one in zip(places, frame.crop(logits).float().split(1), strict=True):
             one = F.interpolate(one, size=pixels, mode="bilinear", align_corners=False)
-            done[place] = one.argmax(1)[0].cpu().numpy()
+            done[place] = likeliest(one[0]).cpu().numpy()
     return done
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """(K, H, W) -> (H, W), the class with the largest; of equal ones the first.
+
+    As `argmax(0)`, which takes a CPU twenty times as long, and so longer than a small encoder: it reads across classes.
+    """
+    if logits.device.type != "cpu":
+        return logits.argmax(0)
+    best, found = logits[0].clone(), torch.zeros(logits.shape[1:], dtype=torch.int32)
+    for k, one in enumerate(logits[1:], start=1):
+        found.masked_fill_(one > best, k)
+        torch.maximum(best, one, out=best)
+    return found
 
 
 def _with_hints(
