@@ -152,13 +152,13 @@ class LeanAttention(torch.autograd.Function):
         gradients = [torch.empty_like(part) for part in (queries, keys, values)]
         heads = zip(*(part.flatten(0, 1) for part in (queries, keys, values, out, along[0])), strict=True)
         for head, parts in enumerate(heads):
-            for whole, part in zip(gradients, _head_gradients(*parts, ctx.scale), strict=True):
+            for whole, part in zip(gradients, _head_gradients(*parts, scale=ctx.scale), strict=True):
                 whole[head // queries.shape[1], head % queries.shape[1]] = part
         return gradients[0], gradients[1], gradients[2], None
 
 
 def _head_gradients(
-    queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, along: Tensor, scale: float
+    queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, along: Tensor, *, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of one head: (N, d), (M, d), (M, e) -> gradients of these; out, along: (N, e), what it gave and its gradient."""
     exact = torch.promote_types(keys.dtype, torch.float32)
