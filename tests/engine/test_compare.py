@@ -134,7 +134,7 @@ def test_no_pixel_of_the_test_side_is_read_before_the_finals(
     names = [Path(name).name for name in test]
     reads: dict[str, set[str]] = {}
     now = ["the start"]
-    real_run, real_image, real_label = Comparison._run, volumes.read_image, volumes.read_label
+    real_run, real_image, real_label = Comparison._run, volumes._voxels, volumes.read_label
 
     def note(path: Any) -> None:
         reads.setdefault(now[0], set()).add("/".join(Path(path).parts[-2:]))
@@ -153,7 +153,7 @@ def test_no_pixel_of_the_test_side_is_read_before_the_finals(
         return real_label(path, *others)
 
     monkeypatch.setattr(Comparison, "_run", run)
-    monkeypatch.setattr(volumes, "read_image", image)
+    monkeypatch.setattr(volumes, "_voxels", image)
     monkeypatch.setattr(volumes, "read_label", label)
     settings, method = (FAST, "shallow") if task == "classification" else (SEGMENT, "head")
     done = compare(data, tmp_path / "out", methods=[method], seeds=1, overrides=settings)
