@@ -11,7 +11,9 @@ from segment_anything.modeling.image_encoder import Attention
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vpt.backbones.sam_attention import Arithmetic, attend, keys_and_values
+from vpt.backbones import sam_attention
+from vpt.backbones.base import FixedContext
+from vpt.backbones.sam_attention import Arithmetic, keys_and_values
 
 WIDTH, HEADS, BATCH = 32, 2, 3
 BOTH = pytest.mark.parametrize("arithmetic", ["original", "fused"])
@@ -40,6 +42,14 @@ def draw(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tens
 
 def none(batch: int = BATCH, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.empty(batch, 0, WIDTH, dtype=dtype)
+
+
+def attend(
+    attention: Attention, patches: Tensor, prompts: Tensor, context: Tensor | None, arithmetic: Arithmetic
+) -> tuple[Tensor, Tensor]:
+    """With a context (E, C) or (B, E, C) that is normed, but not projected yet."""
+    beside = None if context is None else FixedContext(*keys_and_values(attention, context))
+    return sam_attention.attend(attention, patches, prompts, beside, arithmetic)
 
 
 def table(relative: Tensor, size: int) -> Tensor:

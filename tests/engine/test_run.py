@@ -127,6 +127,32 @@ def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
     assert changed == start.keys()
 
 
+def test_memory_for_time_is_asked_for_in_the_config(
+    tiny_data: Path, tmp_path: Path, keep_models: Callable[..., Any]
+) -> None:
+    """Checkpointing changes no step; batches that share an update leave another model, and the plan says what it skips."""
+    kept = keep_models(engine)
+    plain = train(tiny_data, tmp_path / "plain", overrides=SETTINGS)
+    saving = train(tiny_data, tmp_path / "saving", overrides=SETTINGS | {"train.checkpoint": True})
+    sharing = train(
+        tiny_data, tmp_path / "sharing", overrides=SETTINGS | {"train.accumulate": 3, "plan.skip_blank": True}
+    )
+
+    assert [model.checkpointing for model, _ in kept] == [False, True, False]
+    assert_same_run(saving, plain)
+    first, other = (load_file(run / "last.safetensors") for run in (plain, sharing))
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert [read_artifact(run).plan.skip_blank for run in (plain, sharing)] == [False, True]
+
+
+@pytest.mark.slow
+def test_a_run_may_compile_its_blocks(tiny_data: Path, tmp_path: Path) -> None:
+    plain = train(tiny_data, tmp_path / "plain", overrides=ONE_STEP)
+    compiled = train(tiny_data, tmp_path / "compiled", overrides=ONE_STEP | {"train.compile": True})
+    losses = [float(rows(run)[0]["loss"]) for run in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_the_test_split_is_never_read(copied_data: Path, tmp_path: Path, tiny_run: Path) -> None:
     """Its files are replaced by bytes that no reader accepts, and nothing changes."""
     for name in json.loads((copied_data / "split.json").read_text())["test"]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder
-from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from vpt.backbones.base import (
     Tokens,
     require_whole_patches,
 )
-from vpt.backbones.sam_attention import Arithmetic, attend_apart, keys_and_values, mix
+from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart, keys_and_values
 
 
 class SamDecoder(nn.Module):
@@ -129,7 +128,8 @@ class SamBackbone(Backbone):
         prompts = block.norm1(tokens.prompts) if travelling else tokens.prompts
         fixed = self.fix(i, context) if isinstance(context, Tensor) else context
         beside = fixed if isinstance(fixed, FixedContext) else None
-        patches, prompts = _attend(block, block.norm1(tokens.grid), prompts, beside, self.attention)
+        patches = block.norm1(tokens.grid)
+        patches, prompts = attend(block.attn, patches, prompts, beside, self.attention, block.window_size)
         return replace(
             tokens,
             grid=_residual(block, tokens.grid, patches, context),
@@ -146,30 +146,6 @@ class SamBackbone(Backbone):
 
     def finish(self, tokens: Tokens) -> Features:
         return Features(grid=self.encoder.neck(tokens.grid.permute(0, 3, 1, 2)), prefix=tokens.prefix)
-
-
-def _attend(
-    block: Any, patches: Tensor, prompts: Tensor, beside: FixedContext | None, arithmetic: Arithmetic
-) -> tuple[Tensor, Tensor]:
-    """Attention of a block over normed patches (B, H, W, C), in its windows if it has some, and what it adds to each.
-
-    The original pads the normed patches with zeros up to whole windows, and projects the padding with the rest. What a
-    projection makes of zeros is known, so only real patches go through it.
-    """
-    attention, side = block.attn, block.window_size
-    projected, size = attention.qkv(patches), patches.shape[1:3]
-    if side == 0:
-        mixed, prompts = mix(attention, projected, prompts, beside, arithmetic)
-        return attention.proj(mixed), prompts
-    padded = (size[0] + -size[0] % side, size[1] + -size[1] % side)
-    if padded != tuple(size):
-        padding = attention.qkv(patches.new_zeros(1, patches.shape[-1]))
-        whole = padding.expand(len(patches), *padded, -1).contiguous()
-        whole[:, : size[0], : size[1]] = projected
-        projected = whole
-    windows, _ = window_partition(projected, side)
-    mixed, prompts = mix(attention, windows, prompts, beside, arithmetic)
-    return attention.proj(window_unpartition(mixed, side, padded, size)), prompts
 
 
 def _residual(block: Any, tokens: Tensor, attended: Tensor, context: Context | None) -> Tensor:

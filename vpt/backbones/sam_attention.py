@@ -10,7 +10,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling.image_encoder import add_decomposed_rel_pos, get_rel_pos
+from segment_anything.modeling.image_encoder import (
+    add_decomposed_rel_pos,
+    get_rel_pos,
+    window_partition,
+    window_unpartition,
+)
 from torch import Tensor
 
 from vpt.backbones.attention import mix_values, project_keys_values, project_queries, split_heads
@@ -21,31 +26,48 @@ KeysValues = tuple[Tensor, Tensor]  # (B, heads, N, head_dim) each
 
 
 def attend(
-    attention: Any, patches: Tensor, prompts: Tensor, context: Tensor | None, arithmetic: Arithmetic
+    attention: Any,
+    patches: Tensor,
+    prompts: Tensor,
+    context: FixedContext | None,
+    arithmetic: Arithmetic,
+    window: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Attention of one block over normed tokens -> what patches and prompts gather, of the same shapes.
 
+    The original pads the normed patches with zeros up to whole windows, and projects the padding with the rest. What a
+    projection makes of zeros is known, so only real patches go through it.
+
     Args:
         attention: SAM's own module.
-        patches: (B * windows, H, W, C), an image's windows in a row, as SAM's `window_partition` orders them; where a
-            block has no windows, the images.
+        patches: (B, H, W, C); or windows (B * windows, H, W, C) already, an image's in a row.
         prompts: (B, P, C) that travel: copied into every window of their image; what the copies gather is averaged over
             the windows. P may be 0.
-        context: (E, C) or (B, E, C) that are keys and values only, or None.
+        context: keys and values of prompts that are nothing else, or None.
         arithmetic: "original" adds the bias to a map of scores as SAM does; "fused" never forms that map.
+        window: side of the windows in patches; 0 for none.
     """
-    beside = None if context is None else FixedContext(*keys_and_values(attention, context))
-    mixed, prompts = mix(attention, attention.qkv(patches), prompts, beside, arithmetic)
-    return attention.proj(mixed), prompts
+    projected, size = attention.qkv(patches), patches.shape[1:3]
+    if window == 0:
+        mixed, prompts = _mix(attention, projected, prompts, context, arithmetic)
+        return attention.proj(mixed), prompts
+    padded = (size[0] + -size[0] % window, size[1] + -size[1] % window)
+    if padded != tuple(size):
+        padding = attention.qkv(patches.new_zeros(1, patches.shape[-1]))
+        whole = padding.expand(len(patches), *padded, -1).contiguous()
+        whole[:, : size[0], : size[1]] = projected
+        projected = whole
+    windows, _ = window_partition(projected, window)
+    mixed, prompts = _mix(attention, windows, prompts, context, arithmetic)
+    return attention.proj(window_unpartition(mixed, window, padded, size)), prompts
 
 
-def mix(
+def _mix(
     attention: Any, projected: Tensor, prompts: Tensor, context: FixedContext | None, arithmetic: Arithmetic
 ) -> tuple[Tensor, Tensor]:
-    """`attend` without what comes before and after it for patches, which needs no windows.
+    """Queries, keys and values of windows (B * windows, H, W, 3 C) -> mixed values, which `attention.proj` still lacks.
 
-    Patches come as queries, keys and values, (B * windows, H, W, 3 C), and leave as mixed values (B * windows, H, W, C)
-    that `attention.proj` still lacks. Prompts are as in `attend`.
+    Prompts (B, P, C) come as in `attend` and leave with theirs behind them.
     """
     count, height, width, _ = projected.shape
     batch, travelling = prompts.shape[:2]

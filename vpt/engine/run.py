@@ -20,15 +20,7 @@ from vpt.engine.job import Job
 from vpt.engine.logs import Pictures, open_log, write_metrics
 from vpt.engine.optim import build_optimizer
 from vpt.engine.segmenting import Segmenting
-from vpt.engine.setup import (
-    STATE,
-    Setup,
-    create_run,
-    prepare_setup,
-    remove_run,
-    reopen_run,
-    require_new_run,
-)
+from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.precision import halve_frozen
