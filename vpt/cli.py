@@ -238,6 +238,7 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method with its chosen settings.")] = 3,
     budget: Annotated[str | None, typer.Option(help="Start no further training after this time: 30m, 2h, 90s.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train again what failed before.")] = False,
     task: Annotated[str | None, typer.Option(help="segmentation or classification, where the data allow both.")] = None,
     backbone: Annotated[str | None, typer.Option(help="As of `vpt train`.")] = None,
     weights: Annotated[str | None, typer.Option(help="As of `vpt train`.")] = None,
@@ -280,6 +281,7 @@ def compare(
             methods=None if methods is None else [name.strip() for name in methods.split(",")],
             seeds=seeds,
             budget=None if budget is None else _seconds(budget),
+            retry_failed=retry_failed,
         )
     except Interrupted:
         print(f"interrupted; the same command goes on where it stopped (--out {out})")

@@ -84,11 +84,7 @@ def _note(every: Sequence[Mapping[str, Any]], done: int, seeds: int) -> str:
     failed = [one["failed"] for one in every if "failed" in one]
     missing = f"{done} of {seeds} seeds" if done < seeds else ""
     without = "no test case has a score" if not done and any("tested" in one for one in every) else ""
-    why = (
-        f"{len(failed)} of {len(every)} trainings failed (remove their folders to try again): {failed[0]}"
-        if failed
-        else ""
-    )
+    why = f"{len(failed)} of {len(every)} trainings failed (--retry-failed tries again): {failed[0]}" if failed else ""
     return "; ".join(filter(None, [missing, without, why]))
 
 

@@ -64,9 +64,7 @@ def evaluate_run(
     if split not in ("test", "val"):
         raise VptError(f"split {split}: expected test or val")
     if not splits[split]:
-        raise VptError(
-            f"{run}: its split has no {split} cases; evaluate another side with --split, or two folders of masks"
-        )
+        raise VptError(f"{run}: its split has no {split} cases; evaluate another side with --split")
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0))
     segmenter = load(run, device, weights)
     if isinstance(segmenter, Classifier):

@@ -117,6 +117,29 @@ def test_attend_equals_timms_attention_over_the_concatenation(
     assert max(worst(ours, published)) <= tolerance
 
 
+def test_training_keeps_queries_keys_and_values_once() -> None:
+    """Beside a context, keys and values are copied; the projection that they come from is not kept as well."""
+    backbone, (inputs, context, _) = tiny_backbone(), draw(SHAPES["shared"])
+    own = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        left = through_the_backbone(backbone, inputs, context)
+
+    one = inputs.numel() * inputs.element_size()
+    beside = 2 * BATCH * PROMPTS * WIDTH * inputs.element_size()
+    # two norms' inputs, queries, keys, values, the mixed values, four widths before GELU; statistics and the context
+    assert left.shape == inputs.shape
+    assert 3 * one not in kept.values()
+    assert sum(kept.values()) <= 10 * one + beside + 0.6 * one
+
+
 def test_the_plain_form_of_timms_attention_gives_the_same() -> None:
     backbone = tiny_backbone()
     inputs, context, along = draw(SHAPES["shared"])

@@ -250,6 +250,29 @@ def test_fused_never_forms_the_map_of_scores(gradients: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("context", [None, (5, WIDTH)])
+def test_without_a_backward_pass_one_head_after_the_other_gives_the_same(
+    context: tuple[int, int] | None, arithmetic: Arithmetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, patches, prompts = make_attention(), draw(2 * BATCH, 24, 24), draw(BATCH, 2, seed=2)
+    beside = None if context is None else draw(context[0], seed=3)
+    expected, largest = attend(attention, patches, prompts, beside, arithmetic), {}
+
+    for part in (1, 2**20):
+        monkeypatch.setattr(sam_attention, "PART", part)
+        with torch.no_grad(), Largest() as mode:
+            found = attend(attention, patches, none(BATCH), beside, arithmetic)[0]
+        largest[part] = mode.found
+        with torch.inference_mode():
+            both = attend(attention, patches, prompts, beside, arithmetic)
+        for a, b in zip(both, expected, strict=True):
+            assert (a - b).abs().max() <= 1e-12
+        assert (found - attend(attention, patches, none(BATCH), beside, arithmetic)[0]).abs().max() <= 1e-12
+
+    assert largest[1] < largest[2**20]
+
+
+@BOTH
 def test_bfloat16_is_close(arithmetic: Arithmetic) -> None:
     attention = make_attention(torch.float32)
     given = (draw(4 * BATCH, 4, 4), draw(BATCH, 2, seed=2), draw(5, seed=3))

@@ -426,7 +426,7 @@ def test_methods_that_fail_do_not_end_the_others(
     rows = {row["name"]: row for row in json.loads((done.out / "compare.json").read_text())["methods"]}
     assert next(iter(rows)) == "linear"
     assert rows["linear"]["note"] == ""
-    failed = r"0 of 1 seeds; 1 of 1 trainings failed \(remove their folders to try again\): "
+    failed = r"0 of 1 seeds; 1 of 1 trainings failed \(--retry-failed tries again\): "
     for name, why in {
         "nan": "the loss became nan in epoch 1, step 2",
         "refused": "config: prompts.count: Input should be greater than or equal to 1, found 0",
@@ -446,6 +446,34 @@ def test_one_failed_rate_does_not_end_a_method(
     (row,) = json.loads((done.out / "compare.json").read_text())["methods"]
     assert row["score"] != ""
     assert row["note"].startswith("1 of 4 trainings failed (")
+
+
+def test_what_failed_is_tried_again_when_asked_for(
+    tiny_classes: Path, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that failed may change what is chosen, so its method's seeds are done again; other methods' are not."""
+    counting, full = module.train, True
+
+    def short_of_space(config: Any, out: Path, **others: Any) -> Path:
+        if full and "shallow" in out.parts:
+            raise OSError("No space left on device")
+        return counting(config, out, **others)
+
+    monkeypatch.setattr(module, "train", short_of_space)
+    settings: dict[str, Any] = {"methods": ["linear", "shallow"], "seeds": 1, "overrides": FAST}
+    first = compare(tiny_classes, tmp_path / "out", **settings)
+    assert first.pending() == []
+    done = len(trained)
+    full = False
+
+    compare(tiny_classes, tmp_path / "out", **settings)
+    assert len(trained) == done
+    again = compare(tiny_classes, tmp_path / "out", **settings, retry_failed=True)
+    assert len(trained) > done
+    assert all("shallow" in name for name in trained[done:])
+    again.write()
+    rows = json.loads((again.out / "compare.json").read_text())["methods"]
+    assert [row["note"] for row in rows] == ["", ""]
 
 
 def test_a_budget_ends_and_the_table_says_what_is_missing(

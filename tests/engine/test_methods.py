@@ -75,7 +75,7 @@ def test_chosen_methods_keep_their_order_and_come_once() -> None:
     [
         ("deap", "segmentation", "no method for segmentation is called 'deap'; did you mean deep"),
         ("zzz", "classification", "no method for classification is called 'zzz'; expected some of linear, mlp, "),
-        ("linear", "segmentation", "no method for segmentation is called 'linear'"),
+        ("linear", "segmentation", "linear is for classification, and the task here is segmentation"),
         ("", "segmentation", "no method for segmentation is called ''; expected some of head, "),
     ],
 )

@@ -130,7 +130,7 @@ def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
 def test_memory_for_time_is_asked_for_in_the_config(
     tiny_data: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
-    """Checkpointing changes no step; batches that share an update leave another model, and the plan says what it skips."""
+    """Checkpointing changes no step; batches that share an update do; the plan says that blank slices are skipped."""
     kept = keep_models(engine)
     plain = train(tiny_data, tmp_path / "plain", overrides=SETTINGS)
     saving = train(tiny_data, tmp_path / "saving", overrides=SETTINGS | {"train.checkpoint": True})

@@ -59,7 +59,8 @@ def key_value_maps(norm: nn.Module, qkv: nn.Module, width: int) -> tuple[Tensor,
 def attend(attention: Attention, tokens: Tensor, beside: FixedContext | None, rows: int) -> Tensor:
     """timm's self-attention of normed tokens (B, N, C), prompts beside them -> its first `rows` (B, rows, C)."""
     batch = len(tokens)
-    if type(attention.qkv) is nn.Linear and rows < tokens.shape[1]:
+    apart = beside is not None or rows < tokens.shape[1]  # else a view of the queries keeps all three alive
+    if apart and type(attention.qkv) is nn.Linear:
         (queries,) = split_heads(project_queries(attention.qkv, tokens[:, :rows]), attention.num_heads, 1)
         keys, values = split_heads(project_keys_values(attention.qkv, tokens), attention.num_heads, 2)
     else:

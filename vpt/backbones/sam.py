@@ -128,8 +128,9 @@ class SamBackbone(Backbone):
         prompts = block.norm1(tokens.prompts) if travelling else tokens.prompts
         fixed = self.fix(i, context) if isinstance(context, Tensor) else context
         beside = fixed if isinstance(fixed, FixedContext) else None
-        patches = block.norm1(tokens.grid)
-        patches, prompts = attend(block.attn, patches, prompts, beside, self.attention, block.window_size)
+        patches, prompts = attend(
+            block.attn, block.norm1(tokens.grid), prompts, beside, self.attention, block.window_size
+        )
         return replace(
             tokens,
             grid=_residual(block, tokens.grid, patches, context),

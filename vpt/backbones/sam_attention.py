@@ -23,6 +23,7 @@ from vpt.backbones.base import FixedContext
 
 Arithmetic = Literal["fused", "original"]
 KeysValues = tuple[Tensor, Tensor]  # (B, heads, N, head_dim) each
+PART = 2**20  # elements of queries at a time, without a backward pass
 
 
 def attend(
@@ -47,18 +48,19 @@ def attend(
         arithmetic: "original" adds the bias to a map of scores as SAM does; "fused" never forms that map.
         window: side of the windows in patches; 0 for none.
     """
-    projected, size = attention.qkv(patches), patches.shape[1:3]
+    size, patches = patches.shape[1:3], attention.qkv(patches)  # each step takes the name, and with it the memory
     if window == 0:
-        mixed, prompts = _mix(attention, projected, prompts, context, arithmetic)
+        mixed, prompts = _mix(attention, patches, prompts, context, arithmetic)
         return attention.proj(mixed), prompts
     padded = (size[0] + -size[0] % window, size[1] + -size[1] % window)
     if padded != tuple(size):
-        padding = attention.qkv(patches.new_zeros(1, patches.shape[-1]))
+        padding = attention.qkv(patches.new_zeros(1, patches.shape[-1] // 3))
         whole = padding.expand(len(patches), *padded, -1).contiguous()
-        whole[:, : size[0], : size[1]] = projected
-        projected = whole
-    windows, _ = window_partition(projected, window)
-    mixed, prompts = _mix(attention, windows, prompts, context, arithmetic)
+        whole[:, : size[0], : size[1]] = patches
+        patches = whole
+        del whole
+    patches, _ = window_partition(patches, window)
+    mixed, prompts = _mix(attention, patches, prompts, context, arithmetic)
     return attention.proj(window_unpartition(mixed, window, padded, size)), prompts
 
 
@@ -79,9 +81,7 @@ def _mix(
         moving, *own = split_heads(attention.qkv(prompts), attention.num_heads, 3)
         beside.append((own[0], own[1]))
     extra = _copies(beside, batch, count // batch) if beside else None
-    of_patches = _mix_fused if arithmetic == "fused" else _mix_original
-    mixed = of_patches(attention, queries, keys, values, extra, (height, width))
-    mixed = mixed.transpose(1, 2).reshape(count, height, width, -1)
+    mixed = _mix_by_parts(attention, queries, keys, values, extra, arithmetic, (height, width))
     if not travelling or extra is None:
         return mixed, prompts
     moving = moving.repeat_interleave(count // batch, 0)
@@ -112,6 +112,34 @@ def _copies(beside: list[KeysValues], batch: int, windows: int) -> KeysValues:
         for part in (0, 1)
     )
     return keys, values
+
+
+def _mix_by_parts(
+    attention: Any,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    extra: KeysValues | None,
+    arithmetic: Arithmetic,
+    size: tuple[int, int],
+) -> Tensor:
+    """Mixed values (B * windows, H, W, C) of queries, keys and values (B * windows, heads, HW, d).
+
+    Without a backward pass, so many heads at a time that what is made for them only stays small.
+    """
+    mix = _mix_fused if arithmetic == "fused" else _mix_original
+    count, heads, length, depth = queries.shape
+    if torch.is_grad_enabled():
+        mixed = mix(attention, queries, keys, values, extra, size).transpose(1, 2)
+    else:
+        mixed = queries.new_empty(count, length, heads, depth)
+        step = max(1, PART * heads // queries.numel())
+        for first in range(0, heads, step):
+            part = slice(first, first + step)
+            beside = None if extra is None else (extra[0][:, part], extra[1][:, part])
+            found = mix(attention, queries[:, part], keys[:, part], values[:, part], beside, size)
+            mixed[:, :, part] = found.transpose(1, 2)
+    return mixed.reshape(count, *size, -1)
 
 
 def _mix_original(

@@ -62,17 +62,19 @@ def compare(
     methods: Sequence[str] | None = None,
     seeds: int = 3,
     budget: float | None = None,
+    retry_failed: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> Comparison:
     """Compare methods on one data set with a test side, in the folder `out`.
 
     What is finished is not done again, and several processes that are given the same `out` share the work. Nor is
-    what failed, until its folder is removed.
+    what failed, unless `retry_failed`.
 
     Args:
         config, overrides: as of `train`, but that nothing is augmented unless `overrides` have `train.augment`;
         methods: names in `vpt.engine.methods.METHODS`, by default all of the task; seeds: 0 to seeds - 1;
-        budget: seconds after which no further training is started; the table says what is missing.
+        budget: seconds after which no further training is started; the table says what is missing;
+        retry_failed: train again what failed before; where that was a search, its method's seeds too.
 
     Returns:
         What was compared: its `write()` makes compare.csv, compare.json, compare.png and compare.html in `out`, beside
@@ -94,6 +96,8 @@ def compare(
     choose_device(base.device)
     load_backbone(base.backbone.name, weights=base.backbone.weights)  # else every training would say that it is missing
     comparison.claim()
+    if retry_failed:
+        comparison.forget_failures()
     with bar("comparing") as tick:
         while todo := comparison.pending():
             if budget is not None and time.monotonic() - started > budget:
@@ -135,6 +139,16 @@ class Comparison:
             raise VptError(f"{self.out}: the folder is not empty; choose another --out")
         make_folder(self.out, "choose another --out")
         write_text(path, dump_config(self.base))
+
+    def forget_failures(self) -> None:
+        """Take back what failed. Seeds learned with what a search chose, and it may choose otherwise now."""
+        for name in self.methods:
+            results = {path: read_json(path) for path in (self.out / name).glob(f"*/{RESULT}")}
+            failed = [path for path, result in results.items() if "failed" in result]
+            searched = any(path.parent.name.startswith("search-") for path in failed)
+            seeds = [path for path in results if path.parent.name.startswith("seed-")] if searched else []
+            for path in {*failed, *seeds}:
+                shutil.rmtree(path.parent)
 
     # --- what is to be done -------------------------------------------------------------------------------------------
 

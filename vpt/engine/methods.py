@@ -82,6 +82,8 @@ def choose_methods(names: Sequence[str] | None, task: Task) -> dict[str, Method]
     if names is None:
         return {name: method for name, method in fitting.items() if name != "lora" or find_spec("peft")}
     for name in names:
+        if name in METHODS and name not in fitting:
+            raise VptError(f"--methods: {name} is for {' and '.join(METHODS[name].tasks)}, and the task here is {task}")
         if name not in fitting:
             hint = did_you_mean(name, fitting) or f"; expected some of {', '.join(fitting)}"
             raise VptError(f"--methods: no method for {task} is called {name!r}{hint}")
