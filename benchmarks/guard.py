@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from results import FOLDER, machine_name, read
-from timing import SQUARE, Case, measure, peak
+from timing import SQUARE, Case, measure, peaks
 
 SECTIONS = ("vit_step", "vit_inference", "cached_prefix", "sam")
 GUARDED = ("ours", "frozen", "recomputed", "cached", "late")  # forms of the package; the others are its baselines
@@ -43,7 +43,7 @@ def heavier(section: str, name: str, case: Case, old: Mapping[str, Any]) -> Iter
         was = old["variants"].get(key, {}).get("peak_mib")
         if not key.startswith(GUARDED) or was is None:
             continue
-        now = peak(script, name, key, quick=True)
+        now = peaks(script, name, key, quick=True)["peak_mib"]
         if now > HEAVIER * was + 8:  # MiB; what the libraries take varies
             yield f"{section}, {name}: {case.variants[key].label} took {was:.0f} MiB, now {now:.0f}"
 

@@ -16,6 +16,8 @@ import torch
 FOLDER = Path(__file__).parent / "results"
 # glibc then gives no buffer back to the system and takes none by mmap: large buffers page-fault once, not every time.
 MENDED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36), "MALLOC_TOP_PAD_": str(2**26)}
+# every large buffer is a mapping of its own, so no holes are left between them; a step takes twice as long then
+WITHOUT_HOLES = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 def machine_name() -> str:

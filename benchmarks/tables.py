@@ -14,15 +14,16 @@ def table_of(case: Found) -> str:
     with_peak = any(row.get("peak_mib") is not None for row in case["variants"].values())
     names = ["form", "s, min (median)", "speed against the first"]
     names += ["GFLOP", "over the floor", "over the floor of its shapes"]
-    names += ["peak, MiB", "of the first"] if with_peak else []
+    names += ["peak, MiB", "of the first", "of it filled, MiB", "of the first's"] if with_peak else []
     lines = [f"**{case['title']}**", "", _row(names), _row(["---"] * len(names))]
     for row in case["variants"].values():
         cells = [row["label"], f"{_seconds(row['min'])} ({_seconds(row['median'])})", _ratio(base, row)]
         cells += [_number(row["gflop"]), *(_number(over_floor(case, row, shape)) for shape in ("square", "block"))]
         if with_peak:
-            mib = row.get("peak_mib")
-            of_base = None if mib is None or not base or not base.get("peak_mib") else mib / base["peak_mib"]
-            cells += ["-" if mib is None else f"{mib:.0f}", _number(of_base)]
+            for key in ("peak_mib", "filled_mib"):
+                mib = row.get(key)
+                of_base = None if mib is None or not base or not base.get(key) else mib / base[key]
+                cells += ["-" if mib is None else f"{mib:.0f}", _number(of_base)]
         lines.append(_row(cells))
     return "\n".join([*lines, "", conditions(case), *checks_of(case)])
 
@@ -43,7 +44,9 @@ def conditions(case: Found) -> str:
         f"{measured['rounds']} rounds by turns, {measured['date']}, commit {measured['commit']}, load before "
         f"{measured['load before']}. Matmul in the same run, GFLOP/s: "
     )
-    return text + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()) + "."
+    text += ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()) + "."
+    memory = measured.get("memory at commit", measured["commit"])
+    return text if memory == measured["commit"] else f"{text} Memory: commit {memory}."
 
 
 def checks_of(case: Found) -> list[str]:

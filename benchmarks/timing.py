@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from results import MENDED, allocator, commit_of, load_of, machine_name, save
+from results import MENDED, WITHOUT_HOLES, allocator, commit_of, load_of, machine_name, read, save
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -155,10 +155,15 @@ def _gflop(case: Case, name: str, runs: Mapping[str, Run]) -> float | None:
     return count_flops(runs[counted]) / 1e9 if counted in runs else None
 
 
-def peak(script: str, case: str, variant: str, quick: bool) -> float:
-    """MiB above the model and the libraries, of one run in a process of its own."""
+def peaks(script: str, case: str, variant: str, quick: bool) -> dict[str, float]:
+    """MiB above the model and the libraries, of one run in a process of its own: in all, and without glibc's holes."""
     command = [sys.executable, script, "--alone", case, variant, *(["--quick"] if quick else [])]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+
+    def alone(**more: str) -> float:
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | more)
+        return float(done.stdout.split()[-1])
+
+    return {"peak_mib": alone(), "filled_mib": alone(**WITHOUT_HOLES)}
 
 
 def _alone(variant: Variant) -> None:
@@ -185,6 +190,7 @@ def main(section: str, make_cases: Callable[[bool], Mapping[str, Case]]) -> None
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", help="only these")
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure the peak")
+    parser.add_argument("--only-memory", action="store_true", help="the peaks again; the saved times stay")
     parser.add_argument("--machine", default=machine_name(), help="name of the JSON in benchmarks/results")
     parser.add_argument("--alone", nargs=2, metavar=("CASE", "VARIANT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -200,14 +206,15 @@ def main(section: str, make_cases: Callable[[bool], Mapping[str, Case]]) -> None
         chosen = case.mended if args.mended else tuple(case.variants)
         if not chosen:
             continue
-        found = measure(case, chosen, args.rounds, SQUARE[args.quick])
-        if not args.mended:
-            found["checks"] = case.checks() if case.checks else {}
-            for variant in () if args.no_memory else chosen:
-                with_peak = case.variants[variant].memory
-                found["variants"][variant]["peak_mib"] = (
-                    peak(sys.argv[0], name, variant, args.quick) if with_peak else None
-                )
+        if args.only_memory:
+            found = read(args.machine)["sections"][kind][name]
+        else:
+            found = measure(case, chosen, args.rounds, SQUARE[args.quick])
+            found["checks"] = case.checks() if case.checks and not args.mended else {}
+        for variant in () if args.no_memory or args.mended else chosen:
+            found["measured"]["memory at commit"] = commit_of()
+            if case.variants[variant].memory:
+                found["variants"][variant] |= peaks(sys.argv[0], name, variant, args.quick)
         print(f"\n{table_of(found)}", flush=True)
         save(args.machine, kind, name, found)
 
