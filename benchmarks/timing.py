@@ -167,7 +167,7 @@ def peaks(script: str, case: str, variant: str, quick: bool) -> dict[str, float]
 
 
 def _alone(variant: Variant) -> None:
-    from vpt.engine.memory import peak_memory, reset_peak
+    from vpt.memory import peak_memory, reset_peak
 
     run = variant.build()
     for dtype in (torch.float32, torch.bfloat16):  # the libraries' own buffers

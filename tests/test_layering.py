@@ -17,7 +17,7 @@ PACKAGE = Path(vpt.__file__).parent
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"metrics", "class_metrics", "config", "errors", "files", "progress"}),
     frozenset({"prompts", "heads", "backbones"}),
-    frozenset({"model", "precision"}),
+    frozenset({"model", "precision", "memory"}),
     frozenset({"artifact", "tasks", "data", "tuning"}),
     frozenset(
         {

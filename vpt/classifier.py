@@ -17,6 +17,7 @@ from vpt.data.slice_stacks import prepare_stack
 from vpt.data.volumes import read_voxels
 from vpt.errors import VptError
 from vpt.files import make_folder
+from vpt.memory import inference_batch
 from vpt.model import PromptedModel
 from vpt.new_scans import Failure, Scan, attempt, one_ahead, ready, require_kind
 from vpt.precision import Chosen, under_autocast
@@ -50,6 +51,7 @@ class Classifier:
         self.target = target
         self.device = device
         self.temperature = temperature
+        self.batch_size = inference_batch(self.model.backbone.spec, plan.image_size, device)
 
     def classify(self, scan: Scan) -> dict[str, float]:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.
@@ -70,7 +72,7 @@ class Classifier:
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""
-        logits = classify_stacks(self.forward, np.asarray(stacks), self.device, progress)
+        logits = classify_stacks(self.forward, np.asarray(stacks), self.device, progress, self.batch_size)
         return to_probabilities(logits, self.target, self.temperature).numpy()
 
 

@@ -26,6 +26,7 @@ from vpt.data.slices import prepare_image
 from vpt.data.volumes import is_picture, read_voxels, restore
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
+from vpt.memory import inference_batch
 from vpt.model import PromptedModel
 from vpt.new_scans import Failure, Scan, attempt, choose_device, one_ahead, ready, require_kind
 from vpt.precision import Chosen, Precision, choose_precision, under_autocast
@@ -92,6 +93,7 @@ class Segmenter:
         self.plan = plan
         self.labels = labels
         self.device = device
+        self.batch_size = inference_batch(self.model.backbone.spec, plan.image_size, device, len(labels))
 
     def segment(
         self,
@@ -156,6 +158,7 @@ class Segmenter:
             pixels=shape[1:],
             device=self.device,
             classes=len(self.labels),
+            batch_size=self.batch_size,
             hints=None if hints is None else hints.on_slices(shape, scan.slices.shape[2:]),
         )
         if hints is not None:

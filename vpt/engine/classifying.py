@@ -165,7 +165,7 @@ class Classifying(Job):
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
         forward.eval()
-        logits = classify_stacks(forward, self.validated, self.setup.device)
+        logits = classify_stacks(forward, self.validated, self.setup.device, images=self.inference_batch)
         found = class_scores(to_probabilities(logits, self.target).numpy(), self.truth.astype(bool), self.target)
         return {key: 0.0 if math.isnan(found[key]) else found[key] for key in self.shown}
 
@@ -176,7 +176,9 @@ class Classifying(Job):
         load_trained(self.model, best.tensors, best.path)
         # from the images: what may be stored is rounded, and these scores are told to people
         with autocast(self.precision, setup.device):
-            logits = classify_stacks(self.on_slices.to(setup.device).eval(), self.stacks, setup.device)
+            logits = classify_stacks(
+                self.on_slices.to(setup.device).eval(), self.stacks, setup.device, images=self.inference_batch
+            )
         temperature = 1.0
         if setup.config.train.calibrate:
             temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target)

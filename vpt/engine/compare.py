@@ -28,12 +28,12 @@ from vpt.data.labelled import LabelledSet
 from vpt.data.splits import read_splits
 from vpt.engine.classifying import CHOOSES
 from vpt.engine.fit import Interrupted
-from vpt.engine.memory import peak_memory, reset_peak
 from vpt.engine.methods import Method, choose_methods
 from vpt.engine.run import train
 from vpt.engine.setup import STATE, read_data
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
+from vpt.memory import peak_memory, reset_peak
 from vpt.new_scans import choose_device
 from vpt.progress import bar, quiet
 from vpt.report import Report

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vpt.engine.setup import Setup
+from vpt.memory import inference_batch
 from vpt.model import PromptedModel
 from vpt.precision import Chosen, choose_precision
 
@@ -48,6 +49,13 @@ class Job(ABC):
     def images_at_once(self) -> int:
         """32 up to 96 px and fewer for larger images, 8 at least."""
         return min(32, max(8, round(32 * (96 / self.setup.plan.image_size) ** 2)))
+
+    @property
+    def inference_batch(self) -> int:
+        """Images at once where there is no backward pass, sized to the memory."""
+        setup = self.setup
+        masks = len(setup.dataset.labels) if setup.task == "segmentation" else 0
+        return inference_batch(self.model.backbone.spec, setup.plan.image_size, setup.device, masks)
 
     @property
     def precision(self) -> Chosen:

@@ -125,7 +125,7 @@ class Segmenting(Job):
             yield normalise(torch.stack([plain[draw][0] for draw in batch]))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
-        return validate(forward, self.validation, self.setup)
+        return validate(forward, self.validation, self.setup, self.inference_batch)
 
     def finish(self, log: Logger) -> None:
         """Masks, summary.json, cases.csv, previews."""
@@ -142,7 +142,7 @@ class Segmenting(Job):
             _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup)
 
 
-def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup) -> dict[str, float]:
+def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, batch_size: int) -> dict[str, float]:
     """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels.
 
     A label that is absent from truth and prediction of every case has no score and is left out; 0 if all are.
@@ -156,7 +156,13 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup) ->
         assert case.native is not None  # validation cases are prepared with it
         truth = np.load(case.native, mmap_mode="r")
         found = segment_slices(
-            forward, images, setup.plan, pixels=truth.shape[1:], device=setup.device, classes=len(names)
+            forward,
+            images,
+            setup.plan,
+            pixels=truth.shape[1:],
+            device=setup.device,
+            classes=len(names),
+            batch_size=batch_size,
         )
         scores.append({k: s.dice for k, s in score_case(found, truth, (1, 1, 1), positions, distances=False).items()})
     by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in positions}

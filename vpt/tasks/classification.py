@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vpt.class_metrics import Target
 from vpt.heads import ClassifyHead
+from vpt.memory import MOST
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.tasks.frozen import FrozenPart
@@ -148,7 +149,7 @@ def classify_stacks(
     stacks: np.ndarray,
     device: torch.device,
     progress: Tick = silent,
-    images: int = 32,
+    images: int = MOST,
 ) -> Tensor:
     """`forward` of stacks (N, S, 3, size, size) uint8, as slices in [0, 1], in order and on the CPU, in float32.
 

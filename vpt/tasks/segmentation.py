@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from vpt.data.hints import in_window
 from vpt.data.plan import Plan
 from vpt.data.slices import batches_of_slices, frame_of
+from vpt.memory import MOST
 from vpt.model import PromptedModel
 from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
-
-LOGITS = 2**26  # of a batch at most, a quarter of a GiB in float32
 
 
 def dice_ce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
@@ -81,7 +80,7 @@ def segment_slices(
     pixels: tuple[int, int],
     device: torch.device,
     classes: int,
-    batch_size: int | None = None,
+    batch_size: int = MOST,
     hints: np.ndarray | None = None,
 ) -> np.ndarray:
     """Prepared slices (N, C, h, w) -> classes (N, rows, columns) on the scan's own pixels, uint8 up to 256 classes.
@@ -89,10 +88,12 @@ def segment_slices(
     `forward` maps images (B, 3, S, S) in [0, 1] to logits (B, K, S, S). A slice larger than the encoder's image is
     tiled with overlap; a smaller one is padded as in training. Logits are resized to `pixels` and the argmax is taken
     there, slice by slice, so memory does not grow with the depth of the scan. `hints` (N, M, 3), in pixels of the
-    slices, are given to `forward` as its second argument, those of a tile to the tile.
+    slices, are given to `forward` as its second argument, those of a tile to the tile. `batch_size` images at most go
+    through `forward` at once; see `vpt.memory.inference_batch`.
     """
     size = (plan.image_size, plan.image_size)
-    batch_size = batch_size or max(1, min(32, LOGITS // (classes * plan.image_size**2)))
+    tiles = batch_size  # of slices that are tiled, no more at once than would be as large together
+    batch_size = max(1, min(batch_size, batch_size * plan.image_size**2 // (slices.shape[2] * slices.shape[3])))
     frame = frame_of((slices.shape[2], slices.shape[3]), plan)
     done = np.zeros((len(slices), *pixels), np.min_scalar_type(classes - 1))
     for start, images in zip(
@@ -107,7 +108,7 @@ def segment_slices(
         own = None if hints is None else hints[places]
         on_tiles = forward if own is None else _with_hints(forward, frame.move(own), plan.image_size)
         logits = sliding_window_inference(
-            framed.to(device), size, batch_size, on_tiles, overlap=0.25, mode="gaussian", with_coord=own is not None
+            framed.to(device), size, tiles, on_tiles, overlap=0.25, mode="gaussian", with_coord=own is not None
         )
         assert isinstance(logits, Tensor)
         # slice by slice: classes times the scan's pixels can be large

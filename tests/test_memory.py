@@ -1,0 +1,88 @@
+"""The peak of memory between two looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import vpt.memory as module
+from vpt.backbones import load_backbone
+from vpt.memory import inference_batch, peak_memory, reset_peak, total_memory
+
+CPU = torch.device("cpu")
+SIZE = 200_000_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="not Linux")
+def test_the_peak_is_that_since_the_reset() -> None:
+    reset_peak(CPU)
+    before = peak_memory(CPU)
+    held = torch.ones(SIZE // 4)
+    del held  # a peak is of what was, too
+    during = peak_memory(CPU)
+    reset_peak(CPU)
+    after = peak_memory(CPU)
+    assert before is not None
+    assert during is not None
+    assert after is not None
+    assert during - before == pytest.approx(SIZE, rel=0.1)
+    assert during - after > 0.9 * SIZE
+
+
+def test_where_no_one_can_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(Path, "write_text", fail)
+    reset_peak(CPU)
+    assert peak_memory(CPU) is None
+
+
+def test_what_is_reckoned_for_a_batch_is_about_what_it_takes() -> None:
+    """An encoder's forward pass, beside the formula: not more than reckoned, and not less than a fifth of it."""
+    backbone = load_backbone("vit_small_patch16_224", weights="random", image_size=224)
+    images = torch.zeros(16, 3, 224, 224)
+    reckoned = 4 * module.PER_TOKEN * 14**2 * backbone.spec.width * len(images)
+    with torch.inference_mode():
+        backbone.block(0, backbone.embed(images[:1]), None)
+        reset_peak(CPU)
+        before = peak_memory(CPU)
+        tokens = backbone.embed(images)
+        for i in range(2):
+            tokens = backbone.block(i, tokens, None)
+        after = peak_memory(CPU)
+    if before is None or after is None:
+        pytest.skip("not Linux")
+    assert reckoned / 5 < after - before < 1.2 * reckoned
+
+
+def test_a_batch_is_as_large_as_the_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_backbone("sam_micro", weights="random").spec
+    sizes = {}
+    for gib in (1, 4, 16, 1000):
+        monkeypatch.setattr(module, "total_memory", lambda device, gib=gib: gib * 2**30)
+        sizes[gib] = inference_batch(spec, 256, CPU, classes=3)
+        assert inference_batch(spec, 256, CPU) >= sizes[gib]
+    assert 1 <= sizes[1] < sizes[4] < sizes[16] <= sizes[1000] == 32
+    monkeypatch.setattr(module, "total_memory", lambda device: 2**20)
+    assert inference_batch(spec, 256, CPU, classes=3) == 1
+
+
+def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = total_memory(CPU)
+    assert machine > 2**30
+    for text, expected in (("1073741824\n", 2**30), ("max\n", machine), (f"{2**60}\n", machine)):
+        monkeypatch.setattr(Path, "read_text", lambda self, text=text: text)
+        assert total_memory(CPU) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_of_a_gpu_its_tensors_count() -> None:
+    device = torch.device("cuda")
+    reset_peak(device)
+    held = torch.ones(SIZE // 4, device=device)
+    del held
+    assert peak_memory(device) == pytest.approx(SIZE, rel=0.1)

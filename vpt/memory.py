@@ -1,0 +1,66 @@
+"""Memory: the most that was held since the last look, and how many images fit into an encoder at once."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from vpt.backbones.base import BackboneSpec
+
+MOST = 32  # images at once; more are no faster on a CPU, and little on a GPU
+UNKNOWN = 8 * 2**30  # bytes of a machine that does not say
+PER_TOKEN = 16  # numbers that inference holds at once, in widths of the encoder
+PER_PIXEL = 150  # and of the mask head, with which a decoder of SAM is smaller
+PER_CLASS = 3  # logits: as they come, put together from tiles, and resized
+
+
+def inference_batch(spec: BackboneSpec, size: int, device: torch.device, classes: int = 0) -> int:
+    """How many images (3, size, size) go through the encoder together without a backward pass: 1 to 32.
+
+    So many as are reckoned to take a sixteenth of the machine's memory, or a fourth of a GPU's, in float32. Not of what
+    is free just now: another batch size rounds otherwise, and the same scan gives the same mask. classes: of a mask.
+    """
+    tokens = size**2 // (spec.patch[0] * spec.patch[1])
+    numbers = PER_TOKEN * tokens * spec.width + ((PER_PIXEL + PER_CLASS * classes) * size**2 if classes else 0)
+    share = total_memory(device) // (4 if device.type == "cuda" else 16)
+    return max(1, min(MOST, share // (4 * numbers)))
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of a GPU, or of the machine, or of the container (cgroup v2) that the process runs in."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = UNKNOWN
+    with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no container, or no limit: "max"
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget what was, and give back to the system what is no longer used."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew (Linux)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes since `reset_peak`: of the GPU what tensors took, else of the whole process; None where no one can say."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    return None
