@@ -137,8 +137,8 @@ TARGETS = (
     Target("512 x 512 x 100 CT: MONAI's chain / the first pass here", 8, number("volumes", "first_pass", FIRST_PASS)),
     Target("a cached slice of it, ms", 0.5, number("volumes", "first_pass", "a cached slice, 512 px, ms"), True, " ms"),
     Target("exponent of a step's time in the batch", LINEAR, exponent("batch", "ours_bf16"), True, ""),
-    Target("exponent of a step's time in the tokens", LINEAR, exponent("px", "ours_bf16"), True, ""),
-    Target("exponent of a step's time in the blocks", LINEAR, exponent("depth", "ours_bf16"), True, ""),
+    Target("exponent of a step's time in the tokens", None, exponent("px", "ours_bf16"), True, ""),
+    Target("exponent of a step's time in the blocks", None, exponent("depth", "ours_bf16"), True, ""),
     Target(
         "exponent of a prediction's time in a volume's slices", LINEAR, exponent("slices", "predict_bf16"), True, ""
     ),
