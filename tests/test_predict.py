@@ -438,6 +438,22 @@ def test_precision_is_that_of_the_training_unless_told(run):
     assert np.array_equal(voxels(load(run, device="cpu").segment(scan())), found[told])
 
 
+def test_compiled_on_demand_and_only_then(run, segmenter, monkeypatch):
+    """By torch's compiler without its code generator, which takes a minute; tests/test_fast_paths.py has that."""
+    compiled, real = [], torch.compile
+
+    def without_code(function):
+        compiled.append(function)
+        return real(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", without_code)
+    assert np.array_equal(voxels(load(run, device="cpu").segment(scan())), voxels(segmenter.segment(scan())))
+    assert not compiled
+    found = voxels(load(run, device="cpu", compile=True).segment(scan()))
+    assert len(compiled) == 1
+    assert np.array_equal(found, voxels(segmenter.segment(scan())))
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "tpu:0"])
 def test_a_device_that_is_not_there_is_named(name):
     with pytest.raises(VptError, match=f"device {name}: not available here .*; choose auto or cpu"):

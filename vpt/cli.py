@@ -139,6 +139,9 @@ def predict(
     precision: Annotated[
         str | None, typer.Option(help="auto, 32-true, bf16-mixed, 16-mixed; default: as the training was told.")
     ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="torch.compile: a minute or more at first, then some percent faster.")
+    ] = False,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
@@ -154,7 +157,7 @@ def predict(
 
     if precision not in (None, *get_args(Precision)):
         _usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
-    loaded = load(model, device, weights, cast("Precision | None", precision))
+    loaded = load(model, device, weights, cast("Precision | None", precision), compile_)
     channels, started = len(loaded.plan.channels), time.perf_counter()
     if isinstance(loaded, Classifier):
         if skip_existing:
