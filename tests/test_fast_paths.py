@@ -130,7 +130,7 @@ def test_a_head_on_the_cls_token_saves_the_last_blocks_arithmetic() -> None:
 # --- attention that keeps no map --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunk", [1, 40, 10**9])
+@pytest.mark.parametrize("chunk", [1, 40, 80, 10**9])
 @pytest.mark.parametrize("width", [4, 9])
 def test_lean_attention_is_attention(monkeypatch: pytest.MonkeyPatch, chunk: int, width: int) -> None:
     monkeypatch.setattr(module, "CHUNK", chunk)
