@@ -170,7 +170,7 @@ def test_what_failed_and_what_is_missing_is_said(tmp_path: Path) -> None:
     search(tmp_path, "begun", 0, score=0.5)
     rows = rows_of(tmp_path, "broken", "never", "begun", "whole", "partly", seeds=2)
     assert list(rows) == ["partly", "whole", "broken", "never", "begun"]
-    again = "trainings failed (remove their folders to try again)"
+    again = "trainings failed (--retry-failed tries again)"
     assert [row["note"] for row in rows.values()] == [
         "1 of 2 seeds",
         f"1 of 3 {again}: the loss became nan",

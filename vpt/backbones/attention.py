@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import FixedContext
 
-LARGEST_MAP = 640**2  # scores of a head that are kept for the backward pass
+LARGEST_MAP = 1100**2  # scores of a head that are kept for the backward pass, 2 MiB in bfloat16
 CHUNK = 2**21  # scores at a time in `LeanAttention`, 4 MiB in bfloat16
 
 
@@ -136,8 +136,8 @@ def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tenso
 class LeanAttention(torch.autograd.Function):
     """softmax(scale * q k^T) v, of which nothing as large as the map of scores is kept or made.
 
-    Forward is torch's fused kernel. Backward computes the scores again, from `dS = P * (dO v^T - sum(dO * O))` (Dao et
-    al., NeurIPS 2022, appendix B.2), of so many heads, or queries of one head, at a time that they stay in the cache.
+    Forward is torch's fused kernel. Backward computes the scores again, of one head and so many queries at a time that
+    they stay in the processor's cache, from `dS = P * (dO v^T - sum(dO * O))` (Dao et al., NeurIPS 2022, appendix B.2).
     """
 
     @staticmethod
@@ -150,36 +150,27 @@ class LeanAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         queries, keys, values, out = ctx.saved_tensors  # once: under checkpointing they cannot be had again
-        gradients = [part.new_empty(part.shape) for part in (queries, keys, values)]
-        together = CHUNK // (queries.shape[-2] * keys.shape[-2])
-
-        def heads(part: Tensor) -> tuple[Tensor, ...]:
-            flat = part.flatten(0, 1)
-            return flat.split(together) if together > 1 else flat.unbind(0)  # products of two matrices are faster
-
-        wholes, parts = map(heads, gradients), map(heads, (queries, keys, values, out, along[0]))
-        for places, own in zip(zip(*wholes, strict=True), zip(*parts, strict=True), strict=True):
-            for place, found in zip(places, _gradients(*own, scale=ctx.scale), strict=True):
-                place.copy_(found)
+        gradients = [torch.empty_like(part) for part in (queries, keys, values)]
+        heads = zip(*(part.flatten(0, 1) for part in (queries, keys, values, out, along[0])), strict=True)
+        for head, parts in enumerate(heads):
+            for whole, part in zip(gradients, _head_gradients(*parts, scale=ctx.scale), strict=True):
+                whole[head // queries.shape[1], head % queries.shape[1]] = part
         return gradients[0], gradients[1], gradients[2], None
 
 
-def _gradients(
+def _head_gradients(
     queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, along: Tensor, *, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one head: (N, d), (M, d), (M, e), or of several: (G, N, d), ... -> gradients of these.
-
-    out, along: (N, e) or (G, N, e), what attention gave and its gradient.
-    """
+    """Of one head: (N, d), (M, d), (M, e) -> gradients of these; out, along: (N, e), what it gave and its gradient."""
     exact = torch.promote_types(keys.dtype, torch.float32)
-    d_queries = queries.new_empty(queries.shape)
-    d_keys, d_values = (part.new_zeros(part.shape, dtype=exact) for part in (keys, values))
-    rows = max(1, CHUNK // keys[..., 0].numel())
-    for q, o, d_out, d_q in zip(*(part.split(rows, -2) for part in (queries, out, along, d_queries)), strict=True):
+    d_queries = torch.empty_like(queries)
+    d_keys, d_values = (torch.zeros_like(part, dtype=exact) for part in (keys, values))
+    rows = max(1, CHUNK // len(keys))
+    for q, o, d_out, d_q in zip(*(part.split(rows) for part in (queries, out, along, d_queries)), strict=True):
         q = q * scale
-        weights = (q @ keys.mT).softmax(-1)
-        d_values += weights.mT @ d_out
-        d_scores = (d_out @ values.mT).sub_((d_out * o).sum(-1, keepdim=True)).mul_(weights)
-        d_keys += d_scores.mT @ q
+        weights = (q @ keys.T).softmax(-1)
+        d_values += weights.T @ d_out
+        d_scores = (d_out @ values.T).sub_((d_out * o).sum(-1, keepdim=True)).mul_(weights)
+        d_keys += d_scores.T @ q
         torch.mul(d_scores @ keys, scale, out=d_q)
     return d_queries, d_keys, d_values
