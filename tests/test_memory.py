@@ -42,7 +42,7 @@ def test_where_no_one_can_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_reckoned_for_a_batch_is_about_what_it_takes() -> None:
-    """An encoder's forward pass, beside the formula: about what is reckoned at most, and not less than a fifth of it."""
+    """An encoder's forward pass beside the formula: about as much at most, and not less than a fifth."""
     backbone = load_backbone("vit_small_patch16_224", weights="random", image_size=224)
     images = torch.zeros(64, 3, 224, 224)
     reckoned = 4 * module.PER_TOKEN * 14**2 * backbone.spec.width * len(images)
