@@ -128,8 +128,8 @@ class TrainConfig(Section):
     example has so many fixed views, which are all that the training then sees; 0 draws every sample anew.
 
     `accumulate`: so many batches share an update, by the mean of their gradients. `checkpoint`: what the blocks
-    compute is not kept for the backward pass but computed again, less memory for about 1.4 times the time. `compile`: the
-    blocks go through `torch.compile`.
+    compute is not kept for the backward pass but computed again, less memory for about 1.4 times the time. `compile`:
+    the blocks go through `torch.compile`.
     """
 
     epochs: int = Field(20, ge=1)
