@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vpt.backbones import load_backbone
 from vpt.heads import ClassifyHead
 from vpt.model import PromptedModel
-from vpt.precision import autocast, halve_frozen
+from vpt.precision import autocast, prepare_frozen
 from vpt.prompts import DeepPrompts, Prompts
 
 CLASSES = 100
@@ -30,7 +30,7 @@ def prompted(
     torch.manual_seed(0)
     prompts = DeepPrompts(backbone.spec, count=count, blocks=blocks) if count else Prompts()
     model = PromptedModel(backbone, prompts, ClassifyHead(backbone.spec, outputs=CLASSES, pool=pool))
-    halve_frozen(model.backbone, precision)
+    prepare_frozen(model.backbone, precision)
     return model
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from vpt.backbones import load_backbone
 from vpt.backbones.base import Backbone, Tokens
 from vpt.model import encode, encode_from, frozen_prefix
-from vpt.precision import autocast, halve_frozen
+from vpt.precision import autocast, prepare_frozen
 from vpt.prompts import DeepPrompts, Prompts
 
 HALF = "bf16-mixed"
@@ -33,7 +33,7 @@ LAST = 3
 
 def encoder(name: str, px: int, precision: Any = "32-true") -> Backbone:
     backbone = load_backbone(name, weights="random", image_size=px)
-    halve_frozen(backbone, precision)
+    prepare_frozen(backbone, precision)
     return backbone
 
 

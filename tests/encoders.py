@@ -39,6 +39,18 @@ VIT_B16 = BackboneSpec(
 )
 
 
+class Saved(torch.autograd.graph.saved_tensors_hooks):
+    """Every tensor that is kept for the backward pass."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        super().__init__(self._keep, lambda tensor: tensor)
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self.tensors.append(tensor)
+        return tensor
+
+
 def make_vit(**options: Any) -> VitBackbone:
     """A frozen ViT for images of 64 x 40 pixels, whose every tensor is random."""
     torch.manual_seed(0)

@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import DEPTH, FAMILIES, draw, make_backbone, make_vit, shaken
+from encoders import DEPTH, FAMILIES, Saved, draw, make_backbone, make_vit, shaken
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import vpt.backbones.attention as module
 from vpt.backbones import Backbone
-from vpt.backbones.attention import LeanAttention, mix_values
 from vpt.backbones.base import Tokens
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.model import PromptedModel, encode
-from vpt.precision import autocast, choose_precision, halve_frozen, under_autocast
+from vpt.precision import autocast, choose_precision, prepare_frozen, under_autocast
 from vpt.prompts import (
     ConditionedPrompts,
     CrossPrompts,
@@ -61,18 +59,6 @@ def gradients(model: PromptedModel, images: Tensor) -> list[Tensor]:
     torch.manual_seed(5)
     (output * torch.randn_like(output)).sum().backward()
     return [output.detach(), *(p.grad.clone() for p in model.trained().values() if p.grad is not None)]
-
-
-class Saved(torch.autograd.graph.saved_tensors_hooks):
-    """Elements of every tensor that is kept for the backward pass."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        super().__init__(self._keep, lambda tensor: tensor)
-
-    def _keep(self, tensor: Tensor) -> Tensor:
-        self.sizes.append(tensor.numel())
-        return tensor
 
 
 def apart(some: list[Tensor], others: list[Tensor]) -> float:
@@ -125,53 +111,6 @@ def test_a_head_on_the_cls_token_saves_the_last_blocks_arithmetic() -> None:
 
     # of the last block of DEPTH all but keys and values and a row of the rest: 10 of 12 C^2 per token
     assert counts["first"] < counts["all"] * (1 - 0.7 / DEPTH)
-
-
-# --- attention that keeps no map --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("chunk", [1, 40, 80, 10**9])
-@pytest.mark.parametrize("width", [4, 9])
-def test_lean_attention_is_attention(monkeypatch: pytest.MonkeyPatch, chunk: int, width: int) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
-    torch.manual_seed(0)
-    leaves = [torch.randn(2, 3, n, d, dtype=torch.float64, requires_grad=True) for n, d in ((5, 9), (7, 9), (7, width))]
-    along = torch.randn(2, 3, 5, width, dtype=torch.float64)
-    queries, keys, values = leaves
-
-    ours = LeanAttention.apply(queries, keys, values, 0.3)
-    plain = ((queries * 0.3) @ keys.transpose(-2, -1)).softmax(-1) @ values
-
-    assert (ours - plain).abs().max() <= 1e-12
-    for a, b in zip(*(torch.autograd.grad((o * along).sum(), leaves) for o in (ours, plain)), strict=True):
-        assert (a - b).abs().max() <= 1e-12
-
-
-def test_a_large_map_in_bfloat16_is_neither_kept_nor_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    queries, keys, values = (torch.randn(1, 2, 64, 8).bfloat16().requires_grad_() for _ in range(3))
-    found = []
-    for largest in (2**25, 1):
-        monkeypatch.setattr(module, "LARGEST_MAP", largest)
-        saved = Saved()
-        with saved:
-            out = mix_values(queries, keys, values)
-        found.append((max(saved.sizes), torch.autograd.grad(out.float().square().sum(), [queries, keys, values])))
-
-    assert found[0][0] >= 2 * 64 * 64  # the plain form keeps the map
-    assert found[1][0] == 2 * 64 * 8
-    for a, b in zip(found[0][1], found[1][1], strict=True):
-        assert F.cosine_similarity(a.float().flatten(), b.float().flatten(), dim=0) > 0.9998
-
-
-def test_lean_attention_goes_with_checkpointing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST_MAP", 1)
-    model, images = make_model("sam", classify=False).float(), draw(2)
-    found = []
-    for model.checkpointing in (False, True):
-        with autocast("bf16-mixed", CPU):
-            found.append(gradients(model, images))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 # --- prompts that are computed once -----------------------------------------------------------------------------------
@@ -228,7 +167,7 @@ def test_checkpointing_changes_no_gradient_and_keeps_less(family: str, method: s
         saved = Saved()
         with saved:
             model(images)
-        kept.append(sum(saved.sizes))
+        kept.append(sum(t.numel() for t in saved.tensors))
         found.append(gradients(model, images))
 
     assert apart(found[1], found[0]) <= 1e-12
@@ -245,7 +184,7 @@ def test_weights_kept_in_half_precision_are_autocast_bit_for_bit(family: str, me
     found = []
     for halved in (False, True):
         if halved:
-            halve_frozen(model.backbone, "bf16-mixed")
+            prepare_frozen(model.backbone, "bf16-mixed")
         with autocast("bf16-mixed", CPU):
             found.append(gradients(model, images))
 
@@ -258,7 +197,7 @@ def test_weights_kept_in_half_precision_are_autocast_bit_for_bit(family: str, me
 @pytest.mark.parametrize("tuning", ["full", "bias", "partial", "lora", "ssf", "adapter"])
 def test_what_trains_stays_in_float32(tuning: str) -> None:
     model = make_model(tuning=tuning).float()
-    halve_frozen(model.backbone, "bf16-mixed")
+    prepare_frozen(model.backbone, "bf16-mixed")
     assert {p.dtype for p in model.trained().values()} == {torch.float32}
     with autocast("bf16-mixed", CPU):
         assert all(torch.isfinite(grad).all() for grad in gradients(model, draw(2)))
@@ -266,7 +205,7 @@ def test_what_trains_stays_in_float32(tuning: str) -> None:
 
 def test_float32_halves_nothing_and_casts_nothing() -> None:
     model = make_model().float()
-    halve_frozen(model.backbone, "32-true")
+    prepare_frozen(model.backbone, "32-true")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     with autocast("32-true", CPU):
         assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.float32
@@ -283,7 +222,7 @@ def test_what_leaves_a_precision_is_float32() -> None:
 def test_bfloat16_points_the_gradients_of_a_whole_model_the_same_way(family: str) -> None:
     model, images = make_model(family, classify=family == "vit").float(), draw(3)
     exact = gradients(model, images)
-    halve_frozen(model.backbone, "bf16-mixed")
+    prepare_frozen(model.backbone, "bf16-mixed")
     with autocast("bf16-mixed", CPU):
         rough = gradients(model, images)
     prompts = [torch.cat([g.flatten().float() for g in grads[1:]]) for grads in (exact, rough)]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from vpt.backbones.base import Backbone
 from vpt.data.synthetic import make_dataset
-from vpt.precision import choose_precision, halve_frozen
+from vpt.precision import choose_precision, prepare_frozen
 
 # Dropout in the prompts draws from torch's random state, so a resumed run must bring that back as well.
 SETTINGS: dict[str, Any] = {
@@ -107,7 +107,7 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
 
 def as_trained(backbone: Backbone) -> Backbone:
     """With its weights in the precision that a run with `precision: auto` keeps the frozen ones in on this machine."""
-    halve_frozen(backbone, choose_precision("auto", torch.device("cpu")))
+    prepare_frozen(backbone, choose_precision("auto", torch.device("cpu")))
     return backbone
 
 

@@ -114,7 +114,9 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
     """What this machine's default device makes of `precision: auto`, of attention and of large tensors."""
     import torch
 
-    from vpt.backbones.attention import plain_is_faster
+    from vpt.backbones.attention import has_amx
+    from vpt.backbones.lean import is_half
+    from vpt.backbones.products import onednn_is_faster
     from vpt.new_scans import choose_device
     from vpt.precision import HALF, autocast, choose_precision
 
@@ -123,8 +125,12 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
     said = "products in half precision, sums in float32" if precision in HALF else "float32 throughout"
     yield "precision auto", f"{precision} on {device}: {said}"
     with autocast(precision, device):
-        plain = plain_is_faster(torch.empty(0, device=device))
-    yield "attention in training", "plain products, large maps recomputed" if plain else "torch's fused kernel"
+        half = is_half(torch.empty(0, device=device))
+    fused, pieces = "torch's fused kernel", "piece by piece, scores stay in the cache"
+    yield "attention in training", f"{pieces} and are recomputed" if half else fused
+    yield "attention of new scans", pieces if half and not has_amx() else fused
+    if device.type == "cpu":
+        yield "float32 products", "oneDNN for frozen weights, else torch's default" if onednn_is_faster() else "torch's"
     if device.type == "cpu" and platform.system() == "Linux":
         wanted = {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
         missing = [f"{name}={value}" for name, value in wanted.items() if value not in os.environ.get(name, "")]

@@ -17,7 +17,7 @@ from vpt.data.plan import Plan
 from vpt.data.volumes import is_picture
 from vpt.errors import VptError
 from vpt.model import PromptedModel
-from vpt.precision import Chosen, autocast, halve_frozen
+from vpt.precision import Chosen, autocast, prepare_frozen
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -42,7 +42,7 @@ def choose_device(name: str) -> torch.device:
 def ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:
     """The model in eval mode on its device, made ready for inference in that precision."""
     model = model.eval().to(device)
-    halve_frozen(model.backbone, precision)
+    prepare_frozen(model.backbone, precision)
     with autocast(precision, device):
         return model.freeze_prompts()
 

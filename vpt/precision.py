@@ -9,10 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vpt.backbones.products import FrozenLinear, route_products
+
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]
 HALF: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-MULTIPLYING = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+MULTIPLYING = (nn.Linear, FrozenLinear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Chosen:
@@ -45,13 +47,16 @@ def under_autocast(forward: Callable[..., Tensor], precision: Chosen, device: to
     return in_precision
 
 
-def halve_frozen(module: nn.Module, precision: Chosen) -> None:
-    """Keep the weights of frozen linear layers and convolutions as `autocast` would round them in every forward.
+def prepare_frozen(module: nn.Module, precision: Chosen) -> None:
+    """Make the frozen layers of `module` ready to compute in that precision, with what is fastest here.
 
-    The results are those of autocast bit for bit, at half the memory and without the rounding. What trains stays in
-    float32. The module is of use under `autocast(precision, ...)` only from then on.
+    In half precision their weights are kept as `autocast` would round them in every forward: its results bit for bit,
+    at half the memory and without the rounding. The module is of use under `autocast(precision, ...)` only from then
+    on. In float32 their products take the faster of torch's libraries (`vpt.backbones.products`), which changes the
+    last digits. What trains stays as it is.
     """
     if precision not in HALF:
+        route_products(module)
         return
     for layer in module.modules():
         if type(layer) in MULTIPLYING and not any(p.requires_grad for p in layer.parameters()):

@@ -7,7 +7,8 @@ the published method at less cost: the same sums, up to rounding.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,10 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from vpt.backbones.base import FixedContext
+from vpt.backbones.lean import CHUNK, LeanAttention, is_half, mix_in_pieces
+from vpt.backbones.products import FrozenLinear, frozen_product
 
-LARGEST_MAP = 1100**2  # scores of a head that are kept for the backward pass, 2 MiB in bfloat16
-CHUNK = 2**21  # scores at a time in `LeanAttention`, 4 MiB in bfloat16
+KEPT = 2**21  # scores of a batch in bfloat16, 4 MiB, that are kept for the backward pass
 
 
 def keys_and_values(attention: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,12 +38,18 @@ def project_queries(qkv: nn.Module, tokens: Tensor) -> Tensor:
     return _project(qkv, tokens, slice(0, 1))
 
 
+def is_plain(qkv: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether it is a linear map and nothing else, so that its rows can be taken apart; tuning may have replaced it."""
+    return type(qkv) in (nn.Linear, FrozenLinear)
+
+
 def _project(qkv: nn.Module, tokens: Tensor, parts: slice) -> Tensor:
     """A plain Linear's other rows are left out; what tuning has put into its place is called, and its output cut."""
-    if type(qkv) is nn.Linear:
+    if is_plain(qkv):
         width = len(qkv.weight) // 3
         rows = slice(parts.start * width, parts.stop * width)
-        return F.linear(tokens, qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
+        multiply = frozen_product if isinstance(qkv, FrozenLinear) else F.linear
+        return multiply(tokens, qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
     projected = qkv(tokens)
     width = projected.shape[-1] // 3
     return projected[..., parts.start * width : parts.stop * width]
@@ -60,7 +68,7 @@ def attend(attention: Attention, tokens: Tensor, beside: FixedContext | None, ro
     """timm's self-attention of normed tokens (B, N, C), prompts beside them -> its first `rows` (B, rows, C)."""
     batch = len(tokens)
     apart = beside is not None or rows < tokens.shape[1]  # else a view of the queries keeps all three alive
-    if apart and type(attention.qkv) is nn.Linear:
+    if apart and is_plain(attention.qkv):
         (queries,) = split_heads(project_queries(attention.qkv, tokens[:, :rows]), attention.num_heads, 1)
         keys, values = split_heads(project_keys_values(attention.qkv, tokens), attention.num_heads, 2)
     else:
@@ -102,75 +110,33 @@ def mix_values(queries: Tensor, keys: Tensor, values: Tensor, scale: float | Non
     """softmax(scale * q k^T) v over (B, heads, N, d), in the form that is fastest where it runs.
 
     `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel; but in bfloat16 on a
-    CPU plain products, if there will be a backward pass (the kernel's takes two to five times as long as theirs) or if
-    values are narrower (it wants them padded), and, where the map of scores is large, `LeanAttention` in training.
+    CPU `vpt.backbones.lean`: in training because the kernel's backward pass takes three times as long, else because
+    the kernel takes up to twice as long, unless the CPU has AMX.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    small = queries.shape[-2] * keys.shape[-2] <= LARGEST_MAP
-    trains = plain_is_faster(queries)
-    if trains and not small:
-        same = torch.bfloat16  # autocast does not reach into a function of its own
-        return LeanAttention.apply(queries.to(same), keys.to(same), values.to(same), scale)
-    if trains or (small and values.shape[-1] < keys.shape[-1] and _is_half(queries)):
+    narrower = values.shape[-1] < keys.shape[-1]
+    if not is_half(queries) or not (torch.is_grad_enabled() or pieces_are_faster(queries, keys, narrower)):
+        return _fused(queries, keys, values, scale)
+    queries, keys, values = (part.bfloat16() for part in (queries, keys, values))  # no autocast inside a function
+    if not torch.is_grad_enabled():
+        return mix_in_pieces(queries, keys, values, scale)
+    if queries[..., 0].numel() * keys.shape[-2] <= KEPT:
         return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
-    return _fused(queries, keys, values, scale)
+    return LeanAttention.apply(queries, keys, values, scale)
 
 
-def plain_is_faster(tokens: Tensor) -> bool:
-    """Whether torch's fused attention of such tokens would train slower than plain products."""
-    return torch.is_grad_enabled() and _is_half(tokens)
+def pieces_are_faster(queries: Tensor, keys: Tensor, narrower: bool) -> bool:
+    """Than torch's fused kernel, in bfloat16 without a backward pass. It wants narrower values padded."""
+    return not has_amx() or (narrower and queries.shape[-2] * keys.shape[-2] <= CHUNK)
 
 
-def _is_half(tokens: Tensor) -> bool:
-    """Products of them run in bfloat16 on a CPU."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
-    return tokens.device.type == "cpu" and dtype == torch.bfloat16
+@cache
+def has_amx() -> bool:
+    able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
+    return bool(able.get("amx_bf16"))
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     narrower = keys.shape[-1] - values.shape[-1]  # the fused kernels want one width
     padded = F.pad(values, (0, narrower)) if narrower else values
     return F.scaled_dot_product_attention(queries, keys, padded, scale=scale)[..., : values.shape[-1]]
-
-
-class LeanAttention(torch.autograd.Function):
-    """softmax(scale * q k^T) v, of which nothing as large as the map of scores is kept or made.
-
-    Forward is torch's fused kernel. Backward computes the scores again, of one head and so many queries at a time that
-    they stay in the processor's cache, from `dS = P * (dO v^T - sum(dO * O))` (Dao et al., NeurIPS 2022, appendix B.2).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        out = _fused(queries, keys, values, scale)
-        ctx.save_for_backward(queries, keys, values, out)
-        ctx.scale = scale
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        queries, keys, values, out = ctx.saved_tensors  # once: under checkpointing they cannot be had again
-        gradients = [torch.empty_like(part) for part in (queries, keys, values)]
-        heads = zip(*(part.flatten(0, 1) for part in (queries, keys, values, out, along[0])), strict=True)
-        for head, parts in enumerate(heads):
-            for whole, part in zip(gradients, _head_gradients(*parts, scale=ctx.scale), strict=True):
-                whole[head // queries.shape[1], head % queries.shape[1]] = part
-        return gradients[0], gradients[1], gradients[2], None
-
-
-def _head_gradients(
-    queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, along: Tensor, *, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one head: (N, d), (M, d), (M, e) -> gradients of these; out, along: (N, e), what it gave and its gradient."""
-    exact = torch.promote_types(keys.dtype, torch.float32)
-    d_queries = torch.empty_like(queries)
-    d_keys, d_values = (torch.zeros_like(part, dtype=exact) for part in (keys, values))
-    rows = max(1, CHUNK // len(keys))
-    for q, o, d_out, d_q in zip(*(part.split(rows) for part in (queries, out, along, d_queries)), strict=True):
-        q = q * scale
-        weights = (q @ keys.T).softmax(-1)
-        d_values += weights.T @ d_out
-        d_scores = (d_out @ values.T).sub_((d_out * o).sum(-1, keepdim=True)).mul_(weights)
-        d_keys += d_scores.T @ q
-        torch.mul(d_scores @ keys, scale, out=d_q)
-    return d_queries, d_keys, d_values

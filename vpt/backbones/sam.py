@@ -21,6 +21,7 @@ from vpt.backbones.base import (
     Tokens,
     require_whole_patches,
 )
+from vpt.backbones.lean import normalise
 from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart, keys_and_values
 
 
@@ -129,7 +130,7 @@ class SamBackbone(Backbone):
         fixed = self.fix(i, context) if isinstance(context, Tensor) else context
         beside = fixed if isinstance(fixed, FixedContext) else None
         patches, prompts = attend(
-            block.attn, block.norm1(tokens.grid), prompts, beside, self.attention, block.window_size
+            block.attn, normalise(block.norm1, tokens.grid), prompts, beside, self.attention, block.window_size
         )
         return replace(
             tokens,
@@ -156,5 +157,5 @@ def _residual(block: Any, tokens: Tensor, attended: Tensor, context: Context | N
     """
     tokens = tokens + attended
     if isinstance(context, SeparateContext):
-        tokens = tokens + attend_apart(block.attn, block.norm1(tokens), block.norm1(context.prompts))
-    return tokens + block.mlp(block.norm2(tokens))
+        tokens = tokens + attend_apart(block.attn, normalise(block.norm1, tokens), block.norm1(context.prompts))
+    return tokens + block.mlp(normalise(block.norm2, tokens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.attention import attend, attend_apart, key_value_maps, keys_and_values, plain_is_faster
+from vpt.backbones.attention import attend, attend_apart, key_value_maps, keys_and_values
 from vpt.backbones.base import (
     Backbone,
     BackboneSpec,
@@ -21,6 +21,7 @@ from vpt.backbones.base import (
     SeparateContext,
     Tokens,
 )
+from vpt.backbones.lean import is_half, normalise
 from vpt.errors import VptError
 
 
@@ -65,27 +66,24 @@ class VitBackbone(Backbone):
     def embed(self, images: Tensor) -> Tokens:
         patches = self.vit.patch_embed(images)
         sequence = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(patches)))
-        batch, _, width = sequence.shape
-        prefix, grid = sequence.split([self.spec.prefix, sequence.shape[1] - self.spec.prefix], dim=1)
-        rows, columns = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
-        return Tokens(grid.reshape(batch, rows, columns, width), prefix, sequence.new_empty(batch, 0, width))
+        return _split(sequence, self.spec.prefix, 0, self.vit.patch_embed.dynamic_feat_size(images.shape[-2:]))
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
         sequence = _join(tokens)
-        if context is None and keep == "all" and not plain_is_faster(sequence):
-            return _split(block(sequence), tokens)
+        if context is None and keep == "all" and not is_half(sequence):
+            return _split_like(tokens, block(sequence))
         beside = self.fix(i, context) if isinstance(context, Tensor) else context
-        normed = block.norm1(sequence)
+        normed = normalise(block.norm1, sequence)
         if keep == "first" and self.spec.prefix > self.spec.registers:
             sequence, tokens = sequence[:, :1], _only_first(tokens)
         mixed = attend(block.attn, normed, beside if isinstance(beside, FixedContext) else None, sequence.shape[1])
         sequence = sequence + block.drop_path1(block.ls1(mixed))
         if isinstance(beside, SeparateContext):
-            mixed = attend_apart(block.attn, block.norm1(sequence), block.norm1(beside.prompts))
+            mixed = attend_apart(block.attn, normalise(block.norm1, sequence), block.norm1(beside.prompts))
             sequence = sequence + block.drop_path1(block.ls1(mixed))
-        sequence = sequence + block.drop_path2(block.ls2(block.mlp(block.norm2(sequence))))
-        return _split(sequence, tokens)
+        sequence = sequence + block.drop_path2(block.ls2(block.mlp(normalise(block.norm2, sequence))))
+        return _split_like(tokens, sequence)
 
     def fix(self, i: int, context: Tensor) -> FixedContext:
         block: Any = self.vit.blocks[i]
@@ -96,7 +94,7 @@ class VitBackbone(Backbone):
         return key_value_maps(block.norm1, block.attn.qkv, self.spec.width)
 
     def finish(self, tokens: Tokens) -> Features:
-        normed = _split(self.vit.norm(_join(tokens)), tokens)
+        normed = _split_like(tokens, self.vit.norm(_join(tokens)))
         return Features(grid=normed.grid.permute(0, 3, 1, 2), prefix=normed.prefix)
 
 
@@ -117,15 +115,29 @@ def require_standard_blocks(model: Any, name: str) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Joined(Tokens):
+    """Tokens that are parts of one sequence, as a block left it. What `replace` makes of them no longer is."""
+
+    sequence: Tensor | None = field(default=None, init=False)
+
+
 def _join(tokens: Tokens) -> Tensor:
     """Tokens -> one sequence (B, R + P + H*W, C): CLS and registers, prompts, patches, as published."""
+    if isinstance(tokens, Joined) and tokens.sequence is not None:
+        return tokens.sequence
     return torch.cat([tokens.prefix, tokens.prompts, tokens.grid.flatten(1, 2)], dim=1)
 
 
-def _split(sequence: Tensor, like: Tokens) -> Tokens:
-    sizes = [like.prefix.shape[1], like.prompts.shape[1], like.grid.shape[1] * like.grid.shape[2]]
-    prefix, prompts, grid = sequence.split(sizes, dim=1)
-    return replace(like, grid=grid.unflatten(1, like.grid.shape[1:3]), prefix=prefix, prompts=prompts)
+def _split(sequence: Tensor, prefix: int, prompts: int, grid: tuple[int, ...]) -> Tokens:
+    parts = sequence.split([prefix, prompts, grid[0] * grid[1]], dim=1)
+    tokens = Joined(parts[2].unflatten(1, grid), parts[0], parts[1])
+    object.__setattr__(tokens, "sequence", sequence)
+    return tokens
+
+
+def _split_like(tokens: Tokens, sequence: Tensor) -> Tokens:
+    return _split(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], tuple(tokens.grid.shape[1:3]))
 
 
 def _only_first(tokens: Tokens) -> Tokens:

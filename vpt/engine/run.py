@@ -23,7 +23,7 @@ from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
 from vpt.errors import VptError
 from vpt.model import PromptedModel
-from vpt.precision import halve_frozen
+from vpt.precision import prepare_frozen
 from vpt.prompts.init import How, initialise
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
@@ -104,7 +104,7 @@ def _train(run: Path, setup: Setup, job: Job, log: Logger, resume: bool, brief: 
         devices=[setup.device.index or 0] if setup.device.type == "cuda" else 1,
         precision=job.precision,
     )
-    halve_frozen(model.backbone, job.precision)
+    prepare_frozen(model.backbone, job.precision)
     model.to(setup.device)  # before the optimiser's moments are restored, which go where the parameters are
     optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "clip", "ema"}))
     average = Average(model, config.optim.ema) if config.optim.ema else None

@@ -1,0 +1,133 @@
+"""Attention and norms of frozen blocks in bfloat16 on a CPU, that make and keep little.
+
+torch's fused attention takes up to twice as long there as plain products whose scores stay in the processor's cache,
+and its backward pass three times as long; and it keeps a layer norm's input in float32 for the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 2**21  # scores at a time: 4 MiB in bfloat16
+
+Place = Any  # an index of (B, heads, ...)
+
+
+def mix_in_pieces(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """softmax(scale * q k^T) v of (B, heads, N, d), (B, heads, M, d), (B, heads, M, e) -> (B, heads, N, e).
+
+    The map of scores is never there as a whole. What is given lies in memory as (B, N, heads, e).
+    """
+    batch, heads, rows, _ = queries.shape
+    out = queries.new_empty(batch, rows, heads, values.shape[-1]).transpose(1, 2)
+    for place, step in _places(queries, keys):
+        transposed, own = keys[place].mT, values[place]
+        for q, o in zip(queries[place].split(step, -2), out[place].split(step, -2), strict=True):
+            o.copy_(((q * scale) @ transposed).softmax(-1) @ own)
+    return out
+
+
+def _places(queries: Tensor, keys: Tensor) -> Iterator[tuple[Place, int]]:
+    """Indices of so many whole images, else heads, as have `CHUNK` scores together; rows of a head at a time."""
+    (batch, heads, rows, _), columns = queries.shape, keys.shape[-2]
+    together, step = CHUNK // (rows * columns), max(1, CHUNK // columns)
+    if together >= heads:
+        for first in range(0, batch, together // heads):
+            yield slice(first, first + together // heads), step
+        return
+    for image in range(batch):
+        for first in range(0, heads, max(1, together)):
+            # products of two matrices are faster than those of a batch of one
+            yield (image, slice(first, first + together) if together > 1 else first), step
+
+
+class LeanAttention(torch.autograd.Function):
+    """`mix_in_pieces`, whose backward pass computes the scores again, piece by piece: no map is kept either."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(queries, keys, values)
+        ctx.scale = scale
+        return mix_in_pieces(queries, keys, values, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        queries, keys, values = ctx.saved_tensors  # once: under checkpointing they cannot be had again
+        d_queries, d_keys, d_values = (torch.empty_like(part) for part in (queries, keys, values))
+        for place, step in _places(queries, keys):
+            d_keys[place], d_values[place] = _gradients(
+                queries[place], keys[place], values[place], along[0][place], ctx.scale, step, d_queries[place]
+            )
+        return d_queries, d_keys, d_values, None
+
+
+def _gradients(
+    queries: Tensor, keys: Tensor, values: Tensor, along: Tensor, scale: float, step: int, d_queries: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of some heads (..., N, d), (..., M, d), (..., M, e) -> gradients of keys and values; `d_queries` is filled.
+
+    `step` rows at a time, whose shares of the sums are added in float32.
+    """
+    parts = [part.split(step, -2) for part in (queries, along, d_queries)]
+    d_keys, d_values = [], []
+    for q, d_out, d_q in zip(*parts, strict=True):
+        q = q * scale
+        weights = (q @ keys.mT).softmax(-1)
+        d_values.append(weights.mT @ d_out)
+        d_scores = torch._softmax_backward_data(d_out @ values.mT, weights, -1, weights.dtype)
+        d_keys.append(d_scores.mT @ q)
+        torch.mul(d_scores @ keys, scale, out=d_q)
+    return _sum(d_keys), _sum(d_values)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    exact = torch.promote_types(parts[0].dtype, torch.float32)
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0, dtype=exact)
+
+
+class LeanNorm(torch.autograd.Function):
+    """Layer norm whose gain and bias do not train, in bfloat16: its normed input is kept in bfloat16 for the backward
+    pass, instead of the input in float32.
+
+    dx = (g - mean(g) - n * mean(g * n)) / deviation, for g = gain * dy and the normed input n: what torch computes from
+    x, mean and deviation, it computes from n, 0 and 1 as well.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        normed, _, inverse = torch.native_layer_norm(x, norm.normalized_shape, None, None, norm.eps)
+        ctx.save_for_backward(normed.bfloat16(), inverse)
+        ctx.norm = norm
+        return torch.addcmul(norm.bias, normed, norm.weight, out=normed).bfloat16()
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, None]:
+        (normed, inverse), norm = ctx.saved_tensors, ctx.norm
+        mean, deviation, only_input = torch.zeros_like(inverse), torch.ones_like(inverse), [True, False, False]
+        found, _, _ = torch.ops.aten.native_layer_norm_backward(
+            along[0].float(), normed.float(), norm.normalized_shape, mean, deviation, norm.weight, norm.bias, only_input
+        )
+        return found.mul_(inverse), None
+
+
+def normalise(norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm(x)`, in training in bfloat16 on a CPU by `LeanNorm` where the norm is a frozen layer norm."""
+    if isinstance(norm, nn.LayerNorm) and x.requires_grad and x.dtype == torch.float32 and trains_in_half(x):
+        own = [norm.weight, norm.bias]
+        if not any(part is None or part.requires_grad for part in own):
+            return LeanNorm.apply(x, norm)
+    return norm(x)
+
+
+def trains_in_half(tokens: Tensor) -> bool:
+    return torch.is_grad_enabled() and is_half(tokens)
+
+
+def is_half(tokens: Tensor) -> bool:
+    """Whether products of them run in bfloat16 on a CPU."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
+    return tokens.device.type == "cpu" and dtype == torch.bfloat16
