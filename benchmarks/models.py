@@ -20,17 +20,19 @@ CLASSES = 100
 
 
 def prompted(
-    name: str, px: int, count: int, *, blocks: str = "all", pool: Any = "cls", precision: Any = "32-true"
+    name: str, px: int, count: int, *, blocks: str = "all", pool: Any = "cls", precision: Any = None
 ) -> PromptedModel:
     """A random frozen ViT, `count` deep prompts in each of its chosen blocks (0: none), a linear head; always the same.
 
-    With bf16-mixed the frozen weights are kept in bfloat16, as `vpt train` keeps them.
+    Of a baseline the frozen layers stay as they were loaded (`precision` None); else they are prepared for a precision
+    as `vpt train` prepares them.
     """
     backbone = load_backbone(name, weights="random", image_size=px)
     torch.manual_seed(0)
     prompts = DeepPrompts(backbone.spec, count=count, blocks=blocks) if count else Prompts()
     model = PromptedModel(backbone, prompts, ClassifyHead(backbone.spec, outputs=CLASSES, pool=pool))
-    prepare_frozen(model.backbone, precision)
+    if precision:
+        prepare_frozen(model.backbone, precision)
     return model
 
 

@@ -1,6 +1,6 @@
 """The JSON of a machine -> the tables of docs/speed.md, between its markers, and the picture beside it.
 
-python benchmarks/report.py            # this machine's
+python benchmarks/report.py                          # this machine's, beside what others reached
 python benchmarks/report.py --machine NAME --check   # exit 1 if the document is not what the JSON says
 """
 
@@ -22,13 +22,15 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "speed.md"
 PICTURE = DOCUMENT.with_name("growth.png")
 
 
-def blocks(results: Mapping[str, Any]) -> dict[str, str]:
-    """Marker -> Markdown."""
+def blocks(machine: str) -> dict[str, str]:
+    """Marker -> Markdown: the tables of one machine, and targets of all of them."""
+    results = read(machine)
     found = results["sections"]
+    others = {path.stem: read(path.stem)["sections"] for path in sorted(FOLDER.glob("*.json")) if path.stem != machine}
     made = {
         "machine": _machine(results["machine"]),
-        "targets": table(TARGETS, found),
-        "gates": table(GATES, found),
+        "targets": table(TARGETS, {machine: found, **others}),
+        "gates": table(GATES, {machine: found, **others}),
         "growth": _growth(found),
         "mended-settings": f"`{' '.join(f'{key}={value}' for key, value in MENDED.items())}`",
     }
@@ -77,15 +79,14 @@ def main() -> None:
     if not (FOLDER / f"{args.machine}.json").exists():
         known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json"))) or "none"
         sys.exit(f"benchmarks/results/{args.machine}.json: not there; run `make bench`, or choose of: {known}")
-    results = read(args.machine)
     old = DOCUMENT.read_text()
-    new = fill(old, blocks(results))
+    new = fill(old, blocks(args.machine))
     if args.check:
         sys.exit(
             None if new == old else f"docs/speed.md is not what {args.machine}.json says; run benchmarks/report.py"
         )
     DOCUMENT.write_text(new)
-    growing.draw(results["sections"], PICTURE)
+    growing.draw(read(args.machine)["sections"], PICTURE)
 
 
 if __name__ == "__main__":

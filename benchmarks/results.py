@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
     pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cpu": _cpu(),
+        "cpu": f"{_cpu()}{_kind()}",
         "cores": os.cpu_count(),
         "memory, GiB": round(memory / 2**30),
         "bfloat16": [name for name in ("avx512_bf16", "amx_bf16") if able.get(name)],
@@ -91,6 +91,15 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _kind() -> str:
+    """Family and model, since a hypervisor hides the name: ` (family 25, model 17)`; nothing where that is unknown."""
+    with suppress(OSError, AttributeError):
+        text = Path("/proc/cpuinfo").read_text()
+        family, model = (re.search(rf"^{key}\s*: (\d+)", text, re.MULTILINE)[1] for key in ("cpu family", "model"))
+        return f" (family {family}, model {model})"
+    return ""
 
 
 def _chosen(options: str) -> str:

@@ -31,9 +31,11 @@ PRECISIONS = (("32-true", "", "float32"), (HALF, "_bf16", "bfloat16"))
 LAST = 3
 
 
-def encoder(name: str, px: int, precision: Any = "32-true") -> Backbone:
+def encoder(name: str, px: int, precision: Any = None) -> Backbone:
+    """Of a baseline as it was loaded (`precision` None), else prepared as `vpt train` prepares it."""
     backbone = load_backbone(name, weights="random", image_size=px)
-    prepare_frozen(backbone, precision)
+    if precision:
+        prepare_frozen(backbone, precision)
     return backbone
 
 

@@ -26,10 +26,10 @@ class Target:
     at_most: bool = False
     unit: str = "x"
 
-    def met(self, value: float) -> str:
+    def met(self, value: float) -> bool:
         if self.bound is None:
-            return ""
-        return "yes" if (value <= self.bound if self.at_most else value >= self.bound) else "no"
+            return False
+        return value <= self.bound if self.at_most else value >= self.bound
 
 
 def speed(section: str, case: str, slow: str, fast: str) -> Callable[[Sections], float]:
@@ -75,6 +75,18 @@ def _row(found: Sections, section: str, case: str, name: str) -> Any:
 
 
 STEP, MENDED = ("vit_step", "vit_b"), ("vit_step mended", "vit_b")
+
+
+def mended(fast: str) -> Callable[[Sections], float]:
+    """Against the literal form whose frozen layers are prepared as the package's."""
+
+    def reached(found: Sections) -> float:
+        same = "literal_same" if "literal_same" in found[MENDED[0]][MENDED[1]]["variants"] else "literal"
+        return speed(*MENDED, same, fast)(found)
+
+    return reached
+
+
 LINEAR = 1.1  # the exponent k of y ~ x^k that still counts as linear
 LATE, SAM = ("cached_prefix", "vit"), "sam"
 HOLES = "the same without the allocator's holes, in both"
@@ -82,10 +94,8 @@ OF_STEP = "VPT-deep step, ViT-B/16 224 px, batch 8, P = 50"
 TARGETS = (
     Target(f"{OF_STEP}: literal form / here, float32", 2.5, speed(*STEP, "literal", "ours")),
     Target("the same, here in bfloat16", 5.5, speed(*STEP, "literal", "ours_bf16")),
-    Target("the same with the allocator mended for both, float32", 1.4, speed(*MENDED, "literal", "ours")),
-    Target(
-        "the same with the allocator mended for both, here in bfloat16", 2.6, speed(*MENDED, "literal", "ours_bf16")
-    ),
+    Target("the same, allocator and float32 products mended for both, float32", 1.4, mended("ours")),
+    Target("the same, mended for both, here in bfloat16", 2.6, mended("ours_bf16")),
     Target("its counted FLOPs against the literal form", 0.73, share(*STEP, "ours", "literal", "gflop"), True, ""),
     Target("that step over the floor, bfloat16", 1.25, floor(*STEP, "ours_bf16"), True),
     Target("that step over the floor, float32", 1.25, floor(*STEP, "ours"), True),
@@ -169,16 +179,22 @@ GATES = (
 )
 
 
-def table(targets: tuple[Target, ...], found: Sections) -> str:
-    lines = ["| what | target | reached | met |", "|---|---|---|---|"]
+def table(targets: tuple[Target, ...], machines: Mapping[str, Sections]) -> str:
+    """A row per target, a column per machine; what meets the target is bold."""
+    lines = [f"| what | target | {' | '.join(machines)} |", "|---" * (2 + len(machines)) + "|"]
     for target in targets:
-        sign, exact = "≤" if target.at_most else "≥", target.bound is not None and 0.99 < target.bound < 1
+        sign = "≤" if target.at_most else "≥"
         bound = "-" if target.bound is None else f"{sign} {target.bound:g}{target.unit}"
-        try:
-            value = target.reached(found)
-        except (KeyError, TypeError):
-            lines.append(f"| {target.what} | {bound} | not measured | |")
-            continue
-        shown = f"{value:.6f}" if exact else f"{value:.3g}"
-        lines.append(f"| {target.what} | {bound} | {shown}{target.unit} | {target.met(value)} |")
+        cells = " | ".join(_cell(target, found) for found in machines.values())
+        lines.append(f"| {target.what} | {bound} | {cells} |")
     return "\n".join(lines)
+
+
+def _cell(target: Target, found: Sections) -> str:
+    try:
+        value = target.reached(found)
+    except (KeyError, TypeError):
+        return "not measured"
+    exact = target.bound is not None and 0.99 < target.bound < 1
+    shown = f"{value:.6f}{target.unit}" if exact else f"{value:.3g}{target.unit}"
+    return f"**{shown}**" if target.met(value) else shown

@@ -37,8 +37,8 @@ class AllRows(nn.Module):
 def steps(name: str, px: int, batch: int, count: int) -> dict[str, Variant]:
     data = draw(batch, px)
 
-    def of(wrap: Callable[[PromptedModel], nn.Module], precision: str = "32-true", kept: str = "32-true"):
-        """kept: the precision of the frozen weights; the baselines keep float32 and let autocast round them."""
+    def of(wrap: Callable[[PromptedModel], nn.Module], precision: str = "32-true", kept: str | None = None):
+        """kept: what the frozen weights are prepared for; those of the baselines stay as they were loaded."""
         return lambda: training_step(wrap(prompted(name, px, count, precision=kept)), data, precision)
 
     def set_up(model: PromptedModel, *, checkpointing: bool = False, compiled: bool = False) -> PromptedModel:
@@ -46,7 +46,7 @@ def steps(name: str, px: int, batch: int, count: int) -> dict[str, Variant]:
         return model.compile_blocks() if compiled else model
 
     def ours(label: str, wrap: Callable[[PromptedModel], nn.Module] = set_up, same: str = "ours", **more: bool):
-        single = Variant(f"{label}, float32", of(wrap), same_flops=same, **more)
+        single = Variant(f"{label}, float32", of(wrap, kept="32-true"), same_flops=same, **more)
         half = Variant(f"{label}, bfloat16", of(wrap, HALF, HALF), HALF, same_flops=same, **more)
         return single, half
 
@@ -64,6 +64,9 @@ def steps(name: str, px: int, batch: int, count: int) -> dict[str, Variant]:
     built32, built16 = ours("the same, compiled", lambda model: set_up(model, compiled=True), memory=False)
     return {
         "literal": Variant("literal form on timm, float32", of(Literal)),
+        "literal_same": Variant(
+            "literal form, its frozen layers prepared as here, float32", of(Literal, kept="32-true"), memory=False
+        ),
         "published": Variant("literal form, attention written out, float32", of(lambda m: Literal(m, fused=False))),
         "literal_checkpointed": Variant("literal form, checkpointed, float32", of(saving)),
         "literal_unfrozen": Variant("literal form, weights left unfrozen, float32", of(unfrozen)),
@@ -125,13 +128,15 @@ def case(title: str, name: str, px: int, batch: int, count: int, only: tuple[str
         base="literal",
         layer=(batch * patches, width),
         checks=lambda: checks(name, px, batch, count),
-        mended=tuple(key for key in ("literal", "literal_bf16", "ours", "ours_bf16") if not only or key in only),
+        mended=tuple(
+            key for key in ("literal", "literal_same", "literal_bf16", "ours", "ours_bf16") if not only or key in only
+        ),
         settings={"backbone": name, "image": px, "batch": batch, "prompts": count, "tokens": patches},
     )
 
 
 def cases(quick: bool) -> dict[str, Case]:
-    some = ("literal", "literal_bf16", "ours", "ours_bf16")
+    some = ("literal", "literal_same", "literal_bf16", "ours", "ours_bf16")
     if quick:
         return {"vit_ti": case("ViT-Ti/16", "vit_tiny_patch16_224", 64, 8, 50, (*some, "ours_checkpointed"))}
     return {
