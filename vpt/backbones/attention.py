@@ -110,23 +110,24 @@ def mix_values(queries: Tensor, keys: Tensor, values: Tensor, scale: float | Non
     """softmax(scale * q k^T) v over (B, heads, N, d), in the form that is fastest where it runs.
 
     `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel; but in bfloat16 on a
-    CPU `vpt.backbones.lean`: in training because the kernel's backward pass takes three times as long, else because
-    the kernel takes up to twice as long, unless the CPU has AMX.
+    CPU products in pieces (`vpt.backbones.lean`): in training because the kernel's backward pass takes three times as
+    long, else because the kernel takes up to twice as long, unless the CPU has AMX. Of small maps the scores are kept
+    for the backward pass. `torch.compile` would unroll the pieces, and has the kernel instead.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    if is_half(queries):
+        if torch.is_grad_enabled() and queries[..., 0].numel() * keys.shape[-2] <= KEPT:
+            return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
+        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or pieces_are_faster(queries, keys, values)):
+            mix = LeanAttention.apply if torch.is_grad_enabled() else mix_in_pieces
+            queries, keys, values = (part.bfloat16() for part in (queries, keys, values))  # autocast ends at a function
+            return mix(queries, keys, values, scale)
+    return _fused(queries, keys, values, scale)
+
+
+def pieces_are_faster(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
+    """Than torch's fused kernel, in bfloat16 without a backward pass. The kernel wants narrower values padded."""
     narrower = values.shape[-1] < keys.shape[-1]
-    if not is_half(queries) or not (torch.is_grad_enabled() or pieces_are_faster(queries, keys, narrower)):
-        return _fused(queries, keys, values, scale)
-    queries, keys, values = (part.bfloat16() for part in (queries, keys, values))  # no autocast inside a function
-    if not torch.is_grad_enabled():
-        return mix_in_pieces(queries, keys, values, scale)
-    if queries[..., 0].numel() * keys.shape[-2] <= KEPT:
-        return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
-    return LeanAttention.apply(queries, keys, values, scale)
-
-
-def pieces_are_faster(queries: Tensor, keys: Tensor, narrower: bool) -> bool:
-    """Than torch's fused kernel, in bfloat16 without a backward pass. It wants narrower values padded."""
     return not has_amx() or (narrower and queries.shape[-2] * keys.shape[-2] <= CHUNK)
 
 

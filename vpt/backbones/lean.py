@@ -116,15 +116,12 @@ class LeanNorm(torch.autograd.Function):
 
 def normalise(norm: nn.Module, x: Tensor) -> Tensor:
     """`norm(x)`, in training in bfloat16 on a CPU by `LeanNorm` where the norm is a frozen layer norm."""
-    if isinstance(norm, nn.LayerNorm) and x.requires_grad and x.dtype == torch.float32 and trains_in_half(x):
+    trains = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+    if trains and isinstance(norm, nn.LayerNorm) and is_half(x) and x.dtype == torch.float32:
         own = [norm.weight, norm.bias]
         if not any(part is None or part.requires_grad for part in own):
             return LeanNorm.apply(x, norm)
     return norm(x)
-
-
-def trains_in_half(tokens: Tensor) -> bool:
-    return torch.is_grad_enabled() and is_half(tokens)
 
 
 def is_half(tokens: Tensor) -> bool:

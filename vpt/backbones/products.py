@@ -46,9 +46,12 @@ class FrozenLinear(nn.Linear):
 
 
 def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`, by oneDNN where that is possible: x (..., n) and weight (m, n) in float32 -> (..., m)."""
+    """`F.linear`, by oneDNN where that is possible: x (..., n) and weight (m, n) in float32 -> (..., m).
+
+    `torch.compile` has no form of that operator but for weights that it knows, and so compiles torch's own.
+    """
     single = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
-    if not single or torch.is_autocast_enabled("cpu") or weight.requires_grad:
+    if not single or torch.is_autocast_enabled("cpu") or weight.requires_grad or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
     return _ByOneDnn.apply(x, weight, bias)
 
