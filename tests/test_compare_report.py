@@ -85,6 +85,31 @@ def test_pairing_tells_small_steady_differences(tmp_path: Path) -> None:
     assert rows["bad"]["margin"] == "-0.200 to -0.200"
 
 
+def test_differences_to_the_head_alone_are_paired_and_starred(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0.2, 0.8, 40)
+    put(tmp_path, "head", 0, scores(*hard))
+    put(tmp_path, "deep", 0, scores(*(hard + 0.01 + rng.normal(0, 0.002, 40))))
+    put(tmp_path, "same", 0, scores(*(hard + rng.normal(0, 0.02, 40))))
+    put(tmp_path, "worse", 0, scores(*(hard - 0.1)))
+    names = {name: name for name in ("head", "deep", "same", "worse", "not begun")}
+    results = read_results(tmp_path, names, 1)
+    found = {row["shown"]: row for row in table_rows(results, resampled(results), "head")}
+    assert (found["head"]["gain"], found["not begun"]["gain"]) == ("", "")
+    assert (found["deep"]["gain"][0], found["deep"]["gain"][-1]) == ("+", "*")
+    assert (found["worse"]["gain"], found["worse"]["gain_margin"]) == ("-0.100 *", "-0.100 to -0.100")
+    assert not found["same"]["gain"].endswith("*")
+    assert all(row["gain"] == "" for row in table_rows(results, resampled(results)))
+
+    console = Console(width=100, file=io.StringIO())
+    console.print(write_comparison(tmp_path, names, 1, "T", "Dice", control="head"))
+    assert "minus head only" in console.file.getvalue()
+    assert "* more than noise" in console.file.getvalue()
+    measured = {m["name"]: m["measured"] for m in json.loads((tmp_path / "compare.json").read_text())["methods"]}
+    assert measured["worse"]["minus_head_only"] == pytest.approx(-0.1)
+    assert measured["worse"]["interval_of_minus_head_only"] == pytest.approx([-0.1, -0.1])
+
+
 def test_a_method_compared_with_itself_is_within_noise(tmp_path: Path) -> None:
     same = np.random.default_rng(1).uniform(0, 1, (3, 30))
     for name in ("one", "two"):

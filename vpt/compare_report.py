@@ -24,6 +24,8 @@ COLUMNS = {
     "behind": "minus the best",
     "margin": "95 % interval of it",
     "verdict": "difference",
+    "gain": "minus head only",
+    "gain_margin": "95 % interval of that",
     "trained": "trained parameters",
     "prompts": "of them prompts",
     "artifact": "artifact, KB",
@@ -121,24 +123,36 @@ def _draw_patients(sums: np.ndarray, resamples: int, rows: int = 100) -> np.ndar
     return np.concatenate([rng.multinomial(count, chance, size=size).astype(float) @ sums for size in sizes])
 
 
-def table_rows(results: Sequence[Result], draws: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
-    """A row of words per method, keys as in COLUMNS; draws: see `resampled`."""
+def table_rows(
+    results: Sequence[Result], draws: Mapping[str, np.ndarray], control: str | None = None
+) -> list[dict[str, str]]:
+    """A row of words per method, keys as in COLUMNS; draws: see `resampled`; control: what everything should beat."""
+    head = _finished(results, control)
     rows = []
     for result in results:
         row = dict.fromkeys(COLUMNS, "")
         row |= {"shown": result.shown, "note": result.note}
         if result.finals:
-            row |= _scores(result, results[0], draws) | _costs(result)
+            row |= _scores(result, results[0], head, draws) | _costs(result)
         rows.append(row)
     return rows
 
 
-def _scores(result: Result, best: Result, draws: Mapping[str, np.ndarray]) -> dict[str, str]:
+def _finished(results: Sequence[Result], name: str | None) -> Result | None:
+    return next((result for result in results if result.name == name and result.finals), None)
+
+
+def _scores(result: Result, best: Result, control: Result | None, draws: Mapping[str, np.ndarray]) -> dict[str, str]:
     behind, margin, verdict = "", "", "the best"
     if result is not best:
         low, high = _interval(draws[result.name] - draws[best.name])
         behind, margin = f"{result.mean - best.mean:+.3f}", _range(low, high, "+.3f")
         verdict = "more than noise" if high < 0 else "within noise" if np.isfinite(high) else "unknown"
+    gain, gain_margin = "", ""
+    if control is not None and result is not control:
+        low, high = _interval(draws[result.name] - draws[control.name])
+        sure = " *" if low > 0 or high < 0 else ""
+        gain, gain_margin = f"{result.mean - control.mean:+.3f}{sure}", _range(low, high, "+.3f")
     low, high = _interval(draws[result.name])
     return {
         "score": f"{result.mean:.3f}",
@@ -147,6 +161,8 @@ def _scores(result: Result, best: Result, draws: Mapping[str, np.ndarray]) -> di
         "behind": behind,
         "margin": margin,
         "verdict": verdict,
+        "gain": gain,
+        "gain_margin": gain_margin,
     }
 
 
@@ -166,7 +182,7 @@ def _costs(result: Result) -> dict[str, str]:
     }
 
 
-def numbers(result: Result, best: Result, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def numbers(result: Result, best: Result, control: Result | None, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the row of a method says, as numbers: shares of 1, seconds, bytes; None where there is no interval."""
 
     def interval(values: np.ndarray) -> list[float] | None:
@@ -180,6 +196,8 @@ def numbers(result: Result, best: Result, draws: Mapping[str, np.ndarray]) -> di
         "cases": len(result.cases),
         "minus_the_best": result.mean - best.mean,
         "interval_of_that": interval(draws[result.name] - draws[best.name]),
+        "minus_head_only": result.mean - control.mean if control else None,
+        "interval_of_minus_head_only": interval(draws[result.name] - draws[control.name]) if control else None,
         "parameters": first["counts"],
         "artifact_bytes": first["artifact_bytes"],
         "peak_memory_bytes": max(memory) if memory else None,
@@ -203,23 +221,32 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def write_comparison(
-    out: Path, shown: Mapping[str, str], seeds: int, title: str, score: str, *, together: bool = True
+    out: Path,
+    shown: Mapping[str, str],
+    seeds: int,
+    title: str,
+    score: str,
+    *,
+    control: str | None = None,
+    together: bool = True,
 ) -> Any:
     """Write compare.csv, compare.json, compare.png and compare.html into `out` -> the table for a terminal.
 
     compare.json has the words of the table and, under `measured`, the numbers behind them.
 
-    together: the finals learned from training and validation cases.
+    control: the method without prompts, the head alone, from which differences are shown as well; together: the finals
+    learned from training and validation cases.
     """
     results = read_results(out, shown, seeds)
     draws = resampled(results)
-    rows = table_rows(results, draws)
+    rows = table_rows(results, draws, control)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS.values())
     writer.writerows(row.values() for row in rows)
     write_text(out / "compare.csv", text.getvalue())
-    measured = [numbers(result, results[0], draws) if result.finals else None for result in results]
+    head = _finished(results, control)
+    measured = [numbers(result, results[0], head, draws) if result.finals else None for result in results]
     content = [
         {"name": result.name, **row, "measured": found}
         for result, row, found in zip(results, rows, measured, strict=True)
@@ -285,7 +312,8 @@ def _said(done: Sequence[Result], together: bool) -> str:
     sentences.append(
         f"Intervals and differences: {LEVEL:.0%}, percentile bootstrap over patients and seeds, {RESAMPLES:,} "
         "resamples; a difference to the best is more than noise where its interval lies below zero. The best was "
-        "chosen among all, so its score is a little too high."
+        "chosen among all, so its score is a little too high. A difference to the head alone is starred where its "
+        "interval leaves out zero."
     )
     if any(len(result.scores) < 2 for result in done):
         sentences.append("Of a method with one seed the interval leaves out what another seed would change.")
@@ -341,14 +369,16 @@ def _terminal(rows: Sequence[Mapping[str, str]], title: str, score: str) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    keys = ("shown", "score", "interval", "verdict", "trained", "total")
+    keys = ("shown", "score", "interval", "gain", "verdict", "trained", "total")
+    keys = tuple(key for key in keys if key != "gain" or any(row["gain"] for row in rows))
     least = {"shown": 14, "verdict": 6}
     table = Table(title=Text(f"{title}: test {score}"), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     for key in keys:
-        words = {"trained": "trained", "total": "s in all"}.get(key, COLUMNS[key])
+        words = {"trained": "trained", "total": "s in all", "verdict": "to the best"}.get(key, COLUMNS[key])
         wraps = key in least
         justify: Any = "left" if wraps else "right"
         table.add_column(words, justify=justify, no_wrap=not wraps, overflow="fold", min_width=least.get(key))
     for row in rows:
         table.add_row(*(Text(row[key]) for key in keys))
-    return Group(table, *map(Text, _notes(rows)))
+    sure = ["* more than noise"] if any("*" in row["gain"] for row in rows) else []
+    return Group(table, *map(Text, [*sure, *_notes(rows)]))

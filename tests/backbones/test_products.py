@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import draw, make_backbone, make_vit, shaken
+from encoders import Saved, draw, make_backbone, make_vit, shaken
 from torch import Tensor, nn
 
 from vpt.backbones import products
@@ -59,6 +59,15 @@ def test_a_frozen_layer_is_the_layer(x: Tensor, bias: bool) -> None:
         assert torch.allclose(a, b, atol=1e-6)
     assert dict(frozen.named_parameters()).keys() == dict(layer.named_parameters()).keys()
     assert frozen.weight is layer.weight
+
+
+@there
+def test_nothing_is_kept_so_that_checkpointing_stops_before_the_last_product() -> None:
+    frozen, x = FrozenLinear(nn.Linear(24, 10).requires_grad_(False)), torch.randn(3, 24, requires_grad=True)
+    saved = Saved()
+    with saved:
+        frozen(x)
+    assert saved.tensors == []
 
 
 @there

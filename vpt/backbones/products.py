@@ -59,13 +59,12 @@ def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _ByOneDnn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
+        ctx.weight = weight  # what is saved for the backward pass, checkpointing would compute again: the product with it
         return _multiply(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return _multiply(along[0], weight.t(), None), None, None
+        return _multiply(along[0], ctx.weight.t(), None), None, None
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -28,8 +28,8 @@ from vpt.errors import VptError
 class VitBackbone(Backbone):
     """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
 
-    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except where
-    timm's attention would train slowly, see `mix_values`: there up to rounding).
+    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
+    bfloat16 on a CPU, where timm's attention would be slow, see `mix_values`: there up to rounding).
 
     Args:
         vit: the model, in its native image size or set to another by `set_input_size`.

@@ -28,7 +28,7 @@ from vpt.data.labelled import LabelledSet
 from vpt.data.splits import read_splits
 from vpt.engine.classifying import CHOOSES
 from vpt.engine.fit import Interrupted
-from vpt.engine.methods import Method, choose_methods
+from vpt.engine.methods import CONTROLS, Method, choose_methods
 from vpt.engine.run import train
 from vpt.engine.setup import STATE, read_data
 from vpt.errors import VptError
@@ -204,7 +204,9 @@ class Comparison:
         shown = {name: method.shown for name, method in self.methods.items()}
         title = f"{self.dataset.name}: {len(shown)} methods"
         together = self.base.data.shots is None
-        return write_comparison(self.out, shown, self.seeds, title, self.tested, together=together)
+        return write_comparison(
+            self.out, shown, self.seeds, title, self.tested, control=CONTROLS[self.task], together=together
+        )
 
     @property
     def tested(self) -> str:

@@ -72,6 +72,10 @@ METHODS: dict[str, Method] = {
 }
 
 
+# No prompts, nothing tuned, the least head: what everything else should beat.
+CONTROLS: dict[Task, str] = {"segmentation": "head", "classification": "linear"}
+
+
 def choose_methods(names: Sequence[str] | None, task: Task) -> dict[str, Method]:
     """The named methods, by default all that the task has and that are installed, in their order.
 
