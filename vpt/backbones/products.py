@@ -59,7 +59,7 @@ def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _ByOneDnn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.weight = weight  # what is saved for the backward pass, checkpointing would compute again: the product with it
+        ctx.weight = weight  # not saved: checkpointing would compute this product again for it
         return _multiply(x, weight, bias)
 
     @staticmethod
