@@ -29,10 +29,14 @@ def table_of(case: Found) -> str:
 
 
 def over_floor(case: Found, row: Found, shape: str = "square") -> float | None:
-    """Seconds over counted FLOPs divided by the matmul rate of the row's dtype; None where no FLOPs were counted."""
+    """Seconds over counted FLOPs divided by the matmul rate of the row's dtype; None where no FLOPs were counted.
+
+    Of float32 the rate is that of the faster library.
+    """
     if not row["gflop"]:
         return None
-    return row["min"] * case["gflops"][f"{row['dtype']} {shape}"] / row["gflop"]
+    rates = [case["gflops"].get(f"{row['dtype']} {shape}{library}", 0.0) for library in ("", " oneDNN")]
+    return row["min"] * max(rates) / row["gflop"]
 
 
 def conditions(case: Found) -> str:
