@@ -32,9 +32,22 @@ class Target:
         return value <= self.bound if self.at_most else value >= self.bound
 
 
-def speed(section: str, case: str, slow: str, fast: str) -> Callable[[Sections], float]:
+@dataclass(frozen=True)
+class speed:
     """Ratio of the minima over the rounds."""
-    return lambda found: _row(found, section, case, slow)["min"] / _row(found, section, case, fast)["min"]
+
+    section: str
+    case: str
+    slow: str
+    fast: str
+
+    def __call__(self, found: Sections) -> float:
+        slow, fast = (_row(found, self.section, self.case, name)["min"] for name in (self.slow, self.fast))
+        return slow / fast
+
+    def at_floor(self, found: Sections) -> float:
+        """What it would be if the fast form took no longer than its own products at the machine's rate."""
+        return self(found) * floor(self.section, self.case, self.fast)(found)
 
 
 def share(section: str, case: str, part: str, whole: str, key: str = "min") -> Callable[[Sections], float]:
@@ -78,11 +91,11 @@ STEP, MENDED = ("vit_step", "vit_b"), ("vit_step mended", "vit_b")
 
 
 def mended(fast: str) -> Callable[[Sections], float]:
-    """Against the literal form whose frozen layers are prepared as the package's."""
+    """Against the literal form whose frozen layers are prepared as the package's, where that was measured."""
 
     def reached(found: Sections) -> float:
-        same = "literal_same" if "literal_same" in found[MENDED[0]][MENDED[1]]["variants"] else "literal"
-        return speed(*MENDED, same, fast)(found)
+        measured = found[MENDED[0]][MENDED[1]]["variants"]
+        return speed(*MENDED, "literal_same" if "literal_same" in measured else "literal", fast)(found)
 
     return reached
 
@@ -197,4 +210,6 @@ def _cell(target: Target, found: Sections) -> str:
         return "not measured"
     exact = target.bound is not None and 0.99 < target.bound < 1
     shown = f"{value:.6f}{target.unit}" if exact else f"{value:.3g}{target.unit}"
+    if isinstance(target.reached, speed):
+        shown += f" (at the floor {target.reached.at_floor(found):.3g}x)"
     return f"**{shown}**" if target.met(value) else shown
