@@ -33,7 +33,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class speed:
+class Speed:
     """Ratio of the minima over the rounds."""
 
     section: str
@@ -95,7 +95,7 @@ def mended(fast: str) -> Callable[[Sections], float]:
 
     def reached(found: Sections) -> float:
         measured = found[MENDED[0]][MENDED[1]]["variants"]
-        return speed(*MENDED, "literal_same" if "literal_same" in measured else "literal", fast)(found)
+        return Speed(*MENDED, "literal_same" if "literal_same" in measured else "literal", fast)(found)
 
     return reached
 
@@ -105,8 +105,8 @@ LATE, SAM = ("cached_prefix", "vit"), "sam"
 HOLES = "the same without the allocator's holes, in both"
 OF_STEP = "VPT-deep step, ViT-B/16 224 px, batch 8, P = 50"
 TARGETS = (
-    Target(f"{OF_STEP}: literal form / here, float32", 2.5, speed(*STEP, "literal", "ours")),
-    Target("the same, here in bfloat16", 5.5, speed(*STEP, "literal", "ours_bf16")),
+    Target(f"{OF_STEP}: literal form / here, float32", 2.5, Speed(*STEP, "literal", "ours")),
+    Target("the same, here in bfloat16", 5.5, Speed(*STEP, "literal", "ours_bf16")),
     Target("the same, allocator and float32 products mended for both, float32", 1.4, mended("ours")),
     Target("the same, mended for both, here in bfloat16", 2.6, mended("ours_bf16")),
     Target("its counted FLOPs against the literal form", 0.73, share(*STEP, "ours", "literal", "gflop"), True, ""),
@@ -131,23 +131,23 @@ TARGETS = (
     Target(
         "prompts in the last 3 of 12 blocks, cached / literal form everywhere",
         25,
-        speed(*LATE, "literal", "cached3_bf16"),
+        Speed(*LATE, "literal", "cached3_bf16"),
     ),
     Target("share of that step spent reading", 0.03, share(*LATE, "read3", "cached3_bf16"), True, ""),
     Target(
         "SAM ViT-B forward 1024 px, bfloat16 / segment-anything's own",
         7.5,
-        speed(SAM, "forward_1024", "original", "ours_bf16"),
+        Speed(SAM, "forward_1024", "original", "ours_bf16"),
     ),
-    Target("the same, float32", 3.5, speed(SAM, "forward_1024", "original", "ours")),
+    Target("the same, float32", 3.5, Speed(SAM, "forward_1024", "original", "ours")),
     Target("its peak memory, bfloat16", 0.07, memory(SAM, "forward_1024", "ours_bf16", "original"), True, ""),
     Target(HOLES, 0.07, filled(SAM, "forward_1024", "ours_bf16", "original"), True, ""),
     Target(
         "SAM ViT-B forward 1024 px, bfloat16, allocator mended for both",
         4,
-        speed("sam mended", "forward_1024", "original", "ours_bf16"),
+        Speed("sam mended", "forward_1024", "original", "ours_bf16"),
     ),
-    Target("SAM ViT-B deep step 1024 px, bfloat16", 6, speed(SAM, "step_1024", "original", "ours_bf16")),
+    Target("SAM ViT-B deep step 1024 px, bfloat16", 6, Speed(SAM, "step_1024", "original", "ours_bf16")),
     Target("its peak memory", 0.15, memory(SAM, "step_1024", "ours_bf16", "original"), True, ""),
     Target(HOLES, 0.15, filled(SAM, "step_1024", "ours_bf16", "original"), True, ""),
     Target("with checkpointing", 0.15, memory(SAM, "step_1024", "ours_checkpointed_bf16", "original"), True, ""),
@@ -155,7 +155,7 @@ TARGETS = (
     Target(
         "prompts in SAM's last 3 blocks, cached / original everywhere",
         25,
-        speed(SAM, "step_1024", "original", "cached_bf16"),
+        Speed(SAM, "step_1024", "original", "cached_bf16"),
     ),
     Target("512 x 512 x 100 CT: MONAI's chain / the first pass here", 8, number("volumes", "first_pass", FIRST_PASS)),
     Target("a cached slice of it, ms", 0.5, number("volumes", "first_pass", "a cached slice, 512 px, ms"), True, " ms"),
@@ -210,6 +210,6 @@ def _cell(target: Target, found: Sections) -> str:
         return "not measured"
     exact = target.bound is not None and 0.99 < target.bound < 1
     shown = f"{value:.6f}{target.unit}" if exact else f"{value:.3g}{target.unit}"
-    if isinstance(target.reached, speed):
+    if isinstance(target.reached, Speed):
         shown += f" (at the floor {target.reached.at_floor(found):.3g}x)"
     return f"**{shown}**" if target.met(value) else shown
