@@ -369,7 +369,7 @@ def _terminal(rows: Sequence[Mapping[str, str]], title: str, score: str) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    keys = ("shown", "score", "interval", "gain", "verdict", "trained", "total")
+    keys: tuple[str, ...] = ("shown", "score", "interval", "gain", "verdict", "trained", "total")
     keys = tuple(key for key in keys if key != "gain" or any(row["gain"] for row in rows))
     least = {"shown": 14, "verdict": 6}
     table = Table(title=Text(f"{title}: test {score}"), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
