@@ -21,9 +21,11 @@ WITHOUT_HOLES = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 def machine_name() -> str:
-    """Such as `intel-xeon-processor-2-cores`."""
+    """Such as `intel-xeon-processor-2-cores`; `amd-epyc-family-26-2-cores`, since only the family tells AMD's apart."""
     model = re.sub(r"\((R|TM|C)\)", " ", _cpu(), flags=re.IGNORECASE)
-    return re.sub(r"[^a-z0-9]+", "-", f"{model} {os.cpu_count()} cores".lower()).strip("-")
+    family = re.search(r"family \d+", _kind()) if "AMD" in model else None
+    name = " ".join(filter(None, [model, family and family[0], f"{os.cpu_count()} cores"]))
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def machine() -> dict[str, Any]:
