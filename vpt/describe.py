@@ -116,7 +116,7 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
 
     from vpt.backbones.attention import has_amx
     from vpt.backbones.lean import is_half
-    from vpt.backbones.products import onednn_is_faster
+    from vpt.backbones.products import batches_by_onednn, onednn_is_faster
     from vpt.new_scans import choose_device
     from vpt.precision import HALF, autocast, choose_precision
 
@@ -127,10 +127,12 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
     with autocast(precision, device):
         half = is_half(torch.empty(0, device=device))
     fused, pieces = "torch's fused kernel", "piece by piece, scores stay in the cache"
-    yield "attention in training", f"{pieces} and are recomputed" if half else fused
-    yield "attention of new scans", pieces if half and not has_amx() else fused
+    single = device.type == "cpu" and precision == "32-true" and batches_by_onednn()
+    yield "attention in training", f"{pieces} and are recomputed" if half or single else fused
+    yield "attention of new scans", pieces if single or (half and not has_amx()) else fused
     if device.type == "cpu":
-        yield "float32 products", "oneDNN for frozen weights, else torch's default" if onednn_is_faster() else "torch's"
+        kinds = "frozen weights and attention" if batches_by_onednn() else "frozen weights"
+        yield "float32 products", f"oneDNN for {kinds}, else torch's default" if onednn_is_faster() else "torch's"
     if device.type == "cpu" and platform.system() == "Linux":
         wanted = {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
         missing = [f"{name}={value}" for name, value in wanted.items() if value not in os.environ.get(name, "")]

@@ -40,7 +40,7 @@ def leaves(width: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 def test_attention_in_pieces_is_attention(
     monkeypatch: pytest.MonkeyPatch, chunk: int, width: int, form: Callable[..., Tensor]
 ) -> None:
-    monkeypatch.setattr(lean, "CHUNK", chunk)
+    monkeypatch.setattr(lean, "CHUNK", 8 * chunk)
     given = leaves(width)
     assert (form(*[part.detach() for part in given], 0.3) - plain(*given, 0.3)).abs().max() <= 1e-12
 
@@ -52,7 +52,7 @@ def test_lean_attention_has_its_gradients(
     monkeypatch: pytest.MonkeyPatch, chunk: int, width: int, swapped: bool
 ) -> None:
     """Also of queries, keys and values that lie in memory as a projection leaves them, tokens before heads."""
-    monkeypatch.setattr(lean, "CHUNK", chunk)
+    monkeypatch.setattr(lean, "CHUNK", 8 * chunk)
     given = leaves(width)
     if swapped:
         given = [part.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for part in given]
@@ -94,6 +94,23 @@ def test_every_form_in_bfloat16_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
     assert without_gradient.dtype == torch.bfloat16
     for found in (without_gradient, mix_values(*given)):
         assert F.cosine_similarity(found.double().flatten(), exact.flatten(), dim=0) > 0.9999
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize("width", [4, 9])
+def test_every_form_in_float32_gives_the_same(monkeypatch: pytest.MonkeyPatch, pieces: bool, width: int) -> None:
+    monkeypatch.setattr(attention, "batches_by_onednn", lambda: pieces)
+    exact = leaves(width)
+    expected = plain(*exact, scale=1 / 3)
+    wanted = torch.autograd.grad(expected.square().sum(), exact)
+    given = leaves(width, torch.float32)
+    with torch.no_grad():
+        without_gradient = mix_values(*given)
+    found = mix_values(*given)
+    assert ("LeanAttention" in type(found.grad_fn).__name__) == pieces
+    gradients = torch.autograd.grad(found.square().sum(), given)
+    for ours, theirs in zip((without_gradient, found, *gradients), (expected, expected, *wanted), strict=True):
+        assert (ours.double() - theirs).abs().max() <= 5e-6 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("make", [make_vit, make_sam])

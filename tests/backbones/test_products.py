@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vpt.backbones import products
 from vpt.backbones.attention import key_value_maps
-from vpt.backbones.products import FrozenLinear, onednn_is_faster, route_products
+from vpt.backbones.products import FrozenLinear, batches_by_onednn, by_onednn, onednn_is_faster, route_products
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
 from vpt.precision import prepare_frozen
@@ -124,6 +124,36 @@ def test_the_choice_is_made_by_the_processor(monkeypatch: pytest.MonkeyPatch, tm
     onednn_is_faster.cache_clear()
     able = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
     assert list(found.values()) == [able and hasattr(torch.ops.mkldnn, "_linear_pointwise"), False]
+
+
+def setting() -> str:
+    return str(torch.backends.mkldnn.matmul.fp32_precision)
+
+
+def test_the_setting_is_what_it_was_when_the_last_leaves() -> None:
+    before = setting()
+    with by_onednn():
+        first, second = by_onednn(), by_onednn()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)  # as threads do, not as a stack
+        assert setting() == "bf16"
+        second.__exit__(None, None, None)
+        assert setting() == "bf16"
+    assert setting() == before
+    with pytest.raises(ZeroDivisionError), by_onednn():
+        1 / 0  # noqa: B018
+    assert setting() == before
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_batches_go_by_onednn_only_where_it_is_as_exact(monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(products, "by_onednn", lambda: torch.autocast("cpu", torch.bfloat16, enabled=not exact))
+    batches_by_onednn.cache_clear()
+    found = batches_by_onednn()
+    batches_by_onednn.cache_clear()
+    assert found == exact
 
 
 def test_half_precision_leaves_the_layers_as_they_are() -> None:

@@ -16,10 +16,11 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from vpt.backbones.base import FixedContext
-from vpt.backbones.lean import CHUNK, LeanAttention, is_half, mix_in_pieces
-from vpt.backbones.products import FrozenLinear, frozen_product
+from vpt.backbones.lean import LeanAttention, is_half, mix_in_pieces
+from vpt.backbones.products import FrozenLinear, batches_by_onednn, frozen_product
 
 KEPT = 2**21  # scores of a batch in bfloat16, 4 MiB, that are kept for the backward pass
+SMALL = 2**21  # scores of a head that an AMX kernel gains nothing by
 
 
 def keys_and_values(attention: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,23 +113,28 @@ def mix_values(queries: Tensor, keys: Tensor, values: Tensor, scale: float | Non
     `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel; but in bfloat16 on a
     CPU products in pieces (`vpt.backbones.lean`): in training because the kernel's backward pass takes three times as
     long, else because the kernel takes up to twice as long, unless the CPU has AMX. Of small maps the scores are kept
-    for the backward pass. `torch.compile` would unroll the pieces, and has the kernel instead.
+    for the backward pass. In float32 on a CPU products in pieces where `batches_by_onednn`, since the kernel's own go
+    through the slower library. `torch.compile` would unroll the pieces, and has the kernel instead.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    if is_half(queries):
-        if torch.is_grad_enabled() and queries[..., 0].numel() * keys.shape[-2] <= KEPT:
-            return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
-        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or pieces_are_faster(queries, keys, values)):
-            mix = LeanAttention.apply if torch.is_grad_enabled() else mix_in_pieces
-            queries, keys, values = (part.bfloat16() for part in (queries, keys, values))  # autocast ends at a function
-            return mix(queries, keys, values, scale)
+    half, trains = is_half(queries), torch.is_grad_enabled()
+    if half and trains and queries[..., 0].numel() * keys.shape[-2] <= KEPT:
+        return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
+    if not torch.compiler.is_compiling() and pieces_are_faster(queries, keys, values, trains):
+        mix = LeanAttention.apply if trains else mix_in_pieces
+        if half:  # autocast ends at a function
+            queries, keys, values = (part.bfloat16() for part in (queries, keys, values))
+        return mix(queries, keys, values, scale)
     return _fused(queries, keys, values, scale)
 
 
-def pieces_are_faster(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
-    """Than torch's fused kernel, in bfloat16 without a backward pass. The kernel wants narrower values padded."""
+def pieces_are_faster(queries: Tensor, keys: Tensor, values: Tensor, trains: bool) -> bool:
+    """Than torch's fused kernel, with a backward pass (`trains`) or without. It wants narrower values padded."""
+    if not is_half(queries):
+        single = {part.dtype for part in (queries, keys, values)} == {torch.float32} and queries.device.type == "cpu"
+        return single and not torch.is_autocast_enabled("cpu") and batches_by_onednn()
     narrower = values.shape[-1] < keys.shape[-1]
-    return not has_amx() or (narrower and queries.shape[-2] * keys.shape[-2] <= CHUNK)
+    return trains or not has_amx() or (narrower and queries.shape[-2] * keys.shape[-2] <= SMALL)
 
 
 @cache

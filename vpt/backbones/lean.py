@@ -1,18 +1,22 @@
-"""Attention and norms of frozen blocks in bfloat16 on a CPU, that make and keep little.
+"""Attention and norms of frozen blocks on a CPU, that make and keep little.
 
 torch's fused attention takes up to twice as long there as plain products whose scores stay in the processor's cache,
-and its backward pass three times as long; and it keeps a layer norm's input in float32 for the backward pass.
+in bfloat16 and, where `batches_by_onednn`, in float32; its backward pass up to three times as long. And in bfloat16 it
+keeps a layer norm's input in float32 for the backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CHUNK = 2**21  # scores at a time: 4 MiB in bfloat16
+from vpt.backbones.products import batches_by_onednn, by_onednn
+
+CHUNK = 2**22  # bytes of scores at a time
 
 Place = Any  # an index of (B, heads, ...)
 
@@ -24,17 +28,24 @@ def mix_in_pieces(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -
     """
     batch, heads, rows, _ = queries.shape
     out = queries.new_empty(batch, rows, heads, values.shape[-1]).transpose(1, 2)
-    for place, step in _places(queries, keys):
-        transposed, own = keys[place].mT, values[place]
-        for q, o in zip(queries[place].split(step, -2), out[place].split(step, -2), strict=True):
-            o.copy_(((q * scale) @ transposed).softmax(-1) @ own)
+    with _products_of(queries):
+        for place, step in _places(queries, keys):
+            transposed, own = keys[place].mT, values[place]
+            for q, o in zip(queries[place].split(step, -2), out[place].split(step, -2), strict=True):
+                o.copy_(((q * scale) @ transposed).softmax(-1) @ own)
     return out
+
+
+def _products_of(tensor: Tensor) -> AbstractContextManager[None]:
+    single = tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+    return by_onednn() if single and batches_by_onednn() else nullcontext()
 
 
 def _places(queries: Tensor, keys: Tensor) -> Iterator[tuple[Place, int]]:
     """Indices of so many whole images, else heads, as have `CHUNK` scores together; rows of a head at a time."""
     (batch, heads, rows, _), columns = queries.shape, keys.shape[-2]
-    together, step = CHUNK // (rows * columns), max(1, CHUNK // columns)
+    scores = CHUNK // queries.element_size()
+    together, step = scores // (rows * columns), max(1, scores // columns)
     if together >= heads:
         for first in range(0, batch, together // heads):
             yield slice(first, first + together // heads), step
@@ -58,10 +69,11 @@ class LeanAttention(torch.autograd.Function):
     def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         queries, keys, values = ctx.saved_tensors  # once: under checkpointing they cannot be had again
         d_queries, d_keys, d_values = (torch.empty_like(part) for part in (queries, keys, values))
-        for place, step in _places(queries, keys):
-            d_keys[place], d_values[place] = _gradients(
-                queries[place], keys[place], values[place], along[0][place], ctx.scale, step, d_queries[place]
-            )
+        with _products_of(queries):
+            for place, step in _places(queries, keys):
+                d_keys[place], d_values[place] = _gradients(
+                    queries[place], keys[place], values[place], along[0][place], ctx.scale, step, d_queries[place]
+                )
         return d_queries, d_keys, d_values, None
 
 
