@@ -137,7 +137,10 @@ def _split(sequence: Tensor, prefix: int, prompts: int, grid: tuple[int, ...]) -
 
 
 def _split_like(tokens: Tokens, sequence: Tensor) -> Tokens:
-    return _split(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], tuple(tokens.grid.shape[1:3]))
+    parts = _split(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], tuple(tokens.grid.shape[1:3]))
+    if type(tokens) in (Tokens, Joined):
+        return parts
+    return replace(tokens, grid=parts.grid, prefix=parts.prefix, prompts=parts.prompts)  # a method's own, kept whole
 
 
 def _only_first(tokens: Tokens) -> Tokens:
