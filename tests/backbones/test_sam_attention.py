@@ -11,7 +11,7 @@ from segment_anything.modeling.image_encoder import Attention
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vpt.backbones import sam_attention
+from vpt.backbones import lean, sam_attention
 from vpt.backbones.base import FixedContext
 from vpt.backbones.sam_attention import Arithmetic, keys_and_values
 
@@ -232,10 +232,11 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("gradients", [False, True])
-def test_fused_never_forms_the_map_of_scores(gradients: bool) -> None:
+def test_fused_never_forms_the_map_of_scores(gradients: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     attention, patches = make_attention(torch.float32), draw(1, 24, 24, dtype=torch.float32)
     prompts, context = draw(1, 2, dtype=torch.float32), draw(5, dtype=torch.float32).requires_grad_(gradients)
     scores = HEADS * (24 * 24) ** 2
+    monkeypatch.setattr(lean, "CHUNK", scores // 2)  # bytes: where scores are made in pieces, an eighth of them at once
 
     largest = {}
     for arithmetic in ("fused", "original"):

@@ -71,11 +71,12 @@ class VitBackbone(Backbone):
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
         sequence = _join(tokens)
-        if context is None and keep == "all" and not is_half(sequence):
+        one_row = keep == "first" and self.spec.prefix > self.spec.registers  # else there is no CLS token
+        if context is None and not one_row and not is_half(sequence):
             return _split_like(tokens, block(sequence))
         beside = self.fix(i, context) if isinstance(context, Tensor) else context
         normed = normalise(block.norm1, sequence)
-        if keep == "first" and self.spec.prefix > self.spec.registers:
+        if one_row:
             sequence, tokens = sequence[:, :1], _only_first(tokens)
         mixed = attend(block.attn, normed, beside if isinstance(beside, FixedContext) else None, sequence.shape[1])
         sequence = sequence + block.drop_path1(block.ls1(mixed))
