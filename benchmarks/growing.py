@@ -68,7 +68,7 @@ def table(found: Sections) -> str:
 
 
 def draw(found: Sections, path: Path) -> None:
-    """Time above, memory below; from left to right batch, tokens, depth, SAM's image size, slices of a volume."""
+    """Time above, memory below where measured; from left to right batch, tokens, depth, SAM's image, a volume's slices."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -77,12 +77,16 @@ def draw(found: Sections, path: Path) -> None:
     panels = [*_grown(found), *_sam(found)]
     if not panels:
         return
-    figure, axes = plt.subplots(2, len(panels), figsize=(3.1 * len(panels), 5.4), squeeze=False, layout="constrained")
+    curves_of = [both for _, _, curves in panels for _, both in curves.values()]
+    units = {"s": 0, "MiB above the model": 1}
+    units = {unit: k for unit, k in units.items() if any(np.isfinite(both[k][1]).any() for both in curves_of)}
+    shape = (len(units), len(panels))
+    figure, axes = plt.subplots(*shape, figsize=(3.1 * shape[1], 2.7 * shape[0]), squeeze=False, layout="constrained")
     for column, (title, label, curves) in enumerate(panels):
-        for row, unit in enumerate(("s", "MiB above the model")):
+        for row, (unit, k) in enumerate(units.items()):
             axis = axes[row, column]
             for name, (colour, both) in curves.items():
-                x, y = both[row]
+                x, y = both[k]
                 axis.plot(x, y, "o-", color=colour, label=name, markersize=3, linewidth=1.3)
             axis.set_ylim(bottom=0)
             axis.set_xlim(left=0)

@@ -371,13 +371,16 @@ def _terminal(rows: Sequence[Mapping[str, str]], title: str, score: str) -> Any:
 
     keys: tuple[str, ...] = ("shown", "score", "interval", "gain", "verdict", "trained", "total")
     keys = tuple(key for key in keys if key != "gain" or any(row["gain"] for row in rows))
-    least = {"shown": 14, "verdict": 6}
-    table = Table(title=Text(f"{title}: test {score}"), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    widths = {"shown": (15, None), "gain": (8, 10), "verdict": (6, 15)}  # least and most; these wrap, the others never
+    table = Table(
+        title=Text(f"{title}: test {score}"), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0
+    )
     for key in keys:
         words = {"trained": "trained", "total": "s in all", "verdict": "to the best"}.get(key, COLUMNS[key])
-        wraps = key in least
-        justify: Any = "left" if wraps else "right"
-        table.add_column(words, justify=justify, no_wrap=not wraps, overflow="fold", min_width=least.get(key))
+        least, most = widths.get(key, (None, None))
+        justify: Any = "left" if key in ("shown", "verdict") else "right"
+        wraps = key in widths
+        table.add_column(words, justify=justify, no_wrap=not wraps, overflow="fold", min_width=least, max_width=most)
     for row in rows:
         table.add_row(*(Text(row[key]) for key in keys))
     sure = ["* more than noise"] if any("*" in row["gain"] for row in rows) else []
