@@ -68,7 +68,7 @@ def table(found: Sections) -> str:
 
 
 def draw(found: Sections, path: Path) -> None:
-    """Time above, memory below where measured; from left to right batch, tokens, depth, SAM's image, a volume's slices."""
+    """Time above, memory below where measured; left to right batch, tokens, depth, SAM's image, slices of a volume."""
     import matplotlib
 
     matplotlib.use("Agg")
