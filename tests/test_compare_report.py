@@ -103,7 +103,7 @@ def test_differences_to_the_head_alone_are_paired_and_starred(tmp_path: Path) ->
 
     console = Console(width=100, file=io.StringIO())
     console.print(write_comparison(tmp_path, names, 1, "T", "Dice", control="head"))
-    assert "minus head" in console.file.getvalue()
+    assert "minus head only" in console.file.getvalue()
     assert "* more than noise" in console.file.getvalue()
     measured = {m["name"]: m["measured"] for m in json.loads((tmp_path / "compare.json").read_text())["methods"]}
     assert measured["worse"]["minus_head_only"] == pytest.approx(-0.1)

@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import numpy as np
@@ -371,16 +372,23 @@ def _terminal(rows: Sequence[Mapping[str, str]], title: str, score: str) -> Any:
 
     keys: tuple[str, ...] = ("shown", "score", "interval", "gain", "verdict", "trained", "total")
     keys = tuple(key for key in keys if key != "gain" or any(row["gain"] for row in rows))
-    widths = {"shown": (15, None), "gain": (8, 10), "verdict": (6, 15)}  # least and most; these wrap, the others never
+    least = {"shown": 15, "verdict": 6}  # these wrap, the others never
+    most = {"verdict": 9} if get_terminal_size().columns < 90 else {}  # else the last column is cut off at 80
     table = Table(
         title=Text(f"{title}: test {score}"), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0
     )
     for key in keys:
-        words = {"trained": "trained", "total": "s in all", "verdict": "to the best"}.get(key, COLUMNS[key])
-        least, most = widths.get(key, (None, None))
-        justify: Any = "left" if key in ("shown", "verdict") else "right"
-        wraps = key in widths
-        table.add_column(words, justify=justify, no_wrap=not wraps, overflow="fold", min_width=least, max_width=most)
+        words = {"trained": "trained", "total": "seconds", "verdict": "to the best"}.get(key, COLUMNS[key])
+        wraps = key in least
+        justify: Any = "left" if wraps else "right"
+        table.add_column(
+            words,
+            justify=justify,
+            no_wrap=not wraps,
+            overflow="fold",
+            min_width=least.get(key),
+            max_width=most.get(key),
+        )
     for row in rows:
         table.add_row(*(Text(row[key]) for key in keys))
     sure = ["* more than noise"] if any("*" in row["gain"] for row in rows) else []
