@@ -15,7 +15,7 @@ import numpy as np
 def run(data: Path, out: Path, methods: Mapping[str, Mapping[str, Any]], seeds: int, budget: Mapping[str, Any]) -> None:
     """Train and test every method with every seed into OUT/METHOD-SEED; what is there already is left alone."""
     from vpt.engine.run import train
-    from vpt.runs import evaluate_run
+    from vpt.use.runs import evaluate_run
 
     for seed in range(seeds):
         for method, settings in methods.items():

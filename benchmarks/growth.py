@@ -22,8 +22,8 @@ from vpt.backbones.vit import VitBackbone
 from vpt.data.plan import Plan
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
-from vpt.predict import Segmenter
 from vpt.prompts import DeepPrompts
+from vpt.use.segmenter import Segmenter
 
 HALF = "bf16-mixed"
 COUNT = 10

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vpt.backbones import load_backbone
 from vpt.heads import ClassifyHead
+from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import PromptedModel
-from vpt.precision import autocast, prepare_frozen
 from vpt.prompts import DeepPrompts, Prompts
 
 CLASSES = 100

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from vpt.backbones import load_backbone
 from vpt.backbones.base import Backbone, Tokens
+from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import encode, encode_from, frozen_prefix
-from vpt.precision import autocast, prepare_frozen
 from vpt.prompts import DeepPrompts, Prompts
 
 HALF = "bf16-mixed"

@@ -174,7 +174,7 @@ def peaks(script: str, case: str, variant: str, quick: bool) -> dict[str, float]
 
 
 def _alone(variant: Variant) -> None:
-    from vpt.memory import peak_memory, reset_peak
+    from vpt.machine.memory import peak_memory, reset_peak
 
     run = variant.build()
     for dtype in (torch.float32, torch.bfloat16):  # the libraries' own buffers

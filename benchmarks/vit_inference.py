@@ -15,7 +15,7 @@ from literal import Literal
 from models import draw, forward_pass, prompted
 from timing import CPU, Case, Run, Variant, main, relative
 
-from vpt.precision import autocast
+from vpt.machine.precision import autocast
 
 HALF = "bf16-mixed"
 

@@ -17,8 +17,8 @@ from models import draw, prompted, training_step
 from timing import CPU, Case, Run, Variant, cosine, main, relative
 from torch import nn
 
+from vpt.machine.precision import autocast
 from vpt.model import PromptedModel, encode
-from vpt.precision import autocast
 
 HALF = "bf16-mixed"
 

@@ -17,7 +17,7 @@ from tiny_run import assert_same_run
 
 from vpt.cli import main
 from vpt.config import load_config
-from vpt.predict import load
+from vpt.use.load import load
 
 Told = tuple[int, str, str]
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vpt.backbones import Backbone
 from vpt.backbones.base import Tokens
 from vpt.heads import ClassifyHead, MaskHead
+from vpt.machine.precision import autocast, choose_precision, prepare_frozen, under_autocast
 from vpt.model import PromptedModel, encode
-from vpt.precision import autocast, choose_precision, prepare_frozen, under_autocast
 from vpt.prompts import (
     ConditionedPrompts,
     CrossPrompts,

@@ -31,9 +31,10 @@ from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.model import PromptedModel
-from vpt.predict import Segmenter, load
-from vpt.runs import evaluate_run, reference_box
 from vpt.tasks.segmentation import segment_slices
+from vpt.use.load import load
+from vpt.use.runs import evaluate_run, reference_box
+from vpt.use.segmenter import Segmenter
 
 CPU = torch.device("cpu")
 HINTED: dict[str, Any] = ONE_STEP | {

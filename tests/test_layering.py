@@ -15,16 +15,16 @@ PACKAGE = Path(vpt.__file__).parent
 
 # From the bottom up. A module may import from its own level and from those below it.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"metrics", "class_metrics", "config", "errors", "files", "progress"}),
+    frozenset({"errors", "words", "vocabulary", "files", "progress"}),
+    frozenset({"machine", "scores", "config"}),
     frozenset({"prompts", "heads", "backbones"}),
-    frozenset({"model", "precision", "memory"}),
-    frozenset({"artifact", "tasks", "data", "tuning"}),
-    frozenset(
-        {
-            *{"predict", "classifier", "new_scans", "evaluation", "report", "class_report", "compare_report"},
-            *{"runs", "describe", "demo", "engine"},
-        }
-    ),
+    frozenset({"model"}),
+    frozenset({"tuning", "data"}),
+    frozenset({"tasks"}),
+    frozenset({"artifact"}),
+    frozenset({"use", "report"}),
+    frozenset({"engine"}),
+    frozenset({"describe", "demo"}),
     frozenset({"cli"}),
 )
 # Library or module -> the parts of vpt that may import it; a part is a module, a package, or a path inside one.
@@ -32,10 +32,10 @@ RESERVED: dict[str, frozenset[str]] = {
     "timm": frozenset({"backbones"}),
     "segment_anything": frozenset({"backbones"}),
     "lightning": frozenset({"engine"}),
-    "monai": frozenset({"data", "tasks", "metrics", "predict"}),
+    "monai": frozenset({"data", "tasks", "scores"}),
     "albumentations": frozenset({"data.transforms"}),
     "peft": frozenset({"tuning.lora"}),
-    "vpt.config": frozenset({"config", "cli", "engine", "artifact", "describe", "runs"}),
+    "vpt.config": frozenset({"config", "cli", "engine", "artifact", "describe", "use"}),
 }
 
 

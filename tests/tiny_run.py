@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from vpt.backbones.base import Backbone
 from vpt.data.synthetic import make_dataset
-from vpt.precision import choose_precision, prepare_frozen
+from vpt.machine.precision import choose_precision, prepare_frozen
 
 # Dropout in the prompts draws from torch's random state, so a resumed run must bring that back as well.
 SETTINGS: dict[str, Any] = {

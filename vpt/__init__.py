@@ -13,17 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vpt.backbones import load_backbone as load_backbone
-    from vpt.class_report import ClassReport as ClassReport
-    from vpt.classifier import Classifier as Classifier
     from vpt.engine.run import train as train
     from vpt.errors import VptError as VptError
-    from vpt.evaluation import evaluate as evaluate
     from vpt.heads import ClassifyHead as ClassifyHead
     from vpt.heads import MaskHead as MaskHead
     from vpt.heads import SamDecoderHead as SamDecoderHead
     from vpt.model import PromptedModel as PromptedModel
-    from vpt.predict import Segmenter as Segmenter
-    from vpt.predict import load as load
     from vpt.prompts import AdditivePrompts as AdditivePrompts
     from vpt.prompts import ConditionedPrompts as ConditionedPrompts
     from vpt.prompts import CrossPrompts as CrossPrompts
@@ -33,11 +28,16 @@ if TYPE_CHECKING:
     from vpt.prompts import LowRankPrompts as LowRankPrompts
     from vpt.prompts import Prompts as Prompts
     from vpt.prompts import ShallowPrompts as ShallowPrompts
-    from vpt.report import Report as Report
+    from vpt.scores.class_report import ClassReport as ClassReport
+    from vpt.scores.report import Report as Report
+    from vpt.use.classifier import Classifier as Classifier
+    from vpt.use.evaluation import evaluate as evaluate
+    from vpt.use.load import load as load
+    from vpt.use.segmenter import Segmenter as Segmenter
 
 _HOMES = {
-    "ClassReport": "vpt.class_report",
-    "Classifier": "vpt.classifier",
+    "ClassReport": "vpt.scores.class_report",
+    "Classifier": "vpt.use.classifier",
     "ClassifyHead": "vpt.heads",
     "AdditivePrompts": "vpt.prompts",
     "ConditionedPrompts": "vpt.prompts",
@@ -49,13 +49,13 @@ _HOMES = {
     "MaskHead": "vpt.heads",
     "PromptedModel": "vpt.model",
     "Prompts": "vpt.prompts",
-    "Report": "vpt.report",
+    "Report": "vpt.scores.report",
     "SamDecoderHead": "vpt.heads",
-    "Segmenter": "vpt.predict",
+    "Segmenter": "vpt.use.segmenter",
     "ShallowPrompts": "vpt.prompts",
     "VptError": "vpt.errors",
-    "evaluate": "vpt.evaluation",
-    "load": "vpt.predict",
+    "evaluate": "vpt.use.evaluation",
+    "load": "vpt.use.load",
     "load_backbone": "vpt.backbones",
     "train": "vpt.engine.run",
 }

@@ -149,11 +149,12 @@ def predict(
     """
     from typing import cast, get_args
 
-    from vpt.class_report import write_probabilities
-    from vpt.classifier import Classifier, classify_cases, plan_predictions
-    from vpt.precision import Precision
-    from vpt.predict import load, plan_outputs, segment_cases
+    from vpt.machine.precision import Precision
     from vpt.progress import bar
+    from vpt.scores.class_report import write_probabilities
+    from vpt.use.classifier import Classifier, classify_cases, plan_predictions
+    from vpt.use.load import load
+    from vpt.use.segmenter import plan_outputs, segment_cases
 
     if precision not in (None, *get_args(Precision)):
         _usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
@@ -200,15 +201,15 @@ def evaluate(
     weights: Weights = None,
 ) -> None:
     """Dice, IoU, HD95, NSD and volumes per case and label on the scans' own grid: a table, summary.json, cases.csv."""
-    from vpt.evaluation import evaluate as score
     from vpt.progress import bar
+    from vpt.use.evaluation import evaluate as score
 
     if oracle_box and references is not None:
         _usage("--oracle-box needs a run, not two folders of masks")
     settings: dict[str, Any] = {"tolerance": tolerance, "empty": empty}
     with bar("evaluating") as tick:
         if references is None:
-            from vpt.runs import evaluate_run
+            from vpt.use.runs import evaluate_run
 
             report, folder = evaluate_run(
                 predictions,

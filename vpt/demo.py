@@ -13,8 +13,8 @@ from vpt.data.synthetic import make_dataset
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.progress import bar
-from vpt.report import Report
-from vpt.runs import evaluate_run
+from vpt.scores.report import Report
+from vpt.use.runs import evaluate_run
 
 if TYPE_CHECKING:
     from rich.console import Console

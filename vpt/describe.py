@@ -116,9 +116,9 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
 
     from vpt.backbones.attention import has_amx
     from vpt.backbones.lean import is_half
-    from vpt.backbones.products import batches_by_onednn, onednn_is_faster
-    from vpt.new_scans import choose_device
-    from vpt.precision import HALF, autocast, choose_precision
+    from vpt.machine.device import choose_device
+    from vpt.machine.precision import HALF, autocast, choose_precision
+    from vpt.machine.products import batches_by_onednn, onednn_is_faster
 
     device = choose_device("auto")
     precision = choose_precision("auto", device)

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vpt.backbones.base import Backbone, Context, Features, Keep, Tokens
+from vpt.backbones.base import Backbone, BackboneSpec, Context, Features, Keep, Tokens
 from vpt.heads.base import Head
 from vpt.prompts.base import Prompts
+
+PER_TOKEN = 16  # numbers that inference holds at once, in widths of the encoder
+PER_PIXEL = 150  # and of the mask head, with which a decoder of SAM is smaller
+PER_CLASS = 3  # logits: as they come, put together from tiles, and resized
 
 
 def encode(
@@ -181,3 +185,9 @@ class PromptedModel(nn.Module):
         }
         total = sum(parts.values())
         return parts | {"trained": total, "frozen": sum(p.numel() for p in self.parameters()) - total}
+
+
+def numbers_per_image(spec: BackboneSpec, size: int, classes: int = 0) -> int:
+    """Numbers that an image (3, size, size) holds at once without a backward pass; classes: of a mask, 0 for none."""
+    tokens = size**2 // (spec.patch[0] * spec.patch[1])
+    return PER_TOKEN * tokens * spec.width + ((PER_PIXEL + PER_CLASS * classes) * size**2 if classes else 0)

@@ -15,8 +15,8 @@ import vpt.backbones.lean as lean
 from vpt.backbones.attention import mix_values
 from vpt.backbones.lean import LeanAttention, LeanNorm, mix_in_pieces, normalise
 from vpt.heads import MaskHead
+from vpt.machine.precision import autocast
 from vpt.model import PromptedModel
-from vpt.precision import autocast
 from vpt.prompts import DeepPrompts
 
 CPU = torch.device("cpu")

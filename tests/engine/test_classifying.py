@@ -25,8 +25,8 @@ from vpt.config import load_config
 from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.predict import load
-from vpt.runs import evaluate_run
+from vpt.use.load import load
+from vpt.use.runs import evaluate_run
 
 SGD = {"optim.ema": 0.9, "optim.method": "sgd", "optim.lr": 0.05, "optim.prompt_lr": 0.5}
 REPORT = {f"validation/{name}" for name in ("summary.json", "cases.csv", "confusion.png", "reliability.png")}

@@ -32,7 +32,7 @@ from vpt.engine.fit import Interrupted
 from vpt.engine.methods import METHODS
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.report import CaseResult, Report, Settings
+from vpt.scores.report import CaseResult, Report, Settings
 
 FAST = {key: value for key, value in HEAD_ONLY.items() if key != "prompts"} | {
     "train.epochs": 1,

@@ -28,7 +28,7 @@ from vpt.config import load_config
 from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.precision import choose_precision
+from vpt.machine.precision import choose_precision
 from vpt.tasks.segmentation import dice_ce
 
 # --- the folder -------------------------------------------------------------------------------------------------------

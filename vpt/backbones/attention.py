@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import FixedContext
 from vpt.backbones.lean import LeanAttention, is_half, mix_in_pieces
-from vpt.backbones.products import FrozenLinear, batches_by_onednn, frozen_product
+from vpt.machine.products import FrozenLinear, batches_by_onednn, frozen_product
 
 KEPT = 2**21  # scores of a batch in bfloat16, 4 MiB, that are kept for the backward pass
 SMALL = 2**21  # scores of a head that an AMX kernel gains nothing by

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.products import batches_by_onednn, by_onednn
+from vpt.machine.products import batches_by_onednn, by_onednn
 
 CHUNK = 2**22  # bytes of scores at a time
 

@@ -17,7 +17,8 @@ from vpt.backbones.fetch import cached
 from vpt.backbones.sam import SamBackbone, SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.sam_weights import POSITIONS, SamState, read_sam_state
-from vpt.backbones.weights import require_fit, sha256_of, some_of
+from vpt.backbones.weights import require_fit, sha256_of
+from vpt.words import some_of
 
 RANDOM = "random"  # `weights` of the control that no pretraining has touched
 PATCH = 16  # of every published SAM

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vpt.backbones.weights import read_state, some_of
+from vpt.backbones.weights import read_state
 from vpt.errors import VptError
+from vpt.words import some_of
 
 Renames = tuple[tuple[str, str], ...]  # pattern -> replacement; applied to a key one after the other
 

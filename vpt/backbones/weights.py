@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from vpt.errors import VptError
+from vpt.words import some_of
 
 CLASSIFIERS = ("head", "head_dist", "pre_logits", "fc")  # of the pretraining's own task: not part of an encoder
 NESTS = ("state_dict", "model", "model_state_dict", "model_state")  # where trainings nest the weights
@@ -133,10 +134,3 @@ def require_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], path: str |
     if any(problems.values()):
         said = "; ".join(f"{kind}: {some_of(keys)}" for kind, keys in problems.items() if keys)
         raise VptError(f"{path}: does not fit {name}: {said}; choose the backbone that these weights belong to")
-
-
-def some_of(names: Iterable[str], most: int = 6) -> str:
-    """Names for a message: the first few in order, and how many more there are."""
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -1,7 +1,7 @@
 """Every setting of a run: frozen models, YAML in and out."""
 
 from vpt.config.files import build_config, dump_config, load_config, parse_override, parse_prompts
-from vpt.config.models import HEAD_RATES, HeadConfig, LinearConfig, MaskHeadConfig, SamDecoderConfig, Task, TuningConfig
+from vpt.config.models import HEAD_RATES, HeadConfig, LinearConfig, MaskHeadConfig, SamDecoderConfig, TuningConfig
 from vpt.config.prompts import (
     COUNTED,
     AdditiveConfig,
@@ -16,6 +16,7 @@ from vpt.config.prompts import (
     ShallowConfig,
 )
 from vpt.config.run import Config
+from vpt.vocabulary import Task
 
 __all__ = [
     "COUNTED",

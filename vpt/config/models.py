@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vpt.config.section import Section
+from vpt.vocabulary import Task
 
 
 class MaskHeadConfig(Section):
@@ -41,7 +42,6 @@ class MlpConfig(Section):
 
 
 HeadConfig = Annotated[MaskHeadConfig | SamDecoderConfig | LinearConfig | MlpConfig, Field(discriminator="kind")]
-Task = Literal["segmentation", "classification"]
 HEADS: dict[Task, tuple[str, ...]] = {
     "segmentation": ("mask", "sam_decoder"),
     "classification": ("linear", "mlp"),

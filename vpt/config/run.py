@@ -14,12 +14,12 @@ from vpt.config.models import (
     LinearConfig,
     MaskHeadConfig,
     PromptsAloneConfig,
-    Task,
     TuningConfig,
 )
 from vpt.config.prompts import DeepConfig, PromptsConfig
 from vpt.config.section import Section
 from vpt.errors import VptError
+from vpt.vocabulary import Task
 
 
 class DataConfig(Section):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 from vpt.errors import VptError
+from vpt.words import did_you_mean
 
 ENDINGS = (".nii.gz", ".nii")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -222,18 +222,6 @@ def channel_files(image: Path, channels: int) -> tuple[Path, ...]:
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The names that may have been meant, as the end of a sentence."""
-    close = get_close_matches(name, list(names), n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def listed(names: Iterable[object], most: int = 5) -> str:
-    """The first of the names, and how many more there are: "a, b, c and 12 more"."""
-    shown = list(map(str, names))
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
 def raise_first(problems: list[VptError], rest: str) -> None:

@@ -10,25 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.data.cases import Case, Dataset, listed
+from vpt.data.cases import Case, Dataset
 from vpt.data.check_labelled import check_labelled
 from vpt.data.datasets import survey
-from vpt.data.findings import (
-    Check,
-    LabelSummary,
-    Problem,
-    counted,
-    intensity_of,
-    problem_of,
-    seen_from,
-    spread_of,
-)
+from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.grid import Grid
 from vpt.data.images import is_jpeg
 from vpt.data.labelled import is_labelled
 from vpt.data.splits import Splits, drawn, split_source, survey_folds
 from vpt.data.volumes import doubts, read_image, read_label
 from vpt.errors import VptError
+from vpt.words import counted, listed
 
 FEW_PIXELS = 10  # a mask of less is likely a slip of the mouse
 NEARLY_ALL = 0.99  # of an image: a mask of more is likely inverted

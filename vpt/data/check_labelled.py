@@ -9,23 +9,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import listed
-from vpt.data.findings import (
-    Check,
-    ClassSummary,
-    Problem,
-    counted,
-    intensity_of,
-    problem_of,
-    seen_from,
-    spread_of,
-)
+from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.grid import Grid
 from vpt.data.image_sets import COLOUR
-from vpt.data.labelled import Example, LabelledSet, Target, survey_labelled
+from vpt.data.labelled import Example, LabelledSet, survey_labelled
 from vpt.data.splits import Splits, split_source, survey_folds
 from vpt.data.volumes import doubts, read_image
 from vpt.errors import VptError
+from vpt.vocabulary import Target
+from vpt.words import counted, listed
 
 FEW_EXAMPLES = 5  # of a class: with less, nothing can be learned, nor measured
 IMBALANCE = 20  # the most frequent class to the rarest

@@ -11,6 +11,7 @@ import numpy as np
 
 from vpt.data.cases import Kind
 from vpt.errors import VptError
+from vpt.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -167,10 +168,6 @@ def _describe(label: LabelSummary, cases: int, kind: Kind) -> str:
         area = f"{label.mean_share:.1%} of the image on average where present"
         return f"{label.name}: in {label.cases} of {cases} images, {area}"
     return f"{label.name}: in {label.cases} of {cases} cases, {label.voxels} voxels, mean {label.mean_ml:.3g} ml"
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 # --- helpers of the checks --------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from vpt.class_metrics import Target
-from vpt.data.cases import Cases, Kind, did_you_mean, listed, raise_first, without_ending
+from vpt.data.cases import Cases, Kind, raise_first, without_ending
 from vpt.data.description import read_channels, read_patients, shown_name
 from vpt.data.image_sets import COLOUR, GREY, image_channels, is_image_set
 from vpt.data.images import may_be_colour
@@ -25,6 +24,8 @@ from vpt.data.labelled_files import CSV_NAME, LAYOUTS, Row, class_folders, csv_r
 from vpt.data.volumes import is_picture
 from vpt.errors import VptError
 from vpt.files import read_json
+from vpt.vocabulary import Target
+from vpt.words import did_you_mean, listed
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image

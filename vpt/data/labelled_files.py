@@ -14,16 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vpt.data.cases import (
-    REPEATED,
-    SUPPORTED,
-    did_you_mean,
-    is_image,
-    is_nifti,
-    listed,
-    without_ending,
-)
+from vpt.data.cases import REPEATED, SUPPORTED, is_image, is_nifti, without_ending
 from vpt.errors import VptError
+from vpt.words import did_you_mean, listed
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image

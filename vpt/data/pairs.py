@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpt.data.cases import case_name, image_files, listed, nifti_files, scan_files
+from vpt.data.cases import case_name, image_files, nifti_files, scan_files
 from vpt.data.grid import Grid
 from vpt.data.volumes import is_picture, label_grid, read_ids
 from vpt.errors import VptError
+from vpt.words import listed
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Dataset, case_name, did_you_mean, raise_first, without_ending
+from vpt.data.cases import Dataset, case_name, raise_first, without_ending
 from vpt.data.labelled import LabelledSet
 from vpt.errors import VptError
 from vpt.files import read_json
+from vpt.words import did_you_mean
 
 FOLDS = 5
 DRAW_SEED = 0

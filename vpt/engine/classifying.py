@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vpt.artifact import build_model, load_trained, read_artifact, save_artifact
-from vpt.class_metrics import class_scores
-from vpt.data.cases import listed
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.slice_stacks import (
     StackDataset,
@@ -32,9 +30,9 @@ from vpt.engine.setup import Setup
 from vpt.engine.storing import Once, make_store, views_to_store
 from vpt.errors import VptError
 from vpt.heads import ClassifyHead
-from vpt.precision import autocast
+from vpt.machine.precision import autocast
 from vpt.progress import bar
-from vpt.runs import report_on
+from vpt.scores.classes import class_scores
 from vpt.tasks.classification import (
     OnFeatures,
     OnSlices,
@@ -47,6 +45,8 @@ from vpt.tasks.classification import (
 )
 from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
+from vpt.use.runs import report_on
+from vpt.words import listed
 
 SHOWN = {
     "classes": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"},

@@ -19,10 +19,7 @@ from filelock import FileLock, Timeout
 
 from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
-from vpt.class_metrics import decisions
-from vpt.class_report import ClassReport
-from vpt.compare_report import write_comparison
-from vpt.config import Config, Task, dump_config, load_config
+from vpt.config import Config, dump_config, load_config
 from vpt.data.cases import Dataset
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import read_splits
@@ -33,11 +30,15 @@ from vpt.engine.run import train
 from vpt.engine.setup import STATE, read_data
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
-from vpt.memory import peak_memory, reset_peak
-from vpt.new_scans import choose_device
+from vpt.machine.device import choose_device
+from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
-from vpt.report import Report
-from vpt.runs import evaluate_run
+from vpt.report.comparison import write_comparison
+from vpt.scores.class_report import ClassReport
+from vpt.scores.classes import decisions
+from vpt.scores.report import Report
+from vpt.use.runs import evaluate_run
+from vpt.vocabulary import Task
 
 WAIT = 2.0  # seconds between looks at what other processes do
 RESULT = "result.json"

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vpt.engine.setup import Setup
-from vpt.memory import inference_batch
-from vpt.model import PromptedModel
-from vpt.precision import Chosen, choose_precision
+from vpt.machine.memory import inference_batch
+from vpt.machine.precision import Chosen, choose_precision
+from vpt.model import PromptedModel, numbers_per_image
 
 
 class Job(ABC):
@@ -55,7 +55,7 @@ class Job(ABC):
         """Images at once where there is no backward pass, sized to the memory."""
         setup = self.setup
         masks = len(setup.dataset.labels) if setup.task == "segmentation" else 0
-        return inference_batch(self.model.backbone.spec, setup.plan.image_size, setup.device, masks)
+        return inference_batch(numbers_per_image(self.model.backbone.spec, setup.plan.image_size, masks), setup.device)
 
     @property
     def precision(self) -> Chosen:

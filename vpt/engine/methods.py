@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from vpt.config import HEAD_RATES, Task
-from vpt.data.cases import did_you_mean
+from vpt.config import HEAD_RATES
 from vpt.errors import VptError
+from vpt.vocabulary import Task
+from vpt.words import did_you_mean
 
 STEPS = (0.25, 1.0, 4.0)  # of the rate that is searched, around its starting point
 DECAYS = (1e-2, 1e-4)

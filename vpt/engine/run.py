@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vpt.artifact import save_artifact
-from vpt.config import Config, Task, load_config
+from vpt.config import Config, load_config
 from vpt.engine.average import Average
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.classifying import Classifying
@@ -22,9 +22,10 @@ from vpt.engine.optim import build_optimizer
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
 from vpt.errors import VptError
+from vpt.machine.precision import prepare_frozen
 from vpt.model import PromptedModel
-from vpt.precision import prepare_frozen
 from vpt.prompts.init import How, initialise
+from vpt.vocabulary import Task
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
 

@@ -22,13 +22,13 @@ from vpt.engine.logs import write_preview
 from vpt.engine.setup import Setup
 from vpt.engine.storing import Once, make_store, views_to_store
 from vpt.errors import VptError
-from vpt.metrics import score_case
-from vpt.predict import Segmenter, mask_file
 from vpt.progress import bar
-from vpt.runs import evaluate_split
+from vpt.scores.cases import score_case
 from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
 from vpt.tasks.segmentation import OnImages, OnStored, dice_ce, segment_slices
+from vpt.use.runs import evaluate_split
+from vpt.use.segmenter import Segmenter, mask_file
 
 PREVIEWS = 6
 LOOKED_AT = 32  # batches, for prompts that start from tokens

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vpt.backbones import load_backbone
-from vpt.config import Config, Task, dump_config, load_config
+from vpt.config import Config, dump_config, load_config
 from vpt.data.cases import Dataset
 from vpt.data.datasets import read_dataset
 from vpt.data.few_shot import draw_shots
@@ -24,8 +24,9 @@ from vpt.data.plan import Plan, make_plan
 from vpt.data.splits import Splits, read_splits
 from vpt.errors import VptError
 from vpt.files import read_json, write_json, write_text
-from vpt.new_scans import choose_device
+from vpt.machine.device import choose_device
 from vpt.progress import bar
+from vpt.vocabulary import Task
 
 STATE = Path("state") / "last.safetensors"
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from vpt.data.stored import Store, Viewed, to_half, write_rows
 from vpt.engine.fit import Draw, choose_workers, make_loader
 from vpt.engine.setup import Setup
+from vpt.machine.precision import autocast, choose_precision
 from vpt.model import PromptedModel
-from vpt.precision import autocast, choose_precision
 from vpt.progress import bar
 
 SUGGESTED = 4  # views, to a run that could store them

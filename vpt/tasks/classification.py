@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.class_metrics import Target
 from vpt.heads import ClassifyHead
-from vpt.memory import MOST
+from vpt.machine.memory import MOST
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
+from vpt.vocabulary import Target
 
 
 def count_outputs(classes: int, target: Target) -> int:

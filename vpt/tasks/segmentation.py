@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vpt.data.hints import in_window
 from vpt.data.plan import Plan
 from vpt.data.slices import batches_of_slices, frame_of
-from vpt.memory import MOST
+from vpt.machine.memory import MOST
 from vpt.model import PromptedModel
 from vpt.tasks.frozen import FrozenPart
 from vpt.tasks.images import Normalise
@@ -89,7 +89,7 @@ def segment_slices(
     tiled with overlap; a smaller one is padded as in training. Logits are resized to `pixels` and the argmax is taken
     there, slice by slice, so memory does not grow with the depth of the scan. `hints` (N, M, 3), in pixels of the
     slices, are given to `forward` as its second argument, those of a tile to the tile. `batch_size` images at most go
-    through `forward` at once; see `vpt.memory.inference_batch`.
+    through `forward` at once; see `vpt.machine.memory.inference_batch`.
     """
     size = (plan.image_size, plan.image_size)
     tiles = batch_size  # of slices that are tiled, no more at once than would be as large together

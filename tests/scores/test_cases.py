@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from vpt.errors import VptError
-from vpt.metrics import score_case, surface_scores
+from vpt.scores.cases import score_case, surface_scores
 
 
 def box(shape, start, size, label=1):
@@ -212,6 +212,6 @@ def test_wrong_arguments_are_said(change, sentence):
 
 def test_importing_is_cheap():
     """The command line starts without MONAI, torch, scipy, nibabel and rich."""
-    code = "import sys, vpt.evaluation; print(*{'monai', 'torch', 'scipy', 'nibabel', 'rich'} & set(sys.modules))"
+    code = "import sys, vpt.use.evaluation; print(*{'monai', 'torch', 'scipy', 'nibabel', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

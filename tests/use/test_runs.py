@@ -14,7 +14,7 @@ from tiny_run import ONE_STEP
 
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.runs import evaluate_run
+from vpt.use.runs import evaluate_run
 
 
 @pytest.fixture

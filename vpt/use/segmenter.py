@@ -15,8 +15,6 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from vpt.artifact import read_artifact, restore_model
-from vpt.classifier import Classifier
 from vpt.data.cases import Case, find_scans, is_image, is_nifti
 from vpt.data.grid import Grid
 from vpt.data.hints import Frame, make_hints
@@ -26,46 +24,14 @@ from vpt.data.slices import prepare_image
 from vpt.data.volumes import is_picture, read_voxels, restore
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
-from vpt.memory import inference_batch
-from vpt.model import PromptedModel
-from vpt.new_scans import Failure, Scan, attempt, choose_device, one_ahead, ready, require_kind
-from vpt.precision import Chosen, Precision, choose_precision, under_autocast
+from vpt.machine.memory import inference_batch
+from vpt.machine.precision import Chosen, under_autocast
+from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
 from vpt.tasks.segmentation import OnImages, segment_slices
+from vpt.use.archives import Failure, Scan, attempt, one_ahead, ready, require_kind
 
 LabelMap = nib.nifti1.Nifti1Image | np.ndarray
-
-
-def load(
-    run_or_artifact: str | Path,
-    device: str = "auto",
-    weights: str | Path | None = None,
-    precision: Precision | None = None,
-    compile: bool = False,
-) -> Segmenter | Classifier:
-    """A trained model, ready for new scans.
-
-    Args:
-        run_or_artifact: the folder of a run (its best artifact) or a `.safetensors` file.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        weights: where the backbone's weights lie now, if elsewhere than in training.
-        precision: `auto` (bfloat16 where the device computes with it), `32-true`, `bf16-mixed`, `16-mixed`; None takes
-            what the training was told, `auto` unless someone changed it.
-        compile: run the blocks through `torch.compile`: a minute or more for the first batch of a shape, then faster by
-            some percent (docs/speed.md), so for many scans.
-
-    Raises:
-        VptError: not a run or artifact; a backbone whose weights are not those of the training.
-    """
-    artifact = read_artifact(run_or_artifact)
-    model, chosen = restore_model(artifact, weights), choose_device(device)
-    computes = choose_precision(precision or artifact.config.precision, chosen)
-    if compile:
-        model.compile_blocks()
-    if artifact.config.task == "segmentation":
-        return Segmenter(model, artifact.plan, artifact.labels, chosen, computes)
-    classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
-    return Classifier(model, artifact.plan, classes, target, chosen, artifact.temperature, computes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +64,9 @@ class Segmenter:
         self.plan = plan
         self.labels = labels
         self.device = device
-        self.batch_size = inference_batch(self.model.backbone.spec, plan.image_size, device, len(labels))
+        self.batch_size = inference_batch(
+            numbers_per_image(self.model.backbone.spec, plan.image_size, len(labels)), device
+        )
 
     def segment(
         self,

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpt.data.cases import listed
 from vpt.data.description import read_labels
 from vpt.data.pairs import Pair, Volume, pair_masks
 from vpt.errors import VptError
-from vpt.metrics import Empty, check_options, score_case
 from vpt.progress import Tick, silent
-from vpt.report import CaseResult, Report, Settings
+from vpt.scores.cases import Empty, check_options, score_case
+from vpt.scores.report import CaseResult, Report, Settings
+from vpt.words import listed
 
 
 @dataclass(frozen=True)

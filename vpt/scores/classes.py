@@ -19,13 +19,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.vocabulary import Target
 
-Target = Literal["classes", "labels", "grades"]
 BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
 THRESHOLD = 0.5  # a label is predicted above it
 SMALLEST = float(np.finfo(np.float32).eps)  # a probability of 0 for the truth would make the mean of -log infinite

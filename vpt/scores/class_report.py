@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from vpt import class_metrics
-from vpt.class_metrics import BINS, Target, bins_of, checked_probabilities, confidences, decisions
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder, write_json, write_text
-from vpt.report import LEVEL, RESAMPLES, SEED, _version
+from vpt.scores import classes as class_metrics
+from vpt.scores.classes import BINS, bins_of, checked_probabilities, confidences, decisions
+from vpt.scores.report import LEVEL, RESAMPLES, SEED, _version
+from vpt.vocabulary import Target
 
 HEADLINES = {
     "accuracy": "accuracy",

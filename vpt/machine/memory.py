@@ -1,4 +1,4 @@
-"""Memory: the most that was held since the last look, and how many images fit into an encoder at once."""
+"""Memory: how much there is, the most that was held since the last look, how many images fit at once."""
 
 from __future__ import annotations
 
@@ -10,23 +10,17 @@ from pathlib import Path
 
 import torch
 
-from vpt.backbones.base import BackboneSpec
-
 MOST = 32  # images at once; more are no faster on a CPU, and little on a GPU
 UNKNOWN = 8 * 2**30  # bytes of a machine that does not say
-PER_TOKEN = 16  # numbers that inference holds at once, in widths of the encoder
-PER_PIXEL = 150  # and of the mask head, with which a decoder of SAM is smaller
-PER_CLASS = 3  # logits: as they come, put together from tiles, and resized
 
 
-def inference_batch(spec: BackboneSpec, size: int, device: torch.device, classes: int = 0) -> int:
-    """How many images (3, size, size) go through the encoder together without a backward pass: 1 to 32.
+def inference_batch(numbers: int, device: torch.device) -> int:
+    """How many images go through an encoder together without a backward pass: 1 to 32.
 
-    So many as are reckoned to take a sixteenth of the machine's memory, or a fourth of a GPU's, in float32. Not of what
-    is free just now: another batch size rounds otherwise, and the same scan gives the same mask. classes: of a mask.
+    numbers: that one image holds at once, in float32 (`vpt.model.numbers_per_image`). So many images as are reckoned to
+    take a sixteenth of the machine's memory, or a fourth of a GPU's. Not of what is free just now: another batch size
+    rounds otherwise, and the same scan gives the same mask.
     """
-    tokens = size**2 // (spec.patch[0] * spec.patch[1])
-    numbers = PER_TOKEN * tokens * spec.width + ((PER_PIXEL + PER_CLASS * classes) * size**2 if classes else 0)
     share = total_memory(device) // (4 if device.type == "cuda" else 16)
     return max(1, min(MOST, share // (4 * numbers)))
 

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vpt.data.cases import listed
 from vpt.errors import VptError
 from vpt.files import make_folder, write_json, write_text
-from vpt.metrics import CaseScores, Empty, LabelScores
+from vpt.scores.cases import CaseScores, Empty, LabelScores
+from vpt.words import listed
 
 # nnU-Net's names, and ours after them -> the attribute of LabelScores.
 SCORES = {

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vpt.class_report import ClassReport, write_probabilities
 from vpt.errors import VptError
+from vpt.scores.class_report import ClassReport, write_probabilities
 
 NAMES = ("a", "b", "c", "d")
 CLASSES = ("normal", "naevus", "melanoma")

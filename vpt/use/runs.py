@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpt.class_report import ClassReport
-from vpt.classifier import Classifier, classify_cases
 from vpt.data.cases import Case
 from vpt.data.datasets import read_dataset
 from vpt.data.labelled import Example, LabelledSet, read_labelled
 from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
 from vpt.data.volumes import read_ids
 from vpt.errors import VptError
-from vpt.evaluation import evaluate
 from vpt.files import make_folder, read_json
-from vpt.metrics import check_options
-from vpt.predict import Segmenter, load, mask_file, segment_cases
 from vpt.progress import Tick, silent
+from vpt.scores.cases import check_options
+from vpt.scores.class_report import ClassReport
+from vpt.use.classifier import Classifier, classify_cases
+from vpt.use.evaluation import evaluate
+from vpt.use.load import load
+from vpt.use.segmenter import Segmenter, mask_file, segment_cases
 
 if TYPE_CHECKING:
-    from vpt.report import Report
+    from vpt.scores.report import Report
 
 
 def evaluate_run(

@@ -16,27 +16,13 @@ import torch
 from vpt.data.plan import Plan
 from vpt.data.volumes import is_picture
 from vpt.errors import VptError
+from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import PromptedModel
-from vpt.precision import Chosen, autocast, prepare_frozen
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image | np.ndarray
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise VptError(
-            f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu"
-        ) from error
-    return device
 
 
 def ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpt import class_metrics
-from vpt.class_metrics import bootstrap, class_scores, confusion, intervals, per_class_scores, weighted_scores
 from vpt.errors import VptError
+from vpt.scores import classes as class_metrics
+from vpt.scores.classes import bootstrap, class_scores, confusion, intervals, per_class_scores, weighted_scores
 
 NAN = math.nan
 KINDS = ("classes", "grades", "labels")

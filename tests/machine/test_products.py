@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from encoders import Saved, draw, make_backbone, make_vit, shaken
 from torch import Tensor, nn
 
-from vpt.backbones import products
 from vpt.backbones.attention import key_value_maps
-from vpt.backbones.products import FrozenLinear, batches_by_onednn, by_onednn, onednn_is_faster, route_products
 from vpt.heads import MaskHead
+from vpt.machine import products
+from vpt.machine.precision import prepare_frozen
+from vpt.machine.products import FrozenLinear, batches_by_onednn, by_onednn, onednn_is_faster, route_products
 from vpt.model import PromptedModel
-from vpt.precision import prepare_frozen
 from vpt.prompts import DeepPrompts
 from vpt.tuning import TUNINGS
 

@@ -12,8 +12,8 @@ import pytest
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
-from vpt.new_scans import Failure, attempt, one_ahead
-from vpt.predict import segment_cases
+from vpt.use.archives import Failure, attempt, one_ahead
+from vpt.use.segmenter import segment_cases
 
 CASES = [Case(name, (Path(f"{name}.nii"),), None) for name in "abcde"]
 
@@ -100,7 +100,7 @@ def run(tmp_path, monkeypatch):
             steps.note("write", path.stem)
             path.write_bytes(labels.tobytes())
 
-        monkeypatch.setattr("vpt.predict.save_labels", save)
+        monkeypatch.setattr("vpt.use.segmenter.save_labels", save)
         return segment_cases(steps, CASES, lambda case: tmp_path / f"{case.name}.png", tick, box)
 
     return run

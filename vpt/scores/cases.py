@@ -10,7 +10,7 @@ in the prediction only 0                   0     NaN
 in the reference only  0                   0     NaN
 =====================  ==================  ====  =====
 
-NaN is left out of means, so the report counts every such case (`vpt.report`).
+NaN is left out of means, so the report counts every such case (`vpt.scores.report`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.products import FrozenLinear, route_products
+from vpt.machine.products import FrozenLinear, route_products
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -52,7 +52,7 @@ def prepare_frozen(module: nn.Module, precision: Chosen) -> None:
 
     In half precision their weights are kept as `autocast` would round them in every forward: its results bit for bit,
     at half the memory and without the rounding. The module is of use under `autocast(precision, ...)` only from then
-    on. In float32 their products take the faster of torch's libraries (`vpt.backbones.products`), which changes the
+    on. In float32 their products take the faster of torch's libraries (`vpt.machine.products`), which changes the
     last digits. What trains stays as it is.
     """
     if precision not in HALF:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import vpt.memory as module
+import vpt.machine.memory as module
 from vpt.backbones import load_backbone
-from vpt.memory import inference_batch, peak_memory, reset_peak, total_memory
+from vpt.machine.memory import inference_batch, peak_memory, reset_peak, total_memory
+from vpt.model import numbers_per_image
 
 CPU = torch.device("cpu")
 SIZE = 200_000_000
@@ -46,7 +47,7 @@ def test_where_no_one_can_say(monkeypatch: pytest.MonkeyPatch) -> None:
 ALONE = """
 import torch
 from vpt.backbones import load_backbone
-from vpt.memory import PER_TOKEN, peak_memory, reset_peak
+from vpt.machine.memory import PER_TOKEN, peak_memory, reset_peak
 backbone = load_backbone("vit_small_patch16_224", weights="random", image_size=224)
 cpu = torch.device("cpu")
 with torch.inference_mode():
@@ -74,11 +75,11 @@ def test_a_batch_is_as_large_as_the_memory_allows(monkeypatch: pytest.MonkeyPatc
     sizes = {}
     for gib in (1, 4, 16, 1000):
         monkeypatch.setattr(module, "total_memory", lambda device, gib=gib: gib * 2**30)
-        sizes[gib] = inference_batch(spec, 256, CPU, classes=3)
-        assert inference_batch(spec, 256, CPU) >= sizes[gib]
+        sizes[gib] = inference_batch(numbers_per_image(spec, 256, classes=3), CPU)
+        assert inference_batch(numbers_per_image(spec, 256), CPU) >= sizes[gib]
     assert 1 <= sizes[1] < sizes[4] < sizes[16] <= sizes[1000] == 32
     monkeypatch.setattr(module, "total_memory", lambda device: 2**20)
-    assert inference_batch(spec, 256, CPU, classes=3) == 1
+    assert inference_batch(numbers_per_image(spec, 256, classes=3), CPU) == 1
 
 
 def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:

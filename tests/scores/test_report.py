@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from vpt.errors import VptError
-from vpt.metrics import LabelScores
-from vpt.report import CaseResult, Report, Settings, _draws
+from vpt.scores.cases import LabelScores
+from vpt.scores.report import CaseResult, Report, Settings, _draws
 
 NAN = math.nan
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vpt.compare_report import COLUMNS, _draw_patients, read_results, resampled, table_rows, write_comparison
+from vpt.report.comparison import COLUMNS, _draw_patients, read_results, resampled, table_rows, write_comparison
 
 
 def put(out: Path, method: str, seed: int, tested: dict[str, float], patients: dict[str, str] | None = None) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from vpt.class_metrics import Target
 from vpt.data.cases import Case, find_scans, is_image, is_nifti
 from vpt.data.plan import Plan
 from vpt.data.slice_stacks import prepare_stack
 from vpt.data.volumes import read_voxels
 from vpt.errors import VptError
 from vpt.files import make_folder
-from vpt.memory import inference_batch
-from vpt.model import PromptedModel
-from vpt.new_scans import Failure, Scan, attempt, one_ahead, ready, require_kind
-from vpt.precision import Chosen, under_autocast
+from vpt.machine.memory import inference_batch
+from vpt.machine.precision import Chosen, under_autocast
+from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
 from vpt.tasks.classification import OnSlices, classify_stacks, to_probabilities
+from vpt.use.archives import Failure, Scan, attempt, one_ahead, ready, require_kind
+from vpt.vocabulary import Target
 
 AT_ONCE = 32  # images in memory
 
@@ -51,7 +51,7 @@ class Classifier:
         self.target = target
         self.device = device
         self.temperature = temperature
-        self.batch_size = inference_batch(self.model.backbone.spec, plan.image_size, device)
+        self.batch_size = inference_batch(numbers_per_image(self.model.backbone.spec, plan.image_size), device)
 
     def classify(self, scan: Scan) -> dict[str, float]:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.

@@ -16,10 +16,11 @@ from tiny_classes import CLASSES, ONE_CLASS_STEP, stripes
 
 import vpt
 from vpt.artifact import build_model, load_trained, read_artifact, restore_model, save_artifact
-from vpt.classifier import Classifier, classify_cases, plan_predictions
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.predict import Segmenter, load
+from vpt.use.classifier import Classifier, classify_cases, plan_predictions
+from vpt.use.load import load
+from vpt.use.segmenter import Segmenter
 
 CPU = torch.device("cpu")
 
@@ -188,7 +189,7 @@ def test_what_cannot_be_read_is_said(classifier: Classifier, tmp_path: Path) -> 
 
 
 def test_a_mask_is_no_place_for_classes_nor_a_table_for_masks(tmp_path: Path, tiny_classes: Path) -> None:
-    from vpt.predict import plan_outputs
+    from vpt.use.segmenter import plan_outputs
 
     folder = tiny_classes / "flat"
     for name in ("mask.png", "mask.nii.gz"):

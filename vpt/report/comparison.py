@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vpt.files import atomic, read_json, write_json, write_text
-from vpt.report import LEVEL, RESAMPLES, SEED
+from vpt.scores.report import LEVEL, RESAMPLES, SEED
 
 COLUMNS = {
     "shown": "method",

@@ -1,0 +1,21 @@
+"""On which device a model runs."""
+
+from __future__ import annotations
+
+import torch
+
+from vpt.errors import VptError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise VptError(
+            f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu"
+        ) from error
+    return device

@@ -1,0 +1,1 @@
+"""Scores and what is told of them."""
