@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -108,3 +109,28 @@ def flat(features: Features) -> Tensor:
 
 def total(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def table(relative: Tensor, size: int) -> Tensor:
+    """A table of relative positions (L, d) -> (2 * size - 1, d), linearly as the original resizes it."""
+    return F.interpolate(relative.T[None], size=2 * size - 1, mode="linear")[0].T
+
+
+def literal_attention(attention: Any, patches: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
+    """One window (H, W, C) and tokens beside it (E, C), all attending to all; only pairs of patches have a bias."""
+    height, width, _ = patches.shape
+    count = height * width
+    tokens = torch.cat([patches.flatten(0, 1), beside])
+    gathered = []
+    queries, keys, values = attention.qkv(tokens).chunk(3, dim=-1)
+    for q, k, v in zip(*(part.chunk(attention.num_heads, -1) for part in (queries, keys, values)), strict=True):
+        scores = q @ k.T / q.shape[-1] ** 0.5
+        if attention.use_rel_pos:
+            row, column = torch.arange(count) // width, torch.arange(count) % width
+            rows = table(attention.rel_pos_h, height)[row[:, None] - row + height - 1]
+            columns = table(attention.rel_pos_w, width)[column[:, None] - column + width - 1]
+            bias = (q[:count, None] * (rows + columns)).sum(-1)
+            scores = scores + F.pad(bias, (0, len(beside), 0, len(beside)))
+        gathered.append(scores.softmax(-1) @ v)
+    mixed = attention.proj(torch.cat(gathered, -1))
+    return mixed[:count].view_as(patches), mixed[count:]

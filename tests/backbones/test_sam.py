@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import DEPTH, NECK, SAM, WIDTH, wrap_sam
+from encoders import DEPTH, NECK, SAM, WIDTH, literal_attention, wrap_sam
 from segment_anything.modeling import ImageEncoderViT
-from test_sam_attention import literal_attention
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from label_scores import scores as label_scores
 from safetensors.torch import load_file
-from test_report import scores as label_scores
 from tiny_classes import HEAD_ONLY
 from tiny_run import ONE_STEP
 

@@ -47,7 +47,8 @@ def test_where_no_one_can_say(monkeypatch: pytest.MonkeyPatch) -> None:
 ALONE = """
 import torch
 from vpt.backbones import load_backbone
-from vpt.machine.memory import PER_TOKEN, peak_memory, reset_peak
+from vpt.machine.memory import peak_memory, reset_peak
+from vpt.model import PER_TOKEN
 backbone = load_backbone("vit_small_patch16_224", weights="random", image_size=224)
 cpu = torch.device("cpu")
 with torch.inference_mode():

@@ -10,29 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from label_scores import scores
 from rich.console import Console
 
 from vpt.errors import VptError
-from vpt.scores.cases import LabelScores
 from vpt.scores.report import CaseResult, Report, Settings, _draws
 
 NAN = math.nan
-
-
-def scores(tp, fp, fn, hd95=1.0, nsd=0.5):
-    union = tp + fp + fn
-    return LabelScores(
-        dice=2 * tp / (union + tp) if union else NAN,
-        iou=tp / union if union else NAN,
-        hd95=hd95 if tp + fp and tp + fn else NAN,
-        nsd=nsd if union else NAN,
-        volume_pred_ml=(tp + fp) / 1000,
-        volume_ref_ml=(tp + fn) / 1000,
-        tp=tp,
-        fp=fp,
-        fn=fn,
-        tn=100 - union,
-    )
 
 
 def report(*cases, labels=None, settings=None):
