@@ -24,10 +24,11 @@ from vpt.data.cases import Case, find_scans
 from vpt.data.plan import Percentiles, Plan, Window
 from vpt.data.volumes import grid_of
 from vpt.errors import VptError
+from vpt.machine.device import choose_device
 from vpt.machine.precision import choose_precision
 from vpt.model import PromptedModel
 from vpt.use.load import load
-from vpt.use.segmenter import Segmenter, choose_device, plan_outputs, save_labels, segment_cases
+from vpt.use.segmenter import Segmenter, plan_outputs, save_labels, segment_cases
 
 LABELS = {0: "background", 3: "rim", 117: "core"}
 
