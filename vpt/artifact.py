@@ -13,40 +13,17 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vpt.backbones import Backbone, BackboneSpec, load_backbone
+from vpt.backbones import Backbone, BackboneSpec
 from vpt.backbones.weights import require_fit
-from vpt.config import Config, PromptsConfig, build_config
+from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
+from vpt.config import Config, ResolvedConfig, build_config
 from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.files import write_tensors
-from vpt.heads import ClassifyHead, Head, MaskHead, SamDecoderHead
+from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
-from vpt.prompts import (
-    AdditivePrompts,
-    ConditionedPrompts,
-    CrossPrompts,
-    DeepPrompts,
-    FourierPrompts,
-    GatedPrompts,
-    LowRankPrompts,
-    Prompts,
-    ShallowPrompts,
-)
-from vpt.tasks.classification import count_outputs
-from vpt.tuning import TUNINGS
 
 FORMAT = "vpt-artifact/1"
-PROMPTS: dict[str, type[Prompts]] = {
-    "none": Prompts,
-    "shallow": ShallowPrompts,
-    "deep": DeepPrompts,
-    "low_rank": LowRankPrompts,
-    "gated": GatedPrompts,
-    "fourier": FourierPrompts,
-    "conditioned": ConditionedPrompts,
-    "cross": CrossPrompts,
-    "additive": AdditivePrompts,
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +36,7 @@ class Artifact:
     """
 
     path: Path
-    config: Config
+    config: ResolvedConfig
     plan: Plan
     labels: dict[int, str]
     backbone_sha256: str
@@ -69,45 +46,6 @@ class Artifact:
     counts: dict[str, int]
     tensors: dict[str, Tensor]
     temperature: float = 1.0
-
-
-def build_model(config: Config, plan: Plan, classes: int, weights: str | Path | None = None) -> PromptedModel:
-    """The model of a config: backbone at the plan's image size, prompts, head.
-
-    `weights` replaces the config's: a file, or a folder where the backbone is one.
-    """
-    name = config.backbone.name
-    if weights is not None and Path(weights).is_dir():
-        name, weights = str(weights), None
-    backbone = load_backbone(
-        name,
-        weights=weights or config.backbone.weights,
-        image_size=plan.image_size,
-        attention=config.backbone.attention,
-    )
-    head = _build_head(config, backbone, plan, classes)
-    model = PromptedModel(backbone, _build_prompts(config.prompts, backbone.spec), head)
-    TUNINGS[config.tuning.method](model, **config.tuning.model_dump(exclude={"method"}))
-    return model
-
-
-def _build_prompts(config: PromptsConfig, spec: BackboneSpec) -> Prompts:
-    settings = config.model_dump(exclude={"method", "init"})
-    return PROMPTS[config.method](spec, **settings) if settings else PROMPTS[config.method]()
-
-
-def _build_head(config: Config, backbone: Backbone, plan: Plan, classes: int) -> Head:
-    head = config.resolved(config.task or "segmentation").head
-    assert head is not None
-    settings = head.model_dump(exclude={"kind"})
-    match head.kind:
-        case "mask":
-            return MaskHead(backbone.spec, classes=classes, **settings)
-        case "sam_decoder":
-            return SamDecoderHead(backbone, classes=classes, **settings)
-        case "linear" | "mlp":
-            outputs = count_outputs(classes, config.data.target or "classes")
-            return ClassifyHead(backbone.spec, outputs=outputs, slices=plan.slices is not None, **settings)
 
 
 def save_artifact(
@@ -195,27 +133,33 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
     )
 
 
-def _read_config(values: dict[str, Any], path: Path) -> Config:
+def _read_config(values: dict[str, Any], path: Path) -> ResolvedConfig:
     """The config of an artifact; those written before there were two tasks are of segmentation."""
     config = build_config(values, str(path))
-    return config.resolved(config.task or "segmentation")
+    return config.resolved(config.task or "segmentation", strict=False)
 
 
-def restore_model(artifact: Artifact, weights: str | Path | None = None) -> PromptedModel:
-    """The trained model in eval mode. `weights`: where the backbone's weights lie now, if elsewhere than in training.
+def restore_model(
+    artifact: Artifact,
+    weights: str | Path | None = None,
+    device: torch.device | None = None,
+    precision: Chosen = "32-true",
+) -> PromptedModel:
+    """The trained model in eval mode, on that device and in that precision; without a device on the CPU, untouched.
+
+    Models on one device that leave the encoder frozen share it. `weights`: where the backbone's weights lie now, if
+    elsewhere than in training.
 
     Raises:
         VptError: the backbone's weights are not those of the training.
     """
-    config = artifact.config
-    model = build_model(config, artifact.plan, len(artifact.labels), weights)
-    if model.backbone.sha256 != artifact.backbone_sha256:
-        found = weights or config.backbone.weights or f"the pretrained weights of {config.backbone.name}"
-        raise VptError(
-            f"{artifact.path}: trained on {config.backbone.name} with weights of SHA-256 "
-            f"{artifact.backbone_sha256[:16]}..., found {model.backbone.sha256[:16]}... in {found}; "
-            "give the weights it was trained on with --weights FILE"
-        )
+    config, size = artifact.config, artifact.plan.image_size
+    if device is not None and config.tuning.method == FROZEN:
+        backbone = shared_encoder(config.backbone, size, device, precision, weights)
+    else:
+        backbone = load_encoder(config.backbone, size, weights)
+    _require_same_weights(artifact, backbone, weights)
+    model = build_model(config, artifact.plan, len(artifact.labels), backbone)
     if artifact.preprocessing not in ({}, now := _preprocessing(model.backbone.spec)):
         raise VptError(
             f"{artifact.path}: trained on images with {artifact.preprocessing}, but {config.backbone.name} is given "
@@ -223,6 +167,18 @@ def restore_model(artifact: Artifact, weights: str | Path | None = None) -> Prom
         )
     load_trained(model, artifact.tensors, artifact.path)
     return model.eval()
+
+
+def _require_same_weights(artifact: Artifact, backbone: Backbone, weights: str | Path | None) -> None:
+    if backbone.sha256 == artifact.backbone_sha256:
+        return
+    config = artifact.config.backbone
+    found = weights or config.weights or f"the pretrained weights of {config.name}"
+    raise VptError(
+        f"{artifact.path}: trained on {config.name} with weights of SHA-256 "
+        f"{artifact.backbone_sha256[:16]}..., found {backbone.sha256[:16]}... in {found}; "
+        "give the weights it was trained on with --weights FILE"
+    )
 
 
 def load_trained(model: PromptedModel, tensors: dict[str, Tensor], path: Path) -> None:

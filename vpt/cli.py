@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from vpt.errors import VptError
+from vpt.sections import HEADS, PROMPTS, TUNINGS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,9 +63,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
     prompts: Annotated[
         str | None,
-        typer.Option(
-            help="METHOD:COUNT (deep, shallow, low_rank, gated, fourier, conditioned, cross), additive or none."
-        ),
+        typer.Option(help=f"METHOD or METHOD:COUNT, of {', '.join(PROMPTS.names())}."),
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="vit_micro, sam_micro, a timm model's name, sam_vit_b, ..., or a folder.")
@@ -72,14 +71,14 @@ def train(
     task: Annotated[str | None, typer.Option(help="segmentation or classification, where the data allow both.")] = None,
     shots: Annotated[int | None, typer.Option(help="Learn from so many examples per class (or cases).")] = None,
     head: Annotated[
-        str | None, typer.Option(help="mask or sam_decoder (needs a SAM backbone); of classification linear or mlp.")
+        str | None, typer.Option(help=f"One of {', '.join(HEADS.names())} (sam_decoder needs a SAM backbone).")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="The backbone's weights: a file, or `random` (a control).")
     ] = None,
     tuning: Annotated[
         str | None,
-        typer.Option(help="prompts, or a control: full, bias, partial, ssf, adapter, lora (--set tuning.rank=4)."),
+        typer.Option(help=f"One of {', '.join(TUNINGS.names())}; prompts is no control (--set tuning.rank=4)."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
     fold: Annotated[int | None, typer.Option(help="Which fold validates, where no split.json says so.")] = None,
@@ -262,10 +261,10 @@ def compare(
     from vpt.engine.compare import OWN
     from vpt.engine.compare import compare as compare_methods
     from vpt.engine.fit import Interrupted
-    from vpt.engine.methods import METHODS
+    from vpt.engine.methods import methods as all_methods
 
     if methods == "list":
-        print("\n".join(f"{name:<13} {method.shown}" for name, method in METHODS.items()))
+        print("\n".join(f"{name:<13} {method.shown}" for name, method in all_methods().items()))
         return
     named = {
         "task": task,
@@ -308,7 +307,7 @@ def fetch(
     to: Annotated[Path, typer.Option("--to", help="The folder to put it in.")],
 ) -> None:
     """Download a backbone's weights, to be copied to a machine without a network."""
-    from vpt.backbones.fetch import fetch as fetch_weights
+    from vpt.backbones.families import fetch as fetch_weights
     from vpt.progress import bar
 
     with bar(f"fetching {name}") as tick:

@@ -48,7 +48,6 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     yield "weights SHA-256", artifact.backbone_sha256
     if artifact.preprocessing:
         yield "preprocessing", ", ".join(f"{key} {value}" for key, value in artifact.preprocessing.items())
-    assert config.head is not None  # an artifact's config is resolved
     yield "task", f"{config.task}{f', {config.data.target}' if config.data.target else ''}"
     for part, settings in (("prompts", config.prompts), ("head", config.head)):
         yield part, ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if value is not None)
@@ -73,18 +72,24 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
 
 
 def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
-    from vpt.backbones import MICRO, RANDOM, SAM_MICRO, load_backbone
+    from vpt.backbones.families import describe_backbone, family_of, load_backbone
 
-    own = name in (MICRO, SAM_MICRO) or Path(name).is_dir()  # others would be downloaded just to be described
-    backbone = load_backbone(name, weights=None if own else RANDOM)
-    spec = backbone.spec
+    own = family_of(name).fetch is None  # others would be downloaded just to be described
+    spec = describe_backbone(name)
+    grids = list(dict.fromkeys(block.grid for block in spec.blocks))
+    widths, heads = (
+        ", ".join(map(str, dict.fromkeys(values)))
+        for values in ((block.width for block in spec.blocks), (block.heads for block in spec.blocks))
+    )
+    backbone = load_backbone(name, weights=None if own else "random")
     yield "backbone", name
     yield "parameters", f"{sum(p.numel() for p in backbone.parameters()):,}"
-    yield "width, depth, heads", f"{spec.width}, {spec.depth}, {spec.heads}"
+    yield "width, depth, heads", f"{widths}; {spec.depth}; {heads}"
     yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
-    yield "tokens", f"{spec.grid[0] * spec.grid[1]} patches, {spec.prefix} CLS or register tokens"
-    if spec.windowed:
-        yield "windowed blocks", ", ".join(map(str, spec.windowed))
+    tokens = ", then ".join(str(height * width) for height, width in grids)
+    yield "tokens", f"{tokens} patches, {spec.prefix} CLS or register tokens"
+    if windowed := [i for i, block in enumerate(spec.blocks) if block.windowed]:
+        yield "windowed blocks", ", ".join(map(str, windowed))
     yield "preprocessing", f"mean {spec.mean}, std {spec.std}, padding {spec.padding}"
     yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
 
@@ -115,7 +120,7 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
     import torch
 
     from vpt.backbones.attention import has_amx
-    from vpt.backbones.lean import is_half
+    from vpt.backbones.pieces import is_half
     from vpt.machine.device import choose_device
     from vpt.machine.precision import HALF, autocast, choose_precision
     from vpt.machine.products import batches_by_onednn, onednn_is_faster

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vpt.backbones.base import Backbone, BackboneSpec, Context, Features, Keep, Tokens
+from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones.tokens import Context, Features, Keep, Tokens
 from vpt.heads.base import Head
-from vpt.prompts.base import Prompts
+from vpt.prompts.base import Info, Prompts
 
 PER_TOKEN = 16  # numbers that inference holds at once, in widths of the encoder
 PER_PIXEL = 150  # and of the mask head, with which a decoder of SAM is smaller
 PER_CLASS = 3  # logits: as they come, put together from tiles, and resized
+UNKNOWN = Info()
 
 
 def encode(
     backbone: Backbone,
     prompts: Prompts,
     images: Tensor,
+    info: Info = UNKNOWN,
     levels: Collection[int] = (),
     keep: Keep = "all",
     checkpointing: bool = False,
@@ -32,28 +36,40 @@ def encode(
     cross the frozen blocks, so this must not run under `no_grad` in training. For `keep` and `checkpointing` see
     `encode_from`.
     """
-    return encode_from(0, backbone, prompts, backbone.embed(images), levels, (), keep, checkpointing)
+    state = prompts.begin(images, info)
+    return encode_from(Below(0, backbone.embed(images)), backbone, prompts, state, levels, keep, checkpointing)
+
+
+@dataclass(frozen=True)
+class Below:
+    """What is known of a pass before block `first`: the tokens that enter it, and the grids below it that a head reads.
+
+    levels: (B, C, H, W) each, as `frozen_below` gives them.
+    """
+
+    first: int
+    tokens: Tokens
+    levels: Sequence[Tensor] = ()
 
 
 def encode_from(
-    first: int,
+    below: Below,
     backbone: Backbone,
     prompts: Prompts,
-    tokens: Tokens,
+    state: Any,
     levels: Collection[int] = (),
-    below: Sequence[Tensor] = (),
     keep: Keep = "all",
     checkpointing: bool = False,
 ) -> Features:
-    """The rest of `encode`: tokens as they enter block `first` -> features.
+    """The rest of `encode`, from the tokens as they enter block `below.first`.
 
-    below: the grids (B, C, H, W) after those of `levels` that lie below `first`, as `frozen_prefix` gives them;
+    state: what `prompts.begin` gave for this pass;
     keep: "first" leaves out of the last block what only serves other tokens than the first, which alone are finished;
     checkpointing: what is inside a block is not kept for the backward pass but computed again there.
     """
-    kept = list(below)
-    for i in range(first, backbone.spec.depth):
-        tokens, context = prompts.enter(i, tokens)
+    tokens, kept = below.tokens, list(below.levels)
+    for i in range(below.first, backbone.spec.depth):
+        tokens, context = prompts.enter(i, tokens, state)
         rows = keep if i == backbone.spec.depth - 1 and i not in levels else "all"
         if checkpointing and torch.is_grad_enabled():
             tokens = checkpoint(backbone.block, i, tokens, context, rows, use_reentrant=False)
@@ -62,26 +78,21 @@ def encode_from(
         if i in levels:
             kept.append(tokens.grid.permute(0, 3, 1, 2))
     features = backbone.finish(tokens)
-    return Features(features.grid, features.prefix, tuple(kept))
+    return replace(features, levels=(*kept, *features.levels))
 
 
 @torch.no_grad()
-def frozen_prefix(
-    first: int, backbone: Backbone, images: Tensor, levels: Collection[int] = ()
-) -> tuple[Tokens, tuple[Tensor, ...]]:
-    """Normalised images (B, 3, H, W) -> tokens as they enter block `first` of the encoder without prompts.
-
-    With the grids (B, C, H, W) after those of `levels` that lie below it.
-    """
-    tokens, below = backbone.embed(images), []
+def frozen_below(first: int, backbone: Backbone, images: Tensor, levels: Collection[int] = ()) -> Below:
+    """Normalised images (B, 3, H, W) -> what the encoder without prompts makes of them below block `first`."""
+    tokens, kept = backbone.embed(images), []
     for i in range(first):
         tokens = backbone.block(i, tokens, None)
         if i in levels:
-            below.append(tokens.grid.permute(0, 3, 1, 2))
-    return tokens, tuple(below)
+            kept.append(tokens.grid.permute(0, 3, 1, 2))
+    return Below(first, tokens, tuple(kept))
 
 
-class FrozenPrompts(Prompts):
+class ProjectedPrompts(Prompts):
     """Prompts that are keys and values already, for inference with a model whose weights no longer change.
 
     They are no buffers: not part of what is saved, and not moved to another device.
@@ -89,14 +100,19 @@ class FrozenPrompts(Prompts):
 
     def __init__(self, backbone: Backbone, prompts: Prompts):
         super().__init__()
-        width, (height, columns) = backbone.spec.width, backbone.spec.grid
-        some = next(backbone.parameters()).new_empty(1, height, columns, width)
-        nothing = Tokens(some, some[:, 0, :0], some[:, 0, :0])
-        contexts = [prompts.enter(i, nothing)[1] for i in range(backbone.spec.depth)]
-        self.contexts = [backbone.fix(i, c) if isinstance(c, Tensor) else c for i, c in enumerate(contexts)]
+        contexts = [prompts.context(i, 1) for i in range(backbone.spec.depth)]
+        self.contexts = [backbone.project(i, c) if isinstance(c, Tensor) else c for i, c in enumerate(contexts)]
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Context | None]:
-        return tokens, self.contexts[i]
+    def context(self, i: int, batch: int) -> Context | None:
+        return self.contexts[i]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model gives of a batch: logits (B, K, ...), and in training what its prompts add to the loss, or None."""
+
+    logits: Tensor
+    penalty: Tensor | None = None
 
 
 class PromptedModel(nn.Module):
@@ -113,44 +129,60 @@ class PromptedModel(nn.Module):
         self.prompts = prompts
         self.head = head
         self.checkpointing = False
-        self._frozen: FrozenPrompts | None = None
+        self._projected: ProjectedPrompts | None = None
         self._encode_from = encode_from
         self.train()
 
-    def features(self, images: Tensor) -> Features:
+    def features(self, images: Tensor, info: Info = UNKNOWN) -> Features:
         """Of normalised images (B, 3, H, W): all that the head reads."""
-        return self.features_from(0, self.backbone.embed(images))
+        return self._pass(images, info, None)[0]
 
-    def features_from(self, first: int, tokens: Tokens, below: Sequence[Tensor] = ()) -> Features:
-        """The same from tokens as they enter block `first`, and the grids below it that the head reads."""
-        prompts = self._frozen or self.prompts
-        head, backbone = self.head, self.backbone
-        levels, keep, lean = head.levels, head.reads, self.checkpointing
-        return self._encode_from(first, backbone, prompts, tokens, levels, below, keep, lean)
+    def features_from(self, below: Below, info: Info = UNKNOWN) -> Features:
+        """The same where the blocks below the first prompts have run before."""
+        return self._pass(None, info, below)[0]
 
-    def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
-        """`hints` (B, N, 3): see `Head.forward`; only for a head that takes them."""
+    def run(
+        self, images: Tensor, hints: Tensor | None = None, info: Info = UNKNOWN, below: Below | None = None
+    ) -> Output:
+        """Normalised images (B, 3, H, W) -> logits and penalty; below: where that part of the encoder ran before.
+
+        `hints` (B, N, 3): see `Head.forward`; only for a head that takes them.
+        """
         if hints is not None and not self.head.takes_hints:
             raise ValueError(f"{type(self.head).__name__} takes no boxes or points")
-        features = self.features(images)
-        return self.head(features, images) if hints is None else self.head(features, images, hints)
+        features, state = self._pass(images, info if hints is None else replace(info, hints=hints), below)
+        logits = self.head(features, images) if hints is None else self.head(features, images, hints)
+        return Output(logits, self.prompts.penalty(state) if self.training else None)
+
+    def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
+        """The logits of `run`."""
+        return self.run(images, hints).logits
+
+    def _pass(self, images: Tensor | None, info: Info, below: Below | None) -> tuple[Features, Any]:
+        prompts, head = self._projected or self.prompts, self.head
+        state = prompts.begin(images, info)
+        if below is None:
+            assert images is not None
+            below = Below(0, self.backbone.embed(images))
+        features = self._encode_from(below, self.backbone, prompts, state, head.levels, head.reads, self.checkpointing)
+        return features, state
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.backbone.eval()
         if mode:
-            self._frozen = None
+            self._projected = None
         return self
 
     @torch.no_grad()
-    def freeze_prompts(self) -> Self:
+    def project_prompts(self) -> Self:
         """Make ready for inference: what the blocks make of the prompts is computed here, once; `train` drops it.
 
         To be called where the model will run, on its device and under its autocast. Prompts that depend on the image,
         or that travel with the tokens, stay as they are.
         """
         self.eval()
-        self._frozen = FrozenPrompts(self.backbone, self.prompts) if self.prompts.fixed else None
+        self._projected = ProjectedPrompts(self.backbone, self.prompts) if self.prompts.constant else None
         return self
 
     def compile_blocks(self) -> Self:
@@ -189,5 +221,6 @@ class PromptedModel(nn.Module):
 
 def numbers_per_image(spec: BackboneSpec, size: int, classes: int = 0) -> int:
     """Numbers that an image (3, size, size) holds at once without a backward pass; classes: of a mask, 0 for none."""
-    tokens = size**2 // (spec.patch[0] * spec.patch[1])
-    return PER_TOKEN * tokens * spec.width + ((PER_PIXEL + PER_CLASS * classes) * size**2 if classes else 0)
+    share = size**2 / (spec.image_size[0] * spec.image_size[1])
+    widest = max(block.width * block.grid[0] * block.grid[1] for block in spec.blocks)
+    return PER_TOKEN * round(widest * share) + ((PER_PIXEL + PER_CLASS * classes) * size**2 if classes else 0)

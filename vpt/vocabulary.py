@@ -1,9 +1,10 @@
-"""The names that several rooms speak of, without torch: tasks, targets, and what an encoder is called."""
+"""The names that several rooms speak of, without torch: tasks and targets."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Task = Literal["segmentation", "classification"]
+TASKS: tuple[Task, ...] = get_args(Task)
 Target = Literal["classes", "labels", "grades"]
 """Of a classification: one class per case, any number of labels, or one of ordered grades."""

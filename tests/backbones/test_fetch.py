@@ -19,7 +19,9 @@ from server import Server, serving
 
 from vpt.backbones import fetch as module
 from vpt.backbones import load_backbone
-from vpt.backbones.fetch import SOURCES, Source, cached, download, fetch
+from vpt.backbones.families import fetch
+from vpt.backbones.fetch import Source, download
+from vpt.backbones.sam_models import SOURCES, checkpoint_file
 from vpt.errors import VptError
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB
@@ -371,7 +373,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_cache_is_filled_once_by_name_or_address(official: Source, server: Server, cache: Path) -> None:
-    assert cached("sam_vit_b") == cached(official.url) == cache / "sam.pth"
+    assert checkpoint_file("sam_vit_b") == checkpoint_file(official.url) == cache / "sam.pth"
     assert (cache / "sam.pth").read_bytes() == CONTENT
     assert len(server.asked) == 1
 
@@ -380,7 +382,7 @@ def test_the_cache_verifies_what_it_fetches(official: Source, server: Server, ca
     server.content = b"other"
 
     with pytest.raises(VptError, match="what came has MD5"):
-        cached("sam_vit_b")
+        checkpoint_file("sam_vit_b")
     assert list(cache.iterdir()) == []
 
 
@@ -389,30 +391,30 @@ def test_a_damaged_file_in_the_cache_is_named(official: Source, cache: Path) -> 
     (cache / "sam.pth").write_bytes(CONTENT[:-1])
 
     with pytest.raises(VptError, match=r"sam\.pth: has 3071999 bytes, expected 3072000 of http.*; delete it"):
-        cached("sam_vit_b")
+        checkpoint_file("sam_vit_b")
 
 
 def test_files_of_one_name_from_two_addresses_are_two_files(server: Server, cache: Path) -> None:
-    first = cached(f"{server.url}?download=1")
+    first = checkpoint_file(f"{server.url}?download=1")
     server.content = b"another model"
-    second = cached(server.url.replace("/models/", "/others/"))
+    second = checkpoint_file(server.url.replace("/models/", "/others/"))
 
     assert (first.name, second.name) == ("sam.pth", "sam.pth")
     assert (first.read_bytes(), second.read_bytes()) == (CONTENT, b"another model")
-    assert cached(f"{server.url}?download=1") == first
+    assert checkpoint_file(f"{server.url}?download=1") == first
     assert len(server.asked) == 2
 
 
 def test_a_local_address_is_the_file_itself(tmp_path: Path) -> None:
-    assert cached((tmp_path / "with space.pth").as_uri()) == tmp_path / "with space.pth"
+    assert checkpoint_file((tmp_path / "with space.pth").as_uri()) == tmp_path / "with space.pth"
 
 
 def test_timms_sam_encoder_lies_in_the_hubs_cache(hub: Callable[..., None]) -> None:
     hub("timm/samvit_base_patch16.sa1b", {"pos_embed": torch.ones(1, 2, 2, 4)})
 
-    assert load_file(cached("samvit_base_patch16.sa1b"))["pos_embed"].shape == (1, 2, 2, 4)
+    assert load_file(checkpoint_file("samvit_base_patch16.sa1b"))["pos_embed"].shape == (1, 2, 2, 4)
 
 
 def test_a_name_without_an_address_asks_for_the_file() -> None:
     with pytest.raises(VptError, match=r"medsam_vit_b: no address is known .*--weights FILE"):
-        cached("medsam_vit_b")
+        checkpoint_file("medsam_vit_b")

@@ -15,18 +15,20 @@ import torch.nn.functional as F
 from timm.layers import Attention
 from torch import Tensor, nn
 
-from vpt.backbones.base import FixedContext
-from vpt.backbones.lean import LeanAttention, is_half, mix_in_pieces
+from vpt.backbones.pieces import AttentionInPieces, is_half, mix_in_pieces
+from vpt.backbones.tokens import KeysValues
 from vpt.machine.products import FrozenLinear, batches_by_onednn, frozen_product
 
 KEPT = 2**21  # scores of a batch in bfloat16, 4 MiB, that are kept for the backward pass
 SMALL = 2**21  # scores of a head that an AMX kernel gains nothing by
 
 
-def keys_and_values(attention: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
+def keys_and_values(
+    qkv: nn.Module, heads: int, context: Tensor, k_norm: nn.Module | None = None
+) -> tuple[Tensor, Tensor]:
     """Normed context (P, C) or (B, P, C) -> keys and values (1 or B, heads, P, head_dim) each."""
-    keys, values = split_heads(project_keys_values(attention.qkv, context), attention.num_heads, 2)
-    return attention.k_norm(keys), values
+    keys, values = split_heads(project_keys_values(qkv, context), heads, 2)
+    return keys if k_norm is None else k_norm(keys), values
 
 
 def project_keys_values(qkv: nn.Module, context: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def key_value_maps(norm: nn.Module, qkv: nn.Module, width: int) -> tuple[Tensor,
     return keys, values
 
 
-def attend(attention: Attention, tokens: Tensor, beside: FixedContext | None, rows: int) -> Tensor:
+def attend(attention: Attention, tokens: Tensor, beside: KeysValues | None, rows: int) -> Tensor:
     """timm's self-attention of normed tokens (B, N, C), prompts beside them -> its first `rows` (B, rows, C)."""
     batch = len(tokens)
     apart = beside is not None or rows < tokens.shape[1]  # else a view of the queries keeps all three alive
@@ -86,7 +88,7 @@ def attend_apart(attention: Attention, tokens: Tensor, context: Tensor) -> Tenso
     """timm's attention of normed tokens (B, N, C) to the normed context alone -> (B, N, C)."""
     batch = len(tokens)
     (queries,) = split_heads(project_queries(attention.qkv, tokens), attention.num_heads, 1)
-    keys, values = keys_and_values(attention, context)
+    keys, values = keys_and_values(attention.qkv, attention.num_heads, context, attention.k_norm)
     keys, values = keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)
     return _gather(attention, tokens, mix_values(attention.q_norm(queries), keys, values))
 
@@ -111,7 +113,7 @@ def mix_values(queries: Tensor, keys: Tensor, values: Tensor, scale: float | Non
     """softmax(scale * q k^T) v over (B, heads, N, d), in the form that is fastest where it runs.
 
     `scale` is 1 / sqrt(d) unless given; values may be narrower than keys. torch's fused kernel; but in bfloat16 on a
-    CPU products in pieces (`vpt.backbones.lean`): in training because the kernel's backward pass takes three times as
+    CPU products in pieces (`vpt.backbones.pieces`): in training because the kernel's backward pass takes three times as
     long, else because the kernel takes up to twice as long, unless the CPU has AMX. Of small maps the scores are kept
     for the backward pass. In float32 on a CPU products in pieces where `batches_by_onednn`, since the kernel's own go
     through the slower library. `torch.compile` would unroll the pieces, and has the kernel instead.
@@ -121,7 +123,7 @@ def mix_values(queries: Tensor, keys: Tensor, values: Tensor, scale: float | Non
     if half and trains and queries[..., 0].numel() * keys.shape[-2] <= KEPT:
         return ((queries * scale) @ keys.transpose(-2, -1)).softmax(-1) @ values
     if not torch.compiler.is_compiling() and pieces_are_faster(queries, keys, values, trains):
-        mix = LeanAttention.apply if trains else mix_in_pieces
+        mix = AttentionInPieces.apply if trains else mix_in_pieces
         if half:  # autocast ends at a function
             queries, keys, values = (part.bfloat16() for part in (queries, keys, values))
         return mix(queries, keys, values, scale)

@@ -1,95 +1,123 @@
-"""What every encoder looks like from outside: its spec, the tokens that travel through it, what comes out."""
+"""What every encoder looks like from outside: its spec, block by block, and what can be done with it."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from vpt.backbones.attention import key_value_maps, keys_and_values
+from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
+
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "BlockAttention",
+    "BlockSpec",
+    "Context",
+    "Features",
+    "Keep",
+    "KeysValues",
+    "Level",
+    "Pool",
+    "SeparateContext",
+    "Tokens",
+    "require_whole_patches",
+    "uniform_blocks",
+]
+
+Pool = Literal["cls", "mean", "attention"]
+"""How an encoder makes one vector of an image: its CLS token, the mean of its patches, a learned pooling."""
+
+
+class Level(NamedTuple):
+    """A grid of tokens: width C, and (rows, columns)."""
+
+    width: int
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One block, by the tokens that enter it: their width C, the heads, and their grid (rows, columns).
+
+    windowed: it attends within windows, else to the whole image; attends: False of a block of convolutions, which has
+    no keys and values for prompts to be.
+    """
+
+    width: int
+    heads: int
+    grid: tuple[int, int]
+    windowed: bool = False
+    attends: bool = True
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """The little that prompts and heads know of an encoder.
 
-    `image_size`, `patch` and `grid` are (height, width); `prefix` counts the CLS and register tokens, `registers` those
-    of them that are no CLS token; `mean` and `std` normalise an RGB image in [0, 1], as the weights were trained, and
-    `padding` says where an image smaller than `image_size` lay: in the centre, surrounded by black, or in the corner at
-    the top left, followed by the mean colour. Blocks that are `windowed` attend within windows, the others to the whole
-    image. `neck` is the width of the finished grid, where that is not `width`.
+    `image_size` and `patch` are (height, width) in pixels; `blocks` says of every block what enters it, `finished` what
+    the finished grid is; `prefix` counts the CLS and register tokens, `registers` those of them that are no CLS token;
+    `pool` is the encoder's own way to one vector. `mean` and `std` normalise an RGB image in [0, 1], as the weights
+    were trained, and `padding` says where an image smaller than `image_size` lay: in the centre, surrounded by black,
+    or in the corner at the top left, followed by the mean colour.
     """
 
     name: str
-    width: int
-    depth: int
-    heads: int
     image_size: tuple[int, int]
     patch: tuple[int, int]
     prefix: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    blocks: tuple[BlockSpec, ...]
+    finished: Level
     padding: Literal["centre", "corner"] = "centre"
-    windowed: tuple[int, ...] = ()
-    neck: int | None = None
     registers: int = 0
+    pool: Pool = "mean"
 
     @property
-    def grid(self) -> tuple[int, int]:
-        return self.image_size[0] // self.patch[0], self.image_size[1] // self.patch[1]
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def has_cls(self) -> bool:
+        return self.prefix > self.registers
+
+    @property
+    def attending(self) -> tuple[int, ...]:
+        """The blocks that have a place for prompts as keys and values."""
+        return tuple(i for i, block in enumerate(self.blocks) if block.attends)
+
+    def entered(self, i: int) -> Level:
+        """The grid that enters block `i`."""
+        return Level(self.blocks[i].width, self.blocks[i].grid)
+
+    def left(self, i: int) -> Level:
+        """The grid that leaves block `i`: what enters the next one."""
+        block = self.blocks[min(i + 1, self.depth - 1)]
+        return Level(block.width, block.grid)
+
+
+def uniform_blocks(
+    depth: int, width: int, heads: int, grid: tuple[int, int], windowed: Collection[int] = ()
+) -> tuple[BlockSpec, ...]:
+    """The blocks of a plain encoder, all alike but for those that are `windowed`."""
+    return tuple(BlockSpec(width, heads, grid, i in windowed) for i in range(depth))
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """The state between two blocks.
+class BlockAttention:
+    """A block's own way from tokens to keys and values: `k_norm` of each head's keys after `qkv` after `norm`."""
 
-    grid: (B, H, W, C) patch tokens; prefix: (B, R, C) CLS and register tokens, R may be 0;
-    prompts: (B, P, C) prompts that travel from block to block (VPT-shallow), P may be 0.
-    """
-
-    grid: Tensor
-    prefix: Tensor
-    prompts: Tensor
-
-
-@dataclass(frozen=True)
-class SeparateContext:
-    """Prompts (P, C) or (B, P, C) that tokens attend to in a step of their own, after a block's self-attention.
-
-    That step has a softmax over the prompts alone, and a residual of its own; a plain tensor as context is attended to
-    in the self-attention itself, beside the tokens, under one softmax.
-    """
-
-    prompts: Tensor
-
-
-@dataclass(frozen=True)
-class FixedContext:
-    """A block's prompts as keys and values already, (1 or B, heads, P, head_dim) each; see `Backbone.fix`."""
-
-    keys: Tensor
-    values: Tensor
-
-
-Context = Tensor | SeparateContext | FixedContext
-Keep = Literal["all", "first"]
-"""Which rows of the tokens a block gives: all of them, or only the CLS token, where nothing else is read."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a head reads.
-
-    grid: (B, C, H, W) patch tokens after the final norm; prefix: (B, R, C) likewise;
-    levels: (B, C, H, W) each, the patch tokens as they left the blocks that the head asked for.
-    """
-
-    grid: Tensor
-    prefix: Tensor
-    levels: tuple[Tensor, ...] = ()
+    norm: nn.Module
+    qkv: nn.Module
+    heads: int
+    k_norm: nn.Module | None = None
 
 
 class Backbone(nn.Module, ABC):
@@ -123,20 +151,34 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def fix(self, i: int, context: Tensor) -> FixedContext:
-        """What block `i` makes of its `context` (P, C) or (B, P, C): keys and values, which the block takes instead."""
+    def finish(self, tokens: Tokens) -> Features:
+        """Final norm, pooling, levels that the encoder itself makes; travelling prompts are left behind."""
 
     @abstractmethod
+    def attention_of(self, i: int) -> BlockAttention:
+        """The norm and projections of block `i`; raises VptError where it does not attend."""
+
+    def project(self, i: int, context: Tensor) -> KeysValues:
+        """What block `i` makes of its `context` (P, C) or (B, P, C): keys and values, which the block takes instead."""
+        own = self.attention_of(i)
+        return KeysValues(*keys_and_values(own.qkv, own.heads, own.norm(context), own.k_norm))
+
     def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
         """The linear parts (C, C) of block `i`'s keys and values: `x @ keys` and `x @ values` of tokens (..., C).
 
         x enters the block and is not normed yet: the norm's centring and gain are in the maps, as is what tuning added.
         Left out are the division by x's deviation (the maps are right but for a factor) and the biases.
         """
+        own = self.attention_of(i)
+        return key_value_maps(own.norm, own.qkv, self.spec.blocks[i].width)
 
-    @abstractmethod
-    def finish(self, tokens: Tokens) -> Features:
-        """Final norm; travelling prompts are left behind."""
+
+def no_place(spec: BackboneSpec, i: int) -> VptError:
+    """The refusal of prompts in a block of convolutions."""
+    return VptError(
+        f"prompts: block {i} of {spec.name} is made of convolutions and attends to nothing; choose among the blocks "
+        f"{', '.join(map(str, spec.attending))}"
+    )
 
 
 def require_whole_patches(image_size: tuple[int, int], patch: tuple[int, int], name: str) -> None:
@@ -148,3 +190,8 @@ def require_whole_patches(image_size: tuple[int, int], patch: tuple[int, int], n
             f"image size {image_size[0]}x{image_size[1]} is not a multiple of the patch of {name}, "
             f"{patch[0]}x{patch[1]}; take {near}, for example"
         )
+
+
+def three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,35 +1,35 @@
-"""Weights from the network, whole and verified or not at all: official SAM files, timm's models, any address."""
+"""Files from the network, whole and verified or not at all: from an address, or from the hub of timm's models."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import Request, getproxies, proxy_bypass, url2pathname, urlopen
 
 import timm
 import torch
 from filelock import FileLock
-from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from timm.models import save_for_hf
+from huggingface_hub import constants, hf_hub_download
 
 from vpt.errors import VptError
 from vpt.progress import Tick, bar, silent
 
 SCHEMES = ("http", "https", "file")
-EMBEDDED = ("vit_micro", "sam_micro")
 PAUSES = (1.0, 3.0, 9.0)  # seconds before the second, third and fourth attempt
 TIMEOUT = 30.0  # seconds without a byte
+PATIENCE = 4.0  # seconds that the hub has to answer at all
 CHUNK = 1 << 20  # bytes
 ELSEWHERE = "without a network fetch it on another machine (`vpt fetch`) and copy the file here (`--weights FILE`)"
 
@@ -45,54 +45,6 @@ class Source:
     @property
     def filename(self) -> str:
         return _filename(self.url)
-
-
-# The official files (segment-anything, "Model Checkpoints"); the digits in their names begin their MD5.
-SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
-SOURCES = {
-    "sam_vit_b": Source(f"{SAM_URL}sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8", 375_042_383),
-    "sam_vit_l": Source(f"{SAM_URL}sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c", 1_249_524_607),
-    "sam_vit_h": Source(f"{SAM_URL}sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6", 2_564_550_879),
-}
-
-
-def fetch(name: str, to: Path, progress: Tick = silent) -> Path:
-    """A backbone's weights in the folder `to`, for a machine without a network.
-
-    Returns the file to give as weights (Segment Anything), or the folder to give as backbone (timm's ViTs).
-
-    Raises:
-        VptError: unknown name, no network, no space, or a file that is not what it should be.
-    """
-    to = Path(to)
-    if source := SOURCES.get(name):
-        return download(source.url, to / source.filename, md5=source.md5, progress=progress)
-    if name in EMBEDDED:
-        raise VptError(f"{name}: ships with the package, there is nothing to fetch; give it as the backbone")
-    if name.startswith("samvit_"):
-        return download(_on_hub(name).as_uri(), to / f"{name}.safetensors", progress=progress)
-    return _save_vit(name, to / name)
-
-
-def cached(name_or_url: str) -> Path:
-    """The file with the weights of that name or address, downloaded once to where `torch.hub` keeps its own.
-
-    Files of unknown addresses lie in a folder of their address each, because many are called `model.safetensors`.
-
-    Raises:
-        VptError: no address known for the name, no network, no space, or a file that is not what it should be.
-    """
-    parts = urlsplit(name_or_url)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path))
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name, source in SOURCES.items():
-        if name_or_url in (name, source.url):
-            return _once(source.url, folder / source.filename, source)
-    if parts.scheme:
-        address = hashlib.sha256(name_or_url.encode()).hexdigest()[:16]
-        return _once(name_or_url, folder / address / _filename(name_or_url), None)
-    return _on_hub(name_or_url)
 
 
 def download(url: str, target: Path, *, md5: str | None = None, progress: Tick = silent) -> Path:
@@ -210,8 +162,22 @@ def _md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _once(url: str, target: Path, source: Source | None) -> Path:
-    """A file of the cache; one that is there is known by its size, to spare hashing gigabytes at every start."""
+def cached(url: str, source: Source | None = None) -> Path:
+    """The file of an address, downloaded once to where `torch.hub` keeps its own; `source`: what is known of it.
+
+    Files of unknown addresses lie in a folder of their address each, because many are called `model.safetensors`. One
+    that is there is known by its size, to spare hashing gigabytes at every start.
+
+    Raises:
+        VptError: no network, no space, or a file that is not what it should be.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if source is None:
+        folder = folder / hashlib.sha256(url.encode()).hexdigest()[:16]
+    target = folder / _filename(url)
     if not target.exists():
         with bar(f"fetching {target.name}") as tick:
             return download(url, target, md5=source.md5 if source else None, progress=tick)
@@ -220,7 +186,10 @@ def _once(url: str, target: Path, source: Source | None) -> Path:
     return target
 
 
-def _on_hub(name: str) -> Path:
+# --- the hub of timm's models -----------------------------------------------------------------------------------------
+
+
+def hub_file(name: str) -> Path:
     """The file of a timm model in the cache of the Hugging Face hub, downloaded once."""
     try:
         config: Any = timm.get_pretrained_cfg(name)
@@ -229,30 +198,40 @@ def _on_hub(name: str) -> Path:
     if config is None or not config.hf_hub_id:
         raise VptError(f"{name}: no address is known for its weights; give the file (`--weights FILE`)")
     try:
-        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
+        with hub_or_its_cache():
+            return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # the hub's client raises a dozen kinds for one meaning
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise VptError(f"{name}: its weights cannot be fetched ({reason}); {ELSEWHERE}") from error
 
 
-def _save_vit(name: str, folder: Path) -> Path:
-    """A folder with config.json and weights that `load_backbone(folder)` takes without a network."""
-    if all((folder / wanted).is_file() for wanted in ("config.json", "model.safetensors")):
-        return folder
-    if Path(name).is_dir():
-        raise VptError(f"{name}: is a folder already, there is nothing to fetch; give it as the backbone")
-    from vpt.backbones import load_backbone  # which itself imports this module
-
-    backbone: Any = load_backbone(name)
-    part = folder.with_name(f".part-{os.getpid()}-{folder.name}")
+@contextmanager
+def hub_or_its_cache() -> Iterator[None]:
+    """Inside, the hub's client looks into its cache only, where the hub does not answer; else it tries for minutes."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
     try:
-        save_for_hf(backbone.vit, str(part), safe_serialization=True)
-        part.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise VptError(f"{folder}: cannot be written ({error}); free space or choose another folder") from error
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+        constants.HF_HUB_OFFLINE = before
+
+
+def _answers(address: str) -> bool:
+    """Whether a connection to an address, or to the proxy before it, can be made within seconds."""
+    parts = urlsplit(getproxies().get(urlsplit(address).scheme) or address)
+    if proxy_bypass(urlsplit(address).hostname or ""):
+        parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    found: list[bool] = []
+
+    def connect() -> None:
+        with suppress(OSError), socket.create_connection((parts.hostname or "", port), timeout=PATIENCE):
+            found.append(True)
+
+    asking = threading.Thread(target=connect, daemon=True)  # a name that is not found may take longer than a connection
+    asking.start()
+    asking.join(PATIENCE + 1)
+    return bool(found)
 
 
 def _filename(url: str) -> str:

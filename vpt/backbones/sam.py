@@ -9,20 +9,10 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
-from vpt.backbones.attention import key_value_maps
-from vpt.backbones.base import (
-    Backbone,
-    BackboneSpec,
-    Context,
-    Features,
-    FixedContext,
-    Keep,
-    SeparateContext,
-    Tokens,
-    require_whole_patches,
-)
-from vpt.backbones.lean import normalise
-from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart, keys_and_values
+from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, require_whole_patches, uniform_blocks
+from vpt.backbones.pieces import normalise
+from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart
+from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 
 
 class SamDecoder(nn.Module):
@@ -80,19 +70,19 @@ class SamBackbone(Backbone):
         self.attention = attention
         blocks: Any = encoder.blocks
         kernel: Any = encoder.patch_embed.proj
+        patch, neck = kernel.kernel_size, encoder.neck[0].out_channels
+        grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+        windowed = [i for i, block in enumerate(blocks) if block.window_size > 0]
         self.spec = BackboneSpec(
             name=name,
-            width=kernel.out_channels,
-            depth=len(blocks),
-            heads=blocks[0].attn.num_heads,
             image_size=image_size,
-            patch=kernel.kernel_size,
+            patch=patch,
             prefix=0,
             mean=mean,
             std=std,
             padding=padding,
-            windowed=tuple(i for i, block in enumerate(blocks) if block.window_size > 0),
-            neck=encoder.neck[0].out_channels,
+            blocks=uniform_blocks(len(blocks), kernel.out_channels, blocks[0].attn.num_heads, grid, windowed),
+            finished=Level(neck, grid),
         )
         self._resize()
 
@@ -101,7 +91,7 @@ class SamBackbone(Backbone):
         return self._decoder[0]
 
     def _resize(self) -> None:
-        size, grid = self.spec.image_size, self.spec.grid
+        size, grid = self.spec.image_size, self.spec.finished.grid
         require_whole_patches(size, self.spec.patch, self.spec.name)
         if self.encoder.pos_embed is not None:
             resized = resample_abs_pos_embed_nhwc(self.encoder.pos_embed.detach(), list(grid))
@@ -127,8 +117,8 @@ class SamBackbone(Backbone):
         if self.attention == "original" and context is None and not travelling:
             return replace(tokens, grid=block(tokens.grid))
         prompts = block.norm1(tokens.prompts) if travelling else tokens.prompts
-        fixed = self.fix(i, context) if isinstance(context, Tensor) else context
-        beside = fixed if isinstance(fixed, FixedContext) else None
+        projected = self.project(i, context) if isinstance(context, Tensor) else context
+        beside = projected if isinstance(projected, KeysValues) else None
         patches, prompts = attend(
             block.attn, normalise(block.norm1, tokens.grid), prompts, beside, self.attention, block.window_size
         )
@@ -138,13 +128,9 @@ class SamBackbone(Backbone):
             prompts=_residual(block, tokens.prompts, prompts, context) if travelling else tokens.prompts,
         )
 
-    def fix(self, i: int, context: Tensor) -> FixedContext:
+    def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.encoder.blocks[i]
-        return FixedContext(*keys_and_values(block.attn, block.norm1(context)))
-
-    def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
-        block: Any = self.encoder.blocks[i]
-        return key_value_maps(block.norm1, block.attn.qkv, self.spec.width)
+        return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads)
 
     def finish(self, tokens: Tokens) -> Features:
         return Features(grid=self.encoder.neck(tokens.grid.permute(0, 3, 1, 2)), prefix=tokens.prefix)

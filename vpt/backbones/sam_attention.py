@@ -18,11 +18,11 @@ from segment_anything.modeling.image_encoder import (
 )
 from torch import Tensor
 
-from vpt.backbones.attention import mix_values, project_keys_values, project_queries, split_heads
-from vpt.backbones.base import FixedContext
+from vpt.backbones.attention import keys_and_values, mix_values, project_queries, split_heads
+from vpt.backbones.tokens import KeysValues
 
 Arithmetic = Literal["fused", "original"]
-KeysValues = tuple[Tensor, Tensor]  # (B, heads, N, head_dim) each
+Pair = tuple[Tensor, Tensor]  # keys and values, (B, heads, N, head_dim) each
 PART = 2**20  # elements of queries at a time, without a backward pass
 
 
@@ -30,7 +30,7 @@ def attend(
     attention: Any,
     patches: Tensor,
     prompts: Tensor,
-    context: FixedContext | None,
+    context: KeysValues | None,
     arithmetic: Arithmetic,
     window: int = 0,
 ) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ def attend(
 
 
 def _mix(
-    attention: Any, projected: Tensor, prompts: Tensor, context: FixedContext | None, arithmetic: Arithmetic
+    attention: Any, projected: Tensor, prompts: Tensor, context: KeysValues | None, arithmetic: Arithmetic
 ) -> tuple[Tensor, Tensor]:
     """Queries, keys and values of windows (B * windows, H, W, 3 C) -> mixed values, which `attention.proj` still lacks.
 
@@ -74,7 +74,7 @@ def _mix(
     count, height, width, _ = projected.shape
     batch, travelling = prompts.shape[:2]
     queries, keys, values = split_heads(projected.flatten(1, 2), attention.num_heads, 3)
-    beside: list[KeysValues] = []
+    beside: list[Pair] = []
     if context is not None:
         beside.append((context.keys.to(keys.dtype), context.values.to(keys.dtype)))
     if travelling:
@@ -94,18 +94,12 @@ def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:
     """Attention of normed tokens (B, ..., C) to the normed context (E, C) or (B, E, C) alone -> the tokens' shape."""
     batch = len(tokens)
     (queries,) = split_heads(project_queries(attention.qkv, tokens.flatten(1, -2)), attention.num_heads, 1)
-    keys, values = keys_and_values(attention, context)
+    keys, values = keys_and_values(attention.qkv, attention.num_heads, context)
     mixed = mix_values(queries, keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1))
     return attention.proj(mixed.transpose(1, 2).reshape(tokens.shape))
 
 
-def keys_and_values(attention: Any, context: Tensor) -> KeysValues:
-    """Normed context (E, C) or (B, E, C) -> keys and values (1 or B, heads, E, head_dim) each."""
-    keys, values = split_heads(project_keys_values(attention.qkv, context), attention.num_heads, 2)
-    return keys, values
-
-
-def _copies(beside: list[KeysValues], batch: int, windows: int) -> KeysValues:
+def _copies(beside: list[Pair], batch: int, windows: int) -> Pair:
     """Keys and values of prompts (1 or B, heads, E, d), one copy for each window (B * windows, heads, sum of E, d)."""
     keys, values = (
         torch.cat([pair[part].expand(batch, -1, -1, -1) for pair in beside], 2).repeat_interleave(windows, 0)
@@ -119,7 +113,7 @@ def _mix_by_parts(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    extra: KeysValues | None,
+    extra: Pair | None,
     arithmetic: Arithmetic,
     size: tuple[int, int],
 ) -> Tensor:
@@ -143,7 +137,7 @@ def _mix_by_parts(
 
 
 def _mix_original(
-    attention: Any, queries: Tensor, keys: Tensor, values: Tensor, extra: KeysValues | None, size: tuple[int, int]
+    attention: Any, queries: Tensor, keys: Tensor, values: Tensor, extra: Pair | None, size: tuple[int, int]
 ) -> Tensor:
     """SAM's own sums, over the map of scores (B * heads, HW, HW + E)."""
     shape, queries = queries.shape, queries.flatten(0, 1)
@@ -157,7 +151,7 @@ def _mix_original(
 
 
 def _mix_fused(
-    attention: Any, queries: Tensor, keys: Tensor, values: Tensor, extra: KeysValues | None, size: tuple[int, int]
+    attention: Any, queries: Tensor, keys: Tensor, values: Tensor, extra: Pair | None, size: tuple[int, int]
 ) -> Tensor:
     """The same by plain attention: the bias of row and column is one more product, of the query and a one-hot key.
 

@@ -13,14 +13,16 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
-from vpt.backbones.fetch import cached
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.fetch import Source, cached, download, hub_file
 from vpt.backbones.sam import SamBackbone, SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.sam_weights import POSITIONS, SamState, read_sam_state
-from vpt.backbones.weights import require_fit, sha256_of
+from vpt.backbones.vit_models import micro_vit
+from vpt.backbones.weights import RANDOM, require_fit, sha256_of
+from vpt.progress import Tick
 from vpt.words import some_of
 
-RANDOM = "random"  # `weights` of the control that no pretraining has touched
 PATCH = 16  # of every published SAM
 SAM_MICRO = "sam_micro"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -63,12 +65,55 @@ CHECKPOINTS = {
 }
 
 
+# The official files (segment-anything, "Model Checkpoints"); the digits in their names begin their MD5.
+SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+SOURCES = {
+    "sam_vit_b": Source(f"{SAM_URL}sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8", 375_042_383),
+    "sam_vit_l": Source(f"{SAM_URL}sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c", 1_249_524_607),
+    "sam_vit_h": Source(f"{SAM_URL}sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6", 2_564_550_879),
+}
+
+
 def is_sam(name: str) -> bool:
-    return name == SAM_MICRO or name in CHECKPOINTS or name.partition(".")[0] in TIMM
+    return name in CHECKPOINTS or name.partition(".")[0] in TIMM
+
+
+def checkpoint_file(name_or_url: str) -> Path:
+    """The file with the weights of that name or address, downloaded once.
+
+    Raises:
+        VptError: no address known for the name, no network, no space, or a file that is not what it should be.
+    """
+    for name, source in SOURCES.items():
+        if name_or_url in (name, source.url):
+            return cached(source.url, source)
+    return cached(name_or_url) if "://" in name_or_url else hub_file(name_or_url)
+
+
+def fetch_sam(name: str, to: Path, progress: Tick) -> Path:
+    """The checkpoint of that name as a file in the folder `to`."""
+    if source := SOURCES.get(name):
+        return download(source.url, to / source.filename, md5=source.md5, progress=progress)
+    return download(hub_file(name).as_uri(), to / f"{name}.safetensors", progress=progress)
+
+
+def describe_sam(name: str, weights: str | Path | None, attention: Arithmetic = "fused") -> BackboneSpec:
+    """The spec of `load_sam` at its native size, which a checkpoint of one's own may have changed."""
+    checkpoint = CHECKPOINTS.get(name) or Checkpoint(TIMM[name.partition(".")[0]])
+    native = checkpoint.image_size
+    if weights not in (None, RANDOM):
+        native = PATCH * _read(name, weights)[1].tensors[POSITIONS].shape[1]
+    with torch.device("meta"):
+        encoder = build_sam(SIZES[checkpoint.size], native).image_encoder
+        return _backbone(encoder, None, name, checkpoint, "", (native, native), attention).spec
+
+
+def describe_sam_micro(name: str, weights: str | Path | None, attention: Arithmetic = "fused") -> BackboneSpec:
+    return load_sam_micro(name, RANDOM, None, attention).spec
 
 
 def load_sam(
-    name: str, weights: str | Path | None, image_size: tuple[int, int] | None, attention: Arithmetic
+    name: str, weights: str | Path | None, image_size: tuple[int, int] | None, attention: Arithmetic = "fused"
 ) -> SamBackbone:
     """A SAM encoder, with the decoder of its checkpoint where that has one.
 
@@ -89,27 +134,44 @@ def load_sam(
         native, whole = PATCH * state.tensors[POSITIONS].shape[1], state.has_decoder
         sam = build_sam(SIZES[checkpoint.size], native)
         _fill(sam, state, path, name)
+    decoder = SamDecoder(sam.prompt_encoder, sam.mask_decoder, trained=weights != RANDOM) if whole else None
+    sha256 = sha256_of(sam if whole else sam.image_encoder)
+    return _backbone(sam.image_encoder, decoder, name, checkpoint, sha256, image_size or (native, native), attention)
+
+
+def _backbone(
+    encoder: ImageEncoderViT,
+    decoder: SamDecoder | None,
+    name: str,
+    checkpoint: Checkpoint,
+    sha256: str,
+    image_size: tuple[int, int],
+    attention: Arithmetic,
+) -> SamBackbone:
     mean, std = checkpoint.normalisation
     return SamBackbone(
-        sam.image_encoder,
-        SamDecoder(sam.prompt_encoder, sam.mask_decoder, trained=weights != RANDOM) if whole else None,
+        encoder,
+        decoder,
         name=name,
         mean=mean,
         std=std,
         padding="corner",
-        sha256=sha256_of(sam if whole else sam.image_encoder),
-        image_size=image_size or (native, native),
+        sha256=sha256,
+        image_size=image_size,
         attention=attention,
     )
 
 
-def load_sam_micro(vit: Any, image_size: tuple[int, int] | None, attention: Arithmetic) -> SamBackbone:
-    """A small SAM (128 px, patch 8) that starts from a plain ViT, as SAM itself started from one.
+def load_sam_micro(
+    name: str, weights: str | Path | None, image_size: tuple[int, int] | None, attention: Arithmetic = "fused"
+) -> SamBackbone:
+    """A small SAM (128 px, patch 8) that starts from `vit_micro`, as SAM itself started from a plain ViT.
 
     Patch embedding, position embedding (resized) and blocks are the ViT's; every second block attends in windows of
     8x8 patches; tables of relative positions are zero; the neck passes the tokens on, normalised. The CLS token is left
     out. The decoder is random (seeded), to be trained whole.
     """
+    vit: Any = micro_vit(weights)
     size = Size(vit.embed_dim, len(vit.blocks), vit.blocks[0].attn.num_heads, tuple(range(1, len(vit.blocks), 2)))
     sam = build_sam(size, 128, patch=vit.patch_embed.patch_size[0], window=8, neck=vit.embed_dim, mlp=256, heads=4)
     _start_from(sam.image_encoder, vit)
@@ -165,7 +227,7 @@ def build_sam(
 
 def _read(name: str, weights: str | Path | None) -> tuple[Path, SamState]:
     address = str(weights or name)
-    path = Path(address) if weights is not None and "://" not in address else cached(address)
+    path = Path(address) if weights is not None and "://" not in address else checkpoint_file(address)
     state = read_sam_state(path, name)
     if state.skipped:
         warnings.warn(

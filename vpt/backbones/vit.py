@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,19 +10,13 @@ from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.attention import attend, attend_apart, key_value_maps, keys_and_values
-from vpt.backbones.base import (
-    Backbone,
-    BackboneSpec,
-    Context,
-    Features,
-    FixedContext,
-    Keep,
-    SeparateContext,
-    Tokens,
-)
-from vpt.backbones.lean import is_half, normalise
+from vpt.backbones.attention import attend, attend_apart
+from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, Pool, three, uniform_blocks
+from vpt.backbones.pieces import is_half, normalise
+from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
+
+POOLS: dict[str, Pool] = {"token": "cls", "map": "attention"}  # timm's names; all others are means of the patches
 
 
 class VitBackbone(Backbone):
@@ -50,53 +44,62 @@ class VitBackbone(Backbone):
         first: Any = vit.blocks[0]
         self.sha256 = sha256
         height, width = vit.patch_embed.img_size
+        patch = tuple(vit.patch_embed.patch_size)
+        grid = (height // patch[0], width // patch[1])
         self.spec = BackboneSpec(
             name=name,
-            width=vit.embed_dim,
-            depth=len(vit.blocks),
-            heads=first.attn.num_heads,
             image_size=(height, width),
-            patch=tuple(vit.patch_embed.patch_size),
+            patch=patch,
             prefix=vit.num_prefix_tokens,
-            mean=_three(mean),
-            std=_three(std),
+            mean=three(mean),
+            std=three(std),
+            blocks=uniform_blocks(len(vit.blocks), vit.embed_dim, first.attn.num_heads, grid),
+            finished=Level(vit.embed_dim, grid),
             registers=vit.num_reg_tokens,
+            pool=pool_of(vit),
         )
 
     def embed(self, images: Tensor) -> Tokens:
         patches = self.vit.patch_embed(images)
         sequence = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(patches)))
-        return _split(sequence, self.spec.prefix, 0, self.vit.patch_embed.dynamic_feat_size(images.shape[-2:]))
+        grid = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return Tokens.parts_of(sequence, self.spec.prefix, 0, grid)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
         sequence = _join(tokens)
-        one_row = keep == "first" and self.spec.prefix > self.spec.registers  # else there is no CLS token
+        one_row = keep == "first" and self.spec.has_cls
         if context is None and not one_row and not is_half(sequence):
-            return _split_like(tokens, block(sequence))
-        beside = self.fix(i, context) if isinstance(context, Tensor) else context
+            return _parts_like(tokens, block(sequence))
+        beside = self.project(i, context) if isinstance(context, Tensor) else context
         normed = normalise(block.norm1, sequence)
         if one_row:
             sequence, tokens = sequence[:, :1], _only_first(tokens)
-        mixed = attend(block.attn, normed, beside if isinstance(beside, FixedContext) else None, sequence.shape[1])
+        mixed = attend(block.attn, normed, beside if isinstance(beside, KeysValues) else None, sequence.shape[1])
         sequence = sequence + block.drop_path1(block.ls1(mixed))
         if isinstance(beside, SeparateContext):
             mixed = attend_apart(block.attn, normalise(block.norm1, sequence), block.norm1(beside.prompts))
             sequence = sequence + block.drop_path1(block.ls1(mixed))
         sequence = sequence + block.drop_path2(block.ls2(block.mlp(normalise(block.norm2, sequence))))
-        return _split_like(tokens, sequence)
+        return _parts_like(tokens, sequence)
 
-    def fix(self, i: int, context: Tensor) -> FixedContext:
+    def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.vit.blocks[i]
-        return FixedContext(*keys_and_values(block.attn, block.norm1(context)))
-
-    def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
-        block: Any = self.vit.blocks[i]
-        return key_value_maps(block.norm1, block.attn.qkv, self.spec.width)
+        return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
 
     def finish(self, tokens: Tokens) -> Features:
-        normed = _split_like(tokens, self.vit.norm(_join(tokens)))
-        return Features(grid=normed.grid.permute(0, 3, 1, 2), prefix=normed.prefix)
+        normed = _parts_like(tokens, self.vit.norm(_join(tokens)))
+        grid = normed.grid.permute(0, 3, 1, 2)
+        pooled = None
+        if self.spec.pool != "cls" and normed.grid.numel():
+            patches = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)  # without prompts
+            pooled = self.vit.fc_norm(self.vit.pool(patches))
+        return Features(grid=grid, prefix=self.vit.fc_norm(normed.prefix), pooled=pooled)
+
+
+def pool_of(vit: VisionTransformer) -> Pool:
+    """How timm's model makes one vector of an image."""
+    return POOLS.get(vit.global_pool, "mean")
 
 
 def require_standard_blocks(model: Any, name: str) -> None:
@@ -116,39 +119,23 @@ def require_standard_blocks(model: Any, name: str) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Joined(Tokens):
-    """Tokens that are parts of one sequence, as a block left it. What `replace` makes of them no longer is."""
-
-    sequence: Tensor | None = field(default=None, init=False)
-
-
 def _join(tokens: Tokens) -> Tensor:
     """Tokens -> one sequence (B, R + P + H*W, C): CLS and registers, prompts, patches, as published."""
-    if isinstance(tokens, Joined) and tokens.sequence is not None:
+    if tokens.sequence is not None:
         return tokens.sequence
     return torch.cat([tokens.prefix, tokens.prompts, tokens.grid.flatten(1, 2)], dim=1)
 
 
-def _split(sequence: Tensor, prefix: int, prompts: int, grid: tuple[int, ...]) -> Tokens:
-    parts = sequence.split([prefix, prompts, grid[0] * grid[1]], dim=1)
-    tokens = Joined(parts[2].unflatten(1, grid), parts[0], parts[1])
-    object.__setattr__(tokens, "sequence", sequence)
-    return tokens
+def _parts_like(tokens: Tokens, sequence: Tensor) -> Tokens:
+    """The sequence taken apart as those tokens are."""
+    return Tokens.parts_of(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], _size(tokens))
 
 
-def _split_like(tokens: Tokens, sequence: Tensor) -> Tokens:
-    parts = _split(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], tuple(tokens.grid.shape[1:3]))
-    if type(tokens) in (Tokens, Joined):
-        return parts
-    return replace(tokens, grid=parts.grid, prefix=parts.prefix, prompts=parts.prompts)  # a method's own, kept whole
+def _size(tokens: Tokens) -> tuple[int, int]:
+    rows, columns = tokens.grid.shape[1:3]
+    return rows, columns
 
 
 def _only_first(tokens: Tokens) -> Tokens:
     """Tokens of these shapes, but for one row of the prefix nothing: (B, 0, 0, C), (B, 1, C), (B, 0, C)."""
     return replace(tokens, grid=tokens.grid[:, :0, :0], prefix=tokens.prefix[:, :1], prompts=tokens.prompts[:, :0])
-
-
-def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vpt.errors import VptError
 from vpt.words import some_of
 
+RANDOM = "random"  # in place of a file: the control that no pretraining has touched
 CLASSIFIERS = ("head", "head_dist", "pre_logits", "fc")  # of the pretraining's own task: not part of an encoder
 NESTS = ("state_dict", "model", "model_state_dict", "model_state")  # where trainings nest the weights
 WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile

@@ -9,12 +9,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from vpt.config.models import HEADS
-from vpt.config.prompts import COUNTED
-from vpt.config.run import Config
+from vpt.config.run import DEFAULT_HEADS, Config
 from vpt.errors import VptError
+from vpt.sections import HEADS, PROMPTS, TUNINGS, Room
 
-UNIONS = ("prompts", "head", "tuning")  # behind their names pydantic says which of the models it took
+CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS}
 
 
 def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] | None = None) -> Config:
@@ -36,14 +35,32 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
 
 def build_config(values: dict[str, Any], name: str) -> Config:
     values = {key: value for key, value in values.items() if value is not None}  # `optim:` with nothing below it
-    kind = HEADS["classification" if values.get("task") == "classification" else "segmentation"][0]
-    for section, default in (("prompts", {"method": "deep"}), ("head", {"kind": kind})):
+    kind = DEFAULT_HEADS["classification" if values.get("task") == "classification" else "segmentation"]
+    defaults = {"prompts": {"method": "deep"}, "head": {"kind": kind}, "tuning": {"method": "prompts"}}
+    problems: list[str] = []
+    for section, room in CHOSEN.items():
+        if isinstance(values.get(section), str):
+            values[section] = {room.key: values[section]}
         if isinstance(values.get(section), dict):
-            values[section] = default | values[section]
+            values[section] = _chosen(section, room, defaults[section] | values[section], name, problems)
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
-        raise VptError("; ".join(_explain(name, problem) for problem in error.errors())) from error
+        problems += [_explain(name, problem) for problem in error.errors()]
+    if problems:
+        raise VptError("; ".join(problems))
+    return config
+
+
+def _chosen(section: str, room: Room[Any], values: dict[str, Any], name: str, problems: list[str]) -> Any:
+    """The section that `values` name, or None with what is wrong with it among the problems."""
+    try:
+        return room.validate(values)
+    except VptError as error:
+        problems.append(f"{name}: {error}")
+    except ValidationError as error:
+        problems += [_explain(name, problem, (section,)) for problem in error.errors()]
+    return None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -60,11 +77,16 @@ def parse_override(text: str) -> tuple[str, Any]:
 def parse_prompts(text: str) -> dict[str, Any]:
     """`deep:10`, `shallow:50`, `low_rank:50`, `deep`, `additive`, `none`, ... -> the `prompts` section."""
     method, _, count = text.partition(":")
-    counted = method in COUNTED
-    if not (counted or method in ("additive", "none")) or (count and not (counted and count.isdecimal())):
-        forms = ", ".join(f"{name}:COUNT" for name in COUNTED)
-        raise VptError(f"--prompts {text}: expected {forms}, additive or none, for example deep:10")
+    if method not in PROMPTS.names() or (count and not (count.isdecimal() and _has_count(method))):
+        counted = [name for name in PROMPTS.names() if _has_count(name)]
+        others = [name for name in PROMPTS.names() if name not in counted]
+        forms = ", ".join(f"{name}:COUNT" for name in counted)
+        raise VptError(f"--prompts {text}: expected {forms}, {' or '.join(others)}, for example deep:10")
     return {"method": method, "count": int(count)} if count else {"method": method}
+
+
+def _has_count(method: str) -> bool:
+    return "count" in PROMPTS.section(method).model_fields
 
 
 def dump_config(config: Config) -> str:
@@ -94,8 +116,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        if parent == "tuning" and isinstance(values.get(parent), str):
-            values[parent] = {"method": values[parent]}
+        if parent in CHOSEN and isinstance(values.get(parent), str):
+            values[parent] = {CHOSEN[parent].key: values[parent]}
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise VptError(f"{key}: {parent} is a value, not a section; see `vpt train --help`")
@@ -106,19 +128,26 @@ def _copy(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}
 
 
-def _explain(name: str, problem: Any) -> str:
-    parts = [str(part) for part in problem["loc"]]
-    if parts[0] in UNIONS:
-        del parts[1:2]
+def _explain(name: str, problem: Any, within: tuple[str, ...] = ()) -> str:
+    parts = [*within, *(str(part) for part in problem["loc"])]
     where = ".".join(parts)
     if problem["type"] != "extra_forbidden":
         return f"{name}: {where}: {problem['msg']}, found {problem['input']!r}"
-    known = [key for key in _keys(Config) if key != where]  # a key of another prompt method is known elsewhere
+    known = [key for key in _all_keys() if key != where]  # a key of another prompt method is known elsewhere
     close = difflib.get_close_matches(where, known, n=1, cutoff=0.5) or [
         key for key in known if key.rpartition(".")[2] == parts[-1]
     ]
     hint = f"did you mean {close[0]}?" if close else f"known keys here: {', '.join(_siblings(known, parts[:-1]))}"
     return f"{name}: unknown key {where}; {hint}"
+
+
+def _all_keys() -> list[str]:
+    keys: list[str] = []
+    for key in _keys(Config):
+        keys.append(key)
+        if key in CHOSEN:
+            keys += [found for section in CHOSEN[key] for found in _keys(section, f"{key}.")]
+    return list(dict.fromkeys(keys))
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

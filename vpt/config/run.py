@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from vpt.config.models import (
-    HEAD_RATES,
-    HEADS,
-    HeadConfig,
-    LinearConfig,
-    MaskHeadConfig,
-    PromptsAloneConfig,
-    TuningConfig,
-)
-from vpt.config.prompts import DeepConfig, PromptsConfig
-from vpt.config.section import Section
 from vpt.errors import VptError
-from vpt.vocabulary import Task
+from vpt.sections import HEADS, PROMPTS, TUNINGS, Room, Section
+from vpt.vocabulary import Target, Task
+
+
+def _from(room: Room[Any]) -> BeforeValidator:
+    """A section that is chosen by name; what it is called decides which settings it has."""
+
+    def validate(values: Any) -> Any:
+        if values is None:
+            return None
+        try:
+            return room.validate({room.key: values} if isinstance(values, str) else values)
+        except VptError as error:
+            raise ValueError(str(error)) from error
+
+    return BeforeValidator(validate)
+
+
+# Of type `Any`, since each is one of the sections that its room knows at the time.
+PromptsField = Annotated[Any, _from(PROMPTS)]
+HeadField = Annotated[Any, _from(HEADS)]
+TuningField = Annotated[Any, _from(TUNINGS)]
+HEAD_RATES: dict[Task, float] = {"segmentation": 2e-3, "classification": 1e-2}
+DEFAULT_HEADS: dict[Task, str] = {"segmentation": "mask", "classification": "linear"}
 
 
 class DataConfig(Section):
@@ -32,7 +44,7 @@ class DataConfig(Section):
 
     path: Path
     fold: int | None = Field(None, ge=0)
-    target: Literal["classes", "labels", "grades"] | None = None
+    target: Target | None = None
     classes: tuple[str, ...] | None = None
     shots: int | None = Field(None, ge=1)
     use_val: bool = False
@@ -46,12 +58,24 @@ class DataConfig(Section):
 class BackboneConfig(Section):
     """The frozen encoder. `weights`: a file, `random` (a control), or null for the pretrained ones of that name.
 
-    Of SAM `weights` may be an address too, and `attention` `original`, for the arithmetic of `segment_anything`.
+    Of SAM `weights` may be an address too. `options`: those of the encoder's family, see `vpt.backbones.families`.
     """
 
     name: str = "vit_micro"
     weights: str | None = None
-    attention: Literal["fused", "original"] = "fused"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _attention_is_an_option(cls, values: Any) -> Any:
+        """`attention`, which once stood here for every family, of which only SAM's has it."""
+        if not isinstance(values, dict) or "attention" not in values:
+            return values
+        values = dict(values)
+        attention = values.pop("attention")
+        if attention != "fused":
+            values["options"] = {**values.get("options", {}), "attention": attention}
+        return values
 
     @field_validator("name", "weights")
     @classmethod
@@ -148,8 +172,19 @@ class TrainConfig(Section):
     calibrate: bool = False
 
 
+# What only one of the tasks uses: a setting's dotted key -> that task.
+OF_ONE_TASK: dict[str, Task] = {
+    "data.target": "classification",
+    "data.classes": "classification",
+    "plan.slices": "classification",
+    "plan.skip_blank": "segmentation",
+    "train.foreground": "segmentation",
+    "train.calibrate": "classification",
+}
+
+
 class Config(Section):
-    """One training run, whole. `tuning` says what of the backbone trains (controls): a method's name, or a section.
+    """One training run as it was asked for. `tuning` says what of the backbone trains (controls): a name, or a section.
 
     `task` null is told by the data: class folders, a CSV or .npz are classified, what has masks is segmented; `head`
     null is the task's own, `mask` or `linear`. `resolved` puts both in.
@@ -158,9 +193,9 @@ class Config(Section):
     task: Task | None = None
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
-    prompts: PromptsConfig = DeepConfig()
-    head: HeadConfig | None = None
-    tuning: TuningConfig = PromptsAloneConfig()
+    prompts: PromptsField = Field(default_factory=lambda: PROMPTS.section("deep")())
+    head: HeadField | None = None
+    tuning: TuningField = Field(default_factory=lambda: TUNINGS.section("prompts")())
     plan: PlanConfig = PlanConfig()
     optim: OptimConfig = OptimConfig()
     loss: LossConfig = LossConfig()
@@ -169,22 +204,42 @@ class Config(Section):
     device: str = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
-    @field_validator("tuning", mode="before")
-    @classmethod
-    def _named(cls, tuning: Any) -> Any:
-        return {"method": tuning} if isinstance(tuning, str) else tuning
-
-    def resolved(self, task: Task) -> Config:
-        """With the task, a head that fits it, and its rate.
+    def resolved(self, task: Task, *, strict: bool = True) -> ResolvedConfig:
+        """With the task, a head that fits it, and its rate; strict: settings of the other task are refused.
 
         Raises:
             VptError: a head, or a setting, of the other task.
         """
-        kinds = HEADS[task]
-        head = self.head or (MaskHeadConfig() if task == "segmentation" else LinearConfig())
-        if head.kind not in kinds:
-            raise VptError(f"head.kind={head.kind} is not for {task}; choose {' or '.join(kinds)}, or another task")
+        head = HEADS.section(DEFAULT_HEADS[task])() if self.head is None else self.head
+        if task not in head.tasks:
+            fitting = " or ".join(section.name_by("kind") for section in HEADS if task in section.tasks)
+            raise VptError(f"head.kind={head.kind} is not for {task}; choose {fitting}, or another task")
         if task == "segmentation" and self.loss.class_weights == "balanced":
             raise VptError("loss.class_weights=balanced is for classification; of segmentation give a list of weights")
+        if strict:
+            self._refuse_settings_of_another(task)
         optim = self.optim if self.optim.lr else self.optim.model_copy(update={"lr": HEAD_RATES[task]})
-        return self.model_copy(update={"task": task, "head": head, "optim": optim})
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return ResolvedConfig(**values | {"task": task, "head": head, "optim": optim})
+
+    def _refuse_settings_of_another(self, task: Task) -> None:
+        """What a task does not use, and was set, was set for something."""
+        for key, its in OF_ONE_TASK.items():
+            section, _, name = key.partition(".")
+            inner = getattr(self, section)
+            value, default = getattr(inner, name), type(inner).model_fields[name].default
+            if its != task and value != default:
+                raise VptError(f"{key}={value} is a setting of {its}, which {task} does not use; leave it out")
+
+
+class ResolvedConfig(Config):
+    """One training run as it is done: the task, the head and its rate are known."""
+
+    task: Task
+    head: HeadField
+
+    @property
+    def lr(self) -> float:
+        """The head's rate."""
+        assert self.optim.lr is not None
+        return self.optim.lr

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vpt.artifact import build_model, load_trained, read_artifact, save_artifact
+from vpt.artifact import load_trained, read_artifact, save_artifact
+from vpt.building import build_model
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.slice_stacks import (
     StackDataset,
@@ -105,7 +106,7 @@ class Classifying(Job):
         part = FrozenPart(self.model, self.model.first_trained_block())
         whole = part.first == spec.depth
         numbers = views_to_store(dataset, self.draw, train.epochs)
-        values = 2 * spec.width if whole else part.size  # of half precision
+        values = 2 * spec.blocks[-1].width if whole else part.size  # of half precision
         slices = ((len(numbers) if views else self.count) + len(self.validation)) * (plan.slices or 1)
         self.once = Once(part.first, spec.depth, views, fixed, slices * values * 2 / 1e9, train.cache_gb, "example")
         self.on_slices = OnSlices(self.model)

@@ -73,7 +73,7 @@ def compare(
 
     Args:
         config, overrides: as of `train`, but that nothing is augmented unless `overrides` have `train.augment`;
-        methods: names in `vpt.engine.methods.METHODS`, by default all of the task; seeds: 0 to seeds - 1;
+        methods: names of `vpt.engine.methods.methods`, by default all of the task; seeds: 0 to seeds - 1;
         budget: seconds after which no further training is started; the table says what is missing;
         retry_failed: train again what failed before; where that was a search, its method's seeds too.
 

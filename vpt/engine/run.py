@@ -24,7 +24,7 @@ from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run
 from vpt.errors import VptError
 from vpt.machine.precision import prepare_frozen
 from vpt.model import PromptedModel
-from vpt.prompts.init import How, initialise
+from vpt.prompts.starts.tokens import initialise
 from vpt.vocabulary import Task
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
@@ -72,7 +72,7 @@ def train(
     try:
         job = JOBS[setup.task](run, setup, cache or run / "cache")
         if not resume:
-            start: How = getattr(setup.config.prompts, "init", "uniform")
+            start: Any = getattr(setup.config.prompts, "init", "uniform")
             model = job.model.cpu()  # where the images are; blocks that run once per example may have run elsewhere
             initialise(model.backbone, model.prompts, job.images(), start, setup.config.seed)
     except BaseException:
@@ -188,7 +188,6 @@ def _settings(config: Config, job: Job) -> Settings:
 
 def _summary(setup: Setup, model: PromptedModel) -> str:
     config, counts, splits = setup.config, model.count_parameters(), setup.splits
-    assert config.head is not None
     parts = {"prompts": "prompts", "head": "head", "backbone": f"in the backbone by {config.tuning.method}"}
     shares = ", ".join(
         f"{counts[part]:,} {words}" for part, words in parts.items() if counts[part] or part != "backbone"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
-from vpt.artifact import build_model, load_trained, read_artifact
+from vpt.artifact import load_trained, read_artifact
+from vpt.building import build_model
 from vpt.data.cases import Case, Dataset
 from vpt.data.slices import Draw, PreparedCase, SliceDataset, StoredSlices, draw_epoch, prepare_cases
 from vpt.data.stored import Store, versions_of

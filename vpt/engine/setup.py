@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from vpt.backbones import load_backbone
-from vpt.config import Config, dump_config, load_config
+from vpt.backbones import describe_backbone
+from vpt.config import Config, ResolvedConfig, dump_config, load_config
 from vpt.data.cases import Dataset
 from vpt.data.datasets import read_dataset
 from vpt.data.few_shot import draw_shots
@@ -35,7 +35,7 @@ STATE = Path("state") / "last.safetensors"
 class Setup:
     """All that a run decides before it trains."""
 
-    config: Config  # with task, head, and of classification target and classes, whatever was left to the data
+    config: ResolvedConfig  # with task, head, and of classification target and classes, whatever was left to the data
     dataset: Dataset | LabelledSet
     splits: Splits
     plan: Plan
@@ -50,9 +50,10 @@ class Setup:
 def prepare_setup(config: Config) -> Setup:
     """Read the data set, its split and its fingerprint; nothing is written."""
     device = choose_device(config.device)
-    config, dataset = read_data(config)
-    splits = choose_sides(config, dataset)
-    backbone = load_backbone(config.backbone.name, weights=config.backbone.weights).spec
+    resolved, dataset = read_data(config)
+    splits = choose_sides(resolved, dataset)
+    own = resolved.backbone
+    backbone = describe_backbone(own.name, weights=own.weights, **own.options)
     with bar("planning") as tick:
         plan = make_plan(
             dataset,
@@ -61,20 +62,18 @@ def prepare_setup(config: Config) -> Setup:
             patch=max(backbone.patch),
             padding=backbone.padding,
             fill=backbone.mean if backbone.padding == "corner" else (0.0, 0.0, 0.0),
-            slices=config.plan.slices if config.task == "classification" else None,
+            slices=resolved.plan.slices if resolved.task == "classification" else None,
             progress=tick,
-            **config.plan.model_dump(exclude={"slices"}),
+            **resolved.plan.model_dump(exclude={"slices"}),
         )
-    return Setup(config, dataset, splits, plan, device)
+    return Setup(resolved, dataset, splits, plan, device)
 
 
-def read_data(config: Config) -> tuple[Config, Dataset | LabelledSet]:
+def read_data(config: Config) -> tuple[ResolvedConfig, Dataset | LabelledSet]:
     """The data set, and the config with what it left to the data: task, head, target, classes."""
     data = config.data
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
-        if data.target or data.classes:
-            raise VptError("data.target, data.classes: for classification; say task=classification, or leave them out")
         return config.resolved(task), read_dataset(data.path)
     labelled = read_labelled(data.path, data.target, data.classes)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})

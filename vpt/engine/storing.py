@@ -142,7 +142,7 @@ def _key(setup: Setup, model: PromptedModel, dataset: Viewed, numbers: np.ndarra
     decides = [
         model.backbone.sha256,
         repr(model.backbone.spec),
-        setup.config.backbone.attention,
+        str(sorted(setup.config.backbone.options.items())),
         str(model.head.levels),
         setup.plan.model_dump_json(exclude={"reasons"}),
         setup.config.train.augment,

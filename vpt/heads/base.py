@@ -1,12 +1,43 @@
-"""The contract of a head."""
+"""The contract of a head, and of its section."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from vpt.backbones.base import Features, Keep
+from vpt.backbones.tokens import Features, Keep
+from vpt.sections import Choice
+from vpt.vocabulary import Target
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a head has to answer.
+
+    classes: labels including background, or classes; target: of a classification; slices: whether volumes come as
+    several slices.
+    """
+
+    classes: int
+    target: Target = "classes"
+    slices: bool = False
+
+
+class HeadSettings(Choice):
+    """The section of a head: `kind` is its name."""
+
+    kind: str
+
+    def build(self, backbone: Any, answer: Answer) -> Head:
+        """The head on an encoder (of which most only need the spec)."""
+        raise NotImplementedError
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings that `build` hands on."""
+        return self.model_dump(exclude={"kind"})
 
 
 class Head(nn.Module, ABC):

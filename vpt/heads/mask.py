@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from vpt.backbones.base import BackboneSpec, Features
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import Features
 from vpt.errors import VptError
-from vpt.heads.base import Head
+from vpt.heads.base import Answer, Head, HeadSettings
+
+
+class MaskHeadConfig(HeadSettings):
+    kind: Literal["mask"] = "mask"
+    width: int = Field(64, ge=8, multiple_of=8)
+    detail: int = Field(16, ge=8, multiple_of=8)
+    levels: int = Field(4, ge=1)
+
+    tasks = ("segmentation",)
+
+    def build(self, backbone: Any, answer: Answer) -> MaskHead:
+        return MaskHead(backbone.spec, classes=answer.classes, **self.arguments())
 
 
 class MaskHead(Head):
     """Features and normalised images (B, 3, H, W) -> logits (B, classes, H, W).
 
-    The grids after `levels` blocks, spread evenly up to the last, are normalised, projected to `width` and added. They
+    The grids after `levels` blocks, spread evenly up to the last, are normalised, projected to `width`, brought to the
+    finest of their sizes and added. They
     meet convolutions of the image at 1/4, 1/2 and full resolution, which draw the border that patches cannot.
 
     Args:
@@ -28,8 +45,9 @@ class MaskHead(Head):
         if not 1 <= levels <= spec.depth:
             raise VptError(f"head: levels is {levels}; {spec.name} has {spec.depth} blocks, choose 1 to {spec.depth}")
         self.levels = tuple(round((k + 1) * spec.depth / levels) - 1 for k in range(levels))
+        widths = [spec.left(level).width for level in self.levels]
         self.project = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(1, spec.width), nn.Conv2d(spec.width, width, 1)) for _ in self.levels
+            nn.Sequential(nn.GroupNorm(1, entering), nn.Conv2d(entering, width, 1)) for entering in widths
         )
         self.mix = convolution(width, width)
         self.image_full = convolution(3, detail)
@@ -42,7 +60,8 @@ class MaskHead(Head):
 
     def forward(self, features: Features, images: Tensor, hints: Tensor | None = None) -> Tensor:
         projected = [project(grid) for project, grid in zip(self.project, features.levels, strict=True)]
-        mask = self.mix(torch.stack(projected).sum(0))
+        finest = max((grid.shape[-2:] for grid in projected), key=lambda size: size[0] * size[1])
+        mask = self.mix(torch.stack([_resized(grid, finest) for grid in projected]).sum(0))
         full = self.image_full(images)
         half = self.image_half(full)
         quarter = self.image_quarter(half)
@@ -50,6 +69,11 @@ class MaskHead(Head):
             mask = F.interpolate(mask, size=detail.shape[-2:], mode="bilinear", align_corners=False)
             mask = merge(torch.cat([mask, detail], dim=1))
         return self.classify(mask)
+
+
+def _resized(grid: Tensor, size: torch.Size) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size); itself where it has that size."""
+    return grid if grid.shape[-2:] == size else F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

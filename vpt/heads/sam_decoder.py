@@ -9,14 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.backbones.base import Features
-from vpt.backbones.sam import SamBackbone
+from vpt.backbones.tokens import Features
 from vpt.errors import VptError
-from vpt.heads.base import Head
+from vpt.heads.base import Answer, Head, HeadSettings
 from vpt.heads.mask import convolution
 
 Tune = Literal["tokens", "decoder"]
 LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in training and after
+
+
+class SamDecoderConfig(HeadSettings):
+    """SAM's own mask decoder, see `SamDecoderHead`. `hints`: trained to take boxes and points as well."""
+
+    kind: Literal["sam_decoder"] = "sam_decoder"
+    tune: Tune = "decoder"
+    refine: bool = True
+    hints: bool = False
+
+    tasks = ("segmentation",)
+
+    def build(self, backbone: Any, answer: Answer) -> SamDecoderHead:
+        return SamDecoderHead(backbone, classes=answer.classes, **self.arguments())
 
 
 class SamDecoderHead(Head):
@@ -108,7 +121,7 @@ def _set_to_zero(layer: nn.Module) -> None:
 
 
 def _decoder_of(backbone: Any, tune: Tune) -> Any:
-    if not isinstance(backbone, SamBackbone):
+    if not hasattr(backbone, "decoder"):
         raise VptError(
             f"head: the SAM decoder needs a Segment Anything backbone, found {backbone.spec.name}; "
             "choose head.kind: mask, or a SAM backbone such as sam_micro or sam_vit_b"

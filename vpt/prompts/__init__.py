@@ -1,4 +1,4 @@
-"""Prompt methods, one file each, all on the same contract: `enter(i, tokens)`."""
+"""Prompt methods, one file each, with their sections of the config."""
 
 from vpt.prompts.additive import AdditivePrompts
 from vpt.prompts.base import Prompts
@@ -7,9 +7,9 @@ from vpt.prompts.cross import CrossPrompts
 from vpt.prompts.deep import DeepPrompts
 from vpt.prompts.fourier import FourierPrompts
 from vpt.prompts.gated import GatedPrompts
-from vpt.prompts.init import initialise
 from vpt.prompts.low_rank import LowRankPrompts
 from vpt.prompts.shallow import ShallowPrompts
+from vpt.prompts.starts.tokens import initialise
 
 __all__ = [
     "AdditivePrompts",

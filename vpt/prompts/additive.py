@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.base import BackboneSpec, Tokens
-from vpt.prompts.base import Prompts
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import Tokens
+from vpt.prompts.base import Prompts, PromptSettings, compared
 
 Form = Literal["vector", "grid"]
+
+
+class AdditiveConfig(PromptSettings):
+    method: Literal["additive"] = "additive"
+    form: Form = "grid"
+
+    compared = (compared("additive", "additive grid"),)
+
+    def build(self, spec: BackboneSpec) -> AdditivePrompts:
+        return AdditivePrompts(spec, form=self.form)
 
 
 class AdditivePrompts(Prompts):
@@ -26,10 +37,11 @@ class AdditivePrompts(Prompts):
 
     def __init__(self, spec: BackboneSpec, *, form: Form = "grid"):
         super().__init__()
-        places = spec.grid if form == "grid" else (1, 1)
-        self.offset = nn.Parameter(torch.zeros(*places, spec.width))
+        first = spec.blocks[0]
+        places = first.grid if form == "grid" else (1, 1)
+        self.offset = nn.Parameter(torch.zeros(*places, first.width))
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
         if i > 0:
             return tokens, None
         return replace(tokens, grid=tokens.grid + self.offset), None

@@ -1,29 +1,86 @@
-"""The one method that makes a prompt method: `enter(i, tokens)`."""
+"""What makes a prompt method: a section of the config that builds it, and what it does in a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from vpt.backbones.base import BackboneSpec, Context, Tokens
+from vpt.backbones.base import BackboneSpec, no_place
+from vpt.backbones.tokens import Context, Tokens
 from vpt.errors import VptError
-from vpt.prompts.random import projection, uniform_prompts
+from vpt.prompts.starts.random import projection, uniform_prompts
+from vpt.sections import Choice, Compared
 
 Blocks = str | Sequence[int]  # "all", "global", "last:4" or block numbers
+BlocksSetting = str | tuple[int, ...]  # the same as a setting
+Init = Literal["uniform", "tokens", "kmeans", "vipamin"]  # how prompts start: see `vpt.prompts.starts`
+RATE = 1.25e-3  # from which `vpt compare` searches that of prompts
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a method may use of a batch besides its images; None is unknown.
+
+    hints: (B, N, 3), see `Head.forward`; place: (B,) in [0, 1], of a slice in its volume; task: (B,) whole numbers,
+    which task a sample belongs to; query: (B, C), the frozen encoder's own feature of the image.
+    """
+
+    hints: Tensor | None = None
+    place: Tensor | None = None
+    task: Tensor | None = None
+    query: Tensor | None = None
+
+
+class PromptSettings(Choice):
+    """The section of a prompt method: `method` is its name, the other fields are the arguments of what it builds."""
+
+    method: str
+
+    def build(self, spec: BackboneSpec) -> Prompts:
+        """The prompts for an encoder."""
+        raise NotImplementedError
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings that `build` hands on."""
+        return self.model_dump(exclude={"method", "init"})
+
+
+class FromTokens(PromptSettings):
+    """Of a method whose prompts can start from the encoder's own tokens."""
+
+    init: Init = "uniform"
+
+    @model_validator(mode="after")
+    def _has_tokens_of_its_own(self) -> Any:
+        """`project` and `shared` leave no width, or no block, whose tokens prompts could start from."""
+        if self.init != "uniform" and (getattr(self, "project", None) is not None or getattr(self, "shared", False)):
+            raise ValueError(
+                f"init {self.init} needs prompts as wide as the encoder and a set of them for each block; "
+                "leave out project and shared, or take init uniform"
+            )
+        return self
+
+
+def compared(name: str, shown: str, **settings: Any) -> Compared:
+    """A row of `vpt compare`."""
+    return Compared(name, shown, settings, RATE)
 
 
 class Prompts(nn.Module):
-    """No prompts: every block runs as it is. Methods override `enter`.
+    """No prompts: every block runs as it is. Methods override `enter`, or `context` where that is all they do.
 
-    `starts`: the blocks whose tokens the prompts can start from, `count` prompts for each (`vpt.prompts.initialise`).
-    `fixed`: in eval mode `enter` leaves the tokens as they are and gives every block the same context (P, C), whatever
-    the tokens, so that it can be computed once (`PromptedModel.freeze_prompts`).
+    `starts`: the blocks whose tokens the prompts can start from, `count` prompts for each (`vpt.prompts.starts`).
+    `constant`: in eval mode `enter` leaves the tokens as they are and gives every block its `context`, whatever the
+    image, so that its keys and values can be computed once (`PromptedModel.project_prompts`).
     """
 
     starts: tuple[int, ...] = ()
-    fixed: bool = False
+    constant: bool = False
     count: int = 0
 
     def first(self, depth: int) -> int:
@@ -33,83 +90,150 @@ class Prompts(nn.Module):
         """
         return depth if type(self) is Prompts else 0
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Context | None]:
-        """Called before block `i`: the tokens that enter it, and what it attends to besides, (P, C) or (B, P, C)."""
-        return tokens, None
+    def begin(self, images: Tensor | None, info: Info) -> Any:
+        """Called once per pass, before all blocks: the state that this pass hands to `enter` and `penalty`.
 
-    def start_from(self, tokens: Tensor) -> None:
-        """Set the prompts to tokens (len(starts), count, C) of the frozen encoder."""
+        images: (B, 3, H, W) normalised, or None where what the blocks below the prompts give was stored.
+        """
+        return None
+
+    def context(self, i: int, batch: int) -> Context | None:
+        """What block `i` attends to besides its tokens, of a method to which neither tokens nor images matter.
+
+        (P, C), or (B, P, C) where samples differ, as dropout makes them.
+        """
+        return None
+
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Context | None]:
+        """Called before block `i`: the tokens that enter it, and what it attends to besides, (P, C) or (B, P, C)."""
+        return tokens, self.context(i, len(tokens.grid))
+
+    def penalty(self, state: Any) -> Tensor | None:
+        """Called after a pass in training: what the method adds to the loss, or None."""
+        return None
+
+    def start_from(self, tokens: Sequence[Tensor]) -> None:
+        """Set the prompts to tokens (count, C) of the frozen encoder, one tensor for each of `starts`."""
         raise VptError(f"prompts: {type(self).__name__} cannot start from tokens; choose init uniform")
 
 
+# --- tables of prompts ------------------------------------------------------------------------------------------------
+
+
+def by_width(widths: Sequence[int], make: Callable[[int, int], Tensor]) -> nn.Parameter | nn.ParameterList:
+    """Learned rows for blocks of these widths: one parameter where all are alike, else one for each width in order.
+
+    make: (rows, width) -> the values (rows, ...) that they start with.
+    """
+    groups = [nn.Parameter(make(widths.count(width), width)) for width in dict.fromkeys(widths)]
+    return groups[0] if len(groups) == 1 else nn.ParameterList(groups)
+
+
+def row_of(values: Any, widths: Sequence[int], row: int) -> Tensor:
+    """A row of what `by_width` made, counted over all widths."""
+    if isinstance(values, Tensor):
+        return values[row]
+    group = list(dict.fromkeys(widths)).index(widths[row])
+    return values[group][widths[:row].count(widths[row])]
+
+
 class PromptTable(nn.Module):
-    """Learned prompts (rows, count, C): published initialisation, optional shared projection, dropout per sample.
+    """Learned prompts, `count` for each of the blocks: published initialisation, optional projection, dropout.
+
+    `tokens` is (rows, count, C), or a list of such tensors where the blocks differ in width.
 
     Args:
-        spec: of the encoder they are for.
-        rows: how many sets of prompts (blocks); count: prompts in a set.
+        spec: of the encoder they are for; blocks: a row for each of them; count: prompts in a row.
         project: width in which the prompts are learned, mapped to the encoder's by one shared Linear; None learns
             them in the encoder's width.
         dropout: probability, drawn per sample as published (Jia et al., ECCV 2022, appendix A).
+
+    Raises:
+        VptError: a projection for blocks of several widths.
     """
 
-    def __init__(self, spec: BackboneSpec, *, rows: int, count: int, project: int | None, dropout: float):
+    def __init__(self, spec: BackboneSpec, *, blocks: Sequence[int], count: int, project: int | None, dropout: float):
         super().__init__()
-        if count < 1:
-            raise VptError(f"prompts: count is {count}; at least 1 is needed, or choose `none` for no prompts")
-        if project is not None and project < 1:
-            raise VptError(f"prompts: project is {project}; at least 1 is needed, or None for no projection")
-        self.tokens = nn.Parameter(uniform_prompts(rows, count, project or spec.width, spec.patch))
-        self.project = nn.Identity() if project is None else projection(project, spec.width)
+        require_positive(count=count, project=1 if project is None else project)
+        self.widths = [spec.blocks[i].width for i in blocks]
+        if project is not None and len(set(self.widths)) > 1:
+            raise VptError(
+                f"prompts: project needs blocks of one width, those of {spec.name} have "
+                f"{', '.join(map(str, dict.fromkeys(self.widths)))}; leave it out"
+            )
+        learned = self.widths if project is None else [project] * len(self.widths)
+        self.tokens = by_width(learned, lambda rows, width: uniform_prompts(rows, count, width, spec.patch))
+        self.project = nn.Identity() if project is None else projection(project, self.widths[0])
         self.dropout = nn.Dropout(dropout)
 
     def row(self, row: int, batch: int) -> Tensor:
         """Prompts (P, C), or (B, P, C) where dropout makes them differ between samples."""
-        prompts = self.project(self.tokens[row])
+        prompts = self.project(row_of(self.tokens, self.widths, row))
         if self.training and self.dropout.p > 0:
             return self.dropout(prompts.expand(batch, -1, -1))
         return prompts
 
-    def start_from(self, tokens: Tensor) -> None:
-        """Set the prompts to tokens (rows, count, C) of the frozen encoder, see `vpt.prompts.init`."""
+    def start_from(self, tokens: Sequence[Tensor]) -> None:
+        """Set the prompts to tokens (count, C) of the frozen encoder, one for each row."""
         if not isinstance(self.project, nn.Identity):
             raise VptError("prompts: they are projected, so they cannot start from tokens; leave out `project`")
-        if tokens.shape != self.tokens.shape:
+        own = [row_of(self.tokens, self.widths, row) for row in range(len(self.widths))]
+        found, expected = ([tuple(each.shape) for each in rows] for rows in (tokens, own))
+        if found != expected:
             raise VptError(
-                f"prompts: tokens to start from are {tuple(tokens.shape)}, expected {tuple(self.tokens.shape)}; "
-                "give (blocks, count, width), the blocks in their order"
+                f"prompts: tokens to start from are {found}, expected {expected}; "
+                "give (count, width) for each of the blocks, in their order"
             )
         with torch.no_grad():
-            self.tokens.copy_(tokens)
+            for row, values in zip(own, tokens, strict=True):
+                row.copy_(values)
 
 
-def choose_blocks(blocks: Blocks, depth: int, windowed: Sequence[int] = ()) -> tuple[int, ...]:
-    """`"all"`, `"global"` (all but the windowed ones), `"last:4"` or block numbers -> sorted numbers below `depth`.
+def require_positive(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise VptError(f"prompts: {name} is {value}; at least 1 is needed, or choose `none` for no prompts")
 
-    >>> choose_blocks("last:2", 12)
-    (10, 11)
-    >>> choose_blocks("global", 4, windowed=(0, 2))
-    (1, 3)
+
+def choose_blocks(blocks: Blocks, spec: BackboneSpec) -> tuple[int, ...]:
+    """`"all"`, `"global"` (all but the windowed ones), `"last:4"` or block numbers -> sorted numbers of blocks.
+
+    Only blocks that attend have a place for prompts: the others are not among "all", nor counted by "last".
     """
+    attending, depth = spec.attending, spec.depth
     if blocks == "all":
-        return tuple(range(depth))
+        return attending
     if blocks == "global":
-        blocks = [i for i in range(depth) if i not in windowed]
+        blocks = [i for i in attending if not spec.blocks[i].windowed]
         if not blocks:
             raise VptError("prompts: blocks global, but all of the encoder's blocks are windowed; choose all or last:K")
     if isinstance(blocks, str):
         kind, _, number = blocks.partition(":")
-        if kind != "last" or not number.isdecimal() or not 1 <= int(number) <= depth:
+        if kind != "last" or not number.isdecimal() or not 1 <= int(number) <= len(attending):
             raise VptError(
-                f"prompts: blocks {blocks!r} is not known; expected all, global, last:K with K in 1..{depth}, or a list"
+                f"prompts: blocks {blocks!r} is not known; expected all, global, last:K with K in "
+                f"1..{len(attending)}, or a list"
             )
-        return tuple(range(depth - int(number), depth))
+        return attending[len(attending) - int(number) :]
     chosen = tuple(sorted(set(blocks)))
     if not chosen or chosen[0] < 0 or chosen[-1] >= depth:
         raise VptError(
             f"prompts: blocks {list(blocks)} are not in 0..{depth - 1}; name at least one of the encoder's blocks"
         )
+    if odd := [i for i in chosen if i not in attending]:
+        raise no_place(spec, odd[0])
     return chosen
+
+
+def one_width(spec: BackboneSpec, blocks: Sequence[int], method: str) -> int:
+    """The width of these blocks; VptError where they differ, which `method` has no form for."""
+    widths = list(dict.fromkeys(spec.blocks[i].width for i in blocks))
+    if len(widths) > 1:
+        raise VptError(
+            f"prompts: {method} needs blocks of one width, those of {spec.name} have {', '.join(map(str, widths))}; "
+            "choose blocks of one stage, or deep prompts"
+        )
+    return widths[0]
 
 
 def shared_over_batch(prompts: Tensor, batch: int) -> Tensor:

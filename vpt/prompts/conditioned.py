@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from vpt.backbones.base import BackboneSpec, Tokens
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
-from vpt.prompts.base import Blocks, Prompts, choose_blocks
-from vpt.prompts.random import uniform_prompts
+from vpt.prompts.base import (
+    Blocks,
+    BlocksSetting,
+    Prompts,
+    PromptSettings,
+    choose_blocks,
+    compared,
+    one_width,
+    require_positive,
+)
+from vpt.prompts.starts.random import uniform_prompts
+
+
+class ConditionedConfig(PromptSettings):
+    method: Literal["conditioned"] = "conditioned"
+    count: int = Field(10, ge=1)
+    blocks: BlocksSetting = "all"
+    hidden: int = Field(16, ge=1)
+    kernel: int = Field(3, ge=1)
+
+    compared = (compared("conditioned", "input-conditioned (VAPT), 10", count=10),)
+
+    def build(self, spec: BackboneSpec) -> ConditionedPrompts:
+        return ConditionedPrompts(spec, **self.arguments())
 
 
 class ConditionedPrompts(Prompts):
@@ -38,29 +64,30 @@ class ConditionedPrompts(Prompts):
         self, spec: BackboneSpec, *, count: int = 10, blocks: Blocks = "all", hidden: int = 16, kernel: int = 3
     ):
         super().__init__()
-        for name, value in (("count", count), ("hidden", hidden)):
-            if value < 1:
-                raise VptError(f"prompts: {name} is {value}; at least 1 is needed, or choose `none` for no prompts")
-        height, width = spec.grid
-        if not 1 <= kernel <= min(height, width):
+        require_positive(count=count, hidden=hidden)
+        chosen = choose_blocks(blocks, spec)
+        width = one_width(spec, chosen, "a bottleneck that all blocks share (conditioned)")
+        grids = list(dict.fromkeys(spec.blocks[i].grid for i in chosen))
+        if len(grids) > 1:
+            raise VptError(f"prompts: conditioned prompts need blocks of one grid, those of {spec.name} have {grids}")
+        height, columns = grids[0]
+        if not 1 <= kernel <= min(height, columns):
             raise VptError(
-                f"prompts: kernel is {kernel}, but the image has {height}x{width} patches; "
-                f"take 1 to {min(height, width)}"
+                f"prompts: kernel is {kernel}, but the image has {height}x{columns} patches; "
+                f"take 1 to {min(height, columns)}"
             )
-        self.rows = {block: row for row, block in enumerate(choose_blocks(blocks, spec.depth, spec.windowed))}
+        self.rows = {block: row for row, block in enumerate(chosen)}
         rows = len(self.rows)
-        self.offset = nn.Parameter(uniform_prompts(1, count, spec.width, spec.patch)[0])
-        self.norms = nn.ModuleList(nn.LayerNorm(spec.width) for _ in self.rows)
+        self.offset = nn.Parameter(uniform_prompts(1, count, width, spec.patch)[0])
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.rows)
         self.kernels = nn.Parameter(torch.randn(rows, kernel, kernel) / kernel)
-        self.places = nn.Parameter(torch.zeros(rows, count, height - kernel + 1, width - kernel + 1))
-        self.mlp = nn.Sequential(
-            nn.Linear(spec.width, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, spec.width, bias=False)
-        )
+        self.places = nn.Parameter(torch.zeros(rows, count, height - kernel + 1, columns - kernel + 1))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, width, bias=False))
 
     def first(self, depth: int) -> int:
         return min(self.rows)
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
         if i not in self.rows:
             return tokens, None
         row = self.rows[i]

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor
 
-from vpt.backbones.base import BackboneSpec, SeparateContext, Tokens
-from vpt.prompts.base import Blocks, Prompts, PromptTable, choose_blocks
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import SeparateContext
+from vpt.prompts.base import Blocks, BlocksSetting, FromTokens, Prompts, PromptTable, choose_blocks, compared
+
+
+class CrossConfig(FromTokens):
+    method: Literal["cross"] = "cross"
+    count: int = Field(20, ge=1)
+    blocks: BlocksSetting = "all"
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    compared = (compared("cross", "cross-attention (CVPT), 20", count=20),)
+
+    def build(self, spec: BackboneSpec) -> CrossPrompts:
+        return CrossPrompts(spec, **self.arguments())
 
 
 class CrossPrompts(Prompts):
@@ -29,18 +46,16 @@ class CrossPrompts(Prompts):
     def __init__(self, spec: BackboneSpec, *, count: int = 20, blocks: Blocks = "all", dropout: float = 0.0):
         super().__init__()
         self.count = count
-        self.starts = choose_blocks(blocks, spec.depth, spec.windowed)
+        self.starts = choose_blocks(blocks, spec)
         self.rows = {block: row for row, block in enumerate(self.starts)}
-        self.table = PromptTable(spec, rows=len(self.rows), count=count, project=None, dropout=dropout)
+        self.table = PromptTable(spec, blocks=self.starts, count=count, project=None, dropout=dropout)
 
     def first(self, depth: int) -> int:
         return min(self.rows)
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, SeparateContext | None]:
-        if i not in self.rows:
-            return tokens, None
-        return tokens, SeparateContext(self.table.row(self.rows[i], len(tokens.grid)))
+    def context(self, i: int, batch: int) -> SeparateContext | None:
+        return SeparateContext(self.table.row(self.rows[i], batch)) if i in self.rows else None
 
-    def start_from(self, tokens: Tensor) -> None:
-        """Set the prompts to tokens (blocks, count, C)."""
+    def start_from(self, tokens: Sequence[Tensor]) -> None:
+        """Set the prompts to tokens (count, C), one tensor for each of the blocks."""
         self.table.start_from(tokens)

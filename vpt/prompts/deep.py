@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor
 
-from vpt.backbones.base import BackboneSpec, Tokens
-from vpt.prompts.base import Blocks, Prompts, PromptTable, choose_blocks
+from vpt.backbones.base import BackboneSpec
+from vpt.prompts.base import Blocks, BlocksSetting, FromTokens, Prompts, PromptTable, choose_blocks, compared, one_width
+
+
+class DeepConfig(FromTokens):
+    method: Literal["deep"] = "deep"
+    count: int = Field(10, ge=1)
+    blocks: BlocksSetting = "all"
+    shared: bool = False
+    project: int | None = Field(None, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    compared = (
+        compared("deep", "VPT-deep, 10", count=10),
+        compared("deep_tokens", "VPT-deep, 10, from tokens (SPT)", count=10, init="tokens"),
+        compared("deep_kmeans", "VPT-deep, 10, from k-means of tokens (SPT)", count=10, init="kmeans"),
+        compared("deep_vipamin", "VPT-deep, 10, VIPAMIN", count=10, init="vipamin"),
+        compared("deep_shared", "deep, 10, the same in all blocks", count=10, shared=True),
+    )
+
+    def build(self, spec: BackboneSpec) -> DeepPrompts:
+        return DeepPrompts(spec, **self.arguments())
 
 
 class DeepPrompts(Prompts):
@@ -22,7 +46,7 @@ class DeepPrompts(Prompts):
         shared: one set of prompts for all of them.
     """
 
-    fixed = True
+    constant = True
 
     def __init__(
         self,
@@ -35,20 +59,21 @@ class DeepPrompts(Prompts):
         dropout: float = 0.0,
     ):
         super().__init__()
-        chosen = choose_blocks(blocks, spec.depth, spec.windowed)
+        chosen = choose_blocks(blocks, spec)
+        if shared:
+            one_width(spec, chosen, "one set of prompts for all blocks (shared)")
         self.rows = {block: 0 if shared else row for row, block in enumerate(chosen)}
-        self.table = PromptTable(spec, rows=1 if shared else len(chosen), count=count, project=project, dropout=dropout)
+        kept = chosen[:1] if shared else chosen
+        self.table = PromptTable(spec, blocks=kept, count=count, project=project, dropout=dropout)
         self.count = count
         self.starts = chosen if project is None and not shared else ()
 
     def first(self, depth: int) -> int:
         return min(self.rows)
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
-        if i not in self.rows:
-            return tokens, None
-        return tokens, self.table.row(self.rows[i], len(tokens.grid))
+    def context(self, i: int, batch: int) -> Tensor | None:
+        return self.table.row(self.rows[i], batch) if i in self.rows else None
 
-    def start_from(self, tokens: Tensor) -> None:
-        """Set the prompts to tokens (blocks, count, C), or (1, count, C) where they are shared."""
+    def start_from(self, tokens: Sequence[Tensor]) -> None:
+        """Set the prompts to tokens (count, C), one tensor for each of the blocks, or one where they are shared."""
         self.table.start_from(tokens)

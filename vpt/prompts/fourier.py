@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from vpt.backbones.base import BackboneSpec, Tokens
+from vpt.backbones.base import BackboneSpec
 from vpt.errors import VptError
-from vpt.prompts.base import Blocks
+from vpt.prompts.base import Blocks, BlocksSetting, PromptSettings, compared
 from vpt.prompts.deep import DeepPrompts
+
+
+class FourierConfig(PromptSettings):
+    method: Literal["fourier"] = "fourier"
+    count: int = Field(10, ge=1)
+    blocks: BlocksSetting = "all"
+    share: float = Field(0.5, gt=0, le=1)
+    project: int | None = Field(None, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    compared = (compared("fourier", "Fourier (VFPT), 10", count=10),)
+
+    def build(self, spec: BackboneSpec) -> FourierPrompts:
+        return FourierPrompts(spec, **self.arguments())
 
 
 class FourierPrompts(DeepPrompts):
@@ -42,10 +59,10 @@ class FourierPrompts(DeepPrompts):
             )
         self.transformed = max(1, round(share * count))
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
-        tokens, prompts = super().enter(i, tokens)
+    def context(self, i: int, batch: int) -> Tensor | None:
+        prompts = super().context(i, batch)
         if prompts is None:
-            return tokens, None
+            return None
         prompts = prompts.to(torch.promote_types(prompts.dtype, torch.float32))
         chosen, plain = prompts.tensor_split([self.transformed], dim=-2)
-        return tokens, torch.cat([torch.fft.fft2(chosen).real, plain], dim=-2)
+        return torch.cat([torch.fft.fft2(chosen).real, plain], dim=-2)

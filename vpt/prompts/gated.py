@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from vpt.backbones.base import BackboneSpec, Tokens
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import Tokens
+from vpt.prompts.base import FromTokens, Info, compared
 from vpt.prompts.shallow import ShallowPrompts
 
 
-@dataclass(frozen=True)
-class GatedTokens(Tokens):
-    """Tokens that remember the prompts (B, P, C) as they entered the block before."""
+class GatedConfig(FromTokens):
+    method: Literal["gated"] = "gated"
+    count: int = Field(50, ge=1)
+    gate: float = 5.0
+    project: int | None = Field(None, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
 
-    entered: Tensor
+    compared = (compared("gated", "gated (GaPT), 50", count=50),)
+
+    def build(self, spec: BackboneSpec) -> GatedPrompts:
+        return GatedPrompts(spec, **self.arguments())
+
+
+@dataclass
+class Entered:
+    """The state of a pass: the prompts (B, P, C) as they entered the block before."""
+
+    prompts: Tensor | None = None
 
 
 class GatedPrompts(ShallowPrompts):
@@ -23,7 +40,7 @@ class GatedPrompts(ShallowPrompts):
 
     s_i = sigmoid(g_i); P_in: the prompts (B, P, C) that entered block i; P_out: what left it. All gates open is
     VPT-shallow, all shut is VPT-deep with one set for all blocks. The mixture is made on entering block i + 1; until
-    then P_in travels in the tokens, so the module holds no state of a forward pass. Parameters: count * C + depth - 1.
+    then P_in is the state of the pass. Parameters: count * C + depth - 1.
 
     The paper's learned temperature of the attention is left out: it would change the frozen blocks.
 
@@ -44,14 +61,15 @@ class GatedPrompts(ShallowPrompts):
         super().__init__(spec, count=count, project=project, dropout=dropout)
         self.gates = nn.Parameter(torch.full((spec.depth - 1,), float(gate)))
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+    def begin(self, images: Tensor | None, info: Info) -> Entered:
+        return Entered()
+
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
         if i == 0:
-            tokens, _ = super().enter(0, tokens)
-            return GatedTokens(tokens.grid, tokens.prefix, tokens.prompts, entered=tokens.prompts), None
-        if not isinstance(tokens, GatedTokens):
-            raise TypeError(
-                "a backbone's block has to pass tokens on with dataclasses.replace, so that nothing is lost"
-            )
-        share = self.gates[i - 1].sigmoid()
-        mixed = share * tokens.prompts + (1 - share) * tokens.entered
-        return replace(tokens, prompts=mixed, entered=mixed), None
+            tokens, _ = super().enter(0, tokens, state)
+        else:
+            share = self.gates[i - 1].sigmoid()
+            mixed = share * tokens.prompts + (1 - share) * state.prompts
+            tokens = replace(tokens, prompts=mixed)
+        state.prompts = tokens.prompts
+        return tokens, None

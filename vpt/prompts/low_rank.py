@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Literal
 
-from vpt.backbones.base import BackboneSpec, Tokens
-from vpt.errors import VptError
-from vpt.prompts.base import Blocks, Prompts, choose_blocks
-from vpt.prompts.random import low_rank_bound
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vpt.backbones.base import BackboneSpec
+from vpt.prompts.base import (
+    Blocks,
+    BlocksSetting,
+    Prompts,
+    PromptSettings,
+    by_width,
+    choose_blocks,
+    compared,
+    require_positive,
+    row_of,
+)
+from vpt.prompts.starts.random import low_rank_bound
+
+
+class LowRankConfig(PromptSettings):
+    method: Literal["low_rank"] = "low_rank"
+    count: int = Field(50, ge=1)
+    rank: int = Field(8, ge=1)
+    blocks: BlocksSetting = "all"
+
+    compared = (compared("low_rank", "low rank (BPT), 50 of rank 8", count=50, rank=8),)
+
+    def build(self, spec: BackboneSpec) -> LowRankPrompts:
+        return LowRankPrompts(spec, **self.arguments())
 
 
 class LowRankPrompts(Prompts):
@@ -24,23 +48,27 @@ class LowRankPrompts(Prompts):
         spec: of the encoder; count: prompts per block; rank: columns of A and B; blocks: see `DeepPrompts`.
     """
 
-    fixed = True
+    constant = True
 
     def __init__(self, spec: BackboneSpec, *, count: int = 50, rank: int = 8, blocks: Blocks = "all"):
         super().__init__()
-        for name, value in (("count", count), ("rank", rank)):
-            if value < 1:
-                raise VptError(f"prompts: {name} is {value}; at least 1 is needed, or choose `none` for no prompts")
-        self.rows = {block: row for row, block in enumerate(choose_blocks(blocks, spec.depth, spec.windowed))}
-        bound = low_rank_bound(rank, spec.width, spec.patch)
-        self.left = nn.Parameter(torch.empty(len(self.rows), count, rank).uniform_(-bound, bound))
-        self.right = nn.Parameter(torch.empty(len(self.rows), spec.width, rank).uniform_(-bound, bound))
+        require_positive(count=count, rank=rank)
+        chosen = choose_blocks(blocks, spec)
+        self.rows = {block: row for row, block in enumerate(chosen)}
+        self.widths = [spec.blocks[i].width for i in chosen]
+
+        def factor(rows: int, length: int, width: int) -> Tensor:
+            bound = low_rank_bound(rank, width, spec.patch)
+            return torch.empty(rows, length, rank).uniform_(-bound, bound)
+
+        self.left = by_width(self.widths, lambda rows, width: factor(rows, count, width))
+        self.right = by_width(self.widths, lambda rows, width: factor(rows, width, width))
 
     def first(self, depth: int) -> int:
         return min(self.rows)
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+    def context(self, i: int, batch: int) -> Tensor | None:
         if i not in self.rows:
-            return tokens, None
-        row = self.rows[i]
-        return tokens, self.left[row] @ self.right[row].T
+            return None
+        left, right = (row_of(factor, self.widths, self.rows[i]) for factor in (self.left, self.right))
+        return left @ right.T

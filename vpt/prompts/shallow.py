@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
-from vpt.backbones.base import BackboneSpec, Tokens
-from vpt.prompts.base import Prompts, PromptTable, shared_over_batch
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import Tokens
+from vpt.prompts.base import FromTokens, Prompts, PromptTable, compared, one_width, shared_over_batch
+
+
+class ShallowConfig(FromTokens):
+    method: Literal["shallow"] = "shallow"
+    count: int = Field(50, ge=1)
+    project: int | None = Field(None, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    compared = (compared("shallow", "VPT-shallow, 50", count=50),)
+
+    def build(self, spec: BackboneSpec) -> ShallowPrompts:
+        return ShallowPrompts(spec, **self.arguments())
 
 
 class ShallowPrompts(Prompts):
@@ -15,20 +31,24 @@ class ShallowPrompts(Prompts):
 
     Args:
         spec: of the encoder; count: number of prompts; project, dropout: see `PromptTable`.
+
+    Raises:
+        VptError: an encoder whose blocks change their width, through which no token can travel.
     """
 
     def __init__(self, spec: BackboneSpec, *, count: int = 50, project: int | None = None, dropout: float = 0.0):
         super().__init__()
-        self.table = PromptTable(spec, rows=1, count=count, project=project, dropout=dropout)
+        one_width(spec, range(spec.depth), "a prompt that travels through all blocks (shallow)")
+        self.table = PromptTable(spec, blocks=(0,), count=count, project=project, dropout=dropout)
         self.count = count
         self.starts = (0,) if project is None else ()
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
         if i > 0:
             return tokens, None
         batch = len(tokens.grid)
         return replace(tokens, prompts=shared_over_batch(self.table.row(0, batch), batch)), None
 
-    def start_from(self, tokens: Tensor) -> None:
+    def start_from(self, tokens: Sequence[Tensor]) -> None:
         """Set the prompts to tokens (1, count, C)."""
         self.table.start_from(tokens)

@@ -18,11 +18,6 @@ from vpt.tasks.images import Normalise
 from vpt.vocabulary import Target
 
 
-def count_outputs(classes: int, target: Target) -> int:
-    """Logits for so many classes; of K grades there are K - 1 questions: worse than the first, than the second, ..."""
-    return classes - 1 if target == "grades" else classes
-
-
 def class_loss(
     target: Target, weights: Sequence[float] | None = None, smoothing: float = 0.0
 ) -> Callable[[Tensor, Tensor], Tensor]:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from vpt.backbones.base import Features, Tokens
-from vpt.model import PromptedModel, frozen_prefix
+from vpt.backbones.tokens import Features, Tokens
+from vpt.model import Below, PromptedModel, frozen_below
 
 
 class FrozenPart:
@@ -25,9 +25,10 @@ class FrozenPart:
         self.whole = first == spec.depth
         levels = [level for level in model.head.levels if level < first]
         self.enters_as_level = not self.whole and first - 1 in levels  # that grid is stored once
-        width = (spec.neck or spec.width) if self.whole else spec.width
-        grids = len(levels) - self.enters_as_level
-        self.shapes = ((spec.prefix, spec.width), (*spec.grid, width), *[(*spec.grid, spec.width)] * grids)
+        kept = levels[: len(levels) - self.enters_as_level]
+        enters = spec.finished if self.whole else spec.entered(first)
+        shapes = [(*level.grid, level.width) for level in (enters, *map(spec.left, kept))]
+        self.shapes = ((spec.prefix, spec.blocks[-1].width), *shapes)
 
     @property
     def size(self) -> int:
@@ -38,12 +39,13 @@ class FrozenPart:
     def rows(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> (B, V)."""
         backbone = self.model.backbone
-        tokens, below = frozen_prefix(self.first, backbone, images, self.model.head.levels)
+        below = frozen_below(self.first, backbone, images, self.model.head.levels)
+        tokens = below.tokens
         prefix, grid = tokens.prefix, tokens.grid
         if self.whole:
             finished = backbone.finish(tokens)
             prefix, grid = finished.prefix, finished.grid.permute(0, 2, 3, 1)
-        levels = [level.permute(0, 2, 3, 1) for level in below[: len(self.shapes) - 2]]
+        levels = [level.permute(0, 2, 3, 1) for level in below.levels[: len(self.shapes) - 2]]
         return torch.cat([part.flatten(1) for part in (prefix, grid, *levels)], 1)
 
     def features(self, rows: Tensor) -> Features:
@@ -56,4 +58,4 @@ class FrozenPart:
         if self.whole:
             return Features(grid.permute(0, 3, 1, 2), prefix, below)
         tokens = Tokens(grid, prefix, prompts=prefix[:, :0])
-        return self.model.features_from(self.first, tokens, below)
+        return self.model.features_from(Below(self.first, tokens, below))

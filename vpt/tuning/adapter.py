@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from vpt.model import PromptedModel
-from vpt.tuning.encoder import encoder_of
+from vpt.tuning.base import TuningSettings, compared, encoder_of
 
 WIDEST = 64  # as published for C = 768
+
+
+class AdapterConfig(TuningSettings):
+    """`width` null: 64, but a quarter of the encoder's width at most."""
+
+    method: Literal["adapter"] = "adapter"
+    width: int | None = Field(None, ge=1)
+    scale: float = Field(0.1, gt=0)
+
+    compared = (compared("adapter", "adapter (AdaptFormer)", 1e-3),)
+
+    def apply(self, model: PromptedModel) -> None:
+        tune_adapter(model, **self.arguments())
 
 
 class AdaptedMlp(nn.Module):
@@ -40,8 +56,7 @@ def tune_adapter(model: PromptedModel, *, width: int | None = None, scale: float
     Parameters: depth * (2 * C * width + width + C). `width` None: 64, but a quarter of C at most.
     """
     backbone = model.backbone.requires_grad_(False)
-    channels = backbone.spec.width
-    width = width or max(1, min(WIDEST, channels // 4))
-    for block in encoder_of(backbone).blocks:
-        block.mlp = AdaptedMlp(block.mlp, channels, width, scale).to(next(block.mlp.parameters()))
+    for own, block in zip(backbone.spec.blocks, encoder_of(backbone).blocks, strict=True):
+        narrow = width or max(1, min(WIDEST, own.width // 4))
+        block.mlp = AdaptedMlp(block.mlp, own.width, narrow, scale).to(next(block.mlp.parameters()))
     backbone.eval()

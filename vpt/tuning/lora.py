@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
+
 from vpt.errors import VptError
 from vpt.model import PromptedModel
-from vpt.tuning.encoder import layers
+from vpt.tuning.base import TuningSettings, compared, layers
+
+
+class LoraConfig(TuningSettings):
+    """Needs the extra `lora`."""
+
+    method: Literal["lora"] = "lora"
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(8, ge=1)
+
+    compared = (compared("lora", "LoRA, rank 8", 1e-3),)
+    needs = "peft"
+
+    def apply(self, model: PromptedModel) -> None:
+        tune_lora(model, **self.arguments())
 
 
 def tune_lora(model: PromptedModel, *, rank: int = 8, alpha: int = 8) -> None:
@@ -18,10 +36,10 @@ def tune_lora(model: PromptedModel, *, rank: int = 8, alpha: int = 8) -> None:
         VptError: peft is not installed.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        import peft
     except ImportError as error:
         raise VptError("tuning lora: peft is not installed; install it with `pip install vpt[lora]`") from error
     backbone = model.backbone.requires_grad_(False)
     targets = [name for name in layers(backbone) if name.endswith((".attn.qkv", ".attn.proj"))]
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), backbone)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), backbone)
     backbone.eval()

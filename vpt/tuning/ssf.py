@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from vpt.model import PromptedModel
-from vpt.tuning.encoder import layers
+from vpt.tuning.base import TuningSettings, compared, layers
+
+
+class SsfConfig(TuningSettings):
+    method: Literal["ssf"] = "ssf"
+
+    compared = (compared("ssf", "SSF", 5e-3),)
+
+    def apply(self, model: PromptedModel) -> None:
+        tune_ssf(model)
 
 
 class Scaled(nn.Module):

@@ -30,7 +30,7 @@ def ready(model: PromptedModel, device: torch.device, precision: Chosen) -> Prom
     model = model.eval().to(device)
     prepare_frozen(model.backbone, precision)
     with autocast(precision, device):
-        return model.freeze_prompts()
+        return model.project_prompts()
 
 
 def require_kind(plan: Plan, scan: Any) -> None:

@@ -33,8 +33,9 @@ def load(
         VptError: not a run or artifact; a backbone whose weights are not those of the training.
     """
     artifact = read_artifact(run_or_artifact)
-    model, chosen = restore_model(artifact, weights), choose_device(device)
+    chosen = choose_device(device)
     computes = choose_precision(precision or artifact.config.precision, chosen)
+    model = restore_model(artifact, weights, chosen, computes)
     if compile:
         model.compile_blocks()
     if artifact.config.task == "segmentation":

@@ -1,29 +1,58 @@
-"""A linear layer or a small MLP on one vector per image, or per volume."""
+"""A linear layer on one vector per image, or per volume."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.base import BackboneSpec, Features
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import Features
 from vpt.errors import VptError
-from vpt.heads.base import Head
+from vpt.heads.base import Answer, Head, HeadSettings
+from vpt.sections import Compared
+from vpt.vocabulary import Target
 
 Pool = Literal["auto", "cls", "mean"]
+RATE = 1e-2  # of the head alone
+
+
+class LinearConfig(HeadSettings):
+    """One linear layer on a vector of the image: `auto` is the encoder's own, see `ClassifyHead`."""
+
+    kind: Literal["linear"] = "linear"
+    pool: Pool = "auto"
+
+    tasks = ("classification",)
+    compared = (Compared("linear", "head only, linear", {}, RATE),)
+
+    def build(self, backbone: Any, answer: Answer) -> ClassifyHead:
+        return classify_head(backbone.spec, answer, **self.arguments())
+
+
+def classify_head(spec: BackboneSpec, answer: Answer, **settings: Any) -> ClassifyHead:
+    """The head for that answer."""
+    outputs = count_outputs(answer.classes, answer.target)
+    return ClassifyHead(spec, outputs=outputs, slices=answer.slices, **settings)
+
+
+def count_outputs(classes: int, target: Target) -> int:
+    """Logits for so many classes; of K grades there are K - 1 questions: worse than the first, than the second, ..."""
+    return classes - 1 if target == "grades" else classes
 
 
 class ClassifyHead(Head):
     """Features -> logits (B, outputs).
 
-    Jia et al. (ECCV 2022) read the CLS token of supervised and MoCo backbones, and the mean of the patch tokens of MAE,
-    prompts not among them; both after the encoder's final norm. The slices of a volume are weighted by gated attention
+    Jia et al. (ECCV 2022) read the CLS token of supervised and MoCo backbones, and the mean of the patch tokens of MAE;
+    both after the encoder's final norm. The slices of a volume are weighted by gated attention
     (Ilse et al., ICML 2018, eq. 9): `w = softmax_s(a . (tanh(V x_s) * sigmoid(U x_s)))`, the volume is `sum_s w_s x_s`.
 
     Args:
         spec: of the encoder; outputs: logits, for classes as many as there are;
-        pool: "cls", "mean" of the patch tokens, "auto": CLS where the encoder has one;
+        pool: "cls", "mean" of the patch tokens (prompts not among them), "auto": what the encoder itself does: its CLS
+            token, the mean of its patches, with the norm that it puts after that, or a pooling that it has learned;
         hidden: units of a hidden layer with GELU; None for one linear layer;
         slices: volumes come as several slices.
 
@@ -41,12 +70,12 @@ class ClassifyHead(Head):
         slices: bool = False,
     ):
         super().__init__()
-        has_cls = spec.prefix > spec.registers
-        if pool == "cls" and not has_cls:
+        if pool == "cls" and not spec.has_cls:
             raise VptError(f"head: pool is cls, but {spec.name} has no CLS token; choose mean")
-        self.first_token = pool == "cls" or (pool == "auto" and has_cls)
+        self.first_token = pool == "cls" or (pool == "auto" and spec.pool == "cls" and spec.has_cls)
+        self.own_pool = pool == "auto" or pool == spec.pool
         self.reads = "first" if self.first_token else "all"
-        width = spec.width if self.first_token else spec.neck or spec.width
+        width = spec.blocks[-1].width if self.first_token else spec.finished.width
         self.over_slices = SliceAttention(width) if slices else None
         self.hidden = None if hidden is None else nn.Sequential(nn.Linear(width, hidden), nn.GELU())
         self.output = nn.Linear(hidden or width, outputs)
@@ -55,7 +84,9 @@ class ClassifyHead(Head):
 
     def pool(self, features: Features) -> Tensor:
         """Features of B images -> (B, C)."""
-        return features.prefix[:, 0] if self.first_token else features.grid.mean((2, 3))
+        if self.first_token:
+            return features.prefix[:, 0]
+        return features.pooled if self.own_pool and features.pooled is not None else features.grid.mean((2, 3))
 
     def classify(self, pooled: Tensor) -> Tensor:
         """(B, S, C), of images S is 1 -> (B, outputs)."""

@@ -1,4 +1,4 @@
-"""How prompts start: at random, as published (`random.py`), or from the frozen encoder's own tokens (SPT, VIPAMIN).
+"""Prompts that start from the frozen encoder's own tokens (SPT, VIPAMIN).
 
     initialise(backbone, prompts, batches, how="kmeans")
 
@@ -7,30 +7,26 @@ or, with numbers of one's own,
     tokens = collect_tokens(backbone, batches, blocks=prompts.starts)
     prompts.start_from(kmeans_prompts(tokens, count=10))
 
-SPT: Wang et al., ICML 2024, arXiv:2402.02382. VIPAMIN: see `vpt.prompts.vipamin`.
+SPT: Wang et al., ICML 2024, arXiv:2402.02382. VIPAMIN: see `vpt.prompts.starts.vipamin`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable
-from typing import Literal
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from vpt.backbones.base import Backbone
 from vpt.errors import VptError
-from vpt.prompts.base import Prompts
-from vpt.prompts.random import uniform_prompts
-from vpt.prompts.vipamin import vipamin_prompts
-
-How = Literal["uniform", "tokens", "kmeans", "vipamin"]
+from vpt.prompts.base import Init, Prompts
+from vpt.prompts.starts.random import uniform_prompts
+from vpt.prompts.starts.vipamin import vipamin_prompts
 
 
 @torch.no_grad()
 def initialise(
-    backbone: Backbone, prompts: Prompts, images: Iterable[Tensor], how: How, seed: int = 0, *, limit: int = 5_000
+    backbone: Backbone, prompts: Prompts, images: Iterable[Tensor], how: Init, seed: int = 0, *, limit: int = 5_000
 ) -> None:
     """Let prompts start from the frozen encoder's tokens on training images, a set of prompts for each block.
 
@@ -61,7 +57,7 @@ def initialise(
     if how == "vipamin":
         _require_enough(tokens, count)
         generator = torch.Generator().manual_seed(seed)
-        drawn = uniform_prompts(len(blocks), count, spec.width, spec.patch, generator)
+        drawn = [uniform_prompts(1, count, spec.blocks[i].width, spec.patch, generator)[0] for i in blocks]
         maps = [backbone.key_value_maps(i) for i in blocks]
         prompts.start_from(vipamin_prompts(tokens, drawn, maps))
     else:
@@ -72,12 +68,12 @@ def initialise(
 @torch.no_grad()
 def collect_tokens(
     backbone: Backbone, batches: Iterable[Tensor], blocks: Collection[int], limit: int = 10_000, seed: int = 0
-) -> Tensor:
-    """Patch tokens (rows, N, C) that enter each of the sorted `blocks` without prompts, drawn from all images.
+) -> list[Tensor]:
+    """Patch tokens (N, C) that enter each of the sorted `blocks` without prompts, drawn from all images.
 
     Images are streamed; no more than `limit` tokens a block are kept, in float32 on the CPU. Each token is kept with
     the same chance, whatever the batches: every one draws a number, and the `limit` smallest stay. The places drawn are
-    the same for all blocks.
+    the same for all blocks with the same grid.
 
     Args:
         backbone: frozen, in eval mode.
@@ -86,41 +82,59 @@ def collect_tokens(
         limit: at least the number of prompts; seed: of the draw.
     """
     device = next(backbone.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    numbers = torch.empty(0, dtype=torch.float64)
-    kept = {block: torch.empty(0, backbone.spec.width) for block in sorted(set(blocks))}
+    draws: dict[tuple[int, int], _Draw] = {}  # a draw of places for each grid
+    kept = {block: torch.empty(0, backbone.spec.blocks[block].width) for block in sorted(set(blocks))}
     last = max(kept)
     for images in batches:
         tokens = backbone.embed(images.to(device))
-        fresh = math.prod(tokens.grid.shape[:3])
-        old = len(numbers)
-        numbers = torch.cat([numbers, torch.rand(fresh, generator=generator, dtype=torch.float64)])
-        chosen = numbers.topk(min(limit, len(numbers)), largest=False).indices.sort().values
-        numbers, stay, come = numbers[chosen], chosen[chosen < old], chosen[chosen >= old] - old
+        chosen: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for i in range(last + 1):
             if i in kept:
+                batch, *grid = tokens.grid.shape[:3]
+                size = (grid[0], grid[1])
+                if size not in chosen:
+                    draw = draws.setdefault(size, _Draw(limit, seed))
+                    chosen[size] = draw.choose(batch * grid[0] * grid[1])
+                stay, come = chosen[size]
                 added = tokens.grid.flatten(0, 2)[come.to(device)].float().cpu()
                 kept[i] = torch.cat([kept[i][stay], added])
             if i < last:
                 tokens = backbone.block(i, tokens, None)
-    return torch.stack(list(kept.values()))
+    return list(kept.values())
 
 
-def sampled_prompts(tokens: Tensor, count: int, seed: int = 0) -> Tensor:
-    """`count` of the tokens (rows, N, C) of each row, drawn without repetition -> (rows, count, C)."""
+class _Draw:
+    """A draw of `limit` out of a stream whose length nobody knows, with the same chance for all."""
+
+    def __init__(self, limit: int, seed: int):
+        self.limit = limit
+        self.generator = torch.Generator().manual_seed(seed)
+        self.numbers = torch.empty(0, dtype=torch.float64)
+
+    def choose(self, fresh: int) -> tuple[Tensor, Tensor]:
+        """`fresh` more come: which of those kept so far stay, and which of the fresh ones join them."""
+        old = len(self.numbers)
+        drawn = torch.rand(fresh, generator=self.generator, dtype=torch.float64)
+        numbers = torch.cat([self.numbers, drawn])
+        chosen = numbers.topk(min(self.limit, len(numbers)), largest=False).indices.sort().values
+        self.numbers = numbers[chosen]
+        return chosen[chosen < old], chosen[chosen >= old] - old
+
+
+def sampled_prompts(tokens: Sequence[Tensor], count: int, seed: int = 0) -> list[Tensor]:
+    """`count` of the tokens (N, C) of each row, drawn without repetition -> (count, C) for each."""
     _require_enough(tokens, count)
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([row[torch.randperm(len(row), generator=generator)[:count]] for row in tokens])
+    return [row[torch.randperm(len(row), generator=generator)[:count]] for row in tokens]
 
 
-def kmeans_prompts(tokens: Tensor, count: int, steps: int = 10, seed: int = 0) -> Tensor:
-    """`count` centres of the tokens (rows, N, C) of each row -> (rows, count, C).
+def kmeans_prompts(tokens: Sequence[Tensor], count: int, steps: int = 10, seed: int = 0) -> list[Tensor]:
+    """`count` centres of the tokens (N, C) of each row -> (count, C) for each.
 
     Lloyd's algorithm for `steps` rounds from `sampled_prompts`; a centre that loses all its tokens stays where it is.
     """
-    return torch.stack(
-        [_lloyd(row, start, steps) for row, start in zip(tokens, sampled_prompts(tokens, count, seed), strict=True)]
-    )
+    starts = sampled_prompts(tokens, count, seed)
+    return [_lloyd(row, start, steps) for row, start in zip(tokens, starts, strict=True)]
 
 
 def _lloyd(tokens: Tensor, centres: Tensor, steps: int) -> Tensor:
@@ -132,8 +146,9 @@ def _lloyd(tokens: Tensor, centres: Tensor, steps: int) -> Tensor:
     return centres
 
 
-def _require_enough(tokens: Tensor, count: int) -> None:
-    if tokens.shape[1] < count:
+def _require_enough(tokens: Sequence[Tensor], count: int) -> None:
+    least = min(len(row) for row in tokens)
+    if least < count:
         raise VptError(
-            f"prompts: {tokens.shape[1]} tokens were collected for {count} prompts; give more images, or a higher limit"
+            f"prompts: {least} tokens were collected for {count} prompts; give more images, or a higher limit"
         )

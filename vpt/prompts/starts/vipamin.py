@@ -13,9 +13,14 @@ Maps = tuple[Tensor, Tensor]  # (C, C) each: `Backbone.key_value_maps`
 
 @torch.no_grad()
 def vipamin_prompts(
-    tokens: Tensor, drawn: Tensor, maps: Sequence[Maps], *, nearest: int = 10, share: float = 0.5
-) -> Tensor:
-    """(1 - share) * mean of the `nearest` tokens + share * what the tokens' values do not span -> (rows, count, C).
+    tokens: Sequence[Tensor],
+    drawn: Sequence[Tensor],
+    maps: Sequence[Maps],
+    *,
+    nearest: int = 10,
+    share: float = 0.5,
+) -> list[Tensor]:
+    """(1 - share) * mean of the `nearest` tokens + share * what the tokens' values do not span -> (count, C) each.
 
         m = mean of the k tokens x with the largest cos(p W_K, x W_K)
         o = the part of p whose value o W_V is orthogonal to all tokens' values x W_V
@@ -29,11 +34,11 @@ def vipamin_prompts(
     encoders, and a norm follows, it takes a share near 1 for o to matter.
 
     Args:
-        tokens: (rows, N, C), a row for each prompted block; all are taken where N is below `nearest`.
-        drawn: (rows, count, C) random prompts p; maps: W_K and W_V of each row's block.
+        tokens: (N, C) for each prompted block; all are taken where N is below `nearest`.
+        drawn: (count, C) random prompts p for each; maps: W_K and W_V of each row's block.
     """
     rows = zip(tokens, drawn, maps, strict=True)
-    return torch.stack([_row(*row, nearest, share) for row in rows])
+    return [_row(*row, nearest, share) for row in rows]
 
 
 def _row(tokens: Tensor, drawn: Tensor, maps: Maps, nearest: int, share: float) -> Tensor:

@@ -1,4 +1,6 @@
-"""The parts of an encoder that tuning reaches for: timm's ViT and SAM's encoder name them alike.
+"""A control's section, and the parts of an encoder that tuning reaches for.
+
+timm's ViT and SAM's encoder name them alike:
 
 `patch_embed`, then `blocks[i]` with `attn.qkv`, `attn.proj` and `mlp`, then `norm` (ViT) or `neck` (SAM).
 """
@@ -10,8 +12,32 @@ from typing import Any
 from torch import nn
 
 from vpt.backbones.base import Backbone
+from vpt.model import PromptedModel
+from vpt.sections import Choice, Compared
 
 PARTS = ("patch_embed", "norm_pre", "blocks", "norm", "neck")  # what tokens pass through; not timm's pooling and head
+
+
+class TuningSettings(Choice):
+    """What trains besides prompts and head: nothing of the backbone, or, as a control, some or all of it.
+
+    Every one sets `requires_grad`, and may add modules to the backbone. The backbone stays in eval mode, and
+    `PromptedModel.trained` names what trains.
+    """
+
+    method: str
+
+    def apply(self, model: PromptedModel) -> None:
+        """Called once, on a model as it was built."""
+        raise NotImplementedError
+
+    def arguments(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"method"})
+
+
+def compared(name: str, shown: str, start: float, **settings: Any) -> Compared:
+    """A row of `vpt compare`; start: of `optim.backbone_lr`."""
+    return Compared(name, shown, settings, start)
 
 
 def encoder_of(backbone: Backbone) -> Any:

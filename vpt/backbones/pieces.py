@@ -56,7 +56,7 @@ def _places(queries: Tensor, keys: Tensor) -> Iterator[tuple[Place, int]]:
             yield (image, slice(first, first + together) if together > 1 else first), step
 
 
-class LeanAttention(torch.autograd.Function):
+class AttentionInPieces(torch.autograd.Function):
     """`mix_in_pieces`, whose backward pass computes the scores again, piece by piece: no map is kept either."""
 
     @staticmethod
@@ -101,7 +101,7 @@ def _sum(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0, dtype=exact)
 
 
-class LeanNorm(torch.autograd.Function):
+class HalfNorm(torch.autograd.Function):
     """Layer norm whose gain and bias do not train, in bfloat16: its normed input is kept in bfloat16 for the backward
     pass, instead of the input in float32.
 
@@ -127,12 +127,12 @@ class LeanNorm(torch.autograd.Function):
 
 
 def normalise(norm: nn.Module, x: Tensor) -> Tensor:
-    """`norm(x)`, in training in bfloat16 on a CPU by `LeanNorm` where the norm is a frozen layer norm."""
+    """`norm(x)`, in training in bfloat16 on a CPU by `HalfNorm` where the norm is a frozen layer norm."""
     trains = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
     if trains and isinstance(norm, nn.LayerNorm) and is_half(x) and x.dtype == torch.float32:
         own = [norm.weight, norm.bias]
         if not any(part is None or part.requires_grad for part in own):
-            return LeanNorm.apply(x, norm)
+            return HalfNorm.apply(x, norm)
     return norm(x)
 
 

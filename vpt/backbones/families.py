@@ -1,0 +1,222 @@
+"""Every kind of encoder in one table: which names it claims, how it loads, its options, where its weights come from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import timm
+from pydantic import ValidationError
+
+from vpt.backbones import sam_models, vit_models
+from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
+from vpt.backbones.vit_models import MICRO
+from vpt.errors import VptError
+from vpt.progress import Tick, silent
+from vpt.sections import Section
+
+Size = tuple[int, int]  # (height, width) in pixels
+Weights = str | Path | None
+
+
+class NoOptions(Section):
+    """Of a family that has none."""
+
+
+class SamOptions(Section):
+    """`attention`: "fused", or "original" for the arithmetic of `segment_anything` itself."""
+
+    attention: sam_models.Arithmetic = "fused"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of encoder.
+
+    names: what a user may write, in words; claims: whether a name is of this family; load: name, weights (a file, an
+    address, "random", None for the pretrained ones of that name), image size (None for the native one) and the
+    family's options -> the encoder; describe: name, weights, options -> the spec at the native size, without weights in
+    memory; fetch: name, folder, progress -> the file or folder to give, for a machine without
+    a network; None where there is nothing to fetch; options: the section of its options; embedded: the weights are part
+    of the package.
+    """
+
+    name: str
+    names: str
+    claims: Callable[[str], bool]
+    load: Callable[..., Backbone]
+    describe: Callable[..., BackboneSpec]
+    fetch: Callable[[str, Path, Tick], Path] | None = None
+    options: type[Section] = NoOptions
+    embedded: bool = False
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "vit_micro",
+        MICRO,
+        lambda name: name == MICRO,
+        vit_models.load_micro,
+        vit_models.describe_micro,
+        embedded=True,
+    ),
+    Family(
+        "sam_micro",
+        SAM_MICRO,
+        lambda name: name == SAM_MICRO,
+        sam_models.load_sam_micro,
+        sam_models.describe_sam_micro,
+        options=SamOptions,
+        embedded=True,
+    ),
+    Family(
+        "sam",
+        f"Segment Anything ({', '.join(CHECKPOINTS)}, timm's samvit)",
+        sam_models.is_sam,
+        sam_models.load_sam,
+        sam_models.describe_sam,
+        sam_models.fetch_sam,
+        SamOptions,
+    ),
+    Family(
+        "folder",
+        "a folder with config.json and weights",
+        lambda name: Path(name).is_dir(),
+        vit_models.load_folder,
+        vit_models.describe_folder,
+    ),
+    Family(
+        "vit",
+        "every timm VisionTransformer of standard blocks (for example vit_base_patch16_224.augreg_in21k)",
+        vit_models.is_timm,
+        vit_models.load_timm,
+        vit_models.describe_timm,
+        vit_models.fetch_vit,
+    ),
+)
+ENTRY_POINTS = "vpt.backbones"  # of other packages: each gives a `Family`
+_registered: dict[str, Family] = {}
+
+
+def families() -> tuple[Family, ...]:
+    """Those that were registered first, then those of other packages, then our own."""
+    return (*_registered.values(), *_foreign(), *FAMILIES)
+
+
+def register_backbones(family: Family) -> Family:
+    """Make a family of someone else's known for as long as the process runs.
+
+    Raises:
+        VptError: there is one of that name.
+    """
+    if any(family.name == other.name for other in families()):
+        raise VptError(f"backbones: a family called {family.name!r} is there already; give yours another name")
+    _registered[family.name] = family
+    return family
+
+
+def family_of(name: str) -> Family:
+    """The family that claims a name.
+
+    Raises:
+        VptError: none does.
+    """
+    for family in families():
+        if family.claims(name):
+            return family
+    architecture = name.partition(".")[0]
+    names = [MICRO, SAM_MICRO, *CHECKPOINTS, *timm.list_models("*vit*")]
+    close = difflib.get_close_matches(architecture, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise VptError(
+        f"backbone {name}: no such model or folder; {hint}supported are "
+        f"{', '.join(family.names for family in families())}"
+    )
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: Weights = None,
+    image_size: int | Size | None = None,
+    **options: Any,
+) -> Backbone:
+    """A frozen encoder in eval mode.
+
+    Args:
+        name: `vit_micro` or `sam_micro` (embedded, need no network); a timm model such as
+            `vit_base_patch16_224.augreg_in21k`; a folder with `config.json` and weights as timm and the Hugging Face
+            hub save it (offline use); `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or `sam_med2d_vit_b`.
+        weights: a checkpoint on disk, for SAM also an address; None takes the pretrained weights of that name
+            (downloaded once), `"random"` takes seeded random weights: the control for what pretraining brings.
+        image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.
+        options: of the family; of SAM `attention`: "fused", or "original" for the arithmetic of `segment_anything`.
+
+    Raises:
+        VptError: unknown or unsupported name; weights that do not fit or cannot be had; a size that is no multiple of
+            the patch; an option that the family does not have.
+    """
+    family, size = family_of(name), (image_size, image_size) if isinstance(image_size, int) else image_size
+    chosen = _options(family, name, options)
+    backbone = family.load(name, weights, size, **chosen.model_dump())
+    return backbone.requires_grad_(False).eval()
+
+
+def describe_backbone(name: str, *, weights: Weights = None, **options: Any) -> BackboneSpec:
+    """The spec that `load_backbone` would give, at the native size, without any weights in memory.
+
+    Raises:
+        VptError: unknown or unsupported name; a checkpoint that is not there.
+    """
+    family = family_of(name)
+    return family.describe(name, weights, **_options(family, name, options).model_dump())
+
+
+def fetch(name: str, to: Path, progress: Tick = silent) -> Path:
+    """A backbone's weights in the folder `to`, for a machine without a network.
+
+    Returns the file to give as weights (Segment Anything), or the folder to give as backbone (timm's ViTs).
+
+    Raises:
+        VptError: unknown name, no network, no space, or a file that is not what it should be.
+    """
+    family = family_of(name)
+    if family.embedded:
+        raise VptError(f"{name}: ships with the package, there is nothing to fetch; give it as the backbone")
+    if family.fetch is None:
+        raise VptError(f"{name}: is a folder already, there is nothing to fetch; give it as the backbone")
+    return family.fetch(name, Path(to), progress)
+
+
+def _options(family: Family, name: str, given: Mapping[str, Any]) -> Section:
+    try:
+        return family.options.model_validate(dict(given))
+    except ValidationError as error:
+        known = ", ".join(family.options.model_fields) or "none"
+        problem = error.errors()[0]
+        where, found = ".".join(map(str, problem["loc"])), problem["input"]
+        raise VptError(
+            f"backbone {name}: option {where}={found!r} is not one that its family takes ({problem['msg']}); "
+            f"its options are: {known}"
+        ) from error
+
+
+def _foreign() -> list[Family]:
+    found = []
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            family = point.load()
+        except Exception as error:  # of someone else's package
+            raise VptError(
+                f"backbones: {point.value}, which another package brings, cannot be loaded "
+                f"({type(error).__name__}: {error}); update or remove that package"
+            ) from error
+        if not isinstance(family, Family):
+            raise VptError(f"backbones: {point.value} is no vpt.backbones.families.Family; see docs/extending.md")
+        found.append(family)
+    return found

@@ -1,0 +1,167 @@
+"""timm's ViTs by name, from a folder, and the embedded `vit_micro`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.models import VisionTransformer, save_for_hf
+
+from vpt.backbones.base import BackboneSpec, require_whole_patches
+from vpt.backbones.fetch import hub_or_its_cache
+from vpt.backbones.vit import VitBackbone, require_standard_blocks
+from vpt.backbones.weights import RANDOM, load_weights, sha256_of
+from vpt.errors import VptError
+from vpt.progress import Tick
+
+MICRO = "vit_micro"
+MICRO_WEIGHTS = Path(__file__).parents[1] / "assets" / "vit_micro.safetensors"
+Size = tuple[int, int]
+
+
+def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -> VitBackbone:
+    return _backbone(micro_vit(weights), name, image_size)
+
+
+def load_timm(name: str, weights: str | Path | None, image_size: Size | None) -> VitBackbone:
+    """A model of timm's, with its pretrained weights, those of a file, or random ones."""
+    return _backbone(timm_vit(name, weights), name, image_size)
+
+
+def load_folder(name: str, weights: str | Path | None, image_size: Size | None) -> VitBackbone:
+    """A folder with timm's `config.json` and weights, as `timm.models.save_for_hf` and the hub write it."""
+    vit = _described_by(name)
+    if weights != RANDOM:
+        load_weights(vit, weights or _weights_in(Path(name)), name)
+    return _backbone(vit, name, image_size)
+
+
+def describe_micro(name: str, weights: str | Path | None) -> BackboneSpec:
+    return _spec(micro_vit(RANDOM), name)
+
+
+def describe_timm(name: str, weights: str | Path | None) -> BackboneSpec:
+    require_tag(name)
+    with torch.device("meta"):
+        return _spec(_random_vit(name, name), name)
+
+
+def describe_folder(name: str, weights: str | Path | None) -> BackboneSpec:
+    with torch.device("meta"):
+        return _spec(_described_by(name), name)
+
+
+def micro_vit(weights: str | Path | None = None) -> VisionTransformer:
+    """The ViT that ships with the package: 1.6 M parameters, 64 px, patch 8, 8 blocks (see its model card)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        vit: Any = VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=8, num_heads=4, num_classes=0)
+    vit.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    if weights != RANDOM:
+        load_weights(vit, weights or MICRO_WEIGHTS, MICRO)
+    return vit
+
+
+def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer:
+    require_tag(name)
+    vit: Any = _random_vit(name, name)
+    if weights == RANDOM:
+        return vit
+    if weights is not None:
+        load_weights(vit, weights, name)
+        return vit
+    try:
+        with torch.random.fork_rng(devices=[]), hub_or_its_cache():
+            vit = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub's client raises a dozen kinds for one meaning
+        raise VptError(
+            f"backbone {name}: its pretrained weights cannot be had ({type(error).__name__}: {_first_line(error)}); "
+            "with a network try again, without one give a local file (`--weights FILE`) or a folder as the backbone"
+        ) from error
+    return vit
+
+
+def is_timm(name: str) -> bool:
+    return timm.is_model(name.partition(".")[0])
+
+
+def require_tag(name: str) -> None:
+    """Raise VptError where timm has no weights of that tag."""
+    architecture, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise VptError(
+            f"backbone {name}: timm has no such weights; for {architecture} it has {', '.join(tags) or 'none'}"
+        )
+
+
+def fetch_vit(name: str, to: Path, progress: Tick) -> Path:
+    """A folder with config.json and weights that `load_backbone(folder)` takes without a network."""
+    folder = to / name
+    if all((folder / wanted).is_file() for wanted in ("config.json", "model.safetensors")):
+        return folder
+    vit = load_timm(name, None, None).vit
+    part = folder.with_name(f".part-{os.getpid()}-{folder.name}")
+    try:
+        save_for_hf(vit, str(part), safe_serialization=True)
+        part.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise VptError(f"{folder}: cannot be written ({error}); free space or choose another folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _backbone(vit: Any, name: str, image_size: Size | None) -> VitBackbone:
+    require_standard_blocks(vit, name)
+    sha256 = sha256_of(vit)
+    if image_size is not None:
+        require_whole_patches(image_size, vit.patch_embed.patch_size, name)
+        if image_size != tuple(vit.patch_embed.img_size):
+            vit.set_input_size(img_size=image_size)
+    return VitBackbone(vit, name=name, **_normalisation(vit), sha256=sha256)
+
+
+def _spec(vit: Any, name: str) -> BackboneSpec:
+    return VitBackbone(vit, name=name, **_normalisation(vit), sha256="").spec
+
+
+def _normalisation(vit: Any) -> dict[str, Any]:
+    return {"mean": vit.pretrained_cfg["mean"], "std": vit.pretrained_cfg["std"]}
+
+
+def _described_by(name: str) -> Any:
+    if not (Path(name) / "config.json").is_file():
+        raise VptError(f"backbone {name}: the folder has no config.json; give a folder as timm saves it for the hub")
+    try:
+        return _random_vit(f"local-dir:{name}", name)
+    except (RuntimeError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise VptError(
+            f"{name}/config.json: describes no model that timm can build ({type(error).__name__}: "
+            f"{_first_line(error)}); give a folder as timm saves it for the hub"
+        ) from error
+
+
+def _random_vit(source: str, name: str) -> VisionTransformer:
+    """timm's model with seeded random values; torch's own generators are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
+    require_standard_blocks(vit, name)
+    return vit
+
+
+def _weights_in(folder: Path) -> Path:
+    for pattern in ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.pth", "*.pt", "*.bin"):
+        if found := sorted(folder.glob(pattern)):
+            return found[0]
+    raise VptError(f"backbone {folder}: the folder holds no weights; put model.safetensors beside its config.json")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

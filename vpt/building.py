@@ -1,0 +1,70 @@
+"""From a config and a plan to a model; an encoder is loaded once for all that share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import torch
+
+from vpt.backbones import Backbone, load_backbone
+from vpt.config import Config
+from vpt.config.run import BackboneConfig
+from vpt.data.plan import Plan
+from vpt.heads import Answer
+from vpt.machine.precision import Chosen, prepare_frozen
+from vpt.model import PromptedModel
+
+FROZEN = "prompts"  # the tuning that leaves an encoder as it is, so that models can share it
+
+_loaded: WeakValueDictionary[tuple[str, ...], Backbone] = WeakValueDictionary()
+
+
+def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | None = None) -> PromptedModel:
+    """The model of a config: its encoder at the plan's image size, prompts, head, and what tuning adds.
+
+    `backbone` is taken where it is given (tuning changes it), else one is loaded for this model alone.
+    """
+    if backbone is None:
+        backbone = load_encoder(config.backbone, plan.image_size)
+    resolved = config.resolved(config.task or "segmentation", strict=False)
+    answer = Answer(classes, config.data.target or "classes", plan.slices is not None)
+    head = resolved.head.build(backbone, answer)
+    model = PromptedModel(backbone, config.prompts.build(backbone.spec), head)
+    config.tuning.apply(model)
+    return model
+
+
+def load_encoder(config: BackboneConfig, image_size: int, weights: str | Path | None = None) -> Backbone:
+    """An encoder of one's own, on the CPU in float32.
+
+    `weights` replaces the config's: a file, or a folder where the encoder is one.
+    """
+    name = config.name
+    if weights is not None and Path(weights).is_dir():
+        name, weights = str(weights), None
+    return load_backbone(name, weights=weights or config.weights, image_size=image_size, **config.options)
+
+
+def shared_encoder(
+    config: BackboneConfig,
+    image_size: int,
+    device: torch.device,
+    precision: Chosen,
+    weights: str | Path | None = None,
+) -> Backbone:
+    """An encoder on its device, ready to compute in that precision: the same one for all who ask while anyone has it.
+
+    For models that leave it frozen. A file of weights that was written again is loaded again.
+    """
+    given = weights or config.weights
+    stat = Path(given).stat() if given is not None and Path(given).is_file() else None
+    version = (str(stat.st_size), str(stat.st_mtime_ns)) if stat else ()
+    options = sorted(map(str, config.options.items()))
+    key = (config.name, str(given), str(image_size), str(device), precision, *version, *options)
+    backbone = _loaded.get(key)
+    if backbone is None:
+        backbone = load_encoder(config, image_size, weights).to(device)
+        prepare_frozen(backbone, precision)
+        _loaded[key] = backbone
+    return backbone

@@ -1,0 +1,17 @@
+"""No prompts: the control that every claim about prompts needs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vpt.backbones.base import BackboneSpec
+from vpt.prompts.base import Prompts, PromptSettings
+
+
+class NoPromptsConfig(PromptSettings):
+    """Head only, or with `tuning` whatever that trains."""
+
+    method: Literal["none"] = "none"
+
+    def build(self, spec: BackboneSpec) -> Prompts:
+        return Prompts()

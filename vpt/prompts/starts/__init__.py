@@ -1,0 +1,1 @@
+"""How prompts start: at random, as published (`random.py`), or from the frozen encoder's own tokens."""

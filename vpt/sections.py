@@ -1,0 +1,153 @@
+"""Sections of the config that live beside what they set up, and how they are found by name.
+
+A prompt method, a head or a control is one file: its section, with the settings, their ranges and defaults, and the
+module that the section builds. Every file in the room's folder but `base.py` holds one, called as the file; other
+packages bring theirs by an entry point of the room's group, or by `register`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from vpt.errors import VptError
+from vpt.vocabulary import TASKS, Task
+from vpt.words import did_you_mean
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of `vpt compare`: its name, the one in tables, the settings of its section, where its rate is searched."""
+
+    name: str
+    shown: str
+    settings: Mapping[str, Any]
+    start: float
+
+
+class Choice(Section):
+    """A section that is chosen by name.
+
+    compared: the rows of `vpt compare`; tasks: what it is for; needs: a package that has to be installed.
+    """
+
+    compared: ClassVar[tuple[Compared, ...]] = ()
+    tasks: ClassVar[tuple[Task, ...]] = TASKS
+    needs: ClassVar[str | None] = None
+
+    @classmethod
+    def name_by(cls, key: str) -> str:
+        """The value that `key` (`method`, `kind`) has in every section of this class."""
+        return str(cls.model_fields[key].default)
+
+    @classmethod
+    def installed(cls) -> bool:
+        return cls.needs is None or find_spec(cls.needs) is not None
+
+
+C = TypeVar("C", bound=Choice)
+
+
+class Room(Generic[C]):
+    """The choices in a folder of the package, those of other packages, and those that were registered.
+
+    Args:
+        package: dotted name of the folder, `vpt.prompts`, which is the group of the entry points too;
+        key: the field that names a choice; what: a choice in words; base: the class of all of them.
+    """
+
+    def __init__(self, package: str, key: str, what: str):
+        self.package = package
+        self.key = key
+        self.what = what
+        self.registered: dict[str, type[C]] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """All of them, sorted. Nothing is imported."""
+        return tuple(sorted({*self._own(), *self._foreign(), *self.registered}))
+
+    def __iter__(self) -> Iterator[type[C]]:
+        return map(self.section, self.names())
+
+    def section(self, name: str) -> type[C]:
+        """The section called so.
+
+        Raises:
+            VptError: an unknown name; an entry point that cannot be loaded, or is no section.
+        """
+        if name in self.registered:
+            return self.registered[name]
+        if name in self._own():
+            module = import_module(f"{self.package}.{name}")
+            return next(found for found in vars(module).values() if self._is_called(found, name))
+        if name in self._foreign():
+            return self._loaded(self._foreign()[name])
+        hint = did_you_mean(str(name), self.names()) or f"; expected one of {', '.join(self.names())}"
+        raise VptError(f"{self.what}: no {self.key} is called {name!r}{hint}")
+
+    def register(self, section: type[C]) -> type[C]:
+        """Make a section of someone else's known for as long as the process runs; returned, to serve as a decorator.
+
+        Raises:
+            VptError: it names no choice, or one that there is already.
+        """
+        if not (isinstance(section, type) and issubclass(section, Choice) and self.key in section.model_fields):
+            raise VptError(f"{self.what}: {section!r} is no section with a field `{self.key}`; see docs/extending.md")
+        name = section.name_by(self.key)
+        if name in self.names() and self.registered.get(name) is not section:
+            raise VptError(f"{self.what}: {name!r} is there already; give yours another name")
+        self.registered[name] = section
+        return section
+
+    def validate(self, values: Any) -> C:
+        """A section, or its values with the name among them -> the section.
+
+        Raises:
+            VptError: no such name; pydantic.ValidationError: wrong values.
+        """
+        if isinstance(values, Choice):
+            return values  # type: ignore[return-value]
+        if not isinstance(values, Mapping) or self.key not in values:
+            raise VptError(f"{self.what}: {values!r} names no {self.key}; expected one of {', '.join(self.names())}")
+        return self.section(values[self.key]).model_validate(dict(values))
+
+    def _own(self) -> frozenset[str]:
+        folder = Path(__file__).parent.joinpath(*self.package.split(".")[1:])
+        return frozenset(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.ispkg and m.name != "base")
+
+    def _foreign(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.package)}
+
+    def _is_called(self, found: Any, name: str) -> bool:
+        if not (isinstance(found, type) and issubclass(found, Choice) and self.key in found.model_fields):
+            return False
+        return found.name_by(self.key) == name
+
+    def _loaded(self, point: EntryPoint) -> type[C]:
+        try:
+            found = point.load()
+        except Exception as error:  # of someone else's package
+            raise VptError(
+                f"{self.what} {point.name}: the package that brings it, {point.value}, cannot be loaded "
+                f"({type(error).__name__}: {error}); update or remove it"
+            ) from error
+        if not self._is_called(found, point.name):
+            raise VptError(f"{self.what} {point.name}: {point.value} is no section of that name; see docs/extending.md")
+        return found
+
+
+PROMPTS: Room[Any] = Room("vpt.prompts", "method", "prompts")
+HEADS: Room[Any] = Room("vpt.heads", "kind", "head")
+TUNINGS: Room[Any] = Room("vpt.tuning", "method", "tuning")
