@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from vpt.backbones.tokens import Features
@@ -14,7 +15,7 @@ from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings
 from vpt.heads.mask import convolution
 
-Tune = Literal["tokens", "decoder"]
+Tune = Literal["auto", "tokens", "upscaling", "decoder"]
 LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in training and after
 
 
@@ -22,7 +23,8 @@ class SamDecoderConfig(HeadSettings):
     """SAM's own mask decoder, see `SamDecoderHead`. `hints`: trained to take boxes and points as well."""
 
     kind: Literal["sam_decoder"] = "sam_decoder"
-    tune: Tune = "decoder"
+    tune: Tune = "auto"
+    queries: int | None = Field(None, ge=0)
     refine: bool = True
     hints: bool = False
 
@@ -40,11 +42,16 @@ class SamDecoderHead(Head):
     softmax. No box or point is needed. Tokens and networks start from SAM's own for a single mask, the background from
     logits of zero: what SAM's first mask token gives, from as many copies of it as there are classes, is the start.
 
+    Learned query tokens stand in the place of the box that SAM is asked with: the first two start as the corners of a
+    box around the whole image, any others from its token for "no point".
+
     Args:
         backbone: whose checkpoint the decoder is taken from (copied; the backbone keeps its own); classes: labels
             including background;
-        tune: "tokens" trains class tokens, kernels and refinement and leaves the two-way transformer and the upscaling
-            as they were trained; "decoder" trains those as well;
+        tune: "tokens" trains class tokens, kernels, queries and refinement and leaves the two-way transformer and the
+            upscaling as they were trained; "upscaling" trains that as well, "decoder" everything; "auto" is upscaling
+            where the decoder was trained, else decoder;
+        queries: how many; None is 2 where the decoder was trained, else 0;
         refine: convolutions of the image and the logits at full resolution, added to the logits, zero at the start;
         hints: take boxes and points through SAM's own prompt encoder, see `Head.forward`.
 
@@ -53,10 +60,21 @@ class SamDecoderHead(Head):
     """
 
     def __init__(
-        self, backbone: Any, *, classes: int, tune: Tune = "decoder", refine: bool = True, hints: bool = False
+        self,
+        backbone: Any,
+        *,
+        classes: int,
+        tune: Tune = "auto",
+        queries: int | None = 0,
+        refine: bool = True,
+        hints: bool = False,
     ):
         super().__init__()
         found = _decoder_of(backbone, tune)
+        if tune == "auto":
+            tune = "upscaling" if found.trained else "decoder"
+        if queries is None:
+            queries = 2 if found.trained else 0
         decoder: Any = copy.deepcopy(found.mask_decoder)
         prompt_encoder: Any = copy.deepcopy(found.prompt_encoder)
         self.takes_hints = hints
@@ -70,6 +88,8 @@ class SamDecoderHead(Head):
             self.hint_kinds: Any = nn.ModuleList([prompt_encoder.not_a_point_embed, *prompt_encoder.point_embeddings])
         for part in self.children():
             part.requires_grad_(tune == "decoder")
+        self.upscale.requires_grad_(tune != "tokens")
+        self.queries = nn.Parameter(_start_of_queries(prompt_encoder, queries)) if queries else None
         self.class_tokens = nn.Parameter(decoder.mask_tokens.weight.detach()[:1].repeat(classes, 1))
         single = decoder.output_hypernetworks_mlps[0].requires_grad_(True)
         kernels: list[Any] = [copy.deepcopy(single) for _ in range(classes)]
@@ -79,7 +99,8 @@ class SamDecoderHead(Head):
 
     def forward(self, features: Features, images: Tensor, hints: Tensor | None = None) -> Tensor:
         grid = features.grid
-        tokens = torch.cat([self.quality_token.weight, self.class_tokens]).expand(len(grid), -1, -1)
+        asked = [] if self.queries is None else [self.queries]
+        tokens = torch.cat([self.quality_token.weight, self.class_tokens, *asked]).expand(len(grid), -1, -1)
         if self.takes_hints:
             tokens = torch.cat([tokens, self.embed_hints(hints, len(grid))], dim=1)
         positions = self.positions(grid.shape[-2:]).expand_as(grid)
@@ -115,6 +136,17 @@ class _Refinement(nn.Module):
         return self.out(self.both(torch.cat([self.image(images), logits], dim=1)))
 
 
+def _start_of_queries(prompt_encoder: Any, count: int) -> Tensor:
+    """Tokens (count, C) as SAM's prompt encoder makes them of a box around the whole image."""
+    height, width = prompt_encoder.input_image_size
+    corners = torch.tensor([[[0.0, 0.0], [float(width), float(height)]]])
+    first, last = (kind.weight.detach()[0] for kind in list(prompt_encoder.point_embeddings)[2:4])
+    places = prompt_encoder.pe_layer.forward_with_coords(corners, (height, width))[0]
+    nothing = prompt_encoder.not_a_point_embed.weight.detach()
+    box = torch.stack([first, last]) + places.detach()
+    return torch.cat([box, nothing.expand(max(0, count - 2), -1)])[:count].clone()
+
+
 def _set_to_zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -131,9 +163,9 @@ def _decoder_of(backbone: Any, tune: Tune) -> Any:
             f"head: the weights of {backbone.spec.name} hold an encoder only, no mask decoder; choose head.kind: mask, "
             "or a whole checkpoint such as sam_vit_b_01ec64.pth"
         )
-    if tune == "tokens" and not backbone.decoder.trained:
+    if tune in ("tokens", "upscaling") and not backbone.decoder.trained:
         raise VptError(
-            f"head: tune: tokens leaves the decoder as it is, but that of {backbone.spec.name} is random; "
+            f"head: tune: {tune} leaves the decoder as it is, but that of {backbone.spec.name} is random; "
             "choose head.tune: decoder"
         )
     return backbone.decoder
