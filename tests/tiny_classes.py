@@ -20,6 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
+from vpt.tasks.batch import Batch, Loss, Output
+
 CLASSES = ("flat", "lying", "standing")
 SIDES = {"train": range(4), "val": range(4, 6), "test": range(6, 8)}  # numbers of a class
 

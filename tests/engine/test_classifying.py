@@ -18,6 +18,7 @@ from tiny_classes import CLASS_SETTINGS, CLASSES, HEAD_ONLY, ONE_CLASS_STEP
 from tiny_run import as_trained, assert_same_run, rows
 
 import vpt.engine.classifying as engine
+import vpt.engine.job as job
 from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
 from vpt.backbones.weights import sha256_of

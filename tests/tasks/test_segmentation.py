@@ -133,7 +133,9 @@ def test_batched_equals_one_by_one(batch_size, shape):
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.GELU(), nn.Conv2d(8, 4, 1)).eval()
     slices = np.random.default_rng(0).random((shape[0], 1, *shape[1:])).astype(np.float32)
     one = segment_slices(forward_of(network), slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=1)
-    many = segment_slices(forward_of(network), slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=batch_size)
+    many = segment_slices(
+        forward_of(network), slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=batch_size
+    )
     assert len(np.unique(one)) > 1
     assert (one == many).mean() > 0.9999  # but for ties in the last bit
 
@@ -202,7 +204,9 @@ def test_the_model_never_sees_more_than_a_batch_however_deep_the_scan():
         return images
 
     for depth in (3, 50):
-        segment_slices(forward_of(spy), smooth((depth, 60, 60)), plan_with(), pixels=(9, 9), device=CPU, classes=2, batch_size=4)
+        segment_slices(
+            forward_of(spy), smooth((depth, 60, 60)), plan_with(), pixels=(9, 9), device=CPU, classes=2, batch_size=4
+        )
     assert {shape[1:] for shape in sizes} == {(3, 32, 32)}
     assert max(shape[0] for shape in sizes) <= 4
 
