@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vpt.backbones import Backbone
 from vpt.backbones.base import Tokens
 from vpt.heads import ClassifyHead, MaskHead
-from vpt.machine.precision import autocast, choose_precision, prepare_frozen, under_autocast
+from vpt.machine.precision import autocast, choose_precision, prepare_frozen
 from vpt.model import PromptedModel, encode
 from vpt.prompts import (
     ConditionedPrompts,
@@ -209,13 +209,6 @@ def test_float32_halves_nothing_and_casts_nothing() -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     with autocast("32-true", CPU):
         assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.float32
-
-
-def test_what_leaves_a_precision_is_float32() -> None:
-    layer = nn.Linear(3, 2)
-    assert under_autocast(layer, "bf16-mixed", CPU)(torch.ones(1, 3)).dtype == torch.float32
-    with autocast("bf16-mixed", CPU):
-        assert layer(torch.ones(1, 3)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from forwards import forward_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
@@ -31,6 +32,7 @@ from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.model import PromptedModel
+from vpt.tasks.batch import Batch, Output
 from vpt.tasks.segmentation import segment_slices
 from vpt.use.load import load
 from vpt.use.runs import evaluate_run, reference_box
@@ -104,7 +106,7 @@ def boxes(depth: int, rows: int, columns: int, seed: int) -> tuple[np.ndarray, n
 def test_each_slice_has_its_own_box_whatever_the_batch_the_tiles_and_the_padding(shape, batch_size, padding):
     hints, expected = boxes(7, *shape, seed=sum(shape))
     found = segment_slices(
-        paint,
+        forward_of(paint),
         np.zeros((7, 1, *shape), np.float32),
         plan_with(padding=padding),
         pixels=shape,
@@ -122,7 +124,14 @@ def test_boxes_come_back_from_slices_of_any_size(rows, columns, batch_size, seed
     hints, expected = boxes(3, rows, columns, seed)
     slices, plan = np.zeros((3, 1, rows, columns), np.float32), plan_with()
     found = segment_slices(
-        paint, slices, plan, pixels=(rows, columns), device=CPU, classes=2, batch_size=batch_size, hints=hints
+        forward_of(paint),
+        slices,
+        plan,
+        pixels=(rows, columns),
+        device=CPU,
+        classes=2,
+        batch_size=batch_size,
+        hints=hints,
     )
     assert np.array_equal(found, expected)
 
@@ -140,7 +149,7 @@ def test_the_model_is_told_points_in_the_pixels_of_what_it_sees():
     )  # tiled along one axis, padded along one
     points = np.array([[[k, 10 * k, FOREGROUND], [19 - k, 49, BACKGROUND]] for k in range(5)], np.float32)
     plan = plan_with(neighbours=False)
-    segment_slices(spy, slices, plan, pixels=(50, 20), device=CPU, classes=2, batch_size=2, hints=points)
+    segment_slices(forward_of(spy), slices, plan, pixels=(50, 20), device=CPU, classes=2, batch_size=2, hints=points)
     found: dict[tuple[int, ...], set[float]] = {}
     for image, hints in seen:
         for x, y, kind in hints.tolist():
@@ -152,9 +161,15 @@ def test_the_model_is_told_points_in_the_pixels_of_what_it_sees():
 
 
 def test_without_hints_the_model_is_called_with_images_alone():
-    found = segment_slices(
-        lambda images: images, np.ones((2, 1, 40, 9), np.float32), plan_with(), pixels=(40, 9), device=CPU, classes=2
-    )
+    seen = []
+
+    def spy(batch: Batch) -> Output:
+        seen.append(batch.keys())
+        return Output(batch["images"])
+
+    found = segment_slices(spy, np.ones((2, 1, 40, 9), np.float32), plan_with(), pixels=(40, 9), device=CPU, classes=2)
+    assert seen
+    assert all(keys == {"images"} for keys in seen)
     assert found.shape == (2, 40, 9)
 
 
@@ -183,15 +198,12 @@ def untrained(plan: Plan, head: dict[str, Any] | None = None) -> PromptedModel:
     return build_model(Config.model_validate(config), plan, len(LABELS))
 
 
-class Painter(Segmenter):
+def painter_of(plan: Plan) -> Segmenter:
     """The model replaced by one that paints the box it is told, so that the right answer is known.
 
     Exactly so where a voxel is an odd number of pixels: then its middle, where logits are taken, is a pixel's.
     """
-
-    def __init__(self, plan: Plan):
-        super().__init__(untrained(plan), plan, LABELS, CPU)
-        self.forward = paint
+    return Segmenter(untrained(plan), forward_of(paint), plan, LABELS, CPU, batch_size=32)
 
 
 def turned(degrees=(0.0, 0.0, 0.0), spacing=(1.0, 3.0, 1.0)) -> np.ndarray:
@@ -221,7 +233,7 @@ def opposite_corners(shape: tuple[int, ...], seed: int) -> np.ndarray:
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "IAR", "SLA", "LIP"])
 @pytest.mark.parametrize("padding", ["centre", "corner"])
 def test_a_painted_box_is_exactly_the_box_in_the_scans_voxels(plane, codes, padding):
-    painter = Painter(scan_plan(plane=plane, padding=padding))
+    painter = painter_of(scan_plan(plane=plane, padding=padding))
     straight, oblique = scan(codes=codes), scan(codes=codes, affine=turned((14, 9, 11)))
     for seed in range(4):
         box = opposite_corners(straight.shape, seed)
@@ -238,7 +250,7 @@ def test_a_painted_box_is_exactly_the_box_in_the_scans_voxels(plane, codes, padd
 @pytest.mark.parametrize("padding", ["centre", "corner"])
 @pytest.mark.parametrize("size", [(24, 10), (72, 20), (72, 72), (8, 24)])
 def test_a_painted_box_of_an_image_is_in_columns_and_rows(size, padding):
-    painter = Painter(image_plan(padding=padding))
+    painter = painter_of(image_plan(padding=padding))
     pixels = np.random.default_rng(0).integers(0, 255, size).astype(np.uint8)
     for seed in range(4):
         (x0, y0), (x1, y1) = np.sort(opposite_corners(size[::-1], seed), axis=0).tolist()
@@ -249,7 +261,7 @@ def test_a_painted_box_of_an_image_is_in_columns_and_rows(size, padding):
 
 
 def test_a_painted_box_of_an_image_in_tiles():
-    painter = Painter(image_plan(pixel_mm=1.0))
+    painter = painter_of(image_plan(pixel_mm=1.0))
     pixels = np.random.default_rng(0).integers(0, 255, (150, 110)).astype(np.uint8)
     expected = np.zeros((150, 110), np.uint8)
     expected[20:131, 40:101] = 7
@@ -258,7 +270,7 @@ def test_a_painted_box_of_an_image_in_tiles():
 
 def test_a_thin_box_at_the_border_of_a_large_image_is_not_lost():
     pixels = np.random.default_rng(0).integers(0, 255, (320, 320)).astype(np.uint8)
-    mask = Painter(image_plan()).segment(pixels, box=(0, 0, 1, 319))
+    mask = painter_of(image_plan()).segment(pixels, box=(0, 0, 1, 319))
     assert mask[:, :2].all()
     assert not mask[:, 10:].any()
 
@@ -311,9 +323,9 @@ def test_hints_reach_the_logits_and_those_of_one_slice_leave_the_others_alone(se
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
     hints = torch.tensor([[[10.0, 12, FIRST_CORNER], [40, 50, LAST_CORNER]], [[0, 0, NOTHING], [0, 0, NOTHING]]])
     with torch.inference_mode():
-        free, told = segmenter.forward(images), segmenter.forward(images, hints)
+        free = segmenter.forward(Batch(images=images)).logits
         points = torch.tensor([[[20.0, 20, FOREGROUND]], [[20, 20, BACKGROUND]]])
-        one, other = segmenter.forward(images, points)
+        told, (one, other) = (segmenter.forward(Batch(images=images, hints=given)).logits for given in (hints, points))
     assert torch.allclose(told[1], free[1], atol=1e-5)
     assert (told[0] - free[0]).abs().max() > 1e-3
     assert (one - other).abs().max() > 1e-3
@@ -330,7 +342,7 @@ def test_a_mask_under_hints_is_another_one(segmenter, tiny_data):
 
 def test_frame_ras_and_places_outside_of_an_image_are_refused():
     pixels = np.zeros((30, 20), np.uint8)
-    flat = Segmenter(untrained(image_plan()), image_plan(), LABELS, CPU)
+    flat = Segmenter.from_model(untrained(image_plan()), image_plan(), LABELS, CPU)
     with pytest.raises(VptError, match="frame 'ras': an image has no millimetres; give columns and rows"):
         flat.segment(pixels, box=(1, 1, 5, 5), frame="ras")
     with pytest.raises(VptError, match=r"points: \(25, 5, 0\) lies outside the scan"):
@@ -341,7 +353,7 @@ def test_frame_ras_and_places_outside_of_an_image_are_refused():
 def test_a_model_without_hints_refuses_them_in_one_sentence():
     plan = scan_plan()
     for head in ({"kind": "sam_decoder"}, {"kind": "mask", "width": 16, "detail": 8, "levels": 2}):
-        segmenter = Segmenter(untrained(plan, head), plan, LABELS, CPU)
+        segmenter = Segmenter.from_model(untrained(plan, head), plan, LABELS, CPU)
         for hints in ({"box": (1, 1, 1, 5, 5, 5)}, {"points": [(1, 1, 1)]}):
             with pytest.raises(VptError, match="this model takes no box or points; train one with") as refusal:
                 segmenter.segment(scan(), **hints)

@@ -20,6 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
+from vpt.tasks.batch import Batch, Loss, Output
+
 CLASSES = ("flat", "lying", "standing")
 SIDES = {"train": range(4), "val": range(4, 6), "test": range(6, 8)}  # numbers of a class
 
@@ -167,13 +169,13 @@ def class_signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def arrange(step: int, number: int = signal.SIGINT) -> None:
         calls = iter(range(1, 1_000_000))
 
-        def build(*settings: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        def build(*settings: Any) -> Loss:
             real = class_loss(*settings)
 
-            def loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+            def loss(output: Output, batch: Batch) -> torch.Tensor:
                 if next(calls) == step:
                     os.kill(os.getpid(), number)
-                return real(logits, truth)
+                return real(output, batch)
 
             return loss
 

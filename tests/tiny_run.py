@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from vpt.backbones.base import Backbone
 from vpt.data.synthetic import make_dataset
 from vpt.machine.precision import choose_precision, prepare_frozen
+from vpt.tasks.batch import Batch, Output
 
 # Dropout in the prompts draws from torch's random state, so a resumed run must bring that back as well.
 SETTINGS: dict[str, Any] = {
@@ -61,10 +62,10 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def arrange(step: int, number: int = signal.SIGINT) -> None:
         real, calls = dice_ce(), iter(range(1, 1_000_000))
 
-        def loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        def loss(output: Output, batch: Batch) -> torch.Tensor:
             if next(calls) == step:
                 os.kill(os.getpid(), number)
-            return real(logits, classes)
+            return real(output, batch)
 
         monkeypatch.setattr(segmenting, "dice_ce", lambda *settings: loss)
 

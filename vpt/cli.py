@@ -151,9 +151,9 @@ def predict(
     from vpt.machine.precision import Precision
     from vpt.progress import bar
     from vpt.scores.class_report import write_probabilities
-    from vpt.use.classifier import Classifier, classify_cases, plan_predictions
+    from vpt.use.archives import classify_cases, plan_outputs, plan_predictions, segment_cases
+    from vpt.use.classifier import Classifier
     from vpt.use.load import load
-    from vpt.use.segmenter import plan_outputs, segment_cases
 
     if precision not in (None, *get_args(Precision)):
         _usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")

@@ -108,6 +108,14 @@ class ProjectedPrompts(Prompts):
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """What the encoder and its prompts give of a batch: features, and in training what the prompts add to the loss."""
+
+    features: Features
+    penalty: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Output:
     """What a model gives of a batch: logits (B, K, ...), and in training what its prompts add to the loss, or None."""
 
@@ -133,39 +141,38 @@ class PromptedModel(nn.Module):
         self._encode_from = encode_from
         self.train()
 
-    def features(self, images: Tensor, info: Info = UNKNOWN) -> Features:
-        """Of normalised images (B, 3, H, W): all that the head reads."""
-        return self._pass(images, info, None)[0]
+    def encode(self, images: Tensor | None, info: Info = UNKNOWN, below: Below | None = None) -> Encoded:
+        """Normalised images (B, 3, H, W) -> all that the head reads; below: where that part of the encoder ran before.
 
-    def features_from(self, below: Below, info: Info = UNKNOWN) -> Features:
-        """The same where the blocks below the first prompts have run before."""
-        return self._pass(None, info, below)[0]
-
-    def run(
-        self, images: Tensor, hints: Tensor | None = None, info: Info = UNKNOWN, below: Below | None = None
-    ) -> Output:
-        """Normalised images (B, 3, H, W) -> logits and penalty; below: where that part of the encoder ran before.
-
-        `hints` (B, N, 3): see `Head.forward`; only for a head that takes them.
+        Then the images serve only a method that looks at them, and may be None.
         """
-        if hints is not None and not self.head.takes_hints:
-            raise ValueError(f"{type(self.head).__name__} takes no boxes or points")
-        features, state = self._pass(images, info if hints is None else replace(info, hints=hints), below)
-        logits = self.head(features, images) if hints is None else self.head(features, images, hints)
-        return Output(logits, self.prompts.penalty(state) if self.training else None)
-
-    def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
-        """The logits of `run`."""
-        return self.run(images, hints).logits
-
-    def _pass(self, images: Tensor | None, info: Info, below: Below | None) -> tuple[Features, Any]:
         prompts, head = self._projected or self.prompts, self.head
         state = prompts.begin(images, info)
         if below is None:
             assert images is not None
             below = Below(0, self.backbone.embed(images))
         features = self._encode_from(below, self.backbone, prompts, state, head.levels, head.reads, self.checkpointing)
-        return features, state
+        return Encoded(features, prompts.penalty(state) if self.training else None)
+
+    def features(self, images: Tensor) -> Features:
+        """Of normalised images (B, 3, H, W): all that the head reads."""
+        return self.encode(images).features
+
+    def run(self, images: Tensor, hints: Tensor | None = None, info: Info = UNKNOWN) -> Output:
+        """Normalised images (B, 3, H, W) -> logits and penalty.
+
+        `hints` (B, N, 3): see `Head.forward`; only for a head that takes them.
+        """
+        if hints is not None and not self.head.takes_hints:
+            raise ValueError(f"{type(self.head).__name__} takes no boxes or points")
+        encoded = self.encode(images, info)
+        features, head = encoded.features, self.head
+        logits = head(features, images) if hints is None else head(features, images, hints)
+        return Output(logits, encoded.penalty)
+
+    def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
+        """The logits of `run`."""
+        return self.run(images, hints).logits
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

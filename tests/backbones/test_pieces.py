@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+import vpt.backbones.lean as lean
 from encoders import Saved, draw, make_sam, make_vit
 from torch import Tensor, nn
+from vpt.backbones.lean import LeanAttention, LeanNorm, mix_in_pieces, normalise
 
 import vpt.backbones.attention as attention
-import vpt.backbones.lean as lean
 from vpt.backbones.attention import mix_values
-from vpt.backbones.lean import LeanAttention, LeanNorm, mix_in_pieces, normalise
 from vpt.heads import MaskHead
 from vpt.machine.precision import autocast
 from vpt.model import PromptedModel

@@ -18,6 +18,7 @@ from tiny_classes import CLASS_SETTINGS, CLASSES, HEAD_ONLY, ONE_CLASS_STEP
 from tiny_run import as_trained, assert_same_run, rows
 
 import vpt.engine.classifying as engine
+import vpt.engine.job as job
 from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
 from vpt.backbones.weights import sha256_of
@@ -132,7 +133,7 @@ def test_it_learns(tiny_classes: Path, tmp_path: Path) -> None:
 def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
     tiny_classes: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
-    kept = keep_models(engine)
+    kept = keep_models(job)
     more = {"head": {"kind": "mlp", "hidden": 8}, "train.max_steps": 2}
     train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | more)
     ((model, start),) = kept
@@ -158,13 +159,13 @@ def test_the_head_alone_learns_from_kept_features_what_it_would_from_the_images(
     tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = {"encoder": 0}
-    pool = engine.OnSlices.pool
+    pool = engine.StackModel.pool
 
     def counted(self: Any, slices: Any) -> Any:
         calls["encoder"] += 1
         return pool(self, slices)
 
-    monkeypatch.setattr(engine.OnSlices, "pool", counted)
+    monkeypatch.setattr(engine.StackModel, "pool", counted)
     cached = train(tiny_classes, tmp_path / "cached", overrides=HEAD_ONLY)
     assert calls["encoder"] == 3  # one batch of training examples, one to validate, one for the scores at the end
 
@@ -183,8 +184,8 @@ def test_kept_features_of_a_run_are_found_by_the_next_and_serve_the_same_encoder
     tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, calls = tmp_path / "cache", []
-    pool = engine.OnSlices.pool
-    monkeypatch.setattr(engine.OnSlices, "pool", lambda self, slices: calls.append(1) or pool(self, slices))
+    pool = engine.StackModel.pool
+    monkeypatch.setattr(engine.StackModel, "pool", lambda self, slices: calls.append(1) or pool(self, slices))
     first = train(tiny_classes, tmp_path / "first", overrides=HEAD_ONLY, cache=cache, brief=True)
     made = len(calls)
     assert len(list(cache.rglob("*.npy"))) == 4  # stacks and features of both sides

@@ -23,6 +23,7 @@ from vpt.engine.fit import Hooks, Interrupted, Settings, fit, load_batches, stop
 from vpt.engine.optim import schedule
 from vpt.errors import VptError
 from vpt.progress import silent
+from vpt.tasks.batch import Batch, Loss, NamedSamples, Output
 
 PLAN = Plan(
     plane="axial", pixel_mm=1.5, image_size=32, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
@@ -45,14 +46,30 @@ def cases(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pre
 
 
 @pytest.fixture
-def slices(cases: list[PreparedCase]) -> SliceDataset:
-    return SliceDataset(cases, PLAN, make_augment("light"))
+def slices(cases: list[PreparedCase]) -> NamedSamples:
+    return NamedSamples(SliceDataset(cases, PLAN, make_augment("light")), ["images", "truth"])
+
+
+class Named(nn.Module):
+    """A module on the images of a batch, with a penalty of its own if one is given."""
+
+    def __init__(self, module: nn.Module, penalty: Tensor | None = None):
+        super().__init__()
+        self.module = module
+        self.penalty = penalty
+
+    def forward(self, batch: Batch) -> Output:
+        return Output(self.module(batch["images"]), self.penalty)
+
+
+def cross_entropy(output: Output, batch: Batch) -> Tensor:
+    return nn.functional.cross_entropy(output.logits, batch["truth"])
 
 
 class Loop:
     """`fit` on a single convolution, with validation scores that the test chooses; keeps what the hooks were told."""
 
-    def __init__(self, cases: Sequence[PreparedCase], slices: SliceDataset):
+    def __init__(self, cases: Sequence[PreparedCase], slices: NamedSamples):
         self.cases, self.slices = cases, slices
         self.saved: list[tuple[int, int]] = []
         self.ended: list[tuple[int, bool]] = []
@@ -62,13 +79,13 @@ class Loop:
         self,
         settings: Settings = SETTINGS,
         scores: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
-        loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+        loss: Loss = cross_entropy,
     ) -> Progress:
         from lightning.fabric import Fabric
 
         torch.manual_seed(0)
         fabric = Fabric(accelerator="cpu", devices=1)
-        module = nn.Conv2d(3, 3, 3, padding=1)
+        module = Named(nn.Conv2d(3, 3, 3, padding=1))
         plain = torch.optim.AdamW([{"params": module.parameters(), "peak": 0.01}], lr=0.01)
         forward, optimizer = fabric.setup(module, plain)
         left: Iterator[float] = iter(scores)
@@ -82,7 +99,7 @@ class Loop:
 
 
 @pytest.fixture
-def loop(cases: list[PreparedCase], slices: SliceDataset) -> Loop:
+def loop(cases: list[PreparedCase], slices: NamedSamples) -> Loop:
     return Loop(cases, slices)
 
 
@@ -91,21 +108,23 @@ def draws(cases: Sequence[PreparedCase], settings: Settings, seed: int = 0) -> C
 
 
 def batches(
-    slices: SliceDataset, cases: Sequence[PreparedCase], settings: Settings, seed: int = 0, **place: int
+    slices: NamedSamples, cases: Sequence[PreparedCase], settings: Settings, seed: int = 0, **place: int
 ) -> list[Any]:
     return list(load_batches(slices, draws(cases, settings, seed), settings, Progress(**place)))
 
 
 def equal(some: Sequence[Any], others: Sequence[Any]) -> bool:
     pairs = zip(some, others, strict=True)
-    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+    return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def test_batches_are_images_and_classes_of_the_plans_size(slices: SliceDataset, cases: list[PreparedCase]) -> None:
-    images, classes = batches(slices, cases, SETTINGS)[0]
+def test_batches_are_images_and_classes_of_the_plans_size(slices: NamedSamples, cases: list[PreparedCase]) -> None:
+    batch = batches(slices, cases, SETTINGS)[0]
+    images, classes = batch["images"], batch["truth"]
+    assert batch.keys() == {"images", "truth"}
     assert images.shape == (2, 3, 32, 32)
     assert images.dtype == torch.float32
     assert images.min() >= 0
@@ -115,27 +134,27 @@ def test_batches_are_images_and_classes_of_the_plans_size(slices: SliceDataset, 
     assert classes.max() <= 2
 
 
-def test_a_worker_makes_the_same_batches(slices: SliceDataset, cases: list[PreparedCase]) -> None:
+def test_a_worker_makes_the_same_batches(slices: NamedSamples, cases: list[PreparedCase]) -> None:
     one = replace(SETTINGS, workers=1)
     assert equal(batches(slices, cases, SETTINGS, epoch=1), batches(slices, cases, one, epoch=1))
 
 
 def test_the_rest_of_an_epoch_is_what_the_whole_one_would_bring(
-    slices: SliceDataset, cases: list[PreparedCase]
+    slices: NamedSamples, cases: list[PreparedCase]
 ) -> None:
     whole = batches(slices, cases, replace(SETTINGS, steps=4), epoch=2)
     assert equal(batches(slices, cases, replace(SETTINGS, steps=4), epoch=2, step=3), whole[3:])
     assert batches(slices, cases, replace(SETTINGS, steps=4), epoch=2, step=4) == []
 
 
-def test_epochs_and_seeds_differ(slices: SliceDataset, cases: list[PreparedCase]) -> None:
+def test_epochs_and_seeds_differ(slices: NamedSamples, cases: list[PreparedCase]) -> None:
     first = batches(slices, cases, SETTINGS)
     assert equal(first, batches(slices, cases, SETTINGS))
     assert not equal(first, batches(slices, cases, SETTINGS, epoch=1))
     assert not equal(first, batches(slices, cases, SETTINGS, seed=1))
 
 
-def test_loading_leaves_torchs_random_state_alone(slices: SliceDataset, cases: list[PreparedCase]) -> None:
+def test_loading_leaves_torchs_random_state_alone(slices: NamedSamples, cases: list[PreparedCase]) -> None:
     """A resumed epoch loads its rest once more; dropout must not notice."""
     before = torch.get_rng_state()
     batches(slices, cases, SETTINGS)
@@ -192,8 +211,8 @@ def test_the_last_epoch_is_always_validated(loop: Loop) -> None:
 def test_a_loss_that_is_not_finite_is_said_with_the_fix(loop: Loop, value: float) -> None:
     calls = iter(range(10))
 
-    def loss(logits: Tensor, classes: Tensor) -> Tensor:
-        return logits.mean() * (value if next(calls) == 3 else 1)
+    def loss(output: Output, batch: Batch) -> Tensor:
+        return output.logits.mean() * (value if next(calls) == 3 else 1)
 
     with pytest.raises(VptError, match=r"the loss became -?(nan|inf) in epoch 2, step 2; lower optim\.lr"):
         loop.run(loss=loss)
@@ -213,13 +232,20 @@ def test_batches_that_share_an_update_are_one_large_batch() -> None:
     for draw, accumulate in ((large, 1), (small, 2)):
         torch.manual_seed(1)
         module = nn.Linear(6, 3)
-        learn(module, torch.utils.data.TensorDataset(inputs, truth), draw, accumulate)
+        learn(Named(module), named(inputs, truth), draw, accumulate)
         results.append(module.weight.detach())
 
     assert torch.allclose(*results, atol=1e-6)
 
 
-def learn(module: nn.Module, dataset: Any, draw: list[list[int]], accumulate: int) -> None:
+def named(inputs: Tensor, truth: Tensor, **others: Tensor) -> NamedSamples:
+    parts = torch.utils.data.TensorDataset(inputs, truth, *others.values())
+    return NamedSamples(parts, ["images", "truth", *others])
+
+
+def learn(
+    module: nn.Module, dataset: Any, draw: list[list[int]], accumulate: int = 1, loss: Loss = cross_entropy
+) -> Progress:
     """Two epochs at a rate that does not change, so that the number of batches says nothing."""
     from lightning.fabric import Fabric
 
@@ -229,11 +255,11 @@ def learn(module: nn.Module, dataset: Any, draw: list[list[int]], accumulate: in
     hooks = Hooks(validate=None, save=lambda progress: None, epoch_end=lambda progress, best: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vpt.engine.fit.rate", lambda epoch, step, settings: 1.0)
-        fit(
+        return fit(
             fabric,
             forward,
             optimizer,
-            nn.functional.cross_entropy,
+            loss,
             dataset,
             lambda epoch: draw,
             settings,
@@ -242,14 +268,50 @@ def learn(module: nn.Module, dataset: Any, draw: list[list[int]], accumulate: in
         )
 
 
+def test_a_penalty_of_the_output_is_part_of_the_loss_and_of_its_gradient() -> None:
+    inputs, truth, strength = torch.randn(4, 6), torch.randint(3, (4,)), nn.Parameter(torch.tensor(2.0))
+    losses = []
+    for penalty in (None, strength):
+        torch.manual_seed(1)
+        module = Named(nn.Linear(6, 3), penalty)
+        losses.append([row["loss"] for row in learn(module, named(inputs, truth), [[0, 1, 2, 3]]).rows])
+
+    plain, penalised = losses
+    # SGD at rate 0.1 takes 0.1 off it, no more: gradients are clipped to 1 as a whole, so a bit less
+    assert penalised[0] - plain[0] == pytest.approx(2.0, abs=1e-6)
+    assert 1.8 < float(strength.detach()) < 2.0
+
+
+def test_a_loss_is_given_the_whole_batch() -> None:
+    """Weights of samples, for example: one that weighs nothing teaches nothing."""
+    torch.manual_seed(0)
+    inputs, truth = torch.randn(4, 6), torch.randint(3, (4,))
+    other = torch.where(torch.tensor([False, True, False, True]), (truth + 1) % 3, truth)
+
+    def weighted(output: Output, batch: Batch) -> Tensor:
+        losses = nn.functional.cross_entropy(output.logits, batch["truth"], reduction="none")
+        return (losses * batch["weights"]).sum() / batch["weights"].sum()
+
+    learned = []
+    for given, weights in ((truth, [1.0, 0, 1, 0]), (other, [1.0, 0, 1, 0]), (other, [1.0, 1, 1, 1])):
+        torch.manual_seed(1)
+        module = nn.Linear(6, 3)
+        dataset = named(inputs, given, weights=torch.tensor(weights))
+        learn(Named(module), dataset, [[0, 1, 2, 3]], loss=weighted)
+        learned.append(module.weight.detach())
+
+    assert torch.equal(learned[0], learned[1])
+    assert not torch.allclose(learned[0], learned[2])
+
+
 def test_a_signal_waits_for_the_batches_that_share_an_update(loop: Loop) -> None:
     seen = []
 
-    def loss(logits: Tensor, truth: Tensor) -> Tensor:
+    def loss(output: Output, batch: Batch) -> Tensor:
         seen.append(len(seen))
         if len(seen) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return nn.functional.cross_entropy(logits, truth)
+        return cross_entropy(output, batch)
 
     with pytest.raises(Interrupted):
         loop.run(replace(SETTINGS, steps=4, accumulate=2), loss=loss)
@@ -261,10 +323,10 @@ def test_a_signal_waits_for_the_batches_that_share_an_update(loop: Loop) -> None
 def test_a_signal_ends_the_step_saves_and_leaves(loop: Loop, number: int) -> None:
     calls = iter(range(10))
 
-    def loss(logits: Tensor, classes: Tensor) -> Tensor:
+    def loss(output: Output, batch: Batch) -> Tensor:
         if next(calls) == 2:
             os.kill(os.getpid(), number)
-        return nn.functional.cross_entropy(logits, classes)
+        return cross_entropy(output, batch)
 
     with pytest.raises(Interrupted):
         loop.run(loss=loss)

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import ONE_STEP, SETTINGS, as_trained, assert_same_run, rows
 
+import vpt.engine.job as job
 import vpt.engine.segmenting as engine
 from vpt.artifact import read_artifact, restore_model
 from vpt.backbones import load_backbone
@@ -29,6 +30,7 @@ from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.machine.precision import choose_precision
+from vpt.tasks.batch import Batch, Output
 from vpt.tasks.segmentation import dice_ce
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ def test_it_learns(tiny_data: Path, tmp_path: Path) -> None:
 def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
     tiny_data: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
-    kept = keep_models(engine)
+    kept = keep_models(job)
     train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
     ((model, start),) = kept
     fresh = load_backbone("vit_micro", image_size=64)
@@ -131,7 +133,7 @@ def test_memory_for_time_is_asked_for_in_the_config(
     tiny_data: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
     """Checkpointing changes no step; batches that share an update do; the plan says that blank slices are skipped."""
-    kept = keep_models(engine)
+    kept = keep_models(job)
     plain = train(tiny_data, tmp_path / "plain", overrides=SETTINGS)
     saving = train(tiny_data, tmp_path / "saving", overrides=SETTINGS | {"train.checkpoint": True})
     sharing = train(
@@ -260,10 +262,10 @@ def test_a_run_that_was_killed_continues_from_the_end_of_its_last_epoch(
     class PowerCut(BaseException):
         pass
 
-    def loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    def loss(output: Output, batch: Batch) -> torch.Tensor:
         if next(calls) == 5:
             raise PowerCut
-        return real(logits, classes)
+        return real(output, batch)
 
     calls, real = iter(range(1, 100)), dice_ce()
     monkeypatch.setattr(engine, "dice_ce", lambda *settings: loss)

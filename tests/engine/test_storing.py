@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_classes import CLASS_SETTINGS
 from tiny_run import SETTINGS, assert_same_run, rows
+from torch.utils.data import default_collate
 
 import vpt.engine.storing as engine
 from vpt.config import load_config
@@ -25,10 +26,10 @@ from vpt.data.transforms import identity
 from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting
-from vpt.engine.setup import prepare_setup
-from vpt.engine.storing import Once, views_to_store
+from vpt.engine.setup import Setup, prepare_setup
+from vpt.engine.storing import PrefixPlan, views_to_store
 from vpt.errors import VptError
-from vpt.tasks.frozen import FrozenPart
+from vpt.tasks.frozen import FrozenPrefix
 
 # The head reads after blocks 1, 3, 5 and 7 of 8; prompts act from 6 on, with dropout, which draws from torch's state.
 LATE = SETTINGS | {"prompts": SETTINGS["prompts"] | {"blocks": "last:2"}, "precision": "32-true"}
@@ -46,6 +47,12 @@ def run(data: Path, out: Path, settings: dict[str, Any], **options: Any) -> Path
 
 def log(run: Path) -> str:
     return (run / "train.log").read_text()
+
+
+def prepared(run: Path, setup: Setup, cache: Path) -> Segmenting:
+    job = Segmenting(run, setup, cache)
+    job.prepare()
+    return job
 
 
 def stores(cache: Path) -> list[Path]:
@@ -146,12 +153,12 @@ def test_a_store_serves_the_same_weights_plan_images_and_views_only(
     copied_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever decides what the blocks see and give; not what trains, nor its rate."""
-    cache, calls, encode = tmp_path / "cache", [], FrozenPart.rows
-    monkeypatch.setattr(FrozenPart, "rows", lambda part, images: calls.append(1) or encode(part, images))
+    cache, calls, encode = tmp_path / "cache", [], FrozenPrefix.rows
+    monkeypatch.setattr(FrozenPrefix, "rows", lambda part, images: calls.append(1) or encode(part, images))
 
     def fills(**changes: Any) -> bool:
         before = len(calls)
-        Segmenting(tmp_path, prepare_setup(load_config(copied_data, VIEWS | changes)), cache)
+        prepared(tmp_path, prepare_setup(load_config(copied_data, VIEWS | changes)), cache)
         return len(calls) > before
 
     assert fills()
@@ -181,8 +188,8 @@ def test_processes_that_want_the_same_store_make_it_once(
     monkeypatch.setattr(engine, "write_rows", lambda *args: made.append(1) or write(*args))
     jobs: list[Segmenting] = []
     unstored = prepare_setup(load_config(tiny_data, VIEWS | UNSTORED))
-    Segmenting(tmp_path, unstored, cache)  # the cases are prepared
-    threads = [threading.Thread(target=lambda: jobs.append(Segmenting(tmp_path, setup, cache))) for _ in range(3)]
+    prepared(tmp_path, unstored, cache)  # the cases are prepared
+    threads = [threading.Thread(target=lambda: jobs.append(prepared(tmp_path, setup, cache))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -194,8 +201,8 @@ def test_processes_that_want_the_same_store_make_it_once(
 def test_rows_beyond_half_precision_are_refused_before_training(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = FrozenPart.rows
-    monkeypatch.setattr(FrozenPart, "rows", lambda part, images: 1e6 * encode(part, images))
+    encode = FrozenPrefix.rows
+    monkeypatch.setattr(FrozenPrefix, "rows", lambda part, images: 1e6 * encode(part, images))
     with pytest.raises(VptError, match=r"beyond half precision.*train.cache_gb=0"):
         run(tiny_data, tmp_path / "run", VIEWS)
     assert not (tmp_path / "run").exists()
@@ -209,7 +216,7 @@ def test_rows_beyond_half_precision_are_refused_before_training(
 def test_nothing_is_stored_that_would_not_stay_the_same(
     tiny_data: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    job = Segmenting(tmp_path, prepare_setup(load_config(tiny_data, VIEWS | change)), tmp_path / "cache")
+    job = prepared(tmp_path, prepare_setup(load_config(tiny_data, VIEWS | change)), tmp_path / "cache")
     assert stores(tmp_path / "cache") == []
     (doubt,) = job.doubts()
     assert "train.views" in doubt
@@ -231,20 +238,21 @@ def test_only_what_a_short_training_draws_is_stored() -> None:
 
 
 def test_what_is_stored_is_no_dead_end_for_gradients(tiny_data: Path, tmp_path: Path) -> None:
-    job = Segmenting(tmp_path, prepare_setup(load_config(tiny_data, VIEWS)), tmp_path / "cache")
-    batch = [job.dataset[draw] for draw in job.draw(0)[0]]
-    images, labels, stored = (torch.stack(parts) for parts in zip(*batch, strict=True))
-    assert stored.dtype == torch.float16
-    assert not stored.is_inference()
-    job.loss(job.forward(images, stored), labels).backward()
+    job = prepared(tmp_path, prepare_setup(load_config(tiny_data, VIEWS)), tmp_path / "cache")
+    batch = default_collate([job.dataset[draw] for draw in job.draw(0)[0]])
+    assert batch.keys() == {"images", "truth", "rows"}
+    assert batch["rows"].dtype == torch.float16
+    assert not batch["rows"].is_inference()
+    job.loss(job.forward(batch), batch).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in job.model.trained().values())
-    store: Store = job.dataset.store
-    assert len(store.rows()) == len(store.numbers) <= job.dataset.slices.count
+    stored = job.dataset.dataset
+    store: Store = stored.store
+    assert len(store.rows()) == len(store.numbers) <= stored.slices.count
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
 
-ONCE = Once(first=9, depth=12, views=4, fixed=False, gb=2.345, limit=8, unit="slice")
+PREFIX = PrefixPlan(first=9, depth=12, views=4, fixed=False, gb=2.345, limit=8, unit="slice")
 
 
 @pytest.mark.parametrize(
@@ -266,10 +274,10 @@ ONCE = Once(first=9, depth=12, views=4, fixed=False, gb=2.345, limit=8, unit="sl
     ],
 )
 def test_a_run_says_what_is_stored_or_what_would_pay(change: dict[str, Any], stored: bool, said: str | None) -> None:
-    once = replace(ONCE, **change)
-    assert once.stored == stored
+    prefix = replace(PREFIX, **change)
+    assert prefix.stored == stored
     if said is None:
-        assert once.doubts() == []
+        assert prefix.doubts() == []
     else:
-        (doubt,) = once.doubts()
+        (doubt,) = prefix.doubts()
         assert re.search(said, doubt)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from encoders import GRID, NECK, WIDTH, draw, make_sam, make_vit, shaken, total
+from vpt.heads.classify import SliceAttention
 
 from vpt.errors import VptError
 from vpt.heads import ClassifyHead
-from vpt.heads.classify import SliceAttention
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
-from vpt.tasks.classification import OnSlices
+from vpt.tasks.batch import Batch
+from vpt.tasks.classification import StackModel
 
 # --- pooling ----------------------------------------------------------------------------------------------------------
 
@@ -129,18 +130,19 @@ def test_a_volume_of_equal_slices_is_its_slice(make_backbone):
     backbone = make_backbone()
     head = shaken(ClassifyHead(backbone.spec, outputs=3, hidden=8, slices=True))
     image = draw(2).unsqueeze(1)
-    model = OnSlices(PromptedModel(backbone, Prompts(), head)).eval()
+    model = StackModel(PromptedModel(backbone, Prompts(), head)).eval()
     with torch.no_grad():
-        torch.testing.assert_close(model(image.expand(-1, 4, -1, -1, -1)), model(image), atol=1e-5, rtol=1e-4)
+        found, expected = (model(Batch(images=given)).logits for given in (image.expand(-1, 4, -1, -1, -1), image))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_logits_of_a_volume_do_not_depend_on_the_order_of_its_slices():
     backbone = make_vit()
     head = shaken(ClassifyHead(backbone.spec, outputs=3, slices=True))
-    model = OnSlices(PromptedModel(backbone, shaken(DeepPrompts(backbone.spec, count=2)), head)).eval()
+    model = StackModel(PromptedModel(backbone, shaken(DeepPrompts(backbone.spec, count=2)), head)).eval()
     volumes = torch.stack([draw(5, seed=1), draw(5, seed=2)])
     with torch.no_grad():
-        found, turned = model(volumes), model(volumes.flip(1))
+        found, turned = (model(Batch(images=given)).logits for given in (volumes, volumes.flip(1)))
     torch.testing.assert_close(found, turned, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(found[0], found[1], atol=1e-3)
 

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from encoders import make_sam, make_vit, shaken
+from forwards import forward_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpt.heads import ClassifyHead
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts
+from vpt.tasks.batch import Batch, Output
 from vpt.tasks.classification import (
-    OnFeatures,
-    OnSlices,
+    StackModel,
+    StackModelOverPooled,
     balanced_weights,
     class_loss,
     classify_stacks,
@@ -45,6 +47,10 @@ def surprise(x, soft):
     return -(soft * math.log(sigmoid(x)) + (1 - soft) * math.log(1 - sigmoid(x)))
 
 
+def loss_of(target, logits, truth, *settings):
+    return class_loss(target, *settings)(Output(logits), Batch(truth=truth))
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +64,7 @@ def test_the_loss_of_classes(weights, smoothing):
         soft = [(1 - smoothing) * (k == true) + smoothing / 3 for k in range(3)]
         total -= sum(own[k] * soft[k] * logs[k] for k in range(3))
         norm += own[true]
-    found = class_loss("classes", weights, smoothing)(LOGITS, truth_of(CLASSES))
+    found = loss_of("classes", LOGITS, truth_of(CLASSES), weights, smoothing)
     assert found.item() == pytest.approx(total / norm, rel=1e-5)
 
 
@@ -71,7 +77,7 @@ def test_the_loss_of_labels(weights, smoothing):
         for x, t, w in zip(row, true, own, strict=True):
             soft = t * (1 - smoothing) + smoothing / 2
             total -= w * soft * math.log(sigmoid(x)) + (1 - soft) * math.log(1 - sigmoid(x))
-    found = class_loss("labels", weights, smoothing)(LOGITS, LABELS)
+    found = loss_of("labels", LOGITS, LABELS, weights, smoothing)
     assert found.item() == pytest.approx(total / 12, rel=1e-5)
 
 
@@ -84,7 +90,7 @@ def test_the_loss_of_grades(weights, smoothing):
     for row, grade in zip(LOGITS.tolist(), grades, strict=True):
         soft = [(grade > k) * (1 - smoothing) + smoothing / 2 for k in range(3)]
         total += own[grade] * sum(surprise(x, s) for x, s in zip(row, soft, strict=True)) / 3
-    found = class_loss("grades", weights, smoothing)(LOGITS, truth_of(grades, 4))
+    found = loss_of("grades", LOGITS, truth_of(grades, 4), weights, smoothing)
     assert found.item() == pytest.approx(total / sum(own[grade] for grade in grades), rel=1e-5)
 
 
@@ -94,14 +100,14 @@ def test_certainty_costs_nothing_and_the_opposite_much(target):
     sign = (2 * truth - 1) if target == "labels" else truth
     if target == "grades":
         sign = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [1.0, -1.0]])
-    assert class_loss(target)(40 * sign, truth).item() < 1e-3
-    assert class_loss(target)(-40 * sign, truth).item() > 10
+    assert loss_of(target, 40 * sign, truth).item() < 1e-3
+    assert loss_of(target, -40 * sign, truth).item() > 10
 
 
 def test_the_loss_is_taken_in_float32_and_has_a_gradient():
     for target, truth in (("classes", truth_of(CLASSES)), ("labels", LABELS), ("grades", truth_of([0, 3, 1, 2], 4))):
         half = LOGITS.bfloat16().requires_grad_(True)
-        loss = class_loss(target)(half, truth)
+        loss = loss_of(target, half, truth)
         assert loss.dtype == torch.float32
         loss.backward()
         assert half.grad.abs().sum() > 0
@@ -193,9 +199,9 @@ def test_a_fitted_temperature_never_makes_the_loss_worse(seed, scale):
         ("labels", torch.from_numpy(rng.integers(0, 2, (12, 3)).astype(np.float32))),
         ("grades", truth_of(rng.integers(0, 4, 12).tolist(), 4)),
     ):
-        temperature, loss = fit_temperature(given, truth, target), class_loss(target)
+        temperature = fit_temperature(given, truth, target)
         assert 0.05 <= temperature <= 20.0001
-        assert loss(given / temperature, truth) <= loss(given, truth) + 1e-6
+        assert loss_of(target, given / temperature, truth) <= loss_of(target, given, truth) + 1e-6
 
 
 def test_a_temperature_changes_no_decision():
@@ -225,7 +231,7 @@ def prompted(make_backbone, slices):
 @pytest.mark.parametrize("slices", [1, 3])
 @pytest.mark.parametrize("make_backbone", [make_vit, make_sam])
 def test_batched_equals_one_by_one(make_backbone, slices):
-    model, given = OnSlices(prompted(make_backbone, slices)).eval(), stacks(5, slices)
+    model, given = StackModel(prompted(make_backbone, slices)).eval(), stacks(5, slices)
     whole = classify_stacks(model, given, CPU)
     assert whole.shape == (5, 3)
     single = torch.cat([classify_stacks(model, given[k : k + 1], CPU) for k in range(5)])
@@ -242,7 +248,7 @@ def test_at_most_so_many_images_are_in_memory_at_once(slices):
         sizes.append(len(batch) * slices)
         return torch.zeros(len(batch), 2)
 
-    classify_stacks(forward, stacks(7, slices, (8, 8)), CPU, lambda *what: told.append(what[:2]), images=6)
+    classify_stacks(forward_of(forward), stacks(7, slices, (8, 8)), CPU, lambda *what: told.append(what[:2]), images=6)
     assert max(sizes) == 6
     assert sum(sizes) == 7 * slices
     assert told[-1] == (7, 7)
@@ -250,19 +256,20 @@ def test_at_most_so_many_images_are_in_memory_at_once(slices):
 
 def test_bytes_become_normalised_colours():
     seen = []
-    classify_stacks(lambda batch: seen.append(batch) or batch[:, 0, 0, 0, :1], stacks(2, 1), CPU)
+    classify_stacks(forward_of(lambda batch: seen.append(batch) or batch[:, 0, 0, 0, :1]), stacks(2, 1), CPU)
     assert torch.equal(seen[0], torch.from_numpy(stacks(2, 1).astype(np.float32) / 255))
     model = prompted(make_vit, 1)  # mean and std are a half
     images = torch.rand(2, 1, 3, 64, 40)
     with torch.no_grad():
-        torch.testing.assert_close(OnSlices(model)(images), model((images[:, 0] - 0.5) / 0.5))
+        torch.testing.assert_close(StackModel(model)(Batch(images=images)).logits, model((images[:, 0] - 0.5) / 0.5))
 
 
 @pytest.mark.parametrize("slices", [1, 3])
 def test_features_kept_and_classified_later_are_the_same_logits(slices):
     model, given = prompted(make_vit, slices), stacks(4, slices)
-    whole = OnSlices(model).eval()
-    pooled = classify_stacks(whole.pool, given, CPU)
+    whole = StackModel(model).eval()
+    pooled = classify_stacks(forward_of(whole.pool), given, CPU)
     assert pooled.shape[:2] == (4, slices)
     with torch.no_grad():
-        torch.testing.assert_close(OnFeatures(model)(pooled), classify_stacks(whole, given, CPU), atol=1e-5, rtol=1e-4)
+        found = StackModelOverPooled(model)(Batch(rows=pooled)).logits
+        torch.testing.assert_close(found, classify_stacks(whole, given, CPU), atol=1e-5, rtol=1e-4)

@@ -12,8 +12,9 @@ from vpt.backbones.base import Features
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel, encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts
-from vpt.tasks.frozen import FrozenPart
-from vpt.tasks.segmentation import OnImages, OnStored
+from vpt.tasks.batch import Batch
+from vpt.tasks.frozen import FrozenPrefix
+from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix
 
 # Half precision has 11 bits; what is stored is rounded by 2**-11 of itself, and the blocks above pass that on.
 HALF = {"rtol": 5e-3, "atol": 5e-3}
@@ -26,8 +27,8 @@ def model_of(family: str, late: int, levels: int = 4, prompts: Any = DeepPrompts
     return PromptedModel(backbone, given, shaken(MaskHead(backbone.spec, classes=2, width=8, detail=8, levels=levels)))
 
 
-def part_of(model: PromptedModel) -> FrozenPart:
-    return FrozenPart(model, model.first_trained_block())
+def prefix_of(model: PromptedModel) -> FrozenPrefix:
+    return FrozenPrefix(model, model.first_trained_block())
 
 
 def tensors(features: Features) -> list[torch.Tensor]:
@@ -39,24 +40,24 @@ def tensors(features: Features) -> list[torch.Tensor]:
 @pytest.mark.parametrize("levels", [1, 2, 4])
 def test_features_from_rows_are_those_of_the_whole_encoder(family: str, late: int, levels: int) -> None:
     model, images = model_of(family, late, levels).eval(), draw(2)
-    part = part_of(model)
-    assert part.first == DEPTH - late
+    prefix = prefix_of(model)
+    assert prefix.first == DEPTH - late
 
-    rows = part.rows(images)
+    rows = prefix.rows(images)
 
-    assert rows.shape == (2, part.size)
+    assert rows.shape == (2, prefix.size)
     whole = encode(model.backbone, model.prompts, images, model.head.levels)
-    for found, expected in zip(tensors(part.features(rows)), tensors(whole), strict=True):
+    for found, expected in zip(tensors(prefix.features(rows)), tensors(whole), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    for found, expected in zip(tensors(part.features(rows.half())), tensors(whole), strict=True):
+    for found, expected in zip(tensors(prefix.features(rows.half())), tensors(whole), strict=True):
         torch.testing.assert_close(found, expected, **HALF)
 
 
 def test_a_grid_that_enters_and_is_read_is_stored_once() -> None:
     one = 8 * 5 * 32
-    assert part_of(model_of("sam", late=2, levels=4)).size == 2 * one  # after blocks 0 and 1; that after 1 enters 2
-    assert part_of(model_of("sam", late=1, levels=2)).size == 2 * one  # after block 1, and what enters block 3
-    assert part_of(model_of("vit", late=2, levels=1)).size == one + 32  # and the CLS token
+    assert prefix_of(model_of("sam", late=2, levels=4)).size == 2 * one  # after blocks 0 and 1; that after 1 enters 2
+    assert prefix_of(model_of("sam", late=1, levels=2)).size == 2 * one  # after block 1, and what enters block 3
+    assert prefix_of(model_of("vit", late=2, levels=1)).size == one + 32  # and the CLS token
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,15 +65,15 @@ def test_a_grid_that_enters_and_is_read_is_stored_once() -> None:
 def test_gradients_are_those_of_the_whole(family: str, prompts: Any) -> None:
     """Of prompts and head, from rows as they are, and as they are stored."""
     model, images = model_of(family, late=2, prompts=prompts), draw(2)
-    parameters, stored = model.trained(), OnStored(part_of(model))
+    parameters, stored = model.trained(), SliceModelOverPrefix(prefix_of(model))
     weights = torch.randn(2, 2, 64, 40)
 
     def gradients(logits: torch.Tensor) -> list[torch.Tensor]:
         return list(torch.autograd.grad((logits * weights).sum(), list(parameters.values())))
 
-    whole = gradients(OnImages(model)(images))
-    exact = gradients(stored(images, stored.rows(images)))
-    half = gradients(stored(images, stored.rows(images).half()))
+    whole = gradients(SliceModel(model)(Batch(images=images)).logits)
+    exact = gradients(stored(Batch(images=images, rows=stored.encode(images))).logits)
+    half = gradients(stored(Batch(images=images, rows=stored.encode(images).half())).logits)
 
     assert any(name.startswith("prompts.") for name in parameters)
     for name, expected, found, rounded in zip(parameters, whole, exact, half, strict=True):
@@ -83,4 +84,5 @@ def test_gradients_are_those_of_the_whole(family: str, prompts: Any) -> None:
 
 def test_without_rows_the_whole_model_runs() -> None:
     model, images = model_of("vit", late=2).eval(), draw(2)
-    assert torch.equal(OnStored(part_of(model))(images), OnImages(model)(images))
+    batch = Batch(images=images)
+    assert torch.equal(SliceModelOverPrefix(prefix_of(model))(batch).logits, SliceModel(model)(batch).logits)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from forwards import forward_of
 from plans import plan_with
 from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
+from vpt.tasks.batch import Batch, Output
 from vpt.tasks.images import Normalise
 from vpt.tasks.segmentation import dice_ce, likeliest, segment_slices
 
@@ -30,15 +32,19 @@ def confident(classes: Tensor, labels: int = 3) -> Tensor:
     return 30.0 * F.one_hot(classes, labels).permute(0, 3, 1, 2).float()
 
 
+def loss(logits: Tensor, classes: Tensor) -> Tensor:
+    return dice_ce()(Output(logits), Batch(truth=classes))
+
+
 def test_perfect_logits_cost_nothing_and_wrong_ones_much():
-    loss, classes = dice_ce(), classes_of()
+    classes = classes_of()
     assert loss(confident(classes), classes).item() == pytest.approx(0, abs=1e-3)
     assert loss(confident((classes + 1) % 3), classes).item() > 10
     assert loss(torch.zeros(4, 3, 16, 16), classes).item() > 1
 
 
 def test_loss_falls_along_its_gradient():
-    loss, classes = dice_ce(), classes_of()
+    classes = classes_of()
     logits = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
     before = loss(logits, classes)
     before.backward()
@@ -48,7 +54,7 @@ def test_loss_falls_along_its_gradient():
 
 def test_slices_without_label_are_no_failures():
     """Dice over the batch: adding empty slices, segmented as empty, does not make the loss worse."""
-    loss, classes = dice_ce(), classes_of()
+    classes = classes_of()
     empty = torch.zeros_like(classes)
     both = torch.cat([classes, empty])
     assert loss(confident(both), both).item() == pytest.approx(0, abs=1e-3)
@@ -59,7 +65,7 @@ def test_slices_without_label_are_no_failures():
 
 
 def test_a_batch_without_any_label_is_finite_and_teaches_background():
-    loss, empty = dice_ce(), torch.zeros(2, 8, 8, dtype=torch.long)
+    empty = torch.zeros(2, 8, 8, dtype=torch.long)
     logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
     value = loss(logits, empty)
     value.backward()
@@ -69,7 +75,7 @@ def test_a_batch_without_any_label_is_finite_and_teaches_background():
 
 def test_half_precision_logits_give_a_float32_loss():
     classes = classes_of()
-    half = dice_ce()(confident(classes).bfloat16(), classes)
+    half = loss(confident(classes).bfloat16(), classes)
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(0, abs=1e-3)
 
@@ -111,7 +117,7 @@ def expected(slices: np.ndarray, pixels: tuple[int, int]) -> Tensor:
 def test_padded_tiled_and_resized_slices_equal_the_untiled_answer(shape, pixels):
     slices = smooth(shape)
     pixels = pixels or shape[1:]
-    found = segment_slices(pointwise, slices, plan_with(), pixels=pixels, device=CPU, classes=2)
+    found = segment_slices(forward_of(pointwise), slices, plan_with(), pixels=pixels, device=CPU, classes=2)
     assert (found.shape, found.dtype) == ((shape[0], *pixels), np.uint8)
     logits = expected(slices, pixels)
     best = logits.topk(2, dim=1).values
@@ -126,8 +132,10 @@ def test_batched_equals_one_by_one(batch_size, shape):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.GELU(), nn.Conv2d(8, 4, 1)).eval()
     slices = np.random.default_rng(0).random((shape[0], 1, *shape[1:])).astype(np.float32)
-    one = segment_slices(network, slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=1)
-    many = segment_slices(network, slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=batch_size)
+    one = segment_slices(forward_of(network), slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=1)
+    many = segment_slices(
+        forward_of(network), slices, plan_with(), pixels=(40, 41), device=CPU, classes=2, batch_size=batch_size
+    )
     assert len(np.unique(one)) > 1
     assert (one == many).mean() > 0.9999  # but for ties in the last bit
 
@@ -138,10 +146,10 @@ def test_slices_come_back_in_order():
     def number(images: Tensor) -> Tensor:
         return -(images[:, 1:2] * 10 - torch.arange(9).view(1, 9, 1, 1)).abs()
 
-    found = segment_slices(number, slices, plan_with(), pixels=(8, 8), device=CPU, classes=2, batch_size=4)
+    found = segment_slices(forward_of(number), slices, plan_with(), pixels=(8, 8), device=CPU, classes=2, batch_size=4)
     assert found[:, 4, 4].tolist() == list(range(9))
     backwards = segment_slices(
-        number, slices[::-1].copy(), plan_with(), pixels=(8, 8), device=CPU, classes=2, batch_size=4
+        forward_of(number), slices[::-1].copy(), plan_with(), pixels=(8, 8), device=CPU, classes=2, batch_size=4
     )
     assert np.array_equal(backwards, found[::-1])
 
@@ -167,11 +175,11 @@ def test_blank_slices_are_background_without_the_encoder_only_if_the_plan_says_s
     how = {"pixels": (20, 27), "device": CPU, "classes": 2, "batch_size": batch_size}
     for skips, blank in ((False, []), (True, [0, 3, 4])):
         seen.clear()
-        found = segment_slices(spy, slices, plan_with(neighbours=False, skip_blank=skips), **how)
+        found = segment_slices(forward_of(spy), slices, plan_with(neighbours=False, skip_blank=skips), **how)
         assert len(seen) == 7 - len(blank)
         assert [k for k in range(7) if not found[k].any()] == blank
     seen.clear()
-    segment_slices(spy, slices, plan_with(neighbours=True, skip_blank=True), **how)
+    segment_slices(forward_of(spy), slices, plan_with(neighbours=True, skip_blank=True), **how)
     assert len(seen) == 7  # every slice has a neighbour with something in it
 
 
@@ -184,7 +192,7 @@ def test_the_model_sees_each_slice_with_its_neighbours_across_batches():
         seen.extend(images[:, :, 16, 16].tolist())
         return images
 
-    segment_slices(spy, slices, plan_with(), pixels=(32, 32), device=CPU, classes=2, batch_size=2)
+    segment_slices(forward_of(spy), slices, plan_with(), pixels=(32, 32), device=CPU, classes=2, batch_size=2)
     assert seen == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 4]]
 
 
@@ -196,7 +204,9 @@ def test_the_model_never_sees_more_than_a_batch_however_deep_the_scan():
         return images
 
     for depth in (3, 50):
-        segment_slices(spy, smooth((depth, 60, 60)), plan_with(), pixels=(9, 9), device=CPU, classes=2, batch_size=4)
+        segment_slices(
+            forward_of(spy), smooth((depth, 60, 60)), plan_with(), pixels=(9, 9), device=CPU, classes=2, batch_size=4
+        )
     assert {shape[1:] for shape in sizes} == {(3, 32, 32)}
     assert max(shape[0] for shape in sizes) <= 4
 
@@ -206,7 +216,7 @@ def test_the_model_never_sees_more_than_a_batch_however_deep_the_scan():
 def test_padded_at_the_encoders_place_the_answer_is_the_same(padding, shape):
     slices = smooth((2, *shape))
     plan = plan_with(padding=padding, fill=(0.2, 0.9, 0.4))
-    found = segment_slices(pointwise, slices, plan, pixels=(50, 60), device=CPU, classes=2)
+    found = segment_slices(forward_of(pointwise), slices, plan, pixels=(50, 60), device=CPU, classes=2)
     logits = expected(slices, (50, 60))
     best = logits.topk(2, dim=1).values
     clear = (best[:, 0] - best[:, 1] > 1e-4).numpy()
@@ -221,7 +231,7 @@ def test_the_model_sees_the_fill_colour_right_and_below_in_the_corner():
         return images
 
     plan = plan_with(padding="corner", fill=(0.2, 0.9, 0.4), neighbours=False)
-    segment_slices(spy, np.zeros((1, 1, 20, 32), np.float32), plan, pixels=(20, 32), device=CPU, classes=2)
+    segment_slices(forward_of(spy), np.zeros((1, 1, 20, 32), np.float32), plan, pixels=(20, 32), device=CPU, classes=2)
     (image,) = seen
     assert image.shape == (1, 3, 32, 32)
     assert not image[0, :, :20].any()

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+from masks import bright_disc, broken, image_plan, same_place, scan, scan_plan, threshold
+from PIL import Image
 
-from vpt.data.cases import Case
+from vpt.data.cases import Case, find_scans
 from vpt.errors import VptError
-from vpt.use.archives import Failure, attempt, one_ahead
-from vpt.use.segmenter import segment_cases
+from vpt.use.archives import (
+    Failure,
+    attempt,
+    classify_cases,
+    one_ahead,
+    plan_outputs,
+    plan_predictions,
+    save_labels,
+    segment_cases,
+)
+from vpt.use.load import load
 
 CASES = [Case(name, (Path(f"{name}.nii"),), None) for name in "abcde"]
 
@@ -100,7 +114,7 @@ def run(tmp_path, monkeypatch):
             steps.note("write", path.stem)
             path.write_bytes(labels.tobytes())
 
-        monkeypatch.setattr("vpt.use.segmenter.save_labels", save)
+        monkeypatch.setattr("vpt.use.archives.save_labels", save)
         return segment_cases(steps, CASES, lambda case: tmp_path / f"{case.name}.png", tick, box)
 
     return run
@@ -157,3 +171,198 @@ def test_a_box_that_fails_is_the_failure_of_its_case(run):
             raise VptError("no label")
 
     assert run(Steps(), box=box) == [Failure("b", "no label")]
+
+
+def test_a_failing_scan_stops_no_other_and_leaves_nothing(tmp_path):
+    folder, out = tmp_path / "scans", tmp_path / "masks"
+    folder.mkdir()
+    out.mkdir()
+    for name in ("a", "z"):
+        nib.save(scan(), folder / f"{name}.nii.gz")
+    broken(folder, "truncated")
+    broken(folder, "nan")
+    ticks = []
+    failures = segment_cases(
+        threshold(scan_plan()),
+        find_scans(folder, 1),
+        lambda case: out / f"{case.name}.nii.gz",
+        lambda done, total, note: ticks.append((done, total)),
+    )
+    assert [failure.name for failure in failures] == ["nan", "truncated"]
+    assert all(str(folder) in failure.reason for failure in failures)
+    assert sorted(path.name for path in out.iterdir()) == ["a.nii.gz", "z.nii.gz"]
+    assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    same_place(nib.load(out / "z.nii.gz"), nib.load(folder / "z.nii.gz"))
+
+
+def test_a_mask_cut_short_leaves_the_old_one(tmp_path, monkeypatch):
+    nib.save(scan(), tmp_path / "a.nii.gz")
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out/a.nii.gz"
+    target.write_bytes(b"the mask of yesterday")
+
+    def full(image, path):
+        Path(path).write_bytes(b"half a mask")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    (failure,) = segment_cases(threshold(scan_plan()), [Case("a", (tmp_path / "a.nii.gz",), None)], lambda case: target)
+    assert "No space left" in failure.reason
+    assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
+    assert target.read_bytes() == b"the mask of yesterday"
+
+
+# --- where masks go ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a", "b", "c_0000"):
+        nib.save(scan((4, 4, 3)), folder / f"{name}.nii.gz")
+    return folder
+
+
+def outputs(scans: Path, out: Path, overwrite=False, skip=False) -> dict[str, Path]:
+    cases, target = plan_outputs(scans, out, 1, overwrite, skip)
+    return {case.name: target(case) for case in cases}
+
+
+def test_a_folder_of_scans_goes_to_a_folder_that_is_made(scans, tmp_path):
+    out = tmp_path / "deep/down"
+    assert outputs(scans, out) == {name: out / f"{name}.nii.gz" for name in ("a", "b", "c")}
+    assert out.is_dir()
+
+
+def test_one_scan_goes_to_one_file_or_into_a_folder(scans, tmp_path):
+    assert outputs(scans / "a.nii.gz", tmp_path / "new/mask.nii.gz") == {"a": tmp_path / "new/mask.nii.gz"}
+    assert (tmp_path / "new").is_dir()
+    assert outputs(scans / "a.nii.gz", tmp_path / "out") == {"a": tmp_path / "out/a.nii.gz"}
+    with pytest.raises(VptError, match="one file for 3 scans; give a folder"):
+        outputs(scans, tmp_path / "mask.nii.gz")
+
+
+def test_masks_that_exist_are_kept_unless_told_otherwise(scans, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a", "c"):
+        (out / f"{name}.nii.gz").write_bytes(b"a mask")
+    with pytest.raises(VptError, match=r"a\.nii\.gz: exists already \(and 1 more\); add --overwrite"):
+        outputs(scans, out)
+    assert list(outputs(scans, out, skip=True)) == ["b"]
+    assert list(outputs(scans, out, overwrite=True)) == ["a", "b", "c"]
+    assert (out / "a.nii.gz").read_bytes() == b"a mask"  # planning touches nothing
+
+
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"skip": True}])
+def test_scans_are_never_replaced_by_their_masks(scans, tmp_path, flags):
+    with pytest.raises(VptError, match="would replace the scans themselves"):
+        outputs(scans, scans, **flags)
+    with pytest.raises(VptError, match="would replace the scans themselves"):
+        outputs(scans / "a.nii.gz", scans / "../scans/a.nii.gz", **flags)
+    assert list(outputs(scans, scans / "masks")) == ["a", "b", "c"]
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(scans, tmp_path):
+    (tmp_path / "notes.txt").write_text("a file")
+    with pytest.raises(VptError, match=r"notes\.txt: cannot be made a folder"):
+        outputs(scans, tmp_path / "notes.txt")
+    with pytest.raises(VptError, match="cannot be made a folder"):
+        outputs(scans, tmp_path / "notes.txt/deeper")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(scans, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(VptError, match="not writable"):
+        outputs(scans, tmp_path / "locked")
+
+
+def test_no_scans_at_all(tmp_path):
+    with pytest.raises(VptError, match="no such file or folder"):
+        outputs(tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_images_becomes_a_folder_of_pngs(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    pixels, _ = bright_disc()
+    Image.fromarray(pixels).save(folder / "a.JPG", quality=95)
+    Image.fromarray(pixels.T.copy()).save(folder / "b.png")
+    (folder / "bad.png").write_bytes(b"")
+    cases, target = plan_outputs(folder, out, 1, overwrite=False, skip_existing=False)
+    failures = segment_cases(threshold(image_plan()), cases, target)
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
+    assert Image.open(out / "a.png").mode == "L"
+    assert Image.open(out / "b.png").size == (90, 60)
+    assert set(np.unique(np.array(Image.open(out / "a.png")))) == {0, 117}
+    assert [failure.name for failure in failures] == ["bad"]
+    assert failures[0].reason == f"{folder / 'bad.png'}: an empty file, expected an image; copy or export it again"
+    with pytest.raises(VptError, match=r"a\.png: exists already \(and 1 more\); add --overwrite"):
+        plan_outputs(folder, out, 1, overwrite=False, skip_existing=False)
+    cases, _ = plan_outputs(folder, out, 1, overwrite=False, skip_existing=True)
+    assert [case.name for case in cases] == ["bad"]
+    with pytest.raises(VptError, match="the masks would replace the scans themselves"):
+        plan_outputs(folder, folder, 1, overwrite=True, skip_existing=False)
+
+
+def test_one_image_goes_to_a_png_or_a_folder(tmp_path):
+    image = tmp_path / "a.bmp"
+    Image.fromarray(bright_disc()[0]).save(image)
+    options = {"overwrite": False, "skip_existing": False}
+    cases, target = plan_outputs(image, tmp_path / "deep" / "mask.png", 1, **options)
+    assert target(cases[0]) == tmp_path / "deep" / "mask.png"
+    cases, target = plan_outputs(image, tmp_path / "folder", 1, **options)
+    assert target(cases[0]) == tmp_path / "folder" / "a.png"
+    for name in ("mask.jpg", "mask.nii.gz"):
+        with pytest.raises(
+            VptError, match=r"the mask of an image cannot be written as this; give NAME\.png or a folder"
+        ):
+            plan_outputs(image, tmp_path / name, 1, **options)
+    nib.save(scan(), tmp_path / "scan.nii.gz")
+    with pytest.raises(VptError, match=r"the mask of a scan cannot be written as this; give NAME\.nii\.gz or a folder"):
+        plan_outputs(tmp_path / "scan.nii.gz", tmp_path / "mask.png", 1, **options)
+
+
+def test_ids_above_255_are_written_with_sixteen_bits(tmp_path):
+    segmenter = threshold(image_plan(), {0: "background", 3: "rim", 4000: "core"})
+    mask = segmenter.segment(bright_disc()[0])
+    assert mask.dtype == np.uint16
+    save_labels(tmp_path / "a.png", mask)
+    assert Image.open(tmp_path / "a.png").mode == "I;16"
+    assert set(np.unique(np.array(Image.open(tmp_path / "a.png")))) == {0, 4000}
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_is_no_place_for_classes_nor_a_table_for_masks(tmp_path: Path, tiny_classes: Path) -> None:
+    folder = tiny_classes / "flat"
+    for name in ("mask.png", "mask.nii.gz"):
+        with pytest.raises(VptError, match=f"{name}: the model classifies, and its answer is a table; give FILE.csv"):
+            plan_predictions(folder, tmp_path / name, 1, overwrite=False)
+    with pytest.raises(VptError, match=r"out\.csv: the model segments, and its answers are masks; give a folder"):
+        plan_outputs(folder, tmp_path / "out.csv", 1, overwrite=False, skip_existing=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scan_that_fails_for_lack_of_memory_stops_no_other(
+    class_run: Path, tiny_classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, images = load(class_run, "cpu"), sorted((tiny_classes / "lying").glob("*.png"))[:3]
+    prepare = classifier.prepare
+
+    def limited(files: Any) -> Any:
+        if files[0] == images[1]:
+            raise MemoryError
+        return prepare(files)
+
+    monkeypatch.setattr(classifier, "prepare", limited)
+    names, probabilities, failures = classify_cases(classifier, [(path.stem, (path,)) for path in images])
+    assert names == [images[0].stem, images[2].stem]
+    assert probabilities.shape[0] == 2
+    assert [failure.reason for failure in failures] == [
+        f"{images[1]}: could not be processed (MemoryError); the others were"
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +17,7 @@ import vpt
 from vpt.artifact import build_model, load_trained, read_artifact, restore_model, save_artifact
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.use.classifier import Classifier, classify_cases, plan_predictions
+from vpt.use.classifier import Classifier
 from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
@@ -139,7 +138,7 @@ def test_what_was_trained_in_memory_is_what_is_loaded(class_run: Path, classifie
         for parameter in model.trained().values():
             parameter.add_(1.0)
     load_trained(model, artifact.tensors, artifact.path)
-    rebuilt = Classifier(model, artifact.plan, CLASSES, "classes", CPU)
+    rebuilt = Classifier.from_model(model, artifact.plan, CLASSES, "classes", CPU)
     assert rebuilt.classify(stripes(2, 1)) == classifier.classify(stripes(2, 1))
 
 
@@ -188,41 +187,9 @@ def test_what_cannot_be_read_is_said(classifier: Classifier, tmp_path: Path) -> 
         classifier.classify(np.full((8, 8, 3), (200, 10, 10), np.uint8))
 
 
-def test_a_mask_is_no_place_for_classes_nor_a_table_for_masks(tmp_path: Path, tiny_classes: Path) -> None:
-    from vpt.use.segmenter import plan_outputs
-
-    folder = tiny_classes / "flat"
-    for name in ("mask.png", "mask.nii.gz"):
-        with pytest.raises(VptError, match=f"{name}: the model classifies, and its answer is a table; give FILE.csv"):
-            plan_predictions(folder, tmp_path / name, 1, overwrite=False)
-    with pytest.raises(VptError, match=r"out\.csv: the model segments, and its answers are masks; give a folder"):
-        plan_outputs(folder, tmp_path / "out.csv", 1, overwrite=False, skip_existing=False)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_another_backbone_than_that_of_the_training_is_refused(tiny_classes: Path, tmp_path: Path) -> None:
     run = train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | {"backbone.weights": "random"}, brief=True)
     from vpt.backbones import MICRO_WEIGHTS
 
     with pytest.raises(VptError, match="give the weights it was trained on with --weights FILE"):
         load(run, "cpu", weights=MICRO_WEIGHTS)
-
-
-def test_a_scan_that_fails_for_lack_of_memory_stops_no_other(
-    class_run: Path, tiny_classes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    classifier, images = load(class_run, "cpu"), sorted((tiny_classes / "lying").glob("*.png"))[:3]
-    prepare = classifier.prepare
-
-    def limited(files: Any) -> Any:
-        if files[0] == images[1]:
-            raise MemoryError
-        return prepare(files)
-
-    monkeypatch.setattr(classifier, "prepare", limited)
-    names, probabilities, failures = classify_cases(classifier, [(path.stem, (path,)) for path in images])
-    assert names == [images[0].stem, images[2].stem]
-    assert probabilities.shape[0] == 2
-    assert [failure.reason for failure in failures] == [
-        f"{images[1]}: could not be processed (MemoryError); the others were"
-    ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,44 +9,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from masks import LABELS, bright_disc, broken, image_plan, same_place, scan, scan_plan, threshold, tiny, voxels
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
-from plans import plan_with
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from vpt.artifact import build_model, read_artifact, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones import attention
-from vpt.config import Config
-from vpt.data.cases import Case, find_scans
-from vpt.data.plan import Percentiles, Plan, Window
+from vpt.data.plan import Percentiles
 from vpt.data.volumes import grid_of
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import choose_precision
-from vpt.model import PromptedModel
+from vpt.use.archives import save_labels
 from vpt.use.load import load
-from vpt.use.segmenter import Segmenter, plan_outputs, save_labels, segment_cases
-
-LABELS = {0: "background", 3: "rim", 117: "core"}
-
-
-def scan_plan(**changes) -> Plan:
-    return plan_with(**{"image_size": 64, "intensity": (Percentiles(),), **changes})
-
-
-def tiny(plan: Plan, classes: int = 3, weights: str = "random") -> tuple[PromptedModel, Config]:
-    """An untrained model whose masks are not empty: the micro architecture, a few prompts, a narrow head."""
-    config = Config.model_validate(
-        {
-            "data": {"path": "."},
-            "backbone": {"name": "vit_micro", "weights": weights},
-            "prompts": {"method": "deep", "count": 2},
-            "head": {"kind": "mask", "width": 16, "detail": 8, "levels": 2},
-        }
-    )
-    torch.manual_seed(0)
-    return build_model(config, plan, classes).eval(), config
+from vpt.use.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -63,43 +38,6 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def segmenter(run) -> Segmenter:
     return load(run, device="cpu")
-
-
-class Threshold(Segmenter):
-    """The model replaced by a pointwise rule, so that the right answer is known: bright voxels are the last label."""
-
-    def __init__(self, *parts):
-        super().__init__(*parts)
-        self.forward = self.rule
-
-    def rule(self, images: Tensor) -> Tensor:
-        bright = images[:, 1 if self.plan.neighbours else 0] - 0.5
-        return torch.stack([-bright, torch.full_like(bright, -9), bright], 1)
-
-
-def threshold(plan: Plan) -> Threshold:
-    return Threshold(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
-
-
-def scan(shape=(20, 18, 6), affine=None, seed=0) -> nib.Nifti1Image:
-    array = np.random.default_rng(seed).normal(300, 80, shape).astype(np.int16)
-    return nib.Nifti1Image(array, np.diag([1.0, 1.2, 3.0, 1.0]) if affine is None else affine)
-
-
-def voxels(image: nib.Nifti1Image) -> np.ndarray:
-    return np.asarray(image.dataobj)
-
-
-def same_place(mask: nib.Nifti1Image, image: nib.Nifti1Image) -> None:
-    """Everything of the header that says where voxels lie, and that the voxels are ids."""
-    assert mask.shape == (*image.shape, 1, 1)[:3]
-    assert np.array_equal(mask.affine, image.affine)
-    for name in ("qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d"):
-        assert np.array_equal(mask.header[name], image.header[name], equal_nan=True), name
-    assert mask.header.get_xyzt_units() == image.header.get_xyzt_units()
-    assert mask.header.get_zooms()[:3] == image.header.get_zooms()[:3]
-    assert mask.get_data_dtype().kind in "ui"
-    assert set(np.unique(voxels(mask))) <= set(LABELS)
 
 
 # --- what a scan may be -----------------------------------------------------------------------------------------------
@@ -120,7 +58,7 @@ def test_path_string_list_and_image_give_the_same_mask(segmenter, tmp_path):
 def test_channels_as_files_and_as_one_file_give_the_same_mask(tmp_path, count):
     names = tuple("ABC"[:count])
     plan = scan_plan(neighbours=False, channels=names, intensity=(Percentiles(),) * count)
-    segmenter = Segmenter(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
+    segmenter = Segmenter.from_model(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
     images = [scan(seed=number) for number in range(count)]
     paths = [tmp_path / f"a_{number:04d}.nii.gz" for number in range(count)]
     for image, path in zip(images, paths, strict=True):
@@ -182,7 +120,7 @@ def test_scaling_of_the_scan_is_not_put_on_the_labels(segmenter, tmp_path):
 @pytest.mark.parametrize(("most", "dtype"), [(2, np.uint8), (117, np.uint8), (300, np.uint16)])
 def test_ids_are_sparse_and_stored_in_the_smallest_type_that_holds_them(most, dtype):
     labels = {0: "background", 1: "a", most: "b"}
-    rule = Threshold(tiny(scan_plan())[0], scan_plan(), labels, torch.device("cpu"))
+    rule = threshold(scan_plan(), labels)
     array = np.zeros((12, 12, 5), np.float32)
     array[3:9, 3:9, 1:4] = np.linspace(800, 1000, 108).reshape(6, 6, 3)
     array[array == 0] = 1
@@ -235,7 +173,7 @@ ODD = [
 @pytest.mark.parametrize("name", ODD)
 def test_masks_of_odd_real_scans_lie_on_their_grids(data_root, tmp_path, name):
     plan = scan_plan(pixel_mm=5.0)
-    segmenter = Segmenter(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
+    segmenter = Segmenter.from_model(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
     path = data_root / "odd_volumes" / name
     save_labels(tmp_path / "mask.nii.gz", segmenter.segment(path))
     same_place(nib.load(tmp_path / "mask.nii.gz"), nib.load(path))
@@ -267,24 +205,6 @@ def test_a_single_slice_is_a_scan(segmenter, tmp_path, shape):
 # --- refused scans ----------------------------------------------------------------------------------------------------
 
 
-def broken(tmp_path: Path, kind: str) -> Path:
-    path = tmp_path / f"{kind}.nii.gz"
-    array = voxels(scan()).astype(np.float32)
-    if kind == "nan":
-        array[1, 2, 3] = np.nan
-    if kind == "4-D":
-        array = np.stack([array, array], -1)
-    if kind != "missing":
-        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    if kind == "truncated":
-        path.write_bytes(path.read_bytes()[:-900])
-    if kind == "text":
-        path.write_bytes(gzip.compress(b"no scan at all" * 99))
-    if kind == "empty":
-        path.write_bytes(b"")
-    return path
-
-
 BROKEN = {
     "nan": "not finite",
     "4-D": "is 4-D",
@@ -302,118 +222,6 @@ def test_scans_that_cannot_be_used_are_refused_in_a_sentence(segmenter, tmp_path
         segmenter.segment(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_failing_scan_stops_no_other_and_leaves_nothing(segmenter, tmp_path):
-    folder, out = tmp_path / "scans", tmp_path / "masks"
-    folder.mkdir()
-    out.mkdir()
-    for name in ("a", "z"):
-        nib.save(scan(), folder / f"{name}.nii.gz")
-    broken(folder, "truncated")
-    broken(folder, "nan")
-    ticks = []
-    failures = segment_cases(
-        segmenter,
-        find_scans(folder, 1),
-        lambda case: out / f"{case.name}.nii.gz",
-        lambda done, total, note: ticks.append((done, total)),
-    )
-    assert [failure.name for failure in failures] == ["nan", "truncated"]
-    assert all(str(folder) in failure.reason for failure in failures)
-    assert sorted(path.name for path in out.iterdir()) == ["a.nii.gz", "z.nii.gz"]
-    assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    same_place(nib.load(out / "z.nii.gz"), nib.load(folder / "z.nii.gz"))
-
-
-def test_a_mask_cut_short_leaves_the_old_one(segmenter, tmp_path, monkeypatch):
-    nib.save(scan(), tmp_path / "a.nii.gz")
-    (tmp_path / "out").mkdir()
-    target = tmp_path / "out/a.nii.gz"
-    target.write_bytes(b"the mask of yesterday")
-
-    def full(image, path):
-        Path(path).write_bytes(b"half a mask")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(nib, "save", full)
-    (failure,) = segment_cases(segmenter, [Case("a", (tmp_path / "a.nii.gz",), None)], lambda case: target)
-    assert "No space left" in failure.reason
-    assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
-    assert target.read_bytes() == b"the mask of yesterday"
-
-
-# --- where masks go ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scans(tmp_path) -> Path:
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for name in ("a", "b", "c_0000"):
-        nib.save(scan((4, 4, 3)), folder / f"{name}.nii.gz")
-    return folder
-
-
-def outputs(scans: Path, out: Path, overwrite=False, skip=False) -> dict[str, Path]:
-    cases, target = plan_outputs(scans, out, 1, overwrite, skip)
-    return {case.name: target(case) for case in cases}
-
-
-def test_a_folder_of_scans_goes_to_a_folder_that_is_made(scans, tmp_path):
-    out = tmp_path / "deep/down"
-    assert outputs(scans, out) == {name: out / f"{name}.nii.gz" for name in ("a", "b", "c")}
-    assert out.is_dir()
-
-
-def test_one_scan_goes_to_one_file_or_into_a_folder(scans, tmp_path):
-    assert outputs(scans / "a.nii.gz", tmp_path / "new/mask.nii.gz") == {"a": tmp_path / "new/mask.nii.gz"}
-    assert (tmp_path / "new").is_dir()
-    assert outputs(scans / "a.nii.gz", tmp_path / "out") == {"a": tmp_path / "out/a.nii.gz"}
-    with pytest.raises(VptError, match="one file for 3 scans; give a folder"):
-        outputs(scans, tmp_path / "mask.nii.gz")
-
-
-def test_masks_that_exist_are_kept_unless_told_otherwise(scans, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    for name in ("a", "c"):
-        (out / f"{name}.nii.gz").write_bytes(b"a mask")
-    with pytest.raises(VptError, match=r"a\.nii\.gz: exists already \(and 1 more\); add --overwrite"):
-        outputs(scans, out)
-    assert list(outputs(scans, out, skip=True)) == ["b"]
-    assert list(outputs(scans, out, overwrite=True)) == ["a", "b", "c"]
-    assert (out / "a.nii.gz").read_bytes() == b"a mask"  # planning touches nothing
-
-
-@pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"skip": True}])
-def test_scans_are_never_replaced_by_their_masks(scans, tmp_path, flags):
-    with pytest.raises(VptError, match="would replace the scans themselves"):
-        outputs(scans, scans, **flags)
-    with pytest.raises(VptError, match="would replace the scans themselves"):
-        outputs(scans / "a.nii.gz", scans / "../scans/a.nii.gz", **flags)
-    assert list(outputs(scans, scans / "masks")) == ["a", "b", "c"]
-
-
-def test_outputs_that_cannot_be_written_are_refused_before_any_work(scans, tmp_path):
-    (tmp_path / "notes.txt").write_text("a file")
-    with pytest.raises(VptError, match=r"notes\.txt: cannot be made a folder"):
-        outputs(scans, tmp_path / "notes.txt")
-    with pytest.raises(VptError, match="cannot be made a folder"):
-        outputs(scans, tmp_path / "notes.txt/deeper")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_refused(scans, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(VptError, match="not writable"):
-        outputs(scans, tmp_path / "locked")
-
-
-def test_no_scans_at_all(tmp_path):
-    with pytest.raises(VptError, match="no such file or folder"):
-        outputs(tmp_path / "nowhere", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -519,20 +327,6 @@ def test_what_is_no_run_is_refused(run, tmp_path):
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def image_plan(colour: bool = False, **changes) -> Plan:
-    channels = ("red", "green", "blue") if colour else ("grey",)
-    values = {"kind": "images", "pixel_mm": None, "neighbours": False, "channels": channels}
-    return plan_with(**{**values, "image_size": 64, "intensity": (Window(low=0, high=255),) * len(channels), **changes})
-
-
-def bright_disc(rows: int = 90, columns: int = 60, colour: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """An image, and where it is bright (in colour: red), off its centre."""
-    y, x = np.mgrid[:rows, :columns]
-    inside = (y - 0.3 * rows) ** 2 + (x - 0.6 * columns) ** 2 < (0.2 * min(rows, columns)) ** 2
-    grey = np.where(inside, 230, 30).astype(np.uint8)
-    return (np.dstack([grey, grey // 9, grey // 9]) if colour else grey), inside
-
-
 @pytest.mark.parametrize("colour", [False, True])
 @pytest.mark.parametrize("padding", ["centre", "corner"])
 @pytest.mark.parametrize("size", [(90, 60), (40, 100), (20, 31), (300, 64)])
@@ -569,55 +363,3 @@ def test_images_and_scans_need_the_model_for_them(tmp_path):
     with pytest.raises(VptError, match="the array given: a colour image, expected grey"):
         flat.segment(bright_disc(colour=True)[0])
     assert np.array_equal(threshold(image_plan(True)).segment(bright_disc()[0]), flat.segment(bright_disc()[0]))
-
-
-def test_a_folder_of_images_becomes_a_folder_of_pngs(tmp_path):
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    pixels, _ = bright_disc()
-    Image.fromarray(pixels).save(folder / "a.JPG", quality=95)
-    Image.fromarray(pixels.T.copy()).save(folder / "b.png")
-    (folder / "bad.png").write_bytes(b"")
-    cases, target = plan_outputs(folder, out, 1, overwrite=False, skip_existing=False)
-    failures = segment_cases(threshold(image_plan()), cases, target)
-    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
-    assert Image.open(out / "a.png").mode == "L"
-    assert Image.open(out / "b.png").size == (90, 60)
-    assert set(np.unique(np.array(Image.open(out / "a.png")))) == {0, 117}
-    assert [failure.name for failure in failures] == ["bad"]
-    assert failures[0].reason == f"{folder / 'bad.png'}: an empty file, expected an image; copy or export it again"
-    with pytest.raises(VptError, match=r"a\.png: exists already \(and 1 more\); add --overwrite"):
-        plan_outputs(folder, out, 1, overwrite=False, skip_existing=False)
-    cases, _ = plan_outputs(folder, out, 1, overwrite=False, skip_existing=True)
-    assert [case.name for case in cases] == ["bad"]
-    with pytest.raises(VptError, match="the masks would replace the scans themselves"):
-        plan_outputs(folder, folder, 1, overwrite=True, skip_existing=False)
-
-
-def test_one_image_goes_to_a_png_or_a_folder(tmp_path):
-    image = tmp_path / "a.bmp"
-    Image.fromarray(bright_disc()[0]).save(image)
-    options = {"overwrite": False, "skip_existing": False}
-    cases, target = plan_outputs(image, tmp_path / "deep" / "mask.png", 1, **options)
-    assert target(cases[0]) == tmp_path / "deep" / "mask.png"
-    cases, target = plan_outputs(image, tmp_path / "folder", 1, **options)
-    assert target(cases[0]) == tmp_path / "folder" / "a.png"
-    for name in ("mask.jpg", "mask.nii.gz"):
-        with pytest.raises(
-            VptError, match=r"the mask of an image cannot be written as this; give NAME\.png or a folder"
-        ):
-            plan_outputs(image, tmp_path / name, 1, **options)
-    nib.save(scan(), tmp_path / "scan.nii.gz")
-    with pytest.raises(VptError, match=r"the mask of a scan cannot be written as this; give NAME\.nii\.gz or a folder"):
-        plan_outputs(tmp_path / "scan.nii.gz", tmp_path / "mask.png", 1, **options)
-
-
-def test_ids_above_255_are_written_with_sixteen_bits(tmp_path):
-    segmenter = Threshold(
-        tiny(image_plan())[0], image_plan(), {0: "background", 3: "rim", 4000: "core"}, torch.device("cpu")
-    )
-    mask = segmenter.segment(bright_disc()[0])
-    assert mask.dtype == np.uint16
-    save_labels(tmp_path / "a.png", mask)
-    assert Image.open(tmp_path / "a.png").mode == "I;16"
-    assert set(np.unique(np.array(Image.open(tmp_path / "a.png")))) == {0, 4000}

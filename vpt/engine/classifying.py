@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from logging import Logger
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from vpt.artifact import load_trained, read_artifact, save_artifact
-from vpt.building import build_model
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.slice_stacks import (
     StackDataset,
@@ -24,30 +22,27 @@ from vpt.data.slice_stacks import (
     stacks_folder,
     truth_of,
 )
-from vpt.data.stored import Store
+from vpt.data.stored import Store, Viewed
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
 from vpt.engine.setup import Setup
-from vpt.engine.storing import Once, make_store, views_to_store
-from vpt.errors import VptError
-from vpt.heads import ClassifyHead
 from vpt.machine.precision import autocast
 from vpt.progress import bar
 from vpt.scores.classes import class_scores
+from vpt.tasks.batch import NamedSamples
 from vpt.tasks.classification import (
-    OnFeatures,
-    OnSlices,
-    OnTokens,
+    StackModel,
+    StackModelOverPooled,
+    StackModelOverPrefix,
     balanced_weights,
     class_loss,
     classify_stacks,
     fit_temperature,
     to_probabilities,
 )
-from vpt.tasks.frozen import FrozenPart
+from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
 from vpt.use.runs import report_on
-from vpt.words import listed
 
 SHOWN = {
     "classes": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"},
@@ -59,97 +54,77 @@ LEAST_STEPS = 20  # of an epoch
 
 
 class Classifying(Job):
-    unit = "examples"
+    unit = "example"
 
     def __init__(self, run: Path, setup: Setup, cache: Path):
         super().__init__(run, setup, cache)
         assert isinstance(setup.dataset, LabelledSet)
-        config, plan, self.labelled = setup.config, setup.plan, setup.dataset
+        self.labelled = setup.dataset
         self.target, self.classes = self.labelled.target, self.labelled.classes
         self.score, self.shown = CHOOSES[self.target], SHOWN[self.target]
-        torch.manual_seed(config.seed)
-        self.model = build_model(config, plan, len(self.classes))
-        examples, self.validation = self._examples("train"), self._examples("val")
-        truth = truth_of(examples, len(self.classes))
-        self.truth = truth_of(self.validation, len(self.classes))
-        self.training, self.stacks = self._stacks("train", examples), self._stacks("val", self.validation)
-        self.loss = class_loss(self.target, self._weights(truth), config.loss.smoothing)
-        self.batch_size = min(self.choose_batch_size(), len(examples))
-        self.count = len(examples)
-        self.steps = min(config.train.max_steps, max(LEAST_STEPS, math.ceil(self.count / self.batch_size)))
-        self._choose_data(truth)
 
-    @property
-    def head(self) -> ClassifyHead:
-        assert isinstance(self.model.head, ClassifyHead)
-        return self.model.head
+    def read(self) -> None:
+        config, classes = self.setup.config, len(self.classes)
+        self.examples, self.validation = self._examples("train"), self._examples("val")
+        self.training, self.stacks = self._stacks("train", self.examples), self._stacks("val", self.validation)
+        self.truth = truth_of(self.validation, classes)
+        weights = self._weights(truth_of(self.examples, classes))
+        self.loss = class_loss(self.target, weights, config.loss.smoothing)
+        self.count = len(self.examples)
+        self.batch_size = min(self.choose_batch_size(), self.count)
+        self.steps = min(config.train.max_steps, max(LEAST_STEPS, math.ceil(self.count / self.batch_size)))
 
     def _examples(self, part: str) -> list[Example]:
         return [self.labelled.case(name) for name in getattr(self.setup.splits, part)]
 
     def _stacks(self, part: str, examples: list[Example]) -> np.ndarray:
         with bar(f"preparing {part} examples") as tick:
-            return prepare_stacks(examples, self.setup.plan, self._place(part) / "stacks.npy", tick)
-
-    def _place(self, part: str) -> Path:
-        return stacks_folder(self.cache, self.labelled.source, self._examples(part), self.setup.plan)
-
-    def _choose_data(self, truth: np.ndarray) -> None:
-        """The data set and what is validated on; where it can be stored, what the frozen blocks make of them.
-
-        Of an encoder that is frozen whole that is a vector per slice in single precision.
-        """
-        train, plan, spec = self.setup.config.train, self.setup.plan, self.model.backbone.spec
-        fixed = train.augment == "none"
-        views = 1 if fixed else train.views
-        dataset = StackDataset(self.training, truth, make_augment(train.augment, plan.fill), views=views)
-        part = FrozenPart(self.model, self.model.first_trained_block())
-        whole = part.first == spec.depth
-        numbers = views_to_store(dataset, self.draw, train.epochs)
-        values = 2 * spec.blocks[-1].width if whole else part.size  # of half precision
-        slices = ((len(numbers) if views else self.count) + len(self.validation)) * (plan.slices or 1)
-        self.once = Once(part.first, spec.depth, views, fixed, slices * values * 2 / 1e9, train.cache_gb, "example")
-        self.on_slices = OnSlices(self.model)
-        self.forward: nn.Module = self.on_slices
-        self.dataset: Dataset = dataset
-        self.validated = self.stacks
-        if self.once.stored:
-            self.forward = OnFeatures(self.model) if whole else OnTokens(part)
-            self.dataset = StoredStacks(dataset, self._store("train", dataset, numbers))
-            if self.validation:
-                plain = StackDataset(self.stacks, self.truth, identity, views=1)
-                self.validated = self._store("val", plain, np.arange(plain.count)).rows()
-
-    def _store(self, part: str, dataset: StackDataset, numbers: np.ndarray) -> Store:
-        tokens = self.forward if isinstance(self.forward, OnTokens) else None
-        return make_store(
-            self.setup,
-            self.model,
-            self._place(part),
-            dataset,
-            numbers,
-            tokens.rows if tokens else self.on_slices.pool,
-            half=tokens is not None,
-            kind=f"block{self.once.first}" if tokens else f"pooled{int(self.head.first_token)}",
-            content=[],  # it decides the folder
-            batch_size=max(1, self.images_at_once // (self.setup.plan.slices or 1)),
-            title=f"encoding {part} examples",
-        )
+            return prepare_stacks(examples, self.setup.plan, self.place(part)[0] / "stacks.npy", tick)
 
     def _weights(self, truth: np.ndarray) -> list[float] | None:
         given = self.setup.config.loss.class_weights
         if given == "balanced":
             return balanced_weights(truth, self.target)
-        if isinstance(given, str):
-            return None
-        if len(given) != len(self.classes):
-            raise VptError(
-                f"loss.class_weights: {len(given)} weights for {len(self.classes)} classes ({listed(self.classes)})"
-            )
-        return list(given)
+        return None if isinstance(given, str) else list(given)
+
+    def choose_data(self) -> None:
+        """Where the output of a frozen prefix is stored, that of the validation examples is as well."""
+        super().choose_data()
+        self.validated = self.stacks
+        if isinstance(self.forward, OverPrefix) and self.validation:
+            plain = StackDataset(self.stacks, self.truth, identity, views=1)
+            self.validated = self.store("val", plain, np.arange(plain.count), self.forward).rows()
+
+    @property
+    def fixed(self) -> bool:
+        return self.setup.config.train.augment == "none"
+
+    def viewed(self, views: int) -> StackDataset:
+        augment = make_augment(self.setup.config.train.augment, self.setup.plan.fill)
+        return StackDataset(self.training, truth_of(self.examples, len(self.classes)), augment, views=views)
+
+    def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:
+        assert isinstance(viewed, StackDataset)
+        if store is None:
+            return NamedSamples(viewed, ["images", "truth"])
+        return NamedSamples(StoredStacks(viewed, store), ["rows", "truth"])
+
+    def on_images(self) -> StackModel:
+        return StackModel(self.model)
+
+    def over_prefix(self, prefix: FrozenPrefix) -> OverPrefix:
+        """Of an encoder that is frozen whole a vector per slice, in single precision, is all that the head needs."""
+        return StackModelOverPooled(self.model) if prefix.whole else StackModelOverPrefix(prefix)
+
+    def images_to_store(self, training: int) -> int:
+        return (training + len(self.validation)) * (self.setup.plan.slices or 1)
+
+    def place(self, part: str) -> tuple[Path, Sequence[str]]:
+        """What decides the images decides the folder."""
+        return stacks_folder(self.cache, self.labelled.source, self._examples(part), self.setup.plan), []
 
     def doubts(self) -> list[str]:
-        found = self.once.doubts()
+        found = super().doubts()
         if self.setup.config.train.calibrate and not self.validates:
             found.append("train.calibrate: no validation case to fit a temperature to, so the logits stay as they are")
         return found
@@ -177,9 +152,8 @@ class Classifying(Job):
         load_trained(self.model, best.tensors, best.path)
         # from the images: what may be stored is rounded, and these scores are told to people
         with autocast(self.precision, setup.device):
-            logits = classify_stacks(
-                self.on_slices.to(setup.device).eval(), self.stacks, setup.device, images=self.inference_batch
-            )
+            whole = self.on_images().to(setup.device).eval()
+            logits = classify_stacks(whole, self.stacks, setup.device, images=self.inference_batch)
         temperature = 1.0
         if setup.config.train.calibrate:
             temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target)

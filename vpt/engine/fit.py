@@ -14,7 +14,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vpt.engine.average import Average
@@ -22,12 +21,13 @@ from vpt.engine.checkpoint import Progress
 from vpt.engine.optim import schedule, set_rates
 from vpt.errors import VptError
 from vpt.progress import Tick, bar
+from vpt.tasks.batch import Batch, Loss, to_device
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 
-Draw = Callable[[int], Sequence[Sequence[Any]]]
+EpochSampler = Callable[[int], Sequence[Sequence[Any]]]
 """The number of an epoch -> the samples of each of its batches, the same at every call."""
 
 
@@ -72,9 +72,9 @@ def fit(
     fabric: Fabric,
     forward: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     dataset: Dataset,
-    draw: Draw,
+    draw: EpochSampler,
     settings: Settings,
     hooks: Hooks,
     progress: Progress,
@@ -82,8 +82,9 @@ def fit(
 ) -> Progress:
     """Train from `progress` to the last epoch.
 
-    dataset: gives for each sample that `draw` names its input, its truth, and whatever else `forward` takes behind the
-    input; forward: input -> logits; loss: of logits and truth; average: validated and saved in place of what trains.
+    dataset: gives each sample that `draw` names, its parts by name, see `vpt.tasks.batch.Batch`; forward: batch ->
+    output; loss: of output and batch, to which a penalty of the output is added; average: validated and saved in place
+    of what trains.
 
     Batches depend on seed, epoch and step only, so a resumed run sees exactly what an uninterrupted one would.
 
@@ -134,8 +135,8 @@ def train_epoch(
     fabric: Fabric,
     forward: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    batches: Iterator[Sequence[Tensor]],
+    loss: Loss,
+    batches: Iterator[Batch],
     settings: Settings,
     progress: Progress,
     hooks: Hooks,
@@ -148,10 +149,13 @@ def train_epoch(
     optimizer.zero_grad(set_to_none=True)
     total = settings.epochs * settings.steps
     started, seconds = time.perf_counter(), progress.seconds
-    for inputs, truth, *others in batches:
+    for batch in batches:
         set_rates(optimizer, rate(progress.epoch, progress.step, settings))
-        logits = forward(inputs.to(fabric.device), *(each.to(fabric.device) for each in others))
-        error = loss(logits, truth.to(fabric.device))
+        batch = to_device(batch, fabric.device)
+        output = forward(batch)
+        error = loss(output, batch)
+        if output.penalty is not None:
+            error = error + output.penalty
         value = float(error.detach())
         sharing, last = settings.group(progress.step)
         if not math.isfinite(value):
@@ -180,7 +184,7 @@ def train_epoch(
             raise Interrupted
 
 
-def load_batches(dataset: Dataset, draw: Draw, settings: Settings, progress: Progress) -> Iterator[Sequence[Tensor]]:
+def load_batches(dataset: Dataset, draw: EpochSampler, settings: Settings, progress: Progress) -> Iterator[Batch]:
     """The batches of the epoch that are left, as the data set gives them."""
     return iter(make_loader(dataset, draw(progress.epoch)[progress.step :], settings.workers))
 

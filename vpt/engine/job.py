@@ -1,45 +1,177 @@
-"""What differs between the tasks of a run: its data, its loss, how it is validated, and what it shows at the end."""
+"""A run's task: what differs between segmenting and classifying, and how both get ready to train.
+
+A job is described by its constructor, which only keeps values, and made ready by `prepare()`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vpt.building import build_model
+from vpt.data.stored import Store, Viewed
 from vpt.engine.setup import Setup
+from vpt.engine.storing import PrefixPlan, make_store, views_to_store
+from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen, choose_precision
 from vpt.model import PromptedModel, numbers_per_image
+from vpt.prompts.starts.tokens import initialise
+from vpt.tasks.batch import Batch, Loss
+from vpt.tasks.frozen import FrozenPrefix, OverPrefix
+from vpt.words import listed
 
 
 class Job(ABC):
-    """A run's model and data, prepared.
+    """A run's model and data.
 
-    dataset, forward, loss: see `vpt.engine.fit.fit`; batch_size, steps: of an epoch;
-    score: which of the scores of `validate` chooses the best epoch; shown: key of a score -> its name, for pictures;
-    validates: whether there are cases to choose the best epoch with.
+    Known from the start: score, which of the scores of `validate` chooses the best epoch; shown: key of a score -> its
+    name, for pictures; unit: one of what fills a batch, for messages.
+
+    Set by `prepare`: model, on the run's device; count: slices or examples to train on; batch_size, steps: of an epoch;
+    forward, loss, dataset: see `vpt.engine.fit.fit`; prefix_plan: what of the encoder runs once.
     """
 
-    model: PromptedModel
-    forward: nn.Module
-    loss: Callable[[Tensor, Tensor], Tensor]
-    dataset: Dataset
-    batch_size: int
-    steps: int
     score: str
     shown: dict[str, str]
-    unit: str  # of what fills a batch, for messages
+    unit: str
+
+    model: PromptedModel
+    count: int
+    batch_size: int
+    steps: int
+    loss: Loss
+    forward: nn.Module
+    dataset: Dataset
+    prefix_plan: PrefixPlan
 
     def __init__(self, run: Path, setup: Setup, cache: Path):
         """run: the run's folder; cache: where prepared data are kept."""
         self.run = run
         self.setup = setup
         self.cache = cache
+
+    # --- getting ready ------------------------------------------------------------------------------------------------
+
+    def prepare(self, *, start: bool = True) -> None:
+        """Build the model, read the data, let the prompts start, and store what the frozen prefix makes of the images.
+
+        start: False where a state is going to be restored, so that how the prompts start says nothing.
+
+        Raises:
+            VptError: settings that do not fit the data or the encoder, which is said first; what is wrong with a file.
+        """
+        setup = self.setup
+        require_weights(setup)
+        torch.manual_seed(setup.config.seed)
+        self.model = build_model(setup.config, setup.plan, len(setup.dataset.labels))
+        self.read()
+        self.model.to(setup.device)
+        if start:
+            how: Any = getattr(setup.config.prompts, "init", "uniform")
+            initialise(self.model.backbone, self.model.prompts, self.images(), how, setup.config.seed)
+        self.choose_data()
+
+    @abstractmethod
+    def read(self) -> None:
+        """The training and validation data, in the cache from now on; then loss, count, batch_size and steps."""
+
+    def choose_data(self) -> None:
+        """What fills the batches, and the forward on it: where a frozen prefix can run once, on its stored output."""
+        setup, train = self.setup, self.setup.config.train
+        views = 1 if self.fixed else train.views
+        viewed = self.viewed(views)
+        prefix = FrozenPrefix(self.model, self.model.first_trained_block())
+        above, numbers = self.over_prefix(prefix), views_to_store(viewed, self.draw, train.epochs)
+        images = self.images_to_store(len(numbers) if views else self.count)
+        self.prefix_plan = PrefixPlan(
+            first=prefix.first,
+            depth=self.model.backbone.spec.depth,
+            views=views,
+            fixed=self.fixed,
+            gb=images * above.bytes / 1e9,
+            limit=train.cache_gb,
+            unit=self.unit,
+        )
+        stored = self.prefix_plan.stored
+        self.forward = (above if stored else self.on_images()).to(setup.device)
+        self.dataset = self.samples(viewed, self.store("train", viewed, numbers, above) if stored else None)
+
+    def store(self, part: str, viewed: Viewed, numbers: np.ndarray, above: OverPrefix) -> Store:
+        """What the frozen prefix makes of these views of a side's data; made where it is not there yet."""
+        folder, content = self.place(part)
+        return make_store(
+            self.setup,
+            self.model,
+            above,
+            viewed,
+            numbers,
+            folder=folder,
+            content=content,
+            batch_size=max(1, self.images_at_once // (self.setup.plan.slices or 1)),
+            title=f"encoding {part} {self.unit}s",
+        )
+
+    @property
+    @abstractmethod
+    def fixed(self) -> bool:
+        """Whether every slice or example looks the same whenever it is drawn."""
+
+    @abstractmethod
+    def viewed(self, views: int) -> Viewed:
+        """The training data with so many fixed views of each sample, 0 for new ones at every draw."""
+
+    @abstractmethod
+    def samples(self, viewed: Viewed, store: Store | None) -> Dataset[Batch]:
+        """The same, with the parts of a sample by name, and with the rows of the store."""
+
+    @abstractmethod
+    def on_images(self) -> nn.Module:
+        """The whole model's forward."""
+
+    @abstractmethod
+    def over_prefix(self, prefix: FrozenPrefix) -> OverPrefix:
+        """The forward on what the prefix gave."""
+
+    def images_to_store(self, training: int) -> int:
+        """Rows that storing takes where so many samples are trained on."""
+        return training
+
+    @abstractmethod
+    def place(self, part: str) -> tuple[Path, Sequence[str]]:
+        """The folder for what is stored of a side's data, and what decides its images beside plan and augmentation."""
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def doubts(self) -> list[str]:
+        """What a person should know before the training starts."""
+        return self.prefix_plan.doubts()
+
+    @abstractmethod
+    def draw(self, epoch: int) -> Sequence[Sequence[Any]]:
+        """The samples of every batch of an epoch, the same at every call."""
+
+    @abstractmethod
+    def images(self) -> Iterator[Tensor]:
+        """Training images as the encoder is given them, (B, 3, H, W) normalised, none of them augmented."""
+
+    @abstractmethod
+    def validate(self, forward: nn.Module) -> dict[str, float]:
+        """Scores on the validation cases."""
+
+    @abstractmethod
+    def finish(self, log: Logger) -> None:
+        """Use the best artifact on the validation cases: files and pictures in `run/validation`."""
+
+    # --- sizes --------------------------------------------------------------------------------------------------------
 
     def choose_batch_size(self) -> int:
         """What the config says, else `images_at_once`."""
@@ -63,24 +195,13 @@ class Job(ABC):
 
     @property
     def validates(self) -> bool:
+        """Whether there are cases to choose the best epoch with."""
         return bool(self.setup.splits.val)
 
-    def doubts(self) -> list[str]:
-        """What a person should know before the training starts."""
-        return []
 
-    @abstractmethod
-    def draw(self, epoch: int) -> Sequence[Sequence[Any]]:
-        """The samples of every batch of an epoch, the same at every call."""
-
-    @abstractmethod
-    def images(self) -> Iterator[Tensor]:
-        """Training images as the encoder is given them, (B, 3, H, W) normalised, none of them augmented."""
-
-    @abstractmethod
-    def validate(self, forward: nn.Module) -> dict[str, float]:
-        """Scores on the validation cases."""
-
-    @abstractmethod
-    def finish(self, log: Logger) -> None:
-        """Use the best artifact on the validation cases: files and pictures in `run/validation`."""
+def require_weights(setup: Setup) -> None:
+    """Raise VptError where `loss.class_weights` are numbers, but not one for each class."""
+    given, names = setup.config.loss.class_weights, list(setup.dataset.labels.values())
+    if not isinstance(given, str) and len(given) != len(names):
+        what = "labels" if setup.task == "segmentation" else "classes"
+        raise VptError(f"loss.class_weights: {len(given)} weights for {len(names)} {what} ({listed(names)})")

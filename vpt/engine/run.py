@@ -24,7 +24,6 @@ from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run
 from vpt.errors import VptError
 from vpt.machine.precision import prepare_frozen
 from vpt.model import PromptedModel
-from vpt.prompts.starts.tokens import initialise
 from vpt.vocabulary import Task
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
@@ -71,10 +70,7 @@ def train(
         fresh = create_run(run, setup)
     try:
         job = JOBS[setup.task](run, setup, cache or run / "cache")
-        if not resume:
-            start: Any = getattr(setup.config.prompts, "init", "uniform")
-            model = job.model.cpu()  # where the images are; blocks that run once per example may have run elsewhere
-            initialise(model.backbone, model.prompts, job.images(), start, setup.config.seed)
+        job.prepare(start=not resume)
     except BaseException:
         if not resume:
             remove_run(run, fresh)
@@ -106,9 +102,9 @@ def _train(run: Path, setup: Setup, job: Job, log: Logger, resume: bool, brief: 
         precision=job.precision,
     )
     prepare_frozen(model.backbone, job.precision)
-    model.to(setup.device)  # before the optimiser's moments are restored, which go where the parameters are
     optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "clip", "ema"}))
     average = Average(model, config.optim.ema) if config.optim.ema else None
+    # the model is on its device, where the optimiser's moments go as well
     progress = load_state(run / STATE, model, optimizer, average) if resume else Progress()
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
     pictures = None if brief else Pictures(run, job.shown, job.score, progress.epoch + 1)
@@ -139,7 +135,7 @@ def _train(run: Path, setup: Setup, job: Job, log: Logger, resume: bool, brief: 
         )
     except torch.OutOfMemoryError as error:
         raise VptError(
-            f"out of memory on {setup.device} with {job.batch_size} {job.unit} of {setup.plan.image_size} px a "
+            f"out of memory on {setup.device} with {job.batch_size} {job.unit}s of {setup.plan.image_size} px a "
             "batch; lower train.batch_size or plan.image_size"
         ) from error
     except Interrupted:

@@ -9,99 +9,91 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset as TorchDataset
 
 from vpt.artifact import load_trained, read_artifact
-from vpt.building import build_model
 from vpt.data.cases import Case, Dataset
 from vpt.data.slices import Draw, PreparedCase, SliceDataset, StoredSlices, draw_epoch, prepare_cases
-from vpt.data.stored import Store, versions_of
+from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.engine.job import Job
 from vpt.engine.logs import write_preview
 from vpt.engine.setup import Setup
-from vpt.engine.storing import Once, make_store, views_to_store
 from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.scores.cases import score_case
-from vpt.tasks.frozen import FrozenPart
+from vpt.tasks.batch import NamedSamples
+from vpt.tasks.frozen import FrozenPrefix
 from vpt.tasks.images import Normalise
-from vpt.tasks.segmentation import OnImages, OnStored, dice_ce, segment_slices
+from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices
+from vpt.use.archives import mask_file
 from vpt.use.runs import evaluate_split
-from vpt.use.segmenter import Segmenter, mask_file
+from vpt.use.segmenter import Segmenter
 
 PREVIEWS = 6
+LEAST_STEPS = 100  # of an epoch
 LOOKED_AT = 32  # batches, for prompts that start from tokens
 
 
 class Segmenting(Job):
     score = "dice"
-    unit = "slices"
+    unit = "slice"
 
     def __init__(self, run: Path, setup: Setup, cache: Path):
         super().__init__(run, setup, cache)
         assert isinstance(setup.dataset, Dataset)
         self.segmented = setup.dataset
-        config, plan, names = setup.config, setup.plan, list(setup.dataset.labels.values())
-        weights = config.loss.class_weights
-        if not isinstance(weights, str) and len(weights) != len(names):
-            raise VptError(f"loss.class_weights: {len(weights)} weights for {len(names)} labels ({', '.join(names)})")
-        torch.manual_seed(config.seed)
-        self.model = build_model(config, plan, len(names))
-        self.training, self.validation = (self._prepare(part) for part in ("train", "val"))
+        self.shown = {f"dice_{name}": name for name in list(setup.dataset.labels.values())[1:]}
+
+    def read(self) -> None:
+        config = self.setup.config
+        self.training, self.validation = (self._prepare_cases(part) for part in ("train", "val"))
         if not any(case.foreground for case in self.training):
-            root = setup.dataset.root
+            root = self.segmented.root
             raise VptError(f"{root}: no training case has a labelled voxel, so there is nothing to learn; check masks")
+        weights = config.loss.class_weights
         self.loss = dice_ce(None if isinstance(weights, str) else weights, config.loss.smoothing)
         self.batch_size = self.choose_batch_size()
-        slices = sum(case.depth for case in self.training)
-        self.steps = min(config.train.max_steps, max(100, round(slices / self.batch_size)))
-        self.shown = {f"dice_{name}": name for name in names[1:]}
-        self._choose_data(slices)
+        self.count = sum(case.depth for case in self.training)
+        self.steps = min(config.train.max_steps, max(LEAST_STEPS, round(self.count / self.batch_size)))
 
-    def _choose_data(self, slices: int) -> None:
-        """The data set, with what the frozen blocks make of its images where that can be stored."""
-        train, plan = self.setup.config.train, self.setup.plan
-        fixed = train.augment == "none" and all(max(case.size) <= plan.image_size for case in self.training)
-        views = 1 if fixed else train.views
-        augment, hints = make_augment(train.augment, plan.fill), self.model.head.takes_hints
-        dataset = SliceDataset(self.training, plan, augment, hints=hints, views=views)
-        part = FrozenPart(self.model, self.model.first_trained_block())
-        numbers = views_to_store(dataset, self.draw, train.epochs)
-        gb = (len(numbers) if views else slices) * part.size * 2 / 1e9
-        self.once = Once(part.first, self.model.backbone.spec.depth, views, fixed, gb, train.cache_gb, "slice")
-        self.forward: nn.Module = OnImages(self.model)
-        self.dataset: TorchDataset = dataset
-        if self.once.stored:
-            self.forward = OnStored(part)
-            self.dataset = StoredSlices(dataset, self._store(self.forward, dataset, numbers))
-
-    def _store(self, forward: OnStored, dataset: SliceDataset, numbers: np.ndarray) -> Store:
-        cases = [self.segmented.case(case.name) for case in self.training]
-        files = [file for case in cases for file in (*case.images, case.label) if file]
-        return make_store(
-            self.setup,
-            self.model,
-            self.cache,
-            dataset,
-            numbers,
-            forward.rows,
-            half=True,
-            kind=f"block{self.once.first}",
-            content=[*(case.name for case in cases), *versions_of(files)],
-            batch_size=self.images_at_once,
-            title="encoding training slices",
-        )
-
-    def _prepare(self, part: str) -> list[PreparedCase]:
+    def _prepare_cases(self, part: str) -> list[PreparedCase]:
         setup = self.setup
         with bar(f"preparing {part} cases") as tick:
             cases = [self.segmented.case(name) for name in getattr(setup.splits, part)]
             return prepare_cases(self.segmented, cases, setup.plan, self.cache, tick, native=part == "val")
 
+    @property
+    def fixed(self) -> bool:
+        """Nothing is augmented, and every slice fits, so nothing is cropped."""
+        size = self.setup.plan.image_size
+        return self.setup.config.train.augment == "none" and all(max(case.size) <= size for case in self.training)
+
+    def viewed(self, views: int) -> SliceDataset:
+        plan = self.setup.plan
+        augment = make_augment(self.setup.config.train.augment, plan.fill)
+        return SliceDataset(self.training, plan, augment, hints=self.model.head.takes_hints, views=views)
+
+    def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:
+        assert isinstance(viewed, SliceDataset)
+        hints = ["hints"] if viewed.hints else []
+        if store is None:
+            return NamedSamples(viewed, ["images", "truth", *hints])
+        return NamedSamples(StoredSlices(viewed, store), ["images", "truth", "rows", *hints])
+
+    def on_images(self) -> SliceModel:
+        return SliceModel(self.model)
+
+    def over_prefix(self, prefix: FrozenPrefix) -> SliceModelOverPrefix:
+        return SliceModelOverPrefix(prefix)
+
+    def place(self, part: str) -> tuple[Path, Sequence[str]]:
+        cases = [self.segmented.case(name) for name in getattr(self.setup.splits, part)]
+        files = [file for case in cases for file in (*case.images, case.label) if file]
+        return self.cache, [*(case.name for case in cases), *versions_of(files)]
+
     def doubts(self) -> list[str]:
-        found = self.once.doubts()
+        found = super().doubts()
         if self.validates and not any(case.foreground for case in self.validation):
             found.append(
                 "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
@@ -133,7 +125,7 @@ class Segmenting(Job):
         setup, run = self.setup, self.run
         best = read_artifact(run / "best.safetensors")
         load_trained(self.model, best.tensors, best.path)
-        segmenter = Segmenter(self.model, setup.plan, setup.dataset.labels, setup.device, self.precision)
+        segmenter = Segmenter.from_model(self.model, setup.plan, setup.dataset.labels, setup.device, self.precision)
         folder = run / "validation"
         cases = [self.segmented.case(name) for name in setup.splits.val]
         with bar("validating") as tick:

@@ -1,8 +1,8 @@
-"""Frozen blocks that run once for what they see, instead of in every step: whether they can, and the file it takes."""
+"""A frozen prefix that runs once for what it sees, not in every step: whether it can, and the file it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import Tensor
 
 from vpt.data.stored import Store, Viewed, to_half, write_rows
-from vpt.engine.fit import Draw, choose_workers, make_loader
+from vpt.engine.fit import EpochSampler, choose_workers, make_loader
 from vpt.engine.setup import Setup
 from vpt.machine.precision import autocast, choose_precision
 from vpt.model import PromptedModel
 from vpt.progress import bar
+from vpt.tasks.frozen import OverPrefix
 
 SUGGESTED = 4  # views, to a run that could store them
 
 
 @dataclass(frozen=True)
-class Once:
-    """What of a run's encoder can run once per view.
+class PrefixPlan:
+    """Whether the frozen prefix of a run's encoder runs once per view, its output stored, or in every step.
 
-    first: so many of `depth` blocks run as in the frozen encoder whatever is learned;
+    first: so many of `depth` blocks are the prefix: they run as in the frozen encoder whatever is learned;
     views: of every slice or example, 1 where `fixed`, which is always the same, 0 where it is drawn anew;
     gb: what storing takes, with 0 views what each of them would take; limit: `train.cache_gb`; unit: "slice".
     """
@@ -77,7 +77,7 @@ def _in_gb(size: float) -> str:
     return f"{size:.2g} GB" if size >= 0.01 else "under 0.01 GB"
 
 
-def views_to_store(dataset: Viewed, draw: Draw, epochs: int) -> np.ndarray:
+def views_to_store(dataset: Viewed, draw: EpochSampler, epochs: int) -> np.ndarray:
     """Sorted numbers (N,): of all views where training draws at least so many samples, else of those that it draws.
 
     All of them serve runs with other seeds too. Of a data set without fixed views there are none.
@@ -91,42 +91,40 @@ def views_to_store(dataset: Viewed, draw: Draw, epochs: int) -> np.ndarray:
 def make_store(
     setup: Setup,
     model: PromptedModel,
-    folder: Path,
+    above: OverPrefix,
     dataset: Viewed,
     numbers: np.ndarray,
-    encode: Callable[[Tensor], Tensor],
     *,
-    half: bool,
-    kind: str,
+    folder: Path,
     content: Sequence[str],
     batch_size: int,
     title: str,
 ) -> Store:
-    """What the frozen encoder makes of the views `numbers` of a data set; a file that is there already is taken.
+    """What the frozen prefix makes of the views `numbers` of a data set; a file that is there already is taken.
 
     Several processes may ask for it, one of them makes it.
 
     Args:
-        encode: images as the data set gives them -> (B, ...), a row each; half: whether they are stored as float16;
-        kind: what `encode` gives, and part of the file's name; content: what decides the images, but for plan,
-            augmentation and views.
+        model: on the run's device; above: its forward on what is stored, which says what that is;
+        content: what decides the images, but for plan, augmentation and views; title: of the bar.
 
     Raises:
         VptError: rows that half precision does not hold; a full disk.
     """
-    path = folder / f"{_key(setup, model, dataset, numbers, [kind, *content])}.{kind}.npy"
+    path = folder / f"{_key(setup, model, dataset, numbers, [above.kind, *content])}.{above.kind}.npy"
     if path.exists():
         return Store(path, numbers)
     draws = [dataset.view(int(number)) for number in numbers]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
-    model.to(setup.device).eval()
+    model.eval()
+    above.to(setup.device)
 
     def encoded() -> Iterator[np.ndarray]:
         done = 0
         with bar(title) as tick:
             for images, *_ in make_loader(dataset, batches, choose_workers(setup.config.train.workers)):
-                rows = encode(images.to(setup.device))
-                yield to_half(rows) if half else rows.float().cpu().numpy()
+                rows = above.encode(images.to(setup.device))
+                yield to_half(rows) if above.half_precision else rows.float().cpu().numpy()
                 done += len(images)
                 tick(done, len(numbers), "")
 

@@ -15,6 +15,7 @@ from vpt.sections import Compared
 from vpt.vocabulary import Target
 
 Pool = Literal["auto", "cls", "mean"]
+Pooling = Literal["cls", "own", "mean"]  # what it came to: the CLS token, the encoder's own way, the mean of patches
 RATE = 1e-2  # of the head alone
 
 
@@ -72,10 +73,10 @@ class ClassifyHead(Head):
         super().__init__()
         if pool == "cls" and not spec.has_cls:
             raise VptError(f"head: pool is cls, but {spec.name} has no CLS token; choose mean")
-        self.first_token = pool == "cls" or (pool == "auto" and spec.pool == "cls" and spec.has_cls)
-        self.own_pool = pool == "auto" or pool == spec.pool
-        self.reads = "first" if self.first_token else "all"
-        width = spec.blocks[-1].width if self.first_token else spec.finished.width
+        takes_cls = pool == "cls" or (pool == "auto" and spec.pool == "cls" and spec.has_cls)
+        self.pooling: Pooling = "cls" if takes_cls else "own" if pool in ("auto", spec.pool) else "mean"
+        self.reads = "first" if takes_cls else "all"
+        self.width = width = spec.blocks[-1].width if takes_cls else spec.finished.width
         self.over_slices = SliceAttention(width) if slices else None
         self.hidden = None if hidden is None else nn.Sequential(nn.Linear(width, hidden), nn.GELU())
         self.output = nn.Linear(hidden or width, outputs)
@@ -84,9 +85,10 @@ class ClassifyHead(Head):
 
     def pool(self, features: Features) -> Tensor:
         """Features of B images -> (B, C)."""
-        if self.first_token:
+        if self.pooling == "cls":
             return features.prefix[:, 0]
-        return features.pooled if self.own_pool and features.pooled is not None else features.grid.mean((2, 3))
+        own = features.pooled if self.pooling == "own" else None
+        return features.grid.mean((2, 3)) if own is None else own
 
     def classify(self, pooled: Tensor) -> Tensor:
         """(B, S, C), of images S is 1 -> (B, outputs)."""

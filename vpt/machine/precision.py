@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vpt.machine.products import FrozenLinear, route_products
 
@@ -35,16 +34,6 @@ def choose_precision(precision: Precision, device: torch.device) -> Chosen:
 def autocast(precision: Chosen, device: torch.device) -> AbstractContextManager[Any]:
     """Products run in half precision inside, sums and norms in float32; nothing changes with 32-true."""
     return torch.autocast(device.type, HALF[precision]) if precision in HALF else nullcontext()
-
-
-def under_autocast(forward: Callable[..., Tensor], precision: Chosen, device: torch.device) -> Callable[..., Tensor]:
-    """`forward` in that precision, what it returns in float32."""
-
-    def in_precision(*args: Any) -> Tensor:
-        with autocast(precision, device):
-            return forward(*args).float()
-
-    return in_precision
 
 
 def prepare_frozen(module: nn.Module, precision: Chosen) -> None:

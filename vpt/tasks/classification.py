@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 from vpt.heads import ClassifyHead
 from vpt.machine.memory import MOST
-from vpt.model import PromptedModel
+from vpt.model import Output, PromptedModel
 from vpt.progress import Tick, silent
-from vpt.tasks.frozen import FrozenPart
+from vpt.tasks.batch import Batch, Forward, Loss, to_device
+from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
 from vpt.vocabulary import Target
 
 
-def class_loss(
-    target: Target, weights: Sequence[float] | None = None, smoothing: float = 0.0
-) -> Callable[[Tensor, Tensor], Tensor]:
+def class_loss(target: Target, weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Loss:
     """Logits (B, outputs), truth (B, K) of 0 and 1 -> mean loss.
 
     classes: cross-entropy; labels: binary cross-entropy of every label; grades: binary cross-entropy of the K - 1
@@ -29,15 +28,17 @@ def class_loss(
     """
     given = None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
-    def of_classes(logits: Tensor, truth: Tensor) -> Tensor:
+    def of_classes(output: Output, batch: Batch) -> Tensor:
+        logits, truth = output.logits, batch["truth"]
         return F.cross_entropy(logits.float(), truth.argmax(1), weight=_on(given, logits), label_smoothing=smoothing)
 
-    def of_labels(logits: Tensor, truth: Tensor) -> Tensor:
+    def of_labels(output: Output, batch: Batch) -> Tensor:
+        logits, truth = output.logits, batch["truth"]
         soft = truth * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits.float(), soft, pos_weight=_on(given, logits))
 
-    def of_grades(logits: Tensor, truth: Tensor) -> Tensor:
-        grade = truth.argmax(1)
+    def of_grades(output: Output, batch: Batch) -> Tensor:
+        logits, grade = output.logits, batch["truth"].argmax(1)
         beyond = (torch.arange(logits.shape[1], device=logits.device) < grade[:, None]).float()
         soft = beyond * (1 - smoothing) + smoothing / 2
         losses = F.binary_cross_entropy_with_logits(logits.float(), soft, reduction="none").mean(1)
@@ -81,80 +82,97 @@ def to_probabilities(logits: Tensor, target: Target, temperature: float = 1.0) -
 
 def fit_temperature(logits: Tensor, truth: Tensor, target: Target) -> float:
     """The temperature under which the logits (N, outputs) have the least loss; 0.05 to 20 (Guo et al., ICML 2017)."""
-    loss = class_loss(target)
+    loss, batch = class_loss(target), Batch(truth=truth)
     candidates = torch.logspace(np.log10(0.05), np.log10(20), 601).tolist()
-    return float(min(candidates, key=lambda t: float(loss(logits / t, truth))))
+    return float(min(candidates, key=lambda t: float(loss(Output(logits / t), batch))))
 
 
-class OnSlices(nn.Module):
-    """A model on slices (B, S, 3, H, W) in [0, 1], of images S is 1, as the data give them -> logits (B, outputs)."""
+class StackModel(nn.Module):
+    """A model on the images of a batch, stacks of slices (B, S, 3, H, W) in [0, 1], S being 1 of images."""
 
     def __init__(self, model: PromptedModel):
         super().__init__()
         self.normalise = Normalise(model.backbone.spec)
         self.model = model
 
-    def pool(self, slices: Tensor) -> Tensor:
-        """(B, S, 3, H, W) -> (B, S, C), one vector per slice."""
-        images = self.normalise(slices.flatten(0, 1))
-        return self._head().pool(self.model.features(images)).unflatten(0, slices.shape[:2])
+    def pool(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, S, 3, H, W) -> (B, S, C), one vector per slice; and what the prompts add to the loss."""
+        encoded = self.model.encode(self.normalise(slices.flatten(0, 1)))
+        return head_of(self.model).pool(encoded.features).unflatten(0, slices.shape[:2]), encoded.penalty
 
-    def forward(self, slices: Tensor) -> Tensor:
-        return self._head().classify(self.pool(slices))
-
-    def _head(self) -> ClassifyHead:
-        assert isinstance(self.model.head, ClassifyHead)
-        return self.model.head
+    def forward(self, batch: Batch) -> Output:
+        pooled, penalty = self.pool(batch["images"])
+        return Output(head_of(self.model).classify(pooled), penalty)
 
 
-class OnTokens(nn.Module):
-    """The blocks of a model above its frozen part, on what that made of slices, (B, S, V)."""
+class StackModelOverPrefix(OverPrefix):
+    """The blocks of a model above its frozen prefix, on what that made of slices, (B, S, V)."""
 
-    def __init__(self, part: FrozenPart):
+    half_precision = True
+
+    def __init__(self, prefix: FrozenPrefix):
         super().__init__()
-        self.on_slices = OnSlices(part.model)
-        self.model = part.model
-        self.part = part
+        self.normalise = Normalise(prefix.model.backbone.spec)
+        self.model = prefix.model
+        self.prefix = prefix
+        self.kind, self.values = f"block{prefix.first}", prefix.size
 
-    def rows(self, slices: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Slices (B, S, 3, H, W) in [0, 1] -> (B, S, V)."""
-        return self.part.rows(self.on_slices.normalise(slices.flatten(0, 1))).unflatten(0, slices.shape[:2])
+        return self.prefix.rows(self.normalise(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
-    def forward(self, rows: Tensor) -> Tensor:
-        features = self.part.features(rows.flatten(0, 1))
-        assert isinstance(self.model.head, ClassifyHead)
-        return self.model.head.classify(self.model.head.pool(features).unflatten(0, rows.shape[:2]))
+    def forward(self, batch: Batch) -> Output:
+        rows, head = batch["rows"], head_of(self.model)
+        encoded = self.prefix.encode(rows.flatten(0, 1))
+        pooled = head.pool(encoded.features).unflatten(0, rows.shape[:2])
+        return Output(head.classify(pooled), encoded.penalty)
 
 
-class OnFeatures(nn.Module):
-    """Only the head of a model, on what `OnSlices.pool` gave: for an encoder of which nothing trains."""
+class StackModelOverPooled(OverPrefix):
+    """Only the head of a model of whose encoder nothing trains, on what `StackModel.pool` gave, (B, S, C)."""
+
+    half_precision = False
 
     def __init__(self, model: PromptedModel):
         super().__init__()
+        self.on_stacks = StackModel(model)
         self.model = model
+        self.kind, self.values = f"pooled_{head_of(model).pooling}", head_of(model).width
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        assert isinstance(self.model.head, ClassifyHead)
-        return self.model.head.classify(pooled)
+    def encode(self, images: Tensor) -> Tensor:
+        """Slices (B, S, 3, H, W) in [0, 1] -> (B, S, C)."""
+        return self.on_stacks.pool(images)[0]
+
+    def forward(self, batch: Batch) -> Output:
+        return Output(head_of(self.model).classify(batch["rows"]))
+
+
+def head_of(model: PromptedModel) -> ClassifyHead:
+    """The head of a model that classifies."""
+    assert isinstance(model.head, ClassifyHead)
+    return model.head
 
 
 @torch.inference_mode()
 def classify_stacks(
-    forward: Callable[[Tensor], Tensor],
+    forward: Forward,
     stacks: np.ndarray,
     device: torch.device,
     progress: Tick = silent,
     images: int = MOST,
 ) -> Tensor:
-    """`forward` of stacks (N, S, 3, size, size) uint8, as slices in [0, 1], in order and on the CPU, in float32.
+    """Logits of stacks (N, S, 3, size, size) uint8, which `forward` is given in [0, 1]; in order, on the CPU, float32.
 
-    Stored rows (N, S, V) are given to `forward` as they are. images: of all slices together, so many are in memory at
+    Of stored rows (N, S, V), which it is given as they are. images: of all slices together, so many are in memory at
     once, or those of one stack.
     """
     batch, done = max(1, images // stacks.shape[1]), []
     for start in range(0, len(stacks), batch):
         part = stacks[start : start + batch]
-        inputs = torch.from_numpy(part.astype(np.float32) / 255 if part.dtype == np.uint8 else np.array(part))
-        done.append(forward(inputs.to(device)).float().cpu())
+        if part.dtype == np.uint8:
+            given = Batch(images=torch.from_numpy(part.astype(np.float32) / 255))
+        else:
+            given = Batch(rows=torch.from_numpy(np.array(part)))
+        done.append(forward(to_device(given, device)).logits.float().cpu())
         progress(min(start + batch, len(stacks)), len(stacks), "")
     return torch.cat(done)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpt.backbones.tokens import Features, Tokens
-from vpt.model import Below, PromptedModel, frozen_below
+from vpt.model import UNKNOWN, Below, Encoded, Output, PromptedModel, frozen_below
+from vpt.prompts.base import Info
+from vpt.tasks.batch import Batch
 
 
-class FrozenPart:
+class FrozenPrefix:
     """The blocks below `first`, and how what they make of an image lies in a row (V,), to be stored.
 
     One after the other: CLS and registers, the grid that enters block `first`, and the grids that the head reads below
@@ -41,21 +44,48 @@ class FrozenPart:
         backbone = self.model.backbone
         below = frozen_below(self.first, backbone, images, self.model.head.levels)
         tokens = below.tokens
-        prefix, grid = tokens.prefix, tokens.grid
+        registers, grid = tokens.prefix, tokens.grid
         if self.whole:
             finished = backbone.finish(tokens)
-            prefix, grid = finished.prefix, finished.grid.permute(0, 2, 3, 1)
+            registers, grid = finished.prefix, finished.grid.permute(0, 2, 3, 1)
         levels = [level.permute(0, 2, 3, 1) for level in below.levels[: len(self.shapes) - 2]]
-        return torch.cat([part.flatten(1) for part in (prefix, grid, *levels)], 1)
+        return torch.cat([part.flatten(1) for part in (registers, grid, *levels)], 1)
 
-    def features(self, rows: Tensor) -> Features:
-        """(B, V), of half precision as well -> the features of the whole encoder; gradients reach the prompts."""
+    def encode(self, rows: Tensor, images: Tensor | None = None, info: Info = UNKNOWN) -> Encoded:
+        """(B, V), of half precision as well -> the features of the whole encoder; gradients reach the prompts.
+
+        images: normalised (B, 3, H, W), for a method that looks at them, where they are there.
+        """
         parts = rows.float().split([math.prod(shape) for shape in self.shapes], dim=1)
-        prefix, grid, *levels = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
+        registers, grid, *levels = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
         if self.enters_as_level:
             levels.append(grid)
         below = tuple(level.permute(0, 3, 1, 2) for level in levels)
         if self.whole:
-            return Features(grid.permute(0, 3, 1, 2), prefix, below)
-        tokens = Tokens(grid, prefix, prompts=prefix[:, :0])
-        return self.model.features_from(Below(self.first, tokens, below))
+            return Encoded(Features(grid.permute(0, 3, 1, 2), registers, below))
+        tokens = Tokens(grid, registers, prompts=registers[:, :0])
+        return self.model.encode(images, info, Below(self.first, tokens, below))
+
+
+class OverPrefix(nn.Module, ABC):
+    """The forward of a model on the `rows` of a batch: on what its frozen prefix made of the images before.
+
+    kind: what a row is, and part of the name of the file that holds them; values: of an image; half_precision: whether
+    they are kept as float16, else as float32.
+    """
+
+    kind: str
+    values: int
+    half_precision: bool
+
+    @property
+    def bytes(self) -> int:
+        """Of an image."""
+        return self.values * (2 if self.half_precision else 4)
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (..., 3, S, S) in [0, 1], as the data give them -> rows (..., V), without a gradient needed."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Output: ...

@@ -15,18 +15,19 @@ from vpt.data.hints import in_window
 from vpt.data.plan import Plan
 from vpt.data.slices import batches_of_slices, frame_of
 from vpt.machine.memory import MOST
-from vpt.model import PromptedModel
-from vpt.tasks.frozen import FrozenPart
+from vpt.model import Output, PromptedModel
+from vpt.tasks.batch import Batch, Forward, Loss, info_of
+from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
 
 
-def dice_ce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """Logits (B, K, H, W), classes (B, H, W) -> soft Dice of the foreground over the batch, plus cross-entropy.
+def dice_ce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Loss:
+    """Logits (B, K, H, W), truth (B, H, W) of classes -> soft Dice of the foreground over the batch, + cross-entropy.
 
     Dice is taken over the whole batch, so that slices without a label do not count as failures. `weights`, one per
     class with the background, act on both; `smoothing` of the labels on the cross-entropy.
     """
-    loss = DiceCELoss(
+    both = DiceCELoss(
         include_background=False,
         to_onehot_y=True,
         softmax=True,
@@ -34,46 +35,55 @@ def dice_ce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> C
         weight=None if weights is None else torch.tensor(weights, dtype=torch.float32),
         label_smoothing=smoothing,
     )
-    return lambda logits, classes: loss.to(logits.device)(logits.float(), classes.unsqueeze(1))
+
+    def loss(output: Output, batch: Batch) -> Tensor:
+        return both.to(output.logits.device)(output.logits.float(), batch["truth"].unsqueeze(1))
+
+    return loss
 
 
-class OnImages(nn.Module):
-    """A model on images (B, 3, S, S) in [0, 1], as the data give them."""
+class SliceModel(nn.Module):
+    """A model on the images of a batch, slices (B, 3, S, S) in [0, 1], and their hints where there are any."""
 
     def __init__(self, model: PromptedModel):
         super().__init__()
         self.normalise = Normalise(model.backbone.spec)
         self.model = model
 
-    def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
-        return self.model(self.normalise(images), hints)
+    def forward(self, batch: Batch) -> Output:
+        return self.model.run(self.normalise(batch["images"]), batch.get("hints"), info_of(batch))
 
 
-class OnStored(nn.Module):
-    """A model of whose encoder a part was done before, on images (B, 3, S, S) and on what that gave, (B, V).
+class SliceModelOverPrefix(OverPrefix):
+    """The blocks of a model above its frozen prefix, and a head that may look at the images (B, 3, S, S) as well.
 
-    Without that on the images alone, as `OnImages`.
+    Of a batch without rows it is the whole model on the images, as `SliceModel`.
     """
 
-    def __init__(self, part: FrozenPart):
+    half_precision = True
+
+    def __init__(self, prefix: FrozenPrefix):
         super().__init__()
-        self.on_images = OnImages(part.model)
-        self.model = part.model
-        self.part = part
+        self.on_slices = SliceModel(prefix.model)
+        self.model = prefix.model
+        self.prefix = prefix
+        self.kind, self.values = f"block{prefix.first}", prefix.size
 
-    def rows(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) in [0, 1] -> (B, V)."""
-        return self.part.rows(self.on_images.normalise(images))
+        return self.prefix.rows(self.on_slices.normalise(images))
 
-    def forward(self, images: Tensor, rows: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        if rows is None:
-            return self.on_images(images, hints)
-        return self.model.head(self.part.features(rows), self.on_images.normalise(images), hints)
+    def forward(self, batch: Batch) -> Output:
+        if "rows" not in batch:
+            return self.on_slices(batch)
+        images = self.on_slices.normalise(batch["images"])
+        encoded = self.prefix.encode(batch["rows"], images, info_of(batch))
+        return Output(self.model.head(encoded.features, images, batch.get("hints")), encoded.penalty)
 
 
 @torch.inference_mode()
 def segment_slices(
-    forward: Callable[..., Tensor],
+    forward: Forward,
     slices: np.ndarray,
     plan: Plan,
     *,
@@ -85,11 +95,11 @@ def segment_slices(
 ) -> np.ndarray:
     """Prepared slices (N, C, h, w) -> classes (N, rows, columns) on the scan's own pixels, uint8 up to 256 classes.
 
-    `forward` maps images (B, 3, S, S) in [0, 1] to logits (B, K, S, S). A slice larger than the encoder's image is
-    tiled with overlap; a smaller one is padded as in training. Logits are resized to `pixels` and the argmax is taken
-    there, slice by slice, so memory does not grow with the depth of the scan. `hints` (N, M, 3), in pixels of the
-    slices, are given to `forward` as its second argument, those of a tile to the tile. `batch_size` images at most go
-    through `forward` at once; see `vpt.machine.memory.inference_batch`.
+    `forward` makes logits (B, K, S, S) of a batch of images (B, 3, S, S) in [0, 1]. A slice larger than the encoder's
+    image is tiled with overlap; a smaller one is padded as in training. Logits are resized to `pixels` and the argmax
+    is taken there, slice by slice, so memory does not grow with the depth of the scan. `hints` (N, M, 3), in pixels of
+    the slices, are in the batch as well, those of a tile with the tile. `batch_size` images at most go through
+    `forward` at once; see `vpt.machine.memory.inference_batch`.
     """
     size = (plan.image_size, plan.image_size)
     tiles = batch_size  # of slices that are tiled, no more at once than would be as large together
@@ -106,7 +116,7 @@ def segment_slices(
             continue
         framed = torch.from_numpy(frame.pad(images.numpy()[places - start], plan.fill))
         own = None if hints is None else hints[places]
-        on_tiles = forward if own is None else _with_hints(forward, frame.move(own), plan.image_size)
+        on_tiles = _on_tiles(forward) if own is None else _with_hints(forward, frame.move(own), plan.image_size)
         logits = sliding_window_inference(
             framed.to(device), size, tiles, on_tiles, overlap=0.25, mode="gaussian", with_coord=own is not None
         )
@@ -132,13 +142,17 @@ def likeliest(logits: Tensor) -> Tensor:
     return found
 
 
+def _on_tiles(forward: Forward) -> Callable[[Tensor], Tensor]:
+    return lambda tiles: forward(Batch(images=tiles)).logits
+
+
 def _with_hints(
-    forward: Callable[..., Tensor], hints: np.ndarray, size: int
+    forward: Forward, hints: np.ndarray, size: int
 ) -> Callable[[Tensor, Sequence[Sequence[slice]]], Tensor]:
     """`forward` on tiles and their places, as MONAI gives them, with the hints (B, M, 3) that belong to each tile."""
 
     def on_tiles(tiles: Tensor, places: Sequence[Sequence[slice]]) -> Tensor:
         own = [in_window(hints[image.start], top.start, left.start, size) for image, _, top, left in places]
-        return forward(tiles, torch.from_numpy(np.stack(own)).to(tiles.device))
+        return forward(Batch(images=tiles, hints=torch.from_numpy(np.stack(own)).to(tiles.device))).logits
 
     return on_tiles

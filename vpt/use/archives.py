@@ -1,9 +1,11 @@
-"""What segmenting and classifying new scans share: what a scan may be, on which device, what failed."""
+"""Many scans at once: reading ahead and writing behind, what failed, and where what is made of them goes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,35 +13,19 @@ from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
-import torch
 
-from vpt.data.plan import Plan
-from vpt.data.volumes import is_picture
+from vpt.data.cases import Case, find_scans, is_image, is_nifti
+from vpt.data.images import write_mask
 from vpt.errors import VptError
-from vpt.machine.precision import Chosen, autocast, prepare_frozen
-from vpt.model import PromptedModel
+from vpt.files import atomic, make_folder
+from vpt.progress import Tick, silent
+from vpt.use.classifier import Classifier
+from vpt.use.segmenter import LabelMap, PreparedScan, Segmenter
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image | np.ndarray
-
-
-def ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:
-    """The model in eval mode on its device, made ready for inference in that precision."""
-    model = model.eval().to(device)
-    prepare_frozen(model.backbone, precision)
-    with autocast(precision, device):
-        return model.project_prompts()
-
-
-def require_kind(plan: Plan, scan: Any) -> None:
-    """A scan has millimetres and an image has not, so a plan for one does not fit the other."""
-    flat = is_picture(scan)
-    if flat != (plan.kind == "images"):
-        shown = scan if isinstance(scan, str | Path) else f"a {type(scan).__name__}"
-        found, expected = ("an image", "NIfTI volumes") if flat else ("no image", "images")
-        raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
+AT_ONCE = 32  # images in memory
 
 
 @dataclass(frozen=True)
@@ -82,3 +68,154 @@ def one_ahead(make: Callable[[Given], Made], items: Sequence[Given]) -> Generato
 def _taken(ready: list[Future[Made]]) -> Made:
     """The result, of which nothing is kept."""
     return ready.pop().result()
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def segment_cases(
+    segmenter: Segmenter,
+    cases: Sequence[Case],
+    target: Callable[[Case], Path],
+    progress: Tick = silent,
+    box: Callable[[Case], Any] | None = None,
+) -> list[Failure]:
+    """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
+
+    While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
+    two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written.
+    `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said.
+    """
+    failures: list[Failure] = []
+
+    def settle(done: int, written: Future[None] | Failure) -> None:
+        case = cases[done]
+        failure = written if isinstance(written, Failure) else attempt(case.name, case.images[0], written.result)
+        if failure:
+            failures.append(failure)
+        progress(done + 1, len(cases), case.name)
+
+    images = [case.images for case in cases]
+    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(segmenter.prepare, images)) as scans:
+        before: Future[None] | Failure | None = None
+        for done, (case, scan) in enumerate(zip(cases, scans, strict=True)):
+            found = attempt(case.name, case.images[0], partial(_segment_case, segmenter, case, scan, target, box))
+            if before:
+                settle(done - 1, before)
+            before = found if isinstance(found, Failure) else writer.submit(save_labels, *found)
+        if before:
+            settle(len(cases) - 1, before)
+    return failures
+
+
+def _segment_case(
+    segmenter: Segmenter,
+    case: Case,
+    scan: Callable[[], PreparedScan],
+    target: Callable[[Case], Path],
+    box: Callable[[Case], Any] | None,
+) -> tuple[Path, LabelMap]:
+    path, place = target(case), box and box(case)
+    return path, segmenter.segment_prepared(scan(), place)
+
+
+def plan_outputs(
+    scans: str | Path, out: Path, channels: int, overwrite: bool, skip_existing: bool
+) -> tuple[list[Case], Callable[[Case], Path]]:
+    """Which scans to do and where their masks go: a folder, or one file for one scan.
+
+    Raises:
+        VptError: no scans; masks that are there already, unless a flag allows it; a folder that cannot be written.
+    """
+    cases = list(find_scans(scans, channels))
+    single = is_nifti(out) or (is_image(out) and not out.is_dir())
+    if single and len(cases) > 1:
+        raise VptError(f"{out}: one file for {len(cases)} scans; give a folder as the output")
+
+    if out.suffix.lower() == ".csv" and not out.is_dir():
+        raise VptError(f"{out}: the model segments, and its answers are masks; give a folder as the output")
+    if single:
+        _require_mask_name(out, cases[0])
+
+    def target(case: Case) -> Path:
+        return out if single else mask_file(out, case)
+
+    if any(target(case).resolve() == path.resolve() for case in cases for path in case.images):
+        raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
+    there = [case for case in cases if target(case).exists()]
+    if skip_existing:
+        cases = [case for case in cases if case not in there]
+    elif there and not overwrite:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise VptError(
+            f"{target(there[0])}: exists already{more}; add --overwrite or --skip-existing, or choose another output"
+        )
+    folder = out.parent if single else out
+    make_folder(folder, "choose another output")
+    if not os.access(folder, os.W_OK):
+        raise VptError(f"{folder}: not writable; choose another output or ask for the permission")
+    return cases, target
+
+
+def _require_mask_name(out: Path, case: Case) -> None:
+    flat = is_image(case.images[0])
+    if not (out.suffix.lower() == ".png" if flat else is_nifti(out)):
+        what, name = ("an image", "NAME.png") if flat else ("a scan", "NAME.nii.gz")
+        raise VptError(f"{out}: the mask of {what} cannot be written as this; give {name} or a folder as the output")
+
+
+def mask_file(folder: Path, case: Case) -> Path:
+    """Where the mask of a case lies among others: a NIfTI, or a PNG if the case is an image."""
+    return folder / f"{case.name}{'.png' if is_image(case.images[0]) else '.nii.gz'}"
+
+
+def save_labels(path: Path, labels: LabelMap) -> None:
+    with atomic(path) as part:
+        write_mask(part, labels) if isinstance(labels, np.ndarray) else nib.save(labels, part)
+
+
+# --- probabilities ----------------------------------------------------------------------------------------------------
+
+
+def classify_cases(
+    classifier: Classifier, cases: Sequence[tuple[str, Sequence[Any]]], progress: Tick = silent
+) -> tuple[list[str], np.ndarray, list[Failure]]:
+    """Names and files of cases -> names of those that could be read, their probabilities (N, K), and the others.
+
+    While the encoder runs, a thread prepares the next case.
+    """
+    names: list[str] = []
+    found: list[np.ndarray] = [np.empty((0, len(classifier.classes)))]
+    failures: list[Failure] = []
+    most = max(1, AT_ONCE // (classifier.plan.slices or 1))
+    waiting: list[np.ndarray] = []
+    with closing(one_ahead(classifier.prepare, [files for _, files in cases])) as stacks:
+        for done, ((name, files), prepared) in enumerate(zip(cases, stacks, strict=True), start=1):
+            stack = attempt(name, files[0], prepared)
+            if isinstance(stack, Failure):
+                failures.append(stack)
+            else:
+                waiting.append(stack)
+                names.append(name)
+            if waiting and (len(waiting) == most or done == len(cases)):
+                found.append(classifier.probabilities(waiting))
+                waiting = []
+            progress(done, len(cases), name)
+    return names, np.concatenate(found), failures
+
+
+def plan_predictions(scans: str | Path, out: Path, channels: int, overwrite: bool) -> tuple[list[Case], Path]:
+    """What to classify, and the CSV to write: `out` itself, or predictions.csv in the folder `out`.
+
+    Raises:
+        VptError: no scans; the name of a mask; a file that is there already, unless `overwrite`; a folder that cannot
+            be made.
+    """
+    cases = list(find_scans(scans, channels))
+    if (is_nifti(out) or is_image(out)) and not out.is_dir():
+        raise VptError(f"{out}: the model classifies, and its answer is a table; give FILE.csv or a folder")
+    path = out if out.suffix.lower() == ".csv" else out / "predictions.csv"
+    if path.exists() and not overwrite:
+        raise VptError(f"{path}: exists already; add --overwrite, or choose another output")
+    make_folder(path.parent, "choose another output")
+    return cases, path

@@ -18,10 +18,11 @@ from vpt.files import make_folder, read_json
 from vpt.progress import Tick, silent
 from vpt.scores.cases import check_options
 from vpt.scores.class_report import ClassReport
-from vpt.use.classifier import Classifier, classify_cases
+from vpt.use.archives import classify_cases, mask_file, segment_cases
+from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
 from vpt.use.load import load
-from vpt.use.segmenter import Segmenter, mask_file, segment_cases
+from vpt.use.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from vpt.scores.report import Report

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nibabel as nib
 import numpy as np
 import torch
 
-from vpt.data.cases import Case, find_scans, is_image, is_nifti
 from vpt.data.grid import Grid
 from vpt.data.hints import Frame, make_hints
-from vpt.data.images import write_mask
 from vpt.data.plan import Plan
 from vpt.data.slices import prepare_image
 from vpt.data.volumes import is_picture, read_voxels, restore
 from vpt.errors import VptError
-from vpt.files import atomic, make_folder
 from vpt.machine.memory import inference_batch
-from vpt.machine.precision import Chosen, under_autocast
+from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
-from vpt.progress import Tick, silent
-from vpt.tasks.segmentation import OnImages, segment_slices
-from vpt.use.archives import Failure, Scan, attempt, one_ahead, ready, require_kind
+from vpt.tasks.batch import Forward
+from vpt.tasks.segmentation import SliceModel, segment_slices
+from vpt.use.inference import Scan, in_precision, make_ready, require_kind
 
 LabelMap = nib.nifti1.Nifti1Image | np.ndarray
 
@@ -47,26 +40,44 @@ class PreparedScan:
 class Segmenter:
     """Scans -> label maps. Deterministic, keeps no state between scans, safe to share between threads of one device.
 
-    labels: id -> name, with background 0; the masks hold the ids. The model is made ready for inference in place: its
-    frozen weights are kept in `precision`, and what the blocks make of its prompts is computed once.
+    Made by `vpt.load`, or of a model in memory by `from_model`.
     """
 
     def __init__(
         self,
         model: PromptedModel,
+        forward: Forward,
+        plan: Plan,
+        labels: dict[int, str],
+        device: torch.device,
+        batch_size: int,
+    ):
+        """forward: of `model`, ready for inference; labels: id -> name, with background 0; the masks hold the ids;
+        batch_size: images at once.
+        """
+        self.model = model
+        self.forward = forward
+        self.plan = plan
+        self.labels = labels
+        self.device = device
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_model(
+        cls,
+        model: PromptedModel,
         plan: Plan,
         labels: dict[int, str],
         device: torch.device,
         precision: Chosen = "32-true",
-    ):
-        self.model = ready(model, device, precision)
-        self.forward = under_autocast(OnImages(self.model).eval().to(device), precision, device)
-        self.plan = plan
-        self.labels = labels
-        self.device = device
-        self.batch_size = inference_batch(
-            numbers_per_image(self.model.backbone.spec, plan.image_size, len(labels)), device
-        )
+    ) -> Self:
+        """The model is made ready for inference in place: moved to the device, its frozen weights kept in `precision`,
+        and what the blocks make of its prompts computed once.
+        """
+        model = make_ready(model, device, precision)
+        forward = in_precision(SliceModel(model).eval().to(device), precision, device)
+        batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
+        return cls(model, forward, plan, labels, device, batch_size)
 
     def segment(
         self,
@@ -153,104 +164,3 @@ def _like(scan: nib.nifti1.Nifti1Image, labels: np.ndarray) -> nib.nifti1.Nifti1
     header["cal_min"], header["cal_max"] = 0, 0
     header.set_data_shape(labels.shape)
     return type(scan)(labels, scan.affine, header)  # NIfTI-2 stays NIfTI-2: its header does not fit the other
-
-
-def segment_cases(
-    segmenter: Segmenter,
-    cases: Sequence[Case],
-    target: Callable[[Case], Path],
-    progress: Tick = silent,
-    box: Callable[[Case], Any] | None = None,
-) -> list[Failure]:
-    """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
-
-    While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
-    two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written.
-    `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said.
-    """
-    failures: list[Failure] = []
-
-    def settle(done: int, written: Future[None] | Failure) -> None:
-        case = cases[done]
-        failure = written if isinstance(written, Failure) else attempt(case.name, case.images[0], written.result)
-        if failure:
-            failures.append(failure)
-        progress(done + 1, len(cases), case.name)
-
-    images = [case.images for case in cases]
-    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(segmenter.prepare, images)) as scans:
-        before: Future[None] | Failure | None = None
-        for done, (case, scan) in enumerate(zip(cases, scans, strict=True)):
-            found = attempt(case.name, case.images[0], partial(_segment_case, segmenter, case, scan, target, box))
-            if before:
-                settle(done - 1, before)
-            before = found if isinstance(found, Failure) else writer.submit(save_labels, *found)
-        if before:
-            settle(len(cases) - 1, before)
-    return failures
-
-
-def _segment_case(
-    segmenter: Segmenter,
-    case: Case,
-    scan: Callable[[], PreparedScan],
-    target: Callable[[Case], Path],
-    box: Callable[[Case], Any] | None,
-) -> tuple[Path, LabelMap]:
-    path, place = target(case), box and box(case)
-    return path, segmenter.segment_prepared(scan(), place)
-
-
-def plan_outputs(
-    scans: str | Path, out: Path, channels: int, overwrite: bool, skip_existing: bool
-) -> tuple[list[Case], Callable[[Case], Path]]:
-    """Which scans to do and where their masks go: a folder, or one file for one scan.
-
-    Raises:
-        VptError: no scans; masks that are there already, unless a flag allows it; a folder that cannot be written.
-    """
-    cases = list(find_scans(scans, channels))
-    single = is_nifti(out) or (is_image(out) and not out.is_dir())
-    if single and len(cases) > 1:
-        raise VptError(f"{out}: one file for {len(cases)} scans; give a folder as the output")
-
-    if out.suffix.lower() == ".csv" and not out.is_dir():
-        raise VptError(f"{out}: the model segments, and its answers are masks; give a folder as the output")
-    if single:
-        _require_mask_name(out, cases[0])
-
-    def target(case: Case) -> Path:
-        return out if single else mask_file(out, case)
-
-    if any(target(case).resolve() == path.resolve() for case in cases for path in case.images):
-        raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
-    there = [case for case in cases if target(case).exists()]
-    if skip_existing:
-        cases = [case for case in cases if case not in there]
-    elif there and not overwrite:
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise VptError(
-            f"{target(there[0])}: exists already{more}; add --overwrite or --skip-existing, or choose another output"
-        )
-    folder = out.parent if single else out
-    make_folder(folder, "choose another output")
-    if not os.access(folder, os.W_OK):
-        raise VptError(f"{folder}: not writable; choose another output or ask for the permission")
-    return cases, target
-
-
-def _require_mask_name(out: Path, case: Case) -> None:
-    flat = is_image(case.images[0])
-    if not (out.suffix.lower() == ".png" if flat else is_nifti(out)):
-        what, name = ("an image", "NAME.png") if flat else ("a scan", "NAME.nii.gz")
-        raise VptError(f"{out}: the mask of {what} cannot be written as this; give {name} or a folder as the output")
-
-
-def mask_file(folder: Path, case: Case) -> Path:
-    """Where the mask of a case lies among others: a NIfTI, or a PNG if the case is an image."""
-    return folder / f"{case.name}{'.png' if is_image(case.images[0]) else '.nii.gz'}"
-
-
-def save_labels(path: Path, labels: LabelMap) -> None:
-    with atomic(path) as part:
-        write_mask(part, labels) if isinstance(labels, np.ndarray) else nib.save(labels, part)

@@ -1,0 +1,122 @@
+"""A job's life: described without any work, then prepared in an order in which nothing is done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_classes import CLASS_SETTINGS
+from tiny_run import SETTINGS
+
+import vpt.engine.job as engine
+from vpt.config import load_config
+from vpt.engine.classifying import Classifying
+from vpt.engine.job import Job
+from vpt.engine.run import JOBS
+from vpt.engine.segmenting import Segmenting
+from vpt.engine.setup import prepare_setup
+from vpt.errors import VptError
+
+LATE = {"prompts": {"method": "deep", "count": 2, "blocks": "last:2", "init": "kmeans"}, "train.views": 2}
+
+
+def described(task: str, data: Path, out: Path, **changes: Any) -> Job:
+    settings = SETTINGS if task == "segmentation" else CLASS_SETTINGS
+    return JOBS[task](out / "run", prepare_setup(load_config(data, settings | changes)), out / "cache")  # type: ignore[index]
+
+
+@pytest.fixture(params=["segmentation", "classification"])
+def task_and_data(request: pytest.FixtureRequest, tiny_data: Path, tiny_classes: Path) -> tuple[str, Path]:
+    return request.param, tiny_data if request.param == "segmentation" else tiny_classes
+
+
+def test_describing_a_job_reads_builds_and_writes_nothing(
+    task_and_data: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "build_model", lambda *args: pytest.fail("a constructor built a model"))
+    before = torch.get_rng_state()
+    job = described(*task_and_data, tmp_path)
+    assert not hasattr(job, "model")
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.get_rng_state(), before)
+    assert job.score in ("dice", "balanced_accuracy")
+    assert job.shown
+
+
+def test_prepared_it_has_all_that_training_takes(task_and_data: tuple[str, Path], tmp_path: Path) -> None:
+    job = described(*task_and_data, tmp_path, **LATE)
+    job.prepare()
+    assert job.prefix_plan.stored
+    assert job.prefix_plan.first == 6
+    samples = job.draw(0)[0]
+    assert len(samples) == job.batch_size
+    batch = torch.utils.data.default_collate([job.dataset[draw] for draw in samples])
+    assert "rows" in batch
+    assert ("images" in batch) == isinstance(job, Segmenting)  # a mask head looks at them, a classifier's does not
+    assert torch.isfinite(job.loss(job.forward(batch), batch))
+    assert all(0 <= score <= 1 for score in job.validate(job.forward).values())
+    assert isinstance(job, Segmenting) or job.validated.dtype == "float16"
+
+
+def test_prompts_start_on_the_runs_device_before_anything_is_stored(
+    task_and_data: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is moved once, and to where it trains."""
+    done: list[Any] = []
+    start, store, move = engine.initialise, engine.make_store, engine.PromptedModel.to
+
+    def moved(model: Any, device: Any) -> Any:
+        done.append(("to", device))
+        return move(model, device)
+
+    monkeypatch.setattr(engine.PromptedModel, "to", moved)
+    monkeypatch.setattr(engine, "initialise", lambda *args: done.append("start") or start(*args))
+    monkeypatch.setattr(engine, "make_store", lambda *args, **named: done.append("store") or store(*args, **named))
+    job = described(*task_and_data, tmp_path, **LATE)
+    job.prepare()
+    stores = 1 if isinstance(job, Segmenting) else 2
+    assert done == [("to", job.setup.device), "start", *["store"] * stores]
+
+
+def test_what_is_resumed_does_not_start_again(
+    task_and_data: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = []
+    initialise = engine.initialise
+    monkeypatch.setattr(engine, "initialise", lambda *args: starts.append(1) or initialise(*args))
+    kept = []
+    for start in (False, True):
+        job = described(*task_and_data, tmp_path, **LATE)
+        job.prepare(start=start)
+        kept.append({name: tensor.clone() for name, tensor in job.model.trained_state().items()})
+    assert len(starts) == 1
+    random, started = kept
+    assert [name for name in random if not torch.equal(random[name], started[name])] == ["prompts.table.tokens"]
+
+
+def test_the_same_seed_prepares_the_same_model_whatever_was_drawn_before(
+    task_and_data: tuple[str, Path], tmp_path: Path
+) -> None:
+    kept = []
+    for number in range(2):
+        torch.manual_seed(number)
+        job = described(*task_and_data, tmp_path / str(number), **LATE)
+        job.prepare()
+        kept.append((job.model.trained_state(), torch.get_rng_state()))
+    assert all(torch.equal(kept[0][0][name], kept[1][0][name]) for name in kept[0][0])
+    assert torch.equal(kept[0][1], kept[1][1])
+
+
+def test_weights_that_do_not_fit_are_refused_before_a_file_is_read(
+    task_and_data: tuple[str, Path], tmp_path: Path
+) -> None:
+    job = described(*task_and_data, tmp_path, **{"loss.class_weights": [1, 2]})
+    with pytest.raises(VptError, match=r"loss\.class_weights: 2 weights for 3 (labels \(background|classes \(flat), "):
+        job.prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_task_has_its_job() -> None:
+    assert {"segmentation": Segmenting, "classification": Classifying} == JOBS

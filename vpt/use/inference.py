@@ -1,0 +1,47 @@
+"""What segmenting and classifying new scans share: what a scan may be, and a model that is made ready for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from vpt.data.plan import Plan
+from vpt.data.volumes import is_picture
+from vpt.errors import VptError
+from vpt.machine.precision import Chosen, autocast, prepare_frozen
+from vpt.model import Output, PromptedModel
+from vpt.tasks.batch import Batch, Forward
+
+Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image | np.ndarray
+
+
+def make_ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:
+    """The model in eval mode on its device, made ready for inference in that precision, in place."""
+    model = model.eval().to(device)
+    prepare_frozen(model.backbone, precision)
+    with autocast(precision, device):
+        return model.project_prompts()
+
+
+def in_precision(forward: Forward, precision: Chosen, device: torch.device) -> Forward:
+    """`forward` in that precision, its logits in float32."""
+
+    def run(batch: Batch) -> Output:
+        with autocast(precision, device):
+            return Output(forward(batch).logits.float())
+
+    return run
+
+
+def require_kind(plan: Plan, scan: Any) -> None:
+    """A scan has millimetres and an image has not, so a plan for one does not fit the other."""
+    flat = is_picture(scan)
+    if flat != (plan.kind == "images"):
+        shown = scan if isinstance(scan, str | Path) else f"a {type(scan).__name__}"
+        found, expected = ("an image", "NIfTI volumes") if flat else ("no image", "images")
+        raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
