@@ -142,22 +142,25 @@ def waiting(cases: list[PreparedCase], plan: Plan, backbone: str, steps: int, wo
     from vpt.heads import MaskHead
     from vpt.model import PromptedModel
     from vpt.prompts import DeepPrompts
-    from vpt.tasks.segmentation import OnImages
+    from vpt.tasks.batch import Batch, NamedSamples, Output
+    from vpt.tasks.segmentation import SliceModel
 
     encoder = load_backbone(backbone, weights="random", image_size=plan.image_size)
     model = PromptedModel(encoder, DeepPrompts(encoder.spec, count=8), MaskHead(encoder.spec, classes=2))
     fabric = Fabric(accelerator="auto", devices=1)
-    forward = OnImages(model)
+    forward = SliceModel(model)
     groups = [{"params": [p for p in model.parameters() if p.requires_grad], "peak": 1e-3}]
     prepared, optimizer = fabric.setup(forward, torch.optim.AdamW(groups, lr=1e-3))
     settings = Settings(1, steps, 1, None, workers, 0.0, 1.0)
-    samples = SliceDataset(cases, plan, make_augment("light"))
+    samples = NamedSamples(SliceDataset(cases, plan, make_augment("light")), ["images", "truth"])
+
+    def loss(output: Output, batch: Batch) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(output.logits, batch["truth"])
 
     def draw(epoch: int) -> list[list[Draw]]:
         return draw_epoch(cases, steps=steps, batch_size=8, foreground=0.5, seed=0, epoch=epoch)
 
     hooks = Hooks(None, lambda progress: None, lambda progress, best: None)
-    loss = torch.nn.functional.cross_entropy
     for warm in (True, False):
         progress, short = Progress(), Settings(1, 2 if warm else steps, 1, None, workers, 0.0, 1.0)
         started = time.perf_counter()

@@ -17,6 +17,7 @@ import vpt
 from vpt.artifact import build_model, load_trained, read_artifact, restore_model, save_artifact
 from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.tasks.batch import Batch
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
@@ -73,7 +74,8 @@ def test_several_labels_have_a_probability_each(label_run: Path, tiny_labels: Pa
     logits = load(label_run, "cpu")
     stack = torch.from_numpy(logits.prepare(tiny_labels / "im08.png")[None].astype(np.float32) / 255)
     with torch.inference_mode():
-        assert list(found.values()) == pytest.approx(logits.forward(stack)[0].sigmoid().tolist(), rel=1e-5)
+        expected = logits.forward(Batch(images=stack)).logits[0].sigmoid()
+        assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 def test_grades_have_one_more_probability_than_questions(grade_run: Path) -> None:
