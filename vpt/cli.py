@@ -151,7 +151,7 @@ def predict(
 
     from vpt.machine.precision import Precision
     from vpt.progress import bar
-    from vpt.scores.class_report import write_probabilities
+    from vpt.report.classification import write_probabilities
     from vpt.use.classifier import Classifier, classify_cases, plan_predictions
     from vpt.use.load import load
     from vpt.use.segmenter import plan_outputs, segment_cases
