@@ -32,7 +32,8 @@ from vpt.engine.fit import Interrupted
 from vpt.engine.methods import METHODS
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.scores.report import CaseResult, Report, Settings
+from vpt.report.segmentation import Report
+from vpt.scores.segmentation import CaseResult, Settings
 
 FAST = {key: value for key, value in HEAD_ONLY.items() if key != "prompts"} | {
     "train.epochs": 1,

@@ -33,10 +33,10 @@ from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.machine.device import choose_device
 from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
+from vpt.report.classification import ClassReport
 from vpt.report.comparison import write_comparison
-from vpt.scores.class_report import ClassReport
+from vpt.report.segmentation import Report
 from vpt.scores.classes import decisions
-from vpt.scores.report import Report
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
 

@@ -17,10 +17,10 @@ from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.data.volumes import load_image, load_label, orient
 from vpt.engine.job import Job
-from vpt.engine.logs import write_preview
 from vpt.engine.setup import Setup
 from vpt.errors import VptError
 from vpt.progress import bar
+from vpt.report.pictures import write_preview
 from vpt.scores.cases import score_case
 from vpt.tasks.batch import NamedSamples
 from vpt.tasks.frozen import FrozenPrefix

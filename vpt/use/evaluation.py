@@ -12,8 +12,9 @@ from vpt.data.description import read_labels
 from vpt.data.pairs import Pair, Volume, pair_masks
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
+from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, check_options, score_case
-from vpt.scores.report import CaseResult, Report, Settings
+from vpt.scores.segmentation import CaseResult, Settings
 from vpt.words import listed
 
 

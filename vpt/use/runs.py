@@ -16,8 +16,8 @@ from vpt.data.volumes import read_ids
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json
 from vpt.progress import Tick, silent
+from vpt.report.classification import ClassReport
 from vpt.scores.cases import check_options
-from vpt.scores.class_report import ClassReport
 from vpt.use.archives import classify_cases, mask_file, segment_cases
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
@@ -25,7 +25,7 @@ from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from vpt.scores.report import Report
+    from vpt.report.segmentation import Report
 
 
 def evaluate_run(
