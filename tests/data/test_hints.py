@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from plans import plan_with
-
 from vpt.data.grid import Grid, picture_grid
+from vpt.data.slices import Draw, PreparedCase, SliceDataset, prepare_image, prepare_label
+from vpt.data.volumes import grid_of, orient
+
 from vpt.data.hints import (
     BACKGROUND,
     FIRST_CORNER,
@@ -26,9 +28,7 @@ from vpt.data.hints import (
     in_window,
     make_hints,
 )
-from vpt.data.slices import Draw, PreparedCase, SliceDataset, prepare_image, prepare_label
 from vpt.data.transforms import make_augment
-from vpt.data.volumes import grid_of, orient
 from vpt.errors import VptError
 
 # --- drawn in training ------------------------------------------------------------------------------------------------

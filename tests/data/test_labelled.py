@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Image
 from PIL import Image
+from vpt.data.volumes import load_image
 
 from vpt.data.labelled import LabelledSet, is_labelled, read_labelled, survey_labelled
-from vpt.data.volumes import load_image
 from vpt.errors import VptError
 
 

@@ -14,12 +14,12 @@ from hypothesis.extra.numpy import arrays
 from monai.data import MetaTensor
 from PIL import Image
 from pydantic import ValidationError
+from vpt.data.volumes import load_image, orient
 
 from vpt.data.cases import Dataset
 from vpt.data.datasets import read_dataset
 from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window, make_plan
 from vpt.data.splits import read_splits
-from vpt.data.volumes import load_image, orient
 from vpt.errors import VptError
 
 ENCODER = {"native_size": 64, "patch": 8}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 from plans import plan_with
+from vpt.data.volumes import load_image
 
 from vpt.data.labelled import Example, read_labelled
 from vpt.data.plan import Window
@@ -28,7 +29,6 @@ from vpt.data.slice_stacks import (
 )
 from vpt.data.stored import Store
 from vpt.data.transforms import identity, make_augment
-from vpt.data.volumes import load_image
 from vpt.errors import VptError
 from vpt.progress import silent
 

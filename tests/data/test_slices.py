@@ -14,9 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from plans import plan_with
-
-from vpt.data.datasets import read_dataset
-from vpt.data.plan import Percentiles, Plan, Window, make_plan
 from vpt.data.slices import (
     Draw,
     PreparedCase,
@@ -33,6 +30,9 @@ from vpt.data.slices import (
     prepared_size,
     resize_image,
 )
+
+from vpt.data.datasets import read_dataset
+from vpt.data.plan import Percentiles, Plan, Window, make_plan
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError
 from vpt.progress import silent

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from plans import plan_with
+from vpt.data.slices import Draw, PreparedCase, SliceDataset
 
 from vpt.data.slice_stacks import StackDataset, StackDraw
-from vpt.data.slices import Draw, PreparedCase, SliceDataset
 from vpt.data.stored import Store, to_half, versions_of, view_seed, write_rows
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError

@@ -10,13 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from vpt.data.volumes import grid_of
 
 from vpt.data.cases import Dataset
 from vpt.data.check import check_dataset
 from vpt.data.datasets import read_dataset
 from vpt.data.splits import read_splits
 from vpt.data.synthetic import LABELS, make_dataset
-from vpt.data.volumes import grid_of
 from vpt.errors import VptError
 
 

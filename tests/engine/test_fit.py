@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from vpt.data.slices import Draw, PreparedCase, SliceDataset, draw_epoch, prepare_cases
 
 from vpt.data.datasets import read_dataset
 from vpt.data.plan import Percentiles, Plan
-from vpt.data.slices import Draw, PreparedCase, SliceDataset, draw_epoch, prepare_cases
 from vpt.data.transforms import make_augment
 from vpt.engine.checkpoint import Progress
 from vpt.engine.fit import Hooks, Interrupted, Settings, fit, load_batches, stop_on_signal

@@ -16,13 +16,13 @@ from PIL import Image
 from plans import plan_with
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from vpt.data.volumes import grid_of
 
 from vpt.artifact import build_model, read_artifact, save_artifact
 from vpt.backbones import attention
 from vpt.config import Config
 from vpt.data.cases import Case, find_scans
 from vpt.data.plan import Percentiles, Plan, Window
-from vpt.data.volumes import grid_of
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import choose_precision

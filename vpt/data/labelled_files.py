@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vpt.data.cases import REPEATED, SUPPORTED, is_image, is_nifti, without_ending
+from vpt.data.cases import REPEATED, kind_of, without_ending
 from vpt.errors import VptError
+from vpt.readers import SUPPORTED
 from vpt.words import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
-            if is_image(path) or is_nifti(path):
+            if kind_of(path):
                 yield path
 
 
@@ -209,7 +210,7 @@ def _found(folder: Path, path: str) -> Path | VptError:
         image = None
     if image is None:
         return VptError(f"no such file: {path}, nor images/{path}; add it, or remove the line")
-    if not (is_image(image) or is_nifti(image)):
+    if kind_of(image) is None:
         return VptError(f"{path}: not a supported ending; {SUPPORTED}")
     return image
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from vpt.data.plan import Plan
-from vpt.data.volumes import is_picture
 from vpt.errors import VptError
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import PromptedModel
+from vpt.readers import reader_of
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -35,10 +35,10 @@ def ready(model: PromptedModel, device: torch.device, precision: Chosen) -> Prom
 
 def require_kind(plan: Plan, scan: Any) -> None:
     """A scan has millimetres and an image has not, so a plan for one does not fit the other."""
-    flat = is_picture(scan)
-    if flat != (plan.kind == "images"):
+    kind = reader_of(scan).kind
+    if kind != plan.kind:
         shown = scan if isinstance(scan, str | Path) else f"a {type(scan).__name__}"
-        found, expected = ("an image", "NIfTI volumes") if flat else ("no image", "images")
+        found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("no image", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
 
 

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from vpt.data.cases import Case, find_scans, is_image, is_nifti
+from vpt.data.cases import Case, find_scans, kind_of
 from vpt.data.plan import Plan
 from vpt.data.slice_stacks import prepare_stack
-from vpt.data.volumes import read_voxels
 from vpt.errors import VptError
 from vpt.files import make_folder
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen, under_autocast
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
+from vpt.readers import reader_of
 from vpt.tasks.classification import OnSlices, classify_stacks, to_probabilities
 from vpt.use.archives import Failure, Scan, attempt, one_ahead, ready, require_kind
 from vpt.vocabulary import Target
@@ -59,16 +59,15 @@ class Classifier:
         The probabilities sum to 1, but for `labels`, which have one each.
 
         Raises:
-            VptError: what `load_image` refuses; an image of a model trained on volumes, and the other way round.
+            VptError: what the readers refuse; an image of a model trained on volumes, and the other way round.
         """
         found = self.probabilities([self.prepare(scan)])[0]
         return dict(zip(self.classes, found.tolist(), strict=True))
 
     def prepare(self, scan: Any) -> np.ndarray:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""
-        first = scan[0] if isinstance(scan, list | tuple) and len(scan) == 1 else scan
-        require_kind(self.plan, first)
-        return prepare_stack(read_voxels(first, len(self.plan.channels)), self.plan)
+        require_kind(self.plan, scan)
+        return prepare_stack(reader_of(scan).voxels(len(self.plan.channels)), self.plan)
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""
@@ -111,7 +110,7 @@ def plan_predictions(scans: str | Path, out: Path, channels: int, overwrite: boo
             be made.
     """
     cases = list(find_scans(scans, channels))
-    if (is_nifti(out) or is_image(out)) and not out.is_dir():
+    if kind_of(out) and not out.is_dir():
         raise VptError(f"{out}: the model classifies, and its answer is a table; give FILE.csv or a folder")
     path = out if out.suffix.lower() == ".csv" else out / "predictions.csv"
     if path.exists() and not overwrite:

@@ -15,19 +15,18 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from vpt.data.cases import Case, find_scans, is_image, is_nifti
-from vpt.data.grid import Grid
+from vpt.data.cached_slices import prepare_image
+from vpt.data.cases import Case, find_scans, kind_of
 from vpt.data.hints import Frame, make_hints
-from vpt.data.images import write_mask
 from vpt.data.plan import Plan
-from vpt.data.slices import prepare_image
-from vpt.data.volumes import is_picture, read_voxels, restore
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen, under_autocast
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
+from vpt.readers import Grid, Reader, reader_of
+from vpt.readers.grid import restore
 from vpt.tasks.segmentation import OnImages, segment_slices
 from vpt.use.archives import Failure, Scan, attempt, one_ahead, ready, require_kind
 
@@ -36,12 +35,12 @@ LabelMap = nib.nifti1.Nifti1Image | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan as slices (slices, C, h, w) float32, its grid before and after turning, and its NIfTI (None: an image)."""
+    """A scan as slices (slices, C, h, w) float32, its grid before and after turning, and its reader, for the mask."""
 
     slices: np.ndarray
     grid: Grid
     oriented: Grid
-    own: nib.nifti1.Nifti1Image | None
+    reader: Reader
 
 
 class Segmenter:
@@ -91,7 +90,7 @@ class Segmenter:
             frame: of these coordinates: "voxel", indices of the scan's array, or "ras", mm in its world.
 
         Raises:
-            VptError: what `load_image` refuses: unreadable, not finite, another number of channels or dimensions; a
+            VptError: what the readers refuse: unreadable, not finite, another number of channels or dimensions; a
                 scan of a model that was trained on images, and the other way round; a box or points that lie outside,
                 or of a model that takes none.
         """
@@ -99,14 +98,11 @@ class Segmenter:
 
     def prepare(self, scan: Scan) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
-        first = scan[0] if isinstance(scan, list | tuple) and len(scan) == 1 else scan
-        require_kind(self.plan, first)
-        voxels = read_voxels(first, len(self.plan.channels))
+        require_kind(self.plan, scan)
+        reader = reader_of(scan)
+        voxels = reader.voxels(len(self.plan.channels))
         oriented = voxels.oriented(self.plan.orientation)
-        own: Any = None
-        if not is_picture(first):
-            own = scan if isinstance(scan, nib.nifti1.Nifti1Image) else nib.load(_first(scan))
-        return PreparedScan(prepare_image(oriented, self.plan), voxels.grid, oriented.grid, own)
+        return PreparedScan(prepare_image(oriented, self.plan), voxels.grid, oriented.grid, reader)
 
     def segment_prepared(
         self,
@@ -117,7 +113,7 @@ class Segmenter:
         frame: Frame = "voxel",
     ) -> LabelMap:
         """`segment` of a scan that `prepare` gave."""
-        if scan.own is None and frame == "ras":
+        if scan.reader.unit == "px" and frame == "ras":
             raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
         hints = make_hints(box, points, point_labels, frame, scan.grid)
         if hints is not None and not self.model.head.takes_hints:
@@ -137,22 +133,8 @@ class Segmenter:
         if hints is not None:
             classes[~hints.crossed(shape[0])] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        labels = restore(ids[classes], self.plan.orientation, scan.grid)
-        return np.ascontiguousarray(labels[..., 0].T) if scan.own is None else _like(scan.own, labels)
-
-
-def _first(scan: Any) -> str | Path:
-    return scan if isinstance(scan, str | Path) else scan[0]
-
-
-def _like(scan: nib.nifti1.Nifti1Image, labels: np.ndarray) -> nib.nifti1.Nifti1Image:
-    """Labels under the scan's own header: affine, both transforms and their codes, units."""
-    header = scan.header.copy()
-    header.set_data_dtype(labels.dtype)
-    header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"] = 0, 0
-    header.set_data_shape(labels.shape)
-    return type(scan)(labels, scan.affine, header)  # NIfTI-2 stays NIfTI-2: its header does not fit the other
+        mask: LabelMap = scan.reader.mask(restore(ids[classes], self.plan.orientation, scan.grid))
+        return mask
 
 
 def segment_cases(
@@ -210,7 +192,7 @@ def plan_outputs(
         VptError: no scans; masks that are there already, unless a flag allows it; a folder that cannot be written.
     """
     cases = list(find_scans(scans, channels))
-    single = is_nifti(out) or (is_image(out) and not out.is_dir())
+    single = kind_of(out) is not None and not out.is_dir()
     if single and len(cases) > 1:
         raise VptError(f"{out}: one file for {len(cases)} scans; give a folder as the output")
 
@@ -240,17 +222,17 @@ def plan_outputs(
 
 
 def _require_mask_name(out: Path, case: Case) -> None:
-    flat = is_image(case.images[0])
-    if not (out.suffix.lower() == ".png" if flat else is_nifti(out)):
-        what, name = ("an image", "NAME.png") if flat else ("a scan", "NAME.nii.gz")
+    reader = reader_of(case.images)
+    if not out.name.lower().endswith(reader.mask_endings):
+        what, name = "an image" if reader.unit == "px" else "a scan", f"NAME{reader.mask_endings[0]}"
         raise VptError(f"{out}: the mask of {what} cannot be written as this; give {name} or a folder as the output")
 
 
 def mask_file(folder: Path, case: Case) -> Path:
     """Where the mask of a case lies among others: a NIfTI, or a PNG if the case is an image."""
-    return folder / f"{case.name}{'.png' if is_image(case.images[0]) else '.nii.gz'}"
+    return folder / f"{case.name}{reader_of(case.images).mask_endings[0]}"
 
 
 def save_labels(path: Path, labels: LabelMap) -> None:
     with atomic(path) as part:
-        write_mask(part, labels) if isinstance(labels, np.ndarray) else nib.save(labels, part)
+        reader_of(labels).write_mask(part, labels)

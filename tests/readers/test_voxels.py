@@ -12,11 +12,11 @@ import pytest
 import torch
 from monai.data.utils import affine_to_spacing
 from plans import plan_with
-
-from vpt.data.plan import Percentiles, Window
 from vpt.data.slices import prepare_image, resize_image
 from vpt.data.volumes import as_voxels, load_image, orient, read_voxels
 from vpt.data.voxels import BLOCK, Channel, Voxels, distinct
+
+from vpt.data.plan import Percentiles, Window
 from vpt.errors import VptError
 
 AXES = [

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-
 from vpt.data.images import (
     as_picture,
     is_colour,
@@ -23,6 +22,7 @@ from vpt.data.images import (
     read_picture,
     write_mask,
 )
+
 from vpt.errors import VptError
 
 GREY = np.arange(6 * 5, dtype=np.uint8).reshape(6, 5) * 8

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from PIL import Image
-
-from vpt.data.cases import Case
 from vpt.data.grid import Grid
 from vpt.data.volumes import doubts, grid_of, label_grid, load_image, load_label, orient, read_ids, restore
+
+from vpt.data.cases import Case
 from vpt.errors import VptError
 
 LABELS = {0: "background", 1: "rim", 2: "core"}
