@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -22,12 +22,9 @@ from vpt.data.labelled_arrays import npz_rows
 from vpt.data.labelled_files import CSV_NAME, LAYOUTS, Row, class_folders, csv_rows, folder_rows
 from vpt.errors import VptError
 from vpt.files import read_json
-from vpt.readers import Kind, reader_of
+from vpt.readers import Kind, Source, reader_of
 from vpt.vocabulary import Target
 from vpt.words import did_you_mean, listed
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +36,7 @@ class Example:
     """
 
     name: str
-    images: tuple[Path | np.ndarray | Nifti1Image, ...]
+    images: tuple[Source, ...]
     target: tuple[int, ...]
 
 

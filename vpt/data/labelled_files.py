@@ -10,17 +10,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vpt.data.cases import REPEATED, kind_of, without_ending
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED
+from vpt.readers import SUPPORTED, Source
 from vpt.words import did_you_mean, listed
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
 
 SIDE_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -49,7 +43,7 @@ class Row:
 
     where: str
     name: str
-    image: Path | np.ndarray | Nifti1Image
+    image: Source
     labels: tuple[str, ...]
     side: str = ""
     patient: str = ""

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vpt.data.cases import case_name, scan_files
 from vpt.errors import VptError
-from vpt.readers import Grid, LabelMap, Unit, reader_of
+from vpt.readers import Grid, LabelMap, Source, Unit, reader_of
 from vpt.words import listed
 
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
-
-Volume = Any  # str | Path | nibabel image; nibabel is not imported here
+Volume = Any  # str | Path | nibabel image; whose reader knows which
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Mask:
 
     name: str
     shown: str
-    source: Path | Nifti1Image
+    source: Source
 
     @property
     def unit(self) -> Unit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpt.readers.array import ArrayReader
-from vpt.readers.base import SUPPORTED, Kind, Reader, Source, Unit, no_scan
+from vpt.readers.base import SUPPORTED, Kind, Mask, Reader, Scan, Source, Unit, no_scan
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader
@@ -22,7 +22,10 @@ __all__ = [
     "Grid",
     "Kind",
     "LabelMap",
+    "Mask",
     "Reader",
+    "Scan",
+    "Source",
     "Unit",
     "Voxels",
     "endings",

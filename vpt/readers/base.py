@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,11 +14,18 @@ from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.voxels import Voxels
 
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
 Kind = Literal["volumes", "images"]
 """Volumes have millimetres; an image is a volume of one slice, whose unit is the pixel."""
 Unit = Literal["mm", "px"]
-Source = Any  # a path (of a file, or of a folder that is one scan), or a scan in memory
-Mask = Any  # a mask in memory, as its reader makes it: a nibabel image, or an array
+Source: TypeAlias = Any
+"""A path (of a file, or of a folder that is one scan), or a scan in memory, whose type its reader knows."""
+Scan: TypeAlias = "str | Path | Sequence[str | Path] | Nifti1Image | np.ndarray"
+"""What users give as one scan; several paths are files of its channels."""
+Mask: TypeAlias = "Nifti1Image | np.ndarray"
+"""A mask in memory, as the reader of its scan makes it."""
 
 SUPPORTED = "supported are .nii and .nii.gz, and images: .png, .jpg, .bmp, .tif, .webp"
 
@@ -96,7 +104,7 @@ class Reader(ABC):
 
     @staticmethod
     @abstractmethod
-    def write_mask(path: Path, mask: Mask) -> None:
+    def write_mask(path: Path, mask: Any) -> None:
         """Write what `mask` gave."""
 
 

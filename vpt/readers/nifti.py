@@ -132,6 +132,13 @@ class NiftiReader(Reader):
         nibabel.save(mask, path)
 
 
+def volume_in_memory(array: np.ndarray, affine: np.ndarray) -> Nifti1Image:
+    """Voxels (X, Y, Z) that have no file, as a scan."""
+    from nibabel.nifti1 import Nifti1Image
+
+    return Nifti1Image(array, affine)
+
+
 # --- headers ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import nibabel as nib
-import numpy as np
 import torch
 
 from vpt.data.plan import Plan
@@ -21,8 +19,6 @@ from vpt.readers import reader_of
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
-
-Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image | np.ndarray
 
 
 def ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:

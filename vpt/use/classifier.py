@@ -19,9 +19,9 @@ from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen, under_autocast
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
-from vpt.readers import reader_of
+from vpt.readers import Scan, reader_of
 from vpt.tasks.classification import OnSlices, classify_stacks, to_probabilities
-from vpt.use.archives import Failure, Scan, attempt, one_ahead, ready, require_kind
+from vpt.use.archives import Failure, attempt, one_ahead, ready, require_kind
 from vpt.vocabulary import Target
 
 AT_ONCE = 32  # images in memory

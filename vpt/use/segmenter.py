@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -25,12 +24,10 @@ from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen, under_autocast
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
-from vpt.readers import Grid, Reader, reader_of
+from vpt.readers import Grid, Mask, Reader, Scan, reader_of
 from vpt.readers.grid import restore
 from vpt.tasks.segmentation import OnImages, segment_slices
-from vpt.use.archives import Failure, Scan, attempt, one_ahead, ready, require_kind
-
-LabelMap = nib.nifti1.Nifti1Image | np.ndarray
+from vpt.use.archives import Failure, attempt, one_ahead, ready, require_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +72,7 @@ class Segmenter:
         points: Any = None,
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
-    ) -> LabelMap:
+    ) -> Mask:
         """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
 
         An image's path, or its pixels (rows, columns) or (rows, columns, 3) uint8 -> label ids (rows, columns) in the
@@ -111,7 +108,7 @@ class Segmenter:
         points: Any = None,
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
-    ) -> LabelMap:
+    ) -> Mask:
         """`segment` of a scan that `prepare` gave."""
         if scan.reader.unit == "px" and frame == "ras":
             raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
@@ -133,7 +130,7 @@ class Segmenter:
         if hints is not None:
             classes[~hints.crossed(shape[0])] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        mask: LabelMap = scan.reader.mask(restore(ids[classes], self.plan.orientation, scan.grid))
+        mask: Mask = scan.reader.mask(restore(ids[classes], self.plan.orientation, scan.grid))
         return mask
 
 
@@ -178,7 +175,7 @@ def _segment_case(
     scan: Callable[[], PreparedScan],
     target: Callable[[Case], Path],
     box: Callable[[Case], Any] | None,
-) -> tuple[Path, LabelMap]:
+) -> tuple[Path, Mask]:
     path, place = target(case), box and box(case)
     return path, segmenter.segment_prepared(scan(), place)
 
@@ -233,6 +230,6 @@ def mask_file(folder: Path, case: Case) -> Path:
     return folder / f"{case.name}{reader_of(case.images).mask_endings[0]}"
 
 
-def save_labels(path: Path, labels: LabelMap) -> None:
+def save_labels(path: Path, labels: Mask) -> None:
     with atomic(path) as part:
         reader_of(labels).write_mask(part, labels)
