@@ -24,7 +24,6 @@ from tiny_run import ONE_STEP
 
 from vpt.artifact import read_artifact, restore_model
 from vpt.config import load_config
-from vpt.data import volumes
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
 from vpt.engine.compare import Comparison, Trial, compare, per_case
@@ -32,6 +31,9 @@ from vpt.engine.fit import Interrupted
 from vpt.engine.methods import METHODS
 from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.readers.array import ArrayReader
+from vpt.readers.base import Reader
+from vpt.readers.nifti import NiftiReader
 from vpt.report.segmentation import Report
 from vpt.scores.segmentation import CaseResult, Settings
 
@@ -135,7 +137,7 @@ def test_no_pixel_of_the_test_side_is_read_before_the_finals(
     names = [Path(name).name for name in test]
     reads: dict[str, set[str]] = {}
     now = ["the start"]
-    real_run, real_image, real_label = Comparison._run, volumes._voxels, volumes.read_label
+    real_run = Comparison._run
 
     def note(path: Any) -> None:
         reads.setdefault(now[0], set()).add("/".join(Path(path).parts[-2:]))
@@ -144,18 +146,18 @@ def test_no_pixel_of_the_test_side_is_read_before_the_finals(
         now[0] = trial.name
         real_run(self, trial, folder)
 
-    def image(scans: Any, channels: int) -> Any:
-        for scan in scans:
-            note(scan)
-        return real_image(scans, channels)
+    def noting(read: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(self: Reader, *others: Any) -> Any:
+            for source in self.sources:
+                note(source)
+            return read(self, *others)
 
-    def label(path: Path, *others: Any) -> Any:
-        note(path)
-        return real_label(path, *others)
+        return noted
 
     monkeypatch.setattr(Comparison, "_run", run)
-    monkeypatch.setattr(volumes, "_voxels", image)
-    monkeypatch.setattr(volumes, "read_label", label)
+    for reader in (NiftiReader, ArrayReader):
+        for what in ("voxels", "labels"):
+            monkeypatch.setattr(reader, what, noting(getattr(reader, what)))
     settings, method = (FAST, "shallow") if task == "classification" else (SEGMENT, "head")
     done = compare(data, tmp_path / "out", methods=[method], seeds=1, overrides=settings)
     (search,) = [name for name in reads if name.startswith("search")]

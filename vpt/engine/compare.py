@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
 from vpt.config import Config, dump_config, load_config
-from vpt.data.cases import Dataset
+from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import read_splits
 from vpt.engine.classifying import CHOOSES
@@ -118,7 +118,7 @@ class Comparison:
     out: Path
     base: Config
     task: Task
-    dataset: Dataset | LabelledSet
+    dataset: SegmentationSet | LabelledSet
     methods: Mapping[str, Method]
     seeds: int
 
