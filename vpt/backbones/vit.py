@@ -10,7 +10,7 @@ from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.attention import attend, attend_apart
+from vpt.backbones.attention import asked_apart, attend, attend_apart
 from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, Pool, three, uniform_blocks
 from vpt.backbones.pieces import is_half, normalise
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
@@ -65,6 +65,11 @@ class VitBackbone(Backbone):
         grid = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
         return Tokens.parts_of(sequence, self.spec.prefix, 0, grid)
 
+    def patches(self, images: Tensor) -> Tensor:
+        patches = self.vit.patch_embed(images)
+        size = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return patches if patches.ndim == 4 else patches.unflatten(1, size)
+
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
         sequence = _join(tokens)
@@ -78,7 +83,7 @@ class VitBackbone(Backbone):
         mixed = attend(block.attn, normed, beside if isinstance(beside, KeysValues) else None, sequence.shape[1])
         sequence = sequence + block.drop_path1(block.ls1(mixed))
         if isinstance(beside, SeparateContext):
-            mixed = attend_apart(block.attn, normalise(block.norm1, sequence), block.norm1(beside.prompts))
+            mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
             sequence = sequence + block.drop_path1(block.ls1(mixed))
         sequence = sequence + block.drop_path2(block.ls2(block.mlp(normalise(block.norm2, sequence))))
         return _parts_like(tokens, sequence)
