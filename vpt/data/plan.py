@@ -221,7 +221,11 @@ def _choose_plane(grids: Sequence[Grid]) -> tuple[Plane, str]:
 
 
 def _choose_size(voxels: float, native: int, patch: int) -> int:
-    """A pixel per voxel at least, in whole patches; from the encoder's native size to twice that (or 256)."""
+    """A pixel per voxel at least, in whole patches; from the encoder's native size to twice that (or 256).
+
+    A native size that is no multiple of the patch (384 and 14) counts as the nearest that is (378).
+    """
+    native = max(1, round(native / patch)) * patch
     wanted = math.ceil(voxels / patch) * patch
     most = max(2 * native, 256) // patch * patch
     return int(min(max(wanted, native), most))
