@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vpt.backbones import Backbone, BackboneSpec
+from vpt.backbones import Backbone, BackboneSpec, describe_backbone
+from vpt.backbones.families import family_of
 from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
-from vpt.config import Config, ResolvedConfig, build_config
+from vpt.config import Config, ResolvedConfig, as_written, build_config
+from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.files import write_tensors
@@ -32,7 +34,8 @@ class Artifact:
 
     labels: id -> name with background, of a classifier the classes in their order; preprocessing: mean, std (of images
     in [0, 1]) and padding that the backbone was given, empty in artifacts that did not record it yet; scores: of the
-    validation split; temperature: what the logits of a classifier are divided by.
+    validation split; temperature: what the logits of a classifier are divided by; pool: the backbone's way to one
+    vector, None before version 0.2.0, see `_encoder_of`.
     """
 
     path: Path
@@ -46,6 +49,7 @@ class Artifact:
     counts: dict[str, int]
     tensors: dict[str, Tensor]
     temperature: float = 1.0
+    pool: str | None = None
 
 
 def save_artifact(
@@ -67,6 +71,7 @@ def save_artifact(
             "name": model.backbone.spec.name,
             "sha256": model.backbone.sha256,
             "preprocessing": _preprocessing(model.backbone.spec),
+            "pool": model.backbone.spec.pool,
         },
         "versions": {name: version(name) for name in ("vpt", "torch", "timm", "monai")},
         "scores": scores,
@@ -130,12 +135,13 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         counts=header["counts"],
         tensors=tensors,
         temperature=header.get("temperature", 1.0),
+        pool=header["backbone"].get("pool"),
     )
 
 
 def _read_config(values: dict[str, Any], path: Path) -> ResolvedConfig:
     """The config of an artifact; those written before there were two tasks are of segmentation."""
-    config = build_config(values, str(path))
+    config = build_config(as_written(values), str(path))
     return config.resolved(config.task or "segmentation", strict=False)
 
 
@@ -154,10 +160,11 @@ def restore_model(
         VptError: the backbone's weights are not those of the training.
     """
     config, size = artifact.config, artifact.plan.image_size
+    encoder = _encoder_of(artifact, weights)
     if device is not None and config.tuning.method == FROZEN:
-        backbone = shared_encoder(config.backbone, size, device, precision, weights)
+        backbone = shared_encoder(encoder, size, device, precision, weights)
     else:
-        backbone = load_encoder(config.backbone, size, weights)
+        backbone = load_encoder(encoder, size, weights)
     _require_same_weights(artifact, backbone, weights)
     model = build_model(config, artifact.plan, len(artifact.labels), backbone)
     if artifact.preprocessing not in ({}, now := _preprocessing(model.backbone.spec)):
@@ -167,6 +174,19 @@ def restore_model(
         )
     load_trained(model, artifact.tensors, artifact.path)
     return model.eval()
+
+
+def _encoder_of(artifact: Artifact, weights: str | Path | None) -> BackboneConfig:
+    """The backbone's section. Classifiers from before version 0.2.0 read the vector that pooling "plain" makes."""
+    config = artifact.config.backbone
+    name = str(weights) if weights is not None and Path(weights).is_dir() else config.name
+    if artifact.pool is not None or artifact.config.task != "classification":
+        return config
+    if "pooling" not in family_of(name).options.model_fields:
+        return config
+    if describe_backbone(name, **config.options).pool == "cls":  # as ever; and others may share the encoder
+        return config
+    return config.model_copy(update={"options": config.options | {"pooling": "plain"}})
 
 
 def _require_same_weights(artifact: Artifact, backbone: Backbone, weights: str | Path | None) -> None:

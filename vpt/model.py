@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones.base import Added, Backbone, BackboneSpec
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
 from vpt.heads.base import Head
 from vpt.prompts.base import Info, Prompts
@@ -125,7 +125,8 @@ class Output(NamedTuple):
 class PromptedModel(nn.Module):
     """A frozen backbone, trained prompts, a trained head: images (B, 3, H, W) -> the head's output.
 
-    What trains is what has `requires_grad`; the backbone is frozen here and stays in eval mode whatever `train` says.
+    What trains is what has `requires_grad`; the backbone is frozen here and stays in eval mode whatever `train` says
+    (but for what tuning has `Added` to it).
 
     Set `checkpointing` to trade time for memory in training, see `encode_from`.
     """
@@ -176,6 +177,9 @@ class PromptedModel(nn.Module):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.backbone.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, Added):
+                module.train(mode)
         if mode:
             self._projected = None
         return self

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from timm.layers import Attention
 from torch import Tensor, nn
 
-from vpt.backbones.pieces import AttentionInPieces, is_half, mix_in_pieces
-from vpt.backbones.tokens import KeysValues
+from vpt.backbones.pieces import AttentionInPieces, is_half, mix_in_pieces, normalise
+from vpt.backbones.tokens import KeysValues, SeparateContext
 from vpt.machine.products import FrozenLinear, batches_by_onednn, frozen_product
 
 KEPT = 2**21  # scores of a batch in bfloat16, 4 MiB, that are kept for the backward pass
@@ -85,12 +85,17 @@ def attend(attention: Attention, tokens: Tensor, beside: KeysValues | None, rows
 
 
 def attend_apart(attention: Attention, tokens: Tensor, context: Tensor) -> Tensor:
-    """timm's attention of normed tokens (B, N, C) to the normed context alone -> (B, N, C)."""
+    """timm's attention of tokens (B, N, C) to the context alone -> (B, N, C); both as `asked_apart` gives them."""
     batch = len(tokens)
     (queries,) = split_heads(project_queries(attention.qkv, tokens), attention.num_heads, 1)
     keys, values = keys_and_values(attention.qkv, attention.num_heads, context, attention.k_norm)
     keys, values = keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)
     return _gather(attention, tokens, mix_values(attention.q_norm(queries), keys, values))
+
+
+def asked_apart(norm: nn.Module, tokens: Tensor, context: SeparateContext) -> tuple[Tensor, Tensor]:
+    """What asks and what is asked in `attend_apart`: tokens (B, ..., C) and prompts, through `norm` where it says so."""
+    return (normalise(norm, tokens), norm(context.prompts)) if context.normed else (tokens, context.prompts)
 
 
 def _gather(attention: Attention, tokens: Tensor, mixed: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateCo
 from vpt.errors import VptError
 
 __all__ = [
+    "Added",
     "Backbone",
     "BackboneSpec",
     "BlockAttention",
@@ -120,6 +121,10 @@ class BlockAttention:
     k_norm: nn.Module | None = None
 
 
+class Added:
+    """Mark of a module that tuning puts into a backbone: it follows the model's mode, where all else stays in eval."""
+
+
 class Backbone(nn.Module, ABC):
     """An encoder taken apart at its blocks. It knows nothing of prompt methods.
 
@@ -133,6 +138,10 @@ class Backbone(nn.Module, ABC):
     def embed(self, images: Tensor) -> Tokens:
         """Normalised images (B, 3, H, W) -> tokens with their position embedding."""
 
+    def patches(self, images: Tensor) -> Tensor:
+        """The same patches (B, H, W, C) before their position embedding, where the encoder adds one."""
+        return self.embed(images).grid
+
     @abstractmethod
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         """Run block `i`. `context` (P, C) or (B, P, C) is attended to in this block only, as keys and values.
@@ -141,10 +150,11 @@ class Backbone(nn.Module, ABC):
         `SeparateContext` the block is
 
             x <- x + SA(norm1(x))
-            x <- x + CA(norm1(x), norm1(P)),    CA(x, p) = proj(softmax(q(x) k(p)^T / sqrt(d)) v(p)) for every head
+            x <- x + CA(x, P),                  CA(x, p) = proj(softmax(q(x) k(p)^T / sqrt(d)) v(p)) for every head
             x <- x + MLP(norm2(x))
 
-        where SA and CA have the same weights, and a layer scale applies to both.
+        where SA and CA have the same weights, and a layer scale applies to both. Of a context that is `normed`, CA takes
+        norm1(x) and norm1(P).
 
         With `keep` "first" all tokens are attended to, but only the CLS token is computed: the rest is left out of what
         is given, (B, 0, 0, C) and (B, 0, C). An encoder without a CLS token gives everything.

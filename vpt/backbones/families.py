@@ -28,6 +28,16 @@ class NoOptions(Section):
     """Of a family that has none."""
 
 
+class VitOptions(Section):
+    """`normalisation`: "own", as the weights were trained, or "imagenet", the mean and deviation of ImageNet's images.
+
+    `pooling`: "own", the model's way to one vector, or "plain", see `VitBackbone`.
+    """
+
+    normalisation: vit_models.Normalisation = "own"
+    pooling: vit_models.Pooling = "own"
+
+
 class SamOptions(Section):
     """`attention`: "fused", or "original" for the arithmetic of `segment_anything` itself."""
 
@@ -89,6 +99,7 @@ FAMILIES: tuple[Family, ...] = (
         lambda name: Path(name).is_dir(),
         vit_models.load_folder,
         vit_models.describe_folder,
+        options=VitOptions,
     ),
     Family(
         "vit",
@@ -97,6 +108,7 @@ FAMILIES: tuple[Family, ...] = (
         vit_models.load_timm,
         vit_models.describe_timm,
         vit_models.fetch_vit,
+        VitOptions,
     ),
 )
 ENTRY_POINTS = "vpt.backbones"  # of other packages: each gives a `Family`

@@ -9,6 +9,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
+from vpt.backbones.attention import asked_apart
 from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, require_whole_patches, uniform_blocks
 from vpt.backbones.pieces import normalise
 from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart
@@ -111,6 +112,9 @@ class SamBackbone(Backbone):
         none = grid.new_empty(len(grid), 0, grid.shape[-1])
         return Tokens(grid, prefix=none, prompts=none)
 
+    def patches(self, images: Tensor) -> Tensor:
+        return self.encoder.patch_embed(images)
+
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.encoder.blocks[i]
         travelling = tokens.prompts.shape[1] > 0
@@ -143,5 +147,5 @@ def _residual(block: Any, tokens: Tensor, attended: Tensor, context: Context | N
     """
     tokens = tokens + attended
     if isinstance(context, SeparateContext):
-        tokens = tokens + attend_apart(block.attn, normalise(block.norm1, tokens), block.norm1(context.prompts))
+        tokens = tokens + attend_apart(block.attn, *asked_apart(block.norm1, tokens, context))
     return tokens + block.mlp(normalise(block.norm2, tokens))

@@ -91,7 +91,7 @@ def _mix(
 
 
 def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:
-    """Attention of normed tokens (B, ..., C) to the normed context (E, C) or (B, E, C) alone -> the tokens' shape."""
+    """Attention of tokens (B, ..., C) to the context (E, C) or (B, E, C) alone -> the tokens' shape."""
     batch = len(tokens)
     (queries,) = split_heads(project_queries(attention.qkv, tokens.flatten(1, -2)), attention.num_heads, 1)
     keys, values = keys_and_values(attention.qkv, attention.num_heads, context)

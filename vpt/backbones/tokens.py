@@ -42,9 +42,12 @@ class SeparateContext:
 
     That step has a softmax over the prompts alone, and a residual of its own; a plain tensor as context is attended to
     in the self-attention itself, beside the tokens, under one softmax.
+
+    normed: tokens and prompts go through the block's first norm before that step, else both are taken as they are.
     """
 
     prompts: Tensor
+    normed: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.attention import attend, attend_apart
+from vpt.backbones.attention import asked_apart, attend, attend_apart
 from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, Pool, three, uniform_blocks
 from vpt.backbones.pieces import is_half, normalise
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
 
+Pooling = Literal["own", "plain"]
 POOLS: dict[str, Pool] = {"token": "cls", "map": "attention"}  # timm's names; all others are means of the patches
 
 
@@ -30,19 +31,29 @@ class VitBackbone(Backbone):
         name: what the user calls it.
         mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
         sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
+        pooling: "own", the model's way to one vector with the norm that follows it; "plain", its CLS token, else the mean
+            of its patches, without that norm: how it was before version 0.2.0.
 
     Raises:
         VptError: blocks or attention of another kind, which would need arithmetic of their own.
     """
 
     def __init__(
-        self, vit: VisionTransformer, *, name: str, mean: tuple[float, ...], std: tuple[float, ...], sha256: str
+        self,
+        vit: VisionTransformer,
+        *,
+        name: str,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        sha256: str,
+        pooling: Pooling = "own",
     ):
         super().__init__()
         require_standard_blocks(vit, name)
         self.vit = vit.eval()
         first: Any = vit.blocks[0]
         self.sha256 = sha256
+        self.pooling = pooling
         height, width = vit.patch_embed.img_size
         patch = tuple(vit.patch_embed.patch_size)
         grid = (height // patch[0], width // patch[1])
@@ -56,7 +67,7 @@ class VitBackbone(Backbone):
             blocks=uniform_blocks(len(vit.blocks), vit.embed_dim, first.attn.num_heads, grid),
             finished=Level(vit.embed_dim, grid),
             registers=vit.num_reg_tokens,
-            pool=pool_of(vit),
+            pool=pool_of(vit, pooling),
         )
 
     def embed(self, images: Tensor) -> Tokens:
@@ -64,6 +75,11 @@ class VitBackbone(Backbone):
         sequence = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(patches)))
         grid = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
         return Tokens.parts_of(sequence, self.spec.prefix, 0, grid)
+
+    def patches(self, images: Tensor) -> Tensor:
+        patches = self.vit.patch_embed(images)
+        size = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return patches if patches.ndim == 4 else patches.unflatten(1, size)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
@@ -78,7 +94,7 @@ class VitBackbone(Backbone):
         mixed = attend(block.attn, normed, beside if isinstance(beside, KeysValues) else None, sequence.shape[1])
         sequence = sequence + block.drop_path1(block.ls1(mixed))
         if isinstance(beside, SeparateContext):
-            mixed = attend_apart(block.attn, normalise(block.norm1, sequence), block.norm1(beside.prompts))
+            mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
             sequence = sequence + block.drop_path1(block.ls1(mixed))
         sequence = sequence + block.drop_path2(block.ls2(block.mlp(normalise(block.norm2, sequence))))
         return _parts_like(tokens, sequence)
@@ -90,6 +106,8 @@ class VitBackbone(Backbone):
     def finish(self, tokens: Tokens) -> Features:
         normed = _parts_like(tokens, self.vit.norm(_join(tokens)))
         grid = normed.grid.permute(0, 3, 1, 2)
+        if self.pooling == "plain":
+            return Features(grid=grid, prefix=normed.prefix)
         pooled = None
         if self.spec.pool != "cls" and normed.grid.numel():
             patches = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)  # without prompts
@@ -97,8 +115,10 @@ class VitBackbone(Backbone):
         return Features(grid=grid, prefix=self.vit.fc_norm(normed.prefix), pooled=pooled)
 
 
-def pool_of(vit: VisionTransformer) -> Pool:
-    """How timm's model makes one vector of an image."""
+def pool_of(vit: VisionTransformer, pooling: Pooling) -> Pool:
+    """How timm's model makes one vector of an image; "plain": see `VitBackbone`."""
+    if pooling == "plain":
+        return "cls" if vit.num_prefix_tokens > vit.num_reg_tokens else "mean"
     return POOLS.get(vit.global_pool, "mean")
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from safetensors import SafetensorError
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer, save_for_hf
 
 from vpt.backbones.base import BackboneSpec, require_whole_patches
 from vpt.backbones.fetch import hub_or_its_cache
-from vpt.backbones.vit import VitBackbone, require_standard_blocks
+from vpt.backbones.vit import Pooling, VitBackbone, require_standard_blocks
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
 from vpt.progress import Tick
@@ -22,38 +23,39 @@ from vpt.progress import Tick
 MICRO = "vit_micro"
 MICRO_WEIGHTS = Path(__file__).parents[1] / "assets" / "vit_micro.safetensors"
 Size = tuple[int, int]
+Normalisation = Literal["own", "imagenet"]
 
 
 def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -> VitBackbone:
     return _backbone(micro_vit(weights), name, image_size)
 
 
-def load_timm(name: str, weights: str | Path | None, image_size: Size | None) -> VitBackbone:
-    """A model of timm's, with its pretrained weights, those of a file, or random ones."""
-    return _backbone(timm_vit(name, weights), name, image_size)
+def load_timm(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> VitBackbone:
+    """A model of timm's, with its pretrained weights, those of a file, or random ones; options: see `VitOptions`."""
+    return _backbone(timm_vit(name, weights), name, image_size, **options)
 
 
-def load_folder(name: str, weights: str | Path | None, image_size: Size | None) -> VitBackbone:
+def load_folder(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> VitBackbone:
     """A folder with timm's `config.json` and weights, as `timm.models.save_for_hf` and the hub write it."""
     vit = _described_by(name)
     if weights != RANDOM:
         load_weights(vit, weights or _weights_in(Path(name)), name)
-    return _backbone(vit, name, image_size)
+    return _backbone(vit, name, image_size, **options)
 
 
 def describe_micro(name: str, weights: str | Path | None) -> BackboneSpec:
     return _spec(micro_vit(RANDOM), name)
 
 
-def describe_timm(name: str, weights: str | Path | None) -> BackboneSpec:
+def describe_timm(name: str, weights: str | Path | None, **options: Any) -> BackboneSpec:
     require_tag(name)
     with torch.device("meta"):
-        return _spec(_random_vit(name, name), name)
+        return _spec(_random_vit(name, name), name, **options)
 
 
-def describe_folder(name: str, weights: str | Path | None) -> BackboneSpec:
+def describe_folder(name: str, weights: str | Path | None, **options: Any) -> BackboneSpec:
     with torch.device("meta"):
-        return _spec(_described_by(name), name)
+        return _spec(_described_by(name), name, **options)
 
 
 def micro_vit(weights: str | Path | None = None) -> VisionTransformer:
@@ -117,21 +119,29 @@ def fetch_vit(name: str, to: Path, progress: Tick) -> Path:
     return folder
 
 
-def _backbone(vit: Any, name: str, image_size: Size | None) -> VitBackbone:
+def _backbone(
+    vit: Any,
+    name: str,
+    image_size: Size | None,
+    normalisation: Normalisation = "own",
+    pooling: Pooling = "own",
+) -> VitBackbone:
     require_standard_blocks(vit, name)
     sha256 = sha256_of(vit)
     if image_size is not None:
         require_whole_patches(image_size, vit.patch_embed.patch_size, name)
         if image_size != tuple(vit.patch_embed.img_size):
             vit.set_input_size(img_size=image_size)
-    return VitBackbone(vit, name=name, **_normalisation(vit), sha256=sha256)
+    return VitBackbone(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
 
 
-def _spec(vit: Any, name: str) -> BackboneSpec:
-    return VitBackbone(vit, name=name, **_normalisation(vit), sha256="").spec
+def _spec(vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own") -> BackboneSpec:
+    return VitBackbone(vit, name=name, **_normalisation(vit, normalisation), sha256="", pooling=pooling).spec
 
 
-def _normalisation(vit: Any) -> dict[str, Any]:
+def _normalisation(vit: Any, chosen: Normalisation) -> dict[str, Any]:
+    if chosen == "imagenet":
+        return {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
     return {"mean": vit.pretrained_cfg["mean"], "std": vit.pretrained_cfg["std"]}
 
 

@@ -1,15 +1,18 @@
 """Every setting of a run: frozen models, YAML in and out. A method's own stand beside it, see `vpt.sections`."""
 
-from vpt.config.files import build_config, dump_config, load_config, parse_override, parse_prompts
+from vpt.config.before import as_written
+from vpt.config.files import build_config, dump_config, load_config, load_written, parse_override, parse_prompts
 from vpt.config.run import HEAD_RATES, Config, ResolvedConfig
 
 __all__ = [
     "HEAD_RATES",
     "Config",
     "ResolvedConfig",
+    "as_written",
     "build_config",
     "dump_config",
     "load_config",
+    "load_written",
     "parse_override",
     "parse_prompts",
 ]

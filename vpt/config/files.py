@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from vpt.config.before import as_written
 from vpt.config.run import DEFAULT_HEADS, Config
 from vpt.errors import VptError
 from vpt.sections import HEADS, PROMPTS, TUNINGS, Room
@@ -31,6 +32,14 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     return build_config(values, name)
+
+
+def load_written(path: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """The config.yaml of a run, which may be older than this version (`vpt.config.before`)."""
+    values = as_written(_read_yaml(path))
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    return build_config(values, str(path))
 
 
 def build_config(values: dict[str, Any], name: str) -> Config:

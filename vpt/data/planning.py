@@ -162,8 +162,12 @@ def _choose_plane(found: Fingerprint) -> tuple[Plane, str]:
 
 
 def _choose_size(voxels: float, encoder: EncoderInput, flat: bool) -> tuple[int, str]:
-    """A pixel per voxel at least, in whole patches; from the encoder's native size to twice that (or 256)."""
-    native, patch = encoder.native_size, encoder.patch
+    """A pixel per voxel at least, in whole patches; from the encoder's native size to twice that (or 256).
+
+    A native size that is no multiple of the patch (384 and 14) counts as the nearest that is (378).
+    """
+    patch = encoder.patch
+    native = max(1, round(encoder.native_size / patch)) * patch
     wanted = math.ceil(voxels / patch) * patch
     most = max(2 * native, 256) // patch * patch
     what, element = ("images", "pixels") if flat else ("slices", "voxels")

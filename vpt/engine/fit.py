@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vpt.engine.average import Average
 from vpt.engine.checkpoint import Progress
-from vpt.engine.optim import schedule, set_rates
+from vpt.engine.optim import schedule, schedule_of_epochs, set_rates
 from vpt.errors import VptError
 from vpt.progress import Tick, bar
 from vpt.tasks.batch import Batch, Loss, to_device
@@ -45,9 +45,10 @@ class Settings:
     patience: int | None
     workers: int
     warmup: float
-    clip: float
+    clip: float | None
     score: str = "dice"
     accumulate: int = 1
+    schedule: str = "step"
 
     def group(self, step: int) -> tuple[int, bool]:
         """How many batches share the update that batch `step` of an epoch is part of, and whether it is their last."""
@@ -128,6 +129,8 @@ def out_of_patience(progress: Progress, settings: Settings) -> bool:
 
 def rate(epoch: int, step: int, settings: Settings) -> float:
     """Factor of the peak rates at a step of an epoch."""
+    if settings.schedule == "epoch":
+        return schedule_of_epochs(epoch, settings.epochs, settings.warmup)
     return schedule(epoch * settings.steps + step, settings.epochs * settings.steps, settings.warmup)
 
 
@@ -165,7 +168,8 @@ def train_epoch(
             )
         fabric.backward(error / sharing)
         if last:
-            fabric.clip_gradients(forward, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+            if settings.clip is not None:
+                fabric.clip_gradients(forward, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average:

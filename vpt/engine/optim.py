@@ -48,6 +48,17 @@ def schedule(step: int, steps: int, warmup: float, floor: float = 0.01) -> float
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
+def schedule_of_epochs(epoch: int, epochs: int, warmup: float) -> float:
+    """Factor of the peak rate in `epoch` of `epochs`: a linear rise from 0, then cosine to 0.
+
+    As in the code of VPT (Jia et al., ECCV 2022): with any warm-up the rate is 0 in the whole first epoch.
+    """
+    rise = round(warmup * epochs)
+    if epoch < rise:
+        return epoch / rise
+    return 0.5 * (1 + math.cos(math.pi * (epoch - rise) / max(1, epochs - rise)))
+
+
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor

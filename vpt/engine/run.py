@@ -102,7 +102,7 @@ def _train(run: Path, setup: Setup, job: Job, log: Logger, resume: bool, brief: 
         precision=job.precision,
     )
     prepare_frozen(model.backbone, job.precision)
-    optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "clip", "ema"}))
+    optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "schedule", "clip", "ema"}))
     average = Average(model, config.optim.ema) if config.optim.ema else None
     # the model is on its device, where the optimiser's moments go as well
     progress = load_state(run / STATE, model, optimizer, average) if resume else Progress()
@@ -177,6 +177,7 @@ def _settings(config: Config, job: Job) -> Settings:
         workers=choose_workers(train.workers),
         warmup=config.optim.warmup,
         clip=config.optim.clip,
+        schedule=config.optim.schedule,
         score=job.score,
         accumulate=train.accumulate,
     )

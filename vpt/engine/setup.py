@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vpt.backbones import describe_backbone
-from vpt.config import Config, ResolvedConfig, dump_config, load_config
+from vpt.config import Config, ResolvedConfig, dump_config, load_config, load_written
 from vpt.data.cases import SegmentationSet
 from vpt.data.datasets import read_dataset
 from vpt.data.few_shot import draw_shots
@@ -128,9 +128,9 @@ def reopen_run(run: Path, wanted: Any, overrides: dict[str, Any] | None) -> Setu
     """The setup of an interrupted run, from its own files; `wanted` may repeat its settings, not change them."""
     if not (run / STATE).is_file():
         raise VptError(f"{run}: holds no state to resume ({STATE}); start it without --resume")
-    config = load_config(run / "config.yaml")
+    config = load_written(run / "config.yaml")
     if wanted is None:
-        wanted = load_config(run / "config.yaml", overrides)
+        wanted = load_written(run / "config.yaml", overrides)
     elif not isinstance(wanted, Config):
         wanted = load_config(wanted, overrides)
     config, dataset = read_data(config)

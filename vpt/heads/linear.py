@@ -15,6 +15,7 @@ from vpt.sections import Compared
 from vpt.vocabulary import Target
 
 Pool = Literal["auto", "cls", "mean"]
+Start = Literal["normal", "kaiming"]
 Pooling = Literal["cls", "own", "mean"]  # what it came to: the CLS token, the encoder's own way, the mean of patches
 RATE = 1e-2  # of the head alone
 
@@ -24,6 +25,7 @@ class LinearConfig(HeadSettings):
 
     kind: Literal["linear"] = "linear"
     pool: Pool = "auto"
+    start: Start = "normal"
 
     tasks = ("classification",)
     compared = (Compared("linear", "head only, linear", {}, RATE),)
@@ -46,8 +48,10 @@ def count_outputs(classes: int, target: Target) -> int:
 class ClassifyHead(Head):
     """Features -> logits (B, outputs).
 
-    Jia et al. (ECCV 2022) read the CLS token of supervised and MoCo backbones, and the mean of the patch tokens of MAE;
-    both after the encoder's final norm. The slices of a volume are weighted by gated attention
+    Jia et al. (ECCV 2022) read the CLS token of supervised and MoCo backbones after the encoder's final norm. Of MAE their
+    default averages all tokens but CLS, the prompts that left the last block among them, and norms the mean; here prompts
+    are never averaged: as keys and values they leave no block, and what the head reads would depend on how many there
+    are. The slices of a volume are weighted by gated attention
     (Ilse et al., ICML 2018, eq. 9): `w = softmax_s(a . (tanh(V x_s) * sigmoid(U x_s)))`, the volume is `sum_s w_s x_s`.
 
     Args:
@@ -55,7 +59,9 @@ class ClassifyHead(Head):
         pool: "cls", "mean" of the patch tokens (prompts not among them), "auto": what the encoder itself does: its CLS
             token, the mean of its patches, with the norm that it puts after that, or a pooling that it has learned;
         hidden: units of a hidden layer with GELU; None for one linear layer;
-        slices: volumes come as several slices.
+        slices: volumes come as several slices;
+        start: of the weights: "normal", of deviation 0.02; "kaiming" (fan-out), of deviation sqrt(2 / outputs), as in the
+            code of VPT. Biases start at 0. Theirs start at -ln 99, all alike, which changes nothing under a softmax.
 
     Raises:
         VptError: "cls" of an encoder without such a token.
@@ -69,6 +75,7 @@ class ClassifyHead(Head):
         pool: Pool = "auto",
         hidden: int | None = None,
         slices: bool = False,
+        start: Start = "normal",
     ):
         super().__init__()
         if pool == "cls" and not spec.has_cls:
@@ -80,7 +87,10 @@ class ClassifyHead(Head):
         self.over_slices = SliceAttention(width) if slices else None
         self.hidden = None if hidden is None else nn.Sequential(nn.Linear(width, hidden), nn.GELU())
         self.output = nn.Linear(hidden or width, outputs)
-        nn.init.normal_(self.output.weight, std=0.02)
+        if start == "kaiming":
+            nn.init.kaiming_normal_(self.output.weight, mode="fan_out")
+        else:
+            nn.init.normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
 
     def pool(self, features: Features) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vpt.heads.base import Answer, HeadSettings
-from vpt.heads.linear import RATE, ClassifyHead, Pool, classify_head
+from vpt.heads.linear import RATE, ClassifyHead, Pool, Start, classify_head
 from vpt.sections import Compared
 
 
@@ -16,6 +16,7 @@ class MlpConfig(HeadSettings):
 
     kind: Literal["mlp"] = "mlp"
     pool: Pool = "auto"
+    start: Start = "normal"
     hidden: int = Field(256, ge=1)
 
     tasks = ("classification",)

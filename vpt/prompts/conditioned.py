@@ -31,6 +31,7 @@ class ConditionedConfig(PromptSettings):
     blocks: BlocksSetting = "all"
     hidden: int = Field(16, ge=1)
     kernel: int = Field(3, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
 
     compared = (compared("conditioned", "input-conditioned (VAPT), 10", count=10),)
 
@@ -41,8 +42,8 @@ class ConditionedConfig(PromptSettings):
 class ConditionedPrompts(Prompts):
     """Prompts (B, count, C) that a block's own input decides, attended to as keys and values.
 
-        G = A_i . (K_i * LayerNorm_i(X))        what each prompt gathers from the image, (B, count, C)
-        P = T + G + W_2 relu(W_1 G)
+        G = A_i . drop(K_i * LayerNorm_i(X))    what each prompt gathers from the image, (B, count, C)
+        P = T + G + W_2 drop(relu(W_1 G))
 
     X: (B, H, W, C), the patches that enter block i. K_i: (k, k), one kernel for all channels (a depthwise convolution
     of equal kernels, without padding). A_i: (count, H', W') with H' = H - k + 1 and W' = W - k + 1, a weight for each
@@ -52,16 +53,26 @@ class ConditionedPrompts(Prompts):
     Parameters: count * C + blocks * (count * H' * W' + k * k + 2 * C) + 2 * C * hidden. They are bound to one image
     size. Both K and A are linear, so the kernel is applied to the weights and the features are read only once.
 
-    Other than the authors', the first block is conditioned too (they give it T alone), T is added in every block, A has
-    no bias, no dropout follows the convolution, and K starts with deviation 1 / k instead of 1.
+    drop: dropout in training, of hidden units after the activation, and of whole channels of what K gives; both have
+    probability 0.1 in the authors' code (the second) and its example (the first, which is 0 unless it is set).
+
+    Other than the authors', the first block is conditioned too (they give it T alone, with the dropout of VPT), T is
+    added in every block, A has no bias, and K starts with deviation 1 / k instead of 1.
 
     Args:
         spec: of the encoder; count: prompts per block; blocks: see `DeepPrompts`; hidden: width of the bottleneck;
-        kernel: k, at most the grid's shorter side.
+        kernel: k, at most the grid's shorter side; dropout: probability, of both.
     """
 
     def __init__(
-        self, spec: BackboneSpec, *, count: int = 10, blocks: Blocks = "all", hidden: int = 16, kernel: int = 3
+        self,
+        spec: BackboneSpec,
+        *,
+        count: int = 10,
+        blocks: Blocks = "all",
+        hidden: int = 16,
+        kernel: int = 3,
+        dropout: float = 0.1,
     ):
         super().__init__()
         require_positive(count=count, hidden=hidden)
@@ -83,6 +94,7 @@ class ConditionedPrompts(Prompts):
         self.kernels = nn.Parameter(torch.randn(rows, kernel, kernel) / kernel)
         self.places = nn.Parameter(torch.zeros(rows, count, height - kernel + 1, columns - kernel + 1))
         self.mlp = nn.Sequential(nn.Linear(width, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, width, bias=False))
+        self.dropout = nn.Dropout(dropout)
 
     def first(self, depth: int) -> int:
         return min(self.rows)
@@ -94,4 +106,7 @@ class ConditionedPrompts(Prompts):
         kernel, places = self.kernels[row, None, None], self.places[row].unsqueeze(1)
         weights = F.conv_transpose2d(places, kernel).squeeze(1)  # (P, H, W)
         gathered = torch.einsum("phw,bhwc->bpc", weights, self.norms[row](tokens.grid))
-        return tokens, self.offset + gathered + self.mlp(gathered)
+        if self.training:  # a channel that is dropped from all places of an image gathers nothing
+            gathered = gathered * self.dropout(torch.ones_like(gathered[:, :1]))
+        narrow, activation, wide = self.mlp
+        return tokens, self.offset + gathered + wide(self.dropout(activation(narrow(gathered))))

@@ -17,6 +17,7 @@ class CrossConfig(FromTokens):
     method: Literal["cross"] = "cross"
     count: int = Field(20, ge=1)
     blocks: BlocksSetting = "all"
+    normed: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
 
     compared = (compared("cross", "cross-attention (CVPT), 20", count=20),)
@@ -32,20 +33,31 @@ class CrossPrompts(Prompts):
     they are they take nothing from the attention between the patches. Its weights are the block's own, frozen, as in
     the paper's weight sharing; they are not copied. For the whole block see `Backbone.block`.
 
-    The paper's formula x + CA(x, P) names no norm. Here the query is x as self-attention left it, through the block's
-    first norm, and the prompts go through the same norm: normed tokens are what those projections were trained on.
-    Every token asks: patches, CLS and registers.
+    As in the paper's formula x + CA(x, P), and in the authors' code, neither x nor P is normed: the query is x as
+    self-attention left it. With `normed` both go through the block's first norm, for normed tokens are what those
+    projections were trained on; that is a form of this package, and was its only one before version 0.2.0. Every token
+    asks: patches, CLS and registers. The block's own layer scale, where it has one, applies to CA too.
 
     Prompts start as VPT's. Even then CA adds something to x, so training does not start at the frozen encoder.
     Parameters: blocks * count * C.
 
     Args:
-        spec: of the encoder; count: prompts per block; blocks: see `DeepPrompts`; dropout: see `PromptTable`.
+        spec: of the encoder; count: prompts per block; blocks: see `DeepPrompts`; normed: see above; dropout: see
+        `PromptTable`.
     """
 
-    def __init__(self, spec: BackboneSpec, *, count: int = 20, blocks: Blocks = "all", dropout: float = 0.0):
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        *,
+        count: int = 20,
+        blocks: Blocks = "all",
+        normed: bool = False,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.count = count
+        self.normed = normed
         self.starts = choose_blocks(blocks, spec)
         self.rows = {block: row for row, block in enumerate(self.starts)}
         self.table = PromptTable(spec, blocks=self.starts, count=count, project=None, dropout=dropout)
@@ -54,7 +66,7 @@ class CrossPrompts(Prompts):
         return min(self.rows)
 
     def context(self, i: int, batch: int) -> SeparateContext | None:
-        return SeparateContext(self.table.row(self.rows[i], batch)) if i in self.rows else None
+        return SeparateContext(self.table.row(self.rows[i], batch), self.normed) if i in self.rows else None
 
     def start_from(self, tokens: Sequence[Tensor]) -> None:
         """Set the prompts to tokens (count, C), one tensor for each of the blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ class FourierConfig(PromptSettings):
     count: int = Field(10, ge=1)
     blocks: BlocksSetting = "all"
     share: float = Field(0.5, gt=0, le=1)
+    rounded: bool = False
     project: int | None = Field(None, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -31,15 +33,15 @@ class FourierConfig(PromptSettings):
 class FourierPrompts(DeepPrompts):
     """VPT-deep in which the first m of a block's prompts give way to Re(F_tokens(F_width(P[:m]))).
 
-    P: (count, C); m = share * count, rounded, at least 1; F: the discrete Fourier transform, not normalised, over the
-    width and then over those m prompts. Parameters, start, projection and dropout are those of VPT-deep; the transform
+    P: (count, C); m = floor(share * count), as in the authors' code, but 1 at least (theirs may be 0); F: the discrete
+    Fourier transform, not normalised, over the width and then over those m prompts. Parameters, start, projection and dropout are those of VPT-deep; the transform
     comes after them. Which of the prompts are transformed makes no difference, since attention has no order.
 
     The transform runs in float32 at least, whatever autocast says.
 
     Args:
         spec: of the encoder; share: of the prompts that are transformed, above 0 and up to 1 (the paper tries 0.3, 0.5,
-            0.7 and 1); count, blocks, project, dropout: see `DeepPrompts`.
+            0.7 and 1); rounded: to the nearest m instead, as before version 0.2.0; count, blocks, project, dropout: see `DeepPrompts`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class FourierPrompts(DeepPrompts):
         count: int = 10,
         blocks: Blocks = "all",
         share: float = 0.5,
+        rounded: bool = False,
         project: int | None = None,
         dropout: float = 0.0,
     ):
@@ -57,7 +60,7 @@ class FourierPrompts(DeepPrompts):
             raise VptError(
                 f"prompts: share is {share}; expected above 0 and at most 1, or choose `deep` for no transform"
             )
-        self.transformed = max(1, round(share * count))
+        self.transformed = max(1, round(share * count) if rounded else math.floor(share * count))
 
     def context(self, i: int, batch: int) -> Tensor | None:
         prompts = super().context(i, batch)

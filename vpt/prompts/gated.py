@@ -18,7 +18,7 @@ from vpt.prompts.shallow import ShallowPrompts
 class GatedConfig(FromTokens):
     method: Literal["gated"] = "gated"
     count: int = Field(50, ge=1)
-    gate: float = 5.0
+    gate: float = -5.0
     project: int | None = Field(None, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -42,11 +42,13 @@ class GatedPrompts(ShallowPrompts):
     VPT-shallow, all shut is VPT-deep with one set for all blocks. The mixture is made on entering block i + 1; until
     then P_in is the state of the pass. Parameters: count * C + depth - 1.
 
-    The paper's learned temperature of the attention is left out: it would change the frozen blocks.
+    Gates start almost shut, g_i = -5 and s_i = 0.0067, as the authors' do: in their code g_i = -GATE_INIT, which is 5 in
+    their examples. Other than theirs, the learned temperature of the attention is left out: it would change the frozen
+    blocks.
 
     Args:
-        spec: of the encoder; count: number of prompts; gate: where every g_i starts, 5 (s = 0.993) in the authors'
-            example for MAE; project, dropout: see `PromptTable`.
+        spec: of the encoder; count: number of prompts; gate: where every g_i starts; project, dropout: see
+            `PromptTable`.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class GatedPrompts(ShallowPrompts):
         spec: BackboneSpec,
         *,
         count: int = 50,
-        gate: float = 5.0,
+        gate: float = -5.0,
         project: int | None = None,
         dropout: float = 0.0,
     ):

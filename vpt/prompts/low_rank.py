@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from vpt.prompts.base import (
     require_positive,
     row_of,
 )
-from vpt.prompts.starts.random import low_rank_bound
+from vpt.prompts.starts.random import left_factor, right_factor
 
 
 class LowRankConfig(PromptSettings):
@@ -39,10 +38,14 @@ class LowRankPrompts(Prompts):
     """P_i = A_i B_i^T for every chosen block i, attended to as keys and values, as in VPT-deep.
 
     A_i: (count, rank), B_i: (C, rank), P_i: (count, C). Parameters: blocks * (count + C) * rank, fewer than VPT-deep's
-    while rank < count * C / (count + C). Both factors start from the same uniform distribution, such that the elements
-    of P_i have the variance of the published start of VPT; neither is zero, so gradients reach both.
+    while rank < count * C / (count + C).
 
-    The paper's other form, prompts multiplied by a fixed matrix that whitens the encoder's keys, is left out.
+    The start is that of the authors' BPT-bilinear: A from N(0, 0.02^2), B from U(-b, b) with b = sqrt(6 / (C + rank))
+    (Xavier's), so that an element of P_i has the deviation 0.02 sqrt(2 rank / (C + rank)), 0.0029 for C = 768 and rank 8,
+    where VPT's has 0.036. Neither factor is zero, so gradients reach both.
+
+    The paper's other form, in which B starts as (or is) a matrix that whitens the encoder's keys, is left out. In their
+    code it is the only one for prompts in every block; BPT-bilinear is written there for the first block alone.
 
     Args:
         spec: of the encoder; count: prompts per block; rank: columns of A and B; blocks: see `DeepPrompts`.
@@ -56,13 +59,8 @@ class LowRankPrompts(Prompts):
         chosen = choose_blocks(blocks, spec)
         self.rows = {block: row for row, block in enumerate(chosen)}
         self.widths = [spec.blocks[i].width for i in chosen]
-
-        def factor(rows: int, length: int, width: int) -> Tensor:
-            bound = low_rank_bound(rank, width, spec.patch)
-            return torch.empty(rows, length, rank).uniform_(-bound, bound)
-
-        self.left = by_width(self.widths, lambda rows, width: factor(rows, count, width))
-        self.right = by_width(self.widths, lambda rows, width: factor(rows, width, width))
+        self.left = by_width(self.widths, lambda rows, _: left_factor(rows, count, rank))
+        self.right = by_width(self.widths, lambda rows, width: right_factor(rows, width, rank))
 
     def first(self, depth: int) -> int:
         return min(self.rows)

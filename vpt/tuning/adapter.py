@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from vpt.backbones.base import Added
+from vpt.backbones.pieces import normalise
 from vpt.model import PromptedModel
 from vpt.tuning.base import TuningSettings, compared, encoder_of
 
@@ -15,11 +17,13 @@ WIDEST = 64  # as published for C = 768
 
 
 class AdapterConfig(TuningSettings):
-    """`width` null: 64, but a quarter of the encoder's width at most."""
+    """`width` null: 64, but a quarter of the encoder's width at most. `normed`, `dropout`: see `tune_adapter`."""
 
     method: Literal["adapter"] = "adapter"
     width: int | None = Field(None, ge=1)
     scale: float = Field(0.1, gt=0)
+    normed: bool = False
+    dropout: float = Field(0.1, ge=0, lt=1)
 
     compared = (compared("adapter", "adapter (AdaptFormer)", 1e-3),)
 
@@ -27,16 +31,23 @@ class AdapterConfig(TuningSettings):
         tune_adapter(model, **self.arguments())
 
 
-class AdaptedMlp(nn.Module):
-    """y = mlp(x) + scale * up(relu(down(x))) over normed tokens (..., C); down: C -> width, up: width -> C.
+class AddedDropout(Added, nn.Dropout):
+    """Dropout that is active in training, though the backbone around it stays in eval mode."""
 
-    `up` starts at zero, so y starts exactly at mlp(x); `down` does not, so `up` has a gradient from the first step on.
+
+class AdaptedMlp(nn.Module):
+    """y = mlp(norm(x)) + scale * up(dropout(relu(down(x)))) of tokens (..., C); down: C -> width, up: width -> C.
+
+    `up` starts at zero, so y starts exactly at mlp(norm(x)); `down` does not, so `up` has a gradient from the first
+    step on.
     """
 
-    def __init__(self, mlp: nn.Module, channels: int, width: int, scale: float):
+    def __init__(self, norm: nn.Module, mlp: nn.Module, channels: int, width: int, scale: float, dropout: float):
         super().__init__()
+        self.norm = norm
         self.mlp = mlp
         self.down = nn.Linear(channels, width)
+        self.dropout = AddedDropout(dropout)
         self.up = nn.Linear(width, channels)
         self.scale = scale
         nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
@@ -44,19 +55,28 @@ class AdaptedMlp(nn.Module):
             nn.init.zeros_(start_at_zero)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(x) + self.scale * self.up(F.relu(self.down(x)))
+        return self.mlp(normalise(self.norm, x)) + self.scale * self.up(self.dropout(F.relu(self.down(x))))
 
 
-def tune_adapter(model: PromptedModel, *, width: int | None = None, scale: float = 0.1) -> None:
-    """A parallel adapter beside every MLP: x + mlp(norm(x)) + scale * up(relu(down(norm(x)))), equation 3 of the paper.
+def tune_adapter(
+    model: PromptedModel, *, width: int | None = None, scale: float = 0.1, normed: bool = False, dropout: float = 0.1
+) -> None:
+    """A parallel adapter beside every MLP: x + mlp(norm(x)) + scale * up(dropout(relu(down(x)))).
 
-    Where a block scales its MLP's output (layer scale), the adapter's is scaled as well. There is no dropout: the
-    backbone stays in eval mode.
+    As in the authors' code the adapter reads the tokens x as attention left them. With `normed` it reads norm(x), which
+    is how equation 3 of the paper can be read too, and was the only form here before version 0.2.0 (without dropout).
+    `dropout`, in training, of hidden units: 0.1 in the authors' code. Start, ReLU, scale and width are theirs as well.
+
+    Where a block scales its MLP's output (layer scale), the adapter's is scaled as well.
 
     Parameters: depth * (2 * C * width + width + C). `width` None: 64, but a quarter of C at most.
     """
     backbone = model.backbone.requires_grad_(False)
     for own, block in zip(backbone.spec.blocks, encoder_of(backbone).blocks, strict=True):
         narrow = width or max(1, min(WIDEST, own.width // 4))
-        block.mlp = AdaptedMlp(block.mlp, own.width, narrow, scale).to(next(block.mlp.parameters()))
-    backbone.eval()
+        norm: nn.Module = nn.Identity()
+        if not normed:  # the norm moves into the branch, so that what comes in is there for both
+            norm, block.norm2 = block.norm2, norm
+        adapted = AdaptedMlp(norm, block.mlp, own.width, narrow, scale, dropout)
+        block.mlp = adapted.to(next(block.mlp.parameters()))
+    model.train(model.training)

@@ -21,12 +21,15 @@ def uniform_prompts(
     return torch.empty(rows, count, width).uniform_(-bound, bound, generator=generator)
 
 
-def low_rank_bound(rank: int, width: int, patch: tuple[int, int]) -> float:
-    """a = (3 v^2 / rank)^(1/4), so that A B^T of `rank` columns from U(-a, a) has the variance of U(-v, v), v^2 / 3.
+def left_factor(rows: int, count: int, rank: int) -> Tensor:
+    """A of prompts A B^T: (rows, count, rank) from N(0, 0.02^2), as in the code of BPT (Wang et al., ICCV 2025)."""
+    return torch.empty(rows, count, rank).normal_(std=0.02)
 
-    An element is a sum of `rank` products, each of variance (a^2 / 3)^2.
-    """
-    return math.pow(3 * uniform_bound(width, patch) ** 2 / rank, 0.25)
+
+def right_factor(rows: int, width: int, rank: int) -> Tensor:
+    """B of prompts A B^T: (rows, width, rank) from U(-b, b), b = sqrt(6 / (width + rank)), Xavier's, as there."""
+    bound = math.sqrt(6 / (width + rank))
+    return torch.empty(rows, width, rank).uniform_(-bound, bound)
 
 
 def projection(narrow: int, width: int) -> nn.Linear:

@@ -4,7 +4,7 @@
 
 or, with numbers of one's own,
 
-    tokens = collect_tokens(backbone, batches, blocks=prompts.starts)
+    tokens = collect_tokens(backbone, batches, blocks=prompts.starts, placed=False)
     prompts.start_from(kmeans_prompts(tokens, count=10))
 
 SPT: Wang et al., ICML 2024, arXiv:2402.02382. VIPAMIN: see `vpt.prompts.starts.vipamin`.
@@ -31,7 +31,8 @@ def initialise(
     """Let prompts start from the frozen encoder's tokens on training images, a set of prompts for each block.
 
     `how`: "uniform" leaves the prompts as they are and reads no image; "tokens" samples tokens and "kmeans" takes
-    centres of them (SPT); "vipamin" see `vipamin_prompts`, here from random prompts as VPT's start.
+    centres of them (SPT): of the first block the patches before their position embedding, of the others those that
+    enter them, as in the authors' code, which samples them from all, or some, of the training images; "vipamin" see `vipamin_prompts`, here from random prompts as VPT's start.
 
     Images are streamed, and `limit` tokens a block are kept at most, see `collect_tokens`: 5,000 are 15 MB for each
     block of a ViT-B. The seed decides which, and all that follows; no global random state is read or moved.
@@ -53,13 +54,13 @@ def initialise(
             "`project` and `shared`"
         )
     blocks, count, spec = prompts.starts, prompts.count, backbone.spec
-    tokens = collect_tokens(backbone, images, blocks, limit, seed)
+    tokens = collect_tokens(backbone, images, blocks, limit, seed, placed=how == "vipamin")
     if how == "vipamin":
         _require_enough(tokens, count)
         generator = torch.Generator().manual_seed(seed)
         drawn = [uniform_prompts(1, count, spec.blocks[i].width, spec.patch, generator)[0] for i in blocks]
         maps = [backbone.key_value_maps(i) for i in blocks]
-        prompts.start_from(vipamin_prompts(tokens, drawn, maps))
+        prompts.start_from(vipamin_prompts(tokens, drawn, maps, heads=[spec.blocks[i].heads for i in blocks]))
     else:
         choose = sampled_prompts if how == "tokens" else kmeans_prompts
         prompts.start_from(choose(tokens, count, seed=seed))
@@ -67,7 +68,13 @@ def initialise(
 
 @torch.no_grad()
 def collect_tokens(
-    backbone: Backbone, batches: Iterable[Tensor], blocks: Collection[int], limit: int = 10_000, seed: int = 0
+    backbone: Backbone,
+    batches: Iterable[Tensor],
+    blocks: Collection[int],
+    limit: int = 10_000,
+    seed: int = 0,
+    *,
+    placed: bool = True,
 ) -> list[Tensor]:
     """Patch tokens (N, C) that enter each of the sorted `blocks` without prompts, drawn from all images.
 
@@ -79,14 +86,16 @@ def collect_tokens(
         backbone: frozen, in eval mode.
         batches: normalised images (B, 3, H, W) of the training set, moved to the backbone's device.
         blocks: numbers below the backbone's depth, such as the keys of `DeepPrompts.rows`; (0,) for VPT-shallow.
-        limit: at least the number of prompts; seed: of the draw.
+        limit: at least the number of prompts; seed: of the draw; placed: of block 0 with their position embedding, as
+            they enter it, or without.
     """
     device = next(backbone.parameters()).device
     draws: dict[tuple[int, int], _Draw] = {}  # a draw of places for each grid
     kept = {block: torch.empty(0, backbone.spec.blocks[block].width) for block in sorted(set(blocks))}
     last = max(kept)
     for images in batches:
-        tokens = backbone.embed(images.to(device))
+        images = images.to(device)
+        tokens = backbone.embed(images)
         chosen: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for i in range(last + 1):
             if i in kept:
@@ -96,7 +105,8 @@ def collect_tokens(
                     draw = draws.setdefault(size, _Draw(limit, seed))
                     chosen[size] = draw.choose(batch * grid[0] * grid[1])
                 stay, come = chosen[size]
-                added = tokens.grid.flatten(0, 2)[come.to(device)].float().cpu()
+                patches = tokens.grid if placed or i > 0 else backbone.patches(images)
+                added = patches.flatten(0, 2)[come.to(device)].float().cpu()
                 kept[i] = torch.cat([kept[i][stay], added])
             if i < last:
                 tokens = backbone.block(i, tokens, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -17,33 +18,38 @@ def vipamin_prompts(
     drawn: Sequence[Tensor],
     maps: Sequence[Maps],
     *,
+    heads: Sequence[int] | None = None,
     nearest: int = 10,
     share: float = 0.5,
 ) -> list[Tensor]:
     """(1 - share) * mean of the `nearest` tokens + share * what the tokens' values do not span -> (count, C) each.
 
-        m = mean of the k tokens x with the largest cos(p W_K, x W_K)
+        m = mean of the k tokens x with the largest cos(key(p), key(x)),    key(x) = mean over heads h of (x W_K)_h
         o = the part of p whose value o W_V is orthogonal to all tokens' values x W_V
         p <- (1 - lambda) m + lambda o
 
-    The paper tunes k = `nearest` and lambda = `share` for every task. It takes as tokens the average image's, place by
-    place, and the span of their attention's output; here tokens are drawn from all images, and attention's output is a
-    mixture of the values that are spanned. Many tokens span everything: see `orthogonal_part`.
+    Keys are averaged over the heads before they are compared, as in the authors' code. The paper tunes k = `nearest` and
+    lambda = `share` for every task. It takes as tokens the average image's, place by place, with keys as the block makes
+    them, and the span of their attention's output; here tokens are drawn from all images, keys lack their biases (see
+    `Backbone.key_value_maps`), and attention's output is a mixture of the values that are spanned. Many tokens span
+    everything: see `orthogonal_part`.
 
     o is no longer than p. Where tokens are a hundred times as long as random prompts, as in later blocks of many
     encoders, and a norm follows, it takes a share near 1 for o to matter.
 
     Args:
         tokens: (N, C) for each prompted block; all are taken where N is below `nearest`.
-        drawn: (count, C) random prompts p for each; maps: W_K and W_V of each row's block.
+        drawn: (count, C) random prompts p for each; maps: W_K and W_V of each row's block; heads: how many each block
+            has; None for one.
     """
-    rows = zip(tokens, drawn, maps, strict=True)
+    rows = zip(tokens, drawn, maps, heads or repeat(1, len(tokens)), strict=True)
     return [_row(*row, nearest, share) for row in rows]
 
 
-def _row(tokens: Tensor, drawn: Tensor, maps: Maps, nearest: int, share: float) -> Tensor:
+def _row(tokens: Tensor, drawn: Tensor, maps: Maps, heads: int, nearest: int, share: float) -> Tensor:
     keys, values = (weight.to(tokens) for weight in maps)
-    alike = F.normalize(drawn @ keys, dim=-1) @ F.normalize(tokens @ keys, dim=-1).T  # (count, N)
+    ours, theirs = (F.normalize((x @ keys).unflatten(-1, (heads, -1)).mean(-2), dim=-1) for x in (drawn, tokens))
+    alike = ours @ theirs.T  # (count, N)
     chosen = alike.topk(min(nearest, len(tokens)), dim=-1).indices
     return (1 - share) * tokens[chosen].mean(1) + share * orthogonal_part(drawn, tokens, values)
 
