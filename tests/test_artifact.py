@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS
 
-from vpt.artifact import FORMAT, build_model, find_artifact, read_artifact, restore_model, save_artifact
+from vpt.artifact import FORMAT, find_artifact, read_artifact, restore_model, save_artifact
 from vpt.backbones import load_backbone
+from vpt.building import build_model
 from vpt.config import Config, load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
@@ -229,7 +230,7 @@ def test_other_weights_are_refused_and_both_are_named(saved: Path, tmp_path: Pat
 
 
 def test_the_right_weights_are_taken_from_wherever_they_lie(saved: Path, tmp_path: Path) -> None:
-    from vpt.backbones import MICRO_WEIGHTS
+    from vpt.backbones.vit_models import MICRO_WEIGHTS
 
     moved = shutil.copy(MICRO_WEIGHTS, tmp_path / "moved.safetensors")
     assert restore_model(read_artifact(saved), moved).backbone.sha256 == load_backbone("vit_micro").sha256

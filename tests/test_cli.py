@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS, assert_same_run
 
-from vpt.backbones import MICRO_WEIGHTS
+from vpt.backbones.vit_models import MICRO_WEIGHTS
 from vpt.cli import main
 from vpt.config import ShallowConfig, load_config
 from vpt.errors import VptError

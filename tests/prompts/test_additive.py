@@ -64,12 +64,12 @@ def test_the_offset_is_added_to_the_embedded_patches_once(backbone: Backbone, fo
     prompts = make_prompts(backbone, form)
     tokens = backbone.embed(draw(3))
 
-    entered, context = prompts.enter(0, tokens)
+    entered, context = prompts.enter(0, tokens, None)
 
     assert context is None
     assert torch.equal(entered.grid, tokens.grid + prompts.offset)
     assert torch.equal(entered.prefix, tokens.prefix)
-    assert all(prompts.enter(i, entered) == (entered, None) for i in range(1, DEPTH))
+    assert all(prompts.enter(i, entered, None) == (entered, None) for i in range(1, DEPTH))
 
 
 @EVERY_FORM

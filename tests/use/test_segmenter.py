@@ -17,8 +17,9 @@ from plans import plan_with
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vpt.artifact import build_model, read_artifact, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones import attention
+from vpt.building import build_model
 from vpt.config import Config
 from vpt.data.cases import Case, find_scans
 from vpt.data.plan import Percentiles, Plan, Window
