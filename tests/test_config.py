@@ -8,28 +8,22 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vpt.config import (
-    COUNTED,
-    AdditiveConfig,
-    ConditionedConfig,
-    Config,
-    CrossConfig,
-    DeepConfig,
-    FourierConfig,
-    GatedConfig,
-    LinearConfig,
-    LowRankConfig,
-    MaskHeadConfig,
-    NoPromptsConfig,
-    SamDecoderConfig,
-    ShallowConfig,
-    build_config,
-    dump_config,
-    load_config,
-    parse_override,
-    parse_prompts,
-)
+from vpt.config import Config, build_config, dump_config, load_config, parse_override, parse_prompts
 from vpt.errors import VptError
+from vpt.heads.linear import LinearConfig
+from vpt.heads.mask import MaskHeadConfig
+from vpt.heads.sam_decoder import SamDecoderConfig
+from vpt.prompts.additive import AdditiveConfig
+from vpt.prompts.conditioned import ConditionedConfig
+from vpt.prompts.cross import CrossConfig
+from vpt.prompts.deep import DeepConfig
+from vpt.prompts.fourier import FourierConfig
+from vpt.prompts.gated import GatedConfig
+from vpt.prompts.low_rank import LowRankConfig
+from vpt.prompts.none import NoPromptsConfig
+from vpt.prompts.shallow import ShallowConfig
+
+COUNTED = ("conditioned", "cross", "deep", "fourier", "gated", "low_rank", "shallow")
 
 DATA = {"path": "/data/set"}
 
@@ -129,7 +123,7 @@ def test_the_callers_dictionary_is_left_as_it_was() -> None:
         {"prompts": {"method": "fourier", "share": 0.3, "blocks": [0, 2]}},
         {"prompts": {"method": "conditioned", "hidden": 8, "kernel": 5, "blocks": "global"}},
         {"head": {"kind": "mask", "width": 32, "levels": 2}},
-        {"head": {"kind": "sam_decoder"}, "backbone": {"name": "sam_micro", "attention": "original"}},
+        {"head": {"kind": "sam_decoder"}, "backbone": {"name": "sam_micro", "options": {"attention": "original"}}},
         {"head": {"kind": "sam_decoder", "tune": "tokens", "refine": False, "hints": True}},
         {"optim": {"lr": 1e-5, "weight_decay": 0}, "train": {"patience": 3, "workers": 0, "augment": "none"}},
     ],
@@ -291,8 +285,8 @@ def test_prompts_in_short(text: str, prompts: Any) -> None:
 )
 def test_prompts_that_cannot_be_read_say_how_to_write_them(text: str) -> None:
     expected = (
-        r"--prompts .*: expected deep:COUNT, shallow:COUNT, low_rank:COUNT, gated:COUNT, fourier:COUNT, "
-        r"conditioned:COUNT, cross:COUNT, additive or none, for example deep:10"
+        r"--prompts .*: expected conditioned:COUNT, cross:COUNT, deep:COUNT, fourier:COUNT, gated:COUNT, "
+        r"low_rank:COUNT, shallow:COUNT, additive or none, for example deep:10"
     )
     with pytest.raises(VptError, match=expected):
         parse_prompts(text)
