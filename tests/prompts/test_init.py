@@ -30,6 +30,7 @@ from vpt.prompts import (
     ShallowPrompts,
     initialise,
 )
+from vpt.prompts.base import Info
 from vpt.prompts.starts import tokens as starts
 from vpt.prompts.starts.random import uniform_prompts
 from vpt.prompts.starts.vipamin import orthogonal_part
@@ -243,7 +244,7 @@ def test_shallow_prompts_start_from_embedded_patches(backbone: Backbone, kind: t
 
     prompts.start_from(start)
 
-    entered, _ = prompts.enter(0, backbone.embed(images), None)
+    entered, _ = prompts.enter(0, backbone.embed(images), prompts.begin(images, Info()))
     assert torch.equal(entered.prompts, start.expand(2, -1, -1))
     places(entered.prompts[0].detach(), everything(backbone, images)[0])
 
