@@ -28,7 +28,7 @@ from vpt.engine import compare as module
 from vpt.engine import methods as method_module
 from vpt.engine.compare import Comparison, Trial, compare, per_case
 from vpt.engine.fit import Interrupted
-from vpt.engine.methods import METHODS
+from vpt.engine.methods import Method, methods
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.readers.array import ArrayReader
@@ -64,6 +64,12 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
 def _best(self: Comparison, trials: Any) -> Trial | None:
     found = [trial for trial in trials if "score" in (self.result(trial) or {})]
     return found[0] if found else None
+
+
+def add_methods(monkeypatch: pytest.MonkeyPatch, **more: Method) -> None:
+    """Methods that can be compared too, or in the place of those of the same name."""
+    known = method_module.methods() | more
+    monkeypatch.setattr(method_module, "methods", lambda: known)
 
 
 @pytest.fixture
@@ -184,8 +190,7 @@ def test_the_finals_have_what_scored_best_on_validation(
         (folder / "result.json").write_text(json.dumps({"settings": dict(trial.settings), "seed": trial.seed} | result))
 
     monkeypatch.setattr(Comparison, "_run", run)
-    linear = replace(METHODS["linear"], start=0.01)
-    monkeypatch.setitem(METHODS, "linear", linear)
+    add_methods(monkeypatch, linear=replace(methods()["linear"], start=0.01))
     compare(tiny_classes, tmp_path / "out", methods=["linear"], seeds=1, overrides=FAST)
     done = results(tmp_path / "out")
     assert len(done) == SEARCHES + 1
@@ -407,13 +412,13 @@ def test_methods_that_fail_do_not_end_the_others(
     tiny_classes: Path, tmp_path: Path, short_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loss that becomes NaN; a config that is refused; prompts that cannot be built; an error no one foresaw."""
-    shallow = METHODS["shallow"]
+    shallow = methods()["shallow"]
     settings = {"method": "shallow", "count": 0}
-    monkeypatch.setitem(METHODS, "nan", replace(shallow, shown="NaN", start=1e30))
-    monkeypatch.setitem(METHODS, "refused", replace(shallow, shown="refused", settings={"prompts": settings}))
+    add_methods(monkeypatch, nan=replace(shallow, shown="NaN", start=1e30))
+    add_methods(monkeypatch, refused=replace(shallow, shown="refused", settings={"prompts": settings}))
     blocks = {"method": "deep", "blocks": "90-99"}
-    monkeypatch.setitem(METHODS, "unbuilt", replace(shallow, shown="unbuilt", settings={"prompts": blocks}))
-    monkeypatch.setitem(METHODS, "odd", replace(shallow, shown="odd"))
+    add_methods(monkeypatch, unbuilt=replace(shallow, shown="unbuilt", settings={"prompts": blocks}))
+    add_methods(monkeypatch, odd=replace(shallow, shown="odd"))
     real = module.train
 
     def strange(config: Any, out: Path, **others: Any) -> Path:
@@ -585,7 +590,7 @@ def test_the_command_goes_on_with_a_folder_and_shows_the_table(
 def test_the_command_lists_its_methods(vpt: Callable[..., tuple[int, str, str]]) -> None:
     code, said, _ = vpt("compare", "anything", "--methods", "list")
     assert code == 0
-    assert [line.split()[0] for line in said.splitlines()] == list(METHODS)
+    assert [line.split()[0] for line in said.splitlines()] == list(methods())
 
 
 @pytest.mark.parametrize("budget", ["", "m", "3", "3d", "-3m", "1.2.3h", ".m", "nanm"])

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from tiny_classes import CLASSES, ONE_CLASS_STEP, stripes
 
 import vpt
-from vpt.artifact import build_model, load_trained, read_artifact, restore_model, save_artifact
+from vpt.artifact import load_trained, read_artifact, restore_model, save_artifact
+from vpt.building import build_model
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.tasks.batch import Batch
@@ -191,7 +192,7 @@ def test_what_cannot_be_read_is_said(classifier: Classifier, tmp_path: Path) -> 
 
 def test_another_backbone_than_that_of_the_training_is_refused(tiny_classes: Path, tmp_path: Path) -> None:
     run = train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | {"backbone.weights": "random"}, brief=True)
-    from vpt.backbones import MICRO_WEIGHTS
+    from vpt.backbones.vit_models import MICRO_WEIGHTS
 
     with pytest.raises(VptError, match="give the weights it was trained on with --weights FILE"):
         load(run, "cpu", weights=MICRO_WEIGHTS)
