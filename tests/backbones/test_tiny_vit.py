@@ -273,7 +273,7 @@ def test_additive_prompts_start_at_the_original_and_train(attention: Arithmetic,
 def test_a_block_of_convolutions_takes_no_prompts(attention: Arithmetic) -> None:
     backbone = make_tiny_sam(attention)
     tokens = backbone.embed(draw(1))
-    with pytest.raises(VptError, match="block 1 of tiny is made of convolutions .* 2, 3, 4, 5, 6, 7"):
+    with pytest.raises(VptError, match=r"block 1 of tiny is made of convolutions .* 2, 3, 4, 5, 6, 7"):
         backbone.block(1, tokens, torch.zeros(4, 8))
     with pytest.raises(VptError, match="block 0 of tiny is made of convolutions"):
         backbone.project(0, torch.zeros(4, 8))
@@ -285,7 +285,7 @@ def test_a_block_of_convolutions_takes_no_prompts(attention: Arithmetic) -> None
 def test_prompts_cannot_travel(attention: Arithmetic) -> None:
     backbone = make_tiny_sam(attention)
     tokens = backbone.embed(draw(1))
-    with pytest.raises(VptError, match="tiny has convolutions .* cannot travel .* choose deep or additive"):
+    with pytest.raises(VptError, match=r"tiny has convolutions .* cannot travel .* choose deep or additive"):
         backbone.block(0, replace(tokens, prompts=torch.zeros(1, 2, 8)), None)
 
 

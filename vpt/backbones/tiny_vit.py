@@ -52,7 +52,7 @@ class TinyVitBackbone(Backbone):
         name: what the user calls it.
         mean, std: preprocessing of an RGB image in [0, 1] that the weights were trained with.
         sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
-        image_size: (height, width) in pixels; there are no positions but offsets within a window, so nothing is resized.
+        image_size: (height, width) in pixels; there are only positions within a window, so nothing is resized.
         attention: "fused"; or "original": timm's own blocks where there are no prompts, and batch norms as they are.
 
     Raises:

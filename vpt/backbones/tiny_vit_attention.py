@@ -59,7 +59,7 @@ def keys_and_values(attention: Any, context: Tensor) -> KeysValues:
 
 
 def split_heads(attention: Any, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, N, 3 C) -> queries, keys and values (B, heads, N, head_dim) each, which lie beside each other in every head."""
+    """(B, N, 3 C), where a head's three lie together -> queries, keys, values (B, heads, N, head_dim) each."""
     heads = projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
     queries, keys, values = heads.split([attention.key_dim, attention.key_dim, attention.val_dim], -1)
     return queries, keys, values
@@ -93,7 +93,7 @@ def position_bias(attention: Any) -> Tensor:
 
 
 def _with_prompts(patches: Tensor, prompts: Tensor, batch: int) -> Tensor:
-    """Keys or values (B * windows, heads, N, d) and those of prompts (1 or B, heads, P, d) in every window after them."""
+    """Keys or values (B * windows, heads, N, d), and after them in every window those of prompts (1 or B, heads, P, d)."""
     prompts = prompts.to(patches.dtype).expand(batch, -1, -1, -1)
     return torch.cat([patches, prompts.repeat_interleave(len(patches) // batch, 0)], 2)
 

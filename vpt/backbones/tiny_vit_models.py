@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -163,9 +162,7 @@ def packaged(name: str) -> Path:
     return path
 
 
-def build_tiny_sam(
-    size: TinySize, image_size: int, *, strided: bool, decoder: int = 2048, heads: int = 8
-) -> Any:
+def build_tiny_sam(size: TinySize, image_size: int, *, strided: bool, decoder: int = 2048, heads: int = 8) -> Any:
     """A `Sam` of segment_anything's modules with timm's TinyViT and seeded random values; no generator is moved.
 
     `decoder` and `heads` are those of the decoder's two-way transformer.
@@ -249,9 +246,10 @@ def _require_tiny(state: dict[str, Tensor], path: Path, name: str) -> None:
         )
     kernel = state[PATCHES].shape[-1]
     if (kernel > 1) != TINY_CHECKPOINTS[name].strided:
-        fits: Iterable[str] = (other for other, kind in TINY_CHECKPOINTS.items() if kind.strided == (kernel > 1))
+        other = next(other for other, kind in TINY_CHECKPOINTS.items() if kind.strided == (kernel > 1))
         raise VptError(
-            f"{path}: patches of {kernel}x{kernel} pixels are not those of {name}; choose the backbone {next(iter(fits))}"
+            f"{path}: its patch embedding has kernels of {kernel}x{kernel}, which are not those of {name}; "
+            f"choose the backbone {other}"
         )
 
 
