@@ -50,7 +50,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     build = build_tiny_sam
     monkeypatch.setattr(models, "TINY_VIT", SMALL)
     monkeypatch.setattr(
-        models, "build_tiny_sam", lambda size, pixels, strided: build(size, pixels, strided=strided, decoder=32, heads=4)
+        models,
+        "build_tiny_sam",
+        lambda size, pixels, strided: build(size, pixels, strided=strided, decoder=32, heads=4),
     )
     smaller = {name: replace(kind, image_size=kind.image_size // 8) for name, kind in TINY_CHECKPOINTS.items()}
     monkeypatch.setattr(models, "TINY_CHECKPOINTS", smaller)
@@ -173,19 +175,23 @@ def _sam_of(backbone: Any) -> Any:
 WRAPPED: dict[str, Callable[[State], Any]] = {
     "DistributedDataParallel": lambda state: {f"module.{key}": tensor for key, tensor in state.items()},
     "a training's checkpoint": lambda state: {"model": state, "epoch": 3},
-    "with the classifier of MobileSAM": lambda state: state
-    | {
-        "image_encoder.head.weight": torch.zeros(5, 32),
-        "image_encoder.head.bias": torch.zeros(5),
-        "image_encoder.norm_head.weight": torch.zeros(32),
-        "image_encoder.norm_head.bias": torch.zeros(32),
-    },
-    "with constants": lambda state: state
-    | {
-        "pixel_mean": torch.zeros(3, 1, 1),
-        "pixel_std": torch.ones(3, 1, 1),
-        "image_encoder.layers.1.blocks.0.attn.attention_bias_idxs": torch.zeros(9, 9, dtype=torch.long),
-    },
+    "with the classifier of MobileSAM": lambda state: (
+        state
+        | {
+            "image_encoder.head.weight": torch.zeros(5, 32),
+            "image_encoder.head.bias": torch.zeros(5),
+            "image_encoder.norm_head.weight": torch.zeros(32),
+            "image_encoder.norm_head.bias": torch.zeros(32),
+        }
+    ),
+    "with constants": lambda state: (
+        state
+        | {
+            "pixel_mean": torch.zeros(3, 1, 1),
+            "pixel_std": torch.ones(3, 1, 1),
+            "image_encoder.layers.1.blocks.0.attn.attention_bias_idxs": torch.zeros(9, 9, dtype=torch.long),
+        }
+    ),
 }
 
 
