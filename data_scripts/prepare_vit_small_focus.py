@@ -163,7 +163,7 @@ def block(tensors: State, products: State, i: int) -> State:
 
 
 def positions(tensors: State, width: int) -> list[Tensor]:
-    """The embedding of the CLS token's position (1, 1, C) and of the patches' (1, N, C), which have lost their names."""
+    """The embedding of the CLS token's position (1, 1, C) and of the patches' (1, N, C), both nameless."""
     nameless = [t for name, t in tensors.items() if name.startswith("onnx::") and t.ndim == 3 and t.shape[-1] == width]
     found = sorted((t for t in nameless if t.shape[0] == 1), key=lambda t: t.shape[1])
     if [t.shape[1] == 1 for t in found] != [True, False]:

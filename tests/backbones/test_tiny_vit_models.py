@@ -237,16 +237,16 @@ def test_keys_that_are_missing_or_left_over_are_named(tmp_path: Path) -> None:
 def test_the_layout_of_the_other_model_is_refused_with_its_name(tmp_path: Path) -> None:
     lite, mobile = (save(tmp_path / f"{name}.pth", state_of(name)) for name in ("lite_medsam", "mobile_sam"))
 
-    with pytest.raises(VptError, match="kernels of 3x3, which are not those of lite_medsam; choose .* mobile_sam"):
+    with pytest.raises(VptError, match=r"kernels of 3x3, which are not those of lite_medsam; choose .* mobile_sam"):
         load_tiny_sam("lite_medsam", mobile, None)
-    with pytest.raises(VptError, match="kernels of 1x1, which are not those of mobile_sam; choose .* lite_medsam"):
+    with pytest.raises(VptError, match=r"kernels of 1x1, which are not those of mobile_sam; choose .* lite_medsam"):
         load_tiny_sam("mobile_sam", lite, None)
 
 
 def test_another_kind_of_checkpoint_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "vit.pth", {"blocks.0.attn.qkv.weight": torch.zeros(3, 1)})
 
-    with pytest.raises(VptError, match="no checkpoint of lite_medsam: found blocks.0.attn.qkv.weight; expected"):
+    with pytest.raises(VptError, match=r"no checkpoint of lite_medsam: found blocks\.0\.attn\.qkv\.weight; expected"):
         load_tiny_sam("lite_medsam", path, None)
 
 

@@ -93,7 +93,7 @@ def position_bias(attention: Any) -> Tensor:
 
 
 def _with_prompts(patches: Tensor, prompts: Tensor, batch: int) -> Tensor:
-    """Keys or values (B * windows, heads, N, d), and after them in every window those of prompts (1 or B, heads, P, d)."""
+    """Keys or values (B * windows, heads, N, d) and those of prompts (1 or B, heads, P, d) after them."""
     prompts = prompts.to(patches.dtype).expand(batch, -1, -1, -1)
     return torch.cat([patches, prompts.repeat_interleave(len(patches) // batch, 0)], 2)
 
