@@ -12,12 +12,12 @@ from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone,
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from timm.layers import RmsNorm
 from torch import Tensor
+from vpt.tuning.encoder import encoder_of
 
 from vpt.backbones.base import Backbone, SeparateContext, Tokens
 from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts
-from vpt.tuning.encoder import encoder_of
 from vpt.tuning.ssf import Scaled
 
 SPEC = replace(VIT_B16, width=WIDTH, depth=DEPTH)

@@ -14,6 +14,9 @@ from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from vpt.prompts.init import collect_tokens, kmeans_prompts, sampled_prompts
+from vpt.prompts.random import uniform_prompts
+from vpt.prompts.vipamin import orthogonal_part, vipamin_prompts
 
 from vpt.backbones.base import Backbone, Tokens
 from vpt.errors import VptError
@@ -30,9 +33,6 @@ from vpt.prompts import (
     ShallowPrompts,
     initialise,
 )
-from vpt.prompts.init import collect_tokens, kmeans_prompts, sampled_prompts
-from vpt.prompts.random import uniform_prompts
-from vpt.prompts.vipamin import orthogonal_part, vipamin_prompts
 
 SPEC = replace(VIT_B16, width=WIDTH, depth=DEPTH)
 

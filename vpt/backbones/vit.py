@@ -31,8 +31,8 @@ class VitBackbone(Backbone):
         name: what the user calls it.
         mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
         sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
-        pooling: "own", the model's way to one vector with the norm that follows it; "plain", its CLS token, else the mean
-            of its patches, without that norm: how it was before version 0.2.0.
+        pooling: "own", the model's way to one vector with the norm that follows it; "plain", its CLS token, else the
+            mean of its patches, without that norm: how it was before version 0.2.0.
 
     Raises:
         VptError: blocks or attention of another kind, which would need arithmetic of their own.

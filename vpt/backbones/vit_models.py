@@ -135,9 +135,7 @@ def _backbone(
     return VitBackbone(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
 
 
-def _spec(
-    vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own"
-) -> BackboneSpec:
+def _spec(vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own") -> BackboneSpec:
     return VitBackbone(vit, name=name, **_normalisation(vit, normalisation), sha256="", pooling=pooling).spec
 
 
