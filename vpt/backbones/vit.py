@@ -110,8 +110,8 @@ class VitBackbone(Backbone):
             return Features(grid=grid, prefix=normed.prefix)
         pooled = None
         if self.spec.pool != "cls" and normed.grid.numel():
-            patches = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)  # without prompts
-            pooled = self.vit.fc_norm(self.vit.pool(patches))
+            bare = _join(replace(normed, prompts=normed.prompts[:, :0]) if normed.prompts.shape[1] else normed)
+            pooled = self.vit.fc_norm(self.vit.pool(bare))
         return Features(grid=grid, prefix=self.vit.fc_norm(normed.prefix), pooled=pooled)
 
 
