@@ -21,8 +21,9 @@ from literal import Literal
 from models import draw, prompted, training_step
 from timing import Case, Run, Variant, cosine, main, relative
 
-from vpt.tasks.classification import OnTokens
-from vpt.tasks.frozen import FrozenPart
+from vpt.tasks.batch import Batch
+from vpt.tasks.classification import StackModelOverPrefix
+from vpt.tasks.frozen import FrozenPrefix
 
 HALF = "bf16-mixed"
 
@@ -67,16 +68,27 @@ def cold_milliseconds(path: Path, batch: int) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
+class OnRows(torch.nn.Module):
+    """Stored rows (B, 1, V) -> logits."""
+
+    def __init__(self, above: StackModelOverPrefix):
+        super().__init__()
+        self.above = above
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.above(Batch(rows=rows)).logits
+
+
 def case(name: str, px: int, batch: int, count: int, lasts: tuple[int, ...], copies: int) -> Case:
     images, classes = draw(batch, px)
-    slices = (images * 0.5 + 0.5).unsqueeze(1)  # OnTokens normalises; these encoders do with mean and deviation 0.5
+    slices = (images * 0.5 + 0.5).unsqueeze(1)  # normalised again, by mean and deviation 0.5
 
-    def above(last: int, precision: str = "32-true") -> OnTokens:
+    def above(last: int, precision: str = "32-true") -> OnRows:
         model = prompted(name, px, count, blocks=f"last:{last}", precision=precision)
-        return OnTokens(FrozenPart(model, model.first_trained_block()))
+        return OnRows(StackModelOverPrefix(FrozenPrefix(model, model.first_trained_block())))
 
     def path(last: int) -> Path:
-        return stored_tokens(above(last).rows(slices), copies, f"last{last}")
+        return stored_tokens(above(last).above.encode(slices), copies, f"last{last}")
 
     def cached(last: int, precision: str) -> Callable[[], Run]:
         return lambda: training_step(above(last, precision), (images, classes), precision, reader(path(last), batch))
@@ -109,7 +121,7 @@ def case(name: str, px: int, batch: int, count: int, lasts: tuple[int, ...], cop
         for last in lasts:
             expected = recomputed(last, "32-true")()().clone()
             exact = above(last)
-            tokens = exact.rows(slices)
+            tokens = exact.above.encode(slices)
             found[f"float32 gradient, last {last}, tokens in float32"] = relative(
                 training_step(exact, (images, classes), "32-true", lambda tokens=tokens: tokens)(), expected
             )

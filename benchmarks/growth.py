@@ -88,7 +88,7 @@ def predict(depth: int, side: int, precision: Any) -> Callable[[], Run]:
             intensity=({"kind": "window", "low": -200.0, "high": 300.0},),  # type: ignore[arg-type]
         )
         model.requires_grad_(False)
-        segmenter = Segmenter(model, plan, {0: "background", 1: "one", 2: "two"}, CPU, precision)
+        segmenter = Segmenter.from_model(model, plan, {0: "background", 1: "one", 2: "two"}, CPU, precision)
         scan = nib.Nifti1Image(
             (100 * np.random.default_rng(0).standard_normal((side, side, depth))).astype("i2"), np.eye(4)
         )

@@ -21,9 +21,10 @@ from timing import CPU, Case, Run, Variant, cosine, main, relative
 from torch import Tensor
 
 from vpt.backbones import load_backbone
-from vpt.backbones.base import Backbone, Tokens
+from vpt.backbones.base import Backbone
+from vpt.backbones.tokens import Tokens
 from vpt.machine.precision import autocast, prepare_frozen
-from vpt.model import encode, encode_from, frozen_prefix
+from vpt.model import Below, encode, encode_from, frozen_below
 from vpt.prompts import DeepPrompts, Prompts
 
 HALF = "bf16-mixed"
@@ -71,7 +72,7 @@ def prompts_for(backbone: Backbone, count: int, blocks: str = "all") -> tuple[De
     """
     torch.manual_seed(0)
     spec = backbone.spec
-    return DeepPrompts(spec, count=count, blocks=blocks), torch.randn(1, spec.neck or spec.width, *spec.grid)
+    return DeepPrompts(spec, count=count, blocks=blocks), torch.randn(1, spec.finished.width, *spec.finished.grid)
 
 
 def differentiate(features: Callable[[], Tensor], prompts: DeepPrompts, weights: Tensor, precision: Any) -> Run:
@@ -113,12 +114,12 @@ def cached_step(name: str, px: int, count: int, precision: Any, copies: int) -> 
     exact, backbone = encoder(name, px), encoder(name, px, precision)
     first = exact.spec.depth - LAST
     prompts, weights = prompts_for(backbone, count, f"last:{LAST}")
-    read = reader(stored_tokens(frozen_prefix(first, exact, draw(px))[0].grid, copies, f"{name}{px}"), 1)
+    read = reader(stored_tokens(frozen_below(first, exact, draw(px)).tokens.grid, copies, f"{name}{px}"), 1)
 
     def features() -> Tensor:
         tokens = read().float()
         entering = Tokens(tokens, tokens[:, 0, :0], tokens[:, 0, :0])
-        return encode_from(first, backbone, prompts, entering).grid
+        return encode_from(Below(first, entering), backbone, prompts, None).grid
 
     return differentiate(features, prompts, weights, precision)
 

@@ -28,7 +28,7 @@ def forwards(name: str, px: int, batch: int, count: int, pool: str) -> dict[str,
             model = prompted(name, px, prompts, pool=pool, precision=precision).eval()
             if freeze:
                 with autocast(precision, CPU):
-                    model.freeze_prompts()
+                    model.project_prompts()
             if compiled:
                 model.compile_blocks()
             return forward_pass(model, images, precision)
@@ -48,7 +48,7 @@ def forwards(name: str, px: int, batch: int, count: int, pool: str) -> dict[str,
             ),
             f"ours{end}": Variant(f"keys and values, {dtype}", ours(precision), same_flops="ours", **more),
             f"frozen{end}": Variant(
-                f"the same, `freeze_prompts`, {dtype}", ours(precision, freeze=True), same_flops="frozen", **more
+                f"the same, `project_prompts`, {dtype}", ours(precision, freeze=True), same_flops="frozen", **more
             ),
             f"compiled{end}": Variant(
                 f"the same, compiled, {dtype}",
@@ -76,7 +76,7 @@ def case(name: str, px: int, batch: int, count: int, pool: str, quick: bool = Fa
             expected, loose = published(images), model(images)
             return {
                 "float32 logits": relative(loose, expected),
-                "frozen": relative(model.freeze_prompts()(images), loose),
+                "frozen": relative(model.project_prompts()(images), loose),
             }
 
     return Case(

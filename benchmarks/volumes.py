@@ -29,12 +29,13 @@ import torch
 from results import allocator, commit_of, load_of, machine_name, save
 from timing import by_turns
 
+from vpt.data.cached_slices import PreparedCase, prepare_cases, prepare_image
 from vpt.data.datasets import read_dataset
+from vpt.data.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.plan import Plan, Window
-from vpt.data.slices import Draw, PreparedCase, SliceDataset, draw_epoch, prepare_cases, prepare_image
 from vpt.data.transforms import identity, make_augment
-from vpt.data.volumes import read_voxels
 from vpt.progress import silent
+from vpt.readers import reader_of
 
 SPACING, PIXEL = (0.75, 0.75, 2.5), 1.5  # mm
 WINDOW = (-160.0, 240.0)  # HU
@@ -61,7 +62,7 @@ def make_scan(image: Path, label: Path, shape: tuple[int, int, int], flips: tupl
 
 
 def first_pass(path: Path, plan: Plan, cache: Path) -> None:
-    voxels = read_voxels(path, 1).oriented(plan.orientation)
+    voxels = reader_of(path).voxels(1).oriented(plan.orientation)
     with open(cache, "wb") as file:
         np.save(file, prepare_image(voxels, plan, torch.float16))
 
@@ -84,7 +85,7 @@ def difference(folder: Path, path: Path) -> float:
 
     def ours(path: Path, pixel: float, window: tuple[float, float] = WINDOW) -> np.ndarray:
         plan = plan_of(pixel, window=window)
-        slices = prepare_image(read_voxels(path, 1).oriented(plan.orientation), plan)[:, 0]
+        slices = prepare_image(reader_of(path).voxels(1).oriented(plan.orientation), plan)[:, 0]
         return slices.transpose(2, 1, 0)[::-1, ::-1]  # slices to S, rows to P, columns to L -> RAS
 
     same = np.abs(np.asarray(monai_chain(SPACING)(path))[0] - ours(path, SPACING[0])).max()
@@ -104,7 +105,7 @@ def cached(case: PreparedCase, samples: SliceDataset, repeats: int) -> dict[str,
         started = time.perf_counter()
         np.array(case.read()[0][k % case.depth])
         between = time.perf_counter()
-        samples[Draw(0, k % case.depth, k)]
+        samples[SliceDraw(0, k % case.depth, k)]
         seconds["slice"].append(between - started)
         seconds["sample"].append(time.perf_counter() - between)
     return {name: 1000 * float(np.median(values)) for name, values in seconds.items()}
@@ -142,22 +143,25 @@ def waiting(cases: list[PreparedCase], plan: Plan, backbone: str, steps: int, wo
     from vpt.heads import MaskHead
     from vpt.model import PromptedModel
     from vpt.prompts import DeepPrompts
-    from vpt.tasks.segmentation import OnImages
+    from vpt.tasks.batch import Batch, NamedSamples, Output
+    from vpt.tasks.segmentation import SliceModel
 
     encoder = load_backbone(backbone, weights="random", image_size=plan.image_size)
     model = PromptedModel(encoder, DeepPrompts(encoder.spec, count=8), MaskHead(encoder.spec, classes=2))
     fabric = Fabric(accelerator="auto", devices=1)
-    forward = OnImages(model)
+    forward = SliceModel(model)
     groups = [{"params": [p for p in model.parameters() if p.requires_grad], "peak": 1e-3}]
     prepared, optimizer = fabric.setup(forward, torch.optim.AdamW(groups, lr=1e-3))
     settings = Settings(1, steps, 1, None, workers, 0.0, 1.0)
-    samples = SliceDataset(cases, plan, make_augment("light"))
+    samples = NamedSamples(SliceDataset(cases, plan, make_augment("light")), ["images", "truth"])
 
-    def draw(epoch: int) -> list[list[Draw]]:
+    def loss(output: Output, batch: Batch) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(output.logits, batch["truth"])
+
+    def draw(epoch: int) -> list[list[SliceDraw]]:
         return draw_epoch(cases, steps=steps, batch_size=8, foreground=0.5, seed=0, epoch=epoch)
 
     hooks = Hooks(None, lambda progress: None, lambda progress, best: None)
-    loss = torch.nn.functional.cross_entropy
     for warm in (True, False):
         progress, short = Progress(), Settings(1, 2 if warm else steps, 1, None, workers, 0.0, 1.0)
         started = time.perf_counter()
@@ -178,7 +182,7 @@ def measure(folder: Path, quick: bool, rounds: int, backbone: str) -> dict[str, 
     runs = {
         "monai": lambda: chain(path),
         "first_pass": lambda: first_pass(path, plan, folder / "cache.npy"),
-        "read": lambda: read_voxels(path, 1),
+        "read": lambda: reader_of(path).voxels(1),
         "nibabel_float32": lambda: nib.load(path).get_fdata(dtype=np.float32),
     }
     load = load_of()

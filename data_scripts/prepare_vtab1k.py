@@ -27,8 +27,9 @@ from pathlib import Path, PurePosixPath
 
 from preparing import place, told
 
-from vpt.data.cases import SUPPORTED, is_image
+from vpt.data.cases import kind_of
 from vpt.errors import VptError
+from vpt.readers import SUPPORTED
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 UNION = "train800val200.txt"
@@ -149,7 +150,7 @@ def check_lists(folder: Path, lists: dict[str, list[Line]]) -> None:
             if path in owner:
                 raise VptError(f"{folder / LISTS[side]}: {path} is already in {owner[path]}; list it once")
             owner[path] = LISTS[side]
-    if odd := [path for path in owner if not is_image(Path(path))]:
+    if odd := [path for path in owner if kind_of(Path(path)) != "images"]:
         raise VptError(f"{folder / owner[odd[0]]}: {odd[0]} is no image; {SUPPORTED}")
     if gone := [path for path in owner if not (folder / path).is_file()]:
         raise VptError(f"{folder}: {len(gone)} of {len(owner)} images are missing, first {gone[0]}; unpack all of them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ from segment_anything.modeling import ImageEncoderViT
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vpt.backbones.base import Backbone, BackboneSpec, Features
+from vpt.backbones.base import Backbone, BackboneSpec, Level, uniform_blocks
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_attention import Arithmetic
+from vpt.backbones.tokens import Features
 from vpt.backbones.vit import VitBackbone
+from vpt.model import PromptedModel
+from vpt.sections import TUNINGS
 
 WIDTH, DEPTH, NECK, GRID = 32, 4, 16, (8, 5)
 FAMILIES = ("vit", "sam")
@@ -27,17 +31,31 @@ SAM = _SIZE | {
     "global_attn_indexes": (1, 3),
     "out_chans": NECK,
 }
-VIT_B16 = BackboneSpec(
-    name="vit_base_patch16_224",
-    width=768,
-    depth=12,
-    heads=12,
-    image_size=(224, 224),
-    patch=(16, 16),
-    prefix=1,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-)
+
+
+def plain_spec(
+    *,
+    width: int = 768,
+    depth: int = 12,
+    heads: int = 12,
+    image_size: tuple[int, int] = (224, 224),
+    patch: tuple[int, int] = (16, 16),
+    windowed: Collection[int] = (),
+    neck: int | None = None,
+    **more: Any,
+) -> BackboneSpec:
+    """Of an encoder whose blocks are alike; by default of ViT-B/16."""
+    grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+    return BackboneSpec(
+        **{"name": "vit_base_patch16_224", "prefix": 1, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} | more,
+        image_size=image_size,
+        patch=patch,
+        blocks=uniform_blocks(depth, width, heads, grid, windowed),
+        finished=Level(neck or width, grid),
+    )
+
+
+VIT_B16 = plain_spec()
 
 
 class Saved(torch.autograd.graph.saved_tensors_hooks):
@@ -88,6 +106,12 @@ def _randomise(encoder: nn.Module) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
+def tune(model: PromptedModel, method: str, **settings: Any) -> PromptedModel:
+    """The model, tuned as a config's section of that name says."""
+    TUNINGS.section(method)(**settings).apply(model)
+    return model
+
+
 def draw(batch: int, size: tuple[int, int] = (64, 40), seed: int = 1) -> Tensor:
     """Images (batch, 3, *size) of noise."""
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
@@ -100,6 +124,11 @@ def shaken(module: Any, amount: float = 0.3) -> Any:
         for parameter in module.parameters():
             parameter.add_(amount * torch.randn_like(parameter))
     return module
+
+
+def windowed(spec: BackboneSpec) -> tuple[int, ...]:
+    """The blocks that attend within windows."""
+    return tuple(i for i, block in enumerate(spec.blocks) if block.windowed)
 
 
 def flat(features: Features) -> Tensor:

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS
 
-from vpt.artifact import FORMAT, build_model, find_artifact, read_artifact, restore_model, save_artifact
+from vpt.artifact import FORMAT, find_artifact, read_artifact, restore_model, save_artifact
 from vpt.backbones import load_backbone
+from vpt.building import build_model
 from vpt.config import Config, load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
@@ -190,12 +191,28 @@ def test_a_sam_of_other_weights_is_refused(tmp_path: Path) -> None:
 def test_an_artifact_from_before_there_were_kinds_of_heads_still_loads(saved: Path, model: PromptedModel) -> None:
     stored = header(saved)["vpt"]["config"]
     assert stored["head"].pop("kind") == "mask"
-    assert stored["backbone"].pop("attention") == "fused"
+    assert stored["backbone"].pop("options") == {}
     assert set(stored["head"]) == {"width", "detail", "levels"}
     backbone = {key: value for key, value in header(saved)["vpt"]["backbone"].items() if key != "preprocessing"}
     rewrite(saved, config=stored, backbone=backbone)
     restored, images = restore_model(read_artifact(saved)), torch.randn(2, 3, 64, 64)
     assert isinstance(restored.head, MaskHead)
+    with torch.inference_mode():
+        assert torch.equal(restored(images), model(images))
+
+
+@pytest.mark.parametrize("attention", ["fused", "original"])
+def test_an_artifact_from_before_encoders_had_options_still_loads(tmp_path: Path, attention: str) -> None:
+    values = {"data": {"path": str(tmp_path)}, "backbone": {"name": "sam_micro", "options": {"attention": attention}}}
+    config, path = load_config(values).resolved("segmentation"), tmp_path / "a.safetensors"
+    model = build_model(config, PLAN, len(LABELS)).eval()
+    save_artifact(path, model, config=config, plan=PLAN, labels=LABELS, scores={})
+    stored = header(path)["vpt"]["config"]
+    assert stored["backbone"].pop("options") == {"attention": attention}
+    stored["backbone"]["attention"] = attention  # where it stood
+    rewrite(path, config=stored)
+    restored, images = restore_model(read_artifact(path)), torch.randn(2, 3, 64, 64)
+    assert restored.backbone.attention == attention
     with torch.inference_mode():
         assert torch.equal(restored(images), model(images))
 
@@ -229,7 +246,7 @@ def test_other_weights_are_refused_and_both_are_named(saved: Path, tmp_path: Pat
 
 
 def test_the_right_weights_are_taken_from_wherever_they_lie(saved: Path, tmp_path: Path) -> None:
-    from vpt.backbones import MICRO_WEIGHTS
+    from vpt.backbones.vit_models import MICRO_WEIGHTS
 
     moved = shutil.copy(MICRO_WEIGHTS, tmp_path / "moved.safetensors")
     assert restore_model(read_artifact(saved), moved).backbone.sha256 == load_backbone("vit_micro").sha256

@@ -21,10 +21,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS, assert_same_run
 
-from vpt.backbones import MICRO_WEIGHTS
+from vpt.backbones.vit_models import MICRO_WEIGHTS
 from vpt.cli import main
-from vpt.config import ShallowConfig, load_config
+from vpt.config import load_config
 from vpt.errors import VptError
+from vpt.prompts.shallow import ShallowConfig
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,8 @@ def test_info_of_a_run_an_artifact_and_a_backbone(vpt: Callable[..., Told], tiny
 def test_fetch_prints_the_file_and_how_to_use_it(
     vpt: Callable[..., Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vpt.backbones.fetch import SOURCES, Source
+    from vpt.backbones.fetch import Source
+    from vpt.backbones.sam_models import SOURCES
 
     (tmp_path / "sam.pth").write_bytes(b"weights")
     source = Source((tmp_path / "sam.pth").as_uri(), hashlib.md5(b"weights").hexdigest(), 7)
@@ -273,7 +275,7 @@ MISTAKES = {
     f"train {{data}} {NEW} --set optim.lrr=1": "config: unknown key optim.lrr; did you mean optim.lr?",
     f"train {{data}} {NEW} --set seed": "--set seed: expected KEY=VALUE",
     f"train {{data}} {NEW} --epochs 0": "config: train.epochs: Input should be greater than or equal to 1, found 0",
-    f"train {{data}} {NEW} --prompts foo": "--prompts foo: expected deep:COUNT, shallow:COUNT, low_rank:COUNT, ",
+    f"train {{data}} {NEW} --prompts foo": "--prompts foo: expected conditioned:COUNT, cross:COUNT, deep:COUNT, ",
     f"train {{data}} {NEW} --backbone vit_micron": "backbone vit_micron: no such model or folder; did you mean",
     f"train {{data}} {NEW} --weights {{tmp}}/other.safetensors": (
         "{tmp}/other.safetensors: does not fit vit_micro: "

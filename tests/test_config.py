@@ -8,28 +8,22 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vpt.config import (
-    COUNTED,
-    AdditiveConfig,
-    ConditionedConfig,
-    Config,
-    CrossConfig,
-    DeepConfig,
-    FourierConfig,
-    GatedConfig,
-    LinearConfig,
-    LowRankConfig,
-    MaskHeadConfig,
-    NoPromptsConfig,
-    SamDecoderConfig,
-    ShallowConfig,
-    build_config,
-    dump_config,
-    load_config,
-    parse_override,
-    parse_prompts,
-)
+from vpt.config import Config, build_config, dump_config, load_config, parse_override, parse_prompts
 from vpt.errors import VptError
+from vpt.heads.linear import LinearConfig
+from vpt.heads.mask import MaskHeadConfig
+from vpt.heads.sam_decoder import SamDecoderConfig
+from vpt.prompts.additive import AdditiveConfig
+from vpt.prompts.conditioned import ConditionedConfig
+from vpt.prompts.cross import CrossConfig
+from vpt.prompts.deep import DeepConfig
+from vpt.prompts.fourier import FourierConfig
+from vpt.prompts.gated import GatedConfig
+from vpt.prompts.low_rank import LowRankConfig
+from vpt.prompts.none import NoPromptsConfig
+from vpt.prompts.shallow import ShallowConfig
+
+COUNTED = ("conditioned", "cross", "deep", "fourier", "gated", "low_rank", "shallow")
 
 DATA = {"path": "/data/set"}
 
@@ -129,7 +123,7 @@ def test_the_callers_dictionary_is_left_as_it_was() -> None:
         {"prompts": {"method": "fourier", "share": 0.3, "blocks": [0, 2]}},
         {"prompts": {"method": "conditioned", "hidden": 8, "kernel": 5, "blocks": "global"}},
         {"head": {"kind": "mask", "width": 32, "levels": 2}},
-        {"head": {"kind": "sam_decoder"}, "backbone": {"name": "sam_micro", "attention": "original"}},
+        {"head": {"kind": "sam_decoder"}, "backbone": {"name": "sam_micro", "options": {"attention": "original"}}},
         {"head": {"kind": "sam_decoder", "tune": "tokens", "refine": False, "hints": True}},
         {"optim": {"lr": 1e-5, "weight_decay": 0}, "train": {"patience": 3, "workers": 0, "augment": "none"}},
     ],
@@ -291,8 +285,8 @@ def test_prompts_in_short(text: str, prompts: Any) -> None:
 )
 def test_prompts_that_cannot_be_read_say_how_to_write_them(text: str) -> None:
     expected = (
-        r"--prompts .*: expected deep:COUNT, shallow:COUNT, low_rank:COUNT, gated:COUNT, fourier:COUNT, "
-        r"conditioned:COUNT, cross:COUNT, additive or none, for example deep:10"
+        r"--prompts .*: expected conditioned:COUNT, cross:COUNT, deep:COUNT, fourier:COUNT, gated:COUNT, "
+        r"low_rank:COUNT, shallow:COUNT, additive or none, for example deep:10"
     )
     with pytest.raises(VptError, match=expected):
         parse_prompts(text)
@@ -356,7 +350,7 @@ def test_a_count_of_zero_is_refused(method: str) -> None:
         ),
         ({"head": {"kind": "sam_decoder", "hint": True}}, "unknown key head.hint; did you mean head.hints?"),
         ({"head": {"wdith": 32}}, "unknown key head.wdith; did you mean head.width?"),
-        ({"backbone": {"atention": "fused"}}, "unknown key backbone.atention; did you mean backbone.attention?"),
+        ({"backbone": {"option": {}}}, "unknown key backbone.option; did you mean backbone.options?"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(values: dict[str, Any], said: str) -> None:
@@ -412,7 +406,6 @@ def test_a_key_named_like_a_method_or_a_head_is_named_in_full(section: str, key:
         ({"plan": {"window": [1]}}, "plan.window"),
         ({"prompts": {"method": "deep", "dropout": 1}}, "prompts.dropout"),
         ({"prompts": {"method": "deep", "blocks": [1, "x"]}}, "prompts.blocks"),
-        ({"prompts": {"method": "depp"}}, "prompts"),
         ({"prompts": {"method": "low_rank", "rank": 0}}, "prompts.rank"),
         ({"prompts": {"method": "gated", "gate": "open"}}, "prompts.gate"),
         ({"prompts": {"method": "gated", "gate": float("inf")}}, "prompts.gate"),
@@ -421,13 +414,10 @@ def test_a_key_named_like_a_method_or_a_head_is_named_in_full(section: str, key:
         ({"prompts": {"method": "conditioned", "hidden": 0}}, "prompts.hidden"),
         ({"prompts": {"method": "conditioned", "kernel": 0}}, "prompts.kernel"),
         ({"prompts": {"method": "additive", "form": "line"}}, "prompts.form: Input should be 'vector' or 'grid'"),
-        ({"head": {"kind": "sam"}}, "head: Input tag 'sam' found using 'kind' does not match"),
         ({"head": {"kind": "sam_decoder", "tune": "all"}}, "head.tune: Input should be 'tokens' or 'decoder'"),
         ({"head": {"kind": "sam_decoder", "hints": "perhaps"}}, "head.hints"),
         ({"head": {"kind": "mask", "levels": 0}}, "head.levels"),
         ({"head": 3}, "head"),
-        ({"backbone": {"attention": "flash"}}, "backbone.attention: Input should be 'fused' or 'original'"),
-        ({"tuning": "lora9"}, "tuning"),
         ({"precision": "8-bit"}, "precision"),
         ({"seed": -1}, "seed"),
         ({"seed": "one"}, "seed"),
@@ -439,6 +429,20 @@ def test_a_value_out_of_range_is_refused_with_its_place_and_what_was_found(value
 
     assert f"config: {where}" in said
     assert ", found " in said
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"prompts": {"method": "depp"}}, "config: prompts: no method is called 'depp'; did you mean deep"),
+        ({"prompts": "depp"}, "config: prompts: no method is called 'depp'; did you mean deep"),
+        ({"head": {"kind": "sam"}}, "config: head: no kind is called 'sam'; "),
+        ({"tuning": "lora9"}, "config: tuning: no method is called 'lora9'; did you mean lora"),
+        ({"tuning": "zzz"}, "config: tuning: no method is called 'zzz'; expected one of adapter, bias, full, lora, "),
+    ],
+)
+def test_a_name_that_no_section_has_is_refused_with_those_there_are(values: dict[str, Any], said: str) -> None:
+    assert refusal(values).startswith(said)
 
 
 def test_a_config_without_data_is_refused() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import DEPTH, FAMILIES, Saved, draw, make_backbone, make_vit, shaken
+from encoders import DEPTH, FAMILIES, Saved, draw, make_backbone, make_vit, shaken, tune
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpt.backbones import Backbone
-from vpt.backbones.base import Tokens
+from vpt.backbones.tokens import Tokens
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.machine.precision import autocast, choose_precision, prepare_frozen
 from vpt.model import PromptedModel, encode
@@ -26,7 +26,6 @@ from vpt.prompts import (
     Prompts,
     ShallowPrompts,
 )
-from vpt.tuning import TUNINGS
 
 CPU = torch.device("cpu")
 METHODS: dict[str, Callable[[Any], Prompts]] = {
@@ -49,7 +48,7 @@ def make_model(family: str = "vit", method: str = "deep", *, classify: bool = Tr
     spec = backbone.spec
     head = ClassifyHead(spec, outputs=4) if classify else MaskHead(spec, classes=3, width=16, detail=8, levels=2)
     model = PromptedModel(backbone, shaken(METHODS[method](spec)), shaken(head)).double()
-    TUNINGS[tuning](model)
+    tune(model, tuning)
     return model
 
 
@@ -86,8 +85,8 @@ def test_registers_and_rows_of_patches_are_left_out_of_the_last_block_only() -> 
     whole = encode(backbone, prompts, draw(2), levels=(1,))
     first = encode(backbone, prompts, draw(2), levels=(1,), keep="first")
 
-    assert first.prefix.shape == (2, 1, backbone.spec.width)
-    assert first.grid.shape == (2, backbone.spec.width, 0, 0)
+    assert first.prefix.shape == (2, 1, backbone.spec.blocks[0].width)
+    assert first.grid.shape == (2, backbone.spec.blocks[0].width, 0, 0)
     assert (first.prefix[:, 0] - whole.prefix[:, 0]).abs().max() <= 1e-5
     assert torch.equal(first.levels[0], whole.levels[0])
 
@@ -122,7 +121,7 @@ def test_frozen_prompts_answer_as_before(family: str, method: str) -> None:
     model, images = make_model(family, method).eval(), draw(2).double()
     with torch.no_grad():
         before = model(images)
-        model.freeze_prompts()
+        model.project_prompts()
         calls = count_calls(model.prompts)
         after = model(images)
 
@@ -142,7 +141,7 @@ def count_calls(prompts: Prompts) -> list[int]:
 
 
 def test_training_drops_what_was_precomputed() -> None:
-    model, images = make_model().freeze_prompts(), draw(2).double()
+    model, images = make_model().project_prompts(), draw(2).double()
     frozen = model(images)
     with torch.no_grad():
         for parameter in model.prompts.parameters():

@@ -23,7 +23,7 @@ from plans import plan_with
 from tiny_run import ONE_STEP, assert_same_run
 from torch import Tensor
 
-from vpt.artifact import build_model
+from vpt.building import build_model
 from vpt.cli import main
 from vpt.config import Config
 from vpt.data.hints import BACKGROUND, FIRST_CORNER, FOREGROUND, LAST_CORNER, NOTHING

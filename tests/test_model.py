@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from encoders import tune
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vpt.backbones.base import Features
+from vpt.backbones.tokens import Features
 from vpt.backbones.vit import VitBackbone
 from vpt.heads import MaskHead
 from vpt.heads.base import Head
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
-from vpt.tuning import TUNINGS, tune_full, tune_prompts
+from vpt.sections import TUNINGS
+from vpt.tuning.full import tune_full
+from vpt.tuning.prompts import tune_prompts
 
 DEPTH, WIDTH, COUNT = 3, 32, 4
 METHODS = {
@@ -134,11 +137,11 @@ def test_a_new_model_is_ready_to_train() -> None:
     assert not model.backbone.training
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("tuning", TUNINGS.names())
 def test_dropout_in_the_backbone_stays_off_while_training(tuning: Any) -> None:
     rates = ("pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
     model = make_model("deep", **dict.fromkeys(rates, 0.5))
-    TUNINGS[tuning](model)
+    tune(model, tuning)
     model.train()
     images = draw()
 

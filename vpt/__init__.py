@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from vpt.prompts import LowRankPrompts as LowRankPrompts
     from vpt.prompts import Prompts as Prompts
     from vpt.prompts import ShallowPrompts as ShallowPrompts
-    from vpt.scores.class_report import ClassReport as ClassReport
-    from vpt.scores.report import Report as Report
+    from vpt.report.classification import ClassReport as ClassReport
+    from vpt.report.segmentation import Report as Report
     from vpt.use.classifier import Classifier as Classifier
     from vpt.use.evaluation import evaluate as evaluate
     from vpt.use.load import load as load
     from vpt.use.segmenter import Segmenter as Segmenter
 
 _HOMES = {
-    "ClassReport": "vpt.scores.class_report",
+    "ClassReport": "vpt.report.classification",
     "Classifier": "vpt.use.classifier",
     "ClassifyHead": "vpt.heads",
     "AdditivePrompts": "vpt.prompts",
@@ -49,7 +49,7 @@ _HOMES = {
     "MaskHead": "vpt.heads",
     "PromptedModel": "vpt.model",
     "Prompts": "vpt.prompts",
-    "Report": "vpt.scores.report",
+    "Report": "vpt.report.segmentation",
     "SamDecoderHead": "vpt.heads",
     "Segmenter": "vpt.use.segmenter",
     "ShallowPrompts": "vpt.prompts",

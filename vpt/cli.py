@@ -150,7 +150,7 @@ def predict(
 
     from vpt.machine.precision import Precision
     from vpt.progress import bar
-    from vpt.scores.class_report import write_probabilities
+    from vpt.report.classification import write_probabilities
     from vpt.use.archives import classify_cases, plan_outputs, plan_predictions, segment_cases
     from vpt.use.classifier import Classifier
     from vpt.use.load import load

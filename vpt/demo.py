@@ -13,7 +13,7 @@ from vpt.data.synthetic import make_dataset
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.progress import bar
-from vpt.scores.report import Report
+from vpt.report.segmentation import Report
 from vpt.use.runs import evaluate_run
 
 if TYPE_CHECKING:

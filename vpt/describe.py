@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vpt.versions import version_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,7 +99,7 @@ def describe_installation() -> tuple[Table, list[str]]:
     """Versions and devices as a table, and what is known to go wrong, a sentence each."""
     import torch
 
-    found = {name: _version(name) for name in (*PACKAGES, *OPENCV)}
+    found = {name: version_of(name) for name in (*PACKAGES, *OPENCV)}
     facts = [("python", platform.python_version()), ("platform", platform.platform())]
     facts += [(name, number) for name, number in found.items() if number]
     facts.append(("CPU", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"))
@@ -143,13 +144,6 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
         missing = [f"{name}={value}" for name, value in wanted.items() if value not in os.environ.get(name, "")]
         advice = f"for larger pages, which large tensors are made faster in, set {' '.join(missing)}"
         yield "memory", advice if missing else "large pages"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _two_columns(title: str, facts: Iterable[tuple[str, str]]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -115,8 +115,7 @@ class Encoded:
     penalty: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What a model gives of a batch: logits (B, K, ...), and in training what its prompts add to the loss, or None."""
 
     logits: Tensor

@@ -91,10 +91,15 @@ class Room(Generic[C]):
             return self.registered[name]
         if name in self._own():
             module = import_module(f"{self.package}.{name}")
-            return next(found for found in vars(module).values() if self._is_called(found, name))
+            for found in vars(module).values():
+                if self._is_called(found, name):
+                    return found
+            raise VptError(
+                f"{self.what} {name}: {module.__file__} holds no section of that name; see docs/extending.md"
+            )
         if name in self._foreign():
             return self._loaded(self._foreign()[name])
-        hint = did_you_mean(str(name), self.names()) or f"; expected one of {', '.join(self.names())}"
+        hint = did_you_mean(name, self.names()) or f"; expected one of {', '.join(self.names())}"
         raise VptError(f"{self.what}: no {self.key} is called {name!r}{hint}")
 
     def register(self, section: type[C]) -> type[C]:
@@ -117,11 +122,15 @@ class Room(Generic[C]):
         Raises:
             VptError: no such name; pydantic.ValidationError: wrong values.
         """
-        if isinstance(values, Choice):
-            return values  # type: ignore[return-value]
-        if not isinstance(values, Mapping) or self.key not in values:
+        name = values.get(self.key) if isinstance(values, Mapping) else getattr(values, self.key, None)
+        if not isinstance(name, str):
             raise VptError(f"{self.what}: {values!r} names no {self.key}; expected one of {', '.join(self.names())}")
-        return self.section(values[self.key]).model_validate(dict(values))
+        section = self.section(name)
+        if isinstance(values, Mapping):
+            return section.model_validate(dict(values))
+        if not isinstance(values, section):
+            raise VptError(f"{self.what}: {values!r} is not the section that is called {name!r}; give its settings")
+        return values
 
     def _own(self) -> frozenset[str]:
         folder = Path(__file__).parent.joinpath(*self.package.split(".")[1:])

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
 from vpt.backbones.attention import attend, keys_and_values
-from vpt.backbones.base import FixedContext, Tokens
+from vpt.backbones.tokens import KeysValues, Tokens
 from vpt.backbones.vit import VitBackbone
 
 BATCH, GRID, PREFIX, PROMPTS, WIDTH = 3, (4, 4), 1, 5, 32
@@ -107,7 +107,9 @@ def test_attend_equals_timms_attention_over_the_concatenation(
     inputs, context, along = draw(SHAPES["shared"], dtype)
 
     ours = results(
-        lambda x, p: attend(attention, x, FixedContext(*keys_and_values(attention, p)), x.shape[1]),
+        lambda x, p: attend(
+            attention, x, KeysValues(*keys_and_values(attention.qkv, 4, p, attention.k_norm)), x.shape[1]
+        ),
         inputs,
         context,
         along,

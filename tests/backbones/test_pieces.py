@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-import vpt.backbones.lean as lean
 from encoders import Saved, draw, make_sam, make_vit
 from torch import Tensor, nn
-from vpt.backbones.lean import LeanAttention, LeanNorm, mix_in_pieces, normalise
 
 import vpt.backbones.attention as attention
+import vpt.backbones.pieces as pieces
 from vpt.backbones.attention import mix_values
+from vpt.backbones.pieces import AttentionInPieces, HalfNorm, mix_in_pieces, normalise
 from vpt.heads import MaskHead
 from vpt.machine.precision import autocast
 from vpt.model import PromptedModel
@@ -36,11 +36,11 @@ def leaves(width: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
 @CHUNKS
 @pytest.mark.parametrize("width", [4, 9])
-@pytest.mark.parametrize("form", [mix_in_pieces, LeanAttention.apply])
+@pytest.mark.parametrize("form", [mix_in_pieces, AttentionInPieces.apply])
 def test_attention_in_pieces_is_attention(
     monkeypatch: pytest.MonkeyPatch, chunk: int, width: int, form: Callable[..., Tensor]
 ) -> None:
-    monkeypatch.setattr(lean, "CHUNK", 8 * chunk)
+    monkeypatch.setattr(pieces, "CHUNK", 8 * chunk)
     given = leaves(width)
     assert (form(*[part.detach() for part in given], 0.3) - plain(*given, 0.3)).abs().max() <= 1e-12
 
@@ -52,13 +52,13 @@ def test_lean_attention_has_its_gradients(
     monkeypatch: pytest.MonkeyPatch, chunk: int, width: int, swapped: bool
 ) -> None:
     """Also of queries, keys and values that lie in memory as a projection leaves them, tokens before heads."""
-    monkeypatch.setattr(lean, "CHUNK", 8 * chunk)
+    monkeypatch.setattr(pieces, "CHUNK", 8 * chunk)
     given = leaves(width)
     if swapped:
         given = [part.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for part in given]
     along = torch.randn(2, 3, 5, width, dtype=torch.float64)
 
-    found = torch.autograd.grad((LeanAttention.apply(*given, 0.3) * along).sum(), given)
+    found = torch.autograd.grad((AttentionInPieces.apply(*given, 0.3) * along).sum(), given)
     expected = torch.autograd.grad((plain(*given, 0.3) * along).sum(), given)
 
     for ours, theirs in zip(found, expected, strict=True):
@@ -107,7 +107,7 @@ def test_every_form_in_float32_gives_the_same(monkeypatch: pytest.MonkeyPatch, p
     with torch.no_grad():
         without_gradient = mix_values(*given)
     found = mix_values(*given)
-    assert ("LeanAttention" in type(found.grad_fn).__name__) == pieces
+    assert ("AttentionInPieces" in type(found.grad_fn).__name__) == pieces
     gradients = torch.autograd.grad(found.square().sum(), given)
     for ours, theirs in zip((without_gradient, found, *gradients), (expected, expected, *wanted), strict=True):
         assert (ours.double() - theirs).abs().max() <= 5e-6 * theirs.abs().max()
@@ -145,7 +145,7 @@ def test_a_lean_norm_is_the_norm_and_keeps_half() -> None:
 
     saved = Saved()
     with saved:
-        ours = LeanNorm.apply(x, norm)
+        ours = HalfNorm.apply(x, norm)
     (gradient,) = torch.autograd.grad(ours, x, along)
     plain_result = norm(x)
     (expected,) = torch.autograd.grad(plain_result, x, along.float())
@@ -158,7 +158,7 @@ def test_a_lean_norm_is_the_norm_and_keeps_half() -> None:
 
 def lean_under_autocast(norm: nn.Module, x: Tensor) -> bool:
     with torch.autocast("cpu", torch.bfloat16):
-        return "LeanNorm" in type(normalise(norm, x).grad_fn).__name__
+        return "HalfNorm" in type(normalise(norm, x).grad_fn).__name__
 
 
 def test_a_norm_is_lean_only_where_it_is_frozen_and_bfloat16_trains() -> None:

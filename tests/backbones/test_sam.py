@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import DEPTH, NECK, SAM, WIDTH, literal_attention, wrap_sam
+from encoders import DEPTH, NECK, SAM, WIDTH, literal_attention, windowed, wrap_sam
 from segment_anything.modeling import ImageEncoderViT
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
-from vpt.backbones.base import Tokens
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_attention import Arithmetic
+from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel, encode
@@ -70,7 +70,7 @@ def test_without_prompts_the_output_is_the_originals_bit_for_bit(image_size: int
     features = encode(backbone, Prompts(), images)
 
     assert torch.equal(features.grid, encoder(images))
-    assert features.grid.shape == (BATCH, NECK, *backbone.spec.grid)
+    assert features.grid.shape == (BATCH, NECK, *backbone.spec.finished.grid)
     assert features.prefix.shape == (BATCH, 0, WIDTH)
 
 
@@ -84,7 +84,7 @@ def test_another_image_size_is_the_originals_own_resizing(image_size: tuple[int,
     assert torch.equal(encode(exact, Prompts(), images).grid, original(images))
     assert (encode(fused, Prompts(), images).grid - original(images)).abs().max() <= 1e-4
     assert exact.spec.image_size == image_size
-    assert exact.spec.grid == (image_size[0] // 8, image_size[1] // 8)
+    assert exact.spec.finished.grid == (image_size[0] // 8, image_size[1] // 8)
 
 
 @pytest.mark.parametrize("image_size", [PADDED, WHOLE, 24, 16])
@@ -140,9 +140,10 @@ def test_levels_are_what_the_blocks_give(attention: Arithmetic) -> None:
 def test_the_spec_tells_what_prompts_and_heads_need() -> None:
     spec = wrap(make_encoder(), image_size=(96, 40)).spec
 
-    assert (spec.name, spec.width, spec.depth, spec.heads, spec.neck) == ("tiny", WIDTH, DEPTH, 2, NECK)
-    assert (spec.patch, spec.prefix, spec.image_size, spec.grid) == ((8, 8), 0, (96, 40), (12, 5))
-    assert (spec.windowed, spec.padding) == ((0, 2), "corner")
+    assert (spec.name, spec.depth, spec.finished) == ("tiny", DEPTH, (NECK, (12, 5)))
+    assert {(block.width, block.heads, block.grid) for block in spec.blocks} == {(WIDTH, 2, (12, 5))}
+    assert (spec.patch, spec.prefix, spec.image_size) == ((8, 8), 0, (96, 40))
+    assert (windowed(spec), spec.padding) == ((0, 2), "corner")
 
 
 @pytest.mark.parametrize("image_size", [(60, 64), (64, 60), (4, 64), (0, 0)])
@@ -169,7 +170,7 @@ class Given(Prompts):
         super().__init__()
         self.contexts, self.travelling = contexts, travelling
 
-    def enter(self, i: int, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
         if i == 0 and self.travelling is not None:
             tokens = replace(tokens, prompts=self.travelling)
         return tokens, self.contexts.get(i)

@@ -12,9 +12,10 @@ from segment_anything.modeling.image_encoder import Attention
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vpt.backbones import lean, sam_attention
-from vpt.backbones.base import FixedContext
-from vpt.backbones.sam_attention import Arithmetic, keys_and_values
+from vpt.backbones import pieces, sam_attention
+from vpt.backbones.attention import keys_and_values
+from vpt.backbones.sam_attention import Arithmetic
+from vpt.backbones.tokens import KeysValues
 
 WIDTH, HEADS, BATCH = 32, 2, 3
 BOTH = pytest.mark.parametrize("arithmetic", ["original", "fused"])
@@ -49,7 +50,7 @@ def attend(
     attention: Attention, patches: Tensor, prompts: Tensor, context: Tensor | None, arithmetic: Arithmetic
 ) -> tuple[Tensor, Tensor]:
     """With a context (E, C) or (B, E, C) that is normed, but not projected yet."""
-    beside = None if context is None else FixedContext(*keys_and_values(attention, context))
+    beside = None if context is None else KeysValues(*keys_and_values(attention.qkv, HEADS, context))
     return sam_attention.attend(attention, patches, prompts, beside, arithmetic)
 
 
@@ -184,7 +185,7 @@ def test_gradients_of_prompts_and_patches_are_those_of_the_literal_form(arithmet
 def test_keys_and_values_are_those_of_sams_own_projection(bias: bool, shape: tuple[int, ...]) -> None:
     attention, context = make_attention(qkv_bias=bias), draw(*shape)
 
-    keys, values = keys_and_values(attention, context)
+    keys, values = keys_and_values(attention.qkv, HEADS, context)
 
     _, own_keys, own_values = attention.qkv(context).view(-1, 5, 3 * WIDTH).chunk(3, dim=-1)
     for found, own in ((keys, own_keys), (values, own_values)):
@@ -212,7 +213,7 @@ def test_fused_never_forms_the_map_of_scores(gradients: bool, monkeypatch: pytes
     attention, patches = make_attention(torch.float32), draw(1, 24, 24, dtype=torch.float32)
     prompts, context = draw(1, 2, dtype=torch.float32), draw(5, dtype=torch.float32).requires_grad_(gradients)
     scores = HEADS * (24 * 24) ** 2
-    monkeypatch.setattr(lean, "CHUNK", 3 * scores // 4)  # bytes: 3 / 16 of them at once, where in pieces
+    monkeypatch.setattr(pieces, "CHUNK", 3 * scores // 4)  # bytes: 3 / 16 of them at once, where in pieces
 
     largest = {}
     for arithmetic in ("fused", "original"):

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from encoders import windowed
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from torch import Tensor
 
 from vpt.backbones import load_backbone
-from vpt.backbones.base import Tokens
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_models import CHECKPOINTS, SIZES, Size, build_sam, is_sam
+from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.heads import SamDecoderHead
 from vpt.model import PromptedModel, encode
@@ -37,9 +38,10 @@ def test_sam_vit_b_has_its_published_structure() -> None:
     backbone: Any = load_backbone("sam_vit_b", weights="random")
     spec = backbone.spec
 
-    assert (spec.name, spec.width, spec.depth, spec.heads, spec.neck) == ("sam_vit_b", 768, 12, 12, 256)
-    assert (spec.image_size, spec.patch, spec.grid, spec.prefix) == ((1024, 1024), (16, 16), (64, 64), 0)
-    assert spec.windowed == (0, 1, 3, 4, 6, 7, 9, 10)
+    assert (spec.name, spec.depth, spec.finished) == ("sam_vit_b", 12, (256, (64, 64)))
+    assert {(block.width, block.heads, block.grid) for block in spec.blocks} == {(768, 12, (64, 64))}
+    assert (spec.image_size, spec.patch, spec.finished.grid, spec.prefix) == ((1024, 1024), (16, 16), (64, 64), 0)
+    assert windowed(spec) == (0, 1, 3, 4, 6, 7, 9, 10)
     assert [block.window_size for block in backbone.encoder.blocks] == [14, 14, 0] * 4
     assert (spec.mean, spec.std, spec.padding) == (*IMAGENET, "corner")
     assert sum(parameter.numel() for parameter in backbone.parameters()) == 89_670_912
@@ -227,9 +229,10 @@ def vit() -> Any:
 def test_sam_micro_is_small_and_half_windowed(micro: Any) -> None:
     spec = micro.spec
 
-    assert (spec.name, spec.width, spec.depth, spec.heads, spec.neck) == ("sam_micro", 128, 8, 4, 128)
-    assert (spec.image_size, spec.patch, spec.grid, spec.prefix) == ((128, 128), (8, 8), (16, 16), 0)
-    assert spec.windowed == (0, 2, 4, 6)
+    assert (spec.name, spec.depth, spec.finished) == ("sam_micro", 8, (128, (16, 16)))
+    assert {(block.width, block.heads, block.grid) for block in spec.blocks} == {(128, 4, (16, 16))}
+    assert (spec.image_size, spec.patch, spec.finished.grid, spec.prefix) == ((128, 128), (8, 8), (16, 16), 0)
+    assert windowed(spec) == (0, 2, 4, 6)
     assert (spec.mean, spec.std, spec.padding) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "corner")
     assert micro.decoder.trained is False
     assert not any(parameter.requires_grad for parameter in micro.parameters())
@@ -307,7 +310,7 @@ def test_sam_micro_takes_any_image_size_of_whole_patches(image_size: Any) -> Non
     features = encode(backbone, Prompts(), images)
 
     assert torch.equal(features.grid, backbone.encoder(images))
-    assert features.grid.shape == (2, 128, *backbone.spec.grid)
+    assert features.grid.shape == (2, 128, *backbone.spec.finished.grid)
     assert torch.isfinite(features.grid).all()
 
 

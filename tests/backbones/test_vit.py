@@ -13,7 +13,8 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 from torch import Tensor
 
 from vpt.backbones import load_backbone
-from vpt.backbones.base import Backbone, Features
+from vpt.backbones.base import Backbone
+from vpt.backbones.tokens import Features
 from vpt.backbones.vit import VitBackbone
 from vpt.errors import VptError
 from vpt.model import encode
@@ -89,7 +90,7 @@ def test_without_prompts_the_output_is_timms_own(variant: str) -> None:
     rows, columns = vit.patch_embed.grid_size
     assert features.grid.shape == (2, 32, rows, columns)
     assert features.prefix.shape == (2, vit.num_prefix_tokens, 32)
-    assert backbone.spec.grid == (rows, columns)
+    assert backbone.spec.finished.grid == (rows, columns)
 
 
 @pytest.mark.parametrize("variant", ["cls", "no_cls", "registers", "wide"])
@@ -133,8 +134,8 @@ def test_a_model_by_name_is_timms_own(name: str, image_size: Any, grid: tuple[in
         expected = backbone.vit.forward_features(images)
 
     assert torch.equal(sequence(features), expected)
-    assert features.grid.shape == (1, backbone.spec.width, *grid)
-    assert features.prefix.shape == (1, prefix, backbone.spec.width)
+    assert features.grid.shape == (1, backbone.spec.blocks[0].width, *grid)
+    assert features.prefix.shape == (1, prefix, backbone.spec.blocks[0].width)
 
 
 @pytest.mark.parametrize("name", ["vit_micro", "test_vit2"])
@@ -148,7 +149,7 @@ def test_another_image_size_is_timms_own_resizing(name: str, image_size: Any) ->
     backbone = load_backbone(name, weights="random", image_size=image_size)
 
     assert backbone.spec.image_size == (height, width)
-    assert backbone.spec.grid == (height // native.spec.patch[0], width // native.spec.patch[1])
+    assert backbone.spec.finished.grid == (height // native.spec.patch[0], width // native.spec.patch[1])
     images = draw(backbone)
     assert torch.equal(sequence(encode(backbone, Prompts(), images)), expected.forward_features(images))
 
@@ -256,7 +257,8 @@ def test_every_name_in_the_refusal_is_a_model_that_timm_knows() -> None:
 def test_the_spec_tells_what_prompts_and_heads_need() -> None:
     spec = load_backbone("vit_small_patch14_reg4_dinov2", weights="random", image_size=(28, 56)).spec
 
-    assert (spec.name, spec.width, spec.depth, spec.heads) == ("vit_small_patch14_reg4_dinov2", 384, 12, 6)
-    assert (spec.patch, spec.prefix, spec.image_size, spec.grid) == ((14, 14), 5, (28, 56), (2, 4))
+    assert (spec.name, spec.depth, spec.finished) == ("vit_small_patch14_reg4_dinov2", 12, (384, (2, 4)))
+    assert {(block.width, block.heads, block.grid) for block in spec.blocks} == {(384, 6, (2, 4))}
+    assert (spec.patch, spec.prefix, spec.image_size, spec.finished.grid) == ((14, 14), 5, (28, 56), (2, 4))
     assert spec.mean == pytest.approx((0.485, 0.456, 0.406))  # ImageNet, as DINOv2 was trained
     assert spec.std == pytest.approx((0.229, 0.224, 0.225))

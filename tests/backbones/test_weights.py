@@ -174,7 +174,7 @@ def test_a_folder_as_timm_saves_it_is_a_backbone(tmp_path: Path, vit: VisionTran
     assert same(backbone.vit.state_dict(), expected.state_dict())
     assert backbone.sha256 == sha256_of(vit)
     assert backbone.spec.name == str(tmp_path)
-    assert (backbone.spec.width, backbone.spec.depth, backbone.spec.grid) == (64, 6, (4, 4))
+    assert (backbone.spec.blocks[0].width, backbone.spec.depth, backbone.spec.finished.grid) == (64, 6, (4, 4))
 
 
 def test_a_folder_brings_its_own_shape_and_normalisation(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_folder_brings_its_own_shape_and_normalisation(tmp_path: Path) -> None
 
     spec = load_backbone(str(tmp_path)).spec
 
-    assert (spec.width, spec.depth, spec.image_size) == (32, 2, (32, 32))
+    assert (spec.blocks[0].width, spec.depth, spec.image_size) == (32, 2, (32, 32))
     assert (spec.mean, spec.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 

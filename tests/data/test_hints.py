@@ -11,10 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.data import MetaTensor
 from plans import plan_with
+from scans import label_map_of, voxels_of
 
-from vpt.data.grid import Grid, picture_grid
+from vpt.data.cached_slices import PreparedCase, prepare_image, prepare_label
+from vpt.data.drawing import SliceDataset, SliceDraw
 from vpt.data.hints import (
     BACKGROUND,
     FIRST_CORNER,
@@ -26,10 +27,10 @@ from vpt.data.hints import (
     in_window,
     make_hints,
 )
-from vpt.data.slices import Draw, PreparedCase, SliceDataset, prepare_image, prepare_label
 from vpt.data.transforms import make_augment
-from vpt.data.volumes import grid_of, orient
 from vpt.errors import VptError
+from vpt.readers import Grid, LabelMap
+from vpt.readers.grid import picture_grid
 
 # --- drawn in training ------------------------------------------------------------------------------------------------
 
@@ -143,9 +144,9 @@ def test_a_training_samples_hints_belong_to_its_augmented_label(tmp_path, shape,
     told, quiet = (SliceDataset([case], plan, make_augment("strong"), hints=hints) for hints in (True, False))
     seen = set()
     for seed in range(40):
-        image, label, hints = told[Draw(0, 1, seed)]
-        assert all(torch.equal(a, b) for a, b in zip((image, label), quiet[Draw(0, 1, seed)], strict=True))
-        assert torch.equal(hints, told[Draw(0, 1, seed)][2])
+        image, label, hints = told[SliceDraw(0, 1, seed)]
+        assert all(torch.equal(a, b) for a, b in zip((image, label), quiet[SliceDraw(0, 1, seed)], strict=True))
+        assert torch.equal(hints, told[SliceDraw(0, 1, seed)][2])
         assert (hints.shape, hints.dtype) == ((3, 3), torch.float32)
         for x, y, kind in hints.tolist():
             seen.add(kind)
@@ -341,15 +342,15 @@ def test_what_cannot_be_a_hint_is_refused_in_one_sentence(name):
 # --- onto the slices of a scan ----------------------------------------------------------------------------------------
 
 
-def prepared(array: np.ndarray, affine: np.ndarray, plan, ids) -> tuple[MetaTensor, MetaTensor, np.ndarray]:
+def prepared(array: np.ndarray, affine: np.ndarray, plan, ids) -> tuple[LabelMap, LabelMap, np.ndarray]:
     """A label volume (X, Y, Z) as it was given, oriented, and as the slices (slices, h, w) that training sees."""
-    volume = MetaTensor(torch.from_numpy(array[None]), affine=torch.from_numpy(affine))
-    oriented = orient(volume, plan.orientation)
+    volume = label_map_of(array, affine)
+    oriented = volume.oriented(plan.orientation)
     return volume, oriented, prepare_label(oriented, ids, plan)
 
 
-def on_slices(hints: Hints, volume: MetaTensor, oriented: MetaTensor, size: tuple[int, int]) -> np.ndarray:
-    return hints.moved(grid_of(volume), grid_of(oriented)).on_slices(oriented.shape[1:], size)
+def on_slices(hints: Hints, volume: LabelMap, oriented: LabelMap, size: tuple[int, int]) -> np.ndarray:
+    return hints.moved(volume.grid, oriented.grid).on_slices(oriented.grid.shape, size)
 
 
 few_degrees = st.tuples(*[st.floats(-12, 12)] * 3)
@@ -368,16 +369,16 @@ def test_a_box_around_a_blob_is_around_its_pixels_on_its_slices_and_nowhere_else
     array[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))] = 1
     plan = plan_with(pixel_mm=pixel, plane=plane)
     volume, oriented, slices = prepared(array, affine_of(codes, spacing, degrees), plan, (0, 1))
-    assert prepare_image(oriented.float(), plan).shape[2:] == slices.shape[1:]
+    assert prepare_image(voxels_of(oriented.array[None], oriented.grid.affine), plan).shape[2:] == slices.shape[1:]
     hints = Hints(np.stack([first, last]).astype(float), np.empty((0, 3)), np.empty(0, int))
     found = on_slices(hints, volume, oriented, slices.shape[1:])
     filled = slices.any((1, 2))
     assert (found.shape, found.dtype) == ((len(slices), 2, 3), np.float32)
-    assert np.array_equal(hints.moved(grid_of(volume), grid_of(oriented)).crossed(len(slices)), filled)
+    assert np.array_equal(hints.moved(volume.grid, oriented.grid).crossed(len(slices)), filled)
     assert (found[~filled] == (0, 0, NOTHING)).all()
     assert (found[filled, :, 2] == (FIRST_CORNER, LAST_CORNER)).all()
     y, x = np.nonzero(slices.any(0))
-    scale = np.array(slices.shape[:0:-1]) / oriented.shape[:1:-1]  # pixels of a voxel along x, y
+    scale = np.array(slices.shape[:0:-1]) / oriented.grid.shape[:0:-1]  # pixels of a voxel along x, y
     apart = np.abs(found[filled][:, :, :2] - [[x.min(), y.min()], [x.max(), y.max()]])
     # A corner is the middle of the outermost voxel, whose own pixels reach half a voxel further.
     assert (apart <= np.maximum(1, scale / 2 + 1e-3)).all()

@@ -15,8 +15,8 @@ from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 
 from vpt.data.labelled import LabelledSet, is_labelled, read_labelled, survey_labelled
-from vpt.data.volumes import load_image
 from vpt.errors import VptError
+from vpt.readers import reader_of
 
 
 def picture(path: Path, mode: str = "L", value: int = 80) -> Path:
@@ -116,7 +116,7 @@ def test_volumes_in_class_folders(tmp_path, save):
         ("image",),
         ["ill/a", "ill/b", "well/c"],
     )
-    assert load_image(found.cases[0].images[0], 1).shape == (1, 3, 4, 5)
+    assert reader_of(found.cases[0].images[0]).voxels(1).shape == (1, 3, 4, 5)
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1", "1": "T2"}}))
     assert read_labelled(tmp_path).channels == ("T1", "T2")
     (tmp_path / "dataset.json").write_text(json.dumps({"modality": {str(k): "T" for k in range(4)}}))
@@ -377,10 +377,10 @@ def test_an_npz_stays_in_memory(tmp_path, shape, kind, channels, loaded):
     assert found.case("val_00001").target == (int(made["val_labels"][1, 0]),)
     assert (found.sides["train_00000"], found.sides["test_00002"]) == ("train", "test")
     assert len({found.patient(each.name) for each in found.cases}) == 9
-    image = load_image(found.case("train_00002").images[0], len(channels))
+    image = reader_of(found.case("train_00002").images[0]).voxels(len(channels))
     assert image.shape == loaded
     pixels = made["train_images"][2]
-    assert np.array_equal(image.numpy()[0].squeeze().T, pixels[..., 0] if channels[0] == "red" else pixels)
+    assert np.array_equal(image.values()[0].squeeze().T, pixels[..., 0] if channels[0] == "red" else pixels)
     assert isinstance(found.cases[0].images[0], Nifti1Image if kind == "volumes" else np.ndarray)
 
 
@@ -463,9 +463,9 @@ def test_whatever_the_mode_an_image_is_grey_or_colour(tmp_path):
     grey.save(tmp_path / "two/turned.jpg", exif=turned)
     found = read_labelled(tmp_path)
     assert found.channels == ("red", "green", "blue")
-    shapes = {each.name: tuple(load_image(each.images[0], 3).shape) for each in found.cases}
+    shapes = {each.name: tuple(reader_of(each.images[0]).voxels(3).shape) for each in found.cases}
     assert shapes == {each.name: (3, 6, 5, 1) for each in found.cases} | {"two/turned": (3, 5, 6, 1)}
-    assert load_image(tmp_path / "one/deep.png", 3).max() > 255
+    assert reader_of(tmp_path / "one/deep.png").voxels(3).values().max() > 255
     for name in ("one/rgb_grey.png", "one/rgb.png", "one/rgba.png", "one/palette.png", "two/cmyk.jpg"):
         (tmp_path / name).unlink()
     assert read_labelled(tmp_path).channels == ("grey",)
@@ -480,7 +480,7 @@ def test_one_colour_image_among_many_grey_ones_is_enough(tmp_path):
     Image.new("RGB", (4, 4), (200, 0, 0)).save(last)
     found = read_labelled(root)
     assert found.channels == ("red", "green", "blue")
-    assert load_image(found.case(f"dog/{last.stem}").images[0], len(found.channels)).shape == (3, 4, 4, 1)
+    assert reader_of(found.case(f"dog/{last.stem}").images[0]).voxels(len(found.channels)).shape == (3, 4, 4, 1)
 
 
 # --- real data --------------------------------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ from vpt.data.slice_stacks import (
 )
 from vpt.data.stored import Store
 from vpt.data.transforms import identity, make_augment
-from vpt.data.volumes import load_image
 from vpt.errors import VptError
 from vpt.progress import silent
+from vpt.readers import reader_of
 
 BYTES = (Window(low=0, high=255),)
 
@@ -57,7 +57,7 @@ def numbered(depth, shape=(8, 6)):
 def test_an_image_is_one_slice_with_its_rows_and_columns_in_place():
     image = np.zeros((32, 32), np.uint8)
     image[3, 20] = 200
-    stack = prepare_stack(load_image(image, 1), flat_plan())
+    stack = prepare_stack(reader_of(image).voxels(1), flat_plan())
     assert (stack.shape, stack.dtype) == ((1, 3, 32, 32), np.uint8)
     assert all(np.array_equal(channel, image) for channel in stack[0])
 
@@ -65,14 +65,14 @@ def test_an_image_is_one_slice_with_its_rows_and_columns_in_place():
 def test_colours_are_the_three_channels():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     plan = flat_plan(channels=("red", "green", "blue"), intensity=BYTES * 3)
-    assert np.array_equal(prepare_stack(load_image(image, 3), plan)[0], image.transpose(2, 0, 1))
+    assert np.array_equal(prepare_stack(reader_of(image).voxels(3), plan)[0], image.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("padding", "top"), [("centre", 8), ("corner", 0)])
 def test_what_is_not_square_is_padded_with_the_colour_of_the_plan(padding, top):
     image = np.full((16, 32), 90, np.uint8)
     fill = (0.2, 0.4, 1.0)
-    stack = prepare_stack(load_image(image, 1), flat_plan(padding=padding, fill=fill))[0]
+    stack = prepare_stack(reader_of(image).voxels(1), flat_plan(padding=padding, fill=fill))[0]
     assert (stack[:, top : top + 16] == 90).all()
     outside = np.delete(stack, range(top, top + 16), axis=1)
     assert outside.shape == (3, 16, 32)
@@ -81,7 +81,7 @@ def test_what_is_not_square_is_padded_with_the_colour_of_the_plan(padding, top):
 
 def test_the_longer_side_fills_the_square_whatever_the_size():
     for shape in ((80, 40), (5, 10), (64, 64)):
-        stack = prepare_stack(load_image(np.full(shape, 255, np.uint8), 1), flat_plan())[0, 0]
+        stack = prepare_stack(reader_of(np.full(shape, 255, np.uint8)).voxels(1), flat_plan())[0, 0]
         rows, columns = (int(stack.max(axis).sum() // 255) for axis in (1, 0))
         assert max(rows, columns) == 32
         assert rows / columns == pytest.approx(shape[0] / shape[1])
@@ -91,11 +91,11 @@ def test_values_are_kept_in_255_steps():
     values = np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32, 1)
     scan = Nifti1Image(np.ascontiguousarray(values), np.eye(4))
     plan = deep_plan(1, neighbours=False, intensity=(Window(low=0, high=1),), plane="axial")
-    stack = prepare_stack(load_image(scan, 1), plan)[0, 0]
+    stack = prepare_stack(reader_of(scan).voxels(1), plan)[0, 0]
     assert sorted(np.unique(stack)) == list(range(256))
     assert np.abs(np.sort(stack.ravel()) / 255 - np.sort(values.ravel())).max() <= 0.5 / 255 + 1e-6
     beyond = Nifti1Image(np.array([-5.0, 7.0] * 512, np.float32).reshape(32, 32, 1), np.eye(4))
-    assert np.unique(prepare_stack(load_image(beyond, 1), plan)).tolist() == [0, 255]
+    assert np.unique(prepare_stack(reader_of(beyond).voxels(1), plan)).tolist() == [0, 255]
 
 
 # --- slices of a volume -----------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_values_are_kept_in_255_steps():
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 20))
 def test_slices_are_evenly_spread(depth, count):
-    stack = prepare_stack(load_image(numbered(depth), 1), deep_plan(count, neighbours=False))
+    stack = prepare_stack(reader_of(numbered(depth)).voxels(1), deep_plan(count, neighbours=False))
     assert stack.shape == (count, 3, 32, 32)
     chosen = [(int(slice[0, 16, 16]) - 1) // 2 for slice in stack]
     chosen = chosen if chosen[0] <= chosen[-1] else [depth - 1 - k for k in chosen]
@@ -118,10 +118,10 @@ def test_slices_are_evenly_spread(depth, count):
 
 
 def test_neighbours_are_the_slices_beside_even_where_not_all_are_read():
-    stack = prepare_stack(load_image(numbered(9), 1), deep_plan(3))
+    stack = prepare_stack(reader_of(numbered(9)).voxels(1), deep_plan(3))
     found = [slice[:, 16, 16].tolist() for slice in stack]
     assert found == [[1, 3, 5], [7, 9, 11], [13, 15, 17]]  # of slices 1, 4, 7 of 0 to 8
-    (ends,) = prepare_stack(load_image(numbered(1), 1), deep_plan(1))
+    (ends,) = prepare_stack(reader_of(numbered(1)).voxels(1), deep_plan(1))
     assert ends[:, 16, 16].tolist() == [1, 1, 1]
 
 
@@ -131,8 +131,8 @@ def test_a_volume_stored_in_another_orientation_gives_the_same_stack():
     )
     turned = scan.as_reoriented(np.array([[1, 1], [2, -1], [0, -1]]))
     assert turned.shape != scan.shape
-    expected = prepare_stack(load_image(scan, 1), deep_plan(4))
-    assert np.array_equal(prepare_stack(load_image(turned, 1), deep_plan(4)), expected)
+    expected = prepare_stack(reader_of(scan).voxels(1), deep_plan(4))
+    assert np.array_equal(prepare_stack(reader_of(turned).voxels(1), deep_plan(4)), expected)
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_stacks_of_all_examples_lie_in_one_file_in_their_order(tmp_path):
     )
     assert stacks.shape == (4, 1, 3, 32, 32)
     for stack, array in zip(stacks, arrays, strict=True):
-        assert np.array_equal(stack, prepare_stack(load_image(array, 1), flat_plan()))
+        assert np.array_equal(stack, prepare_stack(reader_of(array).voxels(1), flat_plan()))
     assert told == [(k + 1, 4, f"im{k}") for k in range(4)]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["stacks.npy"]
 

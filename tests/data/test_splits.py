@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vpt.data.cases import Dataset
+from vpt.data.cases import SegmentationSet
 from vpt.data.datasets import read_dataset, survey
 from vpt.data.labelled import LabelledSet, read_labelled
 from vpt.data.splits import Splits, fold_count, read_splits, split_source, survey_folds, survey_splits
@@ -98,7 +98,7 @@ def test_hippocampus_has_a_fixed_split(data_root):
 # --- patients ---------------------------------------------------------------------------------------------------------
 
 
-def with_patients(dataset: Dataset, names: dict[str, str]) -> Dataset:
+def with_patients(dataset: SegmentationSet, names: dict[str, str]) -> SegmentationSet:
     """The data set with its cases renamed."""
     cases = tuple(replace(case, name=names[case.name]) for case in dataset.cases)
     return replace(dataset, cases=cases)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from plans import plan_with
 
+from vpt.data.cached_slices import PreparedCase
+from vpt.data.drawing import SliceDataset, SliceDraw
 from vpt.data.slice_stacks import StackDataset, StackDraw
-from vpt.data.slices import Draw, PreparedCase, SliceDataset
 from vpt.data.stored import Store, to_half, versions_of, view_seed, write_rows
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError
@@ -42,10 +43,10 @@ def test_every_slice_has_exactly_its_views(cases: list[PreparedCase], size: int,
     """32 px are random crops of the slices, which are views without any augmentation."""
     dataset = SliceDataset(cases, plan_with(image_size=size), make_augment(strength), views=4)
     for case, slice in ((0, 1), (1, 0)):
-        drawn = [dataset[Draw(case, slice, seed)] for seed in range(100, 140)]
+        drawn = [dataset[SliceDraw(case, slice, seed)] for seed in range(100, 140)]
         assert len({(image.numpy().tobytes(), label.numpy().tobytes()) for image, label in drawn}) == 4
         new = SliceDataset(cases, dataset.plan, dataset.augment)
-        assert len({new[Draw(case, slice, seed)][0].numpy().tobytes() for seed in range(100, 140)}) > 25
+        assert len({new[SliceDraw(case, slice, seed)][0].numpy().tobytes() for seed in range(100, 140)}) > 25
 
 
 def test_every_example_has_exactly_its_views() -> None:
@@ -62,8 +63,8 @@ def test_views_have_numbers_without_gaps(cases: list[PreparedCase]) -> None:
     for dataset, count in ((slices, 15), (stacks, 12)):
         assert dataset.count == count
         assert [dataset.number(dataset.view(k)) for k in range(count)] == list(range(count))
-    assert slices.view(10) == Draw(1, 0, 1)
-    assert slices.number(Draw(1, 0, 3001)) == 10
+    assert slices.view(10) == SliceDraw(1, 0, 1)
+    assert slices.number(SliceDraw(1, 0, 3001)) == 10
     assert SliceDataset(cases, plan_with(), identity).count == 0
 
 
@@ -74,7 +75,7 @@ def test_a_view_depends_on_its_place_only() -> None:
 
 def test_hints_differ_between_draws_of_one_view(cases: list[PreparedCase]) -> None:
     dataset = SliceDataset(cases, plan_with(), make_augment("light"), hints=True, views=1)
-    drawn = [dataset[Draw(0, 1, seed)] for seed in range(20)]
+    drawn = [dataset[SliceDraw(0, 1, seed)] for seed in range(20)]
     assert len({image.numpy().tobytes() for image, _, _ in drawn}) == 1
     assert len({hints.numpy().tobytes() for _, _, hints in drawn}) > 5
 

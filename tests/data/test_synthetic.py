@@ -11,13 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vpt.data.cases import Dataset
+from vpt.data.cases import SegmentationSet
 from vpt.data.check import check_dataset
 from vpt.data.datasets import read_dataset
 from vpt.data.splits import read_splits
 from vpt.data.synthetic import LABELS, make_dataset
-from vpt.data.volumes import grid_of
 from vpt.errors import VptError
+from vpt.readers import reader_of
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(root) -> Dataset:
+def dataset(root) -> SegmentationSet:
     return read_dataset(root)
 
 
@@ -45,7 +45,7 @@ def test_check_finds_nothing_to_mend(root):
 
 
 def test_axes_cycle_and_every_fourth_is_oblique(dataset):
-    grids = [grid_of(case.images[0]) for case in dataset.cases]
+    grids = [reader_of(case.images[0]).grid() for case in dataset.cases]
     assert [grid.axcodes for grid in grids] == ["RAS", "LPS", "PSR"] * 4
     tilts = [tilt(grid.affine) for grid in grids]
     assert [7.9 < degrees < 18.1 for degrees in tilts] == [number % 4 == 3 for number in range(12)]
@@ -54,10 +54,10 @@ def test_axes_cycle_and_every_fourth_is_oblique(dataset):
 
 def test_voxels_are_anisotropic_and_labels_share_the_grid(dataset):
     for case in dataset.cases:
-        grid = grid_of(case.images[0])
+        grid = reader_of(case.images[0]).grid()
         assert max(grid.spacing) > 2 * min(grid.spacing)
         assert grid.spacing[_along(grid.axcodes, "SI")] == max(grid.spacing)
-        assert grid.matches(grid_of(case.label))
+        assert grid.matches(reader_of(case.label).grid())
         assert nib.load(case.label).get_data_dtype() == np.uint8
 
 

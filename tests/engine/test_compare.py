@@ -24,15 +24,18 @@ from tiny_run import ONE_STEP
 
 from vpt.artifact import read_artifact, restore_model
 from vpt.config import load_config
-from vpt.data import volumes
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
 from vpt.engine.compare import Comparison, Trial, compare, per_case
 from vpt.engine.fit import Interrupted
-from vpt.engine.methods import METHODS
+from vpt.engine.methods import Method, methods
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.scores.report import CaseResult, Report, Settings
+from vpt.readers.array import ArrayReader
+from vpt.readers.base import Reader
+from vpt.readers.nifti import NiftiReader
+from vpt.report.segmentation import Report
+from vpt.scores.segmentation import CaseResult, Settings
 
 FAST = {key: value for key, value in HEAD_ONLY.items() if key != "prompts"} | {
     "train.epochs": 1,
@@ -61,6 +64,12 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
 def _best(self: Comparison, trials: Any) -> Trial | None:
     found = [trial for trial in trials if "score" in (self.result(trial) or {})]
     return found[0] if found else None
+
+
+def add_methods(monkeypatch: pytest.MonkeyPatch, **more: Method) -> None:
+    """Methods that can be compared too, or in the place of those of the same name."""
+    known = method_module.methods() | more
+    monkeypatch.setattr(method_module, "methods", lambda: known)
 
 
 @pytest.fixture
@@ -134,7 +143,7 @@ def test_no_pixel_of_the_test_side_is_read_before_the_finals(
     names = [Path(name).name for name in test]
     reads: dict[str, set[str]] = {}
     now = ["the start"]
-    real_run, real_image, real_label = Comparison._run, volumes._voxels, volumes.read_label
+    real_run = Comparison._run
 
     def note(path: Any) -> None:
         reads.setdefault(now[0], set()).add("/".join(Path(path).parts[-2:]))
@@ -143,18 +152,18 @@ def test_no_pixel_of_the_test_side_is_read_before_the_finals(
         now[0] = trial.name
         real_run(self, trial, folder)
 
-    def image(scans: Any, channels: int) -> Any:
-        for scan in scans:
-            note(scan)
-        return real_image(scans, channels)
+    def noting(read: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(self: Reader, *others: Any) -> Any:
+            for source in self.sources:
+                note(source)
+            return read(self, *others)
 
-    def label(path: Path, *others: Any) -> Any:
-        note(path)
-        return real_label(path, *others)
+        return noted
 
     monkeypatch.setattr(Comparison, "_run", run)
-    monkeypatch.setattr(volumes, "_voxels", image)
-    monkeypatch.setattr(volumes, "read_label", label)
+    for reader in (NiftiReader, ArrayReader):
+        for what in ("voxels", "labels"):
+            monkeypatch.setattr(reader, what, noting(getattr(reader, what)))
     settings, method = (FAST, "shallow") if task == "classification" else (SEGMENT, "head")
     done = compare(data, tmp_path / "out", methods=[method], seeds=1, overrides=settings)
     (search,) = [name for name in reads if name.startswith("search")]
@@ -181,8 +190,7 @@ def test_the_finals_have_what_scored_best_on_validation(
         (folder / "result.json").write_text(json.dumps({"settings": dict(trial.settings), "seed": trial.seed} | result))
 
     monkeypatch.setattr(Comparison, "_run", run)
-    linear = replace(METHODS["linear"], start=0.01)
-    monkeypatch.setitem(METHODS, "linear", linear)
+    add_methods(monkeypatch, linear=replace(methods()["linear"], start=0.01))
     compare(tiny_classes, tmp_path / "out", methods=["linear"], seeds=1, overrides=FAST)
     done = results(tmp_path / "out")
     assert len(done) == SEARCHES + 1
@@ -404,13 +412,13 @@ def test_methods_that_fail_do_not_end_the_others(
     tiny_classes: Path, tmp_path: Path, short_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loss that becomes NaN; a config that is refused; prompts that cannot be built; an error no one foresaw."""
-    shallow = METHODS["shallow"]
+    shallow = methods()["shallow"]
     settings = {"method": "shallow", "count": 0}
-    monkeypatch.setitem(METHODS, "nan", replace(shallow, shown="NaN", start=1e30))
-    monkeypatch.setitem(METHODS, "refused", replace(shallow, shown="refused", settings={"prompts": settings}))
+    add_methods(monkeypatch, nan=replace(shallow, shown="NaN", start=1e30))
+    add_methods(monkeypatch, refused=replace(shallow, shown="refused", settings={"prompts": settings}))
     blocks = {"method": "deep", "blocks": "90-99"}
-    monkeypatch.setitem(METHODS, "unbuilt", replace(shallow, shown="unbuilt", settings={"prompts": blocks}))
-    monkeypatch.setitem(METHODS, "odd", replace(shallow, shown="odd"))
+    add_methods(monkeypatch, unbuilt=replace(shallow, shown="unbuilt", settings={"prompts": blocks}))
+    add_methods(monkeypatch, odd=replace(shallow, shown="odd"))
     real = module.train
 
     def strange(config: Any, out: Path, **others: Any) -> Path:
@@ -582,7 +590,7 @@ def test_the_command_goes_on_with_a_folder_and_shows_the_table(
 def test_the_command_lists_its_methods(vpt: Callable[..., tuple[int, str, str]]) -> None:
     code, said, _ = vpt("compare", "anything", "--methods", "list")
     assert code == 0
-    assert [line.split()[0] for line in said.splitlines()] == list(METHODS)
+    assert [line.split()[0] for line in said.splitlines()] == list(methods())
 
 
 @pytest.mark.parametrize("budget", ["", "m", "3", "3d", "-3m", "1.2.3h", ".m", "nanm"])

@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.datasets import read_dataset
+from vpt.data.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.plan import Percentiles, Plan
-from vpt.data.slices import Draw, PreparedCase, SliceDataset, draw_epoch, prepare_cases
 from vpt.data.transforms import make_augment
 from vpt.engine.checkpoint import Progress
 from vpt.engine.fit import Hooks, Interrupted, Settings, fit, load_batches, stop_on_signal
@@ -103,7 +104,7 @@ def loop(cases: list[PreparedCase], slices: NamedSamples) -> Loop:
     return Loop(cases, slices)
 
 
-def draws(cases: Sequence[PreparedCase], settings: Settings, seed: int = 0) -> Callable[[int], list[list[Draw]]]:
+def draws(cases: Sequence[PreparedCase], settings: Settings, seed: int = 0) -> Callable[[int], list[list[SliceDraw]]]:
     return lambda epoch: draw_epoch(cases, steps=settings.steps, batch_size=2, foreground=0.6, seed=seed, epoch=epoch)
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from plans import plan_with
 
-from vpt.artifact import build_model
+from vpt import sections
+from vpt.building import build_model
 from vpt.config import HEAD_RATES, Config, load_config
-from vpt.engine import methods as module
-from vpt.engine.methods import METHODS, Method, choose_methods
+from vpt.engine.methods import Method, choose_methods, methods
 from vpt.errors import VptError
+
+METHODS = methods()
 
 
 def config_of(method: Method, overrides: dict[str, Any] | None = None) -> Config:
@@ -61,7 +63,7 @@ def test_by_default_all_of_the_task_that_are_installed(monkeypatch: pytest.Monke
     assert "head" not in classify
     assert {"head", "deep"} <= segment.keys()
     assert not {"linear", "mlp"} & segment.keys()
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(sections, "find_spec", lambda name: None)
     assert choose_methods(None, "classification").keys() == classify.keys() - {"lora"}
     assert list(choose_methods(["lora"], "classification")) == ["lora"]  # asked for: its failure says what to install
 

@@ -12,7 +12,7 @@ from vpt.engine.optim import build_optimizer, schedule, set_rates
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts, Prompts
-from vpt.tuning import tune_full
+from vpt.tuning.full import tune_full
 
 RATES = {"lr": 1e-3, "prompt_lr": 2e-3, "backbone_lr": 3e-4, "weight_decay": 0.1}
 

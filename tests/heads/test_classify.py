@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from encoders import GRID, NECK, WIDTH, draw, make_sam, make_vit, shaken, total
-from vpt.heads.classify import SliceAttention
 
 from vpt.errors import VptError
 from vpt.heads import ClassifyHead
+from vpt.heads.linear import SliceAttention
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
 from vpt.tasks.batch import Batch

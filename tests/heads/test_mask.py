@@ -15,11 +15,13 @@ from torch import Tensor
 from vpt.backbones import load_backbone
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.vit import VitBackbone
-from vpt.config import DeepConfig, MaskHeadConfig, ShallowConfig
 from vpt.errors import VptError
 from vpt.heads import MaskHead
+from vpt.heads.mask import MaskHeadConfig
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
+from vpt.prompts.deep import DeepConfig
+from vpt.prompts.shallow import ShallowConfig
 
 CLASSES = 3
 

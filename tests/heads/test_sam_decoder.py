@@ -12,8 +12,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from vpt.backbones import load_backbone
-from vpt.backbones.base import Features
 from vpt.backbones.sam import SamBackbone, SamDecoder
+from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads import SamDecoderHead
 from vpt.model import PromptedModel, encode

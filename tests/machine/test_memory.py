@@ -60,7 +60,7 @@ with torch.inference_mode():
         for i in range(2):
             tokens = backbone.block(i, tokens, None)
         after = peak_memory(cpu)
-print((after - before) / (4 * PER_TOKEN * 14**2 * backbone.spec.width * count))
+print((after - before) / (4 * PER_TOKEN * 14**2 * backbone.spec.blocks[0].width * count))
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import Saved, draw, make_backbone, make_vit, shaken
+from encoders import Saved, draw, make_backbone, make_vit, shaken, tune
 from torch import Tensor, nn
 
 from vpt.backbones.attention import key_value_maps
@@ -17,7 +17,6 @@ from vpt.machine.precision import prepare_frozen
 from vpt.machine.products import FrozenLinear, batches_by_onednn, by_onednn, onednn_is_faster, route_products
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts
-from vpt.tuning import TUNINGS
 
 there = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN operator for linear layers"
@@ -88,7 +87,7 @@ def test_a_prepared_model_gives_what_it_gave(family: str, tuning: str, faster: b
     backbone = make_backbone(family)
     head = MaskHead(backbone.spec, classes=3, width=16, detail=8, levels=2)
     model = PromptedModel(backbone, shaken(DeepPrompts(backbone.spec, count=3)), shaken(head))
-    TUNINGS[tuning](model)
+    tune(model, tuning)
     names, found = list(model.trained()), []
     for prepared in (False, True):
         if prepared:
@@ -108,9 +107,9 @@ def test_a_prepared_model_gives_what_it_gave(family: str, tuning: str, faster: b
 def test_maps_of_keys_and_values_are_those_of_the_plain_layer(faster: bool) -> None:
     backbone = make_vit()
     block = backbone.vit.blocks[1]
-    before = key_value_maps(block.norm1, block.attn.qkv, backbone.spec.width)
+    before = key_value_maps(block.norm1, block.attn.qkv, backbone.spec.blocks[0].width)
     route_products(backbone)
-    after = key_value_maps(block.norm1, block.attn.qkv, backbone.spec.width)
+    after = key_value_maps(block.norm1, block.attn.qkv, backbone.spec.blocks[0].width)
     for ours, theirs in zip(after, before, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, FAMILIES, WIDTH, draw, make_backbone, make_sam, total
+from encoders import DEPTH, FAMILIES, WIDTH, draw, make_backbone, make_sam, plain_spec, total
 
 from vpt.backbones.base import Backbone
 from vpt.model import encode
@@ -33,9 +32,7 @@ def test_a_vector_has_width_parameters_and_a_grid_one_vector_for_each_patch(back
     assert total(AdditivePrompts(backbone.spec, form="vector")) == WIDTH
     assert total(AdditivePrompts(backbone.spec, form="grid")) == 8 * 5 * WIDTH
     assert total(AdditivePrompts(backbone.spec)) == 8 * 5 * WIDTH
-    assert total(AdditivePrompts(replace(backbone.spec, width=768, image_size=(1024, 1024), patch=(16, 16)))) == (
-        64 * 64 * 768
-    )
+    assert total(AdditivePrompts(plain_spec(image_size=(1024, 1024)))) == (64 * 64 * 768)
 
 
 @EVERY_FORM
@@ -64,12 +61,12 @@ def test_the_offset_is_added_to_the_embedded_patches_once(backbone: Backbone, fo
     prompts = make_prompts(backbone, form)
     tokens = backbone.embed(draw(3))
 
-    entered, context = prompts.enter(0, tokens)
+    entered, context = prompts.enter(0, tokens, None)
 
     assert context is None
     assert torch.equal(entered.grid, tokens.grid + prompts.offset)
     assert torch.equal(entered.prefix, tokens.prefix)
-    assert all(prompts.enter(i, entered) == (entered, None) for i in range(1, DEPTH))
+    assert all(prompts.enter(i, entered, None) == (entered, None) for i in range(1, DEPTH))
 
 
 @EVERY_FORM

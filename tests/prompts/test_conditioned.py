@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import DEPTH, FAMILIES, GRID, VIT_B16, WIDTH, draw, flat, make_backbone, shaken, total
+from encoders import DEPTH, FAMILIES, GRID, VIT_B16, WIDTH, draw, flat, make_backbone, plain_spec, shaken, total
 from torch import Tensor
 
-from vpt.backbones.base import Tokens
+from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import ConditionedPrompts, DeepPrompts
 
-SPEC = replace(VIT_B16, width=WIDTH, depth=DEPTH, patch=(8, 8), image_size=(64, 40))
+SPEC = plain_spec(width=WIDTH, depth=DEPTH, patch=(8, 8), image_size=(64, 40))
 
 
 def tokens(batch: int = 2, seed: int = 0) -> Tokens:
@@ -58,21 +58,21 @@ def test_prompts_are_what_the_formula_says(kernel: int) -> None:
     prompts, given = make(kernel=kernel, blocks=[1, 3]), tokens()
 
     for block, row in ((1, 0), (3, 1)):
-        entered, context = prompts.enter(block, given)
+        entered, context = prompts.enter(block, given, None)
         assert entered is given
         assert context is not None
         expected = literal(prompts, row, given.grid)
         assert context.shape == (2, 3, WIDTH)
         assert (context - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert all(prompts.enter(i, given) == (given, None) for i in (0, 2))
+    assert all(prompts.enter(i, given, None) == (given, None) for i in (0, 2))
 
 
 def test_each_image_has_prompts_of_its_own_and_no_others_matter() -> None:
     prompts, given = make(), tokens(3)
-    _, context = prompts.enter(0, given)
+    _, context = prompts.enter(0, given, None)
     changed = given.grid.clone()
     changed[1, 2, 3, : WIDTH // 2] += 5
-    _, after = prompts.enter(0, replace(given, grid=changed))
+    _, after = prompts.enter(0, replace(given, grid=changed), None)
 
     assert context is not None
     assert after is not None
@@ -85,7 +85,7 @@ def test_each_image_has_prompts_of_its_own_and_no_others_matter() -> None:
 def test_the_gradient_flows_into_every_patch(kernel: int) -> None:
     prompts, given = make(kernel=kernel), tokens()
     grid = given.grid.requires_grad_()
-    _, context = prompts.enter(2, replace(given, grid=grid))
+    _, context = prompts.enter(2, replace(given, grid=grid), None)
     assert context is not None
     context.square().sum().backward()
 
@@ -112,7 +112,7 @@ def test_images_change_the_prompts_of_a_block_after_a_step(family: str) -> None:
     optimizer = torch.optim.SGD(prompts.parameters(), lr=1e-2)
     flat(encode(backbone, prompts, draw(2))).square().mean().backward()
     optimizer.step()
-    _, context = prompts.enter(1, tokens())
+    _, context = prompts.enter(1, tokens(), None)
 
     assert context is not None
     assert not torch.allclose(context[0], context[1], atol=1e-6)

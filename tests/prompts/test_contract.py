@@ -149,7 +149,7 @@ def test_the_embedded_encoders_take_prompts_at_another_image_size(
     with torch.no_grad():
         features, bare = encode(backbone, prompts, images), encode(backbone, Prompts(), images)
 
-    assert features.grid.shape == bare.grid.shape == (2, backbone.spec.width, size[0] // 8, size[1] // 8)
+    assert features.grid.shape == bare.grid.shape == (2, backbone.spec.blocks[0].width, size[0] // 8, size[1] // 8)
     assert features.grid.isfinite().all()
     assert (features.grid - bare.grid).abs().max() > 1e-2
 

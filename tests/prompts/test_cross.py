@@ -8,19 +8,32 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, make_sam, make_vit, shaken, total
+from encoders import (
+    DEPTH,
+    FAMILIES,
+    VIT_B16,
+    WIDTH,
+    draw,
+    flat,
+    make_backbone,
+    make_sam,
+    make_vit,
+    plain_spec,
+    shaken,
+    total,
+)
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from timm.layers import RmsNorm
 from torch import Tensor
-from vpt.tuning.encoder import encoder_of
 
 from vpt.backbones.base import Backbone, SeparateContext, Tokens
 from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts
+from vpt.tuning.base import encoder_of
 from vpt.tuning.ssf import Scaled
 
-SPEC = replace(VIT_B16, width=WIDTH, depth=DEPTH)
+SPEC = plain_spec(width=WIDTH, depth=DEPTH)
 TOKENS = Tokens(torch.zeros(2, 8, 5, WIDTH), torch.zeros(2, 1, WIDTH), torch.zeros(2, 0, WIDTH))
 
 
@@ -43,19 +56,19 @@ def test_only_the_chosen_blocks_are_given_prompts_of_their_own() -> None:
     prompts = CrossPrompts(SPEC, count=3, blocks=[3, 1])
 
     for block, row in ((1, 0), (3, 1)):
-        entered, context = prompts.enter(block, TOKENS)
+        entered, context = prompts.enter(block, TOKENS, None)
         assert entered is TOKENS
         assert context is not None
         assert torch.equal(context.prompts, prompts.table.tokens[row])
-    assert all(prompts.enter(i, TOKENS) == (TOKENS, None) for i in (0, 2))
+    assert all(prompts.enter(i, TOKENS, None) == (TOKENS, None) for i in (0, 2))
     assert prompts.starts == (1, 3)
 
 
 def test_dropout_is_drawn_for_each_sample_in_training_only() -> None:
     prompts = CrossPrompts(SPEC, count=3, dropout=0.5)
 
-    assert prompts.train().enter(0, TOKENS)[1].prompts.shape == (2, 3, WIDTH)
-    assert prompts.eval().enter(0, TOKENS)[1].prompts.shape == (3, WIDTH)
+    assert prompts.train().enter(0, TOKENS, None)[1].prompts.shape == (2, 3, WIDTH)
+    assert prompts.eval().enter(0, TOKENS, None)[1].prompts.shape == (3, WIDTH)
 
 
 # Arithmetic: the formula, written out
@@ -135,7 +148,7 @@ def test_all_blocks_equal_the_formula_written_out(encoder: str, blocks: Any) -> 
     with torch.no_grad():
         tokens = backbone.embed(images)
         for i in range(DEPTH):
-            tokens = backbone.block(i, *prompts.enter(i, tokens))
+            tokens = backbone.block(i, *prompts.enter(i, tokens, None))
         found = torch.cat([tokens.prefix, tokens.grid.flatten(1, 2)], 1)
         expected = literal(backbone, family, images, prompts)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
-from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, shaken, total
+from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, plain_spec, shaken, total
 from torch import Tensor
 
-from vpt.backbones.base import Tokens
+from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import DeepPrompts, FourierPrompts
 
-SPEC = replace(VIT_B16, width=WIDTH, depth=DEPTH)
+SPEC = plain_spec(width=WIDTH, depth=DEPTH)
 TOKENS = Tokens(torch.zeros(2, 8, 5, WIDTH), torch.zeros(2, 1, WIDTH), torch.zeros(2, 0, WIDTH))
 
 
@@ -46,7 +45,7 @@ def test_a_share_is_transformed_and_the_rest_is_as_learned(share: float, count: 
     prompts = make(share, count)
 
     for block in range(DEPTH):
-        entered, context = prompts.enter(block, TOKENS)
+        entered, context = prompts.enter(block, TOKENS, None)
         learned = prompts.table.tokens[block]
         assert entered is TOKENS
         assert context is not None
@@ -57,7 +56,7 @@ def test_a_share_is_transformed_and_the_rest_is_as_learned(share: float, count: 
 
 def test_the_transform_follows_the_projection() -> None:
     prompts = make(0.5, project=6)
-    _, context = prompts.enter(1, TOKENS)
+    _, context = prompts.enter(1, TOKENS, None)
 
     projected = prompts.table.project(prompts.table.tokens[1])
     assert context is not None
@@ -67,7 +66,7 @@ def test_the_transform_follows_the_projection() -> None:
 def test_the_transform_follows_dropout_and_treats_each_sample_by_itself() -> None:
     prompts = make(1.0, dropout=0.5).train()
     torch.manual_seed(7)
-    _, context = prompts.enter(0, TOKENS)
+    _, context = prompts.enter(0, TOKENS, None)
     torch.manual_seed(7)
     dropped = prompts.table.row(0, 2)
 
@@ -95,7 +94,7 @@ def test_the_encoder_sees_deep_prompts_of_the_transformed_values(family: str) ->
 def test_the_transform_is_exact_under_bfloat16(project: int | None) -> None:
     prompts = make(1.0, project=project)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, context = prompts.enter(0, TOKENS)
+        _, context = prompts.enter(0, TOKENS, None)
         given = prompts.table.row(0, 2)
 
     assert context is not None
@@ -106,8 +105,8 @@ def test_the_transform_is_exact_under_bfloat16(project: int | None) -> None:
 def test_prompts_that_are_not_float32_are_transformed() -> None:
     prompts = make(0.5)
 
-    assert prompts.bfloat16().enter(0, TOKENS)[1].dtype == torch.float32
-    assert prompts.double().enter(0, TOKENS)[1].dtype == torch.float64
+    assert prompts.bfloat16().enter(0, TOKENS, None)[1].dtype == torch.float32
+    assert prompts.double().enter(0, TOKENS, None)[1].dtype == torch.float64
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])

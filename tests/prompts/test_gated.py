@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, shaken, total
+from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, plain_spec, shaken, total
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.base import Backbone, Tokens
+from vpt.backbones.base import Backbone
+from vpt.backbones.tokens import Tokens
 from vpt.model import encode
 from vpt.prompts import DeepPrompts, GatedPrompts, ShallowPrompts
-from vpt.prompts.gated import GatedTokens
+from vpt.prompts.base import Info
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -69,11 +70,11 @@ def test_the_whole_encoder_equals_the_formula() -> None:
 def test_every_gate_mixes_on_its_own_block(backbone: Backbone) -> None:
     """On both families: the prompts that enter block i + 1, computed here from the blocks alone."""
     prompts, images, gates = make(backbone, [-1.0, 0.3, 2.0]), draw(2), [-1.0, 0.3, 2.0]
-    tokens = backbone.embed(images)
+    tokens, state = backbone.embed(images), prompts.begin(images, Info())
     plain = replace(tokens, prompts=prompts.table.tokens[0].expand(2, -1, -1))
     with torch.no_grad():
         for i in range(DEPTH):
-            tokens, context = prompts.enter(i, tokens)
+            tokens, context = prompts.enter(i, tokens, state)
             assert context is None
             assert (tokens.prompts - plain.prompts).abs().max() <= 1e-5
             tokens, left = backbone.block(i, tokens, None), backbone.block(i, plain, None)
@@ -100,9 +101,10 @@ def test_two_passes_that_take_turns_do_not_see_each_other(backbone: Backbone) ->
     with torch.no_grad():
         alone = [flat(encode(backbone, prompts, images)) for images in batches]
         passes = [backbone.embed(images) for images in batches]
+        states = [prompts.begin(images, Info()) for images in batches]
         for i in range(DEPTH):
             for n in (0, 1):
-                entered, _ = prompts.enter(i, passes[n])
+                entered, _ = prompts.enter(i, passes[n], states[n])
                 passes[n] = backbone.block(i, entered, None)
         together = [flat(backbone.finish(tokens)) for tokens in passes]
 
@@ -121,21 +123,27 @@ def test_a_pass_leaves_nothing_in_the_module(backbone: Backbone) -> None:
     assert torch.equal(first, flat(encode(backbone, prompts, draw(2))))
 
 
-def test_a_backbone_that_loses_the_prompts_of_the_block_before_is_told() -> None:
-    prompts = GatedPrompts(replace(VIT_B16, width=WIDTH, depth=DEPTH), count=2)
+def test_a_pass_keeps_the_prompts_of_the_block_before_in_its_state() -> None:
+    prompts = GatedPrompts(plain_spec(width=WIDTH, depth=DEPTH), count=2)
     tokens = Tokens(torch.zeros(1, 4, 4, WIDTH), torch.zeros(1, 1, WIDTH), torch.zeros(1, 0, WIDTH))
-    entered, _ = prompts.enter(0, tokens)
+    state = prompts.begin(None, Info())
+    entered, _ = prompts.enter(0, tokens, state)
+    left = Tokens(entered.grid, entered.prefix, torch.zeros_like(entered.prompts))  # a new object: nothing rides on it
 
-    assert isinstance(entered, GatedTokens)
-    with pytest.raises(TypeError, match=r"dataclasses\.replace"):
-        prompts.enter(1, Tokens(entered.grid, entered.prefix, entered.prompts))
+    again, _ = prompts.enter(1, left, state)
+
+    share = torch.tensor(5.0).sigmoid()
+    assert torch.allclose(again.prompts, (1 - share) * entered.prompts)
+    assert state.prompts is again.prompts
+    assert prompts.begin(None, Info()).prompts is None
 
 
 def test_dropout_is_drawn_once_for_each_sample_as_in_shallow_prompts() -> None:
-    prompts = GatedPrompts(replace(VIT_B16, width=WIDTH, depth=DEPTH), count=50, dropout=0.5).train()
+    prompts = GatedPrompts(plain_spec(width=WIDTH, depth=DEPTH), count=50, dropout=0.5).train()
     tokens = Tokens(torch.zeros(2, 4, 4, WIDTH), torch.zeros(2, 1, WIDTH), torch.zeros(2, 0, WIDTH))
-    entered, _ = prompts.enter(0, tokens)
+    state = prompts.begin(None, Info())
+    entered, _ = prompts.enter(0, tokens, state)
 
     assert not torch.equal(entered.prompts[0] == 0, entered.prompts[1] == 0)
-    again, _ = prompts.enter(1, entered)
+    again, _ = prompts.enter(1, entered, state)
     assert torch.equal(entered.prompts == 0, again.prompts == 0)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone
+from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, plain_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from vpt.prompts.init import collect_tokens, kmeans_prompts, sampled_prompts
-from vpt.prompts.random import uniform_prompts
-from vpt.prompts.vipamin import orthogonal_part, vipamin_prompts
 
-from vpt.backbones.base import Backbone, Tokens
+from vpt.backbones.base import Backbone
+from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import (
@@ -33,8 +30,27 @@ from vpt.prompts import (
     ShallowPrompts,
     initialise,
 )
+from vpt.prompts.base import Info
+from vpt.prompts.starts import tokens as starts
+from vpt.prompts.starts.random import uniform_prompts
+from vpt.prompts.starts.vipamin import orthogonal_part
+from vpt.prompts.starts.vipamin import vipamin_prompts as vipamin_rows
 
-SPEC = replace(VIT_B16, width=WIDTH, depth=DEPTH)
+SPEC = plain_spec(width=WIDTH, depth=DEPTH)
+
+
+def stacked(function: Callable[..., Sequence[Tensor]]) -> Callable[..., Tensor]:
+    """The rows that it gives as one tensor: here all blocks are alike."""
+
+    def stack(*given: Any, **options: Any) -> Tensor:
+        return torch.stack(list(function(*given, **options)))
+
+    return stack
+
+
+collect_tokens = stacked(starts.collect_tokens)
+sampled_prompts, kmeans_prompts = stacked(starts.sampled_prompts), stacked(starts.kmeans_prompts)
+vipamin_prompts = stacked(vipamin_rows)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -228,7 +244,7 @@ def test_shallow_prompts_start_from_embedded_patches(backbone: Backbone, kind: t
 
     prompts.start_from(start)
 
-    entered, _ = prompts.enter(0, backbone.embed(images))
+    entered, _ = prompts.enter(0, backbone.embed(images), prompts.begin(images, Info()))
     assert torch.equal(entered.prompts, start.expand(2, -1, -1))
     places(entered.prompts[0].detach(), everything(backbone, images)[0])
 
@@ -242,7 +258,8 @@ def test_projected_prompts_cannot_start_from_tokens(kind: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(4, 3, WIDTH), (1, 4, WIDTH), (4, 4, 2 * WIDTH), (4, WIDTH)])
 def test_tokens_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(VptError, match=r"^prompts: tokens to start from are \(.*\), expected \(4, 4, 32\)"):
+    expected = r", ".join([r"\(4, 32\)"] * 4)
+    with pytest.raises(VptError, match=rf"^prompts: tokens to start from are \[.*\], expected \[{expected}\]"):
         DeepPrompts(SPEC, count=4).start_from(torch.zeros(shape))
 
 
@@ -250,7 +267,7 @@ def test_shared_deep_prompts_are_one_set_for_every_block() -> None:
     prompts, start = DeepPrompts(VIT_B16, count=4, blocks="last:3", shared=True), torch.randn(1, 4, 768)
     prompts.start_from(start)
     tokens = Tokens(torch.zeros(2, 14, 14, 768), torch.zeros(2, 1, 768), torch.zeros(2, 0, 768))
-    contexts = [prompts.enter(i, tokens)[1] for i in range(12)]
+    contexts = [prompts.enter(i, tokens, None)[1] for i in range(12)]
 
     assert sum(p.numel() for p in prompts.parameters()) == 4 * 768
     assert all(context is None for context in contexts[:9])

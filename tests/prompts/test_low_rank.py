@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, shaken, total
+from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, plain_spec, shaken, total
 
-from vpt.backbones.base import Tokens
+from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import DeepPrompts, LowRankPrompts
@@ -29,17 +28,17 @@ def test_the_default_is_a_sixth_of_vpt_deep() -> None:
 
 
 def test_a_blocks_prompts_are_the_product_of_its_factors() -> None:
-    prompts = shaken(LowRankPrompts(replace(VIT_B16, width=WIDTH, depth=DEPTH), count=5, rank=2, blocks=[1, 3]))
+    prompts = shaken(LowRankPrompts(plain_spec(width=WIDTH, depth=DEPTH), count=5, rank=2, blocks=[1, 3]))
 
     for block, row in ((1, 0), (3, 1)):
-        entered, context = prompts.enter(block, TOKENS)
+        entered, context = prompts.enter(block, TOKENS, None)
         assert entered is TOKENS
         for p in range(5):
             for c in range(WIDTH):
                 expected = sum(prompts.left[row, p, k] * prompts.right[row, c, k] for k in range(2))
                 assert context[p, c].item() == pytest.approx(expected.item(), abs=1e-6)
         assert torch.linalg.matrix_rank(context.detach()) == 2
-    assert all(prompts.enter(i, TOKENS) == (TOKENS, None) for i in (0, 2))
+    assert all(prompts.enter(i, TOKENS, None) == (TOKENS, None) for i in (0, 2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -59,7 +58,7 @@ def test_the_encoder_sees_deep_prompts_of_the_same_values(family: str) -> None:
 @pytest.mark.parametrize(("width", "patch"), [(768, (16, 16)), (128, (8, 8)), (384, (14, 14))])
 def test_prompts_start_with_the_published_deviation(rank: int, width: int, patch: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    prompts = LowRankPrompts(replace(VIT_B16, width=width, patch=patch), count=100, rank=rank)
+    prompts = LowRankPrompts(plain_spec(width=width, patch=patch), count=100, rank=rank)
 
     values = (prompts.left @ prompts.right.mT).detach()
 

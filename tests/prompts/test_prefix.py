@@ -7,7 +7,7 @@ import torch
 from encoders import DEPTH, FAMILIES, make_backbone
 
 from vpt.heads import MaskHead
-from vpt.model import PromptedModel, encode, encode_from, frozen_prefix
+from vpt.model import PromptedModel, encode, encode_from, frozen_below
 from vpt.prompts import (
     AdditivePrompts,
     ConditionedPrompts,
@@ -19,7 +19,7 @@ from vpt.prompts import (
     Prompts,
     ShallowPrompts,
 )
-from vpt.tuning import tune_bias
+from vpt.tuning.bias import tune_bias
 
 LATE = {
     "deep": DeepPrompts,
@@ -38,7 +38,7 @@ def test_features_from_the_frozen_prefix_are_those_of_the_whole_encoder(family: 
     prompts = LATE[method](backbone.spec, count=4, blocks="last:2").eval()
 
     first = prompts.first(DEPTH)
-    found = encode_from(first, backbone, prompts, frozen_prefix(first, backbone, images)[0])
+    found = encode_from(frozen_below(first, backbone, images), backbone, prompts, None)
 
     whole = encode(backbone, prompts, images)
     assert first == DEPTH - 2
@@ -50,7 +50,7 @@ def test_features_from_the_frozen_prefix_are_those_of_the_whole_encoder(family: 
 def test_without_prompts_the_prefix_is_the_encoder(family: str) -> None:
     backbone, images = make_backbone(family), torch.randn(2, 3, 64, 40)
 
-    found = backbone.finish(frozen_prefix(Prompts().first(DEPTH), backbone, images)[0])
+    found = backbone.finish(frozen_below(Prompts().first(DEPTH), backbone, images).tokens)
 
     assert torch.equal(found.grid, encode(backbone, Prompts(), images).grid)
 
@@ -64,7 +64,7 @@ def test_gradients_of_prompts_are_those_of_the_whole_encoder() -> None:
     backbone, images = make_backbone("vit"), torch.randn(2, 3, 64, 40)
     prompts, weights = DeepPrompts(backbone.spec, count=4, blocks=[2]), torch.randn(2, 32, 8, 5)
     (whole,) = torch.autograd.grad((encode(backbone, prompts, images).grid * weights).sum(), prompts.table.tokens)
-    rest = encode_from(2, backbone, prompts, frozen_prefix(2, backbone, images)[0]).grid
+    rest = encode_from(frozen_below(2, backbone, images), backbone, prompts, None).grid
 
     (found,) = torch.autograd.grad((rest * weights).sum(), prompts.table.tokens)
 

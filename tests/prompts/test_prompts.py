@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, VIT_B16, WIDTH, make_vit, total
+from encoders import DEPTH, VIT_B16, WIDTH, make_vit, plain_spec, total
 from scipy.stats import kstest
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.base import BackboneSpec, Features, Tokens
+from vpt.backbones.base import BackboneSpec
+from vpt.backbones.tokens import Features, Tokens
 from vpt.backbones.vit import VitBackbone
 from vpt.errors import VptError
 from vpt.model import encode
@@ -21,9 +21,8 @@ from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
 from vpt.prompts.base import choose_blocks
 
 BATCH = 3
-SAM_B = replace(
-    VIT_B16, name="sam_vit_b", image_size=(1024, 1024), prefix=0, windowed=(0, 1, 3, 4, 6, 7, 9, 10), neck=256
-)
+SAM_B_SHAPE: dict[str, Any] = {"name": "sam_vit_b", "image_size": (1024, 1024), "prefix": 0, "neck": 256}
+SAM_B = plain_spec(**SAM_B_SHAPE, windowed=(0, 1, 3, 4, 6, 7, 9, 10))
 VITS: dict[str, dict[str, Any]] = {
     "cls": {},
     "no_cls": {"class_token": False, "global_pool": "avg"},
@@ -145,7 +144,7 @@ def test_prompts_of_vit_b16_start_uniform_within_a_sixteenth(kind: type[ShallowP
 def test_the_starting_bound_follows_patch_and_width(width: int, patch: tuple[int, int], bound: float) -> None:
     torch.manual_seed(0)
 
-    starting_bound(DeepPrompts(replace(VIT_B16, width=width, patch=patch), count=50), bound)
+    starting_bound(DeepPrompts(plain_spec(width=width, patch=patch), count=50), bound)
 
 
 def test_projected_prompts_start_in_the_width_they_are_learned_in() -> None:
@@ -246,9 +245,9 @@ def test_the_whole_encoder_equals_the_published_form(method: str, options: dict[
 def test_blocks_are_chosen_by_word_or_by_number(spec: BackboneSpec, blocks: Any, chosen: tuple[int, ...]) -> None:
     prompts, tokens = DeepPrompts(spec, count=3, blocks=blocks), no_tokens()
 
-    contexts = [prompts.enter(i, tokens)[1] for i in range(DEPTH)]
+    contexts = [prompts.enter(i, tokens, None)[1] for i in range(DEPTH)]
 
-    assert choose_blocks(blocks, DEPTH) == chosen
+    assert choose_blocks(blocks, spec) == chosen
     assert tuple(i for i, context in enumerate(contexts) if context is not None) == chosen
     given = [context for context in contexts if context is not None]
     assert all(torch.equal(context, row) for context, row in zip(given, prompts.table.tokens, strict=True))
@@ -261,9 +260,9 @@ def test_blocks_are_chosen_by_word_or_by_number(spec: BackboneSpec, blocks: Any,
 def test_global_chooses_the_blocks_that_have_no_windows(blocks: Any, chosen: tuple[int, ...]) -> None:
     prompts, tokens = DeepPrompts(SAM_B, count=2, blocks=blocks), no_tokens()
 
-    contexts = [prompts.enter(i, tokens)[1] for i in range(SAM_B.depth)]
+    contexts = [prompts.enter(i, tokens, None)[1] for i in range(SAM_B.depth)]
 
-    assert choose_blocks(blocks, SAM_B.depth, SAM_B.windowed) == chosen
+    assert choose_blocks(blocks, SAM_B) == chosen
     assert tuple(i for i, context in enumerate(contexts) if context is not None) == chosen
     given = [context for context in contexts if context is not None]
     assert all(torch.equal(context, row) for context, row in zip(given, prompts.table.tokens, strict=True))
@@ -271,7 +270,7 @@ def test_global_chooses_the_blocks_that_have_no_windows(blocks: Any, chosen: tup
 
 def test_global_blocks_of_an_encoder_that_has_none_are_refused() -> None:
     with pytest.raises(VptError, match=r"prompts: blocks .*global"):
-        DeepPrompts(replace(SAM_B, windowed=tuple(range(12))), blocks="global")
+        DeepPrompts(plain_spec(**SAM_B_SHAPE, windowed=range(12)), blocks="global")
 
 
 @pytest.mark.parametrize(
@@ -287,17 +286,17 @@ def test_blocks_that_the_encoder_does_not_have_are_refused(spec: BackboneSpec, b
 def test_deep_prompts_leave_the_tokens_as_they_are(spec: BackboneSpec) -> None:
     tokens = no_tokens()
 
-    assert all(DeepPrompts(spec, count=3).enter(i, tokens)[0] is tokens for i in range(DEPTH))
+    assert all(DeepPrompts(spec, count=3).enter(i, tokens, None)[0] is tokens for i in range(DEPTH))
 
 
 def test_shallow_prompts_enter_once_and_travel(spec: BackboneSpec) -> None:
     prompts, tokens = ShallowPrompts(spec, count=3), no_tokens()
 
-    entered, context = prompts.enter(0, tokens)
+    entered, context = prompts.enter(0, tokens, None)
 
     assert context is None
     assert torch.equal(entered.prompts, prompts.table.tokens.expand(BATCH, -1, -1))
-    assert all(prompts.enter(i, entered) == (entered, None) for i in range(1, DEPTH))
+    assert all(prompts.enter(i, entered, None) == (entered, None) for i in range(1, DEPTH))
 
 
 def no_tokens() -> Tokens:
@@ -309,7 +308,7 @@ def no_tokens() -> Tokens:
 
 def given(prompts: ShallowPrompts | DeepPrompts) -> Tensor:
     """What the prompts give to the first block: (P, C) or (B, P, C)."""
-    tokens, context = prompts.enter(0, no_tokens())
+    tokens, context = prompts.enter(0, no_tokens(), None)
     return tokens.prompts if context is None else context
 
 

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vpt.report.comparison import COLUMNS, _draw_patients, read_results, resampled, table_rows, write_comparison
+from vpt.report.comparison import COLUMNS, table_rows, write_comparison
+from vpt.scores.comparison import _resampled_sums, measure, read_results, resampled
 
 
 def put(out: Path, method: str, seed: int, tested: dict[str, float], patients: dict[str, str] | None = None) -> None:
@@ -49,7 +50,7 @@ def scores(*values: float) -> dict[str, float]:
 
 def rows_of(out: Path, *methods: str, seeds: int = 1) -> dict[str, dict[str, str]]:
     results = read_results(out, {name: name for name in methods}, seeds)
-    rows = table_rows(results, resampled(results))
+    rows = table_rows(results, measure(results))
     return {result.name: row for result, row in zip(results, rows, strict=True)}
 
 
@@ -94,12 +95,12 @@ def test_differences_to_the_head_alone_are_paired_and_starred(tmp_path: Path) ->
     put(tmp_path, "worse", 0, scores(*(hard - 0.1)))
     names = {name: name for name in ("head", "deep", "same", "worse", "not begun")}
     results = read_results(tmp_path, names, 1)
-    found = {row["shown"]: row for row in table_rows(results, resampled(results), "head")}
+    found = {row["shown"]: row for row in table_rows(results, measure(results, "head"), "head")}
     assert (found["head"]["gain"], found["not begun"]["gain"]) == ("", "")
     assert (found["deep"]["gain"][0], found["deep"]["gain"][-1]) == ("+", "*")
     assert (found["worse"]["gain"], found["worse"]["gain_margin"]) == ("-0.100 *", "-0.100 to -0.100")
     assert not found["same"]["gain"].endswith("*")
-    assert all(row["gain"] == "" for row in table_rows(results, resampled(results)))
+    assert all(row["gain"] == "" for row in table_rows(results, measure(results)))
 
     console = Console(width=100, file=io.StringIO())
     console.print(write_comparison(tmp_path, names, 1, "T", "Dice", control="head"))
@@ -147,8 +148,8 @@ def test_patients_weigh_by_their_cases(tmp_path: Path) -> None:
 
 def test_draws_do_not_depend_on_the_portion() -> None:
     sums = np.random.default_rng(0).uniform(0, 1, (7, 3))
-    assert np.array_equal(_draw_patients(sums, 250), _draw_patients(sums, 250, rows=250))
-    assert np.array_equal(_draw_patients(np.ones((7, 1)), 250), np.full((250, 1), 7))
+    assert np.array_equal(_resampled_sums(sums, 250), _resampled_sums(sums, 250, at_once=250))
+    assert np.array_equal(_resampled_sums(np.ones((7, 1)), 250), np.full((250, 1), 7))
 
 
 def test_one_patient_has_no_interval(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpt.errors import VptError
-from vpt.scores import classes as class_metrics
-from vpt.scores.classes import bootstrap, class_scores, confusion, intervals, per_class_scores, weighted_scores
+from vpt.scores import bootstrap as resampling
+from vpt.scores.bootstrap import bootstrap
+from vpt.scores.classes import class_scores, confusion, intervals, per_class_scores, weighted_scores
 
 NAN = math.nan
 KINDS = ("classes", "grades", "labels")
@@ -235,7 +236,7 @@ def test_how_many_resamples_are_in_memory_changes_nothing(monkeypatch):
         return {"first": weights[0].astype(float)}
 
     whole = bootstrap(statistic, 10, **OPTIONS)
-    monkeypatch.setattr(class_metrics, "CHUNK", 30)
+    monkeypatch.setattr(resampling, "CHUNK", 30)
     assert bootstrap(statistic, 10, **OPTIONS) == whole
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from encoders import DEPTH, FAMILIES, draw, make_backbone, shaken
 
-from vpt.backbones.base import Features
+from vpt.backbones.tokens import Features
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel, encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from vpt.cli import app
-from vpt.config import TuningConfig, dump_config, load_config
+from vpt.config import dump_config, load_config
 from vpt.errors import VptError
-from vpt.tuning import TUNINGS
+from vpt.model import PromptedModel
+from vpt.sections import TUNINGS
 
 DATA = {"data": {"path": "x"}}
-SECTIONS = {section().method: section for section in get_args(get_args(TuningConfig)[0])}
+METHODS = ("adapter", "bias", "full", "lora", "partial", "prompts", "ssf")
 
 
-def test_every_method_has_a_section_with_the_functions_own_defaults() -> None:
-    assert SECTIONS.keys() == TUNINGS.keys()
-    for method, section in SECTIONS.items():
-        parameters = list(inspect.signature(TUNINGS[method]).parameters.values())[1:]
-        assert section().model_dump(exclude={"method"}) == {p.name: p.default for p in parameters}
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_section_with_the_functions_own_defaults(method: str) -> None:
+    module, section = import_module(f"vpt.tuning.{method}"), TUNINGS.section(method)
+    model, *parameters = inspect.signature(getattr(module, f"tune_{method}")).parameters.values()
+
+    assert TUNINGS.names() == METHODS
+    assert section().method == method
+    assert section().model_dump(exclude={"method"}) == {p.name: p.default for p in parameters}
+    assert model.annotation == PromptedModel.__name__
 
 
-@pytest.mark.parametrize("method", TUNINGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_name_is_a_section_of_defaults(method: str) -> None:
     config = load_config(DATA | {"tuning": method})
 
-    assert config.tuning == SECTIONS[method]()
+    assert config.tuning == TUNINGS.section(method)()
     assert config == load_config(DATA | {"tuning": {"method": method}})
     assert load_config(yaml.safe_load(dump_config(config))) == config
 
@@ -58,7 +64,7 @@ def test_overrides_reach_into_a_name_and_a_section(values: dict[str, Any], overr
 @pytest.mark.parametrize(
     ("tuning", "said"),
     [
-        ("lorra", "config: tuning: Input tag 'lorra' found using 'method' does not match any of the expected tags"),
+        ("lorra", "config: tuning: no method is called 'lorra'; did you mean lora"),
         (3, "config: tuning: "),
         ({"method": "lora", "rank": 0}, "config: tuning.rank: Input should be greater than or equal to 1, found 0"),
         ({"method": "lora", "rnk": 4}, "config: unknown key tuning.rnk; did you mean tuning.rank?"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import encoders
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,13 @@ from segment_anything.modeling.image_encoder import window_partition, window_unp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vpt.artifact import build_model, read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, restore_model, save_artifact
 from vpt.backbones import load_backbone
-from vpt.backbones.base import Backbone, Features, Tokens
+from vpt.backbones.base import Backbone
 from vpt.backbones.sam import SamBackbone
+from vpt.backbones.tokens import Features, Tokens
 from vpt.backbones.vit import VitBackbone
+from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.engine.optim import build_optimizer
@@ -30,7 +33,6 @@ from vpt.errors import VptError
 from vpt.heads.base import Head
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
-from vpt.tuning import TUNINGS
 from vpt.tuning.ssf import Scaled
 
 C, DEPTH, HEADS, SIDE, PATCH, NECK, WINDOW, COUNT = 32, 3, 2, 48, 8, 16, 3, 4
@@ -77,7 +79,7 @@ class GridHead(Head):
 
     def __init__(self, backbone: Backbone):
         super().__init__()
-        self.read = nn.Conv2d(backbone.spec.neck or backbone.spec.width, 1, 1)
+        self.read = nn.Conv2d(backbone.spec.finished.width, 1, 1)
 
     def forward(self, features: Features, images: Tensor, hints: Tensor | None = None) -> Tensor:
         return self.read(features.grid)
@@ -104,7 +106,7 @@ def make_model(encoder: str, prompts: str = "none", **options: Any) -> PromptedM
 
 def tune(model: PromptedModel, method: str) -> PromptedModel:
     torch.manual_seed(5)
-    TUNINGS[method](model, **SETTINGS[method])
+    encoders.tune(model, method, **SETTINGS[method])
     return model
 
 
@@ -183,7 +185,7 @@ def test_trained_parameters_are_as_many_as_the_formula_says(encoder: str, method
 def test_an_adapter_is_64_wide_but_a_quarter_of_the_encoder_at_most() -> None:
     for width, expected in ((C, C // 4), (384, 64)):
         model = make_model("vit", embed_dim=width, depth=1)
-        TUNINGS["adapter"](model)
+        encoders.tune(model, "adapter")
         assert model.count_parameters()["backbone"] == 2 * width * expected + expected + width
 
 
@@ -398,7 +400,7 @@ def test_a_restored_model_gives_identical_outputs(tmp_path: Path, backbone: str,
     assert not restored.training
     own = load_backbone(backbone, image_size=64)
     direct = PromptedModel(own, Prompts(), GridHead(own))
-    TUNINGS[method](direct, **SETTINGS[method])
+    encoders.tune(direct, method, **SETTINGS[method])
     assert artifact.counts["backbone"] == direct.count_parameters()["backbone"]
 
 
@@ -452,13 +454,13 @@ def test_what_is_added_trains_at_the_rate_of_the_backbone_and_only_its_matrices_
 def test_without_peft_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(VptError, match=r"^tuning lora: peft is not installed; .*`pip install vpt\[lora\]`$"):
-        tune(make_model("vit"), "lora")
+        encoders.tune(make_model("vit"), "lora")
 
 
 @pytest.mark.parametrize("blocks", [0, DEPTH + 1])
 def test_more_blocks_than_there_are_are_refused(blocks: int) -> None:
     with pytest.raises(VptError, match=rf"^tuning partial: blocks is {blocks}, expected 1 to {DEPTH}, which tiny has$"):
-        TUNINGS["partial"](make_model("vit"), blocks=blocks)
+        encoders.tune(make_model("vit"), "partial", blocks=blocks)
 
 
 def test_an_encoder_without_biases_is_refused() -> None:

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from tiny_classes import CLASSES, ONE_CLASS_STEP, stripes
 
 import vpt
-from vpt.artifact import build_model, load_trained, read_artifact, restore_model, save_artifact
+from vpt.artifact import load_trained, read_artifact, restore_model, save_artifact
+from vpt.building import build_model
 from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.tasks.batch import Batch
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
@@ -73,7 +75,8 @@ def test_several_labels_have_a_probability_each(label_run: Path, tiny_labels: Pa
     logits = load(label_run, "cpu")
     stack = torch.from_numpy(logits.prepare(tiny_labels / "im08.png")[None].astype(np.float32) / 255)
     with torch.inference_mode():
-        assert list(found.values()) == pytest.approx(logits.forward(stack)[0].sigmoid().tolist(), rel=1e-5)
+        expected = logits.forward(Batch(images=stack)).logits[0].sigmoid()
+        assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 def test_grades_have_one_more_probability_than_questions(grade_run: Path) -> None:
@@ -189,7 +192,7 @@ def test_what_cannot_be_read_is_said(classifier: Classifier, tmp_path: Path) -> 
 
 def test_another_backbone_than_that_of_the_training_is_refused(tiny_classes: Path, tmp_path: Path) -> None:
     run = train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | {"backbone.weights": "random"}, brief=True)
-    from vpt.backbones import MICRO_WEIGHTS
+    from vpt.backbones.vit_models import MICRO_WEIGHTS
 
     with pytest.raises(VptError, match="give the weights it was trained on with --weights FILE"):
         load(run, "cpu", weights=MICRO_WEIGHTS)

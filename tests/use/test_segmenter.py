@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones import attention
 from vpt.data.plan import Percentiles
-from vpt.data.volumes import grid_of
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import choose_precision
+from vpt.readers import reader_of
 from vpt.use.archives import save_labels
 from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
@@ -177,7 +177,7 @@ def test_masks_of_odd_real_scans_lie_on_their_grids(data_root, tmp_path, name):
     path = data_root / "odd_volumes" / name
     save_labels(tmp_path / "mask.nii.gz", segmenter.segment(path))
     same_place(nib.load(tmp_path / "mask.nii.gz"), nib.load(path))
-    assert grid_of(tmp_path / "mask.nii.gz").matches(grid_of(path), 1e-6)
+    assert reader_of(tmp_path / "mask.nii.gz").grid().matches(reader_of(path).grid(), 1e-6)
 
 
 @pytest.mark.data

@@ -12,9 +12,10 @@ from typing import Any
 import timm
 from pydantic import ValidationError
 
-from vpt.backbones import sam_models, vit_models
+from vpt.backbones import sam_models, tiny_vit_models, vit_models
 from vpt.backbones.base import Backbone, BackboneSpec
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
+from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
@@ -94,6 +95,15 @@ FAMILIES: tuple[Family, ...] = (
         SamOptions,
     ),
     Family(
+        "tiny_sam",
+        f"{' and '.join(TINY_CHECKPOINTS)}",
+        tiny_vit_models.is_tiny_sam,
+        tiny_vit_models.load_tiny_sam,
+        tiny_vit_models.describe_tiny_sam,
+        tiny_vit_models.fetch_tiny_sam,
+        SamOptions,
+    ),
+    Family(
         "folder",
         "a folder with config.json and weights",
         lambda name: Path(name).is_dir(),
@@ -142,7 +152,7 @@ def family_of(name: str) -> Family:
         if family.claims(name):
             return family
     architecture = name.partition(".")[0]
-    names = [MICRO, SAM_MICRO, *CHECKPOINTS, *timm.list_models("*vit*")]
+    names = [MICRO, SAM_MICRO, *CHECKPOINTS, *TINY_CHECKPOINTS, *timm.list_models("*vit*")]
     close = difflib.get_close_matches(architecture, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise VptError(
@@ -163,7 +173,8 @@ def load_backbone(
     Args:
         name: `vit_micro` or `sam_micro` (embedded, need no network); a timm model such as
             `vit_base_patch16_224.augreg_in21k`; a folder with `config.json` and weights as timm and the Hugging Face
-            hub save it (offline use); `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or `sam_med2d_vit_b`.
+            hub save it (offline use); `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or `sam_med2d_vit_b`;
+            `lite_medsam` or `mobile_sam`.
         weights: a checkpoint on disk, for SAM also an address; None takes the pretrained weights of that name
             (downloaded once), `"random"` takes seeded random weights: the control for what pretraining brings.
         image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.

@@ -11,6 +11,7 @@ BEFORE: dict[tuple[str, str], dict[str, Any]] = {
     ("prompts", "cross"): {"normed": True},
     ("prompts", "fourier"): {"rounded": True},
     ("prompts", "conditioned"): {"dropout": 0.0},
+    ("head", "sam_decoder"): {"queries": 0},
     ("tuning", "adapter"): {"normed": True, "dropout": 0.0},
 }
 KEYS = {"prompts": PROMPTS.key, "head": HEADS.key, "tuning": TUNINGS.key}

@@ -1,6 +1,6 @@
 """Cases by their files' names: channels that belong together, scans and images to predict; what a data set is.
 
-Only names are read here, never voxels (`volumes.py` does that).
+Only names are read here, never voxels (`vpt.readers` does that).
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from vpt.errors import VptError
+from vpt.readers import SUPPORTED, Kind, endings, format_of
 from vpt.words import did_you_mean
 
-ENDINGS = (".nii.gz", ".nii")
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-SUPPORTED = "supported are .nii and .nii.gz, and images: .png, .jpg, .bmp, .tif, .webp"
 REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
-Kind = Literal["volumes", "images"]
-"""NIfTI files, or image files, of which each is a volume of one slice and whose unit is the pixel instead of the mm."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Cases(Generic[C]):
 
 
 @dataclass(frozen=True)
-class Dataset(Cases[Case]):
+class SegmentationSet(Cases[Case]):
     """What dataset.json and the folders say.
 
     labels: id -> name, sorted, 0 is the background; patients: case -> patient, where dataset.json has such a map;
@@ -83,10 +79,9 @@ class Dataset(Cases[Case]):
 
 
 def case_name(path: str | Path) -> str:
-    """The file's name without .nii, .nii.gz or an image's ending."""
+    """The file's name without the ending of a scan (.nii.gz, .png, ...)."""
     name = Path(path).name
-    endings = (*ENDINGS, *IMAGE_ENDINGS)
-    return next((name[: -len(ending)] for ending in endings if name.lower().endswith(ending)), name)
+    return next((name[: -len(ending)] for ending in endings() if name.lower().endswith(ending)), name)
 
 
 def without_ending(path: str | Path) -> str:
@@ -94,14 +89,10 @@ def without_ending(path: str | Path) -> str:
     return (Path(path).parent / case_name(path)).as_posix()
 
 
-def is_nifti(path: Path) -> bool:
-    """By its name; files that start with a dot (macOS leaves `._case.nii.gz`) do not count."""
-    return path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")
-
-
-def is_image(path: Path) -> bool:
-    """A picture by its name; hidden files do not count."""
-    return path.name.lower().endswith(IMAGE_ENDINGS) and not path.name.startswith(".")
+def kind_of(path: Path) -> Kind | None:
+    """What a scan is by its file's name; None for what is no scan, and for hidden files."""
+    found = format_of(path)
+    return found.kind if found else None
 
 
 # --- scans to predict -------------------------------------------------------------------------------------------------
@@ -120,15 +111,15 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     if missing := [item for item in paths if not item.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file, an image or a folder of them")
     files = [file for item in paths for file in (scan_files(item) if item.is_dir() else [item])]
-    if wrong := [file for file in files if not (is_nifti(file) or is_image(file))]:
+    if wrong := [file for file in files if kind_of(file) is None]:
         raise VptError(f"{wrong[0]}: not a supported ending; {SUPPORTED}")
     if not files:
         inner = [name for name in ("imagesTs", "imagesTr", "images") if len(paths) == 1 and (paths[0] / name).is_dir()]
         hint = f"; did you mean {paths[0] / inner[0]}?" if inner else ""
         raise VptError(f"{what}: no scans found, {SUPPORTED}{hint}")
-    images = [file for file in files if is_image(file)]
+    images = [file for file in files if kind_of(file) == "images"]
     if images and len(images) < len(files):
-        volume = next(file for file in files if is_nifti(file))
+        volume = next(file for file in files if kind_of(file) == "volumes")
         raise VptError(f"{what}: {images[0].name} is an image and {volume.name} a NIfTI; give one kind at a time")
     if images:
         return _image_cases(images)
@@ -195,19 +186,12 @@ def without_suffix(path: Path) -> str:
     return re.sub(r"_\d{4}$", "", case_name(path))
 
 
-def nifti_files(folder: Path) -> list[Path]:
-    """Sorted by name; [] when there is no such folder."""
-    return sorted(path for path in folder.iterdir() if is_nifti(path)) if folder.is_dir() else []
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Sorted by name; [] when there is no such folder."""
-    return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
-
-
-def scan_files(folder: Path) -> list[Path]:
-    """NIfTI files and images, sorted by name."""
-    return sorted([*nifti_files(folder), *image_files(folder)])
+def scan_files(folder: Path, kind: Kind | None = None) -> list[Path]:
+    """The scans in a folder, or those of one kind, sorted by name; [] when there is no such folder."""
+    if not folder.is_dir():
+        return []
+    kinds = ("volumes", "images") if kind is None else (kind,)
+    return sorted(path for path in folder.iterdir() if kind_of(path) in kinds)
 
 
 def channel_files(image: Path, channels: int) -> tuple[Path, ...]:

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.data.cases import Case, Dataset
+from vpt.data.cases import Case, SegmentationSet
 from vpt.data.check_labelled import check_labelled
 from vpt.data.datasets import survey
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
-from vpt.data.grid import Grid
-from vpt.data.images import is_jpeg
+from vpt.data.label_maps import read_label
 from vpt.data.labelled import is_labelled
 from vpt.data.splits import Splits, drawn, split_source, survey_folds
-from vpt.data.volumes import doubts, read_image, read_label
 from vpt.errors import VptError
+from vpt.readers import Grid, reader_of
 from vpt.words import counted, listed
 
 FEW_PIXELS = 10  # a mask of less is likely a slip of the mouse
@@ -68,16 +67,17 @@ def check_dataset(
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
 
 
-def _read_case(case: Case, dataset: Dataset) -> _Facts:
+def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
     """Read a case's image and label; what the loaders refuse becomes a problem."""
     facts = _Facts(case)
     first = case.images[0]
     try:
-        image, facts.grid = read_image(case.images, len(dataset.channels))
+        voxels = reader_of(case.images).voxels(len(dataset.channels))
+        image, facts.grid = voxels.values(), voxels.grid
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
         facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
-        if dataset.kind == "volumes":
-            facts.problems += [Problem("warning", str(path), text) for path in case.images for text in doubts(path)]
+        doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
+        facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
         for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):
             if low == high and (dataset.kind == "volumes" or len(set(facts.ranges)) == 1):
                 text = f"all {_element(dataset)}s of {channel} are {low:g}; is the export complete?"
@@ -87,11 +87,11 @@ def _read_case(case: Case, dataset: Dataset) -> _Facts:
     if case.label is None:
         return facts
     try:
-        label, grid = read_label(case.label, dataset.labels, facts.grid, str(first))
-        ids, counts = np.unique(label, return_counts=True)
+        label = read_label(case.label, dataset.labels, facts.grid, str(first))
+        ids, counts = np.unique(label.array, return_counts=True)
         facts.voxels = {int(id): int(count) for id, count in zip(ids, counts, strict=True) if id != 0}
-        facts.ml = {id: count * grid.voxel_ml for id, count in facts.voxels.items()}
-        facts.size = label.size
+        facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
+        facts.size = label.array.size
         if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
             text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
             facts.problems.append(Problem("warning", str(case.label), text))
@@ -100,7 +100,7 @@ def _read_case(case: Case, dataset: Dataset) -> _Facts:
     return facts
 
 
-def _label_problems(dataset: Dataset, facts: Sequence[_Facts]) -> Iterator[Problem]:
+def _label_problems(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
     """Nothing to learn anywhere, or a label that no case has."""
     read = [each.voxels for each in facts if each.voxels is not None]
     present = {id for voxels in read for id in voxels}
@@ -115,7 +115,7 @@ def _label_problems(dataset: Dataset, facts: Sequence[_Facts]) -> Iterator[Probl
                 yield Problem("warning", str(dataset.root / "dataset.json"), text)
 
 
-def _mask_doubts(dataset: Dataset, facts: Sequence[_Facts]) -> Iterator[Problem]:
+def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
     """Masks of images that may be a mistake; one line for all of a kind, since there are thousands of images."""
     masks = [(each.case, sum(each.voxels.values()), each.size) for each in facts if each.voxels is not None]
     doubts = {
@@ -127,7 +127,7 @@ def _mask_doubts(dataset: Dataset, facts: Sequence[_Facts]) -> Iterator[Problem]
             c.name for c, n, size in masks if n > NEARLY_ALL * size
         ],
         "JPEG; their values are not exact, so above 127 counts as 255, the rest as 0: save masks as PNG": [
-            c.name for c, _, _ in masks if c.label and is_jpeg(c.label)
+            c.name for c, _, _ in masks if c.label and reader_of(c.label).is_lossy
         ],
     }
     for what, names in doubts.items():
@@ -137,7 +137,7 @@ def _mask_doubts(dataset: Dataset, facts: Sequence[_Facts]) -> Iterator[Problem]
             yield Problem("warning", str(dataset.root / "masks"), f"{text} ({listed(names, 3)});{fix}")
 
 
-def _element(dataset: Dataset) -> str:
+def _element(dataset: SegmentationSet) -> str:
     return "voxel" if dataset.kind == "volumes" else "pixel"
 
 
@@ -169,7 +169,7 @@ def _twin(
     return Problem("warning", file, f"the same {element}s as {earlier[0].images[0].name}; remove one if it is a copy")
 
 
-def _in_no_split(dataset: Dataset, splits: Sequence[Splits]) -> Iterator[Problem]:
+def _in_no_split(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     used = {name for each in splits for names in each.to_dict().values() for name in names}
     unused = [case.name for case in dataset.cases if case.label and case.name not in used]
     if splits and unused:
@@ -178,7 +178,9 @@ def _in_no_split(dataset: Dataset, splits: Sequence[Splits]) -> Iterator[Problem
         yield Problem("warning", split_source(dataset), text)
 
 
-def _summary(dataset: Dataset, facts: list[_Facts], splits: list[Splits], problems: tuple[Problem, ...]) -> Check:
+def _summary(
+    dataset: SegmentationSet, facts: list[_Facts], splits: list[Splits], problems: tuple[Problem, ...]
+) -> Check:
     grids = [each.grid for each in facts if each.grid]
     source = split_source(dataset)
     folds = f"fold 0 of {len(splits)}, " if splits and source != "split.json" else ""

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
-from vpt.data.grid import Grid
 from vpt.data.image_sets import COLOUR
 from vpt.data.labelled import Example, LabelledSet, survey_labelled
 from vpt.data.splits import Splits, split_source, survey_folds
-from vpt.data.volumes import doubts, read_image
 from vpt.errors import VptError
+from vpt.readers import Grid, reader_of
 from vpt.vocabulary import Target
 from vpt.words import counted, listed
 
@@ -74,11 +73,12 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
     source: Any = example.images[0]
     facts = _Facts(example, str(source) if isinstance(source, Path) else f"{found.source}: {example.name}")
     try:
-        image, facts.grid = read_image(example.images, len(found.channels))
+        voxels = reader_of(example.images).voxels(len(found.channels))
+        image, facts.grid = voxels.values(), voxels.grid
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
         facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
         if found.kind == "volumes" and isinstance(source, Path):
-            facts.problems += [Problem("warning", facts.file, text) for text in doubts(source)]
+            facts.problems += [Problem("warning", facts.file, text) for text in reader_of(source).doubts()]
     except VptError as error:
         if isinstance(source, Path):
             facts.problems.append(_unseen_colour(example, found) or problem_of(error))
@@ -92,7 +92,7 @@ def _unseen_colour(example: Example, found: LabelledSet) -> Problem | None:
     if found.kind != "images" or len(found.channels) > 1:
         return None
     try:
-        read_image(example.images, len(COLOUR))
+        reader_of(example.images).voxels(len(COLOUR))
     except VptError:
         return None
     text = (

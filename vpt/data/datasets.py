@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import (
-    ENDINGS,
     Case,
-    Dataset,
+    SegmentationSet,
     case_name,
     channel_files,
     group_channels,
-    nifti_files,
     raise_first,
+    scan_files,
     without_suffix,
 )
 from vpt.data.description import labels_of, read_channels, read_patients, shown_name
 from vpt.data.image_sets import is_image_set, survey_images
 from vpt.errors import VptError
 from vpt.files import read_json
+from vpt.readers import endings
 
 MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 LAYOUTS = (
@@ -33,14 +33,14 @@ LAYOUTS = (
 )
 
 
-def read_dataset(root: str | Path) -> Dataset:
+def read_dataset(root: str | Path) -> SegmentationSet:
     """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem."""
     dataset, problems = survey(root)
     raise_first(problems, f"`vpt check {root}` lists them all")
     return dataset
 
 
-def survey(root: str | Path) -> tuple[Dataset, list[VptError]]:
+def survey(root: str | Path) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files.
 
     Raises VptError only when dataset.json itself is missing or unusable.
@@ -51,7 +51,7 @@ def survey(root: str | Path) -> tuple[Dataset, list[VptError]]:
     return survey_images(root) if is_image_set(root) else _survey_volumes(root)
 
 
-def _survey_volumes(root: Path) -> tuple[Dataset, list[VptError]]:
+def _survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     source = root / "dataset.json"
     if not source.is_file():
         raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}")
@@ -65,7 +65,7 @@ def _survey_volumes(root: Path) -> tuple[Dataset, list[VptError]]:
             "make a copy of the data set with the three that matter (files _0000 to _0002)"
         )
     ending = content.get("file_ending", ".nii.gz")
-    if ending not in ENDINGS:
+    if ending not in endings("volumes"):
         raise VptError(
             f"{source}: file_ending {ending!r} is not supported; convert the files to .nii.gz, "
             "or put images into images/ and masks/"
@@ -78,7 +78,7 @@ def _survey_volumes(root: Path) -> tuple[Dataset, list[VptError]]:
         problems = [VptError(f"{root / 'imagesTr'}: no scans found; put CASE_0000.nii.gz files there")]
     cases = sorted(cases, key=lambda case: case.name)
     patients = read_patients(content, source)
-    return Dataset(root, shown_name(content, root), channels, labels, tuple(cases), patients), problems
+    return SegmentationSet(root, shown_name(content, root), channels, labels, tuple(cases), patients), problems
 
 
 def _listed_cases(root: Path, entries: Any, channels: int) -> tuple[list[Case], list[VptError]]:
@@ -111,14 +111,15 @@ def _listed_cases(root: Path, entries: Any, channels: int) -> tuple[list[Case], 
 
 def _label_of(image: Path, folder: Path) -> Path:
     """Where the label of an image lies that is listed alone: under its name, with or without the channel's digits."""
-    paths = [folder / f"{name}{ending}" for name in (case_name(image), without_suffix(image)) for ending in ENDINGS]
+    names = (case_name(image), without_suffix(image))
+    paths = [folder / f"{name}{ending}" for name in names for ending in endings("volumes")]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _folder_cases(root: Path, channels: int) -> tuple[list[Case], list[VptError]]:
     """Cases of imagesTr/ and labelsTr/, paired by name; a file that has its label's exact name carries no suffix."""
     problems: list[VptError] = []
-    labels, images = (nifti_files(root / folder) for folder in ("labelsTr", "imagesTr"))
+    labels, images = (scan_files(root / folder, "volumes") for folder in ("labelsTr", "imagesTr"))
     named: dict[str, Path] = {}
     for path in labels:
         if case_name(path) in named:

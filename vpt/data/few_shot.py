@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-from vpt.data.cases import Dataset
+from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import Splits
 from vpt.errors import VptError
 
 
-def draw_shots(dataset: Dataset | LabelledSet, splits: Splits, shots: int, seed: int) -> Splits:
+def draw_shots(dataset: SegmentationSet | LabelledSet, splits: Splits, shots: int, seed: int) -> Splits:
     """The same sides, but for training: `shots` examples of each class, of segmentation `shots` cases, drawn by seed.
 
     The draw of k shots holds that of fewer with the same seed. Of several labels at once an example counts for each of

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vpt.data.cases import Kind
 from vpt.errors import VptError
+from vpt.readers import Kind
 from vpt.words import counted
 
 if TYPE_CHECKING:

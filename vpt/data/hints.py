@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vpt.data.grid import Grid
 from vpt.errors import VptError
+from vpt.readers import Grid
 
 NOTHING, BACKGROUND, FOREGROUND, FIRST_CORNER, LAST_CORNER = -1, 0, 1, 2, 3
 DRAWN = 3  # hints of a training sample

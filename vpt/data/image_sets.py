@@ -6,17 +6,15 @@ has colour if any of its images has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vpt.data.cases import Case, Dataset, case_name, image_files, nifti_files
+from vpt.data.cases import Case, SegmentationSet, case_name, scan_files
 from vpt.data.description import read_channels, read_labels, read_patients, shown_name
-from vpt.data.images import is_colour, read_mask
 from vpt.errors import VptError
 from vpt.files import read_json
+from vpt.readers import reader_of
 
 GREY, COLOUR = ("grey",), ("red", "green", "blue")
 MOST_LABELS = 30  # more values than these are no label ids, but shades
@@ -24,10 +22,10 @@ MOST_LABELS = 30  # more values than these are no label ids, but shades
 
 def is_image_set(root: Path) -> bool:
     """Whether a folder has images/ with image files in it."""
-    return bool(image_files(root / "images"))
+    return bool(scan_files(root / "images", "images"))
 
 
-def survey_images(root: Path) -> tuple[Dataset, list[VptError]]:
+def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files.
 
     Raises VptError only where the labels or channels cannot be told, or dataset.json is unusable.
@@ -41,7 +39,7 @@ def survey_images(root: Path) -> tuple[Dataset, list[VptError]]:
     images, masks, problems = _paired(root)
     cases = tuple(Case(name, (path,), masks.get(name)) for name, path in sorted(images.items()))
     labels = read_labels(source) if source.is_file() else None
-    return Dataset(
+    return SegmentationSet(
         root,
         shown_name(content, root),
         image_channels(content, source, [case.images[0] for case in cases]),
@@ -56,7 +54,7 @@ def _paired(root: Path) -> tuple[dict[str, Path], dict[str, Path], list[VptError
     """Images and masks by name, and what is wrong with them."""
     problems: list[VptError] = []
     for folder in (root / "images", root / "masks"):
-        if volumes := nifti_files(folder):
+        if volumes := scan_files(folder, "volumes"):
             problems.append(VptError(f"{volumes[0]}: a NIfTI file among images; keep one kind, take the others out"))
     images, masks = (_by_name(root / folder, problems) for folder in ("images", "masks"))
     for name in sorted(images.keys() - masks.keys()):
@@ -69,7 +67,7 @@ def _paired(root: Path) -> tuple[dict[str, Path], dict[str, Path], list[VptError
 
 def _by_name(folder: Path, problems: list[VptError]) -> dict[str, Path]:
     named: dict[str, Path] = {}
-    for path in image_files(folder):
+    for path in scan_files(folder, "images"):
         if case_name(path) in named:
             problems.append(VptError(f"{path}: the second file called {case_name(path)}; keep one of the two"))
         named.setdefault(case_name(path), path)
@@ -77,20 +75,23 @@ def _by_name(folder: Path, problems: list[VptError]) -> dict[str, Path]:
 
 
 def image_channels(
-    content: dict[str, Any], source: Path, files: Sequence[Path], has_colour: Callable[[Path], bool] = is_colour
+    content: dict[str, Any], source: Path, files: Sequence[Path], *, exact: bool = True
 ) -> tuple[str, ...]:
-    """What the dataset.json `source` says, else red, green, blue if any of the files has colour."""
+    """What the dataset.json `source` says, else red, green, blue if any of the files has colour.
+
+    Not `exact`: if any is stored with colours, by its header alone.
+    """
     if content.get("channel_names"):
         named = read_channels(content, source)
         if len(named) not in (1, 3):
             raise VptError(f"{source}: {len(named)} channels, an image has 1 (grey) or 3; correct `channel_names`")
         return named
-    return COLOUR if any(_without_failing(has_colour, file) for file in files) else GREY
+    return COLOUR if any(_has_colour(file, exact) for file in files) else GREY
 
 
-def _without_failing(has_colour: Callable[[Path], bool], path: Path) -> bool:
+def _has_colour(path: Path, exact: bool) -> bool:
     try:
-        return has_colour(path)
+        return reader_of(path).count_channels(exact) > 1
     except VptError:  # reading the case says why
         return False
 
@@ -101,7 +102,7 @@ def _found_labels(root: Path, masks: Sequence[Path]) -> dict[int, str]:
     unread: list[VptError] = []
     for path in masks:
         try:
-            ids |= {int(id) for id in np.unique(read_mask(path))}
+            ids.update(reader_of(path).labels().ids)
         except VptError as error:  # reading the case says so again
             unread.append(error)
         if len(ids - {0}) > MOST_LABELS:

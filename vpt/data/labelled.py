@@ -11,36 +11,32 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from vpt.data.cases import Cases, Kind, raise_first, without_ending
+from vpt.data.cases import Cases, kind_of, raise_first, without_ending
 from vpt.data.description import read_channels, read_patients, shown_name
 from vpt.data.image_sets import COLOUR, GREY, image_channels, is_image_set
-from vpt.data.images import may_be_colour
 from vpt.data.labelled_arrays import npz_rows
 from vpt.data.labelled_files import CSV_NAME, LAYOUTS, Row, class_folders, csv_rows, folder_rows
-from vpt.data.volumes import is_picture
 from vpt.errors import VptError
 from vpt.files import read_json
+from vpt.readers import Kind, Source, reader_of
 from vpt.vocabulary import Target
 from vpt.words import did_you_mean, listed
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
     """An image and what it shows.
 
-    images: one image file, NIfTI file, array of pixels or nibabel image, as `vpt.data.volumes.load_image` takes them;
+    images: one image file, NIfTI file, array of pixels or nibabel image, as `vpt.readers.reader_of` takes them;
     target: positions in the set's `classes`, ascending, exactly one unless the target is `labels`.
     """
 
     name: str
-    images: tuple[Path | np.ndarray | Nifti1Image, ...]
+    images: tuple[Source, ...]
     target: tuple[int, ...]
 
 
@@ -231,7 +227,7 @@ def _examples(rows: Iterable[Row], names: Sequence[str]) -> tuple[Example, ...]:
 
 
 def _kind(rows: Sequence[Row], problems: list[VptError]) -> Kind:
-    volumes = [row for row in rows if not is_picture(row.image)]
+    volumes = [row for row in rows if reader_of(row.image).kind == "volumes"]
     if 0 < len(volumes) < len(rows):
         problems.append(VptError(f"{volumes[0].image}: a NIfTI file among images; keep one kind, take the others out"))
     return "volumes" if len(volumes) == len(rows) else "images"
@@ -249,8 +245,8 @@ def _channels(rows: Sequence[Row], kind: Kind, content: dict[str, Any], source: 
         return named
     if isinstance(first := rows[0].image, np.ndarray):
         return COLOUR if first.ndim == 3 else GREY
-    files = [row.image for row in rows if isinstance(row.image, Path) and is_picture(row.image)]
-    return image_channels(content, source, files, may_be_colour)
+    files = [row.image for row in rows if isinstance(row.image, Path) and kind_of(row.image) == "images"]
+    return image_channels(content, source, files, exact=False)
 
 
 def _keep_patients_together(found: LabelledSet, rows: Sequence[Row], problems: list[VptError]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from vpt.data.labelled_files import Row
 from vpt.errors import VptError
+from vpt.readers.nifti import volume_in_memory
 
 SIDES = ("train", "val", "test")
 EXPECTED = "expected {train,val,test}_images and {train,val,test}_labels, as MedMNIST has them"
@@ -100,6 +101,4 @@ def _image(pixels: np.ndarray) -> Any:
     """Pixels as they are, or voxels (D, H, W) as a nibabel image (W, H, D)."""
     if pixels.ndim == 2 or pixels.shape[-1] == 3:
         return pixels
-    from nibabel.nifti1 import Nifti1Image
-
-    return Nifti1Image(pixels.T, np.eye(4))
+    return volume_in_memory(pixels.T, np.eye(4))

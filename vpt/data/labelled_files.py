@@ -10,16 +10,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vpt.data.cases import REPEATED, SUPPORTED, is_image, is_nifti, without_ending
+from vpt.data.cases import REPEATED, kind_of, without_ending
 from vpt.errors import VptError
+from vpt.readers import SUPPORTED, Source
 from vpt.words import did_you_mean, listed
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
 
 SIDE_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -48,7 +43,7 @@ class Row:
 
     where: str
     name: str
-    image: Path | np.ndarray | Nifti1Image
+    image: Source
     labels: tuple[str, ...]
     side: str = ""
     patient: str = ""
@@ -90,7 +85,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
-            if is_image(path) or is_nifti(path):
+            if kind_of(path):
                 yield path
 
 
@@ -209,7 +204,7 @@ def _found(folder: Path, path: str) -> Path | VptError:
         image = None
     if image is None:
         return VptError(f"no such file: {path}, nor images/{path}; add it, or remove the line")
-    if not (is_image(image) or is_nifti(image)):
+    if kind_of(image) is None:
         return VptError(f"{path}: not a supported ending; {SUPPORTED}")
     return image
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from vpt.data.cases import case_name, image_files, nifti_files, scan_files
-from vpt.data.grid import Grid
-from vpt.data.volumes import is_picture, label_grid, read_ids
+from vpt.data.cases import case_name, scan_files
 from vpt.errors import VptError
+from vpt.readers import Grid, LabelMap, Source, Unit, reader_of
 from vpt.words import listed
 
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
-
-Volume = Any  # str | Path | nibabel image; nibabel is not imported here
+Volume = Any  # str | Path | nibabel image; whose reader knows which
 
 
 @dataclass(frozen=True)
@@ -27,18 +21,18 @@ class Mask:
 
     name: str
     shown: str
-    source: Path | Nifti1Image
+    source: Source
 
     @property
-    def is_image(self) -> bool:
-        return is_picture(self.source)
+    def unit(self) -> Unit:
+        """Of distances in it: images have pixels, and no millimetres."""
+        return reader_of(self.source).unit
 
     def grid(self) -> Grid:
-        return label_grid(self.source, self.shown)
+        return reader_of(self.source, self.shown).label_grid()
 
-    def read(self) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Labels (X, Y, Z), and the ids that occur."""
-        return read_ids(self.source, self.shown)
+    def read(self) -> LabelMap:
+        return reader_of(self.source, self.shown).labels()
 
 
 @dataclass(frozen=True)
@@ -47,13 +41,13 @@ class Pair:
     reference: Mask
 
     def check_grids(self) -> None:
-        if self.prediction.is_image != self.reference.is_image:
+        if self.prediction.unit != self.reference.unit:
             raise VptError(
                 f"{self.prediction.shown}: its reference {self.reference.shown} is of another kind; "
                 "give two images or two NIfTI files"
             )
         mine, theirs = self.prediction.grid(), self.reference.grid()
-        if self.reference.is_image and mine.shape != theirs.shape:
+        if self.reference.unit == "px" and mine.shape != theirs.shape:
             raise VptError(
                 f"{self.prediction.shown}: {_pixels(mine)} pixels, but {self.reference.shown} has {_pixels(theirs)} "
                 "(columns x rows); bring the prediction to the reference's size with nearest neighbour"
@@ -102,7 +96,7 @@ def _pair_folders(predictions: Any, references: Any) -> tuple[list[Pair], tuple[
 def _masks_in(folder: Path) -> dict[str, Mask]:
     """Case name -> mask, sorted by name."""
     found: dict[str, Mask] = {}
-    volumes, images = nifti_files(folder), image_files(folder)
+    volumes, images = scan_files(folder, "volumes"), scan_files(folder, "images")
     if volumes and images:
         raise VptError(f"{folder}: holds NIfTI files and images; keep masks of one kind in a folder")
     for path in volumes or images:

@@ -6,34 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from vpt.data.cached_slices import prepare_image
+from vpt.data.framing import as_channels, placement_of
 from vpt.data.plan import Plan
-from vpt.data.slices import as_channels, frame_of, prepare_image
 from vpt.data.stored import Store, Viewed, versions_of, view_seed
 from vpt.data.transforms import Augment
-from vpt.data.volumes import as_voxels, read_voxels
-from vpt.data.voxels import Voxels
 from vpt.files import atomic
 from vpt.progress import Tick
+from vpt.readers import Voxels, reader_of
 
 if TYPE_CHECKING:
-    from monai.data import MetaTensor
-
     from vpt.data.labelled import Example
 
 
-def prepare_stack(volume: MetaTensor | Voxels, plan: Plan) -> np.ndarray:
-    """Volume (C, X, Y, Z) with its affine -> (S, 3, size, size) uint8, [0, 1] in 255 steps: what the encoder is given.
+def prepare_stack(voxels: Voxels, plan: Plan) -> np.ndarray:
+    """Voxels (C, X, Y, Z) -> (S, 3, size, size) uint8, [0, 1] in 255 steps: what the encoder is given.
 
     Of a volume `plan.slices` slices, evenly spread, each whole and padded to the square; of an image its only one.
     """
-    oriented, count = as_voxels(volume).oriented(plan.orientation), plan.slices or 1
+    oriented, count = voxels.oriented(plan.orientation), plan.slices or 1
     depth = oriented.grid.shape[0]
     chosen = np.floor((np.arange(count) + 0.5) * depth / count).astype(int)
     seen = {int(k) for k in chosen}
@@ -41,14 +39,14 @@ def prepare_stack(volume: MetaTensor | Voxels, plan: Plan) -> np.ndarray:
         seen = {near for k in seen for near in (k - 1, k, k + 1) if 0 <= near < depth}
     slices = prepare_image(oriented, plan, only=seen)
     stack = np.stack([as_channels(slices, k, plan.neighbours) for k in chosen])
-    framed = frame_of((stack.shape[2], stack.shape[3]), plan).pad(stack, plan.fill)
+    framed = placement_of((stack.shape[2], stack.shape[3]), plan).pad(stack, plan.fill)
     return np.rint(framed * 255).astype(np.uint8)
 
 
 def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress: Tick) -> np.ndarray:
     """The stacks of all examples, memory-mapped (N, S, 3, size, size) uint8; a file that is there already is taken.
 
-    Raises VptError for what `load_image` refuses.
+    Raises VptError for what the readers refuse.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,14 +54,10 @@ def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress
         with atomic(path) as part:
             stacks = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
             for done, example in enumerate(examples):
-                stacks[done] = prepare_stack(read_voxels(_source(example), len(plan.channels)), plan)
+                stacks[done] = prepare_stack(reader_of(example.images).voxels(len(plan.channels)), plan)
                 progress(done + 1, len(examples), example.name)
             stacks.flush()
     return np.load(path, mmap_mode="r")
-
-
-def _source(example: Example) -> Any:
-    return example.images[0] if len(example.images) == 1 else example.images
 
 
 def stacks_folder(cache: Path, source: Path, examples: Sequence[Example], plan: Plan) -> Path:

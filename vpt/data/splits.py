@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Dataset, case_name, raise_first, without_ending
+from vpt.data.cases import SegmentationSet, case_name, raise_first, without_ending
 from vpt.data.labelled import LabelledSet
 from vpt.errors import VptError
 from vpt.files import read_json
@@ -34,7 +34,7 @@ class Splits:
         return {side: list(names) for side, names in asdict(self).items()}
 
 
-AnySet = Dataset | LabelledSet
+AnySet = SegmentationSet | LabelledSet
 
 
 def read_splits(dataset: AnySet, fold: int | None = None) -> Splits:

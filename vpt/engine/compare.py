@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
 from vpt.config import Config, dump_config, load_config
-from vpt.data.cases import Dataset
+from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import read_splits
 from vpt.engine.classifying import CHOOSES
@@ -33,10 +33,10 @@ from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.machine.device import choose_device
 from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
+from vpt.report.classification import ClassReport
 from vpt.report.comparison import write_comparison
-from vpt.scores.class_report import ClassReport
+from vpt.report.segmentation import Report
 from vpt.scores.classes import decisions
-from vpt.scores.report import Report
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
 
@@ -118,7 +118,7 @@ class Comparison:
     out: Path
     base: Config
     task: Task
-    dataset: Dataset | LabelledSet
+    dataset: SegmentationSet | LabelledSet
     methods: Mapping[str, Method]
     seeds: int
 

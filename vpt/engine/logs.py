@@ -1,4 +1,4 @@
-"""What a person sees of a run: train.log, metrics.csv, TensorBoard, progress.png, previews."""
+"""What a person sees of a run: train.log, metrics.csv, TensorBoard, and progress.png as it goes on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from vpt.files import atomic, write_text
-
-COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#17becf", "#7f7f7f")
+from vpt.files import write_text
+from vpt.report.pictures import write_progress
 
 
 class Printed(logging.Handler):
@@ -68,94 +64,3 @@ def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
     write_text(path, text.getvalue())
-
-
-def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str, str], score: str, title: str) -> None:
-    """`progress.png`: loss above, validation scores below. shown: key -> name; score: the key that chooses the best."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    epochs = [row["epoch"] for row in rows]
-    above.plot(epochs, [row["loss"] for row in rows], color="black", marker="." if len(rows) < 60 else None)
-    above.set(ylabel="training loss", title=title)
-    scored = [row for row in rows if score in row]
-    at = [row["epoch"] for row in scored]
-    for (key, name), colour in zip(shown.items(), COLOURS * len(shown), strict=False):
-        if key != score:
-            below.plot(at, [row.get(key, np.nan) for row in scored], color=colour, label=name)
-    name = shown.get(score, "mean Dice")
-    below.plot(at, [row[score] for row in scored], color="black", lw=2, label=name)
-    if scored:
-        best = max(scored, key=lambda row: row[score])
-        below.scatter(best["epoch"], best[score], s=60, facecolors="none", edgecolors="black", zorder=3)
-        place: dict[str, Any] = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
-        place["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
-        below.annotate(f"best {best[score]:.3f}", (best["epoch"], best[score]), **place)
-        below.legend(loc="lower right", ncols=min(4, len(shown) + 1))
-    else:
-        below.text(0.5, 0.5, "nothing validates", transform=below.transAxes, ha="center")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ylabel = "validation Dice at full size" if score == "dice" else "validation scores"
-    below.set(xlabel="epoch", ylabel=ylabel, ylim=(0, 1))
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-    with atomic(path) as part:
-        figure.savefig(part, dpi=110, format="png")
-
-
-def write_preview(
-    path: Path,
-    image: np.ndarray,
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    labels: Sequence[str],
-    title: str,
-    aspect: float = 1.0,
-) -> None:
-    """Three slices, or an image beside itself alone: prediction as colour, reference as white contour.
-
-    image: (slices, rows, columns) or (slices, rows, columns, 3) in [0, 1]; prediction, reference: (slices, rows,
-    columns), positions in `labels`; aspect: a pixel's height by its width.
-    """
-    from matplotlib.colors import ListedColormap
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    shown = _slices_to_show(reference if reference.any() else prediction)
-    figure = Figure(figsize=(9, 3.6) if len(image) > 1 else (9, 4.6), layout="constrained")
-    colours = (COLOURS * len(labels))[: len(labels) - 1]
-    scale = {"cmap": ListedColormap(list(colours)), "vmin": 1, "vmax": max(len(labels) - 1, 2)}
-    panels = list(figure.subplots(1, 3 if len(image) > 1 else 2))
-    if len(image) == 1:
-        _show(panels.pop(0), image[0], aspect, "image")
-    for axes, k in zip(panels, shown, strict=True):
-        _show(axes, image[k], aspect, f"slice {k}" if len(image) > 1 else "prediction and reference")
-        overlay = np.ma.masked_equal(prediction[k], 0)
-        axes.imshow(overlay, **scale, alpha=0.5, interpolation="nearest", aspect=aspect)
-        for label in np.unique(reference[k][reference[k] > 0]):
-            axes.contour(reference[k] == label, levels=[0.5], colors="white", linewidths=1.2)
-    present = [int(label) for label in np.unique((prediction[shown], reference[shown])) if label > 0]
-    handles: list[Patch | Line2D] = [Patch(color=colours[k - 1], alpha=0.5, label=labels[k]) for k in present]
-    handles.append(Line2D([], [], color="lightgrey", label="reference"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
-    with atomic(path) as part:
-        figure.savefig(part, dpi=110, format="png")
-
-
-def _show(axes: Any, image: np.ndarray, aspect: float, title: str) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=aspect)
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=9)
-
-
-def _slices_to_show(mask: np.ndarray) -> list[int]:
-    """Three slices through the labelled part, or through the scan where there is none; the only one there is."""
-    if len(mask) == 1:
-        return [0]
-    filled = np.flatnonzero(mask.any(axis=(1, 2)))
-    span = filled if len(filled) else np.arange(len(mask))
-    return [int(span[round(share * (len(span) - 1))]) for share in (0.25, 0.5, 0.75)]

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from vpt.artifact import load_trained, read_artifact
-from vpt.data.cases import Case, Dataset
-from vpt.data.slices import Draw, PreparedCase, SliceDataset, StoredSlices, draw_epoch, prepare_cases
+from vpt.data.cached_slices import PreparedCase, prepare_cases
+from vpt.data.cases import Case, SegmentationSet
+from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, draw_epoch
+from vpt.data.label_maps import read_label
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
-from vpt.data.volumes import load_image, load_label, orient
 from vpt.engine.job import Job
-from vpt.engine.logs import write_preview
 from vpt.engine.setup import Setup
 from vpt.errors import VptError
 from vpt.progress import bar
+from vpt.readers import reader_of
+from vpt.report.pictures import write_preview
 from vpt.scores.cases import score_case
 from vpt.tasks.batch import NamedSamples
 from vpt.tasks.frozen import FrozenPrefix
@@ -41,7 +43,7 @@ class Segmenting(Job):
 
     def __init__(self, run: Path, setup: Setup, cache: Path):
         super().__init__(run, setup, cache)
-        assert isinstance(setup.dataset, Dataset)
+        assert isinstance(setup.dataset, SegmentationSet)
         self.segmented = setup.dataset
         self.shown = {f"dice_{name}": name for name in list(setup.dataset.labels.values())[1:]}
 
@@ -100,7 +102,7 @@ class Segmenting(Job):
             )
         return found
 
-    def draw(self, epoch: int) -> list[list[Draw]]:
+    def draw(self, epoch: int) -> list[list[SliceDraw]]:
         config = self.setup.config
         return draw_epoch(
             self.training,
@@ -166,16 +168,16 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, ba
 def _preview(path: Path, case: Case, mask: Path, setup: Setup) -> None:
     """A picture of a case's scan, mask and reference, in the plan's orientation; images of three channels in colour."""
     plan = setup.plan
-    scan = load_image(case, len(plan.channels))
+    scan = reader_of(case.images).voxels(len(plan.channels))
     ids = list(setup.dataset.labels)
     found, truth = (
-        np.searchsorted(ids, np.asarray(orient(load_label(file, scan, ids), plan.orientation))[0])
+        np.searchsorted(ids, read_label(file, ids, scan.grid, scan.name).oriented(plan.orientation).array)
         for file in (mask_file(mask.parent, case), case.label)
     )
-    oriented = orient(scan, plan.orientation)
-    _, rows_mm, columns_mm = oriented.pixdim.tolist()
+    oriented = scan.oriented(plan.orientation)
+    _, rows_mm, columns_mm = oriented.grid.spacing
     colour = plan.kind == "images" and len(plan.channels) == 3
-    channels = [scale(np.asarray(oriented)[k]) for k, scale in enumerate(plan.intensity)]
+    channels = [scale(values) for scale, values in zip(plan.intensity, oriented.values(), strict=True)]
     image = np.stack(channels, axis=-1) if colour else channels[0]
     names = list(setup.dataset.labels.values())
     write_preview(path, image, found, truth, names, case.name, aspect=rows_mm / columns_mm)

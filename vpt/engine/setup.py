@@ -16,11 +16,12 @@ import torch
 
 from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_config, load_written
-from vpt.data.cases import Dataset
+from vpt.data.cases import SegmentationSet
 from vpt.data.datasets import read_dataset
 from vpt.data.few_shot import draw_shots
 from vpt.data.labelled import LabelledSet, is_labelled, read_labelled
-from vpt.data.plan import Plan, make_plan
+from vpt.data.plan import Plan
+from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.data.splits import Splits, read_splits
 from vpt.errors import VptError
 from vpt.files import read_json, write_json, write_text
@@ -36,7 +37,7 @@ class Setup:
     """All that a run decides before it trains."""
 
     config: ResolvedConfig  # with task, head, and of classification target and classes, whatever was left to the data
-    dataset: Dataset | LabelledSet
+    dataset: SegmentationSet | LabelledSet
     splits: Splits
     plan: Plan
     device: torch.device
@@ -54,22 +55,20 @@ def prepare_setup(config: Config) -> Setup:
     splits = choose_sides(resolved, dataset)
     own = resolved.backbone
     backbone = describe_backbone(own.name, weights=own.weights, **own.options)
+    encoder = EncoderInput(
+        native_size=max(backbone.image_size),
+        patch=max(backbone.patch),
+        padding=backbone.padding,
+        fill=backbone.mean if backbone.padding == "corner" else (0.0, 0.0, 0.0),
+    )
+    slices = resolved.plan.slices if resolved.task == "classification" else None
+    wishes = Wishes(**resolved.plan.model_dump(exclude={"slices"}), slices=slices)
     with bar("planning") as tick:
-        plan = make_plan(
-            dataset,
-            [dataset.case(name) for name in splits.train],
-            native_size=max(backbone.image_size),
-            patch=max(backbone.patch),
-            padding=backbone.padding,
-            fill=backbone.mean if backbone.padding == "corner" else (0.0, 0.0, 0.0),
-            slices=resolved.plan.slices if resolved.task == "classification" else None,
-            progress=tick,
-            **resolved.plan.model_dump(exclude={"slices"}),
-        )
+        plan = make_plan(dataset, [dataset.case(name) for name in splits.train], encoder, wishes, tick)
     return Setup(resolved, dataset, splits, plan, device)
 
 
-def read_data(config: Config) -> tuple[ResolvedConfig, Dataset | LabelledSet]:
+def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | LabelledSet]:
     """The data set, and the config with what it left to the data: task, head, target, classes."""
     data = config.data
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
@@ -80,7 +79,7 @@ def read_data(config: Config) -> tuple[ResolvedConfig, Dataset | LabelledSet]:
     return config.resolved(task).model_copy(update={"data": known}), labelled
 
 
-def choose_sides(config: Config, dataset: Dataset | LabelledSet) -> Splits:
+def choose_sides(config: Config, dataset: SegmentationSet | LabelledSet) -> Splits:
     """The data set's sides, with `data.shots` and `data.use_val` applied."""
     splits = read_splits(dataset, config.data.fold)
     if config.data.shots:

@@ -156,7 +156,7 @@ def _decoder_of(backbone: Any, tune: Tune) -> Any:
     if not hasattr(backbone, "decoder"):
         raise VptError(
             f"head: the SAM decoder needs a Segment Anything backbone, found {backbone.spec.name}; "
-            "choose head.kind: mask, or a SAM backbone such as sam_micro or sam_vit_b"
+            "choose head.kind: mask, or a SAM backbone such as lite_medsam, sam_micro or sam_vit_b"
         )
     if backbone.decoder is None:
         raise VptError(

@@ -18,22 +18,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.scores.bootstrap import Statistic, bootstrap
 from vpt.vocabulary import Target
 
 BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
 THRESHOLD = 0.5  # a label is predicted above it
 SMALLEST = float(np.finfo(np.float32).eps)  # a probability of 0 for the truth would make the mean of -log infinite
 SUM_ROUNDING = 5e-3  # softmax in bfloat16
-CHUNK = 500_000  # weights (cases x resamples) at once: 2 MB, which stay in the processor's cache
 
 Scores = dict[str, float]
-Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def class_scores(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> Scores:
@@ -169,32 +168,6 @@ def intervals(
     """The keys of `class_scores` -> (low, high), percentile bootstrap over cases, or over groups (patients)."""
     statistic = weighted_scores(probabilities, targets, target)
     return bootstrap(statistic, len(targets), groups, level=level, resamples=resamples, seed=seed)
-
-
-def bootstrap(
-    statistic: Statistic, cases: int, groups: Sequence[str] | None = None, *, level: float, resamples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of scores; with `groups`, one name per case, a group's cases are drawn together.
-
-    statistic: weights (cases, r), how often each of r resamples holds each case -> scores, each (r,).
-
-    (NaN, NaN) for scores that are undefined in all resamples, and for all scores of fewer than two groups or cases.
-    """
-    group_of = np.arange(cases) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
-    units = int(group_of.max()) + 1
-    rng, step = np.random.default_rng(seed), max(1, min(resamples, CHUNK // cases))
-    parts: list[dict[str, np.ndarray]] = []
-    for start in range(0, resamples, step):
-        draws = rng.multinomial(units, np.full(units, 1 / units), size=min(step, resamples - start))
-        parts.append(statistic(draws.T.astype(np.float32)[group_of]))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    ends = [50 * (1 - level), 50 * (1 + level)]
-    return {
-        name: (math.nan, math.nan)
-        if units < 2 or np.isnan(values).all()
-        else (float(np.nanpercentile(values, ends[0])), float(np.nanpercentile(values, ends[1])))
-        for name, values in found.items()
-    }
 
 
 def weighted_scores(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> Statistic:

@@ -11,9 +11,9 @@ from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
+from vpt.data.framing import batches_of_slices, placement_of
 from vpt.data.hints import in_window
 from vpt.data.plan import Plan
-from vpt.data.slices import batches_of_slices, frame_of
 from vpt.machine.memory import MOST
 from vpt.model import Output, PromptedModel
 from vpt.tasks.batch import Batch, Forward, Loss, info_of
@@ -104,7 +104,7 @@ def segment_slices(
     size = (plan.image_size, plan.image_size)
     tiles = batch_size  # of slices that are tiled, no more at once than would be as large together
     batch_size = max(1, min(batch_size, batch_size * plan.image_size**2 // (slices.shape[2] * slices.shape[3])))
-    frame = frame_of((slices.shape[2], slices.shape[3]), plan)
+    placement = placement_of((slices.shape[2], slices.shape[3]), plan)
     done = np.zeros((len(slices), *pixels), np.min_scalar_type(classes - 1))
     for start, images in zip(
         range(0, len(slices), batch_size), batches_of_slices(slices, plan, batch_size), strict=True
@@ -114,15 +114,15 @@ def segment_slices(
             places = places[np.ptp(images.flatten(1).numpy(), axis=1) > 0]
         if not len(places):
             continue
-        framed = torch.from_numpy(frame.pad(images.numpy()[places - start], plan.fill))
+        framed = torch.from_numpy(placement.pad(images.numpy()[places - start], plan.fill))
         own = None if hints is None else hints[places]
-        on_tiles = _on_tiles(forward) if own is None else _with_hints(forward, frame.move(own), plan.image_size)
+        on_tiles = _on_tiles(forward) if own is None else _with_hints(forward, placement.move(own), plan.image_size)
         logits = sliding_window_inference(
             framed.to(device), size, tiles, on_tiles, overlap=0.25, mode="gaussian", with_coord=own is not None
         )
         assert isinstance(logits, Tensor)
         # slice by slice: classes times the scan's pixels can be large
-        for place, one in zip(places, frame.crop(logits).float().split(1), strict=True):
+        for place, one in zip(places, placement.crop(logits).float().split(1), strict=True):
             one = F.interpolate(one, size=pixels, mode="bilinear", align_corners=False)
             done[place] = likeliest(one[0]).cpu().numpy()
     return done

@@ -11,16 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import nibabel as nib
 import numpy as np
 
-from vpt.data.cases import Case, find_scans, is_image, is_nifti
-from vpt.data.images import write_mask
+from vpt.data.cases import Case, find_scans, kind_of
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
 from vpt.progress import Tick, silent
+from vpt.readers import Mask, reader_of
 from vpt.use.classifier import Classifier
-from vpt.use.segmenter import LabelMap, PreparedScan, Segmenter
+from vpt.use.segmenter import PreparedScan, Segmenter
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -114,7 +113,7 @@ def _segment_case(
     scan: Callable[[], PreparedScan],
     target: Callable[[Case], Path],
     box: Callable[[Case], Any] | None,
-) -> tuple[Path, LabelMap]:
+) -> tuple[Path, Mask]:
     path, place = target(case), box and box(case)
     return path, segmenter.segment_prepared(scan(), place)
 
@@ -128,7 +127,7 @@ def plan_outputs(
         VptError: no scans; masks that are there already, unless a flag allows it; a folder that cannot be written.
     """
     cases = list(find_scans(scans, channels))
-    single = is_nifti(out) or (is_image(out) and not out.is_dir())
+    single = kind_of(out) is not None and not out.is_dir()
     if single and len(cases) > 1:
         raise VptError(f"{out}: one file for {len(cases)} scans; give a folder as the output")
 
@@ -158,20 +157,20 @@ def plan_outputs(
 
 
 def _require_mask_name(out: Path, case: Case) -> None:
-    flat = is_image(case.images[0])
-    if not (out.suffix.lower() == ".png" if flat else is_nifti(out)):
-        what, name = ("an image", "NAME.png") if flat else ("a scan", "NAME.nii.gz")
+    reader = reader_of(case.images)
+    if not out.name.lower().endswith(reader.mask_endings):
+        what, name = "an image" if reader.unit == "px" else "a scan", f"NAME{reader.mask_endings[0]}"
         raise VptError(f"{out}: the mask of {what} cannot be written as this; give {name} or a folder as the output")
 
 
 def mask_file(folder: Path, case: Case) -> Path:
     """Where the mask of a case lies among others: a NIfTI, or a PNG if the case is an image."""
-    return folder / f"{case.name}{'.png' if is_image(case.images[0]) else '.nii.gz'}"
+    return folder / f"{case.name}{reader_of(case.images).mask_endings[0]}"
 
 
-def save_labels(path: Path, labels: LabelMap) -> None:
+def save_labels(path: Path, labels: Mask) -> None:
     with atomic(path) as part:
-        write_mask(part, labels) if isinstance(labels, np.ndarray) else nib.save(labels, part)
+        reader_of(labels).write_mask(part, labels)
 
 
 # --- probabilities ----------------------------------------------------------------------------------------------------
@@ -212,7 +211,7 @@ def plan_predictions(scans: str | Path, out: Path, channels: int, overwrite: boo
             be made.
     """
     cases = list(find_scans(scans, channels))
-    if (is_nifti(out) or is_image(out)) and not out.is_dir():
+    if kind_of(out) and not out.is_dir():
         raise VptError(f"{out}: the model classifies, and its answer is a table; give FILE.csv or a folder")
     path = out if out.suffix.lower() == ".csv" else out / "predictions.csv"
     if path.exists() and not overwrite:

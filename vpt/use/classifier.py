@@ -10,14 +10,14 @@ import torch
 
 from vpt.data.plan import Plan
 from vpt.data.slice_stacks import prepare_stack
-from vpt.data.volumes import read_voxels
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
+from vpt.readers import Scan, reader_of
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
-from vpt.use.inference import Scan, in_precision, make_ready, require_kind
+from vpt.use.inference import in_precision, make_ready, require_kind
 from vpt.vocabulary import Target
 
 
@@ -74,16 +74,15 @@ class Classifier:
         The probabilities sum to 1, but for `labels`, which have one each.
 
         Raises:
-            VptError: what `load_image` refuses; an image of a model trained on volumes, and the other way round.
+            VptError: what the readers refuse; an image of a model trained on volumes, and the other way round.
         """
         found = self.probabilities([self.prepare(scan)])[0]
         return dict(zip(self.classes, found.tolist(), strict=True))
 
     def prepare(self, scan: Any) -> np.ndarray:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""
-        first = scan[0] if isinstance(scan, list | tuple) and len(scan) == 1 else scan
-        require_kind(self.plan, first)
-        return prepare_stack(read_voxels(first, len(self.plan.channels)), self.plan)
+        require_kind(self.plan, scan)
+        return prepare_stack(reader_of(scan).voxels(len(self.plan.channels)), self.plan)
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""

@@ -12,8 +12,9 @@ from vpt.data.description import read_labels
 from vpt.data.pairs import Pair, Volume, pair_masks
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
+from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, check_options, score_case
-from vpt.scores.report import CaseResult, Report, Settings
+from vpt.scores.segmentation import CaseResult, Settings
 from vpt.words import listed
 
 
@@ -84,13 +85,13 @@ def evaluate(
 
 
 def _score(pair: Pair, labels: Labels, empty: Empty, tolerance: float) -> CaseResult:
-    prediction, found = pair.prediction.read()
-    reference, true = pair.reference.read()
+    found, true = pair.prediction.read(), pair.reference.read()
     if labels.complete:
-        labels.check(found, pair.prediction.shown)
-        labels.check(true, pair.reference.shown)
+        labels.check(found.ids, pair.prediction.shown)
+        labels.check(true.ids, pair.reference.shown)
+    prediction, reference = found.array, true.array
     spacing: tuple[float, ...] = pair.reference.grid().spacing
-    if pair.reference.is_image:  # as a volume of one slice, every voxel of it would touch the outside
+    if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
         prediction, reference, spacing = prediction[..., 0], reference[..., 0], spacing[:2]
     scores = score_case(prediction, reference, spacing, labels.names, empty=empty, tolerance=tolerance)
     return CaseResult(pair.reference.name, pair.prediction.shown, pair.reference.shown, scores)
@@ -98,10 +99,10 @@ def _score(pair: Pair, labels: Labels, empty: Empty, tolerance: float) -> CaseRe
 
 def _are_images(pairs: Sequence[Pair]) -> bool:
     """Whether distances are pixels or mm; a mean over both would mean nothing."""
-    kinds = {pair.reference.is_image for pair in pairs}
-    if len(kinds) > 1:
+    units = {pair.reference.unit for pair in pairs}
+    if len(units) > 1:
         raise VptError("some of the pairs are images and others NIfTI; score them one kind at a time")
-    return kinds == {True}
+    return units == {"px"}
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def _choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Seque
             return Labels({id: name for id, name in named.items() if id}, str(file))
     found: set[int] = set()
     for reference in (pair.reference for pair in pairs):
-        _, ids = reference.read()
+        ids = reference.read().ids
         if ids[0] < 0:
             raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
         found.update(ids)

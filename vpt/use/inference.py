@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import torch
 
 from vpt.data.plan import Plan
-from vpt.data.volumes import is_picture
 from vpt.errors import VptError
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import Output, PromptedModel
+from vpt.readers import reader_of
 from vpt.tasks.batch import Batch, Forward
-
-Scan = str | Path | Sequence[str | Path] | nib.nifti1.Nifti1Image | np.ndarray
 
 
 def make_ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:
@@ -40,8 +35,8 @@ def in_precision(forward: Forward, precision: Chosen, device: torch.device) -> F
 
 def require_kind(plan: Plan, scan: Any) -> None:
     """A scan has millimetres and an image has not, so a plan for one does not fit the other."""
-    flat = is_picture(scan)
-    if flat != (plan.kind == "images"):
+    kind = reader_of(scan).kind
+    if kind != plan.kind:
         shown = scan if isinstance(scan, str | Path) else f"a {type(scan).__name__}"
-        found, expected = ("an image", "NIfTI volumes") if flat else ("no image", "images")
+        found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("no image", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")

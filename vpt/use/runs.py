@@ -12,12 +12,12 @@ from vpt.data.cases import Case
 from vpt.data.datasets import read_dataset
 from vpt.data.labelled import Example, LabelledSet, read_labelled
 from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
-from vpt.data.volumes import read_ids
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json
 from vpt.progress import Tick, silent
+from vpt.readers import reader_of
+from vpt.report.classification import ClassReport
 from vpt.scores.cases import check_options
-from vpt.scores.class_report import ClassReport
 from vpt.use.archives import classify_cases, mask_file, segment_cases
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
@@ -25,7 +25,7 @@ from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from vpt.scores.report import Report
+    from vpt.report.segmentation import Report
 
 
 def evaluate_run(
@@ -164,7 +164,7 @@ def evaluate_split(
 def reference_box(case: Case) -> np.ndarray | None:
     """The box (2, 3) around all labels of a case's reference, in voxels; None where it is empty."""
     assert case.label is not None  # of a data set's case
-    places = np.argwhere(read_ids(case.label)[0])
+    places = np.argwhere(reader_of(case.label).labels().array)
     return np.stack([places.min(0), places.max(0)]) if len(places) else None
 
 

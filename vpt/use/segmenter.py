@@ -4,37 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
-import nibabel as nib
 import numpy as np
 import torch
 
-from vpt.data.grid import Grid
+from vpt.data.cached_slices import prepare_image
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
-from vpt.data.slices import prepare_image
-from vpt.data.volumes import is_picture, read_voxels, restore
 from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
+from vpt.readers import Grid, Mask, Reader, Scan, reader_of
+from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.segmentation import SliceModel, segment_slices
-from vpt.use.inference import Scan, in_precision, make_ready, require_kind
-
-LabelMap = nib.nifti1.Nifti1Image | np.ndarray
+from vpt.use.inference import in_precision, make_ready, require_kind
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan as slices (slices, C, h, w) float32, its grid before and after turning, and its NIfTI (None: an image)."""
+    """A scan as slices (slices, C, h, w) float32, its grid before and after turning, and its reader, for the mask."""
 
     slices: np.ndarray
     grid: Grid
     oriented: Grid
-    own: nib.nifti1.Nifti1Image | None
+    reader: Reader
 
 
 class Segmenter:
@@ -87,7 +83,7 @@ class Segmenter:
         points: Any = None,
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
-    ) -> LabelMap:
+    ) -> Mask:
         """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
 
         An image's path, or its pixels (rows, columns) or (rows, columns, 3) uint8 -> label ids (rows, columns) in the
@@ -102,7 +98,7 @@ class Segmenter:
             frame: of these coordinates: "voxel", indices of the scan's array, or "ras", mm in its world.
 
         Raises:
-            VptError: what `load_image` refuses: unreadable, not finite, another number of channels or dimensions; a
+            VptError: what the readers refuse: unreadable, not finite, another number of channels or dimensions; a
                 scan of a model that was trained on images, and the other way round; a box or points that lie outside,
                 or of a model that takes none.
         """
@@ -110,14 +106,11 @@ class Segmenter:
 
     def prepare(self, scan: Scan) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
-        first = scan[0] if isinstance(scan, list | tuple) and len(scan) == 1 else scan
-        require_kind(self.plan, first)
-        voxels = read_voxels(first, len(self.plan.channels))
+        require_kind(self.plan, scan)
+        reader = reader_of(scan)
+        voxels = reader.voxels(len(self.plan.channels))
         oriented = voxels.oriented(self.plan.orientation)
-        own: Any = None
-        if not is_picture(first):
-            own = scan if isinstance(scan, nib.nifti1.Nifti1Image) else nib.load(_first(scan))
-        return PreparedScan(prepare_image(oriented, self.plan), voxels.grid, oriented.grid, own)
+        return PreparedScan(prepare_image(oriented, self.plan), voxels.grid, oriented.grid, reader)
 
     def segment_prepared(
         self,
@@ -126,9 +119,9 @@ class Segmenter:
         points: Any = None,
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
-    ) -> LabelMap:
+    ) -> Mask:
         """`segment` of a scan that `prepare` gave."""
-        if scan.own is None and frame == "ras":
+        if scan.reader.unit == "px" and frame == "ras":
             raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
         hints = make_hints(box, points, point_labels, frame, scan.grid)
         if hints is not None and not self.model.head.takes_hints:
@@ -148,19 +141,5 @@ class Segmenter:
         if hints is not None:
             classes[~hints.crossed(shape[0])] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        labels = restore(ids[classes], self.plan.orientation, scan.grid)
-        return np.ascontiguousarray(labels[..., 0].T) if scan.own is None else _like(scan.own, labels)
-
-
-def _first(scan: Any) -> str | Path:
-    return scan if isinstance(scan, str | Path) else scan[0]
-
-
-def _like(scan: nib.nifti1.Nifti1Image, labels: np.ndarray) -> nib.nifti1.Nifti1Image:
-    """Labels under the scan's own header: affine, both transforms and their codes, units."""
-    header = scan.header.copy()
-    header.set_data_dtype(labels.dtype)
-    header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"] = 0, 0
-    header.set_data_shape(labels.shape)
-    return type(scan)(labels, scan.affine, header)  # NIfTI-2 stays NIfTI-2: its header does not fit the other
+        mask: Mask = scan.reader.mask(restore(ids[classes], self.plan.orientation, scan.grid))
+        return mask

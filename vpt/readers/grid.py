@@ -5,11 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-
-from vpt.errors import VptError
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +33,14 @@ class Grid:
     def voxel_ml(self) -> float:
         """Volume of one voxel in millilitres (also right for sheared grids)."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    def turned(self, axcodes: str) -> tuple[np.ndarray, Grid]:
+        """How to permute and flip axes (3, 2), as nibabel says it, to be nearest to `axcodes`; and the grid then."""
+        from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+        turn = ornt_transform(io_orientation(self.affine), axcodes2ornt(axcodes))
+        x, y, z = (self.shape[int(axis)] for axis in np.argsort(turn[:, 0]))
+        return turn, Grid((x, y, z), self.affine @ inv_ornt_aff(turn, self.shape))
 
     def corners(self) -> np.ndarray:
         """World positions (8, 3) in mm of the outermost voxels' centres."""
@@ -75,24 +80,18 @@ def picture_grid(rows: int, columns: int) -> Grid:
     return Grid((columns, rows, 1), np.diag([-1.0, -1.0, 1.0, 1.0]))
 
 
-def header_grid(image: Any, name: str) -> Grid:
-    """The grid of a nibabel image, refused if voxels have no place in space."""
-    shape = image.shape
-    if not 2 <= len(shape) <= 4 or 0 in shape:
-        raise VptError(f"{name}: shape {shape}, expected a volume (X, Y, Z) or (X, Y, Z, channels); save it as such")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    axes = affine[:3, :3]
-    # A determinant relative to the axes' lengths: 1 when perpendicular, 0 when they do not span the space.
-    span = 0.0
-    if np.isfinite(affine).all():
-        span = abs(np.linalg.det(axes)) / max(float(np.prod(np.linalg.norm(axes, axis=0))), 1e-300)
-    if span < 1e-3:
-        rows = "; ".join(" ".join(f"{value:.4g}" for value in row) for row in affine[:3])
-        raise VptError(
-            f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write a valid sform or qform"
-        )
-    x, y, z = (*shape[:3], 1)[:3]
-    return Grid((int(x), int(y), int(z)), affine)
+def restore(volume: np.ndarray, axcodes: str, grid: Grid) -> np.ndarray:
+    """(X', Y', Z') as `oriented` laid it out -> (X, Y, Z) on the scan's own grid, exactly: the inverse of `oriented`.
+
+    Raises ValueError when the shapes do not fit, for instance because the volume is still resampled.
+    """
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    back = ornt_transform(axcodes2ornt(axcodes), io_orientation(grid.affine))
+    restored = np.ascontiguousarray(apply_orientation(np.asarray(volume), back))
+    if restored.shape != grid.shape:
+        raise ValueError(f"a volume {volume.shape} in {axcodes} is {restored.shape} on a grid of {grid.shape}")
+    return restored
 
 
 def by(values: Sequence[float]) -> str:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vpt.data.grid import Grid, by, header_grid, picture_grid, some
 from vpt.errors import VptError
+from vpt.readers.grid import Grid, by, picture_grid, some
+from vpt.readers.nifti import header_grid
 
 LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
 

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from vpt.errors import VptError
-from vpt.scores.class_report import ClassReport, write_probabilities
+from vpt.report.classification import ClassReport, write_probabilities
 
 NAMES = ("a", "b", "c", "d")
 CLASSES = ("normal", "naevus", "melanoma")

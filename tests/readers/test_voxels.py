@@ -10,14 +10,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation
 from plans import plan_with
 
+from vpt.data.cached_slices import prepare_image
+from vpt.data.framing import resize_image
 from vpt.data.plan import Percentiles, Window
-from vpt.data.slices import prepare_image, resize_image
-from vpt.data.volumes import as_voxels, load_image, orient, read_voxels
-from vpt.data.voxels import BLOCK, Channel, Voxels, distinct
 from vpt.errors import VptError
+from vpt.readers import reader_of
+from vpt.readers.voxels import BLOCK, Channel, Voxels, distinct
 
 AXES = [
     np.eye(3)[list(order)].T * signs
@@ -42,17 +45,21 @@ def write(path: Path, k: int, shape=(2 * BLOCK + 3, 9, 7)) -> Path:
     return path
 
 
+def by_monai(volume: np.ndarray, affine: np.ndarray, axcodes: str) -> MetaTensor:
+    """A volume (C, X, Y, Z) permuted and flipped by MONAI."""
+    tensor = MetaTensor(torch.from_numpy(np.ascontiguousarray(volume)), affine=torch.from_numpy(affine))
+    return Orientation(axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))(tensor)
+
+
 @pytest.mark.parametrize("k", range(48))
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
 def test_every_scan_is_what_nibabel_and_monai_make_of_it(tmp_path, k, ending):
     path = write(tmp_path / f"a.{ending}", k)
     plain = np.asanyarray(nib.load(path).dataobj).astype(np.float32)
-    voxels, volume = read_voxels(path, 1), load_image(path, 1)
+    voxels = reader_of(path).voxels(1)
     assert np.array_equal(voxels.values()[0], plain)
-    assert np.array_equal(np.asarray(volume)[0], plain)
-    assert np.array_equal(np.asarray(as_voxels(volume).values())[0], plain)
     for axcodes in ("SPL", "PIL", "LIP"):
-        slow, fast = orient(volume, axcodes), voxels.oriented(axcodes)
+        slow, fast = by_monai(plain[None], voxels.grid.affine, axcodes), voxels.oriented(axcodes)
         assert fast.shape == tuple(slow.shape)
         assert np.array_equal(fast.grid.affine, np.asarray(slow.affine))
         # to the last bit: sizes are rounded from it; by NumPy, since torch's root is not exact on every processor
@@ -71,11 +78,13 @@ def test_slice_by_slice_is_bit_for_bit_the_whole_volume(tmp_path, intensity, pix
     path = write(tmp_path / "a.nii.gz", k)
     for plane in ("axial", "coronal", "sagittal"):
         plan = plan_with(plane=plane, intensity=(intensity,), pixel_mm=pixel)
-        fast = prepare_image(read_voxels(path, 1).oriented(plan.orientation), plan)
-        whole = intensity(np.asarray(orient(load_image(path, 1), plan.orientation))[0])
+        fast = prepare_image(reader_of(path).voxels(1).oriented(plan.orientation), plan)
+        voxels = reader_of(path).voxels(1)
+        turned = np.asarray(by_monai(voxels.values(), voxels.grid.affine, plan.orientation))
+        whole = intensity(turned[0])
         plain = [resize_image(np.ascontiguousarray(each), fast.shape[2:]) for each in whole]
         assert np.array_equal(fast[:, 0], plain)
-        half = prepare_image(read_voxels(path, 1).oriented(plan.orientation), plan, torch.float16)
+        half = prepare_image(reader_of(path).voxels(1).oriented(plan.orientation), plan, torch.float16)
         assert np.array_equal(half, fast.astype(np.float16))
 
 
@@ -101,7 +110,7 @@ def test_percentiles_of_more_than_a_million_voxels_are_of_the_same_ones():
 
 def test_only_some_slices_are_prepared_and_all_for_the_percentiles(tmp_path):
     plan = plan_with(intensity=(Percentiles(),))
-    voxels = read_voxels(write(tmp_path / "a.nii.gz", 5), 1).oriented(plan.orientation)
+    voxels = reader_of(write(tmp_path / "a.nii.gz", 5)).voxels(1).oriented(plan.orientation)
     whole, some = prepare_image(voxels, plan), prepare_image(voxels, plan, only={3, 1})
     assert np.array_equal(some[[1, 3]], whole[[1, 3]])
     assert not some[[0, 2, *range(4, len(some))]].any()
@@ -110,11 +119,8 @@ def test_only_some_slices_are_prepared_and_all_for_the_percentiles(tmp_path):
 def test_the_scan_given_is_not_changed():
     array = np.random.default_rng(0).normal(60, 30, (4, 5, 6)).astype(np.float32)
     image = nib.Nifti1Image(array.copy(), np.diag([-1.0, -1, 1, 1]))
-    prepare_image(read_voxels(image, 1).oriented("SPL"), plan_with())
-    volume = load_image(image, 1)
-    prepare_image(orient(volume, "SPL"), plan_with())
+    prepare_image(reader_of(image).voxels(1).oriented("SPL"), plan_with())
     assert np.array_equal(np.asarray(image.dataobj), array)
-    assert np.array_equal(np.asarray(volume)[0], array)
 
 
 def test_whole_numbers_are_checked_only_where_a_scale_may_make_them_infinite():
@@ -131,12 +137,12 @@ def test_whole_numbers_are_checked_only_where_a_scale_may_make_them_infinite():
 
 def test_a_file_packed_in_several_members_or_cut_before_packing(tmp_path):
     whole = write(tmp_path / "a.nii", 0).read_bytes()
-    expected = load_image(tmp_path / "a.nii", 1).as_tensor()
+    expected = reader_of(tmp_path / "a.nii").voxels(1).values()
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(whole[:1000]) + gzip.compress(whole[1000:]))
-    assert torch.equal(load_image(tmp_path / "b.nii.gz", 1).as_tensor(), expected)
+    assert np.array_equal(reader_of(tmp_path / "b.nii.gz").voxels(1).values(), expected)
     (tmp_path / "c.nii.gz").write_bytes(gzip.compress(whole[:-10]))
     with pytest.raises(VptError, match=r"c\.nii\.gz: truncated or damaged \(expected \d+ bytes, got \d+\); copy or"):
-        load_image(tmp_path / "c.nii.gz", 1)
+        reader_of(tmp_path / "c.nii.gz").voxels(1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, ">i4"])
@@ -148,13 +154,9 @@ def test_distinct_numbers_are_those_of_unique(dtype):
         assert np.array_equal(found, np.unique(view))
 
 
-def test_channels_and_a_volume_in_memory_have_the_scans_name_and_grid(tmp_path):
+def test_channels_have_the_scans_name_and_grid(tmp_path):
     path = write(tmp_path / "a.nii.gz", 2)
-    voxels = read_voxels([path, path], 2)
+    voxels = reader_of([path, path]).voxels(2)
     assert isinstance(voxels, Voxels)
     assert (voxels.shape[0], voxels.name) == (2, str(path))
-    assert as_voxels(voxels) is voxels
-    volume = as_voxels(load_image([path, path], 2))
-    assert volume.name == voxels.name
-    assert volume.grid.matches(voxels.grid)
-    assert np.array_equal(volume.values(), voxels.values())
+    assert voxels.grid.matches(reader_of(path).grid())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.data.inflate import AT_ONCE, inflate
+from vpt.readers.inflate import AT_ONCE, inflate
 
 CONTENT = np.random.default_rng(0).integers(0, 9, 3 * AT_ONCE + 17, np.uint8).tobytes()
 MIDDLE = 2 * AT_ONCE + 5

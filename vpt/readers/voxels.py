@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vpt.data.grid import Grid
+from vpt.readers.grid import Grid
 
 BLOCK = 32  # slices
 
@@ -77,16 +77,14 @@ class Voxels:
         return (len(self.channels), *self.grid.shape)
 
     def oriented(self, axcodes: str) -> Voxels:
-        """The same voxels with axes nearest to `axcodes`, as views; `vpt.data.volumes.orient` without a copy."""
-        from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+        """The same voxels with axes nearest to `axcodes`, as views."""
+        from nibabel.orientations import apply_orientation
 
-        turn = ornt_transform(io_orientation(self.grid.affine), axcodes2ornt(axcodes))
+        turn, grid = self.grid.turned(axcodes)
         channels = tuple(
             Channel(apply_orientation(channel.stored, turn), channel.slope, channel.inter) for channel in self.channels
         )
-        x, y, z = channels[0].stored.shape
-        affine = self.grid.affine @ inv_ornt_aff(turn, self.grid.shape)
-        return Voxels(channels, Grid((x, y, z), affine), self.name)
+        return Voxels(channels, grid, self.name)
 
     def slices(self, channel: int, only: Collection[int] | None = None) -> Iterator[np.ndarray]:
         """The slices along the first axis, or `only` these, float32 (rows, columns); each is gone with the next one.

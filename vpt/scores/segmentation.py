@@ -1,4 +1,4 @@
-"""What an evaluation found: scores per case and label -> means, intervals and counts, as JSON, CSV and a table.
+"""What an evaluation of masks found: scores per case and label -> means, intervals and counts, as JSON and CSV.
 
 Means are nnU-Net's: per label over the cases that have a score, then over the labels. Never over slices.
 """
@@ -11,17 +11,15 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from vpt.errors import VptError
-from vpt.files import make_folder, write_json, write_text
+from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap
 from vpt.scores.cases import CaseScores, Empty, LabelScores
-from vpt.words import listed
+from vpt.versions import version_of
 
 # nnU-Net's names, and ours after them -> the attribute of LabelScores.
 SCORES = {
@@ -40,8 +38,6 @@ SCORES = {
 }
 VOLUMES = ("volume_pred_ml", "volume_ref_ml")  # of scans; the areas of images are n_pred and n_ref
 WITH_INTERVALS = ("Dice", "IoU", "HD95", "NSD")
-EMPTY_WORDS = {"nan": "left out of means", "one": "scored 1", "zero": "scored 0"}
-LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
 
 # How often, over cases, something happened that a mean alone would hide.
 COUNTS: dict[str, Callable[[LabelScores], bool]] = {
@@ -73,7 +69,7 @@ class Settings:
     unit: Literal["mm", "px"] = "mm"
 
     def to_dict(self) -> dict[str, Any]:
-        monai = f"MONAI {_version('monai')}"
+        monai = f"MONAI {version_of('monai') or 'unknown'}"
         hd95 = f"{monai}, compute_hausdorff_distance, percentile 95, larger of both directions, {self.unit}"
         nsd = f"{monai}, compute_surface_dice, tolerance {self.tolerance:g} {self.unit}, surface voxels counted"
         return {
@@ -83,21 +79,29 @@ class Settings:
             "HD95": hd95 if self.distances else "not computed",
             "NSD": nsd if self.distances else "not computed",
             "mean": "per label over cases without undefined ones, then over labels",
-            "vpt": _version("vpt"),
+            "vpt": version_of("vpt") or "unknown",
         }
 
 
 @dataclass(frozen=True)
-class Report:
+class SegmentationScores:
     """Scores of some cases on some labels (`labels`: id -> name). In every method `label=None` is the foreground.
 
-    missing: the references that had no prediction and so are in no score.
+    missing: the references that had no prediction and so are in no score; groups: names each case's patient.
+
+    Raises:
+        VptError: another number of groups than of cases.
     """
 
     cases: tuple[CaseResult, ...]
     labels: dict[int, str]
     settings: Settings = field(default_factory=Settings)
     missing: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and len(self.groups) != len(self.cases):
+            raise VptError(f"{len(self.groups)} groups for {len(self.cases)} cases; name the patient of every case")
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -117,17 +121,19 @@ class Report:
         return _mean(_mean(self.values(score, label), axis=0), axis=0).item()
 
     def interval(self, score: str = "Dice", label: int | None = None) -> tuple[float, float]:
-        """95 % interval of the mean: percentile bootstrap over cases, the same at every call.
+        """95 % interval of the mean: percentile bootstrap over cases, or patients if `groups` names them, the same at
+        every call.
 
-        (NaN, NaN) when fewer than two cases have the score. Cases count as independent: several scans of one patient
-        make the interval too narrow.
+        (NaN, NaN) when fewer than two cases, or patients, have the score. Without `groups` cases count as
+        independent: several scans of one patient make the interval too narrow.
         """
         values = self.values(score, label)
-        if np.count_nonzero(np.isfinite(values).any(axis=1)) < 2:
+        with_score = np.flatnonzero(np.isfinite(values).any(axis=1))
+        if len({self.groups[k] for k in with_score} if self.groups else with_score) < 2:
             return math.nan, math.nan
-        means = _mean(_resampled_means(values), axis=1)
-        low, high = np.nanpercentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-        return float(low), float(high)
+        if score not in self._known:
+            self._known[score] = self._intervals(score)
+        return self._known[score]["foreground" if label is None else str(label)]
 
     def counts(self, label: int | None = None) -> dict[str, int]:
         """`cases`, and how many of them are `both_empty`, `false_positives` (on an empty reference), `missed` (an
@@ -142,12 +148,13 @@ class Report:
             ("foreground", None),
             *((str(label), label) for label in self.labels),
         ]
+        over = "cases" if self._units is None else "patients"
         return {
             "foreground_mean": self._means(None),
             "mean": {str(label): self._means(label) for label in self.labels},
             "confidence_intervals": {
                 "level": LEVEL,
-                "method": f"percentile bootstrap over cases, {RESAMPLES} resamples, seed {SEED}",
+                "method": f"percentile bootstrap over {over}, {RESAMPLES} resamples, seed {SEED}",
                 **{
                     key: {score: [_json(end) for end in self.interval(score, label)] for score in WITH_INTERVALS}
                     for key, label in everything
@@ -184,93 +191,26 @@ class Report:
                 writer.writerow([case.name, label, name, *scores, case.prediction_file, case.reference_file])
         return out.getvalue()
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `summary.json` and `cases.csv` into the folder, made if missing -> the path of `summary.json`.
+    @cached_property
+    def _known(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Score -> intervals that were asked for already."""
+        return {}
 
-        Raises VptError when the folder cannot be made or written.
-        """
-        folder = Path(folder)
-        make_folder(folder, "choose another place")
-        write_text(folder / "cases.csv", self.to_csv())
-        write_json(folder / "summary.json", self.summary())
-        return folder / "summary.json"
+    @cached_property
+    def _units(self) -> tuple[str, ...] | None:
+        """`groups` where they say more than the cases do: one scan per patient is drawn as a case."""
+        return None if self.groups is None or len(set(self.groups)) == len(self.groups) else self.groups
 
-    def table(self) -> Any:
-        """For a terminal: a rich renderable, one row per label, the foreground last, the counts below."""
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
+    def _intervals(self, score: str) -> dict[str, tuple[float, float]]:
+        """One score's intervals, of the foreground and of each label, from the same resamples."""
+        values = self.values(score)
+        columns = {"foreground": values} | {str(label): values[:, [k]] for k, label in enumerate(self.labels)}
 
-        head, *rows = self._rows()
-        title = Text(self.settings.title)
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for index, name in enumerate(head):
-            table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 2, overflow="fold")
-        for index, row in enumerate(rows):
-            table.add_row(*map(Text, row), end_section=index == len(rows) - 2)
-        return Group(
-            table, Text("\n" + self._footer()), *([Text(self._gap(), style="bold yellow")] if self.missing else [])
-        )
+        def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+            drawn = np.ascontiguousarray(weights.T, dtype=float)
+            return {key: _mean(_weighted_means(drawn, each), axis=1) for key, each in columns.items()}
 
-    def text(self) -> str:
-        """The same as plain text, for logs and files."""
-        rows = self._rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        aligned = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-        return "\n".join([self.settings.title, *aligned, self._footer(), *([self._gap()] if self.missing else [])])
-
-    def _rows(self) -> list[list[str]]:
-        named: list[tuple[str, int | None]] = [(name, label) for label, name in self.labels.items()]
-        unit = self.settings.unit
-        size = "volume error ml" if unit == "mm" else "area error px"
-        head = ["label", "Dice", f"{LEVEL:.0%} interval", "IoU", f"HD95 {unit}", "NSD", size]
-        return [head, *([name, *self._cells(label)] for name, label in [*named, ("foreground", None)])]
-
-    def _cells(self, label: int | None) -> list[str]:
-        low, high = self.interval("Dice", label)
-        return [
-            _cell(self.mean("Dice", label), ".3f"),
-            f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "-",
-            _cell(self.mean("IoU", label), ".3f"),
-            _cell(self.mean("HD95", label), ".2f"),
-            _cell(self.mean("NSD", label), ".3f"),
-            self._size_error(label),
-        ]
-
-    def _size_error(self, label: int | None) -> str:
-        """Predicted minus reference: ml of scans, pixels of images."""
-        if self.settings.unit == "mm":
-            return _cell(self.mean("volume_pred_ml", label) - self.mean("volume_ref_ml", label), "+z.3f")
-        return _cell(self.mean("n_pred", label) - self.mean("n_ref", label), "+z.1f")
-
-    def _footer(self) -> str:
-        """How many scores the means are of and what happened to the others; how distances were computed."""
-        counts, settings = self.counts(), self.settings
-        happened = [
-            f"{counts[key]} {words}"
-            for key, words in {
-                "both_empty": f"empty in both ({EMPTY_WORDS[settings.empty]})",
-                "missed": "missed",
-                "false_positives": "predicted on an empty reference",
-                "hd95_undefined": "without HD95",
-            }.items()
-            if counts[key]
-        ]
-        scored = f"{_number(len(self.cases), 'case')} x {_number(len(self.labels), 'label')}"
-        surfaces = f"HD95 and NSD (at {settings.tolerance:g} {settings.unit}) by MONAI {_version('monai')}"
-        return (
-            f"{scored}: {', '.join(happened) or 'each present in prediction and reference'}\n"
-            f"{surfaces if settings.distances else 'HD95 and NSD not computed'}; "
-            f"{'volume' if settings.unit == 'mm' else 'area'} error: predicted - reference"
-        )
-
-    def _gap(self) -> str:
-        """What a reader must not overlook: the scores are of a part of the references."""
-        return (
-            f"{len(self.missing)} of {len(self.cases) + len(self.missing)} references have no prediction and are not "
-            f"scored: {listed(self.missing, 3)} (--strict makes this an error)"
-        )
+        return bootstrap(means, len(values), self._units)
 
     def _means(self, label: int | None) -> dict[str, float | None]:
         return {score: _json(self.mean(score, label)) for score in self.scores}
@@ -291,33 +231,12 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _resampled_means(values: np.ndarray) -> np.ndarray:
-    """(cases, labels) -> (RESAMPLES, labels): means over cases drawn with replacement, a case's labels together."""
-    defined, draws = np.isfinite(values), _draws(len(values))
-    count = draws @ defined
-    return np.where(count > 0, draws @ np.where(defined, values, 0) / np.maximum(count, 1), np.nan)
-
-
-@lru_cache(maxsize=1)
-def _draws(cases: int) -> np.ndarray:
-    """How often each resample draws each case: (RESAMPLES, cases). As weights they make every mean a matrix product."""
-    return np.random.default_rng(SEED).multinomial(cases, np.full(cases, 1 / cases), size=RESAMPLES).astype(float)
+def _weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(r, cases), how often each resample holds each case, and (cases, labels) -> (r, labels), without NaN."""
+    defined = np.isfinite(values)
+    count = weights @ defined
+    return np.where(count > 0, weights @ np.where(defined, values, 0) / np.maximum(count, 1), np.nan)
 
 
 def _json(value: Any) -> Any:
     return value if math.isfinite(value) else None
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _cell(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else "-"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

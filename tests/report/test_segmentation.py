@@ -14,7 +14,8 @@ from label_scores import scores
 from rich.console import Console
 
 from vpt.errors import VptError
-from vpt.scores.report import CaseResult, Report, Settings, _draws
+from vpt.report.segmentation import Report
+from vpt.scores.segmentation import CaseResult, Settings
 
 NAN = math.nan
 
@@ -80,8 +81,8 @@ def test_interval_is_that_of_scipy_and_repeats():
     ).confidence_interval
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert low < one.mean("Dice") < high
-    _draws.cache_clear()
     assert one.interval("Dice") == (low, high) == one.interval("Dice", 1)
+    assert replace(one).interval("Dice") == (low, high)  # drawn anew
 
 
 def test_interval_ignores_undefined_cases_and_needs_two():
@@ -98,6 +99,29 @@ def test_interval_resamples_cases_with_all_their_labels():
     good, bad = scores(10, 0, 0), scores(10, 10, 10)
     low, high = report(*[(good, bad), (bad, good)] * 5).interval("Dice")
     assert low == pytest.approx(high) == pytest.approx(0.75)
+
+
+def test_interval_draws_a_patients_scans_together():
+    """Twenty scans of two patients, one always found, one never: the interval is that of two, not of twenty."""
+    twenty = report(*[(scores(10, 0, 0),)] * 10, *[(scores(0, 5, 5),)] * 10, labels={1: "a"})
+    of_two = replace(twenty, groups=("p",) * 10 + ("q",) * 10)
+    assert of_two.interval("Dice") == (0, 1)
+    low, high = twenty.interval("Dice")
+    assert 0.2 < low < high < 0.8
+    assert "over patients" in of_two.summary()["confidence_intervals"]["method"]
+    assert "over cases" in twenty.summary()["confidence_intervals"]["method"]
+    assert all(map(math.isnan, replace(twenty, groups=("p",) * 20).interval("Dice")))
+
+
+def test_one_scan_per_patient_is_drawn_as_a_case():
+    """In whatever order the names of patients are."""
+    some = report(*[(scores(tp, 10, 10),) for tp in (10, 40, 70, 20)], labels={1: "a"})
+    assert replace(some, groups=("z", "b", "y", "a")).summary() == some.summary()
+
+
+def test_groups_that_do_not_fit_are_said(mixed):
+    with pytest.raises(VptError, match="2 groups for 3 cases; name the patient"):
+        replace(mixed, groups=("p", "q"))
 
 
 def test_summary_has_nnunets_keys_and_ours(mixed):

@@ -11,19 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from vpt.data.images import (
-    as_picture,
-    is_colour,
-    is_deep,
-    picture_size,
-    read_mask,
-    read_picture,
-    write_mask,
-)
 from vpt.errors import VptError
+from vpt.readers import reader_of
+from vpt.readers.picture import is_colour, is_deep, picture_size, read_mask, read_picture
 
 GREY = np.arange(6 * 5, dtype=np.uint8).reshape(6, 5) * 8
 RGB = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
@@ -111,29 +103,6 @@ def test_exif_orientation_is_applied_to_image_mask_and_size(tmp_path, orientatio
     assert np.array_equal(read_picture(path)[0], np.array(seen))
     assert np.array_equal(read_mask(path), np.array(seen))
     assert picture_size(path) == np.array(seen).shape
-
-
-def test_nearly_equal_channels_are_grey_and_a_touch_of_colour_is_colour():
-    noisy = np.stack([GREY // 2 + 8, GREY // 2, GREY // 2 + 4], -1).astype(np.uint8)
-    assert np.array_equal(as_picture(noisy, "a"), (GREY // 2 + 4)[None])
-    noisy[3, 2, 0] += 1
-    assert as_picture(noisy, "a").shape == (3, 6, 5)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "sentence"),
-    [
-        (np.zeros((3, 4, 5, 2), np.uint8), r"a: shape \(3, 4, 5, 2\), expected \(rows, columns\)"),
-        (np.zeros((4, 5, 4), np.uint8), r"a: shape \(4, 5, 4\), expected"),
-        (np.zeros((0, 5), np.uint8), r"a: shape \(0, 5\), expected"),
-        (np.zeros((4, 5), np.float64), "a: float64 pixels, expected uint8"),
-        (np.zeros((4, 5, 3), np.uint16), "a: uint16 pixels, expected uint8"),
-        (np.full((4, 5), np.nan, np.float32), "a: holds pixels that are not finite"),
-    ],
-)
-def test_arrays_that_are_no_images_are_refused(pixels, sentence):
-    with pytest.raises(VptError, match=sentence):
-        as_picture(pixels, "a")
 
 
 # --- damaged files ----------------------------------------------------------------------------------------------------
@@ -229,24 +198,18 @@ def test_masks_that_hold_no_ids_are_refused(tmp_path):
         read_mask(saved(tmp_path / "a.tif", GREY.astype(np.float32)))
 
 
-@given(arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.sampled_from([255, 65535]))
-@settings(max_examples=60, deadline=None)
-def test_a_written_mask_is_read_back(tmp_path_factory, labels, largest):
-    labels = np.minimum(labels, largest).astype(np.min_scalar_type(largest))
-    path = tmp_path_factory.mktemp("mask") / "a.png"
-    write_mask(path, labels)
-    assert np.array_equal(read_mask(path), labels)
-    assert Image.open(path).mode == ("L" if largest == 255 else "I;16")
-
-
-def test_ids_that_a_png_cannot_hold_are_refused(tmp_path):
-    with pytest.raises(VptError, match="label 70000, a PNG holds ids up to 65535"):
-        write_mask(tmp_path / "a.png", np.full((2, 2), 70_000, np.uint32))
-
-
 def test_importing_loads_neither_torch_nor_pillow():
-    program = (
-        "import sys, vpt.data.images, vpt.data.image_sets; print(sorted({'torch', 'monai', 'PIL'} & {*sys.modules}))"
-    )
+    heavy = {"torch", "monai", "PIL", "nibabel"}
+    program = f"import sys, vpt.readers, vpt.data.image_sets; print(sorted({heavy} & {{*sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_colour_depth_and_loss_are_told_by_the_reader(tmp_path):
+    grey_rgb = saved(tmp_path / "grey.png", np.stack([GREY] * 3, -1))
+    colour, deep = saved(tmp_path / "colour.png", RGB), saved(tmp_path / "deep.png", GREY.astype(np.uint16))
+    assert [reader_of(path).count_channels() for path in (grey_rgb, colour, deep)] == [1, 3, 1]
+    assert [reader_of(path).count_channels(exact=False) for path in (grey_rgb, colour, deep)] == [3, 3, 1]
+    assert [reader_of(path).is_deep() for path in (grey_rgb, colour, deep)] == [False, False, True]
+    assert reader_of(saved(tmp_path / "a.JPG", GREY, format="JPEG")).is_lossy
+    assert not reader_of(colour).is_lossy

@@ -16,17 +16,52 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.readers.array import ArrayReader, as_picture, is_grey
+from vpt.readers.base import Source
+from vpt.readers.grid import Grid, picture_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 JPEG_ENDINGS = (".jpg", ".jpeg")
 JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
-COLOUR_NOISE = 8  # of 255: channels this near to each other are grey, since JPEG moves them apart
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one number per pixel, of more than 8 bits
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: rows and columns change places
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+
+class PictureReader(ArrayReader):
+    """An image file: once it is decoded, an array of pixels."""
+
+    endings = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+    @classmethod
+    def claims(cls, sources: tuple[Source, ...]) -> bool:
+        return len(sources) == 1 and isinstance(sources[0], Path) and cls.claims_name(sources[0])
+
+    @classmethod
+    def name_of(cls, source: Source) -> str:
+        return str(source)
+
+    def picture(self) -> np.ndarray:
+        return read_picture(self.sources[0])
+
+    def ids(self) -> np.ndarray:
+        return read_mask(self.sources[0])
+
+    def grid(self) -> Grid:
+        return picture_grid(*picture_size(self.sources[0]))
+
+    def count_channels(self, exact: bool = True) -> int:
+        return 3 if (is_colour if exact else may_be_colour)(self.sources[0]) else 1
+
+    def is_deep(self) -> bool:
+        return is_deep(self.sources[0])
+
+    @property
+    def is_lossy(self) -> bool:
+        return is_jpeg(self.sources[0])
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -46,27 +81,10 @@ def read_picture(path: Path) -> np.ndarray:
         return as_picture(_pixels(_upright(image), str(path)), str(path))
 
 
-def as_picture(pixels: np.ndarray, name: str) -> np.ndarray:
-    """Pixels (rows, columns) or (rows, columns, 3) -> (1 or 3, rows, columns); near-equal channels become one."""
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] == 3)) or not pixels.size:
-        raise VptError(f"{name}: shape {pixels.shape}, expected (rows, columns) or (rows, columns, 3); reshape it")
-    if pixels.dtype not in (np.uint8, np.uint16, np.float32) or (pixels.ndim == 3 and pixels.dtype != np.uint8):
-        raise VptError(f"{name}: {pixels.dtype} pixels, expected uint8 (grey: uint16 as well); convert them")
-    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
-        raise VptError(f"{name}: holds pixels that are not finite; replace them, and save the image again")
-    if pixels.ndim == 2:
-        return pixels[None]
-    if _is_grey(pixels):
-        return np.rint(pixels.mean(-1)).astype(np.uint8)[None]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
 def is_colour(path: Path) -> bool:
     """Whether an image has colour; grey modes are told by the header, others by their pixels."""
     with _opened(path) as image:
-        return image.mode not in GREY_MODES and not _is_grey(_pixels(image, str(path)))
+        return image.mode not in GREY_MODES and not is_grey(_pixels(image, str(path)))
 
 
 def may_be_colour(path: Path) -> bool:
@@ -89,11 +107,11 @@ def read_mask(path: Path) -> np.ndarray:
     """
     with _opened(path) as image:
         image = _upright(image)
-        if image.mode == "P" and not _is_grey(_palette(image)):
+        if image.mode == "P" and not is_grey(_palette(image)):
             return np.array(image)
         pixels = _pixels(image, str(path))
     if pixels.ndim == 3:
-        if not _is_grey(pixels):
+        if not is_grey(pixels):
             raise VptError(
                 f"{path}: a colour picture, expected one label id per pixel; "
                 "save it as grey, with a value of its own for every colour"
@@ -108,16 +126,6 @@ def read_mask(path: Path) -> np.ndarray:
 
 def is_jpeg(path: Path) -> bool:
     return path.name.lower().endswith(JPEG_ENDINGS)
-
-
-def write_mask(path: Path, labels: np.ndarray) -> None:
-    """Label ids (rows, columns) as a grey PNG: 8-bit up to 255, else 16-bit."""
-    from PIL import Image
-
-    if labels.max(initial=0) > np.iinfo(np.uint16).max:
-        raise VptError(f"{path}: label {labels.max()}, a PNG holds ids up to 65535; give the labels smaller ids")
-    deep = labels.dtype.itemsize > 1
-    Image.fromarray(labels.astype(np.uint16 if deep else np.uint8)).save(path, format="PNG")
 
 
 @contextmanager
@@ -169,8 +177,3 @@ def _pixels(image: Image, name: str) -> np.ndarray:
 def _palette(image: Image) -> np.ndarray:
     """(N, 3): all colours of a palette, so that the masks of one data set are read alike whatever each holds of it."""
     return np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-
-
-def _is_grey(colours: np.ndarray) -> bool:
-    """(..., 3) uint8 -> whether the three are equal everywhere, up to JPEG's noise."""
-    return not colours.size or int((colours.max(-1) - colours.min(-1)).max()) <= COLOUR_NOISE

@@ -1,0 +1,203 @@
+"""Adapter over timm's TinyViT as Segment Anything's image encoder: LiteMedSAM and MobileSAM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from timm.models.tiny_vit import MBConv, TinyVit
+from torch import Tensor, nn
+
+from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, BlockSpec, Level, no_place, require_whole_patches
+from vpt.backbones.folding import fold_batch_norms
+from vpt.backbones.sam import SamDecoder
+from vpt.backbones.sam_attention import Arithmetic
+from vpt.backbones.tiny_vit_attention import attend, attend_apart, keys_and_values
+from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
+from vpt.errors import VptError
+
+
+class TinyVitEncoder(nn.Module):
+    """timm's modules in one row of blocks over all stages, and the neck that Segment Anything has behind them.
+
+    `blocks[i]` is an `MBConv` or a `TinyVitBlock`; the last of a stage has what merges patches before the next one as
+    its `downsample`.
+    """
+
+    def __init__(self, vit: TinyVit, neck: nn.Module):
+        super().__init__()
+        stages: Any = list(vit.stages)
+        for stage, following in pairwise(stages):
+            stage.blocks[-1].downsample = following.downsample
+        self.patch_embed = vit.patch_embed
+        self.blocks = nn.ModuleList(block for stage in stages for block in stage.blocks)
+        self.neck = neck
+
+
+class TinyVitBackbone(Backbone):
+    """TinyViT (Wu et al., ECCV 2022) as Segment Anything's encoder (MobileSAM, Zhang et al., 2023), with prompts.
+
+    Blocks are numbered over all stages. Those of the first stage are convolutions, which have no place for prompts; all
+    others attend in windows, to prompts as keys and values that all windows share. A window that reaches over the
+    border is padded with zeros before the norm, and the padding is attended to, as in the original. What merges patches
+    between two stages belongs to the block before it.
+
+    Prompts cannot travel: a convolution between attention and MLP mixes neighbours, which prompts do not have, and
+    their width would have to change between stages.
+
+    Args:
+        encoder: timm's modules; decoder: of the same checkpoint, for `SamDecoderHead`; None where it has none.
+        name: what the user calls it.
+        mean, std: preprocessing of an RGB image in [0, 1] that the weights were trained with.
+        sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
+        image_size: (height, width) in pixels; there are only positions within a window, so nothing is resized.
+        attention: "fused"; or "original": timm's own blocks where there are no prompts, and batch norms as they are.
+
+    Raises:
+        VptError: a size that is no multiple of the patch, which is the stride of all convolutions together.
+    """
+
+    def __init__(
+        self,
+        encoder: TinyVitEncoder,
+        decoder: SamDecoder | None,
+        *,
+        name: str,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        sha256: str,
+        image_size: tuple[int, int],
+        padding: Literal["centre", "corner"] = "corner",
+        attention: Arithmetic = "fused",
+    ):
+        super().__init__()
+        self.encoder = encoder.eval()
+        self._decoder = (decoder,)  # in a tuple, so that it is no part of the encoder: heads copy what they need
+        self.sha256 = sha256
+        self.attention = attention
+        neck: Any = encoder.neck
+        patch = _stride(encoder)
+        require_whole_patches(image_size, (patch, patch), name)
+        self.spec = BackboneSpec(
+            name=name,
+            image_size=image_size,
+            patch=(patch, patch),
+            prefix=0,
+            mean=mean,
+            std=std,
+            padding=padding,
+            blocks=_describe(encoder, image_size),
+            finished=Level(neck[0].out_channels, (image_size[0] // patch, image_size[1] // patch)),
+        )
+        if decoder is not None:
+            _resize(decoder, self.spec)
+        if attention == "fused":
+            fold_batch_norms(self.encoder)
+            self.encoder.to(memory_format=torch.channels_last)
+
+    @property
+    def decoder(self) -> SamDecoder | None:
+        return self._decoder[0]
+
+    def embed(self, images: Tensor) -> Tokens:
+        if self.attention == "fused":  # then every grid (B, H, W, C) is contiguous
+            images = images.contiguous(memory_format=torch.channels_last)
+        grid = _tokens(self.encoder.patch_embed(images))
+        none = grid.new_empty(len(grid), 0, grid.shape[-1])
+        return Tokens(grid, prefix=none, prompts=none)
+
+    def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
+        block: Any = self.encoder.blocks[i]
+        if tokens.prompts.shape[1] > 0:
+            raise VptError(
+                f"prompts: {self.spec.name} has convolutions between attention and MLP, and stages of different "
+                "width, so prompts cannot travel from block to block; choose deep or additive prompts"
+            )
+        if not self.spec.blocks[i].attends:
+            if context is not None:
+                raise no_place(self.spec, i)
+            grid = _tokens(block(_image(tokens.grid)))
+        elif context is None and self.attention == "original":
+            block.attn.attention_bias_cache.clear()  # timm's own knows nothing of biases that train
+            grid = block(tokens.grid)
+        else:
+            grid = self._attend(i, tokens.grid, context)
+        if hasattr(block, "downsample"):
+            grid = _tokens(block.downsample(_image(grid)))
+        none = grid.new_empty(len(grid), 0, grid.shape[-1])
+        return replace(tokens, grid=grid, prefix=none, prompts=none)
+
+    def _attend(self, i: int, grid: Tensor, context: Context | None) -> Tensor:
+        """timm's block, with a context."""
+        block: Any = self.encoder.blocks[i]
+        beside = self.project(i, context) if isinstance(context, Tensor) else context
+        fixed = beside if isinstance(beside, KeysValues) else None
+        grid = grid + attend(block.attn, grid, fixed, block.window_size)
+        if isinstance(beside, SeparateContext):
+            grid = grid + attend_apart(block.attn, grid, beside.prompts)
+        grid = _tokens(block.local_conv(_image(grid)))
+        return grid + block.mlp(grid)
+
+    def attention_of(self, i: int) -> BlockAttention:
+        if not self.spec.blocks[i].attends:
+            raise no_place(self.spec, i)
+        attention: Any = self.encoder.blocks[i].attn
+        return BlockAttention(attention.norm, attention.qkv, attention.num_heads)
+
+    def project(self, i: int, context: Tensor) -> KeysValues:
+        self.attention_of(i)
+        block: Any = self.encoder.blocks[i]
+        return keys_and_values(block.attn, context)
+
+    def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
+        width = self.spec.blocks[i].width
+        weight = next(self.attention_of(i).qkv.parameters())
+        one_hot = torch.eye(width, dtype=weight.dtype, device=weight.device)
+        unit, zero = self.project(i, one_hot), self.project(i, torch.zeros_like(one_hot))
+        keys, values = unit.keys - zero.keys, unit.values - zero.values  # (1, heads, C, head_dim)
+        return keys[0].transpose(0, 1).flatten(1), values[0].transpose(0, 1).flatten(1)
+
+    def finish(self, tokens: Tokens) -> Features:
+        return Features(grid=self.encoder.neck(_image(tokens.grid)), prefix=tokens.prefix)
+
+
+def _image(grid: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, C, H, W)."""
+    return grid.permute(0, 3, 1, 2)
+
+
+def _tokens(image: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, C)."""
+    return image.permute(0, 2, 3, 1)
+
+
+def _stride(module: nn.Module) -> int:
+    """The strides of a module's convolutions, one after the other, multiplied."""
+    stride = 1
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            stride *= layer.stride[0]
+    return stride
+
+
+def _describe(encoder: TinyVitEncoder, image_size: tuple[int, int]) -> tuple[BlockSpec, ...]:
+    """What enters each block of an encoder whose batch norms are not folded yet."""
+    stride, described = _stride(encoder.patch_embed), []
+    blocks: Any = encoder.blocks
+    for block in blocks:
+        grid = (image_size[0] // stride, image_size[1] // stride)
+        if isinstance(block, MBConv):
+            described.append(BlockSpec(block.conv3.conv.out_channels, 1, grid, attends=False))
+        else:
+            described.append(BlockSpec(block.dim, block.num_heads, grid, windowed=True))
+        stride *= _stride(block)
+    return tuple(described)
+
+
+def _resize(decoder: SamDecoder, spec: BackboneSpec) -> None:
+    """Tell the prompt encoder of the sizes that this encoder has."""
+    prompt_encoder, grid = decoder.prompt_encoder, spec.finished.grid
+    prompt_encoder.input_image_size, prompt_encoder.image_embedding_size = spec.image_size, grid
+    prompt_encoder.mask_input_size = (4 * grid[0], 4 * grid[1])

@@ -1,0 +1,123 @@
+"""Which slices are drawn for training, and what is drawn: crops of cached slices, augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from vpt.data.cached_slices import PreparedCase
+from vpt.data.framing import as_channels, as_float32, crop_or_pad, offset
+from vpt.data.hints import draw_hints
+from vpt.data.plan import Padding, Plan
+from vpt.data.stored import Store, Viewed, view_seed
+from vpt.data.transforms import Augment
+
+
+@dataclass(frozen=True)
+class SliceDraw:
+    """One training sample: case and slice by number, and the seed of its crop and augmentation."""
+
+    case: int
+    slice: int
+    seed: int
+
+
+def draw_epoch(
+    cases: Sequence[PreparedCase], *, steps: int, batch_size: int, foreground: float, seed: int, epoch: int
+) -> list[list[SliceDraw]]:
+    """Batches of an epoch, the same for the same seed and epoch, whatever the number of workers.
+
+    A share `foreground` of the samples are slices with any label; cases are drawn evenly, so that long scans do not
+    outweigh short ones.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    filled = [k for k, case in enumerate(cases) if case.foreground]
+
+    def one() -> SliceDraw:
+        if filled and rng.random() < foreground:
+            case = filled[rng.integers(len(filled))]
+            chosen = cases[case].foreground
+            return SliceDraw(case, chosen[rng.integers(len(chosen))], int(rng.integers(2**31)))
+        case = int(rng.integers(len(cases)))
+        return SliceDraw(case, int(rng.integers(cases[case].depth)), int(rng.integers(2**31)))
+
+    return [[one() for _ in range(batch_size)] for _ in range(steps)]
+
+
+class SliceDataset(Viewed):
+    """SliceDraw -> (image (3, S, S) float32 in [0, 1], label (S, S) int64), augmented; hints (3, 3) too if asked for.
+
+    views: so many fixed crops and augmentations of every slice are all there is (see `vpt.data.stored.Viewed`), and a
+    draw's seed says which of them, and what the hints are; 0: it makes a new one.
+    """
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], plan: Plan, augment: Augment, *, hints: bool = False, views: int = 0
+    ):
+        self.cases = cases
+        self.plan = plan
+        self.augment = augment
+        self.hints = hints
+        self.views = views
+        self.starts = np.cumsum([0, *(case.depth for case in cases)])  # of the cases, among all slices
+
+    @property
+    def count(self) -> int:
+        return int(self.starts[-1]) * self.views
+
+    def number(self, draw: SliceDraw) -> int:
+        return int(self.starts[draw.case] + draw.slice) * self.views + draw.seed % self.views
+
+    def view(self, number: int) -> SliceDraw:
+        place, view = divmod(number, self.views)
+        case = int(np.searchsorted(self.starts, place, side="right")) - 1
+        return SliceDraw(case, place - int(self.starts[case]), view)
+
+    def __getitem__(self, draw: SliceDraw) -> tuple[Tensor, ...]:
+        images, labels = self.cases[draw.case].read()
+        seed = view_seed(draw.case, draw.slice, draw.seed % self.views) if self.views else draw.seed
+        rng = np.random.default_rng(seed)
+        label = np.asarray(labels[draw.slice])
+        image = as_float32(as_channels(images, draw.slice, self.plan.neighbours)).numpy()
+        size = self.plan.image_size
+        top, left = _corner(label, size, self.plan.padding, rng)
+        image, label = crop_or_pad(image, size, top, left, self.plan.fill), crop_or_pad(label, size, top, left)
+        image, label = self.augment(image, label, seed)
+        sample = torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
+        if not self.hints:
+            return sample
+        rng = np.random.default_rng(draw.seed) if self.views else rng  # hints are drawn anew for the same view
+        return (*sample, torch.from_numpy(draw_hints(label, rng)))
+
+
+class StoredSlices(TorchDataset):
+    """SliceDraw -> (image, label, what frozen blocks made of the image, hints if there are any); see `SliceDataset`."""
+
+    def __init__(self, slices: SliceDataset, store: Store):
+        self.slices = slices
+        self.store = store
+
+    def __getitem__(self, draw: SliceDraw) -> tuple[Tensor, ...]:
+        image, label, *hints = self.slices[draw]
+        return image, label, self.store.read(self.slices.number(draw)), *hints
+
+
+def _corner(label: np.ndarray, size: int, padding: Padding, rng: np.random.Generator) -> tuple[int, int]:
+    """Where to crop: padded where the slice fits; else around a labelled pixel, at random where there is none."""
+    focus = np.flatnonzero(label) if max(label.shape) > size else ()
+    point = np.unravel_index(focus[rng.integers(len(focus))], label.shape) if len(focus) else None
+    corner = []
+    for axis, length in enumerate(label.shape):
+        if length <= size:
+            corner.append(-offset(length, size, padding))
+        elif point is None:
+            corner.append(int(rng.integers(length - size + 1)))
+        else:
+            low, high = max(0, point[axis] - size + 1), min(point[axis], length - size)
+            corner.append(int(rng.integers(low, high + 1)))
+    return corner[0], corner[1]

@@ -1,0 +1,102 @@
+"""Slices in the encoder's square: as its three channels, resized to the plan's pixel, cropped, padded, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpt.data.plan import Padding, Plan
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) -> size, pixel centres half a pixel in; along an axis that shrinks areas are averaged."""
+    smaller = min(image.shape[0], size[0]), min(image.shape[1], size[1])
+    if image.shape != smaller:  # by itself, since INTER_AREA repeats pixels along an axis that grows
+        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+    return image if smaller == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def prepared_size(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tuple[int, int]:
+    """Rows and columns of a slice at the plan's pixel, or with its longer side at the plan's size; at least 1."""
+    sides = [n * mm for n, mm in zip(shape, spacing, strict=True)]
+    pixel_mm = max(sides) / plan.image_size if plan.pixel_mm is None else plan.pixel_mm
+    rows, columns = (max(1, round(side / pixel_mm)) for side in sides)
+    return rows, columns
+
+
+def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:
+    """Slice `k` of (slices, C, h, w) -> (3, h, w): it and its neighbours, or its channels and, of two, their mean."""
+    if neighbours:
+        return np.concatenate([slices[max(k - 1, 0)], slices[k], slices[min(k + 1, len(slices) - 1)]])
+    image = slices[k]
+    if len(image) == 1:
+        return np.repeat(image, 3, axis=0)
+    return image if len(image) == 3 else np.concatenate([image, image.mean(0, keepdims=True)])
+
+
+def crop_or_pad(
+    array: np.ndarray, size: int | tuple[int, int], top: int, left: int, fill: Sequence[float] | float = 0
+) -> np.ndarray:
+    """Window of (..., size, size) or (..., *size) whose corner is at (top, left), which may be negative.
+
+    Outside is `fill`, one value or one per channel of (C, rows, columns).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    rows, columns = array.shape[-2:]
+    out = np.empty((*array.shape[:-2], height, width), array.dtype)
+    out[...] = fill if isinstance(fill, int | float) else np.reshape(fill, (-1, 1, 1))
+    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + height, rows), min(left + width, columns)
+    out[..., y0 - top : y1 - top, x0 - left : x1 - left] = array[..., y0:y1, x0:x1]
+    return out
+
+
+def offset(length: int, size: int, padding: Padding) -> int:
+    """How many pixels of padding lie before a side of `length` in a square of side `size`; 0 where it does not fit."""
+    return max(size - length, 0) // 2 if padding == "centre" else 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where slices (rows, columns) lie in the square, or in the larger rectangle, that the encoder is given."""
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    def pad(self, images: np.ndarray, fill: Sequence[float]) -> np.ndarray:
+        """(..., 3, rows, columns) -> (..., 3, *size), the colour `fill` around them."""
+        return crop_or_pad(images, self.size, -self.top, -self.left, fill)
+
+    def move(self, hints: np.ndarray) -> np.ndarray:
+        """Hints (..., 3) in pixels of the slice -> of the padded one."""
+        return hints + np.array([self.left, self.top, 0], np.float32)
+
+    def crop(self, logits: Tensor) -> Tensor:
+        """(..., *size) -> (..., rows, columns)."""
+        return logits[..., self.top : self.top + self.rows, self.left : self.left + self.columns]
+
+
+def placement_of(shape: tuple[int, int], plan: Plan) -> Placement:
+    """The placement of prepared slices (rows, columns): at least the plan's square, as `SliceDataset` pads to it."""
+    side, (rows, columns) = plan.image_size, shape
+    top, left = (offset(length, side, plan.padding) for length in shape)
+    return Placement((max(rows, side), max(columns, side)), top, left, rows, columns)
+
+
+def batches_of_slices(slices: np.ndarray, plan: Plan, batch: int) -> Iterator[Tensor]:
+    """(slices, C, h, w) -> batches (b, 3, h, w) float32 in order."""
+    for start in range(0, len(slices), batch):
+        rows = range(start, min(start + batch, len(slices)))
+        yield as_float32(np.stack([as_channels(slices, k, plan.neighbours) for k in rows]))
+
+
+def as_float32(array: np.ndarray) -> Tensor:
+    """float16 or float32 -> float32, several times as fast as NumPy."""
+    return torch.from_numpy(np.ascontiguousarray(array)).float()

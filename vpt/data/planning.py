@@ -1,0 +1,261 @@
+"""The training cases' fingerprint, the encoder's input and what the user fixed -> a plan, with the reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from vpt.data.label_maps import read_label
+from vpt.data.plan import Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
+from vpt.errors import VptError
+from vpt.progress import Tick, silent
+from vpt.readers import Grid, Kind, reader_of
+
+SOFT_TISSUE = (-160.0, 240.0)  # HU
+FINGERPRINTED = 40  # cases whose voxels are read where the plan needs intensities
+
+_AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
+
+Given = TypeVar("Given")
+Chosen = TypeVar("Chosen")
+
+
+class Planned(Protocol):
+    """What a plan needs to know of a data set: a `SegmentationSet` or a `LabelledSet`."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def labels(self) -> dict[int, str]: ...
+
+
+@dataclass(frozen=True)
+class EncoderInput:
+    """What an encoder takes: the size that it was trained at and its patches, in pixels; how slices were padded."""
+
+    native_size: int
+    patch: int
+    padding: Padding = "centre"
+    fill: Colour = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user fixed; None is left to the data. The fields are the plan's, but for the window (low, high).
+
+    slices: so many of every volume are classified, each whole in the square; None segments all of them.
+    """
+
+    plane: Plane | None = None
+    image_size: int | None = None
+    pixel_mm: float | None = None
+    neighbours: bool | None = None
+    window: tuple[float, float] | None = None
+    slices: int | None = None
+    skip_blank: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What the headers of the training cases say: where the voxels of each lie."""
+
+    grids: tuple[Grid, ...]
+
+    def slice_distances(self) -> dict[Plane, float]:
+        """Of every plane the median distance of its slices, in mm."""
+        return {
+            plane: float(np.median([_spacing_along(grid, axes) for grid in self.grids]))
+            for plane, axes in _AXES.items()
+        }
+
+    def longer_sides(self, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
+        """Of the slices of every case: (N,) voxels and (N,) mm."""
+        extents = np.array([_in_plane(grid, plane) for grid in self.grids])  # (N, 2, 2): rows/columns, (voxels, mm)
+        return extents[:, :, 0].max(1), extents[:, :, 1].max(1)
+
+
+def fingerprint_of(cases: Sequence[Any]) -> Fingerprint:
+    """Read every case's header."""
+    return Fingerprint(tuple(reader_of(case.images[0]).grid() for case in cases))
+
+
+def make_plan(
+    dataset: Planned, cases: Sequence[Any], encoder: EncoderInput, wishes: Wishes = Wishes(), progress: Tick = silent
+) -> Plan:
+    """Plan from the training cases (of a LabelledSet: examples) only. What is given is taken, the rest is the data's.
+
+    Reads every header, and the voxels of up to 40 cases where the intensities are needed (CT).
+    """
+    found, flat = fingerprint_of(cases), dataset.kind == "images"
+    _require_possible(dataset, wishes)
+    reasons: dict[str, str] = {}
+
+    def decide(what: str, given: Given | None, choose: Callable[[], tuple[Chosen, str]]) -> Given | Chosen:
+        if given is not None:
+            return given
+        value, reasons[what] = choose()
+        return value
+
+    plane: Plane = "axial" if flat else decide("plane", wishes.plane, lambda: _choose_plane(found))
+    voxels, millimetres = found.longer_sides(plane)
+    size = decide("image_size", wishes.image_size, lambda: _choose_size(float(np.median(voxels)), encoder, flat))
+    pixel = decide("pixel_mm", wishes.pixel_mm, lambda: _choose_pixel(millimetres, size, flat, wishes.slices))
+    near = False if flat else decide("neighbours", wishes.neighbours, lambda: _choose_neighbours(dataset))
+    _require_channels(dataset, near)
+    intensity = _choose_window(dataset, wishes.window) if wishes.window is not None else None
+    return Plan(
+        plane=plane,
+        pixel_mm=pixel,
+        image_size=size,
+        neighbours=near,
+        channels=dataset.channels,
+        intensity=decide("intensity", intensity, lambda: _choose_intensity(dataset, cases, wishes, progress)),
+        padding=encoder.padding,
+        fill=encoder.fill,
+        kind=dataset.kind,
+        slices=None if flat else wishes.slices,
+        skip_blank=wishes.skip_blank,
+        reasons=reasons,
+    )
+
+
+# --- what is not possible ---------------------------------------------------------------------------------------------
+
+
+def _require_possible(dataset: Planned, wishes: Wishes) -> None:
+    if wishes.slices is not None and wishes.pixel_mm is not None:
+        raise VptError("plan.pixel_mm: what is classified is resized whole to the square; leave it out")
+    if dataset.kind != "images":
+        return
+    if wishes.plane not in (None, "axial"):
+        raise VptError(f"{dataset.root}: images have no {wishes.plane} plane; leave plan.plane out")
+    if wishes.neighbours:
+        raise VptError(f"{dataset.root}: images have no slices beside them; set plan.neighbours=false")
+
+
+def _require_channels(dataset: Planned, neighbours: bool) -> None:
+    count = len(dataset.channels)
+    if neighbours and count > 1:
+        raise VptError(f"{dataset.root}: plan.neighbours needs one channel, found {count}; set plan.neighbours=false")
+
+
+# --- plane, size and pixel: each with the reason ----------------------------------------------------------------------
+
+
+def _choose_plane(found: Fingerprint) -> tuple[Plane, str]:
+    """Slices are cut across the thickest axis; axial where the voxels are about cubes."""
+    spacing = found.slice_distances()
+    thickest = max(spacing, key=lambda plane: spacing[plane])
+    said = ", ".join(f"{plane} {value:.2f}" for plane, value in spacing.items())
+    if spacing[thickest] > 1.5 * min(spacing.values()):
+        return thickest, f"slices are thickest along this axis (median distance in mm: {said})"
+    return "axial", f"voxels are about cubes (median distance of slices in mm: {said})"
+
+
+def _choose_size(voxels: float, encoder: EncoderInput, flat: bool) -> tuple[int, str]:
+    """A pixel per voxel at least, in whole patches; from the encoder's native size to twice that (or 256).
+
+    A native size that is no multiple of the patch (384 and 14) counts as the nearest that is (378).
+    """
+    patch = encoder.patch
+    native = max(1, round(encoder.native_size / patch)) * patch
+    wanted = math.ceil(voxels / patch) * patch
+    most = max(2 * native, 256) // patch * patch
+    what, element = ("images", "pixels") if flat else ("slices", "voxels")
+    reason = f"{what} have {voxels:.0f} {element} on the longer side; the encoder's own size is {native} px"
+    return int(min(max(wanted, native), most)), reason
+
+
+def _choose_pixel(millimetres: np.ndarray, size: int, flat: bool, slices: int | None) -> tuple[float | None, str]:
+    if flat:
+        return None, "the longer side of every image is resized to fill the square"
+    if slices is not None:
+        return None, "the longer side of every slice is resized to fill the square"
+    field = float(np.percentile(millimetres, 95, method="lower"))
+    pixel = float(f"{field / size:.5g}")  # significant digits: a pixel may be micrometres
+    return pixel, f"the longer side of 95 % of the slices, {field:.0f} mm, fills the image; larger ones are tiled"
+
+
+def _choose_neighbours(dataset: Planned) -> tuple[bool, str]:
+    if len(dataset.channels) == 1:
+        return True, "one channel: the slices above and below fill the other two"
+    return False, "several channels"
+
+
+def _spacing_along(grid: Grid, axes: str) -> float:
+    return next(mm for code, mm in zip(grid.axcodes, grid.spacing, strict=True) if code in axes)
+
+
+def _in_plane(grid: Grid, plane: Plane) -> list[tuple[float, float]]:
+    """[(voxels, mm), (voxels, mm)] of the two axes of the plane."""
+    sizes = zip(grid.axcodes, grid.shape, grid.spacing, strict=True)
+    return [(count, count * mm) for code, count, mm in sizes if code not in _AXES[plane]]
+
+
+# --- intensities ------------------------------------------------------------------------------------------------------
+
+
+def _choose_window(dataset: Planned, window: tuple[float, float]) -> tuple[Intensity, ...]:
+    """The window that was given: of CT, or where there is none of every channel."""
+    low, high = window
+    if low >= high:
+        raise VptError(f"plan.window: {low:g} to {high:g}; give the lower value first")
+    given, is_ct = Window(low=low, high=high), _are_ct(dataset)
+    return tuple(given if ct or not any(is_ct) else Percentiles() for ct in is_ct)
+
+
+def _choose_intensity(
+    dataset: Planned, cases: Sequence[Any], wishes: Wishes, progress: Tick
+) -> tuple[tuple[Intensity, ...], str]:
+    is_ct = _are_ct(dataset)
+    if dataset.kind == "images":
+        return _image_intensity(dataset, cases)
+    if not any(is_ct):
+        reason = "not CT: percentiles of every scan's own non-zero voxels"
+        return tuple(Percentiles() for _ in dataset.channels), reason
+    if wishes.slices is not None:
+        reason = f"CT without masks: soft tissue, {SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU"
+        soft = Window(low=SOFT_TISSUE[0], high=SOFT_TISSUE[1])
+        return tuple(soft if ct else Percentiles() for ct in is_ct), reason
+    low, high = _foreground_range(dataset, cases, progress)
+    reason = "CT: 0.5 and 99.5 percentile of the labelled voxels of the training cases, 50 HU wider"
+    return tuple(Window(low=low[k], high=high[k]) if ct else Percentiles() for k, ct in enumerate(is_ct)), reason
+
+
+def _are_ct(dataset: Planned) -> list[bool]:
+    return [name.strip().upper() in ("CT", "CBCT") for name in dataset.channels]
+
+
+def _image_intensity(dataset: Planned, cases: Sequence[Any]) -> tuple[tuple[Intensity, ...], str]:
+    if any(reader_of(case.images[0]).is_deep() for case in cases):
+        reason = "images of more than 8 bits: percentiles of every image's own non-zero pixels"
+        return tuple(Percentiles() for _ in dataset.channels), reason
+    return tuple(Window(low=0, high=255) for _ in dataset.channels), "8-bit images: all values from 0 to 255"
+
+
+def _foreground_range(dataset: Planned, cases: Sequence[Any], progress: Tick) -> tuple[list[float], list[float]]:
+    """Per channel: 0.5 and 99.5 percentile over the labelled voxels of 40 cases that have any, widened by 50."""
+    step = max(1, math.ceil(len(cases) / FINGERPRINTED))
+    samples: list[np.ndarray] = []
+    for k in sorted(range(len(cases)), key=lambda k: k % step):  # spread over the data set, then those between
+        if len(samples) == FINGERPRINTED:
+            break
+        voxels = reader_of(cases[k].images).voxels(len(dataset.channels))
+        label = read_label(cases[k].label, dataset.labels, voxels.grid, voxels.name)
+        inside = voxels.values()[:, label.array > 0]
+        if inside.size:
+            samples.append(inside[:, :: max(1, inside.shape[1] // 20_000)])
+        progress(len(samples), min(len(cases), FINGERPRINTED), cases[k].name)
+    if not samples:
+        raise VptError(f"{dataset.root}: no labelled voxel in the training cases; there is nothing to learn from")
+    low, high = np.percentile(np.concatenate(samples, axis=1), (0.5, 99.5), axis=1)
+    return [float(v) - 50 for v in low], [float(v) + 50 for v in high]

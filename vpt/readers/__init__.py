@@ -1,0 +1,62 @@
+"""Scans, whatever they are stored as: `reader_of(source)` gives the reader that knows the format, and nobody else does.
+
+Neither torch nor MONAI is needed here, so that `vpt check` and `vpt evaluate` start at once; only these files open
+images (nibabel, Pillow).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vpt.readers.array import ArrayReader
+from vpt.readers.base import SUPPORTED, Kind, Mask, Reader, Scan, Source, Unit, no_scan
+from vpt.readers.grid import Grid
+from vpt.readers.labels import LabelMap
+from vpt.readers.nifti import NiftiReader
+from vpt.readers.picture import PictureReader
+from vpt.readers.voxels import Voxels
+
+__all__ = [
+    "READERS",
+    "SUPPORTED",
+    "Grid",
+    "Kind",
+    "LabelMap",
+    "Mask",
+    "Reader",
+    "Scan",
+    "Source",
+    "Unit",
+    "Voxels",
+    "endings",
+    "format_of",
+    "reader_of",
+]
+
+READERS: tuple[type[Reader], ...] = (NiftiReader, PictureReader, ArrayReader)
+
+
+def reader_of(source: Source, name: str = "") -> Reader:
+    """The reader of a scan: a path, channel files in order, a nibabel image, or pixels in an array.
+
+    Nothing is opened yet: a path that no format claims is refused, as NIfTI, when it is read. name: what to call it,
+    by default its file's name. Raises VptError for a type that is no scan.
+    """
+    sources = tuple(
+        Path(item) if isinstance(item, str) else item
+        for item in (source if isinstance(source, list | tuple) else [source])
+    )
+    claiming = next((reader for reader in READERS if sources and reader.claims(sources)), None)
+    if claiming is None and not (sources and all(isinstance(item, Path) for item in sources)):
+        raise no_scan(source)
+    return (claiming or NiftiReader)(sources, name)
+
+
+def format_of(path: Path) -> type[Reader] | None:
+    """The format whose scans are called so, by the name alone; None where there is none."""
+    return next((reader for reader in READERS if reader.claims_name(path)), None)
+
+
+def endings(kind: Kind | None = None) -> tuple[str, ...]:
+    """Of the files' names of all formats, or of those of one kind."""
+    return tuple(ending for reader in READERS if kind in (None, reader.kind) for ending in reader.endings)

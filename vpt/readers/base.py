@@ -1,0 +1,114 @@
+"""What every format's reader is: a scan that can be asked where it lies, what it holds, and for a mask like itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.readers.grid import Grid
+from vpt.readers.labels import LabelMap
+from vpt.readers.voxels import Voxels
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+Kind = Literal["volumes", "images"]
+"""Volumes have millimetres; an image is a volume of one slice, whose unit is the pixel."""
+Unit = Literal["mm", "px"]
+Source: TypeAlias = Any
+"""A path (of a file, or of a folder that is one scan), or a scan in memory, whose type its reader knows."""
+Scan: TypeAlias = "str | Path | Sequence[str | Path] | Nifti1Image | np.ndarray"
+"""What users give as one scan; several paths are files of its channels."""
+Mask: TypeAlias = "Nifti1Image | np.ndarray"
+"""A mask in memory, as the reader of its scan makes it."""
+
+SUPPORTED = "supported are .nii and .nii.gz, and images: .png, .jpg, .bmp, .tif, .webp"
+
+
+class Reader(ABC):
+    """A scan of one format, made of one source or of several (a file for every channel); nothing is read before asked.
+
+    A format is a subclass in a file of its own, listed in `vpt.readers.READERS`. All that others may know of a format
+    is said here, so that nobody asks which one it is. What cannot be read is a VptError with the file's name.
+    """
+
+    kind: ClassVar[Kind]
+    unit: ClassVar[Unit]
+    """Of distances between its voxels."""
+    endings: ClassVar[tuple[str, ...]] = ()
+    """Of its files' names, a longer one before those that it ends with; none where a scan is no file."""
+    mask_endings: ClassVar[tuple[str, ...]]
+    """A mask can be written as these; the first is the usual one."""
+
+    def __init__(self, sources: tuple[Source, ...], name: str = ""):
+        """name: what to call it in messages, by default its file's name."""
+        self.sources = sources
+        self.name = name or self.name_of(sources[0])
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, sources: tuple[Source, ...]) -> bool:
+        """Whether these are one scan of this format, by their names and types alone."""
+
+    @classmethod
+    def claims_name(cls, path: Path) -> bool:
+        """By its ending; what starts with a dot (macOS leaves `._case.nii.gz`) does not count."""
+        return bool(cls.endings) and path.name.lower().endswith(cls.endings) and not path.name.startswith(".")
+
+    @classmethod
+    def name_of(cls, source: Source) -> str:
+        """What to call one of the sources."""
+        return str(source)
+
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Where its voxels lie, by the header alone."""
+
+    def label_grid(self) -> Grid:
+        """The same of a label map; what can be none by its header is refused."""
+        return self.grid()
+
+    @abstractmethod
+    def voxels(self, channels: int) -> Voxels:
+        """So many channels (C, X, Y, Z) on the scan's own grid, as they are stored, checked to be finite."""
+
+    @abstractmethod
+    def labels(self) -> LabelMap:
+        """The scan as a map of label ids, whichever it holds."""
+
+    @abstractmethod
+    def count_channels(self, exact: bool = True) -> int:
+        """How many channels it holds; not `exact`: by the header alone, so that what is grey may count as colour."""
+
+    @abstractmethod
+    def is_deep(self) -> bool:
+        """Whether its values have more than 8 bits, by the header alone."""
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether values come back other than they were saved, so that label ids are not exact."""
+        return False
+
+    def doubts(self) -> list[str]:
+        """What other programs may see differently in a usable header, as sentences without the file's name."""
+        return []
+
+    @abstractmethod
+    def mask(self, labels: np.ndarray) -> Mask:
+        """Label ids (X, Y, Z) on its grid -> a mask in memory like this scan."""
+
+    @staticmethod
+    @abstractmethod
+    def write_mask(path: Path, mask: Any) -> None:
+        """Write what `mask` gave."""
+
+
+def no_scan(source: Source) -> VptError:
+    return VptError(
+        f"a {type(source).__name__} is no scan; give a path, a list of channel files, a nibabel NIfTI image or an array"
+    )

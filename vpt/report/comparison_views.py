@@ -1,0 +1,115 @@
+"""A comparison as people see it: the picture, the page around it, the table of a terminal."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import Any
+
+from vpt.files import atomic
+from vpt.report.pages import render
+from vpt.scores.bootstrap import LEVEL
+from vpt.scores.comparison import Result
+
+TERMINAL = {  # the columns that fit
+    "shown": "method",
+    "score": "score",
+    "interval": "95 % interval",
+    "gain": "minus head only",
+    "verdict": "to the best",
+    "trained": "trained",
+    "total": "seconds",
+}
+
+
+def draw_comparison(
+    path: Path, results: Sequence[Result], measured: Sequence[Mapping[str, Any]], title: str, score: str
+) -> None:
+    """A dot per seed, the mean and its interval per method; names with the number of trained parameters."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.5 + 0.36 * len(results)), layout="constrained")
+    axes = figure.subplots()
+    for place, (result, found) in enumerate(zip(results, measured, strict=True)):
+        if found["interval"]:
+            axes.plot(found["interval"], [place, place], color="#9ecae1", lw=6, solid_capstyle="butt", zorder=1)
+        axes.scatter(result.scores.mean(1), [place] * len(result.scores), s=14, color="#3182bd", zorder=3)
+        axes.scatter(result.mean, place, marker="|", s=160, color="black", zorder=2)
+    words = [f"{_literal(result.shown)}  ({result.finals[0]['counts']['trained']:,})" for result in results]
+    axes.set_yticks(range(len(results)), words, fontsize=9)
+    axes.set_ylim(len(results) - 0.4, -0.6)  # the best on top
+    axes.axvline(results[0].mean, color="0.8", lw=1, zorder=0)
+    legend = f"line: mean, dots: seeds, bar: {LEVEL:.0%} interval over cases and seeds"
+    axes.set_xlabel(f"test {score}\n{legend}", fontsize=9)
+    figure.suptitle(f"{_literal(_shortened(title))} (trained parameters)", fontsize=11)
+    axes.grid(axis="x", alpha=0.3)
+    with atomic(path) as part:
+        figure.savefig(part, dpi=120, format="png")
+
+
+def _shortened(text: str, most: int = 90) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _literal(text: str) -> str:
+    """Dollars in names are no mathematics."""
+    return text.replace("$", r"\$")
+
+
+def comparison_page(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+    title: str,
+    score: str,
+    said: str,
+    picture: Path | None,
+) -> str:
+    """`compare.html`, whole in one file; columns: key of a row -> heading; said: how the scores came about."""
+    return render(
+        "compare.html",
+        title=title,
+        score=score,
+        said=said,
+        picture=base64.b64encode(picture.read_bytes()).decode() if picture else None,
+        columns={key: words for key, words in columns.items() if key != "note"},  # they would be far to the right
+        rows=rows,
+        notes=_notes(rows),
+    )
+
+
+def terminal_table(rows: Sequence[Mapping[str, str]], title: str, score: str) -> Any:
+    """The columns that fit, and below them what failed or is missing."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    keys = tuple(key for key in TERMINAL if key != "gain" or any(row["gain"] for row in rows))
+    least = {"shown": 15, "verdict": 6}  # these wrap, the others never
+    most = {"verdict": 9} if get_terminal_size().columns < 90 else {}  # else the last column is cut off at 80
+    table = Table(
+        title=Text(f"{title}: test {score}"), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0
+    )
+    for key in keys:
+        words = TERMINAL[key]
+        wraps = key in least
+        justify: Any = "left" if wraps else "right"
+        table.add_column(
+            words,
+            justify=justify,
+            no_wrap=not wraps,
+            overflow="fold",
+            min_width=least.get(key),
+            max_width=most.get(key),
+        )
+    for row in rows:
+        table.add_row(*(Text(row[key]) for key in keys))
+    sure = ["* more than noise"] if any("*" in row["gain"] for row in rows) else []
+    return Group(table, *map(Text, [*sure, *_notes(rows)]))
+
+
+def _notes(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """What failed or is missing, a sentence per method."""
+    return [f"{row['shown']}: {row['note']}" for row in rows if row["note"]]

@@ -1,0 +1,171 @@
+"""What an evaluation of a classification found: scores, intervals, scores per class, counts; as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.scores import classes as class_metrics
+from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED
+from vpt.scores.classes import BINS, checked_probabilities, decisions
+from vpt.versions import version_of
+from vpt.vocabulary import Target
+
+PER_CLASS = {  # key -> heading
+    "n": "n",
+    "recall": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "F1",
+    "auroc": "AUROC",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationScores:
+    """Probabilities (N, K) and references (N, K), bool, of the named cases; `groups` names each case's patient.
+
+    Raises:
+        VptError: numbers of names, cases and classes do not agree, or a value cannot be a probability or a reference.
+    """
+
+    names: tuple[str, ...]
+    probabilities: np.ndarray
+    targets: np.ndarray
+    classes: tuple[str, ...]
+    target: Target
+    title: str = "Evaluation"
+    groups: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        probabilities, targets = class_metrics.checked(self.probabilities, self.targets, self.target)
+        object.__setattr__(self, "probabilities", probabilities)
+        object.__setattr__(self, "targets", targets)
+        _check_names(self.names, self.classes, probabilities)
+        if self.groups is not None and len(self.groups) != len(self.names):
+            raise VptError(f"{len(self.groups)} groups for {len(self.names)} cases; name the patient of every case")
+
+    def scores(self) -> dict[str, float]:
+        """See `class_metrics.class_scores`; NaN is undefined."""
+        return dict(self._scores)
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % interval of every score: percentile bootstrap over cases, or patients if `groups` names them.
+
+        Not of the calibration error: it grows with repeated cases, so that its interval may not even hold it.
+        """
+        return {name: self._intervals[name] for name in self._scores if name != "ece"}
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Class -> n, recall, specificity, precision, f1, auroc, each against the rest; NaN is undefined."""
+        found = class_metrics.per_class_scores(self.probabilities, self.targets, self.target)
+        return {name: {key: found[key][k].item() for key in PER_CLASS} for k, name in enumerate(self.classes)}
+
+    def confusion(self) -> np.ndarray:
+        """Counts (K, K), reference by prediction; of labels (K, 2, 2), absent and present by not and predicted."""
+        return class_metrics.confusion(self.probabilities, self.targets, self.target)
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`; undefined scores are NaN here and null there."""
+        return {
+            "title": self.title,
+            "target": self.target,
+            "n": len(self.names),
+            "scores": self.scores(),
+            "intervals": {"level": LEVEL, "method": self.method(), **self.intervals()},
+            "per_class": self.per_class(),
+            "confusion": {
+                "classes": list(self.classes),
+                "axes": "label, reference, prediction" if self.target == "labels" else "reference, prediction",
+                "counts": self.confusion().tolist(),
+            },
+            "settings": self._settings(),
+        }
+
+    def to_csv(self) -> str:
+        """One row per case: reference and prediction (labels joined by |), whether all is right, probabilities."""
+        decided = decisions(self.probabilities, self.target)
+        right = (decided == self.targets).all(1)
+        rows = zip(self.names, self.targets, decided, right, self.probabilities, strict=True)
+        return _csv(
+            ["name", "reference", "prediction", "correct", *_columns(self.classes)],
+            (
+                [name, _joined(true, self.classes), _joined(found, self.classes), int(is_right), *_digits(given)]
+                for name, true, found, is_right, given in rows
+            ),
+        )
+
+    @cached_property
+    def _scores(self) -> dict[str, float]:
+        return class_metrics.class_scores(self.probabilities, self.targets, self.target)
+
+    @cached_property
+    def _intervals(self) -> dict[str, tuple[float, float]]:
+        given = (self.probabilities, self.targets, self.target, self.groups)
+        return class_metrics.intervals(*given, level=LEVEL, resamples=RESAMPLES, seed=SEED)
+
+    def method(self) -> str:
+        """How the intervals came about."""
+        over = "cases" if self.groups is None else "patients"
+        return f"percentile bootstrap over {over}, {RESAMPLES} resamples, seed {SEED}"
+
+    def _settings(self) -> dict[str, Any]:
+        what = "of each label's probability" if self.target == "labels" else "of the predicted class's probability"
+        chosen = f"labels above {class_metrics.THRESHOLD:g}" if self.target == "labels" else "the most probable class"
+        return {
+            "prediction": chosen,
+            "ece": f"{BINS} equal bins {what}, L1",
+            "mean over classes": "of those where the score is defined",
+            "smallest probability in nll": class_metrics.SMALLEST,
+            "torchmetrics": version_of("torchmetrics") or "unknown",
+            "vpt": version_of("vpt") or "unknown",
+        }
+
+
+def probabilities_csv(names: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], target: Target) -> str:
+    """Predictions (N, K) of cases without references as CSV: name, prediction (labels joined by |), p_CLASS..."""
+    probabilities = checked_probabilities(probabilities, target)
+    _check_names(names, classes, probabilities)
+    rows = zip(names, decisions(probabilities, target), probabilities, strict=True)
+    return _csv(
+        ["name", "prediction", *_columns(classes)],
+        ([name, _joined(found, classes), *_digits(given)] for name, found, given in rows),
+    )
+
+
+def _check_names(names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
+    if (len(names), len(classes)) != probabilities.shape:
+        raise VptError(
+            f"{len(names)} names and {len(classes)} classes do not fit probabilities of shape {probabilities.shape}; "
+            "give one name per row and one class per column"
+        )
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if list(classes).count(name) > 1)
+        raise VptError(f"class {twice!r} is there twice; give every column a name of its own")
+
+
+def _csv(head: list[str], rows: Any) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _columns(classes: Sequence[str]) -> list[str]:
+    return [f"p_{name}" for name in classes]
+
+
+def _joined(chosen: np.ndarray, classes: Sequence[str]) -> str:
+    return "|".join(name for name, is_chosen in zip(classes, chosen, strict=True) if is_chosen)
+
+
+def _digits(values: np.ndarray) -> list[str]:
+    return [f"{value:.6g}" for value in values]
