@@ -12,7 +12,7 @@ from torch import nn
 
 from vpt.backbones import describe_backbone
 from vpt.config import load_config
-from vpt.data.plan import _choose_size
+from vpt.data.planning import EncoderInput, _choose_size
 from vpt.data.slice_stacks import draw_stacks
 from vpt.engine.fit import Settings, rate
 from vpt.engine.optim import schedule_of_epochs
@@ -94,9 +94,9 @@ def test_the_rate_follows_the_epochs() -> None:
 
 @pytest.mark.parametrize(("native", "patch", "expected"), [(384, 14, 378), (224, 16, 224), (518, 14, 518), (20, 8, 16)])
 def test_a_plans_own_size_is_a_whole_number_of_patches(native: int, patch: int, expected: int) -> None:
-    assert _choose_size(10, native, patch) == expected
+    assert _choose_size(10, EncoderInput(native, patch), True)[0] == expected
     for voxels in range(1, 3000, 37):
-        size = _choose_size(voxels, native, patch)
+        size = _choose_size(voxels, EncoderInput(native, patch), True)[0]
         assert size % patch == 0
         assert size >= expected
 
@@ -108,4 +108,4 @@ def test_so_is_that_of_the_two_encoders_of_timm_whose_native_size_is_none(name: 
     spec = describe_backbone(name)
 
     assert spec.finished.grid == (27, 27)
-    assert _choose_size(10, max(spec.image_size), max(spec.patch)) == 27 * 14
+    assert _choose_size(10, EncoderInput(max(spec.image_size), max(spec.patch)), True)[0] == 27 * 14

@@ -61,7 +61,7 @@ class ClassifyHead(Head):
         hidden: units of a hidden layer with GELU; None for one linear layer;
         slices: volumes come as several slices;
         start: of the weights: "normal", of deviation 0.02; "kaiming" (fan-out), of deviation sqrt(2 / outputs), as in
-            the code of VPT. Biases start at 0. Theirs start at -ln 99, all alike, which changes nothing under a softmax.
+            the code of VPT. Biases start at 0. Theirs start at -ln 99, all alike, which a softmax does not see.
 
     Raises:
         VptError: "cls" of an encoder without such a token.
