@@ -245,12 +245,17 @@ def named(inputs: Tensor, truth: Tensor, **others: Tensor) -> NamedSamples:
 
 
 def learn(
-    module: nn.Module, dataset: Any, draw: list[list[int]], accumulate: int = 1, loss: Loss = cross_entropy
+    module: nn.Module,
+    dataset: Any,
+    draw: list[list[int]],
+    accumulate: int = 1,
+    loss: Loss = cross_entropy,
+    clip: float | None = 1.0,
 ) -> Progress:
     """Two epochs at a rate that does not change, so that the number of batches says nothing."""
     from lightning.fabric import Fabric
 
-    settings = replace(SETTINGS, epochs=2, steps=len(draw), accumulate=accumulate, warmup=0.0)
+    settings = replace(SETTINGS, epochs=2, steps=len(draw), accumulate=accumulate, warmup=0.0, clip=clip)
     fabric = Fabric(accelerator="cpu", devices=1)
     forward, optimizer = fabric.setup(module, torch.optim.SGD([{"params": module.parameters(), "peak": 0.1}], lr=0.1))
     hooks = Hooks(validate=None, save=lambda progress: None, epoch_end=lambda progress, best: None)
@@ -281,6 +286,16 @@ def test_a_penalty_of_the_output_is_part_of_the_loss_and_of_its_gradient() -> No
     # SGD at rate 0.1 takes 0.1 off it, no more: gradients are clipped to 1 as a whole, so a bit less
     assert penalised[0] - plain[0] == pytest.approx(2.0, abs=1e-6)
     assert 1.8 < float(strength.detach()) < 2.0
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(1.0, 0.2), (None, 1.0)])
+def test_gradients_are_clipped_or_left_as_they_are(clip: float | None, moved: float) -> None:
+    """A gradient of 5, twice, at rate 0.1."""
+    module, dataset = nn.Linear(1, 1, bias=False), named(torch.ones(1, 1), torch.zeros(1))
+    before = module.weight.item()
+    learn(Named(module), dataset, [[0]], loss=lambda output, batch: 5 * output.logits.sum(), clip=clip)
+
+    assert before - module.weight.item() == pytest.approx(moved, abs=1e-4)
 
 
 def test_a_loss_is_given_the_whole_batch() -> None:

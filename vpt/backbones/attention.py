@@ -94,7 +94,7 @@ def attend_apart(attention: Attention, tokens: Tensor, context: Tensor) -> Tenso
 
 
 def asked_apart(norm: nn.Module, tokens: Tensor, context: SeparateContext) -> tuple[Tensor, Tensor]:
-    """What asks and what is asked in `attend_apart`: tokens (B, ..., C) and prompts, through `norm` where it says so."""
+    """Who asks and who is asked in `attend_apart`: tokens (B, ..., C) and prompts, normed where the context says so."""
     return (normalise(norm, tokens), norm(context.prompts)) if context.normed else (tokens, context.prompts)
 
 

@@ -153,8 +153,8 @@ class Backbone(nn.Module, ABC):
             x <- x + CA(x, P),                  CA(x, p) = proj(softmax(q(x) k(p)^T / sqrt(d)) v(p)) for every head
             x <- x + MLP(norm2(x))
 
-        where SA and CA have the same weights, and a layer scale applies to both. Of a context that is `normed`, CA takes
-        norm1(x) and norm1(P).
+        where SA and CA have the same weights, and a layer scale applies to both. With a context that is `normed`, CA
+        takes norm1(x) and norm1(P).
 
         With `keep` "first" all tokens are attended to, but only the CLS token is computed: the rest is left out of what
         is given, (B, 0, 0, C) and (B, 0, C). An encoder without a CLS token gives everything.

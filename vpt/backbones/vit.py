@@ -31,8 +31,8 @@ class VitBackbone(Backbone):
         name: what the user calls it.
         mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
         sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
-        pooling: "own", the model's way to one vector with the norm that follows it; "plain", its CLS token, else the mean
-            of its patches, without that norm: how it was before version 0.2.0.
+        pooling: "own", the model's way to one vector with the norm that follows it; "plain", its CLS token, else the
+            mean of its patches, without that norm: how it was before version 0.2.0.
 
     Raises:
         VptError: blocks or attention of another kind, which would need arithmetic of their own.
@@ -110,8 +110,8 @@ class VitBackbone(Backbone):
             return Features(grid=grid, prefix=normed.prefix)
         pooled = None
         if self.spec.pool != "cls" and normed.grid.numel():
-            patches = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)  # without prompts
-            pooled = self.vit.fc_norm(self.vit.pool(patches))
+            bare = _join(replace(normed, prompts=normed.prompts[:, :0]) if normed.prompts.shape[1] else normed)
+            pooled = self.vit.fc_norm(self.vit.pool(bare))
         return Features(grid=grid, prefix=self.vit.fc_norm(normed.prefix), pooled=pooled)
 
 

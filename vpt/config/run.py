@@ -103,8 +103,8 @@ class OptimConfig(Section):
     """Each part has its own rate; `lr` is the head's, null for 2e-3 to segment and 1e-2 to classify.
 
     `warmup` is a share of all steps, then cosine to 1 % of the peak. `schedule`: the rate changes with every `step`, or
-    with every `epoch` as VPT was published, see `vpt.engine.optim`. `clip`: the norm of all gradients together is at most
-    so much; null leaves them as they are.
+    with every `epoch` as VPT was published, see `vpt.engine.optim`. `clip`: the most that the norm of all gradients may
+    be; null leaves them as they are.
 
     `method`: `adamw`, or `sgd` with `momentum`, as VPT was published (lr = base / 256 * batch size, base 0.05 to 50).
     `ema`: decay of a running mean of what trains, which validates and is saved in its place; null for none.

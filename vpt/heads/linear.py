@@ -48,10 +48,10 @@ def count_outputs(classes: int, target: Target) -> int:
 class ClassifyHead(Head):
     """Features -> logits (B, outputs).
 
-    Jia et al. (ECCV 2022) read the CLS token of supervised and MoCo backbones after the encoder's final norm. Of MAE their
-    default averages all tokens but CLS, the prompts that left the last block among them, and norms the mean; here prompts
-    are never averaged: as keys and values they leave no block, and what the head reads would depend on how many there
-    are. The slices of a volume are weighted by gated attention
+    Jia et al. (ECCV 2022) read the CLS token of supervised and MoCo backbones after the encoder's final norm. Of MAE
+    their default averages all tokens but CLS, the prompts that left the last block among them, and norms the mean; here
+    prompts are never averaged: as keys and values they leave no block, and what a head reads would depend on their
+    number. The slices of a volume are weighted by gated attention
     (Ilse et al., ICML 2018, eq. 9): `w = softmax_s(a . (tanh(V x_s) * sigmoid(U x_s)))`, the volume is `sum_s w_s x_s`.
 
     Args:
@@ -60,8 +60,8 @@ class ClassifyHead(Head):
             token, the mean of its patches, with the norm that it puts after that, or a pooling that it has learned;
         hidden: units of a hidden layer with GELU; None for one linear layer;
         slices: volumes come as several slices;
-        start: of the weights: "normal", of deviation 0.02; "kaiming" (fan-out), of deviation sqrt(2 / outputs), as in the
-            code of VPT. Biases start at 0. Theirs start at -ln 99, all alike, which changes nothing under a softmax.
+        start: of the weights: "normal", of deviation 0.02; "kaiming" (fan-out), of deviation sqrt(2 / outputs), as in
+            the code of VPT. Biases start at 0. Theirs start at -ln 99, all alike, which a softmax does not see.
 
     Raises:
         VptError: "cls" of an encoder without such a token.

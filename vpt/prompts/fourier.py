@@ -34,14 +34,16 @@ class FourierPrompts(DeepPrompts):
     """VPT-deep in which the first m of a block's prompts give way to Re(F_tokens(F_width(P[:m]))).
 
     P: (count, C); m = floor(share * count), as in the authors' code, but 1 at least (theirs may be 0); F: the discrete
-    Fourier transform, not normalised, over the width and then over those m prompts. Parameters, start, projection and dropout are those of VPT-deep; the transform
-    comes after them. Which of the prompts are transformed makes no difference, since attention has no order.
+    Fourier transform, not normalised, over the width and then over those m prompts. Parameters, start, projection and
+    dropout are those of VPT-deep; the transform comes after them. Which of the prompts are transformed makes no
+    difference, since attention has no order.
 
     The transform runs in float32 at least, whatever autocast says.
 
     Args:
         spec: of the encoder; share: of the prompts that are transformed, above 0 and up to 1 (the paper tries 0.3, 0.5,
-            0.7 and 1); rounded: to the nearest m instead, as before version 0.2.0; count, blocks, project, dropout: see `DeepPrompts`.
+            0.7 and 1); rounded: to the nearest m instead, as before version 0.2.0;
+        count, blocks, project, dropout: see `DeepPrompts`.
     """
 
     def __init__(

@@ -42,9 +42,9 @@ class GatedPrompts(ShallowPrompts):
     VPT-shallow, all shut is VPT-deep with one set for all blocks. The mixture is made on entering block i + 1; until
     then P_in is the state of the pass. Parameters: count * C + depth - 1.
 
-    Gates start almost shut, g_i = -5 and s_i = 0.0067, as the authors' do: in their code g_i = -GATE_INIT, which is 5 in
-    their examples. Other than theirs, the learned temperature of the attention is left out: it would change the frozen
-    blocks.
+    Gates start almost shut, g_i = -5 and s_i = 0.0067, as the authors' do: in their code g_i = -GATE_INIT, which is 5
+    in their examples. Other than theirs, the learned temperature of the attention is left out: it would change the
+    frozen blocks.
 
     Args:
         spec: of the encoder; count: number of prompts; gate: where every g_i starts; project, dropout: see

@@ -41,8 +41,8 @@ class LowRankPrompts(Prompts):
     while rank < count * C / (count + C).
 
     The start is that of the authors' BPT-bilinear: A from N(0, 0.02^2), B from U(-b, b) with b = sqrt(6 / (C + rank))
-    (Xavier's), so that an element of P_i has the deviation 0.02 sqrt(2 rank / (C + rank)), 0.0029 for C = 768 and rank 8,
-    where VPT's has 0.036. Neither factor is zero, so gradients reach both.
+    (Xavier's), so that an element of P_i has the deviation 0.02 sqrt(2 rank / (C + rank)), 0.0029 for C = 768 and rank
+    8, where VPT's has 0.036. Neither factor is zero, so gradients reach both.
 
     The paper's other form, in which B starts as (or is) a matrix that whitens the encoder's keys, is left out. In their
     code it is the only one for prompts in every block; BPT-bilinear is written there for the first block alone.

@@ -32,7 +32,7 @@ def initialise(
 
     `how`: "uniform" leaves the prompts as they are and reads no image; "tokens" samples tokens and "kmeans" takes
     centres of them (SPT): of the first block the patches before their position embedding, of the others those that
-    enter them, as in the authors' code, which samples them from all, or some, of the training images; "vipamin" see `vipamin_prompts`, here from random prompts as VPT's start.
+    enter them, as in the authors' code; "vipamin" see `vipamin_prompts`, here from random prompts as VPT's start.
 
     Images are streamed, and `limit` tokens a block are kept at most, see `collect_tokens`: 5,000 are 15 MB for each
     block of a ViT-B. The seed decides which, and all that follows; no global random state is read or moved.

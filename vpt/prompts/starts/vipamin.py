@@ -28,11 +28,11 @@ def vipamin_prompts(
         o = the part of p whose value o W_V is orthogonal to all tokens' values x W_V
         p <- (1 - lambda) m + lambda o
 
-    Keys are averaged over the heads before they are compared, as in the authors' code. The paper tunes k = `nearest` and
-    lambda = `share` for every task. It takes as tokens the average image's, place by place, with keys as the block makes
-    them, and the span of their attention's output; here tokens are drawn from all images, keys lack their biases (see
-    `Backbone.key_value_maps`), and attention's output is a mixture of the values that are spanned. Many tokens span
-    everything: see `orthogonal_part`.
+    Keys are averaged over the heads before they are compared, as in the authors' code. The paper tunes k = `nearest`
+    and lambda = `share` for every task. It takes as tokens the average image's, place by place, with keys as the block
+    makes them, and the span of their attention's output; here tokens are drawn from all images, keys lack their biases
+    (see `Backbone.key_value_maps`), and attention's output is a mixture of the values that are spanned. Many tokens
+    span everything: see `orthogonal_part`.
 
     o is no longer than p. Where tokens are a hundred times as long as random prompts, as in later blocks of many
     encoders, and a norm follows, it takes a share near 1 for o to matter.
