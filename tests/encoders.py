@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from vpt.backbones.base import Backbone, BackboneSpec, Level, uniform_blocks
+from vpt.backbones.attention import attend, attend_apart
+from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, BlockSpec, Level, no_place, uniform_blocks
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_attention import Arithmetic
-from vpt.backbones.tokens import Features
+from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.backbones.vit import VitBackbone
 from vpt.model import PromptedModel
 from vpt.sections import TUNINGS
@@ -56,6 +58,70 @@ def plain_spec(
 
 
 VIT_B16 = plain_spec()
+
+
+class Stages(Backbone):
+    """A frozen encoder of two stages for images of 64 x 32 pixels, whose every tensor is random.
+
+    Blocks: convolutions of width 16 on 8 x 4 patches; attention there, which ends with a merging of 2 x 2 patches into
+    one of width 32; two of attention on 4 x 2. No CLS token.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 16, 8, stride=8)
+        self.convolution = nn.Conv2d(16, 16, 3, padding=1)
+        self.blocks = nn.ModuleList([Block(16, 2), Block(32, 4), Block(32, 4)])
+        self.merge = nn.Conv2d(16, 32, 2, stride=2)
+        self.norm = nn.LayerNorm(32)
+        _randomise(self)
+        fine, coarse = (8, 4), (4, 2)
+        blocks = (
+            BlockSpec(16, 1, fine, attends=False),
+            BlockSpec(16, 2, fine),
+            BlockSpec(32, 4, coarse),
+            BlockSpec(32, 4, coarse),
+        )
+        half = (0.5, 0.5, 0.5)
+        self.spec = BackboneSpec("stages", (64, 32), (8, 8), 0, half, half, blocks, Level(32, coarse))
+        self.sha256 = ""
+        self.requires_grad_(False).eval()
+
+    def embed(self, images: Tensor) -> Tokens:
+        grid = self.patches(images).permute(0, 2, 3, 1)
+        none = grid.new_empty(len(grid), 0, grid.shape[-1])
+        return Tokens(grid, none, none)
+
+    def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
+        if i == 0:
+            if context is not None:
+                raise no_place(self.spec, 0)
+            mixed = self.convolution(tokens.grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            return replace(tokens, grid=tokens.grid + mixed)
+        block: Any = self.blocks[i - 1]
+        rows, columns = tokens.grid.shape[1:3]
+        sequence = tokens.grid.flatten(1, 2)
+        beside = self.project(i, context) if isinstance(context, Tensor) else context
+        given = beside if isinstance(beside, KeysValues) else None
+        sequence = sequence + attend(block.attn, block.norm1(sequence), given, rows * columns)
+        if isinstance(beside, SeparateContext):
+            sequence = sequence + attend_apart(block.attn, block.norm1(sequence), block.norm1(beside.prompts))
+        grid = (sequence + block.mlp(block.norm2(sequence))).unflatten(1, (rows, columns))
+        if i > 1:
+            return replace(tokens, grid=grid)
+        merged = self.merge(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        none = merged.new_empty(len(merged), 0, 32)
+        return Tokens(merged, none, none)
+
+    def attention_of(self, i: int) -> BlockAttention:
+        if i == 0:
+            raise no_place(self.spec, 0)
+        block: Any = self.blocks[i - 1]
+        return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
+
+    def finish(self, tokens: Tokens) -> Features:
+        return Features(self.norm(tokens.grid).permute(0, 3, 1, 2), tokens.prefix)
 
 
 class Saved(torch.autograd.graph.saved_tensors_hooks):

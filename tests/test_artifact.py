@@ -17,7 +17,7 @@ from tiny_run import SETTINGS
 from vpt.artifact import FORMAT, find_artifact, read_artifact, restore_model, save_artifact
 from vpt.backbones import load_backbone
 from vpt.building import build_model
-from vpt.config import Config, load_config
+from vpt.config import Config, ResolvedConfig, load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
 from vpt.heads import MaskHead
@@ -83,7 +83,7 @@ def test_the_header_says_all_it_takes_to_use_it(tiny_run: Path, tiny_data: Path)
     found = header(tiny_run / "best.safetensors")
     assert found["format"] == FORMAT
     entries = found["vpt"]
-    assert Config.model_validate(entries["config"]) == load_config(tiny_data, SETTINGS).resolved("segmentation")
+    assert ResolvedConfig.model_validate(entries["config"]) == load_config(tiny_data, SETTINGS).resolved("segmentation")
     assert entries["plan"] == json.loads((tiny_run / "plan.json").read_text())
     assert entries["labels"] == {"0": "background", "1": "dark", "2": "bright"}
     assert entries["backbone"] == {

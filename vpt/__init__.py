@@ -5,14 +5,17 @@
     vpt.evaluate("predictions", "references")
 
 For a loop of your own: `PromptedModel(backbone, DeepPrompts(spec, count=10), MaskHead(spec, classes=3))` with
-`backbone = load_backbone("vit_micro")` and `spec = backbone.spec`.
+`backbone = load_backbone("vit_micro")` and `spec = backbone.spec`. Methods, heads, controls and encoders of your own:
+`register_prompts`, `register_heads`, `register_tuning` and `register_backbones`, see docs/extending.md.
 """
 
+from functools import reduce
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vpt.backbones import load_backbone as load_backbone
+    from vpt.backbones import register_backbones as register_backbones
     from vpt.engine.run import train as train
     from vpt.errors import VptError as VptError
     from vpt.heads import ClassifyHead as ClassifyHead
@@ -30,10 +33,15 @@ if TYPE_CHECKING:
     from vpt.prompts import ShallowPrompts as ShallowPrompts
     from vpt.report.classification import ClassReport as ClassReport
     from vpt.report.segmentation import Report as Report
+    from vpt.sections import HEADS, PROMPTS, TUNINGS
     from vpt.use.classifier import Classifier as Classifier
     from vpt.use.evaluation import evaluate as evaluate
     from vpt.use.load import load as load
     from vpt.use.segmenter import Segmenter as Segmenter
+
+    register_heads = HEADS.register
+    register_prompts = PROMPTS.register
+    register_tuning = TUNINGS.register
 
 _HOMES = {
     "ClassReport": "vpt.report.classification",
@@ -57,7 +65,17 @@ _HOMES = {
     "evaluate": "vpt.use.evaluation",
     "load": "vpt.use.load",
     "load_backbone": "vpt.backbones",
+    "register_backbones": "vpt.backbones",
+    "register_heads": "vpt.sections",
+    "register_prompts": "vpt.sections",
+    "register_tuning": "vpt.sections",
     "train": "vpt.engine.run",
+}
+# Public names that are called otherwise where they live.
+_PATHS = {
+    "register_heads": "HEADS.register",
+    "register_prompts": "PROMPTS.register",
+    "register_tuning": "TUNINGS.register",
 }
 
 __all__ = sorted(_HOMES)
@@ -67,4 +85,5 @@ def __getattr__(name: str) -> Any:
     """Names are fetched when first used, so that `import vpt` and `vpt --help` load neither torch nor MONAI."""
     if name not in _HOMES:
         raise AttributeError(f"module 'vpt' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOMES[name]), name)
+    found: Any = import_module(_HOMES[name])
+    return reduce(getattr, _PATHS.get(name, name).split("."), found)

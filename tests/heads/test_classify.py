@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
-from encoders import GRID, NECK, WIDTH, draw, make_sam, make_vit, shaken, total
+from encoders import GRID, NECK, WIDTH, draw, make_sam, make_vit, plain_spec, shaken, total
 
 from vpt.errors import VptError
 from vpt.heads import ClassifyHead
@@ -50,7 +48,7 @@ def test_registers_are_neither_the_cls_token_nor_patches():
 
 
 @pytest.mark.parametrize("kind", ["sam", "vit without", "registers alone"])
-def test_cls_without_such_a_token_is_refused_and_auto_takes_the_mean(kind):
+def test_cls_without_such_a_token_is_refused_and_auto_takes_what_the_encoder_does(kind):
     """A register is no CLS token, though it lies where one would (timm's `..._reg4_gap_256`)."""
     registers = 2 * (kind == "registers alone")
     bare = {"class_token": False, "global_pool": "avg", "reg_tokens": registers}
@@ -58,9 +56,16 @@ def test_cls_without_such_a_token_is_refused_and_auto_takes_the_mean(kind):
     assert backbone.spec.prefix == registers
     with pytest.raises(VptError, match="head: pool is cls, but tiny has no CLS token; choose mean"):
         ClassifyHead(backbone.spec, outputs=2, pool="cls")
-    features = encode(backbone, Prompts(), draw(2))
-    pooled = ClassifyHead(backbone.spec, outputs=2).pool(features)
-    torch.testing.assert_close(pooled, features.grid.mean((2, 3)))
+    images = draw(2)
+    features = encode(backbone, Prompts(), images)
+    for pool in ("auto", "mean"):
+        pooled = ClassifyHead(backbone.spec, outputs=2, pool=pool).pool(features)
+        if kind == "sam":
+            assert torch.equal(pooled, features.grid.mean((2, 3)))
+        else:  # timm norms the mean of the patches, not the patches
+            vit = backbone.vit
+            assert torch.equal(pooled, vit.forward_head(vit.forward_features(images), pre_logits=True))
+            torch.testing.assert_close(pooled, vit.fc_norm(features.grid.mean((2, 3))))
 
 
 def test_travelling_prompts_are_not_among_what_is_pooled():
@@ -162,7 +167,7 @@ def test_parameters_are_those_of_the_formula(make_backbone, width, hidden, slice
 
 def test_the_width_of_a_neck_counts_for_the_mean_only():
     """A spec with both a CLS token and a neck: the token has the encoder's own width, the grid the neck's."""
-    spec = replace(make_vit().spec, neck=NECK)
+    spec = plain_spec(width=WIDTH, neck=NECK)
     assert ClassifyHead(spec, outputs=2, pool="cls").output.in_features == WIDTH
     assert ClassifyHead(spec, outputs=2, pool="mean").output.in_features == NECK
 

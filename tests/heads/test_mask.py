@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import make_sam
+from encoders import make_sam, plain_spec
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def draw(model: PromptedModel, batch: int = 2) -> Tensor:
 
 
 def spec_of_depth(depth: int) -> BackboneSpec:
-    return replace(make_model().backbone.spec, depth=depth)
+    return plain_spec(name="tiny", width=32, depth=depth, heads=2, image_size=(32, 32), patch=(8, 8))
 
 
 @pytest.mark.parametrize(

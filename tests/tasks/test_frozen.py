@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, FAMILIES, draw, make_backbone, shaken
+from encoders import DEPTH, FAMILIES, draw, make_backbone, make_vit, shaken
 
 from vpt.backbones.tokens import Features
-from vpt.heads import MaskHead
+from vpt.heads import ClassifyHead, MaskHead
 from vpt.model import PromptedModel, encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts
 from vpt.tasks.batch import Batch
@@ -31,6 +31,10 @@ def prefix_of(model: PromptedModel) -> FrozenPrefix:
     return FrozenPrefix(model, model.first_trained_block())
 
 
+def features_of(prefix: FrozenPrefix, rows: torch.Tensor) -> Features:
+    return prefix.encode(rows).features
+
+
 def tensors(features: Features) -> list[torch.Tensor]:
     return [features.grid, features.prefix, *features.levels]
 
@@ -46,11 +50,23 @@ def test_features_from_rows_are_those_of_the_whole_encoder(family: str, late: in
     rows = prefix.rows(images)
 
     assert rows.shape == (2, prefix.size)
-    whole = encode(model.backbone, model.prompts, images, model.head.levels)
-    for found, expected in zip(tensors(prefix.features(rows)), tensors(whole), strict=True):
+    whole = encode(model.backbone, model.prompts, images, levels=model.head.levels)
+    for found, expected in zip(tensors(features_of(prefix, rows)), tensors(whole), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    for found, expected in zip(tensors(prefix.features(rows.half())), tensors(whole), strict=True):
+    for found, expected in zip(tensors(features_of(prefix, rows.half())), tensors(whole), strict=True):
         torch.testing.assert_close(found, expected, **HALF)
+
+
+@pytest.mark.parametrize("options", [{}, {"global_pool": "avg"}, {"class_token": False, "global_pool": "map"}])
+def test_the_vector_that_an_encoder_pools_itself_is_stored_too(options: dict[str, Any]) -> None:
+    backbone, images = make_vit(**options), draw(2)
+    prefix = prefix_of(PromptedModel(backbone, Prompts(), ClassifyHead(backbone.spec, outputs=2)).eval())
+
+    found, whole = features_of(prefix, prefix.rows(images)), encode(backbone, Prompts(), images)
+
+    assert (whole.pooled is None) == (options == {})
+    assert found.pooled is whole.pooled is None or torch.equal(found.pooled, whole.pooled)
+    assert torch.equal(prefix.model.head(found, images), prefix.model.head(whole, images))
 
 
 def test_a_grid_that_enters_and_is_read_is_stored_once() -> None:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from encoders import plain_spec
 from forwards import forward_of
 from plans import plan_with
 from torch import Tensor, nn
 
-from vpt.backbones.base import BackboneSpec
-from vpt.tasks.batch import Batch, Output
+from vpt.model import Output
+from vpt.tasks.batch import Batch
 from vpt.tasks.images import Normalise
 from vpt.tasks.segmentation import dice_ce, likeliest, segment_slices
 
@@ -84,7 +85,7 @@ def test_half_precision_logits_give_a_float32_loss():
 
 
 def test_normalise_takes_the_encoders_mean_and_deviation_per_channel():
-    spec = BackboneSpec("x", 8, 1, 1, (8, 8), (4, 4), 1, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    spec = plain_spec(width=8, image_size=(8, 8), patch=(4, 4), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
     normalise = Normalise(spec)
     out = normalise(torch.tensor([0.6, 0.7, 0.8]).view(1, 3, 1, 1).expand(2, 3, 4, 4))
     assert out[1, :, 0, 0].tolist() == pytest.approx([1.0, 2.0, 0.25])

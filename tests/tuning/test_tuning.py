@@ -33,6 +33,7 @@ from vpt.errors import VptError
 from vpt.heads.base import Head
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
+from vpt.tuning.partial import tune_partial
 from vpt.tuning.ssf import Scaled
 
 C, DEPTH, HEADS, SIDE, PATCH, NECK, WINDOW, COUNT = 32, 3, 2, 48, 8, 16, 3, 4
@@ -460,7 +461,7 @@ def test_without_peft_one_sentence_says_how_to_get_it(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("blocks", [0, DEPTH + 1])
 def test_more_blocks_than_there_are_are_refused(blocks: int) -> None:
     with pytest.raises(VptError, match=rf"^tuning partial: blocks is {blocks}, expected 1 to {DEPTH}, which tiny has$"):
-        encoders.tune(make_model("vit"), "partial", blocks=blocks)
+        tune_partial(make_model("vit"), blocks=blocks)
 
 
 def test_an_encoder_without_biases_is_refused() -> None:

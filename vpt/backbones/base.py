@@ -64,9 +64,9 @@ class BackboneSpec:
 
     `image_size` and `patch` are (height, width) in pixels; `blocks` says of every block what enters it, `finished` what
     the finished grid is; `prefix` counts the CLS and register tokens, `registers` those of them that are no CLS token;
-    `pool` is the encoder's own way to one vector. `mean` and `std` normalise an RGB image in [0, 1], as the weights
-    were trained, and `padding` says where an image smaller than `image_size` lay: in the centre, surrounded by black,
-    or in the corner at the top left, followed by the mean colour.
+    `pool` is the encoder's own way to one vector, None where it has none. `mean` and `std` normalise an RGB image in
+    [0, 1], as the weights were trained, and `padding` says where an image smaller than `image_size` lay: in the centre,
+    surrounded by black, or in the corner at the top left, followed by the mean colour.
     """
 
     name: str
@@ -79,7 +79,7 @@ class BackboneSpec:
     finished: Level
     padding: Literal["centre", "corner"] = "centre"
     registers: int = 0
-    pool: Pool = "mean"
+    pool: Pool | None = None
 
     @property
     def depth(self) -> int:

@@ -212,7 +212,8 @@ def fetch(name: str, to: Path, progress: Tick = silent) -> Path:
     if family.embedded:
         raise VptError(f"{name}: ships with the package, there is nothing to fetch; give it as the backbone")
     if family.fetch is None:
-        raise VptError(f"{name}: is a folder already, there is nothing to fetch; give it as the backbone")
+        what = "is a folder already" if Path(name).is_dir() else "is no download of ours"
+        raise VptError(f"{name}: {what}, there is nothing to fetch; give it as the backbone")
     return family.fetch(name, Path(to), progress)
 
 

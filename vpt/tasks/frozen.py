@@ -18,7 +18,7 @@ class FrozenPrefix:
     """The blocks below `first`, and how what they make of an image lies in a row (V,), to be stored.
 
     One after the other: CLS and registers, the grid that enters block `first`, and the grids that the head reads below
-    it; of a whole encoder that is frozen, the finished features.
+    it; of a whole encoder that is frozen, the finished features, the vector that it pools itself among them.
     """
 
     def __init__(self, model: PromptedModel, first: int):
@@ -30,8 +30,11 @@ class FrozenPrefix:
         self.enters_as_level = not self.whole and first - 1 in levels  # that grid is stored once
         kept = levels[: len(levels) - self.enters_as_level]
         enters = spec.finished if self.whole else spec.entered(first)
-        shapes = [(*level.grid, level.width) for level in (enters, *map(spec.left, kept))]
-        self.shapes = ((spec.prefix, spec.blocks[-1].width), *shapes)
+        grids = [(*level.grid, level.width) for level in (enters, *map(spec.left, kept))]
+        prefix = spec.blocks[-1].width if self.whole else enters.width
+        pooled = [(enters.width,)] if self.whole and spec.pool not in (None, "cls") else []
+        self.kept = len(kept)
+        self.shapes: tuple[tuple[int, ...], ...] = ((spec.prefix, prefix), *grids, *pooled)
 
     @property
     def size(self) -> int:
@@ -44,12 +47,13 @@ class FrozenPrefix:
         backbone = self.model.backbone
         below = frozen_below(self.first, backbone, images, self.model.head.levels)
         tokens = below.tokens
-        registers, grid = tokens.prefix, tokens.grid
+        registers, grid, pooled = tokens.prefix, tokens.grid, None
         if self.whole:
             finished = backbone.finish(tokens)
-            registers, grid = finished.prefix, finished.grid.permute(0, 2, 3, 1)
-        levels = [level.permute(0, 2, 3, 1) for level in below.levels[: len(self.shapes) - 2]]
-        return torch.cat([part.flatten(1) for part in (registers, grid, *levels)], 1)
+            registers, grid, pooled = finished.prefix, finished.grid.permute(0, 2, 3, 1), finished.pooled
+        levels = [level.permute(0, 2, 3, 1) for level in below.levels[: self.kept]]
+        parts = (registers, grid, *levels, *([] if pooled is None else [pooled]))
+        return torch.cat([part.flatten(1) for part in parts], 1)
 
     def encode(self, rows: Tensor, images: Tensor | None = None, info: Info = UNKNOWN) -> Encoded:
         """(B, V), of half precision as well -> the features of the whole encoder; gradients reach the prompts.
@@ -57,12 +61,13 @@ class FrozenPrefix:
         images: normalised (B, 3, H, W), for a method that looks at them, where they are there.
         """
         parts = rows.float().split([math.prod(shape) for shape in self.shapes], dim=1)
-        registers, grid, *levels = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
+        registers, grid, *more = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
+        levels, pooled = more[: self.kept], more[self.kept :]
         if self.enters_as_level:
             levels.append(grid)
         below = tuple(level.permute(0, 3, 1, 2) for level in levels)
         if self.whole:
-            return Encoded(Features(grid.permute(0, 3, 1, 2), registers, below))
+            return Encoded(Features(grid.permute(0, 3, 1, 2), registers, below, *pooled))
         tokens = Tokens(grid, registers, prompts=registers[:, :0])
         return self.model.encode(images, info, Below(self.first, tokens, below))
 
