@@ -14,7 +14,8 @@ from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, BlockSpec
 from vpt.backbones.folding import fold_batch_norms
 from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
-from vpt.backbones.tiny_vit_attention import attend, attend_apart, keys_and_values
+from vpt.backbones.strips import add_mlp, convolve
+from vpt.backbones.tiny_vit_attention import add_attention, attend_apart, keys_and_values
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
 
@@ -118,27 +119,30 @@ class TinyVitBackbone(Backbone):
         if not self.spec.blocks[i].attends:
             if context is not None:
                 raise no_place(self.spec, i)
-            grid = _tokens(block(_image(tokens.grid)))
+            grid = _tokens(self._convolve(block, _image(tokens.grid)))
         elif context is None and self.attention == "original":
             block.attn.attention_bias_cache.clear()  # timm's own knows nothing of biases that train
             grid = block(tokens.grid)
         else:
             grid = self._attend(i, tokens.grid, context)
         if hasattr(block, "downsample"):
-            grid = _tokens(block.downsample(_image(grid)))
+            grid = _tokens(self._convolve(block.downsample, _image(grid)))
         none = grid.new_empty(len(grid), 0, grid.shape[-1])
         return replace(tokens, grid=grid, prefix=none, prompts=none)
+
+    def _convolve(self, layers: Any, image: Tensor) -> Tensor:
+        return convolve(layers, image) if self.attention == "fused" else layers(image)
 
     def _attend(self, i: int, grid: Tensor, context: Context | None) -> Tensor:
         """timm's block, with a context."""
         block: Any = self.encoder.blocks[i]
         beside = self.project(i, context) if isinstance(context, Tensor) else context
         fixed = beside if isinstance(beside, KeysValues) else None
-        grid = grid + attend(block.attn, grid, fixed, block.window_size)
+        grid = add_attention(block.attn, grid, fixed, block.window_size)
         if isinstance(beside, SeparateContext):
             grid = grid + attend_apart(block.attn, grid, beside.prompts)
         grid = _tokens(block.local_conv(_image(grid)))
-        return grid + block.mlp(grid)
+        return add_mlp(block.mlp, grid)
 
     def attention_of(self, i: int) -> BlockAttention:
         if not self.spec.blocks[i].attends:

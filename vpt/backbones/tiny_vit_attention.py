@@ -12,7 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpt.backbones.pieces import normalise
+from vpt.backbones.strips import places
 from vpt.backbones.tokens import KeysValues
+from vpt.machine.gelu import needs_gradients
+
+
+def add_attention(attention: Any, grid: Tensor, beside: KeysValues | None, window: int) -> Tensor:
+    """Tokens (B, H, W, C), not normed yet, plus what they gather; for the arguments see `attend`.
+
+    Windows know nothing of each other, so where nothing needs a gradient some rows of them run at a time.
+    """
+    context = () if beside is None else (beside.keys, beside.values)
+    trains = needs_gradients(grid, attention) or any(needs_gradients(part) for part in context)
+    if trains or torch.compiler.is_compiling():
+        return grid + attend(attention, grid, beside, window)
+    out = torch.empty_like(grid)
+    numbers = grid.shape[2] * attention.num_heads * (2 * attention.key_dim + attention.val_dim)
+    for some, rows in places(len(grid), grid.shape[1], numbers, window):
+        own = beside if beside is None or len(beside.keys) == 1 else KeysValues(beside.keys[some], beside.values[some])
+        part = grid[some, rows]
+        torch.add(part, attend(attention, part, own, window), out=out[some, rows])
+    return out
 
 
 def attend(attention: Any, grid: Tensor, beside: KeysValues | None, window: int) -> Tensor:
@@ -101,4 +121,7 @@ def _with_prompts(patches: Tensor, prompts: Tensor, batch: int) -> Tensor:
 def _mix(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float) -> Tensor:
     """softmax(scale * q k^T + bias) v of windows (W, heads, N, d), keys and values (W, heads, M, d)."""
     scores = (queries * scale) @ keys.mT
-    return (scores + bias).softmax(-1).to(values.dtype) @ values
+    if scores.requires_grad or bias.requires_grad:
+        return (scores + bias).softmax(-1).to(values.dtype) @ values
+    scores += bias
+    return torch.softmax(scores, -1, out=scores) @ values
