@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vpt.machine.products import FrozenLinear
 
-FUSED = ("gelu", [], "none")  # the exact one
+FUSED: tuple[str, list[Any], str] = ("gelu", [], "none")  # the exact one
 
 
 def convolve_gelu(layer: nn.Module, image: Tensor, padding: tuple[int, int] | None = None) -> Tensor:
