@@ -201,6 +201,18 @@ def test_an_artifact_from_before_there_were_kinds_of_heads_still_loads(saved: Pa
         assert torch.equal(restored(images), model(images))
 
 
+def test_an_artifact_with_a_setting_that_its_task_does_not_use_still_loads(saved: Path, model: PromptedModel) -> None:
+    """They were accepted, and ignored, before they were refused."""
+    stored = header(saved)["vpt"]["config"]
+    stored["train"]["calibrate"], stored["plan"]["slices"], stored["data"]["target"] = True, 4, "labels"
+    rewrite(saved, config=stored)
+    with pytest.raises(VptError, match=r"^data\.target=labels is a setting of classification, which segmentation does"):
+        load_config(stored).resolved("segmentation")
+    restored, images = restore_model(read_artifact(saved)), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(restored(images), model(images))
+
+
 @pytest.mark.parametrize("attention", ["fused", "original"])
 def test_an_artifact_from_before_encoders_had_options_still_loads(tmp_path: Path, attention: str) -> None:
     values = {"data": {"path": str(tmp_path)}, "backbone": {"name": "sam_micro", "options": {"attention": attention}}}

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from vpt.config import Config, build_config, dump_config, load_config, parse_override, parse_prompts
+from vpt.config.run import OF_ONE_TASK
 from vpt.errors import VptError
 from vpt.heads.linear import LinearConfig
 from vpt.heads.mask import MaskHeadConfig
@@ -22,6 +23,7 @@ from vpt.prompts.gated import GatedConfig
 from vpt.prompts.low_rank import LowRankConfig
 from vpt.prompts.none import NoPromptsConfig
 from vpt.prompts.shallow import ShallowConfig
+from vpt.vocabulary import TASKS
 
 COUNTED = ("conditioned", "cross", "deep", "fourier", "gated", "low_rank", "shallow")
 
@@ -510,6 +512,52 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
 def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(VptError, match=r"none\.yaml: no such file or folder; give a data set's folder or a YAML"):
         load_config(tmp_path / "none.yaml")
+
+
+# Settings of one task
+
+
+OF_CLASSIFICATION: dict[str, Any] = {
+    "data.target": "labels",
+    "data.classes": ["a", "b"],
+    "plan.slices": 8,
+    "train.calibrate": True,
+}
+OF_SEGMENTATION: dict[str, Any] = {"plan.skip_blank": True, "train.foreground": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value", "its"),
+    [("segmentation", key, value, "classification") for key, value in OF_CLASSIFICATION.items()]
+    + [("classification", key, value, "segmentation") for key, value in OF_SEGMENTATION.items()],
+)
+def test_a_setting_of_the_other_task_is_refused_with_that_tasks_name(task: Any, key: str, value: Any, its: Any) -> None:
+    config = load_config({"data": DATA}, {key: value})
+    with pytest.raises(VptError, match=rf"^{key}=.* is a setting of {its}, which {task} does not use; leave it out$"):
+        config.resolved(task)
+
+    assert config.resolved(its).task == its
+    assert config.resolved(task, strict=False).task == task  # of artifacts that were written before this was asked
+    assert load_config({"data": DATA}, {key: value}).resolved(its) == config.resolved(its)
+
+
+def test_every_setting_of_one_task_is_tried_above() -> None:
+    assert (
+        dict.fromkeys(OF_CLASSIFICATION, "classification") | dict.fromkeys(OF_SEGMENTATION, "segmentation")
+        == OF_ONE_TASK
+    )
+
+
+def test_defaults_are_refused_by_no_task() -> None:
+    for task in TASKS:
+        assert load_config({"data": DATA}).resolved(task).task == task
+
+
+def test_balanced_weights_are_for_classification() -> None:
+    config = load_config({"data": DATA, "loss": {"class_weights": "balanced"}})
+    with pytest.raises(VptError, match=r"^loss\.class_weights=balanced is for classification; of segmentation give"):
+        config.resolved("segmentation")
+    assert config.resolved("classification").loss.class_weights == "balanced"
 
 
 # --- the recipes ------------------------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from encoders import tune
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vpt.backbones.tokens import Features
+from vpt.backbones.tokens import Features, Tokens
 from vpt.backbones.vit import VitBackbone
 from vpt.heads import MaskHead
 from vpt.heads.base import Head
-from vpt.model import PromptedModel, encode
+from vpt.model import PromptedModel, encode, frozen_below
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
+from vpt.prompts.base import Info
 from vpt.sections import TUNINGS
 from vpt.tuning.full import tune_full
 from vpt.tuning.prompts import tune_prompts
@@ -298,3 +299,103 @@ def test_prompt_tuning_can_be_chosen_again() -> None:
 
     assert changed(model.backbone, backbone) == set()
     assert model.count_parameters()["backbone"] == 0
+
+
+# The life of a pass
+
+
+class Recorded(Prompts):
+    """Prompts that note how they are called: one state per pass, and a penalty of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, WIDTH))
+        self.passes: list[dict[str, Any]] = []
+
+    def begin(self, images: Tensor | None, info: Info) -> dict[str, Any]:
+        self.passes.append({"images": images, "info": info, "entered": []})
+        return self.passes[-1]
+
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
+        state["entered"].append(i)
+        return tokens, self.weight
+
+    def penalty(self, state: Any) -> Tensor:
+        return self.weight.square().sum() * len(state["entered"])
+
+
+def recorded() -> PromptedModel:
+    backbone = make_backbone()
+    return PromptedModel(backbone, Recorded(), MaskHead(backbone.spec, classes=3, width=16, detail=8, levels=2))
+
+
+def test_a_pass_begins_once_and_its_state_enters_every_block() -> None:
+    model, images, place = recorded(), draw(), torch.tensor([0.0, 1.0])
+
+    model.run(images, info=Info(place=place))
+    model.features(draw(1))
+
+    first, second = model.prompts.passes
+    assert first["entered"] == second["entered"] == list(range(DEPTH))
+    assert first["images"] is images
+    assert first["info"].place is place
+    assert second["info"] == Info()
+    encode(model.backbone, model.prompts, images, Info(task=torch.zeros(2)))
+    assert model.prompts.passes[2]["info"].task.shape == (2,)
+    assert len(model.prompts.passes) == 3
+
+
+def test_a_pass_over_what_was_stored_begins_without_images_and_enters_the_rest() -> None:
+    model, images = recorded(), draw()
+
+    found = model.features_from(frozen_below(1, model.backbone, images, model.head.levels))
+
+    (state,) = model.prompts.passes
+    assert state["images"] is None
+    assert state["entered"] == list(range(1, DEPTH))
+    assert len(found.levels) == len(model.head.levels)
+
+
+def test_the_penalty_of_a_pass_comes_with_its_logits_in_training_only() -> None:
+    model, images = recorded(), draw()
+
+    output = model.run(images)
+
+    assert torch.equal(output.penalty, torch.tensor(3.0 * WIDTH * DEPTH))
+    output.penalty.backward()
+    assert torch.equal(model.prompts.weight.grad, torch.full((3, WIDTH), 2.0 * DEPTH))
+    assert torch.equal(output.logits, model(images))
+    assert model.eval().run(images).penalty is None
+    assert make_model("deep").run(images).penalty is None
+
+
+class HintedHead(NormHead):
+    takes_hints = True
+
+    def forward(self, features: Features, images: Tensor, hints: Tensor | None = None) -> Tensor:
+        return features.grid
+
+
+def test_hints_reach_the_prompts_of_a_head_that_takes_them() -> None:
+    model = PromptedModel(make_backbone(), Recorded(), HintedHead())
+    hints, query = torch.zeros(2, 1, 3), torch.ones(2, WIDTH)
+
+    model.run(draw(), hints, Info(query=query))
+
+    assert model.prompts.passes[0]["info"] == Info(hints=hints, query=query)
+    with pytest.raises(ValueError, match="MaskHead takes no boxes or points"):
+        recorded().run(draw(), hints)
+
+
+def test_prompts_projected_once_are_not_asked_again_until_training_goes_on() -> None:
+    model, images, asked = make_model("deep").eval(), draw(), []
+    before = model(images)
+    context = model.prompts.context
+    model.prompts.context = lambda i, batch: asked.append(i) or context(i, batch)  # type: ignore[method-assign]
+
+    ready = model.project_prompts()(images)
+
+    assert asked == list(range(DEPTH))
+    torch.testing.assert_close(ready, before, rtol=1e-5, atol=1e-5)
+    model.train()(images)
+    assert asked == [*range(DEPTH)] * 2
