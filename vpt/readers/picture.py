@@ -1,4 +1,4 @@
-"""Image files (PNG, JPEG, BMP, TIFF, WebP): decoded with Pillow into grey or colour, masks into label ids.
+"""Image files (PNG, JPEG, BMP, TIFF, GIF, WebP): decoded with Pillow into grey or colour, masks into label ids.
 
 Whatever a file's mode (palette, alpha, CMYK, 1 bit, 16 bit), what comes out is grey or red, green, blue, turned upright
 as its EXIF orientation asks. Neither torch nor MONAI is needed, so that `vpt check` starts at once.
@@ -23,18 +23,20 @@ from vpt.readers.grid import Grid, picture_grid
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-JPEG_ENDINGS = (".jpg", ".jpeg")
+JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one number per pixel, of more than 8 bits
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
+FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spans; between black and white; its share
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: rows and columns change places
+BITS_PER_SAMPLE = 258  # of TIFF
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 class PictureReader(ArrayReader):
     """An image file: once it is decoded, an array of pixels."""
 
-    endings = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+    endings = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
     @classmethod
     def claims(cls, sources: tuple[Source, ...]) -> bool:
@@ -59,6 +61,9 @@ class PictureReader(ArrayReader):
     def is_deep(self) -> bool:
         return is_deep(self.sources[0])
 
+    def orientation(self) -> int:
+        return orientation(self.sources[0])
+
     @property
     def is_lossy(self) -> bool:
         return is_jpeg(self.sources[0])
@@ -68,7 +73,19 @@ def picture_size(path: Path) -> tuple[int, int]:
     """(rows, columns) of an image as it is seen; only the header is read."""
     with _opened(path) as image:
         columns, rows = image.size
-        return (columns, rows) if image.getexif().get(ORIENTATION) in TURNED else (rows, columns)
+        swapped = _orientation(image) in TURNED and image.format != "TIFF"  # whose size Pillow turns itself
+        return (columns, rows) if swapped else (rows, columns)
+
+
+def orientation(path: Path) -> int:
+    """How EXIF asks an image to be turned before it is seen, 1 (not at all) to 8; only the header is read."""
+    with _opened(path) as image:
+        return _orientation(image)
+
+
+def _orientation(image: Image) -> int:
+    found = image.getexif().get(ORIENTATION)
+    return found if found in range(1, 9) else 1
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -102,10 +119,17 @@ def is_deep(path: Path) -> bool:
 def read_mask(path: Path) -> np.ndarray:
     """A mask's label ids (rows, columns), integers: its pixel values, or the indices of a palette with colours.
 
-    A JPEG's values are not exact: above 127 is 255, the others are 0. A 1-bit mask holds 0 and 255 as well.
-    Raises VptError for what `read_picture` refuses, colours, and values that are no whole numbers.
+    The values of a .jpg are not exact: above 127 is 255, the others are 0. A 1-bit mask holds 0 and 255 as well.
+    Raises VptError for what `read_picture` refuses, colours, values that are no whole numbers, a lossy file that is
+    not called .jpg, and a .jpg with more than black and white.
     """
     with _opened(path) as image:
+        lossy = _lossy(image, path)
+        if lossy and not is_jpeg(path):
+            raise VptError(
+                f"{path}: {lossy} by its content, whose values are not exact, so no label ids; "
+                "export the mask as PNG, or threshold it (above 127 is 255, the rest 0) and save that as PNG"
+            )
         image = _upright(image)
         if image.mode == "P" and not is_grey(_palette(image)):
             return np.array(image)
@@ -117,15 +141,60 @@ def read_mask(path: Path) -> np.ndarray:
                 "save it as grey, with a value of its own for every colour"
             )
         pixels = np.rint(pixels.mean(-1)).astype(np.uint8)
-    if is_jpeg(path):
-        return np.where(pixels > JPEG_THRESHOLD, 255, 0).astype(np.uint8)
+    if lossy:
+        return _black_and_white(pixels, path)
     if pixels.dtype.kind == "f":
         raise VptError(f"{path}: holds {pixels.dtype} values, expected label ids; save the mask as 8-bit grey")
     return pixels
 
 
+def _black_and_white(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """A JPEG's pixels (rows, columns) as 0 and 255; even areas of a grey between them are refused."""
+    low, high = lowest_and_highest(pixels)
+    even = (high - low <= FLAT) & (low > MIDDLE[0]) & (high < MIDDLE[1])
+    if (share := float(even.mean())) > MANY:
+        raise VptError(
+            f"{path}: a JPEG with areas of grey ({share:.0%} of the pixels), expected black and white, "
+            "since its values are not exact; export the mask as PNG, with a value of its own for every label"
+        )
+    return np.where(pixels > JPEG_THRESHOLD, 255, 0).astype(np.uint8)
+
+
+def lowest_and_highest(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every pixel's neighbourhood of 3 x 3 in (rows, columns), as far as it lies inside."""
+    low, high = pixels, pixels
+    for axis in (0, 1):
+        pads = [(1, 1) if k == axis else (0, 0) for k in (0, 1)]
+        low, high = (np.pad(each, pads, mode="edge") for each in (low, high))
+        parts = [tuple(slice(s, s + pixels.shape[axis]) if k == axis else slice(None) for k in (0, 1)) for s in (0, 1, 2)]
+        low = np.minimum(np.minimum(low[parts[0]], low[parts[1]]), low[parts[2]])
+        high = np.maximum(np.maximum(high[parts[0]], high[parts[1]]), high[parts[2]])
+    return low, high
+
+
 def is_jpeg(path: Path) -> bool:
     return path.name.lower().endswith(JPEG_ENDINGS)
+
+
+def _lossy(image: Image, path: Path) -> str:
+    """The format of an opened file that keeps no exact values, whatever the file is called; "" else."""
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        return "TIFF with JPEG or WebP compression"
+    return "lossy WebP" if image.format == "WEBP" and not _is_lossless_webp(path) else ""
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """By the chunk that holds the pixels; a WebP file is RIFF: chunks of a name (4 bytes), a length and a content."""
+    with open(path, "rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, length = head[:4], int.from_bytes(head[4:], "little")
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8L"
+            file.seek(length + length % 2, 1)
+    return False
 
 
 @contextmanager
@@ -138,10 +207,12 @@ def _opened(path: Path) -> Iterator[Image]:
     if path.stat().st_size == 0:
         raise VptError(f"{path}: an empty file, expected an image; copy or export it again")
     try:
-        with Image.open(path) as image:
+        # As a file and not by its path: from that Pillow maps plain TIFF into memory, and scrambles turned ones.
+        with open(path, "rb") as file, Image.open(file) as image:
             pages = getattr(image, "n_frames", 1)
             if pages > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind the picture
                 raise VptError(f"{path}: holds {pages} pages, expected one image; save every page as a file")
+            _refuse_deep_colour(image, path)
             yield image
     except UnidentifiedImageError as error:
         raise VptError(f"{path}: not an image, or damaged in its header; export it again as PNG") from error
@@ -150,6 +221,19 @@ def _opened(path: Path) -> Iterator[Image]:
     except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise VptError(f"{path}: truncated or damaged ({reason}); copy or download the file again") from error
+
+
+def _refuse_deep_colour(image: Image, path: Path) -> None:
+    """Several channels of more than 8 bits, of which Pillow would keep the upper 8."""
+    if image.mode in ("1", "P", *DEEP_MODES):
+        return
+    layouts = [str(part) for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))  # a TIFF's own word
+    if max(bits) > 8 or any(";16" in layout for layout in layouts):
+        raise VptError(
+            f"{path}: several channels of more than 8 bits ({image.mode}), which cannot be read whole; "
+            "save it as 8-bit colour, or as 16-bit grey with one channel"
+        )
 
 
 def _upright(image: Image) -> Image:
