@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -36,7 +36,18 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 class PictureReader(ArrayReader):
     """An image file: once it is decoded, an array of pixels."""
 
-    endings = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+    endings: ClassVar[tuple[str, ...]] = (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".webp",
+    )
 
     @classmethod
     def claims(cls, sources: tuple[Source, ...]) -> bool:
@@ -71,7 +82,7 @@ class PictureReader(ArrayReader):
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(rows, columns) of an image as it is seen; only the header is read."""
-    with _opened(path) as image:
+    with opened(path) as image:
         columns, rows = image.size
         swapped = _orientation(image) in TURNED and image.format != "TIFF"  # whose size Pillow turns itself
         return (columns, rows) if swapped else (rows, columns)
@@ -79,13 +90,13 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def orientation(path: Path) -> int:
     """How EXIF asks an image to be turned before it is seen, 1 (not at all) to 8; only the header is read."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return _orientation(image)
 
 
 def _orientation(image: Image) -> int:
-    found = image.getexif().get(ORIENTATION)
-    return found if found in range(1, 9) else 1
+    found: Any = image.getexif().get(ORIENTATION)
+    return int(found) if found in range(1, 9) else 1
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -94,25 +105,25 @@ def read_picture(path: Path) -> np.ndarray:
     A colour file whose channels are equal up to JPEG's noise is grey. Alpha is dropped.
     Raises VptError for a file that is missing, empty, damaged, no image, or of several pages.
     """
-    with _opened(path) as image:
-        return as_picture(_pixels(_upright(image), str(path)), str(path))
+    with opened(path) as image:
+        return as_picture(pixels_of(upright(image), str(path)), str(path))
 
 
 def is_colour(path: Path) -> bool:
     """Whether an image has colour; grey modes are told by the header, others by their pixels."""
-    with _opened(path) as image:
-        return image.mode not in GREY_MODES and not is_grey(_pixels(image, str(path)))
+    with opened(path) as image:
+        return image.mode not in GREY_MODES and not is_grey(pixels_of(image, str(path)))
 
 
 def may_be_colour(path: Path) -> bool:
     """Whether an image is stored with colours, by its header alone; they may still all be grey."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.mode not in GREY_MODES
 
 
 def is_deep(path: Path) -> bool:
     """Whether an image has more than 8 bits per pixel (only grey ones do); only the header is read."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.mode in DEEP_MODES
 
 
@@ -123,17 +134,17 @@ def read_mask(path: Path) -> np.ndarray:
     Raises VptError for what `read_picture` refuses, colours, values that are no whole numbers, a lossy file that is
     not called .jpg, and a .jpg with more than black and white.
     """
-    with _opened(path) as image:
-        lossy = _lossy(image, path)
+    with opened(path) as image:
+        lossy = lossy_format(image, path)
         if lossy and not is_jpeg(path):
             raise VptError(
                 f"{path}: {lossy} by its content, whose values are not exact, so no label ids; "
                 "export the mask as PNG, or threshold it (above 127 is 255, the rest 0) and save that as PNG"
             )
-        image = _upright(image)
-        if image.mode == "P" and not is_grey(_palette(image)):
+        image = upright(image)
+        if image.mode == "P" and not is_grey(palette(image)):
             return np.array(image)
-        pixels = _pixels(image, str(path))
+        pixels = pixels_of(image, str(path))
     if pixels.ndim == 3:
         if not is_grey(pixels):
             raise VptError(
@@ -166,7 +177,9 @@ def lowest_and_highest(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for axis in (0, 1):
         pads = [(1, 1) if k == axis else (0, 0) for k in (0, 1)]
         low, high = (np.pad(each, pads, mode="edge") for each in (low, high))
-        parts = [tuple(slice(s, s + pixels.shape[axis]) if k == axis else slice(None) for k in (0, 1)) for s in (0, 1, 2)]
+        parts = [
+            tuple(slice(s, s + pixels.shape[axis]) if k == axis else slice(None) for k in (0, 1)) for s in (0, 1, 2)
+        ]
         low = np.minimum(np.minimum(low[parts[0]], low[parts[1]]), low[parts[2]])
         high = np.maximum(np.maximum(high[parts[0]], high[parts[1]]), high[parts[2]])
     return low, high
@@ -176,7 +189,7 @@ def is_jpeg(path: Path) -> bool:
     return path.name.lower().endswith(JPEG_ENDINGS)
 
 
-def _lossy(image: Image, path: Path) -> str:
+def lossy_format(image: Image, path: Path) -> str:
     """The format of an opened file that keeps no exact values, whatever the file is called; "" else."""
     if image.format in ("JPEG", "MPO"):
         return "JPEG"
@@ -198,7 +211,7 @@ def _is_lossless_webp(path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def opened(path: Path) -> Iterator[Image]:
     """The image, header read; what goes wrong in here or while it is used is told with the file's name."""
     from PIL import Image, UnidentifiedImageError
 
@@ -227,7 +240,11 @@ def _refuse_deep_colour(image: Image, path: Path) -> None:
     """Several channels of more than 8 bits, of which Pillow would keep the upper 8."""
     if image.mode in ("1", "P", *DEEP_MODES):
         return
-    layouts = [str(part) for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    layouts = [
+        str(part)
+        for tile in getattr(image, "tile", ())
+        for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
+    ]
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))  # a TIFF's own word
     if max(bits) > 8 or any(";16" in layout for layout in layouts):
         raise VptError(
@@ -236,13 +253,13 @@ def _refuse_deep_colour(image: Image, path: Path) -> None:
         )
 
 
-def _upright(image: Image) -> Image:
+def upright(image: Image) -> Image:
     from PIL import ImageOps
 
     return ImageOps.exif_transpose(image) or image
 
 
-def _pixels(image: Image, name: str) -> np.ndarray:
+def pixels_of(image: Image, name: str) -> np.ndarray:
     """(rows, columns) uint8, uint16 or float32, or (rows, columns, 3) uint8."""
     if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         values = np.array(image).astype(np.int64)
@@ -258,6 +275,6 @@ def _pixels(image: Image, name: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _palette(image: Image) -> np.ndarray:
+def palette(image: Image) -> np.ndarray:
     """(N, 3): all colours of a palette, so that the masks of one data set are read alike whatever each holds of it."""
     return np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
