@@ -148,6 +148,7 @@ def predict(
     """
     from typing import cast, get_args
 
+    from vpt.data.cases import unread_scans
     from vpt.machine.precision import Precision
     from vpt.progress import bar
     from vpt.report.classification import write_probabilities
@@ -175,6 +176,8 @@ def predict(
         verb = "segmented"
     done = len(cases) - len(failures)
     print(f"{done} of {len(cases)} scans {verb} in {time.perf_counter() - started:.1f} s: {out}")
+    for text in unread_scans(scans, channels, out):
+        print(f"warning: {scans}: {text}", file=sys.stderr)
     for failure in failures:
         print(f"failed: {failure.reason}", file=sys.stderr)
     raise typer.Exit(1 if failures else 0)

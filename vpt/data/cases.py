@@ -5,15 +5,17 @@ Only names are read here, never voxels (`vpt.readers` does that).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from vpt.data.left_out import left_out, unread_beside
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, Kind, endings, format_of
+from vpt.readers import SUPPORTED, ColourMask, Kind, endings, format_of
 from vpt.words import did_you_mean
 
 REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
@@ -21,11 +23,14 @@ REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$
 
 @dataclass(frozen=True)
 class Case:
-    """One patient's scan: a path per channel file, or one path (4-D, channels last, if there are several)."""
+    """One patient's scan: a path per channel file, or one path (4-D, channels last, if there are several).
+
+    label: None where there is none; a `ColourMask` where its data set's masks are read by their colours.
+    """
 
     name: str
     images: tuple[Path, ...]
-    label: Path | None
+    label: Path | ColourMask | None
 
 
 class Named(Protocol):
@@ -78,7 +83,7 @@ class SegmentationSet(Cases[Case]):
     kind: Kind = "volumes"
 
 
-def case_name(path: str | Path) -> str:
+def case_name(path: str | Path | ColourMask) -> str:
     """The file's name without the ending of a scan (.nii.gz, .png, ...)."""
     name = Path(path).name
     return next((name[: -len(ending)] for ending in endings() if name.lower().endswith(ending)), name)
@@ -116,7 +121,8 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     if not files:
         inner = [name for name in ("imagesTs", "imagesTr", "images") if len(paths) == 1 and (paths[0] / name).is_dir()]
         hint = f"; did you mean {paths[0] / inner[0]}?" if inner else ""
-        raise VptError(f"{what}: no scans found, {SUPPORTED}{hint}")
+        unread = unread_beside(paths[0]) if len(paths) == 1 and not hint else ""
+        raise VptError(f"{what}: no scans found, {SUPPORTED}{hint}{unread}")
     images = [file for file in files if kind_of(file) == "images"]
     if images and len(images) < len(files):
         volume = next(file for file in files if kind_of(file) == "volumes")
@@ -130,6 +136,20 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     groups, problems = group_channels(files, channels)
     raise_first(problems, "give every scan all of its channels")
     return tuple(Case(name, groups[name], None) for name in sorted(groups))
+
+
+def unread_scans(path: str | Path, channels: int, out: Path) -> list[str]:
+    """What lies in a folder of scans to predict and is none of them, as sentences; `out`: where the masks go."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return []
+    found = left_out(folder, [file for case in find_scans(folder, channels) for file in case.images], nested=True)
+    made = os.path.abspath(out)
+    files, nested = (
+        tuple(file for file in each if not Path(os.path.abspath(file)).is_relative_to(made))
+        for each in (found.files, found.nested)
+    )
+    return replace(found, files=files, nested=nested).sentences()
 
 
 def _image_cases(files: Iterable[Path]) -> tuple[Case, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,12 +16,16 @@ from vpt.data.datasets import survey
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.label_maps import read_label
 from vpt.data.labelled import is_labelled
+from vpt.data.left_out import left_out
 from vpt.data.splits import Splits, drawn, split_source, survey_folds
 from vpt.errors import VptError
-from vpt.readers import Grid, reader_of
+from vpt.readers import ColourMask, Grid, reader_of
+from vpt.readers.colours import shown
 from vpt.words import counted, listed
 
+UNLABELLED = {"imagesTs", "labelsTs"}  # scans to predict, which MSD and nnU-Net keep beside the others
 FEW_PIXELS = 10  # a mask of less is likely a slip of the mouse
+NEARLY_ALL_EDGE = 0.9  # of the images' edges: a label that lies there is likely the background
 NEARLY_ALL = 0.99  # of an image: a mask of more is likely inverted
 
 
@@ -36,6 +40,7 @@ class _Facts:
     voxels: dict[int, int] | None = None
     ml: dict[int, float] = field(default_factory=dict)
     size: int = 0  # voxels of the label map
+    edge: dict[int, int] = field(default_factory=dict)  # id -> voxels at the outer edge of every slice
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -60,9 +65,11 @@ def check_dataset(
         *(problem_of(error) for error in split_errors),
         *(problem for each in facts for problem in each.problems),
         *_label_problems(dataset, facts),
+        *_background(dataset, facts),
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
         *_twins(facts, splits, drawn(dataset), _element(dataset)),
         *_in_no_split(dataset, splits),
+        *_left_out(dataset),
     ]
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
 
@@ -91,13 +98,44 @@ def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
         ids, counts = np.unique(label.array, return_counts=True)
         facts.voxels = {int(id): int(count) for id, count in zip(ids, counts, strict=True) if id != 0}
         facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
-        facts.size = label.array.size
+        facts.size, facts.edge = label.array.size, _at_the_edge(label.array)
         if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
             text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
             facts.problems.append(Problem("warning", str(case.label), text))
     except VptError as error:
         facts.problems.append(problem_of(error))
     return facts
+
+
+def _at_the_edge(labels: np.ndarray) -> dict[int, int]:
+    """Label ids (X, Y, Z) -> id and voxels of the first and the last along X and Y."""
+    edge = np.concatenate([labels[k].ravel() for k in (0, -1)] + [labels[:, k].ravel() for k in (0, -1)])
+    ids, counts = np.unique(edge, return_counts=True)
+    return {int(id): int(count) for id, count in zip(ids, counts, strict=True)}
+
+
+def _background(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    """A background that is not 0: no 0 anywhere, or another label along the edges of nearly all."""
+    read = [each for each in facts if each.voxels]
+    edges: Counter[int] = Counter()
+    for each in read:
+        edges.update(each.edge)
+    if not read:
+        return
+    (id, most), every = max(edges.items(), key=lambda item: item[1]), sum(edges.values())
+    without = all(sum(each.voxels.values()) == each.size for each in read if each.voxels)
+    if without or (id and most > NEARLY_ALL_EDGE * every):
+        where = f"label {id} ({dataset.labels.get(id, id)}) lies along {most / every:.0%} of the edges"
+        text = (
+            f"no {_element(dataset)} is 0, which stands for the background, and {where}; is that the background?"
+            if without
+            else f"{where}, where the background is expected, and 0 inside; are the labels inverted?"
+        )
+        yield Problem("warning", _masks_of(dataset), f"{text} Then write the background as 0")
+
+
+def _masks_of(dataset: SegmentationSet) -> str:
+    return str(dataset.root / "masks") if dataset.kind == "images" else str(dataset.root)
 
 
 def _label_problems(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
@@ -130,11 +168,26 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
             c.name for c, _, _ in masks if c.label and reader_of(c.label).is_lossy
         ],
     }
+    coloured = [case.label for case, _, _ in masks if isinstance(case.label, ColourMask)]
+    if coloured:
+        ids = listed((f"{shown(colour)} is {id}" for colour, id in coloured[0].ids), 8)
+        text = f"read by their colours, since their palettes' numbers differ or they have none: {ids}"
+        yield Problem("warning", str(dataset.root / "masks"), f"{text}; say so in the names under `labels`")
     for what, names in doubts.items():
         if names:
-            shown, _, fix = what.partition(";")
-            text = f"{len(names)} of {counted(len(masks), 'mask')} {'is' if len(names) == 1 else 'are'} {shown}"
+            said, _, fix = what.partition(";")
+            text = f"{len(names)} of {counted(len(masks), 'mask')} {'is' if len(names) == 1 else 'are'} {said}"
             yield Problem("warning", str(dataset.root / "masks"), f"{text} ({listed(names, 3)});{fix}")
+
+
+def _left_out(dataset: SegmentationSet) -> Iterator[Problem]:
+    """Files in the data set's folder that belong to no case."""
+    read = [Path(file) for case in dataset.cases for file in (*case.images, case.label) if file]
+    out = left_out(dataset.root, read)
+    files = [path for path in out.files if path.relative_to(dataset.root).parts[0] not in UNLABELLED]
+    read_as = " to .nii.gz" if dataset.kind == "volumes" else " to PNG"
+    for text in replace(out, files=tuple(files)).sentences(read_as, ": they belong to no case; move or remove them"):
+        yield Problem("warning", str(dataset.root), text)
 
 
 def _element(dataset: SegmentationSet) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.image_sets import COLOUR
 from vpt.data.labelled import Example, LabelledSet, survey_labelled
+from vpt.data.labelled_files import unread_classes
+from vpt.data.left_out import beside, kinds, left_out
 from vpt.data.splits import Splits, split_source, survey_folds
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
@@ -64,6 +66,7 @@ def check_labelled(
         *_in_no_split(found, sides),
         *_classes(found, splits),
         *_folders(found),
+        *_left_out(found),
     ]
     return _summary(found, facts, splits, tuple(seen_from(problem, found.root) for problem in problems))
 
@@ -182,6 +185,23 @@ def _folders(found: LabelledSet) -> Iterator[Problem]:
             "a patient of its own; if the folders are patients, say so in labels.csv, or as `patients` in dataset.json"
         )
         yield Problem("warning", str(found.source), text)
+
+
+def _left_out(found: LabelledSet) -> Iterator[Problem]:
+    """Files in the set's folder that are no images of it, and classes of which no file is read."""
+    is_folder = found.source.is_dir()
+    if not is_folder and found.source.suffix.lower() != ".csv":
+        return
+    read = {Path(source) for example in found.cases for source in example.images if isinstance(source, Path)}
+    out = left_out(found.root, read) if is_folder else beside(found.root, read)
+    for name, files in unread_classes(found.root).items() if is_folder else ():
+        text = (
+            f"no file of the class {Path(name).name} is read ({kinds(files)}), so it is no class; convert them to PNG"
+        )
+        yield Problem("warning", str(found.root / name), text)
+    because = "" if is_folder else f": they are in no usable line of {found.source.name}; add them, or take them out"
+    for text in out.sentences(" to PNG" if found.kind == "images" else " to .nii.gz", because):
+        yield Problem("warning", str(found.root), text)
 
 
 # --- summary ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from vpt.data.cases import (
 )
 from vpt.data.description import labels_of, read_channels, read_patients, shown_name
 from vpt.data.image_sets import is_image_set, survey_images
+from vpt.data.left_out import unread_beside
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import endings
@@ -54,7 +55,7 @@ def survey(root: str | Path) -> tuple[SegmentationSet, list[VptError]]:
 def _survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     source = root / "dataset.json"
     if not source.is_file():
-        raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}")
+        raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{unread_beside(root)}")
     content = read_json(source)
     if not isinstance(content, dict):
         raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object; {LAYOUTS}")

@@ -6,18 +6,22 @@ has colour if any of its images has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Case, SegmentationSet, case_name, scan_files
+from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
 from vpt.data.description import read_channels, read_labels, read_patients, shown_name
+from vpt.data.label_maps import TURN
+from vpt.data.left_out import ending_of, kinds, left_out
+from vpt.data.mask_values import MOST_LABELS, MaskValues, ids_by_colour
 from vpt.errors import VptError
 from vpt.files import read_json
-from vpt.readers import reader_of
+from vpt.readers import ColourMask, reader_of
+from vpt.readers.colours import Colour, shown
+from vpt.words import counted, listed
 
 GREY, COLOUR = ("grey",), ("red", "green", "blue")
-MOST_LABELS = 30  # more values than these are no label ids, but shades
 
 
 def is_image_set(root: Path) -> bool:
@@ -36,14 +40,22 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object")
     if not (root / "masks").is_dir():
         raise VptError(f"{root}: images/ but no masks/; put a mask of the same name there for every image")
+    if not scan_files(root / "masks") and (other := left_out(root / "masks", ()).files):
+        raise VptError(f"{root / 'masks'}: the masks are {kinds(other)}, which are not read; convert them to PNG")
     images, masks, problems = _paired(root)
-    cases = tuple(Case(name, (path,), masks.get(name)) for name, path in sorted(images.items()))
+    ids = ids_by_colour(root / "masks", list(masks.values()))
     labels = read_labels(source) if source.is_file() else None
+    if ids:
+        labels = labels or _coloured_labels(ids)
+    labels = labels or _found_labels(root / "masks", list(masks.values()), problems)
+    of = {name: ColourMask(path, ids) if ids else path for name, path in masks.items()}
+    cases = tuple(Case(name, (path,), of.get(name)) for name, path in sorted(images.items()))
+    problems += _turned(cases)
     return SegmentationSet(
         root,
         shown_name(content, root),
         image_channels(content, source, [case.images[0] for case in cases]),
-        labels or _found_labels(root, list(masks.values())),
+        labels,
         cases,
         {case_name(case): patient for case, patient in read_patients(content, source).items()},
         kind="images",
@@ -57,9 +69,12 @@ def _paired(root: Path) -> tuple[dict[str, Path], dict[str, Path], list[VptError
         if volumes := scan_files(folder, "volumes"):
             problems.append(VptError(f"{volumes[0]}: a NIfTI file among images; keep one kind, take the others out"))
     images, masks = (_by_name(root / folder, problems) for folder in ("images", "masks"))
+    unread = {path.name.removesuffix(ending_of(path)): path for path in left_out(root / "masks", masks.values()).files}
     for name in sorted(images.keys() - masks.keys()):
         mask = root / "masks" / f"{name}.png"
-        problems.append(VptError(f"{images[name]}: an image without a mask; add {mask} or remove the image"))
+        there = f"its mask is {unread[name].name}, which is not read; convert it to PNG" if name in unread else ""
+        missing = there or f"an image without a mask; add {mask} or remove the image"
+        problems.append(VptError(f"{images[name]}: {missing}"))
     for name in sorted(masks.keys() - images.keys()):
         problems.append(VptError(f"{masks[name]}: a mask without an image; add images/{name}.png or remove the mask"))
     return images, masks, problems
@@ -96,24 +111,69 @@ def _has_colour(path: Path, exact: bool) -> bool:
         return False
 
 
-def _found_labels(root: Path, masks: Sequence[Path]) -> dict[int, str]:
+def _found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) -> dict[int, str]:
     """Id -> name of the values that the masks hold: the background, and the object or labels by number."""
-    ids: set[int] = set()
+    values = MaskValues(folder)
     unread: list[VptError] = []
     for path in masks:
         try:
-            ids.update(reader_of(path).labels().ids)
+            values.add(path.name, reader_of(path).labels())
         except VptError as error:  # reading the case says so again
             unread.append(error)
-        if len(ids - {0}) > MOST_LABELS:
+        if len(values.ids) > MOST_LABELS:
             raise VptError(
-                f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; "
+                f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; shades at the "
+                "edges of labels are left by interpolation and lossy formats: "
                 "threshold soft masks (0 and 255) and save them as PNG, or name the ids under `labels` in dataset.json"
             )
     if masks and len(unread) == len(masks):
-        raise unread[0]
-    found = sorted(ids - {0})
+        raise_first(unread, "the other masks are like it")
+    found = sorted(values.ids)
     if not found:
-        raise VptError(f"{root / 'masks'}: no mask holds a value above 0, so nothing can be learned; check the export")
+        raise VptError(f"{folder}: no mask holds a value above 0, so nothing can be learned; check the export")
+    problems += values.problems()
     names = ["object"] if len(found) == 1 else [f"label {id}" for id in found]
     return {0: "background", **dict(zip(found, names, strict=True))}
+
+
+def _coloured_labels(ids: Sequence[tuple[Colour, int]]) -> dict[int, str]:
+    """The same of masks that are read by colour."""
+    found = sorted((id, colour) for colour, id in ids if id)
+    names = ["object"] if len(found) == 1 else [shown(colour) for _, colour in found]
+    return {0: "background", **{id: name for (id, _), name in zip(found, names, strict=True)}}
+
+
+# --- EXIF -------------------------------------------------------------------------------------------------------------
+
+
+def _turned(cases: Sequence[Case]) -> Iterator[VptError]:
+    """Images and masks that EXIF turns in different ways, where their sizes do not tell that they belong together so.
+
+    Of those whose sizes differ then, reading the mask says it.
+    """
+    apart: list[tuple[str, int, int]] = []
+    for case in cases:
+        if case.label is None:
+            continue
+        image, mask = reader_of(case.images), reader_of(case.label)
+        try:
+            turns = image.orientation(), mask.orientation()
+            if turns[0] == turns[1]:
+                continue
+            sizes = image.grid().shape, mask.grid().shape
+        except VptError:  # reading the case says why
+            continue
+        differ = {turn in (5, 6, 7, 8) for turn in turns} == {True, False} and sizes[0][0] != sizes[0][1]
+        if differ and sizes[0] == sizes[1]:
+            return  # so the masks of this set were drawn on the images as they are seen
+        if sizes[0] == sizes[1]:
+            apart.append((case.images[0].name, *turns))
+    if apart:
+        marks = listed(sorted({f"{image} against {mask}" for _, image, mask in apart}), 3)
+        without = all(mask == 1 for _, _, mask in apart)
+        yield VptError(
+            f"{cases[0].images[0].parent}: {len(apart)} of {counted(len(cases), 'image')} "
+            f"({listed((name for name, _, _ in apart), 3)}) are turned by EXIF, and the masks "
+            f"{'have no such mark' if without else 'are not turned alike'} (orientation {marks}), so that they may not "
+            f"lie on each other; {TURN}"
+        )

@@ -8,12 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.data.mask_values import shades_of
 from vpt.errors import VptError
-from vpt.readers import Grid, LabelMap, reader_of
+from vpt.readers import ColourMask, Grid, LabelMap, reader_of
 from vpt.readers.grid import by, some
 
+TURN = (
+    "if the masks were drawn on the pixels as stored, take the mark off the images "
+    "(exiftool -Orientation= images), if on the images as seen, turn their pixels (mogrify -auto-orient images/*)"
+)
 
-def read_label(path: str | Path | None, labels: Collection[int], grid: Grid | None, image: str) -> LabelMap:
+
+def read_label(
+    path: str | Path | ColourMask | None, labels: Collection[int], grid: Grid | None, image: str
+) -> LabelMap:
     """Label ids (X, Y, Z), uint8, int16 or int32 as the largest of `labels` needs, on the grid of their image.
 
     grid, image: where the image lies (None: not compared), and its name. Raises VptError for what a reader refuses,
@@ -24,10 +32,7 @@ def read_label(path: str | Path | None, labels: Collection[int], grid: Grid | No
     reader = reader_of(path)
     found = reader.labels()
     if grid is not None and reader.unit == "px" and found.grid.shape != grid.shape:
-        raise VptError(
-            f"{path}: {_pixels(found.grid)} pixels, but {image} has {_pixels(grid)} (columns x rows); "
-            "export the mask at the image's own size, or resize it with nearest neighbour"
-        )
+        raise _other_size(str(path), found.grid, reader.orientation(), image, grid)
     if grid is not None and not found.grid.matches(grid):
         raise VptError(
             f"{path}: not on the grid of {image}: {found.grid.difference(grid)}; export the mask on the scan's own "
@@ -35,12 +40,40 @@ def read_label(path: str | Path | None, labels: Collection[int], grid: Grid | No
         )
     if unknown := [id for id in found.ids if id not in labels]:
         raise VptError(
-            f"{path}: label {some(unknown)} not in {some(sorted(labels))}; "
-            "add it to `labels` in dataset.json, or correct the mask"
+            f"{path}: label {some(unknown)} not in {some(sorted(labels))}; {_mended(found, unknown, labels)}"
         )
     largest = max(labels)
     dtype = np.uint8 if largest < 2**8 else np.int16 if largest < 2**15 else np.int32
     return replace(found, array=found.array.astype(dtype))
+
+
+def _mended(found: LabelMap, unknown: Collection[int], labels: Collection[int]) -> str:
+    """What to do about ids that are no labels: not to name them where they are shades, or another way to write one."""
+    if found.array.shape[2] == 1 and {*unknown} <= {*shades_of(found)}:
+        return (
+            "they lie at the edges of other labels, as interpolation or a lossy format (JPEG, WebP) leaves them: "
+            "export the mask again as PNG without interpolation (nearest neighbour)"
+        )
+    foreground, expected = {*found.ids} - {0}, {*labels} - {0}
+    if len(foreground) == len(expected) == 1 and foreground | expected <= {1, 255, 65535}:
+        return f"likely the same label, written in two ways: write {expected.pop()} in this mask as in the others"
+    return "add it to `labels` in dataset.json, or correct the mask"
+
+
+def _other_size(path: str, found: Grid, turned: int, image: str, grid: Grid) -> VptError:
+    """Of a mask and its image: EXIF is named where that alone makes the difference, since to resize would distort."""
+    sizes = f"{_pixels(found)} pixels, but {image} has {_pixels(grid)} (columns x rows)"
+    file = Path(image)
+    seen = reader_of(file).orientation() if file.is_file() else 1
+    columns, rows, _ = found.shape
+    if seen != turned and (rows, columns) == grid.shape[:2]:
+        marks = f"{_marked('the image', seen)} and {_marked('the mask', turned)}"
+        return VptError(f"{path}: {sizes}, because EXIF turns {marks}; {TURN}")
+    return VptError(f"{path}: {sizes}; export the mask at the image's own size, or resize it with nearest neighbour")
+
+
+def _marked(what: str, orientation: int) -> str:
+    return f"{what} (orientation {orientation})" if orientation > 1 else f"not {what}, which has no such mark"
 
 
 def _pixels(grid: Grid) -> str:

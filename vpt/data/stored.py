@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from vpt.errors import VptError
 from vpt.files import atomic
+from vpt.readers import ColourMask
 
 
 class Viewed(Dataset, ABC):
@@ -89,11 +90,13 @@ def to_half(values: Tensor) -> np.ndarray:
     return half.cpu().numpy()
 
 
-def versions_of(files: Sequence[Path]) -> list[str]:
-    """A line for each file, another one once it has another size or was written again."""
+def versions_of(files: Sequence[Path | ColourMask]) -> list[str]:
+    """A line for each file, another one once it has another size, was written again or has other colours' ids."""
     lines = []
     for file in files:
+        path = Path(file)
         with suppress(OSError):  # reading it says what is wrong
-            stat = file.stat()
-            lines.append(f"{file} {stat.st_size} {stat.st_mtime_ns}" if file.is_file() else str(file))
+            stat = path.stat()
+            name = repr(file) if isinstance(file, ColourMask) else str(file)
+            lines.append(f"{name} {stat.st_size} {stat.st_mtime_ns}" if path.is_file() else name)
     return lines

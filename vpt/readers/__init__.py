@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import SUPPORTED, Kind, Mask, Reader, Scan, Source, Unit, no_scan
+from vpt.readers.colours import ColourMask, ColourMaskReader
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader
@@ -19,6 +20,7 @@ from vpt.readers.voxels import Voxels
 __all__ = [
     "READERS",
     "SUPPORTED",
+    "ColourMask",
     "Grid",
     "Kind",
     "LabelMap",
@@ -33,7 +35,7 @@ __all__ = [
     "reader_of",
 ]
 
-READERS: tuple[type[Reader], ...] = (NiftiReader, PictureReader, ArrayReader)
+READERS: tuple[type[Reader], ...] = (NiftiReader, PictureReader, ArrayReader, ColourMaskReader)
 
 
 def reader_of(source: Source, name: str = "") -> Reader:

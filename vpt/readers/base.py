@@ -27,7 +27,7 @@ Scan: TypeAlias = "str | Path | Sequence[str | Path] | Nifti1Image | np.ndarray"
 Mask: TypeAlias = "Nifti1Image | np.ndarray"
 """A mask in memory, as the reader of its scan makes it."""
 
-SUPPORTED = "supported are .nii and .nii.gz, and images: .png, .jpg, .bmp, .tif, .webp"
+SUPPORTED = "supported are .nii and .nii.gz, and images: .png, .jpg, .bmp, .tif, .gif, .webp"
 
 
 class Reader(ABC):
@@ -88,6 +88,10 @@ class Reader(ABC):
     @abstractmethod
     def is_deep(self) -> bool:
         """Whether its values have more than 8 bits, by the header alone."""
+
+    def orientation(self) -> int:
+        """How its file asks to be turned before it is seen (EXIF: 1, not at all, to 8); `grid` is as it is seen."""
+        return 1
 
     @property
     def is_lossy(self) -> bool:

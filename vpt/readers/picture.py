@@ -1,4 +1,4 @@
-"""Image files (PNG, JPEG, BMP, TIFF, WebP): decoded with Pillow into grey or colour, masks into label ids.
+"""Image files (PNG, JPEG, BMP, TIFF, GIF, WebP): decoded with Pillow into grey or colour, masks into label ids.
 
 Whatever a file's mode (palette, alpha, CMYK, 1 bit, 16 bit), what comes out is grey or red, green, blue, turned upright
 as its EXIF orientation asks. Neither torch nor MONAI is needed, so that `vpt check` starts at once.
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -23,18 +23,31 @@ from vpt.readers.grid import Grid, picture_grid
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-JPEG_ENDINGS = (".jpg", ".jpeg")
+JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one number per pixel, of more than 8 bits
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
+FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spans; between black and white; its share
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: rows and columns change places
+BITS_PER_SAMPLE = 258  # of TIFF
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 class PictureReader(ArrayReader):
     """An image file: once it is decoded, an array of pixels."""
 
-    endings = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+    endings: ClassVar[tuple[str, ...]] = (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".webp",
+    )
 
     @classmethod
     def claims(cls, sources: tuple[Source, ...]) -> bool:
@@ -59,6 +72,9 @@ class PictureReader(ArrayReader):
     def is_deep(self) -> bool:
         return is_deep(self.sources[0])
 
+    def orientation(self) -> int:
+        return orientation(self.sources[0])
+
     @property
     def is_lossy(self) -> bool:
         return is_jpeg(self.sources[0])
@@ -66,9 +82,21 @@ class PictureReader(ArrayReader):
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(rows, columns) of an image as it is seen; only the header is read."""
-    with _opened(path) as image:
+    with opened(path) as image:
         columns, rows = image.size
-        return (columns, rows) if image.getexif().get(ORIENTATION) in TURNED else (rows, columns)
+        swapped = _orientation(image) in TURNED and image.format != "TIFF"  # whose size Pillow turns itself
+        return (columns, rows) if swapped else (rows, columns)
+
+
+def orientation(path: Path) -> int:
+    """How EXIF asks an image to be turned before it is seen, 1 (not at all) to 8; only the header is read."""
+    with opened(path) as image:
+        return _orientation(image)
+
+
+def _orientation(image: Image) -> int:
+    found: Any = image.getexif().get(ORIENTATION)
+    return int(found) if found in range(1, 9) else 1
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -77,39 +105,46 @@ def read_picture(path: Path) -> np.ndarray:
     A colour file whose channels are equal up to JPEG's noise is grey. Alpha is dropped.
     Raises VptError for a file that is missing, empty, damaged, no image, or of several pages.
     """
-    with _opened(path) as image:
-        return as_picture(_pixels(_upright(image), str(path)), str(path))
+    with opened(path) as image:
+        return as_picture(pixels_of(upright(image), str(path)), str(path))
 
 
 def is_colour(path: Path) -> bool:
     """Whether an image has colour; grey modes are told by the header, others by their pixels."""
-    with _opened(path) as image:
-        return image.mode not in GREY_MODES and not is_grey(_pixels(image, str(path)))
+    with opened(path) as image:
+        return image.mode not in GREY_MODES and not is_grey(pixels_of(image, str(path)))
 
 
 def may_be_colour(path: Path) -> bool:
     """Whether an image is stored with colours, by its header alone; they may still all be grey."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.mode not in GREY_MODES
 
 
 def is_deep(path: Path) -> bool:
     """Whether an image has more than 8 bits per pixel (only grey ones do); only the header is read."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.mode in DEEP_MODES
 
 
 def read_mask(path: Path) -> np.ndarray:
     """A mask's label ids (rows, columns), integers: its pixel values, or the indices of a palette with colours.
 
-    A JPEG's values are not exact: above 127 is 255, the others are 0. A 1-bit mask holds 0 and 255 as well.
-    Raises VptError for what `read_picture` refuses, colours, and values that are no whole numbers.
+    The values of a .jpg are not exact: above 127 is 255, the others are 0. A 1-bit mask holds 0 and 255 as well.
+    Raises VptError for what `read_picture` refuses, colours, values that are no whole numbers, a lossy file that is
+    not called .jpg, and a .jpg with more than black and white.
     """
-    with _opened(path) as image:
-        image = _upright(image)
-        if image.mode == "P" and not is_grey(_palette(image)):
+    with opened(path) as image:
+        lossy = lossy_format(image, path)
+        if lossy and not is_jpeg(path):
+            raise VptError(
+                f"{path}: {lossy} by its content, whose values are not exact, so no label ids; "
+                "export the mask as PNG, or threshold it (above 127 is 255, the rest 0) and save that as PNG"
+            )
+        image = upright(image)
+        if image.mode == "P" and not is_grey(palette(image)):
             return np.array(image)
-        pixels = _pixels(image, str(path))
+        pixels = pixels_of(image, str(path))
     if pixels.ndim == 3:
         if not is_grey(pixels):
             raise VptError(
@@ -117,19 +152,66 @@ def read_mask(path: Path) -> np.ndarray:
                 "save it as grey, with a value of its own for every colour"
             )
         pixels = np.rint(pixels.mean(-1)).astype(np.uint8)
-    if is_jpeg(path):
-        return np.where(pixels > JPEG_THRESHOLD, 255, 0).astype(np.uint8)
+    if lossy:
+        return _black_and_white(pixels, path)
     if pixels.dtype.kind == "f":
         raise VptError(f"{path}: holds {pixels.dtype} values, expected label ids; save the mask as 8-bit grey")
     return pixels
+
+
+def _black_and_white(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """A JPEG's pixels (rows, columns) as 0 and 255; even areas of a grey between them are refused."""
+    low, high = lowest_and_highest(pixels)
+    even = (high - low <= FLAT) & (low > MIDDLE[0]) & (high < MIDDLE[1])
+    if (share := float(even.mean())) > MANY:
+        raise VptError(
+            f"{path}: a JPEG with areas of grey ({share:.0%} of the pixels), expected black and white, "
+            "since its values are not exact; export the mask as PNG, with a value of its own for every label"
+        )
+    return np.where(pixels > JPEG_THRESHOLD, 255, 0).astype(np.uint8)
+
+
+def lowest_and_highest(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every pixel's neighbourhood of 3 x 3 in (rows, columns), as far as it lies inside."""
+    low, high = pixels, pixels
+    for axis in (0, 1):
+        pads = [(1, 1) if k == axis else (0, 0) for k in (0, 1)]
+        low, high = (np.pad(each, pads, mode="edge") for each in (low, high))
+        parts = [
+            tuple(slice(s, s + pixels.shape[axis]) if k == axis else slice(None) for k in (0, 1)) for s in (0, 1, 2)
+        ]
+        low = np.minimum(np.minimum(low[parts[0]], low[parts[1]]), low[parts[2]])
+        high = np.maximum(np.maximum(high[parts[0]], high[parts[1]]), high[parts[2]])
+    return low, high
 
 
 def is_jpeg(path: Path) -> bool:
     return path.name.lower().endswith(JPEG_ENDINGS)
 
 
+def lossy_format(image: Image, path: Path) -> str:
+    """The format of an opened file that keeps no exact values, whatever the file is called; "" else."""
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        return "TIFF with JPEG or WebP compression"
+    return "lossy WebP" if image.format == "WEBP" and not _is_lossless_webp(path) else ""
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """By the chunk that holds the pixels; a WebP file is RIFF: chunks of a name (4 bytes), a length and a content."""
+    with open(path, "rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, length = head[:4], int.from_bytes(head[4:], "little")
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8L"
+            file.seek(length + length % 2, 1)
+    return False
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def opened(path: Path) -> Iterator[Image]:
     """The image, header read; what goes wrong in here or while it is used is told with the file's name."""
     from PIL import Image, UnidentifiedImageError
 
@@ -138,10 +220,12 @@ def _opened(path: Path) -> Iterator[Image]:
     if path.stat().st_size == 0:
         raise VptError(f"{path}: an empty file, expected an image; copy or export it again")
     try:
-        with Image.open(path) as image:
+        # As a file and not by its path: from that Pillow maps plain TIFF into memory, and scrambles turned ones.
+        with open(path, "rb") as file, Image.open(file) as image:
             pages = getattr(image, "n_frames", 1)
             if pages > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind the picture
                 raise VptError(f"{path}: holds {pages} pages, expected one image; save every page as a file")
+            _refuse_deep_colour(image, path)
             yield image
     except UnidentifiedImageError as error:
         raise VptError(f"{path}: not an image, or damaged in its header; export it again as PNG") from error
@@ -152,13 +236,30 @@ def _opened(path: Path) -> Iterator[Image]:
         raise VptError(f"{path}: truncated or damaged ({reason}); copy or download the file again") from error
 
 
-def _upright(image: Image) -> Image:
+def _refuse_deep_colour(image: Image, path: Path) -> None:
+    """Several channels of more than 8 bits, of which Pillow would keep the upper 8."""
+    if image.mode in ("1", "P", *DEEP_MODES):
+        return
+    layouts = [
+        str(part)
+        for tile in getattr(image, "tile", ())
+        for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
+    ]
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))  # a TIFF's own word
+    if max(bits) > 8 or any(";16" in layout for layout in layouts):
+        raise VptError(
+            f"{path}: several channels of more than 8 bits ({image.mode}), which cannot be read whole; "
+            "save it as 8-bit colour, or as 16-bit grey with one channel"
+        )
+
+
+def upright(image: Image) -> Image:
     from PIL import ImageOps
 
     return ImageOps.exif_transpose(image) or image
 
 
-def _pixels(image: Image, name: str) -> np.ndarray:
+def pixels_of(image: Image, name: str) -> np.ndarray:
     """(rows, columns) uint8, uint16 or float32, or (rows, columns, 3) uint8."""
     if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         values = np.array(image).astype(np.int64)
@@ -174,6 +275,6 @@ def _pixels(image: Image, name: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _palette(image: Image) -> np.ndarray:
+def palette(image: Image) -> np.ndarray:
     """(N, 3): all colours of a palette, so that the masks of one data set are read alike whatever each holds of it."""
     return np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)

@@ -1,0 +1,170 @@
+"""Files in a folder that nothing reads: counted and named by their kind, so that none is left out in silence.
+
+Links to folders are followed; what leads back to a folder above is not, since it would never end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpt.readers import format_of
+from vpt.words import counted, listed
+
+OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
+SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
+KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
+BESIDE = (".md", ".txt", ".rst", ".pdf", ".json", ".csv", ".tsv", ".yaml", ".yml", ".html", ".py", ".log", ".bib")
+DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
+
+
+class Walk:
+    """Every file in a folder and below, sorted; links are followed, what is hidden does not count.
+
+    circles: the links back to a folder above, once the files were asked for.
+    """
+
+    def __init__(self, folder: Path, root: Path | None = None):
+        """root: the folder above that a link may not lead back to either."""
+        self.folder = folder
+        self.root = root or folder
+        self.circles: list[Path] = []
+
+    def files(self) -> Iterator[Path]:
+        inner = self.folder.relative_to(self.root).parts
+        above = tuple(Path(os.path.realpath(self.root.joinpath(*inner[:k]))) for k in range(len(inner) + 1))
+        yield from self._below(self.folder, above, Counter())
+
+    def _below(self, folder: Path, above: tuple[Path, ...], entered: Counter[Path]) -> Iterator[Path]:
+        folders = []
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or path.name.lower() in SYSTEM:
+                continue
+            if not path.is_dir():
+                yield path
+            elif leads_back(path, above):
+                self.circles.append(path)
+            else:
+                folders.append(path)
+        for path in folders:
+            real = Path(os.path.realpath(path))
+            entered[real] += 1
+            if entered[real] <= OFTEN:
+                yield from self._below(path, (*above, real), entered)
+
+
+def leads_back(folder: Path, above: Iterable[Path]) -> bool:
+    """Whether a folder is a link to one of the real folders `above`, or to one that holds any of them."""
+    if not folder.is_symlink():
+        return False
+    real = Path(os.path.realpath(folder))
+    return any(each.is_relative_to(real) for each in above)
+
+
+def ending_of(path: Path) -> str:
+    """`.nii.bz2`, `.mat`, ...; "" where there is none."""
+    first, last = Path(path.stem).suffix.lower(), path.suffix.lower()
+    return first + last if last in DOUBLE and len(first) < 6 else last
+
+
+def kinds(files: Iterable[Path]) -> str:
+    """ "20 .gif and 1 .mha": how many files of each ending, the most frequent first."""
+    endings = Counter(ending_of(path) or "without ending" for path in files).most_common()
+    return listed((f"{number} {ending}" for ending, number in endings), 8)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What is not read of a folder: files of other kinds, files of known kinds in folders that are not entered, links.
+
+    nested: by the folder at the top that they lie in.
+    """
+
+    root: Path
+    files: tuple[Path, ...] = ()
+    nested: tuple[Path, ...] = ()
+    circles: tuple[Path, ...] = ()
+
+    def sentences(self, wanted: str = "", read: str = "") -> list[str]:
+        """In words; `wanted`: what to convert files to, `read`: why files of known kinds are not read."""
+        found = []
+        if self.files:
+            known = [path for path in self.files if format_of(path)]
+            other = [path for path in self.files if not format_of(path)]
+            if other:
+                found.append(
+                    f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out"
+                )
+            if known:
+                found.append(f"{_are(known)} not read{_where(self.root, known)}{read}")
+        if self.nested:
+            tops = sorted({path.relative_to(self.root).parts[0] for path in self.nested})
+            found.append(
+                f"{counted(len(tops), 'subfolder')} with {counted(len(self.nested), 'file')} ({kinds(self.nested)}) "
+                f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; give each as a folder of its own, "
+                "or move the files up"
+            )
+        if self.circles:
+            links = listed((path.relative_to(self.root).as_posix() for path in self.circles), 3)
+            found.append(
+                f"{counted(len(self.circles), 'link')} back to a folder above, not followed: {links}; remove it"
+            )
+        return found
+
+
+def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> LeftOut:
+    """What is not read of a folder and below, when `read` are the files that are.
+
+    nested: files in subfolders count as such. Descriptions at the top (README.md, dataset.json, ...) do not count.
+    """
+    walk, known = Walk(root), {*map(os.path.abspath, read)}
+    files: list[Path] = []
+    deeper: list[Path] = []
+    for path in walk.files():
+        if os.path.abspath(path) in known or (path.parent == root and _is_description(path)):
+            continue
+        (deeper if nested and path.parent != root else files).append(path)
+    return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))
+
+
+def beside(folder: Path, files: Iterable[Path]) -> LeftOut:
+    """What lies in the folders of some files of `folder`, and is none of them."""
+    known = {*map(os.path.abspath, files)}
+    folders = sorted({Path(os.path.dirname(file)) for file in known})
+    inside = [each for each in folders if each.is_relative_to(os.path.abspath(folder))]
+    found = (path for each in inside for path in sorted(each.iterdir()) if path.is_file() and path.name[0] != ".")
+    out = [path for path in found if str(path) not in known and not _is_description(path)]
+    return LeftOut(Path(os.path.abspath(folder)), tuple(out))
+
+
+def unread_beside(folder: Path) -> str:
+    """What a folder holds that cannot be read, as the end of a sentence that found nothing in it; "" where nothing."""
+    if not folder.is_dir():
+        return ""
+    found = [path for path in Walk(folder).files() if not _is_description(path)]
+    other = [path for path in found if not format_of(path)]
+    deeper = sorted({path.relative_to(folder).parts[0] for path in found if format_of(path) and path.parent != folder})
+    unread = f"; {_are(other)} not read{_where(folder, other)}: convert them" if other else ""
+    return unread + (
+        f"; {counted(len(deeper), 'subfolder')} with files that can be read: {listed(deeper)}" if deeper else ""
+    )
+
+
+def _is_description(path: Path) -> bool:
+    name = path.name.lower()
+    return name in KNOWN or name.endswith(BESIDE) or not path.suffix
+
+
+def _are(files: Collection[Path]) -> str:
+    if len({ending_of(path) for path in files}) == 1:
+        ending = ending_of(next(iter(files)))
+        return f"{len(files)} {ending or 'nameless'} file{' is' if len(files) == 1 else 's are'}"
+    return f"{len(files)} files ({kinds(files)}) are"
+
+
+def _where(root: Path, files: Iterable[Path]) -> str:
+    folders = sorted({path.relative_to(root).parent.as_posix() for path in files} - {"."})
+    return f" in {listed(folders, 3)}" if folders else ""
