@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"data", "prompts", "heads", "report"}),
     frozenset({"model"}),
     frozenset({"tuning", "tasks", "building"}),
-    frozenset({"artifact"}),
+    frozenset({"artifact", "artifact_header"}),
     frozenset({"use", "describe"}),
     frozenset({"engine"}),
     frozenset({"demo"}),

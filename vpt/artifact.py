@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vpt.artifact_header import Header, read_header, read_plan, refusal
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
 from vpt.backbones.families import family_of
 from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
-from vpt.config import Config, ResolvedConfig, as_written, build_config
+from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown_keys
 from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.files import write_tensors
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
+from vpt.words import some_of
 
 FORMAT = "vpt-artifact/1"
 
@@ -118,30 +119,39 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         raise VptError(
             f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt"
         )
-    header = json.loads(metadata["vpt"])
-    try:
-        plan = Plan.model_validate(header["plan"])
-    except ValidationError as error:
-        raise VptError(f"{path}: its plan is not readable ({error.error_count()} problems); update vpt") from error
+    header = read_header(metadata.get("vpt"), path)
+    _require_finite(tensors, path)
     return Artifact(
         path=path,
-        config=_read_config(header["config"], path),
-        plan=plan,
-        labels={int(k): v for k, v in header["labels"].items()},
-        backbone_sha256=header["backbone"]["sha256"],
-        preprocessing=header["backbone"].get("preprocessing", {}),
-        versions=header["versions"],
-        scores=header["scores"],
-        counts=header["counts"],
+        config=_read_config(header, path),
+        plan=read_plan(header, path),
+        labels=header.labels,
+        backbone_sha256=header.backbone.sha256,
+        preprocessing=header.backbone.preprocessing,
+        versions=header.versions,
+        scores=header.scores,
+        counts=header.counts,
         tensors=tensors,
-        temperature=header.get("temperature", 1.0),
-        pool=header["backbone"].get("pool"),
+        temperature=header.temperature,
+        pool=header.backbone.pool,
     )
 
 
-def _read_config(values: dict[str, Any], path: Path) -> ResolvedConfig:
+def _require_finite(tensors: dict[str, Tensor], path: Path) -> None:
+    """What is not a number gives no answer, or an empty mask that looks like one."""
+    if odd := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise VptError(
+            f"{path}: the trained tensors are not finite ({some_of(odd, 3)}); copy the file again from where it was "
+            "trained, or train anew"
+        )
+
+
+def _read_config(header: Header, path: Path) -> ResolvedConfig:
     """The config of an artifact; those written before there were two tasks are of segmentation."""
-    config = build_config(as_written(values), str(path))
+    values = as_written(header.config)
+    if unknown := unknown_keys(values):
+        raise refusal(header, path, unknown)
+    config = build_config(values, str(path))
     return config.resolved(config.task or "segmentation", strict=False)
 
 

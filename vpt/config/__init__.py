@@ -1,7 +1,15 @@
 """Every setting of a run: frozen models, YAML in and out. A method's own stand beside it, see `vpt.sections`."""
 
 from vpt.config.before import as_written
-from vpt.config.files import build_config, dump_config, load_config, load_written, parse_override, parse_prompts
+from vpt.config.files import (
+    build_config,
+    dump_config,
+    load_config,
+    load_written,
+    parse_override,
+    parse_prompts,
+    unknown_keys,
+)
 from vpt.config.run import HEAD_RATES, Config, ResolvedConfig
 
 __all__ = [
@@ -15,4 +23,5 @@ __all__ = [
     "load_written",
     "parse_override",
     "parse_prompts",
+    "unknown_keys",
 ]

@@ -174,6 +174,17 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     return [section for part in getattr(annotation, "__args__", ()) for section in _sections(part)]
 
 
+def unknown_keys(values: dict[str, Any]) -> list[str]:
+    """The dotted keys of a whole config's values that this version does not know; not of a method that it lacks."""
+    known, found = {*_all_keys(), "backbone.attention"}, []
+    for key, value in values.items():
+        if key not in known:
+            found.append(key)
+        elif isinstance(value, dict) and (key not in CHOSEN or value.get(CHOSEN[key].key) in CHOSEN[key].names()):
+            found += [f"{key}.{inner}" for inner in value if f"{key}.{inner}" not in known]
+    return found
+
+
 def _siblings(known: list[str], parents: list[str]) -> list[str]:
     depth = len(parents) + 1
     return [key for key in known if key.split(".")[:-1] == parents and key.count(".") == depth - 1]

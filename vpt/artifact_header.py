@@ -1,0 +1,96 @@
+"""The header of an artifact, which may be cut off, edited, or written by another version: doubted, then believed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vpt.data.plan import Plan
+from vpt.errors import VptError
+
+
+class BackboneHeader(BaseModel):
+    """`pool`: the encoder's way to one vector, None before version 0.2.0."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    sha256: str
+    preprocessing: dict[str, Any] = {}
+    pool: str | None = None
+
+
+class Header(BaseModel):
+    """What stands in an artifact besides its tensors; see `vpt.artifact.Artifact`."""
+
+    model_config = ConfigDict(extra="allow")
+    config: dict[str, Any]
+    plan: dict[str, Any]
+    labels: dict[int, str]
+    backbone: BackboneHeader
+    versions: dict[str, str]
+    scores: dict[str, Any]
+    counts: dict[str, int]
+    temperature: float = 1.0
+
+
+def read_header(text: str | None, path: Path) -> Header:
+    """The header's text -> its content.
+
+    Raises:
+        VptError: no JSON, a key that is missing or of another kind, a temperature that divides nothing.
+    """
+    try:
+        content = json.loads(text or "")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise VptError(
+            f"{path}: its header is damaged (no JSON); copy the file again from where it was trained"
+        ) from error
+    try:
+        header = Header.model_validate(content)
+    except ValidationError as error:
+        keys = ", ".join(sorted({".".join(map(str, problem["loc"])) or "all of it" for problem in error.errors()}))
+        raise VptError(
+            f"{path}: its header is damaged, or of another version{_writer(content)}: {keys} is missing or not what was "
+            "expected; copy the file again, or use the version that wrote it"
+        ) from error
+    if not (math.isfinite(header.temperature) and header.temperature > 0):
+        raise VptError(f"{path}: its header is damaged: temperature {header.temperature}; copy the file again")
+    if not header.labels:
+        raise VptError(f"{path}: its header is damaged: it names no labels; copy the file again")
+    return header
+
+
+def read_plan(header: Header, path: Path) -> Plan:
+    """The plan of a header; raises VptError where this version does not know it."""
+    try:
+        return Plan.model_validate(header.plan)
+    except ValidationError as error:
+        unknown = [".".join(map(str, p["loc"])) for p in error.errors() if p["type"] == "extra_forbidden"]
+        raise refusal(header, path, [f"plan.{key}" for key in unknown]) from error
+
+
+def refusal(header: Header, path: Path, unknown: list[str]) -> VptError:
+    """Of an artifact whose settings this version cannot read; `unknown`: those that it does not know."""
+    written, own = header.versions.get("vpt", "of an unknown number"), version("vpt")
+    what = f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} unknown here" if unknown else "settings differ"
+    if _number(written) > _number(own):
+        return VptError(f"{path}: made with a newer vpt {written}: {what} (this is {own}); update vpt")
+    return VptError(
+        f"{path}: its header is damaged, or was edited: made with vpt {written}, but {what}; copy the file again"
+    )
+
+
+def _writer(content: Any) -> str:
+    versions = content.get("versions") if isinstance(content, dict) else None
+    written = versions.get("vpt") if isinstance(versions, dict) else None
+    return f" (vpt {written})" if isinstance(written, str) else ""
+
+
+def _number(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)[:3]))
