@@ -170,7 +170,9 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
     }
     coloured = [case.label for case, _, _ in masks if isinstance(case.label, ColourMask)]
     if coloured:
-        ids = listed((f"{shown(colour)} is {id}" for colour, id in coloured[0].ids), 8)
+        ids = listed(
+            (f"{shown(colour)} is {id}" for colour, id in sorted(coloured[0].ids, key=lambda pair: pair[1])), 8
+        )
         text = f"read by their colours, since their palettes' numbers differ or they have none: {ids}"
         yield Problem("warning", str(dataset.root / "masks"), f"{text}; say so in the names under `labels`")
     for what, names in doubts.items():

@@ -49,13 +49,16 @@ class MaskValues:
         foreground = frozenset(labels.ids) - {0}
         self.foregrounds[name] = foreground
         array = labels.array[..., 0]
-        low, high = lowest_and_highest(array) if len(foreground) > 1 else (array, array)
+        low = high = lower = higher = array
+        if len(foreground) > 1:
+            low, high = lowest_and_highest(array)
+            lower, higher = lowest_and_highest(low)[0], lowest_and_highest(high)[1]  # of 5 x 5: shades can be 2 wide
         for id in foreground if len(foreground) <= MOST_LABELS else ():
             of = self.values.setdefault(id, _Value())
             mine = array == id
             of.pixels += int(mine.sum())
             of.even += int((mine & (low == high)).sum())
-            of.between += int((mine & (low < array) & (array < high)).sum())
+            of.between += int((mine & (lower < array) & (array < higher)).sum())
             of.masks.append(name)
 
     @property
