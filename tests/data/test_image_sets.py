@@ -16,8 +16,10 @@ from vpt.errors import VptError
 
 
 def mask(root: Path, name: str, values) -> None:
-    pixels = np.zeros((24, 20), np.uint8)
-    pixels[0, : len(values)] = values
+    """Values that are labels have areas of their own; of the background there is a row between any two."""
+    pixels = np.zeros((max(24, 4 * len(values)), 20), np.uint8)
+    for number, value in enumerate(values):
+        pixels[4 * number : 4 * number + 3, 2:9] = value
     Image.fromarray(pixels).save(root / "masks" / name)
 
 

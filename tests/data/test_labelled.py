@@ -275,7 +275,7 @@ def test_every_wrong_line_is_told_with_its_number(tmp_path):
         "labels.csv: line 6: split 'trian', expected train, val or test; did you mean train or training?",
         "labels.csv: line 8: 5 cells, but the header has 4; quote what holds the separator",
         "labels.csv: line 9: e.txt: not a supported ending; supported are .nii and .nii.gz, and images: .png, .jpg, "
-        ".bmp, .tif, .webp",
+        ".bmp, .tif, .gif, .webp",
         "labels.csv: line 10: no path; name the image, or remove the line",
         "labels.csv: line 12: no such file: n.png, nor images/n.png; add it, or remove the line",
         "labels.csv: line 11: 'zz' is not in `classes` (x, y, z); did you mean z?",

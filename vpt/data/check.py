@@ -69,7 +69,7 @@ def check_dataset(
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
         *_twins(facts, splits, drawn(dataset), _element(dataset)),
         *_in_no_split(dataset, splits),
-        *_left_out(dataset),
+        *_left_out(dataset, pairing),
     ]
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
 
@@ -170,7 +170,9 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
     }
     coloured = [case.label for case, _, _ in masks if isinstance(case.label, ColourMask)]
     if coloured:
-        ids = listed((f"{shown(colour)} is {id}" for colour, id in coloured[0].ids), 8)
+        ids = listed(
+            (f"{shown(colour)} is {id}" for colour, id in sorted(coloured[0].ids, key=lambda pair: pair[1])), 8
+        )
         text = f"read by their colours, since their palettes' numbers differ or they have none: {ids}"
         yield Problem("warning", str(dataset.root / "masks"), f"{text}; say so in the names under `labels`")
     for what, names in doubts.items():
@@ -180,10 +182,10 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
             yield Problem("warning", str(dataset.root / "masks"), f"{text} ({listed(names, 3)});{fix}")
 
 
-def _left_out(dataset: SegmentationSet) -> Iterator[Problem]:
-    """Files in the data set's folder that belong to no case."""
+def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Problem]:
+    """Files in the data set's folder that belong to no case; not those that were `told` of already."""
     read = [Path(file) for case in dataset.cases for file in (*case.images, case.label) if file]
-    out = left_out(dataset.root, read)
+    out = left_out(dataset.root, [*read, *(Path(problem_of(error).file) for error in told)])
     files = [path for path in out.files if path.relative_to(dataset.root).parts[0] not in UNLABELLED]
     read_as = " to .nii.gz" if dataset.kind == "volumes" else " to PNG"
     for text in replace(out, files=tuple(files)).sentences(read_as, ": they belong to no case; move or remove them"):

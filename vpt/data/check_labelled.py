@@ -66,7 +66,7 @@ def check_labelled(
         *_in_no_split(found, sides),
         *_classes(found, splits),
         *_folders(found),
-        *_left_out(found),
+        *_left_out(found, pairing),
     ]
     return _summary(found, facts, splits, tuple(seen_from(problem, found.root) for problem in problems))
 
@@ -187,12 +187,13 @@ def _folders(found: LabelledSet) -> Iterator[Problem]:
         yield Problem("warning", str(found.source), text)
 
 
-def _left_out(found: LabelledSet) -> Iterator[Problem]:
-    """Files in the set's folder that are no images of it, and classes of which no file is read."""
+def _left_out(found: LabelledSet, told: Sequence[VptError]) -> Iterator[Problem]:
+    """Files in the set's folder that are no images of it, and classes of which no file is read; none that was `told`."""
     is_folder = found.source.is_dir()
     if not is_folder and found.source.suffix.lower() != ".csv":
         return
     read = {Path(source) for example in found.cases for source in example.images if isinstance(source, Path)}
+    read |= {Path(problem_of(error).file) for error in told}
     out = left_out(found.root, read) if is_folder else beside(found.root, read)
     for name, files in unread_classes(found.root).items() if is_folder else ():
         text = (

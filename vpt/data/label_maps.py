@@ -56,7 +56,8 @@ def _mended(found: LabelMap, unknown: Collection[int], labels: Collection[int]) 
         )
     foreground, expected = {*found.ids} - {0}, {*labels} - {0}
     if len(foreground) == len(expected) == 1 and foreground | expected <= {1, 255, 65535}:
-        return f"likely the same label, written in two ways: write {expected.pop()} in this mask as in the others"
+        same = f"or, if it is the same label written in another way, write {expected.pop()} in this mask"
+        return f"add it to `labels` in dataset.json, {same}"
     return "add it to `labels` in dataset.json, or correct the mask"
 
 

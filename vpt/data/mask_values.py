@@ -49,13 +49,16 @@ class MaskValues:
         foreground = frozenset(labels.ids) - {0}
         self.foregrounds[name] = foreground
         array = labels.array[..., 0]
-        low, high = lowest_and_highest(array) if len(foreground) > 1 else (array, array)
+        low = high = lower = higher = array
+        if len(foreground) > 1:
+            low, high = lowest_and_highest(array)
+            lower, higher = lowest_and_highest(low)[0], lowest_and_highest(high)[1]  # of 5 x 5: shades can be 2 wide
         for id in foreground if len(foreground) <= MOST_LABELS else ():
             of = self.values.setdefault(id, _Value())
             mine = array == id
             of.pixels += int(mine.sum())
             of.even += int((mine & (low == high)).sum())
-            of.between += int((mine & (low < array) & (array < high)).sum())
+            of.between += int((mine & (lower < array) & (array < higher)).sum())
             of.masks.append(name)
 
     @property
@@ -117,8 +120,8 @@ class MaskValues:
                 written.append(f"{counted(len(names), 'mask')} ({listed(names, 2)}) hold {listed(sorted(ids))}")
             yield VptError(
                 f"{self.folder}: {', but '.join(written)}: likely the same labels, written in two ways; write all "
-                "masks alike (for instance every 1 as 255); if these are labels of their own, name them under `labels` in "
-                "dataset.json"
+                "masks alike (for instance every 1 as 255); if these are labels of their own, name them under `labels` "
+                "in dataset.json"
             )
 
     def _ways(self) -> list[frozenset[int]]:
@@ -167,13 +170,12 @@ def ids_by_colour(folder: Path, masks: Sequence[Path]) -> tuple[tuple[Colour, in
         except VptError:  # reading the case says why
             continue
     differ = _differ(palettes)
-    if pictures and not differ and len({colour for found in pictures.values() for colour in found}) > MOST_LABELS:
-        return None  # reading the case says what they should be
-    if not pictures and not differ:
-        return None
+    colours = {colour for found in pictures.values() for colour in found}
+    if not differ and (not pictures or len(colours) > MOST_LABELS or any(map(_has_labels, grey))):
+        return None  # reading a mask in colours says what it should be
     if differ:
         _require_named_colours(folder, palettes, differ)
-    _refuse_grey(folder, grey, palettes, pictures)
+        _refuse_grey(folder, grey, next(iter(palettes)))
     return _numbered(folder, palettes, pictures)
 
 
@@ -219,21 +221,21 @@ def _palettes_differ(folder: Path, differ: tuple[Path, Path, int, Colour, Colour
     )
 
 
-def _refuse_grey(
-    folder: Path, grey: Sequence[Path], palettes: dict[Path, Palette], pictures: dict[Path, dict[Colour, bool]]
-) -> None:
+def _refuse_grey(folder: Path, grey: Sequence[Path], coloured: Path) -> None:
     """Masks without colours beside some that are read by colour; what they hold of the background does not matter."""
-    for path in grey:
-        try:
-            empty = set(reader_of(path).labels().ids) <= {0}
-        except VptError:  # reading the case says why
-            continue
-        if not empty:
-            coloured = next(iter(pictures or palettes))
-            raise VptError(
-                f"{folder}: the palettes differ between files: {path.name} is grey, but {coloured.name} has colours, "
-                "so which value is which colour is not known; save all masks with one palette, or all as grey"
-            )
+    if path := next(filter(_has_labels, grey), None):
+        raise VptError(
+            f"{folder}: the palettes differ between files, and {path.name} is grey while {coloured.name} has colours, "
+            "so which value is which colour is not known; save all masks with one palette, or all as grey"
+        )
+
+
+def _has_labels(path: Path) -> bool:
+    """Whether a mask holds anything above 0, as far as it can be read; reading the case says why it cannot."""
+    try:
+        return max(reader_of(path).labels().ids) > 0
+    except VptError:
+        return False
 
 
 def _numbered(

@@ -1,0 +1,244 @@
+"""What a folder holds and nothing reads is counted and named; links to folders are followed, circles are not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpt.data.cases import find_scans, unread_scans
+from vpt.data.check import check_dataset
+from vpt.data.labelled import read_labelled
+from vpt.data.left_out import Walk, ending_of, kinds
+from vpt.errors import VptError
+
+
+def fill(folder: Path, *names: str) -> Path:
+    """Pictures of noise where Pillow writes the ending, else files that are never opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        seed = zlib.crc32(str(folder / name).encode())
+        if name.endswith((".png", ".jfif", ".gif", ".jpg")):
+            pixels = np.random.default_rng(seed).integers(0, 255, (12, 10), np.uint8)
+            Image.fromarray(pixels).save(folder / name)
+        else:
+            (folder / name).write_bytes(b"anything")
+    return folder
+
+
+def some(stem: str, count: int, ending: str) -> list[str]:
+    return [f"{stem}{number}{ending}" for number in range(count)]
+
+
+def warnings(root: Path) -> str:
+    return "\n".join(f"{each.file}: {each.text}" for each in check_dataset(root).warnings)
+
+
+# --- class folders and tables -----------------------------------------------------------------------------------------
+
+
+def test_jfif_and_single_gif_are_read(tmp_path):
+    fill(tmp_path / "a", *some("x", 5, ".jfif"))
+    fill(tmp_path / "b", *some("x", 5, ".gif"))
+    assert len(read_labelled(tmp_path).cases) == 10
+    assert warnings(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "said"),
+    [
+        ("a", some("y", 20, ".heic"), "20 .heic files are not read in a; convert them to PNG, or take them out"),
+        ("a/deep", ["y.jp2"], "1 .jp2 file is not read in a/deep; convert them to PNG"),
+        ("", ["y.mat", "z.npy"], "2 files (1 .mat, 1 .npy) are not read; convert them"),
+        (
+            "c",
+            some("n", 3, ".nrrd"),
+            "c: no file of the class c is read (3 .nrrd), so it is no class; convert them to PNG",
+        ),
+        ("b", ["scan.nii.bz2"], "1 .nii.bz2 file is not read in b"),
+        ("b", ["noending"], "1 nameless file is not read in b"),
+    ],
+)
+def test_unread_files_of_classes_are_named(tmp_path, folder, names, said):
+    for name in ("a", "b"):
+        fill(tmp_path / name, *some("x", 5, ".png"))
+    fill(tmp_path / folder, *names)
+    assert said in warnings(tmp_path)
+
+
+def test_what_is_hidden_or_describes_the_set_does_not_count(tmp_path):
+    for name in ("a", "b"):
+        fill(tmp_path / name, *some("x", 5, ".png"), "._x.png", ".DS_Store", "Thumbs.db")
+    fill(tmp_path, "README.md", "LICENSE", "notes.txt", ".gitignore")
+    fill(tmp_path / ".git", "pack.bin")
+    assert warnings(tmp_path) == ""
+
+
+def test_a_class_of_one_side_with_only_unread_files_is_named(tmp_path):
+    for side in ("train", "val"):
+        for name in ("a", "b"):
+            fill(tmp_path / side / name, *some(f"{side}{name}", 5, ".png"))
+    fill(tmp_path / "train/c", *some("q", 4, ".tga"))
+    assert "train/c: no file of the class c is read (4 .tga), so it is no class" in warnings(tmp_path)
+
+
+def test_too_few_classes_are_refused_with_what_is_not_read(tmp_path):
+    fill(tmp_path / "a", *some("x", 5, ".png"))
+    fill(tmp_path / "b", *some("x", 6, ".heic"))
+    with pytest.raises(VptError, match=r"no dataset\.json in this folder.*; 6 \.heic files are not read in b: convert"):
+        check_dataset(tmp_path)
+
+
+def test_images_that_a_table_does_not_list_are_named(tmp_path):
+    fill(tmp_path / "im", *some("x", 12, ".png"), "y.heic")
+    lines = [f"im/x{number}.png,{'ab'[number % 2]}" for number in range(10)]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(lines))
+    said = warnings(tmp_path)
+    assert "2 .png files are not read in im: they are in no usable line of labels.csv" in said
+    assert "1 .heic file is not read in im" in said
+
+
+# --- images and volumes with labels -----------------------------------------------------------------------------------
+
+
+def test_unread_files_beside_images_and_masks_are_named(make_images):
+    root = make_images(cases=5)
+    fill(root / "images", "a.heic", "b.heic")
+    fill(root / "masks", "a.mat")
+    fill(root / "images/more", *some("x", 3, ".png"))
+    said = warnings(root)
+    assert "3 files (2 .heic, 1 .mat) are not read in images, masks; convert them to PNG" in said
+    assert "3 .png files are not read in images/more: they belong to no case" in said
+
+
+def test_masks_of_another_kind_are_named_and_gif_is_read(make_images):
+    root = make_images(cases=4)
+    for path in sorted((root / "masks").iterdir()):
+        Image.open(path).save(path.with_suffix(".gif"))
+        path.unlink()
+    assert check_dataset(root).ok
+    for path in (root / "masks").iterdir():
+        path.rename(path.with_suffix(".mat"))
+    with pytest.raises(VptError, match=r"masks: the masks are 4 \.mat, which are not read; convert them to PNG"):
+        check_dataset(root)
+
+
+def test_one_mask_of_another_kind_is_named_where_it_is_missing(make_images):
+    root = make_images(cases=4)
+    (root / "masks/case_01.png").rename(root / "masks/case_01.mat")
+    errors = [f"{each.file}: {each.text}" for each in check_dataset(root).errors]
+    assert errors == ["images/case_01.png: its mask is case_01.mat, which is not read; convert it to PNG"]
+
+
+def test_unread_files_of_volumes_are_named_but_not_scans_to_predict(make_dataset, save):
+    root = make_dataset(cases=4)
+    fill(root / "imagesTr", "s.mha", "t.nrrd")
+    save(root / "imagesTs/new_0000.nii.gz", np.zeros((4, 4, 4), np.uint8))
+    said = warnings(root)
+    assert "2 files (1 .mha, 1 .nrrd) are not read in imagesTr; convert them to .nii.gz" in said
+    assert "imagesTs" not in said
+
+
+# --- scans to predict -------------------------------------------------------------------------------------------------
+
+
+def test_what_predict_does_not_read_is_told_with_its_subfolders(tmp_path, save):
+    scans = fill(tmp_path / "scans", "a.mha", "b.mha", "c.dcm", ".hidden.mha")
+    for place in ("x.nii.gz", "p0/t1.nii.gz", "p1/t1.nii.gz", "p1/t2.nii.gz", "out/x.nii.gz"):
+        save(scans / place, np.zeros((2, 2, 2), np.uint8))
+    assert unread_scans(scans, 1, scans / "out") == [
+        "3 files (2 .mha, 1 .dcm) are not read; convert them, or take them out",
+        "2 subfolders with 3 files (3 .nii.gz) are not read: p0, p1; give each as a folder of its own, or move the "
+        "files up",
+    ]
+    assert unread_scans(scans / "x.nii.gz", 1, tmp_path / "out") == []
+
+
+def test_a_folder_without_scans_says_what_it_holds(tmp_path):
+    fill(tmp_path, *some("x", 3, ".dcm"))
+    fill(tmp_path / "deep", "y.png")
+    with pytest.raises(VptError, match=r"no scans found.*; 3 \.dcm files are not read: convert them; 1 subfolder with"):
+        find_scans(tmp_path, 1)
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def linked_classes(tmp_path: Path) -> Path:
+    for name in ("neg", "pos"):
+        fill(tmp_path / "store" / name, *some(name, 6, ".png"))
+        for side in ("train", "val"):
+            (tmp_path / "set" / side).mkdir(parents=True, exist_ok=True)
+            os.symlink(tmp_path / "store" / name, tmp_path / "set" / side / name)
+    return tmp_path / "set"
+
+
+def test_linked_classes_are_read_and_copies_on_two_sides_told(tmp_path):
+    root = linked_classes(tmp_path)
+    assert len(read_labelled(root).cases) == 24
+    assert "12 images with the same pixels on two sides (train/neg/neg0 in train = val/neg/neg0 in val" in warnings(
+        root
+    )
+
+
+def test_linked_patients_inside_a_class_are_read(tmp_path):
+    for number in range(4):
+        fill(tmp_path / f"archive/p{number}", *some(f"p{number}_", 3, ".png"))
+        fill(tmp_path / f"set/neg/q{number}", *some(f"q{number}_", 3, ".png"))
+    (tmp_path / "set/pos").mkdir()
+    for number in range(4):
+        os.symlink(f"../../archive/p{number}", tmp_path / f"set/pos/p{number}")
+    found = read_labelled(tmp_path / "set")
+    assert [sum(example.target == (k,) for example in found.cases) for k in range(2)] == [12, 12]
+
+
+@pytest.mark.parametrize("target", ["..", "../..", ".", "../../set", "../../../"])
+def test_a_link_back_to_a_folder_above_is_not_followed_but_told(tmp_path, target):
+    for name in ("neg", "pos"):
+        fill(tmp_path / "inner/set" / name / "p", *some(name, 5, ".png"))
+    root = tmp_path / "inner/set"
+    os.symlink(target, root / "neg/loop")
+    assert len(read_labelled(root).cases) == 10
+    assert "1 link back to a folder above, not followed: neg/loop; remove it" in warnings(root)
+
+
+def test_a_link_to_the_set_itself_is_no_class(tmp_path):
+    root = linked_classes(tmp_path)
+    os.symlink(root, root / "loop")
+    os.symlink(root, root / "train/again")
+    os.symlink("nowhere", root / "gone")
+    os.symlink("self", root / "self")
+    assert len(read_labelled(root).cases) == 24
+
+
+def test_folders_that_link_to_each_other_end(tmp_path):
+    for k in range(6):
+        fill(tmp_path / f"f{k}", "x.png")
+    for k in range(6):
+        for other in range(6):
+            os.symlink(tmp_path / f"f{other}", tmp_path / f"f{k}/to{other}")
+    assert len(list(Walk(tmp_path).files())) < 200
+
+
+def test_linked_folders_of_images_and_masks_are_read(make_images, tmp_path):
+    root = make_images(cases=4)
+    for folder in ("images", "masks"):
+        shutil.move(root / folder, tmp_path / f"moved_{folder}")
+        os.symlink(tmp_path / f"moved_{folder}", root / folder)
+    assert check_dataset(root).cases == 4
+    assert warnings(
+        root
+    ) == "masks: 1 of 4 masks is empty (case_03); fine if nothing is there, otherwise annotate it" or (
+        "not read" not in warnings(root)
+    )
+
+
+def test_endings_are_counted_by_their_whole_names():
+    files = [Path(name) for name in ("a.nii.bz2", "b.nii.bz2", "c.MHA", "d", "v1.2.tar.gz")]
+    assert [ending_of(path) for path in files] == [".nii.bz2", ".nii.bz2", ".mha", "", ".tar.gz"]
+    assert kinds(files) == "2 .nii.bz2, 1 .mha, 1 without ending, 1 .tar.gz"
