@@ -110,7 +110,9 @@ def _linears(rows: int, maps: list[tuple[int, int]], dtype: torch.dtype) -> Run:
 
 def count_flops(run: Run) -> int:
     """FLOPs of matrix products and convolutions; attention is counted as the products that it is made of."""
-    own = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if hasattr(torch.ops.mkldnn, "_linear_pointwise") else {}
+    counts = {"_linear_pointwise": _linear_flops, "_convolution_pointwise": _convolution_flops}
+    known = {name: count for name, count in counts.items() if hasattr(torch.ops.mkldnn, name)}
+    own = {getattr(torch.ops.mkldnn, name): count for name, count in known.items()}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=own) as counter:
         run()
     return counter.get_total_flops()
@@ -119,6 +121,13 @@ def count_flops(run: Run) -> int:
 def _linear_flops(x: Sequence[int], weight: Sequence[int], *rest: Any, **more: Any) -> int:
     """Of oneDNN's linear map of shapes (..., n) and (m, n), which torch's counter does not know."""
     return 2 * math.prod(x) * weight[0]
+
+
+def _convolution_flops(
+    x: Sequence[int], weight: Sequence[int], *rest: Any, out_shape: Sequence[int], **more: Any
+) -> int:
+    """Of oneDNN's convolution with weights (m, n / groups, ...) that gives (B, m, ...)."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 def measure(case: Case, names: Iterable[str], rounds: int, square: int) -> dict[str, Any]:

@@ -26,8 +26,7 @@ def convolve(block: Any, image: Tensor) -> Tensor:
     """timm's `MBConv` or `PatchMerging`, with batch norms folded or not: (B, C, H, W) -> (B, C', H', W')."""
     residual = type(block) is MBConv
     acts = [block.act1, block.act2, *([block.act3] if residual else [])]
-    whole = needs_gradients(image, block) or torch.compiler.is_compiling()
-    if whole or not _is_bottleneck(block, acts):
+    if not (runs_in_pieces(image, block) and _is_bottleneck(block, acts)):
         return block(image)
     step = block.conv2.stride[0]
     size = [1 + (side - 1) // step for side in image.shape[-2:]]
@@ -48,8 +47,11 @@ def _is_bottleneck(block: Any, acts: list[Any]) -> bool:
     layers = (block.conv1, block.conv2, block.conv3)
     if type(block) not in (MBConv, PatchMerging) or any(type(layer) is not nn.Conv2d for layer in layers):
         return False
-    exact = all(type(act) is nn.GELU and act.approximate == "none" for act in acts)
-    return exact and block.conv2.kernel_size == (3, 3) and block.conv2.padding == (1, 1)
+    return all(map(_is_exact, acts)) and block.conv2.kernel_size == (3, 3) and block.conv2.padding == (1, 1)
+
+
+def _is_exact(act: Any) -> bool:
+    return type(act) is nn.GELU and act.approximate == "none"
 
 
 def _bottleneck(block: Any, image: Tensor, rows: slice, step: int) -> Tensor:
@@ -64,8 +66,7 @@ def _bottleneck(block: Any, image: Tensor, rows: slice, step: int) -> Tensor:
 
 def add_mlp(mlp: nn.Module, grid: Tensor) -> Tensor:
     """x + mlp(x) of tokens (B, H, W, C)."""
-    whole = needs_gradients(grid, mlp) or torch.compiler.is_compiling()
-    if whole or not isinstance(mlp, NormMlp) or not (type(mlp.act) is nn.GELU and mlp.act.approximate == "none"):
+    if not (runs_in_pieces(grid, mlp) and isinstance(mlp, NormMlp) and _is_exact(mlp.act)):
         return grid + mlp(grid)
     layers: Any = mlp
     out = torch.empty_like(grid)
@@ -73,6 +74,11 @@ def add_mlp(mlp: nn.Module, grid: Tensor) -> Tensor:
         part = grid[some, rows]
         torch.add(part, layers.fc2(multiply_gelu(layers.fc1, normalise(layers.norm, part))), out=out[some, rows])
     return out
+
+
+def runs_in_pieces(x: Tensor, *modules: nn.Module) -> bool:
+    """Whether it pays: on a CPU; and is possible: without gradients, outside of `torch.compile`."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not needs_gradients(x, *modules)
 
 
 def places(batch: int, rows: int, numbers: int, unit: int = 1) -> Iterator[Place]:

@@ -1,10 +1,13 @@
 """TinyViT's attention: in windows, with a learned bias for every offset between two patches, prompts beside them.
 
-Prompts have no position, so their columns have no bias.
+Prompts have no position, so their columns have no bias. The original pads the grid with zeros up to whole windows, and
+norms and projects the padding with the rest. What becomes of zeros is known, so only real patches go through norm and
+projections here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,19 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpt.backbones.pieces import normalise
-from vpt.backbones.strips import places
+from vpt.backbones.strips import places, runs_in_pieces
 from vpt.backbones.tokens import KeysValues
 from vpt.machine.gelu import needs_gradients
 
 
 def add_attention(attention: Any, grid: Tensor, beside: KeysValues | None, window: int) -> Tensor:
-    """Tokens (B, H, W, C), not normed yet, plus what they gather; for the arguments see `attend`.
+    """Tokens (B, H, W, C), not normed yet, plus what they gather in attention.
 
     Windows know nothing of each other, so where nothing needs a gradient some rows of them run at a time.
+
+    Args:
+        attention: timm's own module; beside: keys and values of prompts, the same in every window of an image;
+        window: side of the windows in patches.
     """
-    context = () if beside is None else (beside.keys, beside.values)
-    trains = needs_gradients(grid, attention) or any(needs_gradients(part) for part in context)
-    if trains or torch.compiler.is_compiling():
+    prompts = () if beside is None else (beside.keys, beside.values)
+    if not runs_in_pieces(grid, attention) or any(needs_gradients(part) for part in prompts):
         return grid + attend(attention, grid, beside, window)
     out = torch.empty_like(grid)
     numbers = grid.shape[2] * attention.num_heads * (2 * attention.key_dim + attention.val_dim)
@@ -36,30 +42,20 @@ def add_attention(attention: Any, grid: Tensor, beside: KeysValues | None, windo
 
 
 def attend(attention: Any, grid: Tensor, beside: KeysValues | None, window: int) -> Tensor:
-    """Attention of one block over tokens (B, H, W, C), not normed yet -> what they gather, (B, H, W, C).
-
-    The original pads the grid with zeros up to whole windows, and norms and projects the padding with the rest. What
-    becomes of zeros is known, so only real patches go through norm and projections.
-
-    Args:
-        attention: timm's own module; beside: keys and values of prompts, the same in every window of an image;
-        window: side of the windows in patches.
-    """
-    height, width = grid.shape[1:3]
-    projected = attention.qkv(normalise(attention.norm, grid))
-    padded = (height + -height % window, width + -width % window)
-    if padded != (height, width):
-        padding = attention.qkv(attention.norm(grid.new_zeros(1, grid.shape[-1])))
-        whole = padding.to(projected.dtype).expand(len(grid), *padded, -1).contiguous()
-        whole[:, :height, :width] = projected
-        projected = whole
-    queries, keys, values = split_heads(attention, into_windows(projected, window))
+    """What tokens (B, H, W, C), not normed yet, gather in their windows, (B, H, W, C)."""
+    size, heads = (grid.shape[1], grid.shape[2]), attention.num_heads
+    projected = attention.qkv(normalise(attention.norm, grid)).unflatten(-1, (heads, -1))
+    padding = None
+    if any(side % window for side in size):
+        padding = attention.qkv(attention.norm(grid.new_zeros(1, grid.shape[-1]))).view(heads, 1, 1, -1)
+    windows = into_windows(projected, window, padding)
+    queries, keys, values = _parts(attention, windows.flatten(0, 2).flatten(2, 3))
     bias = position_bias(attention)
     if beside is not None:
         keys, values = _with_prompts(keys, beside.keys, len(grid)), _with_prompts(values, beside.values, len(grid))
         bias = F.pad(bias, (0, beside.keys.shape[2]))
-    mixed = _mix(queries, keys, values, bias, attention.scale).transpose(1, 2).flatten(2)
-    return attention.proj(out_of_windows(mixed, window, padded)[:, :height, :width])
+    mixed = _mix(queries, keys, values, bias, attention.scale).view(*windows.shape[:-1], -1)
+    return attention.proj(out_of_windows(mixed, size).flatten(3))
 
 
 def attend_apart(attention: Any, grid: Tensor, context: Tensor) -> Tensor:
@@ -80,23 +76,61 @@ def keys_and_values(attention: Any, context: Tensor) -> KeysValues:
 
 def split_heads(attention: Any, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(B, N, 3 C), where a head's three lie together -> queries, keys, values (B, heads, N, head_dim) each."""
-    heads = projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+    return _parts(attention, projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2))
+
+
+def _parts(attention: Any, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(..., 3 head_dim) -> queries, keys and values (..., head_dim)."""
     queries, keys, values = heads.split([attention.key_dim, attention.key_dim, attention.val_dim], -1)
     return queries, keys, values
 
 
-def into_windows(grid: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) of whole windows -> (B * windows, window * window, C), an image's windows in a row."""
-    batch, height, width, channels = grid.shape
-    apart = grid.view(batch, height // window, window, width // window, window, channels).transpose(2, 3)
-    return apart.reshape(-1, window * window, channels)
+def into_windows(grid: Tensor, window: int, padding: Tensor | None) -> Tensor:
+    """(B, H, W, heads, D) -> (B, rows, columns, heads, window, window, D), each head's tokens of a window in a row.
+
+    padding (heads, 1, 1, D): what stands where windows reach over the border; None where none does.
+    """
+    batch, height, width, heads, depth = grid.shape
+    rows, columns = -(-height // window), -(-width // window)
+    windows = grid.new_empty(batch, rows, columns, heads, window, window, depth)
+    if padding is not None:
+        padding = padding.to(windows.dtype)
+        windows[:, :, -1] = padding
+        windows[:, -1] = padding
+    for place, inside in _regions(height, width, window):
+        region = windows[inside]
+        cells = region.shape[1], region.shape[4], region.shape[2], region.shape[5]
+        windows[inside] = grid[place].reshape(batch, *cells, heads, depth).permute(0, 1, 3, 5, 2, 4, 6)
+    return windows
 
 
-def out_of_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
-    """(B * windows, window * window, C) -> (B, H, W, C)."""
-    rows, columns = size[0] // window, size[1] // window
-    apart = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
-    return apart.reshape(-1, *size, windows.shape[-1])
+def out_of_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, rows, columns, heads, window, window, D) -> (B, H, W, heads, D), without what reaches over the border."""
+    grid = windows.new_empty(len(windows), *size, windows.shape[3], windows.shape[-1])
+    for place, inside in _regions(*size, windows.shape[4]):
+        region = windows[inside].permute(0, 1, 4, 2, 5, 3, 6)
+        grid[place] = region.flatten(3, 4).flatten(1, 2)
+    return grid
+
+
+Index = tuple[slice, ...]
+
+
+def _regions(height: int, width: int, window: int) -> Iterator[tuple[Index, Index]]:
+    """Parts of a grid (B, H, W, ...) whose windows hold as many of its rows and columns, and where those are there."""
+    for rows, window_rows, inner_rows in _spans(height, window):
+        for columns, window_columns, inner_columns in _spans(width, window):
+            every = slice(None)
+            yield (every, rows, columns), (every, window_rows, window_columns, every, inner_rows, inner_columns)
+
+
+def _spans(side: int, window: int) -> Iterator[tuple[slice, slice, slice]]:
+    """(places in the grid, number of the window, places in the window): of whole windows, and of the one cut off."""
+    whole = side // window
+    if whole:
+        yield slice(0, whole * window), slice(0, whole), slice(0, window)
+    if rest := side % window:
+        yield slice(whole * window, side), slice(whole, whole + 1), slice(0, rest)
 
 
 def position_bias(attention: Any) -> Tensor:
