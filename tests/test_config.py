@@ -233,7 +233,7 @@ def test_a_head_without_a_kind_is_the_one_of_the_task() -> None:
 def test_the_sam_decoder_is_chosen_by_its_kind() -> None:
     chosen = load_config({"data": DATA}, {"head.kind": "sam_decoder", "head.hints": True}).head
 
-    assert chosen == SamDecoderConfig(tune="decoder", refine=True, hints=True)
+    assert chosen == SamDecoderConfig(tune="auto", queries=None, refine=True, hints=True)
 
 
 # Prompts in short
@@ -251,7 +251,7 @@ def test_the_sam_decoder_is_chosen_by_its_kind() -> None:
         ("additive", AdditiveConfig(form="grid")),
         ("low_rank:100", LowRankConfig(count=100, rank=8)),
         ("low_rank", LowRankConfig(count=50)),
-        ("gated:20", GatedConfig(count=20, gate=5)),
+        ("gated:20", GatedConfig(count=20, gate=-5)),
         ("gated", GatedConfig(count=50)),
         ("fourier:5", FourierConfig(count=5, share=0.5)),
         ("fourier", FourierConfig(count=10)),
@@ -416,7 +416,7 @@ def test_a_key_named_like_a_method_or_a_head_is_named_in_full(section: str, key:
         ({"prompts": {"method": "conditioned", "hidden": 0}}, "prompts.hidden"),
         ({"prompts": {"method": "conditioned", "kernel": 0}}, "prompts.kernel"),
         ({"prompts": {"method": "additive", "form": "line"}}, "prompts.form: Input should be 'vector' or 'grid'"),
-        ({"head": {"kind": "sam_decoder", "tune": "all"}}, "head.tune: Input should be 'tokens' or 'decoder'"),
+        ({"head": {"kind": "sam_decoder", "tune": "all"}}, "head.tune: Input should be 'auto', 'tokens', 'upscaling' or 'decoder'"),
         ({"head": {"kind": "sam_decoder", "hints": "perhaps"}}, "head.hints"),
         ({"head": {"kind": "mask", "levels": 0}}, "head.levels"),
         ({"head": 3}, "head"),

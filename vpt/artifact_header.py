@@ -56,8 +56,8 @@ def read_header(text: str | None, path: Path) -> Header:
     except ValidationError as error:
         keys = ", ".join(sorted({".".join(map(str, problem["loc"])) or "all of it" for problem in error.errors()}))
         raise VptError(
-            f"{path}: its header is damaged, or of another version{_writer(content)}: {keys} is missing or not what was "
-            "expected; copy the file again, or use the version that wrote it"
+            f"{path}: its header is damaged, or of another version{_writer(content)}: {keys} is missing or not what "
+            "was expected; copy the file again, or use the version that wrote it"
         ) from error
     if not (math.isfinite(header.temperature) and header.temperature > 0):
         raise VptError(f"{path}: its header is damaged: temperature {header.temperature}; copy the file again")
