@@ -87,7 +87,7 @@ def test_a_prepared_model_gives_what_it_gave(family: str, tuning: str, faster: b
     backbone = make_backbone(family)
     head = MaskHead(backbone.spec, classes=3, width=16, detail=8, levels=2)
     model = PromptedModel(backbone, shaken(DeepPrompts(backbone.spec, count=3)), shaken(head))
-    tune(model, tuning)
+    tune(model, tuning, **({"dropout": 0.0} if tuning == "adapter" else {}))  # so that two passes are alike
     names, found = list(model.trained()), []
     for prepared in (False, True):
         if prepared:

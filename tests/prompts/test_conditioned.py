@@ -25,8 +25,9 @@ def tokens(batch: int = 2, seed: int = 0) -> Tokens:
 
 
 def make(**settings: Any) -> ConditionedPrompts:
+    """In training mode, without dropout unless it is asked for."""
     torch.manual_seed(1)
-    return shaken(ConditionedPrompts(SPEC, **({"count": 3, "hidden": 4} | settings)))
+    return shaken(ConditionedPrompts(SPEC, **({"count": 3, "hidden": 4, "dropout": 0.0} | settings)))
 
 
 @pytest.mark.parametrize(("kernel", "places"), [(1, 196), (3, 144), (14, 1)])
@@ -79,6 +80,19 @@ def test_each_image_has_prompts_of_its_own_and_no_others_matter() -> None:
     assert (context[0] - context[1]).abs().max() > 0.1
     assert (after[1] - context[1]).abs().amax(-1).min() > 1e-3
     assert torch.equal(after[[0, 2]], context[[0, 2]])
+
+
+def test_dropout_is_drawn_for_each_image_in_training_and_leaves_prediction_alone() -> None:
+    prompts, given = make(dropout=0.5), tokens(1)
+    twice = replace(given, grid=given.grid.expand(2, -1, -1, -1))
+    _, context = prompts.train().enter(0, twice, None)
+    _, at_rest = prompts.eval().enter(0, twice, None)
+
+    assert context is not None
+    assert at_rest is not None
+    assert (context[0] - context[1]).abs().max() > 0.1
+    expected = literal(prompts, 0, twice.grid)
+    assert (at_rest - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

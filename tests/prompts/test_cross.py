@@ -107,15 +107,16 @@ def after_self_attention(block: Any, family: str, tokens: Tensor, grid: tuple[in
 
 
 def literal(backbone: Backbone, family: str, images: Tensor, prompts: CrossPrompts) -> Tensor:
-    """(B, R + HW, C) after all blocks: x + SA, x + CA, x + MLP."""
+    """(B, R + HW, C) after all blocks: x + SA, x + CA, x + MLP; CA of x and P as they are, or both normed."""
     embedded = backbone.embed(images)
     x = torch.cat([embedded.prefix, embedded.grid.flatten(1, 2)], 1)
     for i, block in enumerate(encoder_of(backbone).blocks):
         x = after_self_attention(block, family, x, embedded.grid.shape[1:3])
         scale = block.ls1 if family == "vit" else torch.nn.Identity()
         if i in prompts.rows:
-            learned = block.norm1(prompts.table.tokens[prompts.rows[i]])
-            crossed = [attention_to(block.attn, block.norm1(image), learned) for image in x]
+            norm = block.norm1 if prompts.normed else torch.nn.Identity()
+            learned = norm(prompts.table.tokens[prompts.rows[i]])
+            crossed = [attention_to(block.attn, norm(image), learned) for image in x]
             x = x + scale(torch.stack(crossed))
         x = x + (block.ls2 if family == "vit" else torch.nn.Identity())(block.mlp(block.norm2(x)))
     return x
@@ -139,12 +140,14 @@ ENCODERS: dict[str, tuple[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("options", [{}, {"normed": True}], ids=["published", "normed"])
 @pytest.mark.parametrize("blocks", ["all", (1, 2)])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_all_blocks_equal_the_formula_written_out(encoder: str, blocks: Any) -> None:
+def test_all_blocks_equal_the_formula_written_out(encoder: str, blocks: Any, options: dict[str, bool]) -> None:
     family, make = ENCODERS[encoder]
     backbone, images = make(), draw(2)
-    prompts = shaken(CrossPrompts(backbone.spec, count=3, blocks=blocks))
+    prompts = shaken(CrossPrompts(backbone.spec, count=3, blocks=blocks, **options))
+    assert prompts.normed == bool(options)
     with torch.no_grad():
         tokens = backbone.embed(images)
         for i in range(DEPTH):

@@ -35,7 +35,7 @@ def test_it_has_one_gate_more_than_shallow_prompts_for_every_block_but_the_last(
     prompts = GatedPrompts(VIT_B16, count=count)
 
     assert total(prompts) == count * 768 + 11
-    assert torch.equal(prompts.gates, torch.full((11,), 5.0))
+    assert torch.equal(prompts.gates, torch.full((11,), -5.0))
     assert total(GatedPrompts(VIT_B16, count=count, gate=5, project=32)) == count * 32 + 32 * 768 + 768 + 11
 
 
@@ -132,7 +132,7 @@ def test_a_pass_keeps_the_prompts_of_the_block_before_in_its_state() -> None:
 
     again, _ = prompts.enter(1, left, state)
 
-    share = torch.tensor(5.0).sigmoid()
+    share = torch.tensor(-5.0).sigmoid()
     assert torch.allclose(again.prompts, (1 - share) * entered.prompts)
     assert state.prompts is again.prompts
     assert prompts.begin(None, Info()).prompts is None

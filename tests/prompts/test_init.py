@@ -81,6 +81,19 @@ def test_with_room_for_all_it_collects_every_token_of_the_frozen_encoder(backbon
     assert not found.requires_grad
 
 
+def test_the_first_blocks_patches_are_collected_before_their_position_too(backbone: Backbone) -> None:
+    """That is where SPT starts; what enters the blocks that follow has been through the position embedding."""
+    images = draw(5)
+    (encoder,) = backbone.children()
+
+    found = collect_tokens(backbone, images.split(2), range(DEPTH), limit=10_000, placed=False)
+
+    embedded = encoder.patch_embed(images).detach().reshape(-1, WIDTH)  # type: ignore[operator]
+    expected = torch.cat([embedded[None], everything(backbone, images)[1:]])
+    assert (found - expected).abs().max() <= 1e-5
+    assert (found[0] - everything(backbone, images)[0]).abs().max() > 1e-2
+
+
 def test_only_the_prompted_blocks_are_collected_in_their_order(backbone: Backbone) -> None:
     images, runs = draw(2), []
     block = backbone.block
@@ -282,16 +295,22 @@ def draws(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
-def test_vipamin_is_the_formula_written_out() -> None:
+@pytest.mark.parametrize("heads", [None, (1, 1), (4, 2)])
+def test_vipamin_is_the_formula_written_out(heads: Any) -> None:
     """Two blocks, three prompts, seven tokens of width 16, k = 2: by plain loops and a least-squares fit."""
     tokens, drawn, keys, values = draws(0, (2, 7, 16), (2, 3, 16), (2, 16, 16), (2, 16, 16))
-    found = vipamin_prompts(tokens, drawn, list(zip(keys, values, strict=True)), nearest=2, share=0.3)
+    found = vipamin_prompts(tokens, drawn, list(zip(keys, values, strict=True)), heads=heads, nearest=2, share=0.3)
+
+    def key_of(x: Tensor, row: int) -> Tensor:
+        """Averaged over the heads."""
+        parts = (x @ keys[row].double()).chunk(heads[row] if heads else 1)
+        return sum(parts[1:], parts[0]) / len(parts)
 
     assert found.shape == (2, 3, 16)
     for row, count in product(range(2), range(3)):
         x, prompt = tokens[row].double(), drawn[row, count].double()
-        key = prompt @ keys[row].double()
-        alike = [(key @ k / (key.norm() * k.norm())).item() for k in x @ keys[row].double()]
+        key = key_of(prompt, row)
+        alike = [(key @ k / (key.norm() * k.norm())).item() for k in (key_of(token, row) for token in x)]
         first, second = sorted(range(7), key=lambda n: -alike[n])[:2]
         matched = (x[first] + x[second]) / 2
         spanned = (values[row].double() @ (x @ values[row].double()).T).T  # o is orthogonal to these: o W_V . x W_V = 0
@@ -379,10 +398,12 @@ def started(backbone: Backbone, kind: str, how: Any, seed: int = 0, batch: int =
 def test_prompts_are_initialised_from_their_own_blocks_tokens(backbone: Backbone, kind: str, how: str) -> None:
     prompts = started(backbone, kind, how)
     blocks = {"deep": (0, 1, 2, 3), "deep_chosen": (1, 3), "cross": (2, 3)}.get(kind, (0,))
-    tokens = collect_tokens(backbone, draw(6).split(2), blocks, limit=60)
+    tokens = collect_tokens(backbone, draw(6).split(2), blocks, limit=60, placed=how == "vipamin")
     if how == "vipamin":
+        heads = [backbone.spec.blocks[i].heads for i in blocks]
+        assert min(heads) > 1
         drawn = uniform_prompts(len(blocks), 4, WIDTH, backbone.spec.patch, generator=torch.Generator().manual_seed(0))
-        expected = vipamin_prompts(tokens, drawn, [backbone.key_value_maps(i) for i in blocks])
+        expected = vipamin_prompts(tokens, drawn, [backbone.key_value_maps(i) for i in blocks], heads=heads)
     else:
         expected = {"tokens": sampled_prompts, "kmeans": kmeans_prompts}[how](tokens, 4)
 

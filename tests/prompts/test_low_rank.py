@@ -1,4 +1,4 @@
-"""BPT: each block's prompts are the product of two thin matrices, of the scale that VPT starts with."""
+"""BPT: each block's prompts are the product of two thin matrices, which start as in the authors' BPT-bilinear."""
 
 from __future__ import annotations
 
@@ -62,10 +62,12 @@ def test_prompts_start_with_the_published_deviation(rank: int, width: int, patch
 
     values = (prompts.left @ prompts.right.mT).detach()
 
-    bound = (6 / (3 * patch[0] * patch[1] + width)) ** 0.5
-    assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.06)
-    assert abs(values.mean().item()) < 0.02 * bound
-    assert prompts.left.std().item() == pytest.approx(prompts.right.std().item(), rel=0.1)
+    deviation, bound = 0.02 * (2 * rank / (width + rank)) ** 0.5, (6 / (width + rank)) ** 0.5
+    assert values.std().item() == pytest.approx(deviation, rel=0.06)
+    assert abs(values.mean().item()) < 0.03 * deviation
+    assert prompts.left.std().item() == pytest.approx(0.02, rel=0.06)
+    assert prompts.right.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
+    assert 0.99 * bound < prompts.right.abs().max() <= bound
 
 
 def test_both_factors_get_gradients_at_the_start() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vpt.artifact import read_artifact, restore_model, save_artifact
 from vpt.backbones import load_backbone
-from vpt.backbones.base import Backbone
+from vpt.backbones.base import Added, Backbone
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.tokens import Features, Tokens
 from vpt.backbones.vit import VitBackbone
@@ -105,10 +105,15 @@ def make_model(encoder: str, prompts: str = "none", **options: Any) -> PromptedM
     return model
 
 
-def tune(model: PromptedModel, method: str) -> PromptedModel:
+def tune(model: PromptedModel, method: str, **more: Any) -> PromptedModel:
     torch.manual_seed(5)
-    encoders.tune(model, method, **SETTINGS[method])
+    encoders.tune(model, method, **(SETTINGS[method] | more))
     return model
+
+
+def without_dropout(method: str) -> dict[str, float]:
+    """Settings with which a pass in training is a formula, not a draw."""
+    return {"dropout": 0.0} if method == "adapter" else {}
 
 
 def stir(model: PromptedModel) -> None:
@@ -232,7 +237,7 @@ def test_with_sams_own_arithmetic_as_well(method: str) -> None:
 @ADDING
 @EVERY_ENCODER
 def test_what_is_added_computes_its_formula(encoder: str, method: str) -> None:
-    model, plain = tune(make_model(encoder), method), make_model(encoder)
+    model, plain = tune(make_model(encoder), method, **without_dropout(method)), make_model(encoder)
     stir(model)
     block, own = (next(m.backbone.children()).blocks[1] for m in (model, plain))
     x = torch.randn(2, 5, C)
@@ -242,12 +247,26 @@ def test_what_is_added_computes_its_formula(encoder: str, method: str) -> None:
             expected = block.norm2.gamma * own.norm2(x) + block.norm2.beta
         elif method == "adapter":
             down, up = block.mlp.down, block.mlp.up
-            found = block.mlp(x)
-            expected = own.mlp(x) + 0.1 * ((x @ down.weight.T + down.bias).relu() @ up.weight.T + up.bias)
+            found = block.mlp(block.norm2(x))
+            added = (x @ down.weight.T + down.bias).relu() @ up.weight.T + up.bias
+            expected = own.mlp(own.norm2(x)) + 0.1 * added
         else:
             a, b = block.attn.qkv.lora_A["default"].weight, block.attn.qkv.lora_B["default"].weight
             found = block.attn.qkv(x)
             expected = own.attn.qkv(x) + 8 / RANK * x @ a.T @ b.T
+    assert (found - expected).abs().max() <= 1e-5
+
+
+@EVERY_ENCODER
+def test_an_adapter_behind_the_norm_computes_the_formula_of_normed_tokens(encoder: str) -> None:
+    model, plain = tune(make_model(encoder), "adapter", normed=True, dropout=0.0), make_model(encoder)
+    stir(model)
+    block, own = (next(m.backbone.children()).blocks[1] for m in (model, plain))
+    down, up, x = block.mlp.down, block.mlp.up, torch.randn(2, 5, C)
+    with torch.no_grad():
+        normed = own.norm2(x)
+        found = block.mlp(block.norm2(x))
+        expected = own.mlp(normed) + 0.1 * ((normed @ down.weight.T + down.bias).relu() @ up.weight.T + up.bias)
     assert (found - expected).abs().max() <= 1e-5
 
 
@@ -286,9 +305,13 @@ def test_after_steps_exactly_what_it_promises_has_changed(encoder: str, method: 
 @EVERY_METHOD
 def test_the_backbone_stays_in_eval_mode_and_keeps_its_identity(encoder: str, method: str) -> None:
     model = tune(make_model(encoder), method)
+    added = [module for module in model.backbone.modules() if isinstance(module, Added)]
 
-    assert not any(module.training for module in model.backbone.modules())
-    assert not any(module.training for module in model.train().backbone.modules())
+    assert len(added) == (DEPTH if method == "adapter" else 0)
+    for mode in (None, True, False):  # as it was tuned, and after
+        if mode is not None:
+            model.train(mode)
+        assert [module for module in model.backbone.modules() if module.training] == (added if model.training else [])
     assert model.backbone.sha256 == "as loaded"
 
 
@@ -333,7 +356,7 @@ def literal(backbone: Any, i: int, tokens: Tokens, context: Tensor) -> Tensor:
 @EVERY_METHOD
 def test_prompts_go_through_the_tuned_projection(encoder: str, method: str) -> None:
     options = {"use_rel_pos": False} if encoder == "sam" else {}  # prompts have no position
-    model = tune(make_model(encoder, "deep", **options), method)
+    model = tune(make_model(encoder, "deep", **options), method, **without_dropout(method))
     stir(model)
     images = draw()
     with torch.no_grad():
