@@ -117,7 +117,7 @@ def test_a_head_on_the_cls_token_saves_the_last_blocks_arithmetic() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @EVERY
-def test_frozen_prompts_answer_as_before(family: str, method: str) -> None:
+def test_projected_prompts_answer_as_before(family: str, method: str) -> None:
     model, images = make_model(family, method).eval(), draw(2).double()
     with torch.no_grad():
         before = model(images)

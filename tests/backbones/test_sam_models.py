@@ -15,6 +15,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from vpt.backbones import load_backbone
+from vpt.backbones.families import SamOptions, family_of
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_models import CHECKPOINTS, SIZES, Size, build_sam, is_sam
 from vpt.backbones.tokens import Tokens
@@ -69,7 +70,8 @@ def test_every_size_is_the_one_that_segment_anything_builds(size: str) -> None:
 
 @pytest.mark.parametrize("name", ["samvit_base_patch16.sa1b", "samvit_huge_patch16", *CHECKPOINTS])
 def test_names_of_segment_anything_are_known(name: str) -> None:
-    assert is_sam(name)
+    assert family_of(name).name == ("sam_micro" if name == "sam_micro" else "sam")
+    assert family_of(name).options is SamOptions
 
 
 @pytest.mark.parametrize("name", ["vit_micro", "vit_base_patch16_224", "sam_vit_x", "samvit_base_patch16_224"])

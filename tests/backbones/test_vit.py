@@ -78,6 +78,13 @@ def draw(backbone: Backbone, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, *backbone.spec.image_size)
 
 
+def timms_own(vit: Any, images: Tensor) -> Tensor:
+    """timm's tokens (B, R + H*W, C). Where timm norms after pooling, CLS and registers have that norm already."""
+    tokens = vit.forward_features(images)
+    prefix = vit.num_prefix_tokens
+    return torch.cat([vit.fc_norm(tokens[:, :prefix]), tokens[:, prefix:]], dim=1)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_without_prompts_the_output_is_timms_own(variant: str) -> None:
     vit = tiny_vit(**VARIANTS[variant])
@@ -86,7 +93,11 @@ def test_without_prompts_the_output_is_timms_own(variant: str) -> None:
 
     features = encode(backbone, Prompts(), images)
 
-    assert torch.equal(sequence(features), vit.eval().forward_features(images))
+    assert torch.equal(sequence(features), timms_own(vit.eval(), images))
+    if backbone.spec.pool == "cls":
+        assert features.pooled is None
+    else:
+        assert torch.equal(features.pooled, vit.forward_head(vit.forward_features(images), pre_logits=True))
     rows, columns = vit.patch_embed.grid_size
     assert features.grid.shape == (2, 32, rows, columns)
     assert features.prefix.shape == (2, vit.num_prefix_tokens, 32)
@@ -113,7 +124,7 @@ def test_a_gated_attention_is_timms_own() -> None:
     backbone = wrap(vit)
     images = draw(backbone)
 
-    assert torch.equal(sequence(encode(backbone, Prompts(), images)), vit.forward_features(images))
+    assert torch.equal(sequence(encode(backbone, Prompts(), images)), timms_own(vit, images))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,7 @@ def test_a_model_by_name_is_timms_own(name: str, image_size: Any, grid: tuple[in
 
     with torch.inference_mode():
         features = encode(backbone, Prompts(), images)
-        expected = backbone.vit.forward_features(images)
+        expected = timms_own(backbone.vit, images)
 
     assert torch.equal(sequence(features), expected)
     assert features.grid.shape == (1, backbone.spec.blocks[0].width, *grid)
@@ -151,7 +162,7 @@ def test_another_image_size_is_timms_own_resizing(name: str, image_size: Any) ->
     assert backbone.spec.image_size == (height, width)
     assert backbone.spec.finished.grid == (height // native.spec.patch[0], width // native.spec.patch[1])
     images = draw(backbone)
-    assert torch.equal(sequence(encode(backbone, Prompts(), images)), expected.forward_features(images))
+    assert torch.equal(sequence(encode(backbone, Prompts(), images)), timms_own(expected, images))
 
 
 def test_the_native_image_size_leaves_every_tensor_as_it_is() -> None:
@@ -185,7 +196,7 @@ def test_a_dynamic_vit_takes_images_of_another_size_than_the_spec(prompts: type[
 
     assert features.grid.shape == (2, 32, 6, 3)
     if prompts is Prompts:
-        assert torch.equal(sequence(features), vit.forward_features(images))
+        assert torch.equal(sequence(features), timms_own(vit, images))
 
 
 def test_a_dynamic_vit_that_pads_counts_the_padded_patches() -> None:
@@ -196,7 +207,7 @@ def test_a_dynamic_vit_that_pads_counts_the_padded_patches() -> None:
     features = encode(backbone, Prompts(), images)
 
     assert features.grid.shape == (1, 32, 4, 5)
-    assert torch.equal(sequence(features), vit.forward_features(images))
+    assert torch.equal(sequence(features), timms_own(vit, images))
 
 
 def test_a_fixed_vit_refuses_images_of_another_size_than_the_spec() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpt.heads import ClassifyHead
+from vpt.heads.linear import count_outputs
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts
 from vpt.tasks.batch import Batch, Output
@@ -22,7 +23,6 @@ from vpt.tasks.classification import (
     balanced_weights,
     class_loss,
     classify_stacks,
-    count_outputs,
     fit_temperature,
     to_probabilities,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,12 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, getproxies, proxy_bypass, url2pathname, urlopen
+from urllib.request import Request, url2pathname, urlopen
 
 import timm
 import torch
 from filelock import FileLock
 from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.utils import get_session
 
 from vpt.errors import VptError
 from vpt.progress import Tick, bar, silent
@@ -217,21 +217,20 @@ def hub_or_its_cache() -> Iterator[None]:
 
 
 def _answers(address: str) -> bool:
-    """Whether a connection to an address, or to the proxy before it, can be made within seconds."""
-    parts = urlsplit(getproxies().get(urlsplit(address).scheme) or address)
-    if proxy_bypass(urlsplit(address).hostname or ""):
-        parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    """Whether an address gives any answer within seconds, asked as the hub's client asks (proxies, certificates).
+
+    That a connection can be made says little: some proxies and firewalls accept, and then stay silent.
+    """
     found: list[bool] = []
 
-    def connect() -> None:
-        with suppress(OSError), socket.create_connection((parts.hostname or "", port), timeout=PATIENCE):
-            found.append(True)
+    def ask() -> None:
+        with suppress(Exception):  # the client raises a dozen kinds for one meaning
+            found.append(get_session().head(address, timeout=PATIENCE).status_code < 500)
 
-    asking = threading.Thread(target=connect, daemon=True)  # a name that is not found may take longer than a connection
+    asking = threading.Thread(target=ask, daemon=True)  # a name that is not found may take longer than a connection
     asking.start()
     asking.join(PATIENCE + 1)
-    return bool(found)
+    return any(found)
 
 
 def _filename(url: str) -> str:

@@ -104,14 +104,16 @@ class VitBackbone(Backbone):
         return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
 
     def finish(self, tokens: Tokens) -> Features:
-        normed = _parts_like(tokens, self.vit.norm(_join(tokens)))
+        sequence = self.vit.norm(_join(tokens))
+        normed = _parts_like(tokens, sequence)
         grid = normed.grid.permute(0, 3, 1, 2)
         if self.pooling == "plain":
             return Features(grid=grid, prefix=normed.prefix)
         pooled = None
         if self.spec.pool != "cls" and normed.grid.numel():
-            bare = _join(replace(normed, prompts=normed.prompts[:, :0]) if normed.prompts.shape[1] else normed)
-            pooled = self.vit.fc_norm(self.vit.pool(bare))
+            if tokens.prompts.shape[1]:
+                sequence = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)
+            pooled = self.vit.fc_norm(self.vit.pool(sequence))
         return Features(grid=grid, prefix=self.vit.fc_norm(normed.prefix), pooled=pooled)
 
 

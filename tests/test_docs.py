@@ -1,0 +1,57 @@
+"""The code in the documents runs, as it stands."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vpt.backbones import families
+from vpt.sections import HEADS, PROMPTS, TUNINGS
+
+DOCS = Path(__file__).parents[1] / "docs"
+ROOMS = (HEADS, PROMPTS, TUNINGS)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.S)
+
+
+@pytest.fixture
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a page registers is gone after it."""
+    monkeypatch.setattr(families, "_registered", {})
+    yield
+    for room in ROOMS:
+        room.registered.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_before")
+def test_the_page_on_extending_runs(tiny_classes: Path, tmp_path: Path) -> None:
+    names: dict[str, Any] = {
+        "DATA": str(tiny_classes),
+        "OUT": tmp_path / "run",
+        "PICTURE": next((tiny_classes / "flat").glob("*.png")),
+    }
+    found = blocks("extending.md", "python")
+    for number, source in enumerate(found):
+        exec(compile(source, f"docs/extending.md, block {number + 1}", "exec", dont_inherit=True), names)
+
+    assert len(found) == 5
+    assert "mirror" in PROMPTS.names()
+    assert "cosine" in HEADS.names()
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_the_entry_points_on_the_page_are_of_the_groups_that_are_read() -> None:
+    (source,) = blocks("extending.md", "toml")
+    groups = tomllib.loads(source)["project"]["entry-points"]
+
+    assert set(groups) == {PROMPTS.package, HEADS.package, families.ENTRY_POINTS}
+    page = (DOCS / "extending.md").read_text(encoding="utf-8")
+    assert all(f"`{room.package}`" in page for room in ROOMS)
