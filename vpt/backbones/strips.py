@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vpt.backbones.pieces import normalise
 from vpt.machine.gelu import convolve_gelu, multiply_gelu, needs_gradients
 
-WIDE = 2**21  # numbers at a time, 8 MiB in float32
+WIDE = 2**22  # numbers at a time, 16 MiB in float32
 
 Place = tuple[slice, slice]
 
