@@ -287,10 +287,16 @@ def test_a_truncated_file_is_refused(saved: Path, size: int) -> None:
 def test_a_plan_or_config_of_a_later_version_is_said(saved: Path) -> None:
     entries = header(saved)["vpt"]
     rewrite(saved, plan=entries["plan"] | {"warp": 9})
-    with pytest.raises(VptError, match=r"a\.safetensors: its header is damaged, or was edited: made with vpt .*, but plan\.warp is unknown here"):
+    with pytest.raises(
+        VptError,
+        match=r"a\.safetensors: its header is damaged, or was edited: made with vpt .*, but plan\.warp is unknown here",
+    ):
         read_artifact(saved)
     rewrite(saved, plan=entries["plan"], config=entries["config"] | {"warp": 9})
-    with pytest.raises(VptError, match=r"a\.safetensors: its header is damaged, or was edited: made with vpt .*, but warp is unknown here"):
+    with pytest.raises(
+        VptError,
+        match=r"a\.safetensors: its header is damaged, or was edited: made with vpt .*, but warp is unknown here",
+    ):
         read_artifact(saved)
 
 

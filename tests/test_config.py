@@ -416,7 +416,10 @@ def test_a_key_named_like_a_method_or_a_head_is_named_in_full(section: str, key:
         ({"prompts": {"method": "conditioned", "hidden": 0}}, "prompts.hidden"),
         ({"prompts": {"method": "conditioned", "kernel": 0}}, "prompts.kernel"),
         ({"prompts": {"method": "additive", "form": "line"}}, "prompts.form: Input should be 'vector' or 'grid'"),
-        ({"head": {"kind": "sam_decoder", "tune": "all"}}, "head.tune: Input should be 'auto', 'tokens', 'upscaling' or 'decoder'"),
+        (
+            {"head": {"kind": "sam_decoder", "tune": "all"}},
+            "head.tune: Input should be 'auto', 'tokens', 'upscaling' or 'decoder'",
+        ),
         ({"head": {"kind": "sam_decoder", "hints": "perhaps"}}, "head.hints"),
         ({"head": {"kind": "mask", "levels": 0}}, "head.levels"),
         ({"head": 3}, "head"),

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vpt.data.cases import find_scans
+from vpt.data.check import check_dataset
 from vpt.data.datasets import read_dataset, survey
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
@@ -151,6 +152,76 @@ def test_slices_of_one_patient_stay_together(make_images):
         splits = read_splits(dataset, fold)
         assert len({dataset.patient(name) for name in splits.val}) == 1
         assert not {*map(dataset.patient, splits.val)} & {*map(dataset.patient, splits.train)}
+
+
+# --- EXIF -------------------------------------------------------------------------------------------------------------
+
+
+def turn(root: Path, folder: str, orientation: int, ending: str = "png", numbers=range(4)) -> None:
+    """Mark files as to be turned; their pixels stay as stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for number in numbers:
+        path = root / folder / f"case_{number:02d}.png"
+        image = Image.open(path).copy()
+        path.unlink()
+        image.save(path.with_suffix(f".{ending}"), exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "ending"),
+    [(2, (24, 20), "jpg"), (3, (24, 20), "tif"), (4, (24, 20), "png"), (5, (24, 24), "webp"), (6, (24, 24), "jpg")],
+)
+def test_images_that_exif_turns_beside_masks_that_it_does_not_are_refused(make_images, orientation, size, ending):
+    root = make_images(cases=4, size=size)
+    turn(root, "images", orientation, ending)
+    assert problems(root) == [
+        f"images: 4 of 4 images (case_00.{ending}, case_01.{ending}, case_02.{ending} and 1 more) are turned by EXIF, "
+        f"and the masks have no such mark (orientation {orientation} against 1), so that they may not lie on each "
+        "other; if the masks were drawn on the pixels as stored, take the mark off the images (exiftool -Orientation= "
+        "images), if on the images as seen, turn their pixels (mogrify -auto-orient images/*)"
+    ]
+    with pytest.raises(VptError, match="are turned by EXIF, and the masks have no such mark"):
+        read_dataset(root)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_where_exif_changes_the_size_it_is_named_and_nothing_is_resized(make_images, orientation, ending):
+    root = make_images(cases=4)
+    turn(root, "images", orientation, ending)
+    errors = check_dataset(root).errors
+    assert len(errors) == 4
+    for error in errors:
+        assert f"because EXIF turns the image (orientation {orientation}) and not the mask" in error.text
+        assert "resize" not in error.text
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_and_masks_with_one_mark_are_turned_together(make_images, orientation):
+    root = make_images(cases=4)
+    for folder in ("images", "masks"):
+        turn(root, folder, orientation, "tif" if folder == "masks" else "png")
+    assert problems(root) == []
+    assert check_dataset(root).ok
+
+
+def test_masks_that_alone_are_marked_or_marked_otherwise_are_refused(make_images):
+    root = make_images(cases=4)
+    turn(root, "masks", 3)
+    assert "are turned by EXIF, and the masks are not turned alike (orientation 1 against 3)" in problems(root)[0]
+    turn(root, "images", 4)
+    assert "(orientation 4 against 3)" in problems(root)[0]
+
+
+def test_masks_drawn_on_the_images_as_seen_are_believed(make_images):
+    root = make_images(cases=4)
+    turn(root, "images", 6, numbers=(0, 1))
+    turn(root, "images", 3, numbers=(2,))
+    for number in (0, 1):
+        path = root / f"masks/case_{number:02d}.png"
+        Image.open(path).transpose(Image.Transpose.ROTATE_270).save(path)
+    assert problems(root) == []
 
 
 # --- images to predict ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the values of a set's masks mean is told from all of them; what is no label is refused with what mends it."""
+"""What the values of a set's masks mean is told from all of them, and what is no label is refused."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,6 +104,30 @@ def test_exif_orientation_is_applied_to_image_mask_and_size(tmp_path, orientatio
     assert np.array_equal(read_picture(path)[0], np.array(seen))
     assert np.array_equal(read_mask(path), np.array(seen))
     assert picture_size(path) == np.array(seen).shape
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_turned_tiff_is_turned_once_whether_it_is_packed_or_not(tmp_path, orientation, compression):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "a.tif", GREY, exif=exif, compression=compression)
+    turned = read_picture(saved(tmp_path / "a.png", GREY, exif=exif))
+    assert np.array_equal(read_picture(path), turned)
+    assert picture_size(path) == turned.shape[1:]
+    assert reader_of(path).orientation() == orientation
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "rgba.png", "rgb.tif"])
+def test_several_channels_of_sixteen_bits_are_refused_not_cut(tmp_path, name):
+    channels = 4 if "rgba" in name else 3
+    pixels = np.random.default_rng(0).integers(0, 65535, (6, 5, channels)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / name), pixels)
+    for read in (read_picture, read_mask):
+        with pytest.raises(
+            VptError, match=r"several channels of more than 8 bits .*save it as 8-bit colour, or as 16-bit"
+        ):
+            read(tmp_path / name)
 
 
 # --- damaged files ----------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def _folders(found: LabelledSet) -> Iterator[Problem]:
 
 
 def _left_out(found: LabelledSet, told: Sequence[VptError]) -> Iterator[Problem]:
-    """Files in the set's folder that are no images of it, and classes of which no file is read; not what was `told`."""
+    """Files in the set's folder that are no images of it, and classes of which none is read, but for those `told`."""
     is_folder = found.source.is_dir()
     if not is_folder and found.source.suffix.lower() != ".csv":
         return

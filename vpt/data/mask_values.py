@@ -170,8 +170,8 @@ def ids_by_colour(folder: Path, masks: Sequence[Path]) -> tuple[tuple[Colour, in
         except VptError:  # reading the case says why
             continue
     differ = _differ(palettes)
-    colours = {colour for found in pictures.values() for colour in found}
-    if not differ and (not pictures or len(colours) > MOST_LABELS or any(map(_has_labels, grey))):
+    every = {colour for found in pictures.values() for colour in found}
+    if not differ and (not pictures or len(every) > MOST_LABELS or any(map(_has_labels, grey))):
         return None  # reading a mask in colours says what it should be
     if differ:
         _require_named_colours(folder, palettes, differ)
