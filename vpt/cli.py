@@ -355,7 +355,7 @@ def main() -> NoReturn:
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"error: {error or 'out of memory'}; --debug shows where it arose", file=sys.stderr)
+        print(f"error: {str(error) or 'out of memory'}; --debug shows where it arose", file=sys.stderr)
         _leave(1)
     _leave(0)
 

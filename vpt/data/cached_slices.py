@@ -46,6 +46,9 @@ def prepare_label(label: LabelMap, ids: Sequence[int], plan: Plan) -> np.ndarray
     return np.stack([cv2.resize(found, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for found in slices])
 
 
+LARGE = 2**16  # ids of atlases reach 2^32 - 1
+
+
 @dataclass(frozen=True)
 class PreparedCase:
     """A case in the cache: memory-mapped images (slices, C, h, w) float16 and labels (slices, h, w) uint8.
@@ -108,6 +111,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def positions(label: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """Label ids -> their positions in the sorted `ids`: the classes that the head predicts; uint8 up to 256 of them."""
-    table = np.zeros(max(ids) + 1, np.min_scalar_type(len(ids) - 1))
+    kind = np.min_scalar_type(len(ids) - 1)
+    if max(ids) >= LARGE:  # a table would be as long as the largest id
+        return np.stack([np.searchsorted(np.array(ids, np.int64), part).astype(kind) for part in label])
+    table = np.zeros(max(ids) + 1, kind)
     table[list(ids)] = range(len(ids))
     return table[label]

@@ -22,7 +22,7 @@ TURN = (
 def read_label(
     path: str | Path | ColourMask | None, labels: Collection[int], grid: Grid | None, image: str
 ) -> LabelMap:
-    """Label ids (X, Y, Z), uint8, int16 or int32 as the largest of `labels` needs, on the grid of their image.
+    """Label ids (X, Y, Z), uint8, int16, int32 or int64 as the largest of `labels` needs, on the grid of their image.
 
     grid, image: where the image lies (None: not compared), and its name. Raises VptError for what a reader refuses,
     another grid, ids that are not in `labels`, values between ids, and for None, the label of a case that has none.
@@ -42,9 +42,14 @@ def read_label(
         raise VptError(
             f"{path}: label {some(unknown)} not in {some(sorted(labels))}; {_mended(found, unknown, labels)}"
         )
-    largest = max(labels)
-    dtype = np.uint8 if largest < 2**8 else np.int16 if largest < 2**15 else np.int32
-    return replace(found, array=found.array.astype(dtype))
+    return replace(found, array=found.array.astype(_dtype_for(max(labels))))
+
+
+def _dtype_for(largest: int) -> type[np.integer]:
+    """The smallest type that holds ids up to `largest`; signed above 255, since PyTorch has few unsigned ones."""
+    if largest < 2**8:
+        return np.uint8
+    return next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
 
 
 def _mended(found: LabelMap, unknown: Collection[int], labels: Collection[int]) -> str:

@@ -30,6 +30,7 @@ EMPTY_SCORE: dict[str, float] = {"nan": math.nan, "one": 1.0, "zero": 0.0}
 
 # Headers hold float32: a spacing of 1 mm reads as 1.00000006 mm, which must not push a surface out of a 1 mm tolerance.
 HEADER_ROUNDING_MM = 1e-4
+LARGE = 2**12  # SciPy makes a table as long as the largest id: those of atlases reach 2^32 - 1
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,29 @@ def _boxes(prediction: np.ndarray, reference: np.ndarray, labels: Sequence[int])
     """
     from scipy.ndimage import find_objects
 
+    largest = max(labels, default=1)
+    known, places = np.unique(np.array(labels, np.int64), return_inverse=True)
+    by_place = largest > LARGE
+
     def find(volume: np.ndarray) -> list[Any]:
-        return find_objects(volume.view(np.uint8) if volume.dtype == bool else volume, max_label=max(labels, default=1))
+        volume = volume.view(np.uint8) if volume.dtype == bool else volume
+        if by_place:
+            return find_objects(_positions(volume, known), max_label=len(known))
+        return find_objects(volume, max_label=largest)
 
     in_prediction, in_reference = find(prediction), find(reference)
-    return [_union(in_prediction[label - 1], in_reference[label - 1]) for label in labels]
+    rows = places.ravel().tolist() if by_place else [label - 1 for label in labels]
+    return [_union(in_prediction[row], in_reference[row]) for row in rows]
+
+
+def _positions(volume: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """1 + the place of each id in `known` (sorted int64), 0 where it is not among them; made a slab at a time."""
+    out = np.empty(volume.shape, np.int32)
+    for into, slab in zip(out, volume, strict=True):
+        ids = slab.astype(np.int64)
+        place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+        into[...] = np.where(known[place] == ids, place + 1, 0)
+    return out
 
 
 def _union(first: tuple[slice, ...] | None, second: tuple[slice, ...] | None) -> Any:
