@@ -57,7 +57,7 @@ def check_dataset(
     dataset, pairing = survey(root)
     facts = []
     for done, case in enumerate(dataset.cases, start=1):
-        facts.append(_read_case(case, dataset))
+        facts.append(_read_safely(case, dataset))
         progress(done, len(dataset.cases), case.name)
     splits, split_errors = survey_folds(dataset)
     problems = [
@@ -72,6 +72,15 @@ def check_dataset(
         *_left_out(dataset, pairing),
     ]
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
+
+
+def _read_safely(case: Case, dataset: SegmentationSet) -> _Facts:
+    """`_read_case`, in which no error of one file, whatever it is, hides the others."""
+    try:
+        return _read_case(case, dataset)
+    except Exception as error:  # of a library: a file can be broken in ways that no reader foresees
+        text = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); export it again"
+        return _Facts(case, problems=[Problem("error", str(case.images[0]), text)])
 
 
 def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
 
 ROUNDING = 1e-3  # a label this near to a whole number is one
+SHEAR = np.sin(np.radians(0.01))  # what ITK still takes as straight
+TEXTS = ("descrip", "db_name", "aux_file", "intent_name")  # may name the patient
+UNREADABLE = np.full((4, 4), np.nan)
 DAMAGED = (OSError, EOFError, ValueError, zlib.error)
 
 
@@ -98,8 +101,11 @@ class NiftiReader(Reader):
     def doubts(self) -> list[str]:
         image, grid = self._first, self.grid()
         found = []
-        sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
-        if sform is None and qform is None:
+        sform, qform = image.get_sform(coded=True)[0], _qform(image)
+        if unreadable := qform is UNREADABLE:
+            found.append("its qform is unreadable (its quaternion is no rotation), the sform is used; write it again")
+            qform = None
+        if sform is None and qform is None and not unreadable:
             guess = f"neither sform nor qform, so its orientation is a guess ({grid.axcodes})"
             found.append(f"{guess}; save it with an affine")
         apart = 0.0 if sform is None or qform is None else grid.apart(Grid(grid.shape, qform))
@@ -107,15 +113,26 @@ class NiftiReader(Reader):
             used = "the sform is used, other programs may use the qform"
             found.append(f"sform and qform are {apart:.3g} mm apart; {used}")
         axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
-        if (lean := float(np.abs(axes.T @ axes - np.eye(3)).max())) > 1e-2:
-            sheared = f"sheared by {np.degrees(np.arcsin(min(lean, 1.0))):.1f} degrees"
+        if (lean := float(np.abs(axes.T @ axes - np.eye(3)).max())) > SHEAR:
+            degrees = np.degrees(np.arcsin(min(lean, 1.0)))
+            sheared = f"sheared by {degrees:{'.1f' if degrees >= 1 else '.2g'}} degrees"
             found.append(f"{sheared}, which ITK-based programs refuse; resample it to straight axes")
         return found
 
     def mask(self, labels: np.ndarray) -> Nifti1Image:
-        """Labels under the scan's own header: affine, both transforms and their codes, units."""
+        """Labels under the scan's own header: affine, both transforms and their codes, units; no text of it is kept.
+
+        A qform that cannot be read is replaced by the affine that is used, so that other programs read the same place.
+        """
         scan = self._first
         header = scan.header.copy()
+        for text in TEXTS:
+            if text in header:
+                header[text] = b""
+        header["intent_code"] = 0
+        header.extensions = type(header.extensions)()
+        if _qform(scan) is UNREADABLE:
+            header.set_qform(scan.affine, int(header["sform_code"]))
         header.set_data_dtype(labels.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0
@@ -157,6 +174,15 @@ def _opened(source: Path | Nifti1Image) -> Any:
         raise VptError(f"{path}: an empty file, expected a NIfTI; copy or export it again")
     try:
         image = nibabel.load(path)
+    except ValueError as error:
+        if "w2 should be" in str(error):
+            raise VptError(
+                f"{path}: its qform is unreadable (its quaternion is no rotation: {error}) and there is no sform to "
+                "use instead; write the affine into the sform, with a code of 1 or more"
+            ) from error
+        raise VptError(
+            f"{path}: not a NIfTI file, or cut off in its header ({error}); convert or export it again"
+        ) from error
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
         raise VptError(
             f"{path}: not a NIfTI file, or cut off in its header ({error}); convert or export it again"
@@ -177,6 +203,15 @@ def _check_voxel_size(image: Nifti1Image, path: Path) -> None:
     sizes = raw["pixdim"][1 : 1 + min(image.ndim, 3)]
     if not (np.isfinite(sizes) & (sizes != 0)).all():
         raise VptError(f"{path}: voxel size {by(sizes.tolist())} mm in its header; write the true size into pixdim")
+
+
+def _qform(image: Any) -> Any:
+    """The qform (4, 4), None where its code is 0, `UNREADABLE` where its quaternion is no rotation."""
+    try:
+        qform = image.get_qform(coded=True)[0]
+    except ValueError:
+        return UNREADABLE
+    return qform if qform is None or np.isfinite(qform).all() else UNREADABLE
 
 
 def header_grid(image: Any, name: str) -> Grid:
