@@ -70,7 +70,7 @@ class Stages(Backbone):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.patches = nn.Conv2d(3, 16, 8, stride=8)
+        self.stem = nn.Conv2d(3, 16, 8, stride=8)
         self.convolution = nn.Conv2d(16, 16, 3, padding=1)
         self.blocks = nn.ModuleList([Block(16, 2), Block(32, 4), Block(32, 4)])
         self.merge = nn.Conv2d(16, 32, 2, stride=2)
@@ -89,7 +89,7 @@ class Stages(Backbone):
         self.requires_grad_(False).eval()
 
     def embed(self, images: Tensor) -> Tokens:
-        grid = self.patches(images).permute(0, 2, 3, 1)
+        grid = self.stem(images).permute(0, 2, 3, 1)
         none = grid.new_empty(len(grid), 0, grid.shape[-1])
         return Tokens(grid, none, none)
 

@@ -90,6 +90,7 @@ def test_the_header_says_all_it_takes_to_use_it(tiny_run: Path, tiny_data: Path)
         "name": "vit_micro",
         "sha256": load_backbone("vit_micro").sha256,
         "preprocessing": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "padding": "centre"},
+        "pool": "cls",
     }
     assert entries["versions"] == {name: version(name) for name in ("vpt", "torch", "timm", "monai")}
     assert entries["scores"]["validation"].keys() == {"dice", "dice_dark", "dice_bright", "epoch"}

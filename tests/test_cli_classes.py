@@ -85,7 +85,7 @@ def test_train_with_task_shots_and_head(vpt: Callable[..., Told], tiny_classes: 
     config = load_config(run / "config.yaml")
     assert config.head is not None
     assert (config.task, config.data.shots, config.head.kind) == ("classification", 2, "mlp")
-    assert config.head.model_dump() == {"kind": "mlp", "pool": "auto", "hidden": 256}
+    assert config.head.model_dump() == {"kind": "mlp", "pool": "auto", "hidden": 256, "start": "normal"}
 
 
 def test_the_pictures_are_where_it_says(vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ def test_a_pass_begins_once_and_its_state_enters_every_block() -> None:
 def test_a_pass_over_what_was_stored_begins_without_images_and_enters_the_rest() -> None:
     model, images = recorded(), draw()
 
-    found = model.features_from(frozen_below(1, model.backbone, images, model.head.levels))
+    found = model.encode(None, below=frozen_below(1, model.backbone, images, model.head.levels)).features
 
     (state,) = model.prompts.passes
     assert state["images"] is None

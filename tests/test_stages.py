@@ -29,7 +29,7 @@ from vpt.prompts import (
 )
 from vpt.prompts.base import choose_blocks
 from vpt.prompts.starts.tokens import collect_tokens, kmeans_prompts, sampled_prompts
-from vpt.tasks.frozen import FrozenPart
+from vpt.tasks.frozen import FrozenPrefix
 
 SIZE, COUNT = (64, 32), 3
 METHODS: dict[str, Callable[[BackboneSpec], Prompts]] = {
@@ -275,10 +275,10 @@ def test_features_from_stored_rows_are_those_of_the_whole_encoder(backbone: Stag
     prompts = DeepPrompts(backbone.spec, count=COUNT, blocks=f"last:{4 - first}") if first < 4 else Prompts()
     head = MaskHead(backbone.spec, classes=2, width=8, detail=8, levels=levels)
     model = PromptedModel(backbone, prompts, head).eval()
-    part, batch = FrozenPart(model, model.first_trained_block()), images()
+    part, batch = FrozenPrefix(model, model.first_trained_block()), images()
 
     rows = part.rows(batch)
-    found, whole = part.features(rows), encode(backbone, prompts, batch, levels=head.levels)
+    found, whole = part.encode(rows).features, encode(backbone, prompts, batch, levels=head.levels)
 
     assert part.first == first
     assert rows.shape == (2, part.size)

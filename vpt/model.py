@@ -165,7 +165,7 @@ class PromptedModel(nn.Module):
         """
         if hints is not None and not self.head.takes_hints:
             raise ValueError(f"{type(self.head).__name__} takes no boxes or points")
-        encoded = self.encode(images, info)
+        encoded = self.encode(images, info if hints is None else replace(info, hints=hints))
         features, head = encoded.features, self.head
         logits = head(features, images) if hints is None else head(features, images, hints)
         return Output(logits, encoded.penalty)

@@ -129,7 +129,7 @@ def test_what_cannot_load_is_not_described(name: str, weights: str | None, said:
     ("name", "options", "said"),
     [
         ("vit_micro", {"attention": "fused"}, r"option attention='fused' is not one .*; its options are: none$"),
-        ("test_vit", {"patch": 8}, r"option patch=8 is not one that its family takes .*; its options are: none$"),
+        ("test_vit", {"patch": 8}, r"option patch=8 is not one .*; its options are: normalisation, pooling$"),
         ("sam_micro", {"atention": "fused"}, r"option atention='fused' .*; its options are: attention$"),
         ("sam_micro", {"attention": "flash"}, r"option attention='flash' .*'fused' or 'original'\); its options are: "),
         ("sam_vit_b", {"attention": 3}, r"option attention=3 is not one that its family takes"),
@@ -242,6 +242,6 @@ def test_a_package_that_brings_no_family_is_told(installed: Any, line: str, said
 
 
 def test_every_family_of_ours_is_whole() -> None:
-    assert [family.name for family in FAMILIES] == ["vit_micro", "sam_micro", "sam", "folder", "vit"]
+    assert [family.name for family in FAMILIES] == ["vit_micro", "sam_micro", "sam", "tiny_sam", "folder", "vit"]
     assert all(issubclass(family.options, NoOptions) or family.options.model_fields for family in FAMILIES)
     assert {family.name for family in FAMILIES if family.embedded} == {"vit_micro", "sam_micro"}

@@ -213,12 +213,16 @@ def test_a_method_is_what_its_name_says_whatever_the_config(
     done = compare(tiny_classes, tmp_path / "out", methods=["linear", "deep"], budget=0, overrides=FAST | given)
     linear, deep = (done._config(Trial(name, "search", {})) for name in ("linear", "deep"))
     assert {linear.tuning.method, deep.tuning.method} == {"prompts"}
-    assert linear.head is None or linear.head.model_dump() == {"kind": "linear", "pool": linear.head.pool}
+    assert linear.head is None or linear.head.model_dump() == {
+        "kind": "linear",
+        "pool": linear.head.pool,
+        "start": "normal",
+    }
     if "head" in given:
         assert linear.head is not None
         assert linear.head.pool == "mean"
         assert deep.head is not None
-        assert deep.head.model_dump() == given["head"]
+        assert deep.head.model_dump() == given["head"] | {"start": "normal"}
 
 
 def test_counts_are_those_of_the_model(finished: Comparison) -> None:

@@ -60,7 +60,7 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
 
 
 def test_config_yaml_is_the_whole_config_and_reads_back(tiny_run: Path, tiny_data: Path) -> None:
-    config = load_config(tiny_run / "config.yaml")
+    config = load_config(tiny_run / "config.yaml").resolved("segmentation")
     assert config == load_config(tiny_data, SETTINGS).resolved("segmentation")
     assert config.data.path == tiny_data
     assert config == read_artifact(tiny_run).config
