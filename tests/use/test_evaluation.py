@@ -463,6 +463,34 @@ def png(path, mask):
     return path
 
 
+def in_palette(path, mask, *colours):
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette([value for colour in colours for value in colour])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+BLACK, RED, GREEN = (0, 0, 0), (200, 0, 0), (0, 200, 0)
+
+
+def test_palettes_that_number_colours_otherwise_are_not_scored_by_number(tmp_path):
+    predicted = in_palette(tmp_path / "out" / "a.png", square(value=1), BLACK, GREEN, RED)
+    drawn = in_palette(tmp_path / "masks" / "a.png", square(value=1), BLACK, RED, GREEN)
+    with pytest.raises(VptError, match=rf"^{predicted}: 1 is #00c800 in its palette, but not in that of {drawn}, so"):
+        evaluate(tmp_path / "out", tmp_path / "masks")
+
+
+def test_one_palette_is_scored_by_number_beside_grey_masks_and_grey_palettes(tmp_path):
+    drawn = in_palette(tmp_path / "drawn.png", square(value=1), BLACK, RED, GREEN)
+    for other in (
+        in_palette(tmp_path / "coloured.png", square(value=1), BLACK, RED),
+        in_palette(tmp_path / "grey.png", square(value=1), BLACK, (1, 1, 1)),
+        png(tmp_path / "plain.png", square(value=1)),
+    ):
+        assert evaluate(other, drawn).cases[0].scores[1].dice == 1
+
+
 def square(top=10, left=20, side=16, value=255, shape=(64, 80)):
     mask = np.zeros(shape, np.uint8)
     mask[top : top + side, left : left + side] = value

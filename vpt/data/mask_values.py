@@ -179,6 +179,22 @@ def ids_by_colour(folder: Path, masks: Sequence[Path]) -> tuple[tuple[Colour, in
     return _numbered(folder, palettes, pictures)
 
 
+def require_one_numbering(masks: Sequence[Path]) -> None:
+    """Masks of images that are compared number by number: a number stands for one colour in all their palettes.
+
+    Grey palettes are read by their values, and say nothing of colours. Raises VptError where two palettes differ, and
+    for what cannot be read.
+    """
+    palettes = {path: found for path in masks if (found := palette_of(path)) and not found.is_grey}
+    if differ := _differ(palettes):
+        first, second, k, _, colour = differ
+        raise VptError(
+            f"{second}: {k} is {shown(colour)} in its palette, but not in that of {first}, so the same number "
+            "is not the same label in both; save all masks with one palette, or as grey with a value of its own "
+            "for every label"
+        )
+
+
 def _differ(palettes: dict[Path, Palette]) -> tuple[Path, Path, int, Colour, Colour] | None:
     """Two files in which a number stands for two colours, or a colour has two numbers; the number, and its colours."""
     if all(palette.is_grey for palette in palettes.values()):

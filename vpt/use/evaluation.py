@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.data.description import read_labels
+from vpt.data.mask_values import require_one_numbering
 from vpt.data.pairs import Pair, Volume, pair_masks
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
@@ -61,7 +62,8 @@ def evaluate(
 
     Raises:
         VptError: a prediction without reference, an unreadable file, grids that differ, a label that is not in
-            `labels`, values that are no whole numbers, no label at all, an option outside its range.
+            `labels`, values that are no whole numbers, palettes in which a number is not the same colour, no label at
+            all, an option outside its range.
 
     >>> evaluate("out", "labelsTr").save("scores")
     """
@@ -75,6 +77,9 @@ def evaluate(
     for pair in pairs:
         pair.check_grids()
     flat = _are_images(pairs)
+    if flat:
+        masks = [mask for pair in pairs for mask in (pair.reference, pair.prediction)]
+        require_one_numbering([mask.source for mask in masks if isinstance(mask.source, Path)])
     chosen = _choose_labels(labels, pairs)
     results = []
     for done, pair in enumerate(pairs, start=1):
