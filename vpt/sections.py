@@ -145,16 +145,25 @@ class Room(Generic[C]):
         return found.name_by(self.key) == name
 
     def _loaded(self, point: EntryPoint) -> type[C]:
-        try:
-            found = point.load()
-        except Exception as error:  # of someone else's package
-            raise VptError(
-                f"{self.what} {point.name}: the package that brings it, {point.value}, cannot be loaded "
-                f"({type(error).__name__}: {error}); update or remove it"
-            ) from error
+        found = load_foreign(point, self.what)
         if not self._is_called(found, point.name):
             raise VptError(f"{self.what} {point.name}: {point.value} is no section of that name; see docs/extending.md")
         return found
+
+
+def load_foreign(point: EntryPoint, what: str) -> Any:
+    """What another package brings under an entry point; what: the kind of thing, for the message.
+
+    Raises:
+        VptError: its module cannot be imported, or has no such name.
+    """
+    try:
+        return point.load()
+    except Exception as error:  # of someone else's package
+        raise VptError(
+            f"{what} {point.name}: the package that brings it, {point.value}, cannot be loaded "
+            f"({type(error).__name__}: {error}); update or remove it"
+        ) from error
 
 
 PROMPTS: Room[Any] = Room("vpt.prompts", "method", "prompts")

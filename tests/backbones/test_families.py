@@ -227,7 +227,7 @@ def test_a_family_of_another_package_loads(installed: Any) -> None:
     [
         (
             "half = nowhere:HALF",
-            r"^backbones: nowhere:HALF, which another package brings, cannot be loaded \(Mod",
+            r"^backbone half: the package that brings it, nowhere:HALF, cannot be loaded \(Mod.* update or remove it$",
         ),
         (
             "half = vpt.errors:VptError",

@@ -41,6 +41,19 @@ def test_the_validation_split_scores_as_at_the_end_of_training(run: Path) -> Non
     assert report.mean() == told
 
 
+def test_scans_of_one_patient_are_drawn_together(run: Path, copied_data: Path) -> None:
+    names = ["blobs_003", "blobs_004", "blobs_005"]
+    file = copied_data / "dataset.json"
+    visits = {"patients": {"blobs_003": "ann", "blobs_004": "ann", "blobs_005": "bob"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | visits))
+    splits = json.loads((run / "splits.json").read_text())
+    (run / "splits.json").write_text(json.dumps(splits | {"test": names}))
+    report, _ = evaluate_run(run, data=copied_data)
+    assert report.groups == ("ann", "ann", "bob")
+    assert report.summary()["confidence_intervals"]["method"].startswith("percentile bootstrap over patients")
+    assert "3 cases of 2 patients x 2 labels" in report.text()
+
+
 def test_masks_go_where_they_are_asked_and_settings_reach_the_report(run: Path, tmp_path: Path) -> None:
     done: list[tuple[int, int, str]] = []
     report, folder = evaluate_run(

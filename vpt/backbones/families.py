@@ -19,7 +19,7 @@ from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
-from vpt.sections import Section
+from vpt.sections import Section, load_foreign
 
 Size = tuple[int, int]  # (height, width) in pixels
 Weights = str | Path | None
@@ -233,13 +233,7 @@ def _options(family: Family, name: str, given: Mapping[str, Any]) -> Section:
 def _foreign() -> list[Family]:
     found = []
     for point in entry_points(group=ENTRY_POINTS):
-        try:
-            family = point.load()
-        except Exception as error:  # of someone else's package
-            raise VptError(
-                f"backbones: {point.value}, which another package brings, cannot be loaded "
-                f"({type(error).__name__}: {error}); update or remove that package"
-            ) from error
+        family = load_foreign(point, "backbone")
         if not isinstance(family, Family):
             raise VptError(f"backbones: {point.value} is no vpt.backbones.families.Family; see docs/extending.md")
         found.append(family)

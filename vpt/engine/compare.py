@@ -95,7 +95,9 @@ def compare(
         raise VptError(f"{dataset.root}: needs cases in val, to choose with, and in test; name them in split.json")
     comparison = Comparison(Path(out), base, resolved.task, dataset, choose_methods(methods, resolved.task), seeds)
     choose_device(base.device)
-    load_backbone(base.backbone.name, weights=base.backbone.weights)  # else every training would say that it is missing
+    load_backbone(  # else every training would say that it is missing
+        base.backbone.name, weights=base.backbone.weights, **base.backbone.options
+    )
     comparison.claim()
     if retry_failed:
         comparison.forget_failures()

@@ -131,7 +131,8 @@ class Segmenting(Job):
         folder = run / "validation"
         cases = [self.segmented.case(name) for name in setup.splits.val]
         with bar("validating") as tick:
-            evaluate_split(segmenter, cases, folder, title=f"{run.name}: validation split", progress=tick).save(folder)
+            title = f"{run.name}: validation split"
+            evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick).save(folder)
         (folder / "previews").mkdir(exist_ok=True)
         for case in cases[:PREVIEWS]:
             _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup)

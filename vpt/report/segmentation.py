@@ -97,7 +97,10 @@ class Report(SegmentationScores):
             }.items()
             if counts[key]
         ]
-        scored = f"{_number(len(self.cases), 'case')} x {_number(len(self.labels), 'label')}"
+        cases = _number(len(self.cases), "case")
+        if self._units is not None:
+            cases += f" of {_number(len(set(self._units)), 'patient')}"
+        scored = f"{cases} x {_number(len(self.labels), 'label')}"
         surfaces = (
             f"HD95 and NSD (at {settings.tolerance:g} {settings.unit}) by MONAI {version_of('monai') or 'unknown'}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,10 @@ def evaluate_run(
     cases = [dataset.case(name) for name in splits[split]]
     title = f"{run}: {split} split" + (", told the BOX OF THE REFERENCE (oracle)" if oracle_box else "")
     box = reference_box if oracle_box else None
-    return evaluate_split(segmenter, cases, folder, title=title, progress=progress, box=box, **settings), folder
+    report = evaluate_split(
+        segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, **settings
+    )
+    return report, folder
 
 
 def classify_split(
@@ -141,24 +145,29 @@ def evaluate_split(
     segmenter: Segmenter,
     cases: Sequence[Case],
     folder: Path,
+    patient: Callable[[str], str],
     *,
     title: str,
     progress: Tick = silent,
     box: Callable[[Case], Any] | None = None,
     **settings: Any,
 ) -> Report:
-    """Segment labelled cases into `folder` and score every mask; `box`: where to look in a case."""
+    """Segment labelled cases into `folder` and score every mask.
+
+    patient: whose scan a case of that name is, since intervals are over patients; box: where to look in a case.
+    """
     make_folder(folder, "choose another place")
     failures = segment_cases(segmenter, cases, lambda case: mask_file(folder, case), progress, box)
     if failures:
         raise VptError("; ".join(failure.reason for failure in failures))
-    return evaluate(
+    report = evaluate(
         [mask_file(folder, case) for case in cases],
         [case.label for case in cases if case.label is not None],
         {label: name for label, name in segmenter.labels.items() if label > 0},
         title=title,
         **settings,
     )
+    return replace(report, groups=tuple(patient(case.name) for case in cases))
 
 
 def reference_box(case: Case) -> np.ndarray | None:
