@@ -147,7 +147,8 @@ def test_a_tensor_that_is_missing_is_named() -> None:
 
 
 def test_an_onnx_file_is_read_by_names_of_tensors_and_products(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     matrix, bias = torch.randn(3, 2), torch.randn(2)
     kind = onnx.TensorProto.FLOAT

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -347,6 +350,25 @@ def test_a_signal_ends_the_step_saves_and_leaves(loop: Loop, number: int) -> Non
     with pytest.raises(Interrupted):
         loop.run(loss=loss)
     assert loop.saved == [(1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_of_processes_ends_no_worker_first(loop: Loop, number: int) -> None:
+    calls = iter(range(100))
+
+    def loss(output: Output, batch: Batch) -> Tensor:
+        if next(calls) == 1:
+            workers = multiprocessing.active_children()
+            assert workers
+            every = [str(worker.pid) for worker in workers] + [str(os.getpid())]
+            subprocess.run(["kill", f"-{number:d}", *every], check=True)  # its sender counts: a loader's workers look
+            time.sleep(0.5)  # for a worker to end, and to be missed
+        return cross_entropy(output, batch)
+
+    with pytest.raises(Interrupted):
+        loop.run(replace(SETTINGS, workers=1, steps=20), loss=loss)
+    assert loop.saved == [(0, 2)]
+    assert multiprocessing.active_children() == []
 
 
 def test_a_second_ctrl_c_acts_at_once() -> None:

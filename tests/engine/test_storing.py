@@ -56,7 +56,7 @@ def prepared(run: Path, setup: Setup, cache: Path) -> Segmenting:
 
 
 def stores(cache: Path) -> list[Path]:
-    return sorted(path for path in cache.rglob("*.npy") if re.search(r"\.(block|pooled)\d\.npy$", path.name))
+    return sorted(path for path in cache.rglob("*.npy") if re.search(r"\.(block\d|pooled_\w+)\.npy$", path.name))
 
 
 def assert_alike(stored: Path, unstored: Path, direction: float = 0.999) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 EpochSampler = Callable[[int], Sequence[Sequence[Any]]]
 """The number of an epoch -> the samples of each of its batches, the same at every call."""
 
@@ -211,10 +213,14 @@ def in_words(score: str) -> str:
 
 
 def _prepare_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, and the cores to the other workers."""
+    """Leave signals to the main process, and the cores to the other workers.
+
+    Ctrl-C and a cluster's SIGTERM reach the whole group of processes; a worker that ended first would be an error.
+    """
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
 
@@ -225,7 +231,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.set()
