@@ -21,10 +21,8 @@ MOST_LABELS = 30  # more values than these are no label ids, but shades
 APART = 8  # labels nearer to each other than this have no shades between them, but other labels
 BRIGHT = 64  # ids of this and above are seldom next to others, so rare values near to a frequent one are shades of it
 NEAR = 16  # levels that a lossy format moves a value by
-EVEN, FEW_EVEN = (
-    0.8,
-    0.3,
-)  # of a value's pixels, how many have neighbours of their own value only: an area's, a border's
+EVEN = 0.8  # of a label's pixels, so many and more have neighbours of their own value only; of a border's, fewer
+FEW_EVEN = 0.3  # fewer than these are scattered, and make no area
 
 
 @dataclass
