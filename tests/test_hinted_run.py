@@ -444,7 +444,7 @@ def test_nothing_of_the_reference_reaches_the_model_unless_the_oracle_is_asked(r
 
 
 def test_the_box_of_a_reference_is_in_the_images_columns_and_rows(make_images: Callable[..., Path]) -> None:
-    from vpt.data.datasets import read_dataset
+    from vpt.data.layouts import read_dataset
 
     data = make_images(cases=3, size=(24, 30))
     full, _, empty = read_dataset(data).cases

@@ -14,7 +14,7 @@ from plans import plan_with
 from scans import label_map_of, voxels_of
 
 from vpt.data.cached_slices import PreparedCase, positions, prepare_cases, prepare_image, prepare_label
-from vpt.data.datasets import read_dataset
+from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan, Window
 from vpt.data.planning import EncoderInput, make_plan
 from vpt.errors import VptError

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vpt.data.cases import Case, case_name, find_scans
-from vpt.data.datasets import read_dataset, survey
-from vpt.data.description import read_labels
+from vpt.data.layouts import read_dataset, survey
+from vpt.data.layouts.description import read_labels
 from vpt.errors import VptError
 from vpt.words import listed
 

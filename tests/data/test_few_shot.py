@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpt.data.datasets import read_dataset
 from vpt.data.few_shot import draw_shots
-from vpt.data.labelled import Example, LabelledSet, read_labelled
+from vpt.data.labelled import Example, LabelledSet
+from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.splits import Splits, read_splits
 from vpt.errors import VptError
 

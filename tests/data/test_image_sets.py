@@ -11,7 +11,7 @@ from PIL import Image
 
 from vpt.data.cases import find_scans
 from vpt.data.check import check_dataset
-from vpt.data.datasets import read_dataset, survey
+from vpt.data.layouts import read_dataset, survey
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
 

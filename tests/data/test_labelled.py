@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 
-from vpt.data.labelled import LabelledSet, is_labelled, read_labelled, survey_labelled
+from vpt.data.labelled import LabelledSet
+from vpt.data.layouts import is_labelled, read_labelled, survey_labelled
 from vpt.errors import VptError
 from vpt.readers import reader_of
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from vpt.data.check import check_dataset
-from vpt.data.datasets import read_dataset, survey
 from vpt.data.label_maps import read_label
+from vpt.data.layouts import read_dataset, survey
 from vpt.errors import VptError
 from vpt.readers import ColourMask, reader_of
 

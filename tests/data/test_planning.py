@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vpt.data.cases import SegmentationSet
-from vpt.data.datasets import read_dataset
+from vpt.data.layouts import read_dataset
 from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window
 from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.data.splits import read_splits

@@ -14,7 +14,8 @@ from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 from plans import plan_with
 
-from vpt.data.labelled import Example, read_labelled
+from vpt.data.labelled import Example
+from vpt.data.layouts import read_labelled
 from vpt.data.plan import Window
 from vpt.data.slice_stacks import (
     StackDataset,

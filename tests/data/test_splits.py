@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from vpt.data.cases import SegmentationSet
-from vpt.data.datasets import read_dataset, survey
-from vpt.data.labelled import LabelledSet, read_labelled
+from vpt.data.labelled import LabelledSet
+from vpt.data.layouts import read_dataset, read_labelled, survey
 from vpt.data.splits import Splits, fold_count, read_splits, split_source, survey_folds, survey_splits
 from vpt.errors import VptError
 

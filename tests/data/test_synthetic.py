@@ -13,7 +13,7 @@ import pytest
 
 from vpt.data.cases import SegmentationSet
 from vpt.data.check import check_dataset
-from vpt.data.datasets import read_dataset
+from vpt.data.layouts import read_dataset
 from vpt.data.splits import read_splits
 from vpt.data.synthetic import LABELS, make_dataset
 from vpt.errors import VptError

@@ -18,7 +18,7 @@ from server import Server, serving
 
 from vpt.backbones import fetch
 from vpt.config import load_config
-from vpt.data.labelled import read_labelled
+from vpt.data.layouts import read_labelled
 from vpt.errors import VptError
 
 KNOWN = script.catalogue()

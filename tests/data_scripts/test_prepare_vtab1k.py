@@ -17,7 +17,7 @@ import preparing
 import pytest
 from PIL import Image
 
-from vpt.data.labelled import read_labelled
+from vpt.data.layouts import read_labelled
 from vpt.errors import VptError
 
 CLASSES = 12

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vpt.data.cached_slices import PreparedCase, prepare_cases
-from vpt.data.datasets import read_dataset
 from vpt.data.drawing import SliceDataset, SliceDraw, draw_epoch
+from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan
 from vpt.data.transforms import make_augment
 from vpt.engine.checkpoint import Progress

@@ -225,7 +225,7 @@ def test_masks_that_hold_no_ids_are_refused(tmp_path):
 
 def test_importing_loads_neither_torch_nor_pillow():
     heavy = {"torch", "monai", "PIL", "nibabel"}
-    program = f"import sys, vpt.readers, vpt.data.image_sets; print(sorted({heavy} & {{*sys.modules}}))"
+    program = f"import sys, vpt.readers, vpt.data.layouts.image_folders; print(sorted({heavy} & {{*sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 

@@ -37,7 +37,7 @@ DEFAULT_HEADS: dict[Task, str] = {"segmentation": "mask", "classification": "lin
 class DataConfig(Section):
     """Where the data lie (stored as an absolute path). `fold` chooses one where no split.json fixes the sides.
 
-    target, classes: of classification, see `vpt.data.labelled.read_labelled`; null reads them from the data;
+    target, classes: of classification, see `vpt.data.layouts.read_labelled`; null reads them from the data;
     shots: train on so many examples of each class (of segmentation: cases), drawn with the run's seed;
     use_val: train on the validation side too. Nothing chooses then: the last epoch counts (the VTAB protocol).
     """

@@ -12,10 +12,9 @@ import numpy as np
 
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.check_labelled import check_labelled
-from vpt.data.datasets import survey
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.label_maps import read_label
-from vpt.data.labelled import is_labelled
+from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
 from vpt.data.splits import Splits, drawn, split_source, survey_folds
 from vpt.errors import VptError

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
-from vpt.data.image_sets import COLOUR
-from vpt.data.labelled import Example, LabelledSet, survey_labelled
-from vpt.data.labelled_files import unread_classes
+from vpt.data.labelled import Example, LabelledSet
+from vpt.data.layouts import survey_labelled
+from vpt.data.layouts.class_folders import unread_classes
+from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
 from vpt.data.splits import Splits, split_source, survey_folds
 from vpt.errors import VptError

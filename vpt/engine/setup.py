@@ -17,9 +17,9 @@ import torch
 from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_config, load_written
 from vpt.data.cases import SegmentationSet
-from vpt.data.datasets import read_dataset
 from vpt.data.few_shot import draw_shots
-from vpt.data.labelled import LabelledSet, is_labelled, read_labelled
+from vpt.data.labelled import LabelledSet
+from vpt.data.layouts import is_labelled, read_dataset, read_labelled
 from vpt.data.plan import Plan
 from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.data.splits import Splits, read_splits

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpt.data.description import read_labels
+from vpt.data.layouts.description import read_labels
 from vpt.data.mask_values import require_one_numbering
 from vpt.data.pairs import Pair, Volume, pair_masks
 from vpt.errors import VptError

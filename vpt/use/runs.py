@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vpt.data.cases import Case
-from vpt.data.datasets import read_dataset
-from vpt.data.labelled import Example, LabelledSet, read_labelled
+from vpt.data.labelled import Example, LabelledSet
+from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json

@@ -1,119 +1,25 @@
-"""Labelled images on disk as rows: class folders, a CSV of paths and labels, a MedMNIST .npz.
-
-Only names are read here; of an .npz the arrays, whose images then stay in memory.
-"""
+"""Labelled images in a CSV of paths and labels. Only names are read here."""
 
 from __future__ import annotations
 
 import csv
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from vpt.data.cases import REPEATED, kind_of, without_ending
-from vpt.data.left_out import Walk, leads_back
+from vpt.data.cases import kind_of, without_ending
+from vpt.data.layouts.rows import SIDE_WORDS, Row, whose
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, Source
+from vpt.readers import SUPPORTED
 from vpt.words import did_you_mean, listed
 
-SIDE_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 COLUMNS = {  # what a column holds -> the names it may have
     "path": ("path", "file", "filename", "image"),
     "label": ("label", "class", "diagnosis"),
     "split": ("split",),
     "patient": ("patient", "group", "subject"),
 }
-SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes
 CSV_NAME = "labels.csv"
-LAYOUTS = (
-    "supported are class folders (CLASS/NAME.jpg), labels.csv with the columns `path` and `label`, and a MedMNIST .npz"
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One image as its layout tells it; side and patient are empty where nothing says them.
-
-    where: what a sentence about it begins with, the image's file or the line of the CSV.
-    """
-
-    where: str
-    name: str
-    image: Source
-    labels: tuple[str, ...]
-    side: str = ""
-    patient: str = ""
-
-
-# --- class folders ----------------------------------------------------------------------------------------------------
-
-
-def class_folders(root: Path) -> list[tuple[str, Path]]:
-    """(side, folder) of every class, sorted: ROOT/CLASS, or ROOT/train/CLASS, ROOT/val/CLASS, ROOT/test/CLASS.
-
-    [] where there are fewer than two classes, or where the names are those of images with masks.
-    """
-    tops = [path for path in _folders(root, root) if any(True for _ in _images_below(path, root))]
-    if {path.name.lower() for path in tops} & SEGMENTATION:
-        return []
-    if tops and all(path.name.lower() in SIDE_WORDS for path in tops):
-        found = [(SIDE_WORDS[top.name.lower()], path) for top in tops for path in _folders(top, root)]
-        found = [(side, path) for side, path in found if any(True for _ in _images_below(path, root))]
-    else:
-        found = [("", path) for path in tops]
-    return found if len({path.name for _, path in found}) > 1 else []
-
-
-def folder_rows(root: Path) -> Iterator[Row]:
-    for side, folder in class_folders(root):
-        for path in _images_below(folder, root):
-            name = without_ending(path.relative_to(root))
-            yield Row(str(path), name, path, (folder.name,), side, _whose(name, folder.name))
-
-
-def unread_classes(root: Path) -> dict[str, list[Path]]:
-    """Folder, as seen from the root -> its files, of those where a class would be, but none of the files is read."""
-    read = {folder for _, folder in class_folders(root)}
-    tops = [path for path in _folders(root, root) if path not in read]
-    inner = [path for top in tops if top.name.lower() in SIDE_WORDS for path in _folders(top, root) if path not in read]
-    found = {}
-    for path in [*(top for top in tops if top.name.lower() not in SIDE_WORDS), *inner]:
-        if files := list(Walk(path, root).files()):
-            found[path.relative_to(root).as_posix()] = files
-    return found
-
-
-def _folders(folder: Path, root: Path) -> list[Path]:
-    """Those in a folder, links included but for those back to a folder above."""
-    above = [Path(os.path.realpath(each)) for each in (root, folder)]
-    inside = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return sorted(path for path in inside if not leads_back(path, above))
-
-
-def _images_below(folder: Path, root: Path) -> Iterator[Path]:
-    """Images and NIfTI files in a folder of `root` and below, sorted; what is hidden does not count."""
-    return (path for path in Walk(folder, root).files() if kind_of(path))
-
-
-def _whose(name: str, label: str) -> str:
-    """The patient of an image named after a frame, visit or slice; "" else.
-
-    Folders of a class or side at the start do not count, because a patient can have slices of several classes.
-    """
-    parts = name.split("/")
-    while len(parts) > 1 and (parts[0] == label or parts[0].lower() in SIDE_WORDS):
-        parts = parts[1:]
-    own = "/".join(parts)
-    patient = REPEATED.sub("", own)
-    return "" if patient == own or patient.endswith("/") else patient
-
-
-# --- CSV --------------------------------------------------------------------------------------------------------------
 
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
@@ -148,7 +54,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
             problems.append(VptError(f"{where}: {text}"))
         labels = tuple(dict.fromkeys(part for part in map(str.strip, cell["label"].split("|")) if part))
         name = _csv_name(cell["path"], source.parent)
-        patient = cell.get("patient", "") or _whose(name, cell["label"])
+        patient = cell.get("patient", "") or whose(name, cell["label"])
         yield Row(where, name, image, labels, side, patient)
 
 

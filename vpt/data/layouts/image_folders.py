@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
-from vpt.data.description import read_channels, read_labels, read_patients, shown_name
 from vpt.data.label_maps import TURN
+from vpt.data.layouts.description import read_channels, read_labels, read_patients, shown_name
 from vpt.data.left_out import ending_of, kinds, left_out
 from vpt.data.mask_values import MOST_LABELS, MaskValues, ids_by_colour
 from vpt.errors import VptError

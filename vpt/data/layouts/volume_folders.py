@@ -1,8 +1,4 @@
-"""A data set in a folder: MSD `dataset.json`, nnU-Net raw, or images/ and masks/.
-
-Of volumes only names are read here, never voxels. `survey` collects every problem for `vpt check`, `read_dataset`
-raises the first one; who trains and who is tested is `splits.py`.
-"""
+"""Volumes with a dataset.json: MSD, whose lists name them, and nnU-Net raw, whose folders do."""
 
 from __future__ import annotations
 
@@ -15,12 +11,10 @@ from vpt.data.cases import (
     case_name,
     channel_files,
     group_channels,
-    raise_first,
     scan_files,
     without_suffix,
 )
-from vpt.data.description import labels_of, read_channels, read_patients, shown_name
-from vpt.data.image_sets import is_image_set, survey_images
+from vpt.data.layouts.description import labels_of, read_channels, read_patients, shown_name
 from vpt.data.left_out import unread_beside
 from vpt.errors import VptError
 from vpt.files import read_json
@@ -34,25 +28,8 @@ LAYOUTS = (
 )
 
 
-def read_dataset(root: str | Path) -> SegmentationSet:
-    """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem."""
-    dataset, problems = survey(root)
-    raise_first(problems, f"`vpt check {root}` lists them all")
-    return dataset
-
-
-def survey(root: str | Path) -> tuple[SegmentationSet, list[VptError]]:
-    """The data set with every case that has an image, and all that is wrong with the pairing of its files.
-
-    Raises VptError only when dataset.json itself is missing or unusable.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
-    return survey_images(root) if is_image_set(root) else _survey_volumes(root)
-
-
-def _survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
+def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
+    """The data set with every case that has an image, and all that is wrong with the pairing of its files."""
     source = root / "dataset.json"
     if not source.is_file():
         raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{unread_beside(root)}")

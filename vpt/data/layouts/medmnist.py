@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vpt.data.labelled_files import Row
+from vpt.data.layouts.rows import Row
 from vpt.errors import VptError
 from vpt.readers.nifti import volume_in_memory
 

@@ -1,0 +1,35 @@
+"""Data sets as they lie on disk: which layout a folder has, and what it says. One module per layout.
+
+Of volumes only names are read here, never voxels. `survey` and `survey_labelled` collect every problem for `vpt check`,
+`read_dataset` and `read_labelled` raise the first one; who trains and who is tested is `splits.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vpt.data.cases import SegmentationSet, raise_first
+from vpt.data.layouts.image_folders import is_image_set, survey_images
+from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
+from vpt.data.layouts.volume_folders import survey_volumes
+from vpt.errors import VptError
+
+__all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled"]
+
+
+def read_dataset(root: str | Path) -> SegmentationSet:
+    """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem."""
+    dataset, problems = survey(root)
+    raise_first(problems, f"`vpt check {root}` lists them all")
+    return dataset
+
+
+def survey(root: str | Path) -> tuple[SegmentationSet, list[VptError]]:
+    """The data set with every case that has an image, and all that is wrong with the pairing of its files.
+
+    Raises VptError only when dataset.json itself is missing or unusable.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
+    return survey_images(root) if is_image_set(root) else survey_volumes(root)

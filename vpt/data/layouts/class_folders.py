@@ -1,0 +1,60 @@
+"""Labelled images in a folder per class, with or without folders of sides above. Only names are read here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from vpt.data.cases import kind_of, without_ending
+from vpt.data.layouts.rows import SIDE_WORDS, Row, whose
+from vpt.data.left_out import Walk, leads_back
+
+SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes
+
+
+def class_folders(root: Path) -> list[tuple[str, Path]]:
+    """(side, folder) of every class, sorted: ROOT/CLASS, or ROOT/train/CLASS, ROOT/val/CLASS, ROOT/test/CLASS.
+
+    [] where there are fewer than two classes, or where the names are those of images with masks.
+    """
+    tops = [path for path in _folders(root, root) if any(True for _ in _images_below(path, root))]
+    if {path.name.lower() for path in tops} & SEGMENTATION:
+        return []
+    if tops and all(path.name.lower() in SIDE_WORDS for path in tops):
+        found = [(SIDE_WORDS[top.name.lower()], path) for top in tops for path in _folders(top, root)]
+        found = [(side, path) for side, path in found if any(True for _ in _images_below(path, root))]
+    else:
+        found = [("", path) for path in tops]
+    return found if len({path.name for _, path in found}) > 1 else []
+
+
+def folder_rows(root: Path) -> Iterator[Row]:
+    for side, folder in class_folders(root):
+        for path in _images_below(folder, root):
+            name = without_ending(path.relative_to(root))
+            yield Row(str(path), name, path, (folder.name,), side, whose(name, folder.name))
+
+
+def unread_classes(root: Path) -> dict[str, list[Path]]:
+    """Folder, as seen from the root -> its files, of those where a class would be, but none of the files is read."""
+    read = {folder for _, folder in class_folders(root)}
+    tops = [path for path in _folders(root, root) if path not in read]
+    inner = [path for top in tops if top.name.lower() in SIDE_WORDS for path in _folders(top, root) if path not in read]
+    found = {}
+    for path in [*(top for top in tops if top.name.lower() not in SIDE_WORDS), *inner]:
+        if files := list(Walk(path, root).files()):
+            found[path.relative_to(root).as_posix()] = files
+    return found
+
+
+def _folders(folder: Path, root: Path) -> list[Path]:
+    """Those in a folder, links included but for those back to a folder above."""
+    above = [Path(os.path.realpath(each)) for each in (root, folder)]
+    inside = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in inside if not leads_back(path, above))
+
+
+def _images_below(folder: Path, root: Path) -> Iterator[Path]:
+    """Images and NIfTI files in a folder of `root` and below, sorted; what is hidden does not count."""
+    return (path for path in Walk(folder, root).files() if kind_of(path))

@@ -1,0 +1,232 @@
+"""Data sets for classification: images with classes, read from class folders, a CSV or a MedMNIST .npz.
+
+Only names are read here, never pixels (but for whether images have colour). `survey_labelled` collects every problem
+for `vpt check`, `read_labelled` raises the first one; who trains and who is tested is `splits.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from vpt.data.cases import kind_of, raise_first, without_ending
+from vpt.data.labelled import Example, LabelledSet
+from vpt.data.layouts.class_folders import class_folders, folder_rows
+from vpt.data.layouts.class_lists import CSV_NAME, csv_rows
+from vpt.data.layouts.description import read_channels, read_patients, shown_name
+from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_image_set
+from vpt.data.layouts.medmnist import npz_rows
+from vpt.data.layouts.rows import Row
+from vpt.errors import VptError
+from vpt.files import read_json
+from vpt.readers import Kind, reader_of
+from vpt.vocabulary import Target
+from vpt.words import did_you_mean, listed
+
+LAYOUTS = (
+    "supported are class folders (CLASS/NAME.jpg), labels.csv with the columns `path` and `label`, and a MedMNIST .npz"
+)
+
+
+def is_labelled(path: str | Path) -> bool:
+    """Whether a path is a data set for classification: a .csv or .npz, or a folder of class folders or with labels.csv.
+
+    Not a folder for segmentation (masks/, or a dataset.json with labels), even where it has a labels.csv as well.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path.suffix.lower() in (".csv", ".npz")
+    if (is_image_set(path) and (path / "masks").is_dir()) or _has_label_ids(path / "dataset.json"):
+        return False
+    return (path / CSV_NAME).is_file() or bool(class_folders(path))
+
+
+def _has_label_ids(source: Path) -> bool:
+    """Whether a dataset.json is one for segmentation, or damaged, which its own reader says better."""
+    if not source.is_file():
+        return False
+    try:
+        content = json.loads(source.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(content, dict) or bool(content.get("labels"))
+
+
+def read_labelled(path: str | Path, target: Target | None = None, classes: Sequence[str] | None = None) -> LabelledSet:
+    """The labelled set in a folder, .csv or .npz. Raises VptError at the first problem.
+
+    target: by default `labels` where an image has several, else `classes`. classes: their order, and that there are no
+    others; by default the names found, sorted as numbers if they all are (of an .npz: "class 0", "class 1", ...).
+    """
+    found, problems = survey_labelled(path, target, classes)
+    raise_first(problems, f"`vpt check {path}` lists them all")
+    return found
+
+
+def survey_labelled(
+    path: str | Path, target: Target | None = None, classes: Sequence[str] | None = None
+) -> tuple[LabelledSet, list[VptError]]:
+    """The set with every example that has an image and a usable label, and all that is wrong with the others.
+
+    Raises VptError only where the layout, its classes or dataset.json are unusable.
+    """
+    path = Path(path)
+    if target is not None and target not in get_args(Target):
+        raise VptError(
+            f"target {target!r}, expected {' or '.join(get_args(Target))}{did_you_mean(target, get_args(Target))}"
+        )
+    if classes is not None:
+        _refuse_classes(classes)
+    problems: list[VptError] = []
+    source, rows, order, target = _read(path, target, classes, problems)
+    root = source if source.is_dir() else source.parent
+    content = _description(root / "dataset.json")
+    names = tuple(
+        order if order is not None else _ordered({label for row in rows for label in row.labels}, target, path)
+    )
+    rows = _usable(rows, names, target, problems)
+    if not rows:
+        raise problems[0] if problems else VptError(f"{path}: no image in it; {LAYOUTS}")
+    if len(names) < 2:
+        problems.append(VptError(f"{path}: one class ({listed(names)}), expected at least 2; add images of another"))
+    kind = _kind(rows, problems)
+    given = {without_ending(name): patient for name, patient in read_patients(content, root / "dataset.json").items()}
+    found = LabelledSet(
+        root,
+        shown_name(content, root) if source.is_dir() or source.name == CSV_NAME else source.stem,
+        _channels(rows, kind, content, root / "dataset.json"),
+        names,
+        target,
+        _examples(rows, names),
+        {row.name: row.patient for row in rows if row.patient} | given,
+        {row.name: row.side for row in rows if row.side},
+        kind,
+        source,
+    )
+    _keep_patients_together(found, rows, problems)
+    return found, problems
+
+
+def _read(
+    path: Path, target: Target | None, classes: Sequence[str] | None, problems: list[VptError]
+) -> tuple[Path, list[Row], Sequence[str] | None, Target]:
+    """(what was read, rows, the order of the classes if it is known, the target)."""
+    source = path / CSV_NAME if (path / CSV_NAME).is_file() else path
+    ending = source.suffix.lower()
+    if not path.exists():
+        raise VptError(f"{path}: no such file or folder; {LAYOUTS}")
+    if path.is_dir() and source == path:
+        if not class_folders(path):
+            raise VptError(f"{path}: neither labels.csv nor two folders of images; {LAYOUTS}")
+        return path, list(folder_rows(path)), classes, target or "classes"
+    if ending == ".csv":
+        rows = list(csv_rows(source, problems))
+        return source, rows, classes, target or ("labels" if any(len(row.labels) > 1 for row in rows) else "classes")
+    if ending == ".npz":
+        rows, order, several = npz_rows(path, classes)
+        if several and target in ("classes", "grades"):
+            raise VptError(f"{path}: several labels an image, but the target is {target}; set it to labels")
+        return path, rows, order, target or ("labels" if several else "classes")
+    raise VptError(f"{path}: no data set for classification; {LAYOUTS}")
+
+
+def _description(source: Path) -> dict[str, Any]:
+    content = read_json(source) if source.is_file() else {}
+    if not isinstance(content, dict):
+        raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object")
+    return content
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_classes(classes: Sequence[str]) -> None:
+    if twice := sorted({name for name in classes if list(classes).count(name) > 1}):
+        raise VptError(f"classes: {twice[0]!r} is named twice; name every class once")
+    if len(classes) < 2:
+        raise VptError(f"classes: {len(classes)} named ({listed(classes)}), expected at least 2")
+
+
+def _ordered(names: Iterable[str], target: Target, path: Path) -> list[str]:
+    """Numbers by their value, else by name, which is no order for grades."""
+    found = sorted(names)
+    if all(re.fullmatch(r"[+-]?\d+(\.\d+)?", name) for name in found):
+        return sorted(found, key=float)
+    if target == "grades":
+        shown = ", ".join(found)
+        raise VptError(f"{path}: the grades {shown} are no numbers; give their order, the lowest first, as `classes`")
+    return found
+
+
+def _usable(rows: Iterable[Row], names: Sequence[str], target: Target, problems: list[VptError]) -> list[Row]:
+    """The rows that have a name of their own and fitting labels, in their order."""
+    known = set(names)
+    seen: dict[str, Row] = {}
+    for row in rows:
+        unknown = [label for label in row.labels if label not in known]
+        if row.name in seen:
+            text = f"the second image called {row.name}; keep one of the two or rename it"
+        elif unknown:
+            text = f"{unknown[0]!r} is not in `classes` ({listed(names)}){did_you_mean(unknown[0], names)}"
+        elif target != "labels" and not row.labels:
+            text = "no label; name the image's class, or set the target to labels if there can be none"
+        elif target != "labels" and len(row.labels) > 1:
+            text = (
+                f"{len(row.labels)} labels ({listed(row.labels)}), expected one; set the target to labels for several"
+            )
+        else:
+            seen[row.name] = row
+            continue
+        problems.append(VptError(f"{row.where}: {text}"))
+    return list(seen.values())
+
+
+def _examples(rows: Iterable[Row], names: Sequence[str]) -> tuple[Example, ...]:
+    place = {name: number for number, name in enumerate(names)}
+    found = (Example(row.name, (row.image,), tuple(sorted(place[label] for label in row.labels))) for row in rows)
+    return tuple(sorted(found, key=lambda example: example.name))
+
+
+# --- what else a set is -----------------------------------------------------------------------------------------------
+
+
+def _kind(rows: Sequence[Row], problems: list[VptError]) -> Kind:
+    volumes = [row for row in rows if reader_of(row.image).kind == "volumes"]
+    if 0 < len(volumes) < len(rows):
+        problems.append(VptError(f"{volumes[0].image}: a NIfTI file among images; keep one kind, take the others out"))
+    return "volumes" if len(volumes) == len(rows) else "images"
+
+
+def _channels(rows: Sequence[Row], kind: Kind, content: dict[str, Any], source: Path) -> tuple[str, ...]:
+    """Of images grey, or red, green, blue if any is stored with colours; dataset.json has the last word.
+
+    Only headers are read. To the encoder grey images look the same either way, since it is given three channels.
+    """
+    if kind == "volumes":
+        named = read_channels(content, source) if content.keys() & {"channel_names", "modality"} else ("image",)
+        if len(named) > len(COLOUR):
+            raise VptError(f"{source}: {len(named)} channels ({', '.join(named)}), an encoder takes 3 at most")
+        return named
+    if isinstance(first := rows[0].image, np.ndarray):
+        return COLOUR if first.ndim == 3 else GREY
+    files = [row.image for row in rows if isinstance(row.image, Path) and kind_of(row.image) == "images"]
+    return image_channels(content, source, files, exact=False)
+
+
+def _keep_patients_together(found: LabelledSet, rows: Sequence[Row], problems: list[VptError]) -> None:
+    """A problem for every image whose patient is on another side as well; it counts to the side of the first."""
+    first: dict[str, Row] = {}
+    for row in (row for row in rows if row.side):
+        other = first.setdefault(found.patient(row.name), row)
+        if other.side != row.side:
+            text = (
+                f"patient {found.patient(row.name)} is in {row.side} here and in {other.side} "
+                f"({other.where.removeprefix(f'{found.source}: ')}); keep a patient on one side"
+            )
+            problems.append(VptError(f"{row.where}: {text}"))
+            found.sides[row.name] = other.side

@@ -1,0 +1,42 @@
+"""One labelled image as its layout tells it, and what its name says of its patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vpt.data.cases import REPEATED
+from vpt.readers import Source
+
+SIDE_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One image as its layout tells it; side and patient are empty where nothing says them.
+
+    where: what a sentence about it begins with, the image's file or the line of the CSV.
+    """
+
+    where: str
+    name: str
+    image: Source
+    labels: tuple[str, ...]
+    side: str = ""
+    patient: str = ""
+
+
+def whose(name: str, label: str) -> str:
+    """The patient of an image named after a frame, visit or slice; "" else.
+
+    Folders of a class or side at the start do not count, because a patient can have slices of several classes.
+    """
+    parts = name.split("/")
+    while len(parts) > 1 and (parts[0] == label or parts[0].lower() in SIDE_WORDS):
+        parts = parts[1:]
+    own = "/".join(parts)
+    patient = REPEATED.sub("", own)
+    return "" if patient == own or patient.endswith("/") else patient
