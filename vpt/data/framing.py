@@ -98,5 +98,6 @@ def batches_of_slices(slices: np.ndarray, plan: Plan, batch: int) -> Iterator[Te
 
 
 def as_float32(array: np.ndarray) -> Tensor:
-    """float16 or float32 -> float32, several times as fast as NumPy."""
-    return torch.from_numpy(np.ascontiguousarray(array)).float()
+    """float16 or float32 -> float32, several times as fast as NumPy; of what may not be written to, a copy."""
+    contiguous = np.ascontiguousarray(array)
+    return torch.from_numpy(contiguous if contiguous.flags.writeable else contiguous.copy()).float()
