@@ -40,15 +40,30 @@ def _global(
 
 @app.command()
 def check(
-    data: Annotated[Path, typer.Argument(help="A data set's folder (MSD, nnU-Net, or images/ and masks/).")],
+    data: Annotated[
+        Path, typer.Argument(help="A data set: a folder (MSD, nnU-Net, images/ and masks/, pairs by name), or a list.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Facts and findings as JSON.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="Write down what was guessed: DATA/dataset.json, new (and split.json).")
+    ] = None,
 ) -> None:
     """Say what a data set holds and what is wrong with it, before hours are spent on it."""
     from vpt.data.check import check_dataset
+    from vpt.data.layouts import write_description
+    from vpt.files import as_json
     from vpt.progress import bar
 
     with bar("checking") as tick:
         found = check_dataset(data, tick)
-    _console().print(found.table())
+    if json:
+        print(as_json(found.to_dict()))
+    else:
+        _console().print(found.table())
+    if write:
+        print(
+            f"written: {', '.join(map(str, write_description(data, write)))}", file=sys.stderr if json else sys.stdout
+        )
     raise typer.Exit(0 if found.ok else 1)
 
 

@@ -70,8 +70,12 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
 
 
 def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, as_json(value) + "\n")
+
+
+def as_json(value: Any) -> str:
     """JSON with two spaces of indent; NaN becomes null, because strict JSON readers refuse NaN."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 
 def read_json(path: str | Path) -> Any:

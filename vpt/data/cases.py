@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from vpt.data.left_out import left_out, unread_beside
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, ColourMask, Kind, endings, format_of
+from vpt.readers import SUPPORTED, ColourMask, Kind, LabelFiles, endings, format_of
 from vpt.words import did_you_mean
 
 REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
@@ -25,12 +25,20 @@ REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$
 class Case:
     """One patient's scan: a path per channel file, or one path (4-D, channels last, if there are several).
 
-    label: None where there is none; a `ColourMask` where its data set's masks are read by their colours.
+    label: None where there is none; a `ColourMask` where its data set's masks are read by their colours, `LabelFiles`
+    where every label has a file of its own.
     """
 
     name: str
     images: tuple[Path, ...]
-    label: Path | ColourMask | None
+    label: Path | ColourMask | LabelFiles | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it is read from."""
+        if self.label is None:
+            return self.images
+        return self.images + ((self.label,) if isinstance(self.label, Path) else self.label.files)
 
 
 class Named(Protocol):
@@ -70,8 +78,9 @@ class Cases(Generic[C]):
 class SegmentationSet(Cases[Case]):
     """What dataset.json and the folders say.
 
-    labels: id -> name, sorted, 0 is the background; patients: case -> patient, where dataset.json has such a map;
-    kind: what the cases' files are.
+    root: the folder that may hold split.json; labels: id -> name, sorted, 0 is the background; patients, sides: case ->
+    patient, and train, val or test, where something says so; kind: what the cases' files are; source: the file that
+    lists the cases, or the folder; guess: what was taken from the files' names alone, in words.
     """
 
     root: Path
@@ -81,9 +90,12 @@ class SegmentationSet(Cases[Case]):
     cases: tuple[Case, ...]
     patients: dict[str, str] = field(default_factory=dict)
     kind: Kind = "volumes"
+    sides: dict[str, str] = field(default_factory=dict)
+    source: Path = Path()
+    guess: str = ""
 
 
-def case_name(path: str | Path | ColourMask) -> str:
+def case_name(path: str | Path | ColourMask | LabelFiles) -> str:
     """The file's name without the ending of a scan (.nii.gz, .png, ...)."""
     name = Path(path).name
     return next((name[: -len(ending)] for ending in endings() if name.lower().endswith(ending)), name)

@@ -192,7 +192,7 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
 
 def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Problem]:
     """Files in the data set's folder that belong to no case; not those that were `told` of already."""
-    read = [Path(file) for case in dataset.cases for file in (*case.images, case.label) if file]
+    read = [file for case in dataset.cases for file in case.files]
     out = left_out(dataset.root, [*read, *(Path(problem_of(error).file) for error in told)])
     files = [path for path in out.files if path.relative_to(dataset.root).parts[0] not in UNLABELLED]
     read_as = " to .nii.gz" if dataset.kind == "volumes" else " to PNG"
@@ -261,6 +261,7 @@ def _summary(
         split_source=folds + source,
         problems=problems,
         kind=dataset.kind,
+        guess=dataset.guess,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -87,7 +87,8 @@ class Check:
 
     labels: of a data set for segmentation; classes: of one for classification.
     intensity: lowest and highest value per channel; orientations: axis codes and how many cases have them;
-    splits: the number of cases on each side; split_source: where these come from.
+    splits: the number of cases on each side; split_source: where these come from; guess: what was taken from the
+    files' names alone, in words.
     """
 
     root: Path
@@ -104,6 +105,7 @@ class Check:
     problems: tuple[Problem, ...]
     kind: Kind = "volumes"
     classes: tuple[ClassSummary, ...] = ()
+    guess: str = ""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -126,6 +128,7 @@ class Check:
         ranges = zip(self.channels, self.intensity, strict=False)
         return [
             ("data set", f"{self.name} ({self.root})"),
+            *([("layout", self.guess)] if self.guess else []),
             ("cases" if self.kind == "volumes" else "images", str(self.cases)),
             ("channels", ", ".join(f"{name}: {low:.5g} to {high:.5g}" for name, (low, high) in ranges) or "-"),
             *self._geometry(),
@@ -148,6 +151,12 @@ class Check:
         width = max(len(name) for name, _ in self.facts())
         lines = [f"{name:<{width}}  {value}" for name, value in self.facts()]
         return "\n".join([*lines, *map(str, self.problems), self.verdict()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for other programs."""
+        facts = {name: value for name, value in asdict(self).items() if name != "problems"}
+        problems = [asdict(problem) for problem in self.problems]
+        return facts | {"root": str(self.root), "ok": self.ok, "verdict": self.verdict(), "problems": problems}
 
     def table(self) -> RenderableType:
         """The same for a terminal, as a rich renderable."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from vpt.data.mask_values import shades_of
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Grid, LabelMap, reader_of
+from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, reader_of
 from vpt.readers.grid import by, some
 
 TURN = (
@@ -20,7 +20,7 @@ TURN = (
 
 
 def read_label(
-    path: str | Path | ColourMask | None, labels: Collection[int], grid: Grid | None, image: str
+    path: str | Path | ColourMask | LabelFiles | None, labels: Collection[int], grid: Grid | None, image: str
 ) -> LabelMap:
     """Label ids (X, Y, Z), uint8, int16, int32 or int64 as the largest of `labels` needs, on the grid of their image.
 

@@ -41,6 +41,7 @@ class LabelledSet(Cases[Example]):
     sides: dict[str, str] = field(default_factory=dict)
     kind: Kind = "images"
     source: Path = Path()
+    guess: str = ""
 
     @property
     def labels(self) -> dict[int, str]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from vpt.errors import VptError
 from vpt.readers import LabelMap, reader_of
 from vpt.readers.colours import BLACK, Colour, Palette, colours_of, palette_of, shown
@@ -22,6 +24,7 @@ APART = 8  # labels nearer to each other than this have no shades between them, 
 BRIGHT = 64  # ids of this and above are seldom next to others, so rare values near to a frequent one are shades of it
 NEAR = 16  # levels that a lossy format moves a value by
 EVEN = 0.8  # of a label's pixels, so many and more have neighbours of their own value only; of a border's, fewer
+SLICES = 8  # looked at of a volume
 FEW_EVEN = 0.3  # fewer than these are scattered, and make no area
 
 
@@ -46,18 +49,24 @@ class MaskValues:
     def add(self, name: str, labels: LabelMap) -> None:
         foreground = frozenset(labels.ids) - {0}
         self.foregrounds[name] = foreground
-        array = labels.array[..., 0]
+        for id in foreground if len(foreground) <= MOST_LABELS else ():
+            self.values.setdefault(id, _Value()).masks.append(name)
+        if len(foreground) <= MOST_LABELS:
+            for k in _some_slices(labels.array):
+                self._look_at(labels.array[..., k], foreground)
+
+    def _look_at(self, array: np.ndarray, foreground: frozenset[int]) -> None:
+        """(rows, columns) of a mask that holds `foreground` somewhere."""
         low = high = lower = higher = array
         if len(foreground) > 1:
             low, high = lowest_and_highest(array)
             lower, higher = lowest_and_highest(low)[0], lowest_and_highest(high)[1]  # of 5 x 5: shades can be 2 wide
-        for id in foreground if len(foreground) <= MOST_LABELS else ():
-            of = self.values.setdefault(id, _Value())
+        for id in foreground:
+            of = self.values[id]
             mine = array == id
             of.pixels += int(mine.sum())
             of.even += int((mine & (low == high)).sum())
             of.between += int((mine & (lower < array) & (array < higher)).sum())
-            of.masks.append(name)
 
     @property
     def ids(self) -> frozenset[int]:
@@ -75,7 +84,7 @@ class MaskValues:
 
     def _is_edge(self, id: int, of: _Value) -> bool:
         """Whether a value only lies between a lower and a higher label that are far from each other."""
-        if of.between < 0.9 * of.pixels or of.even > 0.02 * of.pixels:
+        if not of.pixels or of.between < 0.9 * of.pixels or of.even > 0.02 * of.pixels:
             return False
         areas = [0, *(other for other, its in self.values.items() if its.even > 0.1 * its.pixels)]
         lower, higher = [k for k in areas if k < id], [k for k in areas if k > id]
@@ -284,3 +293,9 @@ def _is_thin(colour: Colour, palettes: dict[Path, Palette], pictures: dict[Path,
     """Whether a colour is in no palette, and has an even area in no picture."""
     in_palette = any(colour in palette.used.values() for palette in palettes.values())
     return not in_palette and not any(picture.get(colour) for picture in pictures.values())
+
+
+def _some_slices(array: np.ndarray) -> list[int]:
+    """Places along the last axis, evenly spread over those where a mask (X, Y, Z) is not 0."""
+    held = np.flatnonzero(array.any((0, 1))).tolist() if array.shape[2] > 1 else [0]
+    return held[:: max(1, -(-len(held) // SLICES))]

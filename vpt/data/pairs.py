@@ -9,7 +9,7 @@ from typing import Any
 
 from vpt.data.cases import case_name, scan_files
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Grid, LabelMap, Source, Unit, reader_of
+from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Source, Unit, reader_of
 from vpt.words import listed
 
 Volume = Any  # str | Path | nibabel image; whose reader knows which
@@ -120,7 +120,7 @@ def _mask(given: Volume, unnamed: str = "image") -> Mask:
     """Of a path, or of an image in memory, called by its file's name where it has one."""
     if isinstance(given, str | Path):
         return Mask(case_name(given), str(given), Path(given))
-    if isinstance(given, ColourMask):
+    if isinstance(given, ColourMask | LabelFiles):
         return Mask(case_name(given), str(given), given)
     if not (hasattr(given, "dataobj") and hasattr(given, "affine")):
         found = type(given).__name__

@@ -123,11 +123,11 @@ def _strata(dataset: AnySet) -> dict[str, tuple[int, ...]]:
 
 
 def _own_sides(dataset: AnySet) -> dict[str, str]:
-    return dataset.sides if isinstance(dataset, LabelledSet) else {}
+    return dataset.sides
 
 
 def _source(dataset: AnySet) -> Path:
-    return dataset.source if isinstance(dataset, LabelledSet) else dataset.root
+    return dataset.source if dataset.source != Path() else dataset.root
 
 
 def _fixing(dataset: AnySet) -> Path | None:

@@ -77,6 +77,8 @@ def train(
         raise
     log = open_log(run / "train.log", terminal=not brief)
     log.info(("resumed" if resume else "started") + f" {run}: {_summary(setup, job.model)}")
+    if guess := setup.dataset.guess:
+        log.info(guess)
     for doubt in job.doubts():
         log.warning(doubt)
     progress = _train(run, setup, job, log, resume, brief)

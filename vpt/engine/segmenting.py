@@ -91,7 +91,7 @@ class Segmenting(Job):
 
     def place(self, part: str) -> tuple[Path, Sequence[str]]:
         cases = [self.segmented.case(name) for name in getattr(self.setup.splits, part)]
-        files = [file for case in cases for file in (*case.images, case.label) if file]
+        files = [file for case in cases for file in case.files]
         return self.cache, [*(case.name for case in cases), *versions_of(files)]
 
     def doubts(self) -> list[str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import SUPPORTED, Kind, Mask, Reader, Scan, Source, Unit, no_scan
 from vpt.readers.colours import ColourMask, ColourMaskReader
+from vpt.readers.formats import FORMATS, endings, format_of
 from vpt.readers.grid import Grid
+from vpt.readers.label_files import LabelFiles, LabelFilesReader
 from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader
-from vpt.readers.picture import PictureReader
 from vpt.readers.voxels import Voxels
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ColourMask",
     "Grid",
     "Kind",
+    "LabelFiles",
     "LabelMap",
     "Mask",
     "Reader",
@@ -35,7 +37,7 @@ __all__ = [
     "reader_of",
 ]
 
-READERS: tuple[type[Reader], ...] = (NiftiReader, PictureReader, ArrayReader, ColourMaskReader)
+READERS: tuple[type[Reader], ...] = (*FORMATS, ArrayReader, ColourMaskReader, LabelFilesReader)
 
 
 def reader_of(source: Source, name: str = "") -> Reader:
@@ -52,13 +54,3 @@ def reader_of(source: Source, name: str = "") -> Reader:
     if claiming is None and not (sources and all(isinstance(item, Path) for item in sources)):
         raise no_scan(source)
     return (claiming or NiftiReader)(sources, name)
-
-
-def format_of(path: Path) -> type[Reader] | None:
-    """The format whose scans are called so, by the name alone; None where there is none."""
-    return next((reader for reader in READERS if reader.claims_name(path)), None)
-
-
-def endings(kind: Kind | None = None) -> tuple[str, ...]:
-    """Of the files' names of all formats, or of those of one kind."""
-    return tuple(ending for reader in READERS if kind in (None, reader.kind) for ending in reader.endings)

@@ -24,6 +24,10 @@ class ColourMask(os.PathLike[str]):
     path: Path
     ids: tuple[tuple[Colour, int], ...]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.path,)
+
     def __str__(self) -> str:
         return str(self.path)
 

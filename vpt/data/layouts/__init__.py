@@ -9,12 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpt.data.cases import SegmentationSet, raise_first
+from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
 from vpt.data.layouts.image_folders import is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
-from vpt.data.layouts.volume_folders import survey_volumes
+from vpt.data.layouts.lists import is_mask_list, survey_list
+from vpt.data.layouts.volume_folders import is_described, survey_volumes
+from vpt.data.layouts.written import write_description as described
 from vpt.errors import VptError
 
-__all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled"]
+__all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
 
 def read_dataset(root: str | Path) -> SegmentationSet:
@@ -24,12 +27,26 @@ def read_dataset(root: str | Path) -> SegmentationSet:
     return dataset
 
 
+def write_description(root: str | Path, path: Path) -> list[Path]:
+    """A dataset.json of what a data set for segmentation is, be it guessed; see `vpt.data.layouts.written`."""
+    if is_labelled(root):
+        raise VptError(f"{root}: a data set for classification, which needs no dataset.json; leave --write out")
+    where = path if path.is_absolute() or path.parent != Path() else survey(root)[0].root / path
+    return described(survey(root)[0], where)
+
+
 def survey(root: str | Path) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files.
 
     Raises VptError only when dataset.json itself is missing or unusable.
     """
     root = Path(root)
+    if is_mask_list(root):
+        return survey_list(root)
     if not root.is_dir():
         raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
-    return survey_images(root) if is_image_set(root) else survey_volumes(root)
+    if is_image_set(root) and (root / "masks").is_dir():
+        return survey_images(root)
+    if is_described(root) or not is_told_by_names(root):
+        return survey_images(root) if is_image_set(root) else survey_volumes(root)
+    return survey_by_name(root)

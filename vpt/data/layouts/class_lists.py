@@ -27,7 +27,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
 
     Raises VptError where the file as a whole cannot be read or lacks a column.
     """
-    lines = list(_csv_lines(source))
+    lines = list(csv_lines(source))
     if not lines:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
@@ -58,7 +58,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         yield Row(where, name, image, labels, side, patient)
 
 
-def _csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
+def csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of what is not blank, the header first; the separator is the header's."""
     try:
         with open(source, encoding="utf-8-sig", newline="") as file:

@@ -10,6 +10,14 @@ from vpt.errors import VptError
 from vpt.files import read_json
 
 
+def description(source: Path) -> dict[str, Any]:
+    """What a dataset.json says; nothing where there is none."""
+    content = read_json(source) if source.is_file() else {}
+    if not isinstance(content, dict):
+        raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object")
+    return content
+
+
 def shown_name(content: dict[str, Any], root: Path) -> str:
     """What dataset.json calls the data set, else its folder's name."""
     return str(content.get("name") or root.resolve().name)

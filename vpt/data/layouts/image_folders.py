@@ -6,17 +6,17 @@ has colour if any of its images has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
 from vpt.data.label_maps import TURN
-from vpt.data.layouts.description import read_channels, read_labels, read_patients, shown_name
+from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
 from vpt.data.left_out import ending_of, kinds, left_out
 from vpt.data.mask_values import MOST_LABELS, MaskValues, ids_by_colour
 from vpt.errors import VptError
-from vpt.files import read_json
 from vpt.readers import ColourMask, reader_of
 from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed
@@ -35,22 +35,15 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     Raises VptError only where the labels or channels cannot be told, or dataset.json is unusable.
     """
     source = root / "dataset.json"
-    content = read_json(source) if source.is_file() else {}
-    if not isinstance(content, dict):
-        raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object")
+    content = description(source)
     if not (root / "masks").is_dir():
         raise VptError(f"{root}: images/ but no masks/; put a mask of the same name there for every image")
     if not scan_files(root / "masks") and (other := left_out(root / "masks", ()).files):
         raise VptError(f"{root / 'masks'}: the masks are {kinds(other)}, which are not read; convert them to PNG")
     images, masks, problems = _paired(root)
-    ids = ids_by_colour(root / "masks", list(masks.values()))
-    labels = read_labels(source) if source.is_file() else None
-    if ids:
-        labels = labels or _coloured_labels(ids)
-    labels = labels or _found_labels(root / "masks", list(masks.values()), problems)
-    of = {name: ColourMask(path, ids) if ids else path for name, path in masks.items()}
+    labels, of = labels_of_masks(root / "masks", masks, read_labels(source) if source.is_file() else None, problems)
     cases = tuple(Case(name, (path,), of.get(name)) for name, path in sorted(images.items()))
-    problems += _turned(cases)
+    problems += turned(cases)
     return SegmentationSet(
         root,
         shown_name(content, root),
@@ -60,6 +53,25 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         {case_name(case): patient for case, patient in read_patients(content, source).items()},
         kind="images",
     ), problems
+
+
+def labels_of_masks(
+    folder: Path, masks: Mapping[str, Path], given: dict[int, str] | None, problems: list[VptError]
+) -> tuple[dict[int, str], dict[str, Path | ColourMask]]:
+    """Labels as `given` or as the masks' values or colours say, and the masks by name, as they are to be read."""
+    ids = ids_by_colour(folder, list(masks.values()))
+    if ids:
+        return given or _coloured_labels(ids), {name: ColourMask(path, ids) for name, path in masks.items()}
+    return given or found_labels(folder, list(masks.values()), problems), dict(masks)
+
+
+def as_images(root: Path, cases: Sequence[Case], labels: dict[int, str], problems: list[VptError]) -> list[Case]:
+    """Cases whose files are images: the masks as they are to be read, and what is wrong with how they are turned."""
+    masks = {case.name: case.label for case in cases if isinstance(case.label, Path)}
+    _, read = labels_of_masks(root, masks, labels, problems)
+    found = [replace(case, label=read.get(case.name, case.label)) for case in cases]
+    problems += turned(found)
+    return found
 
 
 def _paired(root: Path) -> tuple[dict[str, Path], dict[str, Path], list[VptError]]:
@@ -111,7 +123,7 @@ def _has_colour(path: Path, exact: bool) -> bool:
         return False
 
 
-def _found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) -> dict[int, str]:
+def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) -> dict[int, str]:
     """Id -> name of the values that the masks hold: the background, and the object or labels by number."""
     values = MaskValues(folder)
     unread: list[VptError] = []
@@ -146,7 +158,7 @@ def _coloured_labels(ids: Sequence[tuple[Colour, int]]) -> dict[int, str]:
 # --- EXIF -------------------------------------------------------------------------------------------------------------
 
 
-def _turned(cases: Sequence[Case]) -> Iterator[VptError]:
+def turned(cases: Sequence[Case]) -> Iterator[VptError]:
     """Images and masks that EXIF turns in different ways, where their sizes do not tell that they belong together so.
 
     Of those whose sizes differ then, reading the mask says it.

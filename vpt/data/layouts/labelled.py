@@ -16,14 +16,15 @@ import numpy as np
 
 from vpt.data.cases import kind_of, raise_first, without_ending
 from vpt.data.labelled import Example, LabelledSet
+from vpt.data.layouts.by_name import is_told_by_names
 from vpt.data.layouts.class_folders import class_folders, folder_rows
 from vpt.data.layouts.class_lists import CSV_NAME, csv_rows
-from vpt.data.layouts.description import read_channels, read_patients, shown_name
+from vpt.data.layouts.description import description, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_image_set
+from vpt.data.layouts.lists import is_mask_list
 from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.rows import Row
 from vpt.errors import VptError
-from vpt.files import read_json
 from vpt.readers import Kind, reader_of
 from vpt.vocabulary import Target
 from vpt.words import did_you_mean, listed
@@ -36,14 +37,15 @@ LAYOUTS = (
 def is_labelled(path: str | Path) -> bool:
     """Whether a path is a data set for classification: a .csv or .npz, or a folder of class folders or with labels.csv.
 
-    Not a folder for segmentation (masks/, or a dataset.json with labels), even where it has a labels.csv as well.
+    Not a folder for segmentation (masks/, or a dataset.json with labels), even where it has a labels.csv as well, nor
+    one whose files' names pair scans with masks.
     """
     path = Path(path)
     if not path.is_dir():
-        return path.suffix.lower() in (".csv", ".npz")
+        return path.suffix.lower() in (".csv", ".npz") and not is_mask_list(path)
     if (is_image_set(path) and (path / "masks").is_dir()) or _has_label_ids(path / "dataset.json"):
         return False
-    return (path / CSV_NAME).is_file() or bool(class_folders(path))
+    return (path / CSV_NAME).is_file() or (bool(class_folders(path)) and not is_told_by_names(path))
 
 
 def _has_label_ids(source: Path) -> bool:
@@ -85,7 +87,7 @@ def survey_labelled(
     problems: list[VptError] = []
     source, rows, order, target = _read(path, target, classes, problems)
     root = source if source.is_dir() else source.parent
-    content = _description(root / "dataset.json")
+    content = description(root / "dataset.json")
     names = tuple(
         order if order is not None else _ordered({label for row in rows for label in row.labels}, target, path)
     )
@@ -133,13 +135,6 @@ def _read(
             raise VptError(f"{path}: several labels an image, but the target is {target}; set it to labels")
         return path, rows, order, target or ("labels" if several else "classes")
     raise VptError(f"{path}: no data set for classification; {LAYOUTS}")
-
-
-def _description(source: Path) -> dict[str, Any]:
-    content = read_json(source) if source.is_file() else {}
-    if not isinstance(content, dict):
-        raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object")
-    return content
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ from vpt.data.cases import (
     case_name,
     channel_files,
     group_channels,
+    kind_of,
     scan_files,
     without_suffix,
 )
 from vpt.data.layouts.description import labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.image_folders import as_images
 from vpt.data.left_out import unread_beside
 from vpt.errors import VptError
 from vpt.files import read_json
-from vpt.readers import endings
+from vpt.readers import Kind, LabelFiles, endings
 
 MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 LAYOUTS = (
@@ -26,6 +30,15 @@ LAYOUTS = (
     "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz), "
     "and images (images/NAME.png with masks/NAME.png)"
 )
+
+
+def is_described(root: Path) -> bool:
+    """Whether a dataset.json lists the cases, or stands above the folders that hold them."""
+    source = root / "dataset.json"
+    if not source.is_file() or (root / "imagesTr").is_dir():
+        return source.is_file()
+    content = read_json(source)
+    return not isinstance(content, dict) or bool(content.get("training"))
 
 
 def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
@@ -49,18 +62,32 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
             "or put images into images/ and masks/"
         )
     if content.get("training"):
-        cases, problems = _listed_cases(root, content["training"], len(channels))
+        cases, problems = _listed_cases(root, content["training"], len(channels), labels)
     else:
         cases, problems = _folder_cases(root, len(channels))
     if not cases and not problems:
         problems = [VptError(f"{root / 'imagesTr'}: no scans found; put CASE_0000.nii.gz files there")]
     cases = sorted(cases, key=lambda case: case.name)
-    patients = read_patients(content, source)
-    return SegmentationSet(root, shown_name(content, root), channels, labels, tuple(cases), patients), problems
+    patients, kind = read_patients(content, source), _kind(source, cases, problems)
+    if kind == "images":
+        cases = as_images(root, cases, labels, problems)
+    return SegmentationSet(root, shown_name(content, root), channels, labels, tuple(cases), patients, kind), problems
 
 
-def _listed_cases(root: Path, entries: Any, channels: int) -> tuple[list[Case], list[VptError]]:
-    """Cases of MSD's `training`: {"image": .., "label": ..}, or an image alone (label: its name in labelsTr/)."""
+def _kind(source: Path, cases: Sequence[Case], problems: list[VptError]) -> Kind:
+    kinds = {kind_of(path) for case in cases for path in case.images}
+    if len(kinds) > 1:
+        problems.append(VptError(f"{source}: lists images and volumes; keep one kind, take the others out"))
+    return "images" if kinds == {"images"} else "volumes"
+
+
+def _listed_cases(
+    root: Path, entries: Any, channels: int, labels: Mapping[int, str]
+) -> tuple[list[Case], list[VptError]]:
+    """Cases of MSD's `training`: {"image": .., "label": ..}, or an image alone (label: its name in labelsTr/).
+
+    `image` may be a list, a file for every channel; `label` an object, a file for every label's name; `case` names it.
+    """
     source = root / "dataset.json"
     if not isinstance(entries, list):
         raise VptError(f'{source}: `training` is not a list; expected [{{"image": PATH, "label": PATH}}, ...]')
@@ -68,23 +95,59 @@ def _listed_cases(root: Path, entries: Any, channels: int) -> tuple[list[Case], 
     problems = []
     for number, entry in enumerate(entries):
         entry = {"image": entry} if isinstance(entry, str) else entry
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        if not _is_entry(entry):
             problems.append(VptError(f'{source}: training entry {number} is not {{"image": PATH, "label": PATH}}'))
             continue
-        image = root / entry["image"]
-        label = root / entry["label"] if isinstance(entry.get("label"), str) else _label_of(image, root / "labelsTr")
+        case = _listed_case(root, entry, channels, labels, problems)
+        if case.name in cases:
+            text = f"the second case called {case.name}; give every case a name of its own"
+            problems.append(VptError(f"{root / _first(entry)}: {text}"))
+        elif case.images:
+            cases[case.name] = case
+    return list(cases.values()), problems
+
+
+def _is_entry(entry: Any) -> bool:
+    image = entry.get("image") if isinstance(entry, dict) else None
+    return isinstance(image, str) or (
+        isinstance(image, list) and bool(image) and all(isinstance(k, str) for k in image)
+    )
+
+
+def _first(entry: dict[str, Any]) -> str:
+    image = entry["image"]
+    return str(image if isinstance(image, str) else image[0])
+
+
+def _listed_case(
+    root: Path, entry: dict[str, Any], channels: int, labels: Mapping[int, str], problems: list[VptError]
+) -> Case:
+    """The case of an entry; without images where its files are missing, which is a problem then."""
+    given, image = entry.get("label"), root / _first(entry)
+    label: Path | LabelFiles = root / given if isinstance(given, str) else _label_of(image, root / "labelsTr")
+    if isinstance(given, dict):
+        ids = {name: id for id, name in labels.items()}
+        if unknown := [name for name in given if name not in ids]:
+            raise VptError(f"{root / 'dataset.json'}: training names the label {unknown[0]!r}, not in `labels`; add it")
+        label = LabelFiles(tuple((root / str(path), ids[name]) for name, path in given.items()))
+    if isinstance(entry["image"], list):
+        images = tuple(root / each for each in entry["image"] if (root / each).is_file())
+        images = images if len(images) == len(entry["image"]) else ()
+    else:
         whole = image.is_file() and case_name(image) == case_name(label)
         images = (image,) if whole else channel_files(image, channels)
-        if not images:
-            problems.append(VptError(f"{image}: no such file, but dataset.json lists it; add it or remove the entry"))
-        elif not label.is_file():
-            problems.append(_no_label(image, label))
-        name = case_name(label) if case_name(label) == without_suffix(image) else case_name(image)
-        if name in cases:
-            problems.append(VptError(f"{image}: the second case called {name}; give every case a name of its own"))
-        elif images:
-            cases[name] = Case(name, images, label if label.is_file() else None)
-    return list(cases.values()), problems
+    case = Case(str(entry.get("case") or _listed_name(image, label)), images, label)
+    absent = [path for path in case.files[len(images) :] if not path.is_file()]
+    if not images:
+        problems.append(VptError(f"{image}: no such file, but dataset.json lists it; add it or remove the entry"))
+    elif absent:
+        problems.append(_no_label(image, absent[0]))
+        return replace(case, label=None)
+    return case
+
+
+def _listed_name(image: Path, label: Path | LabelFiles) -> str:
+    return case_name(label) if case_name(label) == without_suffix(image) else case_name(image)
 
 
 def _label_of(image: Path, folder: Path) -> Path:

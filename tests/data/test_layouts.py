@@ -1,0 +1,248 @@
+"""A data set as its owner laid it out is read without a word of description, and what was guessed is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpt.cli import app
+from vpt.data.check import check_dataset
+from vpt.data.label_maps import read_label
+from vpt.data.layouts import is_labelled, read_dataset, survey
+from vpt.data.splits import read_splits
+from vpt.errors import VptError
+
+
+@pytest.fixture
+def put(tmp_path) -> Callable[..., Path]:
+    """put(name, label=0): a scan, or a mask with a box of a label, whose place in it follows from the label."""
+    rng = np.random.default_rng(0)
+
+    def write(name: str, label: int = 0) -> Path:
+        path, flat = tmp_path / name, not name.endswith((".nii", ".nii.gz"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = np.zeros((20, 16, 1 if flat else 5), np.uint8)
+        if label:
+            array[label : label + 3, 2:6] = label
+        else:
+            array[:] = rng.integers(0, 255, array.shape)
+        Image.fromarray(array[..., 0]).save(path) if flat else nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+        return path
+
+    return write
+
+
+def suffixes(put):
+    for k in range(3):
+        put(f"pat{k}_T1.nii.gz"), put(f"pat{k}_T2.nii.gz"), put(f"pat{k}_seg.nii.gz", 1)
+    return ["pat0", "pat1", "pat2"], ("T1", "T2"), {0: "background", 1: "object"}
+
+
+def numbered(put):
+    for k in range(3):
+        put(f"volume-{k}.nii"), put(f"segmentation-{k}.nii", 2)
+    return ["volume-0", "volume-1", "volume-2"], ("image",), {0: "background", 2: "object"}
+
+
+def patients(put):
+    for k in range(3):
+        put(f"case_{k:05d}/imaging.nii.gz"), put(f"case_{k:05d}/segmentation.nii.gz", 3)
+    return ["case_00000", "case_00001", "case_00002"], ("image",), {0: "background", 3: "object"}
+
+
+def sequences(put):
+    for k in range(3):
+        stem = f"GLI-{k:03d}/GLI-{k:03d}"
+        put(f"{stem}-t1c.nii.gz"), put(f"{stem}-t2f.nii.gz"), put(f"{stem}-seg.nii.gz", 1)
+    return ["GLI-000", "GLI-001", "GLI-002"], ("t1c", "t2f"), {0: "background", 1: "object"}
+
+
+def a_file_per_label(put):
+    for k in range(3):
+        put(f"s{k}/ct.nii.gz"), put(f"s{k}/segmentations/liver.nii.gz", 1)
+        put(f"s{k}/segmentations/lung_left.nii.gz", 9)
+    return ["s0", "s1", "s2"], ("CT",), {0: "background", 1: "liver", 2: "lung_left"}
+
+
+def two_folders(put):
+    for k in range(3):
+        put(f"images/x{k}.nii.gz"), put(f"labels/x{k}.nii.gz", 2)
+    return ["x0", "x1", "x2"], ("image",), {0: "background", 2: "object"}
+
+
+def frames(put):
+    for k in range(2):
+        for frame in (1, 12):
+            stem = f"patient{k}/patient{k}_frame{frame:02d}"
+            put(f"{stem}.nii.gz"), put(f"{stem}_gt.nii.gz", 4)
+    names = [f"patient{k}_frame{frame:02d}" for k in range(2) for frame in (1, 12)]
+    return names, ("image",), {0: "background", 4: "object"}
+
+
+def pictures(put):
+    for k in range(3):
+        put(f"ISIC_Data/ISIC_{k}.png"), put(f"ISIC_GroundTruth/ISIC_{k}_segmentation.png", 7)
+    return ["ISIC_0", "ISIC_1", "ISIC_2"], ("grey",), {0: "background", 7: "object"}
+
+
+def beside_each_other(put):
+    for folder in ("benign", "malignant"):
+        for k in range(2):
+            put(f"{folder}/{folder} ({k}).png"), put(f"{folder}/{folder} ({k})_mask.png", 5)
+    return ["benign (0)", "benign (1)", "malignant (0)", "malignant (1)"], ("grey",), {0: "background", 5: "object"}
+
+
+LAYOUTS = [
+    suffixes,
+    numbered,
+    patients,
+    sequences,
+    a_file_per_label,
+    two_folders,
+    frames,
+    pictures,
+    beside_each_other,
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scans_and_masks_are_paired_by_their_names_and_the_guess_is_said(layout, put, tmp_path):
+    names, channels, labels = layout(put)
+    dataset = read_dataset(tmp_path)
+    assert not is_labelled(tmp_path)
+    assert [case.name for case in dataset.cases] == names
+    assert (dataset.channels, dataset.labels) == (channels, labels)
+    assert all(len(case.images) == len(channels) for case in dataset.cases)
+    assert f"{len(names)} cases such as {names[0]}" in dataset.guess
+    for case in dataset.cases:
+        assert set(read_label(case.label, labels, None, case.name).ids) == set(labels)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_guessed_can_be_written_down_and_read_again(layout, put, tmp_path, capsys):
+    layout(put)
+    before = read_dataset(tmp_path)
+    with pytest.raises(SystemExit) as done:
+        app(["check", str(tmp_path), "--write", "dataset.json"])
+    assert not done.value.code
+    after = read_dataset(tmp_path)
+    assert "guessed from the names" in capsys.readouterr().out
+    assert (after.guess, after.channels, after.labels) == ("", before.channels, before.labels)
+    assert [(case.name, [*map(Path.resolve, case.files)]) for case in after.cases] == [
+        (case.name, [*map(Path.resolve, case.files)]) for case in before.cases
+    ]
+    assert after.kind == before.kind
+    with pytest.raises(VptError, match="exists already"):
+        app(["check", str(tmp_path), "--write", "dataset.json"], standalone_mode=False)
+
+
+def test_a_case_without_a_sequence_that_others_have_is_named(put, tmp_path):
+    suffixes(put)
+    (tmp_path / "pat1_T2.nii.gz").unlink()
+    assert "pat1 has the scans T1, but not T2" in str(survey(tmp_path)[1][0])
+
+
+@pytest.mark.parametrize(("lost", "said"), [("mask", "a scan without a mask"), ("img", "a mask without a scan")])
+def test_one_file_too_few_is_named_and_the_others_stay_paired(put, tmp_path, lost, said):
+    for k in range(5):
+        put(f"case_{k}_img.png"), put(f"case_{k}_mask.png", 9)
+    (tmp_path / f"case_3_{lost}.png").unlink()
+    dataset, problems = survey(tmp_path)
+    assert len(dataset.cases) == 4
+    assert [said in str(problem) for problem in problems] == [True]
+
+
+def test_two_files_in_one_place_are_named(put, tmp_path):
+    numbered(put)
+    put("scan-1.nii")
+    assert "by its name; keep one of the two" in str(survey(tmp_path)[1][0])
+
+
+def test_classes_called_mask_are_classes(put, tmp_path):
+    for folder in ("with_mask", "without_mask"):
+        put(f"{folder}/0.png"), put(f"{folder}/1.png")
+    assert is_labelled(tmp_path)
+
+
+def test_folders_called_train_and_val_are_the_sides(put, tmp_path):
+    for side in ("train", "val"):
+        for k in range(2):
+            put(f"{side}/images/{side}{k}.png"), put(f"{side}/masks/{side}{k}.png", 3)
+    splits = read_splits(read_dataset(tmp_path))
+    assert (splits.train, splits.val) == (("train0", "train1"), ("val0", "val1"))
+
+
+def test_labels_in_files_of_their_own_may_not_overlap(put, tmp_path):
+    a_file_per_label(put)
+    put("s1/segmentations/lung_left.nii.gz", 2)
+    found = [str(problem) for problem in check_dataset(tmp_path).errors]
+    assert ["voxels are in liver.nii.gz too" in text and "s1/" in text for text in found] == [True]
+
+
+def test_labels_in_files_of_their_own_lie_on_one_grid(put, tmp_path):
+    a_file_per_label(put)
+    path = tmp_path / "s2/segmentations/lung_left.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
+    found = [str(problem) for problem in check_dataset(tmp_path).errors]
+    assert ["lung_left" in text and "not on the grid" in text for text in found] == [True]
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def write_list(root: Path, ending: str, rows: list[dict[str, str]]) -> Path:
+    path = root / f"cases{ending}"
+    if ending == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        mark = "\t" if ending == ".tsv" else ","
+        path.write_text("\n".join(mark.join(cells) for cells in [rows[0].keys(), *(row.values() for row in rows)]))
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
+def test_a_list_says_which_files_are_a_case(put, tmp_path, ending):
+    rows = []
+    for k in range(4):
+        put(f"a/{k}.nii.gz"), put(f"b/{k}.nii.gz"), put(f"c/{k}.nii.gz", 1)
+        rows.append({"image_T1": f"a/{k}.nii.gz", "image_T2": f"b/{k}.nii.gz", "mask": f"c/{k}.nii.gz"})
+        rows[-1] |= {"case": f"case {k}", "patient": f"p{k // 2}", "split": "train" if k < 2 else "val"}
+    path = write_list(tmp_path, ending, rows)
+    dataset = read_dataset(path)
+    assert not is_labelled(path)
+    assert [case.name for case in dataset.cases] == ["case 0", "case 1", "case 2", "case 3"]
+    assert [name.casefold() for name in dataset.channels] == ["t1", "t2"]
+    assert dataset.patient("case 1") == "p0"
+    assert read_splits(dataset).val == ("case 2", "case 3")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mask": "masks/none.png"}, "line 3: no such file: masks/none.png"),
+        ({"mask": ""}, "line 3: no mask"),
+        ({"split": "trial"}, "line 3: split 'trial', expected train, val or test"),
+        ({"case": "0"}, "line 3: the second case called 0"),
+        ({"image": "notes.txt"}, "line 3: notes.txt: not a supported ending"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_named(put, tmp_path, change, said):
+    (tmp_path / "notes.txt").touch()
+    rows = []
+    for k in range(3):
+        put(f"images/{k}.png"), put(f"masks/{k}.png", 6)
+        rows.append({"image": f"images/{k}.png", "mask": f"masks/{k}.png", "case": str(k), "split": "train"})
+    rows[1] |= change
+    _, problems = survey(write_list(tmp_path, ".csv", rows))
+    assert said in str(problems[0])
+
+
+def test_a_list_of_classes_stays_one(put, tmp_path):
+    put("0.png"), put("1.png")
+    assert is_labelled(write_list(tmp_path, ".csv", [{"path": "0.png", "label": "a"}, {"path": "1.png", "label": "b"}]))

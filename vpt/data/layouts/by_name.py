@@ -1,0 +1,266 @@
+"""Scans and masks without a description, told apart and paired by their names, wherever they lie below a folder.
+
+`images/` beside `labels/`, `pat01_T1.nii.gz` beside `pat01_seg.nii.gz`, a folder per patient, a file per label
+(`s01/segmentations/liver.nii.gz`): a name is taken apart into words; those that say "mask" or "image" are no part of
+the case, and at most one more at its end says which sequence a scan is, or which label a mask holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
+from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
+from vpt.data.layouts.rows import SIDE_WORDS
+from vpt.data.left_out import Walk
+from vpt.errors import VptError
+from vpt.readers import ColourMask, Kind, LabelFiles
+from vpt.words import counted, listed
+
+Words = tuple[str, ...]
+
+MASK = {"mask", "label", "labelstr", "seg", "segmentation", "gt", "truth", "groundtruth", "annotation", "manual"}
+MASK |= {f"{word}s" for word in MASK}
+IMAGE = {"image", "images", "imagestr", "img", "imgs", "scan", "scans", "volume", "volumes"}
+UNLABELLED = {"imagests", "labelsts"}
+DESCRIBED = "`vpt check {} --write dataset.json` fixes it"
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file, and the words of its folders and name that tell its case.
+
+    last: how many of them, at the end, may say which sequence or label it is: one, or, in a folder of masks, all of
+    the file's name; side: where a folder is called train, val or test.
+    """
+
+    path: Path
+    words: Words
+    last: int
+    is_mask: bool
+    side: str
+
+    def split(self, apart: bool) -> tuple[Words, str]:
+        """The words of the case and, if that is told `apart`, the sequence or label."""
+        at = len(self.words) - self.last * apart
+        return self.words[:at], "_".join(self.words[at:])
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """Scans and masks by case, where the last word of a scan's (a mask's) name tells the sequence (the label)."""
+
+    scans: Mapping[Words, Mapping[str, _File]]
+    masks: Mapping[Words, Mapping[str, _File]]
+    by_sequence: bool
+    by_label: bool
+
+    @cached_property
+    def both(self) -> list[Words]:
+        return sorted(self.scans.keys() & self.masks.keys())
+
+    @cached_property
+    def sequences(self) -> list[str]:
+        return sorted({name for case in self.both for name in self.scans[case]})
+
+    @cached_property
+    def labels(self) -> list[str]:
+        return sorted({name for case in self.both for name in self.masks[case]})
+
+
+def is_told_by_names(root: Path) -> bool:
+    """Whether scans and masks can be told apart and paired by their names."""
+    return root.is_dir() and bool(_paired(list(_files(root))).both)
+
+
+def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
+    """The data set with every case that has a scan and a mask, and all that is wrong with the pairing of its files.
+
+    A dataset.json may name channels, labels and patients. Raises VptError where the labels cannot be told.
+    """
+    source, files = root / "dataset.json", list(_files(root))
+    content, pairing = description(source), _paired(files)
+    problems = [*_alone(root, files, pairing), *_incomplete(root, pairing)]
+    kinds = {kind_of(file.path) for case in pairing.both for file in pairing.scans[case].values()}
+    if len(kinds) > 1:
+        problems.append(VptError(f"{root}: images and volumes among the scans; keep one kind, take the others out"))
+    flat = kinds == {"images"}
+    labels, masks = _labelled(root, content, pairing, flat, problems)
+    cases = tuple(
+        Case(name, tuple(file.path for _, file in sorted(pairing.scans[words].items())), masks[words])
+        for words, name in zip(pairing.both, _names(pairing), strict=True)
+    )
+    problems += turned(cases) if flat else ()
+    channels = _channels(root, content, pairing, flat)
+    kind: Kind = "images" if flat else "volumes"
+    sides = {case.name: _side(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}
+    return SegmentationSet(
+        root,
+        shown_name(content, root),
+        channels,
+        labels,
+        cases,
+        read_patients(content, source),
+        kind,
+        {name: side for name, side in sides.items() if side},
+        guess=_said(root, cases[0], len(cases), channels),
+    ), problems
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def _files(root: Path) -> Iterator[_File]:
+    paths = [path.relative_to(root) for path in Walk(root).files() if kind_of(path)]
+    paths = [path for path in paths if not {each.lower() for each in path.parts[:-1]} & UNLABELLED]
+    masks_in: dict[str, set[bool]] = defaultdict(set)
+    for path in paths:
+        masks_in[path.parts[0]].add(_says_mask(path))
+    for path in paths:
+        apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
+        *folders, _ = path.parts[1:] if apart else path.parts
+        above, own = ([word for part in parts for word in _telling(part)] for parts in (folders, [case_name(path)]))
+        whole = any(MASK & {*map(str.lower, _words(each))} for each in folders)
+        words = (*above, *own) or (case_name(path),)
+        side = next((SIDE_WORDS[each.lower()] for each in path.parts[:-1] if each.lower() in SIDE_WORDS), "")
+        yield _File(root / path, words, max(1, len(own)) if whole else 1, _says_mask(path), side)
+
+
+def _says_mask(path: Path) -> bool:
+    return any(word.lower() in MASK for part in (*path.parts[:-1], case_name(path)) for word in _words(part))
+
+
+def _telling(part: str) -> list[str]:
+    """The words that tell the case."""
+    return [word for word in _words(part) if word.lower() not in MASK | IMAGE]
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[_\-. ]+", name) if word]
+
+
+def _paired(files: Sequence[_File]) -> _Pairing:
+    """The reading of the names that pairs most; of equals the one that takes fewer words for sequences and labels."""
+    readings = [(by_sequence, by_label) for by_label in (False, True) for by_sequence in (False, True)]
+    return max((_read(files, *reading) for reading in readings), key=lambda found: len(found.both))
+
+
+def _read(files: Sequence[_File], by_sequence: bool, by_label: bool) -> _Pairing:
+    scans: dict[Words, dict[str, _File]] = defaultdict(dict)
+    masks: dict[Words, dict[str, _File]] = defaultdict(dict)
+    for file in files:
+        case, name = file.split(by_label if file.is_mask else by_sequence)
+        if case:
+            (masks if file.is_mask else scans)[case].setdefault(name, file)
+    return _Pairing(scans, masks, by_sequence, by_label)
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[VptError]:
+    """Files that belong to no case, or share a case's place with another."""
+    used = {
+        each.path for case in pairing.both for group in (pairing.scans, pairing.masks) for each in group[case].values()
+    }
+    for file in files:
+        if file.path in used:
+            continue
+        case, _ = file.split(pairing.by_label if file.is_mask else pairing.by_sequence)
+        if case in pairing.both:
+            text = (
+                f"the second {'mask' if file.is_mask else 'scan'} of {'_'.join(case)} by its name; keep one of the two"
+            )
+        elif file.is_mask:
+            text = "a mask without a scan by its name; rename one after the other, or take it out"
+        else:
+            text = "a scan without a mask by its name; rename one after the other, or take it out"
+        yield VptError(f"{file.path}: {text}")
+
+
+def _incomplete(root: Path, pairing: _Pairing) -> Iterator[VptError]:
+    """Cases that lack a sequence or a label's mask that others have."""
+    for case in pairing.both:
+        for group, expected, what in (
+            (pairing.scans, pairing.sequences, "scans"),
+            (pairing.masks, pairing.labels, "masks"),
+        ):
+            if missing := [name for name in expected if name not in group[case]]:
+                some = next(iter(group[case].values())).path
+                yield VptError(
+                    f"{some}: {'_'.join(case)} has the {what} {listed(group[case], 8)}, but not {listed(missing, 8)}, "
+                    "which other cases have; add it, or take the case out"
+                )
+
+
+# --- cases ------------------------------------------------------------------------------------------------------------
+
+
+def _labelled(
+    root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool, problems: list[VptError]
+) -> tuple[dict[int, str], Mapping[Words, Path | ColourMask | LabelFiles]]:
+    """The labels, and what each case's are read from."""
+    if pairing.by_label:
+        ids = {name: id for id, name in enumerate(pairing.labels, start=1)}
+        parts = {
+            case: tuple((file.path, ids[name]) for name, file in pairing.masks[case].items()) for case in pairing.both
+        }
+        return {0: "background", **{id: name for name, id in ids.items()}}, {
+            case: LabelFiles(tuple(sorted(masks))) for case, masks in parts.items()
+        }
+    masks = {"/".join(case): pairing.masks[case][""].path for case in pairing.both}
+    given = labels_of(content, root / "dataset.json") if content.get("labels") else None
+    if not flat:
+        labels = given or found_labels(root, list(masks.values()), problems)
+        return labels, {case: pairing.masks[case][""].path for case in pairing.both}
+    labels, read = labels_of_masks(root, masks, given, problems)
+    return labels, {case: read["/".join(case)] for case in pairing.both}
+
+
+def _names(pairing: _Pairing) -> list[str]:
+    """The scans' own names, without the sequence; where two cases would be called alike, all words."""
+    files = [next(iter(pairing.scans[case].values())) for case in pairing.both]
+    own = [case_name(file.path) for file in files]
+    if pairing.by_sequence:
+        own = [
+            re.sub(rf"[_\-. ]*{re.escape(file.words[-1])}$", "", name) for file, name in zip(files, own, strict=True)
+        ]
+    return own if all(own) and len(set(own)) == len(own) else ["_".join(case) for case in pairing.both]
+
+
+def _side(pairing: _Pairing, words: Words) -> str:
+    return next(iter(pairing.scans[words].values())).side
+
+
+def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool) -> tuple[str, ...]:
+    """What dataset.json says, else the sequences' names; of one scan a case CT where all names or folders say so."""
+    scans = [file.path for case in pairing.both for file in pairing.scans[case].values()]
+    if flat:
+        return image_channels(content, root / "dataset.json", scans)
+    if content.keys() & {"channel_names", "modality"}:
+        return read_channels(content, root / "dataset.json")
+    if len(pairing.sequences) > 1:
+        return tuple(pairing.sequences)
+    names = (path.relative_to(root).parts for path in scans)
+    return (
+        ("CT",)
+        if all("ct" in (word.lower() for part in parts for word in _words(part.split(".")[0])) for parts in names)
+        else ("image",)
+    )
+
+
+def _said(root: Path, case: Case, count: int, channels: Sequence[str]) -> str:
+    scans = [path.relative_to(root).as_posix() for path in case.images]
+    masks = [path.relative_to(root).as_posix() for path in case.files[len(scans) :]]
+    return (
+        f"guessed from the names: {counted(count, 'case')} such as {case.name}, with the "
+        f"{'scans' if len(scans) > 1 else 'scan'} {listed(scans, 4)} ({', '.join(channels)}) and the "
+        f"{'masks' if len(masks) > 1 else 'mask'} {listed(masks, 4)}; {DESCRIBED.format(root)}"
+    )

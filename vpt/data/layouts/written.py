@@ -1,0 +1,54 @@
+"""What was guessed of a data set, written down: a dataset.json that says it, to be read and corrected."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vpt.data.cases import Case, SegmentationSet
+from vpt.errors import VptError
+from vpt.files import write_json
+from vpt.readers import LabelFiles
+
+
+def write_description(dataset: SegmentationSet, path: Path) -> list[Path]:
+    """Channels, labels, patients and every case's files; sides go into a split.json beside it. Returns what is new.
+
+    Raises VptError for another name or folder than DATA/dataset.json, and for files that are there already.
+    """
+    if path.name != "dataset.json" or path.resolve().parent != dataset.root.resolve():
+        raise VptError(f"{path}: the description is read from {dataset.root / 'dataset.json'}; write it there")
+    split = path.with_name("split.json")
+    if there := [each for each in (path, split) if each.exists() and (each == path or dataset.sides)]:
+        raise VptError(f"{there[0]}: exists already; move it away to have it written anew")
+    write_json(path, _content(dataset))
+    if not dataset.sides:
+        return [path]
+    sides = ("train", "val", "test")
+    write_json(split, {side: [name for name, its in dataset.sides.items() if its == side] for side in sides})
+    return [path, split]
+
+
+def _content(dataset: SegmentationSet) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "name": dataset.name,
+        "channel_names": {str(k): name for k, name in enumerate(dataset.channels)},
+        "labels": {name: id for id, name in dataset.labels.items()},
+        "training": [_entry(case, dataset) for case in dataset.cases],
+    }
+    return content | ({"patients": dataset.patients} if dataset.patients else {})
+
+
+def _entry(case: Case, dataset: SegmentationSet) -> dict[str, Any]:
+    images = [_seen(path, dataset.root) for path in case.images]
+    entry: dict[str, Any] = {"case": case.name, "image": images[0] if len(images) == 1 else images}
+    if isinstance(case.label, LabelFiles):
+        entry["label"] = {dataset.labels[id]: _seen(path, dataset.root) for path, id in case.label.masks}
+    elif case.label is not None:
+        entry["label"] = _seen(Path(case.label), dataset.root)
+    return entry
+
+
+def _seen(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()

@@ -1,0 +1,21 @@
+"""The formats of files, and which one a name belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vpt.readers.base import Kind, Reader
+from vpt.readers.nifti import NiftiReader
+from vpt.readers.picture import PictureReader
+
+FORMATS: tuple[type[Reader], ...] = (NiftiReader, PictureReader)
+
+
+def format_of(path: Path) -> type[Reader] | None:
+    """The format whose scans are called so, by the name alone; None where there is none."""
+    return next((reader for reader in FORMATS if reader.claims_name(path)), None)
+
+
+def endings(kind: Kind | None = None) -> tuple[str, ...]:
+    """Of the files' names of all formats, or of those of one kind."""
+    return tuple(ending for reader in FORMATS if kind in (None, reader.kind) for ending in reader.endings)
