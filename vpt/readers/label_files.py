@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from vpt.errors import VptError
-from vpt.readers.base import Mask, Reader, Source
+from vpt.readers.base import Mask, Reader, Source, Unit
 from vpt.readers.formats import format_of
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
@@ -39,7 +39,7 @@ class LabelFilesReader(Reader):
     """What is not 0 in a mask has its label. Masks that overlap are refused: a voxel has one label."""
 
     kind = "volumes"
-    unit = "mm"
+    unit: ClassVar[Unit] = "mm"
     mask_endings = NiftiReader.mask_endings
 
     def __init__(self, sources: tuple[Source, ...], name: str = ""):
