@@ -47,6 +47,9 @@ def check(
     write: Annotated[
         Path | None, typer.Option(help="Write down what was guessed: DATA/dataset.json, new (and split.json).")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="A page with small pictures of the cases, doubtful ones first.")
+    ] = None,
 ) -> None:
     """Say what a data set holds and what is wrong with it, before hours are spent on it."""
     from vpt.data.check import check_dataset
@@ -60,10 +63,15 @@ def check(
         print(as_json(found.to_dict()))
     else:
         _console().print(found.table())
-    if write:
-        print(
-            f"written: {', '.join(map(str, write_description(data, write)))}", file=sys.stderr if json else sys.stdout
-        )
+    written = write_description(data, write) if write else []
+    if html:
+        from vpt.use.check_page import write_check_page
+
+        with bar("drawing") as tick:
+            write_check_page(data, found, html, tick)
+        written.append(html)
+    if written:
+        print(f"written: {', '.join(map(str, written))}", file=sys.stderr if json else sys.stdout)
     raise typer.Exit(0 if found.ok else 1)
 
 

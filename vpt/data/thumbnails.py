@@ -1,0 +1,90 @@
+"""Small pictures of cases: the slice where most is labelled, its labels in colour."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vpt.data.label_maps import read_label
+from vpt.data.plan import ORIENTATIONS, scaled
+from vpt.errors import VptError
+from vpt.readers import Voxels, reader_of
+
+Colour = tuple[int, int, int]
+
+SIDE = 160  # pixels
+OPACITY = 0.45
+COLOURS = (
+    (230, 85, 13),
+    (49, 130, 189),
+    (49, 163, 84),
+    (117, 107, 177),
+    (214, 97, 107),
+    (140, 109, 49),
+    (23, 190, 207),
+)
+
+
+def thumbnail(images: Any, channels: int, label: Any = None, labels: Collection[int] = ()) -> bytes | None:
+    """A JPEG of at most 160 px, of the axial slice as radiologists view it; None where the scan cannot be read.
+
+    images, label: as `vpt.readers.reader_of` takes them; labels: the ids that the label map may hold. A label map that
+    cannot be read, or lies elsewhere, leaves the scan without colours.
+    """
+    try:
+        voxels = reader_of(images).voxels(channels)
+    except VptError:
+        return None
+    turned = voxels.oriented(ORIENTATIONS["axial"])
+    ids = _oriented_ids(label, labels, voxels)
+    k = _fullest(ids) if ids.any() else turned.grid.shape[0] // 2
+    slices = np.stack([next(turned.slices(channel, [k])).copy() for channel in range(min(channels, 3))], -1)
+    grey = _stretched(slices if channels > 2 else slices[..., :1].repeat(3, -1))
+    seen = _coloured(grey, ids[k], colours(labels))
+    return _jpeg(seen, turned.grid.spacing[1:])
+
+
+def colours(labels: Collection[int]) -> dict[int, Colour]:
+    """The colour of every label, the background apart; the same in all pictures of a data set."""
+    return dict(zip(sorted(set(labels) - {0}), itertools.cycle(COLOURS)))
+
+
+def _oriented_ids(label: Any, labels: Collection[int], voxels: Voxels) -> np.ndarray:
+    """(slices, rows, columns), zeros where there is none."""
+    try:
+        found = read_label(label, labels, voxels.grid, voxels.name) if label is not None else None
+    except VptError:
+        found = None
+    if found is None:
+        return np.zeros(voxels.oriented(ORIENTATIONS["axial"]).grid.shape, np.uint8)
+    return found.oriented(ORIENTATIONS["axial"]).array
+
+
+def _fullest(ids: np.ndarray) -> int:
+    return int(np.argmax(np.count_nonzero(ids, axis=(1, 2))))
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """From the 1st percentile to the 99th -> float32 0 to 255."""
+    low, high = np.percentile(image, (1, 99))
+    return scaled(image, float(low), float(high)) * 255
+
+
+def _coloured(image: np.ndarray, ids: np.ndarray, of: Mapping[int, Colour]) -> np.ndarray:
+    for id in set(np.unique(ids).tolist()) - {0}:
+        inside, colour = ids == id, np.array(of[id], np.float32)
+        image[inside] = (1 - OPACITY) * image[inside] + OPACITY * colour
+    return image
+
+
+def _jpeg(image: np.ndarray, spacing: Sequence[float]) -> bytes:
+    """(rows, columns, 3) of 0 to 255, whose pixels are `spacing` mm high and wide."""
+    rows, columns = (count * mm for count, mm in zip(image.shape, spacing, strict=False))
+    scale = SIDE / max(rows, columns)
+    size = max(1, round(columns * scale)), max(1, round(rows * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", small[..., ::-1].round().astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
