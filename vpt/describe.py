@@ -13,6 +13,8 @@ from vpt.versions import version_of
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vpt.backbones.base import BackboneSpec
+
 PACKAGES = (
     "vpt",
     "torch",
@@ -77,22 +79,29 @@ def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
 
     own = family_of(name).fetch is None  # others would be downloaded just to be described
     spec = describe_backbone(name)
+    backbone = load_backbone(name, weights=None if own else "random")
+    yield "backbone", name
+    yield "parameters", f"{sum(p.numel() for p in backbone.parameters()):,}"
+    yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
+    yield from _block_facts(spec)
+    yield "preprocessing", f"mean {spec.mean}, std {spec.std}, padding {spec.padding}"
+    yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
+
+
+def _block_facts(spec: BackboneSpec) -> Iterable[tuple[str, str]]:
+    if not spec.blocks:
+        yield "blocks", "none: the head reads the images alone"
+        return
     grids = list(dict.fromkeys(block.grid for block in spec.blocks))
     widths, heads = (
         ", ".join(map(str, dict.fromkeys(values)))
         for values in ((block.width for block in spec.blocks), (block.heads for block in spec.blocks))
     )
-    backbone = load_backbone(name, weights=None if own else "random")
-    yield "backbone", name
-    yield "parameters", f"{sum(p.numel() for p in backbone.parameters()):,}"
     yield "width, depth, heads", f"{widths}; {spec.depth}; {heads}"
-    yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
     tokens = ", then ".join(str(height * width) for height, width in grids)
     yield "tokens", f"{tokens} patches, {spec.prefix} CLS or register tokens"
     if windowed := [i for i, block in enumerate(spec.blocks) if block.windowed]:
         yield "windowed blocks", ", ".join(map(str, windowed))
-    yield "preprocessing", f"mean {spec.mean}, std {spec.std}, padding {spec.padding}"
-    yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
 
 
 def describe_installation() -> tuple[Table, list[str]]:

@@ -25,12 +25,16 @@ __all__ = [
     "Keep",
     "KeysValues",
     "Level",
+    "Padding",
     "Pool",
     "SeparateContext",
     "Tokens",
     "require_whole_patches",
     "uniform_blocks",
 ]
+
+Padding = Literal["centre", "corner"]
+"""Where an image smaller than the encoder's lay: see `BackboneSpec`."""
 
 Pool = Literal["cls", "mean", "attention"]
 """How an encoder makes one vector of an image: its CLS token, the mean of its patches, a learned pooling."""
@@ -77,7 +81,7 @@ class BackboneSpec:
     std: tuple[float, float, float]
     blocks: tuple[BlockSpec, ...]
     finished: Level
-    padding: Literal["centre", "corner"] = "centre"
+    padding: Padding = "centre"
     registers: int = 0
     pool: Pool | None = None
 

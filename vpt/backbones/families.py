@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from vpt.backbones import sam_models, tiny_vit_models, vit_models
-from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones import nothing, sam_models, tiny_vit_models, vit_models
+from vpt.backbones.base import Backbone, BackboneSpec, Padding
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.sections import Section, load_foreign
+from vpt.vocabulary import NO_ENCODER
 
 Size = tuple[int, int]  # (height, width) in pixels
 Weights = str | Path | None
@@ -43,6 +44,16 @@ class SamOptions(Section):
     """`attention`: "fused", or "original" for the arithmetic of `segment_anything` itself."""
 
     attention: sam_models.Arithmetic = "fused"
+
+
+class ImageOptions(Section):
+    """How images are planned, framed and normalised where no encoder says so; native size and patch in pixels."""
+
+    native: int = Field(256, ge=1)
+    patch: int = Field(16, ge=1)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    padding: Padding = "centre"
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,15 @@ FAMILIES: tuple[Family, ...] = (
         tiny_vit_models.describe_tiny_sam,
         tiny_vit_models.fetch_tiny_sam,
         SamOptions,
+    ),
+    Family(
+        "none",
+        f"{NO_ENCODER} (no encoder, for the head unet)",
+        lambda name: name == NO_ENCODER,
+        nothing.load_none,
+        nothing.describe_none,
+        options=ImageOptions,
+        embedded=True,
     ),
     Family(
         "folder",
@@ -174,7 +194,7 @@ def load_backbone(
         name: `vit_micro` or `sam_micro` (embedded, need no network); a timm model such as
             `vit_base_patch16_224.augreg_in21k`; a folder with `config.json` and weights as timm and the Hugging Face
             hub save it (offline use); `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or `sam_med2d_vit_b`;
-            `lite_medsam` or `mobile_sam`.
+            `lite_medsam` or `mobile_sam`; `none`, for a head that reads the images alone.
         weights: a checkpoint on disk, for SAM also an address; None takes the pretrained weights of that name
             (downloaded once), `"random"` takes seeded random weights: the control for what pretraining brings.
         image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.
