@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpt.versions import version_of
+from vpt.vocabulary import NO_ENCODER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from vpt.backbones.base import BackboneSpec
+    from vpt.backbones.origin import Origin
 
 PACKAGES = (
     "vpt",
@@ -47,8 +49,12 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     artifact = read_artifact(path)
     plan, counts, config = artifact.plan, artifact.counts, artifact.config
     yield "artifact", f"{artifact.path} ({artifact.path.stat().st_size / 1e6:.2f} MB)"
-    yield "backbone", f"{config.backbone.name}, weights {config.backbone.weights or 'pretrained'}"
-    yield "weights SHA-256", artifact.backbone_sha256
+    if config.backbone.name == NO_ENCODER:
+        yield "backbone", f"{NO_ENCODER}: the head reads the images alone"
+    else:
+        yield "backbone", f"{config.backbone.name}, weights {config.backbone.weights or 'pretrained'}"
+        yield "weights SHA-256", artifact.backbone_sha256
+    yield from _origin_facts(artifact.origin)
     if artifact.preprocessing:
         yield "preprocessing", ", ".join(f"{key} {value}" for key, value in artifact.preprocessing.items())
     yield "task", f"{config.task}{f', {config.data.target}' if config.data.target else ''}"
@@ -74,8 +80,14 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     yield "made with", ", ".join(f"{name} {number}" for name, number in artifact.versions.items())
 
 
+def _origin_facts(origin: Origin | None) -> Iterable[tuple[str, str]]:
+    if origin:
+        yield "weights of", origin.weights
+        yield "their licence", origin.licence
+
+
 def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
-    from vpt.backbones.families import describe_backbone, family_of, load_backbone
+    from vpt.backbones.families import describe_backbone, family_of, load_backbone, published
 
     own = family_of(name).fetch is None  # others would be downloaded just to be described
     spec = describe_backbone(name)
@@ -85,7 +97,9 @@ def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
     yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
     yield from _block_facts(spec)
     yield "preprocessing", f"mean {spec.mean}, std {spec.std}, padding {spec.padding}"
-    yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
+    if spec.blocks:
+        yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
+        yield from _origin_facts(published(name))
 
 
 def _block_facts(spec: BackboneSpec) -> Iterable[tuple[str, str]]:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from vpt.backbones import nothing, sam_models, tiny_vit_models, vit_models
 from vpt.backbones.base import Backbone, BackboneSpec, Padding
+from vpt.backbones.origin import Origin, origin_of
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
@@ -65,7 +66,7 @@ class Family:
     family's options -> the encoder; describe: name, weights, options -> the spec at the native size, without weights in
     memory; fetch: name, folder, progress -> the file or folder to give, for a machine without
     a network; None where there is nothing to fetch; options: the section of its options; embedded: the weights are part
-    of the package.
+    of the package; origin: name -> whose the weights of that name are, None where no one has said.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Family:
     fetch: Callable[[str, Path, Tick], Path] | None = None
     options: type[Section] = NoOptions
     embedded: bool = False
+    origin: Callable[[str], Origin | None] | None = None
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -86,6 +88,7 @@ FAMILIES: tuple[Family, ...] = (
         vit_models.load_micro,
         vit_models.describe_micro,
         embedded=True,
+        origin=vit_models.origin_of_micro,
     ),
     Family(
         "sam_micro",
@@ -95,6 +98,7 @@ FAMILIES: tuple[Family, ...] = (
         sam_models.describe_sam_micro,
         options=SamOptions,
         embedded=True,
+        origin=vit_models.origin_of_micro,
     ),
     Family(
         "sam",
@@ -104,6 +108,7 @@ FAMILIES: tuple[Family, ...] = (
         sam_models.describe_sam,
         sam_models.fetch_sam,
         SamOptions,
+        origin=sam_models.origin_of_sam,
     ),
     Family(
         "tiny_sam",
@@ -113,6 +118,7 @@ FAMILIES: tuple[Family, ...] = (
         tiny_vit_models.describe_tiny_sam,
         tiny_vit_models.fetch_tiny_sam,
         SamOptions,
+        origin=tiny_vit_models.origin_of_tiny_sam,
     ),
     Family(
         "none",
@@ -130,6 +136,7 @@ FAMILIES: tuple[Family, ...] = (
         vit_models.load_folder,
         vit_models.describe_folder,
         options=VitOptions,
+        origin=vit_models.origin_of_folder,
     ),
     Family(
         "vit",
@@ -139,6 +146,7 @@ FAMILIES: tuple[Family, ...] = (
         vit_models.describe_timm,
         vit_models.fetch_vit,
         VitOptions,
+        origin=vit_models.origin_of_timm,
     ),
 )
 ENTRY_POINTS = "vpt.backbones"  # of other packages: each gives a `Family`
@@ -207,7 +215,15 @@ def load_backbone(
     family, size = family_of(name), (image_size, image_size) if isinstance(image_size, int) else image_size
     chosen = _options(family, name, options)
     backbone = family.load(name, weights, size, **chosen.model_dump())
+    if backbone.state_dict():
+        backbone.origin = origin_of(weights, backbone.sha256, published(name))
     return backbone.requires_grad_(False).eval()
+
+
+def published(name: str) -> Origin:
+    """Whose the weights are that `load_backbone` takes where it is given none."""
+    family = family_of(name)
+    return (family.origin and family.origin(name)) or Origin(f"{name}, of which no one has said whose they are")
 
 
 def describe_backbone(name: str, *, weights: Weights = None, **options: Any) -> BackboneSpec:

@@ -286,6 +286,7 @@ class Comparison:
             last = list(csv.DictReader(file))[-1]
         result: dict[str, Any] = {
             "counts": artifact.counts,
+            "weights": str(artifact.origin) if artifact.origin else None,
             "artifact_bytes": artifact.path.stat().st_size,
             "peak_memory": memory,
             "seconds": max(seconds, float(last["seconds"])),  # of a resumed run the whole training
