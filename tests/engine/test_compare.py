@@ -25,7 +25,7 @@ from tiny_run import ONE_STEP
 from vpt.artifact import read_artifact, restore_model
 from vpt.backbones import describe_backbone
 from vpt.config import load_config
-from vpt.data.layouts.__init__ import read_dataset
+from vpt.data.layouts import read_dataset
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
 from vpt.engine.compare import Comparison, Trial, compare, per_case

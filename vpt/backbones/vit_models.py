@@ -33,7 +33,7 @@ def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -
 
 def origin_of_micro(name: str) -> Origin:
     return Origin(
-        f"{name} of this package, see its model card", "derived from images of ImageNet: for research and education"
+        f"{name} of this package, see its model card", "derived from images of ImageNet, for research and education"
     )
 
 

@@ -81,6 +81,8 @@ def train(
         log.info(guess)
     if job.model.backbone.origin:
         log.info(f"encoder: {job.model.backbone.origin}")
+    for proposal in job.proposals():
+        log.info(proposal)
     for doubt in job.doubts():
         log.warning(doubt)
     progress = _train(run, setup, job, log, resume, brief)

@@ -97,15 +97,15 @@ class Segmenting(Job):
         return self.cache, [*(case.name for case in cases), *versions_of(files)]
 
     def doubts(self) -> list[str]:
-        found = [*self._proposals(), *super().doubts()]
+        found = super().doubts()
         if self.validates and not any(case.foreground for case in self.validation):
             found.append(
                 "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
             )
         return found
 
-    def _proposals(self) -> list[str]:
-        """An encoder of medical images that is installed, to whom chose none."""
+    def proposals(self) -> list[str]:
+        """An encoder of medical images that is installed, to whoever chose none."""
         if "name" in self.setup.config.backbone.model_fields_set or not is_packaged(MEDICAL):
             return []
         return [
