@@ -95,7 +95,7 @@ def train(
     shots: Annotated[int | None, typer.Option(help="Learn from so many examples per class (or cases).")] = None,
     head: Annotated[
         str | None,
-        typer.Option(help=f"One of {', '.join(HEADS.names())} (sam_decoder needs a SAM backbone, unet none)."),
+        typer.Option(help=f"One of {', '.join(HEADS.names())} (sam_decoder: on a SAM; unet: on none)."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="The backbone's weights: a file, or `random` (a control).")
