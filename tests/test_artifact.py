@@ -16,6 +16,7 @@ from tiny_run import SETTINGS
 
 from vpt.artifact import FORMAT, find_artifact, read_artifact, restore_model, save_artifact
 from vpt.backbones import load_backbone
+from vpt.backbones.families import published
 from vpt.building import build_model
 from vpt.config import Config, ResolvedConfig, load_config
 from vpt.data.plan import Percentiles, Plan
@@ -71,6 +72,15 @@ def test_it_holds_exactly_the_trained_tensors(tiny_run: Path) -> None:
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
 
 
+def test_it_says_whose_the_encoders_weights_are(saved: Path, tiny_run: Path) -> None:
+    assert read_artifact(saved).origin == read_artifact(tiny_run).origin == published("vit_micro")
+    assert f"encoder: {published('vit_micro')}" in (tiny_run / "train.log").read_text()
+    before = header(saved)["vpt"]["backbone"]
+    del before["origin"], before["licence"]
+    rewrite(saved, backbone=before)
+    assert read_artifact(saved).origin is None  # of an artifact that did not record it yet
+
+
 def test_it_is_small_and_its_parameters_few(tiny_run: Path) -> None:
     assert (tiny_run / "best.safetensors").stat().st_size < 2e6
     counts = read_artifact(tiny_run).counts
@@ -91,6 +101,8 @@ def test_the_header_says_all_it_takes_to_use_it(tiny_run: Path, tiny_data: Path)
         "sha256": load_backbone("vit_micro").sha256,
         "preprocessing": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "padding": "centre"},
         "pool": "cls",
+        "origin": "vit_micro of this package, see its model card",
+        "licence": "derived from images of ImageNet, for research and education",
     }
     assert entries["versions"] == {name: version(name) for name in ("vpt", "torch", "timm", "monai")}
     assert entries["scores"]["validation"].keys() == {"dice", "dice_dark", "dice_bright", "epoch"}

@@ -149,3 +149,49 @@ def test_a_model_is_what_its_config_says() -> None:
     assert isinstance(graded.head, ClassifyHead)
     assert graded.head.output.out_features == 4
     assert graded.head.over_slices is not None
+
+
+# --- an encoder and what reads it, or neither -------------------------------------------------------------------------
+
+UNET: dict[str, Any] = {
+    "backbone": {"name": "none"},
+    "prompts": {"method": "none"},
+    "head": {"kind": "unet", "width": 4},
+}
+
+
+def test_a_network_of_its_own_is_restored_without_any_weights(tmp_path: Path, loads: list[str]) -> None:
+    artifact = saved(tmp_path, "unet", **UNET)
+    assert (artifact.counts["trained"], artifact.counts["frozen"]) == (artifact.counts["head"], 0)
+    model = restore_model(artifact, device=CPU)
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 2, 64, 64)
+    assert set(loads) == {"none"}
+    assert {name: tensor.shape for name, tensor in model.trained_state().items()} == {
+        name: tensor.shape for name, tensor in artifact.tensors.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "wanted"),
+    [
+        (
+            {"backbone": {"name": "none"}},
+            "prompts.method=deep, head.kind=mask",
+            "prompts.method=none, head.kind=unet",
+        ),
+        ({"head": {"kind": "unet"}}, "backbone.name=vit_micro, prompts.method=deep", "backbone.name=none, "),
+        (UNET | {"prompts": {"method": "shallow"}}, "prompts.method=shallow", "prompts.method=none"),
+        (UNET | {"prompts": {"method": "additive"}}, "prompts.method=additive", "prompts.method=none"),
+        (UNET | {"tuning": {"method": "ssf"}}, "tuning.method=ssf", "tuning.method=prompts"),
+        (UNET | {"head": {"kind": "sam_decoder"}}, "head.kind=sam_decoder", "head.kind=unet"),
+    ],
+)
+def test_prompts_tuning_and_other_heads_need_an_encoder(changes: Any, found: str, wanted: str) -> None:
+    with pytest.raises(VptError, match=f"with no encoder to prompt, tune or read, but found {found}; set {wanted}"):
+        build_model(config_of(**changes), PLAN, 2)
+
+
+def test_without_an_encoder_nothing_can_be_classified() -> None:
+    config = load_config({"data": {"path": "x"}, **UNET, "head": {"kind": "linear"}}).resolved("classification")
+    with pytest.raises(VptError, match=r"found head\.kind=linear; set head\.kind=unet"):
+        build_model(config, PLAN, 2)

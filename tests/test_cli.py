@@ -215,8 +215,18 @@ def test_info_of_a_run_an_artifact_and_a_backbone(vpt: Callable[..., Told], tiny
             "0 background, 1 dark, 2 bright",
             "trained parameters",
             "64 px",
+            "vit_micro of this package, see its model card",
+            "their licence",
         ):
             assert part in told.out
+
+
+def test_info_of_no_encoder(vpt: Callable[..., Told]) -> None:
+    told = vpt("info", "none")
+    assert told.code == 0
+    assert "none: the head reads the images alone" in told.out
+    assert "licence" not in told.out
+    assert "SHA-256" not in told.out
 
 
 def test_fetch_prints_the_file_and_how_to_use_it(

@@ -32,7 +32,7 @@ RESERVED: dict[str, frozenset[str]] = {
     "timm": frozenset({"backbones"}),
     "segment_anything": frozenset({"backbones"}),
     "lightning": frozenset({"engine"}),
-    "monai": frozenset({"tasks", "scores", "data.synthetic"}),
+    "monai": frozenset({"tasks", "scores", "heads.unet", "data.synthetic"}),
     "nibabel": frozenset({"readers", "data.synthetic"}),
     "PIL": frozenset({"readers"}),
     "albumentations": frozenset({"data.transforms"}),

@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vpt.artifact_header import Header, read_header, read_plan, refusal
+from vpt.artifact_header import BackboneHeader, Header, read_header, read_plan, refusal
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
 from vpt.backbones.families import family_of
+from vpt.backbones.origin import UNKNOWN, Origin
 from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
 from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown_keys
@@ -36,7 +37,8 @@ class Artifact:
     labels: id -> name with background, of a classifier the classes in their order; preprocessing: mean, std (of images
     in [0, 1]) and padding that the backbone was given, empty in artifacts that did not record it yet; scores: of the
     validation split; temperature: what the logits of a classifier are divided by; pool: the backbone's way to one
-    vector, None before version 0.2.0, see `_encoder_of`.
+    vector, None before version 0.2.0, see `_encoder_of`; origin: whose its weights are, None where there are none, and
+    in artifacts that did not record it yet.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Artifact:
     tensors: dict[str, Tensor]
     temperature: float = 1.0
     pool: str | None = None
+    origin: Origin | None = None
 
 
 def save_artifact(
@@ -64,6 +67,7 @@ def save_artifact(
     temperature: float = 1.0,
 ) -> None:
     """Write the trained tensors and their header, completely or not at all. For the arguments see `Artifact`."""
+    origin = model.backbone.origin
     header = {
         "config": config.model_dump(mode="json"),
         "plan": plan.model_dump(mode="json"),
@@ -73,6 +77,8 @@ def save_artifact(
             "sha256": model.backbone.sha256,
             "preprocessing": _preprocessing(model.backbone.spec),
             "pool": model.backbone.spec.pool,
+            "origin": origin and origin.weights,
+            "licence": origin and origin.licence,
         },
         "versions": {name: version(name) for name in ("vpt", "torch", "timm", "monai")},
         "scores": scores,
@@ -134,7 +140,12 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         tensors=tensors,
         temperature=header.temperature,
         pool=header.backbone.pool,
+        origin=_origin(header.backbone),
     )
+
+
+def _origin(header: BackboneHeader) -> Origin | None:
+    return None if header.origin is None else Origin(header.origin, header.licence or UNKNOWN)
 
 
 def _require_finite(tensors: dict[str, Tensor], path: Path) -> None:

@@ -16,13 +16,18 @@ from vpt.errors import VptError
 
 
 class BackboneHeader(BaseModel):
-    """`pool`: the encoder's way to one vector, None before version 0.2.0."""
+    """`pool`: the encoder's way to one vector, None before version 0.2.0.
+
+    `origin`, `licence`: whose the weights are, None where there are none or it was not recorded yet.
+    """
 
     model_config = ConfigDict(extra="allow")
     name: str
     sha256: str
     preprocessing: dict[str, Any] = {}
     pool: str | None = None
+    origin: str | None = None
+    licence: str | None = None
 
 
 class Header(BaseModel):

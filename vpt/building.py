@@ -8,12 +8,15 @@ from weakref import WeakValueDictionary
 import torch
 
 from vpt.backbones import Backbone, load_backbone
-from vpt.config import Config
+from vpt.config import Config, ResolvedConfig
 from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
+from vpt.errors import VptError
 from vpt.heads import Answer
 from vpt.machine.precision import Chosen, prepare_frozen
 from vpt.model import PromptedModel
+from vpt.vocabulary import NO_ENCODER
+from vpt.words import listed
 
 FROZEN = "prompts"  # the tuning that leaves an encoder as it is, so that models can share it
 
@@ -28,11 +31,31 @@ def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | N
     if backbone is None:
         backbone = load_encoder(config.backbone, plan.image_size)
     resolved = config.resolved(config.task or "segmentation", strict=False)
+    require_together(resolved, backbone.spec.depth > 0)
     answer = Answer(classes, config.data.target or "classes", plan.slices is not None)
     head = resolved.head.build(backbone, answer)
     model = PromptedModel(backbone, config.prompts.build(backbone.spec), head)
     config.tuning.apply(model)
     return model
+
+
+def require_together(config: ResolvedConfig, encoder: bool) -> None:
+    """Raise VptError unless there is an encoder that the head reads, or neither, and then nothing to prompt or tune."""
+    if encoder and config.head.encoded:
+        return
+    alone = {
+        "backbone.name": (config.backbone.name, NO_ENCODER, not encoder),
+        "prompts.method": (config.prompts.method, "none", config.prompts.method == "none"),
+        "tuning.method": (config.tuning.method, FROZEN, config.tuning.method == FROZEN),
+        "head.kind": (config.head.kind, "unet", not config.head.encoded),
+    }
+    wrong = {key: (found, wanted) for key, (found, wanted, fits) in alone.items() if not fits}
+    if wrong:
+        raise VptError(
+            "backbone none and head unet: a network of its own on the images, with no encoder to prompt, tune or read, "
+            f"but found {listed(f'{key}={found}' for key, (found, _) in wrong.items())}; "
+            f"set {listed(f'{key}={wanted}' for key, (_, wanted) in wrong.items())}"
+        )
 
 
 def load_encoder(config: BackboneConfig, image_size: int, weights: str | Path | None = None) -> Backbone:

@@ -89,12 +89,13 @@ def train(
         typer.Option(help=f"METHOD or METHOD:COUNT, of {', '.join(PROMPTS.names())}."),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="vit_micro, sam_micro, a timm model's name, sam_vit_b, ..., or a folder.")
+        str | None, typer.Option(help="vit_micro, a timm model's name, lite_medsam, sam_vit_b, ..., a folder, or none.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="segmentation or classification, where the data allow both.")] = None,
     shots: Annotated[int | None, typer.Option(help="Learn from so many examples per class (or cases).")] = None,
     head: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(HEADS.names())} (sam_decoder needs a SAM backbone).")
+        str | None,
+        typer.Option(help=f"One of {', '.join(HEADS.names())} (sam_decoder: on a SAM; unet: on none)."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="The backbone's weights: a file, or `random` (a control).")

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpt.versions import version_of
+from vpt.vocabulary import NO_ENCODER
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from vpt.backbones.base import BackboneSpec
+    from vpt.backbones.origin import Origin
 
 PACKAGES = (
     "vpt",
@@ -45,8 +49,12 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     artifact = read_artifact(path)
     plan, counts, config = artifact.plan, artifact.counts, artifact.config
     yield "artifact", f"{artifact.path} ({artifact.path.stat().st_size / 1e6:.2f} MB)"
-    yield "backbone", f"{config.backbone.name}, weights {config.backbone.weights or 'pretrained'}"
-    yield "weights SHA-256", artifact.backbone_sha256
+    if config.backbone.name == NO_ENCODER:
+        yield "backbone", f"{NO_ENCODER}: the head reads the images alone"
+    else:
+        yield "backbone", f"{config.backbone.name}, weights {config.backbone.weights or 'pretrained'}"
+        yield "weights SHA-256", artifact.backbone_sha256
+    yield from _origin_facts(artifact.origin)
     if artifact.preprocessing:
         yield "preprocessing", ", ".join(f"{key} {value}" for key, value in artifact.preprocessing.items())
     yield "task", f"{config.task}{f', {config.data.target}' if config.data.target else ''}"
@@ -72,27 +80,42 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     yield "made with", ", ".join(f"{name} {number}" for name, number in artifact.versions.items())
 
 
+def _origin_facts(origin: Origin | None) -> Iterable[tuple[str, str]]:
+    if origin:
+        yield "weights of", origin.weights
+        yield "their licence", origin.licence
+
+
 def _backbone_facts(name: str) -> Iterable[tuple[str, str]]:
-    from vpt.backbones.families import describe_backbone, family_of, load_backbone
+    from vpt.backbones.families import describe_backbone, family_of, load_backbone, published
 
     own = family_of(name).fetch is None  # others would be downloaded just to be described
     spec = describe_backbone(name)
+    backbone = load_backbone(name, weights=None if own else "random")
+    yield "backbone", name
+    yield "parameters", f"{sum(p.numel() for p in backbone.parameters()):,}"
+    yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
+    yield from _block_facts(spec)
+    yield "preprocessing", f"mean {spec.mean}, std {spec.std}, padding {spec.padding}"
+    if spec.blocks:
+        yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
+        yield from _origin_facts(published(name))
+
+
+def _block_facts(spec: BackboneSpec) -> Iterable[tuple[str, str]]:
+    if not spec.blocks:
+        yield "blocks", "none: the head reads the images alone"
+        return
     grids = list(dict.fromkeys(block.grid for block in spec.blocks))
     widths, heads = (
         ", ".join(map(str, dict.fromkeys(values)))
         for values in ((block.width for block in spec.blocks), (block.heads for block in spec.blocks))
     )
-    backbone = load_backbone(name, weights=None if own else "random")
-    yield "backbone", name
-    yield "parameters", f"{sum(p.numel() for p in backbone.parameters()):,}"
     yield "width, depth, heads", f"{widths}; {spec.depth}; {heads}"
-    yield "image", f"{spec.image_size[0]}x{spec.image_size[1]} px, patch {spec.patch[0]}x{spec.patch[1]}"
     tokens = ", then ".join(str(height * width) for height, width in grids)
     yield "tokens", f"{tokens} patches, {spec.prefix} CLS or register tokens"
     if windowed := [i for i, block in enumerate(spec.blocks) if block.windowed]:
         yield "windowed blocks", ", ".join(map(str, windowed))
-    yield "preprocessing", f"mean {spec.mean}, std {spec.std}, padding {spec.padding}"
-    yield "weights SHA-256", backbone.sha256 if own else "known once they are loaded, by training"
 
 
 def describe_installation() -> tuple[Table, list[str]]:

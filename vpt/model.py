@@ -232,5 +232,5 @@ class PromptedModel(nn.Module):
 def numbers_per_image(spec: BackboneSpec, size: int, classes: int = 0) -> int:
     """Numbers that an image (3, size, size) holds at once without a backward pass; classes: of a mask, 0 for none."""
     share = size**2 / (spec.image_size[0] * spec.image_size[1])
-    widest = max(block.width * block.grid[0] * block.grid[1] for block in spec.blocks)
+    widest = max((block.width * block.grid[0] * block.grid[1] for block in spec.blocks), default=0)
     return PER_TOKEN * round(widest * share) + ((PER_PIXEL + PER_CLASS * classes) * size**2 if classes else 0)

@@ -29,23 +29,29 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Compared:
-    """A row of `vpt compare`: its name, the one in tables, the settings of its section, where its rate is searched."""
+    """A row of `vpt compare`: its name, the one in tables, the settings of its section, where its rate is searched.
+
+    aside: compared only where it is named, since not every encoder has it, or another row is the same by default.
+    """
 
     name: str
     shown: str
     settings: Mapping[str, Any]
     start: float
+    aside: bool = False
 
 
 class Choice(Section):
     """A section that is chosen by name.
 
-    compared: the rows of `vpt compare`; tasks: what it is for; needs: a package that has to be installed.
+    compared: the rows of `vpt compare`; tasks: what it is for; needs: a package that has to be installed; encoded:
+    whether it needs an encoder, False of what reads the images alone.
     """
 
     compared: ClassVar[tuple[Compared, ...]] = ()
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[str | None] = None
+    encoded: ClassVar[bool] = True
 
     @classmethod
     def name_by(cls, key: str) -> str:

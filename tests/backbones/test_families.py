@@ -12,12 +12,14 @@ import pytest
 import timm
 import torch
 from encoders import Stages
+from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vpt
 from vpt.backbones import describe_backbone, load_backbone, register_backbones
-from vpt.backbones.families import FAMILIES, Family, NoOptions, families, family_of, fetch
+from vpt.backbones.families import FAMILIES, Family, NoOptions, families, family_of, fetch, published
+from vpt.backbones.origin import KNOWN, Origin
 from vpt.backbones.sam_models import SIZES, build_sam
 from vpt.errors import VptError
 
@@ -242,6 +244,59 @@ def test_a_package_that_brings_no_family_is_told(installed: Any, line: str, said
 
 
 def test_every_family_of_ours_is_whole() -> None:
-    assert [family.name for family in FAMILIES] == ["vit_micro", "sam_micro", "sam", "tiny_sam", "folder", "vit"]
+    assert [family.name for family in FAMILIES] == [
+        "vit_micro",
+        "sam_micro",
+        "sam",
+        "tiny_sam",
+        "none",
+        "folder",
+        "vit",
+    ]
     assert all(issubclass(family.options, NoOptions) or family.options.model_fields for family in FAMILIES)
-    assert {family.name for family in FAMILIES if family.embedded} == {"vit_micro", "sam_micro"}
+    assert {family.name for family in FAMILIES if family.embedded} == {"vit_micro", "sam_micro", "none"}
+
+
+# Whose the weights are
+
+
+def test_whose_the_weights_of_a_name_are() -> None:
+    assert published("lite_medsam") == Origin("LiteMedSAM (bowang-lab/MedSAM, branch LiteMedSAM)", "Apache-2.0")
+    assert published("sam_vit_h").licence == published("samvit_base_patch16.sa1b").licence == "Apache-2.0"
+    assert "MedSAM" in published("medsam_vit_b").weights
+    assert published("vit_tiny_patch16_224").licence == "as its model card says"  # timm names one for all, and is wrong
+    assert "research and education" in published("sam_micro").licence
+    assert all(family.origin for family in FAMILIES if family.name != "none")
+
+
+def test_what_was_loaded_says_whose_it_is(folder: str) -> None:
+    assert load_backbone("vit_micro").origin == published("vit_micro")
+    assert str(load_backbone("vit_micro", weights="random").origin) == "random values; licence: none"
+    assert load_backbone(folder).origin == Origin("the folder mine, which does not say whose they are")
+    assert load_backbone("none").origin is None
+
+
+def test_a_file_says_whose_its_weights_are_or_no_one_knows(tmp_path: Path) -> None:
+    vit = timm.create_model(TIMM[:8], num_classes=0)
+    state = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}
+    silent, said = tmp_path / "silent.safetensors", tmp_path / "said.safetensors"
+    save_file(state, silent)
+    save_file(state, said, metadata={"origin": "Ann's ViT", "licence": "MIT"})
+    torch.save(state, tmp_path / "mine.pth")
+    unknown = "which does not say whose they are; licence: not known here"
+    assert load_backbone(TIMM[:8], weights=said).origin == Origin("Ann's ViT", "MIT")
+    assert str(load_backbone(TIMM[:8], weights=silent).origin) == f"silent.safetensors, {unknown}"
+    assert str(load_backbone(TIMM[:8], weights=tmp_path / "mine.pth").origin) == f"mine.pth, {unknown}"
+
+
+def test_weights_that_are_known_are_known_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    micro = load_backbone("vit_micro")
+    monkeypatch.setitem(KNOWN, micro.sha256, Origin("Ann's ViT", "MIT"))
+    state = {name.removeprefix("vit."): tensor for name, tensor in micro.state_dict().items()}
+    save_file(state, tmp_path / "x.safetensors")
+    assert load_backbone("vit_micro", weights=tmp_path / "x.safetensors").origin == Origin("Ann's ViT", "MIT")
+
+
+def test_a_family_of_someone_else_may_say_nothing(registered: dict[str, Family]) -> None:
+    registered["own"] = replace(FAMILIES[0], name="own", claims=lambda name: name == "own", origin=None)
+    assert str(published("own")) == "own, of which no one has said whose they are; licence: not known here"

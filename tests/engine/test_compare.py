@@ -23,13 +23,16 @@ from tiny_classes import HEAD_ONLY
 from tiny_run import ONE_STEP
 
 from vpt.artifact import read_artifact, restore_model
+from vpt.backbones import describe_backbone
 from vpt.config import load_config
+from vpt.data.layouts import read_dataset
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
 from vpt.engine.compare import Comparison, Trial, compare, per_case
 from vpt.engine.fit import Interrupted
-from vpt.engine.methods import Method, methods
+from vpt.engine.methods import Method, choose_methods, methods
 from vpt.engine.run import train
+from vpt.engine.setup import prepare_setup
 from vpt.errors import VptError
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import Reader
@@ -271,6 +274,39 @@ def test_segmentation_and_its_finals_are_what_train_alone_would_make(
     assert list(result["tested"]) == json.loads((uneven_data / "split.json").read_text())["test"]
     assert done.tested == "Dice"
     done.write()
+
+
+def segmenting(data: Path, out: Path, methods: list[str]) -> Comparison:
+    """Of these methods on a data set with `sam_micro`, nothing of it done yet."""
+    base = load_config(data, SEGMENT | {"backbone.name": "sam_micro", "head.width": 16})
+    return Comparison(out, base, "segmentation", read_dataset(data), choose_methods(methods, "segmentation"), 1)
+
+
+def test_a_network_of_its_own_sees_the_images_that_the_encoder_would(tiny_data: Path, tmp_path: Path) -> None:
+    """Framed and normalised alike, by one plan; and its artifact needs no weights."""
+    comparison = segmenting(tiny_data, tmp_path / "out", ["unet"])
+    trial = comparison.run_one(comparison.pending())
+    assert trial is not None
+    assert "score" in (comparison.result(trial) or {})
+    run, encoder = comparison.folder(trial), describe_backbone("sam_micro")
+    assert json.loads((run / "plan.json").read_text()) == prepare_setup(comparison.base).plan.model_dump(mode="json")
+    artifact = read_artifact(run)
+    assert artifact.config.backbone.name == "none"
+    assert artifact.preprocessing == {"mean": list(encoder.mean), "std": list(encoder.std), "padding": "corner"}
+    assert (artifact.counts["trained"], artifact.counts["frozen"]) == (artifact.counts["head"], 0)
+    assert restore_model(artifact).backbone.spec.image_size == (64, 64)
+
+
+def test_heads_are_compared_that_the_config_has_not(tiny_data: Path, tmp_path: Path) -> None:
+    comparison = segmenting(tiny_data, tmp_path, ["sam_decoder", "mask", "deep"])
+    arms = {name: comparison._config(Trial(name, "search", {})) for name in comparison.methods}
+    assert {name: (arm.head.kind, arm.prompts.method) for name, arm in arms.items()} == {
+        "sam_decoder": ("sam_decoder", "none"),
+        "mask": ("mask", "none"),
+        "deep": ("mask", "deep"),
+    }
+    assert {arm.backbone.name for arm in arms.values()} == {"sam_micro"}
+    assert arms["deep"].head.width == 16
 
 
 def test_few_shots_stay_few(tiny_classes: Path, tmp_path: Path, short_search: None) -> None:

@@ -11,6 +11,7 @@ from tiny_classes import CLASS_SETTINGS
 from tiny_run import SETTINGS
 
 import vpt.engine.job as engine
+import vpt.engine.segmenting as segmenting
 from vpt.config import load_config
 from vpt.engine.classifying import Classifying
 from vpt.engine.job import Job
@@ -120,3 +121,31 @@ def test_weights_that_do_not_fit_are_refused_before_a_file_is_read(
 
 def test_each_task_has_its_job() -> None:
     assert {"segmentation": Segmenting, "classification": Classifying} == JOBS
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "installed", "said"),
+    [
+        ("segmentation", {}, True, True),
+        ("segmentation", {}, False, False),
+        ("segmentation", {"backbone.name": "vit_micro"}, True, False),  # whoever names one has chosen
+        ("classification", {}, True, False),
+    ],
+)
+def test_an_encoder_of_medical_images_is_proposed_where_it_is_installed_and_none_was_chosen(
+    task: str,
+    changes: dict[str, Any],
+    installed: bool,
+    said: bool,
+    tiny_data: Path,
+    tiny_classes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(segmenting, "is_packaged", lambda name: installed)
+    job = described(task, tiny_data if task == "segmentation" else tiny_classes, tmp_path, **changes)
+    sentence = (
+        "lite_medsam is installed, an encoder that was trained on medical images; "
+        "--backbone lite_medsam takes it in the place of vit_micro"
+    )
+    assert job.proposals() == ([sentence] if said else [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ def test_every_method_builds_a_config_and_a_model(name: str) -> None:
     if name == "lora":
         pytest.importorskip("peft")
     method = METHODS[name]
+    if name == "sam_decoder":
+        method = replace(method, settings={**method.settings, "backbone": {"name": "sam_micro"}})
     for candidate in method.rates() + method.decays(method.rates()[0]):
         config = config_of(method, candidate)
         part, key = method.rate.split(".")
@@ -53,6 +56,8 @@ def test_the_search_is_three_rates_then_another_decay_at_the_best() -> None:
 
 def test_the_head_alone_starts_at_its_tasks_own_rate() -> None:
     assert METHODS["head"].rates()[1]["optim.lr"] == HEAD_RATES["segmentation"]
+    for name in ("mask", "sam_decoder"):
+        assert METHODS[name].rates()[1]["optim.lr"] == HEAD_RATES["segmentation"]
     for name in ("linear", "mlp"):
         assert METHODS[name].rates()[1]["optim.lr"] == HEAD_RATES["classification"]
 
@@ -61,7 +66,9 @@ def test_by_default_all_of_the_task_that_are_installed(monkeypatch: pytest.Monke
     classify, segment = choose_methods(None, "classification"), choose_methods(None, "segmentation")
     assert {"linear", "mlp", "deep"} <= classify.keys()
     assert "head" not in classify
-    assert {"head", "deep"} <= segment.keys()
+    assert {"head", "deep", "unet"} <= segment.keys()
+    assert not {"mask", "sam_decoder"} & segment.keys()  # compared where they are named
+    assert list(choose_methods(["sam_decoder", "mask"], "segmentation")) == ["sam_decoder", "mask"]
     assert not {"linear", "mlp"} & segment.keys()
     monkeypatch.setattr(sections, "find_spec", lambda name: None)
     assert choose_methods(None, "classification").keys() == classify.keys() - {"lora"}

@@ -172,3 +172,13 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(VptError, match="cannot be made a folder"):
         of_classes().save(tmp_path / "file")
+
+
+def test_whose_the_encoders_weights_are_is_said_where_it_is_known():
+    known, unknown = of_classes(weights="Ann's ViT; licence: MIT"), of_classes()
+    assert known.summary()["weights"] == "Ann's ViT; licence: MIT"
+    assert "weights" not in unknown.summary()
+    console = Console(width=120)
+    with console.capture() as said:
+        console.print(known.table(), unknown.table())
+    assert said.get().count("encoder: Ann's ViT; licence: MIT") == 1

@@ -338,3 +338,15 @@ def test_the_terminals_table_keeps_numbers_whole(written: Path, width: int) -> N
         assert all(row[key] in text for key in ("score", "95 % interval", "trained parameters"))
     assert "Cells [bold]: test Dice" in text
     assert "not begun: 0 of 2 seeds" in text
+
+
+def test_whose_the_encoders_weights_are_is_said_once(tmp_path: Path) -> None:
+    for method, weights in (("a", "Ann's ViT; licence: MIT"), ("b", "Ann's ViT; licence: MIT"), ("unet", None)):
+        put(tmp_path, method, 0, scores(0.5, 0.75))
+        file = tmp_path / method / "seed-0" / "result.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"weights": weights}))
+    put(tmp_path, "before", 0, scores(0.5, 0.75))  # of a version that did not record it
+    write_comparison(tmp_path, {name: name for name in ("a", "b", "unet", "before")}, 1, "title", "Dice")
+    page = html.unescape((tmp_path / "compare.html").read_text())
+    assert page.count("Weights of the encoder: Ann's ViT; licence: MIT.") == 1
+    assert "None" not in page

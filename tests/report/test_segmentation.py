@@ -39,6 +39,14 @@ def mixed():
     )
 
 
+def test_whose_the_encoders_weights_are_is_said_where_it_is_known(mixed, tmp_path):
+    known = replace(mixed, weights="Ann's ViT; licence: MIT")
+    assert json.loads(known.save(tmp_path).read_text())["weights"] == "Ann's ViT; licence: MIT"
+    assert known.text().endswith("\nencoder: Ann's ViT; licence: MIT")
+    assert "weights" not in mixed.summary()
+    assert "encoder" not in mixed.text()
+
+
 def test_means_leave_undefined_scores_out(mixed):
     assert mixed.mean("Dice", 1) == pytest.approx(2 / 3)
     assert mixed.mean("Dice", 2) == 0.0

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from vpt.backbones.attention import key_value_maps, keys_and_values
+from vpt.backbones.origin import Origin
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
 
@@ -25,12 +26,16 @@ __all__ = [
     "Keep",
     "KeysValues",
     "Level",
+    "Padding",
     "Pool",
     "SeparateContext",
     "Tokens",
     "require_whole_patches",
     "uniform_blocks",
 ]
+
+Padding = Literal["centre", "corner"]
+"""Where an image smaller than the encoder's lay: see `BackboneSpec`."""
 
 Pool = Literal["cls", "mean", "attention"]
 """How an encoder makes one vector of an image: its CLS token, the mean of its patches, a learned pooling."""
@@ -77,7 +82,7 @@ class BackboneSpec:
     std: tuple[float, float, float]
     blocks: tuple[BlockSpec, ...]
     finished: Level
-    padding: Literal["centre", "corner"] = "centre"
+    padding: Padding = "centre"
     registers: int = 0
     pool: Pool | None = None
 
@@ -128,11 +133,13 @@ class Added:
 class Backbone(nn.Module, ABC):
     """An encoder taken apart at its blocks. It knows nothing of prompt methods.
 
-    `sha256` identifies the weights as they were loaded, before any resizing to another image size.
+    `sha256` identifies the weights as they were loaded, before any resizing to another image size; `origin` says whose
+    they are, None where there are none.
     """
 
     spec: BackboneSpec
     sha256: str
+    origin: Origin | None = None
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tokens:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from vpt.backbones import sam_models, tiny_vit_models, vit_models
-from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones import nothing, sam_models, tiny_vit_models, vit_models
+from vpt.backbones.base import Backbone, BackboneSpec, Padding
+from vpt.backbones.origin import Origin, origin_of
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.sections import Section, load_foreign
+from vpt.vocabulary import NO_ENCODER
 
 Size = tuple[int, int]  # (height, width) in pixels
 Weights = str | Path | None
@@ -45,6 +47,16 @@ class SamOptions(Section):
     attention: sam_models.Arithmetic = "fused"
 
 
+class ImageOptions(Section):
+    """How images are planned, framed and normalised where no encoder says so; native size and patch in pixels."""
+
+    native: int = Field(256, ge=1)
+    patch: int = Field(16, ge=1)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    padding: Padding = "centre"
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of encoder.
@@ -54,7 +66,7 @@ class Family:
     family's options -> the encoder; describe: name, weights, options -> the spec at the native size, without weights in
     memory; fetch: name, folder, progress -> the file or folder to give, for a machine without
     a network; None where there is nothing to fetch; options: the section of its options; embedded: the weights are part
-    of the package.
+    of the package; origin: name -> whose the weights of that name are, None where no one has said.
     """
 
     name: str
@@ -65,6 +77,7 @@ class Family:
     fetch: Callable[[str, Path, Tick], Path] | None = None
     options: type[Section] = NoOptions
     embedded: bool = False
+    origin: Callable[[str], Origin | None] | None = None
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -75,6 +88,7 @@ FAMILIES: tuple[Family, ...] = (
         vit_models.load_micro,
         vit_models.describe_micro,
         embedded=True,
+        origin=vit_models.origin_of_micro,
     ),
     Family(
         "sam_micro",
@@ -84,6 +98,7 @@ FAMILIES: tuple[Family, ...] = (
         sam_models.describe_sam_micro,
         options=SamOptions,
         embedded=True,
+        origin=vit_models.origin_of_micro,
     ),
     Family(
         "sam",
@@ -93,6 +108,7 @@ FAMILIES: tuple[Family, ...] = (
         sam_models.describe_sam,
         sam_models.fetch_sam,
         SamOptions,
+        origin=sam_models.origin_of_sam,
     ),
     Family(
         "tiny_sam",
@@ -102,6 +118,16 @@ FAMILIES: tuple[Family, ...] = (
         tiny_vit_models.describe_tiny_sam,
         tiny_vit_models.fetch_tiny_sam,
         SamOptions,
+        origin=tiny_vit_models.origin_of_tiny_sam,
+    ),
+    Family(
+        "none",
+        f"{NO_ENCODER} (no encoder, for the head unet)",
+        lambda name: name == NO_ENCODER,
+        nothing.load_none,
+        nothing.describe_none,
+        options=ImageOptions,
+        embedded=True,
     ),
     Family(
         "folder",
@@ -110,6 +136,7 @@ FAMILIES: tuple[Family, ...] = (
         vit_models.load_folder,
         vit_models.describe_folder,
         options=VitOptions,
+        origin=vit_models.origin_of_folder,
     ),
     Family(
         "vit",
@@ -119,6 +146,7 @@ FAMILIES: tuple[Family, ...] = (
         vit_models.describe_timm,
         vit_models.fetch_vit,
         VitOptions,
+        origin=vit_models.origin_of_timm,
     ),
 )
 ENTRY_POINTS = "vpt.backbones"  # of other packages: each gives a `Family`
@@ -174,7 +202,7 @@ def load_backbone(
         name: `vit_micro` or `sam_micro` (embedded, need no network); a timm model such as
             `vit_base_patch16_224.augreg_in21k`; a folder with `config.json` and weights as timm and the Hugging Face
             hub save it (offline use); `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or `sam_med2d_vit_b`;
-            `lite_medsam` or `mobile_sam`.
+            `lite_medsam` or `mobile_sam`; `none`, for a head that reads the images alone.
         weights: a checkpoint on disk, for SAM also an address; None takes the pretrained weights of that name
             (downloaded once), `"random"` takes seeded random weights: the control for what pretraining brings.
         image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.
@@ -187,7 +215,15 @@ def load_backbone(
     family, size = family_of(name), (image_size, image_size) if isinstance(image_size, int) else image_size
     chosen = _options(family, name, options)
     backbone = family.load(name, weights, size, **chosen.model_dump())
+    if backbone.state_dict():
+        backbone.origin = origin_of(weights, backbone.sha256, published(name))
     return backbone.requires_grad_(False).eval()
+
+
+def published(name: str) -> Origin:
+    """Whose the weights are that `load_backbone` takes where it is given none."""
+    family = family_of(name)
+    return (family.origin and family.origin(name)) or Origin(f"{name}, of which no one has said whose they are")
 
 
 def describe_backbone(name: str, *, weights: Weights = None, **options: Any) -> BackboneSpec:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.fetch import Source, cached, download, hub_file
+from vpt.backbones.origin import Origin
 from vpt.backbones.sam import SamBackbone, SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.sam_weights import POSITIONS, SamState, read_sam_state
@@ -49,19 +50,24 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file does not say: its size, the images it was trained on (pixels; mean and deviation of [0, 1])."""
+    """What a file does not say: its size, the images it was trained on (pixels; mean and deviation of [0, 1]).
+
+    origin: of the published weights of that name.
+    """
 
     size: str
+    origin: Origin
     image_size: int = 1024
     normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
 
 
+META = Origin("Segment Anything (facebookresearch/segment-anything)", "Apache-2.0")
 CHECKPOINTS = {
-    "sam_vit_b": Checkpoint("b"),
-    "sam_vit_l": Checkpoint("l"),
-    "sam_vit_h": Checkpoint("h"),
-    "medsam_vit_b": Checkpoint("b", normalisation=UNIT_RANGE),
-    "sam_med2d_vit_b": Checkpoint("b", image_size=256),
+    "sam_vit_b": Checkpoint("b", META),
+    "sam_vit_l": Checkpoint("l", META),
+    "sam_vit_h": Checkpoint("h", META),
+    "medsam_vit_b": Checkpoint("b", Origin("MedSAM (bowang-lab/MedSAM)", "Apache-2.0"), normalisation=UNIT_RANGE),
+    "sam_med2d_vit_b": Checkpoint("b", Origin("SAM-Med2D (OpenGVLab/SAM-Med2D)", "Apache-2.0"), image_size=256),
 }
 
 
@@ -72,6 +78,14 @@ SOURCES = {
     "sam_vit_l": Source(f"{SAM_URL}sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c", 1_249_524_607),
     "sam_vit_h": Source(f"{SAM_URL}sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6", 2_564_550_879),
 }
+
+
+def _checkpoint(name: str) -> Checkpoint:
+    return CHECKPOINTS.get(name) or Checkpoint(TIMM[name.partition(".")[0]], META)
+
+
+def origin_of_sam(name: str) -> Origin:
+    return _checkpoint(name).origin
 
 
 def is_sam(name: str) -> bool:
@@ -99,7 +113,7 @@ def fetch_sam(name: str, to: Path, progress: Tick) -> Path:
 
 def describe_sam(name: str, weights: str | Path | None, attention: Arithmetic = "fused") -> BackboneSpec:
     """The spec of `load_sam` at its native size, which a checkpoint of one's own may have changed."""
-    checkpoint = CHECKPOINTS.get(name) or Checkpoint(TIMM[name.partition(".")[0]])
+    checkpoint = _checkpoint(name)
     native = checkpoint.image_size
     if weights not in (None, RANDOM):
         native = PATCH * _read(name, weights)[1].tensors[POSITIONS].shape[1]
@@ -125,7 +139,7 @@ def load_sam(
     Raises:
         VptError: weights that do not fit or cannot be had; a size that is no multiple of the patch.
     """
-    checkpoint = CHECKPOINTS.get(name) or Checkpoint(TIMM[name.partition(".")[0]])
+    checkpoint = _checkpoint(name)
     native, whole = checkpoint.image_size, True
     if weights == RANDOM:
         sam = build_sam(SIZES[checkpoint.size], native)

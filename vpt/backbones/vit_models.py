@@ -15,6 +15,7 @@ from timm.models import VisionTransformer, save_for_hf
 
 from vpt.backbones.base import BackboneSpec, require_whole_patches
 from vpt.backbones.fetch import hub_or_its_cache
+from vpt.backbones.origin import Origin
 from vpt.backbones.vit import Pooling, VitBackbone, require_standard_blocks
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
@@ -30,6 +31,16 @@ def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -
     return _backbone(micro_vit(weights), name, image_size)
 
 
+def origin_of_micro(name: str) -> Origin:
+    return Origin(
+        f"{name} of this package, see its model card", "derived from images of ImageNet, for research and education"
+    )
+
+
+def origin_of_timm(name: str) -> Origin:
+    return Origin(f"{name} of timm", "as its model card says")
+
+
 def load_timm(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> VitBackbone:
     """A model of timm's, with its pretrained weights, those of a file, or random ones; options: see `VitOptions`."""
     return _backbone(timm_vit(name, weights), name, image_size, **options)
@@ -41,6 +52,10 @@ def load_folder(name: str, weights: str | Path | None, image_size: Size | None, 
     if weights != RANDOM:
         load_weights(vit, weights or _weights_in(Path(name)), name)
     return _backbone(vit, name, image_size, **options)
+
+
+def origin_of_folder(name: str) -> Origin:
+    return Origin(f"the folder {Path(name).name}, which does not say whose they are")
 
 
 def describe_micro(name: str, weights: str | Path | None) -> BackboneSpec:

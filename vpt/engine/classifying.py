@@ -42,7 +42,7 @@ from vpt.tasks.classification import (
 )
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
-from vpt.use.runs import report_on
+from vpt.use.runs import origin_in_words, report_on
 
 SHOWN = {
     "classes": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"},
@@ -169,4 +169,5 @@ class Classifying(Job):
             log.info(f"temperature {temperature:.3g}, fitted to the validation split")
         probabilities = to_probabilities(logits, self.target, temperature).numpy()
         title = f"{run.name}: validation split"
-        report_on(self.labelled, self.validation, probabilities, title).save(run / "validation")
+        weights = origin_in_words(self.model)
+        report_on(self.labelled, self.validation, probabilities, title, weights).save(run / "validation")

@@ -18,7 +18,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from vpt.artifact import read_artifact
-from vpt.backbones import load_backbone
+from vpt.backbones import describe_backbone, load_backbone
+from vpt.backbones.nothing import in_place_of
 from vpt.config import Config, dump_config, load_config
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
@@ -267,9 +268,17 @@ class Comparison:
         overrides["train.validate_every"] = self.base.train.epochs
         values = self.base.model_dump(mode="json")
         values["tuning"] = {"method": "prompts"}
-        if "head" in method.settings and values["head"]:
+        if self.task == "classification" and "head" in method.settings and values["head"]:
             overrides["head.pool"] = values["head"]["pool"]
-        return load_config(values | {key: dict(value) for key, value in method.settings.items()}, overrides)
+        values |= {key: dict(value) for key, value in method.settings.items()}
+        if "backbone" in method.settings:
+            values["backbone"]["options"] = self._images()
+        return load_config(values, overrides)
+
+    def _images(self) -> dict[str, Any]:
+        """For a method without an encoder: the images as all others are given them, by the same plan."""
+        own = self.base.backbone
+        return in_place_of(describe_backbone(own.name, weights=own.weights, **own.options))
 
     def _measure(self, trial: Trial, folder: Path, seconds: float, memory: int | None) -> dict[str, Any]:
         artifact = read_artifact(folder / "last.safetensors")
@@ -277,6 +286,7 @@ class Comparison:
             last = list(csv.DictReader(file))[-1]
         result: dict[str, Any] = {
             "counts": artifact.counts,
+            "weights": str(artifact.origin) if artifact.origin else None,
             "artifact_bytes": artifact.path.stat().st_size,
             "peak_memory": memory,
             "seconds": max(seconds, float(last["seconds"])),  # of a resumed run the whole training

@@ -155,6 +155,10 @@ class Job(ABC):
         """What a person should know before the training starts."""
         return self.prefix_plan.doubts()
 
+    def proposals(self) -> list[str]:
+        """What could be chosen instead, to who left it open."""
+        return []
+
     @abstractmethod
     def draw(self, epoch: int) -> Sequence[Sequence[Any]]:
         """The samples of every batch of an epoch, the same at every call."""

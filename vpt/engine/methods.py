@@ -9,7 +9,7 @@ from typing import Any
 from vpt.config import HEAD_RATES
 from vpt.errors import VptError
 from vpt.sections import HEADS, PROMPTS, TUNINGS
-from vpt.vocabulary import TASKS, Task
+from vpt.vocabulary import NO_ENCODER, TASKS, Task
 from vpt.words import did_you_mean
 
 STEPS = (0.25, 1.0, 4.0)  # of the rate that is searched, around its starting point
@@ -19,7 +19,7 @@ DECAYS = (1e-2, 1e-4)
 @dataclass(frozen=True)
 class Method:
     """shown: in tables; settings: by dotted key; rate: the learning rate that is searched, from `start`;
-    installed: whether what it needs is there."""
+    installed: whether what it needs is there; aside: compared only where it is named."""
 
     shown: str
     settings: Mapping[str, Any]
@@ -27,6 +27,7 @@ class Method:
     start: float
     tasks: tuple[Task, ...] = TASKS
     installed: bool = True
+    aside: bool = False
 
     def rates(self) -> list[dict[str, float]]:
         """The candidates of the first round, with the first weight decay."""
@@ -38,6 +39,7 @@ class Method:
 
 
 WITHOUT = {"prompts": {"method": "none"}}
+WITHOUT_ENCODER = WITHOUT | {"backbone": {"name": NO_ENCODER}}
 HEAD_ALONE = Method("head only", WITHOUT, "optim.lr", HEAD_RATES["segmentation"], ("segmentation",))
 
 
@@ -55,8 +57,10 @@ def methods() -> dict[str, Method]:
         for choice in room:
             for row in choice.compared:
                 own = {section: {room.key: choice.name_by(room.key), **row.settings}}
-                alone = {} if section == "prompts" else WITHOUT
-                found[row.name] = Method(row.shown, alone | own, rate, row.start, choice.tasks, choice.installed())
+                alone = {} if section == "prompts" else WITHOUT if choice.encoded else WITHOUT_ENCODER
+                found[row.name] = Method(
+                    row.shown, alone | own, rate, row.start, choice.tasks, choice.installed(), row.aside
+                )
     return found
 
 
@@ -65,7 +69,7 @@ CONTROLS: dict[Task, str] = {"segmentation": "head", "classification": "linear"}
 
 
 def choose_methods(names: Sequence[str] | None, task: Task) -> dict[str, Method]:
-    """The named methods, by default all that the task has and that are installed, in their order.
+    """The named methods, by default all of the task that are installed and do not stand aside, in their order.
 
     Raises:
         VptError: an unknown name, or one of the other task.
@@ -73,7 +77,7 @@ def choose_methods(names: Sequence[str] | None, task: Task) -> dict[str, Method]
     known = methods()
     fitting = {name: method for name, method in known.items() if task in method.tasks}
     if names is None:
-        return {name: method for name, method in fitting.items() if method.installed}
+        return {name: method for name, method in fitting.items() if method.installed and not method.aside}
     for name in names:
         if name in known and name not in fitting:
             raise VptError(f"--methods: {name} is for {' and '.join(known[name].tasks)}, and the task here is {task}")

@@ -79,6 +79,10 @@ def train(
     log.info(("resumed" if resume else "started") + f" {run}: {_summary(setup, job.model)}")
     if guess := setup.dataset.guess:
         log.info(guess)
+    if job.model.backbone.origin:
+        log.info(f"encoder: {job.model.backbone.origin}")
+    for proposal in job.proposals():
+        log.info(proposal)
     for doubt in job.doubts():
         log.warning(doubt)
     progress = _train(run, setup, job, log, resume, brief)

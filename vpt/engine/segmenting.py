@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.artifact import load_trained, read_artifact
+from vpt.backbones.tiny_vit_models import is_packaged
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, draw_epoch
@@ -34,6 +35,7 @@ from vpt.use.segmenter import Segmenter
 
 PREVIEWS = 6
 LEAST_STEPS = 100  # of an epoch
+MEDICAL = "lite_medsam"
 LOOKED_AT = 32  # batches, for prompts that start from tokens
 
 
@@ -101,6 +103,15 @@ class Segmenting(Job):
                 "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
             )
         return found
+
+    def proposals(self) -> list[str]:
+        """An encoder of medical images that is installed, to whoever chose none."""
+        if "name" in self.setup.config.backbone.model_fields_set or not is_packaged(MEDICAL):
+            return []
+        return [
+            f"{MEDICAL} is installed, an encoder that was trained on medical images; --backbone {MEDICAL} takes it "
+            f"in the place of {self.setup.config.backbone.name}"
+        ]
 
     def draw(self, epoch: int) -> list[list[SliceDraw]]:
         config = self.setup.config

@@ -13,6 +13,9 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings
+from vpt.sections import Compared
+
+RATE = 2e-3  # of the head alone
 
 
 class MaskHeadConfig(HeadSettings):
@@ -22,6 +25,7 @@ class MaskHeadConfig(HeadSettings):
     levels: int = Field(4, ge=1)
 
     tasks = ("segmentation",)
+    compared = (Compared("mask", "mask head only", {}, RATE, aside=True),)
 
     def build(self, backbone: Any, answer: Answer) -> MaskHead:
         return MaskHead(backbone.spec, classes=answer.classes, **self.arguments())

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings
-from vpt.heads.mask import convolution
+from vpt.heads.mask import RATE, convolution
+from vpt.sections import Compared
 
 Tune = Literal["auto", "tokens", "upscaling", "decoder"]
 LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in training and after
@@ -29,6 +30,7 @@ class SamDecoderConfig(HeadSettings):
     hints: bool = False
 
     tasks = ("segmentation",)
+    compared = (Compared("sam_decoder", "SAM decoder only", {}, RATE, aside=True),)
 
     def build(self, backbone: Any, answer: Answer) -> SamDecoderHead:
         return SamDecoderHead(backbone, classes=answer.classes, **self.arguments())

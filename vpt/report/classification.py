@@ -94,7 +94,7 @@ class ClassReport(ClassificationScores):
             lines.append(
                 f"shown: the {shown} {self.target} with the lowest F1; summary.json has all {len(self.classes)}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *([f"encoder: {self.weights}"] if self.weights else [])])
 
     def _noun(self) -> str:
         return {"classes": "class", "labels": "label", "grades": "grade"}[self.target]

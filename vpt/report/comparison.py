@@ -12,6 +12,7 @@ from vpt.files import write_json, write_text
 from vpt.report.comparison_views import comparison_page, draw_comparison, terminal_table
 from vpt.scores.bootstrap import LEVEL, RESAMPLES
 from vpt.scores.comparison import Result, measure, read_results
+from vpt.words import listed
 
 COLUMNS = {
     "shown": "method",
@@ -147,6 +148,9 @@ def _said(done: Sequence[Result], together: bool) -> str:
     ]
     if left := len(tested) - len(done[0].cases):
         sentences.append(f"Left out: {left}, for which a method has no score (nothing to find, nor found).")
+    weights = dict.fromkeys(one["weights"] for result in done for one in result.finals if one.get("weights"))
+    if weights:
+        sentences.append(f"Weights of the encoder: {listed(weights)}.")
     patients = done[0].finals[0]["patients"]
     if len({patients[case] for case in done[0].cases}) < 2:
         sentences.append("They are one patient's, so there are no intervals.")

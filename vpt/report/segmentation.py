@@ -108,6 +108,7 @@ class Report(SegmentationScores):
             f"{scored}: {', '.join(happened) or 'each present in prediction and reference'}\n"
             f"{surfaces if settings.distances else 'HD95 and NSD not computed'}; "
             f"{'volume' if settings.unit == 'mm' else 'area'} error: predicted - reference"
+            + (f"\nencoder: {self.weights}" if self.weights else "")
         )
 
     def _gap(self) -> str:

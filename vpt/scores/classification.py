@@ -32,6 +32,8 @@ PER_CLASS = {  # key -> heading
 class ClassificationScores:
     """Probabilities (N, K) and references (N, K), bool, of the named cases; `groups` names each case's patient.
 
+    weights: whose the encoder's are, and their licence.
+
     Raises:
         VptError: numbers of names, cases and classes do not agree, or a value cannot be a probability or a reference.
     """
@@ -43,6 +45,7 @@ class ClassificationScores:
     target: Target
     title: str = "Evaluation"
     groups: tuple[str, ...] | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         probabilities, targets = class_metrics.checked(self.probabilities, self.targets, self.target)
@@ -87,6 +90,7 @@ class ClassificationScores:
                 "counts": self.confusion().tolist(),
             },
             "settings": self._settings(),
+            **({"weights": self.weights} if self.weights else {}),
         }
 
     def to_csv(self) -> str:

@@ -87,7 +87,8 @@ class Settings:
 class SegmentationScores:
     """Scores of some cases on some labels (`labels`: id -> name). In every method `label=None` is the foreground.
 
-    missing: the references that had no prediction and so are in no score; groups: names each case's patient.
+    missing: the references that had no prediction and so are in no score; groups: names each case's patient;
+    weights: whose the encoder's are, and their licence.
 
     Raises:
         VptError: another number of groups than of cases.
@@ -98,6 +99,7 @@ class SegmentationScores:
     settings: Settings = field(default_factory=Settings)
     missing: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.groups is not None and len(self.groups) != len(self.cases):
@@ -167,6 +169,7 @@ class SegmentationScores:
             "missing_predictions": list(self.missing),
             "labels": {str(label): name for label, name in self.labels.items()},
             "settings": self.settings.to_dict(),
+            **({"weights": self.weights} if self.weights else {}),
             "metric_per_case": [
                 {
                     "metrics": {str(label): self._scores_of(case, label) for label in self.labels},

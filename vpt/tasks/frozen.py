@@ -31,7 +31,7 @@ class FrozenPrefix:
         kept = levels[: len(levels) - self.enters_as_level]
         enters = spec.finished if self.whole else spec.entered(first)
         grids = [(*level.grid, level.width) for level in (enters, *map(spec.left, kept))]
-        prefix = spec.blocks[-1].width if self.whole else enters.width
+        prefix = spec.blocks[-1].width if self.whole and spec.blocks else enters.width
         pooled = [(enters.width,)] if self.whole and spec.pool not in (None, "cls") else []
         self.kept = len(kept)
         self.shapes: tuple[tuple[int, ...], ...] = ((spec.prefix, prefix), *grids, *pooled)

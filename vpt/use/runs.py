@@ -15,6 +15,7 @@ from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json
+from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.readers import reader_of
 from vpt.report.classification import ClassReport
@@ -114,11 +115,18 @@ def classify_split(
         probabilities = classifier.probabilities(
             prepare_stacks(examples, classifier.plan, place / "stacks.npy", progress)
         )
-    return report_on(labelled, examples, probabilities, title)
+    return report_on(labelled, examples, probabilities, title, origin_in_words(classifier.model))
 
 
-def report_on(labelled: LabelledSet, examples: Sequence[Example], probabilities: np.ndarray, title: str) -> ClassReport:
-    """Probabilities (N, K) of N examples beside what they are labelled with."""
+def origin_in_words(model: PromptedModel) -> str | None:
+    """Whose the weights of a model's encoder are, and their licence; None where it has none."""
+    return str(model.backbone.origin) if model.backbone.origin else None
+
+
+def report_on(
+    labelled: LabelledSet, examples: Sequence[Example], probabilities: np.ndarray, title: str, weights: str | None
+) -> ClassReport:
+    """Probabilities (N, K) of N examples beside what they are labelled with; weights: see `origin_in_words`."""
     return ClassReport(
         names=tuple(example.name for example in examples),
         probabilities=probabilities,
@@ -127,6 +135,7 @@ def report_on(labelled: LabelledSet, examples: Sequence[Example], probabilities:
         target=labelled.target,
         title=title,
         groups=tuple(labelled.patient(example.name) for example in examples),
+        weights=weights,
     )
 
 
@@ -167,7 +176,7 @@ def evaluate_split(
         title=title,
         **settings,
     )
-    return replace(report, groups=tuple(patient(case.name) for case in cases))
+    return replace(report, groups=tuple(patient(case.name) for case in cases), weights=origin_in_words(segmenter.model))
 
 
 def reference_box(case: Case) -> np.ndarray | None:
