@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from vpt.data.left_out import left_out, unread_beside
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, ColourMask, Kind, LabelFiles, endings, format_of
+from vpt.readers import SUPPORTED, ChosenSeries, ColourMask, Kind, LabelFiles, endings, format_of
 from vpt.words import did_you_mean
 
 REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
@@ -23,8 +23,9 @@ REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$
 
 @dataclass(frozen=True)
 class Case:
-    """One patient's scan: a path per channel file, or one path (4-D, channels last, if there are several).
+    """One patient's scan: a path per channel (the folder of a DICOM series), or one path (4-D, channels last).
 
+    series: which one is meant of several in a folder or zip, as `ChosenSeries` says it.
     label: None where there is none; a `ColourMask` where its data set's masks are read by their colours, `LabelFiles`
     where every label has a file of its own.
     """
@@ -32,6 +33,7 @@ class Case:
     name: str
     images: tuple[Path, ...]
     label: Path | ColourMask | LabelFiles | None
+    series: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -39,6 +41,11 @@ class Case:
         if self.label is None:
             return self.images
         return self.images + ((self.label,) if isinstance(self.label, Path) else self.label.files)
+
+    @property
+    def scan(self) -> tuple[Path | ChosenSeries, ...]:
+        """What `vpt.readers.reader_of` is given."""
+        return self.images if self.series is None else tuple(ChosenSeries(path, self.series) for path in self.images)
 
 
 class Named(Protocol):
@@ -115,8 +122,11 @@ def kind_of(path: Path) -> Kind | None:
 # --- scans to predict -------------------------------------------------------------------------------------------------
 
 
-def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[Case, ...]:
-    """Cases to predict, sorted by name: one file, a list of files, or a folder of them (its subfolders not).
+def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: str | None = None) -> tuple[Case, ...]:
+    """Cases to predict, sorted by name: one file, a list of files, or a folder of them.
+
+    Of its subfolders only those that are scans themselves, DICOM series, each called by its folder's name; series: see
+    `Case`.
 
     The files are NIfTI or images, not both; an image is a case of its own.
     Files CASE_0000, CASE_0001, ... are the channels of CASE. With one channel a lone `_0000` is dropped from the name,
@@ -127,7 +137,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     what = ", ".join(map(str, paths)) or "no path at all"
     if missing := [item for item in paths if not item.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file, an image or a folder of them")
-    files = [file for item in paths for file in (scan_files(item) if item.is_dir() else [item])]
+    files = [file for item in paths for file in _scans_at(item)]
     if wrong := [file for file in files if kind_of(file) is None]:
         raise VptError(f"{wrong[0]}: not a supported ending; {SUPPORTED}")
     if not files:
@@ -144,16 +154,21 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     if len(paths) == 1 and not paths[0].is_dir() and channels > 1:
         files = list(channel_files(paths[0], channels))
     elif 1 < channels == len(files) == len(paths) and not any(channel_suffix(file) for file in files):
-        return (Case(case_name(files[0]), tuple(files), None),)
+        return (Case(case_name(files[0]), tuple(files), None, series),)
     groups, problems = group_channels(files, channels)
     raise_first(problems, "give every scan all of its channels")
-    return tuple(Case(name, groups[name], None) for name in sorted(groups))
+    return tuple(Case(name, groups[name], None, series) for name in sorted(groups))
+
+
+def _scans_at(path: Path) -> list[Path]:
+    """A folder may be one scan, or hold many."""
+    return scan_files(path) if path.is_dir() and kind_of(path) is None else [path]
 
 
 def unread_scans(path: str | Path, channels: int, out: Path) -> list[str]:
     """What lies in a folder of scans to predict and is none of them, as sentences; `out`: where the masks go."""
     folder = Path(path)
-    if not folder.is_dir():
+    if not folder.is_dir() or kind_of(folder) is not None:
         return []
     found = left_out(folder, [file for case in find_scans(folder, channels) for file in case.images], nested=True)
     made = os.path.abspath(out)
