@@ -79,7 +79,7 @@ def segment_cases(
     progress: Tick = silent,
     box: Callable[[Case], Any] | None = None,
     form: Form = "own",
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] | None = None,
 ) -> list[Failure]:
     """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
 
@@ -119,11 +119,12 @@ def _segment_case(
     target: Callable[[Case], Path],
     box: Callable[[Case], Any] | None,
     form: Form,
-    say: Callable[[str], None],
+    say: Callable[[str], None] | None,
 ) -> tuple[Path, Mask]:
     path, place, prepared = target(case), box and box(case), scan()
-    for text in prepared.reader.doubts():
-        say(f"{prepared.reader.name}: {text}")
+    if say:
+        for text in prepared.reader.doubts():
+            say(f"{prepared.reader.name}: {text}")
     return path, segmenter.segment_prepared(prepared, place, form=form)
 
 
