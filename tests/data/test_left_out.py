@@ -162,7 +162,7 @@ def test_what_predict_does_not_read_is_told_with_its_subfolders(tmp_path, save):
 def test_a_folder_without_scans_says_what_it_holds(tmp_path):
     fill(tmp_path, *some("x", 3, ".heic"))
     fill(tmp_path / "deep", "y.png")
-    with pytest.raises(VptError, match=r"no scans found.*; 3 \.heic files are not read: convert them; 1 subfolder with"):
+    with pytest.raises(VptError, match=r"no scans found.*; 3 \.heic files are not read: convert them; 1 subfolder"):
         find_scans(tmp_path, 1)
 
 

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from vpt.data.left_out import left_out, unread_beside
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, ChosenSeries, ColourMask, Kind, LabelFiles, endings, format_of
+from vpt.readers import SUPPORTED, ChosenSeries, Code, ColourMask, Kind, LabelFiles, endings, format_of
 from vpt.words import did_you_mean
 
 REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
@@ -87,7 +87,8 @@ class SegmentationSet(Cases[Case]):
 
     root: the folder that may hold split.json; labels: id -> name, sorted, 0 is the background; patients, sides: case ->
     patient, and train, val or test, where something says so; kind: what the cases' files are; source: the file that
-    lists the cases, or the folder; guess: what was taken from the files' names alone, in words.
+    lists the cases, or the folder; guess: what was taken from the files' names alone, in words; codes: of labels by
+    name, for DICOM segmentations.
     """
 
     root: Path
@@ -100,6 +101,7 @@ class SegmentationSet(Cases[Case]):
     sides: dict[str, str] = field(default_factory=dict)
     source: Path = Path()
     guess: str = ""
+    codes: dict[str, Code] = field(default_factory=dict)
 
 
 def case_name(path: str | Path | ColourMask | LabelFiles) -> str:
