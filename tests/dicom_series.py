@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -86,6 +87,21 @@ def write_series(
     return folder
 
 
+def as_series(folder: Path, image: Nifti1Image) -> Path:
+    """A NIfTI with straight axes as an MR series, slices along its last axis."""
+    affine = np.diag([-1, -1, 1, 1]) @ image.affine
+    across, down, step = np.linalg.norm(affine[:3, :3], axis=0)
+    turn = [*(affine[:3, 0] / across), *(affine[:3, 1] / down)]
+    pixels = np.asarray(image.dataobj).transpose(2, 1, 0)
+
+    def change(k: int, data: Any) -> None:
+        data.ImagePositionPatient = [f"{part:.10g}"[:16] for part in affine[:3, 3] + k * affine[:3, 2]]
+        data.ImageOrientationPatient = [f"{part:.10f}" for part in turn]
+        data.PixelSpacing, data.SliceThickness = [f"{down:.10f}", f"{across:.10f}"], f"{step:.10f}"
+
+    return write_series(folder, pixels, change=change, kind=MRImageStorage)
+
+
 def write_multiframe(
     path: Path, pixels: np.ndarray | None = None, *, slopes: Sequence[float] = (), order: Sequence[int] = ()
 ) -> Path:
@@ -124,6 +140,7 @@ __all__ = [
     "SHAPE",
     "STEP",
     "MRImageStorage",
+    "as_series",
     "header",
     "numbers",
     "place",

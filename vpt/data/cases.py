@@ -246,12 +246,12 @@ def scan_files(folder: Path, kind: Kind | None = None) -> list[Path]:
 def channel_files(image: Path, channels: int) -> tuple[Path, ...]:
     """The files behind a listed image: itself, or (nnU-Net's way) CASE_0000, CASE_0001, ...; () when there are none."""
     if channel_suffix(image) not in ("", "0000"):
-        return (image,) if image.is_file() else ()
+        return (image,) if image.exists() else ()
     stem, ending = without_suffix(image), image.name[len(case_name(image)) :]
     numbered = tuple(image.with_name(f"{stem}_{channel:04d}{ending}") for channel in range(channels))
-    if (channels > 1 or not image.is_file()) and all(path.is_file() for path in numbered):
+    if (channels > 1 or not image.exists()) and all(path.exists() for path in numbered):
         return numbered
-    return (image,) if image.is_file() else ()
+    return (image,) if image.exists() else ()
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

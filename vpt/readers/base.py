@@ -92,6 +92,10 @@ class Reader(ABC):
         """The same for a scan on that grid: put there, by a format in which every slice has a place of its own."""
         return self.labels()
 
+    def label_grid_beside(self, other: Grid) -> Grid:
+        """`label_grid`; or the grid of what it is compared with, where its slices can be put there."""
+        return self.label_grid()
+
     @abstractmethod
     def count_channels(self, exact: bool = True) -> int:
         """How many channels it holds; not `exact`: by the header alone, so that what is grey may count as colour."""

@@ -154,6 +154,10 @@ class DicomReader(Reader):
         with guarded(self.name, "its frames cannot be read"):
             return labels_on(header, grid, self.name)
 
+    def label_grid_beside(self, other: Grid) -> Grid:
+        self._labels_header()
+        return other
+
     def _labels_header(self) -> Header:
         if self._segmentation is None:
             raise VptError(f"{self.name}: no DICOM SEG, expected a label map; export the labels as DICOM SEG or NIfTI")
