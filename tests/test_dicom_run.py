@@ -192,6 +192,9 @@ def test_a_folder_is_one_scan_or_many(tmp_path, save):
     assert [case.name for case in find_scans(tmp_path / "all", 1)] == ["p1", "p2_0001", "packed", "z"]
     assert [case.name for case in find_scans(tmp_path / "all/p1", 1)] == ["p1"]
     assert [case.name for case in find_scans(tmp_path / "all/p1/3_000.dcm", 1)] == ["3_000"]
+    write_series(tmp_path / "disc/DICOM/ST000/SE001")
+    shutil.copy(tmp_path / "all/p1/3_000.dcm", tmp_path / "disc/DICOMDIR")
+    assert [case.name for case in find_scans(tmp_path / "disc", 1)] == ["SE001"]
     assert find_scans(tmp_path / "all/p1", 1, "largest")[0].scan[0].series == "largest"
 
 

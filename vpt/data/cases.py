@@ -163,8 +163,11 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: s
 
 
 def _scans_at(path: Path) -> list[Path]:
-    """A folder may be one scan, or hold many."""
-    return scan_files(path) if path.is_dir() and kind_of(path) is None else [path]
+    """A folder may be one scan, or hold many; where it holds none, those that lie deeper, as DICOM is exported."""
+    if not path.is_dir() or kind_of(path) is not None:
+        return [path]
+    deeper = (Path(above) / name for above, names, _ in os.walk(path) for name in names)
+    return scan_files(path) or sorted(folder for folder in deeper if kind_of(folder) is not None)
 
 
 def unread_scans(path: str | Path, channels: int, out: Path) -> list[str]:

@@ -102,6 +102,8 @@ def holds_dicom(folder: Path) -> bool:
 def _looks_like_dicom(path: Path) -> bool:
     if path.name.lower().endswith(ENDINGS):
         return True
+    if path.name.upper() == "DICOMDIR":  # lists files, and is no scan
+        return False
     ending = path.suffix[1:]
     if ending and not ending.isdigit():  # 1.2.840.113619 is a name that many exports give
         return False

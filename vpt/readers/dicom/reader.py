@@ -123,13 +123,15 @@ class DicomReader(Reader):
                     "the channels of a case onto one grid"
                 )
         names = [self.name_of(source) for source in self.sources]
-        return Voxels(tuple(map(channel_of, self._stacks, names)), first, self.name)
+        with guarded(self.name, "its values cannot be read"):
+            return Voxels(tuple(map(channel_of, self._stacks, names)), first, self.name)
 
     def count_channels(self, exact: bool = True) -> int:
         return len(self.sources)
 
     def is_deep(self) -> bool:
-        return any(int(header.get("BitsStored") or 16) > 8 for header in self._series[0][0].headers)
+        with guarded(self.name):
+            return any(int(header.get("BitsStored") or 16) > 8 for header in self._series[0][0].headers)
 
     def doubts(self) -> list[str]:
         """What was left out, turned or resampled while reading."""

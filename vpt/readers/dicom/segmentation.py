@@ -53,8 +53,8 @@ def segmentation(stack: Stack, labels: np.ndarray, naming: Naming, form: Form, n
     numbers = np.zeros(labels.shape, np.uint8 if len(ids) < 2**8 else np.uint16)
     for number, id in enumerate(ids, start=1):
         numbers[labels == id] = number
-    frames, sources = _in_files_order(stack, numbers, name)
     with guarded(name, "no DICOM SEG could be made of it"):
+        frames, sources = _in_files_order(stack, numbers, name)
         made = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=frames,

@@ -98,6 +98,8 @@ def _kind(group: Sequence[Header]) -> str:
         return "no image"
     if _is_localizer(first):
         return "localizer"
+    if any(int(header.get("NumberOfFrames") or 1) > 1 and not _has_planes(header) for header in group):
+        return "frames without places"
     if all(header.get("ImagePositionPatient") is None and not _has_planes(header) for header in group):
         return "no place in space"
     turns = {tuple(round(float(part), 2) for part in header.get("ImageOrientationPatient") or ()) for header in group}
