@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from vpt.errors import VptError
 from vpt.files import write_tensors
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
+from vpt.readers import Code
 from vpt.words import some_of
 
 FORMAT = "vpt-artifact/1"
@@ -38,7 +40,7 @@ class Artifact:
     in [0, 1]) and padding that the backbone was given, empty in artifacts that did not record it yet; scores: of the
     validation split; temperature: what the logits of a classifier are divided by; pool: the backbone's way to one
     vector, None before version 0.2.0, see `_encoder_of`; origin: whose its weights are, None where there are none, and
-    in artifacts that did not record it yet.
+    in artifacts that did not record it yet; codes: of labels by name, for DICOM segmentations.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Artifact:
     temperature: float = 1.0
     pool: str | None = None
     origin: Origin | None = None
+    codes: dict[str, Code] = field(default_factory=dict)
 
 
 def save_artifact(
@@ -65,6 +68,7 @@ def save_artifact(
     labels: dict[int, str],
     scores: dict[str, Any],
     temperature: float = 1.0,
+    codes: Mapping[str, Code] | None = None,
 ) -> None:
     """Write the trained tensors and their header, completely or not at all. For the arguments see `Artifact`."""
     origin = model.backbone.origin
@@ -84,6 +88,7 @@ def save_artifact(
         "scores": scores,
         "temperature": temperature,
         "counts": model.count_parameters(),
+        "codes": dict(codes or {}),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
     write_tensors(path, tensors, {"format": FORMAT, "vpt": json.dumps(header)})
@@ -141,6 +146,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         temperature=header.temperature,
         pool=header.backbone.pool,
         origin=_origin(header.backbone),
+        codes=header.codes,
     )
 
 

@@ -42,6 +42,7 @@ class Header(BaseModel):
     scores: dict[str, Any]
     counts: dict[str, int]
     temperature: float = 1.0
+    codes: dict[str, tuple[str, str, str]] = {}
 
 
 def read_header(text: str | None, path: Path) -> Header:

@@ -149,7 +149,10 @@ def train(
 
 @app.command()
 def predict(
-    scans: Annotated[Path, typer.Option("-i", "--input", help="A scan (.nii, .nii.gz), an image, or a folder.")],
+    scans: Annotated[
+        Path,
+        typer.Option("-i", "--input", help="A scan (.nii.gz, DICOM: folder or .zip), an image, or a folder of them."),
+    ],
     out: Annotated[
         Path,
         typer.Option("-o", "--output", help="A folder, or for one FILE.nii.gz (image: FILE.png); classes: FILE.csv."),
@@ -165,6 +168,12 @@ def predict(
     compile_: Annotated[
         bool, typer.Option("--compile", help="torch.compile: a minute or more at first, then some percent faster.")
     ] = False,
+    series: Annotated[
+        str | None, typer.Option(help="Of several DICOM series in a folder: a number, a description, or largest.")
+    ] = None,
+    as_: Annotated[
+        str, typer.Option("--as", help="own (NIfTI, PNG), or of DICOM: dicom-seg, dicom-seg-labelmap.")
+    ] = "own",
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
@@ -175,6 +184,7 @@ def predict(
     from vpt.data.cases import unread_scans
     from vpt.machine.precision import Precision
     from vpt.progress import bar
+    from vpt.readers import Form
     from vpt.report.classification import write_probabilities
     from vpt.use.archives import classify_cases, plan_outputs, plan_predictions, segment_cases
     from vpt.use.classifier import Classifier
@@ -182,21 +192,28 @@ def predict(
 
     if precision not in (None, *get_args(Precision)):
         _usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
+    if as_ not in get_args(Form):
+        _usage(f"--as {as_}: expected {', '.join(get_args(Form))}")
     loaded = load(model, device, weights, cast("Precision | None", precision), compile_)
     channels, started = len(loaded.plan.channels), time.perf_counter()
     if isinstance(loaded, Classifier):
+        if as_ != "own":
+            _usage(f"--as {as_}: the model classifies, and its answer is a table; leave it out")
         if skip_existing:
             _usage("--skip-existing: classes go into one CSV; write another with -o, or replace it with --overwrite")
-        cases, out = plan_predictions(scans, out, channels, overwrite)
+        cases, out = plan_predictions(scans, out, channels, overwrite, series)
         with bar("classifying") as tick:
-            names, probabilities, failures = classify_cases(loaded, [(case.name, case.images) for case in cases], tick)
+            names, probabilities, failures = classify_cases(loaded, [(case.name, case.scan) for case in cases], tick)
         if names:  # else the failures below say it all
             write_probabilities(out, names, probabilities, loaded.classes, loaded.target)
         verb = "classified"
     else:
-        cases, target = plan_outputs(scans, out, channels, overwrite, skip_existing)
+        form, said = cast("Form", as_), list[str]()
+        cases, target = plan_outputs(scans, out, channels, overwrite, skip_existing, series, form)
         with bar("segmenting") as tick:
-            failures = segment_cases(loaded, cases, target, tick)
+            failures = segment_cases(loaded, cases, target, tick, form=form, say=said.append)
+        for text in said:
+            print(f"warning: {text}", file=sys.stderr)
         verb = "segmented"
     done = len(cases) - len(failures)
     print(f"{done} of {len(cases)} scans {verb} in {time.perf_counter() - started:.1f} s: {out}")

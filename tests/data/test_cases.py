@@ -256,7 +256,8 @@ def test_with_one_channel_a_lone_suffix_is_dropped_but_numbers_are_kept(tmp_path
 def test_nothing_found_says_what_is_supported(tmp_path):
     touch(tmp_path / "set" / "imagesTs", "a.nii.gz")
     with pytest.raises(
-        VptError, match=r"no scans found, supported are \.nii and \.nii\.gz, and images: .*; did you mean .*imagesTs\?"
+        VptError,
+        match=r"no scans found, supported are \.nii and \.nii\.gz, DICOM .*, and images: .*; did you .*imagesTs\?",
     ):
         find_scans(tmp_path / "set", 1)
     touch(tmp_path, "a.mha", "c.nii", "c.nii.gz")

@@ -148,11 +148,11 @@ def test_unread_files_of_volumes_are_named_but_not_scans_to_predict(make_dataset
 
 
 def test_what_predict_does_not_read_is_told_with_its_subfolders(tmp_path, save):
-    scans = fill(tmp_path / "scans", "a.mha", "b.mha", "c.dcm", ".hidden.mha")
+    scans = fill(tmp_path / "scans", "a.mha", "b.mha", "c.heic", ".hidden.mha")
     for place in ("x.nii.gz", "p0/t1.nii.gz", "p1/t1.nii.gz", "p1/t2.nii.gz", "out/x.nii.gz"):
         save(scans / place, np.zeros((2, 2, 2), np.uint8))
     assert unread_scans(scans, 1, scans / "out") == [
-        "3 files (2 .mha, 1 .dcm) are not read; convert them, or take them out",
+        "3 files (2 .mha, 1 .heic) are not read; convert them, or take them out",
         "2 subfolders with 3 files (3 .nii.gz) are not read: p0, p1; give each as a folder of its own, or move the "
         "files up",
     ]
@@ -160,9 +160,9 @@ def test_what_predict_does_not_read_is_told_with_its_subfolders(tmp_path, save):
 
 
 def test_a_folder_without_scans_says_what_it_holds(tmp_path):
-    fill(tmp_path, *some("x", 3, ".dcm"))
+    fill(tmp_path, *some("x", 3, ".heic"))
     fill(tmp_path / "deep", "y.png")
-    with pytest.raises(VptError, match=r"no scans found.*; 3 \.dcm files are not read: convert them; 1 subfolder with"):
+    with pytest.raises(VptError, match=r"no scans found.*; 3 \.heic files are not read: convert them; 1 subfolder"):
         find_scans(tmp_path, 1)
 
 

@@ -67,7 +67,7 @@ def test_every_format_has_endings_and_units_of_its_own():
         assert all(format_of(Path(f"a{ending}")) is reader for ending in reader.endings)
         assert (reader.unit == "mm") == (reader.kind == "volumes")
         assert format_of(Path(f"mask{reader.mask_endings[0]}")).kind == reader.kind
-    assert endings("volumes") == (".nii.gz", ".nii")
+    assert endings("volumes") == (".nii.gz", ".nii", ".dcm", ".dicom", ".ima", ".zip")
     assert set(endings()) == set(claimed)
     assert format_of(Path("._a.nii.gz")) is format_of(Path(".a.png")) is format_of(Path("a.mha")) is None
 

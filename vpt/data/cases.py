@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from vpt.data.left_out import left_out, unread_beside
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, ColourMask, Kind, LabelFiles, endings, format_of
+from vpt.readers import SUPPORTED, ChosenSeries, Code, ColourMask, Kind, LabelFiles, endings, format_of
 from vpt.words import did_you_mean
 
 REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
@@ -23,8 +23,9 @@ REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$
 
 @dataclass(frozen=True)
 class Case:
-    """One patient's scan: a path per channel file, or one path (4-D, channels last, if there are several).
+    """One patient's scan: a path per channel (the folder of a DICOM series), or one path (4-D, channels last).
 
+    series: which one is meant of several in a folder or zip, as `ChosenSeries` says it.
     label: None where there is none; a `ColourMask` where its data set's masks are read by their colours, `LabelFiles`
     where every label has a file of its own.
     """
@@ -32,6 +33,7 @@ class Case:
     name: str
     images: tuple[Path, ...]
     label: Path | ColourMask | LabelFiles | None
+    series: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -39,6 +41,11 @@ class Case:
         if self.label is None:
             return self.images
         return self.images + ((self.label,) if isinstance(self.label, Path) else self.label.files)
+
+    @property
+    def scan(self) -> tuple[Path | ChosenSeries, ...]:
+        """What `vpt.readers.reader_of` is given."""
+        return self.images if self.series is None else tuple(ChosenSeries(path, self.series) for path in self.images)
 
 
 class Named(Protocol):
@@ -80,7 +87,8 @@ class SegmentationSet(Cases[Case]):
 
     root: the folder that may hold split.json; labels: id -> name, sorted, 0 is the background; patients, sides: case ->
     patient, and train, val or test, where something says so; kind: what the cases' files are; source: the file that
-    lists the cases, or the folder; guess: what was taken from the files' names alone, in words.
+    lists the cases, or the folder; guess: what was taken from the files' names alone, in words; codes: of labels by
+    name, for DICOM segmentations.
     """
 
     root: Path
@@ -93,6 +101,7 @@ class SegmentationSet(Cases[Case]):
     sides: dict[str, str] = field(default_factory=dict)
     source: Path = Path()
     guess: str = ""
+    codes: dict[str, Code] = field(default_factory=dict)
 
 
 def case_name(path: str | Path | ColourMask | LabelFiles) -> str:
@@ -115,8 +124,11 @@ def kind_of(path: Path) -> Kind | None:
 # --- scans to predict -------------------------------------------------------------------------------------------------
 
 
-def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[Case, ...]:
-    """Cases to predict, sorted by name: one file, a list of files, or a folder of them (its subfolders not).
+def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: str | None = None) -> tuple[Case, ...]:
+    """Cases to predict, sorted by name: one file, a list of files, or a folder of them.
+
+    Of its subfolders only those that are scans themselves, DICOM series, each called by its folder's name; series: see
+    `Case`.
 
     The files are NIfTI or images, not both; an image is a case of its own.
     Files CASE_0000, CASE_0001, ... are the channels of CASE. With one channel a lone `_0000` is dropped from the name,
@@ -127,7 +139,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     what = ", ".join(map(str, paths)) or "no path at all"
     if missing := [item for item in paths if not item.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file, an image or a folder of them")
-    files = [file for item in paths for file in (scan_files(item) if item.is_dir() else [item])]
+    files = [file for item in paths for file in _scans_at(item)]
     if wrong := [file for file in files if kind_of(file) is None]:
         raise VptError(f"{wrong[0]}: not a supported ending; {SUPPORTED}")
     if not files:
@@ -144,16 +156,24 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int) -> tuple[
     if len(paths) == 1 and not paths[0].is_dir() and channels > 1:
         files = list(channel_files(paths[0], channels))
     elif 1 < channels == len(files) == len(paths) and not any(channel_suffix(file) for file in files):
-        return (Case(case_name(files[0]), tuple(files), None),)
+        return (Case(case_name(files[0]), tuple(files), None, series),)
     groups, problems = group_channels(files, channels)
     raise_first(problems, "give every scan all of its channels")
-    return tuple(Case(name, groups[name], None) for name in sorted(groups))
+    return tuple(Case(name, groups[name], None, series) for name in sorted(groups))
+
+
+def _scans_at(path: Path) -> list[Path]:
+    """A folder may be one scan, or hold many; where it holds none, those that lie deeper, as DICOM is exported."""
+    if not path.is_dir() or kind_of(path) is not None:
+        return [path]
+    deeper = (Path(above) / name for above, names, _ in os.walk(path) for name in names)
+    return scan_files(path) or sorted(folder for folder in deeper if kind_of(folder) is not None)
 
 
 def unread_scans(path: str | Path, channels: int, out: Path) -> list[str]:
     """What lies in a folder of scans to predict and is none of them, as sentences; `out`: where the masks go."""
     folder = Path(path)
-    if not folder.is_dir():
+    if not folder.is_dir() or kind_of(folder) is not None:
         return []
     found = left_out(folder, [file for case in find_scans(folder, channels) for file in case.images], nested=True)
     made = os.path.abspath(out)
@@ -229,12 +249,12 @@ def scan_files(folder: Path, kind: Kind | None = None) -> list[Path]:
 def channel_files(image: Path, channels: int) -> tuple[Path, ...]:
     """The files behind a listed image: itself, or (nnU-Net's way) CASE_0000, CASE_0001, ...; () when there are none."""
     if channel_suffix(image) not in ("", "0000"):
-        return (image,) if image.is_file() else ()
+        return (image,) if image.exists() else ()
     stem, ending = without_suffix(image), image.name[len(case_name(image)) :]
     numbered = tuple(image.with_name(f"{stem}_{channel:04d}{ending}") for channel in range(channels))
-    if (channels > 1 or not image.is_file()) and all(path.is_file() for path in numbered):
+    if (channels > 1 or not image.exists()) and all(path.exists() for path in numbered):
         return numbered
-    return (image,) if image.is_file() else ()
+    return (image,) if image.exists() else ()
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def read_label(
     if path is None:
         raise VptError(f"{image}: no label belongs to it; add one, or leave the case out")
     reader = reader_of(path)
-    found = reader.labels()
+    found = reader.labels() if grid is None else reader.labels_on(grid)
     if grid is not None and reader.unit == "px" and found.grid.shape != grid.shape:
         raise _other_size(str(path), found.grid, reader.orientation(), image, grid)
     if grid is not None and not found.grid.matches(grid):

@@ -124,10 +124,17 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
     files: list[Path] = []
     deeper: list[Path] = []
     for path in walk.files():
-        if os.path.abspath(path) in known or (path.parent == root and _is_description(path)):
+        if known & {*_at_and_above(path, root)} or (path.parent == root and _is_description(path)):
             continue
         (deeper if nested and path.parent != root else files).append(path)
     return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))
+
+
+def _at_and_above(path: Path, root: Path) -> Iterator[str]:
+    """A file of `root` and the folders around it, which may be read as one scan."""
+    while path != root:
+        yield os.path.abspath(path)
+        path = path.parent
 
 
 def beside(folder: Path, files: Iterable[Path]) -> LeftOut:

@@ -31,8 +31,13 @@ class Mask:
     def grid(self) -> Grid:
         return reader_of(self.source, self.shown).label_grid()
 
-    def read(self) -> LabelMap:
-        return reader_of(self.source, self.shown).labels()
+    def grid_beside(self, other: Grid) -> Grid:
+        return reader_of(self.source, self.shown).label_grid_beside(other)
+
+    def read(self, grid: Grid | None = None) -> LabelMap:
+        """On that grid, if its slices have to be put on one."""
+        reader = reader_of(self.source, self.shown)
+        return reader.labels() if grid is None else reader.labels_on(grid)
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,18 @@ class Pair:
     prediction: Mask
     reference: Mask
 
+    def grids(self) -> tuple[Grid, Grid]:
+        """Of the prediction and of the reference; a DICOM SEG is put on that of the other."""
+        mine = self.prediction.grid_beside(self.reference.grid())
+        return mine, self.reference.grid_beside(mine)
+
     def check_grids(self) -> None:
         if self.prediction.unit != self.reference.unit:
             raise VptError(
                 f"{self.prediction.shown}: its reference {self.reference.shown} is of another kind; "
                 "give two images or two NIfTI files"
             )
-        mine, theirs = self.prediction.grid(), self.reference.grid()
+        mine, theirs = self.grids()
         if self.reference.unit == "px" and mine.shape != theirs.shape:
             raise VptError(
                 f"{self.prediction.shown}: {_pixels(mine)} pixels, but {self.reference.shown} has {_pixels(theirs)} "

@@ -91,12 +91,20 @@ def to_half(values: Tensor) -> np.ndarray:
 
 
 def versions_of(files: Sequence[Path | ColourMask]) -> list[str]:
-    """A line for each file, another one once it has another size, was written again or has other colours' ids."""
+    """A line for each file, another one once it has another size, was written again or has other colours' ids.
+
+    A folder that is one scan has the lines of its files.
+    """
     lines = []
     for file in files:
         path = Path(file)
         with suppress(OSError):  # reading it says what is wrong
-            stat = path.stat()
             name = repr(file) if isinstance(file, ColourMask) else str(file)
-            lines.append(f"{name} {stat.st_size} {stat.st_mtime_ns}" if path.is_file() else name)
+            lines += [_version_of(each, str(each)) for each in sorted(path.iterdir())] if path.is_dir() else []
+            lines.append(_version_of(path, name))
     return lines
+
+
+def _version_of(path: Path, name: str) -> str:
+    stat = path.stat()
+    return f"{name} {stat.st_size} {stat.st_mtime_ns}" if path.is_file() else name

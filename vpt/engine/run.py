@@ -12,6 +12,7 @@ import torch
 
 from vpt.artifact import save_artifact
 from vpt.config import Config, load_config
+from vpt.data.cases import SegmentationSet
 from vpt.engine.average import Average
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.classifying import Classifying
@@ -116,8 +117,16 @@ def _train(run: Path, setup: Setup, job: Job, log: Logger, resume: bool, brief: 
     pictures = None if brief else Pictures(run, job.shown, job.score, progress.epoch + 1)
 
     def write_artifact(name: str, scores: dict[str, float]) -> None:
-        labels = setup.dataset.labels
-        save_artifact(run / name, model, config=config, plan=setup.plan, labels=labels, scores={"validation": scores})
+        dataset = setup.dataset
+        save_artifact(
+            run / name,
+            model,
+            config=config,
+            plan=setup.plan,
+            labels=dataset.labels,
+            scores={"validation": scores},
+            codes=dataset.codes if isinstance(dataset, SegmentationSet) else None,
+        )
 
     def epoch_end(progress: Progress, best: bool) -> None:
         row = progress.rows[-1]

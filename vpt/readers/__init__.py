@@ -1,7 +1,7 @@
 """Scans, whatever they are stored as: `reader_of(source)` gives the reader that knows the format, and nobody else does.
 
 Neither torch nor MONAI is needed here, so that `vpt check` and `vpt evaluate` start at once; only these files open
-images (nibabel, Pillow).
+images (nibabel, Pillow, pydicom).
 """
 
 from __future__ import annotations
@@ -11,22 +11,28 @@ from pathlib import Path
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import SUPPORTED, Kind, Mask, Reader, Scan, Source, Unit, no_scan
 from vpt.readers.colours import ColourMask, ColourMaskReader
+from vpt.readers.dicom.series import ChosenSeries
 from vpt.readers.formats import FORMATS, endings, format_of
 from vpt.readers.grid import Grid
 from vpt.readers.label_files import LabelFiles, LabelFilesReader
 from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader
+from vpt.readers.segments import Code, Form, Naming
 from vpt.readers.voxels import Voxels
 
 __all__ = [
     "READERS",
     "SUPPORTED",
+    "ChosenSeries",
+    "Code",
     "ColourMask",
+    "Form",
     "Grid",
     "Kind",
     "LabelFiles",
     "LabelMap",
     "Mask",
+    "Naming",
     "Reader",
     "Scan",
     "Source",

@@ -12,22 +12,29 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
+from vpt.readers.segments import Form, Naming
 from vpt.readers.voxels import Voxels
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
+    from pydicom import Dataset
+
+    from vpt.readers.dicom.series import ChosenSeries
 
 Kind = Literal["volumes", "images"]
 """Volumes have millimetres; an image is a volume of one slice, whose unit is the pixel."""
 Unit = Literal["mm", "px"]
 Source: TypeAlias = Any
 """A path (of a file, or of a folder that is one scan), or a scan in memory, whose type its reader knows."""
-Scan: TypeAlias = "str | Path | Sequence[str | Path] | Nifti1Image | np.ndarray"
-"""What users give as one scan; several paths are files of its channels."""
-Mask: TypeAlias = "Nifti1Image | np.ndarray"
+Scan: TypeAlias = "str | Path | ChosenSeries | Sequence[str | Path | ChosenSeries] | Nifti1Image | np.ndarray"
+"""What users give as one scan; several paths are those of its channels."""
+Mask: TypeAlias = "Nifti1Image | np.ndarray | Dataset"
 """A mask in memory, as the reader of its scan makes it."""
 
-SUPPORTED = "supported are .nii and .nii.gz, and images: .png, .jpg, .bmp, .tif, .gif, .webp"
+SUPPORTED = (
+    "supported are .nii and .nii.gz, DICOM (a folder or .zip of a series, .dcm), and images: .png, .jpg, .bmp, .tif, "
+    ".gif, .webp"
+)
 
 
 class Reader(ABC):
@@ -81,6 +88,14 @@ class Reader(ABC):
     def labels(self) -> LabelMap:
         """The scan as a map of label ids, whichever it holds."""
 
+    def labels_on(self, grid: Grid) -> LabelMap:
+        """The same for a scan on that grid: put there, by a format in which every slice has a place of its own."""
+        return self.labels()
+
+    def label_grid_beside(self, other: Grid) -> Grid:
+        """`label_grid`; or the grid of what it is compared with, where its slices can be put there."""
+        return self.label_grid()
+
     @abstractmethod
     def count_channels(self, exact: bool = True) -> int:
         """How many channels it holds; not `exact`: by the header alone, so that what is grey may count as colour."""
@@ -105,6 +120,17 @@ class Reader(ABC):
     @abstractmethod
     def mask(self, labels: np.ndarray) -> Mask:
         """Label ids (X, Y, Z) on its grid -> a mask in memory like this scan."""
+
+    def mask_as(self, form: Form, labels: np.ndarray, naming: Naming) -> Mask:
+        """The same in another form; only DICOM has others."""
+        self.endings_as(form)
+        return self.mask(labels)
+
+    def endings_as(self, form: Form) -> tuple[str, ...]:
+        """`mask_endings` of that form; raises VptError where the scan has none such."""
+        if form != "own":
+            raise VptError(f"{self.name}: no DICOM series, of which a DICOM SEG could be made; leave out --as {form}")
+        return self.mask_endings
 
     @staticmethod
     @abstractmethod

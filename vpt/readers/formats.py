@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpt.readers.base import Kind, Reader
+from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.nifti import NiftiReader
 from vpt.readers.picture import PictureReader
 
-FORMATS: tuple[type[Reader], ...] = (NiftiReader, PictureReader)
+FORMATS: tuple[type[Reader], ...] = (NiftiReader, PictureReader, DicomReader)
 
 
 def format_of(path: Path) -> type[Reader] | None:

@@ -11,10 +11,14 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where a volume's voxels lie: shape (X, Y, Z) and affine (4, 4), voxel index -> RAS mm. Compare with `matches`."""
+    """Where a volume's voxels lie: shape (X, Y, Z) and affine (4, 4), voxel index -> RAS mm. Compare with `matches`.
+
+    frame: DICOM's name for the world that the affine leads to; "" where none is known.
+    """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    frame: str = ""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -40,7 +44,7 @@ class Grid:
 
         turn = ornt_transform(io_orientation(self.affine), axcodes2ornt(axcodes))
         x, y, z = (self.shape[int(axis)] for axis in np.argsort(turn[:, 0]))
-        return turn, Grid((x, y, z), self.affine @ inv_ornt_aff(turn, self.shape))
+        return turn, Grid((x, y, z), self.affine @ inv_ornt_aff(turn, self.shape), self.frame)
 
     def corners(self) -> np.ndarray:
         """World positions (8, 3) in mm of the outermost voxels' centres."""

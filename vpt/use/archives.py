@@ -17,7 +17,7 @@ from vpt.data.cases import Case, find_scans, kind_of
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
 from vpt.progress import Tick, silent
-from vpt.readers import Mask, reader_of
+from vpt.readers import Form, Mask, reader_of
 from vpt.use.classifier import Classifier
 from vpt.use.segmenter import PreparedScan, Segmenter
 
@@ -78,12 +78,15 @@ def segment_cases(
     target: Callable[[Case], Path],
     progress: Tick = silent,
     box: Callable[[Case], Any] | None = None,
+    form: Form = "own",
+    say: Callable[[str], None] | None = None,
 ) -> list[Failure]:
     """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
 
     While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
     two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written.
-    `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said.
+    `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said. `form`: what masks are written
+    as; `say` is told what reading a scan took: what was left out of a folder, resampled, doubted.
     """
     failures: list[Failure] = []
 
@@ -94,11 +97,13 @@ def segment_cases(
             failures.append(failure)
         progress(done + 1, len(cases), case.name)
 
-    images = [case.images for case in cases]
-    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(segmenter.prepare, images)) as scans:
+    given = [case.scan for case in cases]
+    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(segmenter.prepare, given)) as scans:
         before: Future[None] | Failure | None = None
         for done, (case, scan) in enumerate(zip(cases, scans, strict=True)):
-            found = attempt(case.name, case.images[0], partial(_segment_case, segmenter, case, scan, target, box))
+            found = attempt(
+                case.name, case.images[0], partial(_segment_case, segmenter, case, scan, target, box, form, say)
+            )
             if before:
                 settle(done - 1, before)
             before = found if isinstance(found, Failure) else writer.submit(save_labels, *found)
@@ -113,20 +118,31 @@ def _segment_case(
     scan: Callable[[], PreparedScan],
     target: Callable[[Case], Path],
     box: Callable[[Case], Any] | None,
+    form: Form,
+    say: Callable[[str], None] | None,
 ) -> tuple[Path, Mask]:
-    path, place = target(case), box and box(case)
-    return path, segmenter.segment_prepared(scan(), place)
+    path, place, prepared = target(case), box and box(case), scan()
+    if say:
+        for text in prepared.reader.doubts():
+            say(f"{prepared.reader.name}: {text}")
+    return path, segmenter.segment_prepared(prepared, place, form=form)
 
 
 def plan_outputs(
-    scans: str | Path, out: Path, channels: int, overwrite: bool, skip_existing: bool
+    scans: str | Path,
+    out: Path,
+    channels: int,
+    overwrite: bool,
+    skip_existing: bool,
+    series: str | None = None,
+    form: Form = "own",
 ) -> tuple[list[Case], Callable[[Case], Path]]:
     """Which scans to do and where their masks go: a folder, or one file for one scan.
 
     Raises:
         VptError: no scans; masks that are there already, unless a flag allows it; a folder that cannot be written.
     """
-    cases = list(find_scans(scans, channels))
+    cases = _not_within(out, find_scans(scans, channels, series))
     single = kind_of(out) is not None and not out.is_dir()
     if single and len(cases) > 1:
         raise VptError(f"{out}: one file for {len(cases)} scans; give a folder as the output")
@@ -134,10 +150,10 @@ def plan_outputs(
     if out.suffix.lower() == ".csv" and not out.is_dir():
         raise VptError(f"{out}: the model segments, and its answers are masks; give a folder as the output")
     if single:
-        _require_mask_name(out, cases[0])
+        _require_mask_name(out, cases[0], form)
 
     def target(case: Case) -> Path:
-        return out if single else mask_file(out, case)
+        return out if single else mask_file(out, case, form)
 
     if any(target(case).resolve() == path.resolve() for case in cases for path in case.images):
         raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
@@ -156,16 +172,23 @@ def plan_outputs(
     return cases, target
 
 
-def _require_mask_name(out: Path, case: Case) -> None:
+def _not_within(out: Path, cases: Sequence[Case]) -> list[Case]:
+    """Without the folder of the masks, which may lie among those of the scans and hold DICOM as well."""
+    made = [out.resolve()] if len(cases) > 1 and out.is_dir() else []
+    return [case for case in cases if [path.resolve() for path in case.images] != made]
+
+
+def _require_mask_name(out: Path, case: Case, form: Form) -> None:
     reader = reader_of(case.images)
-    if not out.name.lower().endswith(reader.mask_endings):
-        what, name = "an image" if reader.unit == "px" else "a scan", f"NAME{reader.mask_endings[0]}"
+    endings = reader.endings_as(form)
+    if not out.name.lower().endswith(endings):
+        what, name = "an image" if reader.unit == "px" else "a scan", f"NAME{endings[0]}"
         raise VptError(f"{out}: the mask of {what} cannot be written as this; give {name} or a folder as the output")
 
 
-def mask_file(folder: Path, case: Case) -> Path:
+def mask_file(folder: Path, case: Case, form: Form = "own") -> Path:
     """Where the mask of a case lies among others: a NIfTI, or a PNG if the case is an image."""
-    return folder / f"{case.name}{reader_of(case.images).mask_endings[0]}"
+    return folder / f"{case.name}{reader_of(case.images).endings_as(form)[0]}"
 
 
 def save_labels(path: Path, labels: Mask) -> None:
@@ -203,14 +226,16 @@ def classify_cases(
     return names, np.concatenate(found), failures
 
 
-def plan_predictions(scans: str | Path, out: Path, channels: int, overwrite: bool) -> tuple[list[Case], Path]:
+def plan_predictions(
+    scans: str | Path, out: Path, channels: int, overwrite: bool, series: str | None = None
+) -> tuple[list[Case], Path]:
     """What to classify, and the CSV to write: `out` itself, or predictions.csv in the folder `out`.
 
     Raises:
         VptError: no scans; the name of a mask; a file that is there already, unless `overwrite`; a folder that cannot
             be made.
     """
-    cases = list(find_scans(scans, channels))
+    cases = list(find_scans(scans, channels, series))
     if kind_of(out) and not out.is_dir():
         raise VptError(f"{out}: the model classifies, and its answer is a table; give FILE.csv or a folder")
     path = out if out.suffix.lower() == ".csv" else out / "predictions.csv"

@@ -90,12 +90,13 @@ def evaluate(
 
 
 def _score(pair: Pair, labels: Labels, empty: Empty, tolerance: float) -> CaseResult:
-    found, true = pair.prediction.read(), pair.reference.read()
+    mine, theirs = pair.grids()
+    found, true = pair.prediction.read(mine), pair.reference.read(theirs)
     if labels.complete:
         labels.check(found.ids, pair.prediction.shown)
         labels.check(true.ids, pair.reference.shown)
     prediction, reference = found.array, true.array
-    spacing: tuple[float, ...] = pair.reference.grid().spacing
+    spacing: tuple[float, ...] = theirs.spacing
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
         prediction, reference, spacing = prediction[..., 0], reference[..., 0], spacing[:2]
     scores = score_case(prediction, reference, spacing, labels.names, empty=empty, tolerance=tolerance)

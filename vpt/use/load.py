@@ -39,6 +39,6 @@ def load(
     if compile:
         model.compile_blocks()
     if artifact.config.task == "segmentation":
-        return Segmenter.from_model(model, artifact.plan, artifact.labels, chosen, computes)
+        return Segmenter.from_model(model, artifact.plan, artifact.labels, chosen, computes, artifact.codes)
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
     return Classifier.from_model(model, artifact.plan, classes, target, chosen, artifact.temperature, computes)

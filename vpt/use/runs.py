@@ -182,7 +182,7 @@ def evaluate_split(
 def reference_box(case: Case) -> np.ndarray | None:
     """The box (2, 3) around all labels of a case's reference, in voxels; None where it is empty."""
     assert case.label is not None  # of a data set's case
-    places = np.argwhere(reader_of(case.label).labels().array)
+    places = np.argwhere(reader_of(case.label).labels_on(reader_of(case.scan).grid()).array)
     return np.stack([places.min(0), places.max(0)]) if len(places) else None
 
 

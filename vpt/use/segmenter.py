@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
-from vpt.readers import Grid, Mask, Reader, Scan, reader_of
+from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan, reader_of
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.segmentation import SliceModel, segment_slices
@@ -47,9 +47,10 @@ class Segmenter:
         labels: dict[int, str],
         device: torch.device,
         batch_size: int,
+        codes: Mapping[str, Code] | None = None,
     ):
         """forward: of `model`, ready for inference; labels: id -> name, with background 0; the masks hold the ids;
-        batch_size: images at once.
+        batch_size: images at once; codes: by a label's name, for DICOM segmentations.
         """
         self.model = model
         self.forward = forward
@@ -57,6 +58,7 @@ class Segmenter:
         self.labels = labels
         self.device = device
         self.batch_size = batch_size
+        self.codes = codes or {}
 
     @classmethod
     def from_model(
@@ -66,6 +68,7 @@ class Segmenter:
         labels: dict[int, str],
         device: torch.device,
         precision: Chosen = "32-true",
+        codes: Mapping[str, Code] | None = None,
     ) -> Self:
         """The model is made ready for inference in place: moved to the device, its frozen weights kept in `precision`,
         and what the blocks make of its prompts computed once.
@@ -73,7 +76,7 @@ class Segmenter:
         model = make_ready(model, device, precision)
         forward = in_precision(SliceModel(model).eval().to(device), precision, device)
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
-        return cls(model, forward, plan, labels, device, batch_size)
+        return cls(model, forward, plan, labels, device, batch_size, codes)
 
     def segment(
         self,
@@ -83,8 +86,12 @@ class Segmenter:
         points: Any = None,
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
+        form: Form = "own",
     ) -> Mask:
         """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
+
+        The folder or .zip of a DICOM series, `ChosenSeries(folder, "3")` of one among several -> a NIfTI image, or as
+        `form` says ("dicom-seg", "dicom-seg-labelmap") a DICOM segmentation (pydicom).
 
         An image's path, or its pixels (rows, columns) or (rows, columns, 3) uint8 -> label ids (rows, columns) in the
         smallest unsigned type.
@@ -102,7 +109,7 @@ class Segmenter:
                 scan of a model that was trained on images, and the other way round; a box or points that lie outside,
                 or of a model that takes none.
         """
-        return self.segment_prepared(self.prepare(scan), box, points, point_labels, frame)
+        return self.segment_prepared(self.prepare(scan), box, points, point_labels, frame, form)
 
     def prepare(self, scan: Scan) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
@@ -119,6 +126,7 @@ class Segmenter:
         points: Any = None,
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
+        form: Form = "own",
     ) -> Mask:
         """`segment` of a scan that `prepare` gave."""
         if scan.reader.unit == "px" and frame == "ras":
@@ -141,5 +149,5 @@ class Segmenter:
         if hints is not None:
             classes[~hints.crossed(shape[0])] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        mask: Mask = scan.reader.mask(restore(ids[classes], self.plan.orientation, scan.grid))
-        return mask
+        restored = restore(ids[classes], self.plan.orientation, scan.grid)
+        return scan.reader.mask_as(form, restored, Naming(self.labels, self.codes))

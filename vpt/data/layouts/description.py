@@ -8,6 +8,8 @@ from typing import Any
 
 from vpt.errors import VptError
 from vpt.files import read_json
+from vpt.readers import Code
+from vpt.words import did_you_mean
 
 
 def description(source: Path) -> dict[str, Any]:
@@ -72,6 +74,22 @@ def read_labels(source: Path) -> dict[int, str] | None:
     """Id -> name, sorted and with the background, from a dataset.json; None where it has no labels."""
     content = read_json(source)
     return labels_of(content, source) if isinstance(content, dict) and content.get("labels") else None
+
+
+def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) -> dict[str, Code]:
+    """A label's name -> the code that DICOM segmentations give it, from `codes`; empty where it says nothing."""
+    found = content.get("codes", {})
+    form = '"codes": {"liver": ["10200004", "SCT", "Liver"]} (value, scheme, meaning)'
+    if not isinstance(found, dict):
+        raise VptError(f"{source}: `codes` is no object; expected {form}")
+    codes: dict[str, Code] = {}
+    for name, code in found.items():
+        if name not in labels.values():
+            raise VptError(f"{source}: `codes` names {name!r}, which is no label{did_you_mean(name, labels.values())}")
+        if not (isinstance(code, list) and len(code) == 3 and all(isinstance(part, str) and part for part in code)):
+            raise VptError(f"{source}: the code of {name} is {code!r}; expected {form}")
+        codes[name] = (code[0], code[1], code[2])
+    return codes
 
 
 def _is_id(value: Any) -> bool:

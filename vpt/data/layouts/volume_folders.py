@@ -17,7 +17,7 @@ from vpt.data.cases import (
     scan_files,
     without_suffix,
 )
-from vpt.data.layouts.description import labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.description import labels_of, read_channels, read_codes, read_patients, shown_name
 from vpt.data.layouts.image_folders import as_images
 from vpt.data.left_out import unread_beside
 from vpt.errors import VptError
@@ -27,7 +27,8 @@ from vpt.readers import Kind, LabelFiles, endings
 MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 LAYOUTS = (
     "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
-    "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz), "
+    "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz; of "
+    "DICOM imagesTr/CASE/, a folder of the series, and labelsTr/CASE.dcm, its DICOM SEG), "
     "and images (images/NAME.png with masks/NAME.png)"
 )
 
@@ -71,7 +72,8 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     patients, kind = read_patients(content, source), _kind(source, cases, problems)
     if kind == "images":
         cases = as_images(root, cases, labels, problems)
-    return SegmentationSet(root, shown_name(content, root), channels, labels, tuple(cases), patients, kind), problems
+    name, codes = shown_name(content, root), read_codes(content, labels, source)
+    return SegmentationSet(root, name, channels, labels, tuple(cases), patients, kind, codes=codes), problems
 
 
 def _kind(source: Path, cases: Sequence[Case], problems: list[VptError]) -> Kind:

@@ -1,0 +1,504 @@
+"""A series is one volume at its place in the patient, with its values; what is none is refused by name."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from dicom_series import (
+    AXIAL,
+    NAME,
+    PATIENT_ID,
+    PIXEL,
+    STEP,
+    MRImageStorage,
+    header,
+    numbers,
+    put_pixels,
+    write_multiframe,
+    write_series,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import JPEG2000Lossless, SecondaryCaptureImageStorage
+
+from vpt.errors import VptError
+from vpt.readers import ChosenSeries, Reader, reader_of
+
+HU = 2 * numbers().transpose(2, 1, 0).astype(np.float32) - 1000  # (X, Y, Z)
+OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
+
+
+def refuses(sentence: str):
+    return pytest.raises(VptError, match=sentence)
+
+
+def read(path: Path | ChosenSeries) -> np.ndarray:
+    return reader_of(path).voxels(1).values()[0]
+
+
+def as_itk_places(reader: Reader, folder: Path) -> None:
+    """SimpleITK, which reads DICOM with a library of its own, has the same values at the same places."""
+    files = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    image = SimpleITK.ReadImage(files)
+    theirs = SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)
+    grid = reader.grid()
+    inverse = np.linalg.inv(grid.affine)
+    mine = reader.voxels(1).values()[0]
+    for index in np.ndindex(*theirs.shape):
+        point = np.array(image.TransformIndexToPhysicalPoint([int(part) for part in index])) * [-1, -1, 1]
+        here = inverse[:3, :3] @ point + inverse[:3, 3]
+        assert np.allclose(here, np.rint(here), atol=1e-3)
+        assert mine[tuple(np.rint(here).astype(int))] == theirs[index]
+
+
+# --- place and values -------------------------------------------------------------------------------------------------
+
+
+def test_a_series_is_a_volume_in_hu_at_its_place(tmp_path):
+    reader = reader_of(write_series(tmp_path / "ct"))
+
+    voxels = reader.voxels(1)
+
+    assert np.array_equal(voxels.values()[0], HU)
+    assert voxels.channels[0].stored.dtype == np.int16
+    expected = [[-PIXEL[1], 0, 0, 10], [0, -PIXEL[0], 0, -20], [0, 0, STEP, 30], [0, 0, 0, 1]]
+    assert np.allclose(voxels.grid.affine, expected)
+    assert (reader.kind, reader.unit, reader.is_deep(), reader.count_channels()) == ("volumes", "mm", True, 1)
+    assert reader.doubts() == []
+
+
+@pytest.mark.parametrize("turn", [AXIAL, OBLIQUE, (0, 1, 0, 0, 0, -1)])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_it_lies_where_other_programs_read_it(tmp_path, turn, reverse):
+    folder = write_series(tmp_path / "ct", turn=turn, reverse=reverse)
+
+    as_itk_places(reader_of(folder), folder)
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: 0.3 < np.linalg.norm(q) < 1.9), st.booleans()
+)
+@settings(max_examples=8, deadline=None)
+def test_any_direction_is_read_at_its_place(tmp_path_factory, quaternion, reverse):
+    axes = np.array(SimpleITK.VersorTransform(list(np.array(quaternion) / np.linalg.norm(quaternion))).GetMatrix())
+    turn = [round(float(part), 6) for part in axes.reshape(3, 3).T[:2].ravel()]
+    folder = write_series(tmp_path_factory.mktemp("turned") / "ct", numbers((2, 3, 4)), turn=turn, reverse=reverse)
+
+    as_itk_places(reader_of(folder), folder)
+
+
+def test_files_need_no_ending_and_may_lie_beside_others(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    for file in folder.iterdir():
+        file.rename(folder / f"1.2.840.{file.stem[-1]}")
+    (folder / "notes.txt").write_text("about the scan")
+    (folder / ".hidden").write_bytes(b"x")
+
+    assert np.array_equal(read(folder), HU)
+    assert reader_of(folder).doubts() == ["1 file beside the series that is no DICOM"]
+
+
+def test_slopes_that_differ_between_slices_are_applied_to_each(tmp_path):
+    def change(k, data):
+        data.RescaleSlope = k + 1
+
+    expected = numbers().transpose(2, 1, 0) * np.arange(1.0, 6) - 1000
+
+    assert np.array_equal(read(write_series(tmp_path / "ct", change=change)), expected)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("u2", 12), ("i2", 16)])
+def test_an_image_whose_least_number_is_white_is_inverted(tmp_path, kind, bits):
+    pixels = numbers().astype(kind)
+
+    def change(k, data):
+        data.PhotometricInterpretation, data.BitsStored, data.HighBit = "MONOCHROME1", bits, bits - 1
+
+    reader = reader_of(write_series(tmp_path / "mr", pixels, change=change, kind=MRImageStorage))
+
+    most = 2**bits - 1 if kind == "u2" else -1
+    assert np.array_equal(reader.voxels(1).values()[0], most - numbers().transpose(2, 1, 0))
+    assert reader.doubts() == ["the least number means white (MONOCHROME1): inverted"]
+
+
+def test_values_with_units_are_not_inverted_and_it_is_said(tmp_path):
+    def change(k, data):
+        data.PhotometricInterpretation = "MONOCHROME1"
+
+    reader = reader_of(write_series(tmp_path / "ct", change=change))
+
+    assert np.array_equal(reader.voxels(1).values()[0], HU)
+    assert "not inverted" in reader.doubts()[0]
+
+
+def test_a_ct_that_does_not_say_what_makes_hu_of_it_is_refused(tmp_path):
+    def change(k, data):
+        del data.RescaleIntercept
+
+    with refuses(r"ct: 3_000\.dcm is a CT without RescaleIntercept.*HU"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+def test_a_multiframe_file_is_a_volume_with_the_scale_of_each_frame(tmp_path):
+    slopes = [1, 2, 3, 4, 5]
+    path = write_multiframe(tmp_path / "mr.dcm", slopes=slopes, order=[3, 1, 4, 0, 2])
+    reader = reader_of(path)
+
+    assert np.array_equal(reader.voxels(1).values()[0], numbers().transpose(2, 1, 0) * np.array(slopes))
+    assert np.allclose(reader.grid().affine[:3, 3], [10, -20, 30])
+    assert reader.grid().shape == (8, 6, 5)
+
+
+def test_series_are_channels_on_one_grid(tmp_path):
+    one, other = write_series(tmp_path / "a"), write_series(tmp_path / "b", numbers() + 7, series=4)
+    moved = write_series(tmp_path / "c", origin=(0, 0, 0))
+
+    voxels = reader_of([one, other]).voxels(2)
+
+    assert voxels.shape == (2, 8, 6, 5)
+    assert np.array_equal(voxels.values()[1] - voxels.values()[0], np.full((8, 6, 5), 14))
+    with refuses(r"c: not on the grid of .*a: origin"):
+        reader_of([one, moved]).voxels(2)
+    with refuses("one series, expected 2 channels"):
+        reader_of(one).voxels(2)
+
+
+# --- packed -----------------------------------------------------------------------------------------------------------
+
+
+def compressed(tmp_path: Path) -> Path:
+    def change(k, data):
+        data.compress(JPEG2000Lossless, generate_instance_uid=False)
+
+    return write_series(tmp_path / "packed", numbers((2, 40, 48)), change=change)
+
+
+def test_compressed_pixels_are_unpacked(tmp_path):
+    assert np.array_equal(read(compressed(tmp_path)), 2 * numbers((2, 40, 48)).transpose(2, 1, 0) - 1000.0)
+
+
+def test_a_decoder_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
+    from pydicom.pixels.decoders import JPEG2000LosslessDecoder
+
+    folder = compressed(tmp_path)
+    monkeypatch.setattr(JPEG2000LosslessDecoder, "_available", {})
+
+    with refuses(r"packed: 3_000\.dcm: its pixels are packed \(JPEG 2000.*pylibjpeg.*pip install 'vpt\[dicom\]'"):
+        read(folder)
+
+
+def test_without_pydicom_it_is_one_sentence(tmp_path, monkeypatch):
+    folder = write_series(tmp_path / "ct")
+    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+
+    with refuses(r"ct: DICOM, which takes pydicom to read; pip install 'vpt\[dicom\]'"):
+        read(folder)
+
+
+def zipped(folder: Path, prefix: str = "study/") -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as packed:
+        for file in sorted(folder.iterdir()):
+            packed.writestr(prefix + file.name, file.read_bytes(), zipfile.ZIP_DEFLATED)
+    return path
+
+
+def test_a_zip_is_read_like_its_folder(tmp_path):
+    path = zipped(write_series(tmp_path / "ct"))
+
+    assert np.array_equal(read(path), HU)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["ct", "ct.zip"]
+
+
+@pytest.mark.parametrize("prefix", ["../", "/", "a/../../"])
+def test_a_zip_may_list_no_file_outside_of_itself(tmp_path, prefix):
+    with refuses(r"ct\.zip: lists a file outside of itself"):
+        read(zipped(write_series(tmp_path / "ct"), prefix))
+
+
+def test_a_zip_is_of_bounded_size(tmp_path, monkeypatch):
+    from vpt.readers.dicom import files
+
+    path = zipped(write_series(tmp_path / "ct"))
+    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+
+    with refuses(r"ct\.zip: 5 files of .* GiB unpacked.*; unpack it"):
+        read(path)
+
+
+def test_what_is_no_zip_and_what_is_damaged_in_one_is_said(tmp_path):
+    path = zipped(write_series(tmp_path / "ct"))
+    content = bytearray(path.read_bytes())
+    content[900:1000] = bytes(100)
+    path.write_bytes(content)
+    (tmp_path / "no.zip").write_text("no zip")
+
+    with refuses(r"ct\.zip/study/3_00.\.dcm: damaged in its zip"):
+        read(path)
+    with refuses(r"no\.zip: not a readable zip"):
+        read(tmp_path / "no.zip")
+
+
+# --- slices that are no volume ----------------------------------------------------------------------------------------
+
+
+def test_a_missing_slice_is_said_with_its_neighbours(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    (folder / "3_002.dcm").unlink()
+
+    with refuses(
+        r"ct: 1 slice is missing between 3_001\.dcm and 3_003\.dcm \(5 mm apart, the others 2\.5 mm; 1 place\)"
+    ):
+        read(folder)
+
+
+def test_two_slices_at_one_place_are_said(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    shutil.copy(folder / "3_002.dcm", folder / "copy.dcm")
+
+    with refuses(r"ct: 3_002\.dcm and copy\.dcm lie at the same place \(1 place\)"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("moved", "sentence"), [(0.9, r"3_001\.dcm and 3_002\.dcm 3\.4 mm"), (-0.9, r"3_002\.dcm and")]
+)
+def test_uneven_slices_are_said(tmp_path, moved, sentence):
+    def change(k, data):
+        data.ImagePositionPatient[2] += moved if k == 2 else 0
+
+    with refuses(f"ct: slices lie unevenly, .*{sentence}"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+def test_positions_that_are_rounded_are_even(tmp_path):
+    def change(k, data):
+        data.ImagePositionPatient[2] = [30, 32.5, 35.1, 37.5, 40][k]
+
+    reader = reader_of(write_series(tmp_path / "ct", change=change))
+
+    assert reader.grid().spacing == pytest.approx((0.5, 0.75, 2.5))
+
+
+def test_slices_of_another_size_or_direction_are_said(tmp_path):
+    write_series(tmp_path / "size")
+    other = write_series(tmp_path / "more", numbers((1, 4, 8)), origin=(0, 0, 99))
+    shutil.copy(other / "3_000.dcm", tmp_path / "size/z.dcm")
+
+    with refuses(r"size: z\.dcm has rows x columns 4x8, 3_000\.dcm 6x8"):
+        read(tmp_path / "size")
+
+
+def test_a_slice_shifted_in_its_plane_is_said(tmp_path):
+    def change(k, data):
+        data.ImagePositionPatient[0] += 2 if k == 2 else 0
+
+    with refuses(r"ct: 3_002\.dcm is shifted by 4 pixels against its neighbours"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+def test_one_slice_is_a_volume_if_it_says_how_thick_it_is(tmp_path):
+    folder = write_series(tmp_path / "ct", numbers((1, 6, 8)))
+
+    def change(k, data):
+        del data.SliceThickness
+
+    assert reader_of(folder / "3_000.dcm").grid().spacing == (0.5, 0.75, 2.5)
+    with refuses("one slice that does not say how thick"):
+        read(write_series(tmp_path / "thin", numbers((1, 6, 8)), change=change))
+
+
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+def test_a_slice_without_a_place_is_said(tmp_path, keyword):
+    def change(k, data):
+        if k == 2:
+            del data[keyword]
+
+    with refuses(rf"3_002\.dcm: no {keyword}, so it has no place|series of slices|in 2 directions"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+def test_directions_that_are_not_perpendicular_are_said(tmp_path):
+    def change(k, data):
+        data.ImageOrientationPatient = [1, 0, 0, 0.1, 1, 0]
+
+    with refuses("no pair of perpendicular directions"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+def test_colour_is_said(tmp_path):
+    def change(k, data):
+        data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+
+    with refuses("in colour, expected grey"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+@pytest.mark.parametrize("kept", [200, 900])
+def test_a_file_that_is_cut_off_is_said_by_name(tmp_path, kept):
+    folder = write_series(tmp_path / "ct")
+    file = folder / "3_002.dcm"
+    file.write_bytes(file.read_bytes()[:kept])
+
+    with refuses(r"3_002\.dcm"):
+        read(folder)
+
+
+def test_a_file_that_is_none_is_said_by_name(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    (folder / "x.dcm").write_bytes(b"no DICOM" * 100)
+
+    with refuses(r"x\.dcm: no DICOM inside"):
+        read(folder)
+
+
+# --- a tilted gantry --------------------------------------------------------------------------------------------------
+
+
+def ramp(tilt: float) -> tuple[np.ndarray, np.ndarray]:
+    """(slices, rows, columns) of a patient whose values grow along Y in mm, and how far each slice is shifted there."""
+    shifts = np.tan(np.radians(tilt)) * STEP * np.arange(6)
+    rows = np.arange(40) * PIXEL[0]
+    return np.round(10 * (rows[None] + shifts[:, None]))[..., None].repeat(8, -1).astype(np.int16), shifts
+
+
+def tilted(folder: Path, tilt: float) -> Path:
+    pixels, shifts = ramp(tilt)
+
+    def change(k, data):
+        data.ImagePositionPatient[1] += shifts[k]
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
+
+    return write_series(folder, pixels, change=change)
+
+
+def test_a_tilted_gantry_is_resampled_to_straight_axes_and_said(tmp_path):
+    reader = reader_of(tilted(tmp_path / "ct", 20))
+
+    values, grid = reader.voxels(1).values()[0], reader.grid()
+
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    assert np.allclose(axes.T @ axes, np.eye(3))
+    assert "the gantry was tilted by 20 degrees: resampled to straight axes" in reader.doubts()[0]
+    # In the patient the value is ten times the distance along Y from the first pixel, wherever a slice has one.
+    there = 10 * np.arange(grid.shape[1]) * PIXEL[0]
+    covered = values[4] > 0
+    inside = covered & np.roll(covered, 1, axis=0) & np.roll(covered, -1, axis=0)
+    assert inside.sum() > 0.8 * inside.size
+    assert np.abs((values[4] - there[:, None])[inside]).max() <= 1.0
+
+
+def test_a_lean_below_a_tenth_of_a_pixel_is_straight(tmp_path):
+    reader = reader_of(tilted(tmp_path / "ct", 0.1))
+
+    assert reader.grid().shape == (8, 40, 6)
+    assert reader.doubts() == []
+
+
+# --- which series -----------------------------------------------------------------------------------------------------
+
+
+def mixed(folder: Path, *, second: bool = True) -> Path:
+    """A volume, a localizer in three directions, one by its type, a screenshot, and perhaps a second volume."""
+    write_series(folder, description=f"thorax of {NAME.split('^')[0].upper()}")
+    for k, turn in enumerate((AXIAL, OBLIQUE, (0, 1, 0, 0, 0, -1))):
+        scratch = write_series(folder / "scratch", numbers((1, 6, 8)), turn=turn, series=1, description="survey")
+        shutil.move(scratch / "1_000.dcm", folder / f"survey{k}.dcm")
+
+    def scout(k, data):
+        data.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    write_series(folder, numbers((1, 6, 8)), series=2, description="scout", change=scout)
+    if second:
+        write_series(folder, numbers((7, 6, 8)), series=12, description="thorax lung")
+    screenshot = header(SecondaryCaptureImageStorage, series=99, description="report")
+    put_pixels(screenshot, numbers()[0])
+    screenshot.save_as(folder / "99.dcm", enforce_file_format=True)
+    (folder / "scratch").rmdir()
+    return folder
+
+
+def test_the_one_volume_is_taken_and_what_is_left_out_is_said(tmp_path):
+    reader = reader_of(mixed(tmp_path / "study", second=False))
+
+    assert np.array_equal(reader.voxels(1).values()[0], HU)
+    assert reader.doubts() == [
+        "series 3 'thorax of ***' (CT, 5 slices) is read, not 1 'survey' (CT, slices in 3 directions, 3 slices), "
+        "2 'scout' (CT, localizer, 1 slice), 99 'report' (MR, no place in space, 1 slice)"
+    ]
+
+
+def test_several_volumes_are_refused_with_the_list(tmp_path):
+    with refuses(
+        r"study: 2 series, expected one: 1 'survey'.*3 'thorax of \*\*\*' .*12 'thorax lung' .*--series NUMBER"
+    ):
+        read(mixed(tmp_path / "study"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "slices"), [("3", 5), ("12", 7), ("largest", 7), ("thorax lung", 7), ("LUNG", 7), ("thorax of ***", 5)]
+)
+def test_a_series_is_chosen_by_number_description_or_size(tmp_path, wanted, slices):
+    assert reader_of(ChosenSeries(mixed(tmp_path / "study"), wanted)).grid().shape[2] == slices
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ("7", "no series fits --series 7; there are"),
+        ("thorax", "2 series fit"),
+        ("2", "no volume .localizer. that fits"),
+    ],
+)
+def test_a_choice_that_does_not_fit_is_refused(tmp_path, wanted, sentence):
+    with refuses(sentence):
+        reader_of(ChosenSeries(mixed(tmp_path / "study"), wanted)).grid()
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_series(tmp_path / "above/series")
+
+    with refuses("empty: no DICOM file in this folder; give the folder that holds the series"):
+        read(tmp_path / "empty")
+    with refuses(r"above: no DICOM file in this folder; did you mean .*series\?"):
+        read(tmp_path / "above")
+
+
+# --- masks and privacy ------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_is_a_nifti_at_the_place_of_the_scan_without_its_header(tmp_path):
+    reader = reader_of(write_series(tmp_path / "ct", turn=OBLIQUE))
+    labels = (HU > 0).astype(np.uint8)
+
+    path = tmp_path / "mask.nii"
+    reader_of(reader.mask(labels)).write_mask(path, reader.mask(labels))
+
+    back = reader_of(path)
+    assert back.grid().matches(reader.grid())
+    assert back.doubts() == []
+    assert np.array_equal(back.labels().array, labels)
+    assert SimpleITK.ReadImage(str(path)).GetSize() == (8, 6, 5)
+    content = path.read_bytes()
+    assert not any(part.encode() in content for part in (*NAME.split("^"), PATIENT_ID))
+
+
+def test_no_error_quotes_the_patient(tmp_path, capsys, recwarn):
+    def change(k, data):
+        data.PatientID = data.PatientName = NAME * 5  # longer than the standard lets it be
+        if k == 2:
+            data.add_new("SliceThickness", "LO", NAME)
+            data.add_new("PixelSpacing", "LO", [NAME, NAME])
+
+    folder = write_series(tmp_path / "ct", change=change)
+
+    with pytest.raises(VptError) as error:
+        read(folder)
+
+    assert NAME.split("^")[0] not in f"{error.value} {capsys.readouterr()} {[str(each.message) for each in recwarn]}"

@@ -1,0 +1,313 @@
+"""DICOM segmentations: written at the place of the scan, read by other programs, and read back as labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from dicom_series import PIXEL, STEP, numbers, write_multiframe, write_series
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vpt.data.label_maps import read_label
+from vpt.errors import VptError
+from vpt.readers import Grid, LabelMap, Naming, Reader, reader_of
+
+OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
+NAMING = Naming({0: "background", 1: "liver", 2: "tumour"}, {"liver": ("10200004", "SCT", "Liver")})
+
+
+def labels_like(reader: Reader) -> np.ndarray:
+    """No two slices alike, none turned onto itself, the third empty."""
+    labels = np.zeros(reader.grid().shape, np.uint8)
+    labels[1:4, 2:, 0] = 1
+    labels[0, 0, 0] = 2
+    labels[5, 1:3, 1] = 2
+    labels[2:7, 4, -1] = 1
+    return labels
+
+
+def written(reader: Reader, labels: np.ndarray, path: Path, form: Any = "dicom-seg", naming: Naming = NAMING) -> Path:
+    mask = reader.mask_as(form, labels, naming)
+    reader_of(mask).write_mask(path, mask)
+    return path
+
+
+def points_of(labels: np.ndarray, grid: Grid, id: int) -> set[tuple[float, ...]]:
+    """World places of the voxels with that id, RAS mm."""
+    index = np.argwhere(labels == id)
+    return {tuple(point) for point in np.round(index @ grid.affine[:3, :3].T + grid.affine[:3, 3], 2) + 0.0}
+
+
+def points_by_pydicom(path: Path, number: int) -> set[tuple[float, ...]]:
+    """The same of a segment, by the positions of its frames alone."""
+    data = pydicom.dcmread(path)
+    shared = data.SharedFunctionalGroupsSequence[0]
+    turn = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    down, across = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+    frames = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+    found = set()
+    for pixels, groups in zip(frames, data.PerFrameFunctionalGroupsSequence, strict=True):
+        if data.SegmentationType == "BINARY":
+            named = groups if "SegmentIdentificationSequence" in groups else shared  # there if it is one for all
+            pixels = pixels * named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        origin = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
+        for row, column in np.argwhere(pixels == number):
+            point = origin + turn[0] * across * column + turn[1] * down * row
+            found.add(tuple(np.round(point * [-1, -1, 1], 2) + 0.0))
+    return found
+
+
+@pytest.mark.parametrize("form", ["dicom-seg", "dicom-seg-labelmap"])
+@pytest.mark.parametrize(
+    ("turn", "reverse"), [((1, 0, 0, 0, 1, 0), False), ((1, 0, 0, 0, 1, 0), True), (OBLIQUE, True)]
+)
+def test_a_segmentation_is_the_same_mask_at_the_same_place(tmp_path, form, turn, reverse):
+    reader = reader_of(write_series(tmp_path / "ct", turn=turn, reverse=reverse))
+    labels = labels_like(reader)
+
+    path = written(reader, labels, tmp_path / "seg.dcm", form)
+
+    assert np.array_equal(reader_of(path).labels_on(reader.grid()).array, labels)
+    for id in (1, 2):
+        assert points_by_pydicom(path, id) == points_of(labels, reader.grid(), id)
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    world = np.diag([-1, -1, 1, 1]) @ volume.affine
+    for id in (1, 2):
+        assert points_of(volume.array, Grid(volume.array.shape, world), id) == points_of(labels, reader.grid(), id)
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: 0.3 < np.linalg.norm(q) < 1.9), st.booleans()
+)
+@settings(max_examples=6, deadline=None)
+def test_so_it_is_in_any_direction(tmp_path_factory, quaternion, reverse):
+    axes = np.array(SimpleITK.VersorTransform(list(np.array(quaternion) / np.linalg.norm(quaternion))).GetMatrix())
+    turn = [round(float(part), 6) for part in axes.reshape(3, 3).T[:2].ravel()]
+    folder = tmp_path_factory.mktemp("turned")
+    reader = reader_of(write_series(folder / "ct", turn=turn, reverse=reverse))
+    labels = labels_like(reader)
+
+    path = written(reader, labels, folder / "seg.dcm")
+
+    assert np.array_equal(reader_of(path).labels_on(reader.grid()).array, labels)
+    assert points_by_pydicom(path, 1) == points_of(labels, reader.grid(), 1)
+
+
+def test_of_a_multiframe_file_too(tmp_path):
+    reader = reader_of(write_multiframe(tmp_path / "mr.dcm", order=[3, 1, 4, 0, 2]))
+    labels = labels_like(reader)
+
+    path = written(reader, labels, tmp_path / "seg.dcm")
+
+    assert np.array_equal(reader_of(path).labels_on(reader.grid()).array, labels)
+    assert points_by_pydicom(path, 1) == points_of(labels, reader.grid(), 1)
+
+
+def test_it_belongs_to_the_patient_study_and_frame_of_the_series(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    reader = reader_of(folder)
+
+    made = pydicom.dcmread(written(reader, labels_like(reader), tmp_path / "seg.dcm"))
+
+    scan = pydicom.dcmread(folder / "3_000.dcm")
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert made[keyword].value == scan[keyword].value
+    assert made.SeriesInstanceUID != scan.SeriesInstanceUID
+    assert (made.Modality, made.SeriesNumber) == ("SEG", 1003)
+    types = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in made.SegmentSequence]
+    assert [(code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning) for code in types] == [
+        ("10200004", "SCT", "Liver"),
+        ("label-2", "99VPT", "tumour"),
+    ]
+    referenced = made.ReferencedSeriesSequence[0]
+    assert referenced.SeriesInstanceUID == scan.SeriesInstanceUID
+    assert len(referenced.ReferencedInstanceSequence) == 5
+
+
+def test_an_empty_mask_is_a_segmentation_too(tmp_path):
+    reader = reader_of(write_series(tmp_path / "ct"))
+    path = written(reader, np.zeros(reader.grid().shape, np.uint8), tmp_path / "seg.dcm")
+
+    assert reader_of(path).labels_on(reader.grid()).ids == (0,)
+
+
+def test_headers_that_leave_things_out_are_enough(tmp_path):
+    def change(k, data):
+        data.SpecificCharacterSet = ""
+        for keyword in ("PatientID", "StudyID", "AccessionNumber", "StudyTime", "PatientSex"):
+            del data[keyword]
+
+    reader = reader_of(write_series(tmp_path / "ct", change=change))
+    path = written(reader, labels_like(reader), tmp_path / "seg.dcm")
+
+    assert np.array_equal(reader_of(path).labels_on(reader.grid()).array, labels_like(reader))
+
+
+def test_a_series_without_a_frame_of_reference_has_no_segmentation(tmp_path):
+    def change(k, data):
+        del data.FrameOfReferenceUID
+
+    reader = reader_of(write_series(tmp_path / "ct", change=change))
+
+    with pytest.raises(VptError, match=r"ct: has no frame of reference.*leave out --as for NIfTI"):
+        reader.mask_as("dicom-seg", labels_like(reader), NAMING)
+
+
+def test_only_dicom_has_segmentations(tmp_path, save):
+    path = save(tmp_path / "a.nii.gz", np.zeros((2, 3, 4), np.int16))
+
+    with pytest.raises(VptError, match=r"a\.nii\.gz: no DICOM series.*leave out --as dicom-seg"):
+        reader_of(path).mask_as("dicom-seg", np.zeros((2, 3, 4), np.uint8), NAMING)
+
+
+def test_of_a_tilted_gantry_it_lies_on_the_frames_as_they_were_taken(tmp_path):
+    def change(k, data):
+        data.ImagePositionPatient[1] += STEP * np.tan(np.radians(20)) * k
+
+    reader = reader_of(write_series(tmp_path / "ct", numbers((6, 30, 8)), change=change))
+    labels = np.zeros(reader.grid().shape, np.uint8)
+    labels[2:6, 12:20] = 1  # a straight bar through all slices
+
+    path = written(reader, labels, tmp_path / "seg.dcm")
+
+    made = pydicom.dcmread(path)
+    heights = [float(g.PlanePositionSequence[0].ImagePositionPatient[2]) for g in made.PerFrameFunctionalGroupsSequence]
+    shift = STEP * np.tan(np.radians(20)) / PIXEL[0]
+    for k, frame in enumerate(made.pixel_array[np.argsort(heights)]):
+        rows = np.flatnonzero(frame.any(axis=1))
+        assert rows[0] == pytest.approx(12 - k * shift, abs=0.51)
+        assert len(rows) == 8
+    back = reader_of(path).labels_on(reader.grid()).array
+    assert 2 * (back & labels).sum() / (back.sum() + labels.sum()) > 0.9
+
+
+# --- read as labels ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[Reader, np.ndarray, Path]:
+    """A series, labels on it, and the segmentation of these."""
+    folder = tmp_path_factory.mktemp("pair")
+    reader = reader_of(write_series(folder / "ct"))
+    labels = labels_like(reader)
+    return reader, labels, written(reader, labels, folder / "seg.dcm")
+
+
+def test_segments_are_label_ids_where_a_data_set_reads_them(pair):
+    reader, labels, path = pair
+
+    found = read_label(path, {0: "background", 1: "liver", 2: "tumour"}, reader.grid(), "ct")
+
+    assert np.array_equal(found.array, labels)
+    with pytest.raises(VptError, match=r"seg\.dcm: label 2 not in 0, 1"):
+        read_label(path, {0: "background", 1: "liver"}, reader.grid(), "ct")
+
+
+def test_frames_are_put_on_a_longer_series_turned_otherwise(pair):
+    reader, labels, path = pair
+    affine = reader.grid().affine @ np.array([[-1, 0, 0, 7], [0, 0, 1, 0], [0, 1, 0, -2], [0, 0, 0, 1.0]])
+    # X turned round, rows and slices exchanged, two slices before the first and three behind the last.
+
+    found = reader_of(path).labels_on(Grid((8, 10, 6), affine)).array
+
+    expected = np.zeros((8, 10, 6), np.uint8)
+    expected[:, 2:7] = labels[::-1].transpose(0, 2, 1)
+    assert np.array_equal(found, expected)
+
+
+def test_alone_it_lies_on_the_grid_of_its_own_frames(pair):
+    reader, labels, path = pair
+
+    found = reader_of(path).labels()
+
+    assert found.ids == (0, 1, 2)
+    for id in (1, 2):
+        assert points_of(found.array, found.grid, id) == points_of(labels, reader.grid(), id)
+
+
+@pytest.mark.parametrize(
+    ("move", "sentence"),
+    [
+        ((0, 0, 1.2), "does not lie on a slice of the scan"),
+        ((0.25, 0, 0), "or on its pixels"),
+        ((0, 0, 10), "has labels outside of the scan"),
+    ],
+)
+def test_frames_beside_the_scan_are_refused(pair, move, sentence):
+    reader, _, path = pair
+    affine = reader.grid().affine.copy()
+    affine[:3, 3] += move
+
+    with pytest.raises(VptError, match=rf"seg\.dcm: .*{sentence}"):
+        reader_of(path).labels_on(Grid(reader.grid().shape, affine))
+
+
+def test_another_frame_of_reference_is_refused(pair):
+    reader, _, path = pair
+
+    with pytest.raises(VptError, match=r"seg\.dcm: a segmentation in another frame of reference than the scan"):
+        reader_of(path).labels_on(Grid(reader.grid().shape, reader.grid().affine, "1.2.3"))
+
+
+def changed(path: Path, target: Path, **values: Any) -> Path:
+    data = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        setattr(data, keyword, value)
+    data.save_as(target)
+    return target
+
+
+def test_probabilities_are_refused(pair, tmp_path):
+    reader, _, path = pair
+
+    with pytest.raises(VptError, match="of type FRACTIONAL, expected BINARY or LABELMAP; threshold"):
+        reader_of(changed(path, tmp_path / "a.dcm", SegmentationType="FRACTIONAL")).labels_on(reader.grid())
+
+
+def test_segments_that_share_voxels_are_refused(pair, tmp_path):
+    reader, _, path = pair
+    data = pydicom.dcmread(path)
+    group = data.PerFrameFunctionalGroupsSequence
+    group[1].PlanePositionSequence = group[0].PlanePositionSequence
+    bits = data.pixel_array.copy()
+    bits[1] = bits[0]
+    data.PixelData = pydicom.pixels.pack_bits(bits)
+    group[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 2
+    data.save_as(tmp_path / "a.dcm")
+
+    with pytest.raises(VptError, match=r"a\.dcm: segments share voxels \(\d+ of a\.dcm frame 2 and another\)"):
+        reader_of(tmp_path / "a.dcm").labels_on(reader.grid())
+
+
+def test_a_scan_is_no_label_and_a_label_no_scan(pair):
+    reader, _, path = pair
+
+    with pytest.raises(VptError, match="ct: no DICOM SEG, expected a label map"):
+        reader.labels()
+    with pytest.raises(VptError, match=r"seg\.dcm: a DICOM SEG, expected a scan"):
+        reader_of(path).voxels(1)
+
+
+# --- real files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_a_real_segmentation_is_what_itk_has_of_it(data_root, tmp_path):
+    folder = data_root / "odd_volumes/dicom_seg"
+    reader = reader_of(folder / "ct-3slice")
+    theirs = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / "liver_seg.nrrd"))).transpose(2, 1, 0)
+
+    found: LabelMap = reader_of(folder / "liver.dcm").labels_on(reader.grid())
+
+    assert np.array_equal(found.array, theirs)
+    assert np.array_equal(reader_of(folder / "liver.dcm").labels().array, theirs)
+    path = written(reader, found.array, tmp_path / "mine.dcm", naming=Naming({0: "background", 1: "liver"}))
+    assert points_by_pydicom(path, 1) == points_of(found.array, reader.grid(), 1)
+    with pytest.raises(VptError, match=r"partial_overlaps\.dcm: segments share voxels"):
+        reader_of(folder / "partial_overlaps.dcm").labels_on(reader.grid())

@@ -1,0 +1,188 @@
+"""DICOM files wherever they lie: one file, a folder of them, a zip that is read in memory and never unpacked.
+
+What a header says of the patient stays in it: no error quotes a value, and warnings of pydicom, which do, are silenced.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from vpt.errors import VptError
+from vpt.words import counted
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+ENDINGS = (".dcm", ".dicom", ".ima")
+INSTALL = "pip install 'vpt[dicom]'"
+MARK = b"DICM"  # behind a preamble of 128 bytes
+DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which lists files and holds no image
+QUOTING = r"(pydicom|highdicom|vpt\.readers\.dicom)(\.|$)"  # modules whose warnings quote what they read
+MOST_BYTES = 8 * 2**30  # of a zip, unpacked
+MOST_MEMBERS = 100_000
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A file, or a member of a zip."""
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return str(self.path / self.member)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.member).name or self.path.name
+
+    def read(self, pixels: bool) -> Dataset:
+        """The data set, with or without its pixels; what is no DICOM raises pydicom's InvalidDicomError."""
+        from pydicom import dcmread
+
+        source = BytesIO(self._unpacked()) if self.member else self.path
+        return dcmread(source, stop_before_pixels=not pixels)
+
+    def _unpacked(self) -> bytes:
+        with zipfile.ZipFile(self.path) as packed:
+            return packed.read(self.member)
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """A file and what it says, without its pixels."""
+
+    file: DicomFile
+    data: Dataset
+
+    def get(self, keyword: str) -> Any:
+        """The value of an attribute, None where it is missing or empty."""
+        value = self.data.get(keyword)
+        return None if value is None or value == "" else value
+
+
+@contextmanager
+def guarded(name: object, what: str = "cannot be read as DICOM") -> Iterator[None]:
+    """Whatever pydicom and highdicom raise becomes one sentence that quotes nothing of the header; they say no more."""
+    require_pydicom(name)
+    try:
+        warnings.filterwarnings("ignore", module=QUOTING)
+        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+        yield
+    except (VptError, MemoryError):
+        raise
+    except Exception as error:  # of a library: its words may hold the patient's
+        raise VptError(f"{name}: {what} ({type(error).__name__}); export it again") from None
+
+
+def require_pydicom(name: object) -> None:
+    try:
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        raise VptError(f"{name}: DICOM, which takes pydicom to read; {INSTALL}") from error
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether half of the files in the folder itself, or more, are DICOM: by their ending, or their mark where they
+    have no ending that tells.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
+    found = sum(map(_looks_like_dicom, files))
+    return 0 < found >= len(files) - found
+
+
+def _looks_like_dicom(path: Path) -> bool:
+    if path.name.lower().endswith(ENDINGS):
+        return True
+    if path.name.upper() == "DICOMDIR":  # lists files, and is no scan
+        return False
+    ending = path.suffix[1:]
+    if ending and not ending.isdigit():  # 1.2.840.113619 is a name that many exports give
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == MARK
+    except OSError:
+        return False
+
+
+def headers_in(path: Path) -> tuple[list[Header], int]:
+    """The headers of all DICOM files in a folder, a zip or one file, and how many other files lie there.
+
+    Raises VptError where there are none, and for a damaged file whose name says that it is DICOM.
+    """
+    if not path.exists():
+        raise VptError(f"{path}: no such file or folder; give a folder of DICOM files, a .zip of them or a .dcm file")
+    files = _members(path) if path.suffix.lower() == ".zip" and path.is_file() else _files(path)
+    found, others = [], 0
+    for file in files:
+        header = _header(file)
+        if header is None:
+            others += 1
+        elif header.get("SOPClassUID") is not None:
+            found.append(header)
+    if not found:
+        below = sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
+        inner = f"; did you mean {path / below[0]}?" if below else "; give the folder that holds the series"
+        raise VptError(f"{path}: no DICOM file in {'this folder' if path.is_dir() else 'it'}{inner}")
+    return found, others
+
+
+def _files(path: Path) -> list[DicomFile]:
+    if not path.is_dir():
+        return [DicomFile(path)]
+    return [DicomFile(each) for each in sorted(path.iterdir()) if each.is_file() and each.name[0] != "."]
+
+
+def _members(path: Path) -> list[DicomFile]:
+    """The files of a zip, which may be neither too many nor too large, and none of which may lie outside of it."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            inside = [each for each in packed.infolist() if not each.is_dir()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise VptError(f"{path}: not a readable zip ({error}); copy or pack it again") from error
+    for each in inside:
+        parts = PurePosixPath(each.filename.replace("\\", "/")).parts
+        if ".." in parts or each.filename.startswith(("/", "\\")) or parts[0].endswith(":"):
+            raise VptError(f"{path}: lists a file outside of itself ({each.filename}); pack it again")
+        if each.flag_bits & 1:
+            raise VptError(f"{path}: packed with a password; unpack it, and give the folder")
+    size = sum(each.file_size for each in inside)
+    if size > MOST_BYTES or len(inside) > MOST_MEMBERS:
+        found = f"{counted(len(inside), 'file')} of {size / 2**30:.1f} GiB unpacked"
+        raise VptError(
+            f"{path}: {found}, expected {MOST_MEMBERS} and {MOST_BYTES // 2**30} GiB at most; unpack it, "
+            "and give the folder of one series"
+        )
+    names = sorted(each.filename for each in inside)
+    return [DicomFile(path, name) for name in names if PurePosixPath(name).name[0] != "." and "__MACOSX" not in name]
+
+
+def _header(file: DicomFile) -> Header | None:
+    """None of what is no DICOM, and of a DICOMDIR."""
+    from pydicom.errors import InvalidDicomError
+
+    called = file.name.lower().endswith(ENDINGS)
+    with guarded(file):
+        try:
+            data = file.read(pixels=False)
+        except InvalidDicomError:
+            if called:
+                raise VptError(f"{file}: no DICOM inside, or damaged; copy or export it again") from None
+            return None
+        except zipfile.BadZipFile:
+            raise VptError(f"{file}: damaged in its zip; copy or pack it again") from None
+    kind = data.file_meta.get("MediaStorageSOPClassUID")
+    if kind == DIRECTORY:
+        return None
+    if data.get("SOPClassUID") is None:
+        raise VptError(f"{file}: its header is cut off or names no kind of object; copy or export it again")
+    return Header(file, data)

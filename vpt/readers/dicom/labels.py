@@ -1,0 +1,110 @@
+"""DICOM SEG as label maps: segment numbers are label ids, and every frame is put where its position says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.readers.dicom.files import Header
+from vpt.readers.dicom.pixels import decoded
+from vpt.readers.dicom.stack import DRIFT, TO_RAS, Frame, frames_of
+from vpt.readers.grid import Grid
+from vpt.readers.labels import LabelMap
+
+APART = 0.1  # voxels that a frame may lie beside a slice of the scan
+
+
+def own_grid(header: Header) -> Grid:
+    """The smallest grid of even slices that holds all frames of a segmentation."""
+    frames = frames_of(header)
+    first = frames[0]
+    depths = sorted({round(float(frame.origin @ first.normal), 4) for frame in frames})
+    gaps = np.diff(depths)
+    step = float(gaps.min()) if len(gaps) else first.thickness or 0.0
+    slices = (depths[-1] - depths[0]) / step if step else -1.0
+    if step <= 0 or abs(slices - round(slices)) > APART:
+        raise VptError(f"{header.file}: its frames do not lie evenly; export the segmentation of the whole series")
+    origin = first.origin + first.normal * (depths[0] - first.origin @ first.normal)
+    affine = np.eye(4)
+    affine[:3] = TO_RAS @ np.column_stack([first.axes * first.pixel, first.normal * step, origin])
+    rows, columns = first.shape
+    return Grid((columns, rows, round(slices) + 1), affine, _world(header))
+
+
+def labels_on(header: Header, grid: Grid, name: str) -> LabelMap:
+    """The segments on a scan's grid, background where no frame lies.
+
+    Raises VptError for another frame of reference, frames between the scan's pixels or slices, voxels outside of it,
+    probabilities, and segments that share voxels.
+    """
+    if grid.frame and _world(header) and grid.frame != _world(header):
+        raise VptError(
+            f"{name}: a segmentation in another frame of reference than the scan, so its places mean nothing there; "
+            "give the one that was drawn on this series"
+        )
+    kind = header.get("SegmentationType")
+    if kind not in ("BINARY", "LABELMAP"):
+        raise VptError(
+            f"{name}: a segmentation of type {kind or 'unknown'}, expected BINARY or LABELMAP; threshold its "
+            "probabilities, and export it again"
+        )
+    frames, pixels = frames_of(header), decoded(header.file, name)
+    pixels = pixels.reshape(-1, *pixels.shape[-2:])
+    if len(pixels) != len(frames):
+        raise VptError(f"{name}: {len(pixels)} frames, but its header places {len(frames)}; copy or export it again")
+    out = np.zeros(grid.shape, np.uint8 if max(_numbers(header), default=0) < 2**8 else np.uint16)
+    leaning = _lean(frames)
+    for frame, part in zip(frames, pixels, strict=True):
+        if kind == "BINARY" and frame.segment is None:
+            raise VptError(f"{name}: {frame.name} names no segment; export it again")
+        _put(out, grid, frame, part * out.dtype.type(frame.segment if kind == "BINARY" else 1), name, leaning)
+    return LabelMap(out, tuple(np.unique(out).tolist()), grid, name)
+
+
+def _world(header: Header) -> str:
+    return str(header.get("FrameOfReferenceUID") or "")
+
+
+def _numbers(header: Header) -> list[int]:
+    return [int(item.SegmentNumber) for item in header.data.get("SegmentSequence") or []]
+
+
+def _lean(frames: Sequence[Frame]) -> bool:
+    """Whether frames are shifted against each other, as those of a tilted gantry: they are put to the nearest pixel."""
+    places = np.array([frame.origin for frame in frames]) @ frames[0].axes / frames[0].pixel
+    return bool(np.abs(places - places[0]).max() > DRIFT)
+
+
+def _put(out: np.ndarray, grid: Grid, frame: Frame, ids: np.ndarray, name: str, leaning: bool) -> None:
+    """Write the ids (rows, columns) of a frame into `out` (X, Y, Z)."""
+    rows, columns = np.nonzero(ids)
+    if not len(rows):
+        return
+    inverse = np.linalg.inv(grid.affine)
+    steps = inverse[:3, :3] @ TO_RAS @ (frame.axes * frame.pixel)  # voxels per column, and per row
+    origin = inverse[:3, :3] @ (TO_RAS @ frame.origin) + inverse[:3, 3]
+    whole, start = np.rint(steps), np.rint(origin)
+    turned = np.abs(steps - whole) * (frame.shape[1], frame.shape[0])
+    beside = np.abs(origin - start)
+    if leaning:
+        beside[np.abs(whole).sum(axis=1) > 0] = 0
+    if turned.max() > APART or beside.max() > APART or (np.abs(whole).sum(axis=0) != 1).any():
+        raise VptError(
+            f"{name}: {frame.name} does not lie on a slice of the scan, or on its pixels; give the segmentation "
+            "that was drawn on this series, or resample it with nearest neighbour"
+        )
+    places = (start[:, None] + whole[:, :1] * columns + whole[:, 1:] * rows).astype(int)
+    if (places < 0).any() or (places >= np.array(grid.shape)[:, None]).any():
+        raise VptError(
+            f"{name}: {frame.name} has labels outside of the scan; give the whole series, or cut the segmentation"
+        )
+    x, y, z = places
+    values = ids[rows, columns]
+    if shared := int(((out[x, y, z] != 0) & (out[x, y, z] != values)).sum()):
+        raise VptError(
+            f"{name}: segments share voxels ({shared} of {frame.name} and another), and a label map holds one id each; "
+            "export segments that do not overlap"
+        )
+    out[x, y, z] = values

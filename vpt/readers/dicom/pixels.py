@@ -1,0 +1,165 @@
+"""The numbers of a stack: decoded, in one order, with what makes values of them; leaning stacks resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.readers.dicom.files import INSTALL, DicomFile, Header, guarded
+from vpt.readers.dicom.stack import Frame, Stack
+from vpt.readers.voxels import Channel
+
+MEASURED = ("CT", "PT")  # their values have units (HU, Bq/ml), however they are meant to be shown
+INVERTED = "MONOCHROME1"
+
+
+def channel_of(stack: Stack, name: str) -> Channel:
+    """The voxels (X, Y, Z) on the stack's grid: as stored with one slope and intercept, or as values if these differ.
+
+    Raises VptError for colour, CT that is not in HU, pixels that are cut off or packed in a way nobody here knows.
+    """
+    frames = stack.frames
+    _require_values(frames, name)
+    numbers = _numbers(frames, name)
+    scales = {(frame.slope, frame.inter) for frame in frames}
+    slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
+    if len(scales) > 1:
+        for k, frame in enumerate(frames):
+            numbers[k] = numbers[k] * _scale(frame)[0] + _scale(frame)[1]
+    volume = np.stack(numbers) if len(scales) == 1 else np.stack(numbers).astype(np.float32)
+    if stack.shifts is not None:
+        columns, rows, _ = stack.grid.shape
+        volume = straightened(volume, stack.shifts, (rows, columns), name)
+    return Channel(volume.transpose(2, 1, 0), slope, inter)
+
+
+def is_inverted(header: Header) -> bool:
+    """Whether the least number means white, and is turned here."""
+    return header.get("PhotometricInterpretation") == INVERTED and header.get("Modality") not in MEASURED
+
+
+def is_packed_with_losses(header: Header) -> bool:
+    return str(header.get("LossyImageCompression") or "") == "01"
+
+
+def _scale(frame: Frame) -> tuple[float, float]:
+    return (1.0 if frame.slope is None else frame.slope), (0.0 if frame.inter is None else frame.inter)
+
+
+def _require_values(frames: Sequence[Frame], name: str) -> None:
+    for frame in frames:
+        header = frame.header
+        if int(header.get("SamplesPerPixel") or 1) != 1:
+            raise VptError(f"{name}: {frame.name} is in colour, expected grey; export the original series")
+        if header.get("ModalityLUTSequence"):
+            raise VptError(
+                f"{name}: {frame.name} has a table of values (Modality LUT), which is not read; export it with slope "
+                "and intercept, or as NIfTI"
+            )
+        if header.get("Modality") == "CT" and frame.inter is None:
+            raise VptError(
+                f"{name}: {frame.name} is a CT without RescaleIntercept, so its numbers are not known to be HU; export "
+                "the original series"
+            )
+
+
+def _numbers(frames: Sequence[Frame], name: str) -> list[np.ndarray]:
+    """What is stored of each frame (rows, columns), inverted where the least number means white."""
+    order = sorted(range(len(frames)), key=lambda k: (str(frames[k].header.file), frames[k].index))
+    found: dict[int, np.ndarray] = {}
+    for header, group in groupby(order, key=lambda k: frames[k].header):
+        pixels = decoded(header.file, name)
+        for k in group:
+            found[k] = _upright(pixels if pixels.ndim == 2 else pixels[frames[k].index], header)
+    return [found[k] for k in range(len(frames))]
+
+
+def _upright(pixels: np.ndarray, header: Header) -> np.ndarray:
+    if not is_inverted(header):
+        return pixels
+    if pixels.dtype.kind == "f":
+        return pixels.max() + pixels.min() - pixels
+    bits, signed = int(header.get("BitsStored")), bool(header.get("PixelRepresentation"))
+    return ((-1 if signed else 2**bits - 1) - pixels.astype(np.int64)).astype(pixels.dtype)
+
+
+def decoded(file: DicomFile, name: str) -> np.ndarray:
+    """The pixels of a file as they are stored: (rows, columns), of several frames (frames, rows, columns)."""
+    called = name if name.endswith(file.name) else f"{name}: {file.name}"
+    with guarded(called, "its pixels are damaged or cut off"):
+        data = file.read(pixels=True)
+        syntax = data.file_meta.get("TransferSyntaxUID")
+        if not any(key in data for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+            raise VptError(f"{called}: has no pixels; copy or export it again")
+        if syntax is not None and syntax.is_compressed and syntax.is_encapsulated:
+            _require_decoder(syntax, called)
+        pixels: np.ndarray = data.pixel_array
+    return pixels
+
+
+def _require_decoder(syntax: Any, called: str) -> None:
+    from pydicom.pixels import get_decoder
+
+    try:
+        known = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise VptError(
+            f"{called}: its pixels are packed in a way that is not read ({syntax.name}); export it uncompressed"
+        ) from None
+    if not known:
+        raise VptError(
+            f"{called}: its pixels are packed ({syntax.name}), which takes pylibjpeg to read; {INSTALL}, or export it "
+            "uncompressed"
+        )
+
+
+# --- stacks that lean -------------------------------------------------------------------------------------------------
+
+
+def straightened(volume: np.ndarray, shifts: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+    """(slices, rows, columns), each slice shifted by (columns, rows) pixels -> (slices, *size), linear between pixels.
+
+    What no slice covers gets the least number of the volume (air).
+    """
+    least = float(volume.min())
+    return np.stack(
+        [
+            _moved(part, -shift, size, name, nearest=False, fill=least)
+            for part, shift in zip(volume, shifts, strict=True)
+        ]
+    )
+
+
+def leaned(labels: np.ndarray, shifts: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+    """The way back of `straightened`, for label ids: the nearest of each pixel."""
+    return np.stack(
+        [_moved(part, shift, size, name, nearest=True, fill=0) for part, shift in zip(labels, shifts, strict=True)]
+    )
+
+
+def _moved(
+    pixels: np.ndarray, shift: np.ndarray, size: tuple[int, int], name: str, *, nearest: bool, fill: float
+) -> np.ndarray:
+    """(rows, columns) -> `size`; the value at (row, column) comes from there plus `shift` (along columns, rows)."""
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise VptError(
+            f"{name}: a stack that leans (gantry tilt), which takes SimpleITK to resample; {INSTALL}"
+        ) from error
+    how = SimpleITK.sitkNearestNeighbor if nearest else SimpleITK.sitkLinear
+    moved = SimpleITK.Resample(
+        SimpleITK.GetImageFromArray(np.ascontiguousarray(pixels)),
+        (size[1], size[0]),
+        SimpleITK.TranslationTransform(2, [float(part) for part in shift]),
+        how,
+        (0.0, 0.0),
+        (1.0, 1.0),
+        (1.0, 0.0, 0.0, 1.0),
+        fill,
+    )
+    return SimpleITK.GetArrayFromImage(moved)

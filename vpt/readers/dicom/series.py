@@ -1,0 +1,155 @@
+"""Which series lie in a folder, and which of them is the scan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpt.errors import VptError
+from vpt.readers.dicom.files import Header
+from vpt.words import counted, listed
+
+LARGEST = "largest"
+SPLIT = re.compile(r"[\s^=,_]+")  # between the parts of a patient's name
+
+
+@dataclass(frozen=True)
+class ChosenSeries:
+    """A folder or zip of several series, and which is meant: its number, its description, or `largest`."""
+
+    path: Path
+    series: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Files of one series; kind: "volume", or what it is instead, in words."""
+
+    headers: tuple[Header, ...]
+    kind: str
+
+    @property
+    def uid(self) -> str:
+        return str(self.headers[0].get("SeriesInstanceUID") or "")
+
+    @property
+    def number(self) -> str:
+        return str(self.headers[0].get("SeriesNumber") or "")
+
+    @property
+    def description(self) -> str:
+        """As it is written, but for what names the patient."""
+        header = self.headers[0]
+        text = " ".join(str(header.get("SeriesDescription") or "").split())
+        said = f"{header.get('PatientName') or ''} {header.get('PatientID') or ''}"
+        for part in sorted(SPLIT.split(said), key=len, reverse=True):
+            if len(part) > 2:
+                text = re.sub(re.escape(part), "***", text, flags=re.IGNORECASE)
+        return text
+
+    @property
+    def slices(self) -> int:
+        return sum(int(header.get("NumberOfFrames") or 1) for header in self.headers)
+
+    @property
+    def voxels(self) -> int:
+        first = self.headers[0]
+        return self.slices * int(first.get("Rows") or 0) * int(first.get("Columns") or 0)
+
+    def __str__(self) -> str:
+        """ "2 'CT thorax' (CT, 120 slices)"."""
+        modality = self.headers[0].get("Modality") or "no modality"
+        slices = counted(self.slices, "slice")
+        what = slices if self.kind == "volume" else f"{self.kind}, {slices}" if self.voxels else self.kind
+        return f"{self.number or 'without number'} {self.description!r} ({modality}, {what})"
+
+
+def group_series(headers: Sequence[Header]) -> list[Series]:
+    """The series of some files, by their numbers; localizer images among the slices of one are one of their own."""
+    groups: dict[tuple[str, bool], list[Header]] = {}
+    for header in headers:
+        groups.setdefault((str(header.get("SeriesInstanceUID")), _is_localizer(header)), []).append(header)
+    found = [Series(tuple(group), _kind(group)) for group in groups.values()]
+    return sorted(found, key=lambda each: (each.number.zfill(9), each.uid))
+
+
+def _is_localizer(header: Header) -> bool:
+    kind = header.get("ImageType")
+    return kind is not None and "LOCALIZER" in ([kind] if isinstance(kind, str) else [str(part) for part in kind])
+
+
+def _kind(group: Sequence[Header]) -> str:
+    first = group[0]
+    if first.get("Modality") == "SEG":
+        return "a segmentation"
+    if first.get("Rows") is None:
+        return "no image"
+    if _is_localizer(first):
+        return "localizer"
+    if any(int(header.get("NumberOfFrames") or 1) > 1 and not _has_planes(header) for header in group):
+        return "frames without places"
+    if all(header.get("ImagePositionPatient") is None and not _has_planes(header) for header in group):
+        return "no place in space"
+    turns = {tuple(round(float(part), 2) for part in header.get("ImageOrientationPatient") or ()) for header in group}
+    return "volume" if len(turns) == 1 else f"slices in {len(turns)} directions"
+
+
+def _has_planes(header: Header) -> bool:
+    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    return any(item.get("PlanePositionSequence") for key in groups for item in header.data.get(key) or [])
+
+
+def choose_series(found: Sequence[Series], wanted: str | None, name: str) -> Series:
+    """The one volume, or the one that is wanted; several, and none, are refused with the list."""
+    volumes = [series for series in found if series.kind == "volume"]
+    if wanted is not None:
+        return _wanted(found, volumes, wanted, name)
+    if len(volumes) > 1:
+        raise VptError(
+            f"{name}: {len(volumes)} series, expected one: {_list(found)}; choose one with --series NUMBER, "
+            "--series DESCRIPTION or --series largest"
+        )
+    if not volumes:
+        raise VptError(f"{name}: no series of slices in it, only {_list(found)}; give the folder of the scan itself")
+    return volumes[0]
+
+
+def _wanted(found: Sequence[Series], volumes: Sequence[Series], wanted: str, name: str) -> Series:
+    if wanted.casefold() == LARGEST and volumes:
+        return max(volumes, key=lambda series: series.voxels)
+    asked = wanted.strip().casefold()
+    fitting = [series for series in found if asked in (series.number, series.description.casefold(), series.uid)]
+    fitting = fitting or [series for series in found if asked in series.description.casefold()]
+    slices = [series for series in fitting if series.kind == "volume"] or fitting
+    if len(slices) == 1 and slices[0].kind == "volume":
+        return slices[0]
+    what = f"{len(slices)} series fit" if slices else "no series fits"
+    what = f"the series is no volume ({slices[0].kind}) that fits" if len(slices) == 1 else what
+    raise VptError(f"{name}: {what} --series {wanted}; there are {_list(found)}; give the number of one, or `largest`")
+
+
+def left_out(found: Sequence[Series], taken: Series, others: int) -> list[str]:
+    """What of a folder is not read, as sentences; others: files that are no DICOM."""
+    rest = [series for series in found if series is not taken]
+    sentences = []
+    if rest:
+        sentences.append(f"series {taken} is read, not {_list(rest)}")
+    if others:
+        sentences.append(f"{counted(others, 'file')} beside the series that {'is' if others == 1 else 'are'} no DICOM")
+    return sentences
+
+
+def _list(series: Sequence[Series]) -> str:
+    return listed([str(each) for each in series], 12)
