@@ -101,6 +101,10 @@ def test_folders_of_sides_hold_the_classes(tmp_path):
     assert sorted(found.sides.values()) == ["test"] * 4 + ["train"] * 6 + ["val"] * 2
     picture(tmp_path / "Training/cat/p1_s1.png")
     picture(tmp_path / "test/dog/p1_s2.png")
+    assert problems(tmp_path) == []  # by their names one patient's: a guess, which refuses nothing
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"patients": {"Training/cat/p1_s1": "p1", "test/dog/p1_s2": "p1"}})
+    )
     assert problems(tmp_path) == [
         "test/dog/p1_s2.png: patient p1 is in test here and in train (Training/cat/p1_s1.png); "
         "keep a patient on one side"
