@@ -155,10 +155,14 @@ def train(
 
 @app.command()
 def predict(
-    scans: Annotated[Path, typer.Option("-i", "--input", help="A scan (.nii, .nii.gz), an image, or a folder.")],
+    scans: Annotated[Path, typer.Option("-i", "--input", help="A scan (.nii.gz, .nrrd, .mha), an image, or a folder.")],
     out: Annotated[
         Path,
-        typer.Option("-o", "--output", help="A folder, or for one FILE.nii.gz (image: FILE.png); classes: FILE.csv."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="A folder, or for one FILE.nii.gz, .nrrd, .mha (image: FILE.png); classes: FILE.csv.",
+        ),
     ],
     model: RunOrArtifact,
     device: Device = "auto",
@@ -179,6 +183,7 @@ def predict(
     from typing import cast, get_args
 
     from vpt.data.cases import unread_scans
+    from vpt.data.header_doubts import scan_doubts
     from vpt.machine.precision import Precision
     from vpt.progress import bar
     from vpt.report.classification import write_probabilities
@@ -206,6 +211,8 @@ def predict(
         verb = "segmented"
     done = len(cases) - len(failures)
     print(f"{done} of {len(cases)} scans {verb} in {time.perf_counter() - started:.1f} s: {out}")
+    for text in scan_doubts(cases, loaded.plan):
+        print(f"warning: {text}", file=sys.stderr)
     for text in unread_scans(scans, channels, out):
         print(f"warning: {scans}: {text}", file=sys.stderr)
     for failure in failures:

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from vpt.data.left_out import left_out, unread_beside
 from vpt.data.patients import Patients
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, ColourMask, Kind, LabelFiles, endings, format_of
+from vpt.readers import SUPPORTED, ColourMask, Kind, LabelFiles, endings, format_of, is_part
 from vpt.words import did_you_mean
 
 
@@ -226,7 +226,7 @@ def scan_files(folder: Path, kind: Kind | None = None) -> list[Path]:
     if not folder.is_dir():
         return []
     kinds = ("volumes", "images") if kind is None else (kind,)
-    return sorted(path for path in folder.iterdir() if kind_of(path) in kinds)
+    return sorted(path for path in folder.iterdir() if kind_of(path) in kinds and not is_part(path))
 
 
 def channel_files(image: Path, channels: int) -> tuple[Path, ...]:

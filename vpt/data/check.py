@@ -13,6 +13,7 @@ import numpy as np
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.check_labelled import check_labelled
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
+from vpt.data.header_doubts import unusual_spacing
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
@@ -72,6 +73,7 @@ def check_dataset(
         *_twins(facts, splits, drawn(dataset), _element(dataset)),
         *_in_no_split(dataset, splits),
         *_guessed(dataset, splits),
+        *_spacings(dataset, facts),
         *_left_out(dataset, pairing),
     ]
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
@@ -197,6 +199,12 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
+
+
+def _spacings(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    if dataset.kind == "volumes":
+        for file, text in unusual_spacing([(str(each.case.images[0]), each.grid) for each in facts if each.grid]):
+            yield Problem("warning", file, text)
 
 
 def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vpt.data.class_names import doubtful_classes
 from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
+from vpt.data.header_doubts import unusual_spacing
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
@@ -71,6 +72,7 @@ def check_labelled(
         *_classes(found, splits),
         *_folders(found),
         *_guessed(found, splits),
+        *_spacings(found, facts),
         *_left_out(found, pairing),
     ]
     return _summary(found, facts, splits, tuple(seen_from(problem, found.root) for problem in problems))
@@ -182,6 +184,12 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
         yield Problem("warning", _split_name(found), text)
+
+
+def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    if found.kind == "volumes":
+        for file, text in unusual_spacing([(each.file, each.grid) for each in facts if each.grid]):
+            yield Problem("warning", file, text)
 
 
 def _folders(found: LabelledSet) -> Iterator[Problem]:

@@ -27,7 +27,10 @@ Scan: TypeAlias = "str | Path | Sequence[str | Path] | Nifti1Image | np.ndarray"
 Mask: TypeAlias = "Nifti1Image | np.ndarray"
 """A mask in memory, as the reader of its scan makes it."""
 
-SUPPORTED = "supported are .nii and .nii.gz, and images: .png, .jpg, .bmp, .tif, .gif, .webp"
+SUPPORTED = (
+    "supported are .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd and .hdr with .img, "
+    "and images: .png, .jpg, .bmp, .tif, .gif, .webp"
+)
 
 
 class Reader(ABC):
@@ -88,6 +91,15 @@ class Reader(ABC):
     @abstractmethod
     def is_deep(self) -> bool:
         """Whether its values have more than 8 bits, by the header alone."""
+
+    @classmethod
+    def is_part(cls, path: Path) -> bool:
+        """Whether a file of such a name is only the other half of a scan that lies beside it."""
+        return False
+
+    def files(self) -> tuple[Path, ...]:
+        """All files that the scan is read from, those beside its own included; some may not be there."""
+        return tuple(source for source in self.sources if isinstance(source, Path))
 
     def orientation(self) -> int:
         """How its file asks to be turned before it is seen (EXIF: 1, not at all, to 8); `grid` is as it is seen."""

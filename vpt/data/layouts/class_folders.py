@@ -9,6 +9,7 @@ from pathlib import Path
 from vpt.data.cases import kind_of, without_ending
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.data.left_out import Walk, leads_back
+from vpt.readers import is_part
 
 SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes
 
@@ -57,4 +58,4 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 
 def _images_below(folder: Path, root: Path) -> Iterator[Path]:
     """Images and NIfTI files in a folder of `root` and below, sorted; what is hidden does not count."""
-    return (path for path in Walk(folder, root).files() if kind_of(path))
+    return (path for path in Walk(folder, root).files() if kind_of(path) and not is_part(path))
