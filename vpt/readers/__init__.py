@@ -66,4 +66,5 @@ def is_part(path: Path) -> bool:
 
 def is_volume(source: Source) -> bool:
     """Whether what is in memory is a volume, as one of the readers takes it."""
-    return any(reader.kind == "volumes" and reader.claims((source,)) for reader in (*FORMATS, ItkReader))
+    volumes: list[type[Reader]] = [reader for reader in READERS if reader.kind == "volumes"]
+    return any(reader.claims((source,)) for reader in volumes if reader is not LabelFilesReader)
