@@ -180,6 +180,7 @@ def test_a_series_is_refused_as_channels(tmp_path: Path, units: int, step: float
 
     with pytest.raises(VptError, match=rf"a\.nii: 4-D with 3 volumes in steps of {step} .* a series and no channels"):
         reader.voxels(3)
+    assert reader.doubts() == []
 
 
 def test_the_intent_of_a_series_is_enough(tmp_path: Path) -> None:

@@ -119,17 +119,29 @@ def _field(image: Any, name: str) -> Any:
 
 def require_channels(image: Any, name: str) -> None:
     """Refuse a fourth axis that is time by the header: its steps are no channels."""
-    if image.ndim != 4 or image.shape[3] < 2:
-        return
-    unit = STEPS.get(int(_field(image, "xyzt_units")) & 0b111000)
-    step = float(image.header["pixdim"][4]) if unit else 0.0
-    is_series = int(_field(image, "intent_code")) == TIME_SERIES
-    if is_series or (unit and step not in (0.0, 1.0)):
-        steps = f"steps of {step:.4g} {unit}" if unit else "the intent `time series`"
+    if steps := _steps(image):
         raise VptError(
             f"{name}: 4-D with {image.shape[3]} volumes in {steps} by its header, so a series and no channels; give "
             "one volume or their mean, or, if they are channels, take the unit of time (xyzt_units) off the header"
         )
+
+
+def _steps(image: Any) -> str:
+    """What makes a series of the fourth axis, in words; "" where nothing does, as a step of 0 or 1, which is unset."""
+    if not _has_channels(image):
+        return ""
+    unit, step = _time_unit(image), float(_field(image, "pixdim")[4]) if _field(image, "xyzt_units") else 0.0
+    if unit and step not in (0.0, 1.0):
+        return f"steps of {step:.4g} {unit}"
+    return "the intent `time series`" if int(_field(image, "intent_code")) == TIME_SERIES else ""
+
+
+def _has_channels(image: Any) -> bool:
+    return bool(image.ndim == 4 and image.shape[3] > 1)
+
+
+def _time_unit(image: Any) -> str:
+    return STEPS.get(int(_field(image, "xyzt_units")) & 0b111000, "")
 
 
 # --- doubts -----------------------------------------------------------------------------------------------------------
@@ -195,6 +207,6 @@ def _meaning(image: Any) -> list[str]:
     if what := NO_SCAN.get(int(_field(image, "intent_code"))):
         code = int(_field(image, "intent_code"))
         found.append(f"{what} by its header (intent {code}), expected a scan; is it the right file?")
-    if image.ndim == 4 and image.shape[3] > 1 and (unit := STEPS.get(int(_field(image, "xyzt_units")) & 0b111000)):
+    if _has_channels(image) and (unit := _time_unit(image)) and not _steps(image):
         found.append(f"4-D with a unit of time ({unit}) in its header; its {image.shape[3]} volumes count as channels")
     return found
