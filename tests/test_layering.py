@@ -35,6 +35,7 @@ RESERVED: dict[str, frozenset[str]] = {
     "monai": frozenset({"tasks", "scores", "heads.unet", "data.synthetic"}),
     "nibabel": frozenset({"readers", "data.synthetic"}),
     "PIL": frozenset({"readers"}),
+    "SimpleITK": frozenset({"readers"}),
     "albumentations": frozenset({"data.transforms"}),
     "matplotlib": frozenset({"report"}),
     "jinja2": frozenset({"report"}),
@@ -214,6 +215,7 @@ HEAVY = (
     "jinja2",
     "scipy",
     "nibabel",
+    "SimpleITK",
 )
 
 

@@ -25,6 +25,10 @@ app = typer.Typer(
 )
 
 RunOrArtifact = Annotated[str, typer.Option("-m", "--model", help="A run's folder or an artifact (.safetensors).")]
+PatientsPattern = Annotated[
+    str | None,
+    typer.Option("--patients", help="Whose a case is: what this regular expression (its first group) finds in a name."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Weights = Annotated[Path | None, typer.Option(help="Where the backbone's weights lie, if elsewhere than in training.")]
 
@@ -50,6 +54,7 @@ def check(
     html: Annotated[
         Path | None, typer.Option(help="A page with small pictures of the cases, doubtful ones first.")
     ] = None,
+    patients: PatientsPattern = None,
 ) -> None:
     """Say what a data set holds and what is wrong with it, before hours are spent on it."""
     from vpt.data.check import check_dataset
@@ -58,12 +63,12 @@ def check(
     from vpt.progress import bar
 
     with bar("checking") as tick:
-        found = check_dataset(data, tick)
+        found = check_dataset(data, tick, patients)
     if json:
         print(as_json(found.to_dict()))
     else:
         _console().print(found.table())
-    written = write_description(data, write) if write else []
+    written = write_description(data, write, patients) if write else []
     if html:
         from vpt.use.check_page import write_check_page
 
@@ -105,6 +110,7 @@ def train(
         typer.Option(help=f"One of {', '.join(TUNINGS.names())}; prompts is no control (--set tuning.rank=4)."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    patients: PatientsPattern = None,
     fold: Annotated[int | None, typer.Option(help="Which fold validates, where no split.json says so.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
@@ -124,6 +130,7 @@ def train(
         "backbone.weights": weights,
         "tuning": tuning,
         "train.epochs": epochs,
+        "data.patients": patients,
         "data.fold": fold,
         "seed": seed,
         "device": device,
@@ -151,11 +158,17 @@ def train(
 def predict(
     scans: Annotated[
         Path,
-        typer.Option("-i", "--input", help="A scan (.nii.gz, DICOM: folder or .zip), an image, or a folder of them."),
+        typer.Option(
+            "-i", "--input", help="A scan (.nii.gz, .nrrd, .mha; DICOM: folder or .zip), an image, or a folder of them."
+        ),
     ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--output", help="A folder, or for one FILE.nii.gz (image: FILE.png); classes: FILE.csv."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="A folder, or for one FILE.nii.gz, .nrrd, .mha (image: FILE.png); classes: FILE.csv.",
+        ),
     ],
     model: RunOrArtifact,
     device: Device = "auto",
@@ -182,6 +195,7 @@ def predict(
     from typing import cast, get_args
 
     from vpt.data.cases import unread_scans
+    from vpt.data.header_doubts import scan_doubts
     from vpt.machine.precision import Precision
     from vpt.progress import bar
     from vpt.readers import Form
@@ -217,6 +231,8 @@ def predict(
         verb = "segmented"
     done = len(cases) - len(failures)
     print(f"{done} of {len(cases)} scans {verb} in {time.perf_counter() - started:.1f} s: {out}")
+    for text in scan_doubts(cases, loaded.plan):
+        print(f"warning: {text}", file=sys.stderr)
     for text in unread_scans(scans, channels, out):
         print(f"warning: {scans}: {text}", file=sys.stderr)
     for failure in failures:

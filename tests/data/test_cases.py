@@ -137,7 +137,7 @@ def test_hippocampus_has_230_cases(data_root):
         ({"labels": {"background": 0, "rim": "one"}}, "neither id -> name nor name -> id"),
         ({"channel_names": None}, 'no channels; add "channel_names"'),
         ({"channel_names": {"1": "MR"}}, "numbered from 0 without gaps"),
-        ({"file_ending": ".nrrd"}, r"file_ending '\.nrrd' is not supported; convert"),
+        ({"file_ending": ".mgz"}, r"file_ending '\.mgz' is not supported; convert"),
         ({"training": {"image": "a"}}, "`training` is not a list"),
         ({"training": [7]}, "training entry 0 is not"),
     ],
@@ -257,12 +257,12 @@ def test_nothing_found_says_what_is_supported(tmp_path):
     touch(tmp_path / "set" / "imagesTs", "a.nii.gz")
     with pytest.raises(
         VptError,
-        match=r"no scans found, supported are \.nii and \.nii\.gz, DICOM .*, and images: .*; did you .*imagesTs\?",
+        match=r"no scans found, supported are \.nii, .*DICOM .*, and images: .*; did you mean .*imagesTs\?",
     ):
         find_scans(tmp_path / "set", 1)
-    touch(tmp_path, "a.mha", "c.nii", "c.nii.gz")
-    with pytest.raises(VptError, match=r"a\.mha: not a supported ending; supported are \.nii and \.nii\.gz"):
-        find_scans(tmp_path / "a.mha", 1)
+    touch(tmp_path, "a.mgz", "c.nii", "c.nii.gz")
+    with pytest.raises(VptError, match=r"a\.mgz: not a supported ending; supported are \.nii, \.nii\.gz, \.nrrd"):
+        find_scans(tmp_path / "a.mgz", 1)
     with pytest.raises(VptError, match="gone: no such file or folder"):
         find_scans(tmp_path / "gone", 1)
     with pytest.raises(VptError, match="the second scan called c"):

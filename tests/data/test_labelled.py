@@ -17,7 +17,7 @@ from PIL import Image
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled, read_labelled, survey_labelled
 from vpt.errors import VptError
-from vpt.readers import reader_of
+from vpt.readers import SUPPORTED, reader_of
 
 
 def picture(path: Path, mode: str = "L", value: int = 80) -> Path:
@@ -101,6 +101,10 @@ def test_folders_of_sides_hold_the_classes(tmp_path):
     assert sorted(found.sides.values()) == ["test"] * 4 + ["train"] * 6 + ["val"] * 2
     picture(tmp_path / "Training/cat/p1_s1.png")
     picture(tmp_path / "test/dog/p1_s2.png")
+    assert problems(tmp_path) == []  # by their names one patient's: a guess, which refuses nothing
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"patients": {"Training/cat/p1_s1": "p1", "test/dog/p1_s2": "p1"}})
+    )
     assert problems(tmp_path) == [
         "test/dog/p1_s2.png: patient p1 is in test here and in train (Training/cat/p1_s1.png); "
         "keep a patient on one side"
@@ -275,8 +279,7 @@ def test_every_wrong_line_is_told_with_its_number(tmp_path):
         "labels.csv: line 4: no such file: no thing.png, nor images/no thing.png; add it, or remove the line",
         "labels.csv: line 6: split 'trian', expected train, val or test; did you mean train or training?",
         "labels.csv: line 8: 5 cells, but the header has 4; quote what holds the separator",
-        "labels.csv: line 9: e.txt: not a supported ending; supported are .nii and .nii.gz, and images: .png, .jpg, "
-        ".bmp, .tif, .gif, .webp",
+        f"labels.csv: line 9: e.txt: not a supported ending; {SUPPORTED}",
         "labels.csv: line 10: no path; name the image, or remove the line",
         "labels.csv: line 12: no such file: n.png, nor images/n.png; add it, or remove the line",
         "labels.csv: line 11: 'zz' is not in `classes` (x, y, z); did you mean z?",

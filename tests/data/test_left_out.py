@@ -57,8 +57,8 @@ def test_jfif_and_single_gif_are_read(tmp_path):
         ("", ["y.mat", "z.npy"], "2 files (1 .mat, 1 .npy) are not read; convert them"),
         (
             "c",
-            some("n", 3, ".nrrd"),
-            "c: no file of the class c is read (3 .nrrd), so it is no class; convert them to PNG",
+            some("n", 3, ".mgz"),
+            "c: no file of the class c is read (3 .mgz), so it is no class; convert them to PNG",
         ),
         ("b", ["scan.nii.bz2"], "1 .nii.bz2 file is not read in b"),
         ("b", ["noending"], "1 nameless file is not read in b"),
@@ -137,10 +137,10 @@ def test_one_mask_of_another_kind_is_named_where_it_is_missing(make_images):
 
 def test_unread_files_of_volumes_are_named_but_not_scans_to_predict(make_dataset, save):
     root = make_dataset(cases=4)
-    fill(root / "imagesTr", "s.mha", "t.nrrd")
+    fill(root / "imagesTr", "s.mgz", "t.mnc")
     save(root / "imagesTs/new_0000.nii.gz", np.zeros((4, 4, 4), np.uint8))
     said = warnings(root)
-    assert "2 files (1 .mha, 1 .nrrd) are not read in imagesTr; convert them to .nii.gz" in said
+    assert "2 files (1 .mgz, 1 .mnc) are not read in imagesTr; convert them to .nii.gz" in said
     assert "imagesTs" not in said
 
 
@@ -148,11 +148,11 @@ def test_unread_files_of_volumes_are_named_but_not_scans_to_predict(make_dataset
 
 
 def test_what_predict_does_not_read_is_told_with_its_subfolders(tmp_path, save):
-    scans = fill(tmp_path / "scans", "a.mha", "b.mha", "c.heic", ".hidden.mha")
+    scans = fill(tmp_path / "scans", "a.mgz", "b.mgz", "c.heic", ".hidden.mgz")
     for place in ("x.nii.gz", "p0/t1.nii.gz", "p1/t1.nii.gz", "p1/t2.nii.gz", "out/x.nii.gz"):
         save(scans / place, np.zeros((2, 2, 2), np.uint8))
     assert unread_scans(scans, 1, scans / "out") == [
-        "3 files (2 .mha, 1 .heic) are not read; convert them, or take them out",
+        "3 files (2 .mgz, 1 .heic) are not read; convert them, or take them out",
         "2 subfolders with 3 files (3 .nii.gz) are not read: p0, p1; give each as a folder of its own, or move the "
         "files up",
     ]

@@ -65,10 +65,14 @@ def test_folders_without_any_pair_are_said(folders, tmp_path):
 
 def test_folders_with_nothing_to_score_are_said(folders, tmp_path):
     empty = touch(tmp_path / "empty", "._a.nii.gz", "summary.json")
-    refused(f"{empty}: no .nii.gz or .nii files or images in this folder; give the folder that", empty, folders[1])
+    refused(
+        f"{empty}: no volumes (.nii.gz, .nrrd, .mha, ...) or images in this folder; give the folder that",
+        empty,
+        folders[1],
+    )
     above = folders[1].parent
     refused(
-        f"{above}: no .nii.gz or .nii files or images in this folder; did you mean its folder labels",
+        f"{above}: no volumes (.nii.gz, .nrrd, .mha, ...) or images in this folder; did you mean its folder labels",
         folders[0],
         above,
     )

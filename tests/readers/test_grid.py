@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from vpt.errors import VptError
 from vpt.readers.grid import Grid, by, picture_grid, some
-from vpt.readers.nifti import header_grid
+from vpt.readers.volumes import placed
 
 LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
 
@@ -45,14 +43,14 @@ def test_a_picture_is_one_slice_of_pixels_of_a_millimetre():
 
 
 def test_headers_are_flat_or_volumes_and_have_a_place_in_space():
-    assert header_grid(SimpleNamespace(shape=(4, 5), affine=LPS), "a").shape == (4, 5, 1)
-    assert header_grid(SimpleNamespace(shape=(4, 5, 6, 2), affine=LPS), "a").shape == (4, 5, 6)
+    assert placed((4, 5), LPS, "a").shape == (4, 5, 1)
+    assert placed((4, 5, 6, 2), LPS, "a").shape == (4, 5, 6)
     for shape in [(4,), (4, 5, 0), (4, 5, 6, 1, 3)]:
         with pytest.raises(VptError, match=r"a: shape .*, expected a volume"):
-            header_grid(SimpleNamespace(shape=shape, affine=LPS), "a")
+            placed(shape, LPS, "a")
     for broken in (np.zeros((4, 4)), np.full((4, 4), np.nan), np.ones((4, 4))):
         with pytest.raises(VptError, match=r"a: its affine .* is singular, .*; write a valid sform or qform"):
-            header_grid(SimpleNamespace(shape=(4, 5, 6), affine=broken), "a")
+            placed((4, 5, 6), broken, "a")
 
 
 def test_numbers_in_words():

@@ -77,3 +77,135 @@ def test_a_mask_carries_no_text_of_its_scan(tmp_path: Path) -> None:
     assert len(mask.header.extensions) == 0
     np.testing.assert_allclose(mask.affine, AFFINE)
     np.testing.assert_allclose(mask.get_qform(), AFFINE, atol=1e-5)
+
+
+# --- units, scales, intents, time, spacing ----------------------------------------------------------------------------
+
+
+def volume(path: Path, shape: tuple[int, ...] = (4, 5, 6), affine: np.ndarray = AFFINE, **header: float) -> Path:
+    """A volume whose header fields are written into the file as they are."""
+    image = nib.Nifti1Image(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), affine)
+    image.header["xyzt_units"] = 2
+    nib.save(image, path)
+    raw = bytearray(path.read_bytes())
+    for name, value in header.items():
+        place, form = PLACES[name]
+        struct.pack_into(form, raw, place, value)
+    path.write_bytes(raw)
+    return path
+
+
+PLACES = {  # field -> its place in the header, and its type
+    "intent": (68, "<h"),
+    "step": (92, "<f"),
+    "slope": (112, "<f"),
+    "inter": (116, "<f"),
+    "units": (123, "<B"),
+}
+
+
+@pytest.mark.parametrize(
+    ("units", "factor", "said"),
+    [
+        (0, 1.0, ""),
+        (2, 1.0, ""),
+        (10, 1.0, ""),
+        (1, 1e3, "says metres"),
+        (3, 1e-3, "says microns"),
+        (11, 1e-3, "says mic"),
+    ],
+)
+def test_distances_are_mm_whatever_their_unit(tmp_path: Path, units: int, factor: float, said: str) -> None:
+    small = np.diag([*np.array([1.0, 1.2, 2.5]) / factor, 1.0])
+    reader = reader_of(volume(tmp_path / "a.nii", affine=small, units=units))
+
+    assert reader.grid().spacing == pytest.approx((1.0, 1.2, 2.5), rel=1e-5)
+    assert reader.voxels(1).grid.spacing == pytest.approx((1.0, 1.2, 2.5), rel=1e-5)
+    assert [text for text in reader.doubts() if said and said in text] == (reader.doubts() if said else [])
+    reader.write_mask(tmp_path / "mask.nii.gz", reader.mask(np.ones((4, 5, 6), np.uint8)))
+    assert reader_of(tmp_path / "mask.nii.gz").labels().grid.matches(reader.grid())
+    np.testing.assert_allclose(nib.load(tmp_path / "mask.nii.gz").affine, small, rtol=1e-5)
+
+
+def test_itk_sees_the_same_place_where_units_are_converted(tmp_path: Path) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    for units, factor in ((1, 1e3), (3, 1e-3)):
+        path = volume(tmp_path / "a.nii", affine=np.diag([*np.array([1.0, 1.2, 2.5]) / factor, 1.0]), units=units)
+        assert itk.ReadImage(str(path)).GetSpacing() == pytest.approx(reader_of(path).grid().spacing, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("slope", "inter", "first", "said"),
+    [
+        (0.0, 0.0, 0.0, ""),
+        (2.0, -5.0, -5.0, ""),
+        (np.nan, np.nan, 0.0, ""),
+        (
+            0.0,
+            -1024.0,
+            0.0,
+            "its slope is 0, which is no scaling by the standard, so its intercept of -1024 is not added",
+        ),
+        (np.nan, 7.0, 0.0, "its slope is nan, which is no scaling"),
+    ],
+)
+def test_scales_are_the_standards(tmp_path: Path, slope: float, inter: float, first: float, said: str) -> None:
+    reader = reader_of(volume(tmp_path / "a.nii", slope=slope, inter=inter))
+
+    assert reader.voxels(1).values()[0, 0, 0, 0] == first
+    assert [text.startswith(said) for text in reader.doubts()] == ([True] if said else [])
+
+
+@pytest.mark.parametrize("inter", [np.nan, np.inf])
+def test_a_scale_that_is_no_number_is_refused(tmp_path: Path, inter: float) -> None:
+    with pytest.raises(VptError, match=r"a\.nii: its scale is unusable .*; write numbers into scl_slope and scl_inter"):
+        reader_of(volume(tmp_path / "a.nii", slope=2.0, inter=inter)).voxels(1)
+
+
+@pytest.mark.parametrize(
+    ("intent", "what"),
+    [(3, "a statistical map"), (1002, "a label map"), (1006, "displacements"), (1005, "symmetric"), (2006, "a field")],
+)
+def test_an_intent_that_is_no_scan_is_doubted(tmp_path: Path, intent: int, what: str) -> None:
+    (text,) = reader_of(volume(tmp_path / "a.nii", intent=intent)).doubts()
+
+    assert text.startswith(what)
+    assert f"(intent {intent}), expected a scan" in text
+
+
+@pytest.mark.parametrize("units", [8, 16, 24, 32, 40])
+@pytest.mark.parametrize("step", [2.2, 0.5])
+def test_a_series_is_refused_as_channels(tmp_path: Path, units: int, step: float) -> None:
+    reader = reader_of(volume(tmp_path / "a.nii", (4, 5, 6, 3), units=units + 2, step=step))
+
+    with pytest.raises(VptError, match=rf"a\.nii: 4-D with 3 volumes in steps of {step} .* a series and no channels"):
+        reader.voxels(3)
+    assert reader.doubts() == []
+
+
+def test_the_intent_of_a_series_is_enough(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match="in the intent `time series` by its header"):
+        reader_of(volume(tmp_path / "a.nii", (4, 5, 6, 3), intent=2001)).voxels(3)
+
+
+@pytest.mark.parametrize(
+    ("units", "step", "doubted"), [(2, 2.2, False), (0, 3.0, False), (10, 1.0, True), (10, 0, True)]
+)
+def test_channels_whose_header_says_no_step_are_read(tmp_path: Path, units: int, step: float, doubted: bool) -> None:
+    reader = reader_of(volume(tmp_path / "a.nii", (4, 5, 6, 3), units=units, step=step))
+
+    assert reader.voxels(3).shape == (3, 4, 5, 6)
+    assert any("unit of time" in text for text in reader.doubts()) == doubted
+
+
+@pytest.mark.parametrize(
+    ("mm", "odd"), [(0.001, True), (0.05, False), (1.0, False), (17.0, False), (50, True), (1000, True)]
+)
+def test_voxels_that_no_scanner_has_are_doubted(tmp_path: Path, mm: float, odd: bool) -> None:
+    reader = reader_of(volume(tmp_path / "a.nii", affine=np.diag([mm, mm, mm, 1.0])))
+
+    assert any("which no scanner has (expected 0.01 to 30 mm)" in text for text in reader.doubts()) == odd
+
+
+def test_the_thickness_of_a_lone_slice_is_no_doubt(tmp_path: Path) -> None:
+    assert reader_of(volume(tmp_path / "a.nii", (4, 5, 1), np.diag([1.0, 1.0, 300.0, 1.0]))).doubts() == []

@@ -11,7 +11,10 @@ import pytest
 from vpt.errors import VptError
 from vpt.readers import READERS, endings, format_of, reader_of
 from vpt.readers.array import ArrayReader
+from vpt.readers.metaimage import MetaImageReader
 from vpt.readers.nifti import NiftiReader
+from vpt.readers.nrrd import NrrdReader
+from vpt.readers.pair import PairReader
 from vpt.readers.picture import PictureReader
 
 NIFTI = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4))
@@ -30,7 +33,11 @@ PIXELS = np.zeros((3, 4), np.uint8)
         ([Path("A.JPEG")], PictureReader),
         (PIXELS, ArrayReader),
         ([PIXELS], ArrayReader),
-        ("scan.mha", NiftiReader),  # which refuses it when it is read
+        ("scan.mgz", NiftiReader),  # which refuses it when it is read
+        ("scan.mha", MetaImageReader),
+        ("scan.NRRD", NrrdReader),
+        (["a_0000.nhdr", "a_0001.nhdr"], NrrdReader),
+        ("scan.img", PairReader),
         ("._a.nii.gz", NiftiReader),
     ],
 )
@@ -67,9 +74,11 @@ def test_every_format_has_endings_and_units_of_its_own():
         assert all(format_of(Path(f"a{ending}")) is reader for ending in reader.endings)
         assert (reader.unit == "mm") == (reader.kind == "volumes")
         assert format_of(Path(f"mask{reader.mask_endings[0]}")).kind == reader.kind
-    assert endings("volumes") == (".nii.gz", ".nii", ".dcm", ".dicom", ".ima", ".zip")
+    assert endings("volumes") == (
+        (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".dicom", ".ima", ".zip")
+    )
     assert set(endings()) == set(claimed)
-    assert format_of(Path("._a.nii.gz")) is format_of(Path(".a.png")) is format_of(Path("a.mha")) is None
+    assert format_of(Path("._a.nii.gz")) is format_of(Path(".a.png")) is format_of(Path("a.mgz")) is None
 
 
 def test_a_reader_is_called_by_its_file_or_as_it_is_told():

@@ -38,6 +38,8 @@ class DataConfig(Section):
     """Where the data lie (stored as an absolute path). `fold` chooses one where no split.json fixes the sides.
 
     target, classes: of classification, see `vpt.data.layouts.read_labelled`; null reads them from the data;
+    patients: a regular expression that finds in every case's name whose it is (its first group, or all that it
+    matches); null leaves it to `patients` in dataset.json or in the CSV, or else to a guess from the names;
     shots: train on so many examples of each class (of segmentation: cases), drawn with the run's seed;
     use_val: train on the validation side too. Nothing chooses then: the last epoch counts (the VTAB protocol).
     """
@@ -46,6 +48,7 @@ class DataConfig(Section):
     fold: int | None = Field(None, ge=0)
     target: Target | None = None
     classes: tuple[str, ...] | None = None
+    patients: str | None = None
     shots: int | None = Field(None, ge=1)
     use_val: bool = False
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.framing import prepared_size, resize_image
+from vpt.data.framing import prepared_size, require_bounded, resize_image
 from vpt.data.label_maps import read_label
 from vpt.data.plan import Plan, scale
 from vpt.files import atomic
@@ -29,6 +29,7 @@ def prepare_image(
     """
     channels, depth, *pixels = voxels.shape
     size = prepared_size(pixels, voxels.grid.spacing[1:], plan)
+    require_bounded(voxels.name, (depth, *pixels), size, voxels.grid.spacing[1:])
     out = torch.zeros((depth, channels, *size), dtype=dtype)
     for channel, intensity in enumerate(plan.intensity):
         low, high = intensity.limits(partial(voxels.slices, channel))
@@ -42,6 +43,7 @@ def prepare_image(
 def prepare_label(label: LabelMap, ids: Sequence[int], plan: Plan) -> np.ndarray:
     """Oriented label map (slices, rows, columns) of ids -> (slices, h, w) uint8 of positions in `ids`."""
     size = prepared_size(label.array.shape[1:], label.grid.spacing[1:], plan)
+    require_bounded(label.name, label.array.shape, size, label.grid.spacing[1:])
     slices = (positions(np.ascontiguousarray(found), ids) for found in label.array)
     return np.stack([cv2.resize(found, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for found in slices])
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from vpt.data.left_out import left_out, unread_beside
+from vpt.data.patients import Patients
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, ChosenSeries, Code, ColourMask, Kind, LabelFiles, endings, format_of
+from vpt.readers import SUPPORTED, ChosenSeries, Code, ColourMask, Kind, LabelFiles, endings, format_of, is_part
 from vpt.words import did_you_mean
-
-REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,16 @@ class Cases(Generic[C]):
     patients: dict[str, str]
 
     def patient(self, name: str) -> str:
-        """Whose scan a case is: what `patients` says, else the name without its last number.
+        """Whose scan a case is, see `Patients`."""
+        return self.whose.of(name)
 
-        That is of a visit, frame or slice: `patient002_frame01` -> `patient002`, `p10002_s077` -> `p10002`. A name
-        without such an ending stands for a patient of its own.
-        """
-        return self.patients.get(name) or REPEATED.sub("", name)
+    @cached_property
+    def whose(self) -> Patients:
+        return Patients((case.name for case in self.cases), self.patients, self._stems())
+
+    def _stems(self) -> dict[str, str]:
+        """The stems of names that hold more than a case's own name."""
+        return {}
 
     def case(self, name: str) -> C:
         if name not in self._by_name:
@@ -243,7 +246,7 @@ def scan_files(folder: Path, kind: Kind | None = None) -> list[Path]:
     if not folder.is_dir():
         return []
     kinds = ("volumes", "images") if kind is None else (kind,)
-    return sorted(path for path in folder.iterdir() if kind_of(path) in kinds)
+    return sorted(path for path in folder.iterdir() if kind_of(path) in kinds and not is_part(path))
 
 
 def channel_files(image: Path, channels: int) -> tuple[Path, ...]:

@@ -13,10 +13,11 @@ import numpy as np
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.check_labelled import check_labelled
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
+from vpt.data.header_doubts import unusual_spacing
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
-from vpt.data.splits import Splits, drawn, split_source, survey_folds
+from vpt.data.splits import Splits, drawn, guessed_on_two_sides, split_source, survey_folds
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, reader_of
 from vpt.readers.colours import shown
@@ -44,16 +45,19 @@ class _Facts:
 
 
 def check_dataset(
-    root: str | Path, progress: Callable[[int, int, str], None] = lambda done, total, name: None
+    root: str | Path,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    patients: str | None = None,
 ) -> Check:
     """Read every image and label of a data set once, and collect all problems.
 
-    progress: called after each case with (done, total, name). Raises VptError only when the folder or its dataset.json
-    cannot be used at all, so that there is nothing to check. Labelled sets are `check_labelled`'s.
+    progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`. Raises
+    VptError only when the folder or its dataset.json cannot be used at all, so that there is nothing to check. Labelled
+    sets are `check_labelled`'s.
     """
     if is_labelled(root):
-        return check_labelled(root, progress=progress)
-    dataset, pairing = survey(root)
+        return check_labelled(root, progress=progress, patients=patients)
+    dataset, pairing = survey(root, patients)
     facts = []
     for done, case in enumerate(dataset.cases, start=1):
         facts.append(_read_safely(case, dataset))
@@ -68,6 +72,8 @@ def check_dataset(
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
         *_twins(facts, splits, drawn(dataset), _element(dataset)),
         *_in_no_split(dataset, splits),
+        *_guessed(dataset, splits),
+        *_spacings(dataset, facts),
         *_left_out(dataset, pairing),
     ]
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
@@ -190,6 +196,17 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
             yield Problem("warning", str(dataset.root / "masks"), f"{text} ({listed(names, 3)});{fix}")
 
 
+def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
+    for text in guessed_on_two_sides(dataset, splits):
+        yield Problem("warning", split_source(dataset), text)
+
+
+def _spacings(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    if dataset.kind == "volumes":
+        for file, text in unusual_spacing([(str(each.case.images[0]), each.grid) for each in facts if each.grid]):
+            yield Problem("warning", file, text)
+
+
 def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Problem]:
     """Files in the data set's folder that belong to no case; not those that were `told` of already."""
     read = [file for case in dataset.cases for file in case.files]
@@ -259,6 +276,7 @@ def _summary(
         intensity=intensity_of([each.ranges for each in facts if each.ranges]),
         splits={side: len(names) for side, names in splits[0].to_dict().items()} if splits else {},
         split_source=folds + source,
+        patients=dataset.whose.guess(),
         problems=problems,
         kind=dataset.kind,
         guess=dataset.guess,

@@ -9,13 +9,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from vpt.data.class_names import doubtful_classes
 from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
+from vpt.data.header_doubts import unusual_spacing
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
-from vpt.data.splits import Splits, split_source, survey_folds
+from vpt.data.splits import Splits, guessed_on_two_sides, split_source, survey_folds
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
 from vpt.vocabulary import Target
@@ -46,12 +48,14 @@ def check_labelled(
     target: Target | None = None,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    patients: str | None = None,
 ) -> Check:
-    """Read every image of a labelled set once, and collect all problems; target and classes as in `read_labelled`.
+    """Read every image of a labelled set once, and collect all problems.
 
-    progress: called after each image with (done, total, name). Raises VptError only where nothing can be checked.
+    target, classes, patients: as in `read_labelled`; progress: called after each image with (done, total, name).
+    Raises VptError only where nothing can be checked.
     """
-    found, pairing = survey_labelled(path, target, classes)
+    found, pairing = survey_labelled(path, target, classes, patients)
     facts = []
     for done, example in enumerate(found.cases, start=1):
         facts.append(_read(example, found))
@@ -67,6 +71,8 @@ def check_labelled(
         *_in_no_split(found, sides),
         *_classes(found, splits),
         *_folders(found),
+        *_guessed(found, splits),
+        *_spacings(found, facts),
         *_left_out(found, pairing),
     ]
     return _summary(found, facts, splits, tuple(seen_from(problem, found.root) for problem in problems))
@@ -160,6 +166,8 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     if missing := [name for name in found.classes if not everywhere[name]]:
         text = f"no example of {listed(missing)}; add some, or leave out the class"
         yield Problem("warning", str(found.source), text)
+    for doubt in doubtful_classes(found.classes):
+        yield Problem("warning", str(found.source), doubt)
     if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
         text = f"no training example of {listed(unseen)}; put some on the side train, or leave out the class"
         yield Problem("warning", _split_name(found), text)
@@ -173,12 +181,23 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
         yield Problem("warning", str(found.source), text)
 
 
+def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
+    for text in guessed_on_two_sides(found, splits):
+        yield Problem("warning", _split_name(found), text)
+
+
+def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    if found.kind == "volumes":
+        for file, text in unusual_spacing([(each.file, each.grid) for each in facts if each.grid]):
+            yield Problem("warning", file, text)
+
+
 def _folders(found: LabelledSet) -> Iterator[Problem]:
     """Folders inside a class, which may be patients."""
     if not found.source.is_dir():
         return
     depth = {name: len(Path(name).parts) - 2 - (name in found.sides) for name in (each.name for each in found.cases)}
-    inner = [name for name in depth if depth[name] > 0 and name not in found.patients]
+    inner = [name for name in depth if depth[name] > 0 and not found.whose.are_said(name)]
     if inner:
         folders = listed(dict.fromkeys(Path(name).parent.as_posix() for name in inner), 3)
         text = (
@@ -231,6 +250,7 @@ def _summary(
         intensity=intensity_of([each.ranges for each in facts if each.ranges]),
         splits={side: len(names) for side, names in splits[0].to_dict().items()} if splits else {},
         split_source=folds + split_source(found),
+        patients=found.whose.guess(),
         problems=problems,
         kind=found.kind,
         classes=tuple(

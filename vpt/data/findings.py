@@ -88,7 +88,7 @@ class Check:
     labels: of a data set for segmentation; classes: of one for classification.
     intensity: lowest and highest value per channel; orientations: axis codes and how many cases have them;
     splits: the number of cases on each side; split_source: where these come from; guess: what was taken from the
-    files' names alone, in words.
+    files' names alone, in words; patients: what was guessed of whose the cases are, "" for nothing.
     """
 
     root: Path
@@ -106,6 +106,7 @@ class Check:
     kind: Kind = "volumes"
     classes: tuple[ClassSummary, ...] = ()
     guess: str = ""
+    patients: str = ""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -135,6 +136,7 @@ class Check:
             *((f"label {label.id}", _describe(label, self.cases, self.kind)) for label in self.labels),
             *((f"class {each.name}", str(each)) for each in self.classes),
             ("split", f"{', '.join(f'{side} {n}' for side, n in self.splits.items())} ({self.split_source})"),
+            *([("patients", self.patients)] if self.patients else []),
         ]
 
     def _geometry(self) -> list[tuple[str, str]]:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from vpt.data.plan import Padding, Plan
+from vpt.errors import VptError
+
+GROWN, LARGE = 64, 2**27  # times the pixels, and numbers in all: above both a slice is not resized
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -27,6 +30,17 @@ def prepared_size(shape: Sequence[int], spacing: Sequence[float], plan: Plan) ->
     pixel_mm = max(sides) / plan.image_size if plan.pixel_mm is None else plan.pixel_mm
     rows, columns = (max(1, round(side / pixel_mm)) for side in sides)
     return rows, columns
+
+
+def require_bounded(name: str, shape: Sequence[int], size: tuple[int, int], spacing: Sequence[float]) -> None:
+    """Refuse slices (slices, rows, columns) that grow to a size for which only a wrong spacing can be the reason."""
+    depth, rows, columns = shape
+    grown = size[0] * size[1]
+    if grown > GROWN * rows * columns and depth * grown > LARGE:
+        raise VptError(
+            f"{name}: slices of {rows}x{columns} pixels of {spacing[0]:.4g}x{spacing[1]:.4g} mm would become "
+            f"{size[0]}x{size[1]} at the plan's pixel; correct the spacing in its header, or set plan.pixel_mm"
+        )
 
 
 def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:

@@ -28,7 +28,8 @@ class LabelledSet(Cases[Example]):
     """Examples sorted by name, and what their targets mean.
 
     root: the folder that may hold split.json and dataset.json; source: the folder or file that was read;
-    patients: case -> patient, sides: case -> train, val or test, where something says so.
+    patients: case -> patient, sides: case -> train, val or test, where something says so; stems: case -> its name
+    without class, side and last number, see `Patients`.
     """
 
     root: Path
@@ -42,6 +43,10 @@ class LabelledSet(Cases[Example]):
     kind: Kind = "images"
     source: Path = Path()
     guess: str = ""
+    stems: dict[str, str] = field(default_factory=dict)
+
+    def _stems(self) -> dict[str, str]:
+        return self.stems
 
     @property
     def labels(self) -> dict[int, str]:

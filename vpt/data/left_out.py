@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpt.readers import format_of
+from vpt.readers import format_of, reader_of
 from vpt.words import counted, listed
 
 OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
@@ -120,7 +120,7 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
 
     nested: files in subfolders count as such. Descriptions at the top (README.md, dataset.json, ...) do not count.
     """
-    walk, known = Walk(root), {*map(os.path.abspath, read)}
+    walk, known = Walk(root), _with_their_parts(read)
     files: list[Path] = []
     deeper: list[Path] = []
     for path in walk.files():
@@ -139,7 +139,7 @@ def _at_and_above(path: Path, root: Path) -> Iterator[str]:
 
 def beside(folder: Path, files: Iterable[Path]) -> LeftOut:
     """What lies in the folders of some files of `folder`, and is none of them."""
-    known = {*map(os.path.abspath, files)}
+    known = _with_their_parts(files)
     folders = sorted({Path(os.path.dirname(file)) for file in known})
     inside = [each for each in folders if each.is_relative_to(os.path.abspath(folder))]
     found = (path for each in inside for path in sorted(each.iterdir()) if path.is_file() and path.name[0] != ".")
@@ -158,6 +158,11 @@ def unread_beside(folder: Path) -> str:
     return unread + (
         f"; {counted(len(deeper), 'subfolder')} with files that can be read: {listed(deeper)}" if deeper else ""
     )
+
+
+def _with_their_parts(read: Iterable[Path]) -> set[str]:
+    """Absolute paths of files that are read, and of those that they cannot do without."""
+    return {os.path.abspath(file) for path in read for file in (path, *(reader_of(path).files()))}
 
 
 def _is_description(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vpt.data.cases import case_name, scan_files
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Source, Unit, reader_of
+from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Source, Unit, is_volume, reader_of
 from vpt.words import listed
 
 Volume = Any  # str | Path | nibabel image; whose reader knows which
@@ -116,12 +116,12 @@ def _masks_in(folder: Path) -> dict[str, Mask]:
     if not found:
         below = [each.name for each in sorted(folder.iterdir()) if each.is_dir() and scan_files(each)]
         hint = f"did you mean its folder {' or '.join(below)}?" if below else "give the folder that holds the masks"
-        raise VptError(f"{folder}: no .nii.gz or .nii files or images in this folder; {hint}")
+        raise VptError(f"{folder}: no volumes (.nii.gz, .nrrd, .mha, ...) or images in this folder; {hint}")
     return dict(sorted(found.items()))
 
 
 def _masks(given: Any) -> list[Mask]:
-    if isinstance(given, str | Path) or hasattr(given, "dataobj"):
+    if isinstance(given, str | Path) or is_volume(given):
         return [_mask(given)]
     return [_mask(one, f"image {number}") for number, one in enumerate(given, start=1)]
 
@@ -132,10 +132,10 @@ def _mask(given: Volume, unnamed: str = "image") -> Mask:
         return Mask(case_name(given), str(given), Path(given))
     if isinstance(given, ColourMask | LabelFiles):
         return Mask(case_name(given), str(given), given)
-    if not (hasattr(given, "dataobj") and hasattr(given, "affine")):
+    if not is_volume(given):
         found = type(given).__name__
         raise VptError(f"{unnamed}: a {found}, expected a path or a nibabel image; arrays go to score_case")
-    file = given.get_filename()
+    file = given.get_filename() if hasattr(given, "get_filename") else None
     return Mask(case_name(file) if file else unnamed, str(file or unnamed), given)
 
 

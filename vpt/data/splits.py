@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import SegmentationSet, case_name, raise_first, without_ending
 from vpt.data.labelled import LabelledSet
+from vpt.data.patients import SETTLE
 from vpt.errors import VptError
 from vpt.files import read_json
-from vpt.words import did_you_mean
+from vpt.words import counted, did_you_mean, listed
 
 FOLDS = 5
 DRAW_SEED = 0
@@ -55,7 +56,7 @@ def survey_splits(dataset: AnySet, fold: int | None = None) -> tuple[Splits, lis
     """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file."""
     fixed, folds = dataset.root / "split.json", dataset.root / "splits_final.json"
     count = fold_count(dataset)
-    if len(_patients(dataset)) < 2:
+    if len(_patients(dataset)) < 2 and _fixing(dataset) is None:
         found = len(_patients(dataset))
         raise VptError(f"{dataset.root}: cases of {found} patient(s), expected at least 2, to train and to validate")
     if fold is not None and not count:
@@ -187,7 +188,7 @@ def _patients_on_two_sides(dataset: AnySet, side_of: dict[str, str], source: Pat
     problems = []
     for name, side in side_of.items():
         other = first.setdefault(dataset.patient(name), name)
-        if side_of[other] != side:
+        if side_of[other] != side and dataset.whose.are_said(name, other):
             problems.append(
                 VptError(
                     f"{source}: {other} in {side_of[other]} and {name} in {side} are one patient's "
@@ -196,3 +197,19 @@ def _patients_on_two_sides(dataset: AnySet, side_of: dict[str, str], source: Pat
                 )
             )
     return problems
+
+
+def guessed_on_two_sides(dataset: AnySet, splits: Sequence[Splits]) -> list[str]:
+    """What by a guess is one patient's and a split has on two sides, as one sentence at most; a guess is no error."""
+    found: dict[str, str] = {}
+    for each in splits:
+        first: dict[str, tuple[str, str]] = {}
+        for side, names in each.to_dict().items():
+            for name in names:
+                other, its = first.setdefault(dataset.patient(name), (name, side))
+                if its != side and name != other and not dataset.whose.are_said(name, other):
+                    found.setdefault(dataset.patient(name), f"{other} in {its} and {name} in {side}")
+    if not found:
+        return []
+    number = counted(len(found), "patient")
+    return [f"{number} may be on two sides, by a guess from the names ({listed(found.values(), 3)}); {SETTLE}"]

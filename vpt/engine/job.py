@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vpt.building import build_model
+from vpt.data.doubts import doubts_of
 from vpt.data.stored import Store, Viewed
 from vpt.engine.setup import Setup
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
@@ -153,7 +154,7 @@ class Job(ABC):
 
     def doubts(self) -> list[str]:
         """What a person should know before the training starts."""
-        return self.prefix_plan.doubts()
+        return [*doubts_of(self.setup.dataset, self.setup.splits), *self.prefix_plan.doubts()]
 
     def proposals(self) -> list[str]:
         """What could be chosen instead, to who left it open."""

@@ -73,8 +73,8 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     data = config.data
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
-        return config.resolved(task), read_dataset(data.path)
-    labelled = read_labelled(data.path, data.target, data.classes)
+        return config.resolved(task), read_dataset(data.path, data.patients)
+    labelled = read_labelled(data.path, data.target, data.classes, data.patients)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled
 

@@ -1,7 +1,7 @@
 """Scans, whatever they are stored as: `reader_of(source)` gives the reader that knows the format, and nobody else does.
 
 Neither torch nor MONAI is needed here, so that `vpt check` and `vpt evaluate` start at once; only these files open
-images (nibabel, Pillow, pydicom).
+images (nibabel, Pillow, SimpleITK, pydicom).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from vpt.readers.colours import ColourMask, ColourMaskReader
 from vpt.readers.dicom.series import ChosenSeries
 from vpt.readers.formats import FORMATS, endings, format_of
 from vpt.readers.grid import Grid
+from vpt.readers.itk import ItkReader
 from vpt.readers.label_files import LabelFiles, LabelFilesReader
 from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader
@@ -40,10 +41,12 @@ __all__ = [
     "Voxels",
     "endings",
     "format_of",
+    "is_part",
+    "is_volume",
     "reader_of",
 ]
 
-READERS: tuple[type[Reader], ...] = (*FORMATS, ArrayReader, ColourMaskReader, LabelFilesReader)
+READERS: tuple[type[Reader], ...] = (*FORMATS, ItkReader, ArrayReader, ColourMaskReader, LabelFilesReader)
 
 
 def reader_of(source: Source, name: str = "") -> Reader:
@@ -60,3 +63,14 @@ def reader_of(source: Source, name: str = "") -> Reader:
     if claiming is None and not (sources and all(isinstance(item, Path) for item in sources)):
         raise no_scan(source)
     return (claiming or NiftiReader)(sources, name)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is no scan by itself, but the other half of one that lies beside it (.img of a .hdr)."""
+    return any(reader.is_part(path) for reader in READERS)
+
+
+def is_volume(source: Source) -> bool:
+    """Whether what is in memory is a volume, as one of the readers takes it."""
+    volumes: list[type[Reader]] = [reader for reader in READERS if reader.kind == "volumes"]
+    return any(reader.claims((source,)) for reader in volumes if reader is not LabelFilesReader)

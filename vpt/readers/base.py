@@ -32,8 +32,8 @@ Mask: TypeAlias = "Nifti1Image | np.ndarray | Dataset"
 """A mask in memory, as the reader of its scan makes it."""
 
 SUPPORTED = (
-    "supported are .nii and .nii.gz, DICOM (a folder or .zip of a series, .dcm), and images: .png, .jpg, .bmp, .tif, "
-    ".gif, .webp"
+    "supported are .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .hdr with .img, "
+    "DICOM (a folder or .zip of a series, .dcm), and images: .png, .jpg, .bmp, .tif, .gif, .webp"
 )
 
 
@@ -103,6 +103,15 @@ class Reader(ABC):
     @abstractmethod
     def is_deep(self) -> bool:
         """Whether its values have more than 8 bits, by the header alone."""
+
+    @classmethod
+    def is_part(cls, path: Path) -> bool:
+        """Whether a file of such a name is only the other half of a scan that lies beside it."""
+        return False
+
+    def files(self) -> tuple[Path, ...]:
+        """All files that the scan is read from, those beside its own included; some may not be there."""
+        return tuple(source for source in self.sources if isinstance(source, Path))
 
     def orientation(self) -> int:
         """How its file asks to be turned before it is seen (EXIF: 1, not at all, to 8); `grid` is as it is seen."""

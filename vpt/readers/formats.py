@@ -6,10 +6,20 @@ from pathlib import Path
 
 from vpt.readers.base import Kind, Reader
 from vpt.readers.dicom.reader import DicomReader
+from vpt.readers.metaimage import MetaImageReader
 from vpt.readers.nifti import NiftiReader
+from vpt.readers.nrrd import NrrdReader
+from vpt.readers.pair import PairReader
 from vpt.readers.picture import PictureReader
 
-FORMATS: tuple[type[Reader], ...] = (NiftiReader, PictureReader, DicomReader)
+FORMATS: tuple[type[Reader], ...] = (
+    NiftiReader,
+    PairReader,
+    NrrdReader,
+    MetaImageReader,
+    PictureReader,
+    DicomReader,
+)
 
 
 def format_of(path: Path) -> type[Reader] | None:

@@ -10,21 +10,23 @@ AT_ONCE = 2**16  # bytes: what was inflated is copied while it is in the process
 DENSEST = 1032  # times: deflate packs no bytes more tightly
 
 
-def inflate(path: Path, size: int) -> np.ndarray:
-    """The first `size` bytes that a gzip file of one or more members holds, uint8 (size,).
+def inflate(path: Path, size: int, start: int = 0) -> np.ndarray:
+    """The first `size` bytes that a gzip file of one or more members holds from `start` on, uint8 (size,).
 
     It is read to its end, which verifies every checksum. Raises OSError or EOFError where it is damaged or too short.
     """
     from isal import igzip
     from isal.igzip_lib import IsalError
 
-    packed = path.stat().st_size
+    packed = path.stat().st_size - start
     if size > packed * DENSEST:
         raise OSError(f"expected {size} bytes of voxels, which {packed} packed bytes cannot hold")
     out = np.empty(size, np.uint8)
     there, rest, got = out.data, bytearray(AT_ONCE), 0
     try:
-        with igzip.open(path) as stream:
+        with open(path, "rb") as file:
+            file.seek(start)
+            stream = igzip.open(file)
             while count := stream.readinto(there[got : got + AT_ONCE]):
                 got += count
             while got == size and stream.readinto(rest):

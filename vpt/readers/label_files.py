@@ -67,6 +67,9 @@ class LabelFilesReader(Reader):
     def grid(self) -> Grid:
         return self.first.label_grid()
 
+    def files(self) -> tuple[Path, ...]:
+        return self.masks.files
+
     def orientation(self) -> int:
         return self.first.orientation()
 

@@ -224,7 +224,8 @@ def opened(path: Path) -> Iterator[Image]:
         with open(path, "rb") as file, Image.open(file) as image:
             pages = getattr(image, "n_frames", 1)
             if pages > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind the picture
-                raise VptError(f"{path}: holds {pages} pages, expected one image; save every page as a file")
+                mend = "save every page as a file, or slices together as a volume with its spacing (.nrrd, .nii.gz)"
+                raise VptError(f"{path}: holds {pages} pages, expected one image; {mend}")
             _refuse_deep_colour(image, path)
             yield image
     except UnidentifiedImageError as error:

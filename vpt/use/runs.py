@@ -27,6 +27,7 @@ from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    from vpt.config.run import DataConfig
     from vpt.report.segmentation import Report
 
 
@@ -79,10 +80,11 @@ def evaluate_run(
         folder = Path(out) if out is not None else run / split
         title = f"{run}: {split} split"
         return classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress), folder
-    root = Path(data) if data is not None else _data_path(run)
+    known = _data_config(run)
+    root = Path(data) if data is not None else known.path
     if not root.is_dir():
         raise VptError(f"{root}: the run's data set is not there; say where it lies now with --data")
-    dataset = read_dataset(root)
+    dataset = read_dataset(root, known.patients)
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     folder = Path(out) if out is not None else run / (f"{split}_oracle_box" if oracle_box else split)
@@ -141,13 +143,11 @@ def report_on(
 
 def _labelled(run: Path, data: str | Path | None) -> LabelledSet:
     """The run's own data set for classification, with the target and the classes it was trained with."""
-    from vpt.config import load_config
-
-    known = load_config(run / "config.yaml").data
+    known = _data_config(run)
     path = Path(data) if data is not None else known.path
     if not path.exists():
         raise VptError(f"{path}: the run's data set is not there; say where it lies now with --data")
-    return read_labelled(path, known.target, known.classes)
+    return read_labelled(path, known.target, known.classes, known.patients)
 
 
 def evaluate_split(
@@ -186,7 +186,7 @@ def reference_box(case: Case) -> np.ndarray | None:
     return np.stack([places.min(0), places.max(0)]) if len(places) else None
 
 
-def _data_path(run: Path) -> Path:
+def _data_config(run: Path) -> DataConfig:
     from vpt.config import load_config
 
-    return load_config(run / "config.yaml").data.path
+    return load_config(run / "config.yaml").data

@@ -6,6 +6,7 @@ Of volumes only names are read here, never voxels. `survey` and `survey_labelled
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vpt.data.cases import SegmentationSet, raise_first
@@ -15,32 +16,42 @@ from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelle
 from vpt.data.layouts.lists import is_mask_list, survey_list
 from vpt.data.layouts.volume_folders import is_described, survey_volumes
 from vpt.data.layouts.written import write_description as described
+from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 
 __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
 
-def read_dataset(root: str | Path) -> SegmentationSet:
-    """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem."""
-    dataset, problems = survey(root)
+def read_dataset(root: str | Path, patients: str | None = None) -> SegmentationSet:
+    """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem.
+
+    patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says.
+    """
+    dataset, problems = survey(root, patients)
     raise_first(problems, f"`vpt check {root}` lists them all")
     return dataset
 
 
-def write_description(root: str | Path, path: Path) -> list[Path]:
+def write_description(root: str | Path, path: Path, patients: str | None = None) -> list[Path]:
     """A dataset.json of what a data set for segmentation is, be it guessed; see `vpt.data.layouts.written`."""
     if is_labelled(root):
         raise VptError(f"{root}: a data set for classification, which needs no dataset.json; leave --write out")
-    where = path if path.is_absolute() or path.parent != Path() else survey(root)[0].root / path
-    return described(survey(root)[0], where)
+    dataset, _ = survey(root, patients)
+    return described(dataset, path if path.is_absolute() or path.parent != Path() else dataset.root / path)
 
 
-def survey(root: str | Path) -> tuple[SegmentationSet, list[VptError]]:
+def survey(root: str | Path, patients: str | None = None) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files.
 
-    Raises VptError only when dataset.json itself is missing or unusable.
+    patients: as of `read_dataset`. Raises VptError only when dataset.json itself is missing or unusable.
     """
-    root = Path(root)
+    dataset, problems = _survey(Path(root))
+    if patients is not None:
+        dataset = replace(dataset, patients=by_pattern([case.name for case in dataset.cases], patients))
+    return dataset, problems
+
+
+def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if is_mask_list(root):
         return survey_list(root)
     if not root.is_dir():

@@ -21,7 +21,7 @@ from vpt.data.layouts.image_folders import found_labels, image_channels, labels_
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.data.left_out import Walk
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Kind, LabelFiles
+from vpt.readers import ColourMask, Kind, LabelFiles, is_part
 from vpt.words import counted, listed
 
 Words = tuple[str, ...]
@@ -118,7 +118,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
 
 
 def _files(root: Path) -> Iterator[_File]:
-    paths = [path.relative_to(root) for path in Walk(root).files() if kind_of(path)]
+    paths = [path.relative_to(root) for path in Walk(root).files() if kind_of(path) and not is_part(path)]
     paths = [path for path in paths if not {each.lower() for each in path.parts[:-1]} & UNLABELLED]
     masks_in: dict[str, set[bool]] = defaultdict(set)
     for path in paths:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
-from vpt.data.layouts.rows import SIDE_WORDS, Row, whose
+from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.data.left_out import Walk, leads_back
+from vpt.readers import is_part
 
 SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes
 
@@ -33,7 +34,7 @@ def folder_rows(root: Path) -> Iterator[Row]:
     for side, folder in class_folders(root):
         for path in _images_below(folder, root):
             name = without_ending(path.relative_to(root))
-            yield Row(str(path), name, path, (folder.name,), side, whose(name, folder.name))
+            yield Row(str(path), name, path, (folder.name,), side, stem=stem_of(name, folder.name))
 
 
 def unread_classes(root: Path) -> dict[str, list[Path]]:
@@ -57,4 +58,4 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 
 def _images_below(folder: Path, root: Path) -> Iterator[Path]:
     """Images and NIfTI files in a folder of `root` and below, sorted; what is hidden does not count."""
-    return (path for path in Walk(folder, root).files() if kind_of(path))
+    return (path for path in Walk(folder, root).files() if kind_of(path) and not is_part(path))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
-from vpt.data.layouts.rows import SIDE_WORDS, Row, whose
+from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.errors import VptError
 from vpt.readers import SUPPORTED
 from vpt.words import did_you_mean, listed
@@ -54,8 +54,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
             problems.append(VptError(f"{where}: {text}"))
         labels = tuple(dict.fromkeys(part for part in map(str.strip, cell["label"].split("|")) if part))
         name = _csv_name(cell["path"], source.parent)
-        patient = cell.get("patient", "") or whose(name, cell["label"])
-        yield Row(where, name, image, labels, side, patient)
+        yield Row(where, name, image, labels, side, cell.get("patient", ""), stem_of(name, cell["label"]))
 
 
 def csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:

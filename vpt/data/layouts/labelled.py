@@ -24,6 +24,7 @@ from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_imag
 from vpt.data.layouts.lists import is_mask_list
 from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.rows import Row
+from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 from vpt.readers import Kind, reader_of
 from vpt.vocabulary import Target
@@ -59,19 +60,28 @@ def _has_label_ids(source: Path) -> bool:
     return not isinstance(content, dict) or bool(content.get("labels"))
 
 
-def read_labelled(path: str | Path, target: Target | None = None, classes: Sequence[str] | None = None) -> LabelledSet:
+def read_labelled(
+    path: str | Path,
+    target: Target | None = None,
+    classes: Sequence[str] | None = None,
+    patients: str | None = None,
+) -> LabelledSet:
     """The labelled set in a folder, .csv or .npz. Raises VptError at the first problem.
 
     target: by default `labels` where an image has several, else `classes`. classes: their order, and that there are no
     others; by default the names found, sorted as numbers if they all are (of an .npz: "class 0", "class 1", ...).
+    patients: a regular expression that finds in every case's name whose it is, instead of what else says it.
     """
-    found, problems = survey_labelled(path, target, classes)
+    found, problems = survey_labelled(path, target, classes, patients)
     raise_first(problems, f"`vpt check {path}` lists them all")
     return found
 
 
 def survey_labelled(
-    path: str | Path, target: Target | None = None, classes: Sequence[str] | None = None
+    path: str | Path,
+    target: Target | None = None,
+    classes: Sequence[str] | None = None,
+    patients: str | None = None,
 ) -> tuple[LabelledSet, list[VptError]]:
     """The set with every example that has an image and a usable label, and all that is wrong with the others.
 
@@ -98,6 +108,7 @@ def survey_labelled(
         problems.append(VptError(f"{path}: one class ({listed(names)}), expected at least 2; add images of another"))
     kind = _kind(rows, problems)
     given = {without_ending(name): patient for name, patient in read_patients(content, root / "dataset.json").items()}
+    said = {row.name: row.patient for row in rows if row.patient} | given
     found = LabelledSet(
         root,
         shown_name(content, root) if source.is_dir() or source.name == CSV_NAME else source.stem,
@@ -105,10 +116,11 @@ def survey_labelled(
         names,
         target,
         _examples(rows, names),
-        {row.name: row.patient for row in rows if row.patient} | given,
+        said if patients is None else by_pattern([row.name for row in rows], patients),
         {row.name: row.side for row in rows if row.side},
         kind,
         source,
+        stems={row.name: row.stem for row in rows if row.stem},
     )
     _keep_patients_together(found, rows, problems)
     return found, problems
@@ -214,9 +226,12 @@ def _channels(rows: Sequence[Row], kind: Kind, content: dict[str, Any], source: 
 
 
 def _keep_patients_together(found: LabelledSet, rows: Sequence[Row], problems: list[VptError]) -> None:
-    """A problem for every image whose patient is on another side as well; it counts to the side of the first."""
+    """A problem for every image whose patient, as something says, is on another side as well.
+
+    It counts to the side of the first.
+    """
     first: dict[str, Row] = {}
-    for row in (row for row in rows if row.side):
+    for row in (row for row in rows if row.side and found.whose.are_said(row.name)):
         other = first.setdefault(found.patient(row.name), row)
         if other.side != row.side:
             text = (

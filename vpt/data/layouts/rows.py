@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vpt.data.cases import REPEATED
+from vpt.data.patients import REPEATED
 from vpt.readers import Source
 
 SIDE_WORDS = {
@@ -18,6 +18,7 @@ SIDE_WORDS = {
 class Row:
     """One image as its layout tells it; side and patient are empty where nothing says them.
 
+    stem: the name without class, side and last number, "" where it is the name itself;
     where: what a sentence about it begins with, the image's file or the line of the CSV.
     """
 
@@ -27,10 +28,11 @@ class Row:
     labels: tuple[str, ...]
     side: str = ""
     patient: str = ""
+    stem: str = ""
 
 
-def whose(name: str, label: str) -> str:
-    """The patient of an image named after a frame, visit or slice; "" else.
+def stem_of(name: str, label: str) -> str:
+    """The name of an image without its frame, visit or slice; "" where it has none.
 
     Folders of a class or side at the start do not count, because a patient can have slices of several classes.
     """
@@ -38,5 +40,5 @@ def whose(name: str, label: str) -> str:
     while len(parts) > 1 and (parts[0] == label or parts[0].lower() in SIDE_WORDS):
         parts = parts[1:]
     own = "/".join(parts)
-    patient = REPEATED.sub("", own)
-    return "" if patient == own or patient.endswith("/") else patient
+    stem = REPEATED.sub("", own)
+    return "" if stem == own or stem.endswith("/") else stem

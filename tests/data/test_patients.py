@@ -1,0 +1,175 @@
+"""Whose a case is: what is said counts, a guess is told as one, a regular expression settles it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vpt.data.check import check_dataset
+from vpt.data.doubts import doubts_of
+from vpt.data.layouts import read_dataset, read_labelled
+from vpt.data.patients import Patients, by_pattern
+from vpt.data.splits import read_splits
+from vpt.errors import VptError
+
+
+def volumes(root: Path, *names: str, **described: object) -> Path:
+    content = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "box": 1}, **described}
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    (root / "dataset.json").write_text(json.dumps(content))
+    for number, name in enumerate(names):
+        label = np.zeros((4, 4, 4), np.uint8)
+        label[1:3, 1:3, 1:3] = 1
+        nib.save(nib.Nifti1Image(label * 100 + number, np.eye(4)), root / f"imagesTr/{name}_0000.nii.gz")
+        nib.save(nib.Nifti1Image(label, np.eye(4)), root / f"labelsTr/{name}.nii.gz")
+    return root
+
+
+def split(root: Path, **sides: list[str]) -> Path:
+    (root / "split.json").write_text(json.dumps(sides))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "patients", "said"),
+    [
+        (["brain_s00", "brain_s01", "brain_s02"], 3, "3 patients in 3 cases, guessed: _s00 of brain_s00 names its"),
+        (["A_s01", "A_s02", "B_s01"], 2, "2 patients in 3 cases, guessed: _s01 of A_s01 is a session, frame or slice"),
+        (["p1_frame01", "p1_frame12", "p2_frame01"], 2, "_frame01 of p1_frame01 is a session"),
+        (["x-visit-1", "x-visit-2", "y-visit-1"], 2, "-visit-1 of x-visit-1 is a session"),
+        (["A_s01", "B_s01", "C_s02"], 3, ""),  # one each in any reading
+        (["case_000", "case_001"], 2, ""),
+    ],
+)
+def test_what_names_are_guessed_to_say(names, patients, said):
+    found = Patients(names, {}, {})
+    assert len({found.of(name) for name in names}) == patients
+    assert (said in found.guess()) if said else found.guess() == ""
+
+
+def test_what_is_said_counts_before_a_guess():
+    found = Patients(["A_s01", "A_s02", "B_s01"], {"A_s02": "Eve"}, {})
+    assert [found.of(name) for name in ("A_s01", "A_s02", "B_s01")] == ["A", "Eve", "B"]
+    assert (found.are_said("A_s02"), found.are_said("A_s01", "A_s02"), found.guess()) == (True, False, "")
+
+
+@pytest.mark.parametrize("names", [["brain_s00", "brain_s01"], ["A_s01", "A_s02"], ["A_s01", "A_s02", "B_s01"]])
+def test_a_given_split_is_doubted_but_never_refused_for_a_guess(tmp_path, names):
+    root = split(volumes(tmp_path, *names), train=[names[0]], val=[names[1]])
+    dataset, check = read_dataset(root), check_dataset(root)
+    assert read_splits(dataset).val == (names[1],)
+    assert check.ok
+    assert check.patients == dataset.whose.guess() != ""
+    assert check.patients in check.plain()
+    doubted = [problem.text for problem in check.warnings if "may be on two sides" in problem.text]
+    expected = len(names) > 2  # A's two sessions; names that differ in one number are patients
+    assert bool(doubted) == expected
+    assert doubts_of(dataset, read_splits(dataset)) == [check.patients, *doubted]
+
+
+def test_patients_who_differ_in_one_number_are_drawn_apart(tmp_path):
+    dataset = read_dataset(volumes(tmp_path, *(f"brain_s0{k}" for k in range(5))))
+    assert len(read_splits(dataset, 4).val) == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "patients"),
+    [("^[A-Z]", "AAB"), ("_s(\\d+)", ["01", "02", "01"]), (".*", ["A_s01", "A_s02", "B_s01"]), ("(?i)[a-b]", "AAB")],
+)
+def test_a_regular_expression_settles_it(tmp_path, pattern, patients):
+    dataset = read_dataset(volumes(tmp_path, "A_s01", "A_s02", "B_s01", patients={"A_s01": "Ann"}), pattern)
+    assert [dataset.patient(case.name) for case in dataset.cases] == list(patients)
+    assert dataset.whose.guess() == ""
+
+
+def test_what_a_regular_expression_says_of_a_split_is_an_error(tmp_path):
+    root = split(volumes(tmp_path, "A_s01", "A_s02", "B_s01"), train=["A_s01"], val=["A_s02"], test=["B_s01"])
+    assert check_dataset(root).ok
+    errors = check_dataset(root, patients="^[A-Z]").errors
+    assert [error.text.partition(";")[0] for error in errors] == [
+        "A_s01 in train and A_s02 in val are one patient's (A)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("(", r"patients '\(': no regular expression \(missing \)"),
+        ("[A]", r"finds no patient in 1 name of 2 \(B_s01\); give a regular expression"),
+        ("Z", r"finds no patient in 2 names of 2"),
+        ("s(x?)", r"finds no patient in 2 names"),  # its group is empty
+    ],
+)
+def test_a_pattern_that_does_not_fit_is_refused(pattern, sentence):
+    with pytest.raises(VptError, match=sentence):
+        by_pattern(["A_s01", "B_s01"], pattern)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.from_regex(r"[a-z]{1,3}([_-]s\d{1,2})?", fullmatch=True), min_size=1, max_size=8, unique=True))
+def test_every_case_has_a_patient_and_a_guess_only_joins_stems(names):
+    found = Patients(names, {}, {})
+    assert all(found.of(name) in (name, found._stem(name)) for name in names)
+    assert (found.guess() == "") or len(names) > 1
+
+
+# --- labelled ---------------------------------------------------------------------------------------------------------
+
+
+def table(root: Path, *lines: str, header: str = "path,label,split") -> Path:
+    (root / "labels.csv").write_text("\n".join([header, *lines]))
+    for number, line in enumerate(lines):
+        Image.new("L", (4, 4), number + 1).save(root / line.split(",")[0])
+    return root
+
+
+def test_sides_in_a_csv_are_not_refused_for_a_guess(tmp_path):
+    lines = ("a_s1.png,x,train", "a_s2.png,y,val", "b_s1.png,x,train", "c.png,y,train")
+    found = read_labelled(table(tmp_path, *lines))
+    assert found.sides["a_s2"] == "val"
+    check = check_dataset(tmp_path)
+    assert any("1 patient may be on two sides" in problem.text for problem in check.warnings)
+    with pytest.raises(VptError, match="patient a is in val here and in train"):
+        read_labelled(tmp_path, patients="^[a-z]")
+
+
+@pytest.mark.parametrize("column", ["patient", "subject", "group"])
+def test_a_column_of_the_csv_says_whose(tmp_path, column):
+    header = f"path,label,{column}"
+    found = read_labelled(table(tmp_path, "a_s1.png,x,P1", "a_s2.png,y,P2", "b.png,x,P2", header=header))
+    assert [found.patient(name) for name in ("a_s1", "a_s2", "b")] == ["P1", "P2", "P2"]
+    assert found.whose.guess() == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1", "1.0"), ("Pos", "pos"), ("2", "02"), ("not sure", "not_sure"), ("grade-1", "Grade 1")]
+)
+def test_classes_that_may_be_one_are_one_doubt(tmp_path, one, other):
+    lines = (f"a.png,{one},train", f"b.png,{other},train", f"c.png,{one},val", "d.png,7,val")
+    found = read_labelled(table(tmp_path, *lines))
+    doubted = [problem.text for problem in check_dataset(tmp_path).warnings if "may be one" in problem.text]
+    assert len(doubted) == 1
+    assert repr(one) in doubted[0]
+    assert repr(other) in doubted[0]
+    assert doubted[0] in doubts_of(found, read_splits(found))
+
+
+@pytest.mark.parametrize("pair", [("1", "-1"), ("1", "10"), ("grade 2+", "grade 2"), ("a", "b"), ("1.5", "1")])
+def test_classes_that_differ_are_not_doubted(tmp_path, pair):
+    table(
+        tmp_path,
+        *(
+            f"{name}{k}.png,{label},{'train' if k else 'val'}"
+            for k in (0, 1)
+            for name, label in zip("ab", pair, strict=True)
+        ),
+    )
+    assert not [problem for problem in check_dataset(tmp_path).warnings if "may be one" in problem.text]

@@ -1,0 +1,26 @@
+"""Classes that may be one, written in two ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+
+
+def doubtful_classes(classes: Iterable[str]) -> list[str]:
+    """Sentences of classes that differ in case, in blanks and signs between words, or in how a number is written."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(_plain(name), []).append(name)
+    return [
+        f"classes {' and '.join(map(repr, names))} may be one, written in {len(names)} ways; write them alike"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def _plain(name: str) -> str:
+    if NUMBER.fullmatch(name.strip()):
+        return f"{float(name):g}" if abs(float(name)) < 1e5 else str(float(name))
+    return re.sub(r"[\s_-]+", " ", name.strip()).casefold()

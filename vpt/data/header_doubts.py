@@ -1,0 +1,92 @@
+"""What headers of scans leave open: said by `vpt check`, before training and beside masks of new scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpt.data.plan import Plan
+from vpt.errors import VptError
+from vpt.readers import Grid, reader_of
+from vpt.readers.doubts import odd_spacing
+from vpt.readers.grid import by
+from vpt.words import counted
+
+IN_PLANE, ACROSS = 8.0, 15.0  # times the usual: what protocols do not differ in; across slices they differ more
+FAR = 20.0  # times the plan's pixel: what a scan of the same kind is not resized by
+
+
+def header_doubts(cases: Iterable[Any]) -> list[str]:
+    """Sentences of the volumes of a data set's cases, one for all files of the same doubt.
+
+    Only headers are read; of files that cannot be read nothing is said.
+    """
+    cases = list(cases)
+    grids = [grid for case in cases for grid in _grid(case)]
+    return [*_of_each(cases), *(f"{name}: {text}" for name, text in unusual_spacing(grids))]
+
+
+def unusual_spacing(grids: Sequence[tuple[str, Grid]]) -> Iterator[tuple[str, str]]:
+    """File and sentence for volumes whose voxels have another size than nearly all others of the set.
+
+    Not for those of a size that no scanner has, which the reader says.
+    """
+    if len(grids) < 3:
+        return
+    sizes = np.array([np.sort(grid.spacing) for _, grid in grids])
+    usual = np.median(sizes, axis=0)
+    limits = np.array([IN_PLANE, IN_PLANE, ACROSS])
+    for (name, grid), size in zip(grids, sizes, strict=True):
+        flat = [count for _, count in sorted(zip(grid.spacing, grid.shape, strict=True))]
+        factors = np.maximum(size / usual, usual / size)
+        if not odd_spacing(grid) and any(
+            factor > limit and count > 1 for factor, limit, count in zip(factors, limits, flat, strict=True)
+        ):
+            text = f"voxels of {by(grid.spacing)} mm, usual in this set are {by(usual.tolist())} mm (sorted)"
+            yield name, f"{text}; correct the spacing, or its unit, in the header"
+
+
+def scan_doubts(cases: Iterable[Any], plan: Plan) -> list[str]:
+    """Of new scans, whose pixels are compared with what the model was trained at."""
+    cases = [case for case in cases if plan.kind == "volumes"]
+    return [*_of_each(cases), *(text for case in cases for text in _unlike_the_plan(case, plan))]
+
+
+def _unlike_the_plan(case: Any, plan: Plan) -> Iterator[str]:
+    pixel = plan.pixel_mm
+    for name, grid in _grid(case) if pixel else ():
+        _, turned = grid.turned(plan.orientation)
+        rows, columns = turned.spacing[1:]
+        if pixel and not odd_spacing(grid) and not pixel / FAR < np.sqrt(rows * columns) < pixel * FAR:
+            text = f"pixels of {by((rows, columns))} mm, the model was trained at {pixel:.4g} mm"
+            yield f"{name}: {text}; is the spacing in its header right?"
+
+
+def _of_each(cases: Sequence[Any]) -> list[str]:
+    files: dict[str, list[str]] = {}
+    for path in (source for case in cases for source in case.images if isinstance(source, Path)):
+        for text in _doubts(path):
+            files.setdefault(text, []).append(str(path))
+    return [_together(names, text) for text, names in files.items()]
+
+
+def _doubts(path: Path) -> list[str]:
+    try:
+        return reader_of(path).doubts()
+    except VptError:  # reading the case says why
+        return []
+
+
+def _grid(case: Any) -> list[tuple[str, Grid]]:
+    try:
+        return [(str(case.images[0]), reader_of(case.images).grid())]
+    except VptError:
+        return []
+
+
+def _together(names: Sequence[str], text: str) -> str:
+    more = f" (and {counted(len(names) - 1, 'more file')})" if len(names) > 1 else ""
+    return f"{names[0]}{more}: {text}"

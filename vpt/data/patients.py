@@ -1,0 +1,73 @@
+"""Whose scan a case is: said by the data set, settled by a regular expression, or guessed from the cases' names.
+
+A guess is told as such, and refuses nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+
+from vpt.errors import VptError
+from vpt.words import counted, listed
+
+REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
+SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
+
+
+class Patients:
+    """Case -> patient: what is `said` counts, else the case's `stem`, its name without its last number.
+
+    That is of a visit, frame or slice: `patient002_frame01` -> `patient002`, `p10002_s077` -> `p10002`. Where the names
+    of all cases differ in that number only (`brain_s00` ... `brain_s07`), it counts the patients. A name without such
+    an ending stands for a patient of its own.
+    """
+
+    def __init__(self, names: Iterable[str], said: Mapping[str, str], stems: Mapping[str, str]):
+        """stems: of the names whose stem is not simply the name without its last number."""
+        self.names, self.said, self.stems = tuple(names), said, stems
+
+    def of(self, name: str) -> str:
+        return self.said.get(name) or (name if self._count_patients else self._stem(name))
+
+    def are_said(self, *names: str) -> bool:
+        return all(self.said.get(name) for name in names)
+
+    def guess(self) -> str:
+        """How the names were read, in one sentence; "" where nothing is guessed, or any reading gives the same."""
+        read = [name for name in self.names if not self.said.get(name) and self._stem(name) != name]
+        joined = len({self._stem(name) for name in read}) < len(read)
+        if not joined:
+            return ""
+        example, number = next((name, name.removeprefix(self._stem(name))) for name in read)
+        last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
+        found = counted(len({self.of(name) for name in self.names}), "patient")
+        return f"{found} in {counted(len(self.names), 'case')}, guessed: {number} of {example} {last}; {SETTLE}"
+
+    @cached_property
+    def _count_patients(self) -> bool:
+        """Whether no case is said to be anyone's, and their last numbers alone tell them apart."""
+        return not self.said and len({self._stem(name) for name in self.names}) == 1
+
+    def _stem(self, name: str) -> str:
+        return self.stems.get(name) or REPEATED.sub("", name)
+
+
+def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:
+    """Case -> patient by a regular expression: its first group, or all that it matches.
+
+    Raises VptError for what is no regular expression, and for names in which it finds nothing.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise VptError(f"patients {pattern!r}: no regular expression ({error}); give one such as '^[^_]+'") from error
+    found = {name: match for name in names if (match := regex.search(name))}
+    patients = {name: (match.group(1) if regex.groups else match.group()) or "" for name, match in found.items()}
+    if lost := [name for name in names if not patients.get(name)]:
+        raise VptError(
+            f"patients {pattern!r}: finds no patient in {counted(len(lost), 'name')} of {len(names)} "
+            f"({listed(lost, 3)}); give a regular expression that finds one in every case's name"
+        )
+    return patients

@@ -1,0 +1,128 @@
+"""What readers of volumes share: channels that belong together, label ids, and the checks of both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from math import isfinite
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.readers.base import Reader
+from vpt.readers.grid import Grid, some
+from vpt.readers.labels import LabelMap
+from vpt.readers.voxels import Channel, Voxels, distinct
+
+ROUNDING = 1e-3  # a label this near to a whole number is one
+
+
+class VolumeReader(Reader):
+    """One volume, with its channels last if there are several, or a file for every channel.
+
+    A format says its `shape`, its `grid` and how the voxels of one of its sources are read.
+    """
+
+    kind = "volumes"
+    unit = "mm"
+
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """(X, Y), (X, Y, Z) or (X, Y, Z, channels) of the first source, by its header alone."""
+
+    @abstractmethod
+    def read(self, k: int) -> tuple[Channel, Grid]:
+        """The voxels (X, Y, Z) or (X, Y, Z, channels) of source `k` as they are stored, and where they lie."""
+
+    def label_grid(self) -> Grid:
+        grid = self.grid()
+        require_3d(self.shape(), self.name)
+        return grid
+
+    def voxels(self, channels: int) -> Voxels:
+        if len(self.sources) not in (1, channels):
+            found = f"{len(self.sources)} channel files, expected {channels}"
+            raise VptError(f"{self.name}: {found}; give one file per channel")
+        first, found_channels = self.grid(), []
+        for k, source in enumerate(self.sources):
+            name = self.name if k == 0 else self.name_of(source)
+            stored, grid = self.read(k)
+            found_channels += channels_of(stored, name, channels if len(self.sources) == 1 else 1)
+            if not grid.matches(first):
+                raise VptError(
+                    f"{name}: not on the grid of {self.name}: {grid.difference(first)}; "
+                    "resample the channels of a case onto one grid"
+                )
+        return Voxels(tuple(found_channels), first, self.name)
+
+    def labels(self) -> LabelMap:
+        """The ids are whole numbers, up to the rounding that a scale factor in the header leaves."""
+        read, grid = self.read(0)
+        array = read.scaled()
+        require_3d(array.shape, self.name)
+        ids = ids_in(array, self.name)
+        return LabelMap(array if array.dtype.kind in "iu" else np.rint(array).astype(np.int64), ids, grid, self.name)
+
+    def count_channels(self, exact: bool = True) -> int:
+        shape = self.shape()
+        return int(shape[3]) if len(shape) == 4 else len(self.sources)
+
+
+def channels_of(read: Channel, name: str, channels: int) -> list[Channel]:
+    """(X, Y, Z) or (X, Y, Z, C) -> its channels (X, Y, Z), with the count and the values checked."""
+    array = read.stored
+    if array.ndim == 4 and array.shape[-1] != channels:
+        raise VptError(
+            f"{name}: shape {array.shape} is 4-D with {array.shape[-1]} channels, expected {channels} channel(s) "
+            f"{'and so a 3-D volume ' if channels == 1 else ''}as dataset.json lists; "
+            "split it into 3-D files, or list its channels under `channel_names` (MSD: `modality`)"
+        )
+    if array.ndim == 3 and channels > 1:
+        raise VptError(
+            f"{name}: one 3-D volume, expected {channels} channels as dataset.json lists; "
+            "add CASE_0000, CASE_0001, ... or give a 4-D file with the channels last"
+        )
+    nan, infinite = read.not_finite()
+    if bad := nan + infinite:
+        raise VptError(
+            f"{name}: {bad} of {array.size} voxels are not finite ({nan} NaN, {infinite} infinite); "
+            "replace them, for instance by the background's value, and save the scan again"
+        )
+    parts = [array] if array.ndim == 3 else list(np.moveaxis(array, -1, 0))
+    return [Channel(part, read.slope, read.inter) for part in parts]
+
+
+def require_3d(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) == 4 and shape[-1] > 1:
+        raise VptError(f"{name}: shape {shape} is 4-D, expected a 3-D label map; merge its channels into ids")
+
+
+def ids_in(array: np.ndarray, name: str) -> tuple[int, ...]:
+    """The whole numbers in an array, sorted, up to the rounding that a scale factor in the header leaves."""
+    values = distinct(array)
+    if between := [
+        value for value in values.tolist() if not (isfinite(value) and abs(value - round(value)) <= ROUNDING)
+    ]:
+        raise VptError(
+            f"{name}: label values {some(between)} are not whole numbers; label maps hold ids, "
+            "resample with nearest neighbour and save as integers"
+        )
+    return tuple(sorted({round(value) for value in values.tolist()}))
+
+
+def placed(shape: tuple[int, ...], affine: np.ndarray, name: str) -> Grid:
+    """The grid of a volume of that shape, refused if its voxels have no place in space."""
+    if not 2 <= len(shape) <= 4 or 0 in shape:
+        raise VptError(f"{name}: shape {shape}, expected a volume (X, Y, Z) or (X, Y, Z, channels); save it as such")
+    affine = np.asarray(affine, dtype=np.float64)
+    axes = affine[:3, :3]
+    # A determinant relative to the axes' lengths: 1 when perpendicular, 0 when they do not span the space.
+    span = 0.0
+    if np.isfinite(affine).all():
+        span = abs(np.linalg.det(axes)) / max(float(np.prod(np.linalg.norm(axes, axis=0))), 1e-300)
+    if span < 1e-3:
+        rows = "; ".join(" ".join(f"{value:.4g}" for value in row) for row in affine[:3])
+        raise VptError(
+            f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write a valid sform or qform"
+        )
+    x, y, z = (*shape[:3], 1)[:3]
+    return Grid((int(x), int(y), int(z)), affine)
