@@ -195,7 +195,9 @@ def predict(
             _usage("--skip-existing: classes go into one CSV; write another with -o, or replace it with --overwrite")
         cases, out = plan_predictions(scans, out, channels, overwrite)
         with bar("classifying") as tick:
-            names, probabilities, failures = classify_cases(loaded, [(case.name, case.images) for case in cases], tick, force)
+            names, probabilities, failures = classify_cases(
+                loaded, [(case.name, case.images) for case in cases], tick, force
+            )
         if names:  # else the failures below say it all
             write_probabilities(out, names, probabilities, loaded.classes, loaded.target)
         verb = "classified"

@@ -16,9 +16,9 @@ from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, proble
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
+from vpt.data.splits import Splits, drawn, split_source, survey_folds
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
-from vpt.data.splits import Splits, drawn, split_source, survey_folds
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, reader_of
 from vpt.readers.colours import shown

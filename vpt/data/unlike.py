@@ -23,9 +23,11 @@ def unlike_others(
     if len(cases) < FEWEST:
         return
     most = values_over([values for _, values in cases], spared=len(cases) // USUAL)
-    fixed = [is_ct(name) if kind == "volumes" else known.high <= 255 for name, known in zip(channels, most.channels)]
+    named = zip(channels, most.channels, strict=True)
+    fixed = [is_ct(name) if kind == "volumes" else known.high <= 255 for name, known in named]
     expected = Expected(most, units_of(most, channels, kind, fixed))
-    doubts = [(file, doubt.sentence("of most other cases")) for file, values in cases if (doubt := doubt_of(values, expected))]
+    found = [(file, doubt_of(values, expected)) for file, values in cases]
+    doubts = [(file, doubt.sentence("of most other cases")) for file, doubt in found if doubt]
     yield from doubts[:TOLD]
     if more := doubts[TOLD:]:
         file, text = more[0]

@@ -26,9 +26,9 @@ Span = tuple[float, float]
 class ChannelValues:
     """The values of one channel of a case.
 
-    low, high: of all voxels; body: (N,) float32, some of them without padding, sorted and evenly spread; quantiles: of `body`, at
-    LEVELS; shape: (LEVELS + 1,), quantiles of all and the median along the outer frame, with the lowest of these
-    quantiles at 0 and the highest at 1; distinct: how many different values the sample has; whole: no fractions.
+    low, high: of all voxels; body: (N,) float32, some of them without padding, sorted and evenly spread; quantiles: of
+    these voxels, at LEVELS; shape: (LEVELS + 1,), quantiles with the padding and the median along the outer frame, the
+    lowest of the quantiles at 0 and the highest at 1; distinct: how many different values; whole: no fractions.
     """
 
     low: float

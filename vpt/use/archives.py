@@ -97,7 +97,10 @@ def segment_cases(
         progress(done + 1, len(cases), case.name)
 
     images = [case.images for case in cases]
-    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(partial(segmenter.prepare, force=force), images)) as scans:
+    with (
+        ThreadPoolExecutor(1, "vpt-write") as writer,
+        closing(one_ahead(partial(segmenter.prepare, force=force), images)) as scans,
+    ):
         before: Future[None] | Failure | None = None
         for done, (case, scan) in enumerate(zip(cases, scans, strict=True)):
             found = attempt(case.name, case.images[0], partial(_segment_case, segmenter, case, scan, target, box))

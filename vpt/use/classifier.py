@@ -75,7 +75,8 @@ class Classifier:
         like those of the training.
 
         Raises:
-            VptError: what the readers refuse; values that do not look like those of the training; an image of a model trained on volumes, and the other way round.
+            VptError: what the readers refuse; values that do not look like those of the training; an image of a model
+                trained on volumes, and the other way round.
         """
         found = self.probabilities([self.prepare(scan, force)])[0]
         return dict(zip(self.classes, found.tolist(), strict=True))

@@ -101,8 +101,9 @@ class Segmenter:
 
         Raises:
             VptError: what the readers refuse: unreadable, not finite, another number of channels or dimensions; values
-                that do not look like those of the training (CT that is not in HU, 16 bits for a model of 8); a scan of a model that was trained on images, and the other way round; a box or points that lie outside,
-                or of a model that takes none.
+                that do not look like those of the training (CT that is not in HU, 16 bits for a model of 8); a scan of
+                a model that was trained on images, and the other way round; a box or points that lie outside, or of a
+                model that takes none.
         """
         return self.segment_prepared(self.prepare(scan, force), box, points, point_labels, frame)
 
