@@ -16,7 +16,7 @@ def body(seed: int, field: float | None = None) -> np.ndarray:
     """A CT (32, 32, 8) in HU: air, fat, muscle, an organ with contrast in it, bone, noise; field: of view, in radii."""
     rng = np.random.default_rng(seed)
     side = np.linspace(-1, 1, 32) * (field or rng.uniform(1.05, 1.6))
-    x, y, z = np.meshgrid(side, side, np.linspace(-1, 1, 8), indexing="ij")
+    x, y, _ = np.meshgrid(side, side, np.linspace(-1, 1, 8), indexing="ij")
     found = np.full(x.shape, -1000.0)
     radius = np.hypot(x, y / 0.8)
     found[radius < 1] = -100
@@ -45,9 +45,8 @@ def brain(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     x, y, _ = np.mgrid[-1:1:24j, -1:1:24j, -1:1:10j]
     inside = np.hypot(x, y) < rng.uniform(0.6, 0.75)
-    return (inside * (0.5 + 0.4 * (x > 0) + rng.normal(0, 0.05, x.shape)) + 0.01).astype(
-        np.float32
-    ) * 10 ** rng.uniform(0, 4)
+    found = inside * (0.5 + 0.4 * (x > 0) + rng.normal(0, 0.05, x.shape)) + 0.01
+    return found.astype(np.float32) * np.float32(10 ** rng.uniform(0, 4))
 
 
 def seen(array: np.ndarray) -> CaseValues:

@@ -139,7 +139,7 @@ NOT_8_BITS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("fault", NOT_8_BITS)
-@pytest.mark.parametrize("make, known", [(xray, XRAY), (photograph, PHOTO)])
+@pytest.mark.parametrize(("make", "known"), [(xray, XRAY), (photograph, PHOTO)])
 def test_pictures_of_another_depth_are_doubted(make: Callable[[int], np.ndarray], known: Expected, fault: str) -> None:
     assert all(doubts(make, NOT_8_BITS[fault], known)), fault
 

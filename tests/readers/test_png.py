@@ -30,7 +30,7 @@ SBIT, GAMMA = chunk(b"sBIT", b"\x0c"), chunk(b"gAMA", struct.pack(">I", 45455))
 
 
 @pytest.mark.parametrize(
-    "pixels, chunks, white",
+    ("pixels", "chunks", "white"),
     [
         (DEEP, (SBIT,), 65535),
         (DEEP, (GAMMA, SBIT), 65535),
