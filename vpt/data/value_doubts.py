@@ -24,11 +24,12 @@ SPARE, TIMES = 0.1, 3.0  # of a scan outside: this share, and so many times what
 NARROW, NARROW_HU = 1 / 8, 1 / 40  # of the training's narrowest case; a CT may show a part of an organ only
 TENTH = 1 / 7  # of it, where ten times the values would fit
 AIR, LUNG, TISSUE, DENSE = -1100.0, -300.0, 150.0, 650.0  # HU: any part of a body has much between; contrast as well
+FAT, SOME = -150.0, 0.05  # HU: what has nothing below fat has no so large share of dense bone
 SIGNED = 2**15 - 1  # what lies above it was below 0 in 16 bits with a sign
 NEARLY_WHITE = 200  # of grey of 8 bits
 INTERCEPTS = (-1024.0, -1000.0)
 IDS, FEWER = 12, 4  # so few whole values look like labels where every case of the training had FEWER times as many
-INVERTED, COMPLEMENT = 0.6, 0.25  # how far a shape must lie outside, in all; of that its complement may, at most
+INVERTED, COMPLEMENT = 0.7, 0.25  # how far a shape must lie outside, in all; of that its complement may, at most
 APART = 0.3  # at least so far apart lie the usual shapes and their complements, or a negative cannot be told
 SHAPED = (2, 3, 4, 5, 6, 7, 8, len(LEVELS))  # of a shape: 5 to 95 % and the frame
 FEWEST = 5  # cases: of less no shape is known
@@ -161,8 +162,11 @@ def _misplaced(found: ChannelValues, expected: ValueRange, unit: Unit) -> Iterat
 
 
 def _no_hu(found: ChannelValues, expected: ValueRange) -> Iterator[str]:
-    if found.low >= 0 > expected.quantiles[LEVELS.index(0.05)][1]:
+    darkest = expected.quantiles[LEVELS.index(0.05)][1]
+    if found.low >= 0 > darkest:
         yield "none is below 0, as 5 % of those are at least"
+    if found.quantiles[LEVELS.index(0.01)] > FAT > darkest and (share := found.above(DENSE)) > SOME:
+        yield f"{share:.0%} lie above {DENSE:g} and nearly none below {FAT:g}, as 5 % of those do at least"
     if found.low == 0 and NEARLY_WHITE <= found.high <= 255 and found.whole:
         yield "whole values from 0 on, as grey of 8 bits has"
     if SIGNED < found.high < 2 * (SIGNED + 1):
