@@ -184,6 +184,24 @@ def test_masks_that_are_there_are_not_replaced_unasked(
     assert nib.load(mask).shape == nib.load(scan).shape
 
 
+def test_values_that_do_not_fit_are_refused_unless_forced(
+    vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    mask, out = tiny_data / "labelsTr" / "blobs_003.nii.gz", tmp_path / "mask.nii.gz"
+    said = f"{mask}: values from 0 to 2 do not look like the values that the model was trained on"
+
+    told = vpt("predict", "-i", mask, "-o", out, "-m", tiny_run)
+    assert told.code == 1
+    assert f"failed: {said}" in told.err
+    assert "--force" in told.err
+    assert not out.exists()
+    told = vpt("predict", "-i", mask, "-o", out, "-m", tiny_run, "--force")
+    assert told.code == 0
+    assert f"warning: {said}" in told.err
+    assert "UserWarning" not in told.err
+    assert out.is_file()
+
+
 def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ("predict", "-i", tiny_data / "imagesTr" / "blobs_003_0000.nii.gz", "-m", tiny_run)
     assert vpt(*words, "-o", tmp_path / "mask.nii.gz", "--precision", "32-true").code == 0

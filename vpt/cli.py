@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.sections import HEADS, PROMPTS, TUNINGS
 
 if TYPE_CHECKING:
@@ -178,6 +181,9 @@ def predict(
     precision: Annotated[
         str | None, typer.Option(help="auto, 32-true, bf16-mixed, 16-mixed; default: as the training was told.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Only warn of values that do not look like those of the training.")
+    ] = False,
     compile_: Annotated[
         bool, typer.Option("--compile", help="torch.compile: a minute or more at first, then some percent faster.")
     ] = False,
@@ -217,7 +223,9 @@ def predict(
             _usage("--skip-existing: classes go into one CSV; write another with -o, or replace it with --overwrite")
         cases, out = plan_predictions(scans, out, channels, overwrite, series)
         with bar("classifying") as tick:
-            names, probabilities, failures = classify_cases(loaded, [(case.name, case.scan) for case in cases], tick)
+            names, probabilities, failures = classify_cases(
+                loaded, [(case.name, case.scan) for case in cases], tick, force
+            )
         if names:  # else the failures below say it all
             write_probabilities(out, names, probabilities, loaded.classes, loaded.target)
         verb = "classified"
@@ -225,7 +233,7 @@ def predict(
         form, said = cast("Form", as_), list[str]()
         cases, target = plan_outputs(scans, out, channels, overwrite, skip_existing, series, form)
         with bar("segmenting") as tick:
-            failures = segment_cases(loaded, cases, target, tick, form=form, say=said.append)
+            failures = segment_cases(loaded, cases, target, tick, form=form, say=said.append, force=force)
         for text in said:
             print(f"warning: {text}", file=sys.stderr)
         verb = "segmented"
@@ -402,6 +410,7 @@ def main() -> NoReturn:
     """Entry point: a user's mistake is one sentence and exit code 1; `--debug` shows where it arose."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    warnings.showwarning = partial(_warn, warnings.showwarning)
     try:
         app()
     except VptError as error:
@@ -415,6 +424,14 @@ def main() -> NoReturn:
         print(f"error: {str(error) or 'out of memory'}; --debug shows where it arose", file=sys.stderr)
         _leave(1)
     _leave(0)
+
+
+def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of ours as one line, without the place in our code; any other as Python shows it."""
+    if issubclass(category, VptWarning):
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+    else:
+        otherwise(message, category, *place)
 
 
 def _leave(code: int) -> NoReturn:

@@ -8,3 +8,7 @@ class VptError(Exception):
 
     >>> raise VptError(f"{path}: label 7 is not in [0, 1, 2]; add it to `labels` in dataset.json")
     """
+
+
+class VptWarning(UserWarning):
+    """What a person should know of an answer that was given all the same, told in one sentence."""

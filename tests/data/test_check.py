@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from values import body
 
 from vpt.data.check import Check, check_dataset
 from vpt.errors import VptError
@@ -259,3 +260,26 @@ def test_masks_that_may_be_a_mistake_are_told_in_a_line_each(make_images):
         "masks: 1 of 8 masks is JPEG (case_04); their values are not exact, so above 127 counts as 255, the rest as 0: "
         "save masks as PNG",
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda hu: hu + 1024, lambda hu: hu - 1024, lambda hu: hu * 10, lambda hu: hu / 1000, lambda hu: hu % 65536],
+)
+def test_a_ct_whose_values_are_unlike_the_others(tmp_path, change):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for number in range(6):
+        hu = body(number)
+        image = change(hu) if number == 2 else hu
+        nib.save(nib.Nifti1Image(image.astype(np.float32), np.eye(4)), tmp_path / f"imagesTr/c{number}_0000.nii.gz")
+        nib.save(nib.Nifti1Image((hu > 50).astype(np.uint8), np.eye(4)), tmp_path / f"labelsTr/c{number}.nii.gz")
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+
+    check = check_dataset(tmp_path)
+
+    assert check.ok
+    doubts = [each for each in check.warnings if "do not look like" in each.text]
+    assert [each.file for each in doubts] == ["imagesTr/c2_0000.nii.gz"]
+    assert "the HU of most other cases (-1" in doubts[0].text

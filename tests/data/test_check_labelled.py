@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from values import xray
 
 from vpt.data.check import Check, check_dataset
 from vpt.data.check_labelled import check_labelled
@@ -220,3 +221,23 @@ def test_real_sets_pass(data_root, name):
     check = check_labelled(data_root / name)
     assert check.problems == ()
     assert sum(each.examples for each in check.classes) == check.cases
+
+
+@pytest.mark.parametrize("name", ["12 bits", "16 bits", "negative", "mask", "dark"])
+def test_a_picture_whose_values_are_unlike_the_others(tmp_path, name):
+    change = {
+        "12 bits": lambda grey: grey.astype(np.uint16) * 16,
+        "16 bits": lambda grey: grey.astype(np.uint16) * 256,
+        "negative": lambda grey: 255 - grey,
+        "mask": lambda grey: np.where(grey > 99, 255, 0).astype(np.uint8),
+        "dark": lambda grey: grey // 100,
+    }[name]
+    for number in range(12):
+        folder = tmp_path / ("a" if number % 2 else "b")
+        folder.mkdir(exist_ok=True)
+        picture = xray(number)
+        Image.fromarray(change(picture) if number == 4 else picture).save(folder / f"im{number}.png")
+
+    doubts = [each for each in check_labelled(tmp_path).warnings if "do not look like" in each.text]
+
+    assert [each.file for each in doubts] == ["b/im4.png"]

@@ -309,3 +309,32 @@ def test_padding_and_its_colour_are_the_encoders(tmp_path):
     dataset = images_of(tmp_path, [(60, 100)])
     plan = make_plan(dataset, dataset.cases, replace(ENCODER, padding="corner", fill=(0.4, 0.5, 0.6)))
     assert (plan.padding, plan.fill) == ("corner", (0.4, 0.5, 0.6))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("channel", "kind"), [("CT", "window"), ("MRI", "percentiles")])
+def test_the_values_of_the_training_cases_are_kept(tmp_path: Path, channel: str, kind: str) -> None:
+    dataset = write(tmp_path, [(8, 9, 4)] * 3, [(1, 1, 1)] * 3, channels=(channel,), image=lambda label: label * 100.0)
+
+    plan = make_plan(dataset, dataset.cases[:2], ENCODER)
+
+    assert plan.intensity[0].kind == kind
+    assert plan.values is not None
+    assert plan.values.cases == 2
+    (found,) = plan.values.channels
+    assert (found.low, found.high, found.distinct) == (0, 100, 2)
+
+
+def test_values_are_of_cases_spread_over_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vpt.data import planning
+
+    monkeypatch.setitem(planning.FINGERPRINTED, "volumes", 3)
+    number = iter(range(7))
+    dataset = write(tmp_path, [(4, 4, 4)] * 7, [(1, 1, 1)] * 7, image=lambda label: label * 0.0 + next(number))
+
+    values = make_plan(dataset, dataset.cases, ENCODER).values
+
+    assert values is not None
+    assert (values.cases, values.channels[0].low, values.channels[0].high) == (3, 0, 6)

@@ -18,6 +18,8 @@ from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
 from vpt.data.splits import Splits, drawn, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.unlike import unlike_others
+from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, reader_of
 from vpt.readers.colours import shown
@@ -36,6 +38,7 @@ class _Facts:
     case: Case
     grid: Grid | None = None
     ranges: list[tuple[float, float]] = field(default_factory=list)
+    values: CaseValues | None = None
     digest: str = ""
     voxels: dict[int, int] | None = None
     ml: dict[int, float] = field(default_factory=dict)
@@ -71,6 +74,7 @@ def check_dataset(
         *_background(dataset, facts),
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
         *_twins(facts, splits, drawn(dataset), _element(dataset)),
+        *_unlike(dataset, facts),
         *_in_no_split(dataset, splits),
         *_guessed(dataset, splits),
         *_spacings(dataset, facts),
@@ -95,6 +99,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
     try:
         voxels = reader_of(case.images).voxels(len(dataset.channels))
         image, facts.grid = voxels.values(), voxels.grid
+        facts.values = values_of(voxels)
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
         facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
         doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
@@ -119,6 +124,13 @@ def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
     except VptError as error:
         facts.problems.append(problem_of(error))
     return facts
+
+
+def _unlike(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    """Values that do not fit those of the other cases."""
+    read = [(str(each.case.images[0]), each.values) for each in facts if each.values]
+    for file, text in unlike_others(read, dataset.channels, dataset.kind):
+        yield Problem("warning", file, text)
 
 
 def _at_the_edge(labels: np.ndarray) -> dict[int, int]:

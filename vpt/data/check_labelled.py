@@ -18,6 +18,8 @@ from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
 from vpt.data.splits import Splits, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.unlike import unlike_others
+from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
 from vpt.vocabulary import Target
@@ -35,6 +37,7 @@ class _Facts:
     file: str
     grid: Grid | None = None
     ranges: list[tuple[float, float]] = field(default_factory=list)
+    values: CaseValues | None = None
     digest: str = ""
     problems: list[Problem] = field(default_factory=list)
 
@@ -68,6 +71,7 @@ def check_labelled(
         *(problem for each in facts for problem in each.problems),
         *_empty(found, facts),
         *_copies(found, facts, sides),
+        *_unlike(found, facts),
         *_in_no_split(found, sides),
         *_classes(found, splits),
         *_folders(found),
@@ -85,6 +89,7 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
     try:
         voxels = reader_of(example.images).voxels(len(found.channels))
         image, facts.grid = voxels.values(), voxels.grid
+        facts.values = values_of(voxels)
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
         facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
         if found.kind == "volumes" and isinstance(source, Path):
@@ -120,6 +125,13 @@ def _empty(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
     if names:
         text = f"{counted(len(names), 'image')} of one value only ({listed(names, 3)}); is the export complete?"
         yield Problem("warning", str(found.source), text)
+
+
+def _unlike(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    """Values that do not fit those of the others."""
+    read = [(each.file, each.values) for each in facts if each.values]
+    for file, text in unlike_others(read, found.channels, found.kind):
+        yield Problem("warning", file, text)
 
 
 def _copies(found: LabelledSet, facts: Sequence[_Facts], sides: Sequence[dict[str, str]]) -> Iterator[Problem]:

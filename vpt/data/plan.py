@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from vpt.data.values import TrainingValues
 from vpt.readers import Kind
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -84,6 +85,7 @@ class Plan(BaseModel):
     kind: what it was made for, NIfTI volumes or images; slices: read of a volume that is classified, evenly spread;
     None where all are read; skip_blank: of a scan that is segmented, slices of one value throughout (air, padding) are
     background, and the encoder does not see them;
+    values: what those of the training cases are like, which a new scan's are compared with; None in older plans;
     reasons: why, in words, for `plan.json` and `vpt info`.
     """
 
@@ -99,6 +101,7 @@ class Plan(BaseModel):
     kind: Kind = "volumes"
     slices: int | None = None
     skip_blank: bool = False
+    values: TrainingValues | None = None
     reasons: dict[str, str] = {}
 
     @property

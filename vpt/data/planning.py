@@ -12,12 +12,14 @@ import numpy as np
 
 from vpt.data.label_maps import read_label
 from vpt.data.plan import Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
+from vpt.data.value_doubts import is_ct
+from vpt.data.values import CaseValues, values_of, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Grid, Kind, reader_of
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
-FINGERPRINTED = 40  # cases whose voxels are read where the plan needs intensities
+FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read
 
 _AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
 
@@ -93,7 +95,7 @@ def make_plan(
 ) -> Plan:
     """Plan from the training cases (of a LabelledSet: examples) only. What is given is taken, the rest is the data's.
 
-    Reads every header, and the voxels of up to 40 cases where the intensities are needed (CT).
+    Reads every header, and the voxels of up to 40 volumes or 100 images.
     """
     found, flat = fingerprint_of(cases), dataset.kind == "images"
     _require_possible(dataset, wishes)
@@ -112,18 +114,21 @@ def make_plan(
     near = False if flat else decide("neighbours", wishes.neighbours, lambda: _choose_neighbours(dataset))
     _require_channels(dataset, near)
     intensity = _choose_window(dataset, wishes.window) if wishes.window is not None else None
+    seen: list[CaseValues] = []
+    intensity = decide("intensity", intensity, lambda: _choose_intensity(dataset, cases, wishes, seen, progress))
     return Plan(
         plane=plane,
         pixel_mm=pixel,
         image_size=size,
         neighbours=near,
         channels=dataset.channels,
-        intensity=decide("intensity", intensity, lambda: _choose_intensity(dataset, cases, wishes, progress)),
+        intensity=intensity,
         padding=encoder.padding,
         fill=encoder.fill,
         kind=dataset.kind,
         slices=None if flat else wishes.slices,
         skip_blank=wishes.skip_blank,
+        values=values_over(seen or _read_values(dataset, cases, progress)),
         reasons=reasons,
     )
 
@@ -214,7 +219,7 @@ def _choose_window(dataset: Planned, window: tuple[float, float]) -> tuple[Inten
 
 
 def _choose_intensity(
-    dataset: Planned, cases: Sequence[Any], wishes: Wishes, progress: Tick
+    dataset: Planned, cases: Sequence[Any], wishes: Wishes, seen: list[CaseValues], progress: Tick
 ) -> tuple[tuple[Intensity, ...], str]:
     is_ct = _are_ct(dataset)
     if dataset.kind == "images":
@@ -226,13 +231,13 @@ def _choose_intensity(
         reason = f"CT without masks: soft tissue, {SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU"
         soft = Window(low=SOFT_TISSUE[0], high=SOFT_TISSUE[1])
         return tuple(soft if ct else Percentiles() for ct in is_ct), reason
-    low, high = _foreground_range(dataset, cases, progress)
+    low, high = _foreground_range(dataset, cases, seen, progress)
     reason = "CT: 0.5 and 99.5 percentile of the labelled voxels of the training cases, 50 HU wider"
     return tuple(Window(low=low[k], high=high[k]) if ct else Percentiles() for k, ct in enumerate(is_ct)), reason
 
 
 def _are_ct(dataset: Planned) -> list[bool]:
-    return [name.strip().upper() in ("CT", "CBCT") for name in dataset.channels]
+    return [is_ct(name) for name in dataset.channels]
 
 
 def _image_intensity(dataset: Planned, cases: Sequence[Any]) -> tuple[tuple[Intensity, ...], str]:
@@ -242,20 +247,39 @@ def _image_intensity(dataset: Planned, cases: Sequence[Any]) -> tuple[tuple[Inte
     return tuple(Window(low=0, high=255) for _ in dataset.channels), "8-bit images: all values from 0 to 255"
 
 
-def _foreground_range(dataset: Planned, cases: Sequence[Any], progress: Tick) -> tuple[list[float], list[float]]:
-    """Per channel: 0.5 and 99.5 percentile over the labelled voxels of 40 cases that have any, widened by 50."""
-    step = max(1, math.ceil(len(cases) / FINGERPRINTED))
-    samples: list[np.ndarray] = []
-    for k in sorted(range(len(cases)), key=lambda k: k % step):  # spread over the data set, then those between
-        if len(samples) == FINGERPRINTED:
+def _foreground_range(
+    dataset: Planned, cases: Sequence[Any], seen: list[CaseValues], progress: Tick
+) -> tuple[list[float], list[float]]:
+    """Per channel: 0.5 and 99.5 percentile over the labelled voxels of 40 cases that have any, widened by 50.
+
+    What the values of all cases read are like is added to `seen`.
+    """
+    most, samples = FINGERPRINTED["volumes"], list[np.ndarray]()
+    for case in _spread(cases, most):
+        if len(samples) == most:
             break
-        voxels = reader_of(cases[k].images).voxels(len(dataset.channels))
-        label = read_label(cases[k].label, dataset.labels, voxels.grid, voxels.name)
+        voxels = reader_of(case.images).voxels(len(dataset.channels))
+        seen.append(values_of(voxels))
+        label = read_label(case.label, dataset.labels, voxels.grid, voxels.name)
         inside = voxels.values()[:, label.array > 0]
         if inside.size:
             samples.append(inside[:, :: max(1, inside.shape[1] // 20_000)])
-        progress(len(samples), min(len(cases), FINGERPRINTED), cases[k].name)
+        progress(len(samples), min(len(cases), most), case.name)
     if not samples:
         raise VptError(f"{dataset.root}: no labelled voxel in the training cases; there is nothing to learn from")
     low, high = np.percentile(np.concatenate(samples, axis=1), (0.5, 99.5), axis=1)
     return [float(v) - 50 for v in low], [float(v) + 50 for v in high]
+
+
+def _read_values(dataset: Planned, cases: Sequence[Any], progress: Tick) -> list[CaseValues]:
+    chosen, found = _spread(cases, FINGERPRINTED[dataset.kind])[: FINGERPRINTED[dataset.kind]], list[CaseValues]()
+    for case in chosen:
+        found.append(values_of(reader_of(case.images).voxels(len(dataset.channels))))
+        progress(len(found), len(chosen), case.name)
+    return found
+
+
+def _spread(cases: Sequence[Any], most: int) -> list[Any]:
+    """All cases, but first those evenly spread over the data set, `most` at most, then those between."""
+    step = max(1, math.ceil(len(cases) / most))
+    return [cases[k] for k in sorted(range(len(cases)), key=lambda k: k % step)]

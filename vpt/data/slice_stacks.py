@@ -69,7 +69,7 @@ def stacks_folder(cache: Path, source: Path, examples: Sequence[Example], plan: 
     decides = [
         str(source.resolve()),
         *(example.name for example in examples),
-        plan.model_dump_json(exclude={"reasons"}),
+        plan.model_dump_json(exclude={"reasons", "values"}),
         *versions_of(files),
     ]
     return cache / sha256("\n".join(decides).encode()).hexdigest()[:16]

@@ -142,7 +142,7 @@ def _key(setup: Setup, model: PromptedModel, dataset: Viewed, numbers: np.ndarra
         repr(model.backbone.spec),
         str(sorted(setup.config.backbone.options.items())),
         str(model.head.levels),
-        setup.plan.model_dump_json(exclude={"reasons"}),
+        setup.plan.model_dump_json(exclude={"reasons", "values"}),
         setup.config.train.augment,
         choose_precision(setup.config.precision, setup.device),
         str(dataset.views),

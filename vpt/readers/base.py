@@ -122,6 +122,10 @@ class Reader(ABC):
         """Whether values come back other than they were saved, so that label ids are not exact."""
         return False
 
+    def white(self) -> float | None:
+        """The value of white in a picture of more than 8 bits, if its file states it."""
+        return None
+
     def doubts(self) -> list[str]:
         """What other programs may see differently in a usable header, as sentences without the file's name."""
         return []

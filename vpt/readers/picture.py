@@ -19,6 +19,7 @@ from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
 from vpt.readers.grid import Grid, picture_grid
+from vpt.readers.png import states_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,6 +75,9 @@ class PictureReader(ArrayReader):
 
     def orientation(self) -> int:
         return orientation(self.sources[0])
+
+    def white(self) -> float | None:
+        return float(np.iinfo(np.uint16).max) if states_white(self.sources[0]) else None
 
     @property
     def is_lossy(self) -> bool:

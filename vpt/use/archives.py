@@ -80,13 +80,15 @@ def segment_cases(
     box: Callable[[Case], Any] | None = None,
     form: Form = "own",
     say: Callable[[str], None] | None = None,
+    force: bool = False,
 ) -> list[Failure]:
     """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
 
     While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
     two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written.
     `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said. `form`: what masks are written
-    as; `say` is told what reading a scan took: what was left out of a folder, resampled, doubted.
+    as; `say` is told what reading a scan took: what was left out of a folder, resampled, doubted; `force`: see
+    `Segmenter.segment`.
     """
     failures: list[Failure] = []
 
@@ -98,7 +100,10 @@ def segment_cases(
         progress(done + 1, len(cases), case.name)
 
     given = [case.scan for case in cases]
-    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(segmenter.prepare, given)) as scans:
+    with (
+        ThreadPoolExecutor(1, "vpt-write") as writer,
+        closing(one_ahead(partial(segmenter.prepare, force=force), given)) as scans,
+    ):
         before: Future[None] | Failure | None = None
         for done, (case, scan) in enumerate(zip(cases, scans, strict=True)):
             found = attempt(
@@ -200,18 +205,18 @@ def save_labels(path: Path, labels: Mask) -> None:
 
 
 def classify_cases(
-    classifier: Classifier, cases: Sequence[tuple[str, Sequence[Any]]], progress: Tick = silent
+    classifier: Classifier, cases: Sequence[tuple[str, Sequence[Any]]], progress: Tick = silent, force: bool = False
 ) -> tuple[list[str], np.ndarray, list[Failure]]:
     """Names and files of cases -> names of those that could be read, their probabilities (N, K), and the others.
 
-    While the encoder runs, a thread prepares the next case.
+    While the encoder runs, a thread prepares the next case. force: see `Classifier.classify`.
     """
     names: list[str] = []
     found: list[np.ndarray] = [np.empty((0, len(classifier.classes)))]
     failures: list[Failure] = []
     most = max(1, AT_ONCE // (classifier.plan.slices or 1))
     waiting: list[np.ndarray] = []
-    with closing(one_ahead(classifier.prepare, [files for _, files in cases])) as stacks:
+    with closing(one_ahead(partial(classifier.prepare, force=force), [files for _, files in cases])) as stacks:
         for done, ((name, files), prepared) in enumerate(zip(cases, stacks, strict=True), start=1):
             stack = attempt(name, files[0], prepared)
             if isinstance(stack, Failure):

@@ -14,10 +14,10 @@ from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
-from vpt.readers import Scan, reader_of
+from vpt.readers import Scan
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
-from vpt.use.inference import in_precision, make_ready, require_kind
+from vpt.use.inference import in_precision, make_ready, read_scan
 from vpt.vocabulary import Target
 
 
@@ -68,21 +68,22 @@ class Classifier:
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size), device)
         return cls(model, forward, plan, classes, target, device, batch_size, temperature)
 
-    def classify(self, scan: Scan) -> dict[str, float]:
+    def classify(self, scan: Scan, *, force: bool = False) -> dict[str, float]:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.
 
-        The probabilities sum to 1, but for `labels`, which have one each.
+        The probabilities sum to 1, but for `labels`, which have one each. force: only warn of values that do not look
+        like those of the training.
 
         Raises:
-            VptError: what the readers refuse; an image of a model trained on volumes, and the other way round.
+            VptError: what the readers refuse; values that do not look like those of the training; an image of a model
+                trained on volumes, and the other way round.
         """
-        found = self.probabilities([self.prepare(scan)])[0]
+        found = self.probabilities([self.prepare(scan, force)])[0]
         return dict(zip(self.classes, found.tolist(), strict=True))
 
-    def prepare(self, scan: Any) -> np.ndarray:
+    def prepare(self, scan: Any, force: bool = False) -> np.ndarray:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""
-        require_kind(self.plan, scan)
-        return prepare_stack(reader_of(scan).voxels(len(self.plan.channels)), self.plan)
+        return prepare_stack(read_scan(self.plan, scan, force)[1], self.plan)
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vpt.data.depth import in_8_bits
 from vpt.data.plan import Plan
-from vpt.errors import VptError
+from vpt.data.value_doubts import Expected, doubt_of
+from vpt.data.values import values_of
+from vpt.errors import VptError, VptWarning
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import Output, PromptedModel
-from vpt.readers import reader_of
+from vpt.readers import Reader, Voxels, reader_of
 from vpt.tasks.batch import Batch, Forward
 
 
@@ -40,3 +44,25 @@ def require_kind(plan: Plan, scan: Any) -> None:
         shown = scan if isinstance(scan, str | Path) else f"a {type(scan).__name__}"
         found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("no image", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
+
+
+def read_scan(plan: Plan, scan: Any, force: bool = False) -> tuple[Reader, Voxels]:
+    """A new scan's reader and voxels, with values that fit those of the training.
+
+    Raises:
+        VptError: what the readers refuse, another kind than the plan's, and values that do not look like those of the
+            training; with `force` these are only warned of (`VptWarning`).
+    """
+    require_kind(plan, scan)
+    reader = reader_of(scan)
+    voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
+    if expected is None:
+        return reader, voxels
+    if "8 bits" in expected.units:
+        voxels = in_8_bits(voxels, reader.white())
+    if doubt := doubt_of(values_of(voxels), expected):
+        said = f"{reader.name}: {doubt.sentence('that the model was trained on')}"
+        if not force:
+            raise VptError(f"{said}, or go on with --force (force=True)")
+        warnings.warn(said, VptWarning, stacklevel=3)
+    return reader, voxels

@@ -109,7 +109,7 @@ def classify_split(
     """Classify labelled examples and score them."""
     if cache is None:
         named = [(example.name, example.images) for example in examples]
-        _, probabilities, failures = classify_cases(classifier, named, progress)
+        _, probabilities, failures = classify_cases(classifier, named, progress, force=True)
         if failures:
             raise VptError("; ".join(failure.reason for failure in failures))
     else:
@@ -163,10 +163,11 @@ def evaluate_split(
 ) -> Report:
     """Segment labelled cases into `folder` and score every mask.
 
-    patient: whose scan a case of that name is, since intervals are over patients; box: where to look in a case.
+    patient: whose scan a case of that name is, since intervals are over patients; box: where to look in a case. Values
+    that do not look like those of the training are warned of: they belong to the same data set.
     """
     make_folder(folder, "choose another place")
-    failures = segment_cases(segmenter, cases, lambda case: mask_file(folder, case), progress, box)
+    failures = segment_cases(segmenter, cases, lambda case: mask_file(folder, case), progress, box, force=True)
     if failures:
         raise VptError("; ".join(failure.reason for failure in failures))
     report = evaluate(

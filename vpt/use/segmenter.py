@@ -16,11 +16,11 @@ from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
-from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan, reader_of
+from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.segmentation import SliceModel, segment_slices
-from vpt.use.inference import in_precision, make_ready, require_kind
+from vpt.use.inference import in_precision, make_ready, read_scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,7 @@ class Segmenter:
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
         form: Form = "own",
+        force: bool = False,
     ) -> Mask:
         """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
 
@@ -102,20 +103,20 @@ class Segmenter:
         Args:
             box: the first and the last place inside, ((x, y, z), (x, y, z)); points: [(x, y, z), ...]; of an image
                 (x, y), column and row; point_labels: 1 (foreground, the default) or 0 (background) for each point;
-            frame: of these coordinates: "voxel", indices of the scan's array, or "ras", mm in its world.
+            frame: of these coordinates: "voxel", indices of the scan's array, or "ras", mm in its world;
+            force: only warn (`vpt.errors.VptWarning`) of values that do not look like those of the training.
 
         Raises:
-            VptError: what the readers refuse: unreadable, not finite, another number of channels or dimensions; a
-                scan of a model that was trained on images, and the other way round; a box or points that lie outside,
-                or of a model that takes none.
+            VptError: what the readers refuse: unreadable, not finite, another number of channels or dimensions; values
+                that do not look like those of the training (CT that is not in HU, 16 bits for a model of 8); a scan of
+                a model that was trained on images, and the other way round; a box or points that lie outside, or of a
+                model that takes none.
         """
-        return self.segment_prepared(self.prepare(scan), box, points, point_labels, frame, form)
+        return self.segment_prepared(self.prepare(scan, force), box, points, point_labels, frame, form)
 
-    def prepare(self, scan: Scan) -> PreparedScan:
+    def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
-        require_kind(self.plan, scan)
-        reader = reader_of(scan)
-        voxels = reader.voxels(len(self.plan.channels))
+        reader, voxels = read_scan(self.plan, scan, force)
         oriented = voxels.oriented(self.plan.orientation)
         return PreparedScan(prepare_image(oriented, self.plan), voxels.grid, oriented.grid, reader)
 

@@ -1,0 +1,55 @@
+"""A case whose values do not fit those of the others of its data set is named; no other is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from values import body, brain, seen, xray
+
+from vpt.data.unlike import TOLD, unlike_others
+from vpt.readers import Kind
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def odd_ones(make: Callable[[int], np.ndarray], name: str, kind: Kind, change: Change, odd: set[int], of: int = 12):
+    arrays = [change(make(seed)) if seed in odd else make(seed) for seed in range(of)]
+    return dict(unlike_others([(str(k), seen(array)) for k, array in enumerate(arrays)], [name], kind))
+
+
+@pytest.mark.parametrize("odd", [{0}, {7}, {3, 9}])
+@pytest.mark.parametrize(
+    "change", [lambda hu: hu + 1024, lambda hu: hu - 1024, lambda hu: hu / 1000, lambda hu: hu * 10]
+)
+def test_a_ct_among_others_that_is_not_in_hu(change: Change, odd: set[int]) -> None:
+    found = odd_ones(body, "CT", "volumes", change, odd)
+
+    assert found.keys() == {str(k) for k in odd}
+    assert all("do not look like the HU of most other cases (-1" in text for text in found.values())
+
+
+@pytest.mark.parametrize("change", [lambda grey: grey * 16.0, lambda grey: grey / 255, lambda grey: 255 - grey])
+def test_a_picture_among_others_of_another_depth_or_a_negative(change: Change) -> None:
+    assert odd_ones(xray, "grey", "images", change, {5}).keys() == {"5"}
+
+
+def test_nothing_is_said_of_sound_sets_nor_of_few_cases() -> None:
+    for make, name, kind in ((body, "CT", "volumes"), (xray, "grey", "images"), (brain, "MRI", "volumes")):
+        assert odd_ones(make, name, kind, lambda array: array, set()) == {}
+    assert odd_ones(body, "CT", "volumes", lambda hu: hu + 1024, {1}, of=4) == {}
+
+
+def test_pictures_that_are_all_deep_have_no_unit_to_compare() -> None:
+    def deep(seed: int) -> np.ndarray:
+        return (xray(seed) * np.float32(20 + 15 * seed)).astype(np.float32)
+
+    assert odd_ones(deep, "grey", "images", lambda array: array, set()) == {}
+
+
+def test_many_are_counted_in_one_line() -> None:
+    found = odd_ones(xray, "grey", "images", lambda grey: grey * 16.0, set(range(14)), of=80)
+
+    assert len(found) == TOLD + 1
+    assert [*found.values()][-1].endswith("(so 4 more: 10, 11, 12 and 1 more)")

@@ -1,0 +1,226 @@
+"""Values that do not fit the training's are doubted, whatever went wrong with them; those that fit are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import plan_with
+from values import body, brain, expected, photograph, seen, xray
+
+from vpt.data.value_doubts import Doubt, Expected, doubt_of
+from vpt.data.values import values_over
+
+CT = expected(body, "CT", "volumes", fixed=True)
+XRAY = expected(xray, "grey", "images", fixed=True)
+PHOTO = expected(photograph, "red", "images", fixed=True)
+MR = expected(brain, "MRI", "volumes", fixed=False)
+NEW = range(100, 106)  # seeds of no training case
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def doubts(make: Callable[[int], np.ndarray], change: Change, known: Expected) -> list[Doubt | None]:
+    return [doubt_of(seen(change(make(seed))), known) for seed in NEW]
+
+
+# --- CT ---------------------------------------------------------------------------------------------------------------
+
+NOT_HU: dict[str, Change] = {
+    "intercept of 1024 lost": lambda hu: hu + 1024,
+    "intercept of 1000 lost": lambda hu: hu + 1000,
+    "stored values, cut at 0": lambda hu: np.clip(hu, -1024, 3071) + 1024,
+    "intercept twice": lambda hu: hu - 1024,
+    "unsigned": lambda hu: np.where(hu < 0, hu + 65536, hu),
+    "8 bits of a window": lambda hu: np.rint(np.clip((hu + 160) / 400, 0, 1) * 255),
+    "8 bits of everything": lambda hu: np.rint((hu - hu.min()) / np.ptp(hu) * 255),
+    "16 bits of everything": lambda hu: np.rint((hu - hu.min()) / np.ptp(hu) * 65535),
+    "[0, 1] of a window": lambda hu: np.clip((hu + 160) / 400, 0, 1),
+    "[0, 1] of everything": lambda hu: (hu - hu.min()) / np.ptp(hu),
+    "[-1, 1]": lambda hu: np.clip((hu + 1000) / 2000, 0, 1) * 2 - 1,
+    "mean 0, deviation 1": lambda hu: (hu - hu.mean()) / hu.std(),
+    "ten times": lambda hu: hu * 10,
+    "a tenth": lambda hu: hu / 10,
+    "a thousandth": lambda hu: hu / 1000,
+    "a label map": lambda hu: (hu > 50).astype(float) + (hu > 200),
+}
+
+
+@pytest.mark.parametrize("fault", NOT_HU)
+def test_ct_that_is_not_in_hu_is_doubted(fault: str) -> None:
+    assert all(doubts(body, NOT_HU[fault], CT)), fault
+
+
+def _padded(hu: np.ndarray, value: float) -> np.ndarray:
+    side = np.linspace(-1, 1, hu.shape[0])
+    return np.where(np.hypot(*np.meshgrid(side, side))[..., None] > 1, value, hu)
+
+
+def _with_metal(hu: np.ndarray, value: float) -> np.ndarray:
+    return np.where(np.arange(hu.size).reshape(hu.shape) % 251 == 0, value, hu)
+
+
+IN_HU: dict[str, Change] = {
+    "as in training": lambda hu: hu,
+    "cut at -1024 and 3071": lambda hu: np.clip(hu, -1024, 3071),
+    "padding of -2000": lambda hu: _padded(hu, -2000),
+    "padding of -3024": lambda hu: _padded(hu, -3024),
+    "padding below clipped air": lambda hu: _padded(np.clip(hu, -1024, 3071), -2048),
+    "metal up to 3071": lambda hu: _with_metal(hu, 3071),
+    "metal up to 30000": lambda hu: _with_metal(hu, 30000),
+    "a smaller field of view": lambda hu: hu[6:26, 6:26],
+    "half of the slices": lambda hu: hu[..., :4],
+    "float32": lambda hu: hu.astype(np.float32) + 0.25,
+    "air alone": lambda hu: np.full_like(hu, -1000),
+}
+
+
+@pytest.mark.parametrize("variant", IN_HU)
+def test_ct_in_hu_is_not_doubted(variant: str) -> None:
+    assert doubts(body, IN_HU[variant], CT) == [None] * len(NEW), variant
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(100, 999),
+    slope=st.sampled_from([0.0001, 0.001, 0.01, 1.0, 10.0, 30.0]),
+    inter=st.floats(-4000, 4000),
+)
+def test_any_other_slope_or_intercept_beyond_the_margin_is_doubted(seed: int, slope: float, inter: float) -> None:
+    if slope == 1.0:
+        inter += np.copysign(900, inter)
+    assert doubt_of(seen(body(seed) * slope + inter), CT)
+
+
+@settings(max_examples=15, deadline=None)
+@given(first=st.integers(0, 1000), cases=st.integers(1, 8), make=st.sampled_from([body, xray, photograph, brain]))
+def test_no_case_of_the_training_itself_is_doubted(first: int, cases: int, make: Callable[[int], np.ndarray]) -> None:
+    kind, fixed = ("volumes", make is body) if make in (body, brain) else ("images", True)
+    known = expected(lambda seed: make(first + seed), "CT" if make is body else "x", kind, fixed, cases)
+
+    assert [doubt_of(seen(make(first + seed)), known) for seed in range(cases)] == [None] * cases
+
+
+def test_the_sentence_says_what_was_found_what_is_expected_and_how_to_mend_it() -> None:
+    doubt = doubt_of(seen(body(100) + 1024), CT)
+
+    assert doubt
+    said = doubt.sentence("that the model was trained on")
+    low, high = doubt.found
+    assert said.startswith(
+        f"values from {low:.5g} to {high:.5g} do not look like the HU that the model was trained on (-1"
+    )
+    assert "with 1024 less they would fit" in said
+    assert "DICOM header" in said
+
+
+def test_values_that_were_never_in_hu_are_expected_as_they_were_trained_on() -> None:
+    stored = expected(lambda seed: body(seed) + 1024, "CT", "volumes", fixed=True)
+
+    assert stored.units == ("own",)
+    assert doubts(body, lambda hu: hu + 1024, stored) == [None] * len(NEW)
+    assert all(doubts(body, lambda hu: hu, stored))
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+NOT_8_BITS: dict[str, Change] = {
+    "12 bits": lambda grey: np.rint(grey * 4095.0 / 255).astype(np.float32),
+    "16 bits": lambda grey: np.rint(grey * 65535.0 / 255).astype(np.float32) + 1,
+    "[0, 1]": lambda grey: (grey / 255).astype(np.float32),
+    "[-1, 1]": lambda grey: (grey / 127.5 - 1).astype(np.float32),
+    "mean 0, deviation 1": lambda grey: ((grey - grey.mean()) / grey.std()).astype(np.float32),
+    "a mask": lambda grey: np.where(grey > 90, 255, 0).astype(np.uint8),
+    "a mask of ones": lambda grey: (grey > 90).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("fault", NOT_8_BITS)
+@pytest.mark.parametrize(("make", "known"), [(xray, XRAY), (photograph, PHOTO)])
+def test_pictures_of_another_depth_are_doubted(make: Callable[[int], np.ndarray], known: Expected, fault: str) -> None:
+    assert all(doubts(make, NOT_8_BITS[fault], known)), fault
+
+
+SEEN_AGAIN: dict[str, Change] = {
+    "as in training": lambda grey: grey,
+    "brighter": lambda grey: np.clip(grey * 1.3 + 10, 0, 255).astype(np.uint8),
+    "darker": lambda grey: (grey * 0.6).astype(np.uint8),
+    "turned": lambda grey: grey[::-1, ::-1],
+    "floats to 255": lambda grey: grey.astype(np.float32) * 0.99,
+    "black": lambda grey: np.zeros_like(grey),
+    "white": lambda grey: np.full_like(grey, 255),
+}
+
+
+@pytest.mark.parametrize("variant", SEEN_AGAIN)
+def test_pictures_of_8_bits_are_not_doubted(variant: str) -> None:
+    assert doubts(xray, SEEN_AGAIN[variant], XRAY) == [None] * len(NEW), variant
+
+
+@pytest.mark.parametrize("levels", [255, 250, 240, 230, 220])
+def test_a_negative_is_doubted_where_the_shapes_tell_it(levels: int) -> None:
+    found = doubts(xray, lambda grey: np.clip(levels - grey.astype(float), 0, 255), XRAY)
+
+    assert all(doubt and "light where they are dark" in doubt.reason for doubt in found)
+
+
+def test_a_negative_is_not_guessed_of_few_cases_nor_where_the_training_has_both() -> None:
+    both = values_over([seen(xray(seed) if seed % 2 else 255 - xray(seed)) for seed in range(12)])
+    few = values_over([seen(xray(seed)) for seed in range(4)])
+
+    for known in (both, few):
+        assert doubts(xray, lambda grey: 255 - grey, Expected(known, ("8 bits",))) == [None] * len(NEW)
+
+
+def test_colour_where_all_was_grey_is_doubted_and_grey_among_colours_is_not() -> None:
+    def grey(seed: int) -> np.ndarray:
+        return np.dstack([xray(seed)] * 3)
+
+    greys = expected(grey, "red", "images", fixed=True)
+
+    assert all(doubt and "colour" in doubt.reason for doubt in doubts(photograph, lambda each: each, greys))
+    assert doubts(grey, lambda each: each + np.array([0, 2, 1], np.uint8), greys) == [None] * len(NEW)  # JPEG's noise
+    mixed = expected(lambda seed: grey(seed) if seed % 2 else photograph(seed), "red", "images", fixed=True)
+    assert doubts(grey, lambda each: each, mixed) == [None] * len(NEW)
+
+
+# --- MR, which has no unit --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 0.1, 7, 1e4, 1e6])
+def test_mr_is_never_doubted_by_its_scale(scale: float) -> None:
+    assert doubts(brain, lambda mr: mr * scale, MR) == [None] * len(NEW)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3, 5, 9])
+def test_a_label_map_given_as_a_scan_is_doubted(labels: int) -> None:
+    def label_map(mr: np.ndarray) -> np.ndarray:
+        return np.digitize(mr, np.quantile(mr, np.linspace(0, 1, labels + 1)[1:] - 0.05)).astype(np.uint8)
+
+    assert all(doubt and "label map" in doubt.reason for doubt in doubts(brain, label_map, MR))
+
+
+@pytest.mark.parametrize("top", [1.0, 1.1, 1.5, 2.0, 0.0])
+def test_an_inverted_mr_is_doubted(top: float) -> None:
+    found = doubts(brain, lambda mr: mr.max() * top - mr, MR)
+
+    assert all(doubt and "light where they are dark" in doubt.reason for doubt in found)
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_without_values_expects_nothing() -> None:
+    assert Expected.by(plan_with()) is None
+
+
+def test_what_a_plan_keeps_is_read_back_the_same() -> None:
+    plan = plan_with(channels=("CT",), values=CT.values)
+
+    again = type(plan).model_validate_json(plan.model_dump_json())
+
+    assert again == plan
+    assert Expected.by(again) == CT
