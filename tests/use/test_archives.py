@@ -98,7 +98,7 @@ class Steps:
         if (step, name) in self.fails:
             raise self.fails[step, name]
 
-    def prepare(self, images):
+    def prepare(self, images, force=False):
         self.note("read", images[0].stem)
         return images[0].stem
 
