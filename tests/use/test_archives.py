@@ -354,7 +354,7 @@ def test_a_scan_that_fails_for_lack_of_memory_stops_no_other(
     classifier, images = load(class_run, "cpu"), sorted((tiny_classes / "lying").glob("*.png"))[:3]
     prepare = classifier.prepare
 
-    def limited(files: Any, force=False) -> Any:
+    def limited(files: Any, force: bool = False) -> Any:
         if files[0] == images[1]:
             raise MemoryError
         return prepare(files)
