@@ -98,7 +98,7 @@ class Steps:
         if (step, name) in self.fails:
             raise self.fails[step, name]
 
-    def prepare(self, images):
+    def prepare(self, images, force=False):
         self.note("read", images[0].stem)
         return images[0].stem
 
@@ -354,7 +354,7 @@ def test_a_scan_that_fails_for_lack_of_memory_stops_no_other(
     classifier, images = load(class_run, "cpu"), sorted((tiny_classes / "lying").glob("*.png"))[:3]
     prepare = classifier.prepare
 
-    def limited(files: Any) -> Any:
+    def limited(files: Any, force: bool = False) -> Any:
         if files[0] == images[1]:
             raise MemoryError
         return prepare(files)
