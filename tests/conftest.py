@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 pytest_plugins = ["tiny_run", "tiny_classes"]
@@ -23,6 +25,34 @@ LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
 def interruptible() -> None:
     """What a shell starts in the background ignores Ctrl-C; the tests that send it need Python's own handler."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> None:
+    """No test ends with a power cut, so what is written need not have reached the disk."""
+    os.fsync = lambda file: None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def savefig() -> Iterator[Callable[..., None]]:
+    """Pictures are small and empty, though PNG files. Take `drawn` where it matters what they show."""
+    real = Figure.savefig
+
+    def save(figure: Figure, *place: Any, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        for part in (*figure.axes, *figure.legends, *figure.texts):
+            part.set_visible(False)
+        real(figure, *place, **options | {"dpi": 20})
+
+    Figure.savefig = save
+    yield real
+    Figure.savefig = real
+
+
+@pytest.fixture
+def drawn(savefig: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn as for people."""
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "train.batch_size": 4,
     "train.workers": 0,
     "prompts": {"method": "deep", "count": 4, "dropout": 0.1},
-    "plan.image_size": 64,
+    "plan.image_size": 32,
     "device": "cpu",
 }
 ONE_STEP = SETTINGS | {"train.epochs": 1, "train.max_steps": 1}
