@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/vpt demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov=vpt --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov=vpt --cov-report=term --cov-fail-under=90
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,17 +1,20 @@
-"""Fixtures that several test files share: real data, and tiny data sets written to disk."""
+"""Fixtures that several test files share: real data, and tiny data sets written to disk.
+
+What is heavy is imported where it is used, here and in the plugins: the process that only hands out tests needs none.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest_plugins = ["tiny_run", "tiny_classes"]
 
@@ -19,10 +22,50 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
 
 
+def pytest_collection_finish() -> None:
+    """What the imports made stays: the collector of garbage need not look through it again, some hundred times."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # libraries count at the end what was not collected
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """What a shell starts in the background ignores Ctrl-C; the tests that send it need Python's own handler."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> None:
+    """No test ends with a power cut, so what is written need not have reached the disk."""
+    os.fsync = lambda file: None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def savefig() -> Iterator[Callable[..., None]]:
+    """Pictures are small and empty, though PNG files. Take `drawn` where it matters what they show."""
+    from matplotlib.figure import Figure
+
+    real = Figure.savefig
+
+    def save(figure: Any, *place: Any, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        for part in (*figure.axes, *figure.legends, *figure.texts):
+            part.set_visible(False)
+        real(figure, *place, **options | {"dpi": 20})
+
+    Figure.savefig = save
+    yield real
+    Figure.savefig = real
+
+
+@pytest.fixture
+def drawn(savefig: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn as for people."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +83,7 @@ def data_root() -> Path:
 @pytest.fixture
 def save() -> Callable[..., Path]:
     """save(path, array, affine=identity): a NIfTI, its folder made if need be."""
+    import nibabel as nib
 
     def write(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +130,8 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
 
     Masks are 0 and 255; the last one is empty. The foreground is a bright box, redder than its surroundings in colour.
     """
+
+    from PIL import Image
 
     def make(cases: int = 4, colour: bool = False, size: tuple[int, int] = (24, 20), name: str = "images2d") -> Path:
         root, rng = tmp_path / name, np.random.default_rng(0)

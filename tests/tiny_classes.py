@@ -12,15 +12,16 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from vpt.tasks.batch import Batch, Loss, Output
+if TYPE_CHECKING:
+    import torch
+
+    from vpt.tasks.batch import Batch, Loss, Output
 
 CLASSES = ("flat", "lying", "standing")
 SIDES = {"train": range(4), "val": range(4, 6), "test": range(6, 8)}  # numbers of a class
@@ -103,6 +104,8 @@ def tiny_grades(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of eight NIfTI volumes: in those of `ill` a few slices are bright."""
+    import nibabel as nib
+
     root = tmp_path_factory.mktemp("tiny") / "scans"
     for number in range(8):
         voxels = np.random.default_rng(number).normal(100, 10, (14, 12, 6)).astype(np.float32)

@@ -10,16 +10,15 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from vpt.backbones.base import Backbone
-from vpt.data.synthetic import make_dataset
-from vpt.machine.precision import choose_precision, prepare_frozen
-from vpt.tasks.batch import Batch, Output
+if TYPE_CHECKING:
+    import torch
+
+    from vpt.backbones.base import Backbone
+    from vpt.tasks.batch import Batch, Output
 
 # Dropout in the prompts draws from torch's random state, so a resumed run must bring that back as well.
 SETTINGS: dict[str, Any] = {
@@ -28,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "train.batch_size": 4,
     "train.workers": 0,
     "prompts": {"method": "deep", "count": 4, "dropout": 0.1},
-    "plan.image_size": 64,
+    "plan.image_size": 32,
     "device": "cpu",
 }
 ONE_STEP = SETTINGS | {"train.epochs": 1, "train.max_steps": 1}
@@ -37,6 +36,8 @@ ONE_STEP = SETTINGS | {"train.epochs": 1, "train.max_steps": 1}
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six synthetic cases, four to train. Read only: take `copied_data` to change one."""
+    from vpt.data.synthetic import make_dataset
+
     return make_dataset(tmp_path_factory.mktemp("tiny") / "blobs", cases=6)
 
 
@@ -108,6 +109,10 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
 
 def as_trained(backbone: Backbone) -> Backbone:
     """With its weights in the precision that a run with `precision: auto` keeps the frozen ones in on this machine."""
+    import torch
+
+    from vpt.machine.precision import choose_precision, prepare_frozen
+
     prepare_frozen(backbone, choose_precision("auto", torch.device("cpu")))
     return backbone
 
@@ -120,6 +125,9 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def assert_same_run(found: Path, expected: Path) -> None:
     """Bit for bit: both artifacts, the optimiser's moments, the random state; and every row of metrics.csv."""
+    import torch
+    from safetensors.torch import load_file
+
     for name in ("best.safetensors", "last.safetensors", "state/last.safetensors"):
         ours, theirs = load_file(found / name), load_file(expected / name)
         assert ours.keys() == theirs.keys()

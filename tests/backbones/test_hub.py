@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from vpt.backbones import load_backbone
+from vpt.backbones import fetch, load_backbone
 from vpt.backbones.fetch import hub_file, hub_or_its_cache
 from vpt.errors import VptError
 
@@ -70,6 +70,12 @@ def hub(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         yield tmp_path / "hub"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub has half a second to answer; how long it has as a rule, the first test shows."""
+    monkeypatch.setattr(fetch, "PATIENCE", 0.5)
+
+
 def put(cache: Path, repository: str, tensors: dict[str, torch.Tensor]) -> None:
     folder = cache / f"models--{repository.replace('/', '--')}"
     snapshot = folder / "snapshots" / ("a" * 40)
@@ -94,7 +100,7 @@ def test_a_name_that_is_not_cached_fails_soon_with_one_sentence(hub: Path) -> No
     assert constants.HF_HUB_OFFLINE is False
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_a_file_that_is_not_cached_fails_soon_with_one_sentence(hub: Path) -> None:
     started = time.monotonic()
     with pytest.raises(VptError, match=r"^samvit_base_patch16\.sa1b: its weights cannot be fetched \(") as refused:
@@ -104,7 +110,7 @@ def test_a_file_that_is_not_cached_fails_soon_with_one_sentence(hub: Path) -> No
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_what_is_cached_still_loads(hub: Path) -> None:
     torch.manual_seed(3)
     model = timm.create_model("test_vit", pretrained=False)

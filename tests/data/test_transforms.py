@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 
@@ -104,10 +104,13 @@ def test_left_stays_left(augment):
 
 
 @pytest.mark.slow
-def test_no_network_when_albumentations_is_imported():
+def test_no_network_when_albumentations_is_imported(tmp_path: Path):
     """It asks for its newest version on import, unless the environment says otherwise before that."""
     code = """
-import os, socket, sys
+import os, socket, sys, warnings
+warnings.simplefilter("error", UserWarning)
+for name in [name for name in sys.modules if name.partition(".")[0] == "albumentations"]:
+    del sys.modules[name]
 os.environ.pop("NO_ALBUMENTATIONS_UPDATE", None)
 def refuse(*args, **kwargs):
     raise SystemExit("network")
@@ -118,5 +121,5 @@ make_augment("light")
 assert "albumentations" in sys.modules
 assert os.environ["NO_ALBUMENTATIONS_UPDATE"]
 """
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
+    done = forked.start(code, tmp_path, tmp_path / "told").finish()
     assert done.returncode == 0, done.stderr

@@ -112,7 +112,9 @@ def test_volumes_are_read_in_slices_with_attention_over_them(scan_run: Path) -> 
 
 def test_an_npz_is_trained_on_as_the_folders_are(tiny_npz: Path, tiny_classes: Path, tmp_path: Path) -> None:
     """The same images in the same order: the same artifact, whatever the layout and the names of the classes."""
-    runs = [train(data, tmp_path / data.stem, overrides=ONE_CLASS_STEP) for data in (tiny_npz, tiny_classes)]
+    runs = [
+        train(data, tmp_path / data.stem, overrides=ONE_CLASS_STEP, brief=True) for data in (tiny_npz, tiny_classes)
+    ]
     ours, theirs = (load_file(run / "best.safetensors") for run in runs)
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
@@ -125,7 +127,7 @@ def test_an_npz_is_trained_on_as_the_folders_are(tiny_npz: Path, tiny_classes: P
 
 def test_it_learns(tiny_classes: Path, tmp_path: Path) -> None:
     more = {"train.epochs": 6, "train.max_steps": 10, "train.batch_size": 12, "prompts": {"method": "deep", "count": 4}}
-    found = rows(train(tiny_classes, tmp_path / "run", overrides=CLASS_SETTINGS | more))
+    found = rows(train(tiny_classes, tmp_path / "run", overrides=CLASS_SETTINGS | more, brief=True))
     assert float(found[-1]["loss"]) < 0.5 * float(found[0]["loss"])
     assert float(found[-1]["balanced_accuracy"]) > 0.8
 
@@ -135,7 +137,7 @@ def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
 ) -> None:
     kept = keep_models(job)
     more = {"head": {"kind": "mlp", "hidden": 8}, "train.max_steps": 2}
-    train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | more)
+    train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | more, brief=True)
     ((model, start),) = kept
     assert sha256_of(model.backbone) == sha256_of(as_trained(load_backbone("vit_micro", image_size=32)))
     assert not model.backbone.training
@@ -169,7 +171,7 @@ def test_the_head_alone_learns_from_kept_features_what_it_would_from_the_images(
     cached = train(tiny_classes, tmp_path / "cached", overrides=HEAD_ONLY)
     assert calls["encoder"] == 3  # one batch of training examples, one to validate, one for the scores at the end
 
-    encoded = train(tiny_classes, tmp_path / "encoded", overrides=HEAD_ONLY | {"train.cache_gb": 0})
+    encoded = train(tiny_classes, tmp_path / "encoded", overrides=HEAD_ONLY | {"train.cache_gb": 0}, brief=True)
     assert calls["encoder"] > 3 + 6
     ours, theirs = load_file(cached / "last.safetensors"), load_file(encoded / "last.safetensors")
     assert ours.keys() == theirs.keys()
@@ -210,7 +212,7 @@ LATE = {
 def test_prompts_in_the_last_blocks_learn_the_same_from_stored_tokens(tiny_classes: Path, tmp_path: Path) -> None:
     cache, settings = tmp_path / "cache", CLASS_SETTINGS | LATE
     stored = train(tiny_classes, tmp_path / "stored", overrides=settings, cache=cache)
-    whole = train(tiny_classes, tmp_path / "whole", overrides=settings | {"train.cache_gb": 0}, cache=cache)
+    whole = train(tiny_classes, tmp_path / "whole", overrides=settings | {"train.cache_gb": 0}, cache=cache, brief=True)
     assert len(list(cache.rglob("*.block6.npy"))) == 2  # of both sides, by the first of them
     assert "the first 6 of 8 blocks run once per example" in (stored / "train.log").read_text()
     assert "the first 6 of 8 blocks run in every step: storing" in (whole / "train.log").read_text()
@@ -234,6 +236,7 @@ def test_features_are_not_kept_where_they_would_not_stay_the_same(
         tmp_path / "run",
         overrides=HEAD_ONLY | {"train.epochs": 1, "train.max_steps": 1} | change,
         cache=cache,
+        brief=True,
     )
     assert {path.name for path in cache.rglob("*.npy")} == {"stacks.npy"}
 
@@ -255,7 +258,7 @@ def test_an_interrupted_run_resumed_equals_one_that_was_not(
     change: dict[str, Any],
 ) -> None:
     wanted = CLASS_SETTINGS | change
-    whole = train(tiny_classes, tmp_path / "whole", overrides=wanted) if change else class_run
+    whole = train(tiny_classes, tmp_path / "whole", overrides=wanted, brief=True) if change else class_run
     class_signal_at(step, signal.SIGINT)
     with pytest.raises(Interrupted):
         train(tiny_classes, tmp_path / "run", overrides=wanted)
@@ -269,7 +272,7 @@ def test_an_interrupted_run_resumed_equals_one_that_was_not(
 
 def test_a_mean_is_what_validates_and_is_saved(tiny_classes: Path, tmp_path: Path) -> None:
     """The state holds both: what trains, and the mean, which is the artifact."""
-    run = train(tiny_classes, tmp_path / "run", overrides=CLASS_SETTINGS | {"optim.ema": 0.9})
+    run = train(tiny_classes, tmp_path / "run", overrides=CLASS_SETTINGS | {"optim.ema": 0.9}, brief=True)
     state, artifact = load_file(run / "state/last.safetensors"), load_file(run / "last.safetensors")
     for name, saved in artifact.items():
         assert torch.equal(saved, state[f"average.{name}"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -43,7 +43,7 @@ from vpt.scores.segmentation import CaseResult, Settings
 FAST = {key: value for key, value in HEAD_ONLY.items() if key != "prompts"} | {
     "train.epochs": 1,
     "train.max_steps": 2,
-    "plan.image_size": 64,
+    "plan.image_size": 32,
 }
 SEGMENT = {key: value for key, value in ONE_STEP.items() if key != "prompts"} | {"precision": "32-true"}
 SEARCHES, SEEDS = 4, 2
@@ -420,15 +420,11 @@ def test_processes_share_the_work(tiny_classes: Path, tmp_path: Path, monkeypatc
 @pytest.mark.slow
 def test_two_commands_share_a_folder(tiny_classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = [word for key, value in FAST.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-c", "from vpt.cli import main; main()", "compare", str(tiny_classes), "--out"]
-    told = [
-        subprocess.Popen([*command, str(out), "--methods", "linear", "--seeds", "2", *words], stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    for each in told:
-        err = each.communicate()[1].decode()
-        assert each.returncode == 0, err
+    command = ["vpt", "compare", str(tiny_classes), "--out", str(out), "--methods", "linear", "--seeds", "2"]
+    program = f"import sys; sys.argv = {[*command, *words(FAST)]!r}; from vpt.cli import main; main()"
+    for child in [forked.start(program, tmp_path, tmp_path / f"told{number}") for number in range(2)]:
+        ended = child.finish()
+        assert ended.returncode == 0, ended.stderr
     done = results(out)
     assert len(done) == SEARCHES + 2
     for run in done:
@@ -497,7 +493,7 @@ def test_one_failed_rate_does_not_end_a_method(
 
 
 def test_what_failed_is_tried_again_when_asked_for(
-    tiny_classes: Path, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_classes: Path, tmp_path: Path, trained: list[str], short_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search that failed may change what is chosen, so its method's seeds are done again; other methods' are not."""
     counting, full = module.train, True

@@ -67,7 +67,7 @@ def test_config_yaml_is_the_whole_config_and_reads_back(tiny_run: Path, tiny_dat
 
 
 def test_plan_splits_and_environment(tiny_run: Path, tiny_data: Path) -> None:
-    assert json.loads((tiny_run / "plan.json").read_text())["image_size"] == 64
+    assert json.loads((tiny_run / "plan.json").read_text())["image_size"] == 32
     assert json.loads((tiny_run / "splits.json").read_text()) == json.loads((tiny_data / "split.json").read_text())
     environment = json.loads((tiny_run / "environment.json").read_text())
     assert environment["versions"]["torch"] == version("torch")
@@ -111,7 +111,7 @@ def test_the_log_says_what_was_trained(tiny_run: Path) -> None:
 @pytest.mark.slow
 def test_it_learns(tiny_data: Path, tmp_path: Path) -> None:
     more = {"train.epochs": 4, "train.max_steps": 12, "train.batch_size": 8, "prompts": {"method": "deep"}}
-    found = rows(train(tiny_data, tmp_path / "run", overrides=SETTINGS | more))
+    found = rows(train(tiny_data, tmp_path / "run", overrides=SETTINGS | more, brief=True))
     assert float(found[-1]["loss"]) < float(found[0]["loss"]) - 0.25
     assert float(found[-1]["dice"]) > max(0.6, float(found[0]["dice"]) + 0.1)
 
@@ -120,9 +120,9 @@ def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
     tiny_data: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
     kept = keep_models(job)
-    train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
+    train(tiny_data, tmp_path / "run", overrides=ONE_STEP, brief=True)
     ((model, start),) = kept
-    fresh = load_backbone("vit_micro", image_size=64)
+    fresh = load_backbone("vit_micro", image_size=32)
     assert sha256_of(model.backbone) == sha256_of(as_trained(fresh))
     assert not model.backbone.training
     changed = {name for name, tensor in model.trained_state().items() if not torch.equal(tensor, start[name])}
@@ -130,28 +130,34 @@ def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
 
 
 def test_memory_for_time_is_asked_for_in_the_config(
-    tiny_data: Path, tmp_path: Path, keep_models: Callable[..., Any]
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
     """Checkpointing changes no step; batches that share an update do; the plan says that blank slices are skipped."""
-    kept = keep_models(job)
-    plain = train(tiny_data, tmp_path / "plain", overrides=SETTINGS)
-    saving = train(tiny_data, tmp_path / "saving", overrides=SETTINGS | {"train.checkpoint": True})
-    sharing = train(
-        tiny_data, tmp_path / "sharing", overrides=SETTINGS | {"train.accumulate": 3, "plan.skip_blank": True}
-    )
+    kept, more = keep_models(job), {"train.accumulate": 3, "plan.skip_blank": True}
+    saving = train(tiny_data, tmp_path / "saving", overrides=SETTINGS | {"train.checkpoint": True}, brief=True)
+    sharing = train(tiny_data, tmp_path / "sharing", overrides=SETTINGS | more, brief=True)
 
-    assert [model.checkpointing for model, _ in kept] == [False, True, False]
-    assert_same_run(saving, plain)
-    first, other = (load_file(run / "last.safetensors") for run in (plain, sharing))
+    assert [model.checkpointing for model, _ in kept] == [True, False]
+    assert_same_run(saving, tiny_run)
+    first, other = (load_file(run / "last.safetensors") for run in (tiny_run, sharing))
     assert any(not torch.equal(first[name], other[name]) for name in first)
-    assert [read_artifact(run).plan.skip_blank for run in (plain, sharing)] == [False, True]
+    assert [read_artifact(run).plan.skip_blank for run in (tiny_run, sharing)] == [False, True]
 
 
-@pytest.mark.slow
-def test_a_run_may_compile_its_blocks(tiny_data: Path, tmp_path: Path) -> None:
-    plain = train(tiny_data, tmp_path / "plain", overrides=ONE_STEP)
-    compiled = train(tiny_data, tmp_path / "compiled", overrides=ONE_STEP | {"train.compile": True})
-    losses = [float(rows(run)[0]["loss"]) for run in (plain, compiled)]
+def test_a_run_may_compile_its_blocks(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's compiler without its code generator, which takes a minute; tests/test_fast_paths.py has that."""
+    compiled, real = [], torch.compile
+
+    def without_code(function: Any) -> Any:
+        compiled.append(function)
+        return real(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", without_code)
+    losses = []
+    for wanted in (False, True):
+        run = train(tiny_data, tmp_path / str(wanted), overrides=ONE_STEP | {"train.compile": wanted}, brief=True)
+        losses.append(float(rows(run)[0]["loss"]))
+        assert len(compiled) == wanted
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -167,12 +173,15 @@ def test_the_test_split_is_never_read(copied_data: Path, tmp_path: Path, tiny_ru
 def test_equal_seeds_make_equal_artifacts_and_a_worker_changes_nothing(
     tiny_data: Path, tmp_path: Path, tiny_run: Path
 ) -> None:
-    assert_same_run(train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"train.workers": 1}), tiny_run)
+    run = train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"train.workers": 1}, brief=True)
+    assert_same_run(run, tiny_run)
 
 
 def test_another_seed_makes_another_artifact(tiny_data: Path, tmp_path: Path) -> None:
     found = [
-        load_file(train(tiny_data, tmp_path / str(seed), overrides=ONE_STEP | {"seed": seed}) / "best.safetensors")
+        load_file(
+            train(tiny_data, tmp_path / str(seed), overrides=ONE_STEP | {"seed": seed}, brief=True) / "best.safetensors"
+        )
         for seed in (0, 1)
     ]
     assert not any(
@@ -206,7 +215,7 @@ def test_every_method_and_control_trains_and_its_artifact_loads(
 def test_early_stopping_with_patience(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "validate", lambda *args: {"dice": 0.5, "dice_dark": 0.5, "dice_bright": 0.5})
     change = {"train.epochs": 4, "train.max_steps": 1, "train.patience": 1}
-    run = train(tiny_data, tmp_path / "run", overrides=SETTINGS | change)
+    run = train(tiny_data, tmp_path / "run", overrides=SETTINGS | change, brief=True)
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
 
 
@@ -214,7 +223,7 @@ def test_where_dice_cannot_choose_the_last_epoch_is_the_best(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "validate", lambda *args: {"dice": 0.0, "dice_dark": 0.0, "dice_bright": 0.0})
-    run = train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"train.epochs": 2, "train.max_steps": 1})
+    run = train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"train.epochs": 2, "train.max_steps": 1}, brief=True)
     assert read_artifact(run).scores["validation"]["epoch"] == 2
 
 

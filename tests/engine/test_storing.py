@@ -33,10 +33,10 @@ from vpt.tasks.frozen import FrozenPrefix
 
 # The head reads after blocks 1, 3, 5 and 7 of 8; prompts act from 6 on, with dropout, which draws from torch's state.
 LATE = SETTINGS | {"prompts": SETTINGS["prompts"] | {"blocks": "last:2"}, "precision": "32-true"}
-PLAIN = LATE | {"train.augment": "none", "plan.pixel_mm": 1.5}  # every slice fits
+PLAIN = LATE | {"train.augment": "none", "plan.pixel_mm": 2.0}  # every slice fits
 VIEWS = LATE | {"train.views": 3}
 HEAD_ONLY = PLAIN | {"prompts": {"method": "none"}}
-CROPPED = {"plan.image_size": 32, "plan.pixel_mm": 1.0}  # of slices of 40 to 56 mm
+CROPPED = {"plan.pixel_mm": 1.0}  # of slices of 40 to 56 mm
 UNSTORED = {"train.cache_gb": 0}
 LOSSES = 2e-3  # of a loss: rows are rounded to 11 bits, see `HALF` in tests/tasks/test_frozen.py
 
@@ -166,7 +166,7 @@ def test_a_store_serves_the_same_weights_plan_images_and_views_only(
     assert not fills(**{"optim.prompt_lr": 1e-3, "prompts": {"method": "cross", "count": 2, "blocks": "last:2"}})
     for change in (
         {"backbone.weights": "random"},
-        {"plan.image_size": 32},
+        {"plan.image_size": 64},
         {"plan.neighbours": False},
         {"train.augment": "strong"},
         {"precision": "bf16-mixed"},

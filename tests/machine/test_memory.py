@@ -52,7 +52,7 @@ from vpt.model import PER_TOKEN
 backbone = load_backbone("vit_small_patch16_224", weights="random", image_size=224)
 cpu = torch.device("cpu")
 with torch.inference_mode():
-    for count in (2, 64):  # first what libraries and weights take when they are used
+    for count in (2, 16):  # first what libraries and weights take when they are used
         images = torch.zeros(count, 3, 224, 224)
         reset_peak(cpu)
         before = peak_memory(cpu)
