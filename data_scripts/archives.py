@@ -60,7 +60,8 @@ def extract(archive: Path, to: Path) -> None:
                     done += member.size
                     tick(done >> 20, total >> 20, "MB")
     except DAMAGED as error:
-        raise VptError(f"{archive}: cannot be unpacked ({error}); copy or download it again") from error
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise VptError(f"{archive}: cannot be unpacked ({reason}); copy or download it again") from error
 
 
 def below(source: Path, path: str) -> PurePosixPath:
@@ -100,6 +101,14 @@ def _tar_members(archive: Path, content: tarfile.TarFile) -> Iterator[_Member]:
         if not info.isfile():
             raise _no_file(archive, info.name)
         yield _Member(path, info.size, partial(_tar_file, content, info))
+    if _block_at(content, content.offset) != bytes(tarfile.BLOCKSIZE):  # else files at its end would be missing unseen
+        raise tarfile.ReadError("it breaks off")
+
+
+def _block_at(content: tarfile.TarFile, offset: int) -> bytes:
+    assert content.fileobj is not None  # so until it is closed
+    content.fileobj.seek(offset)
+    return content.fileobj.read(tarfile.BLOCKSIZE)
 
 
 def _tar_file(content: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
