@@ -56,7 +56,7 @@ def extract(archive: Path, to: Path) -> None:
             done = 0
             with bar(f"unpacking {archive.name}") as tick:
                 for member in members:
-                    _write(archive, member, to)
+                    _write(member, to)
                     done += member.size
                     tick(done >> 20, total >> 20, "MB")
     except DAMAGED as error:
@@ -144,16 +144,9 @@ def _refuse_too_much(archive: Path, members: Sequence[_Member], to: Path) -> Non
         )
 
 
-def _write(archive: Path, member: _Member, to: Path) -> None:
-    """One file; never more bytes than it is said to have."""
+def _write(member: _Member, to: Path) -> None:
+    """One file; both kinds of archive give no more of it than they announced."""
     target = to / member.path
     target.parent.mkdir(parents=True, exist_ok=True)
-    left = member.size
     with member.open() as stream, open(target, "xb") as file:
-        while chunk := stream.read(CHUNK):
-            left -= len(chunk)
-            if left < 0:
-                break
-            file.write(chunk)
-    if left:
-        raise VptError(f"{archive}: {member.path} has not the size that is said of it; copy or download it again")
+        shutil.copyfileobj(stream, file, CHUNK)

@@ -212,13 +212,15 @@ def options(doc: str) -> argparse.ArgumentParser:
 def prepare(origin: Origin, args: argparse.Namespace, build: Callable[[Material, Path], None]) -> None:
     """Print the terms, have `build` fill a new folder that `vpt` reads, and say where it is."""
     from vpt.data.layouts import read_dataset
+    from vpt.data.splits import read_splits
 
     print(origin.terms, flush=True)
     with told():
         with new_folder(args.to) as (scratch, new):
             build(Material(origin, args.source, args.downloads or args.to.parent / "downloads", scratch), new)
-            found = read_dataset(new)
-        print(f"{args.to}: {len(found.cases)} cases are ready, look at them with `vpt check {args.to}`")
+            counts = {side: len(names) for side, names in read_splits(read_dataset(new)).to_dict().items()}
+        sides = ", ".join(f"{side} {count}" for side, count in counts.items())
+        print(f"{args.to}: {sum(counts.values())} cases are ready ({sides}), look at them with `vpt check {args.to}`")
 
 
 @contextmanager

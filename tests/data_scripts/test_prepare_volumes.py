@@ -96,6 +96,12 @@ def test_of_four_channels_three_are_chosen_and_copied(tmp_path: Path, monkeypatc
     accepted(tmp_path / "to")
 
 
+def test_every_task_has_an_address_and_a_hash_of_its_own() -> None:
+    archives = [archive for task in prepare_msd.TASKS for archive in prepare_msd.origin_of(task).archives]
+    assert all(archive.url.endswith(f"/{archive.name}") and len(archive.md5 or "") == 32 for archive in archives)
+    assert len({archive.md5 for archive in archives}) == 10
+
+
 def test_another_task_is_no_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"error: Task09_Spleeen: no task of the Decathlon.*Task09_Spleen"):
         run(prepare_msd, monkeypatch, "--task", "Task09_Spleeen", "--to", tmp_path / "to")
