@@ -21,16 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from preparing import place, told
+from preparing import fetch, place, told
 
 from vpt.errors import VptError
 from vpt.files import write_text
-from vpt.progress import bar
 
 RECORD = "https://zenodo.org/records/10519652/files"
 SIDES = ("train", "val", "test")
 DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-BY_HAND = "without a network get the file elsewhere and give it with `--from FILE`"
+BY_HAND = "get the file elsewhere and give it with `--from FILE`"
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def prepare(name: str, size: int, to: Path, source: Path | None = None) -> Path:
     if config.exists() and config.read_text(encoding="utf-8") != text:
         raise VptError(f"{config}: is there already and says something else; move it away, or give another --to")
     if source is None:
-        fetch(f"{RECORD}/{file.name}?download=1", file, published.md5[size])
+        fetch(f"{RECORD}/{file.name}?download=1", file, BY_HAND, md5=published.md5[size])
     else:
         take(source, file, published, size)
     write_text(config, text)
@@ -82,16 +81,6 @@ def config_of(published: Published, file: str) -> str:
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def fetch(url: str, file: Path, md5: str) -> None:
-    from vpt.backbones.fetch import ELSEWHERE, download
-
-    try:
-        with bar(f"fetching {file.name}") as tick:
-            download(url, file, md5=md5, progress=tick)
-    except VptError as error:
-        raise VptError(str(error).replace(ELSEWHERE, BY_HAND)) from error
 
 
 def take(source: Path, file: Path, published: Published, size: int) -> None:

@@ -16,16 +16,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
-import os
-import tarfile
-import tempfile
-import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from preparing import place, told
+from archives import ENDINGS, below, extract, is_archive
+from preparing import new_folder, place, told
 
 from vpt.data.cases import kind_of
 from vpt.errors import VptError
@@ -34,8 +29,6 @@ from vpt.readers import SUPPORTED
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 UNION = "train800val200.txt"
 SIZES = {"train800.txt": 800, "val200.txt": 200, UNION: 1000}
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError)
 Line = tuple[PurePosixPath, int]  # an image below the task's folder, and its class
 
 
@@ -45,22 +38,11 @@ def prepare(source: Path, target: Path, names: Path | None = None) -> Path:
     Raises:
         VptError: a target that is there already, or a task that is not what VTAB-1k says.
     """
-    if target.exists() or target.is_symlink():
-        raise VptError(f"{target}: is there already; remove it, or give another folder with --to")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".part-{target.name}-", dir=target.parent) as part:
-            folder = task_folder(source, Path(part))
-            lists = {side: read_list(folder, name) for side, name in LISTS.items()}
-            check_lists(folder, lists)
-            words = class_names(names, lists)
-            build(folder, Path(part, "new"), lists, words)
-            os.rename(Path(part, "new"), target)
-    except OSError as error:
-        raise VptError(
-            f"{target}: cannot be written ({error.strerror or error}); free space or choose another folder, "
-            "nothing was left half-written"
-        ) from error
+    with new_folder(target) as (scratch, new):
+        folder = task_folder(source, scratch)
+        lists = {side: read_list(folder, name) for side, name in LISTS.items()}
+        check_lists(folder, lists)
+        build(folder, new, lists, class_names(names, lists))
     return target
 
 
@@ -73,8 +55,8 @@ def task_folder(source: Path, scratch: Path) -> Path:
         return source
     if not source.is_file():
         raise VptError(f"{source}: no such folder or archive; give a task of VTAB-1k with --from")
-    if not source.name.lower().endswith(ARCHIVES):
-        raise VptError(f"{source}: neither a folder nor an archive; expected one that ends in {', '.join(ARCHIVES)}")
+    if not is_archive(source):
+        raise VptError(f"{source}: neither a folder nor an archive; expected one that ends in {', '.join(ENDINGS)}")
     unpacked = scratch / "unpacked"
     unpacked.mkdir()
     extract(source, unpacked)
@@ -83,33 +65,6 @@ def task_folder(source: Path, scratch: Path) -> Path:
         tasks = ", ".join(str(path.relative_to(unpacked)) for path in found[:20]) or "none"
         raise VptError(f"{source}: expected one folder with {LISTS['train']}, found {tasks}; unpack it, then give one")
     return found[0]
-
-
-def extract(archive: Path, to: Path) -> None:
-    """Unpack plain files and folders; anything that would land elsewhere, links and devices included, is refused."""
-    try:
-        if archive.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(archive) as content:
-                for info in content.infolist():
-                    below(archive, info.filename.replace("\\", "/"))
-                content.extractall(to)
-        else:
-            with tarfile.open(archive) as content:
-                for member in content:
-                    below(archive, member.name)
-                    if not (member.isfile() or member.isdir()):
-                        raise VptError(f"{archive}: {member.name} is a link or a device; unpack it by hand, and look")
-                content.extractall(to, filter="data")
-    except DAMAGED as error:
-        raise VptError(f"{archive}: cannot be unpacked ({error}); copy or download it again") from error
-
-
-def below(source: Path, path: str) -> PurePosixPath:
-    """A path that stays below the folder it is relative to."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or any(":" in part for part in pure.parts[:1]):
-        raise VptError(f"{source}: the path {path!r} leads out of its folder; get the data from a source you trust")
-    return pure
 
 
 def read_list(folder: Path, name: str) -> list[Line]:
@@ -187,7 +142,6 @@ def class_names(source: Path | None, lists: dict[str, list[Line]]) -> list[str]:
 
 def build(folder: Path, new: Path, lists: dict[str, list[Line]], names: list[str]) -> None:
     """labels.csv and the images that it names, in a new folder."""
-    new.mkdir()
     with open(new / "labels.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "split"])

@@ -47,10 +47,29 @@ class Source:
         return _filename(self.url)
 
 
-def download(url: str, target: Path, *, md5: str | None = None, progress: Tick = silent) -> Path:
+@dataclass(frozen=True)
+class _Hash:
+    """What a file must hash to; without a digest it may be anything."""
+
+    kind: str  # MD5 or SHA-256
+    digest: str | None
+
+    def wrong(self, path: Path) -> str | None:
+        """What is found instead; None where it is right, or nothing is known."""
+        if self.digest is None:
+            return None
+        with open(path, "rb") as file:
+            name = self.kind.replace("-", "").lower()
+            found = hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
+        return None if found == self.digest else f"{self.kind} {found}, expected {self.digest}"
+
+
+def download(
+    url: str, target: Path, *, md5: str | None = None, sha256: str | None = None, progress: Tick = silent
+) -> Path:
     """Fetch a file; `target` is there whole and verified afterwards, or not at all. Progress counts megabytes.
 
-    What an interrupted download left in `TARGET.part` is continued where `md5` can tell whether the whole is right. A
+    What an interrupted download left in `TARGET.part` is continued where a hash can tell whether the whole is right. A
     target that is there already is verified and kept.
 
     Raises:
@@ -58,18 +77,18 @@ def download(url: str, target: Path, *, md5: str | None = None, progress: Tick =
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise VptError(f"{url}: no address to fetch from; expected one that begins with http://, https:// or file://")
-    target = Path(target)
+    target, known = Path(target), _Hash("SHA-256", sha256) if sha256 else _Hash("MD5", md5)
     part = target.with_name(f"{target.name}.part")
     try:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with _alone(part):
                 if not target.exists():  # another process may just have fetched it
-                    _fill(part, url, md5, progress)
+                    _fill(part, url, known, progress)
                     os.replace(part, target)
                     return target
-        if md5 is not None and (found := _md5_of(target)) != md5:
-            raise VptError(f"{target}: has MD5 {found}, expected {md5} of {url}; move it away, then fetch again")
+        if wrong := known.wrong(target):
+            raise VptError(f"{target}: has {wrong} of {url}; move it away, then fetch again")
     except OSError as error:
         raise VptError(
             f"{target}: cannot be written ({error.strerror or error}); free space or choose another folder"
@@ -88,18 +107,16 @@ def _alone(part: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _fill(part: Path, url: str, md5: str | None, progress: Tick) -> None:
+def _fill(part: Path, url: str, known: _Hash, progress: Tick) -> None:
     """The whole file in `part`, on disk and verified."""
-    if md5 is None:
+    if known.digest is None:
         part.unlink(missing_ok=True)
     _persist(url, part, progress)
     with open(part, "rb") as file:
         os.fsync(file.fileno())
-    if md5 is not None and (found := _md5_of(part)) != md5:
+    if wrong := known.wrong(part):
         part.unlink()
-        raise VptError(
-            f"{url}: what came has MD5 {found}, expected {md5}; it is deleted, try again, or with another network"
-        )
+        raise VptError(f"{url}: what came has {wrong}; it is deleted, try again, or with another network")
 
 
 def _persist(url: str, part: Path, progress: Tick) -> None:
@@ -155,11 +172,6 @@ def _chunks(response: IO[bytes]) -> Iterator[bytes]:
             yield chunk
     except OSError as error:
         raise ConnectionError(str(error) or "the connection broke") from error
-
-
-def _md5_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def cached(url: str, source: Source | None = None) -> Path:
