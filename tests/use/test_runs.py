@@ -107,6 +107,7 @@ def test_a_place_where_no_masks_can_lie(run: Path) -> None:
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("colour", [False, True])
 def test_a_run_on_images_from_the_data_to_its_scores(make_images, tmp_path, colour):
     data = make_images(cases=6, colour=colour, size=(70, 90))
