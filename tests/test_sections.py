@@ -32,7 +32,7 @@ ROOMS = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS}
 BASES = {"prompts": PromptSettings, "head": HeadSettings, "tuning": TuningSettings}
 OWN = {
     "prompts": ("additive", "conditioned", "cross", "deep", "fourier", "gated", "low_rank", "none", "shallow"),
-    "head": ("linear", "mask", "mlp", "sam_decoder"),
+    "head": ("linear", "mask", "mlp", "sam_decoder", "unet"),
     "tuning": ("adapter", "bias", "full", "lora", "partial", "prompts", "ssf"),
 }
 EVERY_ROOM = pytest.mark.parametrize("room", ROOMS)
@@ -267,7 +267,7 @@ def test_a_head_of_another_package_is_built(installed: Any) -> None:
     installed("vpt.heads", "wide = foreign:Wide", source)
     config = load_config({"data": {"path": "x"}, "task": "classification", "head": {"kind": "wide", "pool": "mean"}})
     assert config.resolved("classification").head.pool == "mean"
-    with pytest.raises(VptError, match=r"head\.kind=wide is not for segmentation; choose mask or sam_decoder, "):
+    with pytest.raises(VptError, match=r"head\.kind=wide is not for segmentation; choose mask, sam_decoder or unet, "):
         config.resolved("segmentation")
 
 

@@ -294,7 +294,7 @@ def test_a_network_of_its_own_sees_the_images_that_the_encoder_would(tiny_data: 
     assert artifact.config.backbone.name == "none"
     assert artifact.preprocessing == {"mean": list(encoder.mean), "std": list(encoder.std), "padding": "corner"}
     assert (artifact.counts["trained"], artifact.counts["frozen"]) == (artifact.counts["head"], 0)
-    assert restore_model(artifact).backbone.spec.image_size == (64, 64)
+    assert restore_model(artifact).backbone.spec.image_size == (artifact.plan.image_size,) * 2
 
 
 def test_heads_are_compared_that_the_config_has_not(tiny_data: Path, tmp_path: Path) -> None:

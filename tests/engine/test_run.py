@@ -390,10 +390,10 @@ def test_a_failed_run_takes_no_other_run_with_it(
     def meanwhile(*args: Any, **kwargs: Any) -> Any:
         other.parent.mkdir(exist_ok=True)
         other.write_text("of another process")
+        break_image(copied_data)
         return prepare(*args, **kwargs)
 
     monkeypatch.setattr(engine, "prepare_cases", meanwhile)
-    break_image(copied_data)
     with pytest.raises(VptError, match="not finite"):
         train(copied_data, tmp_path / "runs" / "first", overrides=ONE_STEP)
     assert other.is_file()

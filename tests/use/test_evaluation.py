@@ -255,7 +255,7 @@ def test_what_does_not_pair_is_said(folders):
 def test_missing_files_and_folders_for_files_are_said(folders, tmp_path):
     file = folders[1] / "a.nii"
     refused(f"{tmp_path / 'no'}: no such file, expected a .nii or .nii.gz file", tmp_path / "no", tmp_path / "no")
-    refused(f"{folders[0]}: a folder, expected a .nii or .nii.gz file", [folders[0]], [file])
+    refused(f"{folders[0]}: a folder, expected a label map", [folders[0]], [file])
 
 
 def test_truncated_files_are_said(tmp_path):

@@ -218,7 +218,8 @@ class Config(Section):
         """
         head = HEADS.section(DEFAULT_HEADS[task])() if self.head is None else self.head
         if task not in head.tasks:
-            fitting = " or ".join(section.name_by("kind") for section in HEADS if task in section.tasks)
+            *others, last = (section.name_by("kind") for section in HEADS if task in section.tasks)
+            fitting = f"{', '.join(others)} or {last}"
             raise VptError(f"head.kind={head.kind} is not for {task}; choose {fitting}, or another task")
         if task == "segmentation" and self.loss.class_weights == "balanced":
             raise VptError("loss.class_weights=balanced is for classification; of segmentation give a list of weights")

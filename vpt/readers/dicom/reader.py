@@ -162,7 +162,10 @@ class DicomReader(Reader):
 
     def _labels_header(self) -> Header:
         if self._segmentation is None:
-            raise VptError(f"{self.name}: no DICOM SEG, expected a label map; export the labels as DICOM SEG or NIfTI")
+            found = "a folder" if Path(self.name).is_dir() else "no DICOM SEG"
+            raise VptError(
+                f"{self.name}: {found}, expected a label map; give a DICOM SEG, .nii.gz or another label file"
+            )
         return self._segmentation
 
     def mask(self, labels: np.ndarray) -> Nifti1Image:
