@@ -288,7 +288,7 @@ def test_segments_that_share_voxels_are_refused(pair, tmp_path):
 def test_a_scan_is_no_label_and_a_label_no_scan(pair):
     reader, _, path = pair
 
-    with pytest.raises(VptError, match="ct: no DICOM SEG, expected a label map"):
+    with pytest.raises(VptError, match="ct: a folder, expected a label map"):
         reader.labels()
     with pytest.raises(VptError, match=r"seg\.dcm: a DICOM SEG, expected a scan"):
         reader_of(path).voxels(1)
