@@ -17,11 +17,11 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/vpt demo
 
-# Coverage is measured in CI only: it takes a fifth of the time.
-COVERAGE := $(if $(CI),--cov=vpt --cov-report=term --cov-fail-under=90)
+# CI runs the slow tests too, and measures coverage, which takes a fifth of the time.
+WHAT := $(if $(CI),--cov=vpt --cov-report=term --cov-fail-under=90,-m 'not slow')
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(COVERAGE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(WHAT)
 
 lint: setup
 	$(BIN)/ruff check .

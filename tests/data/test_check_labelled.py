@@ -216,6 +216,7 @@ def test_what_cannot_be_checked_is_raised(tmp_path):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cxr_pneumonia", "busi"])
 def test_real_sets_pass(data_root, name):
     check = check_labelled(data_root / name)

@@ -70,7 +70,7 @@ def test_what_is_reckoned_for_a_batch_is_about_what_it_takes(tmp_path: Path) -> 
     """An encoder's forward pass beside the formula, in a process whose memory has no holes."""
     done = forked.start(ALONE, tmp_path, tmp_path / "told").finish()
     assert done.returncode == 0, done.stderr
-    assert 0.2 < float(done.stdout) < 1.3
+    assert 0.2 < float(done.stdout) < 1.5
 
 
 def test_a_batch_is_as_large_as_the_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
