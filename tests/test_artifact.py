@@ -160,12 +160,8 @@ def test_every_prompt_method_is_restored_and_gives_identical_outputs(tmp_path: P
     assert not any(name.startswith("backbone.") for name in artifact.tensors)
 
 
-# Every method with a decoder that takes hints, asked with and without them; and one with a decoder that takes none.
-@pytest.mark.parametrize(
-    ("prompts", "hints"),
-    [*((prompts, True) for prompts in PROMPTS.values()), (PROMPTS["deep"], False)],
-    ids=[*PROMPTS, "deep without hints"],
-)
+@pytest.mark.parametrize("hints", [False, True])
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
 def test_a_restored_sam_gives_identical_outputs(tmp_path: Path, prompts: dict[str, Any], hints: bool) -> None:
     values = {
         "data": {"path": str(tmp_path)},

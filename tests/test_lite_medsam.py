@@ -25,7 +25,6 @@ SETTINGS = {
     "train.batch_size": 2,
     "train.workers": 0,
     "train.augment": "none",
-    "plan.image_size": 128,
     "device": "cpu",
 }
 
@@ -44,7 +43,7 @@ def installed() -> None:
 def test_a_short_training_on_two_images_learns_and_its_artifact_knows_its_encoder(
     installed: None, make_images: Callable[..., Path], tmp_path: Path
 ) -> None:
-    data = make_images(cases=4, size=(128, 128))
+    data = make_images(cases=4, size=(256, 256))
     (data / "split.json").write_text('{"train": ["case_00", "case_01"], "val": ["case_02"], "test": []}')
 
     run = vpt.train(data, tmp_path / "run", overrides=SETTINGS)

@@ -21,7 +21,7 @@ from vpt.backbones.sam_models import CHECKPOINTS, SIZES, Size, build_sam, is_sam
 from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.heads import SamDecoderHead
-from vpt.model import UNKNOWN, Below, PromptedModel, encode, encode_from
+from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -336,9 +336,8 @@ def test_a_full_size_file_loads_runs_at_1024_pixels_and_trains_at_256(tmp_path: 
     torch.save(state, path)
 
     backbone: Any = load_backbone("sam_vit_b", weights=path)
-    prompts, images = DeepPrompts(backbone.spec, count=8), draw(backbone, batch=1)
-    with torch.no_grad():  # the last three of twelve blocks, two of windows and one global; below, all of them
-        grid = encode_from(Below(9, backbone.embed(images)), backbone, prompts, prompts.begin(images, UNKNOWN)).grid
+    with torch.no_grad():
+        grid = encode(backbone, DeepPrompts(backbone.spec, count=8), draw(backbone, batch=1)).grid
     assert grid.shape == (1, 256, 64, 64)
     assert torch.isfinite(grid).all()
 

@@ -51,7 +51,7 @@ millimetres = st.floats(0.3, 3.0)
 
 
 @given(st.tuples(sides, sides), st.tuples(millimetres, millimetres), millimetres, st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_an_ellipse_stays_where_it_is_and_image_and_label_agree(shape, spacing, pixel, data):
     centre = [data.draw(st.floats(0.35 * n, 0.65 * n)) for n in shape]
     radius = [max(3.0, 0.25 * n) for n in shape]

@@ -156,7 +156,7 @@ def test_neighbours_come_from_the_same_window(tmp_path):
     st.sampled_from(["centre", "corner"]),
     st.integers(0, 2**31),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_training_and_inference_put_a_slice_at_the_same_place(tmp_path_factory, shape, padding, seed):
     plan = plan_with(padding=padding, fill=(0.25, 0.5, 0.75), neighbours=False)
     image = np.random.default_rng(seed).random((1, 1, *shape)).astype(np.float16)

@@ -59,7 +59,7 @@ def rectangles(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(rectangles(), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_drawn_hints_lie_in_the_image_and_on_what_they_name(classes, seed):
     hints = draw_hints(classes, np.random.default_rng(seed))
     assert (hints.shape, hints.dtype) == ((3, 3), np.float32)
@@ -188,7 +188,7 @@ inside = st.tuples(*[st.floats(0, n - 1) for n in SHAPE])
 
 
 @given(codes, spacings, angles, origins, st.lists(inside, min_size=1, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_points_in_voxels_and_in_millimetres_are_the_same(codes, spacing, degrees, origin, places):
     grid = Grid(SHAPE, affine_of(codes, spacing, degrees, origin))
     kinds = [k % 2 for k in range(len(places))]
@@ -201,7 +201,7 @@ def test_points_in_voxels_and_in_millimetres_are_the_same(codes, spacing, degree
 
 
 @given(codes, spacings, origins, inside, inside)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_box_in_voxels_and_in_millimetres_is_the_same_however_the_axes_run(codes, spacing, origin, first, last):
     grid = Grid(SHAPE, affine_of(codes, spacing, origin=origin))
     found = make_hints(world(grid.affine, [first, last]), None, None, "ras", grid)
@@ -212,7 +212,7 @@ def test_a_box_in_voxels_and_in_millimetres_is_the_same_however_the_axes_run(cod
 
 
 @given(codes, spacings, angles, inside, inside)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_box_in_millimetres_of_an_oblique_scan_becomes_the_smallest_that_holds_its_corners(
     codes, spacing, degrees, first, last
 ):
@@ -358,7 +358,7 @@ near_ones = st.tuples(*[st.floats(0.6, 1.8)] * 3)
 
 
 @given(codes, near_ones, few_degrees, st.floats(0.5, 1.0), st.sampled_from(PLANES), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_box_around_a_blob_is_around_its_pixels_on_its_slices_and_nowhere_else(
     codes, spacing, degrees, pixel, plane, data
 ):
@@ -385,7 +385,7 @@ def test_a_box_around_a_blob_is_around_its_pixels_on_its_slices_and_nowhere_else
 
 
 @given(codes, st.tuples(*[st.floats(1.1, 4.0)] * 3), few_degrees, st.sampled_from(PLANES), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_point_lands_on_the_pixel_and_the_slice_of_its_voxel(codes, spacing, degrees, plane, data):
     shape = (7, 6, 5)
     array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)  # every voxel has a label of its own
@@ -404,7 +404,7 @@ def test_a_point_lands_on_the_pixel_and_the_slice_of_its_voxel(codes, spacing, d
 
 
 @given(codes, near_ones, angles, codes, near_ones, st.lists(inside, min_size=1, max_size=3), inside, inside)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_hints_moved_to_another_grid_stay_at_their_place_in_the_world(
     codes, spacing, degrees, other_codes, other_spacing, points, first, last
 ):
@@ -465,7 +465,7 @@ coordinates = st.integers(-8, 60)
 
 
 @given(st.tuples(*[coordinates] * 4), st.integers(0, 40), st.integers(0, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_box_is_cut_to_the_tile_and_gone_where_it_misses(box, top, left):
     (x0, x1), (y0, y1) = sorted(box[:2]), sorted(box[2:])
     hints = np.array([(x0, y0, FIRST_CORNER), (x1, y1, LAST_CORNER), (0, 0, NOTHING)], np.float32)
@@ -485,7 +485,7 @@ def test_a_box_is_cut_to_the_tile_and_gone_where_it_misses(box, top, left):
 
 
 @given(coordinates, coordinates, st.sampled_from([FOREGROUND, BACKGROUND]), st.integers(0, 40), st.integers(0, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_point_moves_by_the_tiles_corner_and_is_gone_outside(x, y, kind, top, left):
     found = in_window(np.array([(x, y, kind)], np.float32), top, left, SIDE)
     if left <= x < left + SIDE and top <= y < top + SIDE:
@@ -511,7 +511,7 @@ def test_many_images_at_once_are_each_their_own():
 
 
 @given(st.integers(0, 99), st.integers(0, 99), st.sampled_from([SIDE, 20, 100]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_box_in_the_image_is_lost_in_none_of_its_sizes(first, last, pixels):
     """Of 100 voxels, and an image of `pixels`: also a box that is thinner than a pixel and lies at the border."""
     low, high = sorted((first, last))

@@ -323,7 +323,7 @@ WORD = st.text(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(WORD.map(str.strip).filter(bool), WORD.map(str.strip).filter(bool), min_size=2, max_size=6),
     st.sampled_from(",;\t"),

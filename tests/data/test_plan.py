@@ -63,7 +63,7 @@ def test_negative_values_are_values_too():
         )
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_image_becomes_float32_between_0_and_1_and_keeps_its_order(image):
     original = image.copy()
     scaled = Percentiles()(image)

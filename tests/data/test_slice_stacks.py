@@ -212,7 +212,7 @@ def test_the_place_in_a_cache_is_that_of_data_examples_and_plan(tmp_path):
 # --- draws ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3), st.integers(0, 5))
 def test_an_epoch_is_every_example_once(examples, batch_size, seed, epoch):
     steps = -(-examples // batch_size)

@@ -144,20 +144,11 @@ def test_memory_for_time_is_asked_for_in_the_config(
     assert [read_artifact(run).plan.skip_blank for run in (tiny_run, sharing)] == [False, True]
 
 
-def test_a_run_may_compile_its_blocks(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's compiler without its code generator, which takes a minute; tests/test_fast_paths.py has that."""
-    compiled, real = [], torch.compile
-
-    def without_code(function: Any) -> Any:
-        compiled.append(function)
-        return real(function, backend="eager")
-
-    monkeypatch.setattr(torch, "compile", without_code)
-    losses = []
-    for wanted in (False, True):
-        run = train(tiny_data, tmp_path / str(wanted), overrides=ONE_STEP | {"train.compile": wanted}, brief=True)
-        losses.append(float(rows(run)[0]["loss"]))
-        assert len(compiled) == wanted
+@pytest.mark.slow
+def test_a_run_may_compile_its_blocks(tiny_data: Path, tmp_path: Path) -> None:
+    plain = train(tiny_data, tmp_path / "plain", overrides=ONE_STEP)
+    compiled = train(tiny_data, tmp_path / "compiled", overrides=ONE_STEP | {"train.compile": True})
+    losses = [float(rows(run)[0]["loss"]) for run in (plain, compiled)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 

@@ -87,7 +87,7 @@ def test_arrays_that_are_no_images_are_refused(pixels, sentence):
 
 
 @given(arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.sampled_from([255, 65535]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_written_mask_is_read_back(tmp_path_factory, labels, largest):
     labels = np.minimum(labels, largest).astype(np.min_scalar_type(largest))
     path = tmp_path_factory.mktemp("mask") / "a.png"

@@ -281,7 +281,7 @@ def test_every_orientation_goes_and_comes_back(axcodes):
     origin=st.tuples(*[st.floats(-500, 500)] * 3),
     axcodes=st.sampled_from(TARGETS),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_oblique_orientations_go_and_come_back(axes, angles, spacing, origin, axcodes):
     rotation = nib.eulerangles.euler2mat(*angles)
     check_round_trip(nib.affines.from_matvec(rotation @ axes * spacing, origin), axcodes)

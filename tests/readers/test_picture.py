@@ -161,7 +161,7 @@ def test_a_file_cut_short_is_refused_never_half_read(tmp_path_factory, form, sha
 
 
 @given(place=st.floats(0, 1), value=st.integers(0, 255))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_flipped_byte_gives_a_picture_or_one_sentence(tmp_path_factory, place, value):
     content = bytearray(encoded(RGB, "PNG"))
     content[int(place * (len(content) - 1))] = value

@@ -146,7 +146,7 @@ def test_single_slice_volume():
 labels_3d = arrays(np.uint8, (5, 6, 4), elements=st.integers(0, 3))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(labels_3d, labels_3d)
 def test_identities(prediction, reference):
     scores = score_case(prediction, reference, (1, 1, 2), [1, 2, 3], distances=False)

@@ -141,7 +141,7 @@ def test_outputs_are_classes_labels_or_questions():
 logits = st.lists(st.lists(st.floats(-50, 50), min_size=4, max_size=4), min_size=1, max_size=5).map(torch.tensor)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(logits, st.floats(0.05, 20))
 def test_probabilities_of_classes_and_grades_sum_to_1_and_are_none_below_0(given, temperature):
     for target, classes in (("classes", 4), ("grades", 5)):
@@ -153,7 +153,7 @@ def test_probabilities_of_classes_and_grades_sum_to_1_and_are_none_below_0(given
     torch.testing.assert_close(labels, (given.double() / temperature).sigmoid())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(logits)
 def test_the_chance_to_be_beyond_a_grade_never_grows_with_it(given):
     found = to_probabilities(given, "grades")
