@@ -16,13 +16,12 @@ import csv
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from likeness import likeness, read_grey
 from PIL import Image
-from preparing import Archive, Material, Origin, draw, options, place, prepare, write_split
+from preparing import Archive, Material, Origin, draw, place, prepare_drawn, write_split
 
 from vpt.errors import VptError
 from vpt.files import write_json
@@ -101,10 +100,7 @@ def write_labels(path: Path, classes: Mapping[str, str], groups: Mapping[str, st
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the split that is drawn")
-    args = parser.parse_args()
-    prepare(ORIGIN, args, partial(build, args.seed))
+    prepare_drawn(__doc__, ORIGIN, build)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def prepare(folder: Path, seed: int = 0) -> list[Path]:
     dataset = read_labelled(folder) if is_labelled(folder) else read_dataset(folder)
     written = []
     if not isinstance(dataset, LabelledSet) and not (folder / "dataset.json").exists():
-        written += write_description(folder, folder / "dataset.json")
+        written += write_description(read_dataset(folder), folder / "dataset.json")
     if dataset.sides or any((folder / name).exists() for name in ("split.json", "splits_final.json")):
         return written
     strata = {case.name: str(getattr(case, "target", "")) for case in dataset.cases}

@@ -11,13 +11,12 @@ drawn by these groups.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from likeness import likeness, read_grey
 from PIL import Image
-from preparing import Archive, Material, Origin, draw, options, place, prepare, write_split
+from preparing import Archive, Material, Origin, draw, place, prepare_drawn, write_split
 
 from vpt.data.cases import case_name, scan_files
 from vpt.errors import VptError
@@ -60,10 +59,7 @@ def build(seed: int, material: Material, new: Path) -> None:
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the split that is drawn")
-    args = parser.parse_args()
-    prepare(ORIGIN, args, partial(build, args.seed))
+    prepare_drawn(__doc__, ORIGIN, build)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import numpy as np
 from preparing import Archive, Material, Origin, draw, options, place, prepare, told, write_split
 
 from vpt.data.cases import case_name, scan_files
+from vpt.data.layouts import MOST_CHANNELS
 from vpt.data.layouts.description import read_channels
-from vpt.data.layouts.volume_folders import MOST_CHANNELS
 from vpt.errors import VptError
 from vpt.files import atomic, read_json, write_json
 from vpt.words import did_you_mean, listed

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,14 @@ def options(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--source", type=Path, help="the set on disk, a folder or an archive, instead of fetching")
     parser.add_argument("--downloads", type=Path, help="where archives are kept; default: downloads/ beside --to")
     return parser
+
+
+def prepare_drawn(doc: str, origin: Origin, build: Callable[[int, Material, Path], None]) -> None:
+    """The whole of a script whose split is drawn: `build` is given the seed."""
+    parser = options(doc)
+    parser.add_argument("--seed", type=int, default=0, help="of the split that is drawn")
+    args = parser.parse_args()
+    prepare(origin, args, partial(build, args.seed))
 
 
 def prepare(origin: Origin, args: argparse.Namespace, build: Callable[[Material, Path], None]) -> None:

@@ -128,6 +128,19 @@ def test_train_from_a_config_then_interrupted_then_resumed(
     assert_same_run(run, tiny_run)
 
 
+def test_what_is_doubted_of_new_scans_is_said_once(
+    vpt: Callable[..., Told], tiny_run: Path, copied_data: Path, tmp_path: Path
+) -> None:
+    scans = sorted((copied_data / "imagesTr").iterdir())
+    for path in scans[:2]:
+        image = nib.load(path)
+        image.header["intent_code"] = 3
+        nib.save(image, path)
+    told = vpt("predict", "-i", copied_data / "imagesTr", "-o", tmp_path / "masks", "-m", tiny_run)
+    assert (told.code, told.err.count("a statistical map")) == (0, 1)
+    assert f"{scans[0]} (and 1 more file): a statistical map" in told.err
+
+
 def test_predict_one_scan_and_a_folder_then_evaluate_the_two_folders(
     vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The names that several rooms speak of, without torch: tasks and targets, and the backbone that is none."""
+"""The names that several rooms speak of, without torch: tasks, targets, files of data, the backbone that is none."""
 
 from __future__ import annotations
 
@@ -8,4 +8,5 @@ Task = Literal["segmentation", "classification"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Target = Literal["classes", "labels", "grades"]
 """Of a classification: one class per case, any number of labels, or one of ordered grades."""
+LISTS, ARRAYS = (".csv", ".tsv", ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
 NO_ENCODER = "none"  # the backbone of a head that reads the images alone

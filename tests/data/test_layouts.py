@@ -10,13 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import ONE_STEP
 
 from vpt.cli import app
 from vpt.data.check import check_dataset
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, read_dataset, survey
 from vpt.data.splits import read_splits
+from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.use.runs import evaluate_run
 
 
 @pytest.fixture
@@ -241,6 +244,27 @@ def test_a_line_that_does_not_fit_is_named(put, tmp_path, change, said):
     rows[1] |= change
     _, problems = survey(write_list(tmp_path, ".csv", rows))
     assert said in str(problems[0])
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
+def test_a_list_is_trained_on_and_its_run_evaluated(put, tmp_path, ending):
+    rows = []
+    for side, names in {"train": "ab", "val": "c", "test": "d"}.items():
+        for name in names:
+            put(f"i/{name}.png"), put(f"m/{name}.png", 5)
+            rows.append({"image": f"i/{name}.png", "mask": f"m/{name}.png", "split": side})
+    path = write_list(tmp_path, ending, rows)
+    run = train(path, tmp_path / "run", overrides=ONE_STEP, brief=True)
+    report, _ = evaluate_run(run)
+    assert [case.name for case in report.cases] == ["d"]
+
+
+def test_more_channels_than_an_encoder_takes_are_refused_in_every_layout(put, tmp_path):
+    for name in ("t1", "t2", "flair", "t1c"):
+        put(f"pat0_{name}.nii.gz"), put(f"pat1_{name}.nii.gz")
+    put("pat0_seg.nii.gz", 1), put("pat1_seg.nii.gz", 1)
+    with pytest.raises(VptError, match=r"4 channels \(flair, t1, t1c, t2\), an encoder takes 3 at most"):
+        survey(tmp_path)
 
 
 def test_a_list_of_classes_stays_one(put, tmp_path):

@@ -18,7 +18,6 @@ CPU = torch.device("cpu")
 SIZE = 200_000_000
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="not Linux")
 def test_the_peak_is_that_since_the_reset() -> None:
     reset_peak(CPU)
@@ -65,6 +64,7 @@ print((after - before) / (4 * PER_TOKEN * 14**2 * backbone.spec.blocks[0].width 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="not Linux")
 def test_what_is_reckoned_for_a_batch_is_about_what_it_takes() -> None:
     """An encoder's forward pass beside the formula, in a process whose memory has no holes yet."""

@@ -13,6 +13,7 @@ from vpt.config.before import as_written
 from vpt.config.run import DEFAULT_HEADS, Config
 from vpt.errors import VptError
 from vpt.sections import HEADS, PROMPTS, TUNINGS, Room
+from vpt.vocabulary import ARRAYS, LISTS
 
 CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS}
 
@@ -25,7 +26,7 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
     """
     if isinstance(source, dict):
         name, values = "config", _copy(source)
-    elif Path(source).is_dir() or Path(source).suffix.lower() in (".csv", ".npz"):
+    elif Path(source).is_dir() or Path(source).suffix.lower() in LISTS + ARRAYS:
         name, values = "config", {"data": {"path": str(source)}}
     else:
         name, values = str(source), _read_yaml(Path(source))

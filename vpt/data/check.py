@@ -292,6 +292,7 @@ def _summary(
         problems=problems,
         kind=dataset.kind,
         guess=dataset.guess,
+        dataset=dataset,
     )
 
 

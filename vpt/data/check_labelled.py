@@ -263,6 +263,7 @@ def _summary(
         splits={side: len(names) for side, names in splits[0].to_dict().items()} if splits else {},
         split_source=folds + split_source(found),
         patients=found.whose.guess(),
+        dataset=found,
         problems=problems,
         kind=found.kind,
         classes=tuple(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vpt.data.cases import SegmentationSet
+from vpt.data.labelled import LabelledSet
 from vpt.errors import VptError
 from vpt.readers import Kind
 from vpt.words import counted
@@ -88,7 +90,8 @@ class Check:
     labels: of a data set for segmentation; classes: of one for classification.
     intensity: lowest and highest value per channel; orientations: axis codes and how many cases have them;
     splits: the number of cases on each side; split_source: where these come from; guess: what was taken from the
-    files' names alone, in words; patients: what was guessed of whose the cases are, "" for nothing.
+    files' names alone, in words; patients: what was guessed of whose the cases are, "" for nothing; dataset: what was
+    checked.
     """
 
     root: Path
@@ -103,6 +106,7 @@ class Check:
     splits: dict[str, int]
     split_source: str
     problems: tuple[Problem, ...]
+    dataset: SegmentationSet | LabelledSet = field(repr=False, compare=False)
     kind: Kind = "volumes"
     classes: tuple[ClassSummary, ...] = ()
     guess: str = ""
@@ -156,9 +160,8 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """The same for other programs."""
-        facts = {name: value for name, value in asdict(self).items() if name != "problems"}
-        problems = [asdict(problem) for problem in self.problems]
-        return facts | {"root": str(self.root), "ok": self.ok, "verdict": self.verdict(), "problems": problems}
+        facts = {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name != "dataset"}
+        return facts | {"root": str(self.root), "ok": self.ok, "verdict": self.verdict()}
 
     def table(self) -> RenderableType:
         """The same for a terminal, as a rich renderable."""
@@ -172,6 +175,13 @@ class Check:
         styles = {"error": "red", "warning": "yellow"}
         problems = [Text(str(problem), style=styles[problem.severity]) for problem in self.problems]
         return Group(table, *problems, Text(self.verdict(), style="green" if self.ok else "bold red"))
+
+
+def _plain(value: Any) -> Any:
+    """Of a dataclass, or of several in a tuple, dictionaries."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _describe(label: LabelSummary, cases: int, kind: Kind) -> str:

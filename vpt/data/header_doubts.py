@@ -49,10 +49,14 @@ def unusual_spacing(grids: Sequence[tuple[str, Grid]]) -> Iterator[tuple[str, st
             yield name, f"{text}; correct the spacing, or its unit, in the header"
 
 
-def scan_doubts(cases: Iterable[Any], plan: Plan) -> list[str]:
-    """Of new scans, whose pixels are compared with what the model was trained at."""
+def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]] | None = None) -> list[str]:
+    """Of new scans, whose pixels are compared with what the model was trained at.
+
+    told: file and sentence of what was doubted when they were read; by default their headers are read for it.
+    """
     cases = [case for case in cases if plan.kind == "volumes"]
-    return [*_of_each(cases), *(text for case in cases for text in _unlike_the_plan(case, plan))]
+    doubts = _of_each(cases) if told is None else _together(told)
+    return [*doubts, *(text for case in cases for text in _unlike_the_plan(case, plan))]
 
 
 def _unlike_the_plan(case: Any, plan: Plan) -> Iterator[str]:
@@ -66,11 +70,8 @@ def _unlike_the_plan(case: Any, plan: Plan) -> Iterator[str]:
 
 
 def _of_each(cases: Sequence[Any]) -> list[str]:
-    files: dict[str, list[str]] = {}
-    for path in (source for case in cases for source in case.images if isinstance(source, Path)):
-        for text in _doubts(path):
-            files.setdefault(text, []).append(str(path))
-    return [_together(names, text) for text, names in files.items()]
+    paths = [source for case in cases for source in case.images if isinstance(source, Path)]
+    return _together((str(path), text) for path in paths for text in _doubts(path))
 
 
 def _doubts(path: Path) -> list[str]:
@@ -87,6 +88,12 @@ def _grid(case: Any) -> list[tuple[str, Grid]]:
         return []
 
 
-def _together(names: Sequence[str], text: str) -> str:
-    more = f" (and {counted(len(names) - 1, 'more file')})" if len(names) > 1 else ""
-    return f"{names[0]}{more}: {text}"
+def _together(doubts: Iterable[tuple[str, str]]) -> list[str]:
+    """One sentence for all files of the same doubt."""
+    files: dict[str, list[str]] = {}
+    for name, text in doubts:
+        files.setdefault(text, []).append(name)
+    more = {
+        text: f" (and {counted(len(names) - 1, 'more file')})" if names[1:] else "" for text, names in files.items()
+    }
+    return [f"{names[0]}{more[text]}: {text}" for text, names in files.items()]

@@ -5,6 +5,7 @@ ITK's world is LPS, so that two axes change their sign. Needs SimpleITK, the ext
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,8 +27,6 @@ class ItkReader(VolumeReader):
 
     endings: ClassVar[tuple[str, ...]] = ()
     mask_endings: ClassVar[tuple[str, ...]] = (".nrrd", ".mha", ".nii.gz", ".nii")
-    library: ClassVar[str] = ""
-    """What ITK calls the part of it that reads the format: it does not guess another by the content."""
 
     @classmethod
     def claims(cls, sources: tuple[Source, ...]) -> bool:
@@ -109,6 +108,26 @@ class ItkReader(VolumeReader):
             itk.WriteImage(mask, str(path), useCompression=not path.name.lower().endswith(".nii"))
         except RuntimeError as error:
             raise VptError(f"{path}: could not be written ({_reason(error)}); choose another output") from error
+
+
+class ItkFileReader(ItkReader):
+    """A format of files, whose header may name a file of the voxels beside it."""
+
+    library: ClassVar[str]
+    """What ITK calls the part of it that reads the format: it does not guess another by the content."""
+
+    @classmethod
+    def claims(cls, sources: tuple[Source, ...]) -> bool:
+        return all(isinstance(source, Path) for source in sources) and cls.claims_name(sources[0])
+
+    @staticmethod
+    @abstractmethod
+    def beside(header: Path) -> str:
+        """The name of the file of the voxels; "" where they follow the header."""
+
+    def files(self) -> tuple[Path, ...]:
+        named = [self.beside(source) for source in self.sources if source.is_file()]
+        return (*self.sources, *(self.sources[0].parent / name for name in named if name))
 
 
 def require_itk(name: str) -> Any:

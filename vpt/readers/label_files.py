@@ -53,7 +53,7 @@ class LabelFilesReader(Reader):
         return len(sources) == 1 and isinstance(sources[0], LabelFiles)
 
     def labels(self) -> LabelMap:
-        grid = self.first.labels().grid
+        grid = self.grid()
         array = np.zeros(grid.shape, np.min_scalar_type(max(id for _, id in self.masks.masks)))
         files = {id: path for path, id in self.masks.masks}
         for path, id in self.masks.masks:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from vpt.errors import VptError
-from vpt.readers.base import Source
 from vpt.readers.grid import Grid
-from vpt.readers.itk import ItkReader, header_of
+from vpt.readers.itk import ItkFileReader, header_of
 from vpt.readers.text_header import AT_END, Claim, fields_of, read_voxels, require_file, require_voxels, whole_numbers
 from vpt.readers.voxels import Channel
 
@@ -31,18 +30,14 @@ LAST = "elementdatafile"  # what follows are the voxels
 TURNS = ("transformmatrix", "rotation", "orientation")
 
 
-class MetaImageReader(ItkReader):
+class MetaImageReader(ItkFileReader):
     endings = (".mha", ".mhd")
     mask_endings = (".mha", ".nrrd", ".nii.gz", ".nii")
     library = "MetaImageIO"
 
-    @classmethod
-    def claims(cls, sources: tuple[Source, ...]) -> bool:
-        return all(isinstance(source, Path) for source in sources) and cls.claims_name(sources[0])
-
-    def files(self) -> tuple[Path, ...]:
-        named = [_file(_fields(source)) for source in self.sources if source.is_file()]
-        return (*self.sources, *(self.sources[0].parent / name for name in named if name))
+    @staticmethod
+    def beside(header: Path) -> str:
+        return _file(_fields(header))
 
     @cached_property
     def _fields(self) -> dict[str, str]:

@@ -10,9 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vpt.errors import VptError
-from vpt.readers.base import Source
 from vpt.readers.grid import Grid
-from vpt.readers.itk import ItkReader, header_of
+from vpt.readers.itk import ItkFileReader, header_of
 from vpt.readers.text_header import AT_END, Claim, fields_of, read_voxels, require_file, require_voxels, whole_numbers
 from vpt.readers.voxels import Channel
 
@@ -32,18 +31,14 @@ PACKINGS: dict[str, Literal["raw", "gzip"]] = {"raw": "raw", "gzip": "gzip", "gz
 IN_SPACE = {"domain", "space", "time"}  # kinds of axes that are not a voxel's own numbers
 
 
-class NrrdReader(ItkReader):
+class NrrdReader(ItkFileReader):
     endings = (".nrrd", ".nhdr")
     mask_endings = (".nrrd", ".mha", ".nii.gz", ".nii")
     library = "NrrdImageIO"
 
-    @classmethod
-    def claims(cls, sources: tuple[Source, ...]) -> bool:
-        return all(isinstance(source, Path) for source in sources) and cls.claims_name(sources[0])
-
-    def files(self) -> tuple[Path, ...]:
-        named = [_file(fields_of(source, ":", "")[0]) for source in self.sources if source.is_file()]
-        return (*self.sources, *(self.sources[0].parent / name for name in named if name))
+    @staticmethod
+    def beside(header: Path) -> str:
+        return _file(fields_of(header, ":", "")[0])
 
     @cached_property
     def _fields(self) -> dict[str, str]:

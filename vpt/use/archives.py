@@ -79,7 +79,7 @@ def segment_cases(
     progress: Tick = silent,
     box: Callable[[Case], Any] | None = None,
     form: Form = "own",
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str, str], None] | None = None,
     force: bool = False,
 ) -> list[Failure]:
     """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
@@ -87,7 +87,7 @@ def segment_cases(
     While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
     two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written.
     `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said. `form`: what masks are written
-    as; `say` is told what reading a scan took: what was left out of a folder, resampled, doubted; `force`: see
+    as; `say` is told the file and what reading it took: what was left out of a folder, resampled, doubted; `force`: see
     `Segmenter.segment`.
     """
     failures: list[Failure] = []
@@ -124,12 +124,12 @@ def _segment_case(
     target: Callable[[Case], Path],
     box: Callable[[Case], Any] | None,
     form: Form,
-    say: Callable[[str], None] | None,
+    say: Callable[[str, str], None] | None,
 ) -> tuple[Path, Mask]:
     path, place, prepared = target(case), box and box(case), scan()
     if say:
         for text in prepared.reader.doubts():
-            say(f"{prepared.reader.name}: {text}")
+            say(prepared.reader.name, text)
     return path, segmenter.segment_prepared(prepared, place, form=form)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.findings import Check, Problem
 from vpt.data.labelled import Example, LabelledSet
-from vpt.data.layouts import is_labelled, survey, survey_labelled
 from vpt.data.splits import survey_folds
 from vpt.data.thumbnails import colours, thumbnail
 from vpt.files import write_text
@@ -19,9 +18,9 @@ from vpt.report.check_page import Card, check_page
 MOST = 300  # cards on a page; 160 px in JPEG are some 6 KB
 
 
-def write_check_page(root: str | Path, found: Check, page: Path, progress: Tick = silent) -> None:
+def write_check_page(found: Check, page: Path, progress: Tick = silent) -> None:
     """Write the page of what `vpt.data.check.check_dataset` found: all doubtful cases, and others up to 300 in all."""
-    dataset = survey_labelled(root)[0] if is_labelled(root) else survey(root)[0]
+    dataset = found.dataset
     findings = _by_file(found)
     folds = survey_folds(dataset)[0]
     sides = {name: side for side, names in folds[0].to_dict().items() for name in names} if folds else {}

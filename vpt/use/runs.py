@@ -82,7 +82,7 @@ def evaluate_run(
         return classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress), folder
     known = _data_config(run)
     root = Path(data) if data is not None else known.path
-    if not root.is_dir():
+    if not root.exists():
         raise VptError(f"{root}: the run's data set is not there; say where it lies now with --data")
     dataset = read_dataset(root, known.patients)
     if oracle_box and not segmenter.model.head.takes_hints:

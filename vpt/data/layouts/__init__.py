@@ -15,9 +15,12 @@ from vpt.data.layouts.image_folders import is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
 from vpt.data.layouts.volume_folders import is_described, survey_volumes
-from vpt.data.layouts.written import write_description as described
+from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
+from vpt.words import listed
+
+MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 
 __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
@@ -32,20 +35,17 @@ def read_dataset(root: str | Path, patients: str | None = None) -> SegmentationS
     return dataset
 
 
-def write_description(root: str | Path, path: Path, patients: str | None = None) -> list[Path]:
-    """A dataset.json of what a data set for segmentation is, be it guessed; see `vpt.data.layouts.written`."""
-    if is_labelled(root):
-        raise VptError(f"{root}: a data set for classification, which needs no dataset.json; leave --write out")
-    dataset, _ = survey(root, patients)
-    return described(dataset, path if path.is_absolute() or path.parent != Path() else dataset.root / path)
-
-
 def survey(root: str | Path, patients: str | None = None) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files.
 
     patients: as of `read_dataset`. Raises VptError only when dataset.json itself is missing or unusable.
     """
     dataset, problems = _survey(Path(root))
+    if (count := len(dataset.channels)) > MOST_CHANNELS:
+        raise VptError(
+            f"{dataset.root}: {count} channels ({listed(dataset.channels, 8)}), an encoder takes {MOST_CHANNELS} at "
+            "most; make a copy of the data set with the three that matter"
+        )
     if patients is not None:
         dataset = replace(dataset, patients=by_pattern([case.name for case in dataset.cases], patients))
     return dataset, problems

@@ -19,11 +19,11 @@ from vpt.data.layouts.image_folders import found_labels, image_channels, labels_
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.errors import VptError
 from vpt.readers import SUPPORTED, Kind
+from vpt.vocabulary import LISTS
 from vpt.words import did_you_mean, listed
 
 IMAGE, MASK = ("image", "scan", "path", "file"), ("mask", "segmentation", "seg", "label")
 CASE, PATIENT, SPLIT = ("case", "id", "name"), ("patient", "subject", "group"), ("split",)
-ENDINGS = (".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Line:
 
 def is_mask_list(path: Path) -> bool:
     """Whether a file lists scans and masks: by its columns, or because its `label` is the path of a file."""
-    if path.suffix.lower() not in ENDINGS or not path.is_file():
+    if path.suffix.lower() not in LISTS or not path.is_file():
         return False
     line = next(_lines(path), None)
     if line is None:

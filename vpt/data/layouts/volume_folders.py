@@ -24,7 +24,6 @@ from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Kind, LabelFiles, endings
 
-MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 LAYOUTS = (
     "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
     "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz; of "
@@ -52,11 +51,6 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if not isinstance(content, dict):
         raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object; {LAYOUTS}")
     channels, labels = read_channels(content, source), labels_of(content, source)
-    if len(channels) > MOST_CHANNELS:
-        raise VptError(
-            f"{source}: {len(channels)} channels ({', '.join(channels)}), an encoder takes {MOST_CHANNELS} at most; "
-            "make a copy of the data set with the three that matter (files _0000 to _0002)"
-        )
     ending = content.get("file_ending", ".nii.gz")
     if ending not in endings("volumes"):
         raise VptError(

@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet
+from vpt.data.labelled import LabelledSet
 from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.readers import LabelFiles
 
 
-def write_description(dataset: SegmentationSet, path: Path) -> list[Path]:
+def write_description(dataset: SegmentationSet | LabelledSet, path: Path) -> list[Path]:
     """Channels, labels, patients and every case's files; sides go into a split.json beside it. Returns what is new.
 
-    Raises VptError for another name or folder than DATA/dataset.json, and for files that are there already.
+    A path without a folder lies in the data set's. Raises VptError for another name or folder than DATA/dataset.json,
+    for files that are there already, and for a data set for classification.
     """
+    if isinstance(dataset, LabelledSet):
+        raise VptError(f"{dataset.root}: a data set for classification, which needs no dataset.json; leave --write out")
+    path = path if path.is_absolute() or path.parent != Path() else dataset.root / path
     if path.name != "dataset.json" or path.resolve().parent != dataset.root.resolve():
         raise VptError(f"{path}: the description is read from {dataset.root / 'dataset.json'}; write it there")
     split = path.with_name("split.json")
@@ -37,7 +42,8 @@ def _content(dataset: SegmentationSet) -> dict[str, Any]:
         "labels": {name: id for id, name in dataset.labels.items()},
         "training": [_entry(case, dataset) for case in dataset.cases],
     }
-    return content | ({"patients": dataset.patients} if dataset.patients else {})
+    known = {"patients": dataset.patients, "codes": dataset.codes}
+    return content | {key: value for key, value in known.items() if value}
 
 
 def _entry(case: Case, dataset: SegmentationSet) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""The command line: thin, no logic. Heavy imports wait until a command runs, so that `vpt --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from vpt.cli.about import demo, doctor, fetch, info
+from vpt.cli.check import check
+from vpt.cli.compare import compare
+from vpt.cli.evaluate import evaluate
+from vpt.cli.predict import predict
+from vpt.cli.train import train
+from vpt.errors import VptError, VptWarning
+
+app = typer.Typer(
+    name="vpt",
+    help="Adapt a frozen vision encoder to your scans by training a few prompt tokens and a small head.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (check, train, predict, evaluate, compare, info, fetch, demo, doctor):
+    app.command()(command)
+
+
+@app.callback()
+def _global(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (also after a command).")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake is one sentence and exit code 1; `--debug` shows where it arose."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    warnings.showwarning = partial(_warn, warnings.showwarning)
+    try:
+        app()
+    except VptError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        _leave(1)
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        print(f"error: {str(error) or 'out of memory'}; --debug shows where it arose", file=sys.stderr)
+        _leave(1)
+    _leave(0)
+
+
+def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of ours as one line, without the place in our code; any other as Python shows it."""
+    if issubclass(category, VptWarning):
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+    else:
+        otherwise(message, category, *place)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.exit(code)

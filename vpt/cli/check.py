@@ -1,0 +1,48 @@
+"""`vpt check`"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpt.cli.shared import PatientsPattern, console
+
+
+def check(
+    data: Annotated[
+        Path, typer.Argument(help="A data set: a folder (MSD, nnU-Net, images/ and masks/, pairs by name), or a list.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Facts and findings as JSON.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="Write down what was guessed: DATA/dataset.json, new (and split.json).")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="A page with small pictures of the cases, doubtful ones first.")
+    ] = None,
+    patients: PatientsPattern = None,
+) -> None:
+    """Say what a data set holds and what is wrong with it, before hours are spent on it."""
+    from vpt.data.check import check_dataset
+    from vpt.data.layouts import write_description
+    from vpt.files import as_json
+    from vpt.progress import bar
+
+    with bar("checking") as tick:
+        found = check_dataset(data, tick, patients)
+    if json:
+        print(as_json(found.to_dict()))
+    else:
+        console().print(found.table())
+    written = write_description(found.dataset, write) if write else []
+    if html:
+        from vpt.use.check_page import write_check_page
+
+        with bar("drawing") as tick:
+            write_check_page(found, html, tick)
+        written.append(html)
+    if written:
+        print(f"written: {', '.join(map(str, written))}", file=sys.stderr if json else sys.stdout)
+    raise typer.Exit(0 if found.ok else 1)

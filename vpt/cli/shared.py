@@ -1,0 +1,47 @@
+"""Options that several commands take, and how commands speak to the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RunOrArtifact = Annotated[str, typer.Option("-m", "--model", help="A run's folder or an artifact (.safetensors).")]
+PatientsPattern = Annotated[
+    str | None,
+    typer.Option("--patients", help="Whose a case is: what this regular expression (its first group) finds in a name."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Weights = Annotated[Path | None, typer.Option(help="Where the backbone's weights lie, if elsewhere than in training.")]
+
+Task = Annotated[str | None, typer.Option(help="segmentation or classification, where the data allow both.")]
+Shots = Annotated[int | None, typer.Option(help="Learn from so many examples per class (or cases).")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set optim.lr=1e-3 (repeat).")]
+ChosenDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def overrides_of(named: Mapping[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """What options of their own and `--set` say, by dotted keys; None says nothing, and `--set` has the last word."""
+    from vpt.config import parse_override
+
+    given = {key: value for key, value in named.items() if value is not None}
+    return given | dict(parse_override(text) for text in settings or [])
+
+
+def usage(message: str) -> NoReturn:
+    print(f"usage: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "110"))
+    return Console(width=width)

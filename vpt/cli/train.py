@@ -1,0 +1,83 @@
+"""`vpt train`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpt.cli.shared import ChosenDevice, PatientsPattern, Settings, Shots, Task, overrides_of, usage
+from vpt.sections import HEADS, PROMPTS, TUNINGS
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A data set's folder or a YAML config; not needed with --resume.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run's folder, new or empty; default: runs/NAME of the data.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help=f"METHOD or METHOD:COUNT, of {', '.join(PROMPTS.names())}."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="vit_micro, a timm model's name, lite_medsam, sam_vit_b, ..., a folder, or none.")
+    ] = None,
+    task: Task = None,
+    shots: Shots = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(HEADS.names())} (sam_decoder: on a SAM; unet: on none)."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The backbone's weights: a file, or `random` (a control).")
+    ] = None,
+    tuning: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(TUNINGS.names())}; prompts is no control (--set tuning.rank=4)."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    patients: PatientsPattern = None,
+    fold: Annotated[int | None, typer.Option(help="Which fold validates, where no split.json says so.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: ChosenDevice = None,
+    set_: Settings = None,
+) -> None:
+    """Train prompts and a small head; without a config a plan is made from the data."""
+    from vpt.config import load_config, parse_prompts
+    from vpt.engine.fit import Interrupted
+    from vpt.engine.run import train as train_run
+
+    named = {
+        "prompts": None if prompts is None else parse_prompts(prompts),
+        "backbone.name": backbone,
+        "task": task,
+        "data.shots": shots,
+        "head.kind": head,
+        "backbone.weights": weights,
+        "tuning": tuning,
+        "train.epochs": epochs,
+        "data.patients": patients,
+        "data.fold": fold,
+        "seed": seed,
+        "device": device,
+    }
+    overrides = overrides_of(named, set_)
+    if config is None and (out is None or not resume):
+        usage("give a data set's folder or a YAML config, or --resume with --out RUN")
+    out = out or Path("runs") / Path(config or "run").resolve().stem
+    wanted = None if config is None else load_config(config, overrides)
+    if config is None and overrides.keys() - {"device"}:
+        usage("--resume takes the run's own settings; leave the others out")
+    try:
+        run = train_run(wanted, out, resume=resume, overrides=overrides)
+    except Interrupted:
+        raise typer.Exit(130) from None
+    print(f"run: {run}\nbest artifact: {run / 'best.safetensors'}\nprogress: {run / 'progress.png'}")
+    previews = run / "validation" / "previews"
+    if (run / "validation").is_dir():
+        pictures = previews if previews.is_dir() else previews.parent
+        print(f"validation: {run / 'validation' / 'summary.json'}, pictures in {pictures}")
