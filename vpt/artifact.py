@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from vpt.files import write_tensors
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
 from vpt.readers import Code
+from vpt.versions import version_of
 from vpt.words import some_of
 
 FORMAT = "vpt-artifact/1"
@@ -84,7 +84,7 @@ def save_artifact(
             "origin": origin and origin.weights,
             "licence": origin and origin.licence,
         },
-        "versions": {name: version(name) for name in ("vpt", "torch", "timm", "monai")},
+        "versions": {name: version_of(name) for name in ("vpt", "torch", "timm", "monai")},
         "scores": scores,
         "temperature": temperature,
         "counts": model.count_parameters(),

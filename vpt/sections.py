@@ -8,10 +8,12 @@ packages bring theirs by an entry point of the room's group, or by `register`.
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -143,7 +145,7 @@ class Room(Generic[C]):
         return frozenset(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.ispkg and m.name != "base")
 
     def _foreign(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.package)}
+        return {point.name: point for point in entry_points_of(self.package)}
 
     def _is_called(self, found: Any, name: str) -> bool:
         if not (isinstance(found, type) and issubclass(found, Choice) and self.key in found.model_fields):
@@ -155,6 +157,17 @@ class Room(Generic[C]):
         if not self._is_called(found, point.name):
             raise VptError(f"{self.what} {point.name}: {point.value} is no section of that name; see docs/extending.md")
         return found
+
+
+def entry_points_of(group: str) -> EntryPoints:
+    """Those of the packages that are installed. They are read once: to look through all packages takes milliseconds."""
+    return _entry_points(group, tuple(sys.path))
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """path: where packages lie, by which another answer is due."""
+    return entry_points(group=group)
 
 
 def load_foreign(point: EntryPoint, what: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
-from vpt.sections import Section, load_foreign
+from vpt.sections import Section, entry_points_of, load_foreign
 from vpt.vocabulary import NO_ENCODER
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -268,7 +267,7 @@ def _options(family: Family, name: str, given: Mapping[str, Any]) -> Section:
 
 def _foreign() -> list[Family]:
     found = []
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in entry_points_of(ENTRY_POINTS):
         family = load_foreign(point, "backbone")
         if not isinstance(family, Family):
             raise VptError(f"backbones: {point.value} is no vpt.backbones.families.Family; see docs/extending.md")

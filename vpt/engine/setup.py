@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from vpt.errors import VptError
 from vpt.files import read_json, write_json, write_text
 from vpt.machine.device import choose_device
 from vpt.progress import bar
+from vpt.versions import version_of
 from vpt.vocabulary import Task
 
 STATE = Path("state") / "last.safetensors"
@@ -150,7 +150,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine and command line, for `environment.json`."""
     packages = ("vpt", "torch", "torchvision", "timm", "monai", "lightning", "albumentations", "nibabel", "numpy")
     return {
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: version_of(name) for name in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
