@@ -81,7 +81,7 @@ def interval(values: np.ndarray) -> str:
     return f"{values.mean():.4f} ({low:.4f} to {high:.4f})"
 
 
-def arguments(description: str, methods: Mapping[str, Any], **defaults: int) -> argparse.Namespace:
+def arguments(description: str, methods: Mapping[str, Any], **defaults: float | str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     commands = parser.add_subparsers(dest="command", required=True)
     runner = commands.add_parser("run")
@@ -89,7 +89,7 @@ def arguments(description: str, methods: Mapping[str, Any], **defaults: int) -> 
     runner.add_argument("out", type=Path)
     runner.add_argument("--seeds", type=int, default=3)
     for name, value in defaults.items():
-        runner.add_argument(f"--{name}", type=int, default=value)
+        runner.add_argument(f"--{name}", type=str if value is None else type(value), default=value)
     runner.add_argument("--only", nargs="+", choices=methods, default=list(methods))
     commands.add_parser("report").add_argument("out", type=Path)
     return parser.parse_args()

@@ -58,6 +58,30 @@ def test_it_reads_the_tokens_as_attention_left_them_or_normed(encoder: str, norm
     assert (added - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+@pytest.mark.parametrize("normed", [False, True])
+@torch.no_grad()
+def test_tiny_vit_has_its_norm_inside_the_mlp_and_blocks_without_one(normed: bool) -> None:
+    plain = load_backbone("lite_medsam", weights="random", image_size=64)
+    (untouched,) = plain.children()
+    fresh = load_backbone("lite_medsam", weights="random", image_size=64)
+    model = PromptedModel(fresh, DeepPrompts(fresh.spec, count=2), MaskHead(fresh.spec, classes=2))
+    tune_adapter(model, width=5, normed=normed)
+    (inner,) = fresh.children()
+    own = untouched.blocks[4].mlp
+    branch = inner.blocks[4].mlp
+    adapted = branch[1] if normed else branch
+    x = torch.randn(1, 6, 6, own.fc1.in_features)
+
+    assert (branch.eval()(x) - own(x)).abs().max() <= 1e-5  # at its start
+    adapted.up.weight.normal_()
+    read = own.norm(x) if normed else x
+    narrow = (read @ adapted.down.weight.T + adapted.down.bias).clamp(min=0)
+    assert (branch(x) - own(x) - 0.1 * narrow @ adapted.up.weight.T).abs().max() <= 1e-4
+    assert model.count_parameters()["backbone"] == sum(
+        2 * 5 * block.width + 5 + block.width for block in fresh.spec.blocks if block.attends
+    )
+
+
 def test_the_authors_form_is_the_default() -> None:
     assert (AdapterConfig().normed, AdapterConfig().dropout, AdapterConfig().scale) == (False, 0.1, 0.1)
 

@@ -67,16 +67,23 @@ def tune_adapter(
     is how equation 3 of the paper can be read too, and was the only form here before version 0.2.0 (without dropout).
     `dropout`, in training, of hidden units: 0.1 in the authors' code. Start, ReLU, scale and width are theirs as well.
 
-    Where a block scales its MLP's output (layer scale), the adapter's is scaled as well.
+    Where a block scales its MLP's output (layer scale), the adapter's is scaled as well. Blocks of convolutions, which
+    have no MLP, stay as they are.
 
-    Parameters: depth * (2 * C * width + width + C). `width` None: 64, but a quarter of C at most.
+    Parameters: 2 * C * width + width + C for every block with an MLP. `width` None: 64, but a quarter of C at most.
     """
     backbone = model.backbone.requires_grad_(False)
     for own, block in zip(backbone.spec.blocks, encoder_of(backbone).blocks, strict=True):
+        if not hasattr(block, "mlp"):
+            continue
         narrow = width or max(1, min(WIDEST, own.width // 4))
+        outside = hasattr(block, "norm2")  # TinyViT has the norm inside its MLP
         norm: nn.Module = nn.Identity()
-        if not normed:  # the norm moves into the branch, so that what comes in is there for both
+        if outside and not normed:  # the norm moves into the branch, so that what comes in is there for both
             norm, block.norm2 = block.norm2, norm
-        adapted = AdaptedMlp(norm, block.mlp, own.width, narrow, scale, dropout)
-        block.mlp = adapted.to(next(block.mlp.parameters()))
+        elif normed and not outside:
+            norm, block.mlp.norm = block.mlp.norm, norm
+        adapted = AdaptedMlp(nn.Identity() if normed else norm, block.mlp, own.width, narrow, scale, dropout)
+        adapted = adapted.to(next(block.mlp.parameters()))
+        block.mlp = nn.Sequential(norm, adapted) if normed and not outside else adapted
     model.train(model.training)
