@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,15 @@ def _squeezed(sources: Sequence[Any], channels: int, side: int) -> Tensor:
 
 def _decoded(data: np.ndarray, offsets: np.ndarray, side: int) -> Tensor:
     images = np.empty((len(offsets) - 1, side, side, 3), np.uint8)
-    for image, (start, stop) in zip(images, itertools.pairwise(offsets), strict=True):
-        image[:] = cv2.imdecode(data[start:stop], cv2.IMREAD_COLOR_RGB)
+    files = [data[start:stop] for start, stop in itertools.pairwise(offsets)]
+    with ThreadPoolExecutor() as pool:
+        for image, decoded in zip(images, pool.map(_decode, files), strict=True):
+            image[:] = decoded
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _decode(file: np.ndarray) -> Any:
+    return cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
 
 
 def write_medical(folders: Sequence[Path], out: Path) -> Pictures:

@@ -36,7 +36,7 @@ class Scale:
     @classmethod
     def of(cls, groups: list[Tensor]) -> Scale:
         """Of features (N, C) of every group."""
-        std = torch.stack([rows.std(0) for rows in groups])
+        std = torch.stack([rows.std(0, correction=0) for rows in groups]) + 1e-6
         return cls(torch.stack([rows.mean(0) for rows in groups]), std.clamp(min=FLOOR * std.mean()))
 
     def apply(self, features: Tensor, group: Tensor) -> Tensor:

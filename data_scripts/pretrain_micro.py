@@ -15,7 +15,7 @@ The run resumes from `OUT/state.pt` after any interruption; the weights are the 
 OUT from the first saved state on. `--seconds` ends the schedule so many seconds after the start.
 
     python data_scripts/pretrain_micro.py ../shared/pretrain/tinyimagenet64_webp.npz --out runs/micro --epochs 60
-    python data_scripts/pretrain_micro.py PACK --out runs/micro --seconds 240 --batch 1024 --compile \
+    python data_scripts/pretrain_micro.py PACK --out runs/micro --seconds 240 --batch 1024 --lr 2e-3 --compile \
         --teacher vit_small_focus.safetensors --medical ../shared/data/{busi,brain_tumor_mri4,cxr_pneumonia} \
         --medical-teacher lite_medsam.safetensors --mask 0.1 --pixels 0.25
 
@@ -38,11 +38,9 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
-from micro_data import Pictures, read_images, read_medical
+from micro_batches import Data, read_data
+from micro_data import read_images
 from micro_student import ARCHITECTURE, Batch, Student, compile_blocks
-from micro_teachers import Teacher, enlarged, medical_maps
-from micro_views import draw_mixing, draw_views, mixed
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -95,74 +93,6 @@ class Clock:
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-@dataclass
-class Data:
-    """All that is trained on, on the device; maps (N, C, 16, 16): features of LiteMedSAM for the medical pictures."""
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-    medical: Pictures | None = None
-    teacher: Teacher | None = None
-    maps: Tensor | None = None
-
-    @property
-    def groups(self) -> int:
-        """The natural pictures, then every medical data set."""
-        return 1 + (len(self.medical.names) if self.medical else 0)
-
-    def batch(
-        self, rows: Tensor, medical: int, size: int, mix: float, generator: torch.Generator, rng: np.random.Generator
-    ) -> Batch:
-        """Views of the natural pictures `rows`, partly mixed, and of so many medical ones drawn at random."""
-        shares = draw_mixing(rng, rows.device) if rng.random() < mix else None
-        targets = F.one_hot(self.labels[rows], self.classes).float() * 0.9 + 0.1 / self.classes
-        if shares is not None:
-            targets = shares.mean() * targets + (1 - shares.mean()) * targets.flip(0)
-        seen, large = self._views(self.images[rows], shares, size, generator)
-        group = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-        maps = None
-        if self.medical is not None:
-            drawn = torch.randint(len(self.medical.images), (medical,), generator=generator, device=rows.device)
-            more = draw_views(medical, generator)
-            images = self.medical.images[drawn]
-            seen = torch.cat([seen, more.tint(more.cut(images.float() / 255, size))])
-            group = torch.cat([group, 1 + self.medical.numbers[drawn]])
-            if large is not None and self.teacher is not None:
-                large = torch.cat([large, enlarged(images, more, self.teacher.size)])
-            if self.maps is not None:
-                maps = more.cut(self.maps[drawn].float(), size // ARCHITECTURE["patch_size"]).flatten(2).mT
-        features = self.teacher.targets(large, group) if self.teacher and large is not None else None
-        member = F.one_hot(group, self.groups).float()
-        return Batch(seen * 2 - 1, targets, member, features, maps)
-
-    def _views(
-        self, images: Tensor, shares: Tensor | None, size: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None]:
-        """The same views as the student and as the teacher sees them, RGB in [0, 1]."""
-        views = draw_views(len(images), generator)
-        seen = views.tint(views.cut(images.float() / 255, size))
-        large = enlarged(images, views, self.teacher.size) if self.teacher else None
-        if shares is None:
-            return seen, large
-        return mixed(seen, shares), None if large is None else mixed(large, shares)
-
-
-def read_data(args: argparse.Namespace, device: torch.device) -> Data:
-    images, labels = read_images(args.pack, "train")
-    data = Data(images.to(device), labels.to(device), int(labels.max()) + 1)
-    if args.medical:
-        data.medical = read_medical(args.medical).to(device)
-    if args.medical_teacher:
-        data.maps = medical_maps(data.medical, args.medical_teacher, args.medical_px)
-    if args.teacher:
-        data.teacher = Teacher(args.teacher_name, args.teacher, device)
-        medical, numbers = (data.medical.images, data.medical.numbers) if data.medical else (None, None)
-        groups = [data.images, *(medical[numbers == k] for k in range(data.groups - 1))]
-        data.teacher.measure(groups, torch.Generator(device).manual_seed(args.seed))
-    return data
 
 
 @dataclass
@@ -270,7 +200,7 @@ def steps_of_epoch(run: Run, data: Data, size: int) -> Iterator[tuple[Batch, Ten
     """Batches and masks (B, h, w) in the order that the seed and the epoch give."""
     args, seed = run.args, run.args.seed * 10007 + run.epoch
     generator, rng = torch.Generator(run.device).manual_seed(seed), np.random.default_rng((args.seed, run.epoch))
-    medical = round(args.batch * args.medical_share) if data.medical else 0
+    medical = data.medical_of(args.batch, args.medical_share)
     natural = args.batch - medical
     order = torch.randperm(len(data.images), generator=generator, device=run.device)
     cells = size // ARCHITECTURE["patch_size"]
@@ -282,8 +212,7 @@ def steps_of_epoch(run: Run, data: Data, size: int) -> Iterator[tuple[Batch, Ten
 
 def train(run: Run, data: Data, val: tuple[Tensor, Tensor], clock: Clock | None) -> None:
     args = run.args
-    natural = args.batch - (round(args.batch * args.medical_share) if data.medical else 0)
-    steps = len(data.images) // natural * args.epochs
+    steps = len(data.images) // (args.batch - data.medical_of(args.batch, args.medical_share)) * args.epochs
     while run.progress < 1:
         started, first = time.perf_counter(), run.step
         size = size_of_epoch(run.epoch, args.epochs, args.small)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import micro_data
+import micro_teachers
 import numpy as np
 import pretrain_micro as script
 import pytest
@@ -17,9 +19,10 @@ from micro_teachers import GroupLinear, Scale
 from micro_views import draw_mixing, draw_views, mixed
 from safetensors.torch import load_file, save_file
 from timm import create_model
+from tiny_sam import make_vit, wrap
 
-from vpt.backbones import load_backbone
-from vpt.backbones.tiny_vit_models import TINY_VIT, build_tiny_sam
+from vpt.backbones import Backbone, load_backbone
+from vpt.errors import VptError
 
 LOSSES = slice(3, 9)
 
@@ -31,11 +34,11 @@ def encoded(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen natural pictures of four classes, which differ in their grey."""
+    """Eight natural pictures of four classes, which differ in their grey."""
     path, rng, arrays = tmp_path_factory.mktemp("pack") / "pack.npz", np.random.default_rng(0), {}
     for part in ("train", "val"):
-        labels = np.arange(16) % 4
-        images = (labels[:, None, None, None] * 60 + rng.integers(0, 50, (16, 64, 64, 3))).astype(np.uint8)
+        labels = np.arange(8) % 4
+        images = (labels[:, None, None, None] * 60 + rng.integers(0, 50, (8, 64, 64, 3))).astype(np.uint8)
         data, offsets = encoded(images)
         arrays |= {f"{part}_data": data, f"{part}_offsets": offsets, f"{part}_labels": labels}
     np.savez(path, **arrays)
@@ -62,24 +65,24 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
-@pytest.fixture(scope="module")
-def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Random weights of a tiny ViT and of LiteMedSAM's encoder, as options."""
-    folder = tmp_path_factory.mktemp("teachers")
+@pytest.fixture
+def teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Random weights of a tiny ViT, and a tiny encoder in the place of LiteMedSAM, as options."""
     torch.manual_seed(0)
-    save_file(create_model("test_vit", num_classes=0).state_dict(), folder / "vit.safetensors")
-    encoder = build_tiny_sam(TINY_VIT, 256, strided=False).image_encoder.state_dict()
-    state = {f"image_encoder.{name}": tensor.contiguous() for name, tensor in encoder.items()}
-    save_file(state, folder / "whole.safetensors")
-    micro_data.write_half(folder / "whole.safetensors", folder / "sam.safetensors", "image_encoder.")
+    save_file(create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+
+    def load(name: str, **options: Any) -> Backbone:
+        return wrap(make_vit(), "fused") if name == "lite_medsam" else load_backbone(name, **options)
+
+    monkeypatch.setattr(micro_teachers, "load_backbone", load)
     return [
-        "--teacher", str(folder / "vit.safetensors"), "--teacher-name", "test_vit",
-        "--medical-teacher", str(folder / "sam.safetensors"), "--medical-px", "32",
+        "--teacher", str(tmp_path / "vit.safetensors"), "--teacher-name", "test_vit",
+        "--medical-teacher", "sam.safetensors", "--medical-px", "32",
     ]  # fmt: skip
 
 
 def train(pack: Path, out: Path, *options: str) -> list[list[float]]:
-    script.main([str(pack), "--out", str(out), "--batch", "8", "--device", "cpu", *options])
+    script.main([str(pack), "--out", str(out), "--batch", "4", "--device", "cpu", *options])
     return json.loads((out / "log.json").read_text())["log"]
 
 
@@ -88,7 +91,7 @@ def test_teachers_are_learned_from_beside_labels_and_pixels(
 ) -> None:
     first = train(pack, tmp_path / "a", "--epochs", "1", "--medical", *map(str, sets), *teachers)
     assert all(loss > 0 for loss in first[-1][LOSSES])
-    last = train(pack, tmp_path / "b", "--epochs", "8", "--medical", *map(str, sets), *teachers)
+    last = train(pack, tmp_path / "b", "--epochs", "6", "--medical", *map(str, sets), *teachers)
     assert last[-1][6] < first[-1][6]
     assert last[-1][7] < first[-1][7]
     assert last[-1][8] < first[-1][8]
@@ -171,6 +174,20 @@ def test_only_training_pictures_are_packed(sets: list[Path], tmp_path: Path) -> 
     assert val.names == ("good", "ill")
     assert val.numbers.tolist() == [0, 1]
     assert (val.images == 120).all()
+
+
+def test_weights_travel_in_half_precision(tmp_path: Path) -> None:
+    state = {"encoder.a": torch.rand(3), "encoder.n": torch.arange(2), "decoder.b": torch.rand(3)}
+    save_file(state, tmp_path / "whole.safetensors")
+
+    micro_data.write_half(tmp_path / "whole.safetensors", tmp_path / "half.safetensors", "encoder.")
+
+    kept = load_file(tmp_path / "half.safetensors")
+    assert kept.keys() == {"encoder.a", "encoder.n"}
+    assert torch.equal(kept["encoder.a"], state["encoder.a"].half())
+    assert kept["encoder.n"].dtype == torch.int64
+    with pytest.raises(VptError, match="no tensor's name begins with 'x'"):
+        micro_data.write_half(tmp_path / "whole.safetensors", tmp_path / "half.safetensors", "x")
 
 
 def test_student_and_teacher_see_the_same_view() -> None:
