@@ -3,23 +3,22 @@ r"""Linear-probe accuracy of the micro backbone beside random weights: what its 
 Softmax regression on [CLS; mean of the patch tokens], standardised, with L2 chosen on validation images:
 
 * tiny-imagenet: fitted on the 40,000 pretraining images (4,000 of them choose L2), scored on the 2,000 for validation;
-* Caltech-101, VTAB-1k style: L2 chosen on train/val, refitted on both, scored once on test.
+* labelled data sets: L2 chosen on their val, refitted on train and val, scored once on test.
 
     python data_scripts/probe_micro.py --pack ../shared/pretrain/tinyimagenet64_webp.npz \
-        --caltech ../shared/data/caltech101_vtab
+        --sets ../shared/data/{caltech101_vtab,busi,brain_tumor_mri4,cxr_pneumonia} --weights pretrained random
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pretrain_micro import read_images
+from micro_data import read_classes, read_images
 from torch import Tensor
 
 from vpt.backbones import Backbone, load_backbone
@@ -27,6 +26,8 @@ from vpt.model import encode
 from vpt.prompts import Prompts
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+SIDES = ("train", "val", "test")
+Side = tuple[Tensor, Tensor]  # features (N, 2C), classes (N,)
 
 
 @torch.inference_mode()
@@ -54,55 +55,63 @@ def fit(x: Tensor, y: Tensor, classes: int, strength: float) -> Tensor:
     return weights.detach()
 
 
-def probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Top-1 on test in percent, and the strength that was best on val; the final fit uses train and val."""
+@dataclass(frozen=True)
+class Result:
+    """Top-1 in percent on test, and on val at the strength that was best there."""
+
+    score: float
+    strength: float
+    chosen: float
+
+
+def probe(train: Side, val: Side, test: Side) -> Result:
+    """Choose the strength on val, fit it on train and val, score that once on test."""
     classes = int(train[1].max()) + 1
 
-    def score(fitted: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], strength: float) -> float:
+    def score(fitted: Side, held: Side, strength: float) -> float:
         mean, std = fitted[0].mean(0), fitted[0].std(0) + 1e-6
         fitted_x, held_x = (F.pad((x - mean) / std, (0, 1), value=1.0) for x in (fitted[0], held[0]))
         weights = fit(fitted_x, fitted[1], classes, strength)
         return 100 * ((held_x @ weights).argmax(1) == held[1]).float().mean().item()
 
-    best = max(STRENGTHS, key=lambda strength: score(train, val, strength))
+    chosen, best = max((score(train, val, strength), -strength) for strength in STRENGTHS)
     both = (torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]]))
-    return score(both, test, best), best
+    return Result(score(both, test, -best), -best, chosen)
 
 
-def read_caltech(root: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Split -> images (N, 3, 64, 64) uint8 squeezed to a square, labels (N,)."""
-    split = json.loads((root / "split.json").read_text())
-    names = sorted({name.split("/")[0] for part in ("train", "val", "test") for name in split[part]})
-    parts = {}
-    for part in ("train", "val", "test"):
-        images = [cv2.imread(str(root / name), cv2.IMREAD_COLOR_RGB) for name in split[part]]
-        small = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in images]
-        labels = torch.tensor([names.index(name.split("/")[0]) for name in split[part]])
-        parts[part] = (torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous(), labels)
-    return parts
+def tiny_imagenet(backbone: Backbone, pack: Path) -> Result:
+    images, labels = read_images(pack, "train")
+    held_images, held_labels = read_images(pack, "val")
+    x = features(backbone, images)
+    return probe((x[4000:], labels[4000:]), (x[:4000], labels[:4000]), (features(backbone, held_images), held_labels))
+
+
+def of_set(backbone: Backbone, folder: Path) -> Result:
+    """The probe of a labelled data set by its own split, its pictures pressed into squares of 64 px."""
+    sides = {}
+    for side in SIDES:
+        pictures = read_classes(folder, side, 64)
+        sides[side] = (features(backbone, pictures.images), pictures.numbers)
+    return probe(*(sides[side] for side in SIDES))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pack", type=Path, required=True)
-    parser.add_argument("--caltech", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pack", type=Path, help="of tiny-imagenet")
+    parser.add_argument("--sets", type=Path, nargs="*", default=[], help="labelled data sets, with val and test sides")
+    parser.add_argument("--weights", nargs="+", default=["pretrained", "random"], help="files, or these words")
     args = parser.parse_args()
-    images, labels = read_images(args.pack, "train")
-    held_images, held_labels = read_images(args.pack, "val")
-    caltech = read_caltech(args.caltech)
-    for weights in (None, "random"):
-        backbone = load_backbone("vit_micro", weights=weights)
-        x = features(backbone, images)
-        tiny = probe(
-            (x[4000:], labels[4000:]), (x[:4000], labels[:4000]), (features(backbone, held_images), held_labels)
-        )
-        side = {part: (features(backbone, shown), truth) for part, (shown, truth) in caltech.items()}
-        small = probe(side["train"], side["val"], side["test"])
-        print(
-            f"{weights or 'pretrained'}: tiny-imagenet validation {tiny[0]:.2f} % (L2 {tiny[1]:g}), "
-            f"Caltech-101 test {small[0]:.2f} % (L2 {small[1]:g})",
-            flush=True,
-        )
+    for weights in args.weights:
+        backbone = load_backbone("vit_micro", weights=None if weights == "pretrained" else weights)
+        if args.pack:
+            tell(weights, "tiny-imagenet validation", tiny_imagenet(backbone, args.pack))
+        for folder in args.sets:
+            tell(weights, f"{folder.name} test", of_set(backbone, folder))
+
+
+def tell(weights: str, what: str, result: Result) -> None:
+    print(f"{weights}: {what} {result.score:.2f} % (L2 {result.strength:g}; {result.chosen:.2f} % where it was chosen)")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
