@@ -18,12 +18,14 @@ MASK = {"head": {"kind": "mask"}}
 NONE = {"prompts": {"method": "none"}}
 EVERYWHERE = {"prompts": {"method": "deep", "count": 16}}
 LAST = {"prompts": {"method": "deep", "count": 16, "blocks": "last:8"}}  # the attention at 1/4 of the image's side
+FULL = {"tuning": {"method": "full"}}
 METHODS: dict[str, dict[str, Any]] = {
     "decoder": NONE | DECODER,
     "deep": EVERYWHERE | DECODER,
     "deep_last": LAST | DECODER,
     "additive": {"prompts": {"method": "additive", "form": "grid"}} | DECODER,
-    "lora": NONE | DECODER | {"tuning": {"method": "lora"}, "optim.backbone_lr": 1e-3},
+    "lora": NONE | DECODER | {"tuning": {"method": "lora"}},
+    "full": NONE | DECODER | FULL,
     "mask": NONE | MASK,
     "deep_mask": EVERYWHERE | MASK,
     "unet": NONE | {"backbone.name": "none", "head": {"kind": "unet"}, "optim.lr": 1e-3},
@@ -34,6 +36,7 @@ NAMES = {
     "deep_last": "deep prompts (16 in the last 8) + decoder",
     "additive": "additive prompts (grid) + decoder",
     "lora": "LoRA + decoder",
+    "full": "full fine-tuning + decoder",
     "mask": "MaskHead only",
     "deep_mask": "deep prompts (16 in 10 blocks) + MaskHead",
     "unet": "U-Net from scratch",
