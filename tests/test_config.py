@@ -526,7 +526,7 @@ OF_CLASSIFICATION: dict[str, Any] = {
     "plan.slices": 8,
     "train.calibrate": True,
 }
-OF_SEGMENTATION: dict[str, Any] = {"plan.skip_blank": True, "train.foreground": 0.5}
+OF_SEGMENTATION: dict[str, Any] = {"data.labels": {"liver": [1, 2]}, "plan.skip_blank": True, "train.foreground": 0.5}
 
 
 @pytest.mark.parametrize(

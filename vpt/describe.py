@@ -45,6 +45,7 @@ def describe(target: str) -> Table:
 
 def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     from vpt.artifact import read_artifact
+    from vpt.data.label_values import LabelValues
 
     artifact = read_artifact(path)
     plan, counts, config = artifact.plan, artifact.counts, artifact.config
@@ -67,6 +68,8 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
     yield "frozen parameters", f"{counts['frozen']:,}"
     yield "labels", ", ".join(f"{label} {name}" for label, name in artifact.labels.items())
+    if plan.label_values:
+        yield "label values", str(LabelValues(plan.label_values))
     yield "channels", ", ".join(plan.channels)
     yield "plan", str(plan)
     yield "intensity", "; ".join(dict.fromkeys(map(str, plan.intensity)))

@@ -108,8 +108,10 @@ def test_labels_alone_are_read_from_a_dataset_json(make_dataset):
     assert read_labels(source) == {0: "background", 1: "rim", 2: "core"}
     source.write_text('{"name": "mine"}')
     assert read_labels(source) is None
-    source.write_text('{"labels": {"rim": [1, 2]}}')
-    with pytest.raises(VptError, match="region-based labels"):
+    source.write_text('{"labels": {"all": [1, 2], "background": [0, 5], "ignore": 9}}')
+    assert read_labels(source) == {0: "background", 1: "all", 2: "all", 5: "background", 9: "ignore"}
+    source.write_text('{"labels": {"rim": []}}')
+    with pytest.raises(VptError, match="neither id -> name nor name -> id"):
         read_labels(source)
 
 
@@ -130,9 +132,12 @@ def test_hippocampus_has_230_cases(data_root):
     [
         ({"labels": None}, r"dataset\.json: no labels; add \"labels\""),
         ({"labels": {"background": 0}}, "labels hold only the background"),
-        ({"labels": {"background": 0, "whole": [1, 2]}}, "region-based labels .* not supported"),
-        ({"labels": {"background": 0, "rim": 1, "ignore": 2}}, "`ignore` label is not supported"),
-        ({"labels": {"background": 0, "rim": 1, "core": 1}}, "the same id or the same name twice"),
+        ({"labels": {"background": 0, "whole": [1, 2], "core": [2]}}, "label 2 is in whole and in core; regions that"),
+        ({"labels": {"background": [0, 1], "ignore": 2}}, "labels hold only the background"),
+        ({"labels": {"background": 5, "rim": 1, "ignore": 0}}, "`ignore` is 0, which is the background"),
+        ({"labels": {"background": 0, "rim": [1, 1]}}, "name the same id twice"),
+        ({"labels": {"background": 0, "rim": 1, "core": 1}}, "label 1 is in rim and in core"),
+        ({"labels": {"0": "background", "1": "rim", "2": "rim"}}, r"the same name twice; .* merge .*: \[1, 2\]"),
         ({"labels": {"background": 0, "rim": -1}}, "neither id -> name nor name -> id"),
         ({"labels": {"background": 0, "rim": "one"}}, "neither id -> name nor name -> id"),
         ({"channel_names": None}, 'no channels; add "channel_names"'),

@@ -56,6 +56,17 @@ def test_spacing_decides_which_axis_is_far():
         assert (score.nsd == 1.0) == (axis < 2)
 
 
+def test_where_the_reference_is_ignored_nothing_counts():
+    reference, prediction = box((9, 9, 9), (2, 2, 2), (3, 3, 3)), box((9, 9, 9), (2, 2, 2), (3, 3, 3))
+    prediction[6:] = 1
+    reference[6:] = 255
+    score = score_case(prediction, reference, (1, 1, 1), [1], ignored=255)[1]
+    assert (score.dice, score.hd95, score.nsd) == (1, 0, 1)
+    assert (score.tp, score.fp, score.fn, score.tn) == (27, 0, 0, 6 * 81 - 27)
+    assert score_case(prediction, reference, (1, 1, 1), [1])[1].fp == 3 * 81
+    assert prediction[6:].all()  # what was given is left as it is
+
+
 def test_equal_volumes_are_perfect():
     volume = box((9, 9, 9), (1, 2, 3), (4, 3, 2))
     score = score_case(volume, volume, (1, 1, 1), [1])[1]

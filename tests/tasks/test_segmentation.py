@@ -11,10 +11,11 @@ from forwards import forward_of
 from plans import plan_with
 from torch import Tensor, nn
 
+from vpt.data.label_values import IGNORED
 from vpt.model import Output
 from vpt.tasks.batch import Batch
 from vpt.tasks.images import Normalise
-from vpt.tasks.segmentation import dice_ce, likeliest, segment_slices
+from vpt.tasks.segmentation import dice_ce, likeliest, segment_slices, where_it_counts
 
 CPU = torch.device("cpu")
 
@@ -42,6 +43,32 @@ def test_perfect_logits_cost_nothing_and_wrong_ones_much():
     assert loss(confident(classes), classes).item() == pytest.approx(0, abs=1e-3)
     assert loss(confident((classes + 1) % 3), classes).item() > 10
     assert loss(torch.zeros(4, 3, 16, 16), classes).item() > 1
+
+
+def test_what_is_ignored_has_no_part_in_the_loss_or_its_gradient():
+    """The loss is that of the images without the ignored rows, whatever is predicted there."""
+    classes, weights = classes_of(), (1.0, 2.0, 0.5)
+    logits = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    ignoring = classes.clone()
+    ignoring[:, 10:] = IGNORED
+    for whole in (dice_ce(), dice_ce(weights, 0.1)):
+        found = where_it_counts(whole)(Output(logits), Batch(truth=ignoring))
+        cut = whole(Output(logits[:, :, :10]), Batch(truth=classes[:, :10]))
+        assert found.item() == pytest.approx(cut.item(), rel=1e-5)
+        (gradient,) = torch.autograd.grad(found, logits)
+        assert gradient[:, :, :10].abs().min() > 0
+        assert not gradient[:, :, 10:].any()
+    assert where_it_counts(dice_ce())(Output(logits), Batch(truth=classes)).item() == pytest.approx(
+        loss(logits, classes).item(), rel=1e-5
+    )
+
+
+def test_a_batch_of_which_nothing_counts_costs_nothing():
+    logits = torch.randn(2, 3, 8, 8, requires_grad=True)
+    found = where_it_counts(dice_ce())(Output(logits), Batch(truth=torch.full((2, 8, 8), IGNORED)))
+    found.backward()
+    assert found.item() == 0
+    assert not logits.grad.any()
 
 
 def test_loss_falls_along_its_gradient():

@@ -148,15 +148,30 @@ def test_dataset_json_names_the_labels(folders, place, labels):
     assert evaluate(*folders, {1: "a", 2: "b"}).labels == {1: "a", 2: "b"}
 
 
+def test_what_dataset_json_merges_drops_and_ignores_is_so_in_both(folders):
+    merged = {"labels": {"background": 0, "both": [1, 2]}}
+    (folders[1] / "dataset.json").write_text(json.dumps(merged))
+    report = evaluate(*folders)
+    assert report.labels == {1: "both"}
+    found, true = (np.array([cube(start) + cube(8, 2, 2) > 0]) for start in (4, 2))
+    assert report.cases[1].scores[1].dice == pytest.approx(2 * (found & true).sum() / (found.sum() + true.sum()))
+    (folders[1] / "dataset.json").write_text(json.dumps({"labels": {"background": [0, 2], "one": 1}}))
+    assert evaluate(*folders).values("Dice").tolist() == [[1], [0.5], [1]]
+    (folders[1] / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "one": 1, "ignore": 2}}))
+    (folders[0] / "b.nii.gz").unlink()
+    refused("a.nii.gz: label 2 not in 1 (from", *folders)  # nobody predicts what is ignored
+    save(folders[0] / "a.nii.gz", cube() + cube(8, 2, 1))
+    assert evaluate(folders[0] / "a.nii.gz", folders[1] / "a.nii").values("Dice").tolist() == [[1]]
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ("{", "dataset.json: not valid JSON at line 1, column 2 ("),
         (
-            '{"labels": {"whole": [1, 2]}}',
-            "dataset.json: region-based labels (a list of ids) are not supported; give every label one id",
+            '{"labels": {"whole": [1, 2], "core": 2}}',
+            "dataset.json: label 2 is in whole and in core; regions that overlap",
         ),
-        ('{"labels": {"a": 1, "ignore": 2}}', "dataset.json: an `ignore` label is not supported"),
         ('{"labels": {"background": 0}}', "dataset.json: labels hold only the background"),
         ('{"labels": {"1": "a"}}', "a.nii: label 2 not in 1 (from "),
     ],

@@ -135,3 +135,23 @@ def test_a_run_on_images_from_the_data_to_its_scores(make_images, tmp_path, colo
     saved = json.loads((run / "validation" / "summary.json").read_text())
     assert saved["foreground_mean"]["Dice"] == told.mean()
     assert saved["settings"]["tolerance_px"] == 1
+
+
+def test_merged_and_ignored_labels_go_from_the_config_to_the_scores(copied_data: Path, tmp_path: Path) -> None:
+    """What is ignored is not missed; plan, log and artifact say so."""
+    labels = {"blob": ["dark"], "ignore": ["bright"]}
+    run = train(copied_data, tmp_path / "run", overrides=ONE_STEP | {"data.labels": labels})
+    assert "labels: 2 is ignored" in (run / "train.log").read_text()
+    values = {"0": "background", "1": "blob", "2": "ignore"}
+    assert json.loads((run / "plan.json").read_text())["label_values"] == values
+    path = copied_data / "labelsTr" / "blobs_005.nii.gz"
+    stored = nib.load(path)
+    report, folder = evaluate_run(run)
+    assert report.labels == {1: "blob"}
+    score = report.cases[0].scores[1]
+    bright = np.asarray(stored.dataobj) == 2
+    assert score.tp + score.fp + score.fn + score.tn == bright.size - bright.sum()
+    everything = np.where(np.asarray(stored.dataobj) == 1, 0, 2).astype(np.uint8)  # nothing but what is ignored
+    nib.save(nib.Nifti1Image(everything, stored.affine), path)
+    empty, _ = evaluate_run(run, out=folder.with_name("again"))
+    assert empty.cases[0].scores[1].n_ref == 0

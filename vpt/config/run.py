@@ -40,6 +40,9 @@ class DataConfig(Section):
     target, classes: of classification, see `vpt.data.layouts.read_labelled`; null reads them from the data;
     patients: a regular expression that finds in every case's name whose it is (its first group, or all that it
     matches); null leaves it to `patients` in dataset.json or in the CSV, or else to a guess from the names;
+    labels: what values of the masks are called, where it is not what the data say, {liver: [1, 2]}: a value, a name
+    that the data have, or several of them, which become one label; those of `background` are dropped, those of `ignore`
+    count neither in the loss nor in scores, and `others` are all that are not named;
     shots: train on so many examples of each class (of segmentation: cases), drawn with the run's seed;
     use_val: train on the validation side too. Nothing chooses then: the last epoch counts (the VTAB protocol).
     """
@@ -49,6 +52,7 @@ class DataConfig(Section):
     target: Target | None = None
     classes: tuple[str, ...] | None = None
     patients: str | None = None
+    labels: dict[str, int | str | tuple[int | str, ...]] | None = None
     shots: int | None = Field(None, ge=1)
     use_val: bool = False
 
@@ -182,6 +186,7 @@ class TrainConfig(Section):
 OF_ONE_TASK: dict[str, Task] = {
     "data.target": "classification",
     "data.classes": "classification",
+    "data.labels": "segmentation",
     "plan.slices": "classification",
     "plan.skip_blank": "segmentation",
     "train.foreground": "segmentation",

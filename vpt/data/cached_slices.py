@@ -14,10 +14,12 @@ import torch
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.framing import prepared_size, require_bounded, resize_image
 from vpt.data.label_maps import read_label
+from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan, scale
 from vpt.files import atomic
 from vpt.progress import Tick
 from vpt.readers import LabelMap, Voxels, reader_of
+from vpt.readers.relabelled import LARGE, replaced
 
 
 def prepare_image(
@@ -41,21 +43,18 @@ def prepare_image(
 
 
 def prepare_label(label: LabelMap, ids: Sequence[int], plan: Plan) -> np.ndarray:
-    """Oriented label map (slices, rows, columns) of ids -> (slices, h, w) uint8 of positions in `ids`."""
+    """Oriented label map (slices, rows, columns) of ids -> (slices, h, w) of `positions` in `ids`."""
     size = prepared_size(label.array.shape[1:], label.grid.spacing[1:], plan)
     require_bounded(label.name, label.array.shape, size, label.grid.spacing[1:])
-    slices = (positions(np.ascontiguousarray(found), ids) for found in label.array)
+    slices = (positions(np.ascontiguousarray(found), ids, label.ignored) for found in label.array)
     return np.stack([cv2.resize(found, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for found in slices])
-
-
-LARGE = 2**16  # ids of atlases reach 2^32 - 1
 
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A case in the cache: memory-mapped images (slices, C, h, w) float16 and labels (slices, h, w) uint8.
+    """A case in the cache: memory-mapped images (slices, C, h, w) float16 and labels (slices, h, w) of `positions`.
 
-    native: the labels on the scan's own pixels, (slices, rows, columns) uint8, for validation; None if not asked for.
+    native: the labels on the scan's own pixels, (slices, rows, columns), for validation; None if not asked for.
     """
 
     name: str
@@ -99,10 +98,10 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
         label = read_label(case.label, ids, image.grid, image.name).oriented(plan.orientation)
         _save(labels, prepare_label(label, ids, plan))
         if native:
-            _save(own, positions(np.ascontiguousarray(label.array), ids))
+            _save(own, positions(np.ascontiguousarray(label.array), ids, label.ignored))
         _save(images, prepare_image(image.oriented(plan.orientation), plan, torch.float16))
     mask = np.load(labels, mmap_mode="r")
-    foreground = tuple(int(k) for k in np.flatnonzero(mask.any(axis=(1, 2))))
+    foreground = tuple(int(k) for k in np.flatnonzero((mask > 0).any(axis=(1, 2))))
     return PreparedCase(case.name, images, labels, own if native else None, foreground, len(mask), mask.shape[1:])
 
 
@@ -111,8 +110,16 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def positions(label: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Label ids -> their positions in the sorted `ids`: the classes that the head predicts; uint8 up to 256 of them."""
+def positions(label: np.ndarray, ids: Sequence[int], ignored: int | None = None) -> np.ndarray:
+    """Label ids -> their positions in the sorted `ids`: the classes that the head predicts; uint8 up to 256 of them.
+
+    The id that is `ignored` becomes IGNORED, and the type a signed one.
+    """
+    if ignored is not None:
+        classes = [*zip(ids, range(len(ids)), strict=True), (ignored, IGNORED)]
+        known, by = zip(*sorted(classes), strict=True)
+        found = replaced(label, by, known)
+        return found.astype(np.promote_types(found.dtype, np.int16))  # OpenCV turns no signed bytes
     kind = np.min_scalar_type(len(ids) - 1)
     if max(ids) >= LARGE:  # a table would be as long as the largest id
         return np.stack([np.searchsorted(np.array(ids, np.int64), part).astype(kind) for part in label])

@@ -13,10 +13,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from vpt.data.label_values import LabelValues
 from vpt.data.left_out import left_out, unread_beside
 from vpt.data.patients import Patients
 from vpt.errors import VptError
-from vpt.readers import SUPPORTED, ChosenSeries, Code, ColourMask, Kind, LabelFiles, endings, format_of, is_part
+from vpt.readers import (
+    SUPPORTED,
+    ChosenSeries,
+    Code,
+    ColourMask,
+    Kind,
+    LabelFiles,
+    Relabelled,
+    endings,
+    format_of,
+    is_part,
+)
 from vpt.words import did_you_mean
 
 
@@ -26,12 +38,12 @@ class Case:
 
     series: which one is meant of several in a folder or zip, as `ChosenSeries` says it.
     label: None where there is none; a `ColourMask` where its data set's masks are read by their colours, `LabelFiles`
-    where every label has a file of its own.
+    where every label has a file of its own, and `Relabelled` where its values stand for other ids.
     """
 
     name: str
     images: tuple[Path, ...]
-    label: Path | ColourMask | LabelFiles | None
+    label: Path | ColourMask | LabelFiles | Relabelled | None
     series: str | None = None
 
     @property
@@ -91,7 +103,7 @@ class SegmentationSet(Cases[Case]):
     root: the folder that may hold split.json; labels: id -> name, sorted, 0 is the background; patients, sides: case ->
     patient, and train, val or test, where something says so; kind: what the cases' files are; source: the file that
     lists the cases, or the folder; guess: what was taken from the files' names alone, in words; codes: of labels by
-    name, for DICOM segmentations.
+    name, for DICOM segmentations; label_values: what the files' values stand for, None where each is a label's id.
     """
 
     root: Path
@@ -105,9 +117,15 @@ class SegmentationSet(Cases[Case]):
     source: Path = Path()
     guess: str = ""
     codes: dict[str, Code] = field(default_factory=dict)
+    label_values: LabelValues | None = None
+
+    @property
+    def ignores(self) -> bool:
+        """Whether some voxels count neither in the loss nor in scores."""
+        return self.label_values is not None and self.label_values.ignored is not None
 
 
-def case_name(path: str | Path | ColourMask | LabelFiles) -> str:
+def case_name(path: str | Path | ColourMask | LabelFiles | Relabelled) -> str:
     """The file's name without the ending of a scan (.nii.gz, .png, ...)."""
     name = Path(path).name
     return next((name[: -len(ending)] for ending in endings() if name.lower().endswith(ending)), name)

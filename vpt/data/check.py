@@ -21,7 +21,7 @@ from vpt.data.splits import Splits, drawn, guessed_on_two_sides, split_source, s
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Grid, reader_of
+from vpt.readers import ColourMask, Grid, Relabelled, reader_of
 from vpt.readers.colours import shown
 from vpt.words import counted, listed
 
@@ -41,6 +41,7 @@ class _Facts:
     values: CaseValues | None = None
     digest: str = ""
     voxels: dict[int, int] | None = None
+    stored: tuple[int, ...] = ()  # values of the label's file
     ml: dict[int, float] = field(default_factory=dict)
     size: int = 0  # voxels of the label map
     edge: dict[int, int] = field(default_factory=dict)  # id -> voxels at the outer edge of every slice
@@ -114,10 +115,11 @@ def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
         return facts
     try:
         label = read_label(case.label, dataset.labels, facts.grid, str(first))
-        ids, counts = np.unique(label.array, return_counts=True)
+        array, facts.stored = label.counted, label.stored or label.ids
+        ids, counts = np.unique(array, return_counts=True)
         facts.voxels = {int(id): int(count) for id, count in zip(ids, counts, strict=True) if id != 0}
         facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
-        facts.size, facts.edge = label.array.size, _at_the_edge(label.array)
+        facts.size, facts.edge = array.size, _at_the_edge(array)
         if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
             text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
             facts.problems.append(Problem("warning", str(case.label), text))
@@ -177,6 +179,11 @@ def _label_problems(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterat
             if id and id not in present:
                 text = f"label {id} ({name}) is in no case; remove it from `labels`, or add a case that has it"
                 yield Problem("warning", str(dataset.root / "dataset.json"), text)
+        absent = (
+            dataset.label_values.absent({id for each in facts for id in each.stored}) if dataset.label_values else []
+        )
+        for text in absent:
+            yield Problem("warning", str(dataset.root / "dataset.json"), text)
 
 
 def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
@@ -194,7 +201,8 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[
             c.name for c, _, _ in masks if c.label and reader_of(c.label).is_lossy
         ],
     }
-    coloured = [case.label for case, _, _ in masks if isinstance(case.label, ColourMask)]
+    labels = (case.label.mask if isinstance(case.label, Relabelled) else case.label for case, _, _ in masks)
+    coloured = [label for label in labels if isinstance(label, ColourMask)]
     if coloured:
         ids = listed(
             (f"{shown(colour)} is {id}" for colour, id in sorted(coloured[0].ids, key=lambda pair: pair[1])), 8
@@ -292,6 +300,7 @@ def _summary(
         problems=problems,
         kind=dataset.kind,
         guess=dataset.guess,
+        label_values=str(dataset.label_values or ""),
         dataset=dataset,
     )
 

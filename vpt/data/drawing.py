@@ -109,7 +109,7 @@ class StoredSlices(TorchDataset):
 
 def _corner(label: np.ndarray, size: int, padding: Padding, rng: np.random.Generator) -> tuple[int, int]:
     """Where to crop: padded where the slice fits; else around a labelled pixel, at random where there is none."""
-    focus = np.flatnonzero(label) if max(label.shape) > size else ()
+    focus = np.flatnonzero(label > 0) if max(label.shape) > size else ()
     point = np.unravel_index(focus[rng.integers(len(focus))], label.shape) if len(focus) else None
     corner = []
     for axis, length in enumerate(label.shape):

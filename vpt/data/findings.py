@@ -90,8 +90,8 @@ class Check:
     labels: of a data set for segmentation; classes: of one for classification.
     intensity: lowest and highest value per channel; orientations: axis codes and how many cases have them;
     splits: the number of cases on each side; split_source: where these come from; guess: what was taken from the
-    files' names alone, in words; patients: what was guessed of whose the cases are, "" for nothing; dataset: what was
-    checked.
+    files' names alone, in words; patients: what was guessed of whose the cases are, "" for nothing; label_values: what
+    the masks' values stand for where it is not their own number, in words; dataset: what was checked.
     """
 
     root: Path
@@ -111,6 +111,7 @@ class Check:
     classes: tuple[ClassSummary, ...] = ()
     guess: str = ""
     patients: str = ""
+    label_values: str = ""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -137,6 +138,7 @@ class Check:
             ("cases" if self.kind == "volumes" else "images", str(self.cases)),
             ("channels", ", ".join(f"{name}: {low:.5g} to {high:.5g}" for name, (low, high) in ranges) or "-"),
             *self._geometry(),
+            *([("label values", self.label_values)] if self.label_values else []),
             *((f"label {label.id}", _describe(label, self.cases, self.kind)) for label in self.labels),
             *((f"class {each.name}", str(each)) for each in self.classes),
             ("split", f"{', '.join(f'{side} {n}' for side, n in self.splits.items())} ({self.split_source})"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from vpt.data.mask_values import shades_of
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, reader_of
+from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, reader_of
 from vpt.readers.grid import by, some
 
 TURN = (
@@ -20,12 +20,16 @@ TURN = (
 
 
 def read_label(
-    path: str | Path | ColourMask | LabelFiles | None, labels: Collection[int], grid: Grid | None, image: str
+    path: str | Path | ColourMask | LabelFiles | Relabelled | None,
+    labels: Collection[int],
+    grid: Grid | None,
+    image: str,
 ) -> LabelMap:
     """Label ids (X, Y, Z), uint8, int16, int32 or int64 as the largest of `labels` needs, on the grid of their image.
 
     grid, image: where the image lies (None: not compared), and its name. Raises VptError for what a reader refuses,
-    another grid, ids that are not in `labels`, values between ids, and for None, the label of a case that has none.
+    another grid, ids that are not in `labels` and count, values between ids, and for None, the label of a case that has
+    none.
     """
     if path is None:
         raise VptError(f"{image}: no label belongs to it; add one, or leave the case out")
@@ -38,11 +42,13 @@ def read_label(
             f"{path}: not on the grid of {image}: {found.grid.difference(grid)}; export the mask on the scan's own "
             "grid, or resample it with nearest neighbour"
         )
-    if unknown := [id for id in found.ids if id not in labels]:
+    known = {*labels} if found.ignored is None else {*labels, found.ignored}
+    if unknown := [id for id in found.ids if id not in known]:
+        written = [value for value, _ in path.ids] if isinstance(path, Relabelled) else labels
         raise VptError(
-            f"{path}: label {some(unknown)} not in {some(sorted(labels))}; {_mended(found, unknown, labels)}"
+            f"{path}: label {some(unknown)} not in {some(sorted(written))}; {_mended(found, unknown, labels)}"
         )
-    return replace(found, array=found.array.astype(_dtype_for(max(labels))))
+    return replace(found, array=found.array.astype(_dtype_for(max(known))))
 
 
 def _dtype_for(largest: int) -> type[np.integer]:

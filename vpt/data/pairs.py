@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import case_name, scan_files
+from vpt.data.label_values import LabelValues
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Source, Unit, is_volume, reader_of
+from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
 from vpt.words import listed
 
 Volume = Any  # str | Path | nibabel image; whose reader knows which
@@ -39,11 +40,18 @@ class Mask:
         reader = reader_of(self.source, self.shown)
         return reader.labels() if grid is None else reader.labels_on(grid)
 
+    def read_as(self, values: LabelValues) -> Mask:
+        return replace(self, source=Relabelled(self.source, values.ids, values.ignored))
+
 
 @dataclass(frozen=True)
 class Pair:
     prediction: Mask
     reference: Mask
+
+    def read_as(self, values: LabelValues) -> Pair:
+        """The same files, whose values stand for these labels."""
+        return Pair(self.prediction.read_as(values), self.reference.read_as(values))
 
     def grids(self) -> tuple[Grid, Grid]:
         """Of the prediction and of the reference; a DICOM SEG is put on that of the other."""
@@ -130,7 +138,7 @@ def _mask(given: Volume, unnamed: str = "image") -> Mask:
     """Of a path, or of an image in memory, called by its file's name where it has one."""
     if isinstance(given, str | Path):
         return Mask(case_name(given), str(given), Path(given))
-    if isinstance(given, ColourMask | LabelFiles):
+    if isinstance(given, ColourMask | LabelFiles | Relabelled):
         return Mask(case_name(given), str(given), given)
     if not is_volume(given):
         found = type(given).__name__

@@ -86,6 +86,7 @@ class Plan(BaseModel):
     None where all are read; skip_blank: of a scan that is segmented, slices of one value throughout (air, padding) are
     background, and the encoder does not see them;
     values: what those of the training cases are like, which a new scan's are compared with; None in older plans;
+    label_values: what the values of the training's masks stand for, see `LabelValues`; None where each is a label's id;
     reasons: why, in words, for `plan.json` and `vpt info`.
     """
 
@@ -102,6 +103,7 @@ class Plan(BaseModel):
     slices: int | None = None
     skip_blank: bool = False
     values: TrainingValues | None = None
+    label_values: dict[int, str] | None = None
     reasons: dict[str, str] = {}
 
     @property

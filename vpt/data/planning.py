@@ -261,7 +261,7 @@ def _foreground_range(
         voxels = reader_of(case.images).voxels(len(dataset.channels))
         seen.append(values_of(voxels))
         label = read_label(case.label, dataset.labels, voxels.grid, voxels.name)
-        inside = voxels.values()[:, label.array > 0]
+        inside = voxels.values()[:, label.counted > 0]
         if inside.size:
             samples.append(inside[:, :: max(1, inside.shape[1] // 20_000)])
         progress(len(samples), min(len(cases), most), case.name)

@@ -61,7 +61,7 @@ def _oriented_ids(label: Any, labels: Collection[int], voxels: Voxels) -> np.nda
         found = None
     if found is None:
         return np.zeros(voxels.oriented(ORIENTATIONS["axial"]).grid.shape, np.uint8)
-    return found.oriented(ORIENTATIONS["axial"]).array
+    return found.oriented(ORIENTATIONS["axial"]).counted
 
 
 def _fullest(ids: np.ndarray) -> int:

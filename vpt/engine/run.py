@@ -80,6 +80,8 @@ def train(
     log.info(("resumed" if resume else "started") + f" {run}: {_summary(setup, job.model)}")
     if guess := setup.dataset.guess:
         log.info(guess)
+    if isinstance(setup.dataset, SegmentationSet) and setup.dataset.label_values:
+        log.info(f"labels: {setup.dataset.label_values}")
     if job.model.backbone.origin:
         log.info(f"encoder: {job.model.backbone.origin}")
     for proposal in job.proposals():

@@ -16,6 +16,7 @@ from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, draw_epoch
 from vpt.data.label_maps import read_label
+from vpt.data.label_values import IGNORED
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
@@ -28,7 +29,7 @@ from vpt.scores.cases import score_case
 from vpt.tasks.batch import NamedSamples
 from vpt.tasks.frozen import FrozenPrefix
 from vpt.tasks.images import Normalise
-from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices
+from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices, where_it_counts
 from vpt.use.archives import mask_file
 from vpt.use.runs import evaluate_split
 from vpt.use.segmenter import Segmenter
@@ -56,7 +57,8 @@ class Segmenting(Job):
             root = self.segmented.root
             raise VptError(f"{root}: no training case has a labelled voxel, so there is nothing to learn; check masks")
         weights = config.loss.class_weights
-        self.loss = dice_ce(None if isinstance(weights, str) else weights, config.loss.smoothing)
+        loss = dice_ce(None if isinstance(weights, str) else weights, config.loss.smoothing)
+        self.loss = where_it_counts(loss) if self.segmented.ignores else loss
         self.batch_size = self.choose_batch_size()
         self.count = sum(case.depth for case in self.training)
         self.steps = min(config.train.max_steps, max(LEAST_STEPS, round(self.count / self.batch_size)))
@@ -156,7 +158,7 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, ba
     """
     forward.eval()
     names = list(setup.dataset.labels.values())
-    positions = range(1, len(names))
+    classes = range(1, len(names))
     scores = []
     for case in cases:
         images, _ = case.read()
@@ -171,8 +173,9 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, ba
             classes=len(names),
             batch_size=batch_size,
         )
-        scores.append({k: s.dice for k, s in score_case(found, truth, (1, 1, 1), positions, distances=False).items()})
-    by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in positions}
+        found_scores = score_case(found, truth, (1, 1, 1), classes, distances=False, ignored=IGNORED)
+        scores.append({k: s.dice for k, s in found_scores.items()})
+    by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in classes}
     means = {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}
     return {"dice": float(np.mean(list(means.values()))) if means else 0.0, **means}
 
@@ -183,7 +186,7 @@ def _preview(path: Path, case: Case, mask: Path, setup: Setup) -> None:
     scan = reader_of(case.images).voxels(len(plan.channels))
     ids = list(setup.dataset.labels)
     found, truth = (
-        np.searchsorted(ids, read_label(file, ids, scan.grid, scan.name).oriented(plan.orientation).array)
+        np.searchsorted(ids, read_label(file, ids, scan.grid, scan.name).oriented(plan.orientation).counted)
         for file in (mask_file(mask.parent, case), case.label)
     )
     oriented = scan.oriented(plan.orientation)

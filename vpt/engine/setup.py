@@ -65,6 +65,8 @@ def prepare_setup(config: Config) -> Setup:
     wishes = Wishes(**resolved.plan.model_dump(exclude={"slices"}), slices=slices)
     with bar("planning") as tick:
         plan = make_plan(dataset, [dataset.case(name) for name in splits.train], encoder, wishes, tick)
+    if isinstance(dataset, SegmentationSet) and dataset.label_values:
+        plan = plan.model_copy(update={"label_values": dataset.label_values.names})
     return Setup(resolved, dataset, splits, plan, device)
 
 
@@ -73,7 +75,7 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     data = config.data
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
-        return config.resolved(task), read_dataset(data.path, data.patients)
+        return config.resolved(task), read_dataset(data.path, data.patients, data.labels)
     labelled = read_labelled(data.path, data.target, data.classes, data.patients)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled

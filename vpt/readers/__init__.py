@@ -18,6 +18,7 @@ from vpt.readers.itk import ItkReader
 from vpt.readers.label_files import LabelFiles, LabelFilesReader
 from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader
+from vpt.readers.relabelled import Relabelled, RelabelledReader
 from vpt.readers.segments import Code, Form, Naming
 from vpt.readers.voxels import Voxels
 
@@ -35,6 +36,7 @@ __all__ = [
     "Mask",
     "Naming",
     "Reader",
+    "Relabelled",
     "Scan",
     "Source",
     "Unit",
@@ -59,6 +61,8 @@ def reader_of(source: Source, name: str = "") -> Reader:
         Path(item) if isinstance(item, str) else item
         for item in (source if isinstance(source, list | tuple) else [source])
     )
+    if len(sources) == 1 and isinstance(sources[0], Relabelled):
+        return RelabelledReader(sources[0], reader_of(sources[0].mask, name))
     claiming = next((reader for reader in READERS if sources and reader.claims(sources)), None)
     if claiming is None and not (sources and all(isinstance(item, Path) for item in sources)):
         raise no_scan(source)

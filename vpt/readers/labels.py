@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,16 +11,28 @@ from vpt.readers.grid import Grid
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Label ids (X, Y, Z), integers; the ids that occur, sorted; where they lie, and the name to call it by."""
+    """Label ids (X, Y, Z), integers; the ids that occur, sorted; where they lie, and the name to call it by.
+
+    ignored: the id of voxels that do not count; stored: the values that the file has, where ids stand for others.
+    """
 
     array: np.ndarray
     ids: tuple[int, ...]
     grid: Grid
     name: str
+    ignored: int | None = None
+    stored: tuple[int, ...] | None = None
 
     def oriented(self, axcodes: str) -> LabelMap:
         """The same labels with axes nearest to `axcodes`, as a view: turned as `Voxels.oriented` turns the scan."""
         from nibabel.orientations import apply_orientation
 
         turn, grid = self.grid.turned(axcodes)
-        return LabelMap(apply_orientation(self.array, turn), self.ids, grid, self.name)
+        return replace(self, array=apply_orientation(self.array, turn), grid=grid)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """The ids, in which what is ignored is background."""
+        if self.ignored is None:
+            return self.array
+        return np.where(self.array == self.ignored, self.array.dtype.type(0), self.array)

@@ -72,6 +72,7 @@ def score_case(
     distances: bool = True,
     empty: Empty = "nan",
     tolerance: float = 1.0,
+    ignored: int | None = None,
 ) -> CaseScores:
     """Integer label volumes (X, Y, Z) or images (H, W) on one grid, spacing in mm per axis -> scores of each label.
 
@@ -80,6 +81,7 @@ def score_case(
         distances: False leaves `hd95` and `nsd` NaN and costs two passes over the volume (validation while training).
         empty: Dice, IoU and NSD of a label that is absent in both.
         tolerance: of NSD, mm.
+        ignored: where the reference has this id nothing counts, whatever was predicted.
 
     Raises:
         VptError: shapes differ, values are not integers, or an option is outside its range.
@@ -87,12 +89,16 @@ def score_case(
     labels = [int(label) for label in labels]
     check_options(empty, tolerance)
     _check_arrays(prediction, reference, spacing, labels)
+    out = None if ignored is None else reference == ignored
+    voxels = reference.size
+    if out is not None and (left_out := int(np.count_nonzero(out))):
+        prediction, voxels = np.where(out, prediction.dtype.type(0), prediction), voxels - left_out
     absent = EMPTY_SCORE[empty]
     scores = {}
     for label, box in zip(labels, _boxes(prediction, reference, labels), strict=True):
         predicted, true = prediction[box] == label, reference[box] == label
         surface = surface_scores(predicted, true, spacing, tolerance, absent) if distances else (math.nan, math.nan)
-        scores[label] = _label_scores(predicted, true, reference.size, spacing, surface, absent)
+        scores[label] = _label_scores(predicted, true, voxels, spacing, surface, absent)
     return scores
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vpt.data.framing import batches_of_slices, placement_of
 from vpt.data.hints import in_window
+from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan
 from vpt.machine.memory import MOST
 from vpt.model import Output, PromptedModel
@@ -40,6 +41,23 @@ def dice_ce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> L
         return both.to(output.logits.device)(output.logits.float(), batch["truth"].unsqueeze(1))
 
     return loss
+
+
+def where_it_counts(loss: Loss) -> Loss:
+    """A loss of logits (B, K, H, W) over the pixels that are not IGNORED alone, as if they were one long image.
+
+    0 where none is left. For losses that are sums over the whole batch, as `dice_ce` is.
+    """
+
+    def counted(output: Output, batch: Batch) -> Tensor:
+        truth = batch["truth"]
+        counts = truth != IGNORED
+        if not counts.any():
+            return output.logits.float().sum() * 0
+        logits = output.logits.movedim(1, -1)[counts].T[None, :, None]  # (1, K, 1, pixels)
+        return loss(output._replace(logits=logits), Batch(**{**batch, "truth": truth[counts][None, None]}))
+
+    return counted
 
 
 class SliceModel(nn.Module):

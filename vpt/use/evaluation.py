@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpt.data.label_values import LabelValues
 from vpt.data.layouts.description import read_labels
 from vpt.data.mask_values import require_one_numbering
 from vpt.data.pairs import Pair, Volume, pair_masks
@@ -26,6 +27,7 @@ class Labels:
     names: dict[int, str]
     origin: str
     complete: bool = True  # False: the references may hold others as well
+    values: LabelValues | None = None  # what is in the files stands for, where it is not the labels' ids
 
     def check(self, ids: Iterable[int], shown: str) -> None:
         if unknown := [id for id in ids if id not in {0, *self.names}]:
@@ -52,8 +54,8 @@ def evaluate(
         predictions, references: two folders (paired by case name: the file's name without its ending), two files
             or nibabel images, or two sequences of them in the same order; of images, distances are in pixels.
         labels: the labels to score, ids or id -> name; others are not looked at. None takes them from `dataset.json`
-            in the references' folder or the one above, else every label above 0 that a reference holds; a mask must
-            not hold others then.
+            in the references' folder or the one above (what it merges, drops or ignores is so in both), else every
+            label above 0 that a reference holds; a mask must not hold others then.
         strict: of two folders, references without a prediction are an error. Without it they are not scored, and the
             report names them (`Report.missing`).
         empty: score of a label that is absent in both volumes: "nan" (left out of means), "one" or "zero".
@@ -81,6 +83,7 @@ def evaluate(
         masks = [mask for pair in pairs for mask in (pair.reference, pair.prediction)]
         require_one_numbering([mask.source for mask in masks if isinstance(mask.source, Path)])
     chosen = _choose_labels(labels, pairs)
+    pairs = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
     results = []
     for done, pair in enumerate(pairs, start=1):
         results.append(_score(pair, chosen, empty, tolerance))
@@ -94,12 +97,14 @@ def _score(pair: Pair, labels: Labels, empty: Empty, tolerance: float) -> CaseRe
     found, true = pair.prediction.read(mine), pair.reference.read(theirs)
     if labels.complete:
         labels.check(found.ids, pair.prediction.shown)
-        labels.check(true.ids, pair.reference.shown)
+        labels.check((id for id in true.ids if id != true.ignored), pair.reference.shown)
     prediction, reference = found.array, true.array
     spacing: tuple[float, ...] = theirs.spacing
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
         prediction, reference, spacing = prediction[..., 0], reference[..., 0], spacing[:2]
-    scores = score_case(prediction, reference, spacing, labels.names, empty=empty, tolerance=tolerance)
+    scores = score_case(
+        prediction, reference, spacing, labels.names, empty=empty, tolerance=tolerance, ignored=true.ignored
+    )
     return CaseResult(pair.reference.name, pair.prediction.shown, pair.reference.shown, scores)
 
 
@@ -123,7 +128,9 @@ def _choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Seque
         except VptError as error:
             raise VptError(f"{error}; or give `labels`") from error
         if named is not None:
-            return Labels({id: name for id, name in named.items() if id}, str(file))
+            values = LabelValues(named)
+            names = {id: name for id, name in values.labels.items() if id}
+            return Labels(names, str(file), values=None if values.is_plain else values)
     found: set[int] = set()
     for reference in (pair.reference for pair in pairs):
         ids = reference.read().ids

@@ -84,7 +84,7 @@ def evaluate_run(
     root = Path(data) if data is not None else known.path
     if not root.exists():
         raise VptError(f"{root}: the run's data set is not there; say where it lies now with --data")
-    dataset = read_dataset(root, known.patients)
+    dataset = read_dataset(root, known.patients, known.labels)
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     folder = Path(out) if out is not None else run / (f"{split}_oracle_box" if oracle_box else split)
@@ -183,7 +183,7 @@ def evaluate_split(
 def reference_box(case: Case) -> np.ndarray | None:
     """The box (2, 3) around all labels of a case's reference, in voxels; None where it is empty."""
     assert case.label is not None  # of a data set's case
-    places = np.argwhere(reader_of(case.label).labels_on(reader_of(case.scan).grid()).array)
+    places = np.argwhere(reader_of(case.label).labels_on(reader_of(case.scan).grid()).counted)
     return np.stack([places.min(0), places.max(0)]) if len(places) else None
 
 

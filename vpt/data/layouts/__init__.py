@@ -6,10 +6,12 @@ Of volumes only names are read here, never voxels. `survey` and `survey_labelled
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from vpt.data.cases import SegmentationSet, raise_first
+from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
 from vpt.data.layouts.image_folders import is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
@@ -18,6 +20,7 @@ from vpt.data.layouts.volume_folders import is_described, survey_volumes
 from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
+from vpt.readers import Relabelled
 from vpt.words import listed
 
 MOST_CHANNELS = 3  # of an encoder pretrained on RGB
@@ -25,20 +28,25 @@ MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
 
-def read_dataset(root: str | Path, patients: str | None = None) -> SegmentationSet:
+def read_dataset(
+    root: str | Path, patients: str | None = None, labels: Mapping[str, Claim] | None = None
+) -> SegmentationSet:
     """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem.
 
-    patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says.
+    patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says;
+    labels: names for the values of its masks, see `LabelValues.read_as`.
     """
-    dataset, problems = survey(root, patients)
+    dataset, problems = survey(root, patients, labels)
     raise_first(problems, f"`vpt check {root}` lists them all")
     return dataset
 
 
-def survey(root: str | Path, patients: str | None = None) -> tuple[SegmentationSet, list[VptError]]:
+def survey(
+    root: str | Path, patients: str | None = None, labels: Mapping[str, Claim] | None = None
+) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files.
 
-    patients: as of `read_dataset`. Raises VptError only when dataset.json itself is missing or unusable.
+    patients, labels: as of `read_dataset`. Raises VptError only when dataset.json itself is missing or unusable.
     """
     dataset, problems = _survey(Path(root))
     if (count := len(dataset.channels)) > MOST_CHANNELS:
@@ -48,7 +56,21 @@ def survey(root: str | Path, patients: str | None = None) -> tuple[SegmentationS
         )
     if patients is not None:
         dataset = replace(dataset, patients=by_pattern([case.name for case in dataset.cases], patients))
-    return dataset, problems
+    return _with_values(dataset, labels), problems
+
+
+def _with_values(dataset: SegmentationSet, claims: Mapping[str, Claim] | None) -> SegmentationSet:
+    """Its masks' values as the labels that they stand for, where several are one, or some are dropped or ignored."""
+    values = LabelValues(dataset.labels)
+    if claims:
+        values = values.read_as(claims, "data.labels")
+    elif values.is_plain:
+        return dataset
+    cases = tuple(
+        replace(case, label=Relabelled(case.label, values.ids, values.ignored)) if case.label is not None else case
+        for case in dataset.cases
+    )
+    return replace(dataset, labels=values.labels, cases=cases, label_values=values)
 
 
 def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:

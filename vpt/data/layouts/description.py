@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Code
@@ -46,32 +47,51 @@ def read_channels(content: dict[str, Any], source: Path) -> tuple[str, ...]:
 
 
 def labels_of(content: dict[str, Any], source: Path) -> dict[int, str]:
-    """Id -> name, sorted, from MSD's id -> name or nnU-Net's name -> id; 0 is added as background if it is missing."""
+    """Value -> name, sorted, from MSD's id -> name or nnU-Net's name -> id or ids; 0 is the background.
+
+    What has one name is one label, see `LabelValues`.
+    """
     found = content.get("labels")
     if not isinstance(found, dict) or not found:
         raise VptError(f'{source}: no labels; add "labels": {{"0": "background", "1": "NAME"}}')
-    if any(isinstance(value, list) for value in found.values()):
-        raise VptError(
-            f"{source}: region-based labels (a list of ids) are not supported; give every label one id of its own"
-        )
-    if not all(isinstance(value, int) for value in found.values()) and all(_is_id(key) for key in found):
-        pairs = [(int(key), str(value)) for key, value in found.items()]
-    elif all(_is_id(value) for value in found.values()):
-        pairs = [(int(value), str(key)) for key, value in found.items()]
-    else:
-        raise VptError(f"{source}: labels {found} are neither id -> name nor name -> id (whole numbers from 0 on)")
-    labels = dict(sorted(pairs))
-    if "ignore" in labels.values():
-        raise VptError(f"{source}: an `ignore` label is not supported; annotate those voxels, or make them background")
-    if len(labels) < len(pairs) or len(set(labels.values())) < len(pairs):
-        raise VptError(f"{source}: labels {found} name the same id or the same name twice; make both unique")
-    if not any(labels):
+    labels: dict[int, str] = {}
+    for value, name in _pairs(found, source):
+        if labels.setdefault(value, name) != name:
+            raise VptError(
+                f"{source}: label {value} is in {labels[value]} and in {name}; regions that overlap are not supported, "
+                "give every label one name"
+            )
+    read = LabelValues({0: BACKGROUND} | dict(sorted(labels.items())))
+    if len(read.labels) == 1:
         raise VptError(f"{source}: labels hold only the background; add what is to be segmented with an id from 1 on")
-    return labels if 0 in labels else {0: "background", **labels}
+    return read.names
+
+
+def _pairs(found: dict[str, Any], source: Path) -> list[tuple[int, str]]:
+    """(id, name) in the order of the file; of a list of ids one pair each."""
+    if not all(isinstance(value, int | list) for value in found.values()) and all(_is_id(key) for key in found):
+        pairs = [(int(key), str(value)) for key, value in found.items()]
+        if len({id for id, _ in pairs}) == len({name for _, name in pairs}) == len(pairs):
+            return pairs
+        raise VptError(
+            f"{source}: labels {found} name the same id or the same name twice; make both unique, "
+            'or merge labels with "NAME": [1, 2]'
+        )
+    named = {str(name): value if isinstance(value, list) else [value] for name, value in found.items()}
+    if not all(values and all(_is_id(value) for value in values) for values in named.values()):
+        raise VptError(f"{source}: labels {found} are neither id -> name nor name -> id (whole numbers from 0 on)")
+    pairs = [(int(value), name) for name, values in named.items() for value in values]
+    if len(set(pairs)) < len(pairs):
+        raise VptError(f"{source}: labels {found} name the same id twice; make them unique")
+    if any(id == 0 and name == IGNORE for id, name in pairs):
+        raise VptError(
+            f"{source}: `ignore` is 0, which is the background; write what is to be ignored with an id from 1 on"
+        )
+    return pairs
 
 
 def read_labels(source: Path) -> dict[int, str] | None:
-    """Id -> name, sorted and with the background, from a dataset.json; None where it has no labels."""
+    """`labels_of` a dataset.json; None where it has no labels."""
     content = read_json(source)
     return labels_of(content, source) if isinstance(content, dict) and content.get("labels") else None
 
