@@ -526,7 +526,12 @@ OF_CLASSIFICATION: dict[str, Any] = {
     "plan.slices": 8,
     "train.calibrate": True,
 }
-OF_SEGMENTATION: dict[str, Any] = {"data.labels": {"liver": [1, 2]}, "plan.skip_blank": True, "train.foreground": 0.5}
+OF_SEGMENTATION: dict[str, Any] = {
+    "data.labels": {"liver": [1, 2]},
+    "plan.skip_blank": True,
+    "plan.sampling": "by_label",
+    "train.foreground": 0.5,
+}
 
 
 @pytest.mark.parametrize(

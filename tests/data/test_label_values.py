@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scans import label_map_of
 
-from vpt.data.cached_slices import positions, prepare_cases
+from vpt.data.cached_slices import prepare_cases
 from vpt.data.check import check_dataset
-from vpt.data.label_maps import read_label
+from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import IGNORED, LabelValues
 from vpt.data.layouts import read_dataset
 from vpt.data.thumbnails import thumbnail

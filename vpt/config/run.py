@@ -94,7 +94,8 @@ class PlanConfig(Section):
     """What the plan must not decide by itself; null leaves it to the data's fingerprint.
 
     `slices`: of a volume that is classified, so many are read, evenly spread. `skip_blank`: of a new scan, slices of
-    one value throughout are background without the encoder.
+    one value throughout are background without the encoder. `sampling`: labelled slices are drawn alike (`even`), or
+    every label as often as the others (`by_label`), which is chosen where one is rare.
     """
 
     plane: Literal["axial", "coronal", "sagittal"] | None = None
@@ -104,6 +105,7 @@ class PlanConfig(Section):
     window: tuple[float, float] | None = None
     slices: int = Field(16, ge=1)
     skip_blank: bool = False
+    sampling: Literal["even", "by_label"] | None = None
 
 
 class OptimConfig(Section):
@@ -189,6 +191,7 @@ OF_ONE_TASK: dict[str, Task] = {
     "data.labels": "segmentation",
     "plan.slices": "classification",
     "plan.skip_blank": "segmentation",
+    "plan.sampling": "segmentation",
     "train.foreground": "segmentation",
     "train.calibrate": "classification",
 }

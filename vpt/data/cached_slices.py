@@ -13,13 +13,12 @@ import torch
 
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.framing import prepared_size, require_bounded, resize_image
-from vpt.data.label_maps import read_label
-from vpt.data.label_values import IGNORED
+from vpt.data.label_maps import positions, read_label
 from vpt.data.plan import Plan, scale
+from vpt.data.sampling import held_by_slices
 from vpt.files import atomic
 from vpt.progress import Tick
 from vpt.readers import LabelMap, Voxels, reader_of
-from vpt.readers.relabelled import LARGE, replaced
 
 
 def prepare_image(
@@ -64,6 +63,7 @@ class PreparedCase:
     foreground: tuple[int, ...]  # slices with any label
     depth: int
     size: tuple[int, int]  # rows and columns of a slice
+    holding: tuple[tuple[int, ...], ...] = ()  # the slices with each label, where they are drawn by label
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         return np.load(self.images, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
@@ -102,27 +102,16 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
         _save(images, prepare_image(image.oriented(plan.orientation), plan, torch.float16))
     mask = np.load(labels, mmap_mode="r")
     foreground = tuple(int(k) for k in np.flatnonzero((mask > 0).any(axis=(1, 2))))
-    return PreparedCase(case.name, images, labels, own if native else None, foreground, len(mask), mask.shape[1:])
+    holding = _holding(mask, len(dataset.labels) - 1) if plan.sampling == "by_label" else ()
+    own_labels = own if native else None
+    return PreparedCase(case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding)
+
+
+def _holding(classes: np.ndarray, labels: int) -> tuple[tuple[int, ...], ...]:
+    held = held_by_slices(classes, labels)
+    return tuple(tuple(np.flatnonzero(one).tolist()) for one in held.T)
 
 
 def _save(path: Path, array: np.ndarray) -> None:
     with atomic(path) as part, open(part, "wb") as file:
         np.save(file, array)
-
-
-def positions(label: np.ndarray, ids: Sequence[int], ignored: int | None = None) -> np.ndarray:
-    """Label ids -> their positions in the sorted `ids`: the classes that the head predicts; uint8 up to 256 of them.
-
-    The id that is `ignored` becomes IGNORED, and the type a signed one.
-    """
-    if ignored is not None:
-        classes = [*zip(ids, range(len(ids)), strict=True), (ignored, IGNORED)]
-        known, by = zip(*sorted(classes), strict=True)
-        found = replaced(label, by, known)
-        return found.astype(np.promote_types(found.dtype, np.int16))  # OpenCV turns no signed bytes
-    kind = np.min_scalar_type(len(ids) - 1)
-    if max(ids) >= LARGE:  # a table would be as long as the largest id
-        return np.stack([np.searchsorted(np.array(ids, np.int64), part).astype(kind) for part in label])
-    table = np.zeros(max(ids) + 1, kind)
-    table[list(ids)] = range(len(ids))
-    return table[label]

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset as TorchDataset
 from vpt.data.cached_slices import PreparedCase
 from vpt.data.framing import as_channels, as_float32, crop_or_pad, offset
 from vpt.data.hints import draw_hints
-from vpt.data.plan import Padding, Plan
+from vpt.data.plan import Plan
+from vpt.data.sampling import Sampling
 from vpt.data.stored import Store, Viewed, view_seed
 from vpt.data.transforms import Augment
 
@@ -28,25 +29,44 @@ class SliceDraw:
 
 
 def draw_epoch(
-    cases: Sequence[PreparedCase], *, steps: int, batch_size: int, foreground: float, seed: int, epoch: int
+    cases: Sequence[PreparedCase],
+    *,
+    steps: int,
+    batch_size: int,
+    foreground: float,
+    seed: int,
+    epoch: int,
+    sampling: Sampling = "even",
 ) -> list[list[SliceDraw]]:
     """Batches of an epoch, the same for the same seed and epoch, whatever the number of workers.
 
     A share `foreground` of the samples are slices with any label; cases are drawn evenly, so that long scans do not
-    outweigh short ones.
+    outweigh short ones. By label: of these every label has the same number, and cases are drawn from those with it.
     """
     rng = np.random.default_rng((seed, epoch))
-    filled = [k for k, case in enumerate(cases) if case.foreground]
+    pools = [pool for pool in _pools(cases, sampling) if pool]
 
     def one() -> SliceDraw:
-        if filled and rng.random() < foreground:
-            case = filled[rng.integers(len(filled))]
-            chosen = cases[case].foreground
+        if pools and rng.random() < foreground:
+            pool = pools[rng.integers(len(pools))] if sampling == "by_label" else pools[0]
+            case, chosen = pool[rng.integers(len(pool))]
             return SliceDraw(case, chosen[rng.integers(len(chosen))], int(rng.integers(2**31)))
         case = int(rng.integers(len(cases)))
         return SliceDraw(case, int(rng.integers(cases[case].depth)), int(rng.integers(2**31)))
 
     return [[one() for _ in range(batch_size)] for _ in range(steps)]
+
+
+Pool = list[tuple[int, tuple[int, ...]]]
+"""Cases by number, each with the slices that may be drawn of it."""
+
+
+def _pools(cases: Sequence[PreparedCase], sampling: Sampling) -> list[Pool]:
+    """By label one for each; else one of all labelled slices."""
+    if sampling == "even":
+        return [[(k, case.foreground) for k, case in enumerate(cases) if case.foreground]]
+    held = zip(*(case.holding for case in cases), strict=True)
+    return [[(k, slices) for k, slices in enumerate(of_label) if slices] for of_label in held]
 
 
 class SliceDataset(Viewed):
@@ -85,7 +105,7 @@ class SliceDataset(Viewed):
         label = np.asarray(labels[draw.slice])
         image = as_float32(as_channels(images, draw.slice, self.plan.neighbours)).numpy()
         size = self.plan.image_size
-        top, left = _corner(label, size, self.plan.padding, rng)
+        top, left = _corner(label, size, self.plan, rng)
         image, label = crop_or_pad(image, size, top, left, self.plan.fill), crop_or_pad(label, size, top, left)
         image, label = self.augment(image, label, seed)
         sample = torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
@@ -107,14 +127,20 @@ class StoredSlices(TorchDataset):
         return image, label, self.store.read(self.slices.number(draw)), *hints
 
 
-def _corner(label: np.ndarray, size: int, padding: Padding, rng: np.random.Generator) -> tuple[int, int]:
-    """Where to crop: padded where the slice fits; else around a labelled pixel, at random where there is none."""
-    focus = np.flatnonzero(label > 0) if max(label.shape) > size else ()
+def _corner(label: np.ndarray, size: int, plan: Plan, rng: np.random.Generator) -> tuple[int, int]:
+    """Where to crop: padded where the slice fits; else around a labelled pixel, at random where there is none.
+
+    By label that pixel is of each of the slice's labels as often.
+    """
+    inside = label > 0
+    if plan.sampling == "by_label" and max(label.shape) > size and inside.any():
+        inside = label == rng.choice(np.unique(label[inside]))
+    focus = np.flatnonzero(inside) if max(label.shape) > size else ()
     point = np.unravel_index(focus[rng.integers(len(focus))], label.shape) if len(focus) else None
     corner = []
     for axis, length in enumerate(label.shape):
         if length <= size:
-            corner.append(-offset(length, size, padding))
+            corner.append(-offset(length, size, plan.padding))
         elif point is None:
             corner.append(int(rng.integers(length - size + 1)))
         else:

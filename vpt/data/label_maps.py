@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from vpt.data.label_values import IGNORED
 from vpt.data.mask_values import shades_of
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, reader_of
 from vpt.readers.grid import by, some
+from vpt.readers.relabelled import LARGE, replaced
 
 TURN = (
     "if the masks were drawn on the pixels as stored, take the mark off the images "
@@ -49,6 +51,24 @@ def read_label(
             f"{path}: label {some(unknown)} not in {some(sorted(written))}; {_mended(found, unknown, labels)}"
         )
     return replace(found, array=found.array.astype(_dtype_for(max(known))))
+
+
+def positions(label: np.ndarray, ids: Sequence[int], ignored: int | None = None) -> np.ndarray:
+    """Label ids -> their positions in the sorted `ids`: the classes that the head predicts; uint8 up to 256 of them.
+
+    The id that is `ignored` becomes IGNORED, and the type a signed one.
+    """
+    if ignored is not None:
+        classes = [*zip(ids, range(len(ids)), strict=True), (ignored, IGNORED)]
+        known, by = zip(*sorted(classes), strict=True)
+        found = replaced(label, by, known)
+        return found.astype(np.promote_types(found.dtype, np.int16))  # OpenCV turns no signed bytes
+    kind = np.min_scalar_type(len(ids) - 1)
+    if max(ids) >= LARGE:  # a table would be as long as the largest id
+        return np.stack([np.searchsorted(np.array(ids, np.int64), part).astype(kind) for part in label])
+    table = np.zeros(max(ids) + 1, kind)
+    table[list(ids)] = range(len(ids))
+    return table[label]
 
 
 def _dtype_for(largest: int) -> type[np.integer]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from vpt.data.sampling import Sampling
 from vpt.data.values import TrainingValues
 from vpt.readers import Kind
 
@@ -85,6 +86,7 @@ class Plan(BaseModel):
     kind: what it was made for, NIfTI volumes or images; slices: read of a volume that is classified, evenly spread;
     None where all are read; skip_blank: of a scan that is segmented, slices of one value throughout (air, padding) are
     background, and the encoder does not see them;
+    sampling: how training draws labelled slices, evenly, or every label as often as the others;
     values: what those of the training cases are like, which a new scan's are compared with; None in older plans;
     label_values: what the values of the training's masks stand for, see `LabelValues`; None where each is a label's id;
     reasons: why, in words, for `plan.json` and `vpt info`.
@@ -102,6 +104,7 @@ class Plan(BaseModel):
     kind: Kind = "volumes"
     slices: int | None = None
     skip_blank: bool = False
+    sampling: Sampling = "even"
     values: TrainingValues | None = None
     label_values: dict[int, str] | None = None
     reasons: dict[str, str] = {}

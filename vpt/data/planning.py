@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from vpt.data.label_maps import read_label
-from vpt.data.plan import Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
+from vpt.data.plan import ORIENTATIONS, Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
+from vpt.data.sampling import Sampling, choose_sampling
 from vpt.data.value_doubts import is_ct
 from vpt.data.values import CaseValues, values_of, values_over
 from vpt.errors import VptError
@@ -64,6 +65,7 @@ class Wishes:
     window: tuple[float, float] | None = None
     slices: int | None = None
     skip_blank: bool = False
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +118,9 @@ def make_plan(
     intensity = _choose_window(dataset, wishes.window) if wishes.window is not None else None
     seen: list[CaseValues] = []
     intensity = decide("intensity", intensity, lambda: _choose_intensity(dataset, cases, wishes, seen, progress))
+    sampling: Sampling = "even"
+    if wishes.slices is None:
+        sampling = decide("sampling", wishes.sampling, lambda: _choose_sampling(dataset, cases, plane, progress))
     return Plan(
         plane=plane,
         pixel_mm=pixel,
@@ -128,6 +133,7 @@ def make_plan(
         kind=dataset.kind,
         slices=None if flat else wishes.slices,
         skip_blank=wishes.skip_blank,
+        sampling=sampling,
         values=values_over(seen or _read_values(dataset, cases, progress)),
         reasons=reasons,
     )
@@ -204,6 +210,11 @@ def _in_plane(grid: Grid, plane: Plane) -> list[tuple[float, float]]:
     """[(voxels, mm), (voxels, mm)] of the two axes of the plane."""
     sizes = zip(grid.axcodes, grid.shape, grid.spacing, strict=True)
     return [(count, count * mm) for code, count, mm in sizes if code not in _AXES[plane]]
+
+
+def _choose_sampling(dataset: Planned, cases: Sequence[Any], plane: Plane, progress: Tick) -> tuple[Sampling, str]:
+    most = FINGERPRINTED[dataset.kind]
+    return choose_sampling(dataset, _spread(cases, most), ORIENTATIONS[plane], most, progress)
 
 
 # --- intensities ------------------------------------------------------------------------------------------------------

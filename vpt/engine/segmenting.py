@@ -124,6 +124,7 @@ class Segmenting(Job):
             foreground=config.train.foreground,
             seed=config.seed,
             epoch=epoch,
+            sampling=self.setup.plan.sampling,
         )
 
     def images(self) -> Iterator[Tensor]:
