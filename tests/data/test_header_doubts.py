@@ -13,7 +13,7 @@ from vpt.data.cached_slices import prepare_image, prepare_label
 from vpt.data.cases import find_scans
 from vpt.data.check import check_dataset
 from vpt.data.doubts import doubts_of
-from vpt.data.header_doubts import header_doubts, scan_doubts, unusual_spacing
+from vpt.data.header_doubts import header_doubts, scan_doubts, single_slices, unusual_spacing
 from vpt.data.layouts import read_dataset
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
@@ -47,6 +47,15 @@ def test_voxels_unlike_those_of_the_set(others, odd):
 
 def test_a_lone_slice_has_no_distance():
     assert not list(unusual_spacing([*grids(ONE, ONE, ONE), *grids((1, 1, 25.0), shape=(4, 5, 1))]))
+
+
+def test_a_lone_slice_among_volumes_is_told_but_not_among_its_like():
+    lone = grids((1, 1, 25.0), shape=(4, 5, 1))
+    assert [text for _, text in single_slices([*grids(ONE, ONE, ONE), *lone])] == [
+        "a single slice, the others have about 4; is the export complete?"
+    ]
+    assert list(single_slices([*lone, *lone, *grids(ONE)])) == []
+    assert list(single_slices([])) == []
 
 
 def rescale(path: Path, factor: float) -> None:

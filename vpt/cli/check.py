@@ -26,12 +26,19 @@ def check(
 ) -> None:
     """Say what a data set holds and what is wrong with it, before hours are spent on it."""
     from vpt.data.check import check_dataset
+    from vpt.data.findings import unusable
     from vpt.data.layouts import write_description
+    from vpt.errors import VptError
     from vpt.files import as_json
     from vpt.progress import bar
 
     with bar("checking") as tick:
-        found = check_dataset(data, tick, patients)
+        try:
+            found = check_dataset(data, tick, patients)
+        except VptError as error:
+            if json:
+                print(as_json(unusable(error, data)))
+            raise
     if json:
         print(as_json(found.to_dict()))
     else:

@@ -13,11 +13,13 @@ import numpy as np
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.check_labelled import check_labelled
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
-from vpt.data.header_doubts import unusual_spacing
+from vpt.data.header_doubts import single_slices, unusual_spacing
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
-from vpt.data.splits import Splits, drawn, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.likeness import steps_of
+from vpt.data.splits import Splits, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.twins import Look, near_twins, twins
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
@@ -40,6 +42,7 @@ class _Facts:
     ranges: list[tuple[float, float]] = field(default_factory=list)
     values: CaseValues | None = None
     digest: str = ""
+    steps: np.ndarray | None = None
     voxels: dict[int, int] | None = None
     stored: tuple[int, ...] = ()  # values of the label's file
     ml: dict[int, float] = field(default_factory=dict)
@@ -67,6 +70,7 @@ def check_dataset(
         facts.append(_read_safely(case, dataset))
         progress(done, len(dataset.cases), case.name)
     splits, split_errors = survey_folds(dataset)
+    looks = [Look(each.case, each.digest, each.steps) for each in facts]
     problems = [
         *(problem_of(error) for error in pairing),
         *(problem_of(error) for error in split_errors),
@@ -74,7 +78,8 @@ def check_dataset(
         *_label_problems(dataset, facts),
         *_background(dataset, facts),
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
-        *_twins(facts, splits, drawn(dataset), _element(dataset)),
+        *twins(dataset, looks, splits),
+        *near_twins(dataset, looks, splits),
         *_unlike(dataset, facts),
         *_in_no_split(dataset, splits),
         *_guessed(dataset, splits),
@@ -102,6 +107,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
         image, facts.grid = voxels.values(), voxels.grid
         facts.values = values_of(voxels)
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
+        facts.steps = steps_of(image, dataset.kind)
         facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
         doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
         facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
@@ -167,7 +173,7 @@ def _masks_of(dataset: SegmentationSet) -> str:
 
 
 def _label_problems(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
-    """Nothing to learn anywhere, or a label that no case has."""
+    """Nothing to learn anywhere, or a label that no case has, or only one."""
     read = [each.voxels for each in facts if each.voxels is not None]
     present = {id for voxels in read for id in voxels}
     if read and not present:
@@ -176,9 +182,15 @@ def _label_problems(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterat
         yield Problem("error", str(dataset.root), text)
     elif read:
         for id, name in dataset.labels.items():
-            if id and id not in present:
+            having = [each.case for each in facts if each.voxels and id in each.voxels]
+            if id and not having:
                 text = f"label {id} ({name}) is in no case; remove it from `labels`, or add a case that has it"
                 yield Problem("warning", str(dataset.root / "dataset.json"), text)
+            elif id and len(having) == 1 < len(read):
+                text = (
+                    f"label {id} ({name}) is in this case only, so it cannot be both trained and tested; add more cases"
+                )
+                yield Problem("warning", str(having[0].label), text)
         absent = (
             dataset.label_values.absent({id for each in facts for id in each.stored}) if dataset.label_values else []
         )
@@ -222,8 +234,9 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
 
 
 def _spacings(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    grids = [(str(each.case.images[0]), each.grid) for each in facts if each.grid]
     if dataset.kind == "volumes":
-        for file, text in unusual_spacing([(str(each.case.images[0]), each.grid) for each in facts if each.grid]):
+        for file, text in (*unusual_spacing(grids), *single_slices(grids)):
             yield Problem("warning", file, text)
 
 
@@ -239,34 +252,6 @@ def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Pr
 
 def _element(dataset: SegmentationSet) -> str:
     return "voxel" if dataset.kind == "volumes" else "pixel"
-
-
-def _twins(facts: Sequence[_Facts], splits: Sequence[Splits], is_drawn: bool, element: str) -> Iterator[Problem]:
-    """Images with the same voxels: an error when they are, or by a draw may come, on two sides."""
-    sides = [{name: side for side, names in each.to_dict().items() for name in names} for each in splits]
-    seen: dict[str, list[Case]] = {}
-    for each in facts:
-        earlier = seen.setdefault(each.digest, []) if each.digest else []
-        if earlier:
-            yield _twin(each.case, earlier, sides, is_drawn, element)
-        earlier.append(each.case)
-
-
-def _twin(
-    case: Case, earlier: Sequence[Case], sides: Sequence[dict[str, str]], is_drawn: bool, element: str
-) -> Problem:
-    """The problem that `case` has the voxels of the `earlier` ones; `sides`: case name -> side, for each fold."""
-    file = str(case.images[0])
-    if is_drawn:
-        text = "; a drawn split can put them on two sides: remove one, or write split.json"
-        return Problem("error", file, f"the same {element}s as {earlier[0].images[0].name}{text}")
-    for other in earlier:
-        for side in sides:
-            mine, theirs = side.get(case.name), side.get(other.name)
-            if mine and theirs and mine != theirs:
-                text = f"{theirs} and {mine} then hold the same patient; put both on one side, or remove one"
-                return Problem("error", file, f"the same {element}s as {other.images[0].name}; {text}")
-    return Problem("warning", file, f"the same {element}s as {earlier[0].images[0].name}; remove one if it is a copy")
 
 
 def _in_no_split(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:

@@ -179,6 +179,12 @@ class Check:
         return Group(table, *problems, Text(self.verdict(), style="green" if self.ok else "bold red"))
 
 
+def unusable(error: VptError, root: Path) -> dict[str, Any]:
+    """What `Check.to_dict` would say of a data set that cannot be checked at all: the one problem."""
+    problem = seen_from(problem_of(error), root)
+    return {"root": str(root), "ok": False, "problems": [asdict(problem)], "verdict": "not ready: it cannot be checked"}
+
+
 def _plain(value: Any) -> Any:
     """Of a dataclass, or of several in a tuple, dictionaries."""
     if isinstance(value, tuple):

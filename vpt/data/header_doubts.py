@@ -26,7 +26,8 @@ def header_doubts(cases: Iterable[Any]) -> list[str]:
     """
     cases = list(cases)
     grids = [grid for case in cases for grid in _grid(case)]
-    return [*_of_each(cases), *(f"{name}: {text}" for name, text in unusual_spacing(grids))]
+    odd = [*unusual_spacing(grids), *single_slices(grids)]
+    return [*_of_each(cases), *(f"{name}: {text}" for name, text in odd)]
 
 
 def unusual_spacing(grids: Sequence[tuple[str, Grid]]) -> Iterator[tuple[str, str]]:
@@ -47,6 +48,14 @@ def unusual_spacing(grids: Sequence[tuple[str, Grid]]) -> Iterator[tuple[str, st
         ):
             text = f"voxels of {by(grid.spacing)} mm, usual in this set are {by(usual.tolist())} mm (sorted)"
             yield name, f"{text}; correct the spacing, or its unit, in the header"
+
+
+def single_slices(grids: Sequence[tuple[str, Grid]]) -> Iterator[tuple[str, str]]:
+    """File and sentence for volumes of one slice where most others of the set have more."""
+    depth = int(np.median([min(grid.shape) for _, grid in grids] or [1]))
+    for name, grid in grids:
+        if min(grid.shape) == 1 < depth:
+            yield name, f"a single slice, the others have about {depth}; is the export complete?"
 
 
 def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]] | None = None) -> list[str]:

@@ -1,0 +1,41 @@
+"""Cases that are nearly the same: a scan or picture saved again, in another format, brightness or size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+CELLS = {"volumes": (9, 8, 8), "images": (17, 16, 1)}
+ALIKE = 0.985  # cosine of two cases' steps: of a copy above 0.99, of frames and slices that follow each other below
+AT_ONCE = 512  # cases that are compared with all others
+
+
+def steps_of(image: np.ndarray, kind: str) -> np.ndarray:
+    """A case (C, X, Y, Z) -> how much brighter each of its cells is than the one before it, as a vector of length 1.
+
+    Whatever its unit and size: 512 numbers of a volume, 256 of a picture; all are 0 where it is the same everywhere.
+    """
+    means = image.mean(axis=0, dtype=np.float32) if len(image) > 1 else image[0]
+    for axis, cells in enumerate(CELLS[kind]):
+        means = _averaged(means, axis, cells)
+    steps = np.diff(means, axis=0).ravel()
+    length = float(np.linalg.norm(steps))
+    return (steps / length if length else steps).astype(np.float32)
+
+
+def _averaged(array: np.ndarray, axis: int, cells: int) -> np.ndarray:
+    """So many cells along an axis; where it is shorter, an element may be several of them."""
+    size = array.shape[axis]
+    starts = np.arange(cells) * size // cells
+    counts = np.maximum(np.diff(np.append(starts, size)), 1)
+    sums = np.add.reduceat(array, starts, axis=axis, dtype=np.float64)
+    return sums / np.expand_dims(counts, [k for k in range(array.ndim) if k != axis])
+
+
+def alike(steps: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
+    """Pairs of cases by number, (earlier, later), with nearly the same steps."""
+    table = np.array(steps)
+    for start in range(0, len(table), AT_ONCE):
+        found = np.argwhere(table[start : start + AT_ONCE] @ table.T >= ALIKE)
+        yield from ((int(earlier), int(k) + start) for k, earlier in found if earlier < k + start)
