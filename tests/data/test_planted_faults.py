@@ -389,6 +389,15 @@ def a_split_that_names_no_case(root: Path) -> None:
     split(root, ["case_22", *CASES[:4]], CASES[4:])
 
 
+@fault("warning", "split.json", "1 patient may be on two sides, by a guess from the names", "patients")
+def two_visits_on_two_sides(root: Path) -> None:
+    names = ["anna_s01", "anna_s02", *CASES[2:]]
+    for old, new in zip(CASES[:2], names[:2], strict=True):
+        (root / f"imagesTr/{old}_0000.nii.gz").rename(root / f"imagesTr/{new}_0000.nii.gz")
+        (root / f"labelsTr/{old}.nii.gz").rename(root / f"labelsTr/{new}.nii.gz")
+    split(root, names[1:], names[:1])
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -465,6 +474,26 @@ def a_picture_that_was_saved_again(root: Path) -> None:
 @fault("warning", "masks", "1 of 6 masks is on more than 99% of the image", "inverted?", sound="pictures")
 def a_mask_that_is_full(root: Path) -> None:
     Image.fromarray(np.full((40, 48), 255, np.uint8)).save(root / "masks/case_02.png")
+
+
+@fault("error", "masks/case_02.png", "several channels of more than 8 bits", "16-bit grey", sound="pictures")
+def a_mask_of_16_bit_colour(root: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(root / "masks/case_02.png"), np.dstack([binary().astype(np.uint16) * 257] * 3))
+
+
+@fault("warning", "", "1 .heic file is not read", "convert", sound="pictures")
+def a_photograph_that_is_not_read(root: Path) -> None:
+    (root / "images/case_07.heic").write_bytes(b"pixels")
+
+
+@fault("warning", "labels.csv", "classes 'Pos' and 'pos' may be one, written in 2 ways", sound="pictures")
+def a_class_that_is_written_in_two_ways(root: Path) -> None:
+    shutil.rmtree(root / "masks")
+    classes = ("pos", "Pos", "neg", "neg", "pos", "Pos")
+    lines = [f"images/{name}.png,{its}" for name, its in zip(CASES, classes, strict=True)]
+    (root / "labels.csv").write_text("\n".join(["path,label", *lines]))
 
 
 # --- what check says --------------------------------------------------------------------------------------------------

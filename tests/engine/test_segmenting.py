@@ -1,0 +1,48 @@
+"""Validation on whole volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forwards import forward_of
+from tiny_run import SETTINGS
+from torch import nn
+
+from vpt.config import load_config
+from vpt.data.cached_slices import prepare_cases
+from vpt.data.label_values import IGNORED
+from vpt.engine.segmenting import Segmenting, validate
+from vpt.engine.setup import prepare_setup
+from vpt.progress import silent
+from vpt.tasks.segmentation import where_it_counts
+
+
+class Always(nn.Module):
+    """Finds the last of so many classes everywhere."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.rule = forward_of(
+            lambda images: torch.arange(classes)[None, :, None, None] * torch.ones_like(images[:, :1])
+        )
+
+    def forward(self, batch):
+        return self.rule(batch)
+
+
+def test_what_is_ignored_is_no_part_of_validation_and_of_the_loss(tiny_data: Path, tmp_path: Path) -> None:
+    labels = {"blob": 1, "ignore": 2}
+    setup = prepare_setup(load_config(tiny_data, SETTINGS | {"data.labels": labels}))
+    cases = [setup.dataset.case(name) for name in setup.splits.val]
+    prepared = prepare_cases(setup.dataset, cases, setup.plan, tmp_path / "cache", silent, native=True)
+    truth = [np.load(case.native) for case in prepared if case.native]
+    dice = [2 * np.sum(each == 1) / (np.sum(each == 1) + np.sum(each != IGNORED)) for each in truth]
+    assert all(np.sum(each == IGNORED) > 100 for each in truth)
+    assert validate(Always(2), prepared, setup, 8)["dice_blob"] == pytest.approx(np.mean(dice))
+    assert setup.dataset.ignores
+    job = Segmenting(tmp_path, setup, tmp_path / "cache")
+    job.read()
+    assert job.loss.__qualname__.startswith(where_it_counts.__qualname__)
