@@ -43,27 +43,27 @@ NAMES = {
 }
 
 
-def settings(method: str, epochs: int, shots: int, weights: str | None, rate: float) -> dict[str, Any]:
-    """Everything but the data and the seed: `epochs` of 100 steps of 8 slices."""
+def settings(method: str, epochs: int, shots: int, weights: str | None, rate: float, batch: int = 8) -> dict[str, Any]:
+    """Everything but the data and the seed: `epochs` of 100 steps of `batch` slices."""
     return {
         "backbone.name": "lite_medsam",
         "backbone.weights": weights,
         "plan.image_size": 256,
         "data.shots": shots or None,
         "optim.lr": rate,
-        "train.batch_size": 8,
+        "train.batch_size": batch,
         "train.epochs": epochs,
         "train.max_steps": 100,
-        "train.validate_every": max(1, epochs // 4),
+        "train.validate_every": max(1, epochs // 2),
     } | METHODS[method]
 
 
 def main() -> None:
-    args = arguments(__doc__.splitlines()[0], METHODS, weights=None, rate=5e-4, epochs=3, shots=16)
+    args = arguments(__doc__.splitlines()[0], METHODS, weights=None, rate=5e-4, epochs=2, batch=4, shots=16)
     if args.command == "report":
         report(args.out, NAMES, base="decoder")
         return
-    each = {name: settings(name, args.epochs, args.shots, args.weights, args.rate) for name in args.only}
+    each = {name: settings(name, args.epochs, args.shots, args.weights, args.rate, args.batch) for name in args.only}
     for name in {"unet"} & each.keys():
         each[name]["backbone.weights"] = None
     run(args.data, args.out, each, args.seeds, {})
