@@ -120,3 +120,29 @@ assert os.environ["NO_ALBUMENTATIONS_UPDATE"]
 """
     done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mirror", "turned"),
+    [("horizontal", {(), (-1,)}), ("vertical", {(), (-2,)}), ("both", {(), (-1,), (-2,), (-2, -1)})],
+)
+def test_mirrors_image_and_label_alike_and_only_along_the_named_axes(mirror, turned):
+    rng = np.random.default_rng(0)
+    image, label = rng.random((3, 8, 8), np.float32), rng.integers(0, 9, (8, 8), np.uint8)
+    seen = []
+    for seed in range(200):
+        found, mask = make_augment("none", mirror=mirror)(image, label, seed)
+        same = [axes for axes in [(), (-1,), (-2,), (-2, -1)] if np.array_equal(found, np.flip(image, axes))]
+        assert len(same) == 1
+        assert np.array_equal(mask, np.flip(label, same[0]))
+        seen += same
+    assert set(seen) == turned
+    assert all(0.6 < seen.count(axes) * len(turned) / 200 < 1.4 for axes in turned)
+
+
+def test_without_a_word_nothing_is_mirrored():
+    ramp = np.tile(np.linspace(0, 1, 32, dtype=np.float32), (3, 32, 1))
+    label = np.zeros((32, 32), np.uint8)
+    for seed in range(50):
+        found, _ = make_augment("light")(ramp, label, seed)
+        assert found[:, 8:24, 20:28].mean() > found[:, 8:24, 4:12].mean()

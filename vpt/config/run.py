@@ -163,6 +163,10 @@ class TrainConfig(Section):
     epoch, where a sample is always the same. `views`: where it is augmented, or cropped at random, every slice or
     example has so many fixed views, which are all that the training then sees; 0 draws every sample anew.
 
+    `mirror`: slices are mirrored too, left and right (`horizontal`: along their rows), up and down, or both, each in
+    half of the draws; only for where no label and no class means a side. `vpt predict --tta` averages over the same
+    mirror images.
+
     `accumulate`: so many batches share an update, by the mean of their gradients. `checkpoint`: what the blocks
     compute is not kept for the backward pass but computed again, less memory for about 1.4 times the time. `compile`:
     the blocks go through `torch.compile`.
@@ -173,6 +177,7 @@ class TrainConfig(Section):
     max_steps: int = Field(250, ge=1)
     foreground: float = Field(0.6, ge=0, le=1)
     augment: Literal["none", "light", "strong"] = "light"
+    mirror: Literal["none", "horizontal", "vertical", "both"] = "none"
     validate_every: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
     workers: int | None = Field(None, ge=0)
@@ -182,6 +187,11 @@ class TrainConfig(Section):
     checkpoint: bool = False
     compile: bool = False
     calibrate: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether a sample is never changed, however often it is drawn."""
+        return self.augment == "none" and self.mirror == "none"
 
 
 # What only one of the tasks uses: a setting's dotted key -> that task.

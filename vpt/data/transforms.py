@@ -8,6 +8,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Strength = Literal["none", "light", "strong"]
+Mirror = Literal["none", "horizontal", "vertical", "both"]
+TURNS: dict[Mirror, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "horizontal": ((), (-1,)),
+    "vertical": ((), (-2,)),
+    "both": ((), (-1,), (-2,), (-2, -1)),
+}
+"""The axes of (..., rows, columns) along which an image and its mirror images are turned."""
 
 
 class Augment(Protocol):
@@ -23,7 +31,8 @@ def identity(image: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarra
 class Albumentations:
     """Shift, scale, rotation, shear; brightness, contrast, gamma, noise, blur; `strong` bends and erases as well.
 
-    Nothing is mirrored, since a label may mean left or right. What comes in from outside has the colour `fill`.
+    Nothing is mirrored, since a label may mean left or right: see `Mirrored`. What comes in from outside has the colour
+    `fill`.
     """
 
     def __init__(self, strength: Literal["light", "strong"], fill: tuple[float, float, float] = (0.0, 0.0, 0.0)):
@@ -35,9 +44,25 @@ class Albumentations:
         return np.ascontiguousarray(out["image"].transpose(2, 0, 1), np.float32), out["mask"]
 
 
-def make_augment(strength: Strength, fill: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Augment:
+class Mirrored:
+    """Another augmentation, of the image or one of its mirror images, as likely as each other."""
+
+    def __init__(self, augment: Augment, mirror: Mirror):
+        self.augment = augment
+        self.turns = TURNS[mirror]
+
+    def __call__(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        turn = self.turns[np.random.default_rng((seed, len(self.turns))).integers(len(self.turns))]
+        image, label = (np.ascontiguousarray(np.flip(array, turn)) for array in (image, label))
+        return self.augment(image, label, seed)
+
+
+def make_augment(
+    strength: Strength, fill: tuple[float, float, float] = (0.0, 0.0, 0.0), mirror: Mirror = "none"
+) -> Augment:
     """fill: the plan's colour in [0, 1] around a slice."""
-    return identity if strength == "none" else Albumentations(strength, fill)
+    augment: Augment = identity if strength == "none" else Albumentations(strength, fill)
+    return augment if mirror == "none" else Mirrored(augment, mirror)
 
 
 def _pipeline(strength: Literal["light", "strong"], fill: tuple[float, float, float]) -> Any:

@@ -97,10 +97,11 @@ class Classifying(Job):
 
     @property
     def fixed(self) -> bool:
-        return self.setup.config.train.augment == "none"
+        return self.setup.config.train.plain
 
     def viewed(self, views: int) -> StackDataset:
-        augment = make_augment(self.setup.config.train.augment, self.setup.plan.fill)
+        train = self.setup.config.train
+        augment = make_augment(train.augment, self.setup.plan.fill, train.mirror)
         return StackDataset(self.training, truth_of(self.examples, len(self.classes)), augment, views=views)
 
     def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:

@@ -73,11 +73,11 @@ class Segmenting(Job):
     def fixed(self) -> bool:
         """Nothing is augmented, and every slice fits, so nothing is cropped."""
         size = self.setup.plan.image_size
-        return self.setup.config.train.augment == "none" and all(max(case.size) <= size for case in self.training)
+        return self.setup.config.train.plain and all(max(case.size) <= size for case in self.training)
 
     def viewed(self, views: int) -> SliceDataset:
-        plan = self.setup.plan
-        augment = make_augment(self.setup.config.train.augment, plan.fill)
+        plan, train = self.setup.plan, self.setup.config.train
+        augment = make_augment(train.augment, plan.fill, train.mirror)
         return SliceDataset(self.training, plan, augment, hints=self.model.head.takes_hints, views=views)
 
     def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:

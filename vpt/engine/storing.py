@@ -144,6 +144,7 @@ def _key(setup: Setup, model: PromptedModel, dataset: Viewed, numbers: np.ndarra
         str(model.head.levels),
         setup.plan.model_dump_json(exclude={"reasons", "values"}),
         setup.config.train.augment,
+        setup.config.train.mirror,
         choose_precision(setup.config.precision, setup.device),
         str(dataset.views),
         sha256(numbers.astype(np.int64).tobytes()).hexdigest(),
