@@ -127,6 +127,28 @@ def segment_slices(
     return done
 
 
+@torch.inference_mode()
+def probabilities_of_slices(
+    forward: Forward,
+    slices: Slices,
+    plan: Plan,
+    *,
+    pixels: tuple[int, int],
+    device: torch.device,
+    classes: int,
+    batch_size: int = MOST,
+    hints: np.ndarray | None = None,
+) -> Iterator[Tensor]:
+    """As `segment_slices`, of each slice in order the probabilities (K, rows, columns); a skipped one is background."""
+    for logits in logits_of_slices(forward, slices, plan, device=device, batch_size=batch_size, hints=hints):
+        if logits is None:
+            found = torch.zeros(classes, *pixels, device=device)
+            found[0] = 1
+        else:
+            found = resized(logits, pixels).softmax(0)
+        yield found
+
+
 def logits_of_slices(
     forward: Forward,
     slices: Slices,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
@@ -20,7 +21,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
-from vpt.tasks.segmentation import SliceModel, segment_slices
+from vpt.tasks.segmentation import SliceModel, probabilities_of_slices, segment_slices
 from vpt.use.inference import in_precision, make_ready, read_scan
 
 
@@ -138,23 +139,43 @@ class Segmenter:
         if hints is not None and not self.model.head.takes_hints:
             raise VptError("this model takes no box or points; train one with head.kind=sam_decoder, head.hints=true")
         hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
-        shape = scan.oriented.shape
-        classes = segment_slices(
-            self.forward,
-            scan.slices,
-            self.plan,
-            pixels=shape[1:],
-            device=self.device,
-            classes=len(self.labels),
-            batch_size=self.batch_size,
-            hints=None if hints is None else hints.on_slices(shape, scan.slices.size),
-            progress=progress,
-        )
+        on_slices = None if hints is None else hints.on_slices(scan.oriented.shape, scan.slices.size)
+        classes = self.classes_of(scan, on_slices, progress)
         if hints is not None:
-            classes[~hints.crossed(shape[0])] = 0
+            classes[~hints.crossed(len(classes))] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
         restored = restore(_named(classes, ids), self.plan.orientation, scan.grid)
         return scan.reader.mask_as(form, restored, Naming(self.labels, self.codes))
+
+    def classes_of(self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick) -> np.ndarray:
+        """The likeliest class of every voxel, (slices, rows, columns) as the plan orients them.
+
+        hints: (slices, M, 3) in pixels of the prepared slices.
+        """
+        return segment_slices(
+            self.forward,
+            scan.slices,
+            self.plan,
+            pixels=scan.oriented.shape[1:],
+            device=self.device,
+            classes=len(self.labels),
+            batch_size=self.batch_size,
+            hints=hints,
+            progress=progress,
+        )
+
+    def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:
+        """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once."""
+        return probabilities_of_slices(
+            self.forward,
+            scan.slices,
+            self.plan,
+            pixels=scan.oriented.shape[1:],
+            device=self.device,
+            classes=len(self.labels),
+            batch_size=self.batch_size,
+            hints=hints,
+        )
 
 
 def _named(classes: np.ndarray, ids: np.ndarray) -> np.ndarray:
