@@ -105,7 +105,7 @@ class SegmenterEnsemble(Segmenter):
 
 
 class ClassifierEnsemble(Classifier):
-    """Classifiers of one kind of image, whose probabilities are averaged; what it tells of itself is the first one's."""
+    """Classifiers of one kind of image, whose probabilities are averaged; what it tells of itself is the first's."""
 
     def __init__(self, members: Sequence[Classifier]):
         first = members[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,10 +42,3 @@ def fold_runs(folder: Path) -> list[Path]:
 
 def fold_folder(folder: Path, fold: int) -> Path:
     return folder / f"fold-{fold}"
-
-
-def number_of(run: Path) -> int:
-    """Of a fold's run."""
-    found = re.fullmatch(r"fold-(\d+)", run.name)
-    assert found is not None
-    return int(found[1])
