@@ -108,8 +108,11 @@ def test_what_can_be_no_folds_is_refused(data, tiny_data, folder, tmp_path):
         train_folds(load_config(data, THREE | {"seed": 1}), folder)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "mine.txt").write_text("")
-    with pytest.raises(VptError, match="not empty; choose another --out"):
+    with pytest.raises(VptError, match="not empty, and holds no folds; choose another --out"):
         train_folds(load_config(data, THREE), tmp_path / "c")
+    run = folder / "fold-0"
+    with pytest.raises(VptError, match="not empty, and holds no folds"):
+        train_folds(load_config(data, THREE), run)
     (fixed / "split.json").unlink()
     listed = [{"train": side["train"], "val": side["val"]} for side in sides(folder)[:2]]
     (fixed / "splits_final.json").write_text(json.dumps(listed))

@@ -65,13 +65,13 @@ class Folds:
             )
         if base.data.fold is not None:
             raise VptError(f"data.fold={base.data.fold}: all folds are trained; leave it out, or train without --folds")
-        _require_own(out, base)
+        _require_unused(out)
         make_folder(out, "choose another --out")
         with FileLock(out / ".claim.lock"):
             if not (out / MARK).exists():
                 write_text(out / "config.yaml", dump_config(base))
-                grid = _grid(resolved, dataset, base)
-                write_json(out / MARK, {"folds": count, "grid": grid})
+                write_json(out / MARK, {"folds": count, "grid": _grid(resolved, dataset, base)})
+        _require_same(out, base)
         return cls(base, out, count, read_json(out / MARK)["grid"])
 
     def is_done(self, fold: int) -> bool:
@@ -99,16 +99,19 @@ class Folds:
         write_json(folder / DONE, {"fold": fold, "folds": self.count})
 
 
-def _require_own(out: Path, base: Config) -> None:
-    path = out / "config.yaml"
-    if (out / MARK).exists():
-        if load_config(path, {"device": base.device}) != base:  # each process has its own
-            raise VptError(
-                f"{out}: holds folds with other settings (config.yaml); choose another --out, or go on with the "
-                "settings they were started with"
-            )
-    elif out.is_dir() and any(not item.name.startswith(".") for item in out.iterdir()) and not path.exists():
-        raise VptError(f"{out}: the folder is not empty; choose another --out")
+def _require_unused(out: Path) -> None:
+    """Raise VptError unless the folder is new, empty, or one of folds."""
+    held = {item.name for item in out.iterdir() if not item.name.startswith(".")} if out.is_dir() else set()
+    if held - {"config.yaml"} and not (out / MARK).exists():  # asked last: another process may just have made it
+        raise VptError(f"{out}: the folder is not empty, and holds no folds; choose another --out")
+
+
+def _require_same(out: Path, base: Config) -> None:
+    if load_config(out / "config.yaml", {"device": base.device}) != base:  # each process has its own
+        raise VptError(
+            f"{out}: holds folds with other settings (config.yaml); choose another --out, or go on with the settings "
+            "they were started with"
+        )
 
 
 def _grid(resolved: ResolvedConfig, dataset: SegmentationSet | LabelledSet, base: Config) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def _answers(artifact: Artifact) -> dict[str, Any]:
         "plan.pixel_mm": plan.pixel_mm,
         "plan.image_size": plan.image_size,
         "plan.slices": plan.slices,
+        "head.hints": getattr(config.head, "hints", False),
     }
 
 
