@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from dicom_series import write_series
 from forwards import forward_of
 from masks import scan_plan, tiny
 from torch import Tensor
@@ -17,7 +18,9 @@ from vpt.data.cases import Case
 from vpt.data.framing import SLAB
 from vpt.data.plan import Window
 from vpt.machine.memory import peak_memory, reset_peak
+from vpt.readers import reader_of
 from vpt.use.archives import mask_file, segment_cases
+from vpt.use.ensembles import SegmenterEnsemble
 from vpt.use.segmenter import Segmenter
 
 CPU = torch.device("cpu")
@@ -56,8 +59,10 @@ def peak_of(work: Callable[[], object]) -> int:
 
 
 @LINUX
-def test_memory_grows_by_the_mask_alone_and_not_by_labels(segmenter):
+@pytest.mark.parametrize("models", [1, 2])
+def test_memory_grows_by_the_mask_alone_and_not_by_labels(segmenter, models):
     """The scan itself is there before. 2 bytes a voxel: the classes, and the mask; probabilities would be 84."""
+    segmenter = segmenter if models == 1 else SegmenterEnsemble([segmenter] * models)
     shallow, deep = deep_scan(3 * SLAB), deep_scan(13 * SLAB)
     segmenter.segment(shallow)  # what libraries take when they are used
     grown = peak_of(lambda: segmenter.segment(deep)) - peak_of(lambda: segmenter.segment(shallow))
@@ -75,6 +80,22 @@ def test_a_file_is_read_into_what_it_stores(segmenter, tmp_path):
     )
     voxels = 96 * 96 * 10 * SLAB
     assert (deep - shallow) / voxels < 2.5, f"{(deep - shallow) / voxels:.1f} bytes a voxel of 2"
+
+
+@LINUX
+@pytest.mark.parametrize(("slopes", "stored"), [((2,), 2), ((2, 3), 4)])
+def test_a_dicom_series_is_read_into_one_volume(tmp_path, slopes, stored):
+    """`stored` bytes a voxel: as its files have them, or float32 where their slopes differ."""
+    pixels = np.zeros((64, 320, 320), np.int16)
+
+    def change(k, data):
+        data.RescaleSlope = slopes[k % len(slopes)]
+
+    deep, shallow = (write_series(tmp_path / str(depth), pixels[:depth], change=change) for depth in (64, 8))
+    reader_of(shallow).voxels(1)
+    grown = peak_of(lambda: reader_of(deep).voxels(1)) - peak_of(lambda: reader_of(shallow).voxels(1))
+    voxels = pixels[8:].size
+    assert grown / voxels < stored + 1, f"{grown / voxels:.1f} bytes a voxel"
 
 
 def test_every_slice_of_a_deep_scan_has_its_own_label(segmenter):

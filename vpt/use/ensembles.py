@@ -20,6 +20,7 @@ from vpt.tasks.segmentation import likeliest
 from vpt.use.classifier import Classifier
 from vpt.use.inference import read_scan, require_usual
 from vpt.use.segmenter import PreparedScan, Segmenter
+from vpt.words import listed
 
 
 def require_alike(artifacts: Sequence[Artifact]) -> None:
@@ -30,7 +31,7 @@ def require_alike(artifacts: Sequence[Artifact]) -> None:
     first, *others = artifacts
     for other in others:
         mine, theirs = _answers(first), _answers(other)
-        if differing := [f"{what} {theirs[what]} against {mine[what]}" for what in mine if mine[what] != theirs[what]]:
+        if differing := [_against(what, theirs[what], mine[what]) for what in mine if mine[what] != theirs[what]]:
             raise VptError(
                 f"{other.path} and {first.path} cannot be averaged: {'; '.join(differing)}; give models that agree in "
                 "it, such as folds or seeds of one training"
@@ -43,7 +44,7 @@ def _answers(artifact: Artifact) -> dict[str, Any]:
     return {
         "task": config.task,
         "target": config.data.target,
-        "labels": ", ".join(f"{label} {name}" for label, name in sorted(artifact.labels.items())),
+        "labels": {f"{label} {name}" for label, name in artifact.labels.items()},
         "kind": plan.kind,
         "channels": ", ".join(plan.channels),
         "plane": plan.plane,
@@ -52,6 +53,14 @@ def _answers(artifact: Artifact) -> dict[str, Any]:
         "plan.slices": plan.slices,
         "head.hints": getattr(config.head, "hints", False),
     }
+
+
+def _against(what: str, found: Any, expected: Any) -> str:
+    """In words; of sets what only one of them has."""
+    if isinstance(found, set):
+        only = found - expected, expected - found
+        return f"{what} " + " against ".join(listed(sorted(each), 5) or "none" for each in only)
+    return f"{what} {found} against {expected}"
 
 
 def together(models: Sequence[Segmenter | Classifier]) -> Segmenter | Classifier:
