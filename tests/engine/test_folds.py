@@ -74,6 +74,7 @@ def test_an_interrupted_fold_is_resumed_bit_for_bit(data, folder, tmp_path, sign
     signal_at(10**5)
     train_folds(load_config(data, THREE), out)
     assert_same_run(out / "fold-0", folder / "fold-0")
+    assert "resumed" in (out / "fold-0" / "train.log").read_text()
 
 
 def test_a_fold_that_another_process_trains_is_left_to_it(data, folder, tmp_path, monkeypatch):
