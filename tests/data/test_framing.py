@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plans import plan_with
 
-from vpt.data.framing import as_channels, batches_of_slices, crop_or_pad, prepared_size, resize_image
+from vpt.data.framing import SLAB, as_channels, batches_of_slices, crop_or_pad, prepared_size, resize_image
 
 
 @pytest.mark.parametrize("size", [(30, 26), (20, 40), (60, 7), (40, 13), (80, 26), (9, 4)])
@@ -77,3 +77,26 @@ def test_without_a_pixel_size_the_longer_side_is_the_plans(rows, columns, size):
     assert max(found) == size
     scale = size / max(rows, columns)
     assert all(abs(side - max(1.0, n * scale)) <= 0.5 + 1e-6 for side, n in zip(found, (rows, columns), strict=True))
+
+
+def test_batches_are_the_same_whether_slices_are_an_array_or_made_slab_by_slab() -> None:
+    slices = np.random.default_rng(0).random((2 * SLAB + 3, 1, 4, 5)).astype(np.float32)
+    cut: list[int] = []
+
+    class Made:
+        shape = slices.shape
+
+        def __len__(self) -> int:
+            return len(slices)
+
+        def __getitem__(self, places: slice) -> np.ndarray:
+            cut.append(len(slices[places]))
+            return slices[places].copy()
+
+    plan = plan_with(neighbours=True)
+    for batch in (1, 5, SLAB + 1):
+        whole = torch.cat(list(batches_of_slices(slices, plan, batch)))
+        assert torch.equal(torch.cat(list(batches_of_slices(Made(), plan, batch))), whole)
+        near = [slices[[max(k - 1, 0), k, min(k + 1, len(slices) - 1)], 0] for k in range(len(slices))]
+        assert np.array_equal(whole.numpy(), np.stack(near))
+    assert max(cut) < len(slices)

@@ -102,7 +102,7 @@ class Steps:
         self.note("read", images[0].stem)
         return images[0].stem
 
-    def segment_prepared(self, scan, box=None, form="own"):
+    def segment_prepared(self, scan, box=None, form="own", progress=None):
         self.note("segment", scan)
         return np.full((2, 2), ord(scan), np.uint8)
 

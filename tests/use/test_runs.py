@@ -69,8 +69,11 @@ def test_masks_go_where_they_are_asked_and_settings_reach_the_report(run: Path, 
 def test_a_split_without_test_cases(run: Path) -> None:
     (run / "splits.json").write_text(json.dumps({"train": ["blobs_000"], "val": ["blobs_004"], "test": []}))
     with pytest.raises(VptError, match="run: its split has no test cases; evaluate another side with --split"):
-        evaluate_run(run)
+        evaluate_run(run, split="test")
     assert not (run / "test").exists()
+    report, folder = evaluate_run(run)
+    assert folder == run / "val"
+    assert "val split, which chose the epoch (it has no test cases)" in report.settings.title
 
 
 def test_data_that_were_moved(run: Path, copied_data: Path, tmp_path: Path) -> None:

@@ -11,13 +11,21 @@ from vpt.cli.shared import Device, Weights, console, usage
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="A run's folder (its test split is segmented), or masks.")],
-    references: Annotated[Path | None, typer.Argument(help="The folder of true masks, or one file.")] = None,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN | FOLDS | MASKS TRUTH",
+            help="A run's folder (its test split is segmented), a folder of folds, or masks and the true masks.",
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for summary.json and cases.csv.")] = None,
     labels: Annotated[
         str | None, typer.Option(help="Labels to score, for example 1,2; default: dataset.json's.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Of a run: test or val.")] = "test",
+    folds: Annotated[
+        bool, typer.Option("--folds", help="Several runs, one for each fold: each scores the cases it validates.")
+    ] = False,
+    split: Annotated[str | None, typer.Option(help="Of a run: test or val; default: test, or val without one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Of a run: where its data set lies now.")] = None,
     tolerance: Annotated[float, typer.Option(help="Of NSD, in mm (of images: pixels).")] = 1.0,
     empty: Annotated[str, typer.Option(help="Score where a label is absent in both: nan, one or zero.")] = "nan",
@@ -31,26 +39,29 @@ def evaluate(
     """Dice, IoU, HD95, NSD and volumes per case and label on the scans' own grid: a table, summary.json, cases.csv."""
     from vpt.progress import bar
     from vpt.use.evaluation import evaluate as score
+    from vpt.use.folds import is_of_folds
 
-    if oracle_box and references is not None:
+    of_folds = folds or (len(paths) == 1 and is_of_folds(paths[0]))
+    if len(paths) > 2 and not folds:
+        usage(f"{len(paths)} folders: expected a run, or masks and true masks; add --folds to runs of folds")
+    if oracle_box and len(paths) > 1 and not folds:
         usage("--oracle-box needs a run, not two folders of masks")
+    if of_folds and split is not None:
+        usage(f"--split {split}: every fold scores the cases that it validates; leave it out")
     settings: dict[str, Any] = {"tolerance": tolerance, "empty": empty}
+    of_runs: dict[str, Any] = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box}
     with bar("evaluating") as tick:
-        if references is None:
+        if of_folds:
+            from vpt.use.cross_validation import evaluate_folds
+
+            given = paths[0] if len(paths) == 1 and is_of_folds(paths[0]) else paths
+            report, folder = evaluate_folds(given, out, progress=tick, **of_runs, **settings)
+        elif len(paths) == 1:
             from vpt.use.runs import evaluate_run
 
-            report, folder = evaluate_run(
-                predictions,
-                split=split,
-                data=data,
-                out=out,
-                device=device,
-                weights=weights,
-                oracle_box=oracle_box,
-                progress=tick,
-                **settings,
-            )
+            report, folder = evaluate_run(paths[0], split=split, out=out, progress=tick, **of_runs, **settings)
         else:
+            predictions, references = paths
             report = score(predictions, references, _labels(labels), strict=strict, progress=tick, **settings)
             folder = out or (predictions if predictions.is_dir() else predictions.parent)
     console().print(report.table())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast, get_args
 
 import typer
 
-from vpt.cli.shared import Device, RunOrArtifact, Weights, usage
+from vpt.cli.shared import Device, RunsOrArtifacts, Weights, usage
 
 if TYPE_CHECKING:
     from vpt.readers import Form
@@ -33,7 +33,8 @@ def predict(
             help="A folder, or for one FILE.nii.gz, .nrrd, .mha (image: FILE.png); classes: FILE.csv.",
         ),
     ],
-    model: RunOrArtifact,
+    models: RunsOrArtifacts,
+    mean: Annotated[bool, typer.Option("--mean", help="Of several models (-m A -m B): average probabilities.")] = False,
     device: Device = "auto",
     weights: Weights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there already.")] = False,
@@ -68,7 +69,9 @@ def predict(
         usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
     if as_ not in get_args(Form):
         usage(f"--as {as_}: expected {', '.join(get_args(Form))}")
-    loaded, started = load(model, device, weights, cast("Precision | None", precision), compile_), time.perf_counter()
+    if len(models) > 1 and not mean:
+        usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
+    loaded, started = load(models, device, weights, cast("Precision | None", precision), compile_), time.perf_counter()
     if isinstance(loaded, Classifier):
         if as_ != "own":
             usage(f"--as {as_}: the model classifies, and its answer is a table; leave it out")

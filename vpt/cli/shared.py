@@ -13,7 +13,12 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-RunOrArtifact = Annotated[str, typer.Option("-m", "--model", help="A run's folder or an artifact (.safetensors).")]
+RunsOrArtifacts = Annotated[
+    list[str],
+    typer.Option(
+        "-m", "--model", help="A run's folder, an artifact (.safetensors), or a folder of folds; several with --mean."
+    ),
+]
 PatientsPattern = Annotated[
     str | None,
     typer.Option("--patients", help="Whose a case is: what this regular expression (its first group) finds in a name."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +42,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
     patients: PatientsPattern = None,
     fold: Annotated[int | None, typer.Option(help="Which fold validates, where no split.json says so.")] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(help="Train so many folds (or `all` there are) into --out; again to go on, or to share the work."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: ChosenDevice = None,
     set_: Settings = None,
@@ -66,6 +70,9 @@ def train(
         "device": device,
     }
     overrides = overrides_of(named, set_)
+    if folds is not None:
+        _train_folds(config, out, folds, overrides, fold)
+        return
     if config is None and (out is None or not resume):
         usage("give a data set's folder or a YAML config, or --resume with --out RUN")
     out = out or Path("runs") / Path(config or "run").resolve().stem
@@ -81,3 +88,28 @@ def train(
     if (run / "validation").is_dir():
         pictures = previews if previews.is_dir() else previews.parent
         print(f"validation: {run / 'validation' / 'summary.json'}, pictures in {pictures}")
+
+
+def _train_folds(
+    config: Path | None, out: Path | None, folds: str, overrides: dict[str, Any], fold: int | None
+) -> None:
+    from vpt.config import load_config
+    from vpt.engine.fit import Interrupted
+    from vpt.engine.folds import train_folds
+
+    if folds != "all" and not (folds.isdigit() and int(folds) > 1):
+        usage(f"--folds {folds}: expected all, or a number of 2 and more")
+    if config is None:
+        usage("--folds needs a data set's folder or a YAML config; the same command goes on where it stopped")
+    if fold is not None:
+        usage(f"--fold {fold}: --folds trains them all; give one of the two")
+    number = {} if folds == "all" else {"data.folds": int(folds)}
+    out = out or Path("runs") / f"folds-{config.resolve().stem}"
+    try:
+        train_folds(load_config(config, overrides | number), out)
+    except Interrupted:
+        print(f"interrupted; the same command goes on where it stopped (--out {out})")
+        raise typer.Exit(130) from None
+    print(
+        f"folds: {out}\nscores over all cases: vpt evaluate {out}\nall folds as one: vpt predict -m {out} -i ... -o ..."
+    )

@@ -35,7 +35,8 @@ DEFAULT_HEADS: dict[Task, str] = {"segmentation": "mask", "classification": "lin
 
 
 class DataConfig(Section):
-    """Where the data lie (stored as an absolute path). `fold` chooses one where no split.json fixes the sides.
+    """Where the data lie (stored as an absolute path). `fold` chooses one where no split.json fixes the sides,
+    of `folds` that are drawn (null: 5, or as many as there are patients).
 
     target, classes: of classification, see `vpt.data.layouts.read_labelled`; null reads them from the data;
     patients: a regular expression that finds in every case's name whose it is (its first group, or all that it
@@ -49,6 +50,7 @@ class DataConfig(Section):
 
     path: Path
     fold: int | None = Field(None, ge=0)
+    folds: int | None = Field(None, ge=2)
     target: Target | None = None
     classes: tuple[str, ...] | None = None
     patients: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,9 +11,10 @@ import numpy as np
 import torch
 
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.framing import prepared_size, require_bounded, resize_image
+from vpt.data.framing import prepared_size, require_bounded
 from vpt.data.label_maps import positions, read_label
-from vpt.data.plan import Plan, scale
+from vpt.data.plan import Plan
+from vpt.data.prepared import PreparedSlices
 from vpt.data.sampling import held_by_slices
 from vpt.files import atomic
 from vpt.progress import Tick
@@ -26,18 +26,12 @@ def prepare_image(
 ) -> np.ndarray:
     """Oriented voxels (C, slices, rows, columns) -> (slices, C, h, w) float in [0, 1] at the plan's pixel.
 
-    Slice by slice, so that what is worked on stays in the processor's cache. only: these slices; the others are zero.
+    only: these slices; the others are zero.
     """
-    channels, depth, *pixels = voxels.shape
-    size = prepared_size(pixels, voxels.grid.spacing[1:], plan)
-    require_bounded(voxels.name, (depth, *pixels), size, voxels.grid.spacing[1:])
-    out = torch.zeros((depth, channels, *size), dtype=dtype)
-    for channel, intensity in enumerate(plan.intensity):
-        low, high = intensity.limits(partial(voxels.slices, channel))
-        chosen = range(depth) if only is None else sorted(only)
-        for k, image in zip(chosen, voxels.slices(channel, chosen), strict=True):
-            # torch's half is ten times as fast as NumPy's
-            out[k, channel] = torch.from_numpy(resize_image(scale(image, low, high), size))
+    prepared = PreparedSlices.of(voxels, plan)
+    out = torch.zeros(prepared.shape, dtype=dtype)
+    chosen = range(len(prepared)) if only is None else sorted(only)
+    prepared.fill(out, chosen, chosen)
     return out.numpy()
 
 

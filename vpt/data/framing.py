@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from vpt.data.plan import Padding, Plan
 from vpt.errors import VptError
 
+SLAB = 32  # slices that are made at once, or those of a batch where it has more
 GROWN, LARGE = 64, 2**27  # times the pixels, and numbers in all: above both a slice is not resized
 
 
@@ -104,11 +106,26 @@ def placement_of(shape: tuple[int, int], plan: Plan) -> Placement:
     return Placement((max(rows, side), max(columns, side)), top, left, rows, columns)
 
 
-def batches_of_slices(slices: np.ndarray, plan: Plan, batch: int) -> Iterator[Tensor]:
-    """(slices, C, h, w) -> batches (b, 3, h, w) float32 in order."""
-    for start in range(0, len(slices), batch):
-        rows = range(start, min(start + batch, len(slices)))
-        yield as_float32(np.stack([as_channels(slices, k, plan.neighbours) for k in rows]))
+class Slices(Protocol):
+    """Prepared slices (slices, C, h, w): an array, or what makes a part of one when it is cut, `slices[a:b]`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice, /) -> np.ndarray: ...
+
+
+def batches_of_slices(slices: Slices, plan: Plan, batch: int) -> Iterator[Tensor]:
+    """(slices, C, h, w) -> batches (b, 3, h, w) float32 in order; cut a slab at a time, with its neighbours."""
+    depth, slab = len(slices), batch * -(-SLAB // batch)
+    for first in range(0, depth, slab):
+        below = max(first - 1, 0)
+        part = slices[below : first + slab + 1]
+        for start in range(first, min(first + slab, depth), batch):
+            rows = range(start - below, min(start + batch, depth) - below)
+            yield as_float32(np.stack([as_channels(part, k, plan.neighbours) for k in rows]))
 
 
 def as_float32(array: np.ndarray) -> Tensor:

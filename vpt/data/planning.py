@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -99,8 +99,43 @@ def make_plan(
 
     Reads every header, and the voxels of up to 40 volumes or 100 images.
     """
-    found, flat = fingerprint_of(cases), dataset.kind == "images"
     _require_possible(dataset, wishes)
+    wishes, reasons = choose_grid(dataset, cases, encoder, wishes)
+    flat = dataset.kind == "images"
+    assert wishes.plane is not None
+    assert wishes.image_size is not None
+    assert wishes.neighbours is not None
+    _require_channels(dataset, wishes.neighbours)
+    intensity = _choose_window(dataset, wishes.window) if wishes.window is not None else None
+    seen: list[CaseValues] = []
+    if intensity is None:
+        intensity, reasons["intensity"] = _choose_intensity(dataset, cases, wishes, seen, progress)
+    sampling = "even" if wishes.slices is not None else wishes.sampling
+    if sampling is None:
+        sampling, reasons["sampling"] = _choose_sampling(dataset, cases, wishes.plane, progress)
+    return Plan(
+        plane=wishes.plane,
+        pixel_mm=wishes.pixel_mm,
+        image_size=wishes.image_size,
+        neighbours=wishes.neighbours,
+        channels=dataset.channels,
+        intensity=intensity,
+        padding=encoder.padding,
+        fill=encoder.fill,
+        kind=dataset.kind,
+        slices=None if flat else wishes.slices,
+        skip_blank=wishes.skip_blank,
+        sampling=sampling,
+        values=values_over(seen or _read_values(dataset, cases, progress)),
+        reasons=reasons,
+    )
+
+
+def choose_grid(
+    dataset: Planned, cases: Sequence[Any], encoder: EncoderInput, wishes: Wishes
+) -> tuple[Wishes, dict[str, str]]:
+    """Wishes with plane, size, pixel and neighbours settled by the cases' headers, and why."""
+    found, flat = fingerprint_of(cases), dataset.kind == "images"
     reasons: dict[str, str] = {}
 
     def decide(what: str, given: Given | None, choose: Callable[[], tuple[Chosen, str]]) -> Given | Chosen:
@@ -114,29 +149,7 @@ def make_plan(
     size = decide("image_size", wishes.image_size, lambda: _choose_size(float(np.median(voxels)), encoder, flat))
     pixel = decide("pixel_mm", wishes.pixel_mm, lambda: _choose_pixel(millimetres, size, flat, wishes.slices))
     near = False if flat else decide("neighbours", wishes.neighbours, lambda: _choose_neighbours(dataset))
-    _require_channels(dataset, near)
-    intensity = _choose_window(dataset, wishes.window) if wishes.window is not None else None
-    seen: list[CaseValues] = []
-    intensity = decide("intensity", intensity, lambda: _choose_intensity(dataset, cases, wishes, seen, progress))
-    sampling: Sampling = "even"
-    if wishes.slices is None:
-        sampling = decide("sampling", wishes.sampling, lambda: _choose_sampling(dataset, cases, plane, progress))
-    return Plan(
-        plane=plane,
-        pixel_mm=pixel,
-        image_size=size,
-        neighbours=near,
-        channels=dataset.channels,
-        intensity=intensity,
-        padding=encoder.padding,
-        fill=encoder.fill,
-        kind=dataset.kind,
-        slices=None if flat else wishes.slices,
-        skip_blank=wishes.skip_blank,
-        sampling=sampling,
-        values=values_over(seen or _read_values(dataset, cases, progress)),
-        reasons=reasons,
-    )
+    return replace(wishes, plane=plane, image_size=size, pixel_mm=pixel, neighbours=near), reasons
 
 
 # --- what is not possible ---------------------------------------------------------------------------------------------

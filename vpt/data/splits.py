@@ -38,24 +38,24 @@ class Splits:
 AnySet = SegmentationSet | LabelledSet
 
 
-def read_splits(dataset: AnySet, fold: int | None = None) -> Splits:
+def read_splits(dataset: AnySet, fold: int | None = None, folds: int | None = None) -> Splits:
     """Who trains, who validates, who is tested; raises VptError at the first problem.
 
     In this order: `split.json` ({"train", "val", "test"}), nnU-Net's `splits_final.json` ([{"train", "val"}, ...], of
-    which `fold` is taken, by default 0), the sides that a labelled set itself has, or a draw of five folds by patient,
-    of which `fold` validates: the same draw whatever the run's seed, so that seeds can be compared. In a labelled set
-    every fold has its share of each class. `splits_final.json` and the draw have no test side. Cases on no side are
-    allowed (warned of by `vpt check`).
+    which `fold` is taken, by default 0), the sides that a labelled set itself has, or a draw of five (or so many)
+    `folds` by patient, of which `fold` validates: the same draw whatever the run's seed, so that seeds can be compared.
+    In a labelled set every fold has its share of each class. `splits_final.json` and the draw have no test side. Cases
+    on no side are allowed (warned of by `vpt check`).
     """
-    splits, problems = survey_splits(dataset, fold)
+    splits, problems = survey_splits(dataset, fold, folds)
     raise_first(problems, f"`vpt check {_source(dataset)}` lists them all")
     return splits
 
 
-def survey_splits(dataset: AnySet, fold: int | None = None) -> tuple[Splits, list[VptError]]:
+def survey_splits(dataset: AnySet, fold: int | None = None, folds: int | None = None) -> tuple[Splits, list[VptError]]:
     """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file."""
-    fixed, folds = dataset.root / "split.json", dataset.root / "splits_final.json"
-    count = fold_count(dataset)
+    fixed, listed_folds = dataset.root / "split.json", dataset.root / "splits_final.json"
+    count = fold_count(dataset, folds)
     if len(_patients(dataset)) < 2 and _fixing(dataset) is None:
         found = len(_patients(dataset))
         raise VptError(f"{dataset.root}: cases of {found} patient(s), expected at least 2, to train and to validate")
@@ -69,8 +69,8 @@ def survey_splits(dataset: AnySet, fold: int | None = None) -> tuple[Splits, lis
         raise VptError(f"{dataset.root}: there is no fold {chosen}, expected 0 to {count - 1}")
     if fixed.is_file():
         return _named_splits(dataset, read_json(fixed), fixed)
-    if folds.is_file():
-        return _named_splits(dataset, read_json(folds)[chosen], folds)
+    if listed_folds.is_file():
+        return _named_splits(dataset, read_json(listed_folds)[chosen], listed_folds)
     if own := _own_sides(dataset):
         named = {side: [name for name, its in own.items() if its == side] for side in SIDES}
         return _named_splits(dataset, named, _source(dataset))
@@ -98,17 +98,32 @@ def survey_folds(dataset: AnySet) -> tuple[list[Splits], list[VptError]]:
     return found, list(problems.values())
 
 
-def fold_count(dataset: AnySet) -> int:
-    """How many folds there are to choose from: 0 when split.json, or the set itself, fixes the split."""
+def fold_count(dataset: AnySet, folds: int | None = None) -> int:
+    """How many folds there are to choose from: 0 when split.json, or the set itself, fixes the split.
+
+    folds: so many are wanted, by default those of splits_final.json or 5 that are drawn. Raises VptError where there
+    cannot be so many.
+    """
     if (dataset.root / "split.json").is_file():
         return 0
     source = dataset.root / "splits_final.json"
     if not source.is_file():
-        return 0 if _own_sides(dataset) else min(FOLDS, len(_patients(dataset)))
+        return 0 if _own_sides(dataset) else _drawn_count(dataset, folds)
     content = read_json(source)
     if not isinstance(content, list) or not content:
         raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
+    if folds not in (None, len(content)):
+        raise VptError(f"{source}: lists {len(content)} folds, so there are no {folds}; take --folds all")
     return len(content)
+
+
+def _drawn_count(dataset: AnySet, folds: int | None) -> int:
+    patients = len(_patients(dataset))
+    if folds is None:
+        return min(FOLDS, patients)
+    if folds > patients:
+        raise VptError(f"{dataset.root}: {folds} folds of {counted(patients, 'patient')}; draw as many at most")
+    return folds
 
 
 def _patients(dataset: AnySet) -> list[str]:

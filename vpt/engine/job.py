@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from vpt.building import build_model
 from vpt.data.doubts import doubts_of
+from vpt.data.splits import fold_count
 from vpt.data.stored import Store, Viewed
 from vpt.engine.setup import Setup
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
@@ -29,6 +30,8 @@ from vpt.prompts.starts.tokens import initialise
 from vpt.tasks.batch import Batch, Loss
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.words import listed
+
+FEW = 50  # cases: of fewer a single validation split says little
 
 
 class Job(ABC):
@@ -158,7 +161,7 @@ class Job(ABC):
 
     def proposals(self) -> list[str]:
         """What could be chosen instead, to who left it open."""
-        return []
+        return folds_proposed(self.setup)
 
     @abstractmethod
     def draw(self, epoch: int) -> Sequence[Sequence[Any]]:
@@ -202,6 +205,20 @@ class Job(ABC):
     def validates(self) -> bool:
         """Whether there are cases to choose the best epoch with."""
         return bool(self.setup.splits.val)
+
+
+def folds_proposed(setup: Setup) -> list[str]:
+    """To train folds, where few cases are there and none is left to test with, to whoever chose no fold."""
+    config, splits = setup.config.data, setup.splits
+    cases = len(splits.train) + len(splits.val)
+    if splits.test or config.fold is not None or config.shots or config.use_val or cases > FEW:
+        return []
+    if not (folds := fold_count(setup.dataset)):
+        return []
+    return [
+        f"{cases} cases and no test split; `vpt train {config.path} --folds {folds}` scores every case by a model that "
+        "has not seen it"
+    ]
 
 
 def require_weights(setup: Setup) -> None:

@@ -107,12 +107,14 @@ class Segmenting(Job):
         return found
 
     def proposals(self) -> list[str]:
-        """An encoder of medical images that is installed, to whoever chose none."""
+        """An encoder of medical images that is installed too, to whoever chose none."""
+        found = super().proposals()
         if "name" in self.setup.config.backbone.model_fields_set or not is_packaged(MEDICAL):
-            return []
+            return found
         return [
+            *found,
             f"{MEDICAL} is installed, an encoder that was trained on medical images; --backbone {MEDICAL} takes it "
-            f"in the place of {self.setup.config.backbone.name}"
+            f"in the place of {self.setup.config.backbone.name}",
         ]
 
     def draw(self, epoch: int) -> list[list[SliceDraw]]:

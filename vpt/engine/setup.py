@@ -53,21 +53,30 @@ def prepare_setup(config: Config) -> Setup:
     device = choose_device(config.device)
     resolved, dataset = read_data(config)
     splits = choose_sides(resolved, dataset)
-    own = resolved.backbone
+    with bar("planning") as tick:
+        cases = [dataset.case(name) for name in splits.train]
+        plan = make_plan(dataset, cases, encoder_input(resolved), wishes_of(resolved), tick)
+    if isinstance(dataset, SegmentationSet) and dataset.label_values:
+        plan = plan.model_copy(update={"label_values": dataset.label_values.names})
+    return Setup(resolved, dataset, splits, plan, device)
+
+
+def encoder_input(config: ResolvedConfig) -> EncoderInput:
+    """What a plan must know of the config's encoder."""
+    own = config.backbone
     backbone = describe_backbone(own.name, weights=own.weights, **own.options)
-    encoder = EncoderInput(
+    return EncoderInput(
         native_size=max(backbone.image_size),
         patch=max(backbone.patch),
         padding=backbone.padding,
         fill=backbone.mean if backbone.padding == "corner" else (0.0, 0.0, 0.0),
     )
-    slices = resolved.plan.slices if resolved.task == "classification" else None
-    wishes = Wishes(**resolved.plan.model_dump(exclude={"slices"}), slices=slices)
-    with bar("planning") as tick:
-        plan = make_plan(dataset, [dataset.case(name) for name in splits.train], encoder, wishes, tick)
-    if isinstance(dataset, SegmentationSet) and dataset.label_values:
-        plan = plan.model_copy(update={"label_values": dataset.label_values.names})
-    return Setup(resolved, dataset, splits, plan, device)
+
+
+def wishes_of(config: ResolvedConfig) -> Wishes:
+    """What the config says of the plan."""
+    slices = config.plan.slices if config.task == "classification" else None
+    return Wishes(**config.plan.model_dump(exclude={"slices"}), slices=slices)
 
 
 def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | LabelledSet]:
@@ -83,7 +92,7 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
 
 def choose_sides(config: Config, dataset: SegmentationSet | LabelledSet) -> Splits:
     """The data set's sides, with `data.shots` and `data.use_val` applied."""
-    splits = read_splits(dataset, config.data.fold)
+    splits = read_splits(dataset, config.data.fold, config.data.folds)
     if config.data.shots:
         splits = draw_shots(dataset, splits, config.data.shots, config.seed)
     if config.data.use_val:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,12 +11,13 @@ from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
-from vpt.data.framing import batches_of_slices, placement_of
+from vpt.data.framing import Slices, batches_of_slices, placement_of
 from vpt.data.hints import in_window
 from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan
 from vpt.machine.memory import MOST
 from vpt.model import Output, PromptedModel
+from vpt.progress import Tick, silent
 from vpt.tasks.batch import Batch, Forward, Loss, info_of
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
@@ -102,7 +103,7 @@ class SliceModelOverPrefix(OverPrefix):
 @torch.inference_mode()
 def segment_slices(
     forward: Forward,
-    slices: np.ndarray,
+    slices: Slices,
     plan: Plan,
     *,
     pixels: tuple[int, int],
@@ -110,40 +111,84 @@ def segment_slices(
     classes: int,
     batch_size: int = MOST,
     hints: np.ndarray | None = None,
+    progress: Tick = silent,
 ) -> np.ndarray:
     """Prepared slices (N, C, h, w) -> classes (N, rows, columns) on the scan's own pixels, uint8 up to 256 classes.
 
-    `forward` makes logits (B, K, S, S) of a batch of images (B, 3, S, S) in [0, 1]. A slice larger than the encoder's
-    image is tiled with overlap; a smaller one is padded as in training. Logits are resized to `pixels` and the argmax
-    is taken there, slice by slice, so memory does not grow with the depth of the scan. `hints` (N, M, 3), in pixels of
-    the slices, are in the batch as well, those of a tile with the tile. `batch_size` images at most go through
-    `forward` at once; see `vpt.machine.memory.inference_batch`.
+    Logits are resized to `pixels` and the argmax is taken there, slice by slice, so memory does not grow with the depth
+    of the scan. progress: of the slices. For the others see `logits_of_slices`.
     """
+    found = logits_of_slices(forward, slices, plan, device=device, batch_size=batch_size, hints=hints)
+    done = np.zeros((len(slices), *pixels), np.min_scalar_type(classes - 1))
+    for place, logits in enumerate(found):
+        if logits is not None:
+            done[place] = likeliest(resized(logits, pixels)).cpu().numpy()
+        progress(place + 1, len(slices), "")
+    return done
+
+
+@torch.inference_mode()
+def probabilities_of_slices(
+    forward: Forward,
+    slices: Slices,
+    plan: Plan,
+    *,
+    pixels: tuple[int, int],
+    device: torch.device,
+    classes: int,
+    batch_size: int = MOST,
+    hints: np.ndarray | None = None,
+) -> Iterator[Tensor]:
+    """As `segment_slices`, of each slice in order the probabilities (K, rows, columns); a skipped one is background."""
+    for logits in logits_of_slices(forward, slices, plan, device=device, batch_size=batch_size, hints=hints):
+        if logits is None:
+            found = torch.zeros(classes, *pixels, device=device)
+            found[0] = 1
+        else:
+            found = resized(logits, pixels).softmax(0)
+        yield found
+
+
+def logits_of_slices(
+    forward: Forward,
+    slices: Slices,
+    plan: Plan,
+    *,
+    device: torch.device,
+    batch_size: int = MOST,
+    hints: np.ndarray | None = None,
+) -> Iterator[Tensor | None]:
+    """Prepared slices (N, C, h, w) -> of each in order logits (K, h, w) float32; None where the plan skips a blank one.
+
+    `forward` makes logits (B, K, S, S) of a batch of images (B, 3, S, S) in [0, 1]. A slice larger than the encoder's
+    image is tiled with overlap; a smaller one is padded as in training. `hints` (N, M, 3), in pixels of the slices, are
+    in the batch as well, those of a tile with the tile. `batch_size` images at most go through `forward` at once; see
+    `vpt.machine.memory.inference_batch`.
+    """
+    _, _, rows, columns = slices.shape
     size = (plan.image_size, plan.image_size)
     tiles = batch_size  # of slices that are tiled, no more at once than would be as large together
-    batch_size = max(1, min(batch_size, batch_size * plan.image_size**2 // (slices.shape[2] * slices.shape[3])))
-    placement = placement_of((slices.shape[2], slices.shape[3]), plan)
-    done = np.zeros((len(slices), *pixels), np.min_scalar_type(classes - 1))
-    for start, images in zip(
-        range(0, len(slices), batch_size), batches_of_slices(slices, plan, batch_size), strict=True
-    ):
-        places = np.arange(start, start + len(images))
-        if plan.skip_blank:
-            places = places[np.ptp(images.flatten(1).numpy(), axis=1) > 0]
-        if not len(places):
-            continue
-        framed = torch.from_numpy(placement.pad(images.numpy()[places - start], plan.fill))
-        own = None if hints is None else hints[places]
-        on_tiles = _on_tiles(forward) if own is None else _with_hints(forward, placement.move(own), plan.image_size)
-        logits = sliding_window_inference(
-            framed.to(device), size, tiles, on_tiles, overlap=0.25, mode="gaussian", with_coord=own is not None
-        )
-        assert isinstance(logits, Tensor)
-        # slice by slice: classes times the scan's pixels can be large
-        for place, one in zip(places, placement.crop(logits).float().split(1), strict=True):
-            one = F.interpolate(one, size=pixels, mode="bilinear", align_corners=False)
-            done[place] = likeliest(one[0]).cpu().numpy()
-    return done
+    batch_size = max(1, min(batch_size, batch_size * plan.image_size**2 // (rows * columns)))
+    placement, start = placement_of((rows, columns), plan), 0
+    for images in batches_of_slices(slices, plan, batch_size):
+        shown = np.ptp(images.flatten(1).numpy(), axis=1) > 0 if plan.skip_blank else np.ones(len(images), bool)
+        found: Iterator[Tensor] = iter(())
+        if shown.any():
+            framed = torch.from_numpy(placement.pad(images.numpy()[shown], plan.fill))
+            own = None if hints is None else hints[start : start + len(images)][shown]
+            on_tiles = _on_tiles(forward) if own is None else _with_hints(forward, placement.move(own), plan.image_size)
+            logits = sliding_window_inference(
+                framed.to(device), size, tiles, on_tiles, overlap=0.25, mode="gaussian", with_coord=own is not None
+            )
+            assert isinstance(logits, Tensor)
+            found = iter(placement.crop(logits).float())
+        yield from (next(found) if each else None for each in shown)
+        start += len(images)
+
+
+def resized(logits: Tensor, pixels: tuple[int, int]) -> Tensor:
+    """Logits (K, h, w) -> (K, rows, columns) on the scan's own pixels."""
+    return F.interpolate(logits[None], size=pixels, mode="bilinear", align_corners=False)[0]
 
 
 def likeliest(logits: Tensor) -> Tensor:

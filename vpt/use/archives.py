@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vpt.data.cases import Case, find_scans, kind_of
+from vpt.data.framing import SLAB
 from vpt.errors import VptError
 from vpt.files import atomic, make_folder
 from vpt.progress import Tick, silent
@@ -85,7 +86,8 @@ def segment_cases(
     """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
 
     While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
-    two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written.
+    two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written; of deep
+    scans how far they are comes as well.
     `box`: where to look in a case, see `Segmenter.segment`; by default nothing is said. `form`: what masks are written
     as; `say` is told the file and what reading it took: what was left out of a folder, resampled, doubted; `force`: see
     `Segmenter.segment`.
@@ -106,9 +108,9 @@ def segment_cases(
     ):
         before: Future[None] | Failure | None = None
         for done, (case, scan) in enumerate(zip(cases, scans, strict=True)):
-            found = attempt(
-                case.name, case.images[0], partial(_segment_case, segmenter, case, scan, target, box, form, say)
-            )
+            within = partial(_within, progress, done - 1 if before else 0, len(cases), case.name)
+            work = partial(_segment_case, segmenter, case, scan, target, box, form, say, within)
+            found = attempt(case.name, case.images[0], work)
             if before:
                 settle(done - 1, before)
             before = found if isinstance(found, Failure) else writer.submit(save_labels, *found)
@@ -125,12 +127,19 @@ def _segment_case(
     box: Callable[[Case], Any] | None,
     form: Form,
     say: Callable[[str, str], None] | None,
+    progress: Tick,
 ) -> tuple[Path, Mask]:
     path, place, prepared = target(case), box and box(case), scan()
     if say:
         for text in prepared.reader.doubts():
             say(prepared.reader.name, text)
-    return path, segmenter.segment_prepared(prepared, place, form=form)
+    return path, segmenter.segment_prepared(prepared, place, form=form, progress=progress)
+
+
+def _within(progress: Tick, done: int, total: int, name: str, slices: int, depth: int, note: str) -> None:
+    """Of a deep scan its slices as well: `done` of `total` scans, and how far the one called `name` is."""
+    if slices % SLAB == 0 and slices < depth:
+        progress(done, total, f"{name}, slice {slices} of {depth}")
 
 
 def plan_outputs(

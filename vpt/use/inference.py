@@ -56,13 +56,19 @@ def read_scan(plan: Plan, scan: Any, force: bool = False) -> tuple[Reader, Voxel
     require_kind(plan, scan)
     reader = reader_of(scan)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
-    if expected is None:
-        return reader, voxels
-    if "8 bits" in expected.units:
+    if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
+    require_usual(plan, reader.name, voxels, force)
+    return reader, voxels
+
+
+def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> None:
+    """Raise VptError, or with `force` warn, where values do not look like those of the training."""
+    expected = Expected.by(plan)
+    if expected is None:
+        return
     if doubt := doubt_of(values_of(voxels), expected):
-        said = f"{reader.name}: {doubt.sentence('that the model was trained on')}"
+        said = f"{name}: {doubt.sentence('that the model was trained on')}"
         if not force:
             raise VptError(f"{said}, or go on with --force (force=True)")
-        warnings.warn(said, VptWarning, stacklevel=3)
-    return reader, voxels
+        warnings.warn(said, VptWarning, stacklevel=4)

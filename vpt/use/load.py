@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from vpt.artifact import read_artifact, restore_model
+import torch
+
+from vpt.artifact import Artifact, read_artifact, restore_model
 from vpt.machine.device import choose_device
 from vpt.machine.precision import Precision, choose_precision
 from vpt.use.classifier import Classifier
+from vpt.use.ensembles import require_alike, together
+from vpt.use.folds import models_in
 from vpt.use.segmenter import Segmenter
 
 
 def load(
-    run_or_artifact: str | Path,
+    run_or_artifact: str | Path | Sequence[str | Path],
     device: str = "auto",
     weights: str | Path | None = None,
     precision: Precision | None = None,
     compile: bool = False,
 ) -> Segmenter | Classifier:
-    """A trained model, ready for new scans.
+    """A trained model, ready for new scans; of several models the mean of their probabilities.
 
     Args:
-        run_or_artifact: the folder of a run (its best artifact) or a `.safetensors` file.
+        run_or_artifact: the folder of a run (its best artifact) or a `.safetensors` file; a list of them, or the folder
+            of `vpt train --folds`, is an ensemble, whose models share the encoder that they leave frozen.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         weights: where the backbone's weights lie now, if elsewhere than in training.
         precision: `auto` (bfloat16 where the device computes with it), `32-true`, `bf16-mixed`, `16-mixed`; None takes
@@ -30,15 +36,27 @@ def load(
             some percent (docs/speed.md), so for many scans.
 
     Raises:
-        VptError: not a run or artifact; a backbone whose weights are not those of the training.
+        VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not
+            agree in task, labels, or how a scan becomes slices.
     """
-    artifact = read_artifact(run_or_artifact)
+    artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
+    require_alike(artifacts)
     chosen = choose_device(device)
-    computes = choose_precision(precision or artifact.config.precision, chosen)
-    model = restore_model(artifact, weights, chosen, computes)
+    return together([_loaded(artifact, chosen, weights, precision, compile) for artifact in artifacts])
+
+
+def _loaded(
+    artifact: Artifact,
+    device: torch.device,
+    weights: str | Path | None,
+    precision: Precision | None,
+    compile: bool,
+) -> Segmenter | Classifier:
+    computes = choose_precision(precision or artifact.config.precision, device)
+    model = restore_model(artifact, weights, device, computes)
     if compile:
         model.compile_blocks()
     if artifact.config.task == "segmentation":
-        return Segmenter.from_model(model, artifact.plan, artifact.labels, chosen, computes, artifact.codes)
+        return Segmenter.from_model(model, artifact.plan, artifact.labels, device, computes, artifact.codes)
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
-    return Classifier.from_model(model, artifact.plan, classes, target, chosen, artifact.temperature, computes)
+    return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, computes)

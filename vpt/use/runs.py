@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def evaluate_run(
     run: str | Path,
     *,
-    split: str = "test",
+    split: str | None = None,
     data: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -49,7 +49,8 @@ def evaluate_run(
     A run that classifies gives a `ClassReport`, and leaves `settings` out.
 
     Args:
-        split: "test" or "val"; data: where the data set lies now, if elsewhere than in training;
+        split: "test" or "val"; None takes test, or val where the run has no test cases, and the title says so;
+        data: where the data set lies now, if elsewhere than in training;
         out: folder of the masks, by default RUN/test or RUN/val, of boxes RUN/test_oracle_box; settings: see
             `vpt.evaluate`;
         oracle_box: tell the model, for every case, the box around the reference's foreground: what a perfect user
@@ -66,10 +67,7 @@ def evaluate_run(
             "predictions and references"
         )
     splits = read_json(run / "splits.json")
-    if split not in ("test", "val"):
-        raise VptError(f"split {split}: expected test or val")
-    if not splits[split]:
-        raise VptError(f"{run}: its split has no {split} cases; evaluate another side with --split")
+    split, side = _side(run, splits, split)
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0))
     segmenter = load(run, device, weights)
     if isinstance(segmenter, Classifier):
@@ -78,7 +76,7 @@ def evaluate_run(
         labelled = _labelled(run, data)
         examples = [labelled.case(name) for name in splits[split]]
         folder = Path(out) if out is not None else run / split
-        title = f"{run}: {split} split"
+        title = f"{run}: {side}"
         return classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress), folder
     known = _data_config(run)
     root = Path(data) if data is not None else known.path
@@ -89,12 +87,25 @@ def evaluate_run(
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     folder = Path(out) if out is not None else run / (f"{split}_oracle_box" if oracle_box else split)
     cases = [dataset.case(name) for name in splits[split]]
-    title = f"{run}: {split} split" + (", told the BOX OF THE REFERENCE (oracle)" if oracle_box else "")
+    title = f"{run}: {side}" + (", told the BOX OF THE REFERENCE (oracle)" if oracle_box else "")
     box = reference_box if oracle_box else None
     report = evaluate_split(
         segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, **settings
     )
     return report, folder
+
+
+def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> tuple[str, str]:
+    """The side to evaluate, and what to call it in titles."""
+    if split is None:
+        if splits["test"] or not splits["val"]:
+            return _side(run, splits, "test")
+        return "val", "val split, which chose the epoch (it has no test cases)"
+    if split not in ("test", "val"):
+        raise VptError(f"split {split}: expected test or val")
+    if not splits[split]:
+        raise VptError(f"{run}: its split has no {split} cases; evaluate another side with --split")
+    return split, f"{split} split"
 
 
 def classify_split(

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from vpt.data.cached_slices import prepare_image
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
+from vpt.data.prepared import PreparedSlices
 from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
+from vpt.progress import Tick, silent
 from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
-from vpt.tasks.segmentation import SliceModel, segment_slices
+from vpt.tasks.segmentation import SliceModel, probabilities_of_slices, segment_slices
 from vpt.use.inference import in_precision, make_ready, read_scan
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan as slices (slices, C, h, w) float32, its grid before and after turning, and its reader, for the mask."""
+    """A scan whose slices are made when they are asked for, its grid before and after turning, and its reader."""
 
-    slices: np.ndarray
+    slices: PreparedSlices
     grid: Grid
     oriented: Grid
     reader: Reader
@@ -118,7 +120,7 @@ class Segmenter:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
         reader, voxels = read_scan(self.plan, scan, force)
         oriented = voxels.oriented(self.plan.orientation)
-        return PreparedScan(prepare_image(oriented, self.plan), voxels.grid, oriented.grid, reader)
+        return PreparedScan(PreparedSlices.of(oriented, self.plan), voxels.grid, oriented.grid, reader)
 
     def segment_prepared(
         self,
@@ -128,27 +130,60 @@ class Segmenter:
         point_labels: Sequence[int] | None = None,
         frame: Frame = "voxel",
         form: Form = "own",
+        progress: Tick = silent,
     ) -> Mask:
-        """`segment` of a scan that `prepare` gave."""
+        """`segment` of a scan that `prepare` gave; progress: of its slices."""
         if scan.reader.unit == "px" and frame == "ras":
             raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
         hints = make_hints(box, points, point_labels, frame, scan.grid)
         if hints is not None and not self.model.head.takes_hints:
             raise VptError("this model takes no box or points; train one with head.kind=sam_decoder, head.hints=true")
         hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
-        shape = scan.oriented.shape
-        classes = segment_slices(
+        on_slices = None if hints is None else hints.on_slices(scan.oriented.shape, scan.slices.size)
+        classes = self.classes_of(scan, on_slices, progress)
+        if hints is not None:
+            classes[~hints.crossed(len(classes))] = 0
+        ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
+        restored = restore(_named(classes, ids), self.plan.orientation, scan.grid)
+        return scan.reader.mask_as(form, restored, Naming(self.labels, self.codes))
+
+    def classes_of(self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick) -> np.ndarray:
+        """The likeliest class of every voxel, (slices, rows, columns) as the plan orients them.
+
+        hints: (slices, M, 3) in pixels of the prepared slices.
+        """
+        return segment_slices(
             self.forward,
             scan.slices,
             self.plan,
-            pixels=shape[1:],
+            pixels=scan.oriented.shape[1:],
             device=self.device,
             classes=len(self.labels),
             batch_size=self.batch_size,
-            hints=None if hints is None else hints.on_slices(shape, scan.slices.shape[2:]),
+            hints=hints,
+            progress=progress,
         )
-        if hints is not None:
-            classes[~hints.crossed(shape[0])] = 0
-        ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        restored = restore(ids[classes], self.plan.orientation, scan.grid)
-        return scan.reader.mask_as(form, restored, Naming(self.labels, self.codes))
+
+    def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:
+        """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once."""
+        return probabilities_of_slices(
+            self.forward,
+            scan.slices,
+            self.plan,
+            pixels=scan.oriented.shape[1:],
+            device=self.device,
+            classes=len(self.labels),
+            batch_size=self.batch_size,
+            hints=hints,
+        )
+
+
+def _named(classes: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Classes (slices, rows, columns) -> their ids, in place where they are of one type.
+
+    Slice by slice: NumPy makes 8 bytes of every number that it looks up with.
+    """
+    named = classes if classes.dtype == ids.dtype else np.empty(classes.shape, ids.dtype)
+    for into, found in zip(named, classes, strict=True):
+        into[...] = ids[found]
+    return named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -24,13 +24,9 @@ def channel_of(stack: Stack, name: str) -> Channel:
     """
     frames = stack.frames
     _require_values(frames, name)
-    numbers = _numbers(frames, name)
     scales = {(frame.slope, frame.inter) for frame in frames}
     slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
-    if len(scales) > 1:
-        for k, frame in enumerate(frames):
-            numbers[k] = numbers[k] * _scale(frame)[0] + _scale(frame)[1]
-    volume = np.stack(numbers) if len(scales) == 1 else np.stack(numbers).astype(np.float32)
+    volume = _volume(frames, name, as_values=len(scales) > 1)
     if stack.shifts is not None:
         columns, rows, _ = stack.grid.shape
         volume = straightened(volume, stack.shifts, (rows, columns), name)
@@ -67,15 +63,31 @@ def _require_values(frames: Sequence[Frame], name: str) -> None:
             )
 
 
-def _numbers(frames: Sequence[Frame], name: str) -> list[np.ndarray]:
-    """What is stored of each frame (rows, columns), inverted where the least number means white."""
+def _volume(frames: Sequence[Frame], name: str, as_values: bool) -> np.ndarray:
+    """(frames, rows, columns) as stored, or as values in float32; no frame is kept beside it."""
+    volume: np.ndarray | None = None
+    for k, stored in _numbers(frames, name):
+        slope, inter = _scale(frames[k])
+        pixels = (stored * slope + inter).astype(np.float32) if as_values else stored
+        if volume is None:
+            volume = np.empty((len(frames), *pixels.shape), pixels.dtype)
+        if pixels.dtype != volume.dtype:
+            volume = volume.astype(np.result_type(volume, pixels), copy=False)
+        volume[k] = pixels
+    assert volume is not None  # a stack has frames
+    return volume
+
+
+def _numbers(frames: Sequence[Frame], name: str) -> Iterator[tuple[int, np.ndarray]]:
+    """The number of each frame and what is stored of it (rows, columns), inverted where the least number means white.
+
+    In the order of their files, each of which is decoded once.
+    """
     order = sorted(range(len(frames)), key=lambda k: (str(frames[k].header.file), frames[k].index))
-    found: dict[int, np.ndarray] = {}
     for header, group in groupby(order, key=lambda k: frames[k].header):
         pixels = decoded(header.file, name)
         for k in group:
-            found[k] = _upright(pixels if pixels.ndim == 2 else pixels[frames[k].index], header)
-    return [found[k] for k in range(len(frames))]
+            yield k, _upright(pixels if pixels.ndim == 2 else pixels[frames[k].index], header)
 
 
 def _upright(pixels: np.ndarray, header: Header) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""The command line on folds: all trained, summed up over all cases, and used as one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_classes import ONE_CLASS_STEP
+
+from vpt.cli import main
+from vpt.config import load_config
+from vpt.engine.folds import train_folds
+from vpt.use.load import load
+
+Told = tuple[int, str, str]
+
+
+@pytest.fixture
+def vpt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """vpt("train", folder) -> exit code, standard output, standard error of the command, run in this process."""
+
+    def call(*words: Any) -> Told:
+        monkeypatch.setattr(sys, "argv", ["vpt", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        told = capsys.readouterr()
+        return int(left.value.code or 0), told.out, told.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds of eight volumes of two classes. Read only."""
+    config = load_config(tiny_scans, ONE_CLASS_STEP | {"data.folds": 2, "plan.slices": 2})
+    return train_folds(config, tmp_path_factory.mktemp("folds") / "scans")
+
+
+def test_folds_are_trained_scored_and_used_as_one(vpt, tiny_scans, tmp_path):
+    out, scan = tmp_path / "folds", tiny_scans / "ill" / "scan1.nii.gz"
+    own = [f"--set={key}={json.dumps(value)}" for key, value in (ONE_CLASS_STEP | {"plan.slices": 2}).items()]
+    code, said, _ = vpt("train", tiny_scans, "--folds", 2, "--out", out, *own)
+    assert code == 0
+    assert f"vpt evaluate {out}" in said
+    assert f"vpt predict -m {out}" in said
+    assert vpt("train", tiny_scans, "--folds", 2, "--out", out, *own)[0] == 0
+    code, said, _ = vpt("evaluate", out, "--device", "cpu")
+    assert code == 0
+    assert "2 folds, every case scored by the one that had not" in " ".join(said.split())
+    with open(out / "cross_validation" / "cases.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 8
+    assert vpt("predict", "-i", scan, "-o", tmp_path / "p.csv", "-m", out, "--device", "cpu")[0] == 0
+    with open(tmp_path / "p.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    alone = [load(out / f"fold-{fold}", "cpu").classify(scan)["ill"] for fold in range(2)]
+    assert float(row["p_ill"]) == pytest.approx(np.mean(alone), abs=1e-4)
+
+
+def test_every_fold_has_its_share_of_the_classes(folder):
+    for fold in range(2):
+        held = json.loads((folder / f"fold-{fold}" / "splits.json").read_text())["val"]
+        assert len(held) == 4
+        assert sum(name.startswith("ill") for name in held) == 2
+
+
+def test_runs_of_folds_are_evaluated_together(vpt, folder, tmp_path):
+    runs = [folder / "fold-0", folder / "fold-1"]
+    code, said, _ = vpt("evaluate", *runs, "--folds", "--device", "cpu", "-o", tmp_path)
+    assert code == 0
+    assert json.loads((tmp_path / "summary.json").read_text())
+    assert "8 cases" in said
+
+
+def test_a_run_without_a_test_side_is_evaluated_on_its_validation_and_says_so(vpt, folder, tmp_path):
+    code, said, _ = vpt("evaluate", folder / "fold-0", "--device", "cpu", "-o", tmp_path)
+    assert code == 0
+    assert "val split, which chose the epoch (it has no test cases)" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("predict", "-i", "a", "-o", "b", "-m", "A", "-m", "B"), "several models; add --mean"),
+        (("train", "DATA", "--folds", "1"), "--folds 1: expected all, or a number of 2 and more"),
+        (("train", "DATA", "--folds", "all", "--fold", "2"), "--folds trains them all; give one of the two"),
+        (("train", "--folds", "all"), "--folds needs a data set's folder"),
+        (("evaluate", "A", "B", "C"), "3 folders: expected a run, or masks and true masks; add --folds"),
+        (("evaluate", "A", "--folds", "--split", "val"), "every fold scores the cases that it validates"),
+    ],
+)
+def test_what_does_not_go_together_is_wrong_usage(vpt, words, said):
+    code, _, error = vpt(*words)
+    assert code == 2
+    assert said in error

@@ -1,0 +1,101 @@
+"""Runs of all folds summed up: every case scored by the fold that had not seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.files import read_json
+from vpt.progress import Tick, silent
+from vpt.report.classification import ClassReport
+from vpt.report.segmentation import Report
+from vpt.use.folds import fold_runs
+from vpt.use.runs import evaluate_run
+from vpt.words import counted, listed
+
+FOLDER = "cross_validation"
+
+
+def evaluate_folds(
+    given: Path | Sequence[Path], out: Path | None = None, *, progress: Tick = silent, **settings: Any
+) -> tuple[Report | ClassReport, Path]:
+    """The folder of `vpt train --folds`, or a run for each fold -> a report over all validation cases, and its folder.
+
+    Intervals are over patients. settings: see `vpt.use.runs.evaluate_run`; out: by default `cross_validation` in the
+    folder, of runs beside the first.
+
+    Raises:
+        VptError: folds that are not finished, a case that two runs validate, labels that differ.
+    """
+    runs = fold_runs(given) if isinstance(given, Path) else list(given)
+    folder = out or (given if isinstance(given, Path) else runs[0].parent) / FOLDER
+    left = _require_apart(runs)
+    reports = []
+    for done, run in enumerate(runs):
+        reports.append(evaluate_run(run, split="val", out=folder, **settings)[0])
+        progress(done + 1, len(runs), run.name)
+    title = f"{given if isinstance(given, Path) else runs[0].parent}: {counted(len(runs), 'fold')}, every case scored "
+    title += "by the one that had not trained on it" + (f"; {left} in no fold's validation" if left else "")
+    title += ", told the BOX OF THE REFERENCE (oracle)" if settings.get("oracle_box") else ""
+    return _merged(reports, title), folder
+
+
+def _require_apart(runs: Sequence[Path]) -> int:
+    """Raise VptError where a case would be scored twice; how many cases would not be at all."""
+    seen: dict[str, Path] = {}
+    known: set[str] = set()
+    for run in runs:
+        if not (run / "splits.json").is_file():
+            raise VptError(f"{run}: not a run's folder (no splits.json); give runs of `vpt train --fold`")
+        splits = read_json(run / "splits.json")
+        if not splits["val"]:
+            raise VptError(f"{run}: nothing validates in it, so it is no fold; leave it out")
+        known.update(chain.from_iterable(splits.values()))
+        for name in splits["val"]:
+            if name in seen:
+                raise VptError(f"{name} is validated in {seen[name]} and in {run}; give every fold once")
+            seen[name] = run
+    return len(known - set(seen))
+
+
+def _merged(reports: Sequence[Report | ClassReport], title: str) -> Report | ClassReport:
+    masks = [report for report in reports if isinstance(report, Report)]
+    classes = [report for report in reports if isinstance(report, ClassReport)]
+    if masks and classes:
+        raise VptError("some of the runs segment and others classify; give the folds of one training")
+    return _of_masks(masks, title) if masks else _of_classes(classes, title)
+
+
+def _of_masks(reports: Sequence[Report], title: str) -> Report:
+    first = reports[0]
+    _require_one("labels", [report.labels for report in reports])
+    return replace(
+        first,
+        cases=tuple(chain.from_iterable(report.cases for report in reports)),
+        settings=replace(first.settings, title=title),
+        groups=tuple(chain.from_iterable(report.groups or () for report in reports)),
+    )
+
+
+def _of_classes(reports: Sequence[ClassReport], title: str) -> ClassReport:
+    _require_one("classes", [(report.target, report.classes) for report in reports])
+    return replace(
+        reports[0],
+        names=tuple(chain.from_iterable(report.names for report in reports)),
+        probabilities=np.concatenate([report.probabilities for report in reports]),
+        targets=np.concatenate([report.targets for report in reports]),
+        groups=tuple(chain.from_iterable(report.groups or () for report in reports)),
+        title=title,
+    )
+
+
+def _require_one(what: str, found: Iterable[Any]) -> None:
+    distinct = list(dict.fromkeys(map(str, found)))
+    if len(distinct) > 1:
+        raise VptError(f"runs with different {what} ({listed(distinct, 2)}); give the folds of one training")

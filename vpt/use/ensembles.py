@@ -1,0 +1,146 @@
+"""Several models that agree in what they answer, as one: the mean of their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpt.artifact import Artifact
+from vpt.data.prepared import PreparedSlices
+from vpt.data.slice_stacks import prepare_stack
+from vpt.errors import VptError
+from vpt.progress import Tick, silent
+from vpt.readers import Scan
+from vpt.tasks.segmentation import likeliest
+from vpt.use.classifier import Classifier
+from vpt.use.inference import read_scan, require_usual
+from vpt.use.segmenter import PreparedScan, Segmenter
+from vpt.words import listed
+
+
+def require_alike(artifacts: Sequence[Artifact]) -> None:
+    """Raise VptError unless all have one task, the same labels, and make the same slices of a scan.
+
+    Windows may differ, as those of folds do: every model sees a scan through its own.
+    """
+    first, *others = artifacts
+    for other in others:
+        mine, theirs = _answers(first), _answers(other)
+        if differing := [_against(what, theirs[what], mine[what]) for what in mine if mine[what] != theirs[what]]:
+            raise VptError(
+                f"{other.path} and {first.path} cannot be averaged: {'; '.join(differing)}; give models that agree in "
+                "it, such as folds or seeds of one training"
+            )
+
+
+def _answers(artifact: Artifact) -> dict[str, Any]:
+    """What models of one ensemble must agree in, by the words for it."""
+    config, plan = artifact.config, artifact.plan
+    return {
+        "task": config.task,
+        "target": config.data.target,
+        "labels": {f"{label} {name}" for label, name in artifact.labels.items()},
+        "kind": plan.kind,
+        "channels": ", ".join(plan.channels),
+        "plane": plan.plane,
+        "plan.pixel_mm": plan.pixel_mm,
+        "plan.image_size": plan.image_size,
+        "plan.slices": plan.slices,
+        "head.hints": getattr(config.head, "hints", False),
+    }
+
+
+def _against(what: str, found: Any, expected: Any) -> str:
+    """In words; of sets what only one of them has."""
+    if isinstance(found, set):
+        only = found - expected, expected - found
+        return f"{what} " + " against ".join(listed(sorted(each), 5) or "none" for each in only)
+    return f"{what} {found} against {expected}"
+
+
+def together(models: Sequence[Segmenter | Classifier]) -> Segmenter | Classifier:
+    """Models that are alike as one; a single one as it is."""
+    segmenters = [model for model in models if isinstance(model, Segmenter)]
+    if len(models) == 1:
+        return models[0]
+    if segmenters:
+        return SegmenterEnsemble(segmenters)
+    return ClassifierEnsemble([model for model in models if isinstance(model, Classifier)])
+
+
+class SegmenterEnsemble(Segmenter):
+    """Segmenters on one plane and pixel, whose mean probability on the scan's own pixels decides, slice by slice.
+
+    What it tells of itself (model, plan, codes) is the first one's.
+    """
+
+    def __init__(self, members: Sequence[Segmenter]):
+        first = members[0]
+        super().__init__(
+            first.model, first.forward, first.plan, first.labels, first.device, first.batch_size, first.codes
+        )
+        self.members = tuple(members)
+
+    def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
+        prepared = super().prepare(scan, force)
+        for member in self.members[1:] if not force else ():
+            require_usual(member.plan, prepared.reader.name, prepared.slices.voxels, force)
+        return prepared
+
+    def classes_of(self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick) -> np.ndarray:
+        shape = scan.oriented.shape
+        done = np.zeros(shape, np.min_scalar_type(len(self.labels) - 1))
+        for place, found in enumerate(self.probabilities_of(scan, hints)):
+            done[place] = likeliest(found).cpu().numpy()
+            progress(place + 1, len(done), "")
+        return done
+
+    @torch.inference_mode()
+    def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:
+        found = [member.probabilities_of(self._seen_by(member, scan), hints) for member in self.members]
+        for first, *others in zip(*found, strict=True):
+            for other in others:
+                first += other
+            yield first / len(found)
+
+    def _seen_by(self, member: Segmenter, scan: PreparedScan) -> PreparedScan:
+        if member.plan.intensity == self.plan.intensity:
+            return scan
+        return replace(scan, slices=PreparedSlices.of(scan.slices.voxels, member.plan))
+
+
+class ClassifierEnsemble(Classifier):
+    """Classifiers of one kind of image, whose probabilities are averaged; what it tells of itself is the first's."""
+
+    def __init__(self, members: Sequence[Classifier]):
+        first = members[0]
+        super().__init__(
+            first.model,
+            first.forward,
+            first.plan,
+            first.classes,
+            first.target,
+            first.device,
+            first.batch_size,
+            first.temperature,
+        )
+        self.members = tuple(members)
+
+    def prepare(self, scan: Any, force: bool = False) -> np.ndarray:
+        """(M, S, 3, size, size) uint8: the scan as each of M members is given it."""
+        reader, voxels = read_scan(self.plan, scan, force)
+        for member in self.members[1:] if not force else ():
+            require_usual(member.plan, reader.name, voxels, force)
+        return np.stack([prepare_stack(voxels, member.plan) for member in self.members])
+
+    def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
+        """Prepared scans (N, M, S, 3, size, size) -> (N, K)."""
+        given = np.asarray(stacks)
+        found = [member.probabilities(given[:, k]) for k, member in enumerate(self.members)]
+        progress(len(given), len(given), "")
+        return np.mean(found, axis=0)

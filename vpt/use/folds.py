@@ -1,0 +1,44 @@
+"""The folder of `vpt train --folds`: a run for every fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vpt.errors import VptError
+from vpt.files import read_json
+from vpt.words import listed
+
+MARK = "folds.json"  # in the folder: how many folds there are
+DONE = "fold.json"  # in a fold's run: that it is finished
+
+
+def models_in(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Runs and artifacts, with the runs of its folds in the place of a folder of folds.
+
+    Raises:
+        VptError: none; folds that are not finished.
+    """
+    paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+    if not paths:
+        raise VptError("no model; give a run's folder (of `vpt train`) or an artifact (.safetensors), or several")
+    return [model for path in paths for model in (fold_runs(path) if is_of_folds(path) else [path])]
+
+
+def is_of_folds(folder: Path) -> bool:
+    return (folder / MARK).is_file()
+
+
+def fold_runs(folder: Path) -> list[Path]:
+    """The finished run of every fold; raises VptError where one is missing."""
+    runs = [fold_folder(folder, fold) for fold in range(int(read_json(folder / MARK)["folds"]))]
+    if missing := [run.name for run in runs if not (run / DONE).is_file()]:
+        raise VptError(
+            f"{folder}: {listed(missing)} of {len(runs)} folds not finished; go on with the `vpt train --folds` that "
+            f"started them (--out {folder}), or give the finished ones by themselves"
+        )
+    return runs
+
+
+def fold_folder(folder: Path, fold: int) -> Path:
+    return folder / f"fold-{fold}"
