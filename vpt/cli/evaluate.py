@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vpt.cli.shared import Device, Weights, console, usage
+from vpt.cli.shared import Device, MirrorImages, Weights, console, usage
 
 
 def evaluate(
@@ -32,6 +32,7 @@ def evaluate(
     oracle_box: Annotated[
         bool, typer.Option("--oracle-box", help="Of a run: tell it the reference's box; the title says so.")
     ] = False,
+    tta: MirrorImages = False,
     strict: Annotated[bool, typer.Option("--strict", help="Of two folders: every reference needs a mask.")] = False,
     device: Device = "auto",
     weights: Weights = None,
@@ -44,12 +45,12 @@ def evaluate(
     of_folds = folds or (len(paths) == 1 and is_of_folds(paths[0]))
     if len(paths) > 2 and not folds:
         usage(f"{len(paths)} folders: expected a run, or masks and true masks; add --folds to runs of folds")
-    if oracle_box and len(paths) > 1 and not folds:
-        usage("--oracle-box needs a run, not two folders of masks")
+    if (oracle_box or tta) and len(paths) > 1 and not folds:
+        usage(f"{'--oracle-box' if oracle_box else '--tta'} needs a run, not two folders of masks")
     if of_folds and split is not None:
         usage(f"--split {split}: every fold scores the cases that it validates; leave it out")
     settings: dict[str, Any] = {"tolerance": tolerance, "empty": empty}
-    of_runs: dict[str, Any] = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box}
+    of_runs: dict[str, Any] = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
     with bar("evaluating") as tick:
         if of_folds:
             from vpt.use.cross_validation import evaluate_folds

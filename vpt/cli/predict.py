@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast, get_args
 
 import typer
 
-from vpt.cli.shared import Device, RunsOrArtifacts, Weights, usage
+from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
 
 if TYPE_CHECKING:
     from vpt.readers import Form
@@ -35,6 +35,7 @@ def predict(
     ],
     models: RunsOrArtifacts,
     mean: Annotated[bool, typer.Option("--mean", help="Of several models (-m A -m B): average probabilities.")] = False,
+    tta: MirrorImages = False,
     device: Device = "auto",
     weights: Weights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there already.")] = False,
@@ -71,7 +72,8 @@ def predict(
         usage(f"--as {as_}: expected {', '.join(get_args(Form))}")
     if len(models) > 1 and not mean:
         usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
-    loaded, started = load(models, device, weights, cast("Precision | None", precision), compile_), time.perf_counter()
+    loaded = load(models, device, weights, cast("Precision | None", precision), compile_, tta)
+    started = time.perf_counter()
     if isinstance(loaded, Classifier):
         if as_ != "own":
             usage(f"--as {as_}: the model classifies, and its answer is a table; leave it out")

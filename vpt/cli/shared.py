@@ -24,6 +24,9 @@ PatientsPattern = Annotated[
     typer.Option("--patients", help="Whose a case is: what this regular expression (its first group) finds in a name."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+MirrorImages = Annotated[
+    bool, typer.Option("--tta", help="Average over the mirror images that the model was trained on (train.mirror).")
+]
 Weights = Annotated[Path | None, typer.Option(help="Where the backbone's weights lie, if elsewhere than in training.")]
 
 Task = Annotated[str | None, typer.Option(help="segmentation or classification, where the data allow both.")]

@@ -10,6 +10,7 @@ import torch
 
 from vpt.data.plan import Plan
 from vpt.data.slice_stacks import prepare_stack
+from vpt.data.transforms import TURNS, Mirror
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
@@ -37,10 +38,11 @@ class Classifier:
         device: torch.device,
         batch_size: int,
         temperature: float = 1.0,
+        mirror: Mirror = "none",
     ):
         """forward: of `model`, ready for inference; classes: in the order of the probabilities; target: `classes` (one
         of them), `grades` (one of them, in an order) or `labels` (any number at once); batch_size: images at once;
-        temperature: what the logits are divided by.
+        temperature: what the logits are divided by; mirror: the mirror images that are averaged with an image.
         """
         self.model = model
         self.forward = forward
@@ -50,6 +52,7 @@ class Classifier:
         self.device = device
         self.batch_size = batch_size
         self.temperature = temperature
+        self.turns = TURNS[mirror]
 
     @classmethod
     def from_model(
@@ -61,12 +64,13 @@ class Classifier:
         device: torch.device,
         temperature: float = 1.0,
         precision: Chosen = "32-true",
+        mirror: Mirror = "none",
     ) -> Self:
         """The model is made ready for inference in place, see `Segmenter.from_model`."""
         model = make_ready(model, device, precision)
         forward = in_precision(StackModel(model).eval().to(device), precision, device)
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size), device)
-        return cls(model, forward, plan, classes, target, device, batch_size, temperature)
+        return cls(model, forward, plan, classes, target, device, batch_size, temperature, mirror)
 
     def classify(self, scan: Scan, *, force: bool = False) -> dict[str, float]:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.
@@ -87,5 +91,8 @@ class Classifier:
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""
-        logits = classify_stacks(self.forward, np.asarray(stacks), self.device, progress, self.batch_size)
+        return np.mean([self._of_turned(np.flip(np.asarray(stacks), turn), progress) for turn in self.turns], axis=0)
+
+    def _of_turned(self, stacks: np.ndarray, progress: Tick) -> np.ndarray:
+        logits = classify_stacks(self.forward, np.ascontiguousarray(stacks), self.device, progress, self.batch_size)
         return to_probabilities(logits, self.target, self.temperature).numpy()

@@ -42,6 +42,7 @@ def evaluate_folds(
         progress(done + 1, len(runs), run.name)
     title = f"{given if isinstance(given, Path) else runs[0].parent}: {counted(len(runs), 'fold')}, every case scored "
     title += "by the one that had not trained on it" + (f"; {left} in no fold's validation" if left else "")
+    title += ", mean over mirror images" if settings.get("tta") else ""
     title += ", told the BOX OF THE REFERENCE (oracle)" if settings.get("oracle_box") else ""
     return _merged(reports, title), folder
 

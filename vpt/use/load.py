@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from vpt.artifact import Artifact, read_artifact, restore_model
+from vpt.data.transforms import Mirror
+from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import Precision, choose_precision
 from vpt.use.classifier import Classifier
@@ -22,6 +24,7 @@ def load(
     weights: str | Path | None = None,
     precision: Precision | None = None,
     compile: bool = False,
+    tta: bool = False,
 ) -> Segmenter | Classifier:
     """A trained model, ready for new scans; of several models the mean of their probabilities.
 
@@ -34,15 +37,33 @@ def load(
             what the training was told, `auto` unless someone changed it.
         compile: run the blocks through `torch.compile`: a minute or more for the first batch of a shape, then faster by
             some percent (docs/speed.md), so for many scans.
+        tta: the mean probability over every image and the mirror images that the model was trained on
+            (`train.mirror`), for two or four times the time.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not
-            agree in task, labels, or how a scan becomes slices.
+            agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images.
     """
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
     require_alike(artifacts)
     chosen = choose_device(device)
-    return together([_loaded(artifact, chosen, weights, precision, compile) for artifact in artifacts])
+    mirrors = [_mirror_of(artifact) if tta else "none" for artifact in artifacts]
+    return together(
+        [
+            _loaded(artifact, chosen, weights, precision, compile, mirror)
+            for artifact, mirror in zip(artifacts, mirrors, strict=True)
+        ]
+    )
+
+
+def _mirror_of(artifact: Artifact) -> Mirror:
+    mirror = artifact.config.train.mirror
+    if mirror == "none":
+        raise VptError(
+            f"{artifact.path}: was trained on no mirror images, so there are none to average over (tta); leave it out, "
+            "or train with --set train.mirror=horizontal"
+        )
+    return mirror
 
 
 def _loaded(
@@ -51,12 +72,13 @@ def _loaded(
     weights: str | Path | None,
     precision: Precision | None,
     compile: bool,
+    mirror: Mirror,
 ) -> Segmenter | Classifier:
     computes = choose_precision(precision or artifact.config.precision, device)
     model = restore_model(artifact, weights, device, computes)
     if compile:
         model.compile_blocks()
     if artifact.config.task == "segmentation":
-        return Segmenter.from_model(model, artifact.plan, artifact.labels, device, computes, artifact.codes)
+        return Segmenter.from_model(model, artifact.plan, artifact.labels, device, computes, artifact.codes, mirror)
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
-    return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, computes)
+    return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, computes, mirror)

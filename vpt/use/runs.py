@@ -40,6 +40,7 @@ def evaluate_run(
     device: str = "auto",
     weights: str | Path | None = None,
     oracle_box: bool = False,
+    tta: bool = False,
     cache: Path | None = None,
     progress: Tick = silent,
     **settings: Any,
@@ -55,6 +56,7 @@ def evaluate_run(
             `vpt.evaluate`;
         oracle_box: tell the model, for every case, the box around the reference's foreground: what a perfect user
             would draw, so no score for automatic use. The report's title says so;
+        tta: the mean over mirror images, see `vpt.load`; the folder is RUN/test_tta, and the title says so;
         cache: of a run that classifies: a folder for prepared examples, found again by other runs with the same plan.
 
     Raises:
@@ -69,13 +71,14 @@ def evaluate_run(
     splits = read_json(run / "splits.json")
     split, side = _side(run, splits, split)
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0))
-    segmenter = load(run, device, weights)
+    segmenter = load(run, device, weights, tta=tta)
+    side += ", mean over mirror images" if tta else ""
     if isinstance(segmenter, Classifier):
         if oracle_box:
             raise VptError(f"{run}: classifies, so it takes no boxes; leave --oracle-box out")
         labelled = _labelled(run, data)
         examples = [labelled.case(name) for name in splits[split]]
-        folder = Path(out) if out is not None else run / split
+        folder = Path(out) if out is not None else run / _folder(split, oracle_box, tta)
         title = f"{run}: {side}"
         return classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress), folder
     known = _data_config(run)
@@ -85,7 +88,7 @@ def evaluate_run(
     dataset = read_dataset(root, known.patients, known.labels)
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
-    folder = Path(out) if out is not None else run / (f"{split}_oracle_box" if oracle_box else split)
+    folder = Path(out) if out is not None else run / _folder(split, oracle_box, tta)
     cases = [dataset.case(name) for name in splits[split]]
     title = f"{run}: {side}" + (", told the BOX OF THE REFERENCE (oracle)" if oracle_box else "")
     box = reference_box if oracle_box else None
@@ -93,6 +96,10 @@ def evaluate_run(
         segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, **settings
     )
     return report, folder
+
+
+def _folder(split: str, oracle_box: bool, tta: bool) -> str:
+    return split + ("_oracle_box" if oracle_box else "") + ("_tta" if tta else "")
 
 
 def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
+from vpt.data.transforms import TURNS, Mirror
 from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
@@ -21,6 +22,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
+from vpt.tasks.mirrored import over_mirror_images
 from vpt.tasks.segmentation import SliceModel, probabilities_of_slices, segment_slices
 from vpt.use.inference import in_precision, make_ready, read_scan
 
@@ -50,12 +52,15 @@ class Segmenter:
         device: torch.device,
         batch_size: int,
         codes: Mapping[str, Code] | None = None,
+        mirror: Mirror = "none",
     ):
         """forward: of `model`, ready for inference; labels: id -> name, with background 0; the masks hold the ids;
-        batch_size: images at once; codes: by a label's name, for DICOM segmentations.
+        batch_size: images at once; codes: by a label's name, for DICOM segmentations; mirror: the mirror images of a
+        slice that are averaged with it.
         """
         self.model = model
-        self.forward = forward
+        self.forward = over_mirror_images(forward, TURNS[mirror])
+        self.mirror = mirror
         self.plan = plan
         self.labels = labels
         self.device = device
@@ -71,6 +76,7 @@ class Segmenter:
         device: torch.device,
         precision: Chosen = "32-true",
         codes: Mapping[str, Code] | None = None,
+        mirror: Mirror = "none",
     ) -> Self:
         """The model is made ready for inference in place: moved to the device, its frozen weights kept in `precision`,
         and what the blocks make of its prompts computed once.
@@ -78,7 +84,7 @@ class Segmenter:
         model = make_ready(model, device, precision)
         forward = in_precision(SliceModel(model).eval().to(device), precision, device)
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
-        return cls(model, forward, plan, labels, device, batch_size, codes)
+        return cls(model, forward, plan, labels, device, batch_size, codes, mirror)
 
     def segment(
         self,
@@ -138,6 +144,10 @@ class Segmenter:
         hints = make_hints(box, points, point_labels, frame, scan.grid)
         if hints is not None and not self.model.head.takes_hints:
             raise VptError("this model takes no box or points; train one with head.kind=sam_decoder, head.hints=true")
+        if hints is not None and self.mirror != "none":
+            raise VptError(
+                "mirror images (tta) take no box or points, which lie elsewhere in them; leave one of them out"
+            )
         hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
         on_slices = None if hints is None else hints.on_slices(scan.oriented.shape, scan.slices.size)
         classes = self.classes_of(scan, on_slices, progress)

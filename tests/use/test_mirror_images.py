@@ -1,0 +1,83 @@
+"""`tta`: the mean over an image and the mirror images that the model was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from masks import image_plan, tiny
+from tiny_classes import stripes
+
+from vpt.artifact import load_trained, read_artifact, restore_model, save_artifact
+from vpt.errors import VptError
+from vpt.use.load import load
+
+LABELS = {0: "background", 1: "found"}
+PIXELS = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+
+
+def trained(path: Path, mirror: str, **head: Any) -> Path:
+    model, config = tiny(image_plan(), len(LABELS))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"mirror": mirror})})
+    save_artifact(path, model, config=config, plan=image_plan(), labels=LABELS, scores={})
+    return path
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("models") / "both.safetensors", "both")
+
+
+def probabilities(segmenter: Any, pixels: np.ndarray) -> torch.Tensor:
+    return next(iter(segmenter.probabilities_of(segmenter.prepare(np.ascontiguousarray(pixels)))))
+
+
+def test_it_is_the_mean_of_the_probabilities_of_all_mirror_images_turned_back(both: Path) -> None:
+    alone, averaged = (load(both, "cpu", precision="32-true", tta=tta) for tta in (False, True))
+    turns: list[tuple[int, ...]] = [(), (0,), (1,), (0, 1)]
+    each = [probabilities(alone, np.flip(PIXELS, turn)).flip([axis - 2 for axis in turn]) for turn in turns]
+
+    assert (each[0] - each[1]).abs().max() > 0.01  # a model that is not symmetrical
+    assert (probabilities(averaged, PIXELS) - torch.stack(each).mean(0)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("mirror", "axis"), [("horizontal", 1), ("vertical", 0)])
+def test_the_mask_of_a_mirror_image_is_the_mirrored_mask(tmp_path: Path, mirror: str, axis: int) -> None:
+    model = trained(tmp_path / "one.safetensors", mirror)
+    alone, averaged = (load(model, "cpu", precision="32-true", tta=tta) for tta in (False, True))
+
+    def agreement(segmenter: Any) -> float:
+        turned = np.ascontiguousarray(np.flip(PIXELS, axis))
+        return float((np.flip(segmenter.segment(turned), axis) == segmenter.segment(PIXELS)).mean())
+
+    assert agreement(alone) < 0.999 < agreement(averaged)
+
+
+def test_classifiers_are_averaged_in_probability(class_run: Path, tmp_path: Path) -> None:
+    artifact, path = read_artifact(class_run), tmp_path / "mirrored.safetensors"
+    model = restore_model(artifact)
+    load_trained(model, artifact.tensors, artifact.path)
+    config = artifact.config.model_copy(
+        update={"train": artifact.config.train.model_copy(update={"mirror": "horizontal"})}
+    )
+    save_artifact(path, model, config=config, plan=artifact.plan, labels=artifact.labels, scores={})
+    alone, averaged = (load(path, "cpu", precision="32-true", tta=tta) for tta in (False, True))
+    image = stripes(1, 3)
+    each = [alone.classify(image), alone.classify(np.ascontiguousarray(image[:, ::-1]))]
+
+    assert each[0] != each[1]
+    expected = {name: (each[0][name] + each[1][name]) / 2 for name in each[0]}
+    assert averaged.classify(image) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_that_saw_no_mirror_images_is_refused(class_run: Path) -> None:
+    with pytest.raises(VptError, match=r"trained on no mirror images.*leave it out, or train with --set train\.mirror"):
+        load(class_run, "cpu", tta=True)
