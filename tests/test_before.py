@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.backbones import load_backbone
+from vpt.backbones.vit_models import ASSETS
 from vpt.building import build_model
 from vpt.config import Config, as_written, build_config, dump_config, load_config, load_written
 from vpt.data.plan import Percentiles, Plan
@@ -109,3 +111,21 @@ def test_a_classifier_of_an_older_version_reads_the_vector_that_it_learned_from(
         assert read_artifact(path).pool is None
         assert torch.equal(restore_model(read_artifact(path))(images), model(images))
         assert not torch.allclose(today, model(images), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vit_micro", "sam_micro"])
+def test_the_embedded_encoders_earlier_weights_are_found_by_an_artifact_that_was_trained_on_them(
+    name: str, tmp_path: Path
+) -> None:
+    earlier = load_backbone(name, weights=ASSETS / "vit_micro_1.safetensors", image_size=64)
+    config = Config(task="segmentation", data={"path": "."}, backbone={"name": name}).resolved("segmentation")
+    model = build_model(config, PLAN, 2, earlier).eval()
+    save_artifact(
+        tmp_path / "old.safetensors", model, config=config, plan=PLAN, labels={0: "none", 1: "one"}, scores={}
+    )
+    images = torch.rand(1, 3, 64, 64)
+
+    found = restore_model(read_artifact(tmp_path / "old.safetensors"))
+
+    assert earlier.sha256 != load_backbone(name).sha256
+    assert torch.equal(found(images), model(images))

@@ -16,6 +16,7 @@ from vpt.artifact_header import BackboneHeader, Header, read_header, read_plan, 
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
 from vpt.backbones.families import family_of
 from vpt.backbones.origin import UNKNOWN, Origin
+from vpt.backbones.vit_models import EARLIER
 from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
 from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown_keys
@@ -181,12 +182,14 @@ def restore_model(
     """The trained model in eval mode, on that device and in that precision; without a device on the CPU, untouched.
 
     Models on one device that leave the encoder frozen share it. `weights`: where the backbone's weights lie now, if
-    elsewhere than in training.
+    elsewhere than in training; what the embedded encoders had in earlier versions is found by itself.
 
     Raises:
         VptError: the backbone's weights are not those of the training.
     """
     config, size = artifact.config, artifact.plan.image_size
+    if weights is None and config.backbone.weights is None:
+        weights = EARLIER.get(artifact.backbone_sha256)
     encoder = _encoder_of(artifact, weights)
     if device is not None and config.tuning.method == FROZEN:
         backbone = shared_encoder(encoder, size, device, precision, weights)

@@ -22,7 +22,16 @@ from vpt.errors import VptError
 from vpt.progress import Tick
 
 MICRO = "vit_micro"
-MICRO_WEIGHTS = Path(__file__).parents[1] / "assets" / "vit_micro.safetensors"
+ASSETS = Path(__file__).parents[1] / "assets"
+MICRO_WEIGHTS = ASSETS / "vit_micro.safetensors"
+# By `Backbone.sha256` of `vit_micro` and `sam_micro`: the weights that they had up to version 0.2.
+EARLIER = dict.fromkeys(
+    (
+        "d8762b174682a0bf3e9f89188ccc9284796ad7985bd279bf429bf9a014d66699",
+        "1b66cc423431b2e83e0266f9463de76e278ad27ff7f7d960e00416cacaa5c3fc",
+    ),
+    ASSETS / "vit_micro_1.safetensors",
+)
 Size = tuple[int, int]
 Normalisation = Literal["own", "imagenet"]
 
@@ -32,9 +41,7 @@ def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -
 
 
 def origin_of_micro(name: str) -> Origin:
-    return Origin(
-        f"{name} of this package, see its model card", "derived from images of ImageNet, for research and education"
-    )
+    return Origin(f"{name} of this package, see its model card", "for research and education, see there")
 
 
 def origin_of_timm(name: str) -> Origin:
