@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from commands import Told
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS, assert_same_run
 
@@ -26,34 +26,6 @@ from vpt.cli import main
 from vpt.config import load_config
 from vpt.errors import VptError
 from vpt.prompts.shallow import ShallowConfig
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a command left: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    def flat(self) -> str:
-        """The output without the line breaks that a table puts into long names."""
-        return "".join(self.out.split())
-
-
-@pytest.fixture
-def vpt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
-    """vpt("check", folder): the command, run in this process as its entry point runs it."""
-
-    def call(*words: Any) -> Told:
-        monkeypatch.setattr(sys, "argv", ["vpt", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        told = capsys.readouterr()
-        return Told(int(left.value.code or 0), told.out, told.err)
-
-    return call
 
 
 def settings(**changes: Any) -> list[str]:

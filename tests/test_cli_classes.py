@@ -6,35 +6,17 @@ import csv
 import json
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Told
 from tiny_classes import CLASS_SETTINGS, CLASSES
 from tiny_run import assert_same_run
 
-from vpt.cli import main
 from vpt.config import load_config
 from vpt.use.load import load
-
-Told = tuple[int, str, str]
-
-
-@pytest.fixture
-def vpt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
-    """vpt("check", folder) -> exit code, standard output, standard error of the command, run in this process."""
-
-    def call(*words: Any) -> Told:
-        monkeypatch.setattr(sys, "argv", ["vpt", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        told = capsys.readouterr()
-        return int(left.value.code or 0), told.out, told.err
-
-    return call
 
 
 def settings(**changes: Any) -> list[str]:

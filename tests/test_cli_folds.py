@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from tiny_classes import ONE_CLASS_STEP
 
-from vpt.cli import main
 from vpt.config import load_config
 from vpt.engine.folds import train_folds
 from vpt.use.load import load
-
-Told = tuple[int, str, str]
-
-
-@pytest.fixture
-def vpt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
-    """vpt("train", folder) -> exit code, standard output, standard error of the command, run in this process."""
-
-    def call(*words: Any) -> Told:
-        monkeypatch.setattr(sys, "argv", ["vpt", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        told = capsys.readouterr()
-        return int(left.value.code or 0), told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

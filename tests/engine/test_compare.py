@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import Told
 from label_scores import scores as label_scores
 from safetensors.torch import load_file
 from tiny_classes import HEAD_ONLY
@@ -591,28 +592,12 @@ def test_what_would_fail_for_all_is_told_at_once(
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def vpt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """vpt("compare", data): exit code, standard output, standard error."""
-    from vpt.cli import main
-
-    def call(*words: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vpt", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        told = capsys.readouterr()
-        return int(left.value.code or 0), told.out, told.err
-
-    return call
-
-
 def words(settings: dict[str, Any]) -> list[str]:
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
 def test_the_command_goes_on_with_a_folder_and_shows_the_table(
-    vpt: Callable[..., tuple[int, str, str]], finished: Comparison, tiny_classes: Path, tmp_path: Path
+    vpt: Callable[..., Told], finished: Comparison, tiny_classes: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(finished.out, tmp_path / "[out]")  # brackets are no markup
     code, said, err = vpt(
@@ -627,30 +612,28 @@ def test_the_command_goes_on_with_a_folder_and_shows_the_table(
         assert (out / name).stat().st_size > 0
 
 
-def test_the_command_lists_its_methods(vpt: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_command_lists_its_methods(vpt: Callable[..., Told]) -> None:
     code, said, _ = vpt("compare", "anything", "--methods", "list")
     assert code == 0
     assert [line.split()[0] for line in said.splitlines()] == list(methods())
 
 
 @pytest.mark.parametrize("budget", ["", "m", "3", "3d", "-3m", "1.2.3h", ".m", "nanm"])
-def test_a_budget_that_is_none(
-    budget: str, vpt: Callable[..., tuple[int, str, str]], tiny_classes: Path, tmp_path: Path
-) -> None:
+def test_a_budget_that_is_none(budget: str, vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
     code, _, err = vpt("compare", tiny_classes, "-o", tmp_path / "out", "--budget", budget, *words(FAST))
     assert code == 2
     assert err == f"usage: --budget {budget}: expected a number and s, m or h, for example 30m\n"
     assert not (tmp_path / "out").exists()
 
 
-def test_a_budget_is_read(vpt: Callable[..., tuple[int, str, str]], tiny_classes: Path, tmp_path: Path) -> None:
+def test_a_budget_is_read(vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
     given = ("--methods", "linear", "--budget", "0.0h", *words(FAST))
     code, said, _ = vpt("compare", tiny_classes, "-o", tmp_path / "out", *given)
     assert code == 0
     assert "head only, linear: 0 of 3 seeds" in said
 
 
-def test_mistakes_are_a_sentence(vpt: Callable[..., tuple[int, str, str]], tiny_classes: Path, tmp_path: Path) -> None:
+def test_mistakes_are_a_sentence(vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
     code, _, err = vpt("compare", tiny_classes, "-o", tmp_path / "out", "--methods", "linaer", *words(FAST))
     assert (code, err.count("\n")) == (1, 1)
     assert "did you mean linear" in err
