@@ -146,3 +146,17 @@ def test_without_a_word_nothing_is_mirrored():
     for seed in range(50):
         found, _ = make_augment("light")(ramp, label, seed)
         assert found[:, 8:24, 20:28].mean() > found[:, 8:24, 4:12].mean()
+
+
+def test_what_happens_to_place_and_to_colour_is_drawn_apart():
+    image = np.full((3, 32, 32), 0.5, np.float32)
+    label = np.zeros((32, 32), np.uint8)
+    label[8:24, 8:24] = 1
+    coloured: dict[bool, list[bool]] = {True: [], False: []}
+    for seed in range(200):
+        found, mask = make_augment("light", fill=(0.5, 0.5, 0.5))(image, label, seed)
+        coloured[bool((mask != label).any())].append(not np.allclose(found, image, atol=1e-3))
+    shares = [np.mean(of) for of in coloured.values()]
+    assert min(map(len, coloured.values())) > 20
+    assert abs(shares[0] - shares[1]) < 0.3
+    assert min(shares) > 0.5

@@ -39,7 +39,8 @@ class Albumentations:
         self.pipeline = _pipeline(strength, fill)
 
     def __call__(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        self.pipeline.set_random_seed(seed)
+        for place, step in enumerate(self.pipeline.transforms):  # the pipeline would give the same seed to all of them
+            step.set_random_seed(int(np.random.SeedSequence((seed, place)).generate_state(1)[0]))
         out = self.pipeline(image=np.ascontiguousarray(image.transpose(1, 2, 0)), mask=label)
         return np.ascontiguousarray(out["image"].transpose(2, 0, 1), np.float32), out["mask"]
 
