@@ -102,7 +102,7 @@ def test_the_header_says_all_it_takes_to_use_it(tiny_run: Path, tiny_data: Path)
         "preprocessing": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "padding": "centre"},
         "pool": "cls",
         "origin": "vit_micro of this package, see its model card",
-        "licence": "derived from images of ImageNet, for research and education",
+        "licence": "for research and education, see there",
     }
     assert entries["versions"] == {name: version(name) for name in ("vpt", "torch", "timm", "monai")}
     assert entries["scores"]["validation"].keys() == {"dice", "dice_dark", "dice_bright", "epoch"}
