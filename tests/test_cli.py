@@ -187,6 +187,18 @@ def test_values_that_do_not_fit_are_refused_unless_forced(
     assert out.is_file()
 
 
+def test_mirror_images_are_averaged_only_where_the_model_was_trained_on_them(
+    vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    told = vpt("predict", "-i", tiny_data / "imagesTr", "-o", tmp_path / "out", "-m", tiny_run, "--tta")
+    assert told.code == 1
+    assert "trained on no mirror images" in told.err
+    assert not (tmp_path / "out").exists()
+    told = vpt("evaluate", tiny_data / "labelsTr", tiny_data / "labelsTr", "--tta")
+    assert told.code == 2
+    assert "--tta needs a run, not two folders" in told.err
+
+
 def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ("predict", "-i", tiny_data / "imagesTr" / "blobs_003_0000.nii.gz", "-m", tiny_run)
     assert vpt(*words, "-o", tmp_path / "mask.nii.gz", "--precision", "32-true").code == 0
