@@ -6,7 +6,7 @@
 
 The result is the task as published, with a split.json: the Decathlon gives none for its labelled scans, so 70, 10 and
 20 percent of the cases are drawn (always the same with the same `--seed`). imagesTs/ has no labels and is for
-`vpt predict`. Task01_BrainTumour has four channels, of which `--channels` keeps three at most, in copies of the scans.
+`vpt predict`. Of the four channels of Task01_BrainTumour `--channels` keeps some, in copies of the scans.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ import numpy as np
 from preparing import Archive, Material, Origin, draw, options, place, prepare, told, write_split
 
 from vpt.data.cases import case_name, scan_files
-from vpt.data.layouts import MOST_CHANNELS
 from vpt.data.layouts.description import read_channels
 from vpt.errors import VptError
 from vpt.files import atomic, read_json, write_json
-from vpt.words import did_you_mean, listed
+from vpt.words import did_you_mean
 
 HOST = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
 TASKS = {  # name -> the size of the archive, and its MD5
@@ -99,11 +98,6 @@ def chosen(known: Sequence[str], wanted: Sequence[str], folder: Path) -> list[in
     """Which channels are kept; None for all of them."""
     if unknown := [name for name in wanted if name not in known]:
         raise VptError(f"{folder}: no channel is called {unknown[0]}; choose of {', '.join(known)} with --channels")
-    if len(wanted or known) > MOST_CHANNELS:
-        raise VptError(
-            f"{folder}: {len(wanted or known)} channels ({listed(known)}), an encoder takes {MOST_CHANNELS} at most; "
-            f"choose them: --channels {','.join(known[:MOST_CHANNELS])}"
-        )
     return [known.index(name) for name in wanted] if wanted else None
 
 

@@ -18,7 +18,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "words", "vocabulary", "progress", "versions"}),
     frozenset({"files", "machine", "sections"}),
     frozenset({"backbones", "config", "readers", "scores"}),
-    frozenset({"data", "prompts", "heads", "report"}),
+    frozenset({"data", "prompts", "heads", "report", "mixing"}),
     frozenset({"model"}),
     frozenset({"tuning", "tasks", "building", "artifact_header"}),
     frozenset({"artifact"}),

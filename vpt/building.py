@@ -14,6 +14,7 @@ from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.heads import Answer
 from vpt.machine.precision import Chosen, prepare_frozen
+from vpt.mixing import Mixing
 from vpt.model import PromptedModel
 from vpt.vocabulary import NO_ENCODER
 from vpt.words import listed
@@ -26,6 +27,7 @@ _loaded: WeakValueDictionary[tuple[str, ...], Backbone] = WeakValueDictionary()
 def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | None = None) -> PromptedModel:
     """The model of a config: its encoder at the plan's image size, prompts, head, and what tuning adds.
 
+    Where the plan has more channels than an encoder takes, the model mixes them.
     `backbone` is taken where it is given (tuning changes it), else one is loaded for this model alone.
     """
     if backbone is None:
@@ -34,7 +36,8 @@ def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | N
     require_together(resolved, backbone.spec.depth > 0)
     answer = Answer(classes, config.data.target or "classes", plan.slices is not None)
     head = resolved.head.build(backbone, answer)
-    model = PromptedModel(backbone, config.prompts.build(backbone.spec), head)
+    mixing = Mixing(len(plan.channels)) if plan.mixes else None
+    model = PromptedModel(backbone, config.prompts.build(backbone.spec), head, mixing)
     config.tuning.apply(model)
     return model
 

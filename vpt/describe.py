@@ -46,6 +46,7 @@ def describe(target: str) -> Table:
 def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     from vpt.artifact import read_artifact
     from vpt.data.label_values import LabelValues
+    from vpt.model import trained_parts
 
     artifact = read_artifact(path)
     plan, counts, config = artifact.plan, artifact.counts, artifact.config
@@ -63,8 +64,7 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
         yield part, ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if value is not None)
     tuning = config.tuning.model_dump(exclude={"method"}, exclude_none=True)
     yield "tuning", ", ".join([config.tuning.method, *(f"{key} {value}" for key, value in tuning.items())])
-    parts = [part for part in ("prompts", "head", "backbone") if counts[part] or part != "backbone"]
-    shares = ", ".join(f"{counts[part]:,} {part}" for part in parts)
+    shares = ", ".join(f"{counts[part]:,} {part}" for part in trained_parts(counts))
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
     yield "frozen parameters", f"{counts['frozen']:,}"
     yield "labels", ", ".join(f"{label} {name}" for label, name in artifact.labels.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -13,11 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from vpt.backbones.base import Added, Backbone, BackboneSpec
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
 from vpt.heads.base import Head
+from vpt.mixing import Mixing
 from vpt.prompts.base import Info, Prompts
 
 PER_TOKEN = 16  # numbers that inference holds at once, in widths of the encoder
 PER_PIXEL = 150  # and of the mask head, with which a decoder of SAM is smaller
 PER_CLASS = 3  # logits: as they come, put together from tiles, and resized
+PARTS = ("prompts", "head", "backbone", "mixing")  # of a model, as its parameters are counted
 UNKNOWN = Info()
 
 
@@ -125,17 +127,21 @@ class Output(NamedTuple):
 class PromptedModel(nn.Module):
     """A frozen backbone, trained prompts, a trained head: images (B, 3, H, W) -> the head's output.
 
+    Where its data have more channels than three, their `mixing` trains as well; it comes before all this, see
+    `vpt.tasks.images`.
+
     What trains is what has `requires_grad`; the backbone is frozen here and stays in eval mode whatever `train` says
     (but for what tuning has `Added` to it).
 
     Set `checkpointing` to trade time for memory in training, see `encode_from`.
     """
 
-    def __init__(self, backbone: Backbone, prompts: Prompts, head: Head):
+    def __init__(self, backbone: Backbone, prompts: Prompts, head: Head, mixing: Mixing | None = None):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.prompts = prompts
         self.head = head
+        self.mixing = mixing
         self.checkpointing = False
         self._projected: ProjectedPrompts | None = None
         self._encode_from = encode_from
@@ -203,9 +209,10 @@ class PromptedModel(nn.Module):
     def first_trained_block(self) -> int:
         """How many of the encoder's blocks, from the first on, run as in the frozen encoder whatever is learned.
 
-        0 as soon as anything of the backbone trains, since tuning may have reached any block.
+        0 as soon as anything of the backbone trains, since tuning may have reached any block, and where the channels
+        are mixed, since then no image stays the same.
         """
-        if any(parameter.requires_grad for parameter in self.backbone.parameters()):
+        if self.mixing is not None or any(parameter.requires_grad for parameter in self.backbone.parameters()):
             return 0
         return self.prompts.first(self.backbone.spec.depth)
 
@@ -220,13 +227,19 @@ class PromptedModel(nn.Module):
         return state
 
     def count_parameters(self) -> dict[str, int]:
-        """Trained parameters by part, their sum, and the frozen rest."""
+        """Trained parameters by part (the mixing where there is one), their sum, and the frozen rest."""
         parts = {
-            name: sum(p.numel() for p in getattr(self, name).parameters() if p.requires_grad)
-            for name in ("prompts", "head", "backbone")
+            name: sum(p.numel() for p in module.parameters() if p.requires_grad)
+            for name in PARTS
+            if (module := getattr(self, name)) is not None
         }
         total = sum(parts.values())
         return parts | {"trained": total, "frozen": sum(p.numel() for p in self.parameters()) - total}
+
+
+def trained_parts(counts: Mapping[str, int]) -> list[str]:
+    """The parts of `count_parameters` that are worth a word: prompts and head, and of the others what trains."""
+    return [part for part in PARTS if counts.get(part) or part in ("prompts", "head")]
 
 
 def numbers_per_image(spec: BackboneSpec, size: int, classes: int = 0) -> int:

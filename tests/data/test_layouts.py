@@ -259,12 +259,16 @@ def test_a_list_is_trained_on_and_its_run_evaluated(put, tmp_path, ending):
     assert [case.name for case in report.cases] == ["d"]
 
 
-def test_more_channels_than_an_encoder_takes_are_refused_in_every_layout(put, tmp_path):
-    for name in ("t1", "t2", "flair", "t1c"):
-        put(f"pat0_{name}.nii.gz"), put(f"pat1_{name}.nii.gz")
-    put("pat0_seg.nii.gz", 1), put("pat1_seg.nii.gz", 1)
-    with pytest.raises(VptError, match=r"4 channels \(flair, t1, t1c, t2\), an encoder takes 3 at most"):
-        survey(tmp_path)
+def test_many_channels_are_read_in_every_layout_up_to_what_a_model_mixes(put, tmp_path):
+    for patient in ("pat0", "pat1"):
+        put(f"four/{patient}_seg.nii.gz", 1), put(f"many/{patient}_seg.nii.gz", 1)
+        for name in ("t1", "t2", "flair", "t1c"):
+            put(f"four/{patient}_{name}.nii.gz")
+        for number in range(17):
+            put(f"many/{patient}_q{number:02d}.nii.gz")
+    assert survey(tmp_path / "four")[0].channels == ("flair", "t1", "t1c", "t2")
+    with pytest.raises(VptError, match=r"many: 17 channels \(q00, .*\), a model takes 16 at most"):
+        survey(tmp_path / "many")
 
 
 def test_a_list_of_classes_stays_one(put, tmp_path):

@@ -166,19 +166,22 @@ def test_only_the_training_cases_are_read(make_dataset):
 
 
 def test_one_channel_takes_its_neighbours_and_several_do_not(tmp_path):
-    for count in (1, 2, 3):
+    for count in (1, 2, 3, 4, 16):
         names = tuple(f"MR{k}" for k in range(count))
         plan = plan_of(tmp_path / str(count), (12, 12, 4), (1, 1, 3), channels=names)
         assert plan.channels == names
         assert plan.neighbours == (count == 1)
         assert plan.intensity == (Percentiles(),) * count
+        assert plan.inputs == max(3, count)
+        assert plan.reasons.get("channels", "") == (
+            f"{count} channels are mixed to 3 by a trained 1x1 convolution" if count > 3 else ""
+        )
 
 
-def test_four_channels_are_refused_and_so_are_neighbours_of_two(tmp_path):
-    with pytest.raises(VptError, match=r"4 channels \(A, B, C, D\), an encoder takes 3 at most"):
-        plan_of(tmp_path / "four", (12, 12, 4), (1, 1, 3), channels=tuple("ABCD"))
-    with pytest.raises(VptError, match=r"plan\.neighbours=false"):
-        plan_of(tmp_path / "two", (12, 12, 4), (1, 1, 3), channels=("A", "B"), neighbours=True)
+def test_neighbours_of_several_channels_are_refused(tmp_path):
+    for names in ("AB", "ABCD"):
+        with pytest.raises(VptError, match=r"plan\.neighbours=false"):
+            plan_of(tmp_path / names, (12, 12, 4), (1, 1, 3), channels=tuple(names), neighbours=True)
 
 
 # --- intensities ------------------------------------------------------------------------------------------------------

@@ -160,3 +160,33 @@ def test_what_happens_to_place_and_to_colour_is_drawn_apart():
     assert min(map(len, coloured.values())) > 20
     assert abs(shares[0] - shares[1]) < 0.3
     assert min(shares) > 0.5
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_modalities_move_alike_and_change_their_values_each_for_itself(strength, channels):
+    image, label = picture()
+    many = np.broadcast_to(image[:1], (channels, SIZE, SIZE)).copy()
+    augment = make_augment(strength, (0.0,) * channels)
+    changed = 0
+    for seed in range(12):
+        found, moved = augment(many, label, seed)
+        again, _ = augment(many, label, seed)
+        assert np.array_equal(found, again)
+        assert (found.shape, found.dtype) == (many.shape, np.float32)
+        changed += not np.array_equal(found[0], found[-1])
+        for channel in found:  # the bright L lies where its label does, in every one of them
+            inside, outside = channel[moved == 1], channel[moved == 0]
+            assert np.median(inside) > np.median(outside) + 0.1
+    assert changed > 6
+    assert many[0].tobytes() == image[0].tobytes()
+
+
+def test_values_of_modalities_change_as_those_of_one_image(strength):
+    image, label = picture()
+    many = np.broadcast_to(image[:1], (5, SIZE, SIZE)).copy()
+    by_size = {size: make_augment(strength, (0.3,) * size) for size in (3, 5)}
+    spread = {
+        size: np.std([augment(many[:size], label, seed)[0][0].mean() for seed in range(60)])
+        for size, augment in by_size.items()
+    }
+    assert spread[5] == pytest.approx(spread[3], rel=0.5)

@@ -75,12 +75,12 @@ def test_a_task_of_msd_is_taken_as_published_with_a_drawn_split(
     accepted(to)
 
 
-def test_of_four_channels_three_are_chosen_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_four_channels_some_are_chosen_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = write_task(tmp_path / "Task01_BrainTumour", ("FLAIR", "T1w", "t1gd", "T2w"), 3)
     given = ["--task", "Task01_BrainTumour", "--source", task, "--to", tmp_path / "to"]
 
-    with pytest.raises(SystemExit, match=r"4 channels .* takes 3 at most; choose them: --channels FLAIR,T1w,t1gd"):
-        run(prepare_msd, monkeypatch, *given)
+    run(prepare_msd, monkeypatch, *given[:-1], tmp_path / "all")
+    assert read_dataset(tmp_path / "all").channels == ("FLAIR", "T1w", "t1gd", "T2w")
     with pytest.raises(SystemExit, match="no channel is called T3; choose of FLAIR, T1w, t1gd, T2w"):
         run(prepare_msd, monkeypatch, *given, "--channels", "T3")
     run(prepare_msd, monkeypatch, *given, "--channels", "T2w,FLAIR")

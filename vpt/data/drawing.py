@@ -72,6 +72,8 @@ def _pools(cases: Sequence[PreparedCase], sampling: Sampling) -> list[Pool]:
 class SliceDataset(Viewed):
     """SliceDraw -> (image (3, S, S) float32 in [0, 1], label (S, S) int64), augmented; hints (3, 3) too if asked for.
 
+    Where the model mixes channels, these are the image's, (C, S, S).
+
     views: so many fixed crops and augmentations of every slice are all there is (see `vpt.data.stored.Viewed`), and a
     draw's seed says which of them, and what the hints are; 0: it makes a new one.
     """
@@ -106,7 +108,7 @@ class SliceDataset(Viewed):
         image = as_float32(as_channels(images, draw.slice, self.plan.neighbours)).numpy()
         size = self.plan.image_size
         top, left = _corner(label, size, self.plan, rng)
-        image, label = crop_or_pad(image, size, top, left, self.plan.fill), crop_or_pad(label, size, top, left)
+        image, label = crop_or_pad(image, size, top, left, self.plan.around), crop_or_pad(label, size, top, left)
         image, label = self.augment(image, label, seed)
         sample = torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
         if not self.hints:

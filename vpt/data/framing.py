@@ -1,4 +1,4 @@
-"""Slices in the encoder's square: as its three channels, resized to the plan's pixel, cropped, padded, and back."""
+"""Slices in the encoder's square: as the model's channels, resized to the plan's pixel, cropped, padded, and back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vpt.data.plan import Padding, Plan
 from vpt.errors import VptError
+from vpt.vocabulary import COLOURS
 
 SLAB = 32  # slices that are made at once, or those of a batch where it has more
 GROWN, LARGE = 64, 2**27  # times the pixels, and numbers in all: above both a slice is not resized
@@ -46,13 +47,16 @@ def require_bounded(name: str, shape: Sequence[int], size: tuple[int, int], spac
 
 
 def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:
-    """Slice `k` of (slices, C, h, w) -> (3, h, w): it and its neighbours, or its channels and, of two, their mean."""
+    """Slice `k` of (slices, C, h, w) -> (3, h, w): it and its neighbours, or its channels and, of two, their mean.
+
+    More than three channels stay as they are, (C, h, w).
+    """
     if neighbours:
         return np.concatenate([slices[max(k - 1, 0)], slices[k], slices[min(k + 1, len(slices) - 1)]])
     image = slices[k]
     if len(image) == 1:
-        return np.repeat(image, 3, axis=0)
-    return image if len(image) == 3 else np.concatenate([image, image.mean(0, keepdims=True)])
+        return np.repeat(image, COLOURS, axis=0)
+    return image if len(image) >= COLOURS else np.concatenate([image, image.mean(0, keepdims=True)])
 
 
 def crop_or_pad(
@@ -87,7 +91,7 @@ class Placement:
     columns: int
 
     def pad(self, images: np.ndarray, fill: Sequence[float]) -> np.ndarray:
-        """(..., 3, rows, columns) -> (..., 3, *size), the colour `fill` around them."""
+        """(..., C, rows, columns) -> (..., C, *size), the values `fill` of each channel around them."""
         return crop_or_pad(images, self.size, -self.top, -self.left, fill)
 
     def move(self, hints: np.ndarray) -> np.ndarray:
@@ -118,7 +122,10 @@ class Slices(Protocol):
 
 
 def batches_of_slices(slices: Slices, plan: Plan, batch: int) -> Iterator[Tensor]:
-    """(slices, C, h, w) -> batches (b, 3, h, w) float32 in order; cut a slab at a time, with its neighbours."""
+    """(slices, C, h, w) -> batches (b, 3, h, w) float32 in order; cut a slab at a time, with its neighbours.
+
+    Of many channels (b, C, h, w), see `as_channels`.
+    """
     depth, slab = len(slices), batch * -(-SLAB // batch)
     for first in range(0, depth, slab):
         below = max(first - 1, 0)

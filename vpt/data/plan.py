@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vpt.data.sampling import Sampling
 from vpt.data.values import TrainingValues
 from vpt.readers import Kind
+from vpt.vocabulary import COLOURS
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Padding = Literal["centre", "corner"]
@@ -108,6 +109,21 @@ class Plan(BaseModel):
     values: TrainingValues | None = None
     label_values: dict[int, str] | None = None
     reasons: dict[str, str] = {}
+
+    @property
+    def mixes(self) -> bool:
+        """Whether its channels are more than the encoder's three, so that the model mixes them (`vpt.mixing`)."""
+        return len(self.channels) > COLOURS
+
+    @property
+    def inputs(self) -> int:
+        """How many channels a model is given: three, or where it mixes them all of the plan's."""
+        return len(self.around)
+
+    @property
+    def around(self) -> tuple[float, ...]:
+        """What lies around a slice in each of the channels that a model is given: `fill`, and of many its mean."""
+        return (sum(self.fill) / COLOURS,) * len(self.channels) if self.mixes else self.fill
 
     @property
     def orientation(self) -> str:

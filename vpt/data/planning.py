@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.label_maps import read_label
 from vpt.data.plan import ORIENTATIONS, Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
 from vpt.data.sampling import Sampling, choose_sampling
@@ -17,12 +18,11 @@ from vpt.data.value_doubts import is_ct
 from vpt.data.values import CaseValues, values_of, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
-from vpt.readers import Grid, Kind, reader_of
+from vpt.readers import Kind, reader_of
+from vpt.vocabulary import COLOURS
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read
-
-_AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
 
 Given = TypeVar("Given")
 Chosen = TypeVar("Chosen")
@@ -68,30 +68,6 @@ class Wishes:
     sampling: Sampling | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Fingerprint:
-    """What the headers of the training cases say: where the voxels of each lie."""
-
-    grids: tuple[Grid, ...]
-
-    def slice_distances(self) -> dict[Plane, float]:
-        """Of every plane the median distance of its slices, in mm."""
-        return {
-            plane: float(np.median([_spacing_along(grid, axes) for grid in self.grids]))
-            for plane, axes in _AXES.items()
-        }
-
-    def longer_sides(self, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
-        """Of the slices of every case: (N,) voxels and (N,) mm."""
-        extents = np.array([_in_plane(grid, plane) for grid in self.grids])  # (N, 2, 2): rows/columns, (voxels, mm)
-        return extents[:, :, 0].max(1), extents[:, :, 1].max(1)
-
-
-def fingerprint_of(cases: Sequence[Any]) -> Fingerprint:
-    """Read every case's header."""
-    return Fingerprint(tuple(reader_of(case.images[0]).grid() for case in cases))
-
-
 def make_plan(
     dataset: Planned, cases: Sequence[Any], encoder: EncoderInput, wishes: Wishes = Wishes(), progress: Tick = silent
 ) -> Plan:
@@ -105,7 +81,7 @@ def make_plan(
     assert wishes.plane is not None
     assert wishes.image_size is not None
     assert wishes.neighbours is not None
-    _require_channels(dataset, wishes.neighbours)
+    reasons |= _about_channels(dataset, wishes.neighbours)
     intensity = _choose_window(dataset, wishes.window) if wishes.window is not None else None
     seen: list[CaseValues] = []
     if intensity is None:
@@ -166,10 +142,13 @@ def _require_possible(dataset: Planned, wishes: Wishes) -> None:
         raise VptError(f"{dataset.root}: images have no slices beside them; set plan.neighbours=false")
 
 
-def _require_channels(dataset: Planned, neighbours: bool) -> None:
+def _about_channels(dataset: Planned, neighbours: bool) -> dict[str, str]:
+    """That many are mixed; of several none has neighbours."""
     count = len(dataset.channels)
     if neighbours and count > 1:
         raise VptError(f"{dataset.root}: plan.neighbours needs one channel, found {count}; set plan.neighbours=false")
+    mixed = f"{count} channels are mixed to {COLOURS} by a trained 1x1 convolution"
+    return {"channels": mixed} if count > COLOURS else {}
 
 
 # --- plane, size and pixel: each with the reason ----------------------------------------------------------------------
@@ -213,16 +192,6 @@ def _choose_neighbours(dataset: Planned) -> tuple[bool, str]:
     if len(dataset.channels) == 1:
         return True, "one channel: the slices above and below fill the other two"
     return False, "several channels"
-
-
-def _spacing_along(grid: Grid, axes: str) -> float:
-    return next(mm for code, mm in zip(grid.axcodes, grid.spacing, strict=True) if code in axes)
-
-
-def _in_plane(grid: Grid, plane: Plane) -> list[tuple[float, float]]:
-    """[(voxels, mm), (voxels, mm)] of the two axes of the plane."""
-    sizes = zip(grid.axcodes, grid.shape, grid.spacing, strict=True)
-    return [(count, count * mm) for code, count, mm in sizes if code not in _AXES[plane]]
 
 
 def _choose_sampling(dataset: Planned, cases: Sequence[Any], plane: Plane, progress: Tick) -> tuple[Sampling, str]:

@@ -30,6 +30,7 @@ def prepare_stack(voxels: Voxels, plan: Plan) -> np.ndarray:
     """Voxels (C, X, Y, Z) -> (S, 3, size, size) uint8, [0, 1] in 255 steps: what the encoder is given.
 
     Of a volume `plan.slices` slices, evenly spread, each whole and padded to the square; of an image its only one.
+    Where the model mixes channels, they stand in the place of the 3, here and below.
     """
     oriented, count = voxels.oriented(plan.orientation), plan.slices or 1
     depth = oriented.grid.shape[0]
@@ -39,7 +40,7 @@ def prepare_stack(voxels: Voxels, plan: Plan) -> np.ndarray:
         seen = {near for k in seen for near in (k - 1, k, k + 1) if 0 <= near < depth}
     slices = prepare_image(oriented, plan, only=seen)
     stack = np.stack([as_channels(slices, k, plan.neighbours) for k in chosen])
-    framed = placement_of((stack.shape[2], stack.shape[3]), plan).pad(stack, plan.fill)
+    framed = placement_of((stack.shape[2], stack.shape[3]), plan).pad(stack, plan.around)
     return np.rint(framed * 255).astype(np.uint8)
 
 
@@ -50,7 +51,7 @@ def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        shape = (len(examples), plan.slices or 1, 3, plan.image_size, plan.image_size)
+        shape = (len(examples), plan.slices or 1, plan.inputs, plan.image_size, plan.image_size)
         with atomic(path) as part:
             stacks = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
             for done, example in enumerate(examples):

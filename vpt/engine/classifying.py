@@ -41,7 +41,6 @@ from vpt.tasks.classification import (
     to_probabilities,
 )
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
-from vpt.tasks.images import Normalise
 from vpt.use.runs import origin_in_words, report_on
 
 SHOWN = {
@@ -101,7 +100,7 @@ class Classifying(Job):
 
     def viewed(self, views: int) -> StackDataset:
         train = self.setup.config.train
-        augment = make_augment(train.augment, self.setup.plan.fill, train.mirror)
+        augment = make_augment(train.augment, self.setup.plan.around, train.mirror)
         return StackDataset(self.training, truth_of(self.examples, len(self.classes)), augment, views=views)
 
     def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:
@@ -135,10 +134,10 @@ class Classifying(Job):
         return draw_stacks(self.count, steps=self.steps, batch_size=self.batch_size, seed=seed, epoch=epoch)
 
     def images(self) -> Iterator[Tensor]:
-        normalise = Normalise(self.model.backbone.spec)
+        normalise = self.normalise()
         for start in range(0, self.count, self.batch_size):
             batch = torch.from_numpy(self.training[start : start + self.batch_size].astype(np.float32) / 255)
-            yield normalise(batch.flatten(0, 1))
+            yield normalise(batch.flatten(0, 1).to(self.setup.device))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
         forward.eval()

@@ -29,6 +29,7 @@ from vpt.model import PromptedModel, numbers_per_image
 from vpt.prompts.starts.tokens import initialise
 from vpt.tasks.batch import Batch, Loss
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
+from vpt.tasks.images import Normalise
 from vpt.words import listed
 
 FEW = 50  # cases: of fewer a single validation split says little
@@ -170,6 +171,10 @@ class Job(ABC):
     @abstractmethod
     def images(self) -> Iterator[Tensor]:
         """Training images as the encoder is given them, (B, 3, H, W) normalised, none of them augmented."""
+
+    def normalise(self) -> Normalise:
+        """The way from images as the data give them to those of the encoder, on the run's device."""
+        return Normalise(self.model.backbone.spec, self.model.mixing).to(self.setup.device)
 
     @abstractmethod
     def validate(self, forward: nn.Module) -> dict[str, float]:

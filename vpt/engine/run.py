@@ -24,7 +24,7 @@ from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run, reopen_run, require_new_run
 from vpt.errors import VptError
 from vpt.machine.precision import prepare_frozen
-from vpt.model import PromptedModel
+from vpt.model import PromptedModel, trained_parts
 from vpt.vocabulary import Task
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
@@ -203,9 +203,8 @@ def _settings(config: Config, job: Job) -> Settings:
 def _summary(setup: Setup, model: PromptedModel) -> str:
     config, counts, splits = setup.config, model.count_parameters(), setup.splits
     parts = {"prompts": "prompts", "head": "head", "backbone": f"in the backbone by {config.tuning.method}"}
-    shares = ", ".join(
-        f"{counts[part]:,} {words}" for part, words in parts.items() if counts[part] or part != "backbone"
-    )
+    parts |= {"mixing": f"that mix {len(setup.plan.channels)} channels"}
+    shares = ", ".join(f"{counts[part]:,} {parts[part]}" for part in trained_parts(counts))
     return (
         f"{setup.task}, {len(splits.train)} training and {len(splits.val)} validation cases, {setup.plan}; "
         f"{config.backbone.name} with prompts {config.prompts.method} and head {config.head.kind}, "

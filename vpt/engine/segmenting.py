@@ -28,7 +28,6 @@ from vpt.report.pictures import write_preview
 from vpt.scores.cases import score_case
 from vpt.tasks.batch import NamedSamples
 from vpt.tasks.frozen import FrozenPrefix
-from vpt.tasks.images import Normalise
 from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices, where_it_counts
 from vpt.use.archives import mask_file
 from vpt.use.runs import evaluate_split
@@ -77,7 +76,7 @@ class Segmenting(Job):
 
     def viewed(self, views: int) -> SliceDataset:
         plan, train = self.setup.plan, self.setup.config.train
-        augment = make_augment(train.augment, plan.fill, train.mirror)
+        augment = make_augment(train.augment, plan.around, train.mirror)
         return SliceDataset(self.training, plan, augment, hints=self.model.head.takes_hints, views=views)
 
     def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:
@@ -131,9 +130,9 @@ class Segmenting(Job):
 
     def images(self) -> Iterator[Tensor]:
         """Slices of the first epoch's draw, `LOOKED_AT` batches at most."""
-        plain, normalise = SliceDataset(self.training, self.setup.plan, identity), Normalise(self.model.backbone.spec)
+        plain, normalise = SliceDataset(self.training, self.setup.plan, identity), self.normalise()
         for batch in self.draw(0)[:LOOKED_AT]:
-            yield normalise(torch.stack([plain[draw][0] for draw in batch]))
+            yield normalise(torch.stack([plain[draw][0] for draw in batch]).to(self.setup.device))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
         return validate(forward, self.validation, self.setup, self.inference_batch)

@@ -19,7 +19,8 @@ class Batch(TypedDict, total=False):
     A sample is the same without the first axis, and torch's default collate makes the batch.
     """
 
-    images: Tensor  # (B, 3, S, S) float32 in [0, 1], of stacks (B, slices, 3, S, S), as the data give them
+    # (B, 3, S, S) float32 in [0, 1], of stacks (B, slices, 3, S, S), as the data give them; more channels: B, C, S, S
+    images: Tensor
     truth: Tensor  # classes (B, S, S) int64, or (B, K) float32 of 0 and 1
     rows: Tensor  # of a stored frozen prefix, (B, V), of stacks (B, slices, V); see `vpt.tasks.frozen`
     hints: Tensor  # (B, N, 3), see `vpt.heads.Head.forward`

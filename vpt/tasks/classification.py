@@ -92,7 +92,7 @@ class StackModel(nn.Module):
 
     def __init__(self, model: PromptedModel):
         super().__init__()
-        self.normalise = Normalise(model.backbone.spec)
+        self.normalise = Normalise(model.backbone.spec, model.mixing)
         self.model = model
 
     def pool(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -112,8 +112,8 @@ class StackModelOverPrefix(OverPrefix):
 
     def __init__(self, prefix: FrozenPrefix):
         super().__init__()
-        self.normalise = Normalise(prefix.model.backbone.spec)
         self.model = prefix.model
+        self.normalise = Normalise(self.model.backbone.spec, self.model.mixing)
         self.prefix = prefix
         self.kind, self.values = f"block{prefix.first}", prefix.size
 

@@ -6,18 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
+from vpt.mixing import Mixing
 
 
 class Normalise(nn.Module):
-    """Images (B, 3, H, W) in [0, 1] -> with the mean and deviation that the encoder's weights were trained with."""
+    """Images (B, C, H, W) in [0, 1] -> (B, 3, H, W) with the mean and deviation that the encoder was trained with.
+
+    mixing: the model's own, of images that have more channels than three.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: BackboneSpec):
+    def __init__(self, spec: BackboneSpec, mixing: Mixing | None = None):
         super().__init__()
+        self.mixing = mixing
         self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
+        mixed = images if self.mixing is None else self.mixing(images)
+        return (mixed - self.mean) / self.std

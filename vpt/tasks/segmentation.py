@@ -66,7 +66,7 @@ class SliceModel(nn.Module):
 
     def __init__(self, model: PromptedModel):
         super().__init__()
-        self.normalise = Normalise(model.backbone.spec)
+        self.normalise = Normalise(model.backbone.spec, model.mixing)
         self.model = model
 
     def forward(self, batch: Batch) -> Output:
@@ -174,7 +174,7 @@ def logits_of_slices(
         shown = np.ptp(images.flatten(1).numpy(), axis=1) > 0 if plan.skip_blank else np.ones(len(images), bool)
         found: Iterator[Tensor] = iter(())
         if shown.any():
-            framed = torch.from_numpy(placement.pad(images.numpy()[shown], plan.fill))
+            framed = torch.from_numpy(placement.pad(images.numpy()[shown], plan.around))
             own = None if hints is None else hints[start : start + len(images)][shown]
             on_tiles = _on_tiles(forward) if own is None else _with_hints(forward, placement.move(own), plan.image_size)
             logits = sliding_window_inference(

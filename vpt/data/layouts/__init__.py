@@ -13,6 +13,7 @@ from pathlib import Path
 from vpt.data.cases import SegmentationSet, raise_first
 from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
+from vpt.data.layouts.description import require_few_channels
 from vpt.data.layouts.image_folders import is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
@@ -21,9 +22,6 @@ from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 from vpt.readers import Relabelled
-from vpt.words import listed
-
-MOST_CHANNELS = 3  # of an encoder pretrained on RGB
 
 __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
@@ -49,11 +47,7 @@ def survey(
     patients, labels: as of `read_dataset`. Raises VptError only when dataset.json itself is missing or unusable.
     """
     dataset, problems = _survey(Path(root))
-    if (count := len(dataset.channels)) > MOST_CHANNELS:
-        raise VptError(
-            f"{dataset.root}: {count} channels ({listed(dataset.channels, 8)}), an encoder takes {MOST_CHANNELS} at "
-            "most; make a copy of the data set with the three that matter"
-        )
+    require_few_channels(dataset.channels, dataset.root)
     if patients is not None:
         dataset = replace(dataset, patients=by_pattern([case.name for case in dataset.cases], patients))
     return _with_values(dataset, labels), problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Code
-from vpt.words import did_you_mean
+from vpt.words import did_you_mean, listed
+
+MOST_CHANNELS = 16  # that a model mixes to the three of its encoder
 
 
 def description(source: Path) -> dict[str, Any]:
@@ -32,6 +35,15 @@ def read_patients(content: dict[str, Any], source: Path) -> dict[str, str]:
     if not isinstance(patients, dict):
         raise VptError(f'{source}: `patients` is no object; expected {{"CASE": "PATIENT", ...}}')
     return {str(case): str(patient) for case, patient in patients.items()}
+
+
+def require_few_channels(channels: Sequence[str], source: Path) -> None:
+    """Raise VptError where there are more channels than a model mixes."""
+    if (count := len(channels)) > MOST_CHANNELS:
+        raise VptError(
+            f"{source}: {count} channels ({listed(channels, 8)}), a model takes {MOST_CHANNELS} at most; make a copy "
+            "of the data set with those that matter"
+        )
 
 
 def read_channels(content: dict[str, Any], source: Path) -> tuple[str, ...]:

@@ -19,7 +19,13 @@ from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts.by_name import is_told_by_names
 from vpt.data.layouts.class_folders import class_folders, folder_rows
 from vpt.data.layouts.class_lists import CSV_NAME, csv_rows
-from vpt.data.layouts.description import description, read_channels, read_patients, shown_name
+from vpt.data.layouts.description import (
+    description,
+    read_channels,
+    read_patients,
+    require_few_channels,
+    shown_name,
+)
 from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_image_set
 from vpt.data.layouts.lists import is_mask_list
 from vpt.data.layouts.medmnist import npz_rows
@@ -216,8 +222,7 @@ def _channels(rows: Sequence[Row], kind: Kind, content: dict[str, Any], source: 
     """
     if kind == "volumes":
         named = read_channels(content, source) if content.keys() & {"channel_names", "modality"} else ("image",)
-        if len(named) > len(COLOUR):
-            raise VptError(f"{source}: {len(named)} channels ({', '.join(named)}), an encoder takes 3 at most")
+        require_few_channels(named, source)
         return named
     if isinstance(first := rows[0].image, np.ndarray):
         return COLOUR if first.ndim == 3 else GREY

@@ -1,0 +1,48 @@
+"""What the headers of the training cases say, which a plan follows from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vpt.data.plan import Plane
+from vpt.readers import Grid, reader_of
+
+_AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What the headers of the training cases say: where the voxels of each lie."""
+
+    grids: tuple[Grid, ...]
+
+    def slice_distances(self) -> dict[Plane, float]:
+        """Of every plane the median distance of its slices, in mm."""
+        return {
+            plane: float(np.median([_spacing_along(grid, axes) for grid in self.grids]))
+            for plane, axes in _AXES.items()
+        }
+
+    def longer_sides(self, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
+        """Of the slices of every case: (N,) voxels and (N,) mm."""
+        extents = np.array([_in_plane(grid, plane) for grid in self.grids])  # (N, 2, 2): rows/columns, (voxels, mm)
+        return extents[:, :, 0].max(1), extents[:, :, 1].max(1)
+
+
+def fingerprint_of(cases: Sequence[Any]) -> Fingerprint:
+    """Read every case's header."""
+    return Fingerprint(tuple(reader_of(case.images[0]).grid() for case in cases))
+
+
+def _spacing_along(grid: Grid, axes: str) -> float:
+    return next(mm for code, mm in zip(grid.axcodes, grid.spacing, strict=True) if code in axes)
+
+
+def _in_plane(grid: Grid, plane: Plane) -> list[tuple[float, float]]:
+    """[(voxels, mm), (voxels, mm)] of the two axes of the plane."""
+    sizes = zip(grid.axcodes, grid.shape, grid.spacing, strict=True)
+    return [(count, count * mm) for code, count, mm in sizes if code not in _AXES[plane]]
