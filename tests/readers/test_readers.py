@@ -75,7 +75,7 @@ def test_every_format_has_endings_and_units_of_its_own():
         assert (reader.unit == "mm") == (reader.kind == "volumes")
         assert format_of(Path(f"mask{reader.mask_endings[0]}")).kind == reader.kind
     assert endings("volumes") == (
-        (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".dicom", ".ima", ".zip")
+        (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".npz", ".dcm", ".dicom", ".ima", ".zip")
     )
     assert set(endings()) == set(claimed)
     assert format_of(Path("._a.nii.gz")) is format_of(Path(".a.png")) is format_of(Path("a.mgz")) is None

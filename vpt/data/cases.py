@@ -251,12 +251,14 @@ def group_channels(files: Iterable[Path], channels: int) -> tuple[dict[str, tupl
 
 def channel_suffix(path: Path) -> str:
     """The four digits of CASE_0001.nii.gz, or an empty string."""
+    if (of := format_of(path)) and not of.numbered:
+        return ""
     match = re.search(r"_(\d{4})$", case_name(path))
     return match.group(1) if match else ""
 
 
 def without_suffix(path: Path) -> str:
-    return re.sub(r"_\d{4}$", "", case_name(path))
+    return case_name(path).removesuffix(f"_{suffix}" if (suffix := channel_suffix(path)) else "")
 
 
 def scan_files(folder: Path, kind: Kind | None = None) -> list[Path]:

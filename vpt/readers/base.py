@@ -32,7 +32,7 @@ Mask: TypeAlias = "Nifti1Image | np.ndarray | Dataset"
 """A mask in memory, as the reader of its scan makes it."""
 
 SUPPORTED = (
-    "supported are .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .hdr with .img, "
+    "supported are .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .hdr with .img, .npz (MedSAM), "
     "DICOM (a folder or .zip of a series, .dcm), and images: .png, .jpg, .bmp, .tif, .gif, .webp"
 )
 
@@ -51,6 +51,8 @@ class Reader(ABC):
     """Of its files' names, a longer one before those that it ends with; none where a scan is no file."""
     mask_endings: ClassVar[tuple[str, ...]]
     """A mask can be written as these; the first is the usual one."""
+    numbered: ClassVar[bool] = True
+    """Whether files called CASE_0000, CASE_0001, ... may be the channels of one scan."""
 
     def __init__(self, sources: tuple[Source, ...], name: str = ""):
         """name: what to call it in messages, by default its file's name."""

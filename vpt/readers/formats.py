@@ -8,6 +8,7 @@ from vpt.readers.base import Kind, Reader
 from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.metaimage import MetaImageReader
 from vpt.readers.nifti import NiftiReader
+from vpt.readers.npz import NpzReader
 from vpt.readers.nrrd import NrrdReader
 from vpt.readers.pair import PairReader
 from vpt.readers.picture import PictureReader
@@ -17,6 +18,7 @@ FORMATS: tuple[type[Reader], ...] = (
     PairReader,
     NrrdReader,
     MetaImageReader,
+    NpzReader,
     PictureReader,
     DicomReader,
 )

@@ -17,6 +17,7 @@ from vpt.data.layouts.description import require_few_channels
 from vpt.data.layouts.image_folders import is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
+from vpt.data.layouts.medsam import is_medsam, survey_medsam
 from vpt.data.layouts.volume_folders import is_described, survey_volumes
 from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
@@ -74,6 +75,8 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
     if is_image_set(root) and (root / "masks").is_dir():
         return survey_images(root)
+    if not is_described(root) and is_medsam(root):
+        return survey_medsam(root)
     if is_described(root) or not is_told_by_names(root):
         return survey_images(root) if is_image_set(root) else survey_volumes(root)
     return survey_by_name(root)

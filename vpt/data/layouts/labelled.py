@@ -29,6 +29,7 @@ from vpt.data.layouts.description import (
 from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_image_set
 from vpt.data.layouts.lists import is_mask_list
 from vpt.data.layouts.medmnist import npz_rows
+from vpt.data.layouts.medsam import is_medsam
 from vpt.data.layouts.rows import Row
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
@@ -52,7 +53,9 @@ def is_labelled(path: str | Path) -> bool:
         return path.suffix.lower() in (".csv", ".npz") and not is_mask_list(path)
     if (is_image_set(path) and (path / "masks").is_dir()) or _has_label_ids(path / "dataset.json"):
         return False
-    return (path / CSV_NAME).is_file() or (bool(class_folders(path)) and not is_told_by_names(path))
+    if (path / CSV_NAME).is_file():
+        return True
+    return bool(class_folders(path)) and not is_told_by_names(path) and not is_medsam(path)
 
 
 def _has_label_ids(source: Path) -> bool:

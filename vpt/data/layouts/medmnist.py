@@ -13,6 +13,7 @@ import numpy as np
 from vpt.data.layouts.rows import Row
 from vpt.errors import VptError
 from vpt.readers.nifti import volume_in_memory
+from vpt.readers.npz import SCAN
 
 SIDES = ("train", "val", "test")
 EXPECTED = "expected {train,val,test}_images and {train,val,test}_labels, as MedMNIST has them"
@@ -53,6 +54,8 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
     except (*DAMAGED, AttributeError, TypeError) as error:  # a lone array in a file that is called .npz has no `files`
         reason = " ".join(str(error).split())
         raise VptError(f"{source}: no .npz of plain arrays, or damaged ({reason}); download it again") from error
+    if SCAN in arrays:
+        raise VptError(f"{source}: one case as MedSAM keeps them (`{SCAN}`), no data set; give the folder of all cases")
     wanted = {f"{side}_{what}" for side in SIDES for what in ("images", "labels")}
     if "train_images" not in arrays or any(
         name.replace("images", "labels") not in arrays for name in arrays if name in wanted and name.endswith("images")
