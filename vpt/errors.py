@@ -12,3 +12,10 @@ class VptError(Exception):
 
 class VptWarning(UserWarning):
     """What a person should know of an answer that was given all the same, told in one sentence."""
+
+
+class HeaderWarning(VptWarning):
+    """What the header of a scan leaves open, so that its answer may lie elsewhere or have another size.
+
+    >>> warnings.simplefilter("ignore", HeaderWarning)  # to whoever knows it
+    """

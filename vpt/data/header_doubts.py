@@ -10,7 +10,7 @@ import numpy as np
 
 from vpt.data.plan import Plan
 from vpt.errors import VptError
-from vpt.readers import Grid, reader_of
+from vpt.readers import Grid, Reader, reader_of
 from vpt.readers.doubts import odd_spacing
 from vpt.readers.grid import by
 from vpt.words import counted
@@ -65,17 +65,26 @@ def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]
     """
     cases = [case for case in cases if plan.kind == "volumes"]
     doubts = _of_each(cases) if told is None else _together(told)
-    return [*doubts, *(text for case in cases for text in _unlike_the_plan(case, plan))]
+    grids = (found for case in cases for found in _grid(case))
+    return [*doubts, *(text for name, grid in grids for text in _unlike_the_plan(name, grid, plan))]
 
 
-def _unlike_the_plan(case: Any, plan: Plan) -> Iterator[str]:
-    pixel = plan.pixel_mm
-    for name, grid in _grid(case) if pixel else ():
-        _, turned = grid.turned(plan.orientation)
-        rows, columns = turned.spacing[1:]
-        if pixel and not odd_spacing(grid) and not pixel / FAR < np.sqrt(rows * columns) < pixel * FAR:
-            text = f"pixels of {by((rows, columns))} mm, the model was trained at {pixel:.4g} mm"
-            yield f"{name}: {text}; is the spacing in its header right?"
+def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
+    """The same sentences of one new scan, by the reader that read it."""
+    if plan.kind != "volumes":
+        return []
+    own = [f"{reader.name}: {text}" for text in reader.doubts()]
+    return [*own, *_unlike_the_plan(reader.name, reader.grid(), plan)]
+
+
+def _unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
+    if (pixel := plan.pixel_mm) is None:
+        return
+    _, turned = grid.turned(plan.orientation)
+    rows, columns = turned.spacing[1:]
+    if not odd_spacing(grid) and not pixel / FAR < np.sqrt(rows * columns) < pixel * FAR:
+        text = f"pixels of {by((rows, columns))} mm, the model was trained at {pixel:.4g} mm"
+        yield f"{name}: {text}; is the spacing in its header right?"
 
 
 def _of_each(cases: Sequence[Any]) -> list[str]:

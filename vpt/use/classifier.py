@@ -15,10 +15,10 @@ from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
-from vpt.readers import Scan
+from vpt.readers import Scan, reader_of
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
-from vpt.use.inference import in_precision, make_ready, read_scan
+from vpt.use.inference import in_precision, make_ready, read_scan, warn_of_header
 from vpt.vocabulary import Target
 
 
@@ -76,13 +76,15 @@ class Classifier:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.
 
         The probabilities sum to 1, but for `labels`, which have one each. force: only warn of values that do not look
-        like those of the training.
+        like those of the training. What its header leaves open is a `vpt.errors.HeaderWarning`.
 
         Raises:
             VptError: what the readers refuse; values that do not look like those of the training; an image of a model
                 trained on volumes, and the other way round.
         """
-        found = self.probabilities([self.prepare(scan, force)])[0]
+        prepared = self.prepare(scan, force)
+        warn_of_header(self.plan, reader_of(scan))
+        found = self.probabilities([prepared])[0]
         return dict(zip(self.classes, found.tolist(), strict=True))
 
     def prepare(self, scan: Any, force: bool = False) -> np.ndarray:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from vpt.data.depth import in_8_bits
+from vpt.data.header_doubts import reader_doubts
 from vpt.data.plan import Plan
 from vpt.data.value_doubts import Expected, doubt_of
 from vpt.data.values import values_of
-from vpt.errors import VptError, VptWarning
+from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import Output, PromptedModel
 from vpt.readers import Reader, Voxels, reader_of
@@ -60,6 +61,12 @@ def read_scan(plan: Plan, scan: Any, force: bool = False) -> tuple[Reader, Voxel
         voxels = in_8_bits(voxels, reader.white())
     require_usual(plan, reader.name, voxels, force)
     return reader, voxels
+
+
+def warn_of_header(plan: Plan, reader: Reader) -> None:
+    """Say what a scan's header leaves open, as `vpt predict` does: a `HeaderWarning` at the line of one's caller's."""
+    for text in reader_doubts(reader, plan):
+        warnings.warn(text, HeaderWarning, stacklevel=3)
 
 
 def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> None:

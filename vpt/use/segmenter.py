@@ -24,7 +24,7 @@ from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
 from vpt.tasks.segmentation import SliceModel, probabilities_of_slices, segment_slices
-from vpt.use.inference import in_precision, make_ready, read_scan
+from vpt.use.inference import in_precision, make_ready, read_scan, warn_of_header
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +114,17 @@ class Segmenter:
             frame: of these coordinates: "voxel", indices of the scan's array, or "ras", mm in its world;
             force: only warn (`vpt.errors.VptWarning`) of values that do not look like those of the training.
 
+        What its header leaves open (`vpt predict` says it too) is a `vpt.errors.HeaderWarning`.
+
         Raises:
             VptError: what the readers refuse: unreadable, not finite, another number of channels or dimensions; values
                 that do not look like those of the training (CT that is not in HU, 16 bits for a model of 8); a scan of
                 a model that was trained on images, and the other way round; a box or points that lie outside, or of a
                 model that takes none.
         """
-        return self.segment_prepared(self.prepare(scan, force), box, points, point_labels, frame, form)
+        prepared = self.prepare(scan, force)
+        warn_of_header(self.plan, prepared.reader)
+        return self.segment_prepared(prepared, box, points, point_labels, frame, form)
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
