@@ -56,13 +56,14 @@ def runs_on_a_gpu(model: PromptedModel) -> None:
     assert logits.device.type == "cuda"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 @pytest.mark.parametrize(
     ("encoder", "refused"),
     [
         ("vit_micro", set()),
         ("sam_micro", set()),
-        pytest.param("lite_medsam", {"shallow", "gated", "conditioned"}, marks=pytest.mark.slow),
+        ("lite_medsam", {"shallow", "gated", "conditioned"}),
     ],
 )
 def test_every_prompt_method_runs_where_its_encoder_lies(encoder: str, refused: set[str]) -> None:

@@ -59,6 +59,7 @@ def peak_of(work: Callable[[], object]) -> int:
 
 
 @LINUX
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [1, 2])
 def test_memory_grows_by_the_mask_alone_and_not_by_labels(segmenter, models):
     """The scan itself is there before. 2 bytes a voxel: the classes, and the mask; probabilities would be 84.
