@@ -37,7 +37,7 @@ PX, LABELS = 256, {0: "background", 1: "found"}
 
 def measure(method: str, weights: str | None, batch: int, steps: int, device: str) -> dict[str, Any]:
     """Seconds of the median step after two, bytes at its peak, parameters that train, bytes of the artifact."""
-    chosen = settings(method, 1, 0, None if method == "unet" else weights, 5e-4)
+    chosen = settings(method, 1, 0, weights, 5e-4)
     config = load_config(".", {**chosen, "task": "segmentation"}).resolved("segmentation")
     channel: Any = {"channels": ("grey",), "intensity": (Window(low=0, high=255),)}
     plan = Plan(plane="axial", pixel_mm=None, image_size=PX, neighbours=False, **channel)

@@ -28,7 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": NONE | DECODER | FULL,
     "mask": NONE | MASK,
     "deep_mask": EVERYWHERE | MASK,
-    "unet": NONE | {"backbone.name": "none", "head": {"kind": "unet"}, "optim.lr": 1e-3},
+    "unet": NONE | {"backbone.name": "none", "backbone.weights": None, "head": {"kind": "unet"}, "optim.lr": 1e-3},
 }
 NAMES = {
     "decoder": "decoder only",
@@ -64,8 +64,6 @@ def main() -> None:
         report(args.out, NAMES, base="decoder")
         return
     each = {name: settings(name, args.epochs, args.shots, args.weights, args.rate, args.batch) for name in args.only}
-    for name in {"unet"} & each.keys():
-        each[name]["backbone.weights"] = None
     run(args.data, args.out, each, args.seeds, {})
 
 

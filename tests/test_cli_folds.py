@@ -24,7 +24,8 @@ def folder(tiny_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folds_are_trained_scored_and_used_as_one(vpt, tiny_scans, tmp_path):
     out, scan = tmp_path / "folds", tiny_scans / "ill" / "scan1.nii.gz"
-    own = [f"--set={key}={json.dumps(value)}" for key, value in (ONE_CLASS_STEP | {"plan.slices": 2}).items()]
+    settings = ONE_CLASS_STEP | {"plan.slices": 2, "train.mirror": "horizontal"}
+    own = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
     code, said, _ = vpt("train", tiny_scans, "--folds", 2, "--out", out, *own)
     assert code == 0
     assert f"vpt evaluate {out}" in said
@@ -35,6 +36,12 @@ def test_folds_are_trained_scored_and_used_as_one(vpt, tiny_scans, tmp_path):
     assert "2 folds, every case scored by the one that had not" in " ".join(said.split())
     with open(out / "cross_validation" / "cases.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 8
+    before = (out / "cross_validation" / "summary.json").read_text()
+    code, said, _ = vpt("evaluate", out, "--device", "cpu", "--tta")
+    assert code == 0
+    assert "mean over mirror images" in " ".join(said.split())
+    assert (out / "cross_validation_tta" / "summary.json").is_file()
+    assert (out / "cross_validation" / "summary.json").read_text() == before  # another question, another answer
     assert vpt("predict", "-i", scan, "-o", tmp_path / "p.csv", "-m", out, "--device", "cpu")[0] == 0
     with open(tmp_path / "p.csv", newline="") as file:
         row = next(csv.DictReader(file))

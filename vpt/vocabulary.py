@@ -1,4 +1,4 @@
-"""The names that several rooms speak of, without torch: tasks, targets, files of data, the backbone that is none."""
+"""The names that several rooms speak of, without torch: of tasks, of choices in training, of files, of no backbone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ Task = Literal["segmentation", "classification"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Target = Literal["classes", "labels", "grades"]
 """Of a classification: one class per case, any number of labels, or one of ordered grades."""
+Mirror = Literal["none", "horizontal", "vertical", "both"]
+"""Which mirror images of a slice count as images too: left and right, up and down, or both."""
+Sampling = Literal["even", "by_label"]
+"""How training draws labelled slices: alike, or every label as often as the others."""
 LISTS, ARRAYS = (".csv", ".tsv", ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
 COLOURS = 3  # channels of the images that encoders are given
 NO_ENCODER = "none"  # the backbone of a head that reads the images alone

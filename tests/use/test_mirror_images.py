@@ -12,14 +12,32 @@ from masks import image_plan, tiny
 from tiny_classes import stripes
 
 from vpt.artifact import load_trained, read_artifact, restore_model, save_artifact
+from vpt.building import build_model
+from vpt.config import Config
 from vpt.errors import VptError
+from vpt.use.classifier import Classifier
 from vpt.use.load import load
 
 LABELS = {0: "background", 1: "found"}
 PIXELS = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
 
 
-def trained(path: Path, mirror: str, **head: Any) -> Path:
+def trained_with_hints(path: Path) -> Path:
+    config = Config.model_validate(
+        {
+            "task": "segmentation",
+            "data": {"path": "."},
+            "backbone": {"name": "sam_micro", "weights": "random"},
+            "head": {"kind": "sam_decoder", "hints": True},
+            "train": {"mirror": "horizontal"},
+        }
+    )
+    model = build_model(config, image_plan(), len(LABELS)).eval()
+    save_artifact(path, model, config=config, plan=image_plan(), labels=LABELS, scores={})
+    return path
+
+
+def trained(path: Path, mirror: str) -> Path:
     model, config = tiny(image_plan(), len(LABELS))
     torch.manual_seed(1)
     with torch.no_grad():
@@ -76,6 +94,31 @@ def test_classifiers_are_averaged_in_probability(class_run: Path, tmp_path: Path
     assert each[0] != each[1]
     expected = {name: (each[0][name] + each[1][name]) / 2 for name in each[0]}
     assert averaged.classify(image) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_box_is_refused_with_mirror_images_by_one_model_and_by_several(tmp_path: Path) -> None:
+    """It would lie elsewhere in them."""
+    models = [trained_with_hints(tmp_path / f"{name}.safetensors") for name in "ab"]
+    for given in (models[0], models):
+        asked = load(given, "cpu", precision="32-true", tta=True)
+        with pytest.raises(VptError, match=r"mirror images .* take no box or points"):
+            asked.segment(PIXELS, box=((10, 10), (40, 50)))
+        assert asked.segment(PIXELS).shape == PIXELS.shape
+
+
+def test_a_classifier_tells_how_far_it_is_over_all_mirror_images(class_run: Path) -> None:
+    artifact = read_artifact(class_run)
+    model = restore_model(artifact)
+    classifier = Classifier.from_model(
+        model, artifact.plan, list(artifact.labels.values()), "classes", torch.device("cpu"), mirror="both"
+    )
+    stacks = [classifier.prepare(stripes(1, number)) for number in range(3)]
+    told: list[tuple[int, int]] = []
+    classifier.probabilities(stacks, lambda done, total, note: told.append((done, total)))
+
+    assert told == sorted(told)
+    assert told[-1] == (12, 12)
+    assert {total for _, total in told} == {12}
 
 
 def test_a_model_that_saw_no_mirror_images_is_refused(class_run: Path) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from vpt.errors import VptError
 from vpt.sections import HEADS, PROMPTS, TUNINGS, Room, Section
-from vpt.vocabulary import Target, Task
+from vpt.vocabulary import Mirror, Sampling, Target, Task
 
 
 def _from(room: Room[Any]) -> BeforeValidator:
@@ -107,7 +107,7 @@ class PlanConfig(Section):
     window: tuple[float, float] | None = None
     slices: int = Field(16, ge=1)
     skip_blank: bool = False
-    sampling: Literal["even", "by_label"] | None = None
+    sampling: Sampling | None = None
 
 
 class OptimConfig(Section):
@@ -179,7 +179,7 @@ class TrainConfig(Section):
     max_steps: int = Field(250, ge=1)
     foreground: float = Field(0.6, ge=0, le=1)
     augment: Literal["none", "light", "strong"] = "light"
-    mirror: Literal["none", "horizontal", "vertical", "both"] = "none"
+    mirror: Mirror = "none"
     validate_every: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
     workers: int | None = Field(None, ge=0)

@@ -14,9 +14,9 @@ from vpt.data.cached_slices import PreparedCase
 from vpt.data.framing import as_channels, as_float32, crop_or_pad, offset
 from vpt.data.hints import draw_hints
 from vpt.data.plan import Plan
-from vpt.data.sampling import Sampling
 from vpt.data.stored import Store, Viewed, view_seed
 from vpt.data.transforms import Augment
+from vpt.vocabulary import Sampling
 
 
 @dataclass(frozen=True)

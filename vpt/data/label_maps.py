@@ -59,9 +59,9 @@ def positions(label: np.ndarray, ids: Sequence[int], ignored: int | None = None)
     The id that is `ignored` becomes IGNORED, and the type a signed one.
     """
     if ignored is not None:
-        classes = [*zip(ids, range(len(ids)), strict=True), (ignored, IGNORED)]
-        known, by = zip(*sorted(classes), strict=True)
-        found = replaced(label, by, known)
+        pairs = [*zip(ids, range(len(ids)), strict=True), (ignored, IGNORED)]
+        known, classes = zip(*sorted(pairs), strict=True)
+        found = replaced(label, classes, known)
         return found.astype(np.promote_types(found.dtype, np.int16))  # OpenCV turns no signed bytes
     kind = np.min_scalar_type(len(ids) - 1)
     if max(ids) >= LARGE:  # a table would be as long as the largest id

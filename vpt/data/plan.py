@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from vpt.data.sampling import Sampling
 from vpt.data.values import TrainingValues
 from vpt.readers import Kind
-from vpt.vocabulary import COLOURS
+from vpt.vocabulary import COLOURS, Sampling
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Padding = Literal["centre", "corner"]

@@ -13,13 +13,13 @@ import numpy as np
 from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.label_maps import read_label
 from vpt.data.plan import ORIENTATIONS, Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
-from vpt.data.sampling import Sampling, choose_sampling
+from vpt.data.sampling import choose_sampling
 from vpt.data.value_doubts import is_ct
 from vpt.data.values import CaseValues, values_of, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Kind, reader_of
-from vpt.vocabulary import COLOURS
+from vpt.vocabulary import COLOURS, Sampling
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from vpt.data.cases import Case
 from vpt.data.label_maps import positions, read_label
 from vpt.progress import Tick
 from vpt.readers import reader_of
-
-Sampling = Literal["even", "by_label"]
+from vpt.vocabulary import Sampling
 
 RARE = 0.2  # a label that labelled slices hold less than a fifth as often as the most frequent one
 

@@ -8,11 +8,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from vpt.vocabulary import COLOURS
+from vpt.vocabulary import COLOURS, Mirror
 
 Change = Literal["light", "strong"]
 Strength = Literal["none"] | Change
-Mirror = Literal["none", "horizontal", "vertical", "both"]
 BLACK = (0.0, 0.0, 0.0)
 TURNS: dict[Mirror, tuple[tuple[int, ...], ...]] = {
     "none": ((),),

@@ -66,9 +66,10 @@ def load_state(
             f"{path}: the run's state is not readable ({error}); start the run anew in another folder"
         ) from error
     if metadata.get("backbone") != model.backbone.sha256:
+        started, found = str(metadata.get("backbone"))[:16], model.backbone.sha256[:16]
         raise VptError(
-            f"{path}: the run was started on other weights of {model.backbone.spec.name} (SHA-256 "
-            f"{str(metadata.get('backbone'))[:16]}..., found {model.backbone.sha256[:16]}...); put the right ones back"
+            f"{path}: the run was started on other weights of {model.backbone.spec.name} (SHA-256 {started}..., found "
+            f"{found}...); put the right ones back, or finish it with the version of vpt that its environment.json names"
         )
     load_trained(model, _part(tensors, "model."), path)
     moments: dict[int, dict[str, Tensor]] = {}

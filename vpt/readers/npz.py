@@ -30,12 +30,12 @@ from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader, volume_in_memory
 from vpt.readers.volumes import VolumeReader, ids_in, placed
 from vpt.readers.voxels import Channel
+from vpt.vocabulary import COLOURS
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
 
 SCAN, LABELS, SPACING = "imgs", "gts", "spacing"
-COLOURS = 3
 ALIKE = 1.01  # times: in-plane spacings that count as equal
 DAMAGED = (
     OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
+from torch import Tensor
 
 from vpt.model import Output
 from vpt.tasks.batch import Batch, Forward
@@ -15,17 +17,19 @@ LEAST = 1e-12  # a probability, so that its logarithm is finite
 def over_mirror_images(forward: Forward, turns: Sequence[tuple[int, ...]]) -> Forward:
     """`forward` of segmentation on each mirror image, turned back; its logits are logarithms of the mean probability.
 
-    turns: of `vpt.data.transforms.TURNS`. A single one, the image itself, leaves `forward` as it is.
+    turns: of `vpt.data.transforms.TURNS`. A single one, the image itself, leaves `forward` as it is. Hints do not turn
+    with the image, so whoever makes the batch leaves them out.
     """
     if len(turns) == 1:
         return forward
 
+    def turned(batch: Batch, turn: tuple[int, ...]) -> Tensor:
+        """Probabilities (B, K, S, S) of a mirror image, where the image has them."""
+        seen: Batch = {**batch, "images": batch["images"].flip(turn)}
+        return forward(seen).logits.softmax(1).flip(turn)
+
     def run(batch: Batch) -> Output:
-        total = torch.zeros(())
-        for turn in turns:
-            turned: Batch = {**batch, "images": batch["images"].flip(turn)}
-            found = forward(turned).logits.softmax(1).flip(turn)
-            total = total.to(found.device) + found
+        total = reduce(torch.add, (turned(batch, turn) for turn in turns))  # never all of them at once
         return Output((total / len(turns)).clamp_min(LEAST).log())
 
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -100,7 +100,6 @@ class SliceModelOverPrefix(OverPrefix):
         return Output(self.model.head(encoded.features, images, batch.get("hints")), encoded.penalty)
 
 
-@torch.inference_mode()
 def segment_slices(
     forward: Forward,
     slices: Slices,
@@ -113,52 +112,57 @@ def segment_slices(
     hints: np.ndarray | None = None,
     progress: Tick = silent,
 ) -> np.ndarray:
-    """Prepared slices (N, C, h, w) -> classes (N, rows, columns) on the scan's own pixels, uint8 up to 256 classes.
-
-    Logits are resized to `pixels` and the argmax is taken there, slice by slice, so memory does not grow with the depth
-    of the scan. progress: of the slices. For the others see `logits_of_slices`.
+    """`likeliest_classes` of `logits_of_slices`: prepared slices (N, C, h, w) -> (N, rows, columns) on the scan's own
+    pixels, uint8 up to 256 classes.
     """
-    found = logits_of_slices(forward, slices, plan, device=device, batch_size=batch_size, hints=hints)
-    done = np.zeros((len(slices), *pixels), np.min_scalar_type(classes - 1))
-    for place, logits in enumerate(found):
-        if logits is not None:
-            done[place] = likeliest(resized(logits, pixels)).cpu().numpy()
-        progress(place + 1, len(slices), "")
+    found = logits_of_slices(forward, slices, plan, pixels=pixels, device=device, batch_size=batch_size, hints=hints)
+    return likeliest_classes(found, (len(slices), *pixels), classes, progress)
+
+
+@torch.inference_mode()
+def likeliest_classes(
+    found: Iterable[Tensor | None], shape: Sequence[int], classes: int, progress: Tick = silent
+) -> np.ndarray:
+    """Logits or probabilities (K, rows, columns) of each slice, None for background -> classes of that shape.
+
+    uint8 up to 256 of them. Slice by slice, so memory does not grow with the depth of the scan, and progress tells it.
+    """
+    done = np.zeros(shape, np.min_scalar_type(classes - 1))
+    for place, one in enumerate(found):
+        if one is not None:
+            done[place] = likeliest(one).cpu().numpy()
+        progress(place + 1, len(done), "")
     return done
 
 
 @torch.inference_mode()
-def probabilities_of_slices(
+def probabilities_of(
+    found: Iterable[Tensor | None], pixels: tuple[int, int], classes: int, device: torch.device
+) -> Iterator[Tensor]:
+    """What `logits_of_slices` gives -> of each slice in order (K, rows, columns); a skipped one is background."""
+    for logits in found:
+        if logits is None:
+            background = torch.zeros(classes, *pixels, device=device)
+            background[0] = 1
+            yield background
+        else:
+            yield logits.softmax(0)
+
+
+@torch.inference_mode()
+def logits_of_slices(
     forward: Forward,
     slices: Slices,
     plan: Plan,
     *,
     pixels: tuple[int, int],
     device: torch.device,
-    classes: int,
-    batch_size: int = MOST,
-    hints: np.ndarray | None = None,
-) -> Iterator[Tensor]:
-    """As `segment_slices`, of each slice in order the probabilities (K, rows, columns); a skipped one is background."""
-    for logits in logits_of_slices(forward, slices, plan, device=device, batch_size=batch_size, hints=hints):
-        if logits is None:
-            found = torch.zeros(classes, *pixels, device=device)
-            found[0] = 1
-        else:
-            found = resized(logits, pixels).softmax(0)
-        yield found
-
-
-def logits_of_slices(
-    forward: Forward,
-    slices: Slices,
-    plan: Plan,
-    *,
-    device: torch.device,
     batch_size: int = MOST,
     hints: np.ndarray | None = None,
 ) -> Iterator[Tensor | None]:
-    """Prepared slices (N, C, h, w) -> of each in order logits (K, h, w) float32; None where the plan skips a blank one.
+    """Prepared slices (N, C, h, w) -> of each in order logits (K, rows, columns) float32 on the scan's own `pixels`.
+
+    None where the plan skips a blank one. They are resized one by one, when they are asked for.
 
     `forward` makes logits (B, K, S, S) of a batch of images (B, 3, S, S) in [0, 1]. A slice larger than the encoder's
     image is tiled with overlap; a smaller one is padded as in training. `hints` (N, M, 3), in pixels of the slices, are
@@ -182,11 +186,11 @@ def logits_of_slices(
             )
             assert isinstance(logits, Tensor)
             found = iter(placement.crop(logits).float())
-        yield from (next(found) if each else None for each in shown)
+        yield from (_resized(next(found), pixels) if each else None for each in shown)
         start += len(images)
 
 
-def resized(logits: Tensor, pixels: tuple[int, int]) -> Tensor:
+def _resized(logits: Tensor, pixels: tuple[int, int]) -> Tensor:
     """Logits (K, h, w) -> (K, rows, columns) on the scan's own pixels."""
     return F.interpolate(logits[None], size=pixels, mode="bilinear", align_corners=False)[0]
 

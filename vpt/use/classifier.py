@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from vpt.data.plan import Plan
 from vpt.data.slice_stacks import prepare_stack
-from vpt.data.transforms import TURNS, Mirror
+from vpt.data.transforms import TURNS
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
@@ -19,7 +20,7 @@ from vpt.readers import Scan, reader_of
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
 from vpt.use.inference import in_precision, make_ready, read_scan, warn_of_header
-from vpt.vocabulary import Target
+from vpt.vocabulary import Mirror, Target
 
 
 class Classifier:
@@ -93,8 +94,15 @@ class Classifier:
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""
-        return np.mean([self._of_turned(np.flip(np.asarray(stacks), turn), progress) for turn in self.turns], axis=0)
+        found = []
+        for turned, turn in enumerate(self.turns):
+            images = np.ascontiguousarray(np.flip(np.asarray(stacks), turn))
+            tick = partial(_within, progress, turned, len(self.turns))
+            logits = classify_stacks(self.forward, images, self.device, tick, self.batch_size)
+            found.append(to_probabilities(logits, self.target, self.temperature).numpy())
+        return np.mean(found, axis=0)
 
-    def _of_turned(self, stacks: np.ndarray, progress: Tick) -> np.ndarray:
-        logits = classify_stacks(self.forward, np.ascontiguousarray(stacks), self.device, progress, self.batch_size)
-        return to_probabilities(logits, self.target, self.temperature).numpy()
+
+def _within(progress: Tick, turned: int, turns: int, done: int, total: int, note: str) -> None:
+    """So far with the mirror image of that number, of so many that each have `total`."""
+    progress(turned * total + done, turns * total, note)

@@ -16,35 +16,41 @@ from vpt.progress import Tick, silent
 from vpt.report.classification import ClassReport
 from vpt.report.segmentation import Report
 from vpt.use.folds import fold_runs
-from vpt.use.runs import evaluate_run
+from vpt.use.runs import evaluate_run, variant
 from vpt.words import counted, listed
 
 FOLDER = "cross_validation"
 
 
 def evaluate_folds(
-    given: Path | Sequence[Path], out: Path | None = None, *, progress: Tick = silent, **settings: Any
+    given: Path | Sequence[Path],
+    out: Path | None = None,
+    *,
+    oracle_box: bool = False,
+    tta: bool = False,
+    progress: Tick = silent,
+    **settings: Any,
 ) -> tuple[Report | ClassReport, Path]:
     """The folder of `vpt train --folds`, or a run for each fold -> a report over all validation cases, and its folder.
 
-    Intervals are over patients. settings: see `vpt.use.runs.evaluate_run`; out: by default `cross_validation` in the
-    folder, of runs beside the first.
+    Intervals are over patients. oracle_box, tta, settings: see `vpt.use.runs.evaluate_run`; out: by default
+    `cross_validation` (with `_oracle_box`, `_tta`) in the folder, of runs beside the first.
 
     Raises:
         VptError: folds that are not finished, a case that two runs validate, labels that differ.
     """
     runs = fold_runs(given) if isinstance(given, Path) else list(given)
-    folder = out or (given if isinstance(given, Path) else runs[0].parent) / FOLDER
+    suffix, told = variant(oracle_box, tta)
+    folder = out or (given if isinstance(given, Path) else runs[0].parent) / f"{FOLDER}{suffix}"
     left = _require_apart(runs)
     reports = []
     for done, run in enumerate(runs):
-        reports.append(evaluate_run(run, split="val", out=folder, **settings)[0])
+        report, _ = evaluate_run(run, split="val", out=folder, oracle_box=oracle_box, tta=tta, **settings)
+        reports.append(report)
         progress(done + 1, len(runs), run.name)
     title = f"{given if isinstance(given, Path) else runs[0].parent}: {counted(len(runs), 'fold')}, every case scored "
     title += "by the one that had not trained on it" + (f"; {left} in no fold's validation" if left else "")
-    title += ", mean over mirror images" if settings.get("tta") else ""
-    title += ", told the BOX OF THE REFERENCE (oracle)" if settings.get("oracle_box") else ""
-    return _merged(reports, title), folder
+    return _merged(reports, title + told), folder
 
 
 def _require_apart(runs: Sequence[Path]) -> int:

@@ -16,7 +16,7 @@ from vpt.data.slice_stacks import prepare_stack
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Scan
-from vpt.tasks.segmentation import likeliest
+from vpt.tasks.segmentation import likeliest_classes
 from vpt.use.classifier import Classifier
 from vpt.use.inference import read_scan, require_usual
 from vpt.use.segmenter import PreparedScan, Segmenter
@@ -82,7 +82,14 @@ class SegmenterEnsemble(Segmenter):
     def __init__(self, members: Sequence[Segmenter]):
         first = members[0]
         super().__init__(
-            first.model, first.forward, first.plan, first.labels, first.device, first.batch_size, first.codes
+            first.model,
+            first.forward,
+            first.plan,
+            first.labels,
+            first.device,
+            first.batch_size,
+            first.codes,
+            first.mirror,
         )
         self.members = tuple(members)
 
@@ -93,12 +100,7 @@ class SegmenterEnsemble(Segmenter):
         return prepared
 
     def classes_of(self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick) -> np.ndarray:
-        shape = scan.oriented.shape
-        done = np.zeros(shape, np.min_scalar_type(len(self.labels) - 1))
-        for place, found in enumerate(self.probabilities_of(scan, hints)):
-            done[place] = likeliest(found).cpu().numpy()
-            progress(place + 1, len(done), "")
-        return done
+        return likeliest_classes(self.probabilities_of(scan, hints), scan.oriented.shape, len(self.labels), progress)
 
     @torch.inference_mode()
     def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from vpt.artifact import Artifact, read_artifact, restore_model
-from vpt.data.transforms import Mirror
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import Precision, choose_precision
@@ -16,6 +15,7 @@ from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
 from vpt.use.folds import models_in
 from vpt.use.segmenter import Segmenter
+from vpt.vocabulary import Mirror
 
 
 def load(

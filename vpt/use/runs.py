@@ -72,14 +72,13 @@ def evaluate_run(
     split, side = _side(run, splits, split)
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0))
     segmenter = load(run, device, weights, tta=tta)
-    side += ", mean over mirror images" if tta else ""
+    suffix, told = variant(oracle_box, tta)
+    folder, title = Path(out) if out is not None else run / f"{split}{suffix}", f"{run}: {side}{told}"
     if isinstance(segmenter, Classifier):
         if oracle_box:
             raise VptError(f"{run}: classifies, so it takes no boxes; leave --oracle-box out")
         labelled = _labelled(run, data)
         examples = [labelled.case(name) for name in splits[split]]
-        folder = Path(out) if out is not None else run / _folder(split, oracle_box, tta)
-        title = f"{run}: {side}"
         return classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress), folder
     known = _data_config(run)
     root = Path(data) if data is not None else known.path
@@ -88,9 +87,7 @@ def evaluate_run(
     dataset = read_dataset(root, known.patients, known.labels)
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
-    folder = Path(out) if out is not None else run / _folder(split, oracle_box, tta)
     cases = [dataset.case(name) for name in splits[split]]
-    title = f"{run}: {side}" + (", told the BOX OF THE REFERENCE (oracle)" if oracle_box else "")
     box = reference_box if oracle_box else None
     report = evaluate_split(
         segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, **settings
@@ -98,8 +95,11 @@ def evaluate_run(
     return report, folder
 
 
-def _folder(split: str, oracle_box: bool, tta: bool) -> str:
-    return split + ("_oracle_box" if oracle_box else "") + ("_tta" if tta else "")
+def variant(oracle_box: bool, tta: bool) -> tuple[str, str]:
+    """What a folder and a title have at their end where a model was told more, or asked more often, than usual."""
+    folder = ("_oracle_box" if oracle_box else "") + ("_tta" if tta else "")
+    boxed = ", told the BOX OF THE REFERENCE (oracle)" if oracle_box else ""
+    return folder, (", mean over mirror images" if tta else "") + boxed
 
 
 def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
-from vpt.data.transforms import TURNS, Mirror
+from vpt.data.transforms import TURNS
 from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
@@ -23,8 +23,9 @@ from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
-from vpt.tasks.segmentation import SliceModel, probabilities_of_slices, segment_slices
+from vpt.tasks.segmentation import SliceModel, likeliest_classes, logits_of_slices, probabilities_of
 from vpt.use.inference import in_precision, make_ready, read_scan, warn_of_header
+from vpt.vocabulary import Mirror
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +56,11 @@ class Segmenter:
         mirror: Mirror = "none",
     ):
         """forward: of `model`, ready for inference; labels: id -> name, with background 0; the masks hold the ids;
-        batch_size: images at once; codes: by a label's name, for DICOM segmentations; mirror: the mirror images of a
-        slice that are averaged with it.
+        batch_size: images at once; codes: by a label's name, for DICOM segmentations; mirror: the mirror images that
+        `forward` averages over.
         """
         self.model = model
-        self.forward = over_mirror_images(forward, TURNS[mirror])
+        self.forward = forward
         self.mirror = mirror
         self.plan = plan
         self.labels = labels
@@ -83,6 +84,7 @@ class Segmenter:
         """
         model = make_ready(model, device, precision)
         forward = in_precision(SliceModel(model).eval().to(device), precision, device)
+        forward = over_mirror_images(forward, TURNS[mirror])
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
         return cls(model, forward, plan, labels, device, batch_size, codes, mirror)
 
@@ -166,27 +168,20 @@ class Segmenter:
 
         hints: (slices, M, 3) in pixels of the prepared slices.
         """
-        return segment_slices(
-            self.forward,
-            scan.slices,
-            self.plan,
-            pixels=scan.oriented.shape[1:],
-            device=self.device,
-            classes=len(self.labels),
-            batch_size=self.batch_size,
-            hints=hints,
-            progress=progress,
-        )
+        return likeliest_classes(self._logits_of(scan, hints), scan.oriented.shape, len(self.labels), progress)
 
     def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:
         """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once."""
-        return probabilities_of_slices(
+        pixels = scan.oriented.shape[1:]
+        return probabilities_of(self._logits_of(scan, hints), pixels, len(self.labels), self.device)
+
+    def _logits_of(self, scan: PreparedScan, hints: np.ndarray | None) -> Iterator[Tensor | None]:
+        return logits_of_slices(
             self.forward,
             scan.slices,
             self.plan,
             pixels=scan.oriented.shape[1:],
             device=self.device,
-            classes=len(self.labels),
             batch_size=self.batch_size,
             hints=hints,
         )
