@@ -69,7 +69,7 @@ def load_state(
         started, found = str(metadata.get("backbone"))[:16], model.backbone.sha256[:16]
         raise VptError(
             f"{path}: the run was started on other weights of {model.backbone.spec.name} (SHA-256 {started}..., found "
-            f"{found}...); put the right ones back, or finish it with the version of vpt that its environment.json names"
+            f"{found}...); put those back, or finish it with the version of vpt that its environment.json names"
         )
     load_trained(model, _part(tensors, "model."), path)
     moments: dict[int, dict[str, Tensor]] = {}
