@@ -26,7 +26,9 @@ from vpt.words import did_you_mean
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    """A group of settings; the words below each field are its meaning (docs/settings.md, `vpt config --explain`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)

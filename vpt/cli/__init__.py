@@ -13,6 +13,7 @@ import typer
 from vpt.cli.about import demo, doctor, fetch, info
 from vpt.cli.check import check
 from vpt.cli.compare import compare
+from vpt.cli.config import config
 from vpt.cli.evaluate import evaluate
 from vpt.cli.predict import predict
 from vpt.cli.train import train
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (check, train, predict, evaluate, compare, info, fetch, demo, doctor):
+for command in (check, train, predict, evaluate, compare, config, info, fetch, demo, doctor):
     app.command()(command)
 
 

@@ -35,28 +35,31 @@ DEFAULT_HEADS: dict[Task, str] = {"segmentation": "mask", "classification": "lin
 
 
 class DataConfig(Section):
-    """Where the data lie (stored as an absolute path). `fold` chooses one where no split.json fixes the sides,
-    of `folds` that are drawn (null: 5, or as many as there are patients).
-
-    target, classes: of classification, see `vpt.data.layouts.read_labelled`; null reads them from the data;
-    patients: a regular expression that finds in every case's name whose it is (its first group, or all that it
-    matches); null leaves it to `patients` in dataset.json or in the CSV, or else to a guess from the names;
-    labels: what values of the masks are called, where it is not what the data say, {liver: [1, 2]}: a value, a name
-    that the data have, or several of them, which become one label; those of `background` are dropped, those of `ignore`
-    count neither in the loss nor in scores, and `others` are all that are not named;
-    shots: train on so many examples of each class (of segmentation: cases), drawn with the run's seed;
-    use_val: train on the validation side too. Nothing chooses then: the last epoch counts (the VTAB protocol).
-    """
+    """Where the data lie, how they are split, and what of them is used."""
 
     path: Path
+    """The data set: a folder, or a list (.csv, .tsv, .jsonl) or an .npz; stored as an absolute path."""
     fold: int | None = Field(None, ge=0)
+    """Which fold validates, where no split.json fixes the sides."""
     folds: int | None = Field(None, ge=2)
+    """How many folds are drawn; null: 5, or as many as there are patients."""
     target: Target | None = None
+    """Of classification: one class a case, any number of labels, or ordered grades; null reads it from the data."""
     classes: tuple[str, ...] | None = None
+    """Of classification: which classes, in this order; null reads them from the data."""
     patients: str | None = None
+    """A regular expression that finds in every case's name whose it is (its first group, or all that it matches); null
+    leaves it to `patients` in dataset.json or in the CSV, or else to a guess from the names.
+    """
     labels: dict[str, int | str | tuple[int | str, ...]] | None = None
+    """What values of the masks are called, where it is not what the data say, {liver: [1, 2]}: a value, a name that the
+    data have, or several of them, which become one label; those of `background` are dropped, those of `ignore` count
+    neither in the loss nor in scores, and `others` are all that are not named.
+    """
     shots: int | None = Field(None, ge=1)
+    """Train on so many examples of each class (of segmentation: cases), drawn with the run's seed."""
     use_val: bool = False
+    """Train on the validation side too. Nothing chooses then: the last epoch counts (the VTAB protocol)."""
 
     @field_validator("path")
     @classmethod
@@ -65,14 +68,14 @@ class DataConfig(Section):
 
 
 class BackboneConfig(Section):
-    """The frozen encoder. `weights`: a file, `random` (a control), or null for the pretrained ones of that name.
-
-    Of SAM `weights` may be an address too. `options`: those of the encoder's family, see `vpt.backbones.families`.
-    """
+    """The frozen encoder."""
 
     name: str = "vit_micro"
+    """Of the package or of timm, `hf-hub:`..., or a folder; `none` is the control without an encoder."""
     weights: str | None = None
+    """A file, of SAM an address too, or `random` (a control); null for the pretrained ones of that name."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Those of the encoder's family."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,59 +96,67 @@ class BackboneConfig(Section):
 
 
 class PlanConfig(Section):
-    """What the plan must not decide by itself; null leaves it to the data's fingerprint.
-
-    `slices`: of a volume that is classified, so many are read, evenly spread. `skip_blank`: of a new scan, slices of
-    one value throughout are background without the encoder. `sampling`: labelled slices are drawn alike (`even`), or
-    every label as often as the others (`by_label`), which is chosen where one is rare.
-    """
+    """What the plan must not decide by itself; null leaves it to the data's fingerprint."""
 
     plane: Literal["axial", "coronal", "sagittal"] | None = None
+    """Which slices of a volume the encoder sees."""
     image_size: int | None = Field(None, ge=8)
+    """Side of the images that the encoder sees, in pixels."""
     pixel_mm: float | None = Field(None, gt=0)
+    """Size of their pixels, in mm."""
     neighbours: bool | None = None
+    """The slices before and after are the other two of an image's three channels."""
     window: tuple[float, float] | None = None
+    """The intensities that become black and white, in the scan's units."""
     slices: int = Field(16, ge=1)
+    """Of a volume that is classified, so many are read, evenly spread."""
     skip_blank: bool = False
+    """Of a new scan, slices of one value throughout are background without the encoder."""
     sampling: Sampling | None = None
+    """Labelled slices are drawn alike (`even`), or every label as often as the others (`by_label`), which is chosen
+    where one is rare.
+    """
 
 
 class OptimConfig(Section):
-    """Each part has its own rate; `lr` is the head's, null for 2e-3 to segment and 1e-2 to classify.
-
-    `warmup` is a share of all steps, then cosine to 1 % of the peak. `schedule`: the rate changes with every `step`, or
-    with every `epoch` as VPT was published, see `vpt.engine.optim`. `clip`: the most that the norm of all gradients may
-    be; null leaves them as they are.
-
-    `method`: `adamw`, or `sgd` with `momentum`, as VPT was published (lr = base / 256 * batch size, base 0.05 to 50).
-    `ema`: decay of a running mean of what trains, which validates and is saved in its place; null for none.
-
-    `backbone_lr` is the rate of whatever `tuning` trains or adds in the backbone. Its default is that of `full` and
-    `partial`, which move pretrained weights; of what starts from zero it wants more: about 1e-3 for `lora`, `adapter`
-    and `bias`, 5e-3 for `ssf`.
-    """
+    """The optimiser; each part has its own rate."""
 
     method: Literal["adamw", "sgd"] = "adamw"
+    """`adamw`, or `sgd` with `momentum`, as VPT was published (lr = base / 256 * batch size, base 0.05 to 50)."""
     lr: float | None = Field(None, gt=0)
+    """The head's rate; null: 2e-3 to segment, 1e-2 to classify."""
     prompt_lr: float = Field(5e-3, gt=0)
+    """The prompts' rate."""
     backbone_lr: float = Field(2e-4, gt=0)
+    """The rate of whatever `tuning` trains or adds in the encoder. Its default is that of `full` and `partial`, which
+    move pretrained weights; what starts from zero wants more: about 1e-3 for `lora`, `adapter` and `bias`, 5e-3 for
+    `ssf`.
+    """
     weight_decay: float = Field(1e-2, ge=0)
+    """Of the head, and of what `tuning` trains."""
     prompt_weight_decay: float = Field(0.0, ge=0)
+    """Of the prompts."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of `sgd`."""
     warmup: float = Field(0.05, ge=0, lt=1)
+    """A share of all steps, in which the rates rise; then they fall as a cosine to 1 % of the peak."""
     schedule: Literal["step", "epoch"] = "step"
+    """The rate changes with every `step`, or with every `epoch` as VPT was published, see `vpt.engine.optim`."""
     clip: float | None = Field(1.0, gt=0)
+    """The most that the norm of all gradients may be; null leaves them as they are."""
     ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of a running mean of what trains, which validates and is saved in its place; null for none."""
 
 
 class LossConfig(Section):
-    """`smoothing` of the labels; `class_weights`: none, `balanced` (classification: by how rare a class is), or a list.
-
-    A list has one weight per class in their order, of segmentation with the background first.
-    """
+    """What is lessened."""
 
     smoothing: float = Field(0.0, ge=0, lt=1)
+    """Of the labels: so much of every target is spread over all classes."""
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
+    """`none`, `balanced` (classification: by how rare a class is), or a weight for each class in their order, of
+    segmentation with the background first.
+    """
 
     @field_validator("class_weights")
     @classmethod
@@ -156,39 +167,49 @@ class LossConfig(Section):
 
 
 class TrainConfig(Section):
-    """An epoch is one draw of slices: as many as the training set has, but 100 batches at least, `max_steps` at most.
-
-    Of classification it is every example once, and again up to 20 batches. `batch_size` null: 32 slices up to 96 px,
-    fewer for larger ones, 8 at least. `workers` null: all cores but one. `calibrate`: of classification, divide the
-    logits by a temperature that is fitted to the validation split. `cache_gb`: so much may be stored of what the blocks
-    below the first prompts make of slices or examples (in half precision), so that they run once and not in every
-    epoch, where a sample is always the same. `views`: where it is augmented, or cropped at random, every slice or
-    example has so many fixed views, which are all that the training then sees; 0 draws every sample anew.
-
-    `mirror`: slices are mirrored too, left and right (`horizontal`: along their rows), up and down, or both, each in
-    half of the draws; only for where no label and no class means a side. `vpt predict --tta` averages over the same
-    mirror images.
-
-    `accumulate`: so many batches share an update, by the mean of their gradients. `checkpoint`: what the blocks
-    compute is not kept for the backward pass but computed again, less memory for about 1.4 times the time. `compile`:
-    the blocks go through `torch.compile`.
-    """
+    """How long, on how much at once, and on what."""
 
     epochs: int = Field(20, ge=1)
+    """One draw of slices each: as many as the training set has, but 100 batches at least, `max_steps` at most. Of
+    classification it is every example once, and again up to 20 batches.
+    """
     batch_size: int | None = Field(None, ge=1)
+    """Slices or examples at once; null: 32 slices up to 96 px, fewer for larger ones, 8 at least."""
     max_steps: int = Field(250, ge=1)
+    """The most batches in an epoch."""
     foreground: float = Field(0.6, ge=0, le=1)
+    """Share of the slices that are drawn for a label in them."""
     augment: Literal["none", "light", "strong"] = "light"
+    """How strongly slices and examples are changed."""
     mirror: Mirror = "none"
+    """They are mirrored too, left and right (`horizontal`: along their rows), up and down, or both, each in half of the
+    draws; only for where no label and no class means a side. `vpt predict --tta` averages over the same mirror
+    images.
+    """
     validate_every: int = Field(1, ge=1)
+    """Epochs from one validation to the next."""
     patience: int | None = Field(None, ge=1)
+    """Stop after so many validations without a better one; null never does."""
     workers: int | None = Field(None, ge=0)
+    """Processes that make samples; null: all cores but one."""
     cache_gb: float = Field(8.0, ge=0)
+    """So many GB may be stored of what the blocks below the first prompts make of slices or examples (in half
+    precision), so that they run once and not in every epoch, where a sample is always the same.
+    """
     views: int = Field(0, ge=0)
+    """Where samples are augmented, or cropped at random, every slice or example has so many fixed views, which are all
+    that the training then sees; 0 draws every sample anew.
+    """
     accumulate: int = Field(1, ge=1)
+    """So many batches share an update, by the mean of their gradients."""
     checkpoint: bool = False
+    """What the blocks compute is not kept for the backward pass but computed again: less memory for about 1.4 times the
+    time.
+    """
     compile: bool = False
+    """The blocks go through `torch.compile`."""
     calibrate: bool = False
+    """Of classification: divide the logits by a temperature that is fitted to the validation split."""
 
     @property
     def plain(self) -> bool:
@@ -210,25 +231,34 @@ OF_ONE_TASK: dict[str, Task] = {
 
 
 class Config(Section):
-    """One training run as it was asked for. `tuning` says what of the backbone trains (controls): a name, or a section.
-
-    `task` null is told by the data: class folders, a CSV or .npz are classified, what has masks is segmented; `head`
-    null is the task's own, `mask` or `linear`. `resolved` puts both in.
-    """
+    """One training run as it was asked for; `resolved` puts in what follows from the task."""
 
     task: Task | None = None
+    """Null is told by the data: class folders, a CSV or .npz are classified, what has masks is segmented."""
     data: DataConfig
+    """Where the data lie, how they are split, and what of them is used."""
     backbone: BackboneConfig = BackboneConfig()
+    """The frozen encoder."""
     prompts: PromptsField = Field(default_factory=lambda: PROMPTS.section("deep")())
+    """The prompt method: a name, or a section."""
     head: HeadField | None = None
+    """The head: a name, or a section; null is the task's own, `mask` or `linear`."""
     tuning: TuningField = Field(default_factory=lambda: TUNINGS.section("prompts")())
+    """What of the encoder trains (controls): a name, or a section."""
     plan: PlanConfig = PlanConfig()
+    """What the plan must not decide by itself."""
     optim: OptimConfig = OptimConfig()
+    """The optimiser; each part has its own rate."""
     loss: LossConfig = LossConfig()
+    """What is lessened."""
     train: TrainConfig = TrainConfig()
+    """How long, on how much at once, and on what."""
     seed: int = Field(0, ge=0)
+    """Of all that is drawn: splits, shots, weights, samples."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """`auto` is bfloat16 where the device computes with it."""
 
     def resolved(self, task: Task, *, strict: bool = True) -> ResolvedConfig:
         """With the task, a head that fits it, and its rate; strict: settings of the other task are refused.

@@ -21,11 +21,14 @@ RATE = 1e-2  # of the head alone
 
 
 class LinearConfig(HeadSettings):
-    """One linear layer on a vector of the image: `auto` is the encoder's own, see `ClassifyHead`."""
+    """See `ClassifyHead`."""
 
     kind: Literal["linear"] = "linear"
+    """One linear layer on a vector of the image."""
     pool: Pool = "auto"
+    """The vector of an image: "cls", "mean" of the patch tokens, or "auto", the encoder's own way."""
     start: Start = "normal"
+    """Of the weights: "normal", deviation 0.02; "kaiming", deviation sqrt(2 / classes), as in the code of VPT."""
 
     tasks = ("classification",)
     compared = (Compared("linear", "head only, linear", {}, RATE),)

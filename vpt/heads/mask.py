@@ -20,9 +20,13 @@ RATE = 2e-3  # of the head alone
 
 class MaskHeadConfig(HeadSettings):
     kind: Literal["mask"] = "mask"
+    """A small decoder of features of several depths, with a light path for detail from the image itself."""
     width: int = Field(64, ge=8, multiple_of=8)
+    """Channels at a quarter of the resolution."""
     detail: int = Field(16, ge=8, multiple_of=8)
+    """Channels of the image's own path at full resolution."""
     levels: int = Field(4, ge=1)
+    """How many depths of the encoder are read."""
 
     tasks = ("segmentation",)
     compared = (Compared("mask", "mask head only", {}, RATE, aside=True),)

@@ -12,12 +12,16 @@ from vpt.sections import Compared
 
 
 class MlpConfig(HeadSettings):
-    """A hidden layer of `hidden` units before the linear one."""
+    """See `ClassifyHead`."""
 
     kind: Literal["mlp"] = "mlp"
+    """A hidden layer before the linear one."""
     pool: Pool = "auto"
+    """The vector of an image: "cls", "mean" of the patch tokens, or "auto", the encoder's own way."""
     start: Start = "normal"
+    """Of the weights: "normal", deviation 0.02; "kaiming", deviation sqrt(2 / classes), as in the code of VPT."""
     hidden: int = Field(256, ge=1)
+    """Units of the hidden layer."""
 
     tasks = ("classification",)
     compared = (Compared("mlp", "head only, MLP", {}, RATE),)

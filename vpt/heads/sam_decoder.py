@@ -21,13 +21,20 @@ LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in trainin
 
 
 class SamDecoderConfig(HeadSettings):
-    """SAM's own mask decoder, see `SamDecoderHead`. `hints`: trained to take boxes and points as well."""
+    """See `SamDecoderHead`."""
 
     kind: Literal["sam_decoder"] = "sam_decoder"
+    """SAM's own mask decoder; it needs no box and no point."""
     tune: Tune = "auto"
+    """What of it trains: "tokens" (class tokens, kernels, queries, refinement), "upscaling" (that too), "decoder" (all
+    of it), "auto" (upscaling where the decoder is pretrained, else all).
+    """
     queries: int | None = Field(None, ge=0)
+    """Learned query tokens in the place of a box and points; null: 2 where the decoder is pretrained, else 0."""
     refine: bool = True
+    """Convolutions of image and logits at full resolution, added to the logits."""
     hints: bool = False
+    """Trained to take boxes and points as well, through SAM's own prompt encoder."""
 
     tasks = ("segmentation",)
     compared = (Compared("sam_decoder", "SAM decoder only", {}, RATE, aside=True),)

@@ -20,10 +20,12 @@ RATE = 1e-3
 
 
 class UnetConfig(HeadSettings):
-    """A control, with `backbone.name: none` and `prompts.method: none`; `width`: channels at full resolution."""
+    """See `UnetHead`."""
 
     kind: Literal["unet"] = "unet"
+    """A U-Net from scratch: a control, with backbone.name=none and prompts.method=none."""
     width: int = Field(24, ge=1)
+    """Channels at full resolution."""
 
     tasks = ("segmentation",)
     encoded = False

@@ -17,7 +17,9 @@ Form = Literal["vector", "grid"]
 
 class AdditiveConfig(PromptSettings):
     method: Literal["additive"] = "additive"
+    """An offset that is added to the embedded patches."""
     form: Form = "grid"
+    """"vector": the same offset for every patch; "grid": one for each place."""
 
     compared = (compared("additive", "additive grid"),)
 

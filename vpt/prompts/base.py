@@ -54,6 +54,9 @@ class FromTokens(PromptSettings):
     """Of a method whose prompts can start from the encoder's own tokens."""
 
     init: Init = "uniform"
+    """How prompts start: at random as VPT's ("uniform"), or from the encoder's own tokens on training images: a sample
+    of them ("tokens"), centres of them ("kmeans"; both SPT), or "vipamin".
+    """
 
     @model_validator(mode="after")
     def _has_tokens_of_its_own(self) -> Any:

@@ -27,11 +27,17 @@ from vpt.prompts.starts.random import uniform_prompts
 
 class ConditionedConfig(PromptSettings):
     method: Literal["conditioned"] = "conditioned"
+    """Prompts that a block's own input decides (VAPT)."""
     count: int = Field(10, ge=1)
+    """Prompts per block."""
     blocks: BlocksSetting = "all"
+    """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
     hidden: int = Field(16, ge=1)
+    """Width of the bottleneck that all blocks share."""
     kernel: int = Field(3, ge=1)
+    """Side of the averaging kernel, in patches; the grid's shorter side at most."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Probability, of hidden units and of whole channels, in training."""
 
     compared = (compared("conditioned", "input-conditioned (VAPT), 10", count=10),)
 

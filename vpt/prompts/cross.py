@@ -15,10 +15,15 @@ from vpt.prompts.base import Blocks, BlocksSetting, FromTokens, Prompts, PromptT
 
 class CrossConfig(FromTokens):
     method: Literal["cross"] = "cross"
+    """Tokens that every block attends to after its self-attention (CVPT)."""
     count: int = Field(20, ge=1)
+    """Prompts per block."""
     blocks: BlocksSetting = "all"
+    """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
     normed: bool = False
+    """Tokens and prompts go through the block's first norm before they meet."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that a number of a prompt is dropped in training."""
 
     compared = (compared("cross", "cross-attention (CVPT), 20", count=20),)
 

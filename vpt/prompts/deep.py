@@ -14,11 +14,18 @@ from vpt.prompts.base import Blocks, BlocksSetting, FromTokens, Prompts, PromptT
 
 class DeepConfig(FromTokens):
     method: Literal["deep"] = "deep"
+    """Tokens of its own for every block, attended to as keys and values (VPT-deep)."""
     count: int = Field(10, ge=1)
+    """Prompts per block."""
     blocks: BlocksSetting = "all"
+    """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
     shared: bool = False
+    """The same prompts in all of these blocks."""
     project: int | None = Field(None, ge=1)
+    """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
+    """
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that a number of a prompt is dropped in training."""
 
     compared = (
         compared("deep", "VPT-deep, 10", count=10),

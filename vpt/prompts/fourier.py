@@ -17,12 +17,20 @@ from vpt.prompts.deep import DeepPrompts
 
 class FourierConfig(PromptSettings):
     method: Literal["fourier"] = "fourier"
+    """VPT-deep in which a share of the prompts is replaced by its Fourier transform (VFPT)."""
     count: int = Field(10, ge=1)
+    """Prompts per block."""
     blocks: BlocksSetting = "all"
+    """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
     share: float = Field(0.5, gt=0, le=1)
+    """Share of the prompts that are transformed, rounded down, one at least."""
     rounded: bool = False
+    """Round that share to the nearest number instead, as before version 0.2.0."""
     project: int | None = Field(None, ge=1)
+    """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
+    """
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that a number of a prompt is dropped in training."""
 
     compared = (compared("fourier", "Fourier (VFPT), 10", count=10),)
 

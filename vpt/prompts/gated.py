@@ -17,10 +17,16 @@ from vpt.prompts.shallow import ShallowPrompts
 
 class GatedConfig(FromTokens):
     method: Literal["gated"] = "gated"
+    """VPT-shallow with a learned gate after every block (GaPT)."""
     count: int = Field(50, ge=1)
+    """Prompts."""
     gate: float = -5.0
+    """Where every gate starts, before its sigmoid: far below 0 is shut."""
     project: int | None = Field(None, ge=1)
+    """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
+    """
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that a number of a prompt is dropped in training."""
 
     compared = (compared("gated", "gated (GaPT), 50", count=50),)
 

@@ -24,9 +24,13 @@ from vpt.prompts.starts.random import left_factor, right_factor
 
 class LowRankConfig(PromptSettings):
     method: Literal["low_rank"] = "low_rank"
+    """Prompts for every block as a product of two narrow factors (BPT)."""
     count: int = Field(50, ge=1)
+    """Prompts per block."""
     rank: int = Field(8, ge=1)
+    """Columns of both factors."""
     blocks: BlocksSetting = "all"
+    """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
 
     compared = (compared("low_rank", "low rank (BPT), 50 of rank 8", count=50, rank=8),)
 

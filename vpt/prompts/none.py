@@ -9,9 +9,8 @@ from vpt.prompts.base import Prompts, PromptSettings
 
 
 class NoPromptsConfig(PromptSettings):
-    """Head only, or with `tuning` whatever that trains."""
-
     method: Literal["none"] = "none"
+    """No prompts: the head alone trains, and with `tuning` whatever that trains."""
 
     def build(self, spec: BackboneSpec) -> Prompts:
         return Prompts()

@@ -16,9 +16,14 @@ from vpt.prompts.base import FromTokens, Prompts, PromptTable, compared, one_wid
 
 class ShallowConfig(FromTokens):
     method: Literal["shallow"] = "shallow"
+    """Tokens beside the patches of the first block, which travel on through all of them (VPT-shallow)."""
     count: int = Field(50, ge=1)
+    """Prompts."""
     project: int | None = Field(None, ge=1)
+    """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
+    """
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that a number of a prompt is dropped in training."""
 
     compared = (compared("shallow", "VPT-shallow, 50", count=50),)
 

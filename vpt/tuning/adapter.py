@@ -17,13 +17,18 @@ WIDEST = 64  # as published for C = 768
 
 
 class AdapterConfig(TuningSettings):
-    """`width` null: 64, but a quarter of the encoder's width at most. `normed`, `dropout`: see `tune_adapter`."""
+    """See `tune_adapter`."""
 
     method: Literal["adapter"] = "adapter"
+    """A narrow trained MLP beside every block's frozen one (AdaptFormer)."""
     width: int | None = Field(None, ge=1)
+    """Of the narrow layer; null: 64, but a quarter of the encoder's width at most."""
     scale: float = Field(0.1, gt=0)
+    """Factor of what it adds."""
     normed: bool = False
+    """It reads the normed tokens, as the frozen MLP does."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Probability, in training."""
 
     compared = (compared("adapter", "adapter (AdaptFormer)", 1e-3),)
 

@@ -11,6 +11,7 @@ from vpt.tuning.base import TuningSettings, compared, layers
 
 class BiasConfig(TuningSettings):
     method: Literal["bias"] = "bias"
+    """The encoder's biases train too (BitFit)."""
 
     compared = (compared("bias", "bias (BitFit)", 1e-3),)
 

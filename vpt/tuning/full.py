@@ -10,6 +10,7 @@ from vpt.tuning.base import TuningSettings, compared
 
 class FullConfig(TuningSettings):
     method: Literal["full"] = "full"
+    """The whole encoder trains: full fine-tuning."""
 
     compared = (compared("full", "full fine-tuning", 2e-4),)
 

@@ -12,11 +12,12 @@ from vpt.tuning.base import TuningSettings, compared, layers
 
 
 class LoraConfig(TuningSettings):
-    """Needs the extra `lora`."""
-
     method: Literal["lora"] = "lora"
+    """Low-rank additions to the attention's projections (LoRA, extra `lora`)."""
     rank: int = Field(8, ge=1)
+    """Columns of both factors."""
     alpha: int = Field(8, ge=1)
+    """What they make together is scaled by alpha / rank."""
 
     compared = (compared("lora", "LoRA, rank 8", 1e-3),)
     needs = "peft"

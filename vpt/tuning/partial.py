@@ -13,7 +13,9 @@ from vpt.tuning.base import TuningSettings, compared, encoder_of, last_of
 
 class PartialConfig(TuningSettings):
     method: Literal["partial"] = "partial"
+    """The encoder's last blocks train, with the norm or neck behind them."""
     blocks: int = Field(1, ge=1)
+    """How many of the last blocks."""
 
     compared = (compared("partial", "last block (partial-1)", 2e-4, blocks=1),)
 

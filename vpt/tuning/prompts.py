@@ -9,9 +9,8 @@ from vpt.tuning.base import TuningSettings
 
 
 class PromptsAloneConfig(TuningSettings):
-    """Prompts and head train, nothing of the backbone. For the other methods see `vpt.tuning`."""
-
     method: Literal["prompts"] = "prompts"
+    """Prompts and head train, nothing of the encoder."""
 
     def apply(self, model: PromptedModel) -> None:
         tune_prompts(model)

@@ -12,6 +12,7 @@ from vpt.tuning.base import TuningSettings, compared, layers
 
 class SsfConfig(TuningSettings):
     method: Literal["ssf"] = "ssf"
+    """The features of the frozen encoder are scaled and shifted (SSF)."""
 
     compared = (compared("ssf", "SSF", 5e-3),)
 
