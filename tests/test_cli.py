@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -234,6 +235,21 @@ def test_info_of_a_run_an_artifact_and_a_backbone(vpt: Callable[..., Told], tiny
             "their licence",
         ):
             assert part in told.out
+
+
+def test_info_and_doctor_as_json(vpt: Callable[..., Told], tiny_run: Path) -> None:
+    of_run = json.loads(vpt("info", tiny_run, "--json").out)
+    shown = vpt("info", tiny_run).out
+    installed = json.loads(vpt("doctor", "--json").out)
+
+    assert of_run["task"] == "segmentation"
+    assert all(name in shown for name in of_run)
+    assert installed["vpt"] == importlib.metadata.version("vpt")
+    assert isinstance(installed["problems"], list)
+
+
+def test_the_version(vpt: Callable[..., Told]) -> None:
+    assert vpt("--version") == (0, f"vpt {importlib.metadata.version('vpt')}\n", "")
 
 
 def test_info_of_no_encoder(vpt: Callable[..., Told]) -> None:

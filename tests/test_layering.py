@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -242,6 +243,11 @@ def test_importing_does_nothing_else(tmp_path: Path) -> None:
 
     assert loaded.stdout.split() == ["1"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_public_names_are_offered() -> None:
+    assert set(dir(vpt)) == {*vpt.__all__, "__version__"}
+    assert vpt.__version__ == importlib.metadata.version("vpt")
 
 
 def test_every_public_name_is_there() -> None:

@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from vpt.backbones import load_backbone as load_backbone
     from vpt.backbones import register_backbones as register_backbones
     from vpt.engine.run import train as train
@@ -81,8 +83,17 @@ _PATHS = {
 __all__ = sorted(_HOMES)
 
 
+def __dir__() -> list[str]:
+    """What is for users, no submodule that happens to be imported."""
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """Names are fetched when first used, so that `import vpt` and `vpt --help` load neither torch nor MONAI."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vpt")
     if name not in _HOMES:
         raise AttributeError(f"module 'vpt' has no attribute {name!r}; it has {', '.join(__all__)}")
     found: Any = import_module(_HOMES[name])

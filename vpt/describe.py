@@ -31,16 +31,19 @@ PACKAGES = (
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
-def describe(target: str) -> Table:
-    """A run's folder or an artifact, else a backbone by name, as a table for the terminal.
+Facts = list[tuple[str, str]]  # what it is called, and what it is
+
+
+def describe(target: str) -> Facts:
+    """A run's folder or an artifact, else a backbone by name.
 
     Raises:
         VptError: neither.
     """
     path = Path(target)
     if path.suffix == ".safetensors" or path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
-        return _two_columns(target, _artifact_facts(path))
-    return _two_columns(target, _backbone_facts(target))
+        return list(_artifact_facts(path))
+    return list(_backbone_facts(target))
 
 
 def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
@@ -121,8 +124,8 @@ def _block_facts(spec: BackboneSpec) -> Iterable[tuple[str, str]]:
         yield "windowed blocks", ", ".join(map(str, windowed))
 
 
-def describe_installation() -> tuple[Table, list[str]]:
-    """Versions and devices as a table, and what is known to go wrong, a sentence each."""
+def describe_installation() -> tuple[Facts, list[str]]:
+    """Versions and devices, and what is known to go wrong, a sentence each."""
     import torch
 
     found = {name: version_of(name) for name in (*PACKAGES, *OPENCV)}
@@ -139,7 +142,7 @@ def describe_installation() -> tuple[Table, list[str]]:
         problems.append(
             f"{' and '.join(cv2)} share the module cv2 and break each other; keep opencv-python-headless only"
         )
-    return _two_columns("installation", facts), problems
+    return facts, problems
 
 
 def _fast_paths() -> Iterable[tuple[str, str]]:
@@ -172,7 +175,8 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
         yield "memory", advice if missing else "large pages"
 
 
-def _two_columns(title: str, facts: Iterable[tuple[str, str]]) -> Table:
+def two_columns(title: str, facts: Facts) -> Table:
+    """For the terminal."""
     from rich.table import Table
     from rich.text import Text
 

@@ -30,8 +30,19 @@ for command in (check, train, predict, evaluate, compare, config, info, fetch, d
     app.command()(command)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"vpt {version('vpt')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (also after a command).")
     ] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +11,16 @@ import typer
 
 from vpt.cli.shared import console
 
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
-def info(target: Annotated[str, typer.Argument(help="A run, an artifact, or a backbone's name.")]) -> None:
+
+def info(
+    target: Annotated[str, typer.Argument(help="A run, an artifact, or a backbone's name.")], as_json: Json = False
+) -> None:
     """What a run or an artifact is made of, or a backbone's size."""
     from vpt.describe import describe
 
-    console().print(describe(target))
+    _print(target, describe(target), as_json)
 
 
 def fetch(
@@ -41,12 +46,21 @@ def demo(
     run_demo(out, console())
 
 
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """Versions, devices, and what is known to go wrong in an installation."""
     from vpt.describe import describe_installation
 
-    table, problems = describe_installation()
-    console().print(table)
+    facts, problems = describe_installation()
+    _print("installation", facts, as_json, problems=problems)
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
     raise typer.Exit(1 if problems else 0)
+
+
+def _print(title: str, facts: list[tuple[str, str]], as_json: bool, **more: list[str]) -> None:
+    from vpt.describe import two_columns
+
+    if as_json:
+        print(json.dumps({name.strip(): value for name, value in facts} | more, indent=2, ensure_ascii=False))
+    else:
+        console().print(two_columns(title, facts))
