@@ -14,6 +14,7 @@ from vpt.readers.colours import ColourMask, ColourMaskReader
 from vpt.readers.dicom.series import ChosenSeries
 from vpt.readers.formats import FORMATS, endings, format_of
 from vpt.readers.grid import Grid
+from vpt.readers.in_memory import MetaTensorReader, PillowReader
 from vpt.readers.itk import ItkReader
 from vpt.readers.label_files import LabelFiles, LabelFilesReader
 from vpt.readers.labels import LabelMap
@@ -48,11 +49,19 @@ __all__ = [
     "reader_of",
 ]
 
-READERS: tuple[type[Reader], ...] = (*FORMATS, ItkReader, ArrayReader, ColourMaskReader, LabelFilesReader)
+READERS: tuple[type[Reader], ...] = (
+    *FORMATS,
+    ItkReader,
+    MetaTensorReader,
+    ArrayReader,
+    PillowReader,
+    ColourMaskReader,
+    LabelFilesReader,
+)
 
 
 def reader_of(source: Source, name: str = "") -> Reader:
-    """The reader of a scan: a path, channel files in order, a nibabel image, or pixels in an array.
+    """The reader of a scan: a path, channel files in order, pixels in an array, or what another library holds.
 
     Nothing is opened yet: a path that no format claims is refused, as NIfTI, when it is read. name: what to call it,
     by default its file's name. Raises VptError for a type that is no scan.

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from vpt.readers.dicom.series import ChosenSeries
 
+InMemory: TypeAlias = Any
+"""A SimpleITK or Pillow image, a MONAI MetaTensor: of libraries that need not be there."""
 Kind = Literal["volumes", "images"]
 """Volumes have millimetres; an image is a volume of one slice, whose unit is the pixel."""
 Unit = Literal["mm", "px"]
 Source: TypeAlias = Any
 """A path (of a file, or of a folder that is one scan), or a scan in memory, whose type its reader knows."""
-Scan: TypeAlias = "str | Path | ChosenSeries | Sequence[str | Path | ChosenSeries] | Nifti1Image | np.ndarray"
-"""What users give as one scan; several paths are those of its channels."""
+Scan: TypeAlias = "str | Path | ChosenSeries | Nifti1Image | np.ndarray | InMemory | Sequence[Any]"
+"""What users give as one scan; several of them are its channels."""
 Mask: TypeAlias = "Nifti1Image | np.ndarray | Dataset"
 """A mask in memory, as the reader of its scan makes it."""
 
@@ -155,5 +157,6 @@ class Reader(ABC):
 
 def no_scan(source: Source) -> VptError:
     return VptError(
-        f"a {type(source).__name__} is no scan; give a path, a list of channel files, a nibabel NIfTI image or an array"
+        f"a {type(source).__name__} is no scan; give a path, a list of channel files, an array, or an image of nibabel "
+        "(NIfTI), SimpleITK, Pillow or MONAI"
     )

@@ -23,14 +23,17 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class ItkReader(VolumeReader):
-    """A SimpleITK image; the formats of files are subclasses. Several components of a voxel are channels."""
+    """A SimpleITK image, or one for every channel; the formats of files are subclasses.
+
+    Several components of a voxel are channels.
+    """
 
     endings: ClassVar[tuple[str, ...]] = ()
     mask_endings: ClassVar[tuple[str, ...]] = (".nrrd", ".mha", ".nii.gz", ".nii")
 
     @classmethod
     def claims(cls, sources: tuple[Source, ...]) -> bool:
-        return len(sources) == 1 and hasattr(sources[0], "GetDirection") and hasattr(sources[0], "GetPixelIDValue")
+        return all(hasattr(source, "GetDirection") and hasattr(source, "GetPixelIDValue") for source in sources)
 
     @classmethod
     def name_of(cls, source: Source) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -29,19 +29,19 @@ TEXTS = ("descrip", "db_name", "aux_file", "intent_name")  # may name the patien
 
 
 class NiftiReader(VolumeReader):
-    """One file or nibabel image (4-D, channels last, if there are several), or a file for every channel.
+    """One file or nibabel image (4-D, channels last, if there are several), or a file or image for every channel.
 
     The header of the first is kept once it is read, so that a mask can be made when the file is gone.
     """
 
-    endings = (".nii.gz", ".nii")
+    endings: ClassVar[tuple[str, ...]] = (".nii.gz", ".nii")
     mask_endings = (".nii.gz", ".nii")
 
     @classmethod
     def claims(cls, sources: tuple[Source, ...]) -> bool:
         if all(isinstance(source, Path) for source in sources):
             return cls.claims_name(sources[0])
-        return len(sources) == 1 and hasattr(sources[0], "dataobj") and hasattr(sources[0], "affine")
+        return all(hasattr(source, "dataobj") and hasattr(source, "affine") for source in sources)
 
     @classmethod
     def name_of(cls, source: Source) -> str:
@@ -58,8 +58,9 @@ class NiftiReader(VolumeReader):
         return tuple(self._first.shape)
 
     def voxels(self, channels: int) -> Voxels:
-        if len(self.sources) == 1 and not isinstance(self.sources[0], Path) and not hasattr(self._first, "get_sform"):
-            raise no_scan(self.sources[0])
+        for source in self.sources:
+            if hasattr(source, "dataobj") and not hasattr(source, "get_sform"):
+                raise no_scan(source)
         require_channels(self._first, self.name)
         return super().voxels(channels)
 
@@ -110,7 +111,7 @@ def volume_in_memory(array: np.ndarray, affine: np.ndarray) -> Nifti1Image:
     """Voxels (X, Y, Z) that have no file, as a scan."""
     from nibabel.nifti1 import Nifti1Image
 
-    return Nifti1Image(array, affine)
+    return Nifti1Image(array, affine, dtype=array.dtype)
 
 
 # --- voxels -----------------------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ class Classifier:
     def classify(self, scan: Scan, *, force: bool = False) -> dict[str, float]:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.
 
+        Images of Pillow and SimpleITK and MONAI's MetaTensor are taken too.
+
         The probabilities sum to 1, but for `labels`, which have one each. force: only warn of values that do not look
         like those of the training. What its header leaves open is a `vpt.errors.HeaderWarning`.
 

@@ -101,11 +101,13 @@ class Segmenter:
     ) -> Mask:
         """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
 
+        A SimpleITK image -> one; a MONAI MetaTensor, (C, X, Y, Z) or (X, Y, Z) -> a nibabel image.
+
         The folder or .zip of a DICOM series, `ChosenSeries(folder, "3")` of one among several -> a NIfTI image, or as
         `form` says ("dicom-seg", "dicom-seg-labelmap") a DICOM segmentation (pydicom).
 
-        An image's path, or its pixels (rows, columns) or (rows, columns, 3) uint8 -> label ids (rows, columns) in the
-        smallest unsigned type.
+        An image's path, a Pillow image, or its pixels (rows, columns) or (rows, columns, 3) uint8 -> label ids (rows,
+        columns) in the smallest unsigned type.
 
         A model trained with `head.hints` can be told where to look. Outside the slices that a box crosses all is
         background.

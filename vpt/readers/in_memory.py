@@ -1,0 +1,81 @@
+"""Scans that other libraries hold in memory: Pillow's images, and MONAI's MetaTensor with its affine.
+
+nibabel's and SimpleITK's images are read by the readers of their files' formats.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vpt.errors import VptError
+from vpt.readers.array import ArrayReader, as_picture
+from vpt.readers.base import Source
+from vpt.readers.grid import Grid, picture_grid
+from vpt.readers.nifti import NiftiReader, volume_in_memory
+from vpt.readers.picture import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, pixels_of, upright
+
+
+class PillowReader(ArrayReader):
+    """A Pillow image of any mode, turned upright as its EXIF orientation asks; masks are arrays (rows, columns)."""
+
+    @classmethod
+    def claims(cls, sources: tuple[Source, ...]) -> bool:
+        return len(sources) == 1 and all(hasattr(sources[0], name) for name in ("getexif", "getbands", "mode"))
+
+    @classmethod
+    def name_of(cls, source: Source) -> str:
+        return str(getattr(source, "filename", "") or "the image given")
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        image = self.sources[0]
+        if image.format == "TIFF" and getattr(image, "filename", "") and image.getexif().get(ORIENTATION, 1) != 1:
+            raise VptError(f"{self.name}: a turned TIFF that Pillow opened by its path and scrambles; give its path")
+        try:
+            return pixels_of(upright(image), self.name)
+        except DAMAGED as error:  # a file that was opened and is decoded now
+            reason = " ".join(str(error).split())
+            raise VptError(f"{self.name}: truncated or damaged ({reason}); open or save the image again") from error
+
+    def picture(self) -> np.ndarray:
+        return as_picture(self._pixels, self.name)
+
+    def ids(self) -> np.ndarray:
+        raise VptError(f"{self.name}: a Pillow image as a mask; give its label ids as an array, numpy.array(image)")
+
+    def grid(self) -> Grid:
+        return picture_grid(*self._pixels.shape[:2])
+
+    def count_channels(self, exact: bool = True) -> int:
+        return len(self.picture()) if exact else 1 if self.sources[0].mode in GREY_MODES else 3
+
+    def is_deep(self) -> bool:
+        return self.sources[0].mode in DEEP_MODES
+
+
+class MetaTensorReader(NiftiReader):
+    """A MONAI MetaTensor, (channels, X, Y, Z) or (X, Y, Z), in the world of its affine (RAS); masks are nibabel's."""
+
+    endings: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def claims(cls, sources: tuple[Source, ...]) -> bool:
+        return all(hasattr(source, "affine") and hasattr(source, "as_tensor") for source in sources)
+
+    @classmethod
+    def name_of(cls, source: Source) -> str:
+        return str(source.meta.get("filename_or_obj") or "the tensor given")
+
+    def _open(self, source: Source) -> Any:
+        voxels = source.as_tensor().detach().cpu()
+        voxels = (voxels.float() if voxels.is_floating_point() else voxels).numpy()
+        if voxels.ndim not in (3, 4):
+            shape = tuple(voxels.shape)
+            raise VptError(
+                f"{self.name}: shape {shape}, expected (channels, X, Y, Z) or (X, Y, Z); index or reshape it"
+            )
+        array = np.moveaxis(voxels, 0, -1) if voxels.ndim == 4 else voxels
+        return volume_in_memory(array.astype(np.uint8) if array.dtype == bool else array, source.affine.cpu().numpy())
