@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from tiny_classes import HEAD_ONLY
 from tiny_run import ONE_STEP
 
+import vpt
 from vpt.artifact import read_artifact, restore_model
 from vpt.backbones import describe_backbone
 from vpt.config import load_config
@@ -34,7 +35,7 @@ from vpt.engine.fit import Interrupted
 from vpt.engine.methods import Method, choose_methods, methods
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import Reader
 from vpt.readers.nifti import NiftiReader
@@ -119,6 +120,27 @@ def test_every_method_has_its_searches_and_its_seeds(finished: Comparison) -> No
         tried = [result["settings"] for key, result in done.items() if key.startswith(f"{name}/search")]
         assert len({json.dumps(settings) for settings in tried}) == SEARCHES
         assert all(rate in tried for rate in method.rates())
+
+
+def test_the_model_of_a_comparison_is_its_winner(finished: Comparison, tiny_classes: Path) -> None:
+    """On what it was chosen with is said, since the test side did it."""
+    finished.write()
+    best = json.loads((finished.out / "compare.json").read_text())["methods"][0]["name"]
+    picture = next((tiny_classes / "flat").glob("*.png"))
+
+    with pytest.warns(VptWarning, match=f"takes {best}/seed-0, .* the test side chose it"):
+        winner = vpt.load(finished.out, device="cpu")
+
+    assert winner.classify(picture) == vpt.load(finished.out / best / "seed-0", device="cpu").classify(picture)
+
+
+def test_a_comparison_without_a_tested_method_has_no_model(tmp_path: Path) -> None:
+    (tmp_path / "compare.json").write_text(
+        json.dumps({"methods": [{"name": "deep", "shown": "VPT", "measured": None}]})
+    )
+
+    with pytest.raises(VptError, match="without a trained and tested method yet"):
+        vpt.load(tmp_path)
 
 
 def test_a_search_sees_validation_only_and_a_final_learns_from_it(finished: Comparison, tiny_classes: Path) -> None:

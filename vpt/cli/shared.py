@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 RunsOrArtifacts = Annotated[
     list[str],
     typer.Option(
-        "-m", "--model", help="A run's folder, an artifact (.safetensors), or a folder of folds; several with --mean."
+        "-m",
+        "--model",
+        help="A run's folder, an artifact (.safetensors), a folder of folds or of a comparison; several with --mean.",
     ),
 ]
 PatientsPattern = Annotated[

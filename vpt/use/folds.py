@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from vpt.errors import VptError
@@ -11,18 +10,6 @@ from vpt.words import listed
 
 MARK = "folds.json"  # in the folder: how many folds there are
 DONE = "fold.json"  # in a fold's run: that it is finished
-
-
-def models_in(given: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Runs and artifacts, with the runs of its folds in the place of a folder of folds.
-
-    Raises:
-        VptError: none; folds that are not finished.
-    """
-    paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
-    if not paths:
-        raise VptError("no model; give a run's folder (of `vpt train`) or an artifact (.safetensors), or several")
-    return [model for path in paths for model in (fold_runs(path) if is_of_folds(path) else [path])]
 
 
 def is_of_folds(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from vpt.machine.device import choose_device
 from vpt.machine.precision import Precision, choose_precision
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
-from vpt.use.folds import models_in
+from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
 from vpt.vocabulary import Mirror
 
@@ -30,7 +30,8 @@ def load(
 
     Args:
         run_or_artifact: the folder of a run (its best artifact) or a `.safetensors` file; a list of them, or the folder
-            of `vpt train --folds`, is an ensemble, whose models share the encoder that they leave frozen.
+            of `vpt train --folds`, is an ensemble, whose models share the encoder that they leave frozen; the folder of
+            `vpt compare` is the method that leads its table, see `vpt.use.models.winner_of`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         weights: where the backbone's weights lie now, if elsewhere than in training.
         precision: `auto` (bfloat16 where the device computes with it), `32-true`, `bf16-mixed`, `16-mixed`; None takes
