@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-guard clean
+.PHONY: setup demo test lint bench bench-guard audit sbom clean
 
 setup: $(VENV)/ready
 
@@ -41,6 +41,13 @@ bench: setup
 
 bench-guard: setup
 	$(BIN)/python benchmarks/guard.py
+
+# Known weaknesses of the pinned versions (asks the index's advisories), and what the installation is made of (CycloneDX).
+audit: setup
+	$(BIN)/python -m uv tool run --from pip-audit pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+sbom: setup
+	$(BIN)/python -m uv tool run --from cyclonedx-bom cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file sbom.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
