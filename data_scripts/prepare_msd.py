@@ -5,27 +5,30 @@
     vpt train data/hippocampus
 
 The result is the task as published, with a split.json: the Decathlon gives none for its labelled scans, so 70, 10 and
-20 percent of the cases are drawn (always the same with the same `--seed`). imagesTs/ has no labels and is for
-`vpt predict`. Of the four channels of Task01_BrainTumour `--channels` keeps some, in copies of the scans.
+20 percent of the cases are drawn (always the same with the same `--seed`); or `--split` gives one, of whose cases alone
+the set is then made. configs/splits/hippocampus.json is that of the numbers in README and docs/results.md. imagesTs/
+has no labels and is for `vpt predict`. Of the four channels of Task01_BrainTumour `--channels` keeps some, in copies of
+the scans.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from preparing import Archive, Material, Origin, draw, options, place, prepare, told, write_split
+from preparing import SIDES, Archive, Material, Origin, draw, options, place, prepare, told, write_split
 
 from vpt.data.cases import case_name, scan_files
 from vpt.data.layouts.description import read_channels
 from vpt.errors import VptError
 from vpt.files import atomic, read_json, write_json
-from vpt.words import did_you_mean
+from vpt.words import did_you_mean, listed
 
 HOST = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
 TASKS = {  # name -> the size of the archive, and its MD5
@@ -57,19 +60,40 @@ def origin_of(task: str) -> Origin:
     )
 
 
-def build(task: str, channels: Sequence[str], seed: int, material: Material, new: Path) -> None:
-    """The task's folder in `new`, with links to its scans, and split.json."""
+def build(task: str, channels: Sequence[str], seed: int, split: Path | None, material: Material, new: Path) -> None:
+    """The task's folder in `new`, with links to its scans, and split.json: `split`, of its cases alone, or drawn."""
     folder = task_folder(task, material)
     content = read_json(folder / "dataset.json")
+    names = case_names(content, folder)
+    sides = read_sides(split, names) if split else draw({name: name for name in names}, seed=seed)
+    content = only_of(set(chain.from_iterable(sides.values())), content)
     keep = chosen(read_channels(content, folder / "dataset.json"), channels, folder)
     for source in (path for part in PARTS if (folder / part).is_dir() for path in scan_files(folder / part)):
         target = new / source.relative_to(folder)
+        if source.parent.name != "imagesTs" and case_name(source) not in chain.from_iterable(sides.values()):
+            continue
         if keep is None or source.parent.name == "labelsTr":
             place(source, target)
         else:
             keep_channels(source, target, keep)
     write_json(new / "dataset.json", content if keep is None else content | {"modality": dict(enumerate(channels))})
-    write_split(new, draw({name: name for name in case_names(content, folder)}, seed=seed))
+    write_split(new, sides)
+
+
+def read_sides(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """The sides of a split.json; raises VptError where it is none, or names cases that are not among `names`."""
+    sides = read_json(path)
+    if not isinstance(sides, dict) or not all(isinstance(sides.get(side), list) for side in SIDES):
+        raise VptError(f"{path}: expected the lists {', '.join(SIDES)} of case names; see configs/splits/")
+    if missing := sorted(set(chain.from_iterable(sides.values())) - set(names)):
+        raise VptError(f"{path}: the task has no case {listed(missing)}; give the split of this task")
+    return {side: sides[side] for side in SIDES}
+
+
+def only_of(wanted: Collection[str], content: dict[str, Any]) -> dict[str, Any]:
+    """The dataset.json of these cases."""
+    entries = [entry for entry in content["training"] if case_name(entry["image"]) in wanted]
+    return content | {"training": entries, "numTraining": len(entries)}
 
 
 def task_folder(task: str, material: Material) -> Path:
@@ -119,11 +143,12 @@ def main() -> None:
     parser.add_argument("--task", required=True, help=", ".join(TASKS))
     parser.add_argument("--channels", default="", help="channels to keep, with commas: FLAIR,t1gd,T2w")
     parser.add_argument("--seed", type=int, default=0, help="of the split that is drawn")
+    parser.add_argument("--split", type=Path, help="a split.json to use instead, for example of configs/splits/")
     args: argparse.Namespace = parser.parse_args()
     with told():
         origin = origin_of(args.task)
     channels = [name for name in args.channels.split(",") if name]
-    prepare(origin, args, partial(build, args.task, channels, args.seed))
+    prepare(origin, args, partial(build, args.task, channels, args.seed, args.split))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,29 @@ def test_a_task_of_msd_is_taken_as_published_with_a_drawn_split(
     accepted(to)
 
 
+def test_a_split_that_is_given_is_taken_and_its_cases_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, split = write_task(tmp_path / "Task09_Spleen"), tmp_path / "own.json"
+    split.write_text(json.dumps({"train": ["spleen_4", "spleen_1"], "val": ["spleen_0"], "test": ["spleen_9"]}))
+    given = ["--task", "Task09_Spleen", "--source", task, "--split", split]
+
+    run(prepare_msd, monkeypatch, *given, "--to", tmp_path / "to")
+
+    assert sides_of(tmp_path / "to") == {"train": 2, "val": 1, "test": 1}
+    for part in ("imagesTr", "labelsTr"):
+        names = sorted(path.name for path in (tmp_path / "to" / part).iterdir())
+        assert names == [f"spleen_{k}.nii.gz" for k in (0, 1, 4, 9)]
+    accepted(tmp_path / "to")
+    split.write_text(json.dumps({"train": ["spleen_4"], "val": ["spleen_0"], "test": ["liver_9"]}))
+    with pytest.raises(SystemExit, match="the task has no case liver_9"):
+        run(prepare_msd, monkeypatch, *given, "--to", tmp_path / "other")
+
+
+def test_the_split_of_the_documented_numbers_is_that_of_the_data(data_root: Path) -> None:
+    shipped = Path(__file__).parents[2] / "configs" / "splits" / "hippocampus.json"
+
+    assert json.loads(shipped.read_text()) == json.loads((data_root / "hippocampus3d" / "split.json").read_text())
+
+
 def test_of_four_channels_some_are_chosen_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = write_task(tmp_path / "Task01_BrainTumour", ("FLAIR", "T1w", "t1gd", "T2w"), 3)
     given = ["--task", "Task01_BrainTumour", "--source", task, "--to", tmp_path / "to"]
