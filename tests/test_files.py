@@ -7,14 +7,15 @@ import json
 import math
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from vpt.errors import VptError
-from vpt.files import atomic, read_json, write_json, write_tensors, write_text
+from vpt.files import atomic, read_json, read_tensors, write_json, write_tensors, write_text
 
 BIG = {"a": torch.zeros(100_000)}
 
@@ -118,3 +119,73 @@ def test_json_that_cannot_be_read_is_said_with_its_name(tmp_path: Path, content:
         (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(VptError, match=r"a\.json: " + said):
         read_json(tmp_path / "a.json")
+
+
+TENSORS = {
+    "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+    "a": torch.tensor([1, 2, 250], dtype=torch.uint8),
+    "half": torch.ones(3, dtype=torch.float16),
+    "step": torch.tensor(7.0),
+    "none": torch.zeros(0, 4),
+}
+WORDS = {"format": "ours", "vpt": '{"ü": 1}', "z": "last"}
+
+
+def test_tensors_come_back_with_their_metadata_and_are_a_safetensors_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, TENSORS, WORDS)
+    tensors, metadata = read_tensors(path, "copy it again")
+    assert metadata == WORDS
+    for found in (tensors, load_file(path)):
+        assert found.keys() == TENSORS.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_two_saves_of_the_same_give_the_same_bytes(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a", TENSORS, WORDS)
+    write_tensors(tmp_path / "b", dict(reversed(TENSORS.items())), dict(reversed(WORDS.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def read_or_refused(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+    with suppress(VptError):
+        return read_tensors(path, "copy it again")
+    return None
+
+
+def test_no_changed_byte_of_a_file_of_tensors_is_believed(tmp_path: Path) -> None:
+    """At the most the checksum is not found any more, or a space stands elsewhere."""
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, TENSORS, WORDS)
+    whole, believed = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        if read := read_or_refused(path):
+            believed += 1
+            assert read[1].items() >= WORDS.items()
+            assert all(torch.equal(read[0][name], tensor) for name, tensor in TENSORS.items())
+    assert believed <= len("sha256")
+
+
+def test_damage_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    write_tensors(path, TENSORS, WORDS)
+    whole = bytearray(path.read_bytes())
+    whole[-3] ^= 0xFF
+    path.write_bytes(whole)
+    with pytest.raises(VptError, match=r"best\.safetensors: damaged: its content has the SHA-256 .{16}\.\.\., but"):
+        read_tensors(path, "copy it again")
+
+
+def test_files_from_before_checksums_are_read(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "old.safetensors", metadata=WORDS)
+    tensors, metadata = read_tensors(tmp_path / "old.safetensors", "copy it again")
+    assert metadata == WORDS
+    assert torch.equal(tensors["b"], TENSORS["b"])
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**31, 2**63])
+def test_a_header_of_absurd_length_is_refused(tmp_path: Path, length: int) -> None:
+    (tmp_path / "a").write_bytes(length.to_bytes(8, "little") + b"{}" * 50)
+    with pytest.raises(VptError, match=r"a: not a readable safetensors file \(.+\); copy it again"):
+        read_tensors(tmp_path / "a", "copy it again")

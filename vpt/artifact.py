@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vpt.artifact_header import BackboneHeader, Header, read_header, read_plan, refusal
@@ -23,7 +22,7 @@ from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown
 from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
 from vpt.errors import VptError
-from vpt.files import write_tensors
+from vpt.files import read_tensors, write_tensors
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
 from vpt.readers import Code
@@ -118,14 +117,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         VptError: not an artifact, written by a newer format, damaged.
     """
     path = find_artifact(run_or_artifact)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise VptError(
-            f"{path}: not a readable safetensors file ({error}); copy it again from where it was trained"
-        ) from error
+    tensors, metadata = read_tensors(path, "copy it again from where it was trained")
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format mark")
         raise VptError(

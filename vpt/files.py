@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,21 @@ from vpt.errors import VptError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CHECKSUM = "sha256"  # in a safetensors file's metadata: of all the rest
+LONGEST_HEADER = 32 << 20  # bytes of a safetensors file's header
+KINDS = {  # of torch -> of safetensors
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 
 
 def make_folder(path: Path, instead: str) -> None:
@@ -57,16 +73,83 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A safetensors file that carries its checksum; the same tensors and metadata give the same bytes.
 
-    with atomic(path) as part:
-        try:
-            save_file(tensors, part, metadata=metadata)
-        except SafetensorError as error:  # also for a full disk
-            raise OSError(str(error)) from error
+    The library's own writer puts the metadata in another order each time.
+    """
+    said = {**metadata, CHECKSUM: checksum(tensors, metadata)}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(said.items()))}
+    places, end = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)), 0  # widest first: all are aligned
+    for name in places:
+        tensor, start = tensors[name], end
+        end += tensor.nbytes
+        kind = KINDS[str(tensor.dtype).removeprefix("torch.")]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic(path) as part, open(part, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in places:
+            file.write(_bytes_of(tensors[name]))
+
+
+def read_tensors(path: str | Path, otherwise: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, by their checksum what was written, where the file carries one.
+
+    otherwise: what else to do, the end of every refusal, for example "copy it again from where it was trained".
+
+    Raises:
+        VptError: no safetensors file, or a damaged one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        _require_plausible_header(Path(path))
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except MemoryError as error:
+        raise VptError(
+            f"{path}: too little memory for its tensors; close other programs, or use a larger machine"
+        ) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise VptError(f"{path}: not a readable safetensors file ({error}); {otherwise}") from error
+    expected = metadata.pop(CHECKSUM, None)
+    if expected is not None and (found := checksum(tensors, metadata)) != expected:
+        raise VptError(
+            f"{path}: damaged: its content has the SHA-256 {found[:16]}..., but {expected[:16]}... was saved; "
+            f"{otherwise}"
+        )
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over the metadata, and over name, shape, dtype and bytes of every tensor, both sorted by name."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    digest_tensors(digest, tensors)
+    return digest.hexdigest()
+
+
+def digest_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Add name, shape, dtype and bytes of every tensor, sorted by name."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(_bytes_of(tensor))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    import torch
+
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _require_plausible_header(path: Path) -> None:
+    """A header longer than its file, or than any of ours, is refused before it is read."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(LONGEST_HEADER, path.stat().st_size - 8):
+        raise ValueError(f"a header of {length} bytes in a file of {path.stat().st_size}")
 
 
 def write_json(path: str | Path, value: Any) -> None:

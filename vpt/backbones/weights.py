@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from vpt.errors import VptError
+from vpt.files import digest_tensors
 from vpt.words import some_of
 
 RANDOM = "random"  # in place of a file: the control that no pretraining has touched
@@ -28,9 +29,7 @@ BESIDE_DICT = "collections.defaultdict"
 def sha256_of(module: nn.Module) -> str:
     """Identity of a module's weights: SHA-256 over name, shape, dtype and bytes of every tensor, sorted by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    digest_tensors(digest, module.state_dict())
     return digest.hexdigest()
 
 

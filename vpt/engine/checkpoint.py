@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vpt.artifact import load_trained
 from vpt.engine.average import Average
 from vpt.errors import VptError
-from vpt.files import write_tensors
+from vpt.files import read_tensors, write_tensors
 from vpt.model import PromptedModel
 
 
@@ -57,14 +56,7 @@ def load_state(
     path: Path, model: PromptedModel, optimizer: torch.optim.Optimizer, average: Average | None = None
 ) -> Progress:
     """Bring model, mean, optimiser and random state to where `save_state` left them, if the backbone is the same."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise VptError(
-            f"{path}: the run's state is not readable ({error}); start the run anew in another folder"
-        ) from error
+    tensors, metadata = read_tensors(path, "this state of the run is lost: start it anew in another folder")
     if metadata.get("backbone") != model.backbone.sha256:
         started, found = str(metadata.get("backbone"))[:16], model.backbone.sha256[:16]
         raise VptError(
