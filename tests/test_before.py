@@ -86,7 +86,7 @@ def test_an_artifact_of_an_older_version_predicts_as_it_did(name: str, tmp_path:
 
 def rewrite(path: Path, change: Any) -> None:
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        metadata = {key: text for key, text in file.metadata().items() if key != "sha256"}  # there was none
     save_file(load_file(path), path, metadata=metadata | {"vpt": json.dumps(change(json.loads(metadata["vpt"])))})
 
 

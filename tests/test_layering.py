@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"backbones", "config", "readers", "scores"}),
     frozenset({"data", "prompts", "heads", "report", "mixing"}),
     frozenset({"model"}),
-    frozenset({"tuning", "tasks", "building", "artifact_header"}),
+    frozenset({"tuning", "tasks", "building", "artifact_header", "artifact_doubts"}),
     frozenset({"artifact"}),
     frozenset({"use", "describe"}),
     frozenset({"engine"}),
@@ -41,7 +41,7 @@ RESERVED: dict[str, frozenset[str]] = {
     "matplotlib": frozenset({"report"}),
     "jinja2": frozenset({"report"}),
     "peft": frozenset({"tuning.lora"}),
-    "vpt.config": frozenset({"config", "building", "artifact", "use", "engine", "cli"}),
+    "vpt.config": frozenset({"config", "building", "artifact", "artifact_doubts", "use", "engine", "cli"}),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vpt.artifact_doubts import require_no_address, require_plausible, require_sane
 from vpt.artifact_header import BackboneHeader, Header, read_header, read_plan, refusal
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
 from vpt.backbones.families import family_of
@@ -27,7 +28,6 @@ from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
 from vpt.readers import Code
 from vpt.versions import version_of
-from vpt.words import some_of
 
 FORMAT = "vpt-artifact/1"
 
@@ -124,7 +124,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
             f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt"
         )
     header = read_header(metadata.get("vpt"), path)
-    _require_finite(tensors, path)
+    require_sane(tensors, path)
     return Artifact(
         path=path,
         config=_read_config(header, path),
@@ -145,15 +145,6 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
 
 def _origin(header: BackboneHeader) -> Origin | None:
     return None if header.origin is None else Origin(header.origin, header.licence or UNKNOWN)
-
-
-def _require_finite(tensors: dict[str, Tensor], path: Path) -> None:
-    """What is not a number gives no answer, or an empty mask that looks like one."""
-    if odd := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
-        raise VptError(
-            f"{path}: the trained tensors are not finite ({some_of(odd, 3)}); copy the file again from where it was "
-            "trained, or train anew"
-        )
 
 
 def _read_config(header: Header, path: Path) -> ResolvedConfig:
@@ -182,7 +173,11 @@ def restore_model(
     config, size = artifact.config, artifact.plan.image_size
     if weights is None and config.backbone.weights is None:
         weights = EARLIER.get(artifact.backbone_sha256)
+    require_no_address(config.backbone, weights, artifact.path)
     encoder = _encoder_of(artifact, weights)
+    require_plausible(
+        config, artifact.plan, len(artifact.labels), _spec(encoder, weights), artifact.tensors, artifact.path
+    )
     if device is not None and config.tuning.method == FROZEN:
         backbone = shared_encoder(encoder, size, device, precision, weights)
     else:
@@ -192,7 +187,7 @@ def restore_model(
     if artifact.preprocessing not in ({}, now := _preprocessing(model.backbone.spec)):
         raise VptError(
             f"{artifact.path}: trained on images with {artifact.preprocessing}, but {config.backbone.name} is given "
-            f"{now} by this version; use vpt {artifact.versions['vpt']}"
+            f"{now} by this version; use vpt {artifact.versions.get('vpt', 'of the training')}"
         )
     load_trained(model, artifact.tensors, artifact.path)
     return model.eval()
@@ -201,14 +196,23 @@ def restore_model(
 def _encoder_of(artifact: Artifact, weights: str | Path | None) -> BackboneConfig:
     """The backbone's section. Classifiers from before version 0.2.0 read the vector that pooling "plain" makes."""
     config = artifact.config.backbone
-    name = str(weights) if weights is not None and Path(weights).is_dir() else config.name
     if artifact.pool is not None or artifact.config.task != "classification":
         return config
+    name = _name(config, weights)
     if "pooling" not in family_of(name).options.model_fields:
         return config
     if describe_backbone(name, **config.options).pool == "cls":  # as ever; and others may share the encoder
         return config
     return config.model_copy(update={"options": config.options | {"pooling": "plain"}})
+
+
+def _name(config: BackboneConfig, weights: str | Path | None) -> str:
+    return str(weights) if weights is not None and Path(weights).is_dir() else config.name
+
+
+def _spec(config: BackboneConfig, weights: str | Path | None) -> BackboneSpec:
+    """Of the encoder at its native size, nothing of it in memory."""
+    return describe_backbone(_name(config, weights), **config.options)
 
 
 def _require_same_weights(artifact: Artifact, backbone: Backbone, weights: str | Path | None) -> None:

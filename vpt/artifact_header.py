@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vpt.data.plan import Plan
 from vpt.errors import VptError
@@ -23,7 +23,7 @@ class BackboneHeader(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     name: str
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     preprocessing: dict[str, Any] = {}
     pool: str | None = None
     origin: str | None = None
@@ -39,7 +39,7 @@ class Header(BaseModel):
     labels: dict[int, str]
     backbone: BackboneHeader
     versions: dict[str, str]
-    scores: dict[str, Any]
+    scores: dict[str, dict[str, float | None]]
     counts: dict[str, int]
     temperature: float = 1.0
     codes: dict[str, tuple[str, str, str]] = {}
@@ -53,7 +53,7 @@ def read_header(text: str | None, path: Path) -> Header:
     """
     try:
         content = json.loads(text or "")
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits is a ValueError
         raise VptError(
             f"{path}: its header is damaged (no JSON); copy the file again from where it was trained"
         ) from error
@@ -67,6 +67,8 @@ def read_header(text: str | None, path: Path) -> Header:
         ) from error
     if not (math.isfinite(header.temperature) and header.temperature > 0):
         raise VptError(f"{path}: its header is damaged: temperature {header.temperature}; copy the file again")
+    if missing := [part for part in ("trained", "frozen") if part not in header.counts]:
+        raise VptError(f"{path}: its header is damaged: no count of {missing[0]} parameters; copy the file again")
     if not header.labels:
         raise VptError(f"{path}: its header is damaged: it names no labels; copy the file again")
     return header

@@ -67,7 +67,7 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
         yield part, ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if value is not None)
     tuning = config.tuning.model_dump(exclude={"method"}, exclude_none=True)
     yield "tuning", ", ".join([config.tuning.method, *(f"{key} {value}" for key, value in tuning.items())])
-    shares = ", ".join(f"{counts[part]:,} {part}" for part in trained_parts(counts))
+    shares = ", ".join(f"{counts.get(part, 0):,} {part}" for part in trained_parts(counts))
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
     yield "frozen parameters", f"{counts['frozen']:,}"
     yield "labels", ", ".join(f"{label} {name}" for label, name in artifact.labels.items())
@@ -81,7 +81,7 @@ def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
     for what, why in plan.reasons.items():
         yield f"  why {what}", why
     for split, scores in artifact.scores.items():
-        yield f"{split} scores", ", ".join(f"{key} {value:.4g}" for key, value in scores.items())
+        yield f"{split} scores", ", ".join(f"{key} {value:.4g}" for key, value in scores.items() if value is not None)
     yield "data", str(config.data.path)
     yield "made with", ", ".join(f"{name} {number}" for name, number in artifact.versions.items())
 

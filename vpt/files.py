@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUM = "sha256"  # in a safetensors file's metadata: of all the rest
+LONGEST_JSON = 256 << 20  # bytes
 LONGEST_HEADER = 32 << 20  # bytes of a safetensors file's header
 KINDS = {  # of torch -> of safetensors
     "float64": "F64",
@@ -29,6 +30,25 @@ KINDS = {  # of torch -> of safetensors
     "uint8": "U8",
     "bool": "BOOL",
 }
+
+
+def is_address(given: str) -> bool:
+    """Whether opening what is called so may reach another machine: an URL, a name on a hub, a share (`//host/x`)."""
+    return "://" in given or given.startswith(("\\\\", "//", "hf-hub:", "hf_hub:", "file:", "http:", "https:"))
+
+
+def absolute(path: Path) -> Path:
+    """With the home folder in place of `~`, and links followed; a share on another machine is left as it is written.
+
+    Raises:
+        ValueError: a user's folder that is not known, a name that no file can have, links that lead in circles.
+    """
+    if is_address(str(path)):
+        return path
+    try:
+        return path.expanduser().resolve()
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"no place of a file ({error})") from error
 
 
 def make_folder(path: Path, instead: str) -> None:
@@ -164,13 +184,44 @@ def as_json(value: Any) -> str:
 def read_json(path: str | Path) -> Any:
     """What a JSON file holds; raises VptError when it is missing, or with the place of a mistake."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        if (size := Path(path).stat().st_size) > LONGEST_JSON:
+            raise VptError(
+                f"{path}: {size >> 20} MiB of JSON, expected {LONGEST_JSON >> 20} MiB at most; make it smaller"
+            )
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError, as text of another coding is
+        raise VptError(f"{path}: cannot be read as UTF-8 text ({error}); save it again as JSON") from error
+    return parse_json(text, path)
+
+
+def parse_json(text: str, name: object) -> Any:
+    """JSON as the standard has it: no NaN, no key twice in an object, no nesting without end.
+
+    Raises:
+        VptError: with the name and, where it is known, the place of the mistake.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         raise VptError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); correct it there"
+            f"{name}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); correct it there"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise VptError(f"{path}: cannot be read as UTF-8 text ({error}); save it again as JSON") from error
+    except RecursionError as error:
+        raise VptError(f"{name}: not usable JSON (nested without end); correct it") from error
+    except ValueError as error:  # from the two below, and of a number with thousands of digits
+        raise VptError(f"{name}: not usable JSON ({error}); correct it") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice in one object")
+    return found
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word}, which is no number")
 
 
 def _finite(value: Any) -> Any:

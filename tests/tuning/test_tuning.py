@@ -431,7 +431,7 @@ def test_a_restored_model_gives_identical_outputs(tmp_path: Path, backbone: str,
 def test_an_artifact_from_before_tuning_had_settings_still_loads(tmp_path: Path) -> None:
     path, model = save(tmp_path, "vit_micro", "full")
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        metadata = {key: text for key, text in file.metadata().items() if key != "sha256"}  # there was none
     header = json.loads(metadata["vpt"])
     assert header["config"]["tuning"] == {"method": "full"}
     header["config"]["tuning"] = "full"
@@ -449,7 +449,7 @@ def test_tensors_of_another_rank_are_refused(tmp_path: Path) -> None:
     path, _ = save(tmp_path, "vit_micro", {"method": "lora", "rank": 2})
     tensors = {name: t[:1].clone() if ".lora_A." in name else t for name, t in load_file(path).items()}
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        metadata = {key: text for key, text in file.metadata().items() if key != "sha256"}
     save_file(tensors, path, metadata=metadata)
 
     with pytest.raises(VptError, match=r"misshapen keys: backbone\.vit\.blocks\.0\.attn\.proj\.lora_A"):

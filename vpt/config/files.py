@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from vpt.config.before import as_written
 from vpt.config.run import DEFAULT_HEADS, Config
+from vpt.config.yaml_text import LONGEST, Unusable, parse_yaml
 from vpt.errors import VptError
+from vpt.files import absolute, is_address
 from vpt.sections import HEADS, PROMPTS, TUNINGS, Room
 from vpt.vocabulary import ARRAYS, LISTS
 
@@ -79,9 +81,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise VptError(f"--set {text}: expected KEY=VALUE, for example optim.lr=1e-3")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise VptError(f"--set {text}: the value is not YAML; put it in quotes") from error
+        return key, parse_yaml(value)
+    except Unusable as error:
+        shown = text if len(text) <= 100 else f"{text[:100]}..."
+        raise VptError(f"--set {shown}: the value is {error.reason}; put it in quotes") from error
 
 
 def parse_prompts(text: str) -> dict[str, Any]:
@@ -108,19 +111,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise VptError(f"{path}: no such file or folder; give a data set's folder or a YAML config")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise VptError(f"{path}: not readable as YAML{where}; see configs/ for examples") from error
+        with open(path, encoding="utf-8") as file:
+            values = parse_yaml(file.read(LONGEST + 1))
+    except Unusable as error:
+        raise VptError(f"{path}: {error.reason}{error.where}; see configs/ for examples") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise VptError(f"{path}: not readable as YAML ({error}); see configs/ for examples") from error
     if not isinstance(values, dict):
         raise VptError(f"{path}: holds no `key: value` pairs; see configs/ for examples")
     for section, key in (("data", "path"), ("backbone", "weights")):
         inner = values.get(section)
         given = inner.get(key) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and isinstance(given, str) and given != "random" and "://" not in given:
-            inner[key] = str((path.parent / Path(given).expanduser()).resolve())
+        if isinstance(inner, dict) and isinstance(given, str) and given != "random" and not is_address(given):
+            inner[key] = _beside(path, given)
     return values
+
+
+def _beside(path: Path, given: str) -> str:
+    """A path as a config has it, seen from the config's folder."""
+    try:
+        return str(absolute(path.parent / Path(given).expanduser()))
+    except (RuntimeError, ValueError) as error:
+        raise VptError(f"{path}: {given!r} is no place of a file ({error}); correct it") from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from vpt.errors import VptError
+from vpt.files import absolute, is_address
 from vpt.sections import HEADS, PROMPTS, TUNINGS, Room, Section
 from vpt.vocabulary import Mirror, Sampling, Target, Task
 
@@ -64,7 +65,7 @@ class DataConfig(Section):
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().resolve()
+        return absolute(path)
 
 
 class BackboneConfig(Section):
@@ -92,7 +93,7 @@ class BackboneConfig(Section):
     @field_validator("name", "weights")
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
-        return str(Path(path).resolve()) if path and Path(path).exists() else path
+        return str(Path(path).resolve()) if path and not is_address(path) and Path(path).exists() else path
 
 
 class PlanConfig(Section):

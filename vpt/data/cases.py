@@ -31,6 +31,8 @@ from vpt.readers import (
 )
 from vpt.words import did_you_mean
 
+LONGEST_NAME = 200  # bytes of a case's name, to which endings are added
+
 
 @dataclass(frozen=True)
 class Case:
@@ -123,6 +125,25 @@ class SegmentationSet(Cases[Case]):
     def ignores(self) -> bool:
         """Whether some voxels count neither in the loss nor in scores."""
         return self.label_values is not None and self.label_values.ignored is not None
+
+
+def require_plain_names(dataset: SegmentationSet) -> None:
+    """Refuse a case whose name is no file's, since masks and pictures are called by it and must not leave their folder.
+
+    Raises:
+        VptError: an empty name, one that leads into another folder, one that is too long or cannot be seen.
+    """
+    for case in dataset.cases:
+        name = case.name
+        if name in ("", ".", "..") or len(name.encode(errors="replace")) > LONGEST_NAME or not name.isprintable():
+            what = "is no name of a file"
+        elif "/" in name or "\\" in name:
+            what = "leads into another folder"
+        else:
+            continue
+        raise VptError(
+            f"{dataset.source if dataset.source.name else dataset.root}: the case {name[:80]!r} {what}; rename it"
+        )
 
 
 def case_name(path: str | Path | ColourMask | LabelFiles | Relabelled) -> str:

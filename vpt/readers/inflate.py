@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 AT_ONCE = 2**16  # bytes: what was inflated is copied while it is in the processor's cache
+MOST_BEHIND = 2**24  # bytes after the voxels that are still read for the checksum
 DENSEST = 1032  # times: deflate packs no bytes more tightly
 
 
@@ -29,8 +30,11 @@ def inflate(path: Path, size: int, start: int = 0) -> np.ndarray:
             stream = igzip.open(file)
             while count := stream.readinto(there[got : got + AT_ONCE]):
                 got += count
-            while got == size and stream.readinto(rest):
-                pass
+            behind = 0
+            while got == size and (count := stream.readinto(rest)):
+                behind += count
+                if behind > MOST_BEHIND:
+                    raise OSError(f"more than {MOST_BEHIND >> 20} MiB behind its voxels")
     except IsalError as error:  # type: ignore[misc]  # the stub has it as an instance
         raise OSError(str(error)) from error
     if got < size:

@@ -8,7 +8,6 @@ A 2-D NIfTI (X, Y) counts as a volume of one slice (X, Y, 1); a last axis of len
 from __future__ import annotations
 
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,8 +15,9 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.base import Source, no_scan
+from vpt.readers.damage import require_memory, require_there, spoiled
 from vpt.readers.grid import Grid
-from vpt.readers.inflate import inflate
+from vpt.readers.inflate import DENSEST, inflate
 from vpt.readers.nifti_header import DAMAGED, UNREADABLE, doubts_of, header_grid, opened, qform_of, require_channels
 from vpt.readers.volumes import VolumeReader
 from vpt.readers.voxels import Channel, Voxels
@@ -66,7 +66,7 @@ class NiftiReader(VolumeReader):
 
     def read(self, k: int) -> tuple[Channel, Grid]:
         source, name = self.sources[k], self.name if k == 0 else self.name_of(self.sources[k])
-        return _read(self._first if k == 0 else self._open(source), source, name)
+        return _read(self._first if k == 0 else self._open(source), name)
 
     def _open(self, source: Source) -> Any:
         return opened(source) if isinstance(source, Path) else source
@@ -117,30 +117,38 @@ def volume_in_memory(array: np.ndarray, affine: np.ndarray) -> Nifti1Image:
 # --- voxels -----------------------------------------------------------------------------------------------------------
 
 
-def _read(image: Any, source: Path | Nifti1Image, name: str) -> tuple[Channel, Grid]:
-    """Voxels (X, Y, Z) or (X, Y, Z, C) of the opened `source` as they are stored, with their scale, and the grid."""
+def _read(image: Any, name: str) -> tuple[Channel, Grid]:
+    """Voxels (X, Y, Z) or (X, Y, Z, C) of an opened image as they are stored, with their scale, and the grid."""
     grid = header_grid(image, name)
     if image.get_data_dtype().fields or np.issubdtype(image.get_data_dtype(), np.complexfloating):
         raise VptError(f"{name}: colour or complex voxels, expected plain numbers; save one number per voxel")
     try:
-        read = _stored(image, source if isinstance(source, Path) and source.name.lower().endswith(".gz") else None)
+        read = _stored(image, name)
     except DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise VptError(f"{name}: truncated or damaged ({reason}); copy or download the file again") from error
+        raise spoiled(name, error) from error
     array = read.stored
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
     return Channel(array.reshape(grid.shape + array.shape[3:], order="A"), read.slope, read.inter), grid
 
 
-def _stored(image: Any, packed: Path | None) -> Channel:
-    """The numbers of a nibabel image; those of the gzip file `packed` are inflated here, which nibabel does slowly."""
+def _stored(image: Any, name: str) -> Channel:
+    """The numbers of a nibabel image; those of a gzip file are inflated here, which nibabel does slowly.
+
+    Raises VptError for more than the file can hold, MemoryError for more than fits.
+    """
     proxy = image.dataobj
     if not hasattr(proxy, "get_unscaled"):  # made in memory
         return Channel(np.asanyarray(proxy))
-    if packed is None:
+    if not (named := image.file_map["image"].filename):  # read from a stream
         return Channel(np.asanyarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter))
-    size = proxy.dtype.itemsize * prod(proxy.shape)
-    content = inflate(packed, proxy.offset + size)
+    file = Path(named)
+    packed = file.name.lower().endswith(".gz")
+    there = file.stat().st_size * (DENSEST if packed else 1) - proxy.offset
+    size = require_there(name, file, proxy.shape, proxy.dtype.itemsize, there)
+    require_memory(name, proxy.shape, size)
+    if not packed:
+        return Channel(np.asanyarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter))
+    content = inflate(file, proxy.offset + size)
     array = np.ndarray(proxy.shape, proxy.dtype, content, proxy.offset, order="F")
     return Channel(array, float(proxy.slope), float(proxy.inter))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from vpt.readers.doubts import converted, odd_spacing, shear
 from vpt.readers.grid import Grid, by
 from vpt.readers.volumes import placed
 
-DAMAGED = (OSError, EOFError, ValueError, zlib.error)
+DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error)
+FARTHEST = 2**26  # bytes before the voxels
 UNREADABLE = np.full((4, 4), np.nan)
 IN_MM = {1: ("metres", 1000.0), 3: ("microns", 1e-3)}  # xyzt_units; 0 is unknown and counts as mm, as 2 is
 STEPS = {8: "s", 16: "ms", 24: "microseconds", 32: "Hz", 40: "ppm", 48: "rad/s"}  # xyzt_units of a fourth axis
@@ -55,6 +58,7 @@ def loaded(path: Path) -> Any:
 
     if path.stat().st_size == 0:
         raise VptError(f"{path}: an empty file, expected a NIfTI; copy or export it again")
+    _require_near_voxels(path)
     try:
         image: Any = nibabel.load(path)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
@@ -62,6 +66,24 @@ def loaded(path: Path) -> Any:
     if not _field(image, "sform_code"):
         _check_voxel_size(image, path)
     return image
+
+
+def _require_near_voxels(path: Path) -> None:
+    """Refuse voxels that begin nowhere or far behind the header: nibabel would read, or inflate, all up to there."""
+    from nibabel.openers import ImageOpener
+
+    head = b""
+    with suppress(*DAMAGED), ImageOpener(str(path)) as stream:  # opening it says what is wrong
+        head = stream.read(540)
+    for order in "<>":
+        for size, place, kind in ((348, 108, "f"), (540, 168, "q")):  # NIfTI-1 and Analyze, NIfTI-2
+            if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
+                (start,) = struct.unpack_from(f"{order}{kind}", head, place)
+                if not 0 <= start <= FARTHEST:
+                    raise VptError(
+                        f"{path}: its voxels begin at byte {start:g} by its header (vox_offset), expected 0 to "
+                        f"{FARTHEST}; copy or export it again"
+                    )
 
 
 def _refused(error: Exception) -> str:

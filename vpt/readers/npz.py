@@ -11,7 +11,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.base import Source
+from vpt.readers.damage import require_memory, spoiled
 from vpt.readers.doubts import odd_spacing
 from vpt.readers.grid import Grid, by
 from vpt.readers.inflate import DENSEST
@@ -31,6 +32,7 @@ from vpt.readers.nifti import NiftiReader, volume_in_memory
 from vpt.readers.volumes import VolumeReader, ids_in, placed
 from vpt.readers.voxels import Channel
 from vpt.vocabulary import COLOURS
+from vpt.words import listed
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -94,14 +96,14 @@ class NpzReader(VolumeReader):
 
     def read(self, k: int) -> tuple[Channel, Grid]:
         reader = self if k == 0 else NpzReader((self.sources[k],))
-        grid, array = reader.grid(), _read(reader.sources[0], SCAN, reader._arrays[SCAN])
+        grid, array = reader.grid(), read_array(reader.sources[0], SCAN, reader._arrays[SCAN])
         if reader._is_colour:
             return Channel(array.transpose(1, 0, 2)[:, :, None]), grid
         return Channel(array.T.reshape(grid.shape, order="A")), grid
 
     def labels(self) -> LabelMap:
         grid = self.label_grid()
-        array = _read(self.sources[0], LABELS, self._arrays[LABELS]).T.reshape(grid.shape, order="A")
+        array = read_array(self.sources[0], LABELS, self._arrays[LABELS]).T.reshape(grid.shape, order="A")
         ids = ids_in(array, self.name)
         return LabelMap(array if array.dtype.kind in "iu" else np.rint(array).astype(np.int64), ids, grid, self.name)
 
@@ -143,21 +145,27 @@ class Described:
 
 
 def arrays_of(path: Path) -> dict[str, Described]:
-    """Name -> shape and type of those arrays of a file that a case is made of; only headers are read.
+    """Those arrays of a file that a case is made of, see `described`. Raises VptError for a file without them."""
+    found, held = described(path, (SCAN, LABELS, SPACING))
+    if SCAN not in found and LABELS not in found:
+        there = listed(held) if held else "nothing"
+        raise VptError(f"{path}: holds {there}, expected the arrays `imgs` (and `gts` to train); rename them")
+    return found
+
+
+def described(path: Path, names: Collection[str]) -> tuple[dict[str, Described], list[str]]:
+    """Name -> shape and type of those arrays that are wanted and there, and the names of all; only headers are read.
 
     Raises VptError for a file that is none, is damaged, or claims more than it can hold.
     """
+    found = {}
     with _opened(path) as archive:
         held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        found = {}
-        for name in (SCAN, LABELS, SPACING):
+        for name in names:
             if info := held.get(name):
                 with archive.open(info) as file:
                     found[name] = _described(file, info, path.stat().st_size, f"{path}: `{name}`")
-    if SCAN not in found and LABELS not in found:
-        there = ", ".join(sorted(held)) or "nothing"
-        raise VptError(f"{path}: holds {there}, expected the arrays `imgs` (and `gts` to train); rename them")
-    return found
+    return found, sorted(held)
 
 
 def is_case(path: Path) -> bool:
@@ -177,6 +185,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except DAMAGED as error:
+        if isinstance(low := spoiled(path, error), MemoryError):
+            raise low from error
         reason = " ".join(str(error).split())
         raise VptError(f"{path}: truncated, damaged or no .npz ({reason}); copy or export the file again") from error
 
@@ -200,7 +210,9 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return np.lib.format.read_array_header_2_0(file)  # which newer ones are like, but for the names of fields
 
 
-def _read(path: Path, name: str, described: Described) -> np.ndarray:
+def read_array(path: Path, name: str, described: Described) -> np.ndarray:
+    """An array of a file, as it was described. Raises VptError for a damaged one, MemoryError for more than fits."""
+    require_memory(f"{path}: `{name}`", described.shape, described.bytes)
     with _opened(path) as archive, archive.open(f"{name}.npy") as file:
         array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     if (array.shape, array.dtype) != (described.shape, described.dtype):
@@ -243,7 +255,7 @@ def _spacing_of(path: Path, arrays: dict[str, Described]) -> tuple[float, float,
     described = arrays[SPACING]
     if described.shape not in ((2,), (3,)):
         raise VptError(f"{path}: `spacing` has the shape {described.shape}, expected 3 numbers (x, y, z); correct it")
-    x, y, z = (*_read(path, SPACING, described).astype(float).tolist(), 1.0)[:3]
+    x, y, z = (*read_array(path, SPACING, described).astype(float).tolist(), 1.0)[:3]
     if not (np.isfinite([x, y, z]).all() and min(x, y, z) > 0):
         raise VptError(f"{path}: `spacing` is {by((x, y, z))}, expected 3 numbers above 0 (x, y, z in mm); correct it")
     return x, y, z

@@ -18,6 +18,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
+from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.png import states_white
 
@@ -30,6 +31,7 @@ DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one number per pix
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
 FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spans; between black and white; its share
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: rows and columns change places
+MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for each
 BITS_PER_SAMPLE = 258  # of TIFF
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
@@ -226,10 +228,8 @@ def opened(path: Path) -> Iterator[Image]:
     try:
         # As a file and not by its path: from that Pillow maps plain TIFF into memory, and scrambles turned ones.
         with open(path, "rb") as file, Image.open(file) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind the picture
-                mend = "save every page as a file, or slices together as a volume with its spacing (.nrrd, .nii.gz)"
-                raise VptError(f"{path}: holds {pages} pages, expected one image; {mend}")
+            _refuse_pages(image, path)
+            _refuse_huge(image, path)
             _refuse_deep_colour(image, path)
             yield image
     except UnidentifiedImageError as error:
@@ -237,8 +237,25 @@ def opened(path: Path) -> Iterator[Image]:
     except Image.DecompressionBombError as error:
         raise VptError(f"{path}: too large an image ({error}); cut it into tiles, or make it smaller") from error
     except DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise VptError(f"{path}: truncated or damaged ({reason}); copy or download the file again") from error
+        raise spoiled(path, error) from error
+
+
+def _refuse_pages(image: Image, path: Path) -> None:
+    if image.format == "MPO":  # a camera's JPEG with a preview behind the picture
+        return
+    if (pages := getattr(image, "n_frames", 1)) > 1:
+        mend = "save every page as a file, or slices together as a volume with its spacing (.nrrd, .nii.gz)"
+        raise VptError(f"{path}: holds {pages} pages, expected one image; {mend}")
+
+
+def _refuse_huge(image: Image, path: Path) -> None:
+    """More pixels than are decoded: a file of some kilobytes can claim hundreds of millions of them."""
+    columns, rows = image.size
+    if columns * rows > MOST_PIXELS:
+        raise VptError(
+            f"{path}: too large an image ({columns}x{rows}, {columns * rows / 1e6:.0f} million pixels, expected "
+            f"{MOST_PIXELS / 1e6:.0f} million at most); cut it into tiles, or make it smaller"
+        )
 
 
 def _refuse_deep_colour(image: Image, path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.readers.damage import require_memory, require_there, spoiled
 from vpt.readers.inflate import DENSEST, inflate
 
 LONGEST = 2**20  # bytes of a header
@@ -76,24 +77,19 @@ def whole_numbers(path: Path, text: str) -> tuple[int, ...]:
 def require_voxels(path: Path, claim: Claim) -> Path:
     """The file of the voxels; a header is refused that names another folder's, none, or one that cannot hold them."""
     file = path if claim.file is None else data_file(path, claim.file)
-    there = file.stat().st_size - max(claim.start, 0)
-    if claim.bytes > there * (1 if claim.packing == "raw" else DENSEST):
-        size = "x".join(map(str, claim.sizes))
-        raise VptError(
-            f"{path}: truncated or damaged (its header claims {size} voxels, {claim.bytes:,} bytes, "
-            f"which the {max(there, 0):,} bytes of {file.name} cannot hold); copy or download the file again"
-        )
+    there = (file.stat().st_size - max(claim.start, 0)) * (1 if claim.packing == "raw" else DENSEST)
+    require_there(path, file, claim.sizes, claim.dtype.itemsize, there)
     return file
 
 
 def read_voxels(path: Path, claim: Claim) -> np.ndarray:
     """The voxels in the order of `claim.sizes`. Raises VptError where the file is damaged or too short."""
     file = require_voxels(path, claim)
+    require_memory(path, claim.sizes, claim.bytes)
     try:
         content = UNPACK[claim.packing](file, claim.start, claim.bytes)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise VptError(f"{path}: truncated or damaged ({reason}); copy or download the file again") from error
+        raise spoiled(path, error) from error
     return content.view(claim.dtype).reshape(claim.sizes, order="F")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vpt.data.cases import SegmentationSet, raise_first
+from vpt.data.cases import SegmentationSet, raise_first, require_plain_names
 from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
 from vpt.data.layouts.description import require_few_channels
@@ -49,6 +49,7 @@ def survey(
     """
     dataset, problems = _survey(Path(root))
     require_few_channels(dataset.channels, dataset.root)
+    require_plain_names(dataset)
     if patients is not None:
         dataset = replace(dataset, patients=by_pattern([case.name for case in dataset.cases], patients))
     return _with_values(dataset, labels), problems

@@ -20,6 +20,7 @@ COLUMNS = {  # what a column holds -> the names it may have
     "patient": ("patient", "group", "subject"),
 }
 CSV_NAME = "labels.csv"
+LONGEST = 2**28  # bytes of a list
 
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
@@ -60,6 +61,10 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
 def csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of what is not blank, the header first; the separator is the header's."""
     try:
+        if (size := source.stat().st_size) > LONGEST:
+            raise VptError(
+                f"{source}: {size >> 20} MiB, expected a list of {LONGEST >> 20} MiB at most; give one of files"
+            )
         with open(source, encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)

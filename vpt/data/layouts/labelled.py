@@ -6,7 +6,6 @@ for `vpt check`, `read_labelled` raises the first one; who trains and who is tes
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from vpt.data.layouts.medsam import is_medsam
 from vpt.data.layouts.rows import Row
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
+from vpt.files import read_json
 from vpt.readers import Kind, reader_of
 from vpt.vocabulary import Target
 from vpt.words import did_you_mean, listed
@@ -63,8 +63,8 @@ def _has_label_ids(source: Path) -> bool:
     if not source.is_file():
         return False
     try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        content = read_json(source)
+    except VptError:
         return True
     return not isinstance(content, dict) or bool(content.get("labels"))
 

@@ -6,7 +6,6 @@ Columns (keys): `image`, or `image_T1`, `image_T2`, ... for the channels; `mask`
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from vpt.data.layouts.description import description, labels_of, read_channels, 
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.errors import VptError
+from vpt.files import parse_json
 from vpt.readers import SUPPORTED, Kind
 from vpt.vocabulary import LISTS
 from vpt.words import did_you_mean, listed
@@ -114,9 +114,9 @@ def _json_lines(source: Path) -> Iterator[_Line]:
             continue
         where = f"{source}: line {number}"
         try:
-            content = json.loads(line)
-        except ValueError as error:
-            raise VptError(f"{where}: no JSON ({error}); write an object on each line") from error
+            content = parse_json(line, where)
+        except VptError as error:
+            raise VptError(f"{error}; write an object on each line") from error
         if not isinstance(content, dict):
             raise VptError(f"{where}: a {type(content).__name__}, expected an object, {{'image': PATH, 'mask': PATH}}")
         yield _Line(

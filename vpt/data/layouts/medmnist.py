@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,12 @@ import numpy as np
 from vpt.data.layouts.rows import Row
 from vpt.errors import VptError
 from vpt.readers.nifti import volume_in_memory
-from vpt.readers.npz import SCAN
+from vpt.readers.npz import SCAN, described, read_array
+from vpt.words import listed
 
 SIDES = ("train", "val", "test")
 EXPECTED = "expected {train,val,test}_images and {train,val,test}_labels, as MedMNIST has them"
-DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+MOST_CLASSES = 100_000
 
 
 def npz_rows(source: Path, classes: Sequence[str] | None) -> tuple[list[Row], list[str], bool]:
@@ -38,6 +37,10 @@ def npz_rows(source: Path, classes: Sequence[str] | None) -> tuple[list[Row], li
     multi = next(iter(several.values()))
     held = [_held(arrays[f"{side}_labels"], multi) for side in sides]
     count = max(held)
+    if count > MOST_CLASSES:
+        raise VptError(
+            f"{source}: a label of {count - 1}, expected at most {MOST_CLASSES - 1}; number the classes from 0"
+        )
     names = [f"class {k}" for k in range(count)] if classes is None else list(classes)
     if len(names) < count or (multi and len(names) > count):
         raise VptError(f"{source}: labels of {count} classes, but `classes` has {len(names)} names; give {count}")
@@ -48,20 +51,13 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
     if not source.is_file() or source.stat().st_size == 0:
         found = "an empty file" if source.is_file() else "no such file"
         raise VptError(f"{source}: {found}, {EXPECTED}; download it again")
-    try:
-        with np.load(source, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-    except (*DAMAGED, AttributeError, TypeError) as error:  # a lone array in a file that is called .npz has no `files`
-        reason = " ".join(str(error).split())
-        raise VptError(f"{source}: no .npz of plain arrays, or damaged ({reason}); download it again") from error
-    if SCAN in arrays:
+    found, there = described(source, [f"{side}_{what}" for side in SIDES for what in ("images", "labels")])
+    if SCAN in there:
         raise VptError(f"{source}: one case as MedSAM keeps them (`{SCAN}`), no data set; give the folder of all cases")
-    wanted = {f"{side}_{what}" for side in SIDES for what in ("images", "labels")}
-    if "train_images" not in arrays or any(
-        name.replace("images", "labels") not in arrays for name in arrays if name in wanted and name.endswith("images")
-    ):
-        raise VptError(f"{source}: holds {', '.join(sorted(arrays)) or 'nothing'}, {EXPECTED}; rename its arrays")
-    return arrays
+    lone = [name for name in found if name.endswith("images") and name.replace("images", "labels") not in found]
+    if "train_images" not in found or lone:
+        raise VptError(f"{source}: holds {listed(there) if there else 'nothing'}, {EXPECTED}; rename its arrays")
+    return {name: read_array(source, name, array) for name, array in found.items()}
 
 
 def _checked(source: Path, side: str, arrays: dict[str, np.ndarray]) -> bool:

@@ -9,13 +9,14 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from vpt.errors import VptError
+from vpt.machine.available import available_memory
 from vpt.words import counted
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which lists files and holds no
 QUOTING = r"(pydicom|highdicom|vpt\.readers\.dicom)(\.|$)"  # modules whose warnings quote what they read
 MOST_BYTES = 8 * 2**30  # of a zip, unpacked
 MOST_MEMBERS = 100_000
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax "deflated explicit VR little endian"
+MOST_DEFLATED = 2**20  # bytes, which may become a thousand times as many
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,27 @@ class DicomFile:
         from pydicom import dcmread
 
         source = BytesIO(self._unpacked()) if self.member else self.path
+        self._refuse_deflated(source)
         return dcmread(source, stop_before_pixels=not pixels)
 
     def _unpacked(self) -> bytes:
+        """Raises OSError for a member that is larger than the zip's list of contents says, or than fits."""
         with zipfile.ZipFile(self.path) as packed:
+            size = packed.getinfo(self.member).file_size
+            if (free := available_memory()) is not None and size > free:
+                raise MemoryError(f"{self}: takes {size / 2**30:.3g} GiB, {free / 2**30:.3g} GiB of memory are free")
             return packed.read(self.member)
+
+    def _refuse_deflated(self, source: BytesIO | Path) -> None:
+        """A rare way to pack a whole file, which pydicom inflates at once, whatever comes out."""
+        with nullcontext(source) if isinstance(source, BytesIO) else open(source, "rb") as file:
+            start, size = file.read(2048), file.seek(0, SEEK_END)
+            file.seek(0)
+        if DEFLATED in start and size > MOST_DEFLATED:
+            raise VptError(
+                f"{self}: packed whole by deflate, {size >> 20} MiB, expected {MOST_DEFLATED >> 20} MiB at most; "
+                "export it uncompressed"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.readers.damage import require_memory
 from vpt.readers.dicom.files import INSTALL, DicomFile, Header, guarded
 from vpt.readers.dicom.stack import Frame, Stack
 from vpt.readers.voxels import Channel
 
 MEASURED = ("CT", "PT")  # their values have units (HU, Bq/ml), however they are meant to be shown
 INVERTED = "MONOCHROME1"
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+DENSEST = 2**14  # times: no JPEG or RLE of a scan is packed more tightly
 
 
 def channel_of(stack: Stack, name: str) -> Channel:
@@ -24,6 +28,7 @@ def channel_of(stack: Stack, name: str) -> Channel:
     """
     frames = stack.frames
     _require_values(frames, name)
+    require_memory(name, stack.grid.shape, 2 * prod(stack.grid.shape))
     scales = {(frame.slope, frame.inter) for frame in frames}
     slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
     volume = _volume(frames, name, as_values=len(scales) > 1)
@@ -105,12 +110,28 @@ def decoded(file: DicomFile, name: str) -> np.ndarray:
     with guarded(called, "its pixels are damaged or cut off"):
         data = file.read(pixels=True)
         syntax = data.file_meta.get("TransferSyntaxUID")
-        if not any(key in data for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        if not any(key in data for key in PIXELS):
             raise VptError(f"{called}: has no pixels; copy or export it again")
         if syntax is not None and syntax.is_compressed and syntax.is_encapsulated:
             _require_decoder(syntax, called)
+        _require_there(data, called)
         pixels: np.ndarray = data.pixel_array
     return pixels
+
+
+def _require_there(data: Any, called: str) -> None:
+    """Refuse more pixels than the file can hold (VptError), or than fit into memory (MemoryError)."""
+    frames, rows, columns = (int(data.get(key) or 1) for key in ("NumberOfFrames", "Rows", "Columns"))
+    bits = int(data.get("BitsAllocated") or 8) * int(data.get("SamplesPerPixel") or 1)
+    key = next(key for key in PIXELS if key in data)
+    claimed, held = frames * rows * columns * bits // 8, len(data[key].value or b"")
+    packed = data.file_meta.get("TransferSyntaxUID") in (None, "") or data.file_meta.TransferSyntaxUID.is_compressed
+    if min(frames, rows, columns) < 1 or claimed > held * (DENSEST if packed else 1):
+        raise VptError(
+            f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, which the "
+            f"{held:,} bytes of its pixels cannot hold; copy or export it again"
+        )
+    require_memory(called, (frames, rows, columns), claimed)
 
 
 def _require_decoder(syntax: Any, called: str) -> None:

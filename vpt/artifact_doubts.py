@@ -1,0 +1,114 @@
+"""What an artifact asks for, which a stranger may have made: doubted before anything is opened, fetched or built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from vpt.backbones import BackboneSpec
+from vpt.backbones.weights import require_fit
+from vpt.config import ResolvedConfig
+from vpt.config.run import BackboneConfig
+from vpt.data.plan import Plan
+from vpt.errors import VptError
+from vpt.files import is_address
+from vpt.heads.base import Answer
+from vpt.machine.memory import total_memory
+from vpt.words import some_of
+
+LARGEST_VALUE = 1e6  # of a trained number; beyond it a file is damaged, or its training diverged
+LARGEST_SETTING = 100_000  # of a method's whole numbers: tokens, ranks, widths
+LARGEST_IMAGE = 4096  # pixels of the side of the image that an encoder sees
+CPU = torch.device("cpu")
+
+
+def require_sane(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """What is no number, or an absurd one, gives no answer, or an empty mask that looks like one."""
+    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    again = "copy the file again from where it was trained, or train anew"
+    if odd := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
+        raise VptError(f"{path}: the trained tensors are not finite ({some_of(odd, 3)}); {again}")
+    if odd := [name for name, tensor in numbers.items() if tensor.numel() and tensor.abs().max() > LARGEST_VALUE]:
+        raise VptError(f"{path}: the trained tensors hold values beyond {LARGEST_VALUE:g} ({some_of(odd, 3)}); {again}")
+
+
+def require_no_address(backbone: BackboneConfig, weights: str | Path | None, path: Path) -> None:
+    """An artifact's header may name the package's own weights or a local file, but no address that is then opened.
+
+    weights: those that the user gave, in whose place the header's are not looked at.
+    """
+    for what, given in (("weights", backbone.weights if weights is None else None), ("name", backbone.name)):
+        if given is not None and is_address(given):
+            raise VptError(
+                f"{path}: names an address as the encoder's {what} ({given}), which is not opened for an artifact; "
+                "fetch the file yourself if you trust it, and give it with --weights FILE"
+            )
+
+
+def require_plausible(
+    config: ResolvedConfig, plan: Plan, classes: int, spec: BackboneSpec, tensors: Mapping[str, Tensor], path: Path
+) -> None:
+    """The encoder fits into the machine, and prompts and head of the config have the shapes of the artifact's tensors.
+
+    spec: of the encoder at its native size. Nothing takes memory here.
+
+    Raises:
+        VptError: what would only be found after gigabytes were taken.
+    """
+    _require_sizes(config, plan, path)
+    needed, there = 4 * sum(12 * block.width**2 for block in spec.blocks), total_memory(CPU)
+    if needed > there:
+        raise VptError(
+            f"{path}: its encoder {spec.name} takes {needed / 2**30:.0f} GiB, this machine has "
+            f"{there / 2**30:.0f} GiB; use a larger one"
+        )
+    wanted = dict(
+        _shapes(config, Answer(classes, config.data.target or "classes", plan.slices is not None), spec, plan)
+    )
+    found = {
+        name: tensor for name, tensor in tensors.items() if name.split(".")[0] in {k.split(".")[0] for k in wanted}
+    }
+    require_fit(wanted, found, path, f"{spec.name} with the prompts and head of its own config")
+
+
+def _require_sizes(config: ResolvedConfig, plan: Plan, path: Path) -> None:
+    settings = {
+        f"{section}.{key}": value
+        for section in ("prompts", "head", "tuning")
+        for key, value in getattr(config, section).model_dump().items()
+    }
+    absurd = {key: value for key, value in settings.items() if isinstance(value, int) and value > LARGEST_SETTING}
+    if not 8 <= plan.image_size <= LARGEST_IMAGE:
+        absurd["plan.image_size"] = plan.image_size
+    if absurd:
+        said = ", ".join(f"{key} {value}" for key, value in absurd.items())
+        raise VptError(f"{path}: its header is damaged, or was edited: {said}; copy the file again")
+
+
+def _shapes(config: ResolvedConfig, answer: Answer, spec: BackboneSpec, plan: Plan) -> Iterator[tuple[str, Tensor]]:
+    """Tensors without memory, as prompts and head would have them; not of a head built from an encoder's own."""
+    spec = _at_size(spec, plan.image_size)
+    with torch.device("meta"):
+        parts: dict[str, nn.Module] = {"prompts": config.prompts.build(spec)}
+        if config.head.kind != "sam_decoder":
+            parts["head"] = config.head.build(SimpleNamespace(spec=spec), answer)
+    for part, module in parts.items():
+        yield from ((f"{part}.{name}", tensor) for name, tensor in module.state_dict().items())
+
+
+def _at_size(spec: BackboneSpec, size: int) -> BackboneSpec:
+    def at(grid: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = (cells * size // own for cells, own in zip(grid, spec.image_size, strict=True))
+        return rows, columns
+
+    return replace(
+        spec,
+        image_size=(size, size),
+        blocks=tuple(replace(block, grid=at(block.grid)) for block in spec.blocks),
+        finished=spec.finished._replace(grid=at(spec.finished.grid)),
+    )

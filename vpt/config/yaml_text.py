@@ -1,0 +1,83 @@
+"""YAML from strangers: plain values only, no larger when its aliases are written out, no key twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import yaml
+
+LONGEST = 2**18  # characters
+MOST_NODES = 20_000  # values, with every alias written out
+DEEPEST = 32  # levels
+# What the loader raises for scalars that are no numbers, dates or keys, besides its own errors.
+UNREADABLE = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
+
+class Unusable(Exception):
+    """A text that is no usable YAML, in words without a name; `where`: the line and column, "" where none is known."""
+
+    def __init__(self, reason: str, where: str = ""):
+        super().__init__(reason)
+        self.reason = reason
+        self.where = where
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain values of a text.
+
+    Raises:
+        Unusable: no YAML; too long, too deep, or too large with its aliases written out; a key twice in one section.
+    """
+    if len(text) > LONGEST:
+        raise Unusable(f"{len(text)} characters, expected {LONGEST} at most")
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is None:
+            return None
+        _size(node, {}, 0)
+        return yaml.safe_load(text)
+    except UNREADABLE as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise Unusable("not readable as YAML", where) from error
+
+
+def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """How many values a node is with its aliases written out; every node is looked at once."""
+    if depth > DEEPEST:
+        raise Unusable(f"more than {DEEPEST} levels deep", _place(node))
+    if id(node) in known:
+        if not known[id(node)]:
+            raise Unusable("holds itself by an alias", _place(node))
+        return known[id(node)]
+    known[id(node)] = 0
+    size = 1 + sum(_size(child, known, depth + 1) for child in _children(node))
+    if size > MOST_NODES:
+        raise Unusable(f"more than {MOST_NODES} values with its aliases written out", _place(node))
+    known[id(node)] = size
+    return size
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise Unusable(f"the key {twice[0]!r} is there twice in one section", _place(node))
+    return [child for pair in node.value for child in pair]
+
+
+def _place(node: yaml.Node) -> str:
+    return f" (line {node.start_mark.line + 1}, column {node.start_mark.column + 1})"

@@ -1,0 +1,52 @@
+"""What is said of a file that cannot be read: that it is damaged, or that memory is too small for it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+from vpt.errors import VptError
+from vpt.machine.available import available_memory
+from vpt.readers.grid import by
+
+AGAIN = "copy or download the file again"
+NO_MEMORY = ("Cannot allocate memory", "Error -4 ", "Unable to allocate", "out of memory")  # in words of libraries
+
+
+def spoiled(name: object, error: BaseException) -> Exception:
+    """The error to raise for what a library raised: a `VptError` of a damaged file, or a `MemoryError`."""
+    reason = " ".join(str(error).split())
+    if (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or any(word in reason for word in NO_MEMORY)
+    ):
+        return MemoryError(f"{name}: too little memory is free to read it; close other programs")
+    return VptError(f"{name}: truncated or damaged ({reason}); {AGAIN}")
+
+
+def require_there(name: object, file: Path, sizes: Sequence[int], itemsize: int, there: int) -> int:
+    """The bytes of an array by its header. Raises VptError where its file can hold at most `there` of them."""
+    claimed = itemsize * prod(map(int, sizes))
+    if claimed > there:
+        raise VptError(
+            f"{name}: truncated or damaged (its header claims {by([int(size) for size in sizes])} voxels, "
+            f"{claimed:,} bytes, which the {file.stat().st_size:,} bytes of {file.name} cannot hold); {AGAIN}"
+        )
+    return claimed
+
+
+def require_memory(name: object, sizes: Sequence[int], needed: int) -> None:
+    """Raise MemoryError, before any is taken, where an array of `sizes` and so many bytes does not fit."""
+    free = available_memory()
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"{name}: {by([int(size) for size in sizes])} voxels take {_gib(needed)}, {_gib(free)} of memory are free; "
+            "use a larger machine, or cut the scan"
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"
