@@ -1,0 +1,254 @@
+"""Mutants of real files through the entry points that read them: `python tests/reliability/fuzz.py --mutants 10000`.
+
+Each is read in a worker with 2 GB of address space above what it starts with and 5 seconds. Counted are tracebacks
+(all but a `VptError`, or a `MemoryError` that says how much is missing), what hangs, what takes more memory, files that
+were changed or made, and damage that a checksum should have shown. Exit code 1 where any of them is not 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mutants import mutant
+from samples import Answer, Sample, make_samples
+
+SECONDS = 5  # for one file
+MEMORY = 2 * 2**30  # bytes above the worker's own
+FAULTS = ("traceback", "hang", "memory", "changed", "believed")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """read, refused, or one of the faults; where it arose, in words."""
+
+    what: str
+    said: str = ""
+
+
+@dataclass
+class Tally:
+    """Outcomes by kind of file, and the first of each different fault with the seed that makes it again."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    faults: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def add(self, sample: Sample, seed: int, outcome: Outcome) -> None:
+        self.counts[sample.kind, outcome.what] += 1
+        if outcome.what in FAULTS:
+            self.faults.setdefault(f"{outcome.what}: {sample.kind}: {outcome.said}", (sample.file.name, seed))
+
+    @property
+    def tried(self) -> int:
+        return sum(self.counts.values())
+
+    def fault_count(self) -> int:
+        return sum(count for (_, what), count in self.counts.items() if what in FAULTS)
+
+    def __str__(self) -> str:
+        kinds = sorted({kind for kind, _ in self.counts})
+        columns = ("read", "refused", *FAULTS)
+        lines = [f"| {' | '.join(('kind', 'mutants', *columns))} |", "|---" * (len(columns) + 2) + "|"]
+        for kind in kinds:
+            numbers = [self.counts[kind, what] for what in columns]
+            lines.append(f"| {kind} | {sum(numbers)} | {' | '.join(map(str, numbers))} |")
+        total = [sum(self.counts[kind, what] for kind in kinds) for what in columns]
+        lines.append(f"| all | {sum(total)} | {' | '.join(map(str, total))} |")
+        return "\n".join(lines)
+
+
+def fuzz(mutants: int, seconds: float, seed: int = 0, workers: int = 2, kinds: Sequence[str] = ()) -> Tally:
+    """So many mutants, or as many as the time allows, spread evenly over the samples."""
+    tally, end = Tally(), time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder:
+        samples = [each for each in make_samples(Path(folder)) if not kinds or each.kind in kinds]
+        seeds = iter(range(seed, seed + mutants))
+        pool = [Worker(samples, Path(folder) / f"worker-{k}") for k in range(workers)]
+        running = {worker: worker.start(number) for worker in pool if (number := next(seeds, None)) is not None}
+        while running:
+            for worker in list(running):
+                outcome = worker.outcome()
+                if outcome is None:
+                    continue
+                done = running.pop(worker)
+                tally.add(samples[done % len(samples)], done, outcome)
+                number = next(seeds, None)
+                if number is not None and time.monotonic() < end:
+                    running[worker] = worker.start(number)
+            time.sleep(0.0005)
+        for worker in pool:
+            worker.stop()
+    return tally
+
+
+class Worker:
+    """A process that reads one mutant after the other; one that hangs or dies is replaced."""
+
+    def __init__(self, samples: Sequence[Sample], folder: Path):
+        self.samples = samples
+        self.folder = folder
+        self._begin()
+
+    def _begin(self) -> None:
+        context = multiprocessing.get_context("fork")
+        self.ours, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(self.samples, self.folder, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def start(self, seed: int) -> int:
+        self.ours.send(seed)
+        self.since = time.monotonic()
+        return seed
+
+    def outcome(self) -> Outcome | None:
+        """None while it still reads."""
+        if self.ours.poll():
+            try:
+                return Outcome(*self.ours.recv())
+            except EOFError:
+                self._replace()
+                return Outcome("traceback", "the process ended")
+        if time.monotonic() - self.since > 3 * SECONDS:  # a library that does not look at signals
+            self._replace()
+            return Outcome("hang", "not to be interrupted")
+        return None
+
+    def _replace(self) -> None:
+        self.stop()
+        self._begin()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.ours.close()
+
+
+def serve(samples: Sequence[Sample], folder: Path, connection: Connection) -> None:
+    """Seed after seed -> what became of its mutant."""
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115 (for as long as the process runs)
+    folder.mkdir(exist_ok=True)
+    copies = [_copied(sample, folder / str(k)) for k, sample in enumerate(samples)]
+    expected = [sample.use(sample.file) if sample.sealed else None for sample in samples]
+    used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    signal.signal(signal.SIGALRM, _too_long)
+    while True:
+        seed = connection.recv()
+        k = seed % len(samples)
+        outcome = tried(samples[k], copies[k], seed, expected[k])
+        connection.send((outcome.what, outcome.said))
+
+
+def _copied(sample: Sample, to: Path) -> Path:
+    if to.exists():
+        shutil.rmtree(to)
+    shutil.copytree(sample.file.parent, to)
+    return to / sample.file.name
+
+
+class TooLong(BaseException):
+    """Passes every `except Exception`."""
+
+
+def _too_long(number: int, frame: Any) -> None:
+    raise TooLong
+
+
+def tried(sample: Sample, file: Path, seed: int, expected: Answer = None) -> Outcome:
+    """What the entry point makes of the mutant of that seed; `file`: the copy that is overwritten."""
+    content, only_damaged = mutant(sample.file, seed)
+    file.write_bytes(content)
+    before = _listed(file.parent)
+    signal.alarm(SECONDS)
+    try:
+        answer = sample.use(file)
+    except TooLong:
+        return Outcome("hang", "")
+    except Exception as error:
+        outcome = _of(error)
+    else:
+        wrong = only_damaged and sample.sealed and not same(answer, expected)
+        outcome = Outcome("believed", "another answer") if wrong else Outcome("read")
+    finally:
+        signal.alarm(0)
+    if _listed(file.parent) != before:
+        return Outcome("changed", str(set(_listed(file.parent)) ^ set(before)))
+    return outcome
+
+
+def _of(error: Exception) -> Outcome:
+    from vpt.errors import VptError
+
+    if isinstance(error, VptError) or (isinstance(error, MemoryError) and "memory" in str(error)):
+        return Outcome("refused", str(error))
+    last = [frame for frame in traceback.extract_tb(error.__traceback__) if "/vpt/" in frame.filename][-1:]
+    where = f"{last[0].filename.partition('/vpt/')[2]}:{last[0].lineno}" if last else "?"
+    kind = "memory" if isinstance(error, MemoryError) else "traceback"
+    return Outcome(kind, f"{where} {type(error).__name__}: {str(error)[:120]}")
+
+
+def _listed(folder: Path) -> list[tuple[str, int, int]]:
+    found = ((path, path.stat()) for path in sorted(folder.rglob("*")))
+    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found if path.is_file()]
+
+
+def same(one: Answer, other: Answer) -> bool:
+    import torch
+
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return bool(np.array_equal(one, other))
+
+
+def _lines(tally: Tally) -> Iterator[str]:
+    yield str(tally)
+    yield ""
+    for said, (name, seed) in sorted(tally.faults.items()):
+        yield f"seed {seed} ({name}): {said}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--mutants", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=3600, help="stop earlier")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kind", action="append", default=[], help="of files; all of them by default")
+    given = parser.parse_args()
+    started = time.monotonic()
+    tally = fuzz(given.mutants, given.seconds, given.seed, given.workers, given.kind)
+    print("\n".join(_lines(tally)))
+    print(json.dumps({"mutants": tally.tried, "faults": tally.fault_count(), "s": round(time.monotonic() - started)}))
+    sys.exit(1 if tally.fault_count() else 0)
+
+
+if __name__ == "__main__":
+    main()
