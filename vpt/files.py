@@ -51,6 +51,15 @@ def absolute(path: Path) -> Path:
         raise ValueError(f"no place of a file ({error})") from error
 
 
+def can_be_path(text: str) -> bool:
+    """Whether a system takes a text as a file's path: not with a null byte, or a name beyond 255 bytes."""
+    try:
+        names = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text and len(text) < 4000 and max(map(len, names)) <= 255
+
+
 def make_folder(path: Path, instead: str) -> None:
     """Make a folder and those above it; raises VptError where it cannot, `instead` says what else to do."""
     try:
@@ -201,14 +210,17 @@ def parse_json(text: str, name: object) -> Any:
         VptError: with the name and, where it is known, the place of the mistake.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half a character could not be shown or written
+        return value
     except json.JSONDecodeError as error:
         raise VptError(
             f"{name}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); correct it there"
         ) from error
     except RecursionError as error:
         raise VptError(f"{name}: not usable JSON (nested without end); correct it") from error
-    except ValueError as error:  # from the two below, and of a number with thousands of digits
+    except ValueError as error:  # from the two below, half a character, a number with thousands of digits
         raise VptError(f"{name}: not usable JSON ({error}); correct it") from error
 
 

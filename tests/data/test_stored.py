@@ -14,7 +14,7 @@ from plans import plan_with
 from vpt.data.cached_slices import PreparedCase
 from vpt.data.drawing import SliceDataset, SliceDraw
 from vpt.data.slice_stacks import StackDataset, StackDraw
-from vpt.data.stored import Store, to_half, versions_of, view_seed, write_rows
+from vpt.data.stored import Store, is_whole, to_half, versions_of, view_seed, write_rows
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError
 
@@ -94,6 +94,28 @@ def test_rows_are_read_by_the_numbers_they_belong_to(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="read-only"):
         store.rows()[0] = 1
     assert len(pickle.dumps(store)) < 2000  # a worker that is not forked is told the path, not the rows
+
+
+def test_a_damaged_row_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
+    path, rows = tmp_path / "rows.npy", np.arange(24, dtype=np.float16).reshape(4, 2, 3)
+    write_rows(path, [rows], 4)
+    store, content = Store(path, np.arange(4)), bytearray(path.read_bytes())
+    content[-4 * 4 - rows.nbytes // 4 - 1] ^= 1  # the last byte of the row before the last
+    path.write_bytes(content)
+    assert torch.equal(store.read(3), torch.from_numpy(rows[3]))
+    for read in (lambda: store.read(2), store.rows):
+        with pytest.raises(VptError, match=r"rows\.npy: damaged: row 2 is not what was stored; delete the file"):
+            read()
+
+
+def test_a_file_without_checksums_or_of_other_rows_is_made_again(tmp_path: Path) -> None:
+    path, rows = tmp_path / "rows.npy", np.zeros((4, 3), np.float16)
+    assert not is_whole(path, 4)
+    np.save(path, rows)  # as earlier versions wrote it
+    assert not is_whole(path, 4)
+    write_rows(path, [rows], 4)
+    assert is_whole(path, 4)
+    assert not is_whole(path, 3)
 
 
 def test_half_precision_holds_what_it_can_and_the_rest_is_refused() -> None:

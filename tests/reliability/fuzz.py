@@ -153,7 +153,8 @@ def serve(samples: Sequence[Sample], folder: Path, connection: Connection) -> No
     folder.mkdir(exist_ok=True)
     copies = [_copied(sample, folder / str(k)) for k, sample in enumerate(samples)]
     expected = [sample.use(sample.file) if sample.sealed else None for sample in samples]
-    used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = int(next(line for line in lines if line.startswith("VmSize")).split()[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     signal.signal(signal.SIGALRM, _too_long)
     while True:

@@ -18,8 +18,17 @@ Mutator = Callable[[bytes, random.Random], bytes]
 
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 7, 2**31, 2**63, 2**70, -(2**40), 0.5, 1e308, -1e308, float("nan"), float("inf"),
-    "", "x", "0", "-1", "1e999", "x" * 3000, "../../x", "/etc/passwd", "\x00", "é\u202e", "http://127.0.0.1:9/x", "\\\\h\\x",
-    [], {}, [1], [[]], {"a": 1}, [None], ["c0"] * 3, {"0": 0}, "nan", "~x/y", "auto", "all", "[", "{", [[[[[[[[1]]]]]]]],
+    "", "x", "0", "-1", "1e999", "x" * 3000, "../../x", "/etc/passwd", "\x00", "é\u202e", "http://127.0.0.1:9/x",
+    "\\\\h\\x", [], {}, [1], [[]], {"a": 1}, [None], ["c0"] * 3, {"0": 0}, "nan", "~x/y", "auto", "all", "[", "{",
+    [[[[[[[[1]]]]]]]], "\ud800", 256, 65536,
+)  # fmt: skip
+ODD_YAML = (
+    "!!python/object/apply:os.system [ls]", "2001-99-99", "!!int x", "!!binary ü", "&a [*a]", "1:99:99", ".nan",
+    "{a: 1, a: 2}", "{1: 2}", "{[1]: 2}", "!!set {a}", "? x", "!!bool x", "!!float ''", "*a", "- -", "%",
+)  # fmt: skip
+KEYS = (
+    "optim.lr", "train.epochs", "data.labels", "backbone.options", "plan.window", "prompts", "head", "x.y", "", "a",
+    "data.path", "optim", "seed", "prompts.method.x", "train.epochs.x", "data.labels.x", "backbone", "tuning",
 )  # fmt: skip
 INTEGERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000, 30000, 2**20)
 FLOATS = (0.0, -1.0, float("nan"), float("inf"), 1e38, -1e38, 1e-38, 5e7)
@@ -134,7 +143,7 @@ def yaml_values(content: bytes, rng: random.Random) -> bytes:
         levels = "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, rng.randint(2, 12)))
         text = f"a0: &a0 [x]\n{levels}{text}"
     elif act == 1:
-        text += f"odd: {rng.choice(('!!python/object/apply:os.system [ls]', '2001-99-99', '!!int x', '!!binary ü', '&a [*a]', '1:99:99', '.nan'))}\n"
+        text += f"odd: {rng.choice(ODD_YAML)}\n"
     elif act == 2:
         text += f"deep: {'[' * 3000}\n"
     elif act == 3:
@@ -154,9 +163,8 @@ def table_cells(content: bytes, rng: random.Random) -> bytes:
 
 def override_line(content: bytes, rng: random.Random) -> bytes:
     lines = content.decode().split("\n")
-    key = rng.choice(("optim.lr", "train.epochs", "data.labels", "backbone.options", "plan.window", "prompts", "head", "x.y", "", "a", "data.path", "optim", "seed", "prompts.method.x", "train.epochs.x"))
-    odd = (*map(str, ODD_VALUES), "&a [*a]", "[" * 2000, "9" * 6000, "!!int x", "{a: 1, a: 2}", "2001-99-99", "{1: 2}", "{[1]: 2}", "!!set {a}", "? x")
-    lines[rng.randrange(len(lines))] = f"{key}={rng.choice(odd)}"
+    odd = (*map(str, ODD_VALUES), *ODD_YAML, "[" * 2000, "9" * 6000)
+    lines[rng.randrange(len(lines))] = f"{rng.choice(KEYS)}={rng.choice(odd)}"
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 

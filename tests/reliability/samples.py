@@ -182,7 +182,9 @@ def described_set(root: Path) -> list[Sample]:
     }
     file.write_text(json.dumps(content))
     listed = _volumes(folder(root, "decathlon")) / "dataset.json"
-    pairs = [{"image": f"imagesTr/c{k}_0000.nii.gz", "label": f"labelsTr/c{k}.nii.gz", "case": f"c{k}"} for k in range(4)]
+    pairs = [
+        {"image": f"imagesTr/c{k}_0000.nii.gz", "label": f"labelsTr/c{k}.nii.gz", "case": f"c{k}"} for k in range(4)
+    ]
     labels = {"0": "background", "1": "rim"}
     listed.write_text(json.dumps({"modality": {"0": "MRI"}, "labels": labels, "training": pairs}))
     return [Sample("dataset.json", file, check), Sample("dataset.json", listed, check)]
@@ -242,7 +244,10 @@ def npz(root: Path) -> list[Sample]:
     sides = {
         f"{side}_{what}": array
         for side in ("train", "val", "test")
-        for what, array in (("images", rng.integers(0, 255, (6, 9, 9), np.uint8)), ("labels", np.arange(6)[:, None] % 3))
+        for what, array in (
+            ("images", rng.integers(0, 255, (6, 9, 9), np.uint8)),
+            ("labels", np.arange(6)[:, None] % 3),
+        )
     }
     np.savez_compressed(folder(root, "medmnist") / "tiny.npz", **sides)
     return [

@@ -41,27 +41,40 @@ def parse_yaml(text: str) -> Any:
     if len(text) > LONGEST:
         raise Unusable(f"{len(text)} characters, expected {LONGEST} at most")
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = _Shallow(text)
+        node = loader.get_single_node()
         if node is None:
             return None
-        _size(node, {}, 0)
-        return yaml.safe_load(text)
+        _size(node, {})
+        return loader.construct_document(node)
     except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise Unusable("not readable as YAML", where) from error
 
 
-def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+class _Shallow(yaml.SafeLoader):
+    """Stops where it gets deep: to read a thousand brackets on end takes seconds."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise Unusable(f"more than {DEEPEST} levels deep")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
     """How many values a node is with its aliases written out; every node is looked at once."""
-    if depth > DEEPEST:
-        raise Unusable(f"more than {DEEPEST} levels deep", _place(node))
     if id(node) in known:
         if not known[id(node)]:
             raise Unusable("holds itself by an alias", _place(node))
         return known[id(node)]
     known[id(node)] = 0
-    size = 1 + sum(_size(child, known, depth + 1) for child in _children(node))
+    size = 1 + sum(_size(child, known) for child in _children(node))
     if size > MOST_NODES:
         raise Unusable(f"more than {MOST_NODES} values with its aliases written out", _place(node))
     known[id(node)] = size

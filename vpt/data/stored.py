@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch.utils.data import Dataset
 from vpt.errors import VptError
 from vpt.files import atomic
 from vpt.readers import ColourMask
+
+SUM = np.dtype("<u4")  # CRC-32 of a row's bytes
 
 
 class Viewed(Dataset, ABC):
@@ -51,31 +54,67 @@ def view_seed(*place: int) -> int:
 
 @dataclass(frozen=True)
 class Store:
-    """A file with an array (N, ...): row k belongs to the view `numbers[k]`, (N,) sorted."""
+    """A file with an array (N, ...): row k belongs to the view `numbers[k]`, (N,) sorted; a checksum for every row.
+
+    Opened anew each time, so that a store goes to workers as a path.
+    """
 
     path: Path
     numbers: np.ndarray
 
     def rows(self) -> np.ndarray:
-        """All of it, memory-mapped and read only; opened anew, so that a store goes to workers as a path."""
-        return np.load(self.path, mmap_mode="r")
+        """All of it, memory-mapped and read only, every row verified. Raises VptError for a damaged one."""
+        rows, sums = _mapped(self.path)
+        for k, row in enumerate(rows):
+            self._verify(k, row, sums)
+        return rows
 
     def read(self, number: int) -> Tensor:
-        """The row of a view, as it is stored."""
-        return torch.from_numpy(np.array(self.rows()[np.searchsorted(self.numbers, number)]))
+        """The row of a view, as it is stored, verified. Raises VptError for a damaged one."""
+        rows, sums = _mapped(self.path)
+        k = int(np.searchsorted(self.numbers, number))
+        row = np.array(rows[k])
+        self._verify(k, row, sums)
+        return torch.from_numpy(row)
+
+    def _verify(self, k: int, row: np.ndarray, sums: np.ndarray) -> None:
+        if _sum_of(row) != sums[k]:
+            raise VptError(f"{self.path}: damaged: row {k} is not what was stored; delete the file, it is made again")
+
+
+def is_whole(path: Path, count: int) -> bool:
+    """Whether a file of so many rows is there, with their checksums, which earlier versions did not write."""
+    try:
+        return len(_mapped(path)[0]) == count
+    except (OSError, ValueError):
+        return False
 
 
 def write_rows(path: Path, batches: Iterable[np.ndarray], count: int) -> None:
-    """Batches (b, ...), `count` rows in all -> one .npy file, complete or not at all.
+    """Batches (b, ...), `count` rows in all -> one .npy file, complete or not at all; behind the array its checksums.
 
     Written as a stream: a full disk is an error then, and not the end of the process as with a memory map.
     """
+    sums: list[int] = []
     with atomic(path) as part, open(part, "wb") as file:
         for number, batch in enumerate(batches):
             if number == 0:
                 header = {"descr": batch.dtype.str, "fortran_order": False, "shape": (count, *batch.shape[1:])}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(np.ascontiguousarray(batch).data)
+            sums += map(_sum_of, batch)
+        file.write(np.array(sums, SUM).data)
+
+
+def _mapped(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The rows, memory-mapped, and their checksums (N,). Raises ValueError where one of them is not whole."""
+    rows = np.load(path, mmap_mode="r")
+    end = rows.offset + rows.nbytes
+    return rows, np.memmap(path, SUM, "r", offset=end, shape=(len(rows),))
+
+
+def _sum_of(row: np.ndarray) -> int:
+    return crc32(np.ascontiguousarray(row).data)
 
 
 def to_half(values: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from vpt.data.stored import Store, Viewed, to_half, write_rows
+from vpt.data.stored import Store, Viewed, is_whole, to_half, write_rows
 from vpt.engine.fit import EpochSampler, choose_workers, make_loader
 from vpt.engine.setup import Setup
 from vpt.machine.precision import autocast, choose_precision
@@ -112,7 +112,7 @@ def make_store(
         VptError: rows that half precision does not hold; a full disk.
     """
     path = folder / f"{_key(setup, model, dataset, numbers, [above.kind, *content])}.{above.kind}.npy"
-    if path.exists():
+    if is_whole(path, len(numbers)):
         return Store(path, numbers)
     draws = [dataset.view(int(number)) for number in numbers]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
@@ -131,7 +131,7 @@ def make_store(
     # no_grad, not inference_mode: whatever a backbone keeps for later must be good for training
     precision = choose_precision(setup.config.precision, setup.device)  # as the blocks would run in training
     with FileLock(f"{path}.lock"), torch.no_grad(), autocast(precision, setup.device):
-        if not path.exists():
+        if not is_whole(path, len(numbers)):
             write_rows(path, encoded(), len(numbers))
     return Store(path, numbers)
 

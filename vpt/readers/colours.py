@@ -80,7 +80,7 @@ class Palette:
 
 def palette_of(path: Path) -> Palette | None:
     """None where an image has no palette. Raises VptError for what cannot be read."""
-    with opened(path) as image:
+    with opened(path, pixels=True) as image:
         if image.mode != "P":
             return None
         colours = [(int(red), int(green), int(blue)) for red, green, blue in palette(image)]
@@ -111,7 +111,7 @@ def shown(colour: Colour) -> str:
 
 def _coded(path: Path) -> np.ndarray:
     """An image's colours (rows, columns) as 0xRRGGBB."""
-    with opened(path) as image:
+    with opened(path, pixels=True) as image:
         pixels = np.array(upright(image).convert("RGB")).astype(np.int64)
     coded: np.ndarray = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
     return coded

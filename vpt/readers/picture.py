@@ -20,7 +20,7 @@ from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
 from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
-from vpt.readers.png import states_white
+from vpt.readers.png import damaged_chunk, states_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +33,10 @@ FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spa
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: rows and columns change places
 MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for each
 BITS_PER_SAMPLE = 258  # of TIFF
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+DAMAGED = (  # what Pillow lets through of its decoders
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 class PictureReader(ArrayReader):
@@ -111,13 +114,13 @@ def read_picture(path: Path) -> np.ndarray:
     A colour file whose channels are equal up to JPEG's noise is grey. Alpha is dropped.
     Raises VptError for a file that is missing, empty, damaged, no image, or of several pages.
     """
-    with opened(path) as image:
+    with opened(path, pixels=True) as image:
         return as_picture(pixels_of(upright(image), str(path)), str(path))
 
 
 def is_colour(path: Path) -> bool:
     """Whether an image has colour; grey modes are told by the header, others by their pixels."""
-    with opened(path) as image:
+    with opened(path, pixels=True) as image:
         return image.mode not in GREY_MODES and not is_grey(pixels_of(image, str(path)))
 
 
@@ -140,7 +143,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises VptError for what `read_picture` refuses, colours, values that are no whole numbers, a lossy file that is
     not called .jpg, and a .jpg with more than black and white.
     """
-    with opened(path) as image:
+    with opened(path, pixels=True) as image:
         lossy = lossy_format(image, path)
         if lossy and not is_jpeg(path):
             raise VptError(
@@ -217,8 +220,11 @@ def _is_lossless_webp(path: Path) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image]:
-    """The image, header read; what goes wrong in here or while it is used is told with the file's name."""
+def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
+    """The image, header read; what goes wrong in here or while it is used is told with the file's name.
+
+    pixels: whether they are going to be decoded, so that their checksums count.
+    """
     from PIL import Image, UnidentifiedImageError
 
     if not path.is_file():
@@ -228,6 +234,8 @@ def opened(path: Path) -> Iterator[Image]:
     try:
         # As a file and not by its path: from that Pillow maps plain TIFF into memory, and scrambles turned ones.
         with open(path, "rb") as file, Image.open(file) as image:
+            if pixels and image.format == "PNG" and (chunk := damaged_chunk(path)):
+                raise OSError(f"the checksum of its part {chunk!r} is wrong")
             _refuse_pages(image, path)
             _refuse_huge(image, path)
             _refuse_deep_colour(image, path)

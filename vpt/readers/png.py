@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 AHEAD = (b"IHDR", b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI")  # may lie before sBIT
@@ -25,3 +26,21 @@ def states_white(path: Path) -> bool:
             deep = deep or (name == b"IHDR" and content[8:9] == bytes([SIXTEEN]))
             file.seek(4, 1)
     return False
+
+
+def damaged_chunk(path: Path) -> str:
+    """The name of the first chunk of a PNG that is not what its checksum says, or is cut off; "" where all are whole.
+
+    Of those with pixels Pillow skips the checksums. What follows the last chunk is not looked at.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(SIGNATURE)) != SIGNATURE:
+            return ""
+        while len(head := file.read(8)) == 8:
+            length, name = int.from_bytes(head[:4], "big"), head[4:]
+            content = file.read(min(length, path.stat().st_size))
+            if len(content) != length or file.read(4) != crc32(name + content).to_bytes(4, "big"):
+                return name.decode("latin-1")
+            if name == b"IEND":
+                return ""
+    return "IEND"

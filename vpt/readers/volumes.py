@@ -9,10 +9,11 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.base import Reader
-from vpt.readers.grid import Grid, some
+from vpt.readers.grid import Grid, by, some
 from vpt.readers.labels import LabelMap
 from vpt.readers.voxels import Channel, Voxels, distinct
 
+SMALLEST, LARGEST, FARTHEST = 1e-6, 1e5, 1e9  # mm: of a voxel's sides, and of its place
 ROUNDING = 1e-3  # a label this near to a whole number is one
 
 
@@ -117,12 +118,19 @@ def placed(shape: tuple[int, ...], affine: np.ndarray, name: str) -> Grid:
     axes = affine[:3, :3]
     # A determinant relative to the axes' lengths: 1 when perpendicular, 0 when they do not span the space.
     span = 0.0
-    if np.isfinite(affine).all():
-        span = abs(np.linalg.det(axes)) / max(float(np.prod(np.linalg.norm(axes, axis=0))), 1e-300)
+    with np.errstate(all="ignore"):
+        sizes = np.linalg.norm(axes, axis=0)
+        if np.isfinite(affine).all():
+            span = float(abs(np.linalg.det(axes)) / max(float(np.prod(sizes)), 1e-300))
     if span < 1e-3:
         rows = "; ".join(" ".join(f"{value:.4g}" for value in row) for row in affine[:3])
         raise VptError(
             f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write a valid sform or qform"
+        )
+    if not span >= 1e-3 or sizes.min() < SMALLEST or sizes.max() > LARGEST or np.abs(affine[:3, 3]).max() > FARTHEST:
+        raise VptError(
+            f"{name}: voxels of {by(sizes.tolist())} mm at {by(affine[:3, 3].tolist())} mm by its header, expected "
+            f"{SMALLEST:g} to {LARGEST:g} mm within {FARTHEST:g} mm; write the true size and place into it"
         )
     x, y, z = (*shape[:3], 1)[:3]
     return Grid((int(x), int(y), int(z)), affine)

@@ -125,4 +125,4 @@ def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) ->
 
 
 def _is_id(value: Any) -> bool:
-    return not isinstance(value, bool) and re.fullmatch(r"\d+", str(value)) is not None
+    return not isinstance(value, bool) and re.fullmatch(r"\d{1,18}", str(value)) is not None

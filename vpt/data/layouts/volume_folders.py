@@ -21,7 +21,7 @@ from vpt.data.layouts.description import labels_of, read_channels, read_codes, r
 from vpt.data.layouts.image_folders import as_images
 from vpt.data.left_out import unread_beside
 from vpt.errors import VptError
-from vpt.files import read_json
+from vpt.files import can_be_path, read_json
 from vpt.readers import Kind, LabelFiles, endings
 
 LAYOUTS = (
@@ -95,6 +95,11 @@ def _listed_cases(
         if not _is_entry(entry):
             problems.append(VptError(f'{source}: training entry {number} is not {{"image": PATH, "label": PATH}}'))
             continue
+        if odd := [path for path in _paths(entry) if not can_be_path(path)]:
+            problems.append(
+                VptError(f"{source}: training entry {number} names {odd[0][:80]!r}, no path of a file; correct it")
+            )
+            continue
         case = _listed_case(root, entry, channels, labels, problems)
         if case.name in cases:
             text = f"the second case called {case.name}; give every case a name of its own"
@@ -109,6 +114,13 @@ def _is_entry(entry: Any) -> bool:
     return isinstance(image, str) or (
         isinstance(image, list) and bool(image) and all(isinstance(k, str) for k in image)
     )
+
+
+def _paths(entry: dict[str, Any]) -> list[str]:
+    """All that an entry names."""
+    image, label = entry["image"], entry.get("label")
+    labels = label.values() if isinstance(label, dict) else [label] if isinstance(label, str) else []
+    return [*([image] if isinstance(image, str) else image), *map(str, labels)]
 
 
 def _first(entry: dict[str, Any]) -> str:

@@ -53,7 +53,10 @@ class DicomFile:
 
         source = BytesIO(self._unpacked()) if self.member else self.path
         self._refuse_deflated(source)
-        return dcmread(source, stop_before_pixels=not pixels)
+        try:
+            return dcmread(source, stop_before_pixels=not pixels)
+        except MemoryError as error:  # pydicom takes as much memory as an element's length asks for
+            raise MemoryError(f"{self}: too little memory is free to read it, or a length in it is damaged") from error
 
     def _unpacked(self) -> bytes:
         """Raises OSError for a member that is larger than the zip's list of contents says, or than fits."""
