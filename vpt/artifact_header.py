@@ -53,6 +53,7 @@ def read_header(text: str | None, path: Path) -> Header:
     """
     try:
         content = json.loads(text or "")
+        json.dumps(content, ensure_ascii=False).encode()  # half a character could not be shown
     except (ValueError, RecursionError) as error:  # a number with thousands of digits is a ValueError
         raise VptError(
             f"{path}: its header is damaged (no JSON); copy the file again from where it was trained"

@@ -125,7 +125,7 @@ class Worker:
         if self.ours.poll():
             try:
                 return Outcome(*self.ours.recv())
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 self._replace()
                 return Outcome("traceback", "the process ended")
         if time.monotonic() - self.since > 3 * SECONDS:  # a library that does not look at signals

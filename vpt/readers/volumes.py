@@ -127,7 +127,7 @@ def placed(shape: tuple[int, ...], affine: np.ndarray, name: str) -> Grid:
         raise VptError(
             f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write a valid sform or qform"
         )
-    if not span >= 1e-3 or sizes.min() < SMALLEST or sizes.max() > LARGEST or np.abs(affine[:3, 3]).max() > FARTHEST:
+    if np.isnan(span) or sizes.min() < SMALLEST or sizes.max() > LARGEST or np.abs(affine[:3, 3]).max() > FARTHEST:
         raise VptError(
             f"{name}: voxels of {by(sizes.tolist())} mm at {by(affine[:3, 3].tolist())} mm by its header, expected "
             f"{SMALLEST:g} to {LARGEST:g} mm within {FARTHEST:g} mm; write the true size and place into it"

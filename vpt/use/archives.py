@@ -169,7 +169,7 @@ def plan_outputs(
     def target(case: Case) -> Path:
         return out if single else mask_file(out, case, form)
 
-    if any(target(case).resolve() == path.resolve() for case in cases for path in case.images):
+    if any(os.path.realpath(target(case)) == os.path.realpath(path) for case in cases for path in case.images):
         raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
     there = [case for case in cases if target(case).exists()]
     if skip_existing:
@@ -188,8 +188,8 @@ def plan_outputs(
 
 def _not_within(out: Path, cases: Sequence[Case]) -> list[Case]:
     """Without the folder of the masks, which may lie among those of the scans and hold DICOM as well."""
-    made = [out.resolve()] if len(cases) > 1 and out.is_dir() else []
-    return [case for case in cases if [path.resolve() for path in case.images] != made]
+    made = [os.path.realpath(out)] if len(cases) > 1 and out.is_dir() else []
+    return [case for case in cases if [os.path.realpath(path) for path in case.images] != made]
 
 
 def _require_mask_name(out: Path, case: Case, form: Form) -> None:

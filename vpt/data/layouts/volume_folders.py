@@ -110,7 +110,7 @@ def _listed_cases(
 
 
 def _is_entry(entry: Any) -> bool:
-    image = entry.get("image") if isinstance(entry, dict) else None
+    image = entry.get("image") if isinstance(entry, dict) and entry.get("label") != {} else None
     return isinstance(image, str) or (
         isinstance(image, list) and bool(image) and all(isinstance(k, str) for k in image)
     )

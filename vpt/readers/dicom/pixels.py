@@ -28,12 +28,12 @@ def channel_of(stack: Stack, name: str) -> Channel:
     """
     frames = stack.frames
     _require_values(frames, name)
-    require_memory(name, stack.grid.shape, 2 * prod(stack.grid.shape))
     scales = {(frame.slope, frame.inter) for frame in frames}
     slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
     volume = _volume(frames, name, as_values=len(scales) > 1)
     if stack.shifts is not None:
         columns, rows, _ = stack.grid.shape
+        require_memory(name, stack.grid.shape, volume.itemsize * prod(stack.grid.shape))
         volume = straightened(volume, stack.shifts, (rows, columns), name)
     return Channel(volume.transpose(2, 1, 0), slope, inter)
 
@@ -75,7 +75,9 @@ def _volume(frames: Sequence[Frame], name: str, as_values: bool) -> np.ndarray:
         slope, inter = _scale(frames[k])
         pixels = (stored * slope + inter).astype(np.float32) if as_values else stored
         if volume is None:
-            volume = np.empty((len(frames), *pixels.shape), pixels.dtype)
+            shape = (len(frames), *pixels.shape)
+            require_memory(name, shape, pixels.itemsize * prod(shape))
+            volume = np.empty(shape, pixels.dtype)
         if pixels.dtype != volume.dtype:
             volume = volume.astype(np.result_type(volume, pixels), copy=False)
         volume[k] = pixels
