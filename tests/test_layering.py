@@ -24,6 +24,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"tuning", "tasks", "building", "artifact_header", "artifact_doubts"}),
     frozenset({"artifact"}),
     frozenset({"use", "describe"}),
+    frozenset({"model_card"}),
     frozenset({"engine"}),
     frozenset({"demo"}),
     frozenset({"cli"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from vpt.vocabulary import NO_ENCODER
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vpt.artifact import Artifact
     from vpt.backbones.base import BackboneSpec
     from vpt.backbones.origin import Origin
 
@@ -42,16 +44,37 @@ def describe(target: str) -> Facts:
     """
     path = Path(target)
     if path.suffix == ".safetensors" or path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
-        return list(_artifact_facts(path))
+        from vpt.artifact import read_artifact
+
+        return artifact_facts(read_artifact(path)) + split_facts(path)
     return list(_backbone_facts(target))
 
 
-def _artifact_facts(path: Path) -> Iterable[tuple[str, str]]:
-    from vpt.artifact import read_artifact
+def artifact_facts(artifact: Artifact) -> Facts:
+    """What an artifact says of itself."""
+    return list(_artifact_facts(artifact))
+
+
+def split_facts(run_or_artifact: Path) -> Facts:
+    """How many cases each side of a run's split has, and the SHA-256 of their names, by which splits are compared."""
+    from vpt.artifact import find_artifact
+    from vpt.data.splits import read_written
+
+    source = find_artifact(run_or_artifact).parent / "splits.json"
+    sides = read_written(source).to_dict() if source.is_file() else {}
+    return [(f"{side} cases", _counted(names)) for side, names in sides.items() if names]
+
+
+def _counted(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    digest = sha256("\n".join(listed).encode()).hexdigest()
+    return f"{len(listed)}, SHA-256 of their names {digest}"
+
+
+def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     from vpt.data.label_values import LabelValues
     from vpt.model import trained_parts
 
-    artifact = read_artifact(path)
     plan, counts, config = artifact.plan, artifact.counts, artifact.config
     yield "artifact", f"{artifact.path} ({artifact.path.stat().st_size / 1e6:.2f} MB)"
     if config.backbone.name == NO_ENCODER:

@@ -45,6 +45,7 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
         "plan.json",
         "splits.json",
         "environment.json",
+        "model_card.md",
         "train.log",
         "metrics.csv",
         "progress.png",

@@ -87,16 +87,29 @@ def check_classes(path: Path) -> Answer:
 
 def use_artifact(path: Path) -> Answer:
     """`vpt info` and the start of `vpt predict`."""
-    from rich.console import Console
-
     from vpt.artifact import read_artifact, restore_model
     from vpt.describe import describe
 
-    with open("/dev/null", "w") as nowhere:
-        Console(file=nowhere).print(describe(str(path)))
+    describe(str(path))
     found = read_artifact(path)
     restore_model(found)
     return found.config.model_dump_json(), found.plan.model_dump_json(), sorted(found.labels.items()), found.tensors
+
+
+def use_run(path: Path) -> Answer:
+    """What of a run `vpt train --resume`, `vpt evaluate` and `vpt info` read besides its artifact."""
+    from vpt.config.files import load_written
+    from vpt.data.plan import read_plan
+    from vpt.data.splits import read_written
+    from vpt.describe import split_facts
+
+    run = path.parent
+    return (
+        load_written(run / "config.yaml"),
+        read_plan(run / "plan.json"),
+        read_written(run / "splits.json"),
+        split_facts(run),
+    )
 
 
 def use_config(path: Path) -> Answer:
@@ -127,6 +140,7 @@ def artifact(root: Path) -> list[Sample]:
     from vpt.artifact import save_artifact
     from vpt.building import build_model
     from vpt.config import load_config
+    from vpt.config.files import dump_config
     from vpt.data.plan import Percentiles, Plan
 
     file = folder(root, "artifact") / "best.safetensors"
@@ -137,7 +151,13 @@ def artifact(root: Path) -> list[Sample]:
     )
     labels, scores = {0: "background", 1: "rim"}, {"validation": {"dice": 0.5}}
     save_artifact(file, build_model(config, plan, 2), config=config, plan=plan, labels=labels, scores=scores)
-    return [Sample("artifact", file, use_artifact, sealed=True)]
+    run = folder(root, "run")
+    (run / "best.safetensors").write_bytes(file.read_bytes())
+    (run / "config.yaml").write_text(dump_config(config))
+    (run / "plan.json").write_text(plan.model_dump_json())
+    (run / "splits.json").write_text(json.dumps({"train": ["a", "b"], "val": ["c"], "test": []}))
+    files = [Sample("run", run / name, use_run) for name in ("config.yaml", "plan.json", "splits.json")]
+    return [Sample("artifact", file, use_artifact, sealed=True), *files]
 
 
 def config(root: Path) -> list[Sample]:

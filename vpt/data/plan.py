@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vpt.data.values import TrainingValues
+from vpt.errors import VptError
+from vpt.files import read_json
 from vpt.readers import Kind
 from vpt.vocabulary import COLOURS, Sampling
 
@@ -134,6 +137,18 @@ class Plan(BaseModel):
             return f"{self.plane} slices, {scale}, {self.image_size} px"
         scale = "longer side" if self.pixel_mm is None else f"every {self.pixel_mm:g} px to one, tiles of"
         return f"images, {scale} {self.image_size} px"
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan.json of a run. Raises VptError for what no run of this version has written."""
+    try:
+        return Plan.model_validate(read_json(path))
+    except ValidationError as error:
+        keys = ", ".join(sorted({".".join(map(str, problem["loc"])) or "all of it" for problem in error.errors()}))
+        raise VptError(
+            f"{path}: damaged, edited, or of another version: {keys} is missing or not what was expected; copy the run "
+            "again, or use the version that wrote it"
+        ) from error
 
 
 def scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -38,6 +38,17 @@ class Splits:
 AnySet = SegmentationSet | LabelledSet
 
 
+def read_written(path: Path) -> Splits:
+    """The splits.json of a run. Raises VptError for what no run has written."""
+    content = read_json(path)
+    sides = content if isinstance(content, dict) else {}
+    if set(sides) != set(SIDES) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in sides.values()
+    ):
+        raise VptError(f"{path}: damaged, or edited: expected lists of names as {', '.join(SIDES)}; copy the run again")
+    return Splits(**{side: tuple(names) for side, names in sides.items()})
+
+
 def read_splits(dataset: AnySet, fold: int | None = None, folds: int | None = None) -> Splits:
     """Who trains, who validates, who is tested; raises VptError at the first problem.
 

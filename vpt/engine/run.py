@@ -25,6 +25,7 @@ from vpt.engine.setup import STATE, Setup, create_run, prepare_setup, remove_run
 from vpt.errors import VptError
 from vpt.machine.precision import prepare_frozen
 from vpt.model import PromptedModel, trained_parts
+from vpt.model_card import write_card
 from vpt.vocabulary import Task
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
@@ -93,6 +94,7 @@ def train(
         job.finish(log)
     shutil.rmtree(run / "cache", ignore_errors=True)
     _conclude(run, job, log, progress)
+    write_card(run)
     return run
 
 

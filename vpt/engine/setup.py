@@ -19,11 +19,11 @@ from vpt.data.cases import SegmentationSet
 from vpt.data.few_shot import draw_shots
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled, read_dataset, read_labelled
-from vpt.data.plan import Plan
+from vpt.data.plan import Plan, read_plan
 from vpt.data.planning import EncoderInput, Wishes, make_plan
-from vpt.data.splits import Splits, read_splits
+from vpt.data.splits import Splits, read_splits, read_written
 from vpt.errors import VptError
-from vpt.files import read_json, write_json, write_text
+from vpt.files import write_json, write_text
 from vpt.machine.device import choose_device
 from vpt.progress import bar
 from vpt.versions import version_of
@@ -152,8 +152,7 @@ def reopen_run(run: Path, wanted: Any, overrides: dict[str, Any] | None) -> Setu
             f"{run}: {', '.join(differing)} differ from the run's config.yaml; resume with the settings it was started "
             "with (just `vpt train --resume --out RUN`), or start another run"
         )
-    splits = Splits(**{side: tuple(names) for side, names in read_json(run / "splits.json").items()})
-    plan = Plan.model_validate(read_json(run / "plan.json"))
+    splits, plan = read_written(run / "splits.json"), read_plan(run / "plan.json")
     return Setup(config, dataset, splits, plan, choose_device(wanted.device))
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from vpt.data.splits import read_written
 from vpt.errors import VptError
-from vpt.files import read_json
 from vpt.progress import Tick, silent
 from vpt.report.classification import ClassReport
 from vpt.report.segmentation import Report
@@ -60,7 +60,7 @@ def _require_apart(runs: Sequence[Path]) -> int:
     for run in runs:
         if not (run / "splits.json").is_file():
             raise VptError(f"{run}: not a run's folder (no splits.json); give runs of `vpt train --fold`")
-        splits = read_json(run / "splits.json")
+        splits = read_written(run / "splits.json").to_dict()
         if not splits["val"]:
             raise VptError(f"{run}: nothing validates in it, so it is no fold; leave it out")
         known.update(chain.from_iterable(splits.values()))

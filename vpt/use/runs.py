@@ -13,8 +13,9 @@ from vpt.data.cases import Case
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
+from vpt.data.splits import read_written
 from vpt.errors import VptError
-from vpt.files import make_folder, read_json
+from vpt.files import make_folder
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.readers import reader_of
@@ -68,7 +69,7 @@ def evaluate_run(
             f"{run}: not a run's folder (no splits.json); give a run of `vpt train`, or two folders of masks: "
             "predictions and references"
         )
-    splits = read_json(run / "splits.json")
+    splits = read_written(run / "splits.json").to_dict()
     split, side = _side(run, splits, split)
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0))
     segmenter = load(run, device, weights, tta=tta)

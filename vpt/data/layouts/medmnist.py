@@ -51,13 +51,13 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
     if not source.is_file() or source.stat().st_size == 0:
         found = "an empty file" if source.is_file() else "no such file"
         raise VptError(f"{source}: {found}, {EXPECTED}; download it again")
-    found, there = described(source, [f"{side}_{what}" for side in SIDES for what in ("images", "labels")])
+    claimed, there = described(source, [f"{side}_{what}" for side in SIDES for what in ("images", "labels")])
     if SCAN in there:
         raise VptError(f"{source}: one case as MedSAM keeps them (`{SCAN}`), no data set; give the folder of all cases")
-    lone = [name for name in found if name.endswith("images") and name.replace("images", "labels") not in found]
-    if "train_images" not in found or lone:
+    lone = [name for name in claimed if name.endswith("images") and name.replace("images", "labels") not in claimed]
+    if "train_images" not in claimed or lone:
         raise VptError(f"{source}: holds {listed(there) if there else 'nothing'}, {EXPECTED}; rename its arrays")
-    return {name: read_array(source, name, array) for name, array in found.items()}
+    return {name: read_array(source, name, array) for name, array in claimed.items()}
 
 
 def _checked(source: Path, side: str, arrays: dict[str, np.ndarray]) -> bool:
