@@ -1,0 +1,187 @@
+"""A stranger's artifact opens no address, builds nothing implausible, and gives no answer where it is damaged."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vpt.artifact import Artifact, read_artifact, restore_model, save_artifact
+from vpt.artifact_doubts import require_sane
+from vpt.building import build_model
+from vpt.config import load_config
+from vpt.data.plan import Percentiles, Plan
+from vpt.errors import VptError
+from vpt.files import read_tensors, write_tensors
+
+PLAN = Plan(
+    plane="axial", pixel_mm=1.0, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artifact") / "best.safetensors"
+    config = load_config({"data": {"path": "x"}, "prompts": {"method": "deep", "count": 2}}).resolved("segmentation")
+    model = build_model(config, PLAN, 2)
+    labels = {0: "background", 1: "rim"}
+    save_artifact(path, model, config=config, plan=PLAN, labels=labels, scores={"validation": {"dice": 0.5}})
+    return path
+
+
+@pytest.fixture
+def forged(original: Path, tmp_path: Path) -> Callable[..., Path]:
+    """forged(config={"backbone": {...}}, plan={...}): with other entries in its header and the right checksum."""
+
+    def forge(config: dict[str, dict[str, Any]] | None = None, **sections: dict[str, Any]) -> Path:
+        tensors, metadata = read_tensors(original, "")
+        header = json.loads(metadata["vpt"])
+        for section, values in (config or {}).items():
+            header["config"][section] |= values
+        for section, values in sections.items():
+            header[section] |= values
+        path = tmp_path / "best.safetensors"
+        write_tensors(path, tensors, metadata | {"vpt": json.dumps(header)})
+        return path
+
+    return forge
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*args: Any) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"name": "sam_vit_b", "weights": "http://127.0.0.1:9/x.pth"},
+        {"name": "sam_vit_b", "weights": "https://127.0.0.1:9/x.pth"},
+        {"weights": "file:///etc/passwd"},
+        {"weights": "ftp://127.0.0.1/x"},
+        {"weights": "hf-hub:someone/something"},
+        {"weights": "//host/share/x.pth"},
+        {"weights": "\\\\host\\share\\x.pth"},
+        {"name": "hf-hub:someone/something"},
+        {"name": "http://127.0.0.1:9/x"},
+    ],
+)
+def test_it_opens_no_address(forged: Callable[..., Path], backbone: dict[str, str]) -> None:
+    path = forged(config={"backbone": backbone})
+    with pytest.raises(VptError, match=r"best\.safetensors: names an address .*give it with --weights FILE"):
+        restore_model(read_artifact(path))
+
+
+def test_weights_that_the_user_gives_stand_in_for_an_address(forged: Callable[..., Path]) -> None:
+    from vpt.backbones.vit_models import MICRO_WEIGHTS
+
+    path = forged(config={"backbone": {"weights": "http://127.0.0.1:9/x.pth"}})
+    assert restore_model(read_artifact(path), MICRO_WEIGHTS).backbone.spec.name == "vit_micro"
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["vit_giant_patch14_224", "sam_vit_h"])
+def test_an_encoder_that_does_not_fit_is_refused_before_it_is_built(forged: Callable[..., Path], name: str) -> None:
+    path = forged(config={"backbone": {"name": name}})
+    with pytest.raises(
+        VptError, match=rf"does not fit {name} with the prompts and head of its own config: .*misshapen"
+    ):
+        restore_model(read_artifact(path))
+
+
+def test_an_encoder_larger_than_the_machine_is_refused(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpt.artifact_doubts.total_memory", lambda device: 2**20)
+    with pytest.raises(
+        VptError, match=r"its encoder vit_micro takes .* GiB, this machine has .* GiB; use a larger one"
+    ):
+        restore_model(read_artifact(original))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"plan": {"image_size": 10**6}}, r"plan\.image_size 1000000"),
+        ({"plan": {"image_size": 0}}, r"plan\.image_size 0"),
+        ({"config": {"prompts": {"count": 10**9}}}, r"prompts\.count 1000000000"),
+        ({"config": {"head": {"width": 10**8}}}, r"head\.width 100000000"),
+        ({"config": {"prompts": {"count": 50_000}}}, "misshapen keys: prompts"),
+    ],
+)
+def test_absurd_sizes_are_refused(forged: Callable[..., Path], change: dict[str, Any], said: str) -> None:
+    with pytest.raises(VptError, match=said):
+        restore_model(read_artifact(forged(**change)))
+
+
+HEADERS: dict[str, dict[str, Any]] = {
+    "no hash": {"backbone": {"sha256": "x"}},
+    "scores": {"scores": {"validation": "good"}},
+    "counts": {"counts": {"trained": "many"}},
+    "codes": {"codes": {"rim": 1}},
+}
+
+
+@pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS)
+def test_odd_headers_are_refused_in_a_sentence(forged: Callable[..., Path], change: dict[str, Any]) -> None:
+    with pytest.raises(VptError, match=r"best\.safetensors: its header is damaged"):
+        read_artifact(forged(**change))
+
+
+def test_two_hundred_random_bytes_anywhere_in_the_payload_are_told(original: Path, tmp_path: Path) -> None:
+    rng, whole, path = random.Random(0), original.read_bytes(), tmp_path / "best.safetensors"
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(8):
+        place = rng.randrange(start, len(whole) - 200)
+        path.write_bytes(whole[:place] + rng.randbytes(200) + whole[place + 200 :])
+        with pytest.raises(VptError, match=r"best\.safetensors: damaged: its content .*; copy it again from where"):
+            read_artifact(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e7, -1e30])
+def test_values_that_no_training_gives_are_refused(original: Path, value: float) -> None:
+    found: Artifact = read_artifact(original)
+    name = next(iter(found.tensors))
+    with pytest.raises(VptError, match=rf"(are not finite|hold values beyond 1e\+06) \({name}\); copy the file again"):
+        require_sane(replace(found, tensors={name: torch.tensor([0.0, value])}).tensors, original)
+
+
+def test_two_saves_give_the_same_bytes(original: Path, tmp_path: Path) -> None:
+    found = read_artifact(original)
+    save_artifact(
+        tmp_path / "again.safetensors",
+        restore_model(found),
+        config=found.config,
+        plan=found.plan,
+        labels=found.labels,
+        scores=found.scores,
+    )
+    assert (tmp_path / "again.safetensors").read_bytes() == original.read_bytes()
+
+
+def test_predict_ends_with_one_sentence_and_exit_code_1(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vpt.cli import main
+
+    content = bytearray(original.read_bytes())
+    content[-1000] ^= 0xFF
+    (tmp_path / "best.safetensors").write_bytes(content)
+    run = ["vpt", "predict", "-m", str(tmp_path / "best.safetensors"), "-i", str(tmp_path), "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", run)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'best.safetensors'}: damaged: its content has")
+    assert not (tmp_path / "out").exists()
