@@ -19,6 +19,7 @@ from vpt.data.layouts import read_dataset, read_labelled
 from vpt.errors import VptError
 from vpt.files import parse_json, read_json, read_tensors
 from vpt.readers import reader_of
+from vpt.readers.damage import spoiled
 
 CANNOT_HOLD = r"30000x30000x30000 voxels, 54,000,000,000,000 bytes, which the [\d,]+ bytes of .+ cannot hold"
 
@@ -138,9 +139,27 @@ def test_too_little_memory_is_said_as_such_and_not_as_damage(tmp_path: Path) -> 
         file.truncate(352 + 2 * 10**9)  # all zeros, and none of them on the disk
     with (
         within(),
-        pytest.raises(MemoryError, match=r"a\.nii: 1000x1000x1000 voxels take 1\.86 GiB, .* are free; use a"),
+        pytest.raises(MemoryError, match=r"a\.nii: 1000x1000x1000 voxels take 0\.931 GiB, .* are free; use a"),
     ):
         reader_of(path).voxels(1)
+
+
+def test_a_packed_scan_that_does_not_fit_says_how_much_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(nifti_header((100, 100, 100)) + bytes(2 * 10**6)))
+    monkeypatch.setattr("vpt.readers.damage.available_memory", lambda: 10**6)
+    with pytest.raises(MemoryError, match=r"a\.nii\.gz: 100x100x100 voxels take 0\.00186 GiB, 0\.000931 GiB of memory"):
+        reader_of(path).voxels(1)
+
+
+@pytest.mark.parametrize(
+    "said", [OSError(12, "Cannot allocate memory"), MemoryError(), OSError("Error -4 while decompressing")]
+)
+def test_what_a_library_says_of_too_little_memory_is_not_called_damage(said: Exception) -> None:
+    assert isinstance(spoiled("a.nii.gz", said), MemoryError)
+    assert isinstance(spoiled("a.nii.gz", OSError("CRC check failed")), VptError)
 
 
 @pytest.mark.parametrize("absurd", [1e38, 1e-30, 1e7])

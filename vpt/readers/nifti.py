@@ -8,6 +8,7 @@ A 2-D NIfTI (X, Y) counts as a volume of one slice (X, Y, 1); a last axis of len
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -146,9 +147,10 @@ def _stored(image: Any, name: str) -> Channel:
     packed = file.name.lower().endswith(".gz")
     there = file.stat().st_size * (DENSEST if packed else 1) - proxy.offset
     size = require_there(name, file, proxy.shape, proxy.dtype.itemsize, there)
-    require_memory(name, proxy.shape, size)
-    if not packed:
+    if not packed:  # mapped into memory; what it takes is a mask like it, at one byte a voxel
+        require_memory(name, proxy.shape[:3], prod(map(int, proxy.shape[:3])))
         return Channel(np.asanyarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter))
+    require_memory(name, proxy.shape, size)
     content = inflate(file, proxy.offset + size)
     array = np.ndarray(proxy.shape, proxy.dtype, content, proxy.offset, order="F")
     return Channel(array, float(proxy.slope), float(proxy.inter))
