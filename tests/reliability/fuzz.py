@@ -21,7 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def fuzz(mutants: int, seconds: float, seed: int = 0, workers: int = 2, kinds: S
                 number = next(seeds, None)
                 if number is not None and time.monotonic() < end:
                     running[worker] = worker.start(number)
-            time.sleep(0.0005)
+            wait([worker.ours for worker in running], timeout=1)
         for worker in pool:
             worker.stop()
     return tally
