@@ -434,7 +434,7 @@ def test_a_damaged_npz_is_told(tmp_path):
             read_labelled(path)
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(VptError, match=r"no \.npz of plain arrays"):
+    with pytest.raises(VptError, match=r"damaged or no \.npz"):
         read_labelled(path)
     path = npz(tmp_path, **arrays(high=3))
     with pytest.raises(VptError, match="labels of 3 classes, but `classes` has 2 names; give 3"):
