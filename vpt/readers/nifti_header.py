@@ -14,7 +14,7 @@ from vpt.readers.doubts import converted, odd_spacing, shear
 from vpt.readers.grid import Grid, by
 from vpt.readers.volumes import placed
 
-DAMAGED = (OSError, EOFError, ValueError, zlib.error)
+DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error)
 UNREADABLE = np.full((4, 4), np.nan)
 IN_MM = {1: ("metres", 1000.0), 3: ("microns", 1e-3)}  # xyzt_units; 0 is unknown and counts as mm, as 2 is
 STEPS = {8: "s", 16: "ms", 24: "microseconds", 32: "Hz", 40: "ppm", 48: "rad/s"}  # xyzt_units of a fourth axis

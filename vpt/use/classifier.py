@@ -92,7 +92,7 @@ class Classifier:
 
     def prepare(self, scan: Any, force: bool = False) -> np.ndarray:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""
-        return prepare_stack(read_scan(self.plan, scan, force)[1], self.plan)
+        return prepare_stack(read_scan(self.plan, scan, force).voxels, self.plan)
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""
