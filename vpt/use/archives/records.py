@@ -121,18 +121,18 @@ def read_records(folder: Path) -> dict[str, Record]:
 
 
 NAMES = {each.name for each in fields(Record)}
-NEEDED = ("case", "status", "files", "input_sha256", "model_sha256", "settings", "when")
+TEXTS = ("case", "status", "input_sha256", "model_sha256", "settings", "when")
 
 
 def _record(line: bytes) -> Record | None:
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(values, dict) or any(name not in values for name in NEEDED):
+    if not isinstance(values, dict) or not all(isinstance(values.get(name), str) for name in TEXTS):
         return None
     known = {name: value for name, value in values.items() if name in NAMES}
-    return Record(**known | {"files": tuple(known["files"]), "warnings": tuple(known.get("warnings", ()))})
+    return Record(**known | {name: tuple(known.get(name) or ()) for name in ("files", "warnings")})
 
 
 # --- summaries --------------------------------------------------------------------------------------------------------
