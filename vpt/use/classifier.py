@@ -19,7 +19,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import Scan, reader_of
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
-from vpt.use.inference import in_precision, make_ready, read_scan, warn_of_header
+from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.vocabulary import Mirror, Target
 
 
@@ -100,7 +100,8 @@ class Classifier:
         for turned, turn in enumerate(self.turns):
             images = np.ascontiguousarray(np.flip(np.asarray(stacks), turn))
             tick = partial(_within, progress, turned, len(self.turns))
-            logits = classify_stacks(self.forward, images, self.device, tick, self.batch_size)
+            in_batches = partial(classify_stacks, self.forward, images, self.device, tick)
+            logits = in_smaller_batches("the images given", self.batch_size, in_batches)
             found.append(to_probabilities(logits, self.target, self.temperature).numpy())
         return np.mean(found, axis=0)
 

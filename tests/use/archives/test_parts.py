@@ -17,7 +17,7 @@ ARRAY = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRA
 def test_parts_hold_every_item_once(items: list[int], count: int) -> None:
     parts = [Part(number, count).of_all(items) for number in range(count)]
 
-    assert sorted(sum(parts, [])) == sorted(items)
+    assert sorted(item for part in parts for item in part) == sorted(items)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

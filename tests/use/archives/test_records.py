@@ -87,7 +87,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(VptError, match="cannot be written .No space left"):
+    with pytest.raises(VptError, match=r"cannot be written .No space left"):
         Journal(tmp_path).add([DONE])
 
 
