@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Told
+
+from vpt.use.segmenter import Segmenter
 
 
 @pytest.fixture
@@ -78,3 +83,32 @@ def test_watch_refuses_what_it_cannot_do(vpt: Callable[..., Told], class_run: Pa
     assert (told.code, "no such folder" in told.err) == (1, True)
     assert vpt("watch", tmp_path, "-o", tmp_path / "out", "-m", class_run, "--settle", "-1").code == 2
     assert vpt("watch", tmp_path, "-o", tmp_path / "out", "-m", class_run, "--preview").code == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_batch_goes_on(
+    vpt: Callable[..., Told],
+    tiny_run: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+) -> None:
+    words = ("predict", "-i", tiny_data / "imagesTr", "-o", tmp_path / "out", "-m", tiny_run, "--device", "cpu")
+    labels_of, calls = Segmenter.labels_of, iter(range(9))
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        if next(calls) == 2:
+            os.kill(os.getpid(), number)
+        return labels_of(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "labels_of", interrupted)
+        told = vpt(*words)
+    assert (told.code, "the same command with --continue goes on" in told.err) == (code, True)
+    done = json.loads((tmp_path / "out/predictions.json").read_text())["counts"]["done"]
+    told = vpt(*words, "--continue")
+    assert (told.code, f"{done} of them were done before" in told.out) == (0, True)
+    assert done in (1, 2)
+    assert [path.name for path in (tmp_path / "out").glob(".part*")] == []

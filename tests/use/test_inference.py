@@ -120,10 +120,10 @@ def test_a_scan_larger_than_the_machine_is_refused_by_its_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nib.save(scan(shape=(40, 40, 40)), tmp_path / "a.nii")
-    monkeypatch.setattr("vpt.use.inference.total_memory", lambda device: 3 * 40**3 - 1)
+    monkeypatch.setattr("vpt.use.inference.total_memory", lambda device: 3 * 40**3 + 3 * 8 * 40**2 - 1)
     read: list[Any] = []
     monkeypatch.setattr("vpt.readers.nifti.NiftiReader.voxels", lambda *given: read.append(given))
 
-    with pytest.raises(VptError, match=r"a\.nii: 40x40x40 voxels take at least 0\.0 GB with their mask"):
+    with pytest.raises(VptError, match=r"a\.nii: 40x40x40 voxels take at least 0\.0 GB to be answered"):
         threshold(scan_plan()).segment(tmp_path / "a.nii")
     assert read == []

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -14,7 +18,7 @@ from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
-    from vpt.use.archives.batch import Existing
+    from vpt.use.archives.batch import Existing, Spread
     from vpt.use.classifier import Classifier
     from vpt.use.segmenter import Segmenter
 
@@ -77,6 +81,8 @@ def predict(
     as_: As = "own",
     probabilities: Probabilities = False,
     preview: Preview = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: on a Ray cluster (RAY_ADDRESS, or here).")] = "local",
+    workers: Annotated[int | None, typer.Option(help="With --engine ray: how many hold the model.")] = None,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
@@ -99,11 +105,37 @@ def predict(
         beside=Beside(probabilities, preview),
         part=part_of(num_parts, part_id, os.environ),
     )
+    if engine not in ("local", "ray") or (workers is not None and (engine != "ray" or workers < 1)):
+        usage(f"--engine {engine} --workers {workers}: expected local, or ray with one worker or more")
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked)
+    loading = {"device": device, "weights": weights, "precision": precision, "compile": compile_, "tta": tta}
+    spread = _on_ray(loading, out, asked, mark, workers, loaded) if engine == "ray" else None
     started = time.perf_counter()
-    outcome = _predict(loaded, scans, out, asked, mark)
+    with ended_in_order(f"{out}: the same command with --continue goes on"):
+        outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     raise typer.Exit(1 if outcome.failures else 0)
+
+
+@contextmanager
+def ended_in_order(how_on: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM leave whole masks and their record: exit code 130 or 143."""
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as ended:
+        print(f"interrupted; {how_on}", file=sys.stderr)
+        raise typer.Exit(143 if isinstance(ended, _Terminated) else 130) from ended
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def _end(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def check_words(models: list[str], mean: bool, precision: str | None, form: str) -> None:
@@ -136,10 +168,11 @@ def load_marked(
     """The model, and the mark that its answers are recorded with."""
     from vpt.artifact import find_artifact
     from vpt.use.archives import ModelMark
-    from vpt.use.folds import models_in
     from vpt.use.load import load
+    from vpt.use.models import models_in
 
-    loaded = load(models, device, weights, cast(Any, precision), compile_, tta)
+    chosen = [find_artifact(path) for path in models_in(models)]
+    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta)
     settings = {
         "tta": tta,
         "force": asked.force,
@@ -149,20 +182,47 @@ def load_marked(
         "compile": compile_,
         "device": loaded.device.type,
     }
-    return loaded, ModelMark.of([find_artifact(path) for path in models_in(models)], settings)
+    return loaded, ModelMark.of(chosen, settings)
 
 
-def _predict(loaded: Segmenter | Classifier, scans: list[Path], out: Path, asked: Asked, mark: ModelMark) -> Outcome:
+def _predict(
+    loaded: Segmenter | Classifier,
+    scans: list[Path],
+    out: Path,
+    asked: Asked,
+    mark: ModelMark,
+    spread: Spread | None,
+) -> Outcome:
     from vpt.progress import bar
     from vpt.use.archives import classify_archive, segment_archive
     from vpt.use.classifier import Classifier
 
     if not isinstance(loaded, Classifier):
         with bar("segmenting") as tick:
-            return segment_archive(loaded, scans, out, asked, mark, tick)
+            return segment_archive(loaded, scans, out, asked, mark, tick, spread)
     require_table(asked)
     with bar("classifying") as tick:
-        return classify_archive(loaded, scans, out, asked, mark, tick)
+        return classify_archive(loaded, scans, out, asked, mark, tick, spread)
+
+
+def _on_ray(
+    loading: dict[str, Any],
+    out: Path,
+    asked: Asked,
+    mark: ModelMark,
+    workers: int | None,
+    loaded: Segmenter | Classifier,
+) -> Spread:
+    from vpt.use.archives.batches import loaded_batch
+    from vpt.use.archives.outputs import is_single
+    from vpt.use.archives.with_ray import Cluster, require_ray
+
+    if is_single(out):
+        usage(f"-o {out}: --engine ray answers into a folder; give one")
+    require_ray()
+    artifacts = [path.absolute() for path in mark.artifacts]
+    make = partial(loaded_batch, artifacts, loading, out.absolute(), asked, mark)
+    return Cluster(make, out.absolute(), mark, workers, loaded.device.type == "cuda")
 
 
 def require_table(asked: Asked) -> None:

@@ -51,7 +51,9 @@ def watch(
     """
     from vpt.errors import VptError
     from vpt.use.archives import Asked, Beside
+    from vpt.use.archives.batches import batch_of
     from vpt.use.archives.watching import Resting, Watch
+    from vpt.use.classifier import Classifier
 
     check_words(models, mean, precision, as_)
     if settle < 0 or every <= 0:
@@ -67,22 +69,13 @@ def watch(
         beside=Beside(probabilities, preview),
     )
     loaded, mark = load_marked(models, device, weights, precision, False, tta, asked)
-    watching = Watch(folder, out, loaded, _batch_of(loaded, out, asked, mark), Resting(settle), say=_say)
+    if isinstance(loaded, Classifier):
+        require_table(asked)
+    watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=_say)
     with stopped_by_signals() as stop:
         _say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")
         watching.run(stop.is_set, lambda: stop.wait(every))
     _say("ended; the same command goes on")
-
-
-def _batch_of(loaded: Any, out: Path, asked: Any, mark: Any) -> Any:
-    from vpt.use.archives.classifying import ClassBatch
-    from vpt.use.archives.segmenting import MaskBatch
-    from vpt.use.classifier import Classifier
-
-    if not isinstance(loaded, Classifier):
-        return MaskBatch(loaded, out, asked, mark)
-    require_table(asked)
-    return ClassBatch(loaded, out, asked, mark)
 
 
 def _say(text: str) -> None:

@@ -64,8 +64,8 @@ class ReadScan(NamedTuple):
     warned: tuple[str, ...]
 
 
-def read_scan(plan: Plan, scan: Any, force: bool = False) -> ReadScan:
-    """A new scan whose values fit those of the training.
+def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> ReadScan:
+    """A new scan whose values fit those of the training. labels: that it is segmented into, which takes memory.
 
     Raises:
         VptError: what the readers refuse, more voxels than there is memory for, another kind than the plan's, and
@@ -73,24 +73,24 @@ def read_scan(plan: Plan, scan: Any, force: bool = False) -> ReadScan:
     """
     require_kind(plan, scan)
     reader = reader_of(scan)
-    require_memory(plan, reader)
+    require_memory(plan, reader, labels)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
     if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
     return ReadScan(reader, voxels, require_usual(plan, reader.name, voxels, force))
 
 
-def require_memory(plan: Plan, reader: Reader) -> None:
-    """Refuse a scan of which even a byte for each voxel, and its mask twice, is more than the machine has.
+def require_memory(plan: Plan, reader: Reader, labels: int) -> None:
+    """Refuse a scan that takes more than the machine has, by its header alone, before anything is read.
 
-    By its header alone, before anything is read.
+    At the least a byte for each voxel of a channel, the mask twice, and of one slice two float32 for each label.
     """
-    shape = reader.grid().shape
-    read = len(plan.channels) + 2 if plan.slices is None else len(plan.channels)
-    need, there = prod(shape) * read, total_memory(CPU)
-    if need > there:
+    grid = reader.grid()
+    mask, slice_pixels = 2 * bool(labels), prod(grid.turned(plan.orientation)[1].shape[1:])
+    need = prod(grid.shape) * (len(plan.channels) + mask) + slice_pixels * labels * 8
+    if need > (there := total_memory(CPU)):
         raise VptError(
-            f"{reader.name}: {by(shape)} voxels take at least {in_gb(need)} with their mask, and this machine has "
+            f"{reader.name}: {by(grid.shape)} voxels take at least {in_gb(need)} to be answered, and this machine has "
             f"{in_gb(there)}; correct the shape in its header, cut the scan into pieces, or use a larger machine"
         )
 

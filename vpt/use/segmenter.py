@@ -139,7 +139,7 @@ class Segmenter:
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
-        reader, voxels, warned = read_scan(self.plan, scan, force)
+        reader, voxels, warned = read_scan(self.plan, scan, force, len(self.labels))
         oriented = voxels.oriented(self.plan.orientation)
         return PreparedScan(PreparedSlices.of(oriented, self.plan), voxels.grid, oriented.grid, reader, warned)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
+from vpt.progress import Tick
 from vpt.readers import Form
-from vpt.use.archives.attempts import Failure
+from vpt.use.archives.attempts import Failure, is_no_space
 from vpt.use.archives.beside import NOTHING, Beside
 from vpt.use.archives.fingerprints import ModelMark, scan_sha256
 from vpt.use.archives.masks import Answer
@@ -20,6 +22,10 @@ from vpt.words import counted
 
 Existing = Literal["refuse", "overwrite", "skip", "continue"]
 """What to do with answers that are there already; `continue`: those of the same scan and model stand."""
+
+
+Spread = Callable[[Sequence[Case], Tick], list[Failure]]
+"""Answers and records cases elsewhere, as `vpt.use.archives.with_ray.Cluster` does -> those that failed."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,18 @@ class Recorder:
 
     def _add(self, *records: Record) -> None:
         self.journal.add(records)
+
+
+@contextmanager
+def summed_up(sum_up: Callable[[], None]) -> Iterator[None]:
+    """`sum_up` follows, also where a batch breaks off, unless the disk is full: then the next batch does it."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_no_space(error):
+            sum_up()
+        raise
+    sum_up()
 
 
 def _hash_of(case: Case) -> str | None:

@@ -18,7 +18,7 @@ from vpt.readers import reader_of
 from vpt.report.classification import write_probabilities
 from vpt.scores.classification import probabilities_csv
 from vpt.use.archives.attempts import Failure, attempt
-from vpt.use.archives.batch import Asked, Outcome, Recorder
+from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
 from vpt.use.archives.classes import classify_cases
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
@@ -29,9 +29,17 @@ from vpt.use.classifier import Classifier
 
 
 def classify_archive(
-    classifier: Classifier, inputs: Sequence[Path], out: Path, asked: Asked, mark: ModelMark, progress: Tick = silent
+    classifier: Classifier,
+    inputs: Sequence[Path],
+    out: Path,
+    asked: Asked,
+    mark: ModelMark,
+    progress: Tick = silent,
+    spread: Spread | None = None,
 ) -> Outcome:
     """Probabilities of all scans at the inputs, or of this process's part, into a table or the folder `out`.
+
+    spread: see `Spread`.
 
     Raises:
         VptError: no scans, a table that may not be replaced, an output that cannot be written.
@@ -40,7 +48,8 @@ def classify_archive(
     found = find_archive(inputs, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
     if is_single(out):
         return _table(classifier, found, out, asked, progress)
-    return ClassBatch(classifier, out, asked, mark).whole(found, progress)
+    batch = ClassBatch(classifier, out, asked, mark)
+    return batch.whole(found, progress, spread or batch.run)
 
 
 def _table(classifier: Classifier, found: Found, out: Path, asked: Asked, progress: Tick) -> Outcome:
@@ -82,7 +91,7 @@ class ClassBatch:
         self.classifier, self.out, self.asked, self.mark = classifier, out, asked, mark
         self.recorder = Recorder(out, mark, asked.part)
 
-    def whole(self, found: Found, progress: Tick) -> Outcome:
+    def whole(self, found: Found, progress: Tick, run: Spread) -> Outcome:
         """This process's part of these cases, the record begun and summed up, also where the batch breaks off."""
         asked, cases = self.asked, self.asked.part.of_all(found.cases)
         unreadable = asked.part.of_all(found.failures)
@@ -92,13 +101,10 @@ class ClassBatch:
         left = self.recorder.sort(cases, lambda case: [], asked.skip_failed) if resumed else None
         todo, failed, done = (left.todo, left.failed, len(left.done)) if left else (cases, [], 0)
         self.recorder.begin(len(cases))
-        try:
-            failures = self.run(todo, progress)
-        finally:
-            for failure in unreadable:
-                self.recorder.unreadable(failure)
-            self.sum_up({case.name for case in found.cases})
-        failures += [*unreadable, *failed]
+        for failure in unreadable:
+            self.recorder.unreadable(failure)
+        with summed_up(partial(self.sum_up, {case.name for case in found.cases})):
+            failures = [*run(todo, progress), *unreadable, *failed]
         doubts = scan_doubts(_without(todo, failures), self.classifier.plan)
         total, path = len(cases) + len(unreadable), self.out / "predictions.csv"
         outcome = Outcome("classified", total, path, failures, done, doubts, list(found.notes))

@@ -19,19 +19,20 @@ from vpt.readers import reader_of
 class ModelMark:
     """The models of a batch by the SHA-256 of their files, and what they are asked for; the same mark, the same masks.
 
-    name: how to call them; settings: those that change an answer.
+    name: how to call them; settings: those that change an answer; artifacts: the files.
     """
 
     name: str
     sha256: str
     settings: str
+    artifacts: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, artifacts: Sequence[Path], settings: Mapping[str, Any]) -> ModelMark:
         each = [file_sha256(path) for path in artifacts]
         whole = each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
         name = ", ".join("/".join(path.resolve().parts[-2:]) for path in artifacts)
-        return cls(name, whole, json.dumps(dict(sorted(settings.items()))))
+        return cls(name, whole, json.dumps(dict(sorted(settings.items()))), tuple(artifacts))
 
 
 def scan_sha256(case: Case) -> str:

@@ -11,7 +11,7 @@ from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers.grid import Grid
 from vpt.use.archives.attempts import Failure
-from vpt.use.archives.batch import Asked, Outcome, Recorder
+from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.masks import Answer, mask_file, never, segment_cases
@@ -21,9 +21,17 @@ from vpt.use.segmenter import Segmenter
 
 
 def segment_archive(
-    segmenter: Segmenter, inputs: Sequence[Path], out: Path, asked: Asked, mark: ModelMark, progress: Tick = silent
+    segmenter: Segmenter,
+    inputs: Sequence[Path],
+    out: Path,
+    asked: Asked,
+    mark: ModelMark,
+    progress: Tick = silent,
+    spread: Spread | None = None,
 ) -> Outcome:
     """Masks of all scans at the inputs, or of this process's part of them, into a folder, or of one into a file.
+
+    spread: see `Spread`.
 
     Raises:
         VptError: no scans, answers that may not be replaced, an output that cannot be written; a full disk.
@@ -34,7 +42,7 @@ def segment_archive(
     if is_single(out) and len(found.cases) == 1:
         return _one(segmenter, cases, out, asked, found.notes, progress)
     batch = MaskBatch(segmenter, out, asked, mark)
-    return batch.whole(cases, found, progress)
+    return batch.whole(cases, found, progress, spread or batch.run)
 
 
 def _one(
@@ -90,21 +98,17 @@ class MaskBatch:
         self.recorder = Recorder(out, mark, asked.part)
         self.doubts = Doubts(segmenter)
 
-    def whole(self, cases: list[Case], found: Found, progress: Tick) -> Outcome:
+    def whole(self, cases: list[Case], found: Found, progress: Tick, run: Spread) -> Outcome:
         """All of these cases, the record begun and summed up, also where the batch breaks off."""
         todo, failed, done = self._plan(cases)
-        early = [*asked_part(self.asked, found.failures), *failed]
+        unreadable = self.asked.part.of_all(found.failures)
         self.recorder.begin(len(cases))
-        try:
-            failures = self.run(todo, progress)
-        finally:
-            for failure in asked_part(self.asked, found.failures):
-                self.recorder.unreadable(failure)
-            summarise(self.out)
-        total = len(todo) + len(early) + done
-        outcome = Outcome(
-            "segmented", total, self.out, [*failures, *early], done, self.doubts.sentences(), list(found.notes)
-        )
+        for failure in unreadable:
+            self.recorder.unreadable(failure)
+        with summed_up(self.sum_up):
+            failures = [*run(todo, progress), *unreadable, *failed]
+        total = len(todo) + len(unreadable) + len(failed) + done
+        outcome = Outcome("segmented", total, self.out, failures, done, self.doubts.sentences(), list(found.notes))
         self.recorder.end(f"{outcome.answered} of {total} scans segmented")
         return outcome
 
@@ -151,8 +155,3 @@ class MaskBatch:
 
     def sum_up(self) -> None:
         summarise(self.out)
-
-
-def asked_part(asked: Asked, failures: Sequence[Failure]) -> list[Failure]:
-    """Of the cases that cannot be put together, those of this process's part."""
-    return asked.part.of_all(failures)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -13,8 +12,7 @@ from vpt.data.cases import Case
 from vpt.errors import VptError
 from vpt.files import make_folder
 from vpt.progress import Tick, silent
-from vpt.use.archives.attempts import Failure
-from vpt.use.archives.batch import Asked, Recorder
+from vpt.use.archives.batches import Batch
 from vpt.use.archives.finding import find_archive
 from vpt.use.archives.fingerprints import snapshot
 from vpt.use.archives.records import begin, is_recorded
@@ -22,19 +20,6 @@ from vpt.use.classifier import Classifier
 from vpt.use.segmenter import Segmenter
 
 Snapshot = tuple[tuple[str, int, int], ...]
-
-
-class Batch(Protocol):
-    """What answers and records cases: `MaskBatch`, `ClassBatch`."""
-
-    asked: Asked
-    recorder: Recorder
-
-    def files(self, case: Case) -> list[Path]: ...
-
-    def run(self, cases: list[Case], progress: Tick, stop: Callable[[], bool]) -> list[Failure]: ...
-
-    def sum_up(self) -> None: ...
 
 
 class Resting:
