@@ -36,9 +36,9 @@ Series = Annotated[
 As = Annotated[str, typer.Option("--as", help="own (NIfTI, PNG), or of DICOM: dicom-seg, dicom-seg-labelmap.")]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Subfolders as well; answers lie in the same ones.")]
 Probabilities = Annotated[
-    bool, typer.Option("--probabilities", help="Beside each mask a 4-D NIfTI, the probability of every label.")
+    bool, typer.Option("--probabilities", help="In probabilities/ a 4-D NIfTI for each mask, of every label.")
 ]
-Preview = Annotated[bool, typer.Option("--preview", help="Beside each mask a picture of three slices.")]
+Preview = Annotated[bool, typer.Option("--preview", help="In previews/ a picture of three slices for each mask.")]
 
 
 def predict(

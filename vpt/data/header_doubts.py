@@ -64,7 +64,7 @@ def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]
     told: file and sentence of what was doubted when they were read; by default their headers are read for it.
     """
     cases = [case for case in cases if plan.kind == "volumes"]
-    doubts = _of_each(cases) if told is None else together(told)
+    doubts = _of_each(cases) if told is None else _together(told)
     grids = (found for case in cases for found in _grid(case))
     return [*doubts, *(text for name, grid in grids for text in unlike_the_plan(name, grid, plan))]
 
@@ -90,7 +90,7 @@ def unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
 
 def _of_each(cases: Sequence[Any]) -> list[str]:
     paths = [source for case in cases for source in case.images if isinstance(source, Path)]
-    return together((str(path), text) for path in paths for text in _doubts(path))
+    return _together((str(path), text) for path in paths for text in _doubts(path))
 
 
 def _doubts(path: Path) -> list[str]:
@@ -107,7 +107,7 @@ def _grid(case: Any) -> list[tuple[str, Grid]]:
         return []
 
 
-def together(doubts: Iterable[tuple[str, str]]) -> list[str]:
+def _together(doubts: Iterable[tuple[str, str]]) -> list[str]:
     """One sentence for all files of the same doubt."""
     files: dict[str, list[str]] = {}
     for name, text in doubts:

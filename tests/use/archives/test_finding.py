@@ -13,6 +13,7 @@ from PIL import Image
 from vpt.errors import VptError
 from vpt.use.archives.finding import find_archive
 
+OUT = Path("out")
 SCAN = np.zeros((4, 4, 3), np.int16)
 
 
@@ -33,7 +34,7 @@ def test_several_places_are_one_archive(fill: Callable[..., Path]) -> None:
 
     assert [case.name for case in found.cases] == ["w", "x", "y", "z"]
     with pytest.raises(VptError, match="no such file or folder"):
-        find_archive([fill("a"), Path("/nowhere")], "volumes", 1)
+        find_archive([fill("a"), Path("/nowhere")], "volumes", 1, OUT)
 
 
 def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], t
 def test_masks_beside_their_scans_are_left_out_and_said(fill: Callable[..., Path]) -> None:
     root = fill("all", "a.nii.gz", "a_seg.nii.gz", "b-mask.nii.gz", "c.nii", "c_label_2.nii.gz")
 
-    found = find_archive([root], "volumes", 1)
+    found = find_archive([root], "volumes", 1, OUT)
 
     assert [case.name for case in found.cases] == ["a", "b-mask", "c"]
     assert [note for note in found.notes if "left out: a_seg.nii.gz, c_label_2.nii.gz" in note]
@@ -61,7 +62,7 @@ def test_masks_beside_their_scans_are_left_out_and_said(fill: Callable[..., Path
 def test_a_case_without_all_channels_is_a_failure_of_its_own(fill: Callable[..., Path]) -> None:
     root = fill("all", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
 
-    found = find_archive([root], "volumes", 2)
+    found = find_archive([root], "volumes", 2, OUT)
 
     assert [case.name for case in found.cases] == ["a"]
     assert [failure.name for failure in found.failures] == ["b_0000"]
@@ -72,7 +73,7 @@ def test_what_is_of_another_kind_is_left_out_and_said(fill: Callable[..., Path])
     root = fill("all", "a.nii.gz")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(root / "screenshot.png")
 
-    found = find_archive([root], "volumes", 1)
+    found = find_archive([root], "volumes", 1, OUT)
 
     assert [case.name for case in found.cases] == ["a"]
     assert "1 image left out: the model was trained on volumes" in found.notes

@@ -210,14 +210,14 @@ def test_one_file_has_no_record_beside_it(segmenter, scans, tmp_path) -> None:
 def test_probabilities_and_a_picture_lie_beside_the_mask(run, scans, tmp_path, segmenter) -> None:
     run(beside=Beside(probabilities=True, preview=True))
 
-    found, mask = nib.load(tmp_path / "out/a_probabilities.nii.gz"), nib.load(tmp_path / "out/a.nii.gz")
+    found, mask = nib.load(tmp_path / "out/probabilities/a.nii.gz"), nib.load(tmp_path / "out/a.nii.gz")
     values, ids = found.get_fdata(), sorted(segmenter.labels)
     assert found.shape == (*mask.shape, len(ids))
     assert np.allclose(found.affine, mask.affine)
     assert np.abs(values.sum(-1) - 1).max() < 0.01
     assert (np.array(ids)[values.argmax(-1)] == voxels(tmp_path / "out/a.nii.gz")).mean() > 0.99
-    assert Image.open(tmp_path / "out/a.preview.png").width > 100
-    (tmp_path / "out/b.preview.png").unlink()
+    assert Image.open(tmp_path / "out/previews/a.png").width > 100
+    (tmp_path / "out/previews/b.png").unlink()
     counting = Counting(segmenter)
     run(model=counting, existing="continue", beside=Beside(preview=True))
     assert counting.read == ["b"]

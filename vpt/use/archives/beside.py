@@ -26,7 +26,7 @@ SHARES = (0.25, 0.5, 0.75)  # of the labelled slices: those that a picture shows
 
 @dataclass(frozen=True)
 class Beside:
-    """probabilities: `NAME_probabilities.nii.gz`; preview: `NAME.preview.png`."""
+    """probabilities: `probabilities/NAME.nii.gz`; preview: `previews/NAME.png`, in the folder of the mask."""
 
     probabilities: bool = False
     preview: bool = False
@@ -45,11 +45,11 @@ NOTHING = Beside()
 
 
 def probabilities_file(mask: Path) -> Path:
-    return mask.with_name(f"{case_name(mask)}_probabilities.nii.gz")
+    return mask.parent / "probabilities" / f"{case_name(mask)}.nii.gz"
 
 
 def preview_file(mask: Path) -> Path:
-    return mask.with_name(f"{case_name(mask)}.preview.png")
+    return mask.parent / "previews" / f"{case_name(mask)}.png"
 
 
 @dataclass(eq=False)
@@ -130,9 +130,12 @@ class Pending:
             self.preview = Preview.of(segmenter, scan, labels)
 
     def write(self, mask: Path) -> None:
-        if self.probabilities or self.preview:
-            make_folder(mask.parent, "choose another output")
         if self.probabilities:
-            self.probabilities.write(probabilities_file(mask))
+            self.probabilities.write(_made(probabilities_file(mask)))
         if self.preview:
-            self.preview.write(preview_file(mask), case_name(mask))
+            self.preview.write(_made(preview_file(mask)), case_name(mask))
+
+
+def _made(path: Path) -> Path:
+    make_folder(path.parent, "choose another output")
+    return path

@@ -40,7 +40,7 @@ def find_archive(
     inputs: Sequence[Path],
     kind: Kind,
     channels: int,
-    out: Path | None = None,
+    out: Path,
     series: str | None = None,
     recursive: bool = False,
 ) -> Found:
@@ -67,16 +67,14 @@ def find_archive(
     read = [image for case in (*cases, *masks) for image in case.images]
     read += [file for prefix, file in files]
     unread = (
-        []
-        if recursive
-        else [f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out or path / ".", read)]
+        [] if recursive else [f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read)]
     )
     return Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread))
 
 
-def _files_at(path: Path, out: Path | None, recursive: bool) -> Iterator[tuple[str, Path]]:
+def _files_at(path: Path, out: Path, recursive: bool) -> Iterator[tuple[str, Path]]:
     """Scans, each with the folder that its name begins with."""
-    made = out.resolve() if out else None
+    made = out.resolve()
     if not recursive or not path.is_dir() or kind_of(path) is not None:
         yield from (("", file) for file in scans_at(path) if file.resolve() != made)
         return
@@ -85,7 +83,7 @@ def _files_at(path: Path, out: Path | None, recursive: bool) -> Iterator[tuple[s
         yield from ((prefix, file) for file in scan_files(folder) if file.resolve() != made)
 
 
-def _folders(folder: Path, above: tuple[Path, ...], made: Path | None) -> Iterator[Path]:
+def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path]:
     """A folder and those below it; none that is a scan itself, that is hidden, that leads back or holds the answers."""
     yield folder
     for path in sorted(folder.iterdir()):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vpt.data.cases import Case
-from vpt.data.header_doubts import together, unlike_the_plan
+from vpt.data.header_doubts import unlike_the_plan
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers.grid import Grid
@@ -18,6 +18,9 @@ from vpt.use.archives.masks import Answer, mask_file, never, segment_cases
 from vpt.use.archives.outputs import is_single, plan_outputs
 from vpt.use.archives.records import is_recorded, summarise
 from vpt.use.segmenter import Segmenter
+from vpt.words import counted
+
+MOST = 20  # scans unlike those of the training that are said; the record has all
 
 
 def segment_archive(
@@ -73,21 +76,23 @@ class Doubts:
 
     def __init__(self, segmenter: Segmenter):
         self.plan = segmenter.plan
-        self.told: list[tuple[str, str]] = []
+        self.told: dict[str, tuple[str, int]] = {}
         self.far: list[str] = []
 
     def say(self, file: str, text: str) -> None:
         if self.plan.kind == "volumes":
-            self.told.append((file, text))
+            first, others = self.told.get(text, (file, -1))
+            self.told[text] = first, others + 1
 
     def unlike(self, file: str, grid: Grid) -> list[str]:
         """Sentences of pixels that are far from those of the training."""
         found = list(unlike_the_plan(file, grid, self.plan)) if self.plan.kind == "volumes" else []
-        self.far += found
+        self.far += found if len(self.far) < MOST else []
         return found
 
     def sentences(self) -> list[str]:
-        return [*together(self.told), *self.far]
+        more = {others: f" (and {counted(others, 'more file')})" for _, others in self.told.values() if others}
+        return [*(f"{first}{more.get(others, '')}: {text}" for text, (first, others) in self.told.items()), *self.far]
 
 
 class MaskBatch:
