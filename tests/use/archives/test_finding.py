@@ -28,9 +28,9 @@ def fill(tmp_path: Path, save: Callable[..., Path]) -> Callable[..., Path]:
 
 
 def test_several_places_are_one_archive(fill: Callable[..., Path]) -> None:
-    found = find_archive(
-        [fill("a", "x.nii.gz"), fill("b", "y.nii", "w.nii.gz"), fill("c", "z.nii") / "z.nii"], "volumes", 1
-    )
+    places = [fill("a", "x.nii.gz"), fill("b", "y.nii", "w.nii.gz"), fill("c", "z.nii") / "z.nii"]
+
+    found = find_archive(places, "volumes", 1, OUT)
 
     assert [case.name for case in found.cases] == ["w", "x", "y", "z"]
     with pytest.raises(VptError, match="no such file or folder"):
