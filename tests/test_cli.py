@@ -151,7 +151,7 @@ def test_a_broken_scan_stops_no_other(
     failed = [line for line in told.err.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 1
     assert failed[0].startswith(f"failed: {broken}: truncated or damaged")
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.nii.gz")) == [
         f"blobs_00{k}.nii.gz" for k in (0, 2, 3, 4, 5)
     ]
 

@@ -47,10 +47,8 @@ def plan_outputs(
         cases = [case for case in cases if case not in there]
     elif there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise VptError(
-            f"{target(there[0])}: exists already{more}; add --overwrite, --skip-existing or --continue, or choose "
-            "another output"
-        )
+        flags = "--overwrite or --skip-existing" if single else "--overwrite, --skip-existing or --continue"
+        raise VptError(f"{target(there[0])}: exists already{more}; add {flags}, or choose another output")
     require_writable(out.parent if single else out)
     return list(cases), target
 
@@ -81,6 +79,7 @@ def plan_predictions(out: Path, overwrite: bool) -> Path:
         return out
     path = out if is_single(out) else out / "predictions.csv"
     if path.exists() and not overwrite:
-        raise VptError(f"{path}: exists already; add --overwrite or --continue, or choose another output")
+        flags = "--overwrite" if is_single(out) else "--overwrite or --continue"
+        raise VptError(f"{path}: exists already; add {flags}, or choose another output")
     require_writable(path.parent)
     return path
