@@ -127,7 +127,7 @@ def test_predict_one_scan_and_a_folder_then_evaluate_the_two_folders(
     masks = tmp_path / "masks"
     told = vpt("predict", "-i", tiny_data / "imagesTr", "-o", masks, "-m", tiny_run / "last.safetensors")
     assert told.code == 0
-    assert sorted(path.name for path in masks.iterdir()) == [f"blobs_00{k}.nii.gz" for k in range(6)]
+    assert sorted(path.name for path in masks.glob("*.nii.gz")) == [f"blobs_00{k}.nii.gz" for k in range(6)]
 
     told = vpt("evaluate", masks, tiny_data / "labelsTr", "--out", tmp_path / "scores")
     assert told.code == 0
@@ -151,7 +151,7 @@ def test_a_broken_scan_stops_no_other(
     failed = [line for line in told.err.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 1
     assert failed[0].startswith(f"failed: {broken}: truncated or damaged")
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.nii.gz")) == [
         f"blobs_00{k}.nii.gz" for k in (0, 2, 3, 4, 5)
     ]
 

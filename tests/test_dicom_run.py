@@ -125,8 +125,8 @@ def test_masks_come_back_on_the_series_as_nifti_and_as_segmentation(dicom_data, 
     again, also = vpt("predict", "-i", scans, "-o", tmp_path / "seg", "-m", dicom_run, "--as", "dicom-seg")
     assert again == 0, also
 
-    assert sorted(each.name for each in (tmp_path / "nifti").iterdir()) == [f"{name}.nii.gz" for name in names]
-    assert sorted(each.name for each in (tmp_path / "seg").iterdir()) == [f"{name}.dcm" for name in names]
+    assert sorted(each.name for each in (tmp_path / "nifti").glob("*.nii.gz")) == [f"{name}.nii.gz" for name in names]
+    assert sorted(each.name for each in (tmp_path / "seg").glob("*.dcm")) == [f"{name}.dcm" for name in names]
     for name in names:
         scan, mask = reader_of(scans / name), reader_of(tmp_path / f"nifti/{name}.nii.gz")
         assert mask.grid().matches(scan.grid())

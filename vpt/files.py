@@ -51,6 +51,11 @@ def absolute(path: Path) -> Path:
         raise ValueError(f"no place of a file ({error})") from error
 
 
+def real(path: Path) -> Path:
+    """With links followed; one that leads in a circle stays as it is (`Path.resolve` raises RuntimeError there)."""
+    return Path(os.path.realpath(path))
+
+
 def can_be_path(text: str) -> bool:
     """Whether a system takes a text as a file's path: not with a null byte, or a name beyond 255 bytes."""
     try:

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plans import plan_with
 
-from vpt.data.framing import SLAB, as_channels, batches_of_slices, crop_or_pad, prepared_size, resize_image
+from vpt.data.framing import (
+    SLAB,
+    as_channels,
+    batches_of_slices,
+    crop_or_pad,
+    prepared_size,
+    require_usable,
+    resize_image,
+)
+from vpt.errors import VptError
 
 
 @pytest.mark.parametrize("size", [(30, 26), (20, 40), (60, 7), (40, 13), (80, 26), (9, 4)])
@@ -100,3 +109,15 @@ def test_batches_are_the_same_whether_slices_are_an_array_or_made_slab_by_slab()
         near = [slices[[max(k - 1, 0), k, min(k + 1, len(slices) - 1)], 0] for k in range(len(slices))]
         assert np.array_equal(whole.numpy(), np.stack(near))
     assert max(cut) < len(slices)
+
+
+@pytest.mark.parametrize("pixel_mm", [1.0, None])
+@pytest.mark.parametrize("spacing", [(50.0, 50.0), (0.02, 0.02), (1e38, 1e38), (0.9, 1.1), (8.0, 0.5)])
+def test_a_spacing_that_no_scan_of_the_kind_has_is_refused(pixel_mm, spacing):
+    plan = plan_with(pixel_mm=pixel_mm)
+    usable = max(spacing) < 1e6 if pixel_mm is None else max(spacing) < 10 < 1e6 * min(spacing) and min(spacing) > 0.1
+    if usable:
+        require_usable("a.nii", (40, 30), spacing, plan)
+    else:
+        with pytest.raises(VptError, match=r"a\.nii: slices of 40x30 pixels of .* mm would be .* mm large.*; correct"):
+            require_usable("a.nii", (40, 30), spacing, plan)

@@ -153,8 +153,8 @@ def test_what_predict_does_not_read_is_told_with_its_subfolders(tmp_path, save):
         save(scans / place, np.zeros((2, 2, 2), np.uint8))
     assert unread_scans(scans, 1, scans / "out") == [
         "3 files (2 .mgz, 1 .heic) are not read; convert them, or take them out",
-        "2 subfolders with 3 files (3 .nii.gz) are not read: p0, p1; give each as a folder of its own, or move the "
-        "files up",
+        "2 subfolders with 3 files (3 .nii.gz) are not read: p0, p1; add --recursive, give each as a folder of its "
+        "own, or move the files up",
     ]
     assert unread_scans(scans / "x.nii.gz", 1, tmp_path / "out") == []
 

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
 
 if TYPE_CHECKING:
-    from vpt.readers import Form
-    from vpt.use.archives import Failure
+    from vpt.use.archives import Asked, ModelMark, Outcome
+    from vpt.use.archives.batch import Existing, Spread
     from vpt.use.classifier import Classifier
     from vpt.use.segmenter import Segmenter
+
+Precision = Annotated[
+    str | None, typer.Option(help="auto, 32-true, bf16-mixed, 16-mixed; default: as the training was told.")
+]
+Mean = Annotated[bool, typer.Option("--mean", help="Of several models (-m A -m B): average probabilities.")]
+Force = Annotated[bool, typer.Option("--force", help="Only warn of values that are unlike those of the training.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="torch.compile: a minute or more at first, then some percent faster.")
+]
+Series = Annotated[
+    str | None, typer.Option(help="Of several DICOM series in a folder: a number, a description, or largest.")
+]
+As = Annotated[str, typer.Option("--as", help="own (NIfTI, PNG), or of DICOM: dicom-seg, dicom-seg-labelmap.")]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Subfolders as well; answers lie in the same ones.")]
+Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="In probabilities/ a 4-D NIfTI for each mask, of every label.")
+]
+Preview = Annotated[bool, typer.Option("--preview", help="In previews/ a picture of three slices for each mask.")]
 
 
 def predict(
     scans: Annotated[
-        Path,
+        list[Path],
         typer.Option(
-            "-i", "--input", help="A scan (.nii.gz, .nrrd, .mha; DICOM: folder or .zip), an image, or a folder of them."
+            "-i",
+            "--input",
+            help="A scan (.nii.gz, .nrrd, .mha; DICOM: folder or .zip), an image, or a folder of them (repeat).",
         ),
     ],
     out: Annotated[
@@ -30,117 +55,195 @@ def predict(
         typer.Option(
             "-o",
             "--output",
-            help="A folder, or for one FILE.nii.gz, .nrrd, .mha (image: FILE.png); classes: FILE.csv.",
+            help="A folder, or for one FILE.nii.gz, .nrrd, .mha (image: FILE.png); classes: FILE.csv, FILE.json, -.",
         ),
     ],
     models: RunsOrArtifacts,
-    mean: Annotated[bool, typer.Option("--mean", help="Of several models (-m A -m B): average probabilities.")] = False,
+    mean: Mean = False,
     tta: MirrorImages = False,
     device: Device = "auto",
     weights: Weights = None,
+    recursive: Recursive = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there already.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Do only the scans without a mask.")] = False,
-    precision: Annotated[
-        str | None, typer.Option(help="auto, 32-true, bf16-mixed, 16-mixed; default: as the training was told.")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Only warn of values that do not look like those of the training.")
+    resume: Annotated[
+        bool, typer.Option("--continue", help="Do what is not done yet, has changed or failed, by the folder's record.")
     ] = False,
-    compile_: Annotated[
-        bool, typer.Option("--compile", help="torch.compile: a minute or more at first, then some percent faster.")
+    skip_failed: Annotated[
+        bool, typer.Option("--skip-failed", help="With --continue: what failed before is only listed.")
     ] = False,
-    series: Annotated[
-        str | None, typer.Option(help="Of several DICOM series in a folder: a number, a description, or largest.")
-    ] = None,
-    as_: Annotated[
-        str, typer.Option("--as", help="own (NIfTI, PNG), or of DICOM: dicom-seg, dicom-seg-labelmap.")
-    ] = "own",
+    num_parts: Annotated[int | None, typer.Option(help="Share the scans among so many processes.")] = None,
+    part_id: Annotated[int | None, typer.Option(help="Which part this process does, from 0.")] = None,
+    precision: Precision = None,
+    force: Force = False,
+    compile_: Compile = False,
+    series: Series = None,
+    as_: As = "own",
+    probabilities: Probabilities = False,
+    preview: Preview = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: on a Ray cluster (RAY_ADDRESS, or here).")] = "local",
+    workers: Annotated[int | None, typer.Option(help="With --engine ray: how many hold the model.")] = None,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
-    A scan that fails stops no other (exit code 1).
+    A scan that fails stops no other (exit code 1). A folder of answers holds their record: predictions.json, .csv,
+    failures.json, log.txt.
     """
-    from vpt.data.cases import unread_scans
+    from vpt.use.archives import Asked, Beside, part_of
+
+    check_words(models, mean, precision, as_)
+    existing = _existing(overwrite, skip_existing, resume)
+    if skip_failed and existing != "continue":
+        usage("--skip-failed: goes with --continue, which knows what failed before")
+    asked = Asked(
+        series=series,
+        recursive=recursive,
+        form=cast(Any, as_),
+        force=force,
+        existing=existing,
+        skip_failed=skip_failed,
+        beside=Beside(probabilities, preview),
+        part=part_of(num_parts, part_id, os.environ),
+    )
+    if engine not in ("local", "ray") or (workers is not None and (engine != "ray" or workers < 1)):
+        usage(f"--engine {engine} --workers {workers}: expected local, or ray with one worker or more")
+    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked)
+    loading = {"device": device, "weights": weights, "precision": precision, "compile": compile_, "tta": tta}
+    spread = _on_ray(loading, out, asked, mark, workers, loaded) if engine == "ray" else None
+    started = time.perf_counter()
+    with ended_in_order(f"{out}: the same command with --continue goes on"):
+        outcome = _predict(loaded, scans, out, asked, mark, spread)
+    tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
+    raise typer.Exit(1 if outcome.failures else 0)
+
+
+@contextmanager
+def ended_in_order(how_on: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM leave whole masks and their record: exit code 130 or 143."""
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as ended:
+        print(f"interrupted; {how_on}", file=sys.stderr)
+        raise typer.Exit(143 if isinstance(ended, _Terminated) else 130) from ended
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def _end(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def check_words(models: list[str], mean: bool, precision: str | None, form: str) -> None:
     from vpt.machine.precision import Precision
     from vpt.readers import Form
-    from vpt.use.classifier import Classifier
-    from vpt.use.load import load
 
     if precision not in (None, *get_args(Precision)):
         usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
-    if as_ not in get_args(Form):
-        usage(f"--as {as_}: expected {', '.join(get_args(Form))}")
+    if form not in get_args(Form):
+        usage(f"--as {form}: expected {', '.join(get_args(Form))}")
     if len(models) > 1 and not mean:
         usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
-    loaded = load(models, device, weights, cast("Precision | None", precision), compile_, tta)
-    started = time.perf_counter()
-    if isinstance(loaded, Classifier):
-        if as_ != "own":
-            usage(f"--as {as_}: the model classifies, and its answer is a table; leave it out")
-        if skip_existing:
-            usage("--skip-existing: classes go into one CSV; write another with -o, or replace it with --overwrite")
-        done = _classify(loaded, scans, out, overwrite, series, force)
-    else:
-        done = _segment(loaded, scans, out, overwrite, skip_existing, series, cast("Form", as_), force)
-    answered = done.scans - len(done.failures)
-    print(f"{answered} of {done.scans} scans {done.verb} in {time.perf_counter() - started:.1f} s: {done.out}")
-    for text in done.doubts:
-        print(f"warning: {text}", file=sys.stderr)
-    for text in unread_scans(scans, len(loaded.plan.channels), done.out):
-        print(f"warning: {scans}: {text}", file=sys.stderr)
-    for failure in done.failures:
-        print(f"failed: {failure.reason}", file=sys.stderr)
-    raise typer.Exit(1 if done.failures else 0)
 
 
-class _Done(NamedTuple):
-    """How many scans there were, what became of them and where it lies; what is doubtful, and which failed."""
-
-    verb: str
-    scans: int
-    out: Path
-    doubts: list[str]
-    failures: list[Failure]
+def _existing(overwrite: bool, skip: bool, resume: bool) -> Existing:
+    if overwrite + skip + resume > 1:
+        usage("--overwrite, --skip-existing, --continue: give one of them")
+    return "overwrite" if overwrite else "skip" if skip else "continue" if resume else "refuse"
 
 
-def _classify(
-    classifier: Classifier, scans: Path, out: Path, overwrite: bool, series: str | None, force: bool
-) -> _Done:
-    from vpt.data.header_doubts import scan_doubts
-    from vpt.progress import bar
-    from vpt.report.classification import write_probabilities
-    from vpt.use.archives import classify_cases, plan_predictions
+def load_marked(
+    models: list[str],
+    device: str,
+    weights: Path | None,
+    precision: str | None,
+    compile_: bool,
+    tta: bool,
+    asked: Asked,
+) -> tuple[Segmenter | Classifier, ModelMark]:
+    """The model, and the mark that its answers are recorded with."""
+    from vpt.artifact import find_artifact
+    from vpt.use.archives import ModelMark
+    from vpt.use.load import load
+    from vpt.use.models import models_in
 
-    cases, table = plan_predictions(scans, out, len(classifier.plan.channels), overwrite, series)
-    with bar("classifying") as tick:
-        named = [(case.name, case.scan) for case in cases]
-        names, probabilities, failures = classify_cases(classifier, named, tick, force)
-    if names:  # else the failures say it all
-        write_probabilities(table, names, probabilities, classifier.classes, classifier.target)
-    return _Done("classified", len(cases), table, scan_doubts(cases, classifier.plan), failures)
+    chosen = [find_artifact(path) for path in models_in(models)]
+    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta)
+    settings = {
+        "tta": tta,
+        "force": asked.force,
+        "as": asked.form,
+        "series": asked.series,
+        "precision": precision,
+        "compile": compile_,
+        "device": loaded.device.type,
+    }
+    return loaded, ModelMark.of(chosen, settings)
 
 
-def _segment(
-    segmenter: Segmenter,
-    scans: Path,
+def _predict(
+    loaded: Segmenter | Classifier,
+    scans: list[Path],
     out: Path,
-    overwrite: bool,
-    skip_existing: bool,
-    series: str | None,
-    form: Form,
-    force: bool,
-) -> _Done:
-    from vpt.data.header_doubts import scan_doubts
+    asked: Asked,
+    mark: ModelMark,
+    spread: Spread | None,
+) -> Outcome:
     from vpt.progress import bar
-    from vpt.use.archives import plan_outputs, segment_cases
+    from vpt.use.archives import classify_archive, segment_archive
+    from vpt.use.classifier import Classifier
 
-    told: list[tuple[str, str]] = []
+    if not isinstance(loaded, Classifier):
+        with bar("segmenting") as tick:
+            return segment_archive(loaded, scans, out, asked, mark, tick, spread)
+    require_table(asked)
+    with bar("classifying") as tick:
+        return classify_archive(loaded, scans, out, asked, mark, tick, spread)
 
-    def say(file: str, text: str) -> None:
-        told.append((file, text))
 
-    channels = len(segmenter.plan.channels)
-    cases, target = plan_outputs(scans, out, channels, overwrite, skip_existing, series, form)
-    with bar("segmenting") as tick:
-        failures = segment_cases(segmenter, cases, target, tick, form=form, say=say, force=force)
-    return _Done("segmented", len(cases), out, scan_doubts(cases, segmenter.plan, told), failures)
+def _on_ray(
+    loading: dict[str, Any],
+    out: Path,
+    asked: Asked,
+    mark: ModelMark,
+    workers: int | None,
+    loaded: Segmenter | Classifier,
+) -> Spread:
+    from vpt.use.archives.batches import loaded_batch
+    from vpt.use.archives.outputs import is_single
+    from vpt.use.archives.with_ray import Cluster, require_ray
+
+    if is_single(out):
+        usage(f"-o {out}: --engine ray answers into a folder; give one")
+    require_ray()
+    artifacts = [path.absolute() for path in mark.artifacts]
+    make = partial(loaded_batch, artifacts, loading, out.absolute(), asked, mark)
+    return Cluster(make, out.absolute(), mark, workers, loaded.device.type == "cuda")
+
+
+def require_table(asked: Asked) -> None:
+    """What goes with masks only is a mistake where the model classifies."""
+    if asked.form != "own":
+        usage(f"--as {asked.form}: the model classifies, and its answer is a table; leave it out")
+    if asked.existing == "skip":
+        usage("--skip-existing: classes go into one CSV; go on with --continue, or replace it with --overwrite")
+    if asked.beside.probabilities or asked.beside.preview:
+        usage("--probabilities, --preview: the model classifies, and its answer is a table; leave them out")
+
+
+def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
+    part = f"{asked.part} ({asked.part.by}): " if asked.part.by else ""
+    print(
+        f"{part}{outcome.answered} of {outcome.total} scans {outcome.verb} in {seconds:.1f} s: {outcome.out}",
+        file=stream,
+    )
+    if outcome.before:
+        print(f"{outcome.before} of them were done before and are unchanged", file=stream)
+    for text in (*outcome.doubts, *outcome.notes):
+        print(f"warning: {text}", file=sys.stderr)
+    for failure in outcome.failures:
+        print(f"failed: {failure.reason}", file=sys.stderr)

@@ -181,7 +181,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: s
     what = ", ".join(map(str, paths)) or "no path at all"
     if missing := [item for item in paths if not item.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file, an image or a folder of them")
-    files = [file for item in paths for file in _scans_at(item)]
+    files = [file for item in paths for file in scans_at(item)]
     if wrong := [file for file in files if kind_of(file) is None]:
         raise VptError(f"{wrong[0]}: not a supported ending; {SUPPORTED}")
     if not files:
@@ -194,7 +194,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: s
         volume = next(file for file in files if kind_of(file) == "volumes")
         raise VptError(f"{what}: {images[0].name} is an image and {volume.name} a NIfTI; give one kind at a time")
     if images:
-        return _image_cases(images)
+        return image_cases(images)
     if len(paths) == 1 and not paths[0].is_dir() and channels > 1:
         files = list(channel_files(paths[0], channels))
     elif 1 < channels == len(files) == len(paths) and not any(channel_suffix(file) for file in files):
@@ -204,7 +204,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: s
     return tuple(Case(name, groups[name], None, series) for name in sorted(groups))
 
 
-def _scans_at(path: Path) -> list[Path]:
+def scans_at(path: Path) -> list[Path]:
     """A folder may be one scan, or hold many; where it holds none, those that lie deeper, as DICOM is exported."""
     if not path.is_dir() or kind_of(path) is not None:
         return [path]
@@ -212,12 +212,17 @@ def _scans_at(path: Path) -> list[Path]:
     return scan_files(path) or sorted(folder for folder in deeper if kind_of(folder) is not None)
 
 
-def unread_scans(path: str | Path, channels: int, out: Path) -> list[str]:
-    """What lies in a folder of scans to predict and is none of them, as sentences; `out`: where the masks go."""
+def unread_scans(path: str | Path, channels: int, out: Path, read: Iterable[Path] | None = None) -> list[str]:
+    """What lies in a folder of scans to predict and is none of them, as sentences; `out`: where the masks go.
+
+    read: the files that are scans, by default those that `find_scans` finds.
+    """
     folder = Path(path)
     if not folder.is_dir() or kind_of(folder) is not None:
         return []
-    found = left_out(folder, [file for case in find_scans(folder, channels) for file in case.images], nested=True)
+    if read is None:
+        read = [file for case in find_scans(folder, channels) for file in case.images]
+    found = left_out(folder, list(read), nested=True)
     made = os.path.abspath(out)
     files, nested = (
         tuple(file for file in each if not Path(os.path.abspath(file)).is_relative_to(made))
@@ -226,7 +231,7 @@ def unread_scans(path: str | Path, channels: int, out: Path) -> list[str]:
     return replace(found, files=files, nested=nested).sentences()
 
 
-def _image_cases(files: Iterable[Path]) -> tuple[Case, ...]:
+def image_cases(files: Iterable[Path]) -> tuple[Case, ...]:
     cases: dict[str, Case] = {}
     for path in files:
         name = case_name(path)

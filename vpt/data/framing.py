@@ -16,6 +16,8 @@ from vpt.errors import VptError
 from vpt.vocabulary import COLOURS
 
 SLAB = 32  # slices that are made at once, or those of a batch where it has more
+ABSURD = 32  # times the plan's pixel, or a 32nd of it: metres or microns that were written as mm, digits that are lost
+MEASURABLE = 1e6  # mm
 GROWN, LARGE = 64, 2**27  # times the pixels, and numbers in all: above both a slice is not resized
 
 
@@ -33,6 +35,24 @@ def prepared_size(shape: Sequence[int], spacing: Sequence[float], plan: Plan) ->
     pixel_mm = max(sides) / plan.image_size if plan.pixel_mm is None else plan.pixel_mm
     rows, columns = (max(1, round(side / pixel_mm)) for side in sides)
     return rows, columns
+
+
+def require_usable(name: str, shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> None:
+    """Refuse slices (rows, columns) whose spacing (mm) no scan of the training's kind can have.
+
+    That is a pixel ABSURD times as large or as small as the plan's, or none that can be measured.
+    """
+    pixel = (spacing[0] * spacing[1]) ** 0.5
+    if plan.pixel_mm is None and 0 < pixel < MEASURABLE:
+        return
+    if plan.pixel_mm is not None and plan.pixel_mm / ABSURD < pixel < plan.pixel_mm * ABSURD:
+        return
+    rows, columns = (n * mm for n, mm in zip(shape, spacing, strict=True))
+    trained = "" if plan.pixel_mm is None else f"; the model was trained at {plan.pixel_mm:.4g} mm"
+    raise VptError(
+        f"{name}: slices of {shape[0]}x{shape[1]} pixels of {spacing[0]:.4g}x{spacing[1]:.4g} mm would be "
+        f"{rows:.4g}x{columns:.4g} mm large{trained}; correct the spacing, or its unit, in its header"
+    )
 
 
 def require_bounded(name: str, shape: Sequence[int], size: tuple[int, int], spacing: Sequence[float]) -> None:

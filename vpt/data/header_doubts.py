@@ -66,7 +66,7 @@ def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]
     cases = [case for case in cases if plan.kind == "volumes"]
     doubts = _of_each(cases) if told is None else _together(told)
     grids = (found for case in cases for found in _grid(case))
-    return [*doubts, *(text for name, grid in grids for text in _unlike_the_plan(name, grid, plan))]
+    return [*doubts, *(text for name, grid in grids for text in unlike_the_plan(name, grid, plan))]
 
 
 def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
@@ -74,10 +74,11 @@ def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
     if plan.kind != "volumes":
         return []
     own = [f"{reader.name}: {text}" for text in reader.doubts()]
-    return [*own, *_unlike_the_plan(reader.name, reader.grid(), plan)]
+    return [*own, *unlike_the_plan(reader.name, reader.grid(), plan)]
 
 
-def _unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
+def unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
+    """A sentence, with the name, of a scan whose pixels are far from those of the training."""
     if (pixel := plan.pixel_mm) is None:
         return
     _, turned = grid.turned(plan.orientation)

@@ -104,8 +104,8 @@ class LeftOut:
             tops = sorted({path.relative_to(self.root).parts[0] for path in self.nested})
             found.append(
                 f"{counted(len(tops), 'subfolder')} with {counted(len(self.nested), 'file')} ({kinds(self.nested)}) "
-                f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; give each as a folder of its own, "
-                "or move the files up"
+                f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
+                "as a folder of its own, or move the files up"
             )
         if self.circles:
             links = listed((path.relative_to(self.root).as_posix() for path in self.circles), 3)

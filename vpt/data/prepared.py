@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from vpt.data.framing import prepared_size, require_bounded, resize_image
+from vpt.data.framing import prepared_size, require_bounded, require_usable, resize_image
 from vpt.data.plan import Plan, scale
 from vpt.readers import Voxels
 
@@ -31,6 +31,7 @@ class PreparedSlices:
     def of(cls, voxels: Voxels, plan: Plan) -> Self:
         """Raises VptError for slices that would grow without bound, see `require_bounded`."""
         _, depth, *pixels = voxels.shape
+        require_usable(voxels.name, pixels, voxels.grid.spacing[1:], plan)
         size = prepared_size(pixels, voxels.grid.spacing[1:], plan)
         require_bounded(voxels.name, (depth, *pixels), size, voxels.grid.spacing[1:])
         channels = enumerate(plan.intensity)

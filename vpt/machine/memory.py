@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 MOST = 32  # images at once; more are no faster on a CPU, and little on a GPU
+TOO_LITTLE = ("out of memory", "can't allocate memory", "not enough memory")  # torch's words, of CPU and MPS too
 UNKNOWN = 8 * 2**30  # bytes of a machine that does not say
 
 
@@ -35,6 +36,18 @@ def total_memory(device: torch.device) -> int:
     with suppress(OSError, ValueError):  # no container, or no limit: "max"
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return total
+
+
+def in_gb(size: int) -> str:
+    """Bytes in words: "12.3 GB"."""
+    return f"{size / 1e9:.1f} GB" if size < 1e14 else f"{size / 1e9:.0e} GB"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was too little memory, of the machine or of a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in TOO_LITTLE)
 
 
 def reset_peak(device: torch.device) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.files import atomic
 from vpt.readers.base import Source, no_scan
 from vpt.readers.damage import require_memory, require_there, spoiled
 from vpt.readers.grid import Grid
@@ -113,6 +114,18 @@ def volume_in_memory(array: np.ndarray, affine: np.ndarray) -> Nifti1Image:
     from nibabel.nifti1 import Nifti1Image
 
     return Nifti1Image(array, affine, dtype=array.dtype)
+
+
+def write_steps(path: Path, steps: np.ndarray, affine: np.ndarray, step: float) -> None:
+    """Whole numbers (X, Y, Z, K), of which each stands for so many times `step`, by the slope in the header."""
+    import nibabel
+    from nibabel.nifti1 import Nifti1Image
+
+    image = Nifti1Image(steps, affine)
+    image.header.set_slope_inter(step, 0)
+    image.header.set_xyzt_units("mm")
+    with atomic(path) as part:
+        nibabel.save(image, part)
 
 
 # --- voxels -----------------------------------------------------------------------------------------------------------

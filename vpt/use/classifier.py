@@ -19,7 +19,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import Scan, reader_of
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
-from vpt.use.inference import in_precision, make_ready, read_scan, warn_of_header
+from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.vocabulary import Mirror, Target
 
 
@@ -92,7 +92,7 @@ class Classifier:
 
     def prepare(self, scan: Any, force: bool = False) -> np.ndarray:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""
-        return prepare_stack(read_scan(self.plan, scan, force)[1], self.plan)
+        return prepare_stack(read_scan(self.plan, scan, force).voxels, self.plan)
 
     def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K)."""
@@ -100,7 +100,8 @@ class Classifier:
         for turned, turn in enumerate(self.turns):
             images = np.ascontiguousarray(np.flip(np.asarray(stacks), turn))
             tick = partial(_within, progress, turned, len(self.turns))
-            logits = classify_stacks(self.forward, images, self.device, tick, self.batch_size)
+            in_batches = partial(classify_stacks, self.forward, images, self.device, tick)
+            logits = in_smaller_batches("the images given", self.batch_size, in_batches)
             found.append(to_probabilities(logits, self.target, self.temperature).numpy())
         return np.mean(found, axis=0)
 

@@ -18,8 +18,8 @@ from vpt.progress import Tick, silent
 from vpt.readers import Scan
 from vpt.tasks.segmentation import likeliest_classes
 from vpt.use.classifier import Classifier
-from vpt.use.inference import read_scan, require_usual
-from vpt.use.segmenter import PreparedScan, Segmenter
+from vpt.use.inference import in_smaller_batches, read_scan, require_usual
+from vpt.use.segmenter import Keep, PreparedScan, Segmenter
 from vpt.words import listed
 
 
@@ -99,12 +99,25 @@ class SegmenterEnsemble(Segmenter):
             require_usual(member.plan, prepared.reader.name, prepared.slices.voxels, force)
         return prepared
 
-    def classes_of(self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick) -> np.ndarray:
-        return likeliest_classes(self.probabilities_of(scan, hints), scan.oriented.shape, len(self.labels), progress)
+    def classes_of(
+        self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None
+    ) -> np.ndarray:
+        def in_batches(batch: int) -> np.ndarray:
+            found = self.probabilities_of(scan, hints, batch)
+            if keep is not None:
+                found = _told(found, keep)
+            return likeliest_classes(found, scan.oriented.shape, len(self.labels), progress)
+
+        return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
 
     @torch.inference_mode()
-    def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:
-        found = [member.probabilities_of(self._seen_by(member, scan), hints) for member in self.members]
+    def probabilities_of(
+        self, scan: PreparedScan, hints: np.ndarray | None = None, batch: int | None = None
+    ) -> Iterator[Tensor]:
+        found = [
+            member.probabilities_of(self._seen_by(member, scan), hints, batch and min(batch, member.batch_size))
+            for member in self.members
+        ]
         for first, *others in zip(*found, strict=True):
             for other in others:
                 first += other
@@ -114,6 +127,12 @@ class SegmenterEnsemble(Segmenter):
         if member.plan.intensity == self.plan.intensity:
             return scan
         return replace(scan, slices=PreparedSlices.of(scan.slices.voxels, member.plan))
+
+
+def _told(found: Iterator[Tensor], keep: Keep) -> Iterator[Tensor]:
+    for place, probabilities in enumerate(found):
+        keep(place, probabilities)
+        yield probabilities
 
 
 class ClassifierEnsemble(Classifier):
@@ -135,7 +154,7 @@ class ClassifierEnsemble(Classifier):
 
     def prepare(self, scan: Any, force: bool = False) -> np.ndarray:
         """(M, S, 3, size, size) uint8: the scan as each of M members is given it."""
-        reader, voxels = read_scan(self.plan, scan, force)
+        reader, voxels, _ = read_scan(self.plan, scan, force)
         for member in self.members[1:] if not force else ():
             require_usual(member.plan, reader.name, voxels, force)
         return np.stack([prepare_stack(voxels, member.plan) for member in self.members])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -14,10 +16,17 @@ from vpt.data.plan import Plan
 from vpt.data.value_doubts import Expected, doubt_of
 from vpt.data.values import values_of
 from vpt.errors import HeaderWarning, VptError, VptWarning
+from vpt.machine.memory import in_gb, is_out_of_memory, total_memory
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import Output, PromptedModel
 from vpt.readers import Reader, Voxels, reader_of
+from vpt.readers.grid import by
 from vpt.tasks.batch import Batch, Forward
+from vpt.words import counted
+
+Made = TypeVar("Made")
+
+CPU = torch.device("cpu")
 
 
 def make_ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:
@@ -47,20 +56,66 @@ def require_kind(plan: Plan, scan: Any) -> None:
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
 
 
-def read_scan(plan: Plan, scan: Any, force: bool = False) -> tuple[Reader, Voxels]:
-    """A new scan's reader and voxels, with values that fit those of the training.
+class ReadScan(NamedTuple):
+    """A new scan's reader and voxels, and what was warned of its values."""
+
+    reader: Reader
+    voxels: Voxels
+    warned: tuple[str, ...]
+
+
+def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> ReadScan:
+    """A new scan whose values fit those of the training. labels: that it is segmented into, which takes memory.
 
     Raises:
-        VptError: what the readers refuse, another kind than the plan's, and values that do not look like those of the
-            training; with `force` these are only warned of (`VptWarning`).
+        VptError: what the readers refuse, more voxels than there is memory for, another kind than the plan's, and
+            values that do not look like those of the training; with `force` these are only warned of (`VptWarning`).
     """
     require_kind(plan, scan)
     reader = reader_of(scan)
+    require_memory(plan, reader, labels)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
     if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
-    require_usual(plan, reader.name, voxels, force)
-    return reader, voxels
+    return ReadScan(reader, voxels, require_usual(plan, reader.name, voxels, force))
+
+
+def require_memory(plan: Plan, reader: Reader, labels: int) -> None:
+    """Refuse a scan that takes more than the machine has, by its header alone, before anything is read.
+
+    At the least a byte for each voxel of a channel, the mask twice, and of one slice two float32 for each label.
+    """
+    grid = reader.grid()
+    mask, slice_pixels = 2 * bool(labels), prod(grid.turned(plan.orientation)[1].shape[1:])
+    need = prod(grid.shape) * (len(plan.channels) + mask) + slice_pixels * labels * 8
+    if need > (there := total_memory(CPU)):
+        raise VptError(
+            f"{reader.name}: {by(grid.shape)} voxels take at least {in_gb(need)} to be answered, and this machine has "
+            f"{in_gb(there)}; correct the shape in its header, cut the scan into pieces, or use a larger machine"
+        )
+
+
+def in_smaller_batches(name: str, batch: int, work: Callable[[int], Made]) -> Made:
+    """What `work` makes of so many images at once; where there is too little memory, of half as many, down to one.
+
+    Another batch rounds otherwise, so it is warned of (`VptWarning`). Raises VptError where one image is too much.
+    """
+    try:
+        return work(batch)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if batch == 1:
+            raise VptError(
+                f"{name}: too little memory for one image at a time; free some, use a machine with more, or with a GPU "
+                "that is too small --device cpu"
+            ) from error
+    fewer = batch // 2
+    told = (
+        f"{name}: too little memory for {counted(batch, 'image')} at once, done with {fewer}; single voxels may differ"
+    )
+    warnings.warn(told, VptWarning, stacklevel=2)
+    return in_smaller_batches(name, fewer, work)
 
 
 def warn_of_header(plan: Plan, reader: Reader) -> None:
@@ -69,13 +124,15 @@ def warn_of_header(plan: Plan, reader: Reader) -> None:
         warnings.warn(text, HeaderWarning, stacklevel=3)
 
 
-def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> None:
-    """Raise VptError, or with `force` warn, where values do not look like those of the training."""
+def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[str, ...]:
+    """Raise VptError, or with `force` warn, where values do not look like those of the training -> the warnings."""
     expected = Expected.by(plan)
     if expected is None:
-        return
+        return ()
     if doubt := doubt_of(values_of(voxels), expected):
         said = f"{name}: {doubt.sentence('that the model was trained on')}"
         if not force:
             raise VptError(f"{said}, or go on with --force (force=True)")
         warnings.warn(said, VptWarning, stacklevel=4)
+        return (said,)
+    return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,18 +24,25 @@ from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
 from vpt.tasks.segmentation import SliceModel, likeliest_classes, logits_of_slices, probabilities_of
-from vpt.use.inference import in_precision, make_ready, read_scan, warn_of_header
+from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.vocabulary import Mirror
+
+Keep = Callable[[int, Tensor], None]
+"""Told of each slice in order, by its number, the probabilities (K, rows, columns) on the scan's own pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan whose slices are made when they are asked for, its grid before and after turning, and its reader."""
+    """A scan whose slices are made when they are asked for, its grid before and after turning, and its reader.
+
+    warned: what was said of its values, where they do not look like those of the training and were taken all the same.
+    """
 
     slices: PreparedSlices
     grid: Grid
     oriented: Grid
     reader: Reader
+    warned: tuple[str, ...] = ()
 
 
 class Segmenter:
@@ -132,9 +139,9 @@ class Segmenter:
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
-        reader, voxels = read_scan(self.plan, scan, force)
+        reader, voxels, warned = read_scan(self.plan, scan, force, len(self.labels))
         oriented = voxels.oriented(self.plan.orientation)
-        return PreparedScan(PreparedSlices.of(oriented, self.plan), voxels.grid, oriented.grid, reader)
+        return PreparedScan(PreparedSlices.of(oriented, self.plan), voxels.grid, oriented.grid, reader, warned)
 
     def segment_prepared(
         self,
@@ -147,6 +154,23 @@ class Segmenter:
         progress: Tick = silent,
     ) -> Mask:
         """`segment` of a scan that `prepare` gave; progress: of its slices."""
+        return self.mask_of(scan, self.labels_of(scan, box, points, point_labels, frame, progress), form)
+
+    def mask_of(self, scan: PreparedScan, labels: np.ndarray, form: Form = "own") -> Mask:
+        """Label ids (X, Y, Z) on a scan's own grid -> a mask like it."""
+        return scan.reader.mask_as(form, labels, Naming(self.labels, self.codes))
+
+    def labels_of(
+        self,
+        scan: PreparedScan,
+        box: Any = None,
+        points: Any = None,
+        point_labels: Sequence[int] | None = None,
+        frame: Frame = "voxel",
+        progress: Tick = silent,
+        keep: Keep | None = None,
+    ) -> np.ndarray:
+        """Label ids (X, Y, Z) on the scan's own grid; keep: see `Keep`."""
         if scan.reader.unit == "px" and frame == "ras":
             raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
         hints = make_hints(box, points, point_labels, frame, scan.grid)
@@ -158,33 +182,55 @@ class Segmenter:
             )
         hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
         on_slices = None if hints is None else hints.on_slices(scan.oriented.shape, scan.slices.size)
-        classes = self.classes_of(scan, on_slices, progress)
+        classes = self.classes_of(scan, on_slices, progress, keep)
         if hints is not None:
             classes[~hints.crossed(len(classes))] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        restored = restore(_named(classes, ids), self.plan.orientation, scan.grid)
-        return scan.reader.mask_as(form, restored, Naming(self.labels, self.codes))
+        return restore(_named(classes, ids), self.plan.orientation, scan.grid)
 
-    def classes_of(self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick) -> np.ndarray:
+    def classes_of(
+        self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None
+    ) -> np.ndarray:
         """The likeliest class of every voxel, (slices, rows, columns) as the plan orients them.
 
         hints: (slices, M, 3) in pixels of the prepared slices.
         """
-        return likeliest_classes(self._logits_of(scan, hints), scan.oriented.shape, len(self.labels), progress)
 
-    def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:
-        """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once."""
+        def in_batches(batch: int) -> np.ndarray:
+            found = self._logits_of(scan, hints, batch)
+            if keep is not None:
+                found = self._kept(found, scan, keep)
+            return likeliest_classes(found, scan.oriented.shape, len(self.labels), progress)
+
+        return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
+
+    def _kept(self, found: Iterator[Tensor | None], scan: PreparedScan, keep: Keep) -> Iterator[Tensor | None]:
+        """The same logits, their probabilities told on the way."""
+        for place, logits in enumerate(found):
+            (probabilities,) = probabilities_of([logits], scan.oriented.shape[1:], len(self.labels), self.device)
+            keep(place, probabilities)
+            yield logits
+
+    def probabilities_of(
+        self, scan: PreparedScan, hints: np.ndarray | None = None, batch: int | None = None
+    ) -> Iterator[Tensor]:
+        """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once.
+
+        batch: images at once, by default `batch_size`.
+        """
         pixels = scan.oriented.shape[1:]
-        return probabilities_of(self._logits_of(scan, hints), pixels, len(self.labels), self.device)
+        return probabilities_of(self._logits_of(scan, hints, batch), pixels, len(self.labels), self.device)
 
-    def _logits_of(self, scan: PreparedScan, hints: np.ndarray | None) -> Iterator[Tensor | None]:
+    def _logits_of(
+        self, scan: PreparedScan, hints: np.ndarray | None, batch: int | None = None
+    ) -> Iterator[Tensor | None]:
         return logits_of_slices(
             self.forward,
             scan.slices,
             self.plan,
             pixels=scan.oriented.shape[1:],
             device=self.device,
-            batch_size=self.batch_size,
+            batch_size=batch or self.batch_size,
             hints=hints,
         )
 

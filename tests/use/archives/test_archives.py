@@ -17,16 +17,9 @@ from PIL import Image
 
 from vpt.data.cases import Case, find_scans
 from vpt.errors import VptError
-from vpt.use.archives import (
-    Failure,
-    attempt,
-    classify_cases,
-    one_ahead,
-    plan_outputs,
-    plan_predictions,
-    save_labels,
-    segment_cases,
-)
+from vpt.use.archives import DiskFull, Failure, classify_cases, save_labels, segment_cases
+from vpt.use.archives.attempts import attempt, one_ahead
+from vpt.use.archives.outputs import plan_outputs, plan_predictions
 from vpt.use.load import load
 
 CASES = [Case(name, (Path(f"{name}.nii"),), None) for name in "abcde"]
@@ -86,10 +79,23 @@ def test_leaving_early_ends_the_thread():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vpt-read")]
 
 
+class Scan:
+    """A prepared scan and its reader in one, which doubts nothing."""
+
+    unit, grid, warned = "px", None, ()
+
+    def __init__(self, name: str):
+        self.name, self.reader = name, self
+
+    def doubts(self) -> list[str]:
+        return []
+
+
 class Steps:
-    """A segmenter that notes what happens; `prepare` and `segment_prepared` are all that `segment_cases` uses."""
+    """A segmenter that notes what happens; what it has is all that `segment_cases` uses."""
 
     def __init__(self, fails=()):
+        self.labels = {0: "background", 255: "all"}
         self.fails, self.seen, self.threads = dict(fails), [], {}
 
     def note(self, step: str, name: str) -> None:
@@ -100,11 +106,14 @@ class Steps:
 
     def prepare(self, images, force=False):
         self.note("read", images[0].stem)
-        return images[0].stem
+        return Scan(images[0].stem)
 
-    def segment_prepared(self, scan, box=None, form="own", progress=None):
-        self.note("segment", scan)
-        return np.full((2, 2), ord(scan), np.uint8)
+    def labels_of(self, scan, box=None, progress=None, keep=None):
+        self.note("segment", scan.name)
+        return np.full((2, 2), ord(scan.name), np.uint8)
+
+    def mask_of(self, scan, labels, form):
+        return labels
 
 
 @pytest.fixture
@@ -114,7 +123,7 @@ def run(tmp_path, monkeypatch):
             steps.note("write", path.stem)
             path.write_bytes(labels.tobytes())
 
-        monkeypatch.setattr("vpt.use.archives.save_labels", save)
+        monkeypatch.setattr("vpt.use.archives.masks.save_labels", save)
         return segment_cases(steps, CASES, lambda case: tmp_path / f"{case.name}.png", tick, box)
 
     return run
@@ -141,7 +150,7 @@ def test_masks_and_progress_come_in_order_from_three_threads(run, tmp_path):
 
 def test_failures_come_in_the_order_of_cases_whatever_failed(run, tmp_path):
     fails = {
-        ("write", "a"): OSError(28, "No space left on device"),
+        ("write", "a"): OSError(5, "Input/output error"),
         ("segment", "b"): RuntimeError("CUDA out of memory\nmore"),
         ("read", "c"): VptError("c.nii: damaged"),
         ("write", "e"): VptError("e.png: cannot be written"),
@@ -156,7 +165,7 @@ def test_failures_come_in_the_order_of_cases_whatever_failed(run, tmp_path):
 
 
 @pytest.mark.parametrize("step", ["read", "segment", "write"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_comes_through_and_earlier_masks_are_whole(run, tmp_path, step, error):
     steps = Steps({(step, "c"): error()})
     with pytest.raises(error):
@@ -206,8 +215,8 @@ def test_a_mask_cut_short_leaves_the_old_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(nib, "save", full)
-    (failure,) = segment_cases(threshold(scan_plan()), [Case("a", (tmp_path / "a.nii.gz",), None)], lambda case: target)
-    assert "No space left" in failure.reason
+    with pytest.raises(DiskFull, match=r"No space left .* --continue"):
+        segment_cases(threshold(scan_plan()), [Case("a", (tmp_path / "a.nii.gz",), None)] * 3, lambda case: target)
     assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
     assert target.read_bytes() == b"the mask of yesterday"
 
@@ -225,7 +234,7 @@ def scans(tmp_path) -> Path:
 
 
 def outputs(scans: Path, out: Path, overwrite=False, skip=False) -> dict[str, Path]:
-    cases, target = plan_outputs(scans, out, 1, overwrite, skip)
+    cases, target = plan_outputs(find_scans(scans, 1), out, overwrite, skip)
     return {case.name: target(case) for case in cases}
 
 
@@ -292,7 +301,7 @@ def test_a_folder_of_images_becomes_a_folder_of_pngs(tmp_path):
     Image.fromarray(pixels).save(folder / "a.JPG", quality=95)
     Image.fromarray(pixels.T.copy()).save(folder / "b.png")
     (folder / "bad.png").write_bytes(b"")
-    cases, target = plan_outputs(folder, out, 1, overwrite=False, skip_existing=False)
+    cases, target = plan_outputs(find_scans(folder, 1), out, overwrite=False, skip_existing=False)
     failures = segment_cases(threshold(image_plan()), cases, target)
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
     assert Image.open(out / "a.png").mode == "L"
@@ -301,29 +310,29 @@ def test_a_folder_of_images_becomes_a_folder_of_pngs(tmp_path):
     assert [failure.name for failure in failures] == ["bad"]
     assert failures[0].reason == f"{folder / 'bad.png'}: an empty file, expected an image; copy or export it again"
     with pytest.raises(VptError, match=r"a\.png: exists already \(and 1 more\); add --overwrite"):
-        plan_outputs(folder, out, 1, overwrite=False, skip_existing=False)
-    cases, _ = plan_outputs(folder, out, 1, overwrite=False, skip_existing=True)
+        plan_outputs(find_scans(folder, 1), out, overwrite=False, skip_existing=False)
+    cases, _ = plan_outputs(find_scans(folder, 1), out, overwrite=False, skip_existing=True)
     assert [case.name for case in cases] == ["bad"]
     with pytest.raises(VptError, match="the masks would replace the scans themselves"):
-        plan_outputs(folder, folder, 1, overwrite=True, skip_existing=False)
+        plan_outputs(find_scans(folder, 1), folder, overwrite=True, skip_existing=False)
 
 
 def test_one_image_goes_to_a_png_or_a_folder(tmp_path):
     image = tmp_path / "a.bmp"
     Image.fromarray(bright_disc()[0]).save(image)
     options = {"overwrite": False, "skip_existing": False}
-    cases, target = plan_outputs(image, tmp_path / "deep" / "mask.png", 1, **options)
+    cases, target = plan_outputs(find_scans(image, 1), tmp_path / "deep" / "mask.png", **options)
     assert target(cases[0]) == tmp_path / "deep" / "mask.png"
-    cases, target = plan_outputs(image, tmp_path / "folder", 1, **options)
+    cases, target = plan_outputs(find_scans(image, 1), tmp_path / "folder", **options)
     assert target(cases[0]) == tmp_path / "folder" / "a.png"
     for name in ("mask.jpg", "mask.nii.gz"):
         with pytest.raises(
             VptError, match=r"the mask of an image cannot be written as this; give NAME\.png or a folder"
         ):
-            plan_outputs(image, tmp_path / name, 1, **options)
+            plan_outputs(find_scans(image, 1), tmp_path / name, **options)
     nib.save(scan(), tmp_path / "scan.nii.gz")
     with pytest.raises(VptError, match=r"the mask of a scan cannot be written as this; give NAME\.nii\.gz or a folder"):
-        plan_outputs(tmp_path / "scan.nii.gz", tmp_path / "mask.png", 1, **options)
+        plan_outputs(find_scans(tmp_path / "scan.nii.gz", 1), tmp_path / "mask.png", **options)
 
 
 def test_ids_above_255_are_written_with_sixteen_bits(tmp_path):
@@ -342,9 +351,9 @@ def test_a_mask_is_no_place_for_classes_nor_a_table_for_masks(tmp_path: Path, ti
     folder = tiny_classes / "flat"
     for name in ("mask.png", "mask.nii.gz"):
         with pytest.raises(VptError, match=f"{name}: the model classifies, and its answer is a table; give FILE.csv"):
-            plan_predictions(folder, tmp_path / name, 1, overwrite=False)
+            plan_predictions(tmp_path / name, overwrite=False)
     with pytest.raises(VptError, match=r"out\.csv: the model segments, and its answers are masks; give a folder"):
-        plan_outputs(folder, tmp_path / "out.csv", 1, overwrite=False, skip_existing=False)
+        plan_outputs(find_scans(folder, 1), tmp_path / "out.csv", overwrite=False, skip_existing=False)
     assert list(tmp_path.iterdir()) == []
 
 

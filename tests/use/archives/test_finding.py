@@ -1,0 +1,79 @@
+"""What an archive holds: several places, subfolders, masks among the scans, channels that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_series import write_series
+from PIL import Image
+
+from vpt.errors import VptError
+from vpt.use.archives.finding import find_archive
+
+OUT = Path("out")
+SCAN = np.zeros((4, 4, 3), np.int16)
+
+
+@pytest.fixture
+def fill(tmp_path: Path, save: Callable[..., Path]) -> Callable[..., Path]:
+    def fill(folder: str, *names: str) -> Path:
+        for name in names:
+            save(tmp_path / folder / name, SCAN)
+        return tmp_path / folder
+
+    return fill
+
+
+def test_several_places_are_one_archive(fill: Callable[..., Path]) -> None:
+    places = [fill("a", "x.nii.gz"), fill("b", "y.nii", "w.nii.gz"), fill("c", "z.nii") / "z.nii"]
+
+    found = find_archive(places, "volumes", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["w", "x", "y", "z"]
+    with pytest.raises(VptError, match="no such file or folder"):
+        find_archive([fill("a"), Path("/nowhere")], "volumes", 1, OUT)
+
+
+def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], tmp_path: Path) -> None:
+    root = fill("all", "x.nii.gz", "p1/x.nii.gz", "p2/deep/x.nii.gz", ".hidden/x.nii.gz", "out/x.nii.gz")
+    write_series(root / "p3/series")
+    (root / "p1/loop").symlink_to(root)
+
+    found = find_archive([root], "volumes", 1, root / "out", recursive=True)
+    flat = find_archive([root], "volumes", 1, root / "out")
+
+    assert [case.name for case in found.cases] == ["p1/x", "p2/deep/x", "p3/series", "x"]
+    assert [case.name for case in flat.cases] == ["x"]
+    assert any("3 subfolders with" in note and "not read" in note for note in flat.notes)
+
+
+def test_masks_beside_their_scans_are_left_out_and_said(fill: Callable[..., Path]) -> None:
+    root = fill("all", "a.nii.gz", "a_seg.nii.gz", "b-mask.nii.gz", "c.nii", "c_label_2.nii.gz")
+
+    found = find_archive([root], "volumes", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["a", "b-mask", "c"]
+    assert [note for note in found.notes if "left out: a_seg.nii.gz, c_label_2.nii.gz" in note]
+
+
+def test_a_case_without_all_channels_is_a_failure_of_its_own(fill: Callable[..., Path]) -> None:
+    root = fill("all", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
+
+    found = find_archive([root], "volumes", 2, OUT)
+
+    assert [case.name for case in found.cases] == ["a"]
+    assert [failure.name for failure in found.failures] == ["b_0000"]
+    assert "b has the channel files 0000, expected 0000 0001" in found.failures[0].reason
+
+
+def test_what_is_of_another_kind_is_left_out_and_said(fill: Callable[..., Path]) -> None:
+    root = fill("all", "a.nii.gz")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(root / "screenshot.png")
+
+    found = find_archive([root], "volumes", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["a"]
+    assert "1 image left out: the model was trained on volumes" in found.notes

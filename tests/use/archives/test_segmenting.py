@@ -1,0 +1,235 @@
+"""A batch over an archive: every scan answered or named, what is done stands, parts make the same masks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from masks import broken, image_plan, scan, scan_plan, threshold
+from PIL import Image
+
+from vpt.errors import VptError
+from vpt.use.archives import Asked, Beside, DiskFull, ModelMark, Outcome, Part, segment_archive
+from vpt.use.archives.records import read_records
+from vpt.use.segmenter import Segmenter
+
+MARK = ModelMark("run/best.safetensors", "ab" * 32, "{}")
+PLAN = scan_plan(pixel_mm=1.0)
+HOSTILE = {
+    "offset": (108, struct.pack("<f", float("inf"))),
+    "srow": (280, struct.pack("<ff", 1e38, 1e38)),
+    "affine": (280, struct.pack("<fff", 1e38, 0, 0)),
+    "shape": (40, struct.pack("<4h", 3, 30000, 30000, 30000)),
+    "type": (70, struct.pack("<h", 77)),
+}
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return threshold(PLAN)
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for k, name in enumerate("abc"):
+        nib.save(scan(seed=k), folder / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def run(segmenter: Segmenter, scans: Path, tmp_path: Path) -> Callable[..., Outcome]:
+    def run(mark: ModelMark = MARK, model: Segmenter = segmenter, **asked: Any) -> Outcome:
+        return segment_archive(model, [scans], tmp_path / "out", Asked(**asked), mark)
+
+    return run
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_hostile_and_damaged_scans_fail_by_name_and_stop_no_other(run, scans, tmp_path) -> None:
+    raw = bytearray(gzip.decompress((scans / "a.nii.gz").read_bytes()))
+    for name, (place, content) in HOSTILE.items():
+        data = bytearray(raw)
+        data[place : place + len(content)] = content
+        (scans / f"bad_{name}.nii.gz").write_bytes(gzip.compress(bytes(data)))
+    for name, factor in {"large": 50.0, "small": 0.02}.items():
+        image = scan(affine=np.diag([factor, factor, factor, 1.0]))
+        nib.save(image, scans / f"bad_{name}.nii.gz")
+    broken(scans, "truncated").rename(scans / "bad_truncated.nii.gz")
+    bad = sorted(path.name for path in scans.glob("bad_*"))
+
+    outcome = run()
+
+    assert (outcome.total, outcome.answered) == (3 + len(bad), 3)
+    assert [Path(failure.reason.partition(": ")[0]).name for failure in outcome.failures] == bad
+    assert not [failure for failure in outcome.failures if failure.error], (
+        "every one of these has a sentence of its own"
+    )
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"a.nii.gz", "b.nii.gz", "c.nii.gz"}
+    assert list(json.loads((tmp_path / "out/failures.json").read_text())) == [
+        name.removesuffix(".nii.gz") for name in bad
+    ]
+
+
+def test_a_record_says_what_was_done(run, scans, tmp_path, segmenter) -> None:
+    run()
+
+    told = json.loads((tmp_path / "out/predictions.json").read_text())["cases"][0]
+    mask, grid = voxels(tmp_path / "out/a.nii.gz"), nib.load(scans / "a.nii.gz")
+    volume = abs(np.linalg.det(grid.affine[:3, :3])) / 1000
+    assert told["volumes_ml"] == {
+        name: pytest.approx((mask == id).sum() * volume, abs=1e-3) for id, name in segmenter.labels.items() if id
+    }
+    assert (told["files"], told["output"], told["model_sha256"]) == (["a.nii.gz"], "a.nii.gz", MARK.sha256)
+    assert told["seconds"] > 0
+    assert told["versions"].keys() == {"vpt", "torch"}
+    assert str(tmp_path) not in (tmp_path / "out/predictions.json").read_text() + (tmp_path / "out/log.txt").read_text()
+
+
+class Counting(Segmenter):
+    """Notes which scans it reads."""
+
+    def __init__(self, other: Segmenter, fails: dict[str, BaseException] | None = None):
+        self.__dict__ |= other.__dict__
+        self.read: list[str] = []
+        self.fails = fails or {}
+
+    def prepare(self, scan: Any, force: bool = False) -> Any:
+        name = scan[0].name.partition(".")[0]
+        self.read.append(name)
+        if name in self.fails:
+            raise self.fails[name]
+        return super().prepare(scan, force)
+
+
+def test_continue_does_what_is_new_has_changed_or_is_gone(run, scans, tmp_path, segmenter) -> None:
+    run()
+    nib.save(scan(seed=9), scans / "b.nii.gz")
+    nib.save(scan(seed=8), scans / "d.nii.gz")
+    (tmp_path / "out/c.nii.gz").unlink()
+    counting = Counting(segmenter)
+
+    outcome = run(model=counting, existing="continue")
+
+    assert (counting.read, outcome.total, outcome.answered, outcome.before) == (["b", "c", "d"], 4, 4, 1)
+    again = Counting(segmenter)
+    assert (run(model=again, existing="continue").before, again.read) == (4, [])
+    for mark in (replace(MARK, sha256="cd" * 32), replace(MARK, settings='{"tta": true}')):
+        other = Counting(segmenter)
+        assert (run(mark, other, existing="continue").before, other.read) == (0, ["a", "b", "c", "d"])
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["cases"]) == 4
+
+
+def test_what_failed_is_tried_again_or_only_listed(run, scans, segmenter) -> None:
+    broken(scans, "nan")
+    run()
+    retried, left = Counting(segmenter), Counting(segmenter)
+
+    assert [failure.name for failure in run(model=retried, existing="continue").failures] == ["nan"]
+    outcome = run(model=left, existing="continue", skip_failed=True)
+
+    assert (retried.read, left.read) == (["nan"], [])
+    assert [failure.name for failure in outcome.failures] == ["nan"]
+    assert outcome.failures[0].reason.endswith("unchanged)")
+
+
+def test_masks_that_are_not_in_the_record_are_not_replaced_unasked(run, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.nii.gz").write_bytes(b"by hand")
+
+    with pytest.raises(VptError, match="exists already; add --overwrite"):
+        run(existing="continue")
+    assert (tmp_path / "out/a.nii.gz").read_bytes() == b"by hand"
+
+
+def test_parts_make_the_same_masks_and_one_record(run, tmp_path, segmenter, scans) -> None:
+    run()
+    for number in range(2):
+        segment_archive(segmenter, [scans], tmp_path / "two", Asked(part=Part(number, 2, "test")), MARK)
+
+    for name in "abc":
+        assert (tmp_path / f"two/{name}.nii.gz").read_bytes()[10:] == (tmp_path / f"out/{name}.nii.gz").read_bytes()[
+            10:
+        ]
+    assert {name: record.part for name, record in read_records(tmp_path / "two").items()} == {
+        "a": "part 0 of 2",
+        "b": "part 1 of 2",
+        "c": "part 0 of 2",
+    }
+
+
+def test_what_nobody_expected_is_one_failure_with_its_place_in_the_log(run, tmp_path, segmenter) -> None:
+    outcome = run(model=Counting(segmenter, {"b": KeyError("Miller")}))
+
+    assert (outcome.answered, [failure.error for failure in outcome.failures]) == (2, ["KeyError"])
+    assert "(KeyError: 'Miller'), which nobody expected; please report it" in outcome.failures[0].reason
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "test_segmenting.py" in log
+    assert "Miller" not in log
+
+
+def test_an_interrupt_leaves_a_record_of_what_was_done(run, tmp_path, segmenter) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(model=Counting(segmenter, {"c": KeyboardInterrupt()}))
+
+    assert list(read_records(tmp_path / "out")) == ["a"]
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["counts"] == {"done": 1}
+    assert run(existing="continue").before == 1
+
+
+def test_a_full_disk_ends_the_batch(run, tmp_path, monkeypatch) -> None:
+    def full(image: Any, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    with pytest.raises(DiskFull, match="go on with --continue"):
+        run()
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_one_file_has_no_record_beside_it(segmenter, scans, tmp_path) -> None:
+    segment_archive(segmenter, [scans / "a.nii.gz"], tmp_path / "one/a.nii.gz", Asked(), MARK)
+
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["a.nii.gz"]
+    with pytest.raises(VptError, match="--continue needs the record of a folder"):
+        segment_archive(segmenter, [scans / "a.nii.gz"], tmp_path / "one/a.nii.gz", Asked(existing="continue"), MARK)
+
+
+def test_probabilities_and_a_picture_lie_beside_the_mask(run, scans, tmp_path, segmenter) -> None:
+    run(beside=Beside(probabilities=True, preview=True))
+
+    found, mask = nib.load(tmp_path / "out/probabilities/a.nii.gz"), nib.load(tmp_path / "out/a.nii.gz")
+    values, ids = found.get_fdata(), sorted(segmenter.labels)
+    assert found.shape == (*mask.shape, len(ids))
+    assert np.allclose(found.affine, mask.affine)
+    assert np.abs(values.sum(-1) - 1).max() < 0.01
+    assert (np.array(ids)[values.argmax(-1)] == voxels(tmp_path / "out/a.nii.gz")).mean() > 0.99
+    assert Image.open(tmp_path / "out/previews/a.png").width > 100
+    (tmp_path / "out/previews/b.png").unlink()
+    counting = Counting(segmenter)
+    run(model=counting, existing="continue", beside=Beside(preview=True))
+    assert counting.read == ["b"]
+
+
+def test_images_are_counted_in_pixels(tmp_path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.tile(np.arange(0, 250, 5, dtype=np.uint8), (40, 1))).save(tmp_path / "in/a.png")
+
+    segment_archive(threshold(image_plan()), [tmp_path / "in"], tmp_path / "out", Asked(), MARK)
+
+    record = read_records(tmp_path / "out")["a"]
+    mask = np.array(Image.open(tmp_path / "out/a.png"))
+    assert record.volumes_ml == {}
+    assert record.pixels == {"rim": int((mask == 3).sum()), "core": int((mask == 117).sum())}

@@ -1,0 +1,103 @@
+"""`vpt watch`"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from vpt.cli.predict import (
+    As,
+    Force,
+    Mean,
+    Precision,
+    Preview,
+    Probabilities,
+    Recursive,
+    Series,
+    check_words,
+    load_marked,
+    require_table,
+)
+from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(help="The folder into which scans are put.")],
+    models: RunsOrArtifacts,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder of the masks, or of the table, and the record.")],
+    settle: Annotated[float, typer.Option(help="Seconds in which none of a scan's files has changed.")] = 10.0,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.")] = 5.0,
+    mean: Mean = False,
+    tta: MirrorImages = False,
+    device: Device = "auto",
+    weights: Weights = None,
+    recursive: Recursive = False,
+    precision: Precision = None,
+    force: Force = False,
+    series: Series = None,
+    as_: As = "own",
+    probabilities: Probabilities = False,
+    preview: Preview = False,
+) -> None:
+    """Answer every scan that is put into a folder, until Ctrl-C or SIGTERM, which the present scan still outlasts.
+
+    What was done stands in the record of the output, so that a restart goes on where it was.
+    """
+    from vpt.errors import VptError
+    from vpt.use.archives import Asked, Beside
+    from vpt.use.archives.batches import batch_of
+    from vpt.use.archives.watching import Resting, Watch
+    from vpt.use.classifier import Classifier
+
+    check_words(models, mean, precision, as_)
+    if settle < 0 or every <= 0:
+        usage(f"--settle {settle:g} --every {every:g}: expected seconds above 0")
+    if not folder.is_dir():
+        raise VptError(f"{folder}: no such folder; make it, or give the one that scans are put into")
+    asked = Asked(
+        series=series,
+        recursive=recursive,
+        form=cast(Any, as_),
+        force=force,
+        existing="continue",
+        beside=Beside(probabilities, preview),
+    )
+    loaded, mark = load_marked(models, device, weights, precision, False, tta, asked)
+    if isinstance(loaded, Classifier):
+        require_table(asked)
+    watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=_say)
+    with stopped_by_signals() as stop:
+        _say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")
+        watching.run(stop.is_set, lambda: stop.wait(every))
+    _say("ended; the same command goes on")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM; a second one ends the process at once."""
+    stop, signals = threading.Event(), (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def ask(number: int, _: object) -> None:
+        _say("ends after the present scan; once more ends it at once")
+        stop.set()
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+
+    for number in signals:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,28 @@
+"""Archives: many scans, one after the other or shared by many processes; every one of them is answered or named."""
+
+from vpt.use.archives.attempts import DiskFull, Failure
+from vpt.use.archives.batch import Asked, Outcome
+from vpt.use.archives.beside import Beside
+from vpt.use.archives.classes import classify_cases
+from vpt.use.archives.classifying import classify_archive
+from vpt.use.archives.fingerprints import ModelMark
+from vpt.use.archives.masks import mask_file, save_labels, segment_cases
+from vpt.use.archives.parts import Part, part_of
+from vpt.use.archives.segmenting import segment_archive
+
+__all__ = [
+    "Asked",
+    "Beside",
+    "DiskFull",
+    "Failure",
+    "ModelMark",
+    "Outcome",
+    "Part",
+    "classify_archive",
+    "classify_cases",
+    "mask_file",
+    "part_of",
+    "save_labels",
+    "segment_archive",
+    "segment_cases",
+]

@@ -1,0 +1,104 @@
+"""One scan at a time, whatever goes wrong in it: reading ahead in a thread, and failures that stop no other scan."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from vpt.errors import VptError
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+USUAL = (MemoryError, RuntimeError, OSError)  # a machine's reasons; others are faults of ours, or of a library
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+PACKAGE = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be used, and why; the others are done.
+
+    error: the class of what nobody expected, and trace where it arose; both empty where a sentence says it all.
+    """
+
+    name: str
+    reason: str
+    error: str = ""
+    trace: tuple[str, ...] = field(default=(), compare=False)
+
+
+class DiskFull(VptError):
+    """Nothing more can be written, so the batch ends; what was written is whole."""
+
+
+def attempt(name: str, file: object, work: Callable[[], Made]) -> Made | Failure:
+    """What `work` makes of the scan `name`, or why it could not; only an interrupt and a full disk come through.
+
+    Raises:
+        DiskFull: nothing more can be written.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if is_no_space(error):
+            raise DiskFull(f"{error}; free space and go on with --continue") from error
+        return _failure(name, file, error)
+
+
+def _failure(name: str, file: object, error: Exception) -> Failure:
+    if isinstance(error, VptError):
+        return Failure(name, str(error))
+    said, kind = str(error).partition("\n")[0], type(error).__name__
+    if isinstance(error, USUAL):
+        return Failure(name, f"{file}: could not be processed ({said or kind}); the others were")
+    reason = f"{file}: could not be processed ({kind}{': ' if said else ''}{said}), which nobody expected"
+    return Failure(name, f"{reason}; please report it with log.txt (or run it with --debug)", kind, frames(error))
+
+
+def is_no_space(error: BaseException | None) -> bool:
+    """Whether an error is, or follows from, a disk that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return True
+        error = error.__cause__
+    return False
+
+
+def frames(error: BaseException) -> tuple[str, ...]:
+    """Where an error arose, outermost first, "data/plan.py:12 in scale": no values, which may be a patient's."""
+    found = traceback.extract_tb(error.__traceback__)
+    return tuple(f"{_place(Path(frame.filename))}:{frame.lineno} in {frame.name}" for frame in found)
+
+
+def _place(file: Path) -> str:
+    return file.relative_to(PACKAGE.parent).as_posix() if file.is_relative_to(PACKAGE) else "/".join(file.parts[-3:])
+
+
+def one_ahead(make: Callable[[Given], Made], items: Sequence[Given]) -> Generator[Callable[[], Made]]:
+    """For every item in order a function, to be called once, that gives or raises what `make` makes of it.
+
+    The item behind it is made meanwhile, in a thread. One that finds no memory beside the one before is tried again,
+    alone.
+    """
+    with ThreadPoolExecutor(1, "vpt-read") as reader:
+        coming = [reader.submit(make, item) for item in items[:1]]
+        for k, item in enumerate(items):
+            ready = coming
+            wait(ready)
+            if isinstance(ready[0].exception(), MemoryError):
+                ready = [reader.submit(make, item)]
+                wait(ready)
+            coming = [reader.submit(make, item) for item in items[k + 1 : k + 2]]
+            yield partial(_taken, ready)
+
+
+def _taken(ready: list[Future[Made]]) -> Made:
+    """The result, of which nothing is kept."""
+    return ready.pop().result()

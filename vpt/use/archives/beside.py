@@ -1,0 +1,141 @@
+"""What is written beside a mask when it is asked for: probabilities of every label, and a picture to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from vpt.data.cases import case_name
+from vpt.data.plan import scale
+from vpt.errors import VptError
+from vpt.files import make_folder
+from vpt.machine.memory import in_gb, total_memory
+from vpt.readers import Grid, LabelMap
+from vpt.readers.grid import by, restore
+from vpt.readers.nifti import write_steps
+from vpt.use.inference import CPU
+from vpt.use.segmenter import Keep, PreparedScan, Segmenter
+
+STEPS = 255  # a probability is kept as a whole number of 255ths
+SHARES = (0.25, 0.5, 0.75)  # of the labelled slices: those that a picture shows
+
+
+@dataclass(frozen=True)
+class Beside:
+    """probabilities: `probabilities/NAME.nii.gz`; preview: `previews/NAME.png`, in the folder of the mask."""
+
+    probabilities: bool = False
+    preview: bool = False
+
+    def of(self, segmenter: Segmenter, scan: PreparedScan) -> Pending:
+        kept = Probabilities.of(segmenter, scan) if self.probabilities else None
+        return Pending(kept, self.preview)
+
+    def files(self, mask: Path) -> list[Path]:
+        """What lies beside a mask."""
+        asked = ((self.probabilities, probabilities_file(mask)), (self.preview, preview_file(mask)))
+        return [path for wanted, path in asked if wanted]
+
+
+NOTHING = Beside()
+
+
+def probabilities_file(mask: Path) -> Path:
+    return mask.parent / "probabilities" / f"{case_name(mask)}.nii.gz"
+
+
+def preview_file(mask: Path) -> Path:
+    return mask.parent / "previews" / f"{case_name(mask)}.png"
+
+
+@dataclass(eq=False)
+class Probabilities:
+    """Of every label, the background first, in 255ths: (K, slices, rows, columns) as `orientation` says."""
+
+    grid: Grid
+    orientation: str
+    found: np.ndarray
+
+    @classmethod
+    def of(cls, segmenter: Segmenter, scan: PreparedScan) -> Probabilities:
+        """Raises VptError where they are more than the machine's memory."""
+        shape = (len(segmenter.labels), *scan.oriented.shape)
+        if (need := prod(shape) * 2) > total_memory(CPU):
+            raise VptError(
+                f"{scan.reader.name}: probabilities of {len(segmenter.labels)} labels on {by(scan.grid.shape)} voxels "
+                f"take {in_gb(need)}, more than this machine has; leave --probabilities out for it"
+            )
+        return cls(scan.grid, segmenter.plan.orientation, np.zeros(shape, np.uint8))
+
+    def keep(self, place: int, probabilities: Tensor) -> None:
+        self.found[:, place] = (probabilities * STEPS).round().byte().cpu().numpy()
+
+    def write(self, path: Path) -> None:
+        own = np.stack([restore(one, self.orientation, self.grid) for one in self.found], axis=-1)
+        write_steps(path, own, self.grid.affine, 1 / STEPS)
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """Three slices through what was found, or through the scan, on its own pixels.
+
+    images, classes: (3, rows, columns); places: the slices' numbers; names: of the classes; aspect: a pixel's height by
+    its width.
+    """
+
+    images: np.ndarray
+    classes: np.ndarray
+    places: list[int]
+    names: list[str]
+    aspect: float
+
+    @classmethod
+    def of(cls, segmenter: Segmenter, scan: PreparedScan, labels: np.ndarray) -> Preview:
+        """labels: ids (X, Y, Z) on the scan's own grid."""
+        found = LabelMap(labels, tuple(segmenter.labels), scan.grid, scan.reader.name)
+        turned = found.oriented(segmenter.plan.orientation).array
+        filled = [k for k, one in enumerate(turned) if one.any()] or list(range(len(turned)))
+        places = sorted({filled[round(share * (len(filled) - 1))] for share in SHARES})
+        (low, high), native = scan.slices.limits[0], scan.slices.voxels.slices(0, places)
+        images = np.stack([scale(image, low, high).copy() for image in native])
+        classes = np.searchsorted(sorted(segmenter.labels), np.stack([turned[k] for k in places]))
+        rows, columns = scan.oriented.spacing[1:]
+        names = [name for _, name in sorted(segmenter.labels.items())]
+        return cls(images, classes, places, names, rows / columns)
+
+    def write(self, path: Path, title: str) -> None:
+        from vpt.report.prediction import write_prediction
+
+        write_prediction(path, self.images, self.classes, self.places, self.names, title, self.aspect)
+
+
+@dataclass(eq=False)
+class Pending:
+    """What is gathered of one scan, to be written with its mask; nothing of the scan itself is held."""
+
+    probabilities: Probabilities | None = None
+    wants_preview: bool = False
+    preview: Preview | None = None
+
+    @property
+    def keep(self) -> Keep | None:
+        return self.probabilities.keep if self.probabilities else None
+
+    def see(self, segmenter: Segmenter, scan: PreparedScan, labels: np.ndarray) -> None:
+        if self.wants_preview:
+            self.preview = Preview.of(segmenter, scan, labels)
+
+    def write(self, mask: Path) -> None:
+        if self.probabilities:
+            self.probabilities.write(_made(probabilities_file(mask)))
+        if self.preview:
+            self.preview.write(_made(preview_file(mask)), case_name(mask))
+
+
+def _made(path: Path) -> Path:
+    make_folder(path.parent, "choose another output")
+    return path

@@ -1,0 +1,138 @@
+"""Which scans an archive holds: of one place or several, with subfolders or without; and what is no scan, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vpt.data.cases import (
+    Case,
+    case_name,
+    find_scans,
+    group_channels,
+    image_cases,
+    kind_of,
+    scan_files,
+    scans_at,
+    unread_scans,
+)
+from vpt.data.left_out import leads_back
+from vpt.errors import VptError
+from vpt.files import real
+from vpt.readers import Kind
+from vpt.use.archives.attempts import Failure
+from vpt.words import counted, listed
+
+MASK = re.compile(r"(?P<scan>.+?)[ _-](?:seg|mask|label|labels|labelmap|segmentation|gt)(?:[ _-]\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Cases in order of their names, those that cannot be put together, and what is left out, as sentences."""
+
+    cases: tuple[Case, ...]
+    failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_archive(
+    inputs: Sequence[Path],
+    kind: Kind,
+    channels: int,
+    out: Path,
+    series: str | None = None,
+    recursive: bool = False,
+) -> Found:
+    """Scans of that kind at all the inputs; one that lacks a channel is a failure, and stops no other.
+
+    recursive: with their subfolders; a case is then called by its path in the folder. out: where answers go, which may
+    lie inside.
+
+    Raises:
+        VptError: a place that is not there, no scan at all, two of one name.
+    """
+    if not any(path.is_dir() and kind_of(path) is None for path in inputs):
+        return Found(find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series))
+    if missing := [path for path in inputs if not path.exists()]:
+        raise VptError(f"{missing[0]}: no such file or folder; give a scan or a folder of them")
+    files = [(prefix, file) for path in inputs for prefix, file in _files_at(path, out, recursive)]
+    if not files:
+        find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)
+        raise VptError(f"{listed(inputs, 3)}: no scans found")
+    fitting = [(prefix, file) for prefix, file in files if kind_of(file) == kind]
+    notes = _of_another_kind(len(files) - len(fitting), kind) if fitting else []
+    cases, failures = _grouped(fitting or files, channels, series)
+    cases, masks = without_masks(cases)
+    read = [image for case in (*cases, *masks) for image in case.images]
+    read += [file for prefix, file in files]
+    unread = (
+        [] if recursive else [f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read)]
+    )
+    return Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread))
+
+
+def _files_at(path: Path, out: Path, recursive: bool) -> Iterator[tuple[str, Path]]:
+    """Scans, each with the folder that its name begins with."""
+    made = real(out)
+    if not recursive or not path.is_dir() or kind_of(path) is not None:
+        yield from (("", file) for file in scans_at(path) if real(file) != made)
+        return
+    for folder in _folders(path, (real(path),), made):
+        prefix = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
+        yield from ((prefix, file) for file in scan_files(folder) if real(file) != made)
+
+
+def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path]:
+    """A folder and those below it; none that is a scan itself, that is hidden, that leads back or holds the answers."""
+    yield folder
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.name.startswith(".") or kind_of(path) is not None:
+            continue
+        if real(path) != made and not leads_back(path, above):
+            yield from _folders(path, (*above, real(path)), made)
+
+
+def _grouped(files: Sequence[tuple[str, Path]], channels: int, series: str | None) -> tuple[list[Case], list[Failure]]:
+    cases: list[Case] = []
+    failures: list[Failure] = []
+    by_folder: dict[str, list[Path]] = {}
+    for prefix, file in files:
+        by_folder.setdefault(prefix, []).append(file)
+    for prefix, own in sorted(by_folder.items()):
+        if kind_of(own[0]) == "images":
+            cases += [replace(case, name=prefix + case.name) for case in image_cases(own)]
+            continue
+        groups, problems = group_channels(own, channels)
+        cases += [Case(prefix + name, groups[name], None, series) for name in groups]
+        failures += [Failure(prefix + _named(problem), str(problem)) for problem in problems]
+    return sorted(cases, key=lambda case: case.name), failures
+
+
+def _named(problem: VptError) -> str:
+    """What to call files that make no case: the first one's name, with which such a sentence begins."""
+    return case_name(str(problem).partition(": ")[0])
+
+
+def without_masks(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """The scans, and what their names say are masks of scans beside them: `a_seg.nii.gz` beside `a.nii.gz`."""
+    names = {case.name for case in cases}
+    masks = {name for name in names if (match := MASK.match(name)) and match["scan"] in names}
+    return [case for case in cases if case.name not in masks], [case for case in cases if case.name in masks]
+
+
+def _told(masks: Sequence[Case]) -> list[str]:
+    if not masks:
+        return []
+    shown = listed((case.images[0].name for case in masks), 3)
+    what = "looks like the mask of a scan beside it" if len(masks) == 1 else "look like masks of scans beside them"
+    left = f"{counted(len(masks), 'file')} {what} by name and {'is' if len(masks) == 1 else 'are'} left out"
+    return [f"{left}: {shown}; if it is a scan, give it by itself"]
+
+
+def _of_another_kind(number: int, kind: Kind) -> list[str]:
+    if not number:
+        return []
+    what, model = ("volume", "images") if kind == "images" else ("image", "volumes")
+    return [f"{counted(number, what)} left out: the model was trained on {model}"]

@@ -1,0 +1,191 @@
+"""Many scans to masks: reading ahead and writing behind, in constant memory; a scan that fails stops no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpt.data.cases import Case
+from vpt.data.framing import SLAB
+from vpt.files import atomic, make_folder
+from vpt.progress import Tick, silent
+from vpt.readers import Form, Grid, Mask, reader_of
+from vpt.use.archives.attempts import Failure, attempt, one_ahead
+from vpt.use.archives.beside import NOTHING, Beside, Pending
+from vpt.use.segmenter import PreparedScan, Segmenter
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A mask that is written. seconds: of reading, computing and writing it; voxels: of each label, by its name."""
+
+    path: Path
+    seconds: float
+    voxels: dict[str, int]
+    voxel_ml: float | None
+    warnings: tuple[str, ...]
+
+
+Tell = Callable[[Case, Answer | Failure], None]
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is made of each scan: see `segment_cases`."""
+
+    segmenter: Segmenter
+    target: Callable[[Case], Path]
+    box: Callable[[Case], Any] | None
+    form: Form
+    force: bool
+    beside: Beside
+    say: Callable[[str, str], None] | None
+    unlike: Callable[[str, Grid], list[str]] | None
+
+    def prepare(self, case: Case) -> tuple[PreparedScan, float]:
+        """The scan, and the seconds that it took."""
+        started = time.perf_counter()
+        return self.segmenter.prepare(case.scan, force=self.force), time.perf_counter() - started
+
+    def segment(self, case: Case, scan: Callable[[], tuple[PreparedScan, float]], progress: Tick) -> Written:
+        path, place, (prepared, seconds) = self.target(case), self.box and self.box(case), scan()
+        started = time.perf_counter()
+        doubts = self.doubts(prepared)
+        pending = self.beside.of(self.segmenter, prepared)
+        labels = self.segmenter.labels_of(prepared, place, progress=progress, keep=pending.keep)
+        pending.see(self.segmenter, prepared, labels)
+        mask = self.segmenter.mask_of(prepared, labels, self.form)
+        volume = prepared.grid.voxel_ml if prepared.reader.unit == "mm" else None
+        counts = count_labels(labels, self.segmenter.labels)
+        answer = Answer(path, seconds + time.perf_counter() - started, counts, volume, (*doubts, *prepared.warned))
+        return Written(answer, mask, pending)
+
+    def doubts(self, prepared: PreparedScan) -> list[str]:
+        found, name = prepared.reader.doubts(), prepared.reader.name
+        if self.say:
+            for text in found:
+                self.say(name, text)
+        return [*found, *(self.unlike(name, prepared.grid) if self.unlike else ())]
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A mask that is to be written, and what lies beside it."""
+
+    answer: Answer
+    mask: Mask
+    pending: Pending
+
+    def write(self) -> Answer:
+        started, answer = time.perf_counter(), self.answer
+        self.pending.write(answer.path)
+        save_labels(answer.path, self.mask)
+        seconds = answer.seconds + time.perf_counter() - started
+        return Answer(answer.path, seconds, answer.voxels, answer.voxel_ml, answer.warnings)
+
+
+def segment_cases(
+    segmenter: Segmenter,
+    cases: Sequence[Case],
+    target: Callable[[Case], Path],
+    progress: Tick = silent,
+    box: Callable[[Case], Any] | None = None,
+    form: Form = "own",
+    say: Callable[[str, str], None] | None = None,
+    force: bool = False,
+    *,
+    beside: Beside = NOTHING,
+    before: Callable[[Case], None] | None = None,
+    tell: Tell | None = None,
+    stop: Callable[[], bool] = never,
+    unlike: Callable[[str, Grid], list[str]] | None = None,
+) -> list[Failure]:
+    """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
+
+    While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
+    two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written; of deep
+    scans how far they are comes as well.
+
+    Args:
+        box: where to look in a case, see `Segmenter.segment`; by default nothing is said.
+        form: what masks are written as.
+        say: is told the file and what reading it took: what was left out of a folder, resampled, doubted.
+        force: see `Segmenter.segment`.
+        beside: what is written beside each mask.
+        before: called with a case right before it is read, in the thread that reads.
+        tell: called with every case and what became of it, in order.
+        unlike: given the file and the grid of a scan, says in what it is not like those of the training.
+        stop: asked before each scan; once it says so, the scans under way are finished and no other is begun.
+
+    Raises:
+        DiskFull: nothing more can be written; earlier masks are whole.
+    """
+    job = Job(segmenter, target, box, form, force, beside, say, unlike)
+    failures: list[Failure] = []
+
+    def settle(done: int, written: Future[Answer] | Failure) -> None:
+        case = cases[done]
+        found = written if isinstance(written, Failure) else attempt(case.name, case.images[0], written.result)
+        if isinstance(found, Failure):
+            failures.append(found)
+        if tell:
+            tell(case, found)
+        progress(done + 1, len(cases), case.name)
+
+    def prepare(case: Case) -> tuple[PreparedScan, float]:
+        if before:
+            before(case)
+        return job.prepare(case)
+
+    with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(prepare, cases)) as scans:
+        last: Future[Answer] | Failure | None = None
+        done = 0
+        for case, scan in zip(cases, scans, strict=True):
+            if stop():
+                break
+            within = partial(_within, progress, done - 1 if last else 0, len(cases), case.name)
+            found = attempt(case.name, case.images[0], partial(job.segment, case, scan, within))
+            if last:
+                settle(done - 1, last)
+            last = found if isinstance(found, Failure) else writer.submit(found.write)
+            done += 1
+        if last:
+            settle(done - 1, last)
+    return failures
+
+
+def count_labels(labels: np.ndarray, names: dict[int, str]) -> dict[str, int]:
+    """Voxels (X, Y, Z) of each label but the background, by its name; slice by slice, since NumPy counts in 8 bytes."""
+    counts = np.zeros(max(names) + 1, np.int64)
+    for part in np.moveaxis(labels, -1, 0) if labels.ndim == 3 else [labels]:
+        counts += np.bincount(part.ravel(order="K"), minlength=len(counts))
+    return {name: int(counts[id]) for id, name in sorted(names.items()) if id > 0}
+
+
+def _within(progress: Tick, done: int, total: int, name: str, slices: int, depth: int, note: str) -> None:
+    """Of a deep scan its slices as well: `done` of `total` scans, and how far the one called `name` is."""
+    if slices % SLAB == 0 and slices < depth:
+        progress(done, total, f"{name}, slice {slices} of {depth}")
+
+
+def mask_file(folder: Path, case: Case, form: Form = "own") -> Path:
+    """Where the mask of a case lies among others: a NIfTI, or a PNG if the case is an image."""
+    return folder / f"{case.name}{reader_of(case.images).endings_as(form)[0]}"
+
+
+def save_labels(path: Path, labels: Mask) -> None:
+    make_folder(path.parent, "choose another output")
+    with atomic(path) as part:
+        reader_of(labels).write_mask(part, labels)

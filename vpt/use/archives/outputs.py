@@ -1,0 +1,85 @@
+"""Where answers go: a folder of masks or one mask, a table; and what may not be replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vpt.data.cases import Case, kind_of
+from vpt.errors import VptError
+from vpt.files import make_folder, real
+from vpt.readers import Form, reader_of
+from vpt.use.archives.masks import mask_file
+
+TABLES = (".csv", ".json")
+STREAM = Path("-")
+
+
+def is_single(out: Path) -> bool:
+    """Whether answers go into one file."""
+    return not out.is_dir() and (kind_of(out) is not None or out == STREAM or out.suffix.lower() in TABLES)
+
+
+def plan_outputs(
+    cases: Sequence[Case], out: Path, overwrite: bool, skip_existing: bool, form: Form = "own"
+) -> tuple[list[Case], Callable[[Case], Path]]:
+    """Which scans to do and where their masks go: a folder, or one file for one scan.
+
+    Raises:
+        VptError: masks that are there already, unless a flag allows it; a folder that cannot be written.
+    """
+    if out == STREAM or (out.suffix.lower() in TABLES and not out.is_dir()):
+        raise VptError(f"{out}: the model segments, and its answers are masks; give a folder as the output")
+    single = is_single(out)
+    if single and len(cases) > 1:
+        raise VptError(f"{out}: one file for {len(cases)} scans; give a folder as the output")
+    if single and cases:
+        _require_mask_name(out, cases[0], form)
+
+    def target(case: Case) -> Path:
+        return out if single else mask_file(out, case, form)
+
+    if any(real(target(case)) == real(path) for case in cases for path in case.images):
+        raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
+    there = [case for case in cases if target(case).exists()]
+    if skip_existing:
+        cases = [case for case in cases if case not in there]
+    elif there and not overwrite:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        flags = "--overwrite or --skip-existing" if single else "--overwrite, --skip-existing or --continue"
+        raise VptError(f"{target(there[0])}: exists already{more}; add {flags}, or choose another output")
+    require_writable(out.parent if single else out)
+    return list(cases), target
+
+
+def require_writable(folder: Path) -> None:
+    make_folder(folder, "choose another output")
+    if not os.access(folder, os.W_OK):
+        raise VptError(f"{folder}: not writable; choose another output or ask for the permission")
+
+
+def _require_mask_name(out: Path, case: Case, form: Form) -> None:
+    reader = reader_of(case.images)
+    endings = reader.endings_as(form)
+    if not out.name.lower().endswith(endings):
+        what, name = "an image" if reader.unit == "px" else "a scan", f"NAME{endings[0]}"
+        raise VptError(f"{out}: the mask of {what} cannot be written as this; give {name} or a folder as the output")
+
+
+def plan_predictions(out: Path, overwrite: bool) -> Path:
+    """The table to write: `out` itself (FILE.csv, FILE.json, - for standard output), or predictions.csv in a folder.
+
+    Raises:
+        VptError: the name of a mask; a file that is there already, unless `overwrite`; a folder that cannot be made.
+    """
+    if kind_of(out) and not out.is_dir():
+        raise VptError(f"{out}: the model classifies, and its answer is a table; give FILE.csv or a folder")
+    if out == STREAM:
+        return out
+    path = out if is_single(out) else out / "predictions.csv"
+    if path.exists() and not overwrite:
+        flags = "--overwrite" if is_single(out) else "--overwrite or --continue"
+        raise VptError(f"{path}: exists already; add {flags}, or choose another output")
+    require_writable(path.parent)
+    return path

@@ -1,0 +1,208 @@
+"""What became of every scan: a journal that grows line by line, and the summaries that are made of it.
+
+Each process appends to a journal of its own in `.journal/`, a line for each scan, on the disk before the next scan is
+done. `predictions.json`, `predictions.csv` and `failures.json` are made of all journals there, whole or not at all; so
+a kill loses no more than the scans that were under way. No name or text of a header stands in any of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from vpt.errors import VptError
+from vpt.files import make_folder, write_json, write_text
+from vpt.versions import version_of
+
+JOURNALS = ".journal"
+QUOTED = re.compile(r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One scan: what its answer is, or why there is none, and what decided it.
+
+    case: its name in the output folder; files: names of its files, without their folders; output: the mask, by its
+    path in the output folder; seconds: of reading, computing and writing; volumes_ml, pixels: of each label, of a
+    volume or of an image; probabilities: of each class; when: its end, UTC.
+    """
+
+    case: str
+    status: Literal["done", "failed"]
+    files: tuple[str, ...]
+    input_sha256: str
+    model_sha256: str
+    settings: str
+    when: str
+    seconds: float = 0.0
+    output: str = ""
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    pixels: dict[str, int] = field(default_factory=dict)
+    probabilities: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    reason: str = ""
+    error: str = ""
+    part: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def as_line(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def versions() -> dict[str, str]:
+    return {name: version_of(name) or "unknown" for name in ("vpt", "torch")}
+
+
+def shown(text: str, files: Iterable[Path]) -> str:
+    """A sentence for the record: files by their names alone, and nothing that is quoted from a header."""
+    for path in sorted(files, key=lambda each: -len(str(each))):
+        text = text.replace(str(path), path.name)
+    return QUOTED.sub("'...'", text)
+
+
+class Journal:
+    """The lines of one process, in a file of its own, so that several can write into one folder."""
+
+    def __init__(self, folder: Path):
+        """folder: where the answers lie. Nothing is made yet."""
+        self.folder = folder / JOURNALS
+        self.path = self.folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.jsonl"
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Append, and wait until it is on the disk.
+
+        Raises:
+            VptError: the disk is full, or the folder gone.
+        """
+        make_folder(self.folder, "choose another output")
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                file.write(b"".join(record.as_line() for record in records))
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise VptError(f"{self.path}: cannot be written ({error.strerror}); the mask itself is whole") from error
+
+
+def is_recorded(folder: Path) -> bool:
+    """Whether a batch has been begun in this folder."""
+    return (folder / JOURNALS).is_dir()
+
+
+def begin(folder: Path) -> None:
+    make_folder(folder / JOURNALS, "choose another output")
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """The last record of every case, of all journals of a folder, by name.
+
+    A line that is cut off, as a kill leaves it, is none: its scan counts as not done.
+    """
+    found: dict[str, Record] = {}
+    for path in sorted((folder / JOURNALS).glob("*.jsonl")):
+        with open(path, "rb") as file:
+            for record in filter(None, map(_record, file)):
+                if record.case not in found or found[record.case].when <= record.when:
+                    found[record.case] = record
+    return dict(sorted(found.items()))
+
+
+NAMES = {each.name for each in fields(Record)}
+TEXTS = ("case", "status", "input_sha256", "model_sha256", "settings", "when")
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or not all(isinstance(values.get(name), str) for name in TEXTS):
+        return None
+    known = {name: value for name, value in values.items() if name in NAMES}
+    return Record(**known | {name: tuple(known.get(name) or ()) for name in ("files", "warnings")})
+
+
+# --- summaries --------------------------------------------------------------------------------------------------------
+
+
+def summarise(folder: Path, table: Callable[[Mapping[str, Record]], None] | None = None) -> None:
+    """Write what all journals of a folder say, one process at a time.
+
+    table: writes predictions.csv, by default a row a case.
+    """
+    from filelock import FileLock
+
+    with FileLock(folder / JOURNALS / "summary.lock"):
+        records = read_records(folder)
+        ordered = sorted(records.values(), key=lambda record: (record.status != "failed", record.case))
+        failed = [record for record in ordered if record.status == "failed"]
+        write_json(folder / "predictions.json", _summary(ordered))
+        write_json(folder / "failures.json", {record.case: _failure(record) for record in failed})
+        if table:
+            table(records)
+        else:
+            write_text(folder / "predictions.csv", _csv(ordered))
+
+
+def _summary(records: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "written": now(),
+        "counts": dict(sorted(Counter(record.status for record in records).items())),
+        "seconds": round(sum(record.seconds for record in records), 3),
+        "cases": [_filled(record) for record in records],
+    }
+
+
+def _filled(record: Record) -> dict[str, Any]:
+    """Without what is empty."""
+    values = {name: value for name, value in asdict(record).items() if value not in ("", (), {}, [])}
+    return values | {"settings": json.loads(record.settings)}
+
+
+def _failure(record: Record) -> dict[str, Any]:
+    return {"reason": record.reason, "error": record.error, "files": list(record.files), "when": record.when}
+
+
+def _csv(records: Sequence[Record]) -> str:
+    """A row a case, what failed first: its labels' volumes (ml, or pixels), and why."""
+    labels = list(dict.fromkeys(name for record in records for name in _sizes(record)))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    ends = ("seconds", "output", "warnings", "reason", "when", "input_sha256", "model_sha256")
+    writer.writerow(["case", "status", *labels, *ends])
+    for record in records:
+        sizes = _sizes(record)
+        row = [f"{record.seconds:.3f}", record.output, " | ".join(record.warnings), record.reason, record.when]
+        marks = [record.input_sha256[:16], record.model_sha256[:16]]
+        writer.writerow([record.case, record.status, *(sizes.get(name, "") for name in labels), *row, *marks])
+    return text.getvalue()
+
+
+def _sizes(record: Record) -> Mapping[str, float]:
+    ml = {f"{name} (ml)": value for name, value in record.volumes_ml.items()}
+    return ml | {f"{name} (pixels)": value for name, value in record.pixels.items()}
+
+
+class Log:
+    """`log.txt`: what a person reads of a batch, line by line with times."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "log.txt"
+
+    def add(self, *lines: str) -> None:
+        stamp = datetime.now().astimezone().isoformat(timespec="seconds")
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write("".join(f"{stamp} [{os.getpid()}] {line}\n" for line in lines))

@@ -1,0 +1,162 @@
+"""An archive to masks: what is there is found, what is done is left out, the rest is segmented and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vpt.data.cases import Case
+from vpt.data.header_doubts import unlike_the_plan
+from vpt.errors import VptError
+from vpt.progress import Tick, silent
+from vpt.readers.grid import Grid
+from vpt.use.archives.attempts import Failure
+from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
+from vpt.use.archives.finding import Found, find_archive
+from vpt.use.archives.fingerprints import ModelMark
+from vpt.use.archives.masks import Answer, mask_file, never, segment_cases
+from vpt.use.archives.outputs import is_single, plan_outputs
+from vpt.use.archives.records import is_recorded, summarise
+from vpt.use.segmenter import Segmenter
+from vpt.words import counted
+
+MOST = 20  # scans unlike those of the training that are said; the record has all
+
+
+def segment_archive(
+    segmenter: Segmenter,
+    inputs: Sequence[Path],
+    out: Path,
+    asked: Asked,
+    mark: ModelMark,
+    progress: Tick = silent,
+    spread: Spread | None = None,
+) -> Outcome:
+    """Masks of all scans at the inputs, or of this process's part of them, into a folder, or of one into a file.
+
+    spread: see `Spread`.
+
+    Raises:
+        VptError: no scans, answers that may not be replaced, an output that cannot be written; a full disk.
+    """
+    plan = segmenter.plan
+    found = find_archive(inputs, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
+    cases = asked.part.of_all(found.cases)
+    if is_single(out) and len(found.cases) == 1:
+        return _one(segmenter, cases, out, asked, found.notes, progress)
+    batch = MaskBatch(segmenter, out, asked, mark)
+    return batch.whole(cases, found, progress, spread or batch.run)
+
+
+def _one(
+    segmenter: Segmenter, cases: list[Case], out: Path, asked: Asked, notes: Sequence[str], progress: Tick
+) -> Outcome:
+    """One mask into one file, with no record beside it."""
+    if asked.existing == "continue":
+        raise VptError(f"{out}: --continue needs the record of a folder; give a folder as the output")
+    overwrite, skip = asked.existing == "overwrite", asked.existing == "skip"
+    todo, target = plan_outputs(cases, out, overwrite, skip, asked.form)
+    doubts = Doubts(segmenter)
+    failures = segment_cases(
+        segmenter,
+        todo,
+        target,
+        progress,
+        form=asked.form,
+        say=doubts.say,
+        force=asked.force,
+        beside=asked.beside,
+        unlike=doubts.unlike,
+    )
+    return Outcome("segmented", len(todo), out, failures, doubts=doubts.sentences(), notes=list(notes))
+
+
+class Doubts:
+    """What is doubted of the headers of scans, said once for all files of the same doubt."""
+
+    def __init__(self, segmenter: Segmenter):
+        self.plan = segmenter.plan
+        self.told: dict[str, tuple[str, int]] = {}
+        self.far: list[str] = []
+
+    def say(self, file: str, text: str) -> None:
+        if self.plan.kind == "volumes":
+            first, others = self.told.get(text, (file, -1))
+            self.told[text] = first, others + 1
+
+    def unlike(self, file: str, grid: Grid) -> list[str]:
+        """Sentences of pixels that are far from those of the training."""
+        found = list(unlike_the_plan(file, grid, self.plan)) if self.plan.kind == "volumes" else []
+        self.far += found if len(self.far) < MOST else []
+        return found
+
+    def sentences(self) -> list[str]:
+        more = {others: f" (and {counted(others, 'more file')})" for _, others in self.told.values() if others}
+        return [*(f"{first}{more.get(others, '')}: {text}" for text, (first, others) in self.told.items()), *self.far]
+
+
+class MaskBatch:
+    """Masks of scans in a folder, with their record."""
+
+    def __init__(self, segmenter: Segmenter, out: Path, asked: Asked, mark: ModelMark):
+        self.segmenter, self.out, self.asked = segmenter, out, asked
+        self.recorder = Recorder(out, mark, asked.part)
+        self.doubts = Doubts(segmenter)
+
+    def whole(self, cases: list[Case], found: Found, progress: Tick, run: Spread) -> Outcome:
+        """All of these cases, the record begun and summed up, also where the batch breaks off."""
+        todo, failed, done = self._plan(cases)
+        unreadable = self.asked.part.of_all(found.failures)
+        self.recorder.begin(len(cases))
+        for failure in unreadable:
+            self.recorder.unreadable(failure)
+        with summed_up(self.sum_up):
+            failures = [*run(todo, progress), *unreadable, *failed]
+        total = len(todo) + len(unreadable) + len(failed) + done
+        outcome = Outcome("segmented", total, self.out, failures, done, self.doubts.sentences(), list(found.notes))
+        self.recorder.end(f"{outcome.answered} of {total} scans segmented")
+        return outcome
+
+    def _plan(self, cases: list[Case]) -> tuple[list[Case], list[Failure], int]:
+        """What is to be done, what failed before and is left, and how many stand."""
+        existing, form = self.asked.existing, self.asked.form
+        resumed = existing == "continue" and is_recorded(self.out)
+        todo, _ = plan_outputs(cases, self.out, resumed or existing == "overwrite", existing == "skip", form)
+        if not resumed:
+            return todo, [], 0
+        found = self.recorder.sort(todo, self.files, self.asked.skip_failed)
+        return found.todo, found.failed, len(found.done)
+
+    def files(self, case: Case) -> list[Path]:
+        """What the answer of a case consists of."""
+        mask = self.target(case)
+        return [mask, *self.asked.beside.files(mask)]
+
+    def target(self, case: Case) -> Path:
+        return mask_file(self.out, case, self.asked.form)
+
+    def run(self, cases: Sequence[Case], progress: Tick = silent, stop: Callable[[], bool] = never) -> list[Failure]:
+        """Segment and record these cases."""
+        return segment_cases(
+            self.segmenter,
+            cases,
+            self.target,
+            progress,
+            form=self.asked.form,
+            say=self.doubts.say,
+            force=self.asked.force,
+            beside=self.asked.beside,
+            before=self.recorder.note_input,
+            tell=self._tell,
+            stop=stop,
+            unlike=self.doubts.unlike,
+        )
+
+    def _tell(self, case: Case, found: Answer | Failure) -> None:
+        if isinstance(found, Failure):
+            self.recorder.failed(case, found)
+        else:
+            self.recorder.answered(case, found)
+
+    def sum_up(self) -> None:
+        summarise(self.out)
