@@ -18,7 +18,8 @@ from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
 from vpt.data.likeness import steps_of
-from vpt.data.splits import Splits, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.splits import Splits, first_sides, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.strata import Held
 from vpt.data.twins import Look, near_twins, twins
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
@@ -69,7 +70,7 @@ def check_dataset(
     for done, case in enumerate(dataset.cases, start=1):
         facts.append(_read_safely(case, dataset))
         progress(done, len(dataset.cases), case.name)
-    splits, split_errors = survey_folds(dataset)
+    splits, split_errors = survey_folds(dataset, {each.case.name: _held(each, dataset) for each in facts})
     looks = [Look(each.case, each.digest, each.steps) for each in facts]
     problems = [
         *(problem_of(error) for error in pairing),
@@ -132,6 +133,14 @@ def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
     except VptError as error:
         facts.problems.append(problem_of(error))
     return facts
+
+
+def _held(facts: _Facts, dataset: SegmentationSet) -> Held:
+    """As `read_held` would read it; nothing where the label was not read."""
+    if not facts.voxels:
+        return Held()
+    amount = sum(facts.ml.values()) if dataset.kind == "volumes" else sum(facts.voxels.values()) / facts.size
+    return Held(frozenset(facts.voxels), amount)
 
 
 def _unlike(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
@@ -287,6 +296,7 @@ def _summary(
         guess=dataset.guess,
         label_values=str(dataset.label_values or ""),
         dataset=dataset,
+        sides=first_sides(splits),
     )
 
 

@@ -17,7 +17,7 @@ from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
-from vpt.data.splits import Splits, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.splits import Splits, first_sides, guessed_on_two_sides, split_source, survey_folds
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
@@ -264,6 +264,7 @@ def _summary(
         split_source=folds + split_source(found),
         patients=found.whose.guess(),
         dataset=found,
+        sides=first_sides(splits),
         problems=problems,
         kind=found.kind,
         classes=tuple(
