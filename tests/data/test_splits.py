@@ -30,8 +30,8 @@ def test_a_fixed_split_is_honoured_and_folds_are_drawn_over_its_train_and_val(ma
     assert sorted(each.val for each in folds) == [("case_00",), ("case_01",), ("case_03",)]
     assert all(each.test == ("case_02",) and len(each.train) == 2 for each in folds)
     assert fold_in_words(dataset, 1, None, folds[1]) == (
-        "fold 1 of 3, drawn by patient over train and val of split.json (its test side, 1 case, stays apart), each with "
-        "its share of every label, and of little and much foreground"
+        "fold 1 of 3, drawn by patient over train and val of split.json (its test side, 1 case, stays apart), each "
+        "with its share of every label, and of little and much foreground"
     )
     with pytest.raises(VptError, match="there is no fold 3, expected 0 to 2"):
         read_splits(dataset, fold=3)

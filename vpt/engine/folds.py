@@ -23,7 +23,7 @@ from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.use.folds import DONE, MARK, fold_folder
 
 WAIT = 2.0  # seconds between looks at what other processes do
-OF_VOLUMES = ("plane", "neighbours", "pixel_mm")  # of the grid; images have the size alone
+OF_VOLUMES = ("plane", "neighbours", "pixel_mm", "crop")  # of the grid; images have the size alone
 
 
 def train_folds(config: Config, out: str | Path) -> Path:

@@ -86,6 +86,11 @@ class Voxels:
         )
         return Voxels(channels, grid, self.name)
 
+    def cropped(self, box: tuple[slice, slice, slice]) -> Voxels:
+        """The voxels in a box, as views."""
+        channels = tuple(Channel(channel.stored[box], channel.slope, channel.inter) for channel in self.channels)
+        return Voxels(channels, self.grid.cropped(box), self.name)
+
     def slices(self, channel: int, only: Collection[int] | None = None) -> Iterator[np.ndarray]:
         """The slices along the first axis, or `only` these, float32 (rows, columns); each is gone with the next one.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpt.data.cropping import Part
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
@@ -19,7 +20,7 @@ from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
-from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan
+from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan, Voxels
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
@@ -30,10 +31,16 @@ from vpt.vocabulary import Mirror
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan whose slices are made when they are asked for, its grid before and after turning, and its reader."""
+    """A scan whose slices are made when they are asked for.
+
+    grid: the scan's own; whole: its voxels, turned as the plan orients them; part: what of these the plan's crop
+    leaves, which the slices are of; oriented: where that lies.
+    """
 
     slices: PreparedSlices
     grid: Grid
+    whole: Voxels
+    part: Part
     oriented: Grid
     reader: Reader
 
@@ -133,8 +140,10 @@ class Segmenter:
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
         reader, voxels = read_scan(self.plan, scan, force)
-        oriented = voxels.oriented(self.plan.orientation)
-        return PreparedScan(PreparedSlices.of(oriented, self.plan), voxels.grid, oriented.grid, reader)
+        whole = voxels.oriented(self.plan.orientation)
+        part = Part.by(self.plan.crop, whole, self.plan.channels)
+        inside = part.of(whole)
+        return PreparedScan(PreparedSlices.of(inside, self.plan), voxels.grid, whole, part, inside.grid, reader)
 
     def segment_prepared(
         self,
@@ -157,23 +166,31 @@ class Segmenter:
                 "mirror images (tta) take no box or points, which lie elsewhere in them; leave one of them out"
             )
         hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
+        if hints is not None and scan.part.share < 1 and not hints.lie_in(scan.oriented):
+            raise VptError(
+                f"{scan.reader.name}: the box or a point lies outside of the scan's foreground, which is all that this "
+                "model looks at (plan.crop=foreground); give places inside the body"
+            )
         on_slices = None if hints is None else hints.on_slices(scan.oriented.shape, scan.slices.size)
         classes = self.classes_of(scan, on_slices, progress)
         if hints is not None:
             classes[~hints.crossed(len(classes))] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        restored = restore(_named(classes, ids), self.plan.orientation, scan.grid)
+        restored = restore(scan.part.placed(_named(classes, ids)), self.plan.orientation, scan.grid)
         return scan.reader.mask_as(form, restored, Naming(self.labels, self.codes))
 
     def classes_of(self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick) -> np.ndarray:
-        """The likeliest class of every voxel, (slices, rows, columns) as the plan orients them.
+        """The likeliest class of every voxel of the prepared part, (slices, rows, columns) as the plan orients them.
 
         hints: (slices, M, 3) in pixels of the prepared slices.
         """
         return likeliest_classes(self._logits_of(scan, hints), scan.oriented.shape, len(self.labels), progress)
 
     def probabilities_of(self, scan: PreparedScan, hints: np.ndarray | None = None) -> Iterator[Tensor]:
-        """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once."""
+        """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once.
+
+        Where the plan crops, of the slices and pixels of `scan.part`.
+        """
         pixels = scan.oriented.shape[1:]
         return probabilities_of(self._logits_of(scan, hints), pixels, len(self.labels), self.device)
 
