@@ -143,7 +143,7 @@ def test_every_decision_has_its_reason_and_what_is_given_is_taken(tmp_path):
         dataset,
         dataset.cases,
         ENCODER,
-        Wishes(plane="sagittal", image_size=96, pixel_mm=0.7, neighbours=False, window=(0, 9), sampling="by_label"),
+        Wishes("sagittal", 96, 0.7, False, window=(0, 9), sampling="by_label", crop="none"),
     )
     assert plan.sampling == "by_label"
     assert (plan.plane, plan.image_size, plan.pixel_mm, plan.neighbours) == ("sagittal", 96, 0.7, False)

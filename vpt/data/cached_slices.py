@@ -104,8 +104,8 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
     mask = np.load(labels, mmap_mode="r")
     foreground = tuple(int(k) for k in np.flatnonzero((mask > 0).any(axis=(1, 2))))
     holding = _holding(mask, len(dataset.labels) - 1) if plan.sampling == "by_label" else ()
-    own_labels, part = own if native else None, Part.from_array(np.load(box)) if crops else None
-    return PreparedCase(case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding, part)
+    own_labels, inside = own if native else None, Part.from_array(np.load(box)) if crops else None
+    return PreparedCase(case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding, inside)
 
 
 def _holding(classes: np.ndarray, labels: int) -> tuple[tuple[int, ...], ...]:

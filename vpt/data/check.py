@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +15,7 @@ from vpt.data.check_labelled import check_labelled
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.header_doubts import single_slices, unusual_spacing
 from vpt.data.label_maps import read_label
+from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
 from vpt.data.likeness import steps_of
@@ -56,16 +57,19 @@ def check_dataset(
     root: str | Path,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
     patients: str | None = None,
+    labels: Mapping[str, Claim] | None = None,
 ) -> Check:
     """Read every image and label of a data set once, and collect all problems.
 
-    progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`. Raises
-    VptError only when the folder or its dataset.json cannot be used at all, so that there is nothing to check. Labelled
+    progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`; labels:
+    names for the values of the masks, see `LabelValues.read_as`. Raises VptError only when the folder or its dataset.json cannot be used at all, so that there is nothing to check. Labelled
     sets are `check_labelled`'s.
     """
     if is_labelled(root):
+        if labels:
+            raise VptError(f"{root}: a data set for classification, whose images have no masks; leave --labels out")
         return check_labelled(root, progress=progress, patients=patients)
-    dataset, pairing = survey(root, patients)
+    dataset, pairing = survey(root, patients, labels)
     facts = []
     for done, case in enumerate(dataset.cases, start=1):
         facts.append(_read_safely(case, dataset))
