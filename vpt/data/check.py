@@ -62,8 +62,8 @@ def check_dataset(
     """Read every image and label of a data set once, and collect all problems.
 
     progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`; labels:
-    names for the values of the masks, see `LabelValues.read_as`. Raises VptError only when the folder or its dataset.json cannot be used at all, so that there is nothing to check. Labelled
-    sets are `check_labelled`'s.
+    names for the values of the masks, see `LabelValues.read_as`. Raises VptError only when the folder or its
+    dataset.json cannot be used at all, so that there is nothing to check. Labelled sets are `check_labelled`'s.
     """
     if is_labelled(root):
         if labels:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vpt.readers.grid import Grid
 
 BLOCK = 32  # slices
+SMALL = 2**20  # numbers, 4 MiB in float32: of a picture the rows would be too many pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +44,14 @@ class Channel:
 
         return apply_read_scaling(self.stored, self.slope, self.inter)
 
-    def slabs(self) -> Iterator[tuple[tuple[slice | int, ...], np.ndarray]]:
-        """Places in `stored` and the values there (float32), cut along the axis whose neighbours lie farthest apart."""
+    def slabs(self) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+        """Places in `stored` and the values there (float32), cut along the axis whose neighbours lie farthest apart.
+
+        What is small is one place.
+        """
+        if self.stored.size <= SMALL:
+            yield (...,), self.values(self.stored)
+            return
         axis = _slowest(self.stored)
         for k in range(self.stored.shape[axis]):
             place = (slice(None),) * axis + (k,)
