@@ -21,6 +21,7 @@ from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
 from vpt.data.likeness import steps_of
+from vpt.data.same_examination import parted_examinations
 from vpt.data.splits import Splits, first_sides, guessed_on_two_sides, split_source, survey_folds
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
@@ -83,6 +84,7 @@ def check_labelled(
         *_classes(found, splits),
         *_folders(found),
         *_guessed(found, splits),
+        *_parted(found, facts, splits),
         *_spacings(found, facts),
         *_left_out(found, pairing),
     ]
@@ -173,6 +175,12 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
 
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
+        yield Problem("warning", split_name(found), text)
+
+
+def _parted(found: LabelledSet, facts: Sequence[_Facts], splits: Sequence[Splits]) -> Iterator[Problem]:
+    frames = [(each.example.name, each.grid.frame) for each in facts if each.grid]
+    for text in parted_examinations(frames, splits):
         yield Problem("warning", split_name(found), text)
 
 
