@@ -98,10 +98,18 @@ def _numbers(frames: Sequence[Frame], name: str) -> Iterator[tuple[int, np.ndarr
 
 
 def tabled(pixels: np.ndarray, header: Header) -> np.ndarray:
-    """What the table of a Modality LUT makes of stored numbers; they themselves where there is none."""
-    from pydicom.pixels import apply_modality_lut
+    """What the table of a Modality LUT makes of stored numbers; they themselves where there is none.
 
-    return pixels if _table(header) is None else apply_modality_lut(pixels, header.data)
+    Numbers before its first and behind its last have the value of that (DICOM PS3.3 C.11.1.1).
+    """
+    if (table := _table(header)) is None:
+        return pixels
+    count, first, bits = (int(part) for part in table.LUTDescriptor)
+    data = table.LUTData
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8 if bits == 8 and len(data) <= count + 1 else np.dtype("<u2"))
+    values = np.array(data, np.uint16)[: count or 2**16]
+    return values[np.clip(pixels.astype(np.int64) - first, 0, len(values) - 1)]
 
 
 def _table(header: Header) -> Dataset | None:
