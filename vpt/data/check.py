@@ -17,6 +17,7 @@ from vpt.data.header_doubts import single_slices, unusual_spacing
 from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
+from vpt.data.not_hu import doubtful_hu, no_hu
 from vpt.data.same_examination import parted_examinations
 from vpt.data.splits import Splits, first_sides, guessed_on_two_sides, split_source, survey_folds
 from vpt.data.twins import Look, near_twins, twins
@@ -65,6 +66,7 @@ def check_dataset(
         *twins(dataset, looks, splits),
         *near_twins(dataset, looks, splits),
         *_unlike(dataset, facts),
+        *_hu(dataset, facts),
         *_in_no_split(dataset, splits),
         *_guessed(dataset, splits),
         *_parted(dataset, facts, splits),
@@ -79,6 +81,16 @@ def _unlike(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Pr
     read = [(str(each.case.images[0]), each.values) for each in facts if each.values]
     for file, text in unlike_others(read, dataset.channels, dataset.kind):
         yield Problem("warning", file, text)
+
+
+def _hu(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
+    """CT in another unit, throughout."""
+    if dataset.kind == "volumes":
+        read = [each.values for each in facts if each.values]
+        if text := no_hu(dataset.channels, read):
+            yield Problem("error", str(dataset.root), text)
+        elif text := doubtful_hu(dataset.channels, read):
+            yield Problem("warning", str(dataset.root), text)
 
 
 def _background(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:

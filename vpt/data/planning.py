@@ -13,6 +13,7 @@ import numpy as np
 from vpt.data.cropping import choose_crop, cropped_grid
 from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.label_maps import read_label
+from vpt.data.not_hu import no_hu
 from vpt.data.plan import ORIENTATIONS, Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
 from vpt.data.sampling import choose_sampling
 from vpt.data.value_doubts import is_ct
@@ -91,6 +92,9 @@ def make_plan(
     sampling = "even" if wishes.slices is not None else wishes.sampling
     if sampling is None:
         sampling, reasons["sampling"] = _choose_sampling(dataset, cases, wishes.plane, progress)
+    seen = seen or _read_values(dataset, cases, progress)
+    if not flat and wishes.window is None and (text := no_hu(dataset.channels, seen)):
+        raise VptError(f"{dataset.root}: {text}")
     return Plan(
         plane=wishes.plane,
         pixel_mm=wishes.pixel_mm,
@@ -105,7 +109,7 @@ def make_plan(
         skip_blank=wishes.skip_blank,
         crop=wishes.crop or "none",
         sampling=sampling,
-        values=values_over(seen or _read_values(dataset, cases, progress)),
+        values=values_over(seen),
         reasons=reasons,
     )
 
