@@ -15,7 +15,7 @@ RENAME = "save it in HU, or, if it is meant so, give the channel another name th
 def no_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
     """What shows that no case's CT is in HU, in words: all within 20 of 0; None where that is not so."""
     for low, high in _spans(channels, cases):
-        if -NARROW <= low and high <= NARROW:
+        if low >= -NARROW and high <= NARROW:
             return (
                 f"a CT by its name, but its values lie within {low:.4g} to {high:.4g} in every case, so no HU; {RENAME}"
             )
