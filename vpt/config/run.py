@@ -41,7 +41,7 @@ class DataConfig(Section):
     path: Path
     """The data set: a folder, or a list (.csv, .tsv, .jsonl) or an .npz; stored as an absolute path."""
     fold: int | None = Field(None, ge=0)
-    """Which fold validates, where no split.json fixes the sides."""
+    """Which fold validates; where the sides are fixed, of those drawn over train and val, and test stays apart."""
     folds: int | None = Field(None, ge=2)
     """How many folds are drawn; null: 5, or as many as there are patients."""
     target: Target | None = None

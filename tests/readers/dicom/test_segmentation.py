@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,22 @@ def test_of_probabilities_half_or_more_is_the_segments_and_it_is_said(tmp_path):
     assert label.label_doubts() == [
         "probabilities (a SEG of type FRACTIONAL): a voxel is a segment's where they are half or more"
     ]
+
+
+@pytest.mark.parametrize("form", ["dicom-seg", "dicom-seg-labelmap"])
+@pytest.mark.parametrize("turn", [(1, 0, 0, 0, 1, 0), OBLIQUE])
+def test_dcmqi_reads_the_same_mask_at_the_same_place(tmp_path, form, turn):
+    dcmqi = pytest.importorskip("dcmqi")  # a program of others, which is not among the extras
+    program = Path(dcmqi.__file__).parent / "bin" / "segimage2itkimage"
+    reader = reader_of(write_series(tmp_path / "ct", turn=turn))
+    labels = labels_like(reader)
+    path = written(reader, labels, tmp_path / "seg.dcm", form)
+    (tmp_path / "out").mkdir()
+    command = [program, "--inputDICOM", path, "--outputDirectory", tmp_path / "out", "-t", "nii"]
+    subprocess.run(command, check=True, capture_output=True)
+    found: dict[int, set[tuple[float, ...]]] = {}
+    for file in (tmp_path / "out").glob("*.nii*"):
+        part = reader_of(file).labels()
+        for id in part.ids[1:]:
+            found.setdefault(id, set()).update(points_of(part.array, part.grid, id))
+    assert found == {id: points_of(labels, reader.grid(), id) for id in (1, 2)}
