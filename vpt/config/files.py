@@ -90,8 +90,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 def parse_labels(text: str) -> dict[str, int | str | tuple[int | str, ...]]:
     """`{liver: [1, 2], background: others}` -> `data.labels`."""
     try:
-        given = DataConfig.model_validate({"path": ".", "labels": yaml.safe_load(text)}).labels
-    except (yaml.YAMLError, ValidationError):
+        given = DataConfig.model_validate({"path": ".", "labels": parse_yaml(text)}).labels
+    except (Unusable, ValidationError):
         given = None
     if not given:
         raise VptError(

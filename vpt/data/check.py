@@ -18,8 +18,8 @@ from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
 from vpt.data.not_hu import doubtful_hu, no_hu
-from vpt.data.same_examination import parted_examinations
-from vpt.data.splits import Splits, first_sides, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.twins import Look, near_twins, twins
 from vpt.data.unlike import unlike_others
 from vpt.errors import VptError

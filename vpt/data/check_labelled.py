@@ -21,8 +21,8 @@ from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
 from vpt.data.likeness import steps_of
-from vpt.data.same_examination import parted_examinations
-from vpt.data.splits import Splits, first_sides, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError

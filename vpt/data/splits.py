@@ -13,12 +13,11 @@ from typing import Any
 
 from vpt.data.cases import SegmentationSet, case_name, raise_first, without_ending
 from vpt.data.labelled import LabelledSet
-from vpt.data.patients import SETTLE
 from vpt.data.strata import Held, deal, of_patients, read_held
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.progress import Tick, silent
-from vpt.words import counted, did_you_mean, listed
+from vpt.words import counted, did_you_mean
 
 FOLDS = 5
 DRAW_SEED = 0
@@ -290,19 +289,3 @@ def _patients_on_two_sides(dataset: AnySet, side_of: dict[str, str], source: Pat
                 )
             )
     return problems
-
-
-def guessed_on_two_sides(dataset: AnySet, splits: Sequence[Splits]) -> list[str]:
-    """What by a guess is one patient's and a split has on two sides, as one sentence at most; a guess is no error."""
-    found: dict[str, str] = {}
-    for each in splits:
-        first: dict[str, tuple[str, str]] = {}
-        for side, names in each.to_dict().items():
-            for name in names:
-                other, its = first.setdefault(dataset.patient(name), (name, side))
-                if its != side and name != other and not dataset.whose.are_said(name, other):
-                    found.setdefault(dataset.patient(name), f"{other} in {its} and {name} in {side}")
-    if not found:
-        return []
-    number = counted(len(found), "patient")
-    return [f"{number} may be on two sides, by a guess from the names ({listed(found.values(), 3)}); {SETTLE}"]

@@ -1,10 +1,11 @@
-"""Cases of one DICOM examination, by their frame of reference, on two sides of a split."""
+"""Cases that may be one patient's on two sides of a split: by their names, or by their DICOM frame of reference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vpt.data.splits import Splits
+from vpt.data.patients import SETTLE
+from vpt.data.splits import AnySet, Splits
 from vpt.words import counted, listed
 
 
@@ -28,3 +29,19 @@ def parted_examinations(frames: Iterable[tuple[str, str]], splits: Sequence[Spli
         f"({listed(parted.values(), 3)}); they are one patient's: say so in `patients`, keep them on one side, or give "
         "every series a folder of its own, if they are slices"
     ]
+
+
+def guessed_on_two_sides(dataset: AnySet, splits: Sequence[Splits]) -> list[str]:
+    """What by a guess is one patient's and a split has on two sides, as one sentence at most; a guess is no error."""
+    found: dict[str, str] = {}
+    for each in splits:
+        first: dict[str, tuple[str, str]] = {}
+        for side, names in each.to_dict().items():
+            for name in names:
+                other, its = first.setdefault(dataset.patient(name), (name, side))
+                if its != side and name != other and not dataset.whose.are_said(name, other):
+                    found.setdefault(dataset.patient(name), f"{other} in {its} and {name} in {side}")
+    if not found:
+        return []
+    number = counted(len(found), "patient")
+    return [f"{number} may be on two sides, by a guess from the names ({listed(found.values(), 3)}); {SETTLE}"]
