@@ -23,6 +23,7 @@ from likeness import likeness, read_grey
 from PIL import Image
 from preparing import Archive, Material, Origin, draw, place, prepare_drawn, write_split
 
+from vpt.data.cases import scan_files
 from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.words import listed
@@ -36,7 +37,7 @@ ORIGIN = Origin(
     (Archive("Dataset_BUSI.zip", "https://scholar.cu.edu.eg/Dataset_BUSI.zip"),),
 )
 CLASSES = ("benign", "malignant", "normal")
-NAME = re.compile(r"(?P<name>[a-z]+ \(\d+\))(?P<mask>_mask(_\d+)?)?\.png")
+NAME = re.compile(r"(?P<name>[a-z]+ \(\d+\))(?P<mask>_mask(_\d+)?)?\.png", re.IGNORECASE)
 LESION = 255
 
 
@@ -61,7 +62,7 @@ def read_names(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]], di
     """Images, masks and classes by the image's new name: `benign (3).png` is benign_003."""
     images: dict[str, Path] = {}
     masks: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in sorted(path for kind in CLASSES for path in (folder / kind).glob("*.png")):
+    for path in (path for kind in CLASSES for path in scan_files(folder / kind, "images")):
         found = NAME.fullmatch(path.name)
         if found is None or not path.name.startswith(path.parent.name):
             raise VptError(

@@ -396,3 +396,28 @@ def test_ctrl_c_anywhere_is_exit_code_130(
     told = vpt("check", tiny_data)
     assert told.code == 130
     assert "Traceback" not in told.err
+
+
+def test_check_takes_a_label_map_and_writes_it_down(vpt, make_dataset):
+    root = make_dataset()
+    (root / "dataset.json").rename(root / "old.json")
+    for path in sorted((root / "labelsTr").iterdir()):
+        path.rename(root / path.name.replace(".nii.gz", "_seg.nii.gz"))
+    for path in sorted((root / "imagesTr").iterdir()):
+        path.rename(root / path.name.replace("_0000", ""))
+    code, said, _ = vpt("check", root, "--labels", "{organ: [1, 2]}", "--write", "dataset.json")
+    assert code == 0
+    assert "1, 2 are organ (1)" in said
+    assert json.loads((root / "dataset.json").read_text())["labels"] == {"background": 0, "organ": [1, 2]}
+    code, said, _ = vpt("check", root)
+    assert code == 0
+    assert "1, 2 are organ (1)" in said
+    for wrong, sentence in (
+        ("{organ: [1, 9]}", "organ names 9, which the files do not hold"),
+        ("organ", "--labels organ: expected names with their values"),
+        ("{organ: {1: 2}}", "expected names with their values"),
+        ("{", "expected names with their values"),
+    ):
+        code, _, error = vpt("check", root, "--labels", wrong)
+        assert code == 1
+        assert sentence in error

@@ -530,6 +530,7 @@ OF_SEGMENTATION: dict[str, Any] = {
     "data.labels": {"liver": [1, 2]},
     "plan.skip_blank": True,
     "plan.sampling": "by_label",
+    "plan.crop": "foreground",
     "train.foreground": 0.5,
 }
 

@@ -11,6 +11,7 @@ Target = Literal["classes", "labels", "grades"]
 Mirror = Literal["none", "horizontal", "vertical", "both"]
 """Which mirror images of a slice count as images too: left and right, up and down, or both."""
 Sampling = Literal["even", "by_label"]
+Crop = Literal["none", "foreground"]
 """How training draws labelled slices: alike, or every label as often as the others."""
 LISTS, ARRAYS = (".csv", ".tsv", ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
 COLOURS = 3  # channels of the images that encoders are given

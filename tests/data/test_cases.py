@@ -132,7 +132,10 @@ def test_hippocampus_has_230_cases(data_root):
     [
         ({"labels": None}, r"dataset\.json: no labels; add \"labels\""),
         ({"labels": {"background": 0}}, "labels hold only the background"),
-        ({"labels": {"background": 0, "whole": [1, 2], "core": [2]}}, "label 2 is in whole and in core; regions that"),
+        (
+            {"labels": {"background": 0, "whole": [1, 2], "core": [2]}},
+            "label 2 is in whole and in core; give every label one name, or add nnU-Net's `regions_class_order`",
+        ),
         ({"labels": {"background": [0, 1], "ignore": 2}}, "labels hold only the background"),
         ({"labels": {"background": 5, "rim": 1, "ignore": 0}}, "`ignore` is 0, which is the background"),
         ({"labels": {"background": 0, "rim": [1, 1]}}, "name the same id twice"),

@@ -49,7 +49,10 @@ def test_sound_dataset_is_summed_up(make_dataset):
     rim, core = check.labels
     assert (rim.id, rim.name, rim.cases, rim.voxels) == (1, "rim", 3, 3 * (5 * 5 * 4 - 8))
     assert core.mean_ml == pytest.approx(8 * (2 + 4.5 + 2) / 3 / 1000)
-    assert (check.splits, check.split_source) == ({"train": 2, "val": 1, "test": 0}, "fold 0 of 3, drawn by case")
+    assert (check.splits, check.split_source) == (
+        {"train": 2, "val": 1, "test": 0},
+        "fold 0 of 3, drawn by case, labels spread evenly",
+    )
     images = [np.asarray(nib.load(path).dataobj) for path in (root / "imagesTr").glob("*_0001.nii.gz")]
     assert check.intensity[1] == pytest.approx((min(map(np.min, images)), max(map(np.max, images))))
 

@@ -121,6 +121,27 @@ def test_copies_on_two_sides_or_under_two_labels_are_warned_of(tmp_path):
     ]
 
 
+def test_near_copies_on_two_sides_or_under_two_labels_are_warned_of(tmp_path):
+    root = folders(tmp_path, cat=6, dog=6)
+    lighter = Image.open(root / "cat/i05.png").point(lambda value: value * 0.8 + 20)
+    lighter.save(root / "cat/i00.png")
+    Image.open(root / "cat/i04.png").save(root / "dog/i05.jpg", quality=95)
+    (root / "dog/i05.png").unlink()
+    Image.open(root / "dog/i03.png").save(root / "dog/i04.jpg", quality=95)
+    (root / "dog/i04.png").unlink()
+    dogs = spread("dog", 4)
+    dogs["train"] += ["dog/i04.jpg", "dog/i05.jpg"]
+    split(root, **both(spread("cat", 6), dogs))
+    check = check_dataset(root)
+    assert check.ok
+    assert said(check, "warning") == [
+        "split.json: 1 pair of nearly the same image on two sides (cat/i00 in val = cat/i05 in train); scores are then "
+        "too good: put both on one side, or say in `patients` that they are one patient's",
+        f"{root}: 1 pair of nearly the same image under different labels (cat/i04 of cat = dog/i05 of dog); "
+        "are both right?",
+    ]
+
+
 def test_classes_without_enough_examples_are_warned_of(tmp_path):
     root = folders(tmp_path, cat=64, dog=3, owl=5)
     owls = {"train": [], "val": [f"owl/i{k:02d}" for k in range(5)], "test": []}

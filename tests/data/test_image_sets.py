@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,11 @@ def test_images_to_predict_are_cases_by_name(make_images, save):
     save(folder / "scan.nii.gz", np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(VptError, match=r"case_00\.png is an image and scan\.nii\.gz a NIfTI; give one kind at a time"):
         find_scans(folder, 1)
+
+
+def test_an_umlaut_is_the_same_however_it_is_written(make_images):
+    root = make_images()
+    for folder, form in (("images", "NFC"), ("masks", "NFD")):
+        path = next(iter(sorted((root / folder).iterdir())))
+        path.rename(path.with_name(unicodedata.normalize(form, "für.png")))
+    assert "für" in [case.name for case in read_dataset(root).cases]

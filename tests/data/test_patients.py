@@ -173,3 +173,21 @@ def test_classes_that_differ_are_not_doubted(tmp_path, pair):
         ),
     )
     assert not [problem for problem in check_dataset(tmp_path).warnings if "may be one" in problem.text]
+
+
+@pytest.mark.parametrize(
+    ("names", "patient"),
+    [
+        (("P00_L", "P00_R", "P01_L"), "P00"),
+        (("P00-pre", "P00-post", "P01-pre"), "P00"),
+        (("sub-01_ses-pre", "sub-01_ses-post", "sub-02_ses-pre"), "sub-01"),
+        (("sub-01_ses-1_run-1", "sub-01_ses-2_run-1", "sub-02_ses-1_run-1"), "sub-01"),
+        (("p1_t0", "p1_t1", "p2_t0"), "p1"),
+        (("id7_left", "id7_right", "id8_left"), "id7"),
+    ],
+)
+def test_visits_runs_and_sides_are_one_patients(names, patient):
+    whose = Patients(names, {}, {})
+    assert [whose.of(name) for name in names[:2]] == [patient] * 2
+    assert whose.of(names[2]) != patient
+    assert "2 patients in 3 cases, guessed" in whose.guess()

@@ -137,13 +137,13 @@ def test_the_slice_fills_the_image_however_small_its_pixels(tmp_path, mm):
 def test_every_decision_has_its_reason_and_what_is_given_is_taken(tmp_path):
     dataset = write(tmp_path / "d", [(20, 20, 6)], [(1, 1, 4)])
     decided = make_plan(dataset, dataset.cases, ENCODER)
-    assert set(decided.reasons) == {"plane", "image_size", "pixel_mm", "neighbours", "intensity", "sampling"}
+    assert set(decided.reasons) == {"plane", "image_size", "pixel_mm", "neighbours", "intensity", "sampling", "crop"}
     assert all(decided.reasons.values())
     plan = make_plan(
         dataset,
         dataset.cases,
         ENCODER,
-        Wishes(plane="sagittal", image_size=96, pixel_mm=0.7, neighbours=False, window=(0, 9), sampling="by_label"),
+        Wishes("sagittal", 96, 0.7, False, window=(0, 9), sampling="by_label", crop="none"),
     )
     assert plan.sampling == "by_label"
     assert (plan.plane, plan.image_size, plan.pixel_mm, plan.neighbours) == ("sagittal", 96, 0.7, False)

@@ -12,7 +12,7 @@ from PIL import Image
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled, survey
-from vpt.data.splits import Splits, fold_count, read_splits, split_source, survey_folds, survey_splits
+from vpt.data.splits import Splits, fold_count, fold_in_words, read_splits, split_source, survey_folds, survey_splits
 from vpt.errors import VptError
 
 
@@ -21,12 +21,33 @@ def write_split(root: Path, content: object, name: str = "split.json") -> Path:
     return root
 
 
-def test_fixed_split_is_honoured_and_refuses_a_fold(make_dataset):
+def test_a_fixed_split_is_honoured_and_folds_are_drawn_over_its_train_and_val(make_dataset):
     split = {"train": ["case_03", "case_01"], "val": ["case_00"], "test": ["case_02"]}
     dataset = read_dataset(write_split(make_dataset(), split))
     assert read_splits(dataset).to_dict() == split
-    with pytest.raises(VptError, match=r"split\.json: fixes the split, so there is no fold 1; leave the fold out"):
-        read_splits(dataset, fold=1)
+    assert fold_in_words(dataset, None, None, read_splits(dataset)) == ""
+    folds = [read_splits(dataset, fold) for fold in range(fold_count(dataset))]
+    assert sorted(each.val for each in folds) == [("case_00",), ("case_01",), ("case_03",)]
+    assert all(each.test == ("case_02",) and len(each.train) == 2 for each in folds)
+    assert fold_in_words(dataset, 1, None, folds[1]) == (
+        "fold 1 of 3, drawn by patient over train and val of split.json (its test side, 1 case, stays apart), each "
+        "with its share of every label, and of little and much foreground"
+    )
+    with pytest.raises(VptError, match="there is no fold 3, expected 0 to 2"):
+        read_splits(dataset, fold=3)
+    with pytest.raises(VptError, match="4 folds of 3 patients"):
+        read_splits(dataset, 0, folds=4)
+
+
+def test_a_fixed_split_needs_no_validation_side_for_folds_but_two_patients(make_dataset):
+    dataset = read_dataset(write_split(make_dataset(), {"train": ["case_00", "case_01"], "test": ["case_02"]}))
+    assert read_splits(dataset, 0, 2).test == ("case_02",)
+    write_split(dataset.root, {"train": ["case_00"], "test": ["case_02"]})
+    with pytest.raises(VptError, match=r"1 patient\(s\) in train and val of split\.json, expected at least 2"):
+        read_splits(dataset, 0)
+    write_split(dataset.root, {"train": ["case_00", "case_1"], "val": ["case_02"]})
+    with pytest.raises(VptError, match="train names 'case_1', which is no case"):
+        read_splits(dataset, 0, 2)
 
 
 def test_folds_of_nnunet(make_dataset):
@@ -148,10 +169,10 @@ def test_a_split_may_name_the_files_of_class_folders(tmp_path):
 def test_the_sides_of_a_csv_are_honoured_after_split_json(tmp_path):
     lines = ("a.png,x,train,1", "b.png,y,val,2", "c.png,x,test,3", "d.png,y,,4", "e.png,y,train,1")
     found = labelled(tmp_path / "set", *lines)
-    assert (fold_count(found), split_source(found)) == (0, "labels.csv")
+    assert (fold_count(found), split_source(found)) == (2, "labels.csv")
     assert read_splits(found) == Splits(("a", "e"), ("b",), ("c",))
-    with pytest.raises(VptError, match=r"labels\.csv: fixes the split, so there is no fold 0; .* take the sides out"):
-        read_splits(found, 0)
+    assert [read_splits(found, fold).test for fold in range(2)] == [("c",)] * 2
+    assert sorted(name for fold in range(2) for name in read_splits(found, fold).val) == ["a", "b", "e"]
     write_split(found.root, {"train": ["d"], "val": ["c"]})
     assert read_splits(found).train == ("d",)
     with pytest.raises(VptError, match=r"labels\.csv: no case in val; name at least one"):

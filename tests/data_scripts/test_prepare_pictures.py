@@ -75,6 +75,16 @@ def busi_made(busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return to
 
 
+def test_busi_as_file_managers_leave_it_is_the_same(busi: Path, busi_made: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = shutil.copytree(busi, tmp_path / "mine")
+    for kind in ("benign", "malignant", "normal"):
+        (folder / kind / f"._{kind} (1).png").write_bytes(b"Mac OS X")
+        (folder / kind / "Thumbs.db").write_bytes(b"")
+    (folder / "benign" / "benign (4).png").rename(folder / "benign" / "benign (4).PNG")
+    run(prepare_busi, monkeypatch, "--source", folder, "--to", tmp_path / "to")
+    assert split_of(tmp_path / "to") == split_of(busi_made)
+
+
 def test_busi_is_accepted_for_both_tasks(busi_made: Path) -> None:
     assert check_dataset(busi_made).ok
     assert check_labelled(busi_made).ok

@@ -101,7 +101,7 @@ def test_a_fold_that_another_process_trains_is_left_to_it(data, folder, tmp_path
 def test_what_can_be_no_folds_is_refused(data, tiny_data, folder, tmp_path):
     fixed = shutil.copytree(data, tmp_path / "fixed")
     (fixed / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": []}))
-    with pytest.raises(VptError, match=r"split.json fixes the split, so there are no folds"):
+    with pytest.raises(VptError, match=r"split.json: train names 'a', which is no case"):
         train_folds(load_config(fixed, ONE_STEP), tmp_path / "a")
     with pytest.raises(VptError, match="7 folds of 6 patients"):
         train_folds(load_config(data, ONE_STEP | {"data.folds": 7}), tmp_path / "b")

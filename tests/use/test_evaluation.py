@@ -170,7 +170,7 @@ def test_what_dataset_json_merges_drops_and_ignores_is_so_in_both(folders):
         ("{", "dataset.json: not valid JSON at line 1, column 2 ("),
         (
             '{"labels": {"whole": [1, 2], "core": 2}}',
-            "dataset.json: label 2 is in whole and in core; regions that overlap",
+            "dataset.json: label 2 is in whole and in core; give every label one name",
         ),
         ('{"labels": {"background": 0}}', "dataset.json: labels hold only the background"),
         ('{"labels": {"1": "a"}}', "a.nii: label 2 not in 1 (from "),

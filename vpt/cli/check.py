@@ -23,8 +23,15 @@ def check(
         Path | None, typer.Option(help="A page with small pictures of the cases, doubtful ones first.")
     ] = None,
     patients: PatientsPattern = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="What values of the masks are called, as data.labels: '{liver: [1, 2], background: others}'."
+        ),
+    ] = None,
 ) -> None:
     """Say what a data set holds and what is wrong with it, before hours are spent on it."""
+    from vpt.config import parse_labels
     from vpt.data.check import check_dataset
     from vpt.data.findings import unusable
     from vpt.data.layouts import write_description
@@ -34,7 +41,7 @@ def check(
 
     with bar("checking") as tick:
         try:
-            found = check_dataset(data, tick, patients)
+            found = check_dataset(data, tick, patients, parse_labels(labels) if labels else None)
         except VptError as error:
             if json:
                 print(as_json(unusable(error, data)))

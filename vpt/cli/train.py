@@ -41,7 +41,9 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
     patients: PatientsPattern = None,
-    fold: Annotated[int | None, typer.Option(help="Which fold validates, where no split.json says so.")] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Which fold validates (over train and val, where split.json fixes the sides).")
+    ] = None,
     folds: Annotated[
         str | None,
         typer.Option(help="Train so many folds (or `all` there are) into --out; again to go on, or to share the work."),

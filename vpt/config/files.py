@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from vpt.config.before import as_written
-from vpt.config.run import DEFAULT_HEADS, Config
+from vpt.config.run import DEFAULT_HEADS, Config, DataConfig
 from vpt.config.yaml_text import LONGEST, Unusable, parse_yaml
 from vpt.errors import VptError
 from vpt.files import absolute, is_address
@@ -85,6 +85,19 @@ def parse_override(text: str) -> tuple[str, Any]:
     except Unusable as error:
         shown = text if len(text) <= 100 else f"{text[:100]}..."
         raise VptError(f"--set {shown}: the value is {error.reason}; put it in quotes") from error
+
+
+def parse_labels(text: str) -> dict[str, int | str | tuple[int | str, ...]]:
+    """`{liver: [1, 2], background: others}` -> `data.labels`."""
+    try:
+        given = DataConfig.model_validate({"path": ".", "labels": parse_yaml(text)}).labels
+    except (Unusable, ValidationError):
+        given = None
+    if not given:
+        raise VptError(
+            f"--labels {text}: expected names with their values, for example '{{liver: [1, 2], background: others}}'"
+        )
+    return dict(given)
 
 
 def parse_prompts(text: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from vpt.errors import VptError
 from vpt.files import absolute, is_address
 from vpt.sections import HEADS, PROMPTS, TUNINGS, Room, Section
-from vpt.vocabulary import Mirror, Sampling, Target, Task
+from vpt.vocabulary import Crop, Mirror, Sampling, Target, Task
 
 
 def _from(room: Room[Any]) -> BeforeValidator:
@@ -41,7 +41,7 @@ class DataConfig(Section):
     path: Path
     """The data set: a folder, or a list (.csv, .tsv, .jsonl) or an .npz; stored as an absolute path."""
     fold: int | None = Field(None, ge=0)
-    """Which fold validates, where no split.json fixes the sides."""
+    """Which fold validates; where the sides are fixed, of those drawn over train and val, and test stays apart."""
     folds: int | None = Field(None, ge=2)
     """How many folds are drawn; null: 5, or as many as there are patients."""
     target: Target | None = None
@@ -116,6 +116,10 @@ class PlanConfig(Section):
     sampling: Sampling | None = None
     """Labelled slices are drawn alike (`even`), or every label as often as the others (`by_label`), which is chosen
     where one is rare.
+    """
+    crop: Crop | None = None
+    """Of a volume that is segmented, the encoder sees all (`none`), or the box around what is not air, padding or 0
+    (`foreground`), which is chosen where that is half of the voxels or less.
     """
 
 
@@ -226,6 +230,7 @@ OF_ONE_TASK: dict[str, Task] = {
     "plan.slices": "classification",
     "plan.skip_blank": "segmentation",
     "plan.sampling": "segmentation",
+    "plan.crop": "segmentation",
     "train.foreground": "segmentation",
     "train.calibrate": "classification",
 }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vpt.data.cases import Case, SegmentationSet
+from vpt.data.cropping import Part
 from vpt.data.framing import prepared_size, require_bounded
 from vpt.data.label_maps import positions, read_label
 from vpt.data.plan import Plan
@@ -58,6 +59,7 @@ class PreparedCase:
     depth: int
     size: tuple[int, int]  # rows and columns of a slice
     holding: tuple[tuple[int, ...], ...] = ()  # the slices with each label, where they are drawn by label
+    part: Part | None = None  # of `native`, which was prepared; None: all
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         return np.load(self.images, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
@@ -85,20 +87,25 @@ def prepare_cases(
 
 
 def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path, native: bool) -> PreparedCase:
-    images, labels, own = (cache / f"{case.name}.{kind}.npy" for kind in ("image", "label", "native"))
-    if not all(path.exists() for path in (images, labels, own)[: 2 + native]):
+    box, images, labels, own = (cache / f"{case.name}.{kind}.npy" for kind in ("part", "image", "label", "native"))
+    crops = plan.crop != "none"
+    if not all(path.exists() for path in (images, labels, *([own] if native else []), *([box] if crops else []))):
         ids = tuple(dataset.labels)
         image = reader_of(case.images).voxels(len(dataset.channels))
         label = read_label(case.label, ids, image.grid, image.name).oriented(plan.orientation)
-        _save(labels, prepare_label(label, ids, plan))
+        image = image.oriented(plan.orientation)
+        part = Part.by(plan.crop, image, plan.channels)
+        if crops:
+            _save(box, part.array())
+        _save(labels, prepare_label(part.of_labels(label), ids, plan))
         if native:
             _save(own, positions(np.ascontiguousarray(label.array), ids, label.ignored))
-        _save(images, prepare_image(image.oriented(plan.orientation), plan, torch.float16))
+        _save(images, prepare_image(part.of(image), plan, torch.float16))
     mask = np.load(labels, mmap_mode="r")
     foreground = tuple(int(k) for k in np.flatnonzero((mask > 0).any(axis=(1, 2))))
     holding = _holding(mask, len(dataset.labels) - 1) if plan.sampling == "by_label" else ()
-    own_labels = own if native else None
-    return PreparedCase(case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding)
+    own_labels, inside = own if native else None, Part.from_array(np.load(box)) if crops else None
+    return PreparedCase(case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding, inside)
 
 
 def _holding(classes: np.ndarray, labels: int) -> tuple[tuple[int, ...], ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -148,7 +149,7 @@ def require_plain_names(dataset: SegmentationSet) -> None:
 
 def case_name(path: str | Path | ColourMask | LabelFiles | Relabelled) -> str:
     """The file's name without the ending of a scan (.nii.gz, .png, ...)."""
-    name = Path(path).name
+    name = unicodedata.normalize("NFC", Path(path).name)  # macOS writes an umlaut as two characters
     return next((name[: -len(ending)] for ending in endings() if name.lower().endswith(ending)), name)
 
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from vpt.data.cases import Case, SegmentationSet
+from vpt.data.case_facts import CaseFacts, element_of, held_in, read_safely
+from vpt.data.cases import SegmentationSet
 from vpt.data.check_labelled import check_labelled
 from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.header_doubts import single_slices, unusual_spacing
-from vpt.data.label_maps import read_label
+from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
-from vpt.data.likeness import steps_of
-from vpt.data.splits import Splits, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.not_hu import doubtful_hu, no_hu
+from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.twins import Look, near_twins, twins
 from vpt.data.unlike import unlike_others
-from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Grid, Relabelled, reader_of
+from vpt.readers import ColourMask, Relabelled, reader_of
 from vpt.readers.colours import shown
 from vpt.words import counted, listed
 
@@ -33,43 +33,28 @@ NEARLY_ALL_EDGE = 0.9  # of the images' edges: a label that lies there is likely
 NEARLY_ALL = 0.99  # of an image: a mask of more is likely inverted
 
 
-@dataclass
-class _Facts:
-    """What reading one case gave: what could not be read stays None or empty."""
-
-    case: Case
-    grid: Grid | None = None
-    ranges: list[tuple[float, float]] = field(default_factory=list)
-    values: CaseValues | None = None
-    digest: str = ""
-    steps: np.ndarray | None = None
-    voxels: dict[int, int] | None = None
-    stored: tuple[int, ...] = ()  # values of the label's file
-    ml: dict[int, float] = field(default_factory=dict)
-    size: int = 0  # voxels of the label map
-    edge: dict[int, int] = field(default_factory=dict)  # id -> voxels at the outer edge of every slice
-    problems: list[Problem] = field(default_factory=list)
-
-
 def check_dataset(
     root: str | Path,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
     patients: str | None = None,
+    labels: Mapping[str, Claim] | None = None,
 ) -> Check:
     """Read every image and label of a data set once, and collect all problems.
 
-    progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`. Raises
-    VptError only when the folder or its dataset.json cannot be used at all, so that there is nothing to check. Labelled
-    sets are `check_labelled`'s.
+    progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`; labels:
+    names for the values of the masks, see `LabelValues.read_as`. Raises VptError only when the folder or its
+    dataset.json cannot be used at all, so that there is nothing to check. Labelled sets are `check_labelled`'s.
     """
     if is_labelled(root):
+        if labels:
+            raise VptError(f"{root}: a data set for classification, whose images have no masks; leave --labels out")
         return check_labelled(root, progress=progress, patients=patients)
-    dataset, pairing = survey(root, patients)
+    dataset, pairing = survey(root, patients, labels)
     facts = []
     for done, case in enumerate(dataset.cases, start=1):
-        facts.append(_read_safely(case, dataset))
+        facts.append(read_safely(case, dataset))
         progress(done, len(dataset.cases), case.name)
-    splits, split_errors = survey_folds(dataset)
+    splits, split_errors = survey_folds(dataset, {each.case.name: held_in(each, dataset) for each in facts})
     looks = [Look(each.case, each.digest, each.steps) for each in facts]
     problems = [
         *(problem_of(error) for error in pairing),
@@ -81,74 +66,34 @@ def check_dataset(
         *twins(dataset, looks, splits),
         *near_twins(dataset, looks, splits),
         *_unlike(dataset, facts),
+        *_hu(dataset, facts),
         *_in_no_split(dataset, splits),
         *_guessed(dataset, splits),
+        *_parted(dataset, facts, splits),
         *_spacings(dataset, facts),
         *_left_out(dataset, pairing),
     ]
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
 
 
-def _read_safely(case: Case, dataset: SegmentationSet) -> _Facts:
-    """`_read_case`, in which no error of one file, whatever it is, hides the others."""
-    try:
-        return _read_case(case, dataset)
-    except Exception as error:  # of a library: a file can be broken in ways that no reader foresees
-        text = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); export it again"
-        return _Facts(case, problems=[Problem("error", str(case.images[0]), text)])
-
-
-def _read_case(case: Case, dataset: SegmentationSet) -> _Facts:
-    """Read a case's image and label; what the loaders refuse becomes a problem."""
-    facts = _Facts(case)
-    first = case.images[0]
-    try:
-        voxels = reader_of(case.images).voxels(len(dataset.channels))
-        image, facts.grid = voxels.values(), voxels.grid
-        facts.values = values_of(voxels)
-        facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
-        facts.steps = steps_of(image, dataset.kind)
-        facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
-        doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
-        facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
-        for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):
-            if low == high and (dataset.kind == "volumes" or len(set(facts.ranges)) == 1):
-                text = f"all {_element(dataset)}s of {channel} are {low:g}; is the export complete?"
-                facts.problems.append(Problem("warning", str(first), text))
-    except VptError as error:
-        facts.problems.append(problem_of(error))
-    if case.label is None:
-        return facts
-    try:
-        label = read_label(case.label, dataset.labels, facts.grid, str(first))
-        array, facts.stored = label.counted, label.stored or label.ids
-        ids, counts = np.unique(array, return_counts=True)
-        facts.voxels = {int(id): int(count) for id, count in zip(ids, counts, strict=True) if id != 0}
-        facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
-        facts.size, facts.edge = array.size, _at_the_edge(array)
-        if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
-            text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
-            facts.problems.append(Problem("warning", str(case.label), text))
-    except VptError as error:
-        facts.problems.append(problem_of(error))
-    return facts
-
-
-def _unlike(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+def _unlike(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """Values that do not fit those of the other cases."""
     read = [(str(each.case.images[0]), each.values) for each in facts if each.values]
     for file, text in unlike_others(read, dataset.channels, dataset.kind):
         yield Problem("warning", file, text)
 
 
-def _at_the_edge(labels: np.ndarray) -> dict[int, int]:
-    """Label ids (X, Y, Z) -> id and voxels of the first and the last along X and Y."""
-    edge = np.concatenate([labels[k].ravel() for k in (0, -1)] + [labels[:, k].ravel() for k in (0, -1)])
-    ids, counts = np.unique(edge, return_counts=True)
-    return {int(id): int(count) for id, count in zip(ids, counts, strict=True)}
+def _hu(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
+    """CT in another unit, throughout."""
+    if dataset.kind == "volumes":
+        read = [each.values for each in facts if each.values]
+        if text := no_hu(dataset.channels, read):
+            yield Problem("error", str(dataset.root), text)
+        elif text := doubtful_hu(dataset.channels, read):
+            yield Problem("warning", str(dataset.root), text)
 
 
-def _background(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+def _background(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """A background that is not 0: no 0 anywhere, or another label along the edges of nearly all."""
     read = [each for each in facts if each.voxels]
     edges: Counter[int] = Counter()
@@ -161,7 +106,7 @@ def _background(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[P
     if without or (id and most > NEARLY_ALL_EDGE * every):
         where = f"label {id} ({dataset.labels.get(id, id)}) lies along {most / every:.0%} of the edges"
         text = (
-            f"no {_element(dataset)} is 0, which stands for the background, and {where}; is that the background?"
+            f"no {element_of(dataset)} is 0, which stands for the background, and {where}; is that the background?"
             if without
             else f"{where}, where the background is expected, and 0 inside; are the labels inverted?"
         )
@@ -172,12 +117,12 @@ def _masks_of(dataset: SegmentationSet) -> str:
     return str(dataset.root / "masks") if dataset.kind == "images" else str(dataset.root)
 
 
-def _label_problems(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """Nothing to learn anywhere, or a label that no case has, or only one."""
     read = [each.voxels for each in facts if each.voxels is not None]
     present = {id for voxels in read for id in voxels}
     if read and not present:
-        nothing = f"no {_element(dataset)} of any label in {counted(len(read), 'case')}"
+        nothing = f"no {element_of(dataset)} of any label in {counted(len(read), 'case')}"
         text = f"{nothing}, so nothing can be learned; check the export"
         yield Problem("error", str(dataset.root), text)
     elif read:
@@ -198,7 +143,7 @@ def _label_problems(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterat
             yield Problem("warning", str(dataset.root / "dataset.json"), text)
 
 
-def _mask_doubts(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """Masks of images that may be a mistake; one line for all of a kind, since there are thousands of images."""
     masks = [(each.case, sum(each.voxels.values()), each.size) for each in facts if each.voxels is not None]
     doubts = {
@@ -233,7 +178,13 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
         yield Problem("warning", split_source(dataset), text)
 
 
-def _spacings(dataset: SegmentationSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+def _parted(dataset: SegmentationSet, facts: Sequence[CaseFacts], splits: Sequence[Splits]) -> Iterator[Problem]:
+    frames = [(each.case.name, each.grid.frame) for each in facts if each.grid]
+    for text in parted_examinations(frames, splits):
+        yield Problem("warning", split_source(dataset), text)
+
+
+def _spacings(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     grids = [(str(each.case.images[0]), each.grid) for each in facts if each.grid]
     if dataset.kind == "volumes":
         for file, text in (*unusual_spacing(grids), *single_slices(grids)):
@@ -250,10 +201,6 @@ def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Pr
         yield Problem("warning", str(dataset.root), text)
 
 
-def _element(dataset: SegmentationSet) -> str:
-    return "voxel" if dataset.kind == "volumes" else "pixel"
-
-
 def _in_no_split(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     used = {name for each in splits for names in each.to_dict().values() for name in names}
     unused = [case.name for case in dataset.cases if case.label and case.name not in used]
@@ -264,7 +211,7 @@ def _in_no_split(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator
 
 
 def _summary(
-    dataset: SegmentationSet, facts: list[_Facts], splits: list[Splits], problems: tuple[Problem, ...]
+    dataset: SegmentationSet, facts: list[CaseFacts], splits: list[Splits], problems: tuple[Problem, ...]
 ) -> Check:
     grids = [each.grid for each in facts if each.grid]
     source = split_source(dataset)
@@ -287,10 +234,11 @@ def _summary(
         guess=dataset.guess,
         label_values=str(dataset.label_values or ""),
         dataset=dataset,
+        sides=first_sides(splits),
     )
 
 
-def _label_summary(id: int, name: str, facts: Sequence[_Facts]) -> LabelSummary:
+def _label_summary(id: int, name: str, facts: Sequence[CaseFacts]) -> LabelSummary:
     volumes = [each.ml[id] for each in facts if id in each.ml]
     voxels = sum(each.voxels.get(id, 0) for each in facts if each.voxels)
     shares = [each.voxels[id] / each.size for each in facts if each.voxels and id in each.voxels]

@@ -9,6 +9,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vpt.data.class_copies import Look, copies, near_copies, split_name
 from vpt.data.class_names import doubtful_classes
 from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
 from vpt.data.header_doubts import unusual_spacing
@@ -17,7 +20,9 @@ from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
-from vpt.data.splits import Splits, guessed_on_two_sides, split_source, survey_folds
+from vpt.data.likeness import steps_of
+from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
@@ -39,6 +44,7 @@ class _Facts:
     ranges: list[tuple[float, float]] = field(default_factory=list)
     values: CaseValues | None = None
     digest: str = ""
+    steps: np.ndarray | None = None
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -65,17 +71,20 @@ def check_labelled(
         progress(done, len(found.cases), example.name)
     splits, split_errors = survey_folds(found)
     sides = [{name: side for side, names in each.to_dict().items() for name in names} for each in splits]
+    looks = [Look(each.example, each.digest, each.steps) for each in facts]
     problems = [
         *map(problem_of, pairing),
         *map(problem_of, split_errors),
         *(problem for each in facts for problem in each.problems),
         *_empty(found, facts),
-        *_copies(found, facts, sides),
+        *copies(found, looks, sides),
+        *near_copies(found, looks, sides),
         *_unlike(found, facts),
         *_in_no_split(found, sides),
         *_classes(found, splits),
         *_folders(found),
         *_guessed(found, splits),
+        *_parted(found, facts, splits),
         *_spacings(found, facts),
         *_left_out(found, pairing),
     ]
@@ -91,6 +100,7 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
         image, facts.grid = voxels.values(), voxels.grid
         facts.values = values_of(voxels)
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
+        facts.steps = steps_of(image, found.kind)
         facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
         if found.kind == "volumes" and isinstance(source, Path):
             facts.problems += [Problem("warning", facts.file, text) for text in reader_of(source).doubts()]
@@ -134,41 +144,11 @@ def _unlike(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
         yield Problem("warning", file, text)
 
 
-def _copies(found: LabelledSet, facts: Sequence[_Facts], sides: Sequence[dict[str, str]]) -> Iterator[Problem]:
-    """Images with the same pixels that are on two sides, in any fold, or of two classes."""
-    groups: dict[str, list[Example]] = {}
-    for each in facts:
-        if each.digest:
-            groups.setdefault(each.digest, []).append(each.example)
-    apart, unlike = [], []
-    for group in (group for group in groups.values() if len(group) > 1):
-        for side in sides:
-            on = {side[each.name]: each.name for each in group if each.name in side}
-            if len(on) > 1:
-                apart.append(" = ".join(f"{name} in {its}" for its, name in on.items()))
-                break
-        if len({each.target for each in group}) > 1:
-            of = {_named(found, each): each.name for each in group}
-            unlike.append(" = ".join(f"{name} of {its}" for its, name in of.items()))
-    pixels = "pixels" if found.kind == "images" else "voxels"
-    if apart:
-        text = f"{counted(len(apart), 'image')} with the same {pixels} on two sides ({listed(apart, 3)})"
-        fix = "scores are then too good: keep one of each, or all on one side"
-        yield Problem("warning", _split_name(found), f"{text}; {fix}")
-    if unlike:
-        text = f"{counted(len(unlike), 'image')} with the same {pixels} under different labels ({listed(unlike, 3)})"
-        yield Problem("warning", str(found.source), f"{text}; keep the right one")
-
-
-def _named(found: LabelledSet, example: Example) -> str:
-    return " and ".join(found.classes[place] for place in example.target) or "no class"
-
-
 def _in_no_split(found: LabelledSet, sides: Sequence[dict[str, str]]) -> Iterator[Problem]:
     unused = [each.name for each in found.cases if not any(each.name in side for side in sides)]
     if sides and unused:
         text = f"{counted(len(unused), 'image')} on no side ({listed(unused, 3)}); add to train, or leave out"
-        yield Problem("warning", _split_name(found), text)
+        yield Problem("warning", split_name(found), text)
 
 
 def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
@@ -182,7 +162,7 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
         yield Problem("warning", str(found.source), doubt)
     if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
         text = f"no training example of {listed(unseen)}; put some on the side train, or leave out the class"
-        yield Problem("warning", _split_name(found), text)
+        yield Problem("warning", split_name(found), text)
     if few := [f"{name} ({count})" for name, count in everywhere.items() if count < FEW_EXAMPLES]:
         text = f"fewer than {FEW_EXAMPLES} examples of {listed(few)}; add some, or join classes"
         yield Problem("warning", str(found.source), text)
@@ -195,7 +175,13 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
 
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
-        yield Problem("warning", _split_name(found), text)
+        yield Problem("warning", split_name(found), text)
+
+
+def _parted(found: LabelledSet, facts: Sequence[_Facts], splits: Sequence[Splits]) -> Iterator[Problem]:
+    frames = [(each.example.name, each.grid.frame) for each in facts if each.grid]
+    for text in parted_examinations(frames, splits):
+        yield Problem("warning", split_name(found), text)
 
 
 def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
@@ -264,6 +250,7 @@ def _summary(
         split_source=folds + split_source(found),
         patients=found.whose.guess(),
         dataset=found,
+        sides=first_sides(splits),
         problems=problems,
         kind=found.kind,
         classes=tuple(
@@ -278,8 +265,3 @@ def _counted(found: LabelledSet, names: Iterable[str]) -> Counter[str]:
     targets = {each.name: each.target for each in found.cases}
     places = Counter(place for name in names for place in targets.get(name, ()))
     return Counter({found.classes[place]: places[place] for place in sorted(places)})
-
-
-def _split_name(found: LabelledSet) -> str:
-    source = split_source(found)
-    return str(found.source) if source.startswith("drawn") else source

@@ -5,7 +5,8 @@ from __future__ import annotations
 from vpt.data.class_names import doubtful_classes
 from vpt.data.header_doubts import header_doubts
 from vpt.data.labelled import LabelledSet
-from vpt.data.splits import AnySet, Splits, guessed_on_two_sides
+from vpt.data.one_patient import guessed_on_two_sides
+from vpt.data.splits import AnySet, Splits
 
 
 def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:

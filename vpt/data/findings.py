@@ -91,7 +91,8 @@ class Check:
     intensity: lowest and highest value per channel; orientations: axis codes and how many cases have them;
     splits: the number of cases on each side; split_source: where these come from; guess: what was taken from the
     files' names alone, in words; patients: what was guessed of whose the cases are, "" for nothing; label_values: what
-    the masks' values stand for where it is not their own number, in words; dataset: what was checked.
+    the masks' values stand for where it is not their own number, in words; dataset: what was checked; sides: case ->
+    train, val or test, of folds the first's.
     """
 
     root: Path
@@ -107,6 +108,7 @@ class Check:
     split_source: str
     problems: tuple[Problem, ...]
     dataset: SegmentationSet | LabelledSet = field(repr=False, compare=False)
+    sides: dict[str, str] = field(repr=False)
     kind: Kind = "volumes"
     classes: tuple[ClassSummary, ...] = ()
     guess: str = ""
@@ -162,7 +164,11 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """The same for other programs."""
-        facts = {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name != "dataset"}
+        facts = {
+            each.name: _plain(getattr(self, each.name))
+            for each in fields(self)
+            if each.name not in ("dataset", "sides")
+        }
         return facts | {"root": str(self.root), "ok": self.ok, "verdict": self.verdict()}
 
     def table(self) -> RenderableType:

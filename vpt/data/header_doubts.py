@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,15 @@ def unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
 
 def _of_each(cases: Sequence[Any]) -> list[str]:
     paths = [source for case in cases for source in case.images if isinstance(source, Path)]
-    return _together((str(path), text) for path in paths for text in _doubts(path))
+    labels = [label for case in cases if (label := getattr(case, "label", None)) is not None]
+    found = [(str(path), _told(reader_of(path).doubts)) for path in paths]
+    found += [(str(label), _told(reader_of(label).label_doubts)) for label in labels]
+    return _together((name, text) for name, texts in found for text in texts)
 
 
-def _doubts(path: Path) -> list[str]:
+def _told(doubts: Callable[[], list[str]]) -> list[str]:
     try:
-        return reader_of(path).doubts()
+        return doubts()
     except VptError:  # reading the case says why
         return []
 

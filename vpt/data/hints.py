@@ -88,6 +88,12 @@ class Hints:
             hints[int(np.clip(round(point[0]), 0, shape[0] - 1)), k] = (column, row, kind)
         return hints
 
+    def lie_in(self, grid: Grid) -> bool:
+        """Whether every point, and a part of the box, lies in a grid, that which these hints are in."""
+        last = np.array(grid.shape) - 0.5
+        met = self.box is None or bool((self.box[1] >= -0.5).all() and (self.box[0] <= last).all())
+        return met and bool(((self.points >= -0.5) & (self.points <= last)).all())
+
     def crossed(self, slices: int) -> np.ndarray:
         """Which slices the box crosses, (slices,) bool; all where there is no box."""
         if self.box is None:

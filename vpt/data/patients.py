@@ -12,14 +12,17 @@ from functools import cached_property
 from vpt.errors import VptError
 from vpt.words import counted, listed
 
-REPEATED = re.compile(r"[_-](frame|time|visit|session|ses|scan|slice|s)[_-]?\d+$", re.IGNORECASE)
+NUMBERED = "frame|timepoint|time|tp|t|visit|session|ses|run|scan|slice|week|month|day|s"
+NAMED = "(?:ses-)?(?:pre|post|baseline|followup)|left|right|l|r|od|os"  # of a visit, and of eyes, breasts, knees
+REPEATED = re.compile(rf"(?:[_-](?:(?:{NUMBERED})[_-]?\d+|{NAMED}))+$", re.IGNORECASE)
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
 
 
 class Patients:
     """Case -> patient: what is `said` counts, else the case's `stem`, its name without its last number.
 
-    That is of a visit, frame or slice: `patient002_frame01` -> `patient002`, `p10002_s077` -> `p10002`. Where the names
+    That is of a visit, frame or slice, or says which side it is: `patient002_frame01` -> `patient002`, `p10002_s077` ->
+    `p10002`, `sub-01_ses-2_run-1` -> `sub-01`, `P7_left` -> `P7`. Where the names
     of all cases differ in that number only (`brain_s00` ... `brain_s07`), it counts the patients. A name without such
     an ending stands for a patient of its own.
     """

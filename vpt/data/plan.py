@@ -13,7 +13,7 @@ from vpt.data.values import TrainingValues
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Kind
-from vpt.vocabulary import COLOURS, Sampling
+from vpt.vocabulary import COLOURS, Crop, Sampling
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Padding = Literal["centre", "corner"]
@@ -89,6 +89,8 @@ class Plan(BaseModel):
     kind: what it was made for, NIfTI volumes or images; slices: read of a volume that is classified, evenly spread;
     None where all are read; skip_blank: of a scan that is segmented, slices of one value throughout (air, padding) are
     background, and the encoder does not see them;
+    crop: of a scan that is segmented, all is prepared, or the box around its foreground, outside of which all is
+    background;
     sampling: how training draws labelled slices, evenly, or every label as often as the others;
     values: what those of the training cases are like, which a new scan's are compared with; None in older plans;
     label_values: what the values of the training's masks stand for, see `LabelValues`; None where each is a label's id;
@@ -107,6 +109,7 @@ class Plan(BaseModel):
     kind: Kind = "volumes"
     slices: int | None = None
     skip_blank: bool = False
+    crop: Crop = "none"
     sampling: Sampling = "even"
     values: TrainingValues | None = None
     label_values: dict[int, str] | None = None
@@ -134,7 +137,8 @@ class Plan(BaseModel):
     def __str__(self) -> str:
         if self.kind == "volumes":
             scale = "longer side resized" if self.pixel_mm is None else f"{self.pixel_mm:g} mm per pixel"
-            return f"{self.plane} slices, {scale}, {self.image_size} px"
+            part = " of the foreground" if self.crop == "foreground" else ""
+            return f"{self.plane} slices{part}, {scale}, {self.image_size} px"
         scale = "longer side" if self.pixel_mm is None else f"every {self.pixel_mm:g} px to one, tiles of"
         return f"images, {scale} {self.image_size} px"
 

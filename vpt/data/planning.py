@@ -10,8 +10,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from vpt.data.cropping import choose_crop, cropped_grid
 from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.label_maps import read_label
+from vpt.data.not_hu import no_hu
 from vpt.data.plan import ORIENTATIONS, Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
 from vpt.data.sampling import choose_sampling
 from vpt.data.value_doubts import is_ct
@@ -19,7 +21,7 @@ from vpt.data.values import CaseValues, values_of, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Kind, reader_of
-from vpt.vocabulary import COLOURS, Sampling
+from vpt.vocabulary import COLOURS, Crop, Sampling
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read
@@ -66,6 +68,7 @@ class Wishes:
     slices: int | None = None
     skip_blank: bool = False
     sampling: Sampling | None = None
+    crop: Crop | None = None
 
 
 def make_plan(
@@ -76,7 +79,7 @@ def make_plan(
     Reads every header, and the voxels of up to 40 volumes or 100 images.
     """
     _require_possible(dataset, wishes)
-    wishes, reasons = choose_grid(dataset, cases, encoder, wishes)
+    wishes, reasons = choose_grid(dataset, cases, encoder, wishes, progress)
     flat = dataset.kind == "images"
     assert wishes.plane is not None
     assert wishes.image_size is not None
@@ -89,6 +92,9 @@ def make_plan(
     sampling = "even" if wishes.slices is not None else wishes.sampling
     if sampling is None:
         sampling, reasons["sampling"] = _choose_sampling(dataset, cases, wishes.plane, progress)
+    seen = seen or _read_values(dataset, cases, progress)
+    if not flat and wishes.window is None and (text := no_hu(dataset.channels, seen)):
+        raise VptError(f"{dataset.root}: {text}")
     return Plan(
         plane=wishes.plane,
         pixel_mm=wishes.pixel_mm,
@@ -101,16 +107,20 @@ def make_plan(
         kind=dataset.kind,
         slices=None if flat else wishes.slices,
         skip_blank=wishes.skip_blank,
+        crop=wishes.crop or "none",
         sampling=sampling,
-        values=values_over(seen or _read_values(dataset, cases, progress)),
+        values=values_over(seen),
         reasons=reasons,
     )
 
 
 def choose_grid(
-    dataset: Planned, cases: Sequence[Any], encoder: EncoderInput, wishes: Wishes
+    dataset: Planned, cases: Sequence[Any], encoder: EncoderInput, wishes: Wishes, progress: Tick = silent
 ) -> tuple[Wishes, dict[str, str]]:
-    """Wishes with plane, size, pixel and neighbours settled by the cases' headers, and why."""
+    """Wishes with crop, plane, size, pixel and neighbours settled by the cases' headers, and why.
+
+    Of volumes that are segmented by the voxels of 40 of them too, for the crop.
+    """
     found, flat = fingerprint_of(cases), dataset.kind == "images"
     reasons: dict[str, str] = {}
 
@@ -121,11 +131,18 @@ def choose_grid(
         return value
 
     plane: Plane = "axial" if flat else decide("plane", wishes.plane, lambda: _choose_plane(found))
+    crop: Crop = "none"
+    if not flat and wishes.slices is None:
+        read = _spread(cases, FINGERPRINTED["volumes"])[: FINGERPRINTED["volumes"]]
+        crop = decide("crop", wishes.crop, lambda: choose_crop(dataset, read, progress))
+        if crop == "foreground" and None in (wishes.image_size, wishes.pixel_mm):
+            found = Fingerprint(tuple(cropped_grid(dataset, case) for case in read))
     voxels, millimetres = found.longer_sides(plane)
     size = decide("image_size", wishes.image_size, lambda: _choose_size(float(np.median(voxels)), encoder, flat))
     pixel = decide("pixel_mm", wishes.pixel_mm, lambda: _choose_pixel(millimetres, size, flat, wishes.slices))
     near = False if flat else decide("neighbours", wishes.neighbours, lambda: _choose_neighbours(dataset))
-    return replace(wishes, plane=plane, image_size=size, pixel_mm=pixel, neighbours=near), reasons
+    settled = replace(wishes, plane=plane, image_size=size, pixel_mm=pixel, neighbours=near, crop=crop)
+    return settled, reasons
 
 
 # --- what is not possible ---------------------------------------------------------------------------------------------
@@ -138,6 +155,8 @@ def _require_possible(dataset: Planned, wishes: Wishes) -> None:
         return
     if wishes.plane not in (None, "axial"):
         raise VptError(f"{dataset.root}: images have no {wishes.plane} plane; leave plan.plane out")
+    if wishes.crop == "foreground":
+        raise VptError(f"{dataset.root}: images are taken whole, only volumes are cropped; leave plan.crop out")
     if wishes.neighbours:
         raise VptError(f"{dataset.root}: images have no slices beside them; set plan.neighbours=false")
 

@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import SegmentationSet, case_name, raise_first, without_ending
 from vpt.data.labelled import LabelledSet
-from vpt.data.patients import SETTLE
+from vpt.data.strata import Held, deal, of_patients, read_held
 from vpt.errors import VptError
 from vpt.files import read_json
-from vpt.words import counted, did_you_mean, listed
+from vpt.progress import Tick, silent
+from vpt.words import counted, did_you_mean
 
 FOLDS = 5
 DRAW_SEED = 0
@@ -49,59 +50,64 @@ def read_written(path: Path) -> Splits:
     return Splits(**{side: tuple(names) for side, names in sides.items()})
 
 
-def read_splits(dataset: AnySet, fold: int | None = None, folds: int | None = None) -> Splits:
+def first_sides(splits: Sequence[Splits]) -> dict[str, str]:
+    """Case -> its side in the first of these; empty where there is none."""
+    return {name: side for side, names in splits[0].to_dict().items() for name in names} if splits else {}
+
+
+def read_splits(dataset: AnySet, fold: int | None = None, folds: int | None = None, progress: Tick = silent) -> Splits:
     """Who trains, who validates, who is tested; raises VptError at the first problem.
 
     In this order: `split.json` ({"train", "val", "test"}), nnU-Net's `splits_final.json` ([{"train", "val"}, ...], of
-    which `fold` is taken, by default 0), the sides that a labelled set itself has, or a draw of five (or so many)
-    `folds` by patient, of which `fold` validates: the same draw whatever the run's seed, so that seeds can be compared.
-    In a labelled set every fold has its share of each class. `splits_final.json` and the draw have no test side. Cases
-    on no side are allowed (warned of by `vpt check`).
+    which `fold` is taken, by default 0), the sides that a set itself has, or a draw of five (or so many) `folds` by
+    patient, of which `fold` validates: the same draw whatever the run's seed, so that seeds can be compared. Where the
+    sides are fixed, a `fold` is one of those drawn over train and val; test stays as it is.
+
+    In a labelled set every fold has its share of each class, else of each label and of little and much foreground (see
+    `vpt.data.strata`), for which the masks are read; progress: of these. `splits_final.json` and a draw over all have
+    no test side. Cases on no side are allowed (warned of by `vpt check`).
     """
-    splits, problems = survey_splits(dataset, fold, folds)
+    splits, problems = survey_splits(dataset, fold, folds, progress=progress)
     raise_first(problems, f"`vpt check {_source(dataset)}` lists them all")
     return splits
 
 
-def survey_splits(dataset: AnySet, fold: int | None = None, folds: int | None = None) -> tuple[Splits, list[VptError]]:
-    """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file."""
-    fixed, listed_folds = dataset.root / "split.json", dataset.root / "splits_final.json"
-    count = fold_count(dataset, folds)
-    if len(_patients(dataset)) < 2 and _fixing(dataset) is None:
-        found = len(_patients(dataset))
-        raise VptError(f"{dataset.root}: cases of {found} patient(s), expected at least 2, to train and to validate")
-    if fold is not None and not count:
-        raise VptError(
-            f"{_fixing(dataset)}: fixes the split, so there is no fold {fold}; leave the fold out, or "
-            f"{'move the file away' if fixed.is_file() else 'take the sides out of it'}"
-        )
-    chosen = fold or 0
-    if count and not 0 <= chosen < count:
+def survey_splits(
+    dataset: AnySet,
+    fold: int | None = None,
+    folds: int | None = None,
+    held: Mapping[str, Held] | None = None,
+    progress: Tick = silent,
+) -> tuple[Splits, list[VptError]]:
+    """The splits and all that is wrong with them. Raises VptError without such a fold or a usable file.
+
+    held: what the masks hold, where they were read already.
+    """
+    if is_fixed(dataset) and fold is None:
+        return _fixed_splits(dataset)
+    chosen, count = fold or 0, fold_count(dataset, folds)
+    if not 0 <= chosen < count:
         raise VptError(f"{dataset.root}: there is no fold {chosen}, expected 0 to {count - 1}")
-    if fixed.is_file():
-        return _named_splits(dataset, read_json(fixed), fixed)
-    if listed_folds.is_file():
+    listed_folds = dataset.root / "splits_final.json"
+    if not is_fixed(dataset) and listed_folds.is_file():
         return _named_splits(dataset, read_json(listed_folds)[chosen], listed_folds)
-    if own := _own_sides(dataset):
-        named = {side: [name for name, its in own.items() if its == side] for side in SIDES}
-        return _named_splits(dataset, named, _source(dataset))
-    patients = _patients(dataset)
-    random.Random(DRAW_SEED).shuffle(patients)
-    patients.sort(key=_strata(dataset).__getitem__)  # stable: shuffled within a class, dealt out class by class
-    held = set(patients[chosen::count])
+    names, test, problems = _to_draw_from(dataset)
+    if problems:
+        return Splits(names, (), test), problems
+    inside = set(_folds_of(dataset, names, count, held, progress)[chosen])
     sides: dict[bool, list[str]] = {False: [], True: []}
-    for name in sorted(case.name for case in dataset.cases):
-        sides[dataset.patient(name) in held].append(name)
-    return Splits(tuple(sides[False]), tuple(sides[True]), ()), []
+    for name in sorted(names):
+        sides[dataset.patient(name) in inside].append(name)
+    return Splits(tuple(sides[False]), tuple(sides[True]), test), []
 
 
-def survey_folds(dataset: AnySet) -> tuple[list[Splits], list[VptError]]:
-    """The fixed split, or every fold, and what is wrong with them."""
+def survey_folds(dataset: AnySet, held: Mapping[str, Held] | None = None) -> tuple[list[Splits], list[VptError]]:
+    """The fixed split, or every fold, and what is wrong with them; held: as in `survey_splits`."""
     found: list[Splits] = []
     problems: dict[str, VptError] = {}
     try:
-        for fold in range(fold_count(dataset)) or [None]:
-            splits, errors = survey_splits(dataset, fold)
+        for fold in [None] if is_fixed(dataset) else range(fold_count(dataset)):
+            splits, errors = survey_splits(dataset, fold, held=held)
             found.append(splits)
             problems |= {str(error): error for error in errors}
     except VptError as error:
@@ -110,16 +116,14 @@ def survey_folds(dataset: AnySet) -> tuple[list[Splits], list[VptError]]:
 
 
 def fold_count(dataset: AnySet, folds: int | None = None) -> int:
-    """How many folds there are to choose from: 0 when split.json, or the set itself, fixes the split.
+    """How many folds there are to choose from; where the sides are fixed, over train and val.
 
     folds: so many are wanted, by default those of splits_final.json or 5 that are drawn. Raises VptError where there
     cannot be so many.
     """
-    if (dataset.root / "split.json").is_file():
-        return 0
     source = dataset.root / "splits_final.json"
-    if not source.is_file():
-        return 0 if _own_sides(dataset) else _drawn_count(dataset, folds)
+    if is_fixed(dataset) or not source.is_file():
+        return _drawn_count(dataset, folds)
     content = read_json(source)
     if not isinstance(content, list) or not content:
         raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
@@ -129,7 +133,12 @@ def fold_count(dataset: AnySet, folds: int | None = None) -> int:
 
 
 def _drawn_count(dataset: AnySet, folds: int | None) -> int:
-    patients = len(_patients(dataset))
+    patients = len(_patients(dataset, _to_draw_from(dataset)[0]))
+    if patients < 2:
+        where = f" in train and val of {split_source(dataset)}" if is_fixed(dataset) else ""
+        raise VptError(
+            f"{dataset.root}: cases of {patients} patient(s){where}, expected at least 2, to train and to validate"
+        )
     if folds is None:
         return min(FOLDS, patients)
     if folds > patients:
@@ -137,15 +146,36 @@ def _drawn_count(dataset: AnySet, folds: int | None) -> int:
     return folds
 
 
-def _patients(dataset: AnySet) -> list[str]:
-    return sorted({dataset.patient(case.name) for case in dataset.cases})
+def _to_draw_from(dataset: AnySet) -> tuple[tuple[str, ...], tuple[str, ...], list[VptError]]:
+    """Cases that folds are drawn from, those of the test side, and what is wrong with a fixed split."""
+    if not is_fixed(dataset):
+        return tuple(case.name for case in dataset.cases), (), []
+    splits, problems = _fixed_splits(dataset, needed=())
+    return (*splits.train, *splits.val), splits.test, problems
 
 
-def _strata(dataset: AnySet) -> dict[str, tuple[int, ...]]:
-    """Patient -> the class of its first example, so that the folds resemble each other; () without classes."""
+def _folds_of(
+    dataset: AnySet, names: Sequence[str], count: int, held: Mapping[str, Held] | None, progress: Tick
+) -> list[list[str]]:
+    """Patients of these cases in `count` folds, each with its share of the classes, or of what the masks hold."""
+    patients = _patients(dataset, names)
+    random.Random(DRAW_SEED).shuffle(patients)
+    if isinstance(dataset, SegmentationSet):
+        known = read_held(dataset, [dataset.case(name) for name in names], progress) if held is None else held
+        return deal(patients, of_patients(dataset, names, known), count)
+    patients.sort(key=_strata(dataset).__getitem__)  # stable: shuffled within a class, dealt out class by class
+    return [patients[fold::count] for fold in range(count)]
+
+
+def _patients(dataset: AnySet, names: Iterable[str]) -> list[str]:
+    return sorted({dataset.patient(name) for name in names})
+
+
+def _strata(dataset: LabelledSet) -> dict[str, tuple[int, ...]]:
+    """Patient -> the class of its first example, so that the folds resemble each other."""
     strata: dict[str, tuple[int, ...]] = {}
-    for case in dataset.cases:
-        strata.setdefault(dataset.patient(case.name), getattr(case, "target", ()))
+    for example in dataset.cases:
+        strata.setdefault(dataset.patient(example.name), example.target)
     return strata
 
 
@@ -163,6 +193,13 @@ def _fixing(dataset: AnySet) -> Path | None:
     return next((file for file in files if file.is_file()), _source(dataset) if _own_sides(dataset) else None)
 
 
+def is_fixed(dataset: AnySet) -> bool:
+    """Whether split.json, or the set itself, says who trains and who is tested."""
+    return (dataset.root / "split.json").is_file() or (
+        not (dataset.root / "splits_final.json").is_file() and bool(_own_sides(dataset))
+    )
+
+
 def drawn(dataset: AnySet) -> bool:
     """Whether nothing fixes the sides."""
     return _fixing(dataset) is None
@@ -172,12 +209,41 @@ def split_source(dataset: AnySet) -> str:
     """Where the sides come from, in words."""
     fixing = _fixing(dataset)
     if fixing is None:
-        return "drawn by case"
+        return "drawn by case" + (", labels spread evenly" if isinstance(dataset, SegmentationSet) else "")
     return f"{fixing.name}/" if fixing.is_dir() else fixing.name
 
 
-def _named_splits(dataset: AnySet, content: Any, source: Path) -> tuple[Splits, list[VptError]]:
-    """Splits from lists of names, and all that is wrong with them."""
+def fold_in_words(dataset: AnySet, fold: int | None, folds: int | None, splits: Splits) -> str:
+    """Which fold these sides are, and of what it was drawn; "" where the sides are fixed and taken as they are."""
+    if is_fixed(dataset) and fold is None:
+        return ""
+    which = f"fold {fold or 0} of {fold_count(dataset, folds)}"
+    if not drawn(dataset) and not is_fixed(dataset):
+        return f"{which} in {split_source(dataset)}"
+    share = "label, and of little and much foreground" if isinstance(dataset, SegmentationSet) else "class"
+    over = ""
+    if is_fixed(dataset):
+        apart = (
+            f"its test side, {counted(len(splits.test), 'case')}, stays apart" if splits.test else "it has no test side"
+        )
+        over = f" over train and val of {split_source(dataset)} ({apart})"
+    return f"{which}, drawn by patient{over}, each with its share of every {share}"
+
+
+def _fixed_splits(dataset: AnySet, needed: Collection[str] = ("train", "val")) -> tuple[Splits, list[VptError]]:
+    """What split.json, or the set itself, says; needed: sides that must not be empty."""
+    fixed = dataset.root / "split.json"
+    if fixed.is_file():
+        return _named_splits(dataset, read_json(fixed), fixed, needed)
+    own = _own_sides(dataset)
+    named = {side: [name for name, its in own.items() if its == side] for side in SIDES}
+    return _named_splits(dataset, named, _source(dataset), needed)
+
+
+def _named_splits(
+    dataset: AnySet, content: Any, source: Path, needed: Collection[str] = ("train", "val")
+) -> tuple[Splits, list[VptError]]:
+    """Splits from lists of names, and all that is wrong with them; needed: sides that must not be empty."""
     shape = f'{source}: expected {{"train": [names], "val": [names], "test": [names]}}'
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise VptError(shape)
@@ -188,7 +254,7 @@ def _named_splits(dataset: AnySet, content: Any, source: Path) -> tuple[Splits, 
     seen: dict[str, str] = {}
     problems = []
     for side, names in sides.items():
-        if not names and side != "test":
+        if not names and side in needed:
             problems.append(VptError(f"{source}: no case in {side}; name at least one"))
         for name in names:
             if name not in known:
@@ -223,19 +289,3 @@ def _patients_on_two_sides(dataset: AnySet, side_of: dict[str, str], source: Pat
                 )
             )
     return problems
-
-
-def guessed_on_two_sides(dataset: AnySet, splits: Sequence[Splits]) -> list[str]:
-    """What by a guess is one patient's and a split has on two sides, as one sentence at most; a guess is no error."""
-    found: dict[str, str] = {}
-    for each in splits:
-        first: dict[str, tuple[str, str]] = {}
-        for side, names in each.to_dict().items():
-            for name in names:
-                other, its = first.setdefault(dataset.patient(name), (name, side))
-                if its != side and name != other and not dataset.whose.are_said(name, other):
-                    found.setdefault(dataset.patient(name), f"{other} in {its} and {name} in {side}")
-    if not found:
-        return []
-    number = counted(len(found), "patient")
-    return [f"{number} may be on two sides, by a guess from the names ({listed(found.values(), 3)}); {SETTLE}"]

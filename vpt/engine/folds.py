@@ -15,7 +15,7 @@ from vpt.config import Config, ResolvedConfig, dump_config, load_config
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.planning import choose_grid
-from vpt.data.splits import fold_count, read_splits, split_source
+from vpt.data.splits import fold_count, read_splits
 from vpt.engine.run import train
 from vpt.engine.setup import STATE, encoder_input, read_data, wishes_of
 from vpt.errors import VptError
@@ -23,18 +23,19 @@ from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.use.folds import DONE, MARK, fold_folder
 
 WAIT = 2.0  # seconds between looks at what other processes do
-OF_VOLUMES = ("plane", "neighbours", "pixel_mm")  # of the grid; images have the size alone
+OF_VOLUMES = ("plane", "neighbours", "pixel_mm", "crop")  # of the grid; images have the size alone
 
 
 def train_folds(config: Config, out: str | Path) -> Path:
     """Train every fold of the config's data set, `data.folds` of them, with the config's one seed -> `out`.
 
     Finished folds are skipped, interrupted ones resumed, and processes that are given the same `out` share the work.
-    All folds have one plane, pixel and image size, of the headers of all their cases, so that they can be an ensemble;
-    windows and values are of each fold's training cases.
+    Where the sides are fixed, folds are drawn over train and val, and test stays apart in each of them. All folds have
+    one plane, pixel and image size, of the headers of all their cases, so that they can be an ensemble; windows and
+    values are of each fold's training cases.
 
     Raises:
-        VptError: a split that is fixed, so that there are no folds; an `out` of something else; what `train` refuses.
+        VptError: more folds than patients; an `out` of something else; what `train` refuses.
         vpt.engine.fit.Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folds = Folds.claimed(config, Path(out))
@@ -58,11 +59,6 @@ class Folds:
         """Make the folder this training's, or see that it is."""
         resolved, dataset = read_data(base)
         count = fold_count(dataset, base.data.folds)
-        if not count:
-            raise VptError(
-                f"{dataset.root}: {split_source(dataset)} fixes the split, so there are no folds; train without "
-                "--folds, or take the sides out of it"
-            )
         if base.data.fold is not None:
             raise VptError(f"data.fold={base.data.fold}: all folds are trained; leave it out, or train without --folds")
         _require_unused(out)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from vpt.building import build_model
 from vpt.data.doubts import doubts_of
-from vpt.data.splits import fold_count
+from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
 from vpt.engine.setup import Setup
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
@@ -218,8 +218,9 @@ def folds_proposed(setup: Setup) -> list[str]:
     cases = len(splits.train) + len(splits.val)
     if splits.test or config.fold is not None or config.shots or config.use_val or cases > FEW:
         return []
-    if not (folds := fold_count(setup.dataset)):
+    if is_fixed(setup.dataset):
         return []
+    folds = fold_count(setup.dataset)
     return [
         f"{cases} cases and no test split; `vpt train {config.path} --folds {folds}` scores every case by a model that "
         "has not seen it"

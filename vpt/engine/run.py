@@ -13,6 +13,7 @@ import torch
 from vpt.artifact import save_artifact
 from vpt.config import Config, load_config
 from vpt.data.cases import SegmentationSet
+from vpt.data.splits import fold_in_words
 from vpt.engine.average import Average
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.classifying import Classifying
@@ -81,6 +82,8 @@ def train(
     log.info(("resumed" if resume else "started") + f" {run}: {_summary(setup, job.model)}")
     if guess := setup.dataset.guess:
         log.info(guess)
+    if drawn := fold_in_words(setup.dataset, setup.config.data.fold, setup.config.data.folds, setup.splits):
+        log.info(drawn)
     if isinstance(setup.dataset, SegmentationSet) and setup.dataset.label_values:
         log.info(f"labels: {setup.dataset.label_values}")
     if job.model.backbone.origin:

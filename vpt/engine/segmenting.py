@@ -170,12 +170,13 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, ba
             forward,
             images,
             setup.plan,
-            pixels=truth.shape[1:],
+            pixels=case.part.inside[1:] if case.part else truth.shape[1:],
             device=setup.device,
             classes=len(names),
             batch_size=batch_size,
         )
-        found_scores = score_case(found, truth, (1, 1, 1), classes, distances=False, ignored=IGNORED)
+        placed = case.part.placed(found) if case.part else found
+        found_scores = score_case(placed, truth, (1, 1, 1), classes, distances=False, ignored=IGNORED)
         scores.append({k: s.dice for k, s in found_scores.items()})
     by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in classes}
     means = {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}

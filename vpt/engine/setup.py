@@ -92,7 +92,8 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
 
 def choose_sides(config: Config, dataset: SegmentationSet | LabelledSet) -> Splits:
     """The data set's sides, with `data.shots` and `data.use_val` applied."""
-    splits = read_splits(dataset, config.data.fold, config.data.folds)
+    with bar("reading labels") as tick:
+        splits = read_splits(dataset, config.data.fold, config.data.folds, tick)
     if config.data.shots:
         splits = draw_shots(dataset, splits, config.data.shots, config.seed)
     if config.data.use_val:

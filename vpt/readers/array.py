@@ -102,4 +102,6 @@ def as_picture(pixels: np.ndarray, name: str) -> np.ndarray:
 
 def is_grey(colours: np.ndarray) -> bool:
     """(..., 3) uint8 -> whether the three are equal everywhere, up to JPEG's noise."""
-    return not colours.size or int((colours.max(-1) - colours.min(-1)).max()) <= COLOUR_NOISE
+    red, green, blue = (colours[..., k] for k in range(3))
+    most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return not colours.size or int((most - least).max()) <= COLOUR_NOISE  # several times as fast as max(-1)

@@ -134,6 +134,10 @@ class Reader(ABC):
         """What other programs may see differently in a usable header, as sentences without the file's name."""
         return []
 
+    def label_doubts(self) -> list[str]:
+        """What was decided to read it as label ids, as sentences without the file's name."""
+        return []
+
     @abstractmethod
     def mask(self, labels: np.ndarray) -> Mask:
         """Label ids (X, Y, Z) on its grid -> a mask in memory like this scan."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpt.readers.base import Kind, Reader
+from vpt.readers.dicom.radiograph import RadiographReader
 from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.metaimage import MetaImageReader
 from vpt.readers.nifti import NiftiReader
@@ -20,6 +21,7 @@ FORMATS: tuple[type[Reader], ...] = (
     MetaImageReader,
     NpzReader,
     PictureReader,
+    RadiographReader,
     DicomReader,
 )
 

@@ -46,6 +46,13 @@ class Grid:
         x, y, z = (self.shape[int(axis)] for axis in np.argsort(turn[:, 0]))
         return turn, Grid((x, y, z), self.affine @ inv_ornt_aff(turn, self.shape), self.frame)
 
+    def cropped(self, box: Sequence[slice]) -> Grid:
+        """The grid of the voxels in a box, the start and stop of every axis."""
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+        x, y, z = (part.stop - part.start for part in box)
+        return Grid((x, y, z), affine, self.frame)
+
     def corners(self) -> np.ndarray:
         """World positions (8, 3) in mm of the outermost voxels' centres."""
         index = np.array(list(itertools.product(*((0, size - 1) for size in self.shape))))

@@ -30,6 +30,10 @@ class LabelMap:
         turn, grid = self.grid.turned(axcodes)
         return replace(self, array=apply_orientation(self.array, turn), grid=grid)
 
+    def cropped(self, box: tuple[slice, slice, slice]) -> LabelMap:
+        """The labels in a box, as a view; `ids` are still those of all."""
+        return replace(self, array=self.array[box], grid=self.grid.cropped(box))
+
     @property
     def counted(self) -> np.ndarray:
         """The ids, in which what is ignored is background."""

@@ -77,6 +77,9 @@ class RelabelledReader(Reader):
     def orientation(self) -> int:
         return self.inner.orientation()
 
+    def label_doubts(self) -> list[str]:
+        return self.inner.label_doubts()
+
     @property
     def is_lossy(self) -> bool:
         return self.inner.is_lossy

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vpt.readers.grid import Grid
 
 BLOCK = 32  # slices
+SMALL = 2**20  # numbers, 4 MiB in float32: of a picture the rows would be too many pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +44,14 @@ class Channel:
 
         return apply_read_scaling(self.stored, self.slope, self.inter)
 
-    def slabs(self) -> Iterator[tuple[tuple[slice | int, ...], np.ndarray]]:
-        """Places in `stored` and the values there (float32), cut along the axis whose neighbours lie farthest apart."""
+    def slabs(self) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+        """Places in `stored` and the values there (float32), cut along the axis whose neighbours lie farthest apart.
+
+        What is small is one place.
+        """
+        if self.stored.size <= SMALL:
+            yield (...,), self.values(self.stored)
+            return
         axis = _slowest(self.stored)
         for k in range(self.stored.shape[axis]):
             place = (slice(None),) * axis + (k,)
@@ -85,6 +93,11 @@ class Voxels:
             Channel(apply_orientation(channel.stored, turn), channel.slope, channel.inter) for channel in self.channels
         )
         return Voxels(channels, grid, self.name)
+
+    def cropped(self, box: tuple[slice, slice, slice]) -> Voxels:
+        """The voxels in a box, as views."""
+        channels = tuple(Channel(channel.stored[box], channel.slope, channel.inter) for channel in self.channels)
+        return Voxels(channels, self.grid.cropped(box), self.name)
 
     def slices(self, channel: int, only: Collection[int] | None = None) -> Iterator[np.ndarray]:
         """The slices along the first axis, or `only` these, float32 (rows, columns); each is gone with the next one.

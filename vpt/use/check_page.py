@@ -9,7 +9,6 @@ from pathlib import Path
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.findings import Check, Problem
 from vpt.data.labelled import Example, LabelledSet
-from vpt.data.splits import survey_folds
 from vpt.data.thumbnails import colours, thumbnail
 from vpt.files import write_text
 from vpt.progress import Tick, silent
@@ -22,8 +21,6 @@ def write_check_page(found: Check, page: Path, progress: Tick = silent) -> None:
     """Write the page of what `vpt.data.check.check_dataset` found: all doubtful cases, and others up to 300 in all."""
     dataset = found.dataset
     findings = _by_file(found)
-    folds = survey_folds(dataset)[0]
-    sides = {name: side for side, names in folds[0].to_dict().items() for name in names} if folds else {}
     cases: list[Case | Example] = sorted(
         dataset.cases, key=lambda case: _rank(_findings_of(case, found.root, findings))
     )
@@ -31,7 +28,7 @@ def write_check_page(found: Check, page: Path, progress: Tick = silent) -> None:
     shown = cases[: max(MOST, doubtful)]
     cards = []
     for done, case in enumerate(shown, start=1):
-        cards.append(_card(case, dataset, sides.get(case.name, ""), _findings_of(case, found.root, findings)))
+        cards.append(_card(case, dataset, found.sides.get(case.name, ""), _findings_of(case, found.root, findings)))
         progress(done, len(shown), case.name)
     said = [(problem.severity, problem.file, problem.text) for problem in found.problems]
     of = colours(dataset.labels) if isinstance(dataset, SegmentationSet) else {}

@@ -51,6 +51,7 @@ def _answers(artifact: Artifact) -> dict[str, Any]:
         "plan.pixel_mm": plan.pixel_mm,
         "plan.image_size": plan.image_size,
         "plan.slices": plan.slices,
+        "plan.crop": plan.crop,
         "head.hints": getattr(config.head, "hints", False),
     }
 
@@ -96,7 +97,7 @@ class SegmenterEnsemble(Segmenter):
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         prepared = super().prepare(scan, force)
         for member in self.members[1:] if not force else ():
-            require_usual(member.plan, prepared.reader.name, prepared.slices.voxels, force)
+            require_usual(member.plan, prepared.reader.name, prepared.whole, force)
         return prepared
 
     def classes_of(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpt.data.cropping import Part
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
@@ -19,7 +20,7 @@ from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
-from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan
+from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan, Voxels
 from vpt.readers.grid import restore
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
@@ -28,18 +29,22 @@ from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read
 from vpt.vocabulary import Mirror
 
 Keep = Callable[[int, Tensor], None]
-"""Told of each slice in order, by its number, the probabilities (K, rows, columns) on the scan's own pixels."""
+"""Told of each slice of the prepared part, by its number, the probabilities (K, rows, columns) on the scan's pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan whose slices are made when they are asked for, its grid before and after turning, and its reader.
+    """A scan whose slices are made when they are asked for.
 
-    warned: what was said of its values, where they do not look like those of the training and were taken all the same.
+    grid: the scan's own; whole: its voxels, turned as the plan orients them; part: what of these the plan's crop
+    leaves, which the slices are of; oriented: where that lies; warned: what was said of its values, where they do not
+    look like those of the training and were taken all the same.
     """
 
     slices: PreparedSlices
     grid: Grid
+    whole: Voxels
+    part: Part
     oriented: Grid
     reader: Reader
     warned: tuple[str, ...] = ()
@@ -140,8 +145,11 @@ class Segmenter:
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
         reader, voxels, warned = read_scan(self.plan, scan, force, len(self.labels))
-        oriented = voxels.oriented(self.plan.orientation)
-        return PreparedScan(PreparedSlices.of(oriented, self.plan), voxels.grid, oriented.grid, reader, warned)
+        whole = voxels.oriented(self.plan.orientation)
+        part = Part.by(self.plan.crop, whole, self.plan.channels)
+        inside = part.of(whole)
+        slices = PreparedSlices.of(inside, self.plan)
+        return PreparedScan(slices, voxels.grid, whole, part, inside.grid, reader, warned)
 
     def segment_prepared(
         self,
@@ -181,17 +189,22 @@ class Segmenter:
                 "mirror images (tta) take no box or points, which lie elsewhere in them; leave one of them out"
             )
         hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
+        if hints is not None and scan.part.share < 1 and not hints.lie_in(scan.oriented):
+            raise VptError(
+                f"{scan.reader.name}: the box or a point lies outside of the scan's foreground, which is all that this "
+                "model looks at (plan.crop=foreground); give places inside the body"
+            )
         on_slices = None if hints is None else hints.on_slices(scan.oriented.shape, scan.slices.size)
         classes = self.classes_of(scan, on_slices, progress, keep)
         if hints is not None:
             classes[~hints.crossed(len(classes))] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        return restore(_named(classes, ids), self.plan.orientation, scan.grid)
+        return restore(scan.part.placed(_named(classes, ids)), self.plan.orientation, scan.grid)
 
     def classes_of(
         self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None
     ) -> np.ndarray:
-        """The likeliest class of every voxel, (slices, rows, columns) as the plan orients them.
+        """The likeliest class of every voxel of the prepared part, (slices, rows, columns) as the plan orients them.
 
         hints: (slices, M, 3) in pixels of the prepared slices.
         """
@@ -216,7 +229,7 @@ class Segmenter:
     ) -> Iterator[Tensor]:
         """Of each slice in order, (K, rows, columns) on the scan's own pixels; never of all at once.
 
-        batch: images at once, by default `batch_size`.
+        Where the plan crops, of the slices and pixels of `scan.part`. batch: images at once, by default `batch_size`.
         """
         pixels = scan.oriented.shape[1:]
         return probabilities_of(self._logits_of(scan, hints, batch), pixels, len(self.labels), self.device)

@@ -24,6 +24,7 @@ from dicom_series import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import JPEG2000Lossless, SecondaryCaptureImageStorage
 
 from vpt.errors import VptError
@@ -134,6 +135,63 @@ def test_values_with_units_are_not_inverted_and_it_is_said(tmp_path):
 
     assert np.array_equal(reader.voxels(1).values()[0], HU)
     assert "not inverted" in reader.doubts()[0]
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_table_of_values_is_applied(tmp_path, inverted):
+    def change(k, data):
+        table = Dataset()
+        table.LUTDescriptor, table.ModalityLUTType = [400, 0, 12], "US"
+        table.add_new("LUTData", "US", [3 * value for value in range(400)])
+        put_pixels(data, numbers()[k].astype(np.uint16))
+        data.ModalityLUTSequence = [table]
+        if inverted:
+            data.PhotometricInterpretation = "MONOCHROME1"
+
+    found = read(write_series(tmp_path / "mr", change=change, kind=MRImageStorage))
+    expected = 3 * numbers().transpose(2, 1, 0).astype(int)
+    assert np.array_equal(found, 4095 - expected if inverted else expected)
+
+
+def test_a_ct_whose_table_does_not_say_hu_is_refused(tmp_path):
+    def change(k, data):
+        table = Dataset()
+        table.LUTDescriptor, table.ModalityLUTType = [400, 0, 16], "US"
+        table.add_new("LUTData", "US", [0] * 400)
+        put_pixels(data, numbers()[k].astype(np.uint16))
+        del data.RescaleSlope, data.RescaleIntercept
+        data.ModalityLUTSequence = [table]
+
+    with refuses("a CT without RescaleIntercept, so its numbers are not known to be HU"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+@pytest.mark.parametrize("slope", [0, "NaN"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_slope_that_makes_no_values_is_refused(tmp_path, slope):
+    def change(k, data):
+        data.RescaleSlope = slope
+
+    with refuses("its RescaleSlope is 0, or it or the intercept is no number"):
+        read(write_series(tmp_path / "ct", change=change))
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_files_without_a_preamble_are_read(tmp_path, implicit):
+    folder = write_series(tmp_path / "ct")
+    for path in folder.iterdir():
+        bare = Dataset()
+        bare.update(dcmread(path))
+        dcmwrite(path, bare, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+        assert path.read_bytes()[:2] == b"\x08\0"
+    assert np.array_equal(read(folder), HU)
+
+
+def test_a_zip_in_a_zip_is_said(tmp_path):
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as packed:
+        packed.writestr("inner.zip", b"PK")
+    with refuses("no DICOM file in it, but inner.zip, which is a zip itself; unpack it"):
+        read(tmp_path / "outer.zip")
 
 
 def test_a_ct_that_does_not_say_what_makes_hu_of_it_is_refused(tmp_path):

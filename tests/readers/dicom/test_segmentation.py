@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +267,8 @@ def changed(path: Path, target: Path, **values: Any) -> Path:
 def test_probabilities_are_refused(pair, tmp_path):
     reader, _, path = pair
 
-    with pytest.raises(VptError, match="of type FRACTIONAL, expected BINARY or LABELMAP; threshold"):
-        reader_of(changed(path, tmp_path / "a.dcm", SegmentationType="FRACTIONAL")).labels_on(reader.grid())
+    with pytest.raises(VptError, match="of type SOFT, expected BINARY, FRACTIONAL or LABELMAP"):
+        reader_of(changed(path, tmp_path / "a.dcm", SegmentationType="SOFT")).labels_on(reader.grid())
 
 
 def test_segments_that_share_voxels_are_refused(pair, tmp_path):
@@ -311,3 +312,57 @@ def test_a_real_segmentation_is_what_itk_has_of_it(data_root, tmp_path):
     assert points_by_pydicom(path, 1) == points_of(found.array, reader.grid(), 1)
     with pytest.raises(VptError, match=r"partial_overlaps\.dcm: segments share voxels"):
         reader_of(folder / "partial_overlaps.dcm").labels_on(reader.grid())
+
+
+def test_of_probabilities_half_or_more_is_the_segments_and_it_is_said(tmp_path):
+    reader = reader_of(write_series(tmp_path / "ct"))
+    slices = [pydicom.dcmread(file) for file in sorted((tmp_path / "ct").iterdir())]
+    soft = np.zeros((len(slices), slices[0].Rows, slices[0].Columns, 1), np.float32)
+    soft[1, 2, 3], soft[1, 2, 4], soft[2, 0, 0] = 0.49, 0.51, 1.0
+    described = highdicom.seg.SegmentDescription(
+        1,
+        "liver",
+        pydicom.sr.codedict.codes.SCT.Organ,
+        pydicom.sr.codedict.codes.SCT.Liver,
+        highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
+    )
+    made = highdicom.seg.Segmentation(
+        slices,
+        soft,
+        highdicom.seg.SegmentationTypeValues.FRACTIONAL,
+        [described],
+        pydicom.uid.generate_uid(),
+        9,
+        pydicom.uid.generate_uid(),
+        1,
+        "m",
+        "m",
+        "1",
+        "1",
+        max_fractional_value=200,
+    )
+    made.save_as(tmp_path / "seg.dcm")
+    label = reader_of(tmp_path / "seg.dcm")
+    assert np.argwhere(label.labels_on(reader.grid()).array).tolist() == [[0, 0, 2], [4, 2, 1]]
+    assert label.label_doubts() == [
+        "probabilities (a SEG of type FRACTIONAL): a voxel is a segment's where they are half or more"
+    ]
+
+
+@pytest.mark.parametrize("form", ["dicom-seg", "dicom-seg-labelmap"])
+@pytest.mark.parametrize("turn", [(1, 0, 0, 0, 1, 0), OBLIQUE])
+def test_dcmqi_reads_the_same_mask_at_the_same_place(tmp_path, form, turn):
+    dcmqi = pytest.importorskip("dcmqi")  # a program of others, which is not among the extras
+    program = Path(dcmqi.__file__).parent / "bin" / "segimage2itkimage"
+    reader = reader_of(write_series(tmp_path / "ct", turn=turn))
+    labels = labels_like(reader)
+    path = written(reader, labels, tmp_path / "seg.dcm", form)
+    (tmp_path / "out").mkdir()
+    command = [program, "--inputDICOM", path, "--outputDirectory", tmp_path / "out", "-t", "nii"]
+    subprocess.run(command, check=True, capture_output=True)
+    found: dict[int, set[tuple[float, ...]]] = {}
+    for file in (tmp_path / "out").glob("*.nii*"):
+        part = reader_of(file).labels()
+        for id in part.ids[1:]:
+            found.setdefault(id, set()).update(points_of(part.array, part.grid, id))
+    assert found == {id: points_of(labels, reader.grid(), id) for id in (1, 2)}

@@ -57,5 +57,16 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 
 
 def _images_below(folder: Path, root: Path) -> Iterator[Path]:
-    """Images and NIfTI files in a folder of `root` and below, sorted; what is hidden does not count."""
-    return (path for path in Walk(folder, root).files() if kind_of(path) and not is_part(path))
+    """Images and volumes in a folder of `root` and below, sorted; what is hidden does not count.
+
+    A folder below it that is one scan itself, a DICOM series, is one of them.
+    """
+    series: dict[Path, bool] = {folder: False}
+    for path in Walk(folder, root).files():
+        above = path.parent
+        if above not in series:
+            series[above] = kind_of(above) is not None
+            if series[above]:
+                yield above
+        if not series[above] and kind_of(path) and not is_part(path):
+            yield path

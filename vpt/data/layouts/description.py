@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues
+from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Code
@@ -61,22 +62,32 @@ def read_channels(content: dict[str, Any], source: Path) -> tuple[str, ...]:
 def labels_of(content: dict[str, Any], source: Path) -> dict[int, str]:
     """Value -> name, sorted, from MSD's id -> name or nnU-Net's name -> id or ids; 0 is the background.
 
-    What has one name is one label, see `LabelValues`.
+    What has one name is one label, see `LabelValues`; regions that overlap become parts, see `layouts.regions`.
     """
     found = content.get("labels")
     if not isinstance(found, dict) or not found:
         raise VptError(f'{source}: no labels; add "labels": {{"0": "background", "1": "NAME"}}')
     labels: dict[int, str] = {}
-    for value, name in _pairs(found, source):
+    for value, name in _disjoint(_pairs(found, source), content.get(ORDER), source):
         if labels.setdefault(value, name) != name:
             raise VptError(
-                f"{source}: label {value} is in {labels[value]} and in {name}; regions that overlap are not supported, "
-                "give every label one name"
+                f"{source}: label {value} is in {labels[value]} and in {name}; give every label one name, or add "
+                f"nnU-Net's `{ORDER}`, by which regions that overlap are read as parts"
             )
     read = LabelValues({0: BACKGROUND} | dict(sorted(labels.items())))
     if len(read.labels) == 1:
         raise VptError(f"{source}: labels hold only the background; add what is to be segmented with an id from 1 on")
     return read.names
+
+
+def _disjoint(pairs: list[tuple[int, str]], order: Any, source: Path) -> list[tuple[int, str]]:
+    """The same (value, name), or of regions that overlap their parts."""
+    if order is None or len({value for value, _ in pairs}) == len(pairs):
+        return pairs
+    regions: dict[str, list[int]] = {}
+    for value, name in pairs:
+        regions.setdefault(name, []).append(value)
+    return parts_of(regions, order, source)
 
 
 def _pairs(found: dict[str, Any], source: Path) -> list[tuple[int, str]]:

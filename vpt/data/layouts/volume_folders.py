@@ -19,6 +19,7 @@ from vpt.data.cases import (
 )
 from vpt.data.layouts.description import labels_of, read_channels, read_codes, read_patients, shown_name
 from vpt.data.layouts.image_folders import as_images
+from vpt.data.layouts.regions import regions_in_words
 from vpt.data.left_out import unread_beside
 from vpt.errors import VptError
 from vpt.files import can_be_path, read_json
@@ -68,7 +69,10 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if kind == "images":
         cases = as_images(root, cases, labels, problems)
     name, codes = shown_name(content, root), read_codes(content, labels, source)
-    return SegmentationSet(root, name, channels, labels, tuple(cases), patients, kind, codes=codes), problems
+    guess = regions_in_words(content, labels)
+    return SegmentationSet(
+        root, name, channels, labels, tuple(cases), patients, kind, guess=guess, codes=codes
+    ), problems
 
 
 def _kind(source: Path, cases: Sequence[Case], problems: list[VptError]) -> Kind:

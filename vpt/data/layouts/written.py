@@ -10,7 +10,7 @@ from vpt.data.cases import Case, SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.errors import VptError
 from vpt.files import write_json
-from vpt.readers import LabelFiles
+from vpt.readers import LabelFiles, Relabelled
 
 
 def write_description(dataset: SegmentationSet | LabelledSet, path: Path) -> list[Path]:
@@ -39,18 +39,28 @@ def _content(dataset: SegmentationSet) -> dict[str, Any]:
     content: dict[str, Any] = {
         "name": dataset.name,
         "channel_names": {str(k): name for k, name in enumerate(dataset.channels)},
-        "labels": {name: id for id, name in dataset.labels.items()},
+        "labels": _labels(dataset),
         "training": [_entry(case, dataset) for case in dataset.cases],
     }
     known = {"patients": dataset.patients, "codes": dataset.codes}
     return content | {key: value for key, value in known.items() if value}
 
 
+def _labels(dataset: SegmentationSet) -> dict[str, int | list[int]]:
+    """Name -> its value in the files, or the values that are one label."""
+    if dataset.label_values is None:
+        return {name: id for id, name in dataset.labels.items()}
+    return {name: values if len(values) > 1 else values[0] for name, values in dataset.label_values.by_name.items()}
+
+
 def _entry(case: Case, dataset: SegmentationSet) -> dict[str, Any]:
     images = [_seen(path, dataset.root) for path in case.images]
     entry: dict[str, Any] = {"case": case.name, "image": images[0] if len(images) == 1 else images}
-    if isinstance(case.label, LabelFiles):
-        entry["label"] = {dataset.labels[id]: _seen(path, dataset.root) for path, id in case.label.masks}
+    label = case.label.mask if isinstance(case.label, Relabelled) else case.label
+    if isinstance(label, LabelFiles):
+        if dataset.label_values:
+            raise VptError(f"{label}: labels in files of their own are written down as they are; leave --labels out")
+        entry["label"] = {dataset.labels[id]: _seen(path, dataset.root) for path, id in label.masks}
     elif case.label is not None:
         entry["label"] = _seen(Path(case.label), dataset.root)
     return entry

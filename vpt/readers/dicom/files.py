@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
@@ -21,10 +21,13 @@ from vpt.words import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 INSTALL = "pip install 'vpt[dicom]'"
 MARK = b"DICM"  # behind a preamble of 128 bytes
+FIRST_TAGS = {b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0"}
+"""What a file without preamble begins with: the length of a group, characters, kind of image or object."""
 DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which lists files and holds no image
 QUOTING = r"(pydicom|highdicom|vpt\.readers\.dicom)(\.|$)"  # modules whose warnings quote what they read
 MOST_BYTES = 8 * 2**30  # of a zip, unpacked
@@ -48,15 +51,30 @@ class DicomFile:
         return PurePosixPath(self.member).name or self.path.name
 
     def read(self, pixels: bool) -> Dataset:
-        """The data set, with or without its pixels; what is no DICOM raises pydicom's InvalidDicomError."""
+        """The data set, with or without its pixels; what is no DICOM raises pydicom's InvalidDicomError.
+
+        A file without the preamble, as old archives keep them, is known by its first attribute.
+        """
         from pydicom import dcmread
 
         source = BytesIO(self._unpacked()) if self.member else self.path
         self._refuse_deflated(source)
         try:
-            return dcmread(source, stop_before_pixels=not pixels)
+            found = dcmread(source, stop_before_pixels=not pixels, force=self._is_bare(source))
         except MemoryError as error:  # pydicom takes as much memory as an element's length asks for
             raise MemoryError(f"{self}: too little memory is free to read it, or a length in it is damaged") from error
+        if found.file_meta.get("TransferSyntaxUID") is None:
+            found.file_meta.TransferSyntaxUID = _syntax_of(found)
+        return found
+
+    def _is_bare(self, source: BytesIO | Path) -> bool:
+        """Whether it begins with an attribute, without the preamble."""
+        if not self.name.lower().endswith(ENDINGS):
+            return False
+        with nullcontext(source) if isinstance(source, BytesIO) else open(source, "rb") as file:
+            start = file.read(4)
+            file.seek(0)
+        return start in FIRST_TAGS
 
     def _unpacked(self) -> bytes:
         """Raises OSError for a member that is larger than the zip's list of contents says, or than fits."""
@@ -76,6 +94,14 @@ class DicomFile:
                 f"{self}: packed whole by deflate, {size >> 20} MiB, expected {MOST_DEFLATED >> 20} MiB at most; "
                 "export it uncompressed"
             )
+
+
+def _syntax_of(data: Dataset) -> UID:
+    """How the numbers of a file that does not say it are written: as its attributes are."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    implicit, little = data.original_encoding
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +138,13 @@ def require_pydicom(name: object) -> None:
         raise VptError(f"{name}: DICOM, which takes pydicom to read; {INSTALL}") from error
 
 
-def holds_dicom(folder: Path) -> bool:
+def holds_dicom(folder: Path, alone: Callable[[Path], bool]) -> bool:
     """Whether half of the files in the folder itself, or more, are DICOM: by their ending, or their mark where they
-    have no ending that tells.
+    have no ending that tells. Not where the first is an image that stands `alone`: such are no slices of one scan.
     """
     files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
-    found = sum(map(_looks_like_dicom, files))
-    return 0 < found >= len(files) - found
+    found = [path for path in files if _looks_like_dicom(path)]
+    return 0 < len(found) >= len(files) - len(found) and not alone(found[0])
 
 
 def _looks_like_dicom(path: Path) -> bool:
@@ -154,6 +180,8 @@ def headers_in(path: Path) -> tuple[list[Header], int]:
     if not found:
         below = sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
         inner = f"; did you mean {path / below[0]}?" if below else "; give the folder that holds the series"
+        if packed := [file.name for file in files if file.name.lower().endswith(".zip")]:
+            inner = f", but {packed[0]}, which is a zip itself; unpack it, and give that or its folder"
         raise VptError(f"{path}: no DICOM file in {'this folder' if path.is_dir() else 'it'}{inner}")
     return found, others
 

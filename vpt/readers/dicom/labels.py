@@ -13,6 +13,8 @@ from vpt.readers.dicom.stack import DRIFT, TO_RAS, Frame, frames_of
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 
+FRACTIONAL = "FRACTIONAL"
+HALF = 0.5  # of the largest value that a probability is stored as
 APART = 0.1  # voxels that a frame may lie beside a slice of the scan
 
 
@@ -37,7 +39,7 @@ def labels_on(header: Header, grid: Grid, name: str) -> LabelMap:
     """The segments on a scan's grid, background where no frame lies.
 
     Raises VptError for another frame of reference, frames between the scan's pixels or slices, voxels outside of it,
-    probabilities, and segments that share voxels.
+    and segments that share voxels. Of probabilities (FRACTIONAL) what is half or more is the segment's.
     """
     if grid.frame and _world(header) and grid.frame != _world(header):
         raise VptError(
@@ -45,21 +47,23 @@ def labels_on(header: Header, grid: Grid, name: str) -> LabelMap:
             "give the one that was drawn on this series"
         )
     kind = header.get("SegmentationType")
-    if kind not in ("BINARY", "LABELMAP"):
+    if kind not in ("BINARY", "LABELMAP", FRACTIONAL):
         raise VptError(
-            f"{name}: a segmentation of type {kind or 'unknown'}, expected BINARY or LABELMAP; threshold its "
-            "probabilities, and export it again"
+            f"{name}: a segmentation of type {kind or 'unknown'}, expected BINARY, FRACTIONAL or LABELMAP; export it "
+            "again"
         )
     frames, pixels = frames_of(header), decoded(header.file, name)
     pixels = pixels.reshape(-1, *pixels.shape[-2:])
+    if kind == FRACTIONAL:
+        pixels = pixels >= HALF * int(header.get("MaximumFractionalValue") or 255)
     if len(pixels) != len(frames):
         raise VptError(f"{name}: {len(pixels)} frames, but its header places {len(frames)}; copy or export it again")
     out = np.zeros(grid.shape, np.uint8 if max(_numbers(header), default=0) < 2**8 else np.uint16)
     leaning = _lean(frames)
     for frame, part in zip(frames, pixels, strict=True):
-        if kind == "BINARY" and frame.segment is None:
+        if kind != "LABELMAP" and frame.segment is None:
             raise VptError(f"{name}: {frame.name} names no segment; export it again")
-        _put(out, grid, frame, part * out.dtype.type(frame.segment if kind == "BINARY" else 1), name, leaning)
+        _put(out, grid, frame, part * out.dtype.type(1 if kind == "LABELMAP" else frame.segment), name, leaning)
     return LabelMap(out, tuple(np.unique(out).tolist()), grid, name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from vpt.readers.damage import require_memory
 from vpt.readers.dicom.files import INSTALL, DicomFile, Header, guarded
 from vpt.readers.dicom.stack import Frame, Stack
 from vpt.readers.voxels import Channel
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 MEASURED = ("CT", "PT")  # their values have units (HU, Bq/ml), however they are meant to be shown
 INVERTED = "MONOCHROME1"
@@ -28,7 +31,7 @@ def channel_of(stack: Stack, name: str) -> Channel:
     """
     frames = stack.frames
     _require_values(frames, name)
-    scales = {(frame.slope, frame.inter) for frame in frames}
+    scales = {(frame.slope, frame.inter) for frame in frames if _table(frame.header) is None}
     slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
     volume = _volume(frames, name, as_values=len(scales) > 1)
     if stack.shifts is not None:
@@ -56,12 +59,9 @@ def _require_values(frames: Sequence[Frame], name: str) -> None:
         header = frame.header
         if int(header.get("SamplesPerPixel") or 1) != 1:
             raise VptError(f"{name}: {frame.name} is in colour, expected grey; export the original series")
-        if header.get("ModalityLUTSequence"):
-            raise VptError(
-                f"{name}: {frame.name} has a table of values (Modality LUT), which is not read; export it with slope "
-                "and intercept, or as NIfTI"
-            )
-        if header.get("Modality") == "CT" and frame.inter is None:
+        table = _table(header)
+        in_units = frame.inter is not None or (table is not None and table.get("ModalityLUTType") == "HU")
+        if header.get("Modality") == "CT" and not in_units:
             raise VptError(
                 f"{name}: {frame.name} is a CT without RescaleIntercept, so its numbers are not known to be HU; export "
                 "the original series"
@@ -94,15 +94,38 @@ def _numbers(frames: Sequence[Frame], name: str) -> Iterator[tuple[int, np.ndarr
     for header, group in groupby(order, key=lambda k: frames[k].header):
         pixels = decoded(header.file, name)
         for k in group:
-            yield k, _upright(pixels if pixels.ndim == 2 else pixels[frames[k].index], header)
+            yield k, upright(tabled(pixels if pixels.ndim == 2 else pixels[frames[k].index], header), header)
 
 
-def _upright(pixels: np.ndarray, header: Header) -> np.ndarray:
+def tabled(pixels: np.ndarray, header: Header) -> np.ndarray:
+    """What the table of a Modality LUT makes of stored numbers; they themselves where there is none.
+
+    Numbers before its first and behind its last have the value of that (DICOM PS3.3 C.11.1.1).
+    """
+    if (table := _table(header)) is None:
+        return pixels
+    count, first, bits = (int(part) for part in table.LUTDescriptor)
+    data = table.LUTData
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8 if bits == 8 and len(data) <= count + 1 else np.dtype("<u2"))
+    values = np.array(data, np.uint16)[: count or 2**16]
+    return values[np.clip(pixels.astype(np.int64) - first, 0, len(values) - 1)]
+
+
+def _table(header: Header) -> Dataset | None:
+    found = header.get("ModalityLUTSequence")
+    return found[0] if found else None
+
+
+def upright(pixels: np.ndarray, header: Header) -> np.ndarray:
+    """Numbers, of which the least means black: inverted where it means white."""
     if not is_inverted(header):
         return pixels
     if pixels.dtype.kind == "f":
         return pixels.max() + pixels.min() - pixels
-    bits, signed = int(header.get("BitsStored")), bool(header.get("PixelRepresentation"))
+    table = _table(header)
+    bits = int(header.get("BitsStored") if table is None else table.LUTDescriptor[2])
+    signed = table is None and bool(header.get("PixelRepresentation"))
     return ((-1 if signed else 2**bits - 1) - pixels.astype(np.int64)).astype(pixels.dtype)
 
 

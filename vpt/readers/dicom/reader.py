@@ -17,8 +17,9 @@ from vpt.errors import VptError
 from vpt.readers.base import Reader, Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom
-from vpt.readers.dicom.labels import labels_on, own_grid
+from vpt.readers.dicom.labels import FRACTIONAL, labels_on, own_grid
 from vpt.readers.dicom.pixels import channel_of, is_inverted, is_packed_with_losses
+from vpt.readers.dicom.radiograph import is_radiograph
 from vpt.readers.dicom.segmentation import segmentation
 from vpt.readers.dicom.series import ChosenSeries, Series, choose_series, group_series, left_out
 from vpt.readers.dicom.stack import Stack, frames_of, stack_of
@@ -58,7 +59,7 @@ class DicomReader(Reader):
         """By its ending, or a folder with DICOM files in it."""
         if path.name.startswith("."):
             return False
-        return holds_dicom(path) if path.is_dir() else super().claims_name(path)
+        return holds_dicom(path, is_radiograph) if path.is_dir() else super().claims_name(path)
 
     @classmethod
     def name_of(cls, source: Source) -> str:
@@ -140,6 +141,12 @@ class DicomReader(Reader):
         with guarded(self.name):
             found = [text for _, texts in self._series for text in texts]
             return found + [text for stack in self._stacks for text in _decisions(stack)]
+
+    def label_doubts(self) -> list[str]:
+        header = self._segmentation
+        if header is None or header.get("SegmentationType") != FRACTIONAL:
+            return []
+        return ["probabilities (a SEG of type FRACTIONAL): a voxel is a segment's where they are half or more"]
 
     # --- labels and masks ---
 

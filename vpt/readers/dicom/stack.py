@@ -96,6 +96,11 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
     slope, inter = (
         _value(groups, "PixelValueTransformationSequence", key) for key in ("RescaleSlope", "RescaleIntercept")
     )
+    if slope is not None and not (np.isfinite(float(slope)) and float(slope) and np.isfinite(float(inter or 0))):
+        raise VptError(
+            f"{header.file}: its RescaleSlope is 0, or it or the intercept is no number, so its values are not known; "
+            "export the original series"
+        )
     segment = _value(groups, "SegmentIdentificationSequence", "ReferencedSegmentNumber")
     down, across = (float(size) for size in pixel)
     return Frame(

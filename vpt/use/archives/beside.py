@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from vpt.data.cases import case_name
+from vpt.data.cropping import Part
 from vpt.data.plan import scale
 from vpt.errors import VptError
 from vpt.files import make_folder
@@ -54,28 +55,35 @@ def preview_file(mask: Path) -> Path:
 
 @dataclass(eq=False)
 class Probabilities:
-    """Of every label, the background first, in 255ths: (K, slices, rows, columns) as `orientation` says."""
+    """Of every label, background first, in 255ths: (K, slices, rows, columns) of the part that a plan's crop leaves.
+
+    Around it all is background. orientation: how the scan, whose own grid is `grid`, was turned before.
+    """
 
     grid: Grid
     orientation: str
+    part: Part
     found: np.ndarray
 
     @classmethod
     def of(cls, segmenter: Segmenter, scan: PreparedScan) -> Probabilities:
         """Raises VptError where they are more than the machine's memory."""
-        shape = (len(segmenter.labels), *scan.oriented.shape)
-        if (need := prod(shape) * 2) > total_memory(CPU):
+        count = len(segmenter.labels)
+        if (need := count * prod(scan.grid.shape) * 2) > total_memory(CPU):
             raise VptError(
-                f"{scan.reader.name}: probabilities of {len(segmenter.labels)} labels on {by(scan.grid.shape)} voxels "
+                f"{scan.reader.name}: probabilities of {count} labels on {by(scan.grid.shape)} voxels "
                 f"take {in_gb(need)}, more than this machine has; leave --probabilities out for it"
             )
-        return cls(scan.grid, segmenter.plan.orientation, np.zeros(shape, np.uint8))
+        found = np.zeros((count, *scan.oriented.shape), np.uint8)
+        return cls(scan.grid, segmenter.plan.orientation, scan.part, found)
 
     def keep(self, place: int, probabilities: Tensor) -> None:
         self.found[:, place] = (probabilities * STEPS).round().byte().cpu().numpy()
 
     def write(self, path: Path) -> None:
-        own = np.stack([restore(one, self.orientation, self.grid) for one in self.found], axis=-1)
+        others = (self.part.placed(one) for one in self.found[1:])
+        around = STEPS - self.part.placed(STEPS - self.found[0])
+        own = np.stack([restore(one, self.orientation, self.grid) for one in (around, *others)], axis=-1)
         write_steps(path, own, self.grid.affine, 1 / STEPS)
 
 
@@ -100,7 +108,7 @@ class Preview:
         turned = found.oriented(segmenter.plan.orientation).array
         filled = [k for k, one in enumerate(turned) if one.any()] or list(range(len(turned)))
         places = sorted({filled[round(share * (len(filled) - 1))] for share in SHARES})
-        (low, high), native = scan.slices.limits[0], scan.slices.voxels.slices(0, places)
+        (low, high), native = scan.slices.limits[0], scan.whole.slices(0, places)
         images = np.stack([scale(image, low, high).copy() for image in native])
         classes = np.searchsorted(sorted(segmenter.labels), np.stack([turned[k] for k in places]))
         rows, columns = scan.oriented.spacing[1:]

@@ -1,0 +1,51 @@
+"""A CT by its name alone is doubted before its window is read in HU."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vpt.data.check import check_dataset
+from vpt.data.layouts import read_dataset
+from vpt.data.planning import EncoderInput, Wishes, make_plan
+from vpt.errors import VptError
+
+ENCODER = EncoderInput(native_size=64, patch=8)
+
+
+@pytest.fixture
+def ct(make_dataset):
+    """make(low, high): four cases of a channel called CT, with values between these."""
+
+    def make(low: float, high: float):
+        root = make_dataset()
+        content = json.loads((root / "dataset.json").read_text())
+        (root / "dataset.json").write_text(json.dumps(content | {"channel_names": {"0": "CT"}}))
+        for number, path in enumerate(sorted((root / "imagesTr").iterdir())):
+            image = nib.load(path)
+            values = np.random.default_rng(number).uniform(low, high, image.shape).astype(np.float32)
+            nib.save(nib.Nifti1Image(values, image.affine), path)
+        return root
+
+    return make
+
+
+@pytest.mark.parametrize("ends", [(0, 1), (-1, 1), (3, 12)])
+def test_values_that_no_ct_has_are_refused_in_check_and_training(ct, ends):
+    root = ct(*ends)
+    (error,) = check_dataset(root).errors
+    assert error.text.startswith("a CT by its name, but its values lie within ")
+    dataset = read_dataset(root)
+    with pytest.raises(VptError, match=r"in every case, so no HU; save it in HU, or, .* another name than CT"):
+        make_plan(dataset, dataset.cases, ENCODER)
+    assert make_plan(dataset, dataset.cases, ENCODER, Wishes(window=ends)).intensity[0].high == ends[1]
+
+
+def test_a_lost_intercept_throughout_is_warned_of_and_hu_is_not(ct):
+    check = check_dataset(ct(20, 2000))
+    assert check.ok
+    assert ["no value is below 0 in 4 cases (20" in each.text for each in check.warnings] == [True]
+    assert check_dataset(ct(-900, 1200)).warnings == ()

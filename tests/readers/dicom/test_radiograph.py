@@ -1,0 +1,111 @@
+"""A radiograph in DICOM is a picture as people see it; what should have a place in space and has none is no picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import SHAPE, header, numbers, put_pixels, write_series
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    JPEGLSLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    UltrasoundImageStorage,
+)
+
+from vpt.data.cases import find_scans, kind_of
+from vpt.data.check import check_dataset
+from vpt.errors import VptError
+from vpt.readers import reader_of
+
+PIXELS = numbers(SHAPE[1:]).astype(np.uint16)
+
+
+def write_radiograph(path: Path, pixels: np.ndarray = PIXELS, modality: str = "DX", **changes: Any) -> Path:
+    """12 bits of 16, MONOCHROME2, without a place in space."""
+    kind = UltrasoundImageStorage if modality == "US" else ComputedRadiographyImageStorage
+    data = header(kind)
+    data.Modality = modality
+    put_pixels(data, pixels)
+    data.BitsStored, data.HighBit = 12, 11
+    for keyword, value in changes.items():
+        if keyword != "packed":
+            setattr(data, keyword, value)
+    if "packed" in changes:
+        data.compress(changes["packed"], generate_instance_uid=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def seen(path: Path) -> np.ndarray:
+    """(rows, columns) of a grey picture."""
+    return reader_of(path).voxels(1).values()[0, :, :, 0].T
+
+
+@pytest.mark.parametrize("packed", [None, RLELossless, JPEGLSLossless])
+def test_a_radiograph_is_a_picture_of_12_bits(tmp_path, packed):
+    path = write_radiograph(tmp_path / "a.dcm", **({"packed": packed} if packed else {}))
+    reader = reader_of(path)
+    assert (kind_of(path), reader.unit, reader.is_deep(), reader.count_channels()) == ("images", "px", True, 1)
+    assert np.array_equal(seen(path), PIXELS)
+    assert reader.grid().shape == (SHAPE[2], SHAPE[1], 1)
+    assert np.array_equal(reader.mask(np.ones(reader.grid().shape, np.uint8)), np.ones(SHAPE[1:]))
+
+
+def test_the_least_number_is_black_as_people_see_it(tmp_path):
+    path = write_radiograph(tmp_path / "a.dcm", PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(seen(path), 4095 - PIXELS.astype(int))
+
+
+def test_slope_and_intercept_give_values_and_colours_are_colours(tmp_path):
+    path = write_radiograph(tmp_path / "a.dcm", RescaleSlope=0.5, RescaleIntercept=-10)
+    assert np.allclose(seen(path), PIXELS * 0.5 - 10)
+    colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    for planar in (0, 1):
+        stored = colours.transpose(2, 0, 1) if planar else colours
+        more = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": planar, "PixelData": stored.tobytes()}
+        path = write_radiograph(tmp_path / "us.dcm", modality="US", **{**eight, **more})
+        reader = reader_of(path)
+        assert (reader.kind, reader.count_channels(), reader.is_deep()) == ("images", 3, False)
+        assert np.array_equal(reader.voxels(3).values()[..., 0].transpose(2, 1, 0), colours)
+
+
+def test_a_folder_of_radiographs_holds_many_and_a_folder_of_slices_is_one_scan(tmp_path):
+    for number in range(3):
+        write_radiograph(tmp_path / "cr" / f"{number}.dcm")
+    assert [case.name for case in find_scans(tmp_path / "cr", 1)] == ["0", "1", "2"]
+    assert [case.name for case in find_scans(write_series(tmp_path / "ct"), 1)] == ["ct"]
+
+
+def test_a_screenshot_of_a_ct_is_no_picture(tmp_path):
+    def spoil(k: int, data: Any) -> None:
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        del data.ImagePositionPatient
+
+    folder = write_series(tmp_path / "ct", change=spoil, kind=CTImageStorage)
+    with pytest.raises(VptError, match="no place in space"):
+        reader_of(folder).voxels(1)
+    with pytest.raises(VptError, match="no place in space"):
+        reader_of(next(folder.iterdir())).voxels(1)
+
+
+def test_class_folders_hold_radiographs_or_a_folder_for_each_series(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        kind = "ill" if number % 2 else "well"
+        write_radiograph(tmp_path / "cr" / kind / f"{number}.dcm", rng.integers(0, 4096, (8, 9)).astype(np.uint16))
+        volume = rng.integers(0, 2000, SHAPE).astype(np.int16)
+        write_series(tmp_path / "ct" / kind / f"s{number}", volume, series=number)
+    check = check_dataset(tmp_path / "cr")
+    assert (check.ok, check.kind, check.cases, len(check.warnings)) == (True, "images", 12, 0)
+    check = check_dataset(tmp_path / "ct")
+    assert (check.ok, check.kind, check.cases) == (True, "volumes", 12)
+    assert check.dataset.cases[0].name == "ill/s1"
+    (warned,) = check.warnings
+    assert warned.text.startswith("cases of 1 DICOM examination (frame of reference) are on two sides (")

@@ -1,0 +1,101 @@
+"""What reading one case of a data set for segmentation gives, for `vpt check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+
+from vpt.data.cases import Case, SegmentationSet
+from vpt.data.findings import Problem, problem_of
+from vpt.data.label_maps import read_label
+from vpt.data.likeness import steps_of
+from vpt.data.strata import Held
+from vpt.data.values import CaseValues, values_of
+from vpt.errors import VptError
+from vpt.readers import Grid, reader_of
+
+
+@dataclass
+class CaseFacts:
+    """What reading one case gave: what could not be read stays None or empty."""
+
+    case: Case
+    grid: Grid | None = None
+    ranges: list[tuple[float, float]] = field(default_factory=list)
+    values: CaseValues | None = None
+    digest: str = ""
+    steps: np.ndarray | None = None
+    voxels: dict[int, int] | None = None
+    stored: tuple[int, ...] = ()  # values of the label's file
+    ml: dict[int, float] = field(default_factory=dict)
+    size: int = 0  # voxels of the label map
+    edge: dict[int, int] = field(default_factory=dict)  # id -> voxels at the outer edge of every slice
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_safely(case: Case, dataset: SegmentationSet) -> CaseFacts:
+    """`_read_case`, in which no error of one file, whatever it is, hides the others."""
+    try:
+        return _read_case(case, dataset)
+    except Exception as error:  # of a library: a file can be broken in ways that no reader foresees
+        text = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); export it again"
+        return CaseFacts(case, problems=[Problem("error", str(case.images[0]), text)])
+
+
+def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
+    """Read a case's image and label; what the loaders refuse becomes a problem."""
+    facts = CaseFacts(case)
+    first = case.images[0]
+    try:
+        voxels = reader_of(case.images).voxels(len(dataset.channels))
+        image, facts.grid = voxels.values(), voxels.grid
+        facts.values = values_of(voxels)
+        facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
+        facts.steps = steps_of(image, dataset.kind)
+        facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
+        doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
+        facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
+        for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):
+            if low == high and (dataset.kind == "volumes" or len(set(facts.ranges)) == 1):
+                text = f"all {element_of(dataset)}s of {channel} are {low:g}; is the export complete?"
+                facts.problems.append(Problem("warning", str(first), text))
+    except VptError as error:
+        facts.problems.append(problem_of(error))
+    if case.label is None:
+        return facts
+    try:
+        label = read_label(case.label, dataset.labels, facts.grid, str(first))
+        texts = reader_of(case.label).label_doubts() if case.label is not None else []
+        facts.problems += [Problem("warning", str(case.label), text) for text in texts]
+        array, facts.stored = label.counted, label.stored or label.ids
+        ids, counts = np.unique(array, return_counts=True)
+        facts.voxels = {int(id): int(count) for id, count in zip(ids, counts, strict=True) if id != 0}
+        facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
+        facts.size, facts.edge = array.size, _at_the_edge(array)
+        if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
+            text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
+            facts.problems.append(Problem("warning", str(case.label), text))
+    except VptError as error:
+        facts.problems.append(problem_of(error))
+    return facts
+
+
+def held_in(facts: CaseFacts, dataset: SegmentationSet) -> Held:
+    """As `read_held` would read it; nothing where the label was not read."""
+    if not facts.voxels:
+        return Held()
+    amount = sum(facts.ml.values()) if dataset.kind == "volumes" else sum(facts.voxels.values()) / facts.size
+    return Held(frozenset(facts.voxels), amount)
+
+
+def _at_the_edge(labels: np.ndarray) -> dict[int, int]:
+    """Label ids (X, Y, Z) -> id and voxels of the first and the last along X and Y."""
+    edge = np.concatenate([labels[k].ravel() for k in (0, -1)] + [labels[:, k].ravel() for k in (0, -1)])
+    ids, counts = np.unique(edge, return_counts=True)
+    return {int(id): int(count) for id, count in zip(ids, counts, strict=True)}
+
+
+def element_of(dataset: SegmentationSet) -> str:
+    return "voxel" if dataset.kind == "volumes" else "pixel"

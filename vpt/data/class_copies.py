@@ -1,0 +1,98 @@
+"""Images of a set for classification that are the same, or nearly so, on two sides of a split or under two labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vpt.data.findings import Problem
+from vpt.data.labelled import Example, LabelledSet
+from vpt.data.likeness import alike
+from vpt.data.splits import split_source
+from vpt.words import counted, listed
+
+Sides = Sequence[dict[str, str]]
+"""Example -> side, for each fold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What an example's image is like: a digest of its voxels, "" where it was not read, and `steps_of` it."""
+
+    example: Example
+    digest: str
+    steps: np.ndarray | None
+
+
+def copies(found: LabelledSet, looks: Sequence[Look], sides: Sides) -> Iterator[Problem]:
+    """Images with the same pixels that are on two sides, in any fold, or of two classes."""
+    groups: dict[str, list[Example]] = {}
+    for look in looks:
+        if look.digest:
+            groups.setdefault(look.digest, []).append(look.example)
+    apart, unlike = [], []
+    for group in (group for group in groups.values() if len(group) > 1):
+        for side in sides:
+            on = {side[each.name]: each.name for each in group if each.name in side}
+            if len(on) > 1:
+                apart.append(" = ".join(f"{name} in {its}" for its, name in on.items()))
+                break
+        if len({each.target for each in group}) > 1:
+            of = {_named(found, each): each.name for each in group}
+            unlike.append(" = ".join(f"{name} of {its}" for its, name in of.items()))
+    pixels = "pixels" if found.kind == "images" else "voxels"
+    if apart:
+        text = f"{counted(len(apart), 'image')} with the same {pixels} on two sides ({listed(apart, 3)})"
+        fix = "scores are then too good: keep one of each, or all on one side"
+        yield Problem("warning", split_name(found), f"{text}; {fix}")
+    if unlike:
+        text = f"{counted(len(unlike), 'image')} with the same {pixels} under different labels ({listed(unlike, 3)})"
+        yield Problem("warning", str(found.source), f"{text}; keep the right one")
+
+
+def near_copies(found: LabelledSet, looks: Sequence[Look], sides: Sides) -> Iterator[Problem]:
+    """Images that are nearly the same and on two sides, in any fold, or of two classes."""
+    pairs = list(_near_pairs(looks))
+    apart = [said for one, other in pairs if (said := _apart(one, other, sides))]
+    unlike = [
+        f"{one.name} of {_named(found, one)} = {other.name} of {_named(found, other)}"
+        for one, other in pairs
+        if one.target != other.target
+    ]
+    what = f"nearly the same {'image' if found.kind == 'images' else 'scan'}"
+    if apart:
+        text = f"{counted(len(apart), 'pair')} of {what} on two sides ({listed(apart, 3)})"
+        fix = "scores are then too good: put both on one side, or say in `patients` that they are one patient's"
+        yield Problem("warning", split_name(found), f"{text}; {fix}")
+    if unlike:
+        text = f"{counted(len(unlike), 'pair')} of {what} under different labels ({listed(unlike, 3)})"
+        yield Problem("warning", str(found.source), f"{text}; are both right?")
+
+
+def split_name(found: LabelledSet) -> str:
+    """The file that a finding about the split is told of."""
+    source = split_source(found)
+    return str(found.source) if source.startswith("drawn") else source
+
+
+def _near_pairs(looks: Sequence[Look]) -> Iterator[tuple[Example, Example]]:
+    """Without those that are the same, of which `copies` tells."""
+    read = [look for look in looks if look.steps is not None]
+    for first, second in alike([look.steps for look in read if look.steps is not None]):
+        if read[first].digest != read[second].digest:
+            yield read[first].example, read[second].example
+
+
+def _apart(one: Example, other: Example, sides: Sides) -> str:
+    """The two sides that they are on in some fold, in words; "" where there is none."""
+    for side in sides:
+        mine, theirs = side.get(one.name), side.get(other.name)
+        if mine and theirs and mine != theirs:
+            return f"{one.name} in {mine} = {other.name} in {theirs}"
+    return ""
+
+
+def _named(found: LabelledSet, example: Example) -> str:
+    return " and ".join(found.classes[place] for place in example.target) or "no class"

@@ -1,0 +1,42 @@
+"""CT by its name, whose values cannot be HU in any case of the data set, or may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vpt.data.value_doubts import is_ct
+from vpt.data.values import CaseValues
+from vpt.words import counted
+
+NARROW = 20.0  # HU on both sides of water, which no scan keeps within; [0, 1] and standard scores do
+RENAME = "save it in HU, or, if it is meant so, give the channel another name than CT in `channel_names`"
+
+
+def no_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
+    """What shows that no case's CT is in HU, in words: all within 20 of 0; None where that is not so."""
+    for low, high in _spans(channels, cases):
+        if low >= -NARROW and high <= NARROW:
+            return (
+                f"a CT by its name, but its values lie within {low:.4g} to {high:.4g} in every case, so no HU; {RENAME}"
+            )
+    return None
+
+
+def doubtful_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
+    """What makes it likely: no value is below 0 anywhere; None where that is not so."""
+    for low, high in _spans(channels, cases):
+        if low >= 0:
+            return (
+                f"a CT by its name, but no value is below 0 in {counted(len(cases), 'case')} "
+                f"({low:.4g} to {high:.4g}), and air has -1000 HU; {RENAME}"
+            )
+    return None
+
+
+def _spans(channels: Sequence[str], cases: Sequence[CaseValues]) -> list[tuple[float, float]]:
+    """(lowest, highest value of all cases) of the channels that are CT."""
+    return [
+        (min(case.channels[k].low for case in cases), max(case.channels[k].high for case in cases))
+        for k, name in enumerate(channels)
+        if is_ct(name) and cases
+    ]
