@@ -103,7 +103,7 @@ def axis_of(values: Iterable[float], title: str = "", *, least: Sequence[float] 
     step = _round_step((high - low) / max(1, most_ticks - 1))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    ticks = tuple((k * step, f"{k * step:.{digits}f}") for k in range(first, last + 1))
+    ticks = tuple((k * step, f"{k * step:,.{digits}f}") for k in range(first, last + 1))
     return Axis(first * step, last * step, ticks, title)
 
 

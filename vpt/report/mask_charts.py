@@ -9,6 +9,7 @@ import numpy as np
 
 from vpt.report.charts import Bar, Chart, Dot, Line, Rule, axis_of, named_axis
 from vpt.report.mask_summary import MaskCase, MaskSummary
+from vpt.report.parts import amount
 
 MOST_DOTS = 400  # of a label; of more cases every so many in order of their score
 MOST_LABELS = 12  # in one chart, the lowest Dice first where there are more
@@ -71,17 +72,17 @@ def _bland_altman(summary: MaskSummary, label: int, colour: str) -> Chart | None
     ends = (bias - spread, bias + spread)
     means = [(true + found) / 2 for _, true, found in there]
     dots = [
-        Dot(mean, found - true, f"{case.name}: {found:.3g} {unit} predicted, {true:.3g} {unit} true", colour)
+        Dot(mean, found - true, f"{case.name}: {amount(found)} {unit} predicted, {amount(true)} {unit} true", colour)
         for mean, (case, true, found) in list(zip(means, there, strict=True))[:: 1 + len(there) // MOST_DOTS]
     ]
     rules = [
         Rule(0.0, "", "x"),
-        Rule(bias, f"mean {bias:+.3g}", "x", dashed=True),
-        *(Rule(end, f"{end:+.3g}", "x", dashed=True) for end in ends if spread > 0),
+        Rule(bias, f"mean {amount(bias, '+')}", "x", dashed=True),
+        *(Rule(end, amount(end, "+"), "x", dashed=True) for end in ends if spread > 0),
     ]
     alt = (
-        f"{name} is off by {bias:+.3g} {unit} on average, 95 % of the cases between "
-        f"{ends[0]:+.3g} and {ends[1]:+.3g} {unit}"
+        f"{name} is off by {amount(bias, '+')} {unit} on average, 95 % of the cases between "
+        f"{amount(ends[0], '+')} and {amount(ends[1], '+')} {unit}"
     )
     x = axis_of(means, f"mean of truth and prediction, {unit}", most_ticks=5)
     y = axis_of([*differences.tolist(), *ends, 0.0], f"prediction - truth, {unit}", most_ticks=5)

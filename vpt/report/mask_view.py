@@ -12,7 +12,7 @@ from vpt.report.mask_charts import confusion_rows, dice_chart, volume_charts
 from vpt.report.mask_summary import SHOWN, MaskCase, MaskSummary
 from vpt.report.overlays import Panel
 from vpt.report.palette import colours_of
-from vpt.report.parts import BEST, MOST_CONFUSED, MOST_ROWS, WORST, Tile, digits, in_brackets, range_of
+from vpt.report.parts import BEST, MOST_CONFUSED, MOST_ROWS, WORST, Tile, amount, digits, in_brackets, range_of
 from vpt.words import counted, listed
 
 
@@ -122,7 +122,7 @@ def _score_rows(summary: MaskSummary) -> list[tuple[str, str, list[tuple[str, st
 def _size_error(means: Mapping[str, float], unit: str) -> str:
     pred, ref = ("volume_pred_ml", "volume_ref_ml") if unit == "mm" else ("n_pred", "n_ref")
     error = means.get(pred, math.nan) - means.get(ref, math.nan)
-    return f"{error:+.3g}" if math.isfinite(error) else "-"
+    return amount(error, "+")
 
 
 def _label_lines(case: MaskCase, summary: MaskSummary, colours: Mapping[int, str]) -> list[tuple[str, str, str]]:
@@ -134,7 +134,7 @@ def _label_lines(case: MaskCase, summary: MaskSummary, colours: Mapping[int, str
             continue
         dice = digits(case.scores[label].get("Dice", math.nan), 3)
         nothing = ", nothing predicted" if not found else ", nothing there" if not true else ""
-        sizes = f"{found:.3g} {summary.size_unit} predicted, {true:.3g} {summary.size_unit} true"
+        sizes = f"{amount(found)} {summary.size_unit} predicted, {amount(true)} {summary.size_unit} true"
         lines.append((colours[label], name, f"Dice {dice}; {sizes}{nothing}"))
     return lines
 
@@ -146,7 +146,7 @@ def _case_cells(case: MaskCase, summary: MaskSummary) -> list[tuple[str, str]]:
         scores = case.scores[label]
         values += [(scores.get(key, math.nan), SHOWN[key][1]) for key in ("Dice", "HD95") if key in summary.shown]
         true, found = (case.size(label, whose, summary.unit) for whose in ("ref", "pred"))
-        values.append((found - true, 2))
+        values.append((found - true, 2 if summary.unit == "mm" else 0))
     return [(repr(value) if math.isfinite(value) else "", digits(value, count)) for value, count in values]
 
 

@@ -32,3 +32,10 @@ def in_brackets(ends: tuple[float, float] | None) -> str:
     """An interval behind its score, in a sentence."""
     found = range_of(ends, 3)
     return f" (95 % interval {found})" if found else ""
+
+
+def amount(value: float, sign: str = "") -> str:
+    """Millilitres or pixels: three digits, large numbers whole. sign: "+" where it is a difference."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign}.3g}"
