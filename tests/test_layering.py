@@ -25,6 +25,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"artifact"}),
     frozenset({"use", "describe"}),
     frozenset({"model_card"}),
+    frozenset({"use", "view", "describe"}),
     frozenset({"engine"}),
     frozenset({"demo"}),
     frozenset({"cli"}),

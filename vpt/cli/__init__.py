@@ -17,6 +17,7 @@ from vpt.cli.config import config
 from vpt.cli.evaluate import evaluate
 from vpt.cli.predict import predict
 from vpt.cli.train import train
+from vpt.cli.view import view
 from vpt.errors import VptError, VptWarning
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (check, train, predict, evaluate, compare, config, info, fetch, demo, doctor):
+for command in (check, train, predict, evaluate, compare, view, config, info, fetch, demo, doctor):
     app.command()(command)
 
 

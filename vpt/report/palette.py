@@ -11,3 +11,8 @@ LABELS = ("#4cc9ff", "#ffd93d", "#3ddc97", "#ff9e4a", "#c9a2ff", "#ffffff", "#ff
 def colours_of(labels: Iterable[int]) -> dict[int, str]:
     """Label id -> its colour, the background apart; the same in all pictures of a data set."""
     return dict(zip(sorted(set(labels) - {0}), itertools.cycle(LABELS)))
+
+
+def lightened(colour: str) -> str:
+    """A hex colour, two thirds of the way to white."""
+    return "#" + "".join(f"{(int(colour[k : k + 2], 16) + 2 * 255) // 3:02x}" for k in (1, 3, 5))
