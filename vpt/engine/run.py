@@ -191,12 +191,14 @@ def _conclude(run: Path, job: Job, log: Logger, progress: Progress) -> None:
 
 
 def _write_page(run: Path, job: Job, log: Logger) -> None:
-    """`report.html`; a page that cannot be made takes nothing from what is trained."""
+    """`report.html`; whatever goes wrong with it takes nothing from what is trained."""
     try:
         with bar("drawing the report") as tick:
             write_run_page(run, job.shown, job.score, tick)
     except VptError as error:
         log.warning(f"no report.html: {error}")
+    except Exception as error:
+        log.warning(f"no report.html, a fault of vpt: {type(error).__name__}: {error}", exc_info=True)
 
 
 def _settings(config: Config, job: Job) -> Settings:

@@ -67,7 +67,9 @@ class ClassSection:
                 for key, value in summary.scores.items()
                 if key in HEADLINES
             ],
-            "per_class": [(name, [_cell(each[key]) for key in PER_CLASS]) for name, each in summary.per_class.items()],
+            "per_class": [
+                (name, [_cell(key, each[key]) for key in PER_CLASS]) for name, each in summary.per_class.items()
+            ],
             "columns": list(PER_CLASS.values()),
             "confusion": None if several or len(named) > MOST_CONFUSED else confusion_rows(summary.counts, named),
             "names": named,
@@ -78,5 +80,5 @@ class ClassSection:
         }
 
 
-def _cell(value: float) -> str:
-    return str(int(value)) if value == int(value) and value > 1 else digits(value, 3) if math.isfinite(value) else "-"
+def _cell(key: str, value: float) -> str:
+    return f"{value:.0f}" if key == "n" else digits(value, 3)

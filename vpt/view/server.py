@@ -67,7 +67,7 @@ class Viewer:
         if inside == "niivue.js":
             packed = files("vpt").joinpath("assets/niivue/niivue.umd.js.gz").read_bytes()
             return Answer(packed, "text/javascript", encoding="gzip")
-        asked = re.fullmatch(r"(\d{1,6})/(scene\.json|scan\.nii|(\d{1,3})\.nii)", inside)
+        asked = re.fullmatch(r"([0-9]{1,6})/(scene\.json|scan\.nii|([0-9]{1,3})\.nii)", inside)
         if asked is None or int(asked[1]) >= len(self.cases):
             return None
         try:
