@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vpt.report.class_summary import ClassCase, ClassSummary, reliability_charts
@@ -67,9 +68,7 @@ class ClassSection:
                 for key, value in summary.scores.items()
                 if key in HEADLINES
             ],
-            "per_class": [
-                (name, [_cell(key, each[key]) for key in PER_CLASS]) for name, each in summary.per_class.items()
-            ],
+            "per_class": [(name, _cells(each)) for name, each in summary.per_class.items()],
             "columns": list(PER_CLASS.values()),
             "confusion": None if several or len(named) > MOST_CONFUSED else confusion_rows(summary.counts, named),
             "names": named,
@@ -80,5 +79,5 @@ class ClassSection:
         }
 
 
-def _cell(key: str, value: float) -> str:
-    return f"{value:.0f}" if key == "n" else digits(value, 3)
+def _cells(found: Mapping[str, float]) -> list[str]:
+    return [f"{found[key]:.0f}" if key == "n" else digits(found[key], 3) for key in PER_CLASS]

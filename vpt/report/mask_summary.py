@@ -55,7 +55,7 @@ class MaskCase:
 class MaskSummary:
     """An evaluation of masks: labels by id, their means and intervals (`foreground`: over all), and the cases.
 
-    unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made, in words.
+    unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made; notes: on the cases.
     """
 
     title: str
@@ -69,6 +69,7 @@ class MaskSummary:
     unit: str
     settings: Mapping[str, Any]
     weights: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shown(self) -> dict[str, str]:
@@ -109,6 +110,7 @@ def read_mask_summary(found: Mapping[str, Any], names: Sequence[str]) -> MaskSum
         unit="px" if "tolerance_px" in settings else "mm",
         settings=settings,
         weights=found.get("weights"),
+        notes=tuple(found.get("notes", ())),
     )
 
 

@@ -171,4 +171,4 @@ def _notes(summary: MaskSummary) -> list[str]:
             f"{counted(len(summary.missing), 'reference')} without a prediction, not scored: "
             f"{listed(summary.missing, 20)}."
         )
-    return [note for note in notes if note]
+    return [note for note in (*notes, *summary.notes) if note]

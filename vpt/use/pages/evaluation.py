@@ -120,6 +120,8 @@ def _section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | Cl
     if "metric_per_case" in found:
         names = [case_name(each["prediction_file"]) for each in found["metric_per_case"]]
         return _mask_section(read_mask_summary(found, names), folder, sources, progress)
+    if "confusion" not in found:
+        return None
     with open(folder / "cases.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return _class_section(read_class_summary(found, rows), sources, progress)
