@@ -55,7 +55,7 @@ class MaskCase:
 class MaskSummary:
     """An evaluation of masks: labels by id, their means and intervals (`foreground`: over all), and the cases.
 
-    unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made; notes: on the cases.
+    unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made; notes: on cases.
     """
 
     title: str
