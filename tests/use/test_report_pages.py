@@ -164,3 +164,13 @@ def test_images_are_shown_once_in_colour_with_a_bar_of_pixels(make_images, tmp_p
     assert " px</text>" in page
     assert "axial" not in page
     assert "nothing to find" in page  # the last mask is empty
+
+
+@pytest.mark.slow
+def test_merged_and_ignored_labels_are_shown_as_they_count(copied_data, tmp_path) -> None:
+    labels = {"blob": ["dark"], "ignore": ["bright"]}
+    run = train(copied_data, tmp_path / "run", overrides=ONE_STEP | {"data.labels": labels})
+    page = read(run)
+    assert "no picture" not in page
+    assert "blob" in page
+    assert "no report.html" not in (run / "train.log").read_text()
