@@ -6,6 +6,8 @@ import html
 import json
 import re
 import shutil
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from tiny_run import ONE_STEP
 
 from vpt.engine.run import train
+from vpt.errors import VptError
 from vpt.use.pages.evaluation import write_evaluation_page, write_run_page
 
 AFFINE = np.diag([-1.0, -1.5, 3.0, 1.0])
@@ -174,3 +177,13 @@ def test_merged_and_ignored_labels_are_shown_as_they_count(copied_data, tmp_path
     assert "no picture" not in page
     assert "blob" in page
     assert "no report.html" not in (run / "train.log").read_text()
+
+
+def test_pages_of_compared_masks_and_the_viewer_start_without_torch() -> None:
+    program = "import sys, vpt.use.pages.evaluation, vpt.view.server; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path) -> None:
+    with pytest.raises(VptError, match="holds no evaluation"):
+        write_evaluation_page(tmp_path)

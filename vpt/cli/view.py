@@ -12,9 +12,7 @@ def view(
     scan: Annotated[Path, typer.Argument(help="A scan (NIfTI, DICOM folder, PNG, ...), or a folder of scans.")],
     masks: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[MASK]...", help="Masks on it (of a folder: folders of masks); of two, the truth first."
-        ),
+        typer.Argument(metavar="MASK", help="Masks on it (of a folder: folders of masks); of two, the truth first."),
     ] = None,
     model: Annotated[
         Path | None, typer.Option("-m", "--model", help="A run or artifact whose labels name those of the masks.")

@@ -6,11 +6,10 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpt.artifact import Artifact, find_artifact, read_artifact
 from vpt.data.cases import SegmentationSet, case_name
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
@@ -27,8 +26,10 @@ from vpt.report.overlays import as_uri
 from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
-from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
+
+if TYPE_CHECKING:
+    from vpt.artifact import Artifact
 
 PAGE = "report.html"
 MOST_COUNTED = 60  # cases whose voxels are counted for the confusion between labels
@@ -48,6 +49,9 @@ def write_run_page(run: Path, shown: Mapping[str, str], score: str, progress: Ti
     Raises:
         VptError: a folder that is no finished run; a page that cannot be written.
     """
+    from vpt.artifact import read_artifact
+    from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
+
     artifact = read_artifact(run)
     section = _section(run / "validation", _sources(artifact), progress)
     rows = read_metrics(run)
@@ -68,14 +72,21 @@ def write_evaluation_page(
     Raises:
         VptError: no evaluation; a page that cannot be written.
     """
-    artifact = None if run is None else read_artifact(find_artifact(run))
-    sources = _sources(artifact, data) if artifact else _sources_beside(folder)
-    section = _section(folder, sources, progress)
-    if section is None:
-        raise VptError(f"{folder}: holds no evaluation (summary.json); make one with `vpt evaluate`")
-    facts = groups_of(run, artifact, read_metrics(run)) if run and artifact else []
-    tiles = tiles_of(artifact) if artifact else []
-    return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles))
+    if run is not None:
+        return _write_page_of(run, folder, data, progress)
+    section = _require_section(folder, _sources_beside(folder), progress)
+    return _written(folder, report_page("Evaluation", section.summary.title, section, [], []))
+
+
+def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick) -> Path:
+    """With what the run says of its model, which takes torch to read."""
+    from vpt.artifact import read_artifact
+    from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
+
+    artifact = read_artifact(run)
+    section = _require_section(folder, _sources(artifact, data), progress)
+    facts = groups_of(run, artifact, read_metrics(run))
+    return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles_of(artifact)))
 
 
 def _written(folder: Path, page: str) -> Path:
@@ -125,6 +136,13 @@ def _section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | Cl
     with open(folder / "cases.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return _class_section(read_class_summary(found, rows), sources, progress)
+
+
+def _require_section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | ClassSection:
+    section = _section(folder, sources, progress)
+    if section is None:
+        raise VptError(f"{folder}: holds no evaluation (summary.json); make one with `vpt evaluate`")
+    return section
 
 
 def _mask_section(summary: MaskSummary, folder: Path, sources: Sources, progress: Tick) -> MaskSection:
