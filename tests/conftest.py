@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest_plugins = ["commands", "tiny_run", "tiny_classes"]
+pytest_plugins = ["browser", "commands", "tiny_run", "tiny_classes"]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LPS = np.diag([-1.0, -1.5, 3.0, 1.0])

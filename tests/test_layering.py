@@ -23,7 +23,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"model"}),
     frozenset({"tuning", "tasks", "building", "artifact_header", "artifact_doubts"}),
     frozenset({"artifact"}),
-    frozenset({"use", "describe"}),
+    frozenset({"use", "view", "describe"}),
     frozenset({"model_card"}),
     frozenset({"engine"}),
     frozenset({"demo"}),

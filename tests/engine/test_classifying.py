@@ -48,6 +48,7 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(class_run: Path) -> 
         "train.log",
         "metrics.csv",
         "progress.png",
+        "report.html",
         "best.safetensors",
         "last.safetensors",
         "state/last.safetensors",

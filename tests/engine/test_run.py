@@ -49,6 +49,7 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
         "train.log",
         "metrics.csv",
         "progress.png",
+        "report.html",
         "best.safetensors",
         "last.safetensors",
         "state/last.safetensors",

@@ -29,7 +29,7 @@ def page(make_dataset, save, tmp_path):
 
 
 def test_cases_with_findings_come_first_and_say_them(page):
-    cards = page.split('<div class="card">')[1:]
+    cards = page.split('<article class="card">')[1:]
     assert [re.search("case_0.", card)[0] for card in cards] == ["case_02", "case_03", "case_00", "case_01"]
     assert "not readable" in cards[0]
     assert 'class="error"' in cards[0]

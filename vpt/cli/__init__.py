@@ -17,6 +17,7 @@ from vpt.cli.config import config
 from vpt.cli.evaluate import evaluate
 from vpt.cli.predict import predict
 from vpt.cli.train import train
+from vpt.cli.view import view
 from vpt.cli.watch import watch
 from vpt.errors import VptError, VptWarning
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (check, train, predict, watch, evaluate, compare, config, info, fetch, demo, doctor):
+for command in (check, train, predict, watch, evaluate, compare, view, config, info, fetch, demo, doctor):
     app.command()(command)
 
 

@@ -37,10 +37,11 @@ def evaluate(
     device: Device = "auto",
     weights: Weights = None,
 ) -> None:
-    """Dice, IoU, HD95, NSD and volumes per case and label on the scans' own grid: a table, summary.json, cases.csv."""
+    """Dice, IoU, HD95, NSD and volumes per case and label on the scans' own grid: a table, a page, JSON and CSV."""
     from vpt.progress import bar
     from vpt.use.evaluation import evaluate as score
     from vpt.use.folds import is_of_folds
+    from vpt.use.pages.evaluation import write_evaluation_page
 
     of_folds = folds or (len(paths) == 1 and is_of_folds(paths[0]))
     if len(paths) > 2 and not folds:
@@ -67,7 +68,10 @@ def evaluate(
             folder = out or (predictions if predictions.is_dir() else predictions.parent)
     console().print(report.table())
     saved = report.save(folder)
-    print(f"written: {saved}, {folder / 'cases.csv'}")
+    run = paths[0] if len(paths) == 1 and not of_folds else None
+    with bar("drawing the report") as tick:
+        page = write_evaluation_page(folder, run, data, tick)
+    print(f"written: {saved}, {folder / 'cases.csv'}, {page}")
 
 
 def _labels(text: str | None) -> list[int] | None:

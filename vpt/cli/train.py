@@ -86,6 +86,8 @@ def train(
     except Interrupted:
         raise typer.Exit(130) from None
     print(f"run: {run}\nbest artifact: {run / 'best.safetensors'}\nprogress: {run / 'progress.png'}")
+    if (run / "report.html").is_file():
+        print(f"report: {run / 'report.html'}")
     previews = run / "validation" / "previews"
     if (run / "validation").is_dir():
         pictures = previews if previews.is_dir() else previews.parent

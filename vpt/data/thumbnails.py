@@ -17,7 +17,7 @@ from vpt.readers import Voxels, reader_of
 Colour = tuple[int, int, int]
 
 SIDE = 160  # pixels
-OPACITY = 0.45
+FAINT = 0.2  # of a label inside its outline, which hides nothing
 COLOURS = (
     (230, 85, 13),
     (49, 130, 189),
@@ -44,8 +44,8 @@ def thumbnail(images: Any, channels: int, label: Any = None, labels: Collection[
     k = _fullest(ids) if ids.any() else turned.grid.shape[0] // 2
     slices = np.stack([next(turned.slices(channel, [k])).copy() for channel in range(min(channels, 3))], -1)
     grey = _stretched(slices if channels > 2 else slices[..., :1].repeat(3, -1))
-    seen = _coloured(grey, ids[k], colours(labels))
-    return _jpeg(seen, turned.grid.spacing[1:])
+    small, marked = _small(grey, ids[k], turned.grid.spacing[1:])
+    return _jpeg(_coloured(small, marked, colours(labels)))
 
 
 def colours(labels: Collection[int]) -> dict[int, Colour]:
@@ -74,17 +74,26 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     return scaled(image, float(low), float(high)) * 255
 
 
+def _small(image: np.ndarray, ids: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, columns, 3) and ids, whose pixels are `spacing` mm high and wide -> both with `SIDE` square pixels."""
+    rows, columns = (count * mm for count, mm in zip(image.shape, spacing, strict=False))
+    scale = SIDE / max(rows, columns)
+    width, height = max(1, round(columns * scale)), max(1, round(rows * scale))
+    down, across = ((np.arange(new) * old) // new for new, old in zip((height, width), ids.shape, strict=True))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), ids[down][:, across]
+
+
 def _coloured(image: np.ndarray, ids: np.ndarray, of: Mapping[int, Colour]) -> np.ndarray:
+    """Every label faint, with an outline."""
     for id in set(np.unique(ids).tolist()) - {0}:
         inside, colour = ids == id, np.array(of[id], np.float32)
-        image[inside] = (1 - OPACITY) * image[inside] + OPACITY * colour
+        edge = inside & (cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+        image[inside] = (1 - FAINT) * image[inside] + FAINT * colour
+        image[edge] = colour
     return image
 
 
-def _jpeg(image: np.ndarray, spacing: Sequence[float]) -> bytes:
-    """(rows, columns, 3) of 0 to 255, whose pixels are `spacing` mm high and wide."""
-    rows, columns = (count * mm for count, mm in zip(image.shape, spacing, strict=False))
-    scale = SIDE / max(rows, columns)
-    size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return bytes(cv2.imencode(".jpg", small[..., ::-1].round().astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+def _jpeg(image: np.ndarray) -> bytes:
+    """(rows, columns, 3) of 0 to 255."""
+    pixels = image[..., ::-1].round().astype(np.uint8)
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])

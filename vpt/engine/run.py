@@ -27,6 +27,8 @@ from vpt.errors import VptError
 from vpt.machine.precision import prepare_frozen
 from vpt.model import PromptedModel, trained_parts
 from vpt.model_card import write_card
+from vpt.progress import bar
+from vpt.use.pages.evaluation import write_run_page
 from vpt.vocabulary import Task
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
@@ -55,7 +57,7 @@ def train(
 
     Returns:
         The run's folder: config.yaml, plan.json, splits.json, environment.json, train.log, metrics.csv, progress.png,
-        tensorboard/, best.safetensors, last.safetensors, state/, and validation/ where cases validate.
+        report.html, tensorboard/, best.safetensors, last.safetensors, state/, and validation/ where cases validate.
 
     Raises:
         VptError: what is wrong with the config, the data or the folder, before anything is trained or written.
@@ -98,6 +100,8 @@ def train(
     shutil.rmtree(run / "cache", ignore_errors=True)
     _conclude(run, job, log, progress)
     write_card(run)
+    if not brief:
+        _write_page(run, job, log)
     return run
 
 
@@ -187,6 +191,17 @@ def _conclude(run: Path, job: Job, log: Logger, progress: Progress) -> None:
         f"done: {chosen}, {job.model.count_parameters()['trained']:,} trained parameters, "
         f"artifact {(run / 'best.safetensors').stat().st_size / 1e6:.2f} MB, {progress.seconds:.0f} s of training"
     )
+
+
+def _write_page(run: Path, job: Job, log: Logger) -> None:
+    """`report.html`; whatever goes wrong with it takes nothing from what is trained."""
+    try:
+        with bar("drawing the report") as tick:
+            write_run_page(run, job.shown, job.score, tick)
+    except VptError as error:
+        log.warning(f"no report.html: {error}")
+    except Exception as error:
+        log.warning(f"no report.html, a fault of vpt: {type(error).__name__}: {error}", exc_info=True)
 
 
 def _settings(config: Config, job: Job) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from logging import Logger
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vpt.engine.setup import Setup
 from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.readers import reader_of
+from vpt.report.cuts import LETTERS, NAMES
 from vpt.report.pictures import write_preview
 from vpt.scores.cases import score_case
 from vpt.tasks.batch import NamedSamples
@@ -138,7 +139,7 @@ class Segmenting(Job):
         return validate(forward, self.validation, self.setup, self.inference_batch)
 
     def finish(self, log: Logger) -> None:
-        """Masks, summary.json, cases.csv, previews."""
+        """Masks, summary.json, cases.csv, previews of the worst cases."""
         setup, run = self.setup, self.run
         best = read_artifact(run / "best.safetensors")
         load_trained(self.model, best.tensors, best.path)
@@ -147,10 +148,13 @@ class Segmenting(Job):
         cases = [self.segmented.case(name) for name in setup.splits.val]
         with bar("validating") as tick:
             title = f"{run.name}: validation split"
-            evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick).save(folder)
+            report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+        report.save(folder)
         (folder / "previews").mkdir(exist_ok=True)
-        for case in cases[:PREVIEWS]:
-            _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup)
+        dice = dict(zip((case.name for case in cases), report.values("Dice"), strict=True))
+        for case in sorted(cases, key=lambda case: _or_last(dice[case.name]))[:PREVIEWS]:
+            said = _scored(case.name, dice[case.name], segmenter.labels)
+            _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup, said)
 
 
 def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, batch_size: int) -> dict[str, float]:
@@ -183,7 +187,19 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, ba
     return {"dice": float(np.mean(list(means.values()))) if means else 0.0, **means}
 
 
-def _preview(path: Path, case: Case, mask: Path, setup: Setup) -> None:
+def _or_last(dice: np.ndarray) -> float:
+    """The mean over labels that have a score; infinite without any."""
+    return float(np.nanmean(dice)) if np.isfinite(dice).any() else np.inf
+
+
+def _scored(name: str, dice: np.ndarray, labels: Mapping[int, str]) -> str:
+    """A case's name with the Dice of its labels."""
+    named = zip((label for id, label in labels.items() if id > 0), dice.tolist(), strict=True)
+    scores = [f"{label} {value:.3f}" for label, value in named if np.isfinite(value)]
+    return f"{name}: Dice {', '.join(scores)}" if scores else f"{name}: nothing to find, nothing found"
+
+
+def _preview(path: Path, case: Case, mask: Path, setup: Setup, title: str) -> None:
     """A picture of a case's scan, mask and reference, in the plan's orientation; images of three channels in colour."""
     plan = setup.plan
     scan = reader_of(case.images).voxels(len(plan.channels))
@@ -198,4 +214,5 @@ def _preview(path: Path, case: Case, mask: Path, setup: Setup) -> None:
     channels = [scale(values) for scale, values in zip(plan.intensity, oriented.values(), strict=True)]
     image = np.stack(channels, axis=-1) if colour else channels[0]
     names = list(setup.dataset.labels.values())
-    write_preview(path, image, found, truth, names, case.name, aspect=rows_mm / columns_mm)
+    letters = LETTERS[NAMES.index(plan.plane)] if plan.kind == "volumes" else None
+    write_preview(path, image, found, truth, names, title, rows_mm / columns_mm, letters)

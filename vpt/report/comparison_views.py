@@ -73,10 +73,25 @@ def comparison_page(
         score=score,
         said=said,
         picture=base64.b64encode(picture.read_bytes()).decode() if picture else None,
+        best=_best(rows, score),
+        worded=("shown", "verdict", "chosen"),
+        numbers=("score", "behind", "gain", "trained", "prompts", "artifact", "memory", "step", "seconds", "total"),
         columns={key: words for key, words in columns.items() if key != "note"},  # they would be far to the right
         rows=rows,
         notes=_notes(rows),
     )
+
+
+def _best(rows: Sequence[Mapping[str, str]], score: str) -> str:
+    """What came out, in a sentence."""
+    done = [row for row in rows if row["score"]]
+    if not done:
+        return "Nothing is finished yet."
+    first, *others = done
+    interval = f" ({first['interval']})" if first["interval"] not in ("", "-") else ""
+    near = sum(row["verdict"] == "within noise" for row in others)
+    within = f"; {near} of the {len(others)} others {'is' if near == 1 else 'are'} within noise of it" if others else ""
+    return f"{first['shown']} is the best: test {score} {first['score']}{interval}{within}."
 
 
 def terminal_table(rows: Sequence[Mapping[str, str]], title: str, score: str) -> Any:

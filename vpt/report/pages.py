@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from vpt.versions import version_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def render(template: str, **values: Any) -> str:
     """The page of a template in `vpt/report/templates/`; values are escaped, and one that is not given is an error."""
+    return _templates().get_template(template).render(**values, version=version_of("vpt") or "unknown")
+
+
+@cache
+def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    pages = Environment(
+    return Environment(
         loader=PackageLoader("vpt.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -17,4 +28,3 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return pages.get_template(template).render(**values)

@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 from vpt.files import atomic
+from vpt.report.cuts import Letters
+from vpt.report.palette import colours_of
 
 COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#17becf", "#7f7f7f")
+STYLES = {"reference": "solid", "prediction": "dashed"}
 
 
 def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str, str], score: str, title: str) -> None:
-    """`progress.png`: loss above, validation scores below. shown: key -> name; score: the key that chooses the best."""
+    """`progress.png`: loss, validation scores, learning rate. shown: key -> name; score: the key that chooses."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    above, below, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
     epochs = [row["epoch"] for row in rows]
     above.plot(epochs, [row["loss"] for row in rows], color="black", marker="." if len(rows) < 60 else None)
     above.set(ylabel="training loss", title=title)
@@ -39,10 +42,13 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str
         below.legend(loc="lower right", ncols=min(4, len(shown) + 1))
     else:
         below.text(0.5, 0.5, "nothing validates", transform=below.transAxes, ha="center")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rate.plot(epochs, [row.get("lr", np.nan) for row in rows], color="black", lw=1)
+    rate.set(xlabel="epoch", ylabel="learning rate")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
     ylabel = "validation Dice at full size" if score == "dice" else "validation scores"
-    below.set(xlabel="epoch", ylabel=ylabel, ylim=(0, 1))
-    for axes in (above, below):
+    below.set(ylabel=ylabel, ylim=(0, 1))
+    for axes in (above, below, rate):
         axes.grid(alpha=0.3)
     with atomic(path) as part:
         figure.savefig(part, dpi=110, format="png")
@@ -56,37 +62,56 @@ def write_preview(
     labels: Sequence[str],
     title: str,
     aspect: float = 1.0,
+    letters: Letters | None = None,
 ) -> None:
-    """Three slices, or an image beside itself alone: prediction as colour, reference as white contour.
+    """Three slices, or an image beside itself alone: outlines of the reference, solid, and of the prediction, dashed.
 
     image: (slices, rows, columns) or (slices, rows, columns, 3) in [0, 1]; prediction, reference: (slices, rows,
-    columns), positions in `labels`; aspect: a pixel's height by its width.
+    columns), positions in `labels`; aspect: a pixel's height by its width; letters: where its sides lie in a patient.
     """
-    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     shown = _slices_to_show(reference if reference.any() else prediction)
     figure = Figure(figsize=(9, 3.6) if len(image) > 1 else (9, 4.6), layout="constrained")
-    colours = (COLOURS * len(labels))[: len(labels) - 1]
-    scale = {"cmap": ListedColormap(list(colours)), "vmin": 1, "vmax": max(len(labels) - 1, 2)}
+    colours = colours_of(range(1, len(labels)))
     panels = list(figure.subplots(1, 3 if len(image) > 1 else 2))
     if len(image) == 1:
         _show(panels.pop(0), image[0], aspect, "image")
     for axes, k in zip(panels, shown, strict=True):
-        _show(axes, image[k], aspect, f"slice {k}" if len(image) > 1 else "prediction and reference")
-        overlay = np.ma.masked_equal(prediction[k], 0)
-        axes.imshow(overlay, **scale, alpha=0.5, interpolation="nearest", aspect=aspect)
-        for label in np.unique(reference[k][reference[k] > 0]):
-            axes.contour(reference[k] == label, levels=[0.5], colors="white", linewidths=1.2)
+        _show(
+            axes, image[k], aspect, f"slice {k + 1} of {len(image)}" if len(image) > 1 else "reference and prediction"
+        )
+        _write_letters(axes, letters)
+        for ids, style in ((reference[k], "solid"), (prediction[k], "dashed")):
+            for label in np.unique(ids[ids > 0]):
+                _outline(axes, ids == label, colours[int(label)], style)
     present = [int(label) for label in np.unique((prediction[shown], reference[shown])) if label > 0]
-    handles: list[Patch | Line2D] = [Patch(color=colours[k - 1], alpha=0.5, label=labels[k]) for k in present]
-    handles.append(Line2D([], [], color="lightgrey", label="reference"))
+    handles = [Line2D([], [], color=colours[k], lw=4, label=labels[k]) for k in present]
+    handles += [Line2D([], [], color="grey", ls=style, label=whose) for whose, style in STYLES.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     with atomic(path) as part:
         figure.savefig(part, dpi=110, format="png")
+
+
+def _outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
+    """A line of that colour over a dark one, seen on bright and on dark pixels."""
+    axes.contour(mask, levels=[0.5], colors="black", linewidths=2.4, alpha=0.5)
+    axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.3, linestyles=style)
+
+
+def _write_letters(axes: Any, letters: Letters | None) -> None:
+    """At the top, the right, the bottom, the left."""
+    if letters is None:
+        return
+    from matplotlib.patheffects import withStroke
+
+    top, right = (0.5, 0.98, "center", "top"), (0.98, 0.5, "right", "center")
+    bottom, left = (0.5, 0.02, "center", "bottom"), (0.02, 0.5, "left", "center")
+    for letter, (x, y, across, up) in zip(letters, (top, right, bottom, left), strict=True):
+        edge = [withStroke(linewidth=2, foreground="black")]
+        axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, size=9, color="white", path_effects=edge)
 
 
 def _show(axes: Any, image: np.ndarray, aspect: float, title: str) -> None:

@@ -1,0 +1,99 @@
+"""The page in a real browser: silent, closed to the network, sortable, reached by the keyboard, and without faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+PAGES = ("tiny_run", "class_run")
+
+
+@pytest.fixture(params=PAGES)
+def report(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param) / "report.html"
+
+
+def column(page, number: int) -> list[str]:
+    return page.eval_on_selector_all(
+        f"#all-cases tbody tr > :nth-child({number})", "cells => cells.map(c => c.innerText)"
+    )
+
+
+def test_it_says_nothing_and_asks_for_nothing(opened, report) -> None:
+    shown = opened(report)
+    shown.page.wait_for_timeout(200)
+    assert shown.said == []
+    assert [address for address in shown.asked if not address.startswith("data:")] == [report.as_uri()]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_has_no_serious_fault(opened, report, dark) -> None:
+    assert opened(report, dark=dark).faults() == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1600])
+def test_it_fits_every_width(opened, report, width) -> None:
+    page = opened(report, width=width).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_headings_sort_by_mouse_and_by_keyboard(opened, report) -> None:
+    page = opened(report).page
+    heading, button = page.locator("#all-cases thead th").first, page.locator("#all-cases thead button").first
+    button.click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    names = column(page, 1)
+    assert names == sorted(names)
+    button.focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert column(page, 1) == names[::-1]
+    last = page.locator("#all-cases thead button").last
+    last.click()
+    values = [float(each) for each in column(page, page.locator("#all-cases thead th").count()) if each != "-"]
+    assert values == sorted(values)
+    assert page.locator("#all-cases th[aria-sort]").count() == 1
+
+
+def test_everything_that_can_be_used_is_reached_by_tab(opened, report) -> None:
+    page = opened(report).page
+    wanted = page.evaluate("document.querySelectorAll('a[href], button, input, [tabindex=\"0\"]').length")
+    reached = set()
+    for _ in range(wanted + 5):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+    body = page.evaluate("[...document.querySelectorAll('*')].indexOf(document.body)")
+    assert len(reached - {body, -1, 0}) == wanted
+
+
+def test_outlines_can_be_taken_away(opened, tiny_run) -> None:
+    page = opened(tiny_run / "report.html").page
+    outline = page.locator(".panel path.edge.truth").first
+    assert outline.evaluate("each => getComputedStyle(each).visibility") == "visible"
+    page.locator("#show-truth").uncheck()
+    assert outline.evaluate("each => getComputedStyle(each).visibility") == "hidden"
+    assert (
+        page.locator(".panel path.edge.found").first.evaluate("each => getComputedStyle(each).visibility") == "visible"
+    )
+
+
+def test_truth_and_prediction_differ_in_their_lines_not_their_colours(opened, tiny_run) -> None:
+    page = opened(tiny_run / "report.html").page
+    styles = {
+        whose: page.locator(f".panel path.edge.{whose}").first.evaluate(
+            "each => getComputedStyle(each).strokeDasharray"
+        )
+        for whose in ("truth", "found")
+    }
+    assert styles["truth"] == "none"
+    assert styles["found"] != "none"
+
+
+def test_printed_it_is_light_and_whole(opened, tiny_run) -> None:
+    page = opened(tiny_run / "report.html", dark=True).page
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("nav").is_hidden()
+    assert page.evaluate("[...document.querySelectorAll('.wide')].every(e => e.scrollHeight <= e.clientHeight + 1)")

@@ -1,0 +1,189 @@
+"""The page of a run or an evaluation says what came out, shows the worst cases first, and loads nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_run import ONE_STEP
+
+from vpt.engine.run import train
+from vpt.errors import VptError
+from vpt.use.pages.evaluation import write_evaluation_page, write_run_page
+
+AFFINE = np.diag([-1.0, -1.5, 3.0, 1.0])
+
+
+def read(folder: Path) -> str:
+    return html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def headings(page: str) -> list[str]:
+    """Names of the cases with pictures, in order."""
+    return re.findall(r'<article class="case">\s*<header><h3>(.*?)</h3>', page)
+
+
+@pytest.fixture
+def scored(tmp_path, make_dataset, save, vpt):
+    """Masks of four cases beside their truth, evaluated: all right, shifted, empty, and one label alone."""
+    import nibabel as nib
+
+    root = make_dataset(cases=4)
+    for number in range(4):
+        truth = np.asarray(nib.load(root / f"labelsTr/case_{number:02d}.nii.gz").dataobj)
+        found = [truth, np.roll(truth, 2, 0), np.zeros_like(truth), np.minimum(truth, 1)][number]
+        save(tmp_path / f"masks/case_{number:02d}.nii.gz", found, AFFINE)
+    told = vpt("evaluate", tmp_path / "masks", root / "labelsTr")
+    assert told.code == 0, told.err
+    assert "report.html" in told.out
+    return tmp_path / "masks"
+
+
+def test_a_run_ends_with_its_page(tiny_run) -> None:
+    page, summary = read(tiny_run), json.loads((tiny_run / "validation/summary.json").read_text())
+    assert f"Mean Dice {summary['foreground_mean']['Dice']:.3f}" in page
+    assert "Training loss" in page
+    assert "axial slices" in page  # the plan in words
+    assert sha256((tiny_run / "best.safetensors").read_bytes()).hexdigest() in page
+    assert "their licence" in page
+    assert "For research use only" in page
+    assert len(headings(page)) == len(summary["metric_per_case"])
+
+
+def test_nothing_is_loaded_from_elsewhere(tiny_run, class_run) -> None:
+    for page in (read(tiny_run), read(class_run)):
+        assert not re.search(r'(src|href)="(?!data:image|#)', page)
+        assert "default-src 'none'" in page
+        assert "http:" not in page
+        assert len(page) < 5_000_000
+
+
+def test_the_worst_cases_come_first_and_say_what_was_not_found(scored) -> None:
+    page = read(scored)
+    assert headings(page) == ["case_02", "case_01", "case_03", "case_00"]
+    worst, *others = page.split('<article class="case">')[1:]
+    assert 'class="badge error">nothing predicted' in worst
+    assert "Dice 0.000; 0 ml predicted, 0.414 ml true" in worst
+    assert all('class="badge error">' not in other for other in others)
+    assert "in 1 case nothing was predicted" in page
+
+
+def test_a_case_is_shown_in_three_planes_with_its_errors(scored) -> None:
+    shifted, _, right = page_of_cases(read(scored))[1:4]
+    assert [name for name in ("axial", "coronal", "sagittal") if f"<figcaption>{name}, slice" in shifted] == [
+        "axial",
+        "coronal",
+        "sagittal",
+    ]
+    assert "<figcaption>errors, " in shifted
+    assert "largest error" in shifted
+    assert "errors, " not in right  # of what is all right there are none
+    assert all(f">{letter}</text>" in shifted for letter in "RLAPSI")
+    assert " mm</text>" in shifted
+
+
+def page_of_cases(page: str) -> list[str]:
+    return page.split('<article class="case">')[1:]
+
+
+def test_labels_taken_for_another_are_counted(scored) -> None:
+    assert "Which label is taken for which" in read(scored)
+    assert "over 4 cases" in read(scored)
+
+
+def test_scans_of_a_data_set_are_behind_the_outlines_of_compared_masks(scored) -> None:
+    flat = page_of_cases(read(scored))
+    shutil.rmtree(scored.parent / "nnunet/imagesTr")
+    write_evaluation_page(scored)
+    blank = page_of_cases(read(scored))
+    assert len(flat) == len(blank) == 4
+    assert len("".join(blank)) < len("".join(flat))  # outlines on grey, for want of scans
+
+
+def test_without_the_masks_the_page_says_so_and_keeps_the_scores(scored) -> None:
+    before = read(scored)
+    (scored / "case_01.nii.gz").unlink()
+    write_evaluation_page(scored)
+    page = read(scored)
+    assert "case_01.nii.gz: the mask is no longer there" in page
+    assert re.findall(r"<h3>case_0.</h3>", page) == re.findall(r"<h3>case_0.</h3>", before)
+
+
+def test_names_are_escaped(scored) -> None:
+    summary = json.loads((scored / "summary.json").read_text())
+    summary["settings"]["title"] = "<script>alert(1)</script>"
+    summary["labels"]["1"] = "<b>rim</b>"
+    (scored / "summary.json").write_text(json.dumps(summary))
+    write_evaluation_page(scored)
+    raw = (scored / "report.html").read_text()
+    assert raw.count("<script>") == 1
+    assert "<b>" not in raw
+
+
+def test_a_classification_has_its_matrix_its_calibration_and_the_worst_answers(class_run) -> None:
+    page = read(class_run)
+    assert "Which class is taken for which" in page
+    assert "Calibration" in page
+    given = [float(each) for each in re.findall(r", given ([\d.]+)</p>", page)]
+    assert given == sorted(given)
+    assert len(given) == 6
+    assert page.count("data:image/jpeg;base64,") == 6
+
+
+@pytest.mark.parametrize("run", ["label_run", "grade_run", "scan_run"])
+def test_every_target_has_a_page(request, run) -> None:
+    page = read(request.getfixturevalue(run))
+    assert "validation case" in page
+    assert "nan" not in re.sub(r"data:image[^\"]*", "", page.partition("<style>")[0] + page.partition("</style>")[2])
+
+
+def test_a_run_whose_data_are_gone_keeps_its_page(tiny_run, tmp_path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    artifact = run / "best.safetensors"
+    assert str(artifact) not in config
+    write_run_page(run, {}, "dice")
+    assert "Data and plan" in read(run)
+
+
+def test_a_training_in_which_nothing_validates_says_so(tiny_data, tmp_path) -> None:
+    run = train(tiny_data, tmp_path / "run", overrides=ONE_STEP | {"data.use_val": True})
+    assert "Nothing was scored" in read(run)
+
+
+def test_images_are_shown_once_in_colour_with_a_bar_of_pixels(make_images, tmp_path, vpt) -> None:
+    root = make_images(colour=True)
+    assert vpt("evaluate", root / "masks", root / "masks", "-o", tmp_path / "out").code == 0
+    page = read(tmp_path / "out")
+    assert "<figcaption>image" in page
+    assert " px</text>" in page
+    assert "axial" not in page
+    assert "nothing to find" in page  # the last mask is empty
+
+
+@pytest.mark.slow
+def test_merged_and_ignored_labels_are_shown_as_they_count(copied_data, tmp_path) -> None:
+    labels = {"blob": ["dark"], "ignore": ["bright"]}
+    run = train(copied_data, tmp_path / "run", overrides=ONE_STEP | {"data.labels": labels})
+    page = read(run)
+    assert "no picture" not in page
+    assert "blob" in page
+    assert "no report.html" not in (run / "train.log").read_text()
+
+
+def test_pages_of_compared_masks_and_the_viewer_start_without_torch() -> None:
+    program = "import sys, vpt.use.pages.evaluation, vpt.view.server; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path) -> None:
+    with pytest.raises(VptError, match="holds no evaluation"):
+        write_evaluation_page(tmp_path)

@@ -1,0 +1,117 @@
+"""Charts as a template draws them in SVG: axes with round ticks, and marks at values. Colours follow the page's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From `low` to `high`; ticks: (value, words); title: what the values are."""
+
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    title: str = ""
+
+    def share(self, value: float) -> float:
+        """Where a value lies, 0 at `low`, 1 at `high`."""
+        return (value - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Dot:
+    x: float
+    y: float
+    words: str
+    colour: str = ""
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """Through points (x, y); drawn: solid, or dashed."""
+
+    points: tuple[tuple[float, float], ...]
+    words: str = ""
+    colour: str = ""
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line across the chart at a value of an axis, with words at its end."""
+
+    value: float
+    words: str = ""
+    along: Literal["x", "y"] = "x"
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle between two corners: (x, y) and (x, y)."""
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    words: str
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn, from behind to the front: bars, rules, lines, dots.
+
+    alt: what it shows, in a sentence; left, bottom, top, right: of the marks; legend: of the lines.
+    """
+
+    title: str
+    alt: str
+    x: Axis
+    y: Axis
+    bars: tuple[Bar, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    lines: tuple[Line, ...] = ()
+    dots: tuple[Dot, ...] = ()
+    width: float = 380
+    height: float = 230
+    left: float = 46
+    bottom: float = 38
+    top: float = 10
+    right: float = 12
+    legend: bool = False
+
+    def px(self, x: float) -> float:
+        return round(self.left + self.x.share(x) * (self.width - self.left - self.right), 1)
+
+    def py(self, y: float) -> float:
+        return round(self.height - self.bottom - self.y.share(y) * (self.height - self.top - self.bottom), 1)
+
+    def path(self, line: Line) -> str:
+        return "M" + "L".join(f"{self.px(x)} {self.py(y)}" for x, y in line.points)
+
+
+def axis_of(values: Iterable[float], title: str = "", *, least: Sequence[float] = (), most_ticks: int = 6) -> Axis:
+    """An axis that holds the finite values and `least`, with round ticks inside it."""
+    held = [value for value in (*values, *least) if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(held), max(held)
+    if low == high:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    step = _round_step((high - low) / max(1, most_ticks - 1))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    ticks = tuple((k * step, f"{k * step:,.{digits}f}") for k in range(first, last + 1))
+    return Axis(first * step, last * step, ticks, title)
+
+
+def named_axis(names: Sequence[str], title: str = "") -> Axis:
+    """The names in order along the axis, at 0, 1, 2, ..."""
+    return Axis(-0.6, len(names) - 0.4, tuple((k, name) for k, name in enumerate(names)), title)
+
+
+def _round_step(least: float) -> float:
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))

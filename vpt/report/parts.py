@@ -1,0 +1,41 @@
+"""What the views of a page share: a tile of its head, numbers and intervals in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+WORST, BEST = 12, 4  # cases with pictures
+MOST_ROWS = 1000  # of the table of all cases
+MOST_CONFUSED = 20  # labels or classes of a matrix
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number in the head of a page."""
+
+    name: str
+    value: str
+    more: str = ""
+
+
+def digits(value: float, count: int) -> str:
+    return f"{value:.{count}f}" if math.isfinite(value) else "-"
+
+
+def range_of(ends: tuple[float, float] | None, count: int) -> str:
+    """ "0.81 to 0.86", or "" where there is none."""
+    return "" if ends is None or not math.isfinite(ends[0]) else f"{ends[0]:.{count}f} to {ends[1]:.{count}f}"
+
+
+def in_brackets(ends: tuple[float, float] | None) -> str:
+    """An interval behind its score, in a sentence."""
+    found = range_of(ends, 3)
+    return f" (95 % interval {found})" if found else ""
+
+
+def amount(value: float, sign: str = "") -> str:
+    """Millilitres or pixels: three digits, large numbers whole. sign: "+" where it is a difference."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign}.3g}"

@@ -1,0 +1,123 @@
+"""The page of a folder of predictions: what failed, what is unusual, and what was found in every scan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from vpt.report.overlays import Panel
+from vpt.report.pages import render
+from vpt.report.palette import colours_of
+from vpt.report.parts import MOST_ROWS, WORST, Tile, amount
+from vpt.words import counted
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """A record of `predictions.json`.
+
+    sizes: label -> ml of a volume, pixels of an image; answers: class -> probability; output: its mask in the folder.
+    """
+
+    name: str
+    failed: bool
+    reason: str
+    seconds: float
+    sizes: Mapping[str, float]
+    answers: Mapping[str, float]
+    warnings: tuple[str, ...]
+    output: str
+
+    @property
+    def nothing_predicted(self) -> bool:
+        return bool(self.sizes) and not any(self.sizes.values())
+
+
+@dataclass(frozen=True)
+class PredictedCard:
+    case: PredictedCase
+    panels: tuple[Panel, ...] = ()
+    note: str = ""
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        return (*self.case.warnings, *filter(None, [self.note]))
+
+
+def read_predicted(found: Mapping[str, Any]) -> list[PredictedCase]:
+    """The content of `predictions.json`: what failed first, then the most unusual."""
+    cases = [
+        PredictedCase(
+            str(each["case"]),
+            each["status"] == "failed",
+            str(each.get("reason", "")),
+            float(each.get("seconds", 0)),
+            each.get("volumes_ml") or each.get("pixels") or {},
+            each.get("probabilities") or {},
+            tuple(each.get("warnings", ())),
+            str(each.get("output", "")),
+        )
+        for each in found["cases"]
+    ]
+    usual = _usual_sizes(cases)
+    return sorted(cases, key=lambda case: (-_rank(case), -_unusual(case, usual), case.name))
+
+
+def cases_to_show(cases: Sequence[PredictedCase]) -> list[PredictedCase]:
+    """Of cases in order those whose masks get pictures."""
+    return [case for case in cases if case.output and not case.failed and not case.answers][:WORST]
+
+
+def predictions_page(
+    title: str,
+    cases: Sequence[PredictedCase],
+    cards: Sequence[PredictedCard],
+    labels: Sequence[str],
+    unit: str,
+    facts: Sequence[tuple[str, str]],
+) -> str:
+    """One file of HTML. cases: in order; labels: names of what is segmented; unit: ml or px."""
+    failed = [case for case in cases if case.failed]
+    nothing = sum(case.nothing_predicted for case in cases)
+    sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} answered"]
+    sentences += [f"in {counted(nothing, 'scan')} nothing was predicted"] if nothing else []
+    colours = dict(zip(labels, colours_of(range(1, len(labels) + 1)).values(), strict=True))
+    seconds = [case.seconds for case in cases if not case.failed]
+    return render(
+        "predictions.html",
+        title=title,
+        headline=f"{'; '.join(sentences)}.",
+        tiles=[
+            Tile("Scans", str(len(cases)), f"{len(failed)} failed"),
+            Tile("With warnings", str(sum(bool(case.warnings) for case in cases))),
+            *([Tile("Time per scan", f"{median(seconds):.2g} s", "median")] if seconds else []),
+        ],
+        failed=failed,
+        cards=cards,
+        colours=colours,
+        unit=unit,
+        classes=list(dict.fromkeys(name for case in cases for name in case.answers)),
+        cases=cases[:MOST_ROWS],
+        left_out=max(0, len(cases) - MOST_ROWS),
+        amount=amount,
+        facts=facts,
+    )
+
+
+def _rank(case: PredictedCase) -> int:
+    return 3 if case.failed else 2 if case.nothing_predicted else 1 if case.warnings else 0
+
+
+def _usual_sizes(cases: Sequence[PredictedCase]) -> dict[str, float]:
+    names = {name for case in cases for name in case.sizes}
+    return {name: median(case.sizes.get(name, 0.0) for case in cases if case.sizes) for name in names}
+
+
+def _unusual(case: PredictedCase, usual: Mapping[str, float]) -> float:
+    """How far its sizes are from the median, as factors: of halved and of doubled alike."""
+    least = 1e-3
+    factors = [abs(math.log(max(size, least) / max(usual[name], least))) for name, size in case.sizes.items()]
+    return max(factors, default=0.0)

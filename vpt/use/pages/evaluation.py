@@ -1,0 +1,223 @@
+"""`report.html` of a run and of an evaluation, from what lies in their folders."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vpt.data.cases import SegmentationSet, case_name
+from vpt.data.labelled import LabelledSet
+from vpt.data.layouts import read_dataset, read_labelled
+from vpt.data.plan import Plan
+from vpt.data.thumbnails import thumbnail
+from vpt.errors import VptError
+from vpt.files import read_json, write_text
+from vpt.progress import Tick, silent
+from vpt.report.class_summary import ClassSummary, read_class_summary
+from vpt.report.class_view import ClassSection, Thumb
+from vpt.report.mask_summary import MaskCase, MaskSummary, read_mask_summary
+from vpt.report.mask_view import CaseCard, MaskSection, choose_cases
+from vpt.report.overlays import as_uri
+from vpt.report.parts import BEST, WORST
+from vpt.report.report_page import report_page
+from vpt.report.training_charts import training_charts
+from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
+
+if TYPE_CHECKING:
+    from vpt.artifact import Artifact
+
+PAGE = "report.html"
+MOST_COUNTED = 60  # cases whose voxels are counted for the confusion between labels
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the cases of an evaluation come from, as far as it is known: their data set, and the model's plan."""
+
+    dataset: SegmentationSet | LabelledSet | None = None
+    plan: Plan | None = None
+
+
+def write_run_page(run: Path, shown: Mapping[str, str], score: str, progress: Tick = silent) -> Path:
+    """`report.html` of a finished run -> its path. shown: validation scores by key; score: the one that chose.
+
+    Raises:
+        VptError: a folder that is no finished run; a page that cannot be written.
+    """
+    from vpt.artifact import read_artifact
+    from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
+
+    artifact = read_artifact(run)
+    section = _section(run / "validation", _sources(artifact), progress)
+    rows = read_metrics(run)
+    charts = training_charts(rows, shown, score)
+    facts = groups_of(run, artifact, rows)
+    title = f"{run.resolve().name}: {artifact.config.data.path.name}"
+    page = report_page("Training run", title, section, charts, facts, tiles_of(artifact), "validation case")
+    return _written(run, page)
+
+
+def write_evaluation_page(
+    folder: Path, run: Path | None = None, data: Path | None = None, progress: Tick = silent
+) -> Path:
+    """`report.html` of the evaluation that a folder holds (summary.json, cases.csv, masks) -> its path.
+
+    run: whose model made the masks, if one is known; data: where its data set lies now.
+
+    Raises:
+        VptError: no evaluation; a page that cannot be written.
+    """
+    if run is not None:
+        return _write_page_of(run, folder, data, progress)
+    section = _require_section(folder, _sources_beside(folder), progress)
+    return _written(folder, report_page("Evaluation", section.summary.title, section, [], []))
+
+
+def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick) -> Path:
+    """With what the run says of its model, which takes torch to read."""
+    from vpt.artifact import read_artifact
+    from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
+
+    artifact = read_artifact(run)
+    section = _require_section(folder, _sources(artifact, data), progress)
+    facts = groups_of(run, artifact, read_metrics(run))
+    return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles_of(artifact)))
+
+
+def _written(folder: Path, page: str) -> Path:
+    write_text(folder / PAGE, page)
+    return folder / PAGE
+
+
+# --- where the cases are ----------------------------------------------------------------------------------------------
+
+
+def _sources(artifact: Artifact, data: Path | None = None) -> Sources:
+    """The data set of a model's training; without it, should it be gone, there are no pictures."""
+    known = artifact.config.data
+    root = data or known.path
+    try:
+        if artifact.config.task == "segmentation":
+            return Sources(read_dataset(root, known.patients, known.labels), artifact.plan)
+        return Sources(read_labelled(root, known.target, known.classes, known.patients), artifact.plan)
+    except VptError:
+        return Sources(None, artifact.plan)
+
+
+def _sources_beside(folder: Path) -> Sources:
+    """Of masks that were compared: the data set that the references lie in, if they lie in one."""
+    found = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    for case in found.get("metric_per_case", ())[:1]:
+        for root in list(Path(case["reference_file"]).parents)[:2]:
+            try:
+                return Sources(read_dataset(root))
+            except VptError:
+                continue
+    return Sources()
+
+
+# --- what was scored --------------------------------------------------------------------------------------------------
+
+
+def _section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | ClassSection | None:
+    if not (folder / "summary.json").is_file():
+        return None
+    found = read_json(folder / "summary.json")
+    if "metric_per_case" in found:
+        names = [case_name(each["prediction_file"]) for each in found["metric_per_case"]]
+        return _mask_section(read_mask_summary(found, names), folder, sources, progress)
+    if "confusion" not in found:
+        return None
+    with open(folder / "cases.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return _class_section(read_class_summary(found, rows), sources, progress)
+
+
+def _require_section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | ClassSection:
+    section = _section(folder, sources, progress)
+    if section is None:
+        raise VptError(f"{folder}: holds no evaluation (summary.json); make one with `vpt evaluate`")
+    return section
+
+
+def _mask_section(summary: MaskSummary, folder: Path, sources: Sources, progress: Tick) -> MaskSection:
+    chosen = choose_cases(summary.worst_first())
+    cards = []
+    for done, (case, standing) in enumerate(chosen, start=1):
+        cards.append(_card(case, standing, summary.labels, folder, sources))
+        progress(done, len(chosen), case.name)
+    confusion, counted = _confusion(summary, folder, sources)
+    return MaskSection(summary, tuple(cards), confusion, counted)
+
+
+def _card(case: MaskCase, standing: str, labels: Mapping[int, str], folder: Path, sources: Sources) -> CaseCard:
+    """With pictures where the files are there, else with a note why there are none."""
+    try:
+        shown = show_case(_files(case, folder, sources), labels, sources.plan)
+    except VptError as error:
+        return CaseCard(case, standing, note=f"no picture: {error}")
+    return CaseCard(case, standing, shown.panels, shown.error)
+
+
+def _files(case: MaskCase, folder: Path, sources: Sources) -> CaseFiles:
+    found = next(
+        (path for path in (folder / Path(case.prediction_file).name, Path(case.prediction_file)) if path.exists()), None
+    )
+    if found is None:
+        raise VptError(f"{case.prediction_file}: the mask is no longer there; evaluate again")
+    known = _known(case, sources)
+    if known is not None:
+        return CaseFiles(case.name, known.scan, known.label, found)
+    truth = Path(case.reference_file)
+    if not truth.exists():
+        raise VptError(f"{truth}: the reference is not there")
+    return CaseFiles(case.name, None, truth, found)
+
+
+def _known(case: MaskCase, sources: Sources) -> Any:
+    """The data set's own case: of that reference, or of that name."""
+    if not isinstance(sources.dataset, SegmentationSet):
+        return None
+    cases = sources.dataset.cases
+    by_file = {str(each.label): each for each in cases}
+    by_name = {each.name: each for each in cases}
+    return by_file.get(case.reference_file) or by_name.get(case.name) or by_name.get(case_name(case.reference_file))
+
+
+def _confusion(summary: MaskSummary, folder: Path, sources: Sources) -> tuple[np.ndarray | None, int]:
+    """Between labels, over the cases that can be read; of one label the scores say it all."""
+    if len(summary.labels) < 2:
+        return None, 0
+    total, counted = np.zeros((len(summary.labels) + 1,) * 2, np.int64), 0
+    for case in summary.worst_first()[:MOST_COUNTED]:
+        try:
+            total += count_confusion(_files(case, folder, sources), summary.labels)
+        except VptError:
+            continue
+        counted += 1
+    return (total, counted) if counted else (None, 0)
+
+
+def _class_section(summary: ClassSummary, sources: Sources, progress: Tick) -> ClassSection:
+    ranked = summary.worst_first()
+    chosen = ranked[: WORST + BEST]
+    thumbs = []
+    for done, case in enumerate(chosen, start=1):
+        thumbs.append(Thumb(case, _thumb(case.name, sources)))
+        progress(done, len(chosen), case.name)
+    return ClassSection(summary, tuple(thumbs))
+
+
+def _thumb(name: str, sources: Sources) -> str:
+    if not isinstance(sources.dataset, LabelledSet):
+        return ""
+    try:
+        picture = thumbnail(sources.dataset.case(name).images, len(sources.dataset.channels))
+    except VptError:
+        return ""
+    return as_uri(picture, "jpeg") if picture else ""

@@ -1,0 +1,135 @@
+"""A case's scan, truth and prediction -> the planes of it that a page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpt.data.label_maps import read_label
+from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window, scaled
+from vpt.readers import Grid, LabelMap, Reader, Voxels, reader_of
+from vpt.report.cuts import Error, Place, Take, cropped, cuts_at, largest_error, middle_of
+from vpt.report.overlays import Panel, draw_panel
+from vpt.report.palette import colours_of
+
+AXES = ORIENTATIONS["axial"]
+BLANK = 0.35  # grey, where there is no scan
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """What there is of a case, each as `vpt.readers.reader_of` takes it, or None: scan, truth, prediction."""
+
+    name: str
+    scan: Any
+    truth: Any
+    found: Path | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Panels of a case, and its largest error in words."""
+
+    panels: tuple[Panel, ...]
+    error: str
+
+
+def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) -> Shown:
+    """Planes through the largest error, or where there is none through what is labelled.
+
+    labels: id -> name; plan: how the scan becomes grey, None to stretch its values.
+
+    Raises:
+        VptError: a file that cannot be read, or a mask on another grid.
+    """
+    reader = reader_of(files.scan if files.scan is not None else files.truth or files.found)
+    voxels = None if files.scan is None else reader.voxels(_channels(reader, plan))
+    grid = voxels.grid if voxels else reader.label_grid()
+    maps = [
+        None if mask is None else read_label(mask, [0, *labels], grid, reader.name)
+        for mask in (files.truth, files.found)
+    ]
+    truth, found = _ids(*maps)
+    turned = grid.turned(AXES)[1]
+    error = largest_error(truth, found) if truth is not None and found is not None else None
+    place = error.place if error else _place(truth, found, turned.shape)
+    take = _blank(turned.shape) if voxels is None else _taking(voxels.oriented(AXES), reader, plan)
+    cuts = cuts_at(place, take, truth, found, turned.shape, turned.spacing, reader.unit)
+    colours = colours_of(labels)
+    panels = tuple(draw_panel(cropped(cut), colours, files.name) for cut in cuts)
+    return Shown(panels, _in_words(error, turned, reader.unit))
+
+
+def count_confusion(files: CaseFiles, labels: Mapping[int, str]) -> np.ndarray:
+    """Voxels (K, K), truth by prediction, the background first."""
+    reader = reader_of(files.truth)
+    ids = [0, *labels]
+    truth = read_label(files.truth, ids, None, files.name)
+    found = read_label(files.found, ids, truth.grid, reader.name)
+    counted = np.ones(truth.array.shape, bool) if truth.ignored is None else truth.array != truth.ignored
+    rows, columns = (np.searchsorted(ids, each.array[counted]) for each in (truth, found))
+    return np.bincount(rows * len(ids) + columns, minlength=len(ids) ** 2).reshape(len(ids), len(ids))
+
+
+def _channels(reader: Reader, plan: Plan | None) -> int:
+    return len(plan.channels) if plan else reader.count_channels()
+
+
+def _ids(truth: LabelMap | None, found: LabelMap | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Label ids (slices, rows, columns), background where the truth is ignored."""
+    true, predicted = (None if each is None else each.oriented(AXES).counted for each in (truth, found))
+    if truth is not None and truth.ignored is not None and predicted is not None:
+        predicted = np.where(truth.oriented(AXES).array == truth.ignored, predicted.dtype.type(0), predicted)
+    return true, predicted
+
+
+def _place(truth: np.ndarray | None, found: np.ndarray | None, shape: tuple[int, int, int]) -> Place:
+    """In the middle of what is labelled, or of the scan."""
+    for ids in (truth, found):
+        if ids is not None and ids.any():
+            return middle_of(ids > 0)
+    z, y, x = (size // 2 for size in shape)
+    return z, y, x
+
+
+def _taking(voxels: Voxels, reader: Reader, plan: Plan | None) -> Take:
+    """Planes of a scan in [0, 1]: three channels of an image in colour, else the first in grey."""
+    colour = reader.kind == "images" and len(voxels.channels) == 3
+    shown = range(3) if colour else range(1)
+    limits = [_limits(voxels, channel, reader, plan) for channel in shown]
+
+    def take(axis: int, index: int) -> np.ndarray:
+        place = (slice(None),) * axis + (index,)
+        parts = [
+            scaled(voxels.channels[k].values(voxels.channels[k].stored[place]), *limit)
+            for k, limit in zip(shown, limits, strict=True)
+        ]
+        return np.stack(parts, -1) if colour else parts[0]
+
+    return take
+
+
+def _limits(voxels: Voxels, channel: int, reader: Reader, plan: Plan | None) -> tuple[float, float]:
+    if plan is not None:
+        return plan.intensity[channel].limits(lambda: voxels.slices(channel))
+    usual = Percentiles() if reader.kind == "volumes" or reader.is_deep() else Window(low=0, high=255)
+    return usual.limits(lambda: voxels.slices(channel))
+
+
+def _blank(shape: tuple[int, int, int]) -> Take:
+    def take(axis: int, index: int) -> np.ndarray:
+        return np.full([size for side, size in enumerate(shape) if side != axis], BLANK, np.float32)
+
+    return take
+
+
+def _in_words(error: Error | None, grid: Grid, unit: str) -> str:
+    if error is None:
+        return ""
+    if unit == "px":
+        return f"largest error: {error.voxels:,} pixels"
+    return f"largest error: {error.voxels * grid.voxel_ml:.3g} ml"
