@@ -209,11 +209,35 @@ def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tin
     assert not (tmp_path / "other.nii.gz").exists()
 
 
+def test_evaluate_compares_two_folders_of_masks(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
+    truth = tiny_data / "labelsTr"
+    told = vpt("evaluate", truth, truth, truth, "-o", tmp_path / "compared")
+    assert told.code == 0
+    assert "of 6 cases A is better in 0, B in 0; 6 within 0.001" in told.out
+    written = {path.name for path in (tmp_path / "compared").iterdir()}
+    assert written == {"comparison.json", "comparison.csv", "comparison.md"}
+
+
+def test_evaluate_by_lesion_and_by_label(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
+    truth = tiny_data / "labelsTr"
+    options = ("--lesions", "bright", "--tolerance", "2,dark=3", "--workers", 2)
+    told = vpt("evaluate", truth, truth, "-o", tmp_path / "scores", *options)
+    assert told.code == 0
+    assert "lesions of" in told.out
+    settings = json.loads((tmp_path / "scores" / "summary.json").read_text())["settings"]
+    assert (settings["tolerance_mm"], settings["tolerances_mm"]) == (2, {"1": 3})
+
+
 def test_evaluate_a_run(vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path) -> None:
     told = vpt("evaluate", tiny_run, "--out", tmp_path / "test")
     assert told.code == 0
     assert "dark" in told.out
-    assert {path.name for path in (tmp_path / "test").iterdir()} == {"blobs_005.nii.gz", "summary.json", "cases.csv"}
+    assert {path.name for path in (tmp_path / "test").iterdir()} == {
+        "blobs_005.nii.gz",
+        "summary.json",
+        "cases.csv",
+        "evaluation.md",
+    }
     assert not (tiny_run / "test").exists()
 
 
@@ -378,6 +402,12 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ["train", "DATA", "--lr", "1"],
         ["predict", "-i", "SCAN"],
         ["evaluate", "PRED", "REF", "--labels", "one"],
+        ["evaluate", "PRED", "REF", "--tolerance", "liver:3"],
+        ["evaluate", "PRED", "REF", "--groups", "people.csv"],
+        ["evaluate", "PRED", "PRED", "REF", "--by", "sex"],
+        ["evaluate", "PRED", "PRED", "REF", "--lesions", "all"],
+        ["evaluate", "RUN", "--labels", "1"],
+        ["evaluate", "RUN", "--patients", "p"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(vpt: Callable[..., Told], words: list[str]) -> None:

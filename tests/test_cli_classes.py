@@ -225,13 +225,24 @@ def test_evaluate_a_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Pat
     for part in ("balanced accuracy", "AUROC", *CLASSES, str(tmp_path / "test" / "summary.json")):
         assert part in out
     written = {path.name for path in (tmp_path / "test").iterdir()}
-    assert written == {"summary.json", "cases.csv", "confusion.png", "reliability.png"}
+    assert written == {"summary.json", "cases.csv", "evaluation.md", "confusion.png", "reliability.png"}
     assert not (class_run / "test").exists()
     summary = json.loads((tmp_path / "test" / "summary.json").read_text())
     found = table(tmp_path / "test" / "cases.csv")
     assert summary["n"] == len(found) == 6
     right = sum(row["reference"] == row["prediction"] for row in found)
     assert summary["scores"]["accuracy"] == pytest.approx(right / 6)
+
+    people = "\n".join(f"{row['name']},{'fm'[k % 2]}" for k, row in enumerate(found[:5]))
+    (tmp_path / "people.csv").write_text(f"case,sex\n{people}\n")
+    by = ("--by", "sex", "--groups", tmp_path / "people.csv")
+    code, out, err = vpt("evaluate", class_run, "--out", tmp_path / "by", "--device", "cpu", *by)
+    assert (code, err) == (0, "")
+    assert "Scores by sex" in out
+    assert f"1 case without a sex, in no group: {found[5]['name']}" in " ".join(out.split())
+    rows = json.loads((tmp_path / "by" / "summary.json").read_text())["by_group"]["rows"]
+    assert [(row["group"], row["cases"]) for row in rows] == [("f", 3), ("m", 2)]
+    assert "## Scores by sex" in (tmp_path / "by" / "evaluation.md").read_text()
 
 
 def test_evaluate_the_validation_side_into_the_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Path) -> None:

@@ -77,8 +77,11 @@ def test_a_run_without_a_test_side_is_evaluated_on_its_validation_and_says_so(vp
         (("train", "DATA", "--folds", "1"), "--folds 1: expected all, or a number of 2 and more"),
         (("train", "DATA", "--folds", "all", "--fold", "2"), "--folds trains them all; give one of the two"),
         (("train", "--folds", "all"), "--folds needs a data set's folder"),
-        (("evaluate", "A", "B", "C"), "3 folders: expected a run, or masks and true masks; add --folds"),
-        (("evaluate", "A", "--folds", "--split", "val"), "every fold scores the cases that it validates"),
+        (
+            ("evaluate", "A", "B", "C", "D"),
+            "4 folders: expected a run, masks and their truth, or two of these",
+        ),
+        (("evaluate", "A", "--folds", "--split", "val"), "every fold scores what it validates; leave it out"),
     ],
 )
 def test_what_does_not_go_together_is_wrong_usage(vpt, words, said):

@@ -34,17 +34,22 @@ def refused(sentence, predictions, references):
 
 
 def test_folders_are_paired_by_case_name(folders):
-    pairs, missing = pair_masks(str(folders[0]), folders[1])
-    found = [(pair.reference.name, Path(pair.prediction.shown).name, pair.reference.source.name) for pair in pairs]
+    matched = pair_masks(str(folders[0]), folders[1])
+    found = [
+        (pair.reference.name, Path(pair.prediction.shown).name, pair.reference.source.name) for pair in matched.pairs
+    ]
     assert found == [("a", "a.nii.gz", "a.nii"), ("b", "b.NII", "b.nii.gz")]
-    assert missing == ("c",)
+    assert matched.missing == ("c",)
 
 
 def test_sequences_are_paired_in_their_order(folders):
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4))
-    pairs, missing = pair_masks([image, folders[0] / "a.nii.gz"], [str(folders[1] / "c.nii"), image])
-    assert [(pair.prediction.name, pair.reference.name) for pair in pairs] == [("image 1", "c"), ("a", "image 2")]
-    assert missing == ()
+    matched = pair_masks([image, folders[0] / "a.nii.gz"], [str(folders[1] / "c.nii"), image])
+    assert [(pair.prediction.name, pair.reference.name) for pair in matched.pairs] == [
+        ("image 1", "c"),
+        ("a", "image 2"),
+    ]
+    assert (matched.missing, matched.said) == ((), "")
 
 
 def test_a_prediction_without_reference_is_said(folders):
@@ -57,10 +62,50 @@ def test_a_prediction_without_reference_is_said(folders):
 
 
 def test_folders_without_any_pair_are_said(folders, tmp_path):
-    other = touch(tmp_path / "other", "a_0000.nii.gz")
+    other = touch(tmp_path / "other", "a_left.nii.gz")
     refused(
-        f"{folders[1]}: no reference for a_0000 in {other}; files are paired by name, as a, b and", other, folders[1]
+        f"{folders[1]}: no reference for a_left in {other}; files are paired by name, as a, b and", other, folders[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references"),
+    [
+        (("pat01_T1.nii.gz", "pat02_T1.nii.gz"), ("pat01_seg.nii.gz", "pat02_seg.nii.gz", "pat03_seg.nii.gz")),
+        (("pat01_0000.nii.gz", "pat02_0000.nii.gz"), ("pat01.nii", "pat02.nii")),
+        (("pred-pat01.nii.gz", "pred-pat02.nii.gz"), ("pat01_mask.nii.gz", "pat02_mask.nii.gz")),
+        (("pat01.png", "pat02.png"), ("pat01_Annotation.png", "pat02_Annotation.png")),
+        (
+            ("pat01.nii.gz", "pat02.nii.gz"),
+            ("pat01_T1.nii.gz", "pat01_seg.nii.gz", "pat02_T1.nii.gz", "pat02_seg.nii.gz"),
+        ),
+    ],
+)
+def test_folders_are_paired_by_what_names_say_of_the_case(predictions, references, tmp_path):
+    matched = pair_masks(touch(tmp_path / "a", *predictions), touch(tmp_path / "b", *references))
+    assert [pair.case for pair in matched.pairs] == ["pat01", "pat02"]
+    assert all("T1" not in pair.reference.name for pair in matched.pairs)
+    assert matched.said.startswith(f"paired by the id in the names: {sorted(predictions)[0]} with pat01")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "both"),
+    [
+        (("p1_T1.nii.gz", "p1_T2.nii.gz"), ("p1_seg.nii.gz",), "p1_T1.nii.gz and p1_T2.nii.gz are both of p1"),
+        (("p1.nii.gz",), ("p1_seg.nii.gz", "p1_label.nii.gz"), "p1_label.nii.gz and p1_seg.nii.gz are both of p1"),
+    ],
+)
+def test_names_that_fit_twice_are_refused_with_both(predictions, references, both, tmp_path):
+    refused(both, touch(tmp_path / "a", *predictions), touch(tmp_path / "b", *references))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [("s1_visit1", "s1_visit2"), ("s1_left", "s1_right"), ("case_1", "case_10"), ("a1", "b1")],
+)
+def test_names_of_other_cases_are_not_paired(prediction, reference, tmp_path):
+    folders = touch(tmp_path / "a", f"{prediction}.nii.gz"), touch(tmp_path / "b", f"{reference}.nii.gz")
+    refused(f"no reference for {prediction} in", *folders)
 
 
 def test_folders_with_nothing_to_score_are_said(folders, tmp_path):

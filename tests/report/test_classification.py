@@ -117,6 +117,7 @@ def test_save_writes_strict_json_a_csv_and_two_pictures(tmp_path: Path, make):
     assert sorted(file.name for file in path.parent.iterdir()) == [
         "cases.csv",
         "confusion.png",
+        "evaluation.md",
         "reliability.png",
         "summary.json",
     ]

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vpt.errors import VptError
 from vpt.report.segmentation import Report
-from vpt.scores.segmentation import CaseResult, Settings
+from vpt.scores.settings import CaseResult, Settings
 
 NAN = math.nan
 
@@ -141,11 +141,13 @@ def test_summary_has_nnunets_keys_and_ours(mixed):
         "confidence_intervals",
         "counts",
         "missing_predictions",
+        "left_out",
         "labels",
         "settings",
     }
     nnunet = {"Dice", "IoU", "FN", "FP", "TN", "TP", "n_pred", "n_ref"}
-    keys = nnunet | {"HD95", "NSD", "volume_pred_ml", "volume_ref_ml"}
+    keys = nnunet | {"precision", "recall", "HD95", "ASSD", "NSD"}
+    keys |= {"volume_pred_ml", "volume_ref_ml", "volume_error_ml"}
     assert set(summary["foreground_mean"]) == set(summary["mean"]["1"]) == keys
     assert list(summary["mean"]) == ["1", "2"]
     case = summary["metric_per_case"][1]
@@ -165,10 +167,9 @@ def test_summary_has_nnunets_keys_and_ours(mixed):
 
 
 def test_settings_name_the_implementation(mixed):
-    from importlib.metadata import version
-
     settings = json.loads(mixed.to_json())["settings"]
-    assert f"MONAI {version('monai')}" in settings["HD95"]
+    assert settings["HD95"].startswith("vpt ")
+    assert settings["ASSD"].endswith("mean over the surface voxels of both, mm")
     assert "percentile 95" in settings["HD95"]
     assert "tolerance 1 mm" in settings["NSD"]
     assert (settings["empty"], settings["tolerance_mm"], settings["title"]) == ("nan", 1.0, "Evaluation")
@@ -186,10 +187,11 @@ def test_save_writes_strict_json_and_csv(mixed, tmp_path):
     assert json.loads(path.read_text(), parse_constant=refuse) == mixed.summary()
     rows = list(csv.DictReader((path.parent / "cases.csv").open()))
     assert len(rows) == 6
-    assert rows[0] == rows[0] | {"case": "case0", "label": "1", "name": "liver", "Dice": "1.0", "TP": "10"}
-    assert (rows[1]["Dice"], rows[1]["HD95"], rows[1]["n_ref"]) == ("", "", "0")
-    assert (rows[3]["Dice"], rows[3]["HD95"]) == ("0.0", "")
-    assert sorted(each.name for each in path.parent.iterdir()) == ["cases.csv", "summary.json"]
+    assert [row["case"] for row in rows[::2]] == ["case1", "case2", "case0"]  # the worst first
+    assert rows[4] == rows[4] | {"case": "case0", "label": "1", "name": "liver", "Dice": "1.0", "TP": "10"}
+    assert (rows[5]["Dice"], rows[5]["HD95"], rows[5]["n_ref"]) == ("", "", "0")
+    assert (rows[1]["Dice"], rows[1]["HD95"], rows[1]["recall"]) == ("0.0", "", "")
+    assert sorted(each.name for each in path.parent.iterdir()) == ["cases.csv", "evaluation.md", "summary.json"]
 
 
 def test_save_says_when_it_cannot(mixed, tmp_path):
@@ -205,20 +207,22 @@ def test_text_and_table_say_the_same(mixed):
     liver, tumour, foreground = (line.split() for line in lines[2:5])
     assert liver[:2] == ["liver", "0.667"]
     assert liver[3] == "to"
-    assert liver[5:] == ["0.556", "1.00", "0.500", "+0.000"]
-    assert tumour == ["tumour", "0.000", "0.000", "to", "0.000", "0.000", "-", "0.500", "+0.000"]
+    assert liver[5:] == ["0.556", "0.667", "0.667"]
+    assert tumour == ["tumour", "0.000", "0.000", "to", "0.000", "0.000", "0.000", "0.000"]
     assert foreground[:2] == ["foreground", "0.333"]
-    assert lines[5] == (
+    assert lines[5].split() == ["label", "NSD", "HD95", "mm", "ASSD", "mm", "volume", "ml", "error", "ml", "|error|"]
+    assert lines[6].split() == ["liver", "0.500", "1.00", "0.25", "0.010", "+0.000", "0.000"]
+    assert lines[7].split() == ["tumour", "0.500", "-", "-", "0.001", "+0.000", "0.002"]
+    assert lines[9] == (
         "3 cases x 2 labels: 1 empty in both (left out of means), 1 missed, 1 predicted on an empty reference, "
         "2 without HD95"
     )
-    assert lines[6].startswith("HD95 and NSD (at 1 mm) by MONAI ")
-    assert lines[6].endswith("; volume error: predicted - reference")
-    assert len(lines) == 7
+    assert lines[10] == "NSD within 1 mm, HD95 and ASSD by surface voxels; error: predicted - reference"
+    assert len(lines) == 11
     out = io.StringIO()
     Console(file=out, width=160).print(mixed.table())
     shown = out.getvalue()
-    for cell in ("Evaluation", "liver", "0.667", "0.556", "HD95 mm", "foreground", lines[5], lines[6]):
+    for cell in ("Evaluation", "liver", "0.667", "0.556", "HD95 mm", "foreground", lines[9], lines[10]):
         assert cell in shown
 
 
@@ -234,7 +238,8 @@ def test_the_table_fits_a_terminal_of_80_columns(mixed):
         "0.667",
         "0.556",
         "95% interval",
-        "volume error ml",
+        "precision",
+        "volume ml",
     ):
         assert cell in out.getvalue()
     assert "…" not in out.getvalue()
@@ -269,13 +274,13 @@ def test_one_case_and_names_with_brackets():
     assert "[red]lesion" in out.getvalue()
     assert "[b]fold 0" in out.getvalue()
     assert one.text().splitlines()[2].split()[2] == "-"
-    assert "HD95 and NSD not computed" in one.text()
+    assert "NSD, HD95 and ASSD not computed" in one.text()
 
 
 def test_unknown_label_and_score_are_said(mixed):
     with pytest.raises(VptError, match=r"label 7 is not in \[1, 2\]"):
         mixed.mean("Dice", 7)
-    with pytest.raises(VptError, match=r"score: 'dice' is not one of Dice, IoU, HD95"):
+    with pytest.raises(VptError, match=r"score: 'dice' is not one of Dice, IoU, precision"):
         mixed.mean("dice")
 
 
@@ -295,10 +300,10 @@ def test_a_report_of_images_speaks_of_pixels_only(tmp_path):
         (scores(10, 5, 0),), (scores(10, 0, 2),), labels={255: "polyp"}, settings=Settings(unit="px", tolerance=2)
     )
     text = flat.text()
-    assert text.splitlines()[1].split()[-3:] == ["area", "error", "px"]
+    assert text.splitlines()[4].split()[-5:] == ["area", "px", "error", "px", "|error|"]
     assert "HD95 px" in text
-    assert "HD95 and NSD (at 2 px) by MONAI" in text
-    assert text.splitlines()[2].endswith("+1.5")  # (5 - 2) / 2 pixels
+    assert "NSD within 2 px, HD95 and ASSD by surface voxels" in text
+    assert text.splitlines()[5].split()[-2] == "+1.5"  # (5 - 2) / 2 pixels
     written = text + flat.to_json() + flat.to_csv()
     assert not any(word in written for word in ("mm", "_ml", " ml", "volume_", "volume error"))
     settings = flat.summary()["settings"]

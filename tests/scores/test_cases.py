@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from vpt.errors import VptError
-from vpt.scores.cases import score_case, surface_scores
+from vpt.scores.cases import score_case
+from vpt.scores.surfaces import surface_scores
 
 
 def box(shape, start, size, label=1):
@@ -24,12 +25,13 @@ def box(shape, start, size, label=1):
 
 
 def brute_force(predicted, true, spacing, tolerance):
-    """(HD95, NSD) from dense distance transforms of the whole, uncropped volume."""
+    """(HD95, ASSD, NSD) from dense distance transforms of the whole, uncropped volume."""
     surfaces = [mask & ~binary_erosion(mask) for mask in (predicted, true)]
     to = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
     there, back = to[1][surfaces[0]], to[0][surfaces[1]]
     within = (there <= tolerance + 1e-6).sum() + (back <= tolerance + 1e-6).sum()
-    return max(np.percentile(there, 95), np.percentile(back, 95)), within / (len(there) + len(back))
+    count = len(there) + len(back)
+    return max(np.percentile(there, 95), np.percentile(back, 95)), (there.sum() + back.sum()) / count, within / count
 
 
 def test_shifted_cubes_by_hand():
@@ -88,8 +90,9 @@ def test_brute_force_agrees_also_at_the_border(seed):
     center = rng.uniform(0, 1, 3) * shape if seed % 2 else np.array(shape) * (0, 0.5, 1)
     masks = [((grid - center - rng.uniform(-2, 2, 3)) ** 2).sum(-1) < rng.uniform(9, 40) for _ in range(2)]
     score = score_case(masks[0].astype(np.int16), masks[1].astype(np.int16), spacing, [1], tolerance=1.5)[1]
-    assert (score.hd95, score.nsd) == pytest.approx(brute_force(*masks, spacing, 1.5), rel=1e-5)
-    assert (score.hd95, score.nsd) == surface_scores(*masks, spacing, 1.5)
+    assert (score.hd95, score.assd, score.nsd) == pytest.approx(brute_force(*masks, spacing, 1.5), rel=1e-9)
+    whole = surface_scores(*masks, spacing, 1.5)
+    assert (score.hd95, score.assd, score.nsd) == pytest.approx((whole.hd95, whole.assd, whole.nsd))
 
 
 @pytest.mark.parametrize("where", [(0, 0, 0), (3, 3, 3), (6, 0, 3)])
@@ -183,7 +186,7 @@ def test_a_small_organ_in_a_large_volume_is_quick_and_frugal():
     reference, prediction = np.zeros((512, 512, 300), np.uint8), np.zeros((512, 512, 300), np.uint8)
     reference[200:240, 210:250, 100:130] = 1
     prediction[202:242, 210:250, 100:130] = 1
-    surface_scores(reference[:4, :4, :4] == 0, reference[:4, :4, :4] == 0, (1, 1, 1))  # MONAI's import, once
+    surface_scores(reference[:4, :4, :4] == 0, reference[:4, :4, :4] == 0, (1, 1, 1))  # SciPy's import, once
     tracemalloc.start()
     start = time.perf_counter()
     assert score_case(prediction, reference, (0.8, 0.8, 1), [1])[1].hd95 == pytest.approx(1.6)

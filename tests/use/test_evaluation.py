@@ -554,3 +554,99 @@ def test_labels_of_images_come_from_dataset_json_where_there_is_one(tmp_path):
     assert evaluate(tmp_path / "out", tmp_path / "data" / "masks").labels == {7: "polyp"}
     (tmp_path / "data" / "dataset.json").write_text(json.dumps({"name": "polyps"}))
     assert evaluate(tmp_path / "out", tmp_path / "data" / "masks").labels == {7: "7"}
+
+
+# --- lesions, tolerances, groups --------------------------------------------------------------------------------------
+
+
+def test_lesions_of_chosen_labels(folders):
+    """A cube that is found, one moved by half (IoU 1/3), a small one that is missed."""
+    report = evaluate(*folders, lesions=["1", 2])
+    assert {label: (found.found, found.missed, found.false) for label, found in report.lesions.items()} == {
+        1: (2, 1, 1),
+        2: (2, 1, 0),
+    }
+    assert evaluate(*folders, lesions="all", lesion_overlap=0.3).lesions[1].found == 3
+    assert "lesions of  found  missed  false" in report.text()
+    assert report.summary()["lesions"]["1"]["scores"]["recall"] == pytest.approx(2 / 3)
+    assert "lesions" not in evaluate(*folders).summary()
+    refused("lesions: spleen is none of the labels 1, 2 (from the references)", *folders, lesions=["spleen"])
+
+
+def test_labels_have_tolerances_of_their_own(folders):
+    (folders[1] / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "tumour"}}))
+    wide = evaluate(*folders, tolerances={"liver": 5})
+    assert evaluate(*folders, tolerance=0.1).mean("NSD", 1) < wide.mean("NSD", 1) == 1
+    assert wide.summary()["settings"]["tolerances_mm"] == {"1": 5}
+    assert ["liver", "1.000", "5"] in [line.split()[:3] for line in wide.text().splitlines()]
+    refused("tolerance: tumor is none of the labels liver, tumour", *folders, tolerances={"tumor": 1})
+    refused("tolerance: -1 is not a distance", *folders, tolerances={"liver": -1})
+
+
+def test_groups_of_a_csv(folders, tmp_path):
+    people = tmp_path / "people.csv"
+    people.write_text("case;sex;age\na.nii.gz;f;30\nb;m;40\n")
+    report = evaluate(*folders, by="Sex", groups=people)
+    assert [(row.group, row.cases) for row in report.by_group.rows] == [("f", 1), ("m", 1)]
+    assert report.grouping.without == ("c",)
+    assert report.by_group.rows[0].scores["foreground"] == 1
+    refused(f"--by hair: {people} has the columns sex, age; give a CSV", *folders, by="hair", groups=people)
+    refused("--by sex: the data set has no columns; give a CSV", *folders, by="sex")
+    (folders[1].parent / "dataset.json").write_text(json.dumps({"groups": "../people.csv"}))
+    assert evaluate(*folders, by="sex").by_group.rows[1].group == "m"
+
+
+def test_scans_of_one_patient_are_drawn_together(folders):
+    for folder, ending in ((folders[0], "nii.gz"), (folders[1], "nii")):
+        for old, new in (("a", "ann_scan1"), ("b", "ann_scan2"), ("c", "bob_scan1")):
+            (folder / f"{old}.{ending}").rename(folder / f"{new}.{ending}")
+    report = evaluate(*folders)
+    assert report.groups == ("ann", "ann", "bob")
+    assert "2 patients in 3 cases, guessed: _scan1 of ann_scan1 is a session" in report.text()
+    assert "over patients" in report.summary()["confidence_intervals"]["method"]
+    assert evaluate(*folders, patients=r"\w+").groups == ("ann_scan1", "ann_scan2", "bob_scan1")
+    said = {"patients": {"ann_scan1": "x", "ann_scan2": "y", "bob_scan1": "z"}}
+    (folders[1].parent / "dataset.json").write_text(json.dumps(said))
+    assert evaluate(*folders).groups == ("x", "y", "z")
+
+
+def test_pairs_by_id_are_scored_and_said(folders):
+    expected = evaluate(*folders).values("Dice")
+    for name in "abc":
+        (folders[0] / f"{name}.nii.gz").rename(folders[0] / f"{name}_T1.nii.gz")
+        (folders[1] / f"{name}.nii").rename(folders[1] / f"{name}_seg.nii")
+    report = evaluate(*folders)
+    assert np.array_equal(report.values("Dice"), expected)
+    assert [case.name for case in report.cases] == ["a", "b", "c"]
+    assert "paired by the id in the names: a_T1.nii.gz with a_seg.nii (a)" in report.text()
+
+
+def test_scores_do_not_depend_on_the_workers(folders):
+    one, three = (evaluate(*folders, lesions="all", workers=workers) for workers in (1, 3))
+    assert one.to_json() == three.to_json()
+    refused("workers: 0, expected 1 or more", *folders, workers=0)
+
+
+def test_the_first_case_that_is_wrong_is_said_with_several_workers(folders):
+    save(folders[0] / "b.nii.gz", cube(label=7))
+    save(folders[0] / "c.nii.gz", cube(label=8))
+    refused("b.nii.gz: label 7 not in 1, 2", *folders, workers=3)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("values", [(-1000, 1500), (0, 255), (0, 30000)])
+def test_a_scan_in_a_masks_place_is_refused(folders, side, values):
+    noise = np.random.default_rng(0).integers(*values, (10, 11, 12))
+    name = ("a.nii.gz", "a.nii")[side]
+    save(folders[side] / name, noise, dtype=np.int16)
+    for labels in (None, [1, 2]):
+        with pytest.raises(VptError, match=r"\d+ different values from .* which is a scan and no mask|holds -\d+"):
+            evaluate(*folders, labels)
+
+
+def test_an_atlas_is_no_scan(tmp_path):
+    """240 parcels of 4x4x4 voxels, with ids up to 14175 as FreeSurfer's."""
+    ids = np.random.default_rng(0).choice(np.arange(1, 14176), 240, replace=False).reshape(6, 5, 8)
+    atlas = np.kron(ids, np.ones((4, 4, 4), int))
+    file = save(tmp_path / "atlas.nii.gz", atlas, dtype=np.int16)
+    assert evaluate(file, file).mean() == 1

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from vpt.cli.shared import Device, MirrorImages, Weights, console, usage
+from vpt.cli.shared import Device, MirrorImages, PatientsPattern, Weights, console, usage
+
+Kind = Literal["run", "runs", "folds", "masks", "two masks"]
 
 
 def evaluate(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN | FOLDS | MASKS TRUTH",
-            help="A run's folder (its test split is segmented), a folder of folds, or masks and the true masks.",
+            metavar="RUN | FOLDS | MASKS TRUTH | RUN RUN | MASKS MASKS TRUTH",
+            help="A run's folder (its test split is segmented), a folder of folds, or masks and the true masks. Two "
+            "runs, or two folders of masks and the truth, are compared case by case.",
         ),
     ],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for summary.json and cases.csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for summary.json, cases.csv and evaluation.md.")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Labels to score, for example 1,2; default: dataset.json's.")
     ] = None,
@@ -27,51 +32,142 @@ def evaluate(
     ] = False,
     split: Annotated[str | None, typer.Option(help="Of a run: test or val; default: test, or val without one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Of a run: where its data set lies now.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Of NSD, in mm (of images: pixels).")] = 1.0,
+    tolerance: Annotated[
+        str, typer.Option(help="Of NSD, in mm (of images: pixels); also by label: 1 or liver=3,tumor=2.")
+    ] = "1",
+    lesions: Annotated[
+        str | None, typer.Option(help="Labels that are looked at lesion by lesion as well: tumor, or all.")
+    ] = None,
+    lesion_overlap: Annotated[
+        float, typer.Option("--lesion-overlap", help="IoU from which on a predicted lesion is the true one.")
+    ] = 0.5,
+    by: Annotated[
+        str | None, typer.Option(help="Scores by group: a column of the data set's list or of --groups.")
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="A CSV with a column `case` (or `patient`) and that of --by.")
+    ] = None,
+    patients: PatientsPattern = None,
     empty: Annotated[str, typer.Option(help="Score where a label is absent in both: nan, one or zero.")] = "nan",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Cases that are scored at a time; default: the cores, 4 at most.")
+    ] = None,
     oracle_box: Annotated[
         bool, typer.Option("--oracle-box", help="Of a run: tell it the reference's box; the title says so.")
     ] = False,
     tta: MirrorImages = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Of two folders: every reference needs a mask.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Of folders: every reference needs a mask.")] = False,
     device: Device = "auto",
     weights: Weights = None,
 ) -> None:
-    """Dice, IoU, HD95, NSD and volumes per case and label on the scans' own grid: a table, a page, JSON and CSV."""
+    """Dice, IoU, precision, recall, NSD, HD95, ASSD and volumes per case and label on the scans' own grid, by lesion
+    and by group where asked: tables, summary.json, cases.csv (the worst first), evaluation.md, report.html.
+    """
     from vpt.progress import bar
-    from vpt.use.evaluation import evaluate as score
-    from vpt.use.folds import is_of_folds
     from vpt.use.pages.evaluation import write_evaluation_page
 
-    of_folds = folds or (len(paths) == 1 and is_of_folds(paths[0]))
-    if len(paths) > 2 and not folds:
-        usage(f"{len(paths)} folders: expected a run, or masks and true masks; add --folds to runs of folds")
-    if (oracle_box or tta) and len(paths) > 1 and not folds:
-        usage(f"{'--oracle-box' if oracle_box else '--tta'} needs a run, not two folders of masks")
-    if of_folds and split is not None:
-        usage(f"--split {split}: every fold scores the cases that it validates; leave it out")
-    settings: dict[str, Any] = {"tolerance": tolerance, "empty": empty}
-    of_runs: dict[str, Any] = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
+    kind = _kind(paths, folds)
+    of_runs = kind in ("run", "runs", "folds")
+    compared = kind in ("runs", "two masks")
+    for wrong, why in (
+        (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
+        (tta and not of_runs, "--tta needs a run, not folders of masks"),
+        (patients is not None and of_runs, f"--patients {patients}: a run knows its patients; leave it out"),
+        (labels is not None and of_runs, f"--labels {labels}: a run scores all that it was trained on; leave it out"),
+        (split is not None and kind == "folds", f"--split {split}: every fold scores what it validates; leave it out"),
+        (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
+        (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
+        (lesions is not None and compared, f"--lesions {lesions}: are not compared; evaluate each by itself"),
+    ):
+        if wrong:
+            usage(why)
+    settings: dict[str, Any] = {
+        **_tolerances(tolerance),
+        "empty": empty,
+        "lesions": _names(lesions),
+        "lesion_overlap": lesion_overlap,
+        "workers": workers,
+        **({"by": by, "groups": groups} if by is not None else {}),
+    }
+    of_a_run = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
+    of_masks = {"labels": _labels(labels), "strict": strict, "patients": patients}
     with bar("evaluating") as tick:
-        if of_folds:
-            from vpt.use.cross_validation import evaluate_folds
-
-            given = paths[0] if len(paths) == 1 and is_of_folds(paths[0]) else paths
-            report, folder = evaluate_folds(given, out, progress=tick, **of_runs, **settings)
-        elif len(paths) == 1:
-            from vpt.use.runs import evaluate_run
-
-            report, folder = evaluate_run(paths[0], split=split, out=out, progress=tick, **of_runs, **settings)
-        else:
-            predictions, references = paths
-            report = score(predictions, references, _labels(labels), strict=strict, progress=tick, **settings)
-            folder = out or (predictions if predictions.is_dir() else predictions.parent)
+        options = settings | (of_a_run if of_runs else of_masks) | {"progress": tick}
+        if kind in ("run", "runs"):
+            options["split"] = split
+        report, folder = _evaluated(kind, paths, out, options)
     console().print(report.table())
     saved = report.save(folder)
-    run = paths[0] if len(paths) == 1 and not of_folds else None
+    if compared:
+        print(f"written: {saved}, comparison.csv, comparison.md")
+        return
     with bar("drawing the report") as tick:
-        page = write_evaluation_page(folder, run, data, tick)
-    print(f"written: {saved}, {folder / 'cases.csv'}, {page}")
+        page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick)
+    print(f"written: {saved}, cases.csv, evaluation.md, {page.name}")
+
+
+def _kind(paths: list[Path], folds: bool) -> Kind:
+    """What is to be evaluated; what is none of it ends in a sentence on how to say it."""
+    from vpt.use.folds import is_of_folds, is_run
+
+    if folds or (len(paths) == 1 and is_of_folds(paths[0])):
+        return "folds"
+    if len(paths) == 1:
+        return "run"
+    runs = [path for path in paths if is_run(path)]
+    if len(runs) == len(paths) == 2:
+        return "runs"
+    if len(paths) > 3 or (runs and len(runs) == len(paths)):
+        usage(f"{len(paths)} folders: expected a run, masks and their truth, or two of these; --folds takes more runs")
+    if runs:
+        usage(f"{runs[0]} is a run, and others are none; give one or two runs, or masks and the true masks")
+    return "masks" if len(paths) == 2 else "two masks"
+
+
+def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[str, Any]) -> tuple[Any, Path]:
+    """The report, and the folder to save it in."""
+    if kind == "folds":
+        from vpt.use.cross_validation import evaluate_folds
+        from vpt.use.folds import is_of_folds
+
+        return evaluate_folds(paths[0] if len(paths) == 1 and is_of_folds(paths[0]) else paths, out, **options)
+    if kind == "run":
+        from vpt.use.runs import evaluate_run
+
+        return evaluate_run(paths[0], out=out, **options)
+    if kind == "masks":
+        from vpt.use.evaluation import evaluate as score
+
+        predictions, references = paths
+        return score(predictions, references, **options), out or (
+            predictions if predictions.is_dir() else predictions.parent
+        )
+    from vpt.use.paired import compare_masks, compare_runs
+
+    first, second, *truth = paths
+    folder = out or first.parent / f"{first.resolve().name}-{second.resolve().name}"
+    report = compare_masks(first, second, *truth, **options) if truth else compare_runs(first, second, **options)
+    return report, folder
+
+
+def _tolerances(text: str) -> dict[str, Any]:
+    """`1`, `liver=3,tumor=2`, or both: the tolerance of all labels, and those of some."""
+    found: dict[str, Any] = {"tolerances": {}}
+    for part in text.split(","):
+        name, _, number = part.strip().rpartition("=")
+        try:
+            distance = float(number)
+        except ValueError:
+            usage(f"--tolerance {text}: expected mm, such as 1, or mm by label, such as liver=3,tumor=2")
+        if name:
+            found["tolerances"][name.strip()] = distance
+        else:
+            found["tolerance"] = distance
+    return found
+
+
+def _names(text: str | None) -> str | list[str]:
+    return text if text == "all" else [name.strip() for name in text.split(",")] if text else []
 
 
 def _labels(text: str | None) -> list[int] | None:

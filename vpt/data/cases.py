@@ -76,6 +76,7 @@ class Cases(Generic[C]):
     root: Path
     cases: tuple[C, ...]
     patients: dict[str, str]
+    columns: dict[str, dict[str, str]]
 
     def patient(self, name: str) -> str:
         """Whose scan a case is, see `Patients`."""
@@ -106,7 +107,8 @@ class SegmentationSet(Cases[Case]):
     root: the folder that may hold split.json; labels: id -> name, sorted, 0 is the background; patients, sides: case ->
     patient, and train, val or test, where something says so; kind: what the cases' files are; source: the file that
     lists the cases, or the folder; guess: what was taken from the files' names alone, in words; codes: of labels by
-    name, for DICOM segmentations; label_values: what the files' values stand for, None where each is a label's id.
+    name, for DICOM segmentations; label_values: what the files' values stand for, None where each is a label's id;
+    columns: of a list, column -> case -> what else it says.
     """
 
     root: Path
@@ -121,6 +123,7 @@ class SegmentationSet(Cases[Case]):
     guess: str = ""
     codes: dict[str, Code] = field(default_factory=dict)
     label_values: LabelValues | None = None
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def ignores(self) -> bool:

@@ -29,7 +29,7 @@ class LabelledSet(Cases[Example]):
 
     root: the folder that may hold split.json and dataset.json; source: the folder or file that was read;
     patients: case -> patient, sides: case -> train, val or test, where something says so; stems: case -> its name
-    without class, side and last number, see `Patients`.
+    without class, side and last number, see `Patients`; columns: of a list, column -> case -> what else it says.
     """
 
     root: Path
@@ -44,6 +44,7 @@ class LabelledSet(Cases[Example]):
     source: Path = Path()
     guess: str = ""
     stems: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def _stems(self) -> dict[str, str]:
         return self.stems

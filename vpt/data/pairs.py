@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import case_name, scan_files
 from vpt.data.label_values import LabelValues
+from vpt.data.layouts.by_name import IMAGE, MASK
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
 from vpt.words import listed
+
+PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "output", "result"}
+SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
 
 Volume = Any  # str | Path | nibabel image; whose reader knows which
 
@@ -46,12 +51,15 @@ class Mask:
 
 @dataclass(frozen=True)
 class Pair:
+    """A case's masks; case: what it is called."""
+
     prediction: Mask
     reference: Mask
+    case: str
 
     def read_as(self, values: LabelValues) -> Pair:
         """The same files, whose values stand for these labels."""
-        return Pair(self.prediction.read_as(values), self.reference.read_as(values))
+        return Pair(self.prediction.read_as(values), self.reference.read_as(values), self.case)
 
     def grids(self) -> tuple[Grid, Grid]:
         """Of the prediction and of the reference; a DICOM SEG is put on that of the other."""
@@ -78,13 +86,21 @@ class Pair:
             )
 
 
-def pair_masks(
-    predictions: Volume | Sequence[Volume], references: Volume | Sequence[Volume]
-) -> tuple[list[Pair], tuple[str, ...]]:
+@dataclass(frozen=True)
+class Matched:
+    """Pairs, the names of references without a prediction, and how they were paired, if not by equal names."""
+
+    pairs: list[Pair]
+    missing: tuple[str, ...] = ()
+    said: str = ""
+
+
+def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequence[Volume]) -> Matched:
     """The pairs in two folders (by case name), two files or images, or two sequences of them in the same order.
 
-    Also the names of the references (of two folders) that have no prediction. Raises VptError for predictions without
-    a reference and for anything that is no label volume by its name or type; files are not opened.
+    Files in folders that are not called alike are paired by what is left of their names without the words that say
+    mask, scan or sequence (`pat01_T1` and `pat01_seg`). Raises VptError for predictions without a reference, names that
+    fit several, and for anything that is no label volume by its name or type; files are not opened.
     """
     if _is_folder(predictions) or _is_folder(references):
         return _pair_folders(predictions, references)
@@ -93,22 +109,59 @@ def pair_masks(
         raise VptError(f"{len(first)} predictions but {len(second)} references; give one of each, in one order")
     if not first:
         raise VptError("no predictions and no references were given; give at least one pair of label volumes")
-    return [Pair(*pair) for pair in zip(first, second, strict=True)], ()
+    return Matched([Pair(mine, theirs, theirs.name) for mine, theirs in zip(first, second, strict=True)])
 
 
-def _pair_folders(predictions: Any, references: Any) -> tuple[list[Pair], tuple[str, ...]]:
+def _pair_folders(predictions: Any, references: Any) -> Matched:
     for one, other in ((predictions, references), (references, predictions)):
         if not _is_folder(one):
             shown = one if isinstance(one, str | Path) else f"a {type(one).__name__}"
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
     found, expected = _masks_in(Path(predictions)), _masks_in(Path(references))
+    said = ""
+    if found.keys() - expected.keys():
+        by_id = [_by_id(masks, folder) for masks, folder in ((found, predictions), (expected, references))]
+        if by_id[0].keys() <= by_id[1].keys():
+            found, expected = by_id
+            example = next(iter(found))
+            files = [Path(masks[example].shown).name for masks in (found, expected)]
+            said = f"paired by the id in the names: {files[0]} with {files[1]} ({example})"
     if unpaired := sorted(found.keys() - expected.keys()):
         raise VptError(
             f"{references}: no reference for {listed(unpaired)} in {predictions}; files are paired by name, as "
             f"{listed(expected, 2)}: rename the predictions, take them out, or add their references"
         )
-    pairs = [Pair(mask, expected[name]) for name, mask in found.items()]
-    return pairs, tuple(name for name in expected if name not in found)
+    pairs = [Pair(mask, expected[name], name) for name, mask in found.items()]
+    return Matched(pairs, tuple(name for name in expected if name not in found), said)
+
+
+def _by_id(masks: Mapping[str, Mask], folder: Any) -> dict[str, Mask]:
+    """Id -> mask; where some names say that they are masks, only those.
+
+    Raises VptError for two masks with one id.
+    """
+    saying = {name for name in masks if MASK & {*_words(name.lower())}}
+    found: dict[str, Mask] = {}
+    for name, mask in masks.items():
+        if saying and name not in saying:
+            continue
+        id = "_".join(word for word in _words(name) if not _tells_kind(word)) or name
+        if id in found:
+            raise VptError(
+                f"{folder}: {Path(found[id].shown).name} and {Path(mask.shown).name} are both of {id} by their names; "
+                "keep one of the two, or give predictions and references equal names"
+            )
+        found[id] = mask
+    return dict(sorted(found.items()))
+
+
+def _tells_kind(word: str) -> bool:
+    """Whether a word of a name says mask, scan, prediction or sequence, and not whose it is."""
+    return word.lower() in MASK | IMAGE | PREDICTED | SEQUENCES or word == "0000"
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[_\-. ]+", name) if word]
 
 
 def _masks_in(folder: Path) -> dict[str, Mask]:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from vpt.files import make_folder, write_json, write_text
+from vpt.report.blocks import Block
 from vpt.report.class_pictures import MOST_CLASSES, draw_confusion, draw_labels, draw_reliability
+from vpt.report.group_blocks import group_blocks
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.classes import confidences
 from vpt.scores.classification import PER_CLASS, ClassificationScores, probabilities_csv
@@ -39,13 +41,15 @@ class ClassReport(ClassificationScores):
     """
 
     def save(self, folder: str | Path) -> Path:
-        """Write `summary.json`, `cases.csv`, `confusion.png`, `reliability.png` -> the path of `summary.json`.
+        """Write `summary.json`, `cases.csv`, `evaluation.md`, `confusion.png`, `reliability.png` -> the path of
+        `summary.json`.
 
         Raises VptError when the folder cannot be made or written.
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
         write_text(folder / "cases.csv", self.to_csv())
+        write_text(folder / "evaluation.md", self.markdown())
         if self.target == "labels":
             draw_labels(folder / "confusion.png", self.confusion(), self.classes, self.title)
         else:
@@ -54,6 +58,23 @@ class ClassReport(ClassificationScores):
         draw_reliability(folder / "reliability.png", sure, right, self.target, self.scores()["ece"], self.title)
         write_json(folder / "summary.json", self.summary())
         return folder / "summary.json"
+
+    def markdown(self) -> str:
+        """The tables as a page in Markdown."""
+        intervals = self.intervals()
+        scores = [
+            [words, _cell(self.scores()[key]), _range(*intervals[key]) if key in intervals else "-"]
+            for key, words in HEADLINES.items()
+            if key in self.scores()
+        ]
+        classes = [[name, *(_cell(values[key]) for key in PER_CLASS)] for name, values in self.per_class().items()]
+        blocks = [
+            Block(f"By {self._noun()}", [self._noun(), *PER_CLASS.values()], classes),
+            *self._groups(),
+            Block("How", notes=self._footer(len(self.classes)).splitlines()),
+        ]
+        first = Block(self.title, ["score", "value", f"{LEVEL:.0%} interval"], scores)
+        return "\n\n".join([first.markdown(1), *(block.markdown(2) for block in blocks)]) + "\n"
 
     def table(self) -> Any:
         """For a terminal: a rich renderable, scores with intervals above, classes below (the worst of many)."""
@@ -77,7 +98,11 @@ class ClassReport(ClassificationScores):
         shown = self._shown()
         for name, values in shown.items():
             below.add_row(Text(name), *(_cell(values[key]) for key in PER_CLASS))
-        return Group(above, Text(), below, Text("\n" + self._footer(len(shown))))
+        groups = [part for block in self._groups() for part in (Text(), block.table())]
+        return Group(above, Text(), below, *groups, Text("\n" + self._footer(len(shown))))
+
+    def _groups(self) -> list[Block]:
+        return [*group_blocks(self.by_group, "Scores")]
 
     def _shown(self) -> dict[str, dict[str, float]]:
         """All classes, or of many those with the lowest F1 (classes without one, which never occur, last)."""

@@ -1,18 +1,26 @@
-"""The report of masks, for people: a table for a terminal, the same as plain text, and a folder of JSON and CSV."""
+"""The report of masks, for people: tables for a terminal, the same as plain text, and a folder of files."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from vpt.files import make_folder, write_json, write_text
+from vpt.report.blocks import Block
+from vpt.report.group_blocks import group_blocks, range_of, shown
+from vpt.report.lesion_blocks import lesion_blocks
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.segmentation import SegmentationScores
-from vpt.versions import version_of
-from vpt.words import listed
+from vpt.words import counted, listed
 
 EMPTY_WORDS = {"nan": "left out of means", "one": "scored 1", "zero": "scored 0"}
+WHY = {
+    "both_empty": "empty in both",
+    "missed": "missed",
+    "false_positives": "predicted on an empty reference",
+    "hd95_undefined": "without HD95",
+}
+MOST_WORST = 10  # cases in Markdown
 
 
 class Report(SegmentationScores):
@@ -25,91 +33,106 @@ class Report(SegmentationScores):
     """
 
     def save(self, folder: str | Path) -> Path:
-        """Write `summary.json` and `cases.csv` into the folder, made if missing -> the path of `summary.json`.
+        """Write `summary.json`, `cases.csv` and `evaluation.md` into the folder, made if missing -> the path of
+        `summary.json`.
 
         Raises VptError when the folder cannot be made or written.
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
         write_text(folder / "cases.csv", self.to_csv())
+        write_text(folder / "evaluation.md", self.markdown())
         write_json(folder / "summary.json", self.summary())
         return folder / "summary.json"
 
     def table(self) -> Any:
-        """For a terminal: a rich renderable, one row per label, the foreground last, the counts below."""
-        from rich.box import SIMPLE_HEAD
+        """For a terminal: a rich renderable, a row per label, the foreground last, the counts below."""
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        head, *rows = self._rows()
-        title = Text(self.settings.title)
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for index, name in enumerate(head):
-            table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 2, overflow="fold")
-        for index, row in enumerate(rows):
-            table.add_row(*map(Text, row), end_section=index == len(rows) - 2)
-        return Group(
-            table, Text("\n" + self._footer()), *([Text(self._gap(), style="bold yellow")] if self.missing else [])
-        )
+        first, *others = (block.table() for block in self._blocks())
+        parts = [first, *(part for block in others for part in (Text(), block))]
+        gap = [Text(self._gap(), style="bold yellow")] if self.missing else []
+        return Group(*parts, Text("\n" + self._footer()), *gap)
 
     def text(self) -> str:
         """The same as plain text, for logs and files."""
-        rows = self._rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        aligned = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-        return "\n".join([self.settings.title, *aligned, self._footer(), *([self._gap()] if self.missing else [])])
+        blocks = [block.text() for block in self._blocks()]
+        return "\n".join([*blocks, self._footer(), *([self._gap()] if self.missing else [])])
 
-    def _rows(self) -> list[list[str]]:
-        named: list[tuple[str, int | None]] = [(name, label) for label, name in self.labels.items()]
+    def markdown(self) -> str:
+        """The same as a page in Markdown, with the worst cases and what is left out of means."""
+        first, *others = self._blocks()
+        said = Block("How", notes=[*self._footer().splitlines(), *([self._gap()] if self.missing else [])])
+        blocks = [*others, self._worst(), *([self._left_out()] if self.left_out() else []), said]
+        return "\n\n".join([first.markdown(1), *(block.markdown(2) for block in blocks)]) + "\n"
+
+    def _blocks(self) -> list[Block]:
+        overlaps = ["label", "Dice", f"{LEVEL:.0%} interval", "IoU", "precision", "recall"]
+        rows = [[name, *self._overlaps(label)] for name, label in self._named()]
+        blocks = [Block(self.settings.title, overlaps, rows, last=1), self._surfaces()]
+        return [*blocks, *lesion_blocks(self), *group_blocks(self.by_group, "Dice")]
+
+    def _named(self) -> list[tuple[str, int | None]]:
+        return [*((name, label) for label, name in self.labels.items()), ("foreground", None)]
+
+    def _overlaps(self, label: int | None) -> list[str]:
+        interval = range_of(self.interval("Dice", label))
+        dice, *others = (shown(self.mean(score, label)) for score in ("Dice", "IoU", "precision", "recall"))
+        return [dice, interval, *others]
+
+    def _surfaces(self) -> Block:
         unit = self.settings.unit
-        size = "volume error ml" if unit == "mm" else "area error px"
-        head = ["label", "Dice", f"{LEVEL:.0%} interval", "IoU", f"HD95 {unit}", "NSD", size]
-        return [head, *([name, *self._cells(label)] for name, label in [*named, ("foreground", None)])]
+        sizes = ["volume ml", "error ml"] if unit == "mm" else ["area px", "error px"]
+        rows = [[name, *self._distances(label), *self._sizes(label)] for name, label in self._named()]
+        heads = ["label", "NSD", *([f"within {unit}"] if self.settings.tolerances else [])]
+        return Block("", [*heads, f"HD95 {unit}", f"ASSD {unit}", *sizes, "|error|"], rows, last=1)
 
-    def _cells(self, label: int | None) -> list[str]:
-        low, high = self.interval("Dice", label)
+    def _distances(self, label: int | None) -> list[str]:
+        within = "" if label is None else f"{self.settings.tolerance_of(label):g}"
+        hd95, assd = (shown(self.mean(score, label), ".2f") for score in ("HD95", "ASSD"))
+        return [shown(self.mean("NSD", label)), *([within] if self.settings.tolerances else []), hd95, assd]
+
+    def _sizes(self, label: int | None) -> list[str]:
+        """The reference's, predicted minus reference, and the mean size of this: ml of scans, pixels of images."""
+        flat = self.settings.unit == "px"
+        own, true = ("n_pred", "n_ref") if flat else ("volume_pred_ml", "volume_ref_ml")
+        errors = self.values(own, label) - self.values(true, label)
+        digits = 1 if flat else 3
         return [
-            _cell(self.mean("Dice", label), ".3f"),
-            f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "-",
-            _cell(self.mean("IoU", label), ".3f"),
-            _cell(self.mean("HD95", label), ".2f"),
-            _cell(self.mean("NSD", label), ".3f"),
-            self._size_error(label),
+            shown(self.mean(true, label), f".{digits}f"),
+            shown(float(errors.mean()), f"+z.{digits}f"),
+            shown(float(abs(errors).mean()), f".{digits}f"),
         ]
-
-    def _size_error(self, label: int | None) -> str:
-        """Predicted minus reference: ml of scans, pixels of images."""
-        if self.settings.unit == "mm":
-            return _cell(self.mean("volume_pred_ml", label) - self.mean("volume_ref_ml", label), "+z.3f")
-        return _cell(self.mean("n_pred", label) - self.mean("n_ref", label), "+z.1f")
 
     def _footer(self) -> str:
         """How many scores the means are of and what happened to the others; how distances were computed."""
         counts, settings = self.counts(), self.settings
-        happened = [
-            f"{counts[key]} {words}"
-            for key, words in {
-                "both_empty": f"empty in both ({EMPTY_WORDS[settings.empty]})",
-                "missed": "missed",
-                "false_positives": "predicted on an empty reference",
-                "hd95_undefined": "without HD95",
-            }.items()
-            if counts[key]
-        ]
-        cases = _number(len(self.cases), "case")
+        words = WHY | {"both_empty": f"empty in both ({EMPTY_WORDS[settings.empty]})"}
+        happened = [f"{counts[key]} {words[key]}" for key in WHY if counts[key]]
+        cases = counted(len(self.cases), "case")
         if self._units is not None:
-            cases += f" of {_number(len(set(self._units)), 'patient')}"
-        scored = f"{cases} x {_number(len(self.labels), 'label')}"
-        surfaces = (
-            f"HD95 and NSD (at {settings.tolerance:g} {settings.unit}) by MONAI {version_of('monai') or 'unknown'}"
-        )
-        return (
-            f"{scored}: {', '.join(happened) or 'each present in prediction and reference'}\n"
-            f"{surfaces if settings.distances else 'HD95 and NSD not computed'}; "
-            f"{'volume' if settings.unit == 'mm' else 'area'} error: predicted - reference"
-            + (f"\nencoder: {self.weights}" if self.weights else "")
-        )
+            cases += f" of {counted(len(set(self._units)), 'patient')}"
+        scored = f"{cases} x {counted(len(self.labels), 'label')}"
+        within = "" if settings.tolerances else f" within {settings.tolerance:g} {settings.unit}"
+        surfaces = f"NSD{within}, HD95 and ASSD by surface voxels"
+        lines = [
+            f"{scored}: {', '.join(happened) or 'each present in prediction and reference'}",
+            f"{surfaces if settings.distances else 'NSD, HD95 and ASSD not computed'}; error: predicted - reference",
+            *self.notes,
+            *([f"encoder: {self.weights}"] if self.weights else []),
+        ]
+        return "\n".join(lines)
+
+    def _worst(self) -> Block:
+        cases = self.worst_first()[:MOST_WORST]
+        rows = [[case.name, *(shown(case.scores[label].dice) for label in self.labels)] for case in cases]
+        title = "The worst cases" if len(self.cases) > MOST_WORST else "Cases, the worst first"
+        return Block(f"{title} (Dice)", ["case", *self.labels.values()], rows)
+
+    def _left_out(self) -> Block:
+        rows = [[each["case"], each["label"], WHY[each["why"]]] for each in self.left_out()]
+        return Block("Absent in the prediction, the reference or both", ["case", "label", "what"], rows)
 
     def _gap(self) -> str:
         """What a reader must not overlook: the scores are of a part of the references."""
@@ -117,11 +140,3 @@ class Report(SegmentationScores):
             f"{len(self.missing)} of {len(self.cases) + len(self.missing)} references have no prediction and are not "
             f"scored: {listed(self.missing, 3)} (--strict makes this an error)"
         )
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _cell(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else "-"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from vpt.errors import VptError
 from vpt.scores import classes as class_metrics
-from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED
-from vpt.scores.classes import BINS, checked_probabilities, decisions
+from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, Statistic
+from vpt.scores.class_checks import checked, checked_probabilities
+from vpt.scores.classes import BINS, decisions
+from vpt.scores.groups import Grouping, GroupScores, score_groups
+from vpt.scores.plain import plain
 from vpt.versions import version_of
 from vpt.vocabulary import Target
 
@@ -32,7 +35,7 @@ PER_CLASS = {  # key -> heading
 class ClassificationScores:
     """Probabilities (N, K) and references (N, K), bool, of the named cases; `groups` names each case's patient.
 
-    weights: whose the encoder's are, and their licence.
+    weights: whose the encoder's are, and their licence; grouping: what scores are told apart by.
 
     Raises:
         VptError: numbers of names, cases and classes do not agree, or a value cannot be a probability or a reference.
@@ -46,9 +49,10 @@ class ClassificationScores:
     title: str = "Evaluation"
     groups: tuple[str, ...] | None = None
     weights: str | None = None
+    grouping: Grouping | None = None
 
     def __post_init__(self) -> None:
-        probabilities, targets = class_metrics.checked(self.probabilities, self.targets, self.target)
+        probabilities, targets = checked(self.probabilities, self.targets, self.target)
         object.__setattr__(self, "probabilities", probabilities)
         object.__setattr__(self, "targets", targets)
         _check_names(self.names, self.classes, probabilities)
@@ -75,6 +79,28 @@ class ClassificationScores:
         """Counts (K, K), reference by prediction; of labels (K, 2, 2), absent and present by not and predicted."""
         return class_metrics.confusion(self.probabilities, self.targets, self.target)
 
+    def restricted(self, rows: Sequence[int]) -> Self:
+        """Some of the cases, by their places."""
+        groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
+        names = tuple(self.names[row] for row in rows)
+        probabilities, targets = self.probabilities[list(rows)], self.targets[list(rows)]
+        return replace(self, names=names, probabilities=probabilities, targets=targets, groups=groups)
+
+    def statistic(self) -> Statistic:
+        """Of weights (cases, r): every score of all r resamples, but the calibration error, as of `intervals`."""
+        of_all = class_metrics.weighted_scores(self.probabilities, self.targets, self.target)
+        return lambda weights: {name: values for name, values in of_all(weights).items() if name != "ece"}
+
+    @cached_property
+    def by_group(self) -> GroupScores | None:
+        """The scores of each group; None without a grouping."""
+        if self.grouping is None:
+            return None
+        errors = frozenset({"nll", "mae"})
+        return score_groups(
+            self.names, self.grouping, lambda rows: self.restricted(rows.tolist()).statistic(), self.groups, errors
+        )
+
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`; undefined scores are NaN here and null there."""
         return {
@@ -89,6 +115,7 @@ class ClassificationScores:
                 "axes": "label, reference, prediction" if self.target == "labels" else "reference, prediction",
                 "counts": self.confusion().tolist(),
             },
+            **({"by_group": plain(self.by_group)} if self.by_group else {}),
             "settings": self._settings(),
             **({"weights": self.weights} if self.weights else {}),
         }

@@ -12,75 +12,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from vpt.errors import VptError
 from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap
-from vpt.scores.cases import CaseScores, Empty, LabelScores
-from vpt.versions import version_of
-
-# nnU-Net's names, and ours after them -> the attribute of LabelScores.
-SCORES = {
-    "Dice": "dice",
-    "IoU": "iou",
-    "HD95": "hd95",
-    "NSD": "nsd",
-    "volume_pred_ml": "volume_pred_ml",
-    "volume_ref_ml": "volume_ref_ml",
-    "TP": "tp",
-    "FP": "fp",
-    "FN": "fn",
-    "TN": "tn",
-    "n_pred": "n_pred",
-    "n_ref": "n_ref",
-}
-VOLUMES = ("volume_pred_ml", "volume_ref_ml")  # of scans; the areas of images are n_pred and n_ref
-WITH_INTERVALS = ("Dice", "IoU", "HD95", "NSD")
-
-# How often, over cases, something happened that a mean alone would hide.
-COUNTS: dict[str, Callable[[LabelScores], bool]] = {
-    "both_empty": lambda score: score.n_pred == 0 and score.n_ref == 0,
-    "false_positives": lambda score: score.n_pred > 0 and score.n_ref == 0,
-    "missed": lambda score: score.n_pred == 0 and score.n_ref > 0,
-    "hd95_undefined": lambda score: (score.n_pred == 0) != (score.n_ref == 0),
-}
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """One case: its name, where its volumes came from, and its scores per label."""
-
-    name: str
-    prediction_file: str
-    reference_file: str
-    scores: CaseScores
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the scores were made; two reports with equal settings can be compared. `tolerance` and HD95 in `unit`."""
-
-    title: str = "Evaluation"
-    empty: Empty = "nan"
-    tolerance: float = 1.0
-    distances: bool = True
-    unit: Literal["mm", "px"] = "mm"
-
-    def to_dict(self) -> dict[str, Any]:
-        monai = f"MONAI {version_of('monai') or 'unknown'}"
-        hd95 = f"{monai}, compute_hausdorff_distance, percentile 95, larger of both directions, {self.unit}"
-        nsd = f"{monai}, compute_surface_dice, tolerance {self.tolerance:g} {self.unit}, surface voxels counted"
-        return {
-            "title": self.title,
-            "empty": self.empty,
-            f"tolerance_{self.unit}": self.tolerance,
-            "HD95": hd95 if self.distances else "not computed",
-            "NSD": nsd if self.distances else "not computed",
-            "mean": "per label over cases without undefined ones, then over labels",
-            "vpt": version_of("vpt") or "unknown",
-        }
+from vpt.scores.groups import Grouping, GroupScores, score_groups
+from vpt.scores.lesions import SIZES, LesionSummary, sum_up
+from vpt.scores.means import mean_defined, weighted_means
+from vpt.scores.plain import plain
+from vpt.scores.settings import COUNTS, SCORES, VOLUMES, WITH_INTERVALS, CaseResult, Settings
 
 
 @dataclass(frozen=True)
@@ -88,7 +30,8 @@ class SegmentationScores:
     """Scores of some cases on some labels (`labels`: id -> name). In every method `label=None` is the foreground.
 
     missing: the references that had no prediction and so are in no score; groups: names each case's patient;
-    weights: whose the encoder's are, and their licence.
+    weights: whose the encoder's are, and their licence; grouping: what scores are told apart by; notes: what a reader
+    has to know of the cases, such as how they were paired.
 
     Raises:
         VptError: another number of groups than of cases.
@@ -100,6 +43,8 @@ class SegmentationScores:
     missing: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     weights: str | None = None
+    grouping: Grouping | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.groups is not None and len(self.groups) != len(self.cases):
@@ -120,7 +65,7 @@ class SegmentationScores:
 
     def mean(self, score: str = "Dice", label: int | None = None) -> float:
         """Over cases, then (without `label`) over labels; NaN when no case has this score."""
-        return _mean(_mean(self.values(score, label), axis=0), axis=0).item()
+        return mean_defined(mean_defined(self.values(score, label), 0), 0).item()
 
     def interval(self, score: str = "Dice", label: int | None = None) -> tuple[float, float]:
         """95 % interval of the mean: percentile bootstrap over cases, or patients if `groups` names them, the same at
@@ -144,6 +89,47 @@ class SegmentationScores:
         scores = [case.scores[each] for case in self.cases for each in self._chosen(label)]
         return {"cases": len(self.cases)} | {name: sum(map(test, scores)) for name, test in COUNTS.items()}
 
+    def worst_first(self) -> list[CaseResult]:
+        """Cases by their mean Dice over labels, the lowest first, those without one last."""
+        found = mean_defined(self.values("Dice"), 1)
+        order = np.argsort(np.where(np.isnan(found), np.inf, found), kind="stable")
+        return [self.cases[k] for k in order]
+
+    def left_out(self) -> list[dict[str, str]]:
+        """What is in no mean, or in some only: case, label (its name) and why, a key of COUNTS but `cases`."""
+        return [
+            {"case": case.name, "label": name, "why": why}
+            for case in self.cases
+            for label, name in self.labels.items()
+            for why, happened in COUNTS.items()
+            if happened(case.scores[label])
+        ]
+
+    @cached_property
+    def lesions(self) -> dict[int, LesionSummary]:
+        """Of labels that were looked at lesion by lesion: what was found of them."""
+        edges = SIZES[self.settings.unit]
+        return {
+            label: sum_up([case.lesions[label] for case in self.cases], self._units, edges)
+            for label in self.settings.lesions
+        }
+
+    @cached_property
+    def by_group(self) -> GroupScores | None:
+        """Mean Dice of each group, `foreground` and each label by its name; None without a grouping."""
+        if self.grouping is None:
+            return None
+        values = self.values("Dice")
+
+        def statistic_of(rows: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+            def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+                each = weighted_means(np.ascontiguousarray(weights.T, dtype=float), values[rows])
+                return {"foreground": mean_defined(each, 1), **dict(zip(self.labels.values(), each.T, strict=True))}
+
+            return means
+
+        return score_groups([case.name for case in self.cases], self.grouping, statistic_of, self.groups)
+
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`: nnU-Net's keys and ours; None where a score is undefined."""
         everything: list[tuple[str, int | None]] = [
@@ -158,7 +144,7 @@ class SegmentationScores:
                 "level": LEVEL,
                 "method": f"percentile bootstrap over {over}, {RESAMPLES} resamples, seed {SEED}",
                 **{
-                    key: {score: [_json(end) for end in self.interval(score, label)] for score in WITH_INTERVALS}
+                    key: {score: plain(self.interval(score, label)) for score in WITH_INTERVALS}
                     for key, label in everything
                 },
             },
@@ -167,7 +153,13 @@ class SegmentationScores:
                 **{key: self.counts(label) for key, label in everything},
             },
             "missing_predictions": list(self.missing),
+            "left_out": self.left_out(),
             "labels": {str(label): name for label, name in self.labels.items()},
+            **({"notes": list(self.notes)} if self.notes else {}),
+            **(
+                {"lesions": {str(label): plain(found) for label, found in self.lesions.items()}} if self.lesions else {}
+            ),
+            **({"by_group": plain(self.by_group)} if self.by_group else {}),
             "settings": self.settings.to_dict(),
             **({"weights": self.weights} if self.weights else {}),
             "metric_per_case": [
@@ -184,11 +176,11 @@ class SegmentationScores:
         return json.dumps(self.summary(), indent=2, allow_nan=False)
 
     def to_csv(self) -> str:
-        """One row per case and label; an undefined score is an empty cell."""
+        """One row per case and label, the worst cases first; an undefined score is an empty cell."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["case", "label", "name", *self.scores, "prediction_file", "reference_file"])
-        for case in self.cases:
+        for case in self.worst_first():
             for label, name in self.labels.items():
                 scores = ["" if value is None else value for value in self._scores_of(case, label).values()]
                 writer.writerow([case.name, label, name, *scores, case.prediction_file, case.reference_file])
@@ -211,35 +203,17 @@ class SegmentationScores:
 
         def means(weights: np.ndarray) -> dict[str, np.ndarray]:
             drawn = np.ascontiguousarray(weights.T, dtype=float)
-            return {key: _mean(_weighted_means(drawn, each), axis=1) for key, each in columns.items()}
+            return {key: mean_defined(weighted_means(drawn, each), axis=1) for key, each in columns.items()}
 
         return bootstrap(means, len(values), self._units)
 
     def _means(self, label: int | None) -> dict[str, float | None]:
-        return {score: _json(self.mean(score, label)) for score in self.scores}
+        return {score: plain(self.mean(score, label)) for score in self.scores}
 
     def _scores_of(self, case: CaseResult, label: int) -> dict[str, Any]:
-        return {score: _json(getattr(case.scores[label], SCORES[score])) for score in self.scores}
+        return {score: plain(getattr(case.scores[label], SCORES[score])) for score in self.scores}
 
     def _chosen(self, label: int | None) -> list[int]:
         if label is not None and label not in self.labels:
             raise VptError(f"label {label} is not in {list(self.labels)}, the labels of this report")
         return list(self.labels) if label is None else [label]
-
-
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean without NaN; NaN where nothing is left, and no warning about it."""
-    defined = np.isfinite(values)
-    total, count = np.where(defined, values, 0).sum(axis), defined.sum(axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(r, cases), how often each resample holds each case, and (cases, labels) -> (r, labels), without NaN."""
-    defined = np.isfinite(values)
-    count = weights @ defined
-    return np.where(count > 0, weights @ np.where(defined, values, 0) / np.maximum(count, 1), np.nan)
-
-
-def _json(value: Any) -> Any:
-    return value if math.isfinite(value) else None

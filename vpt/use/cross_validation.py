@@ -15,6 +15,7 @@ from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.report.classification import ClassReport
 from vpt.report.segmentation import Report
+from vpt.scores.groups import Grouping
 from vpt.use.folds import fold_runs
 from vpt.use.runs import evaluate_run, variant
 from vpt.words import counted, listed
@@ -87,7 +88,17 @@ def _of_masks(reports: Sequence[Report], title: str) -> Report:
         cases=tuple(chain.from_iterable(report.cases for report in reports)),
         settings=replace(first.settings, title=title),
         groups=tuple(chain.from_iterable(report.groups or () for report in reports)),
+        grouping=_merged_grouping([report.grouping for report in reports]),
     )
+
+
+def _merged_grouping(found: Sequence[Grouping | None]) -> Grouping | None:
+    """One for the cases of all folds."""
+    told = [each for each in found if each is not None]
+    if not told:
+        return None
+    of = {name: group for each in told for name, group in each.of.items()}
+    return Grouping(told[0].column, of, tuple(chain.from_iterable(each.without for each in told)))
 
 
 def _of_classes(reports: Sequence[ClassReport], title: str) -> ClassReport:
@@ -99,6 +110,7 @@ def _of_classes(reports: Sequence[ClassReport], title: str) -> ClassReport:
         targets=np.concatenate([report.targets for report in reports]),
         groups=tuple(chain.from_iterable(report.groups or () for report in reports)),
         title=title,
+        grouping=_merged_grouping([report.grouping for report in reports]),
     )
 
 

@@ -4,37 +4,28 @@ but for voxels, which are checked case by case as they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
-from vpt.data.label_values import LabelValues
-from vpt.data.layouts.description import read_labels
+from vpt.data.groups import read_grouping
+from vpt.data.layouts.description import description, read_patients
 from vpt.data.mask_values import require_one_numbering
-from vpt.data.pairs import Pair, Volume, pair_masks
+from vpt.data.pairs import Matched, Pair, Volume, pair_masks
+from vpt.data.patients import Patients, by_pattern
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, check_options, score_case
-from vpt.scores.segmentation import CaseResult, Settings
+from vpt.scores.lesions import OVERLAP, check_overlap, score_lesions
+from vpt.scores.settings import CaseResult, Settings
+from vpt.use.scored_labels import Labels, choose_labels, dataset_files, refuse_scan
 from vpt.words import listed
 
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels to score: id -> name in order of ids, without the background; and who says so, for messages."""
-
-    names: dict[int, str]
-    origin: str
-    complete: bool = True  # False: the references may hold others as well
-    values: LabelValues | None = None  # what is in the files stands for, where it is not the labels' ids
-
-    def check(self, ids: Iterable[int], shown: str) -> None:
-        if unknown := [id for id in ids if id not in {0, *self.names}]:
-            raise VptError(
-                f"{shown}: label{'s' if len(unknown) > 1 else ''} {listed(unknown)} not in {listed(self.names, 20)} "
-                f"(from {self.origin}); add it to `labels`, or take it out of the file"
-            )
+MOST_WORKERS = 4  # more hold more volumes in memory than they save time
 
 
 def evaluate(
@@ -45,56 +36,114 @@ def evaluate(
     strict: bool = False,
     empty: Empty = "nan",
     tolerance: float = 1.0,
+    tolerances: Mapping[int | str, float] | None = None,
+    lesions: Literal["all"] | Sequence[int | str] = (),
+    lesion_overlap: float = OVERLAP,
+    patients: str | None = None,
+    by: str | None = None,
+    groups: str | Path | None = None,
     title: str = "Evaluation",
+    workers: int | None = None,
     progress: Tick = silent,
 ) -> Report:
     """Score predicted against reference label volumes (3-D NIfTI) or masks of images, each case on its own grid.
 
     Args:
-        predictions, references: two folders (paired by case name: the file's name without its ending), two files
-            or nibabel images, or two sequences of them in the same order; of images, distances are in pixels.
+        predictions, references: two folders (paired by case name, the file's name without its ending; where none are
+            called alike by the name without words such as `seg` or `T1`), two files or nibabel images, or two
+            sequences of them in the same order; of images, distances are in pixels.
         labels: the labels to score, ids or id -> name; others are not looked at. None takes them from `dataset.json`
             in the references' folder or the one above (what it merges, drops or ignores is so in both), else every
             label above 0 that a reference holds; a mask must not hold others then.
         strict: of two folders, references without a prediction are an error. Without it they are not scored, and the
             report names them (`Report.missing`).
         empty: score of a label that is absent in both volumes: "nan" (left out of means), "one" or "zero".
-        tolerance: of NSD, mm (of images: pixels).
+        tolerance: of NSD, mm (of images: pixels); tolerances: of labels (ids or names) that have one of their own.
+        lesions: labels (ids or names, or "all") that are looked at lesion by lesion as well; a predicted lesion is the
+            true one from an IoU of `lesion_overlap` on.
+        patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says
+            or the names let guess; intervals are over patients.
+        by: a column that scores are told apart by, of the CSV `groups`, or of the one that dataset.json names.
+        workers: cases at a time; None takes the machine's cores, four at most. Scores do not depend on it.
         progress: called as (done, total, name) after each case.
 
     Raises:
         VptError: a prediction without reference, an unreadable file, grids that differ, a label that is not in
-            `labels`, values that are no whole numbers, palettes in which a number is not the same colour, no label at
-            all, an option outside its range.
+            `labels`, values that are no whole numbers or those of a scan, palettes in which a number is not the same
+            colour, no label at all, an option outside its range.
 
     >>> evaluate("out", "labelsTr").save("scores")
     """
-    check_options(empty, tolerance)
-    pairs, missing = pair_masks(predictions, references)
-    if missing and strict:
+    check_options(empty, tolerance, tolerances)
+    check_overlap(lesion_overlap)
+    if workers is not None and workers < 1:
+        raise VptError(f"workers: {workers}, expected 1 or more")
+    matched = _matched(predictions, references, strict)
+    pairs = matched.pairs
+    chosen = choose_labels(labels, pairs)
+    settings = Settings(
+        title,
+        empty,
+        tolerance,
+        unit=pairs[0].reference.unit,
+        tolerances={chosen.id_of(name, "tolerance"): distance for name, distance in (tolerances or {}).items()},
+        lesions=tuple(chosen.names if lesions == "all" else [chosen.id_of(name, "lesions") for name in lesions]),
+        lesion_overlap=lesion_overlap,
+    )
+    whose, guess = _patients(pairs, patients)
+    names = [pair.case for pair in pairs]
+    grouping = None if by is None else read_grouping(by, names, whose, file=groups, described=dataset_files(pairs))
+    read = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
+    results = []
+    for result in _scored(read, chosen, settings, workers or min(os.cpu_count() or 1, MOST_WORKERS)):
+        results.append(result)
+        progress(len(results), len(pairs), result.name)
+    return Report(
+        tuple(results),
+        chosen.names,
+        settings,
+        matched.missing,
+        groups=tuple(whose(name) for name in names),
+        grouping=grouping,
+        notes=tuple(filter(None, [matched.said, guess])),
+    )
+
+
+def _matched(predictions: Any, references: Any, strict: bool) -> Matched:
+    """The pairs, each on one grid, all of one kind."""
+    matched = pair_masks(predictions, references)
+    if matched.missing and strict:
         raise VptError(
-            f"{predictions}: no prediction for {listed(missing)}, which {references} holds; "
+            f"{predictions}: no prediction for {listed(matched.missing)}, which {references} holds; "
             "predict them as well, or score without `strict`"
         )
-    for pair in pairs:
+    for pair in matched.pairs:
         pair.check_grids()
-    flat = _are_images(pairs)
-    if flat:
-        masks = [mask for pair in pairs for mask in (pair.reference, pair.prediction)]
+    if _are_images(matched.pairs):
+        masks = [mask for pair in matched.pairs for mask in (pair.reference, pair.prediction)]
         require_one_numbering([mask.source for mask in masks if isinstance(mask.source, Path)])
-    chosen = _choose_labels(labels, pairs)
-    pairs = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
-    results = []
-    for done, pair in enumerate(pairs, start=1):
-        results.append(_score(pair, chosen, empty, tolerance))
-        progress(done, len(pairs), pair.reference.name)
-    settings = Settings(title, empty, tolerance, unit="px" if flat else "mm")
-    return Report(tuple(results), chosen.names, settings, missing)
+    return matched
 
 
-def _score(pair: Pair, labels: Labels, empty: Empty, tolerance: float) -> CaseResult:
+def _scored(pairs: Sequence[Pair], labels: Labels, settings: Settings, workers: int) -> Iterator[CaseResult]:
+    """The pairs' scores in their order; of no more pairs than workers are the volumes in memory."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = iter(pairs)
+        running = [pool.submit(_score, pair, labels, settings) for pair in islice(waiting, workers)]
+        try:
+            while running:
+                yield running.pop(0).result()
+                running += [pool.submit(_score, pair, labels, settings) for pair in islice(waiting, 1)]
+        finally:
+            for each in running:
+                each.cancel()
+
+
+def _score(pair: Pair, labels: Labels, settings: Settings) -> CaseResult:
     mine, theirs = pair.grids()
     found, true = pair.prediction.read(mine), pair.reference.read(theirs)
+    for held, mask in ((found, pair.prediction), (true, pair.reference)):
+        refuse_scan(held, mask.shown)
     if labels.complete:
         labels.check(found.ids, pair.prediction.shown)
         labels.check((id for id in true.ids if id != true.ignored), pair.reference.shown)
@@ -103,9 +152,30 @@ def _score(pair: Pair, labels: Labels, empty: Empty, tolerance: float) -> CaseRe
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
         prediction, reference, spacing = prediction[..., 0], reference[..., 0], spacing[:2]
     scores = score_case(
-        prediction, reference, spacing, labels.names, empty=empty, tolerance=tolerance, ignored=true.ignored
+        prediction,
+        reference,
+        spacing,
+        labels.names,
+        empty=settings.empty,
+        tolerance=settings.tolerance,
+        tolerances=settings.tolerances,
+        ignored=true.ignored,
     )
-    return CaseResult(pair.reference.name, pair.prediction.shown, pair.reference.shown, scores)
+    overlap = settings.lesion_overlap
+    lesions = score_lesions(prediction, reference, spacing, settings.lesions, overlap=overlap, ignored=true.ignored)
+    return CaseResult(pair.case, pair.prediction.shown, pair.reference.shown, scores, lesions)
+
+
+def _patients(pairs: Sequence[Pair], pattern: str | None) -> tuple[Callable[[str], str], str]:
+    """Whose each case is, and how that was guessed, in words."""
+    names = [pair.case for pair in pairs]
+    if pattern is not None:
+        return by_pattern(names, pattern).__getitem__, ""
+    said: dict[str, str] = {}
+    for file in reversed(dataset_files(pairs)):
+        said |= read_patients(description(file), file)
+    whose = Patients(names, said, {})
+    return whose.of, whose.guess()
 
 
 def _are_images(pairs: Sequence[Pair]) -> bool:
@@ -114,50 +184,3 @@ def _are_images(pairs: Sequence[Pair]) -> bool:
     if len(units) > 1:
         raise VptError("some of the pairs are images and others NIfTI; score them one kind at a time")
     return units == {"px"}
-
-
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
-def _choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequence[Pair]) -> Labels:
-    if given is not None:
-        return _given_labels(given)
-    for file in _dataset_files(pairs):
-        try:
-            named = read_labels(file)
-        except VptError as error:
-            raise VptError(f"{error}; or give `labels`") from error
-        if named is not None:
-            values = LabelValues(named)
-            names = {id: name for id, name in values.labels.items() if id}
-            return Labels(names, str(file), values=None if values.is_plain else values)
-    found: set[int] = set()
-    for reference in (pair.reference for pair in pairs):
-        ids = reference.read().ids
-        if ids[0] < 0:
-            raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
-        found.update(ids)
-    if found <= {0}:
-        raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
-    return Labels({id: str(id) for id in sorted(found - {0})}, "the references")
-
-
-def _given_labels(given: Mapping[int, str] | Iterable[int]) -> Labels:
-    named = given if isinstance(given, Mapping) else {label: str(label) for label in given}
-    try:
-        names = dict(sorted((int(label), str(name)) for label, name in named.items() if int(label) != 0))
-    except (TypeError, ValueError):
-        raise VptError(f"`labels`: {listed(named)} are not integer labels, such as 1, 2, 3") from None
-    if not names or min(names) < 0:
-        raise VptError(f"`labels`: labels {listed(names) or 'none'}, expected at least one, all above 0")
-    return Labels(names, "`labels`", complete=False)
-
-
-def _dataset_files(pairs: Sequence[Pair]) -> list[Path]:
-    """`dataset.json` of the references' folder and of the one above, when all references lie in one folder."""
-    sources = [pair.reference.source for pair in pairs]
-    folders = {source.parent.resolve() for source in sources if isinstance(source, Path)}
-    if len(folders) != 1:
-        return []
-    (folder,) = folders
-    return [file for file in (folder / "dataset.json", folder.parent / "dataset.json") if file.is_file()]

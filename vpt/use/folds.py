@@ -12,6 +12,10 @@ MARK = "folds.json"  # in the folder: how many folds there are
 DONE = "fold.json"  # in a fold's run: that it is finished
 
 
+def is_run(folder: Path) -> bool:
+    return (folder / "splits.json").is_file()
+
+
 def is_of_folds(folder: Path) -> bool:
     return (folder / MARK).is_file()
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpt.data.cases import Case
+from vpt.data.cases import Case, Cases
+from vpt.data.groups import read_grouping
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
@@ -21,6 +22,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import reader_of
 from vpt.report.classification import ClassReport
 from vpt.scores.cases import check_options
+from vpt.scores.groups import Grouping
 from vpt.use.archives import classify_cases, mask_file, segment_cases
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
@@ -42,6 +44,8 @@ def evaluate_run(
     weights: str | Path | None = None,
     oracle_box: bool = False,
     tta: bool = False,
+    by: str | None = None,
+    groups: str | Path | None = None,
     cache: Path | None = None,
     progress: Tick = silent,
     **settings: Any,
@@ -57,6 +61,8 @@ def evaluate_run(
             `vpt.evaluate`;
         oracle_box: tell the model, for every case, the box around the reference's foreground: what a perfect user
             would draw, so no score for automatic use. The report's title says so;
+        by: a column that scores are told apart by, of the data set's list, the CSV that its dataset.json names, or that
+            of `groups`;
         tta: the mean over mirror images, see `vpt.load`; the folder is RUN/test_tta, and the title says so;
         cache: of a run that classifies: a folder for prepared examples, found again by other runs with the same plan.
 
@@ -71,16 +77,20 @@ def evaluate_run(
         )
     splits = read_written(run / "splits.json").to_dict()
     split, side = _side(run, splits, split)
-    check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0))
+    check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0), settings.get("tolerances"))
     segmenter = load(run, device, weights, tta=tta)
     suffix, told = variant(oracle_box, tta)
     folder, title = Path(out) if out is not None else run / f"{split}{suffix}", f"{run}: {side}{told}"
     if isinstance(segmenter, Classifier):
         if oracle_box:
             raise VptError(f"{run}: classifies, so it takes no boxes; leave --oracle-box out")
+        if settings.get("lesions"):
+            raise VptError(f"{run}: classifies, so there are no lesions to find; leave --lesions out")
         labelled = _labelled(run, data)
         examples = [labelled.case(name) for name in splits[split]]
-        return classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress), folder
+        grouping = _grouping(labelled, splits[split], by, groups)
+        scored = classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress)
+        return replace(scored, grouping=grouping), folder
     known = _data_config(run)
     root = Path(data) if data is not None else known.path
     if not root.exists():
@@ -89,11 +99,19 @@ def evaluate_run(
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     cases = [dataset.case(name) for name in splits[split]]
+    grouping = _grouping(dataset, splits[split], by, groups)
     box = reference_box if oracle_box else None
     report = evaluate_split(
         segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, **settings
     )
-    return report, folder
+    return replace(report, grouping=grouping), folder
+
+
+def _grouping(data: Cases[Any], names: Sequence[str], by: str | None, file: str | Path | None) -> Grouping | None:
+    if by is None:
+        return None
+    described = [path for path in (data.root / "dataset.json",) if path.is_file()]
+    return read_grouping(by, names, data.patient, file=file, columns=data.columns, described=described)
 
 
 def variant(oracle_box: bool, tta: bool) -> tuple[str, str]:
@@ -196,7 +214,13 @@ def evaluate_split(
         title=title,
         **settings,
     )
-    return replace(report, groups=tuple(patient(case.name) for case in cases), weights=origin_in_words(segmenter.model))
+    return replace(
+        report,
+        cases=tuple(replace(scored, name=case.name) for scored, case in zip(report.cases, cases, strict=True)),
+        groups=tuple(patient(case.name) for case in cases),
+        weights=origin_in_words(segmenter.model),
+        notes=(),
+    )
 
 
 def reference_box(case: Case) -> np.ndarray | None:

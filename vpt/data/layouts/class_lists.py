@@ -17,7 +17,7 @@ COLUMNS = {  # what a column holds -> the names it may have
     "path": ("path", "file", "filename", "image"),
     "label": ("label", "class", "diagnosis"),
     "split": ("split",),
-    "patient": ("patient", "group", "subject"),
+    "patient": ("patient", "subject", "group"),
 }
 CSV_NAME = "labels.csv"
 LONGEST = 2**28  # bytes of a list
@@ -55,7 +55,12 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
             problems.append(VptError(f"{where}: {text}"))
         labels = tuple(dict.fromkeys(part for part in map(str.strip, cell["label"].split("|")) if part))
         name = _csv_name(cell["path"], source.parent)
-        yield Row(where, name, image, labels, side, cell.get("patient", ""), stem_of(name, cell["label"]))
+        others = {
+            _plain(column): cells[at].strip()
+            for at, column in enumerate(header[: len(cells)])
+            if column.strip() and at not in (places["path"], places["label"], places.get("split"))
+        }
+        yield Row(where, name, image, labels, side, cell.get("patient", ""), stem_of(name, cell["label"]), others)
 
 
 def csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:

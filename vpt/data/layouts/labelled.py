@@ -130,6 +130,7 @@ def survey_labelled(
         kind,
         source,
         stems={row.name: row.stem for row in rows if row.stem},
+        columns=_columns(rows),
     )
     _keep_patients_together(found, rows, problems)
     return found, problems
@@ -231,6 +232,12 @@ def _channels(rows: Sequence[Row], kind: Kind, content: dict[str, Any], source: 
         return COLOUR if first.ndim == 3 else GREY
     files = [row.image for row in rows if isinstance(row.image, Path) and kind_of(row.image) == "images"]
     return image_channels(content, source, files, exact=False)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Column -> image -> what it says."""
+    names = dict.fromkeys(name for row in rows for name in row.others)
+    return {name: {row.name: row.others[name] for row in rows if row.others.get(name)} for name in names}
 
 
 def _keep_patients_together(found: LabelledSet, rows: Sequence[Row], problems: list[VptError]) -> None:

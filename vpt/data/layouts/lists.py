@@ -1,7 +1,7 @@
 """Scans and masks in a list: a CSV, or JSON with an object on every line. Only names are read here.
 
 Columns (keys): `image`, or `image_T1`, `image_T2`, ... for the channels; `mask`; and where wanted `case`, `patient` and
-`split`. Paths are seen from the list's folder.
+`split`; what others say, such as `group`, scores can be told apart by. Paths are seen from the list's folder.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:
         kind,
         {name: side for name, side in sides.items() if side},
         source,
+        columns=_other_columns({name: line for name, (line, _) in found.items()}, columns),
     ), problems
 
 
@@ -167,6 +168,13 @@ def _there(root: Path, path: str) -> Path | None:
         return next((place for place in places if place.is_file()), None)
     except (OSError, ValueError):  # a name that is too long, or holds a null byte
         return None
+
+
+def _other_columns(lines: Mapping[str, _Line], images: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Column -> case -> its cell, of the columns that hold no file, name or side."""
+    names = dict.fromkeys(name for line in lines.values() for name in line.cells)
+    others = [name for name in names if name and name not in (*images, *IMAGE, *MASK, *CASE, *SPLIT)]
+    return {name: {case: line.cells[name] for case, line in lines.items() if line.cells.get(name)} for name in others}
 
 
 def _side(line: _Line, problems: list[VptError]) -> str:

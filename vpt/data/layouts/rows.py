@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vpt.data.patients import REPEATED
 from vpt.readers import Source
@@ -18,7 +19,8 @@ SIDE_WORDS = {
 class Row:
     """One image as its layout tells it; side and patient are empty where nothing says them.
 
-    stem: the name without class, side and last number, "" where it is the name itself;
+    stem: the name without class, side and last number, "" where it is the name itself; others: what the columns say
+    that are looked at for none of these;
     where: what a sentence about it begins with, the image's file or the line of the CSV.
     """
 
@@ -29,6 +31,7 @@ class Row:
     side: str = ""
     patient: str = ""
     stem: str = ""
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def stem_of(name: str, label: str) -> str:

@@ -1,0 +1,94 @@
+"""Scores by group against numbers by hand and resamples that are drawn plainly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from label_scores import scores
+
+from vpt.report.classification import ClassReport
+from vpt.report.segmentation import Report
+from vpt.scores.bootstrap import RESAMPLES
+from vpt.scores.groups import Grouping
+from vpt.scores.settings import CaseResult
+
+
+def report(dice, groups, patients=None):
+    """One label; a case's Dice in hundredths."""
+    cases = [CaseResult(f"c{k}", "", "", {1: scores(d, 100 - d, 100 - d)}) for k, d in enumerate(dice)]
+    of = {f"c{k}": group for k, group in enumerate(groups) if group}
+    without = tuple(f"c{k}" for k, group in enumerate(groups) if not group)
+    return Report(tuple(cases), {1: "liver"}, grouping=Grouping("site", of, without), groups=patients)
+
+
+def test_groups_and_their_gap():
+    dice = [90, 80, 85, 95, 90, 60, 70, 50, 65, 55, 10, 20, 99]
+    found = report(dice, ["a"] * 5 + ["b"] * 5 + ["tiny"] * 2 + [""]).by_group
+    assert [(row.group, row.cases, row.patients, row.is_small) for row in found.rows] == [
+        ("a", 5, 5, False),
+        ("b", 5, 5, False),
+        ("tiny", 2, 2, True),
+    ]
+    assert [row.scores["liver"] for row in found.rows] == pytest.approx([0.88, 0.6, 0.15])
+    gap = found.gaps["foreground"]
+    assert (gap.best, gap.worst, gap.size) == ("a", "b", pytest.approx(0.28))
+    assert 0.15 < gap.interval[0] < 0.28 < gap.interval[1] < 0.4
+    low, high = found.rows[0].intervals["foreground"]
+    drawn = np.random.default_rng(1).choice(np.array(dice[:5]) / 100, (RESAMPLES, 5)).mean(1)
+    assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+
+
+def test_a_patients_scans_are_drawn_together():
+    dice = [90, 90, 50, 50] * 5
+    groups = ["a"] * 20
+    alone = report(dice, groups).by_group.rows[0]
+    patients = tuple(f"p{k // 2}" for k in range(20))
+    together = report(dice, groups, patients).by_group.rows[0]
+    widths = [row.intervals["liver"][1] - row.intervals["liver"][0] for row in (alone, together)]
+    assert widths[1] > 1.2 * widths[0]
+    assert (together.cases, together.patients) == (20, 10)
+
+
+def test_one_patient_has_no_interval_and_few_groups_no_gap():
+    found = report([90, 80, 70], ["a", "b", "b"]).by_group
+    assert all(map(math.isnan, found.rows[0].intervals["liver"]))
+    assert found.gaps == {}
+    text = report([90, 80, 70], ["a", "b", ""]).text()
+    assert "no gap: fewer than two groups of 5 patients or more" in text
+    assert "* fewer than 5 patients: too few to compare" in text
+    assert "1 case without a site, in no group: c2" in text
+    assert ["a", "*", "1", "1", "0.900", "-"] in [line.split() for line in text.splitlines()]
+
+
+def test_groups_are_in_every_output(tmp_path):
+    whole = report([90, 80, 85, 95, 90, 60, 70, 50, 65, 55], ["a"] * 5 + ["b"] * 5)
+    whole.save(tmp_path)
+    assert "gap (foreground): a - b = +0.280 (+0.2" in whole.text()
+    assert "## Dice by site" in (tmp_path / "evaluation.md").read_text()
+    rows = whole.summary()["by_group"]["rows"]
+    assert [row["scores"]["foreground"] for row in rows] == pytest.approx([0.88, 0.6])
+    assert "by_group" not in replace(whole, grouping=None).summary()
+
+
+def test_classifications_have_groups_too():
+    """Group a is always right; of b half is wrong, and errors count the other way round."""
+    rng = np.random.default_rng(0)
+    truth = np.eye(2, dtype=bool)[np.arange(40) % 2]
+    sure = np.where(np.arange(40) < 20, 0.9, rng.choice([0.2, 0.8], 40))
+    probabilities = np.where(truth, sure[:, None], 1 - sure[:, None])
+    names = tuple(f"c{k}" for k in range(40))
+    of = {name: "ab"[k // 20] for k, name in enumerate(names)}
+    whole = ClassReport(names, probabilities, truth, ("no", "yes"), "classes", grouping=Grouping("sex", of))
+    found = whole.by_group
+    right = (sure[20:] > 0.5).mean()
+    assert [row.scores["accuracy"] for row in found.rows] == pytest.approx([1, right])
+    assert [row.scores["auroc"] for row in found.rows] == pytest.approx(
+        [1, whole.restricted(range(20, 40)).scores()["auroc"]]
+    )
+    assert (found.gaps["accuracy"].best, found.gaps["nll"].best) == ("a", "a")
+    assert found.gaps["accuracy"].size == pytest.approx(1 - right)
+    assert "ece" not in found.rows[0].scores
+    assert "rows" in whole.summary()["by_group"]

@@ -1,0 +1,103 @@
+"""Two evaluations of the same cases: differences by hand, paired resamples, and what is not compared."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from label_scores import scores
+
+from vpt.errors import VptError
+from vpt.report.classification import ClassReport
+from vpt.report.paired import PairedReport
+from vpt.report.segmentation import Report
+from vpt.scores.paired import pair_classifications, pair_segmentations
+from vpt.scores.settings import CaseResult
+
+ABSENT, INVENTED = scores(0, 0, 0), scores(0, 5, 0)
+
+
+def report(groups=None, **cases):
+    """Case -> the Dice of label 1 in hundredths, or scores."""
+    dice = {name: each for name, each in cases.items() if isinstance(each, int)}
+    made = cases | {name: scores(each, 100 - each, 100 - each) for name, each in dice.items()}
+    results = tuple(CaseResult(name, "", "", {1: each}) for name, each in made.items())
+    return Report(results, {1: "liver"}, groups=groups)
+
+
+def test_differences_wins_and_losses():
+    first = report(a=90, b=80, c=70, d=60, only_a=10)
+    second = report(d=70, c=70, b=60, a=50, only_b=99)
+    found = pair_segmentations(first, second)
+    foreground, liver = found.differences
+    assert (foreground.first, foreground.second, foreground.size) == pytest.approx((0.75, 0.625, 0.125))
+    assert (liver.score, liver.cases) == ("liver", 4)
+    assert [(case.name, round(case.size, 3)) for case in found.cases] == [("a", 0.4), ("b", 0.2), ("d", -0.1), ("c", 0)]
+    assert (found.wins, found.losses, found.ties) == (2, 1, 1)
+    assert (found.only_first, found.only_second) == (("only_a",), ("only_b",))
+
+
+def test_intervals_are_paired():
+    """All cases differ by the same, which lies far within the spread of the cases."""
+    rng = np.random.default_rng(0)
+    dice = {f"c{k}": int(value) for k, value in enumerate(rng.integers(20, 90, 30))}
+    found = pair_segmentations(report(**{name: value + 3 for name, value in dice.items()}), report(**dice))
+    assert found.differences[0].interval == pytest.approx((0.03, 0.03))
+
+
+def test_patients_are_drawn_with_all_their_cases():
+    cases = {f"c{k}": 50 + 10 * (k // 5 % 2) for k in range(20)}
+    flat = dict.fromkeys(cases, 50)
+    patients = tuple(f"p{k // 5}" for k in range(20))
+    widths = []
+    for groups in (None, patients):
+        low, high = pair_segmentations(report(groups, **cases), report(groups, **flat)).differences[0].interval
+        widths.append(high - low)
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_label_that_one_alone_has_predicted_where_there_is_none_is_listed():
+    """The one that rightly predicts nothing has no score, so the pair says nothing; that is not kept silent."""
+    found = pair_segmentations(report(a=90, b=ABSENT, c=ABSENT), report(a=80, b=INVENTED, c=ABSENT))
+    assert found.one_sided == (("b", "liver"),)
+    assert (found.differences[0].cases, found.wins) == (1, 1)
+    said = PairedReport(found, "A", "B", "Dice", "how").text()
+    assert "1 not compared, since one of the two rightly predicted nothing and so has no score: b (liver)" in said
+
+
+def test_what_cannot_be_compared_is_said():
+    with pytest.raises(VptError, match="no case is in both"):
+        pair_segmentations(report(a=1), report(b=1))
+    other = Report(report(a=1).cases, {1: "spleen"})
+    with pytest.raises(VptError, match="compare evaluations of the same labels"):
+        pair_segmentations(report(a=1), other)
+
+
+def test_classifications():
+    truth = np.eye(2, dtype=bool)[[0, 1, 0, 1]]
+    names = ("a", "b", "c", "d")
+
+    def classified(sure, order=(0, 1, 2, 3)):
+        sure = np.array(sure)[list(order)]
+        true = truth[list(order)]
+        probabilities = np.where(true, sure[:, None], 1 - sure[:, None])
+        return ClassReport(tuple(names[k] for k in order), probabilities, true, ("no", "yes"), "classes")
+
+    found = pair_classifications(classified([0.9, 0.9, 0.6, 0.4]), classified([0.9, 0.2, 0.7, 0.4], (3, 2, 1, 0)))
+    by_score = {each.score: each for each in found.differences}
+    assert (by_score["accuracy"].first, by_score["accuracy"].second) == (0.75, 0.5)
+    assert [(case.name, round(case.size, 3)) for case in found.cases][:2] == [("b", 0.7), ("c", -0.1)]
+    assert (found.wins, found.losses, found.ties) == (1, 1, 2)
+    assert "ece" not in by_score
+
+
+def test_the_files(tmp_path):
+    found = PairedReport(pair_segmentations(report(a=90, b=80), report(a=50, b=85)), "runs/A", "runs/B", "Dice", "how")
+    written = json.loads(found.save(tmp_path).read_text())
+    assert (written["A"], written["cases"]["wins"], written["cases"]["losses"]) == ("runs/A", 1, 1)
+    assert written["differences"][0]["size"] == pytest.approx(0.175)
+    assert (tmp_path / "comparison.csv").read_text().splitlines()[1].startswith("a,0.9,0.5,0.4")
+    markdown = (tmp_path / "comparison.md").read_text()
+    assert markdown.startswith("# A: runs/A")
+    assert "| a | 0.900 | 0.500 | +0.400 |" in markdown

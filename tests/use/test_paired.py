@@ -1,0 +1,53 @@
+"""Two folders of masks against one of references, two runs on their test cases."""
+
+from __future__ import annotations
+
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+
+from vpt.errors import VptError
+from vpt.use.paired import compare_masks, compare_runs
+
+
+def save(path, start):
+    path.parent.mkdir(exist_ok=True)
+    data = np.zeros((10, 10, 10), np.uint8)
+    data[start : start + 4, 2:6, 2:6] = 1
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), path)
+
+
+def test_two_folders_of_masks(tmp_path):
+    for name, first, second in (("p1_s1", 2, 3), ("p1_s2", 2, 4), ("p2_s1", 3, 2)):
+        save(tmp_path / "A" / f"{name}.nii.gz", first)
+        save(tmp_path / "B" / f"{name}.nii.gz", second)
+        save(tmp_path / "truth" / f"{name}.nii.gz", 2)
+    save(tmp_path / "B" / "p3_s1.nii.gz", 2)
+    save(tmp_path / "truth" / "p3_s1.nii.gz", 2)
+    found = compare_masks(*(tmp_path / name for name in ("A", "B", "truth")))
+    assert found.found.differences[0].size == pytest.approx((0.25 + 0.5 - 0.25) / 3)
+    assert [case.name for case in found.found.cases] == ["p1_s2", "p1_s1", "p2_s1"]
+    assert found.found.only_second == ("p3_s1",)
+    text = found.text()
+    assert "of 3 cases A is better in 2, B in 1; 0 within 0.001" in text
+    assert "1 case only in B, not compared: p3_s1" in text
+    assert "over patients" in text
+
+
+@pytest.mark.slow
+def test_a_run_and_itself(tiny_run, tmp_path):
+    runs = [shutil.copytree(tiny_run, tmp_path / name) for name in "AB"]
+    found = compare_runs(*runs, split="val", device="cpu")
+    assert all(each.size == 0 for each in found.found.differences)
+    assert (found.found.wins, found.found.losses) == (0, 0)
+
+
+@pytest.mark.slow
+def test_runs_of_two_tasks_are_refused(tiny_run, class_run, tmp_path):
+    runs = [
+        shutil.copytree(run, tmp_path / run.parent.name / name) for run, name in ((tiny_run, "A"), (class_run, "B"))
+    ]
+    with pytest.raises(VptError, match="one segments and the other classifies"):
+        compare_runs(*runs, device="cpu")

@@ -1,0 +1,61 @@
+"""Scores by group as a table, and how scores and intervals are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from vpt.report.blocks import Block
+from vpt.scores.bootstrap import LEVEL
+from vpt.scores.groups import SMALL, GroupScores
+from vpt.words import counted, listed
+
+MOST_COLUMNS = 4  # scores beside the first; summary.json has all
+
+
+def group_blocks(found: GroupScores | None, what: str) -> Iterator[Block]:
+    """A table with a row per group, the gap between best and worst, and what is not in it."""
+    if found is None:
+        return
+    first, *others = found.rows[0].scores
+    others = others[:MOST_COLUMNS] if len(others) > 1 else []
+    rows = [
+        [
+            row.group + (" *" if row.is_small else ""),
+            str(row.cases),
+            str(row.patients),
+            shown(row.scores[first]),
+            range_of(row.intervals[first]),
+            *(shown(row.scores[score]) for score in others),
+        ]
+        for row in found.rows
+    ]
+    title = f"{what + ' ' if what else ''}by {found.grouping.column}"
+    head = [found.grouping.column, "cases", "patients", first, f"{LEVEL:.0%} interval", *others]
+    yield Block(title, head, rows, [*_gap(found, first), *_said(found)])
+
+
+def _gap(found: GroupScores, score: str) -> Iterator[str]:
+    if gap := found.gaps.get(score):
+        interval = f" ({range_of(gap.interval, signed=True)})" if math.isfinite(gap.interval[0]) else ""
+        yield f"gap ({score}): {gap.best} - {gap.worst} = {gap.size:+.3f}{interval}"
+    else:
+        yield f"no gap: fewer than two groups of {SMALL} patients or more"
+
+
+def _said(found: GroupScores) -> Iterator[str]:
+    if any(row.is_small for row in found.rows):
+        yield f"* fewer than {SMALL} patients: too few to compare, not in the gap"
+    if without := found.grouping.without:
+        yield f"{counted(len(without), 'case')} without a {found.grouping.column}, in no group: {listed(without)}"
+
+
+def shown(value: float, form: str = ".3f") -> str:
+    """A score in words; "-" where it is undefined."""
+    return format(value, form) if math.isfinite(value) else "-"
+
+
+def range_of(interval: tuple[float, float], signed: bool = False) -> str:
+    low, high = interval
+    form = "+.3f" if signed else ".3f"
+    return f"{low:{form}} to {high:{form}}" if math.isfinite(low) else "-"

@@ -1,0 +1,45 @@
+"""Two runs on their test cases, or two folders of masks against one of references -> what differs between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vpt.errors import VptError
+from vpt.progress import Tick, silent
+from vpt.report.classification import ClassReport
+from vpt.report.paired import PairedReport
+from vpt.report.segmentation import Report
+from vpt.scores.paired import pair_classifications, pair_segmentations
+from vpt.use.evaluation import evaluate
+
+
+def compare_runs(first: Path, second: Path, *, progress: Tick = silent, **settings: Any) -> PairedReport:
+    """Evaluate two runs (see `evaluate_run` for the settings) and pair what both have tested.
+
+    Raises VptError where one segments and the other classifies, labels differ, or no case is in both.
+    """
+    from vpt.use.runs import evaluate_run
+
+    reports = [evaluate_run(run, progress=progress, **settings)[0] for run in (first, second)]
+    return _paired(reports[0], reports[1], str(first), str(second))
+
+
+def compare_masks(first: Path, second: Path, references: Path, **settings: Any) -> PairedReport:
+    """Score two folders of masks against one of references (see `evaluate` for the settings) and pair the cases."""
+    reports = [evaluate(masks, references, **settings) for masks in (first, second)]
+    return _paired(reports[0], reports[1], str(first), str(second))
+
+
+def _paired(one: Report | ClassReport, other: Report | ClassReport, first: str, second: str) -> PairedReport:
+    if isinstance(one, Report) and isinstance(other, Report):
+        notes = tuple(dict.fromkeys([*one.notes, *other.notes]))
+        return PairedReport(pair_segmentations(one, other), first, second, "Dice", _how(one), notes)
+    if isinstance(one, ClassReport) and isinstance(other, ClassReport):
+        shown = "probability of the truth"
+        return PairedReport(pair_classifications(one, other), first, second, shown, one.method())
+    raise VptError(f"{first} and {second}: one segments and the other classifies; compare runs of one task")
+
+
+def _how(report: Report) -> str:
+    return str(report.summary()["confidence_intervals"]["method"])

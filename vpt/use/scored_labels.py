@@ -1,0 +1,108 @@
+"""Which labels an evaluation scores: those that are given, of the references' dataset.json, or all that occur."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vpt.data.label_values import LabelValues
+from vpt.data.layouts.description import read_labels
+from vpt.data.pairs import Pair
+from vpt.errors import VptError
+from vpt.readers import LabelMap
+from vpt.words import did_you_mean, listed
+
+MOST_IDS = 64  # a mask with more is looked at: an atlas has areas, a scan has another value in nearly every voxel
+ROUGH = 0.5  # of neighbours inside the foreground, so many differ in a scan
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels to score: id -> name in order of ids, without the background; and who says so, for messages."""
+
+    names: dict[int, str]
+    origin: str
+    complete: bool = True  # False: the references may hold others as well
+    values: LabelValues | None = None  # what is in the files stands for, where it is not the labels' ids
+
+    def id_of(self, label: int | str, where: str) -> int:
+        """The id of a label that is named, or given as its id; `where` begins the sentence about one that is none."""
+        named = {name: id for id, name in self.names.items()} | {str(id): id for id in self.names}
+        if str(label) not in named:
+            known = listed(self.names.values(), 20)
+            meant = did_you_mean(str(label), self.names.values())
+            raise VptError(f"{where}: {label} is none of the labels {known} (from {self.origin}){meant}")
+        return named[str(label)]
+
+    def check(self, ids: Iterable[int], shown: str) -> None:
+        if unknown := [id for id in ids if id not in {0, *self.names}]:
+            raise VptError(
+                f"{shown}: label{'s' if len(unknown) > 1 else ''} {listed(unknown)} not in {listed(self.names, 20)} "
+                f"(from {self.origin}); add it to `labels`, or take it out of the file"
+            )
+
+
+def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequence[Pair]) -> Labels:
+    if given is not None:
+        return _given_labels(given)
+    for file in dataset_files(pairs):
+        try:
+            named = read_labels(file)
+        except VptError as error:
+            raise VptError(f"{error}; or give `labels`") from error
+        if named is not None:
+            values = LabelValues(named)
+            names = {id: name for id, name in values.labels.items() if id}
+            return Labels(names, str(file), values=None if values.is_plain else values)
+    found: set[int] = set()
+    for reference in (pair.reference for pair in pairs):
+        refuse_scan(held := reference.read(), reference.shown)
+        ids = held.ids
+        if ids[0] < 0:
+            raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
+        found.update(ids)
+    if found <= {0}:
+        raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
+    return Labels({id: str(id) for id in sorted(found - {0})}, "the references")
+
+
+def _given_labels(given: Mapping[int, str] | Iterable[int]) -> Labels:
+    named = given if isinstance(given, Mapping) else {label: str(label) for label in given}
+    try:
+        names = dict(sorted((int(label), str(name)) for label, name in named.items() if int(label) != 0))
+    except (TypeError, ValueError):
+        raise VptError(f"`labels`: {listed(named)} are not integer labels, such as 1, 2, 3") from None
+    if not names or min(names) < 0:
+        raise VptError(f"`labels`: labels {listed(names) or 'none'}, expected at least one, all above 0")
+    return Labels(names, "`labels`", complete=False)
+
+
+def dataset_files(pairs: Sequence[Pair]) -> list[Path]:
+    """`dataset.json` of the references' folder and of the one above, when all references lie in one folder."""
+    sources = [pair.reference.source for pair in pairs]
+    folders = {source.parent.resolve() for source in sources if isinstance(source, Path)}
+    if len(folders) != 1:
+        return []
+    (folder,) = folders
+    return [file for file in (folder / "dataset.json", folder.parent / "dataset.json") if file.is_file()]
+
+
+def refuse_scan(found: LabelMap, shown: str) -> None:
+    """Raise VptError for a label map whose values are those of a scan."""
+    lowest, highest = found.ids[0], found.ids[-1]
+    negative = sum(id < 0 for id in found.ids)
+    if len(found.ids) > MOST_IDS and (negative > 1 or _roughness(found.array) > ROUGH):
+        raise VptError(
+            f"{shown}: {len(found.ids)} different values from {lowest} to {highest}, which is a scan and no mask; give "
+            "the mask in its place"
+        )
+
+
+def _roughness(array: np.ndarray) -> float:
+    """Of neighbours along the first axis that are both foreground, the share with different values."""
+    both = (array[1:] != 0) & (array[:-1] != 0)
+    count = np.count_nonzero(both)
+    return float(np.count_nonzero(both & (array[1:] != array[:-1])) / count) if count else 0.0
