@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -22,10 +23,12 @@ from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
 from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan, Voxels
 from vpt.readers.grid import restore
+from vpt.readers.shown import shown
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
 from vpt.tasks.segmentation import SliceModel, likeliest_classes, logits_of_slices, probabilities_of
 from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
+from vpt.use.pages.result import show_result
 from vpt.vocabulary import Mirror
 
 Keep = Callable[[int, Tensor], None]
@@ -113,6 +116,8 @@ class Segmenter:
     ) -> Mask:
         """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
 
+        It is a nibabel image too, a `vpt.Segmentation`, which a notebook shows and which knows its `volumes` in ml.
+
         A SimpleITK image -> one; a MONAI MetaTensor, (C, X, Y, Z) or (X, Y, Z) -> a nibabel image.
 
         The folder or .zip of a DICOM series, `ChosenSeries(folder, "3")` of one among several -> a NIfTI image, or as
@@ -140,7 +145,8 @@ class Segmenter:
         """
         prepared = self.prepare(scan, force)
         warn_of_header(self.plan, prepared.reader)
-        return self.segment_prepared(prepared, box, points, point_labels, frame, form)
+        mask = self.segment_prepared(prepared, box, points, point_labels, frame, form)
+        return shown(mask, self.labels, partial(show_result, name=prepared.reader.name, scan=scan, plan=self.plan))
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ class CaseFiles:
     name: str
     scan: Any
     truth: Any
-    found: Path | None
+    found: Any
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""A mask from `segment` is a nibabel image that a notebook can show."""
+
+from __future__ import annotations
+
+import html.parser
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import vpt
+from vpt.artifact import find_artifact
+from vpt.use.segmenter import Segmenter
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_run: Path) -> Segmenter:
+    loaded = vpt.load(find_artifact(tiny_run), device="cpu")
+    assert isinstance(loaded, Segmenter)
+    return loaded
+
+
+@pytest.fixture
+def scan(tiny_data: Path) -> Path:
+    return sorted((tiny_data / "imagesTr").iterdir())[0]
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_it_is_the_nibabel_image_that_it_was(segmenter: Segmenter, scan: Path, tmp_path: Path, kind: type) -> None:
+    source = nib.load(scan)
+    mask = segmenter.segment(kind(source.dataobj, source.affine, None))
+
+    nib.save(mask, tmp_path / "mask.nii.gz")
+    read = nib.load(tmp_path / "mask.nii.gz")
+
+    assert isinstance(mask, vpt.Segmentation)
+    assert isinstance(mask, kind)
+    assert type(read) is kind
+    assert read.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asanyarray(read.dataobj), np.asanyarray(mask.dataobj))
+    np.testing.assert_array_equal(read.affine, source.affine)
+
+
+def test_its_volumes_are_those_of_its_voxels_in_ml(segmenter: Segmenter, scan: Path) -> None:
+    mask = segmenter.segment(scan)
+    voxels = np.asanyarray(mask.dataobj)
+    ml = np.prod(nib.affines.voxel_sizes(mask.affine)) / 1000
+
+    assert mask.volumes == {name: pytest.approx((voxels == k).sum() * ml) for k, name in segmenter.labels.items() if k}
+
+
+def test_it_shows_three_planes_its_labels_and_their_volumes(segmenter: Segmenter, scan: Path) -> None:
+    shown = segmenter.segment(scan)._repr_html_()
+    tags = Tags(shown)
+
+    assert tags.open == []
+    assert tags.seen.count("figure") == 3
+    assert "script" not in tags.seen
+    assert all(name in shown for label, name in segmenter.labels.items() if label)
+
+
+def test_without_its_scan_it_shows_the_outlines_alone(segmenter: Segmenter, scan: Path, tmp_path: Path) -> None:
+    copy = tmp_path / scan.name
+    copy.write_bytes(scan.read_bytes())
+    mask = segmenter.segment(copy)
+    with_scan = mask._repr_html_()
+    copy.unlink()
+
+    assert 0 < len(mask._repr_html_()) < len(with_scan)
+    assert mask.slicer[:1]._repr_html_() is None
