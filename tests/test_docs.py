@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -46,6 +47,19 @@ def test_the_page_on_extending_runs(tiny_classes: Path, tmp_path: Path) -> None:
     assert "mirror" in PROMPTS.names()
     assert "cosine" in HEADS.names()
     assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = json.loads((DOCS / "first_steps.ipynb").read_text(encoding="utf-8"))["cells"]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(cell for cell in cells if cell["cell_type"] == "code"):
+        exec(compile("".join(cell["source"]), f"docs/first_steps.ipynb, cell {number + 1}", "exec"), names)
+
+    assert (tmp_path / "first_steps" / "run" / "report.html").is_file()
+    assert names["mask"].volumes.keys() == {"dark", "bright"}
+    assert names["report"].values("Dice").shape == (3, 2)
 
 
 def test_the_entry_points_on_the_page_are_of_the_groups_that_are_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -146,7 +147,9 @@ class Segmenter:
         prepared = self.prepare(scan, force)
         warn_of_header(self.plan, prepared.reader)
         mask = self.segment_prepared(prepared, box, points, point_labels, frame, form)
-        return shown(mask, self.labels, partial(show_result, name=prepared.reader.name, scan=scan, plan=self.plan))
+        return shown(
+            mask, self.labels, partial(show_result, name=Path(prepared.reader.name).name, scan=scan, plan=self.plan)
+        )
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
