@@ -60,6 +60,7 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
         "state/.lock",
         "validation/summary.json",
         "validation/cases.csv",
+        "validation/evaluation.md",
         "validation/blobs_004.nii.gz",
         "validation/previews/blobs_004.png",
     }

@@ -58,7 +58,7 @@ def test_handlers_are_put_back() -> None:
 def test_a_signal_waits_while_workers_start() -> None:
     with heed_signals() as signals:
         with held_back():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # not to a thread of another test's
             assert signals.number is None
         assert signals.number == signal.SIGTERM
 
