@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -139,7 +138,10 @@ def waiting(cases: list[PreparedCase], plan: Plan, backbone: str, steps: int, wo
 
     from vpt.backbones import load_backbone
     from vpt.engine.checkpoint import Progress
-    from vpt.engine.fit import Hooks, Settings, load_batches, train_epoch
+    from vpt.engine.fit import Hooks, Settings, train_epoch
+    from vpt.engine.learning import Learner
+    from vpt.engine.loading import load
+    from vpt.engine.signals import Signals
     from vpt.heads import MaskHead
     from vpt.model import PromptedModel
     from vpt.prompts import DeepPrompts
@@ -152,7 +154,6 @@ def waiting(cases: list[PreparedCase], plan: Plan, backbone: str, steps: int, wo
     forward = SliceModel(model)
     groups = [{"params": [p for p in model.parameters() if p.requires_grad], "peak": 1e-3}]
     prepared, optimizer = fabric.setup(forward, torch.optim.AdamW(groups, lr=1e-3))
-    settings = Settings(1, steps, 1, None, workers, 0.0, 1.0)
     samples = NamedSamples(SliceDataset(cases, plan, make_augment("light")), ["images", "truth"])
 
     def loss(output: Output, batch: Batch) -> torch.Tensor:
@@ -165,8 +166,10 @@ def waiting(cases: list[PreparedCase], plan: Plan, backbone: str, steps: int, wo
     for warm in (True, False):
         progress, short = Progress(), Settings(1, 2 if warm else steps, 1, None, workers, 0.0, 1.0)
         started = time.perf_counter()
-        batches = Watched(load_batches(samples, lambda epoch, n=short.steps: draw(epoch)[:n], settings, progress))
-        train_epoch(fabric, prepared, optimizer, loss, batches, short, progress, hooks, threading.Event(), silent, None)
+        drawn = draw(0)[: short.steps]
+        batches = Watched(load(samples, drawn, workers))
+        learner = Learner(fabric, prepared, optimizer, loss, short.clip)
+        train_epoch(learner, batches, drawn, short, progress, hooks, Signals(), silent)
         total = time.perf_counter() - started
     return {"waits": batches.others / (total - batches.first), "with_start": (batches.first + batches.others) / total}
 

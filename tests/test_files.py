@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vpt import files
 from vpt.errors import VptError
 from vpt.files import atomic, read_json, read_tensors, write_json, write_tensors, write_text
 
@@ -189,3 +190,15 @@ def test_a_header_of_absurd_length_is_refused(tmp_path: Path, length: int) -> No
     (tmp_path / "a").write_bytes(length.to_bytes(8, "little") + b"{}" * 50)
     with pytest.raises(VptError, match=r"a: not a readable safetensors file \(.+\); copy it again"):
         read_tensors(tmp_path / "a", "copy it again")
+
+
+def test_parts_of_killed_writers_are_cleared_and_others_stay(tmp_path: Path) -> None:
+    gone, machine = 2**22 + 1, files._machine()
+    dead, alive, elsewhere = f".part-{machine}-{gone}-a", f".part-{machine}-{os.getpid()}-b", f".part-ffffff-{gone}-c"
+    for name in (dead, alive, elsewhere, f".part-{gone}-old", "d.part", ".part-of-mine"):
+        (tmp_path / name).write_text("")
+    files.clear_parts(tmp_path)
+    kept = {alive, "d.part", ".part-of-mine"}
+    assert {item.name for item in tmp_path.iterdir()} == {*kept, elsewhere, f".part-{gone}-old"}
+    files.clear_parts(tmp_path, own=True)
+    assert {item.name for item in tmp_path.iterdir()} == kept

@@ -28,8 +28,8 @@ from vpt.cli import main
 from vpt.config import Config
 from vpt.data.hints import BACKGROUND, FIRST_CORNER, FOREGROUND, LAST_CORNER, NOTHING
 from vpt.data.plan import Percentiles, Plan, Window
-from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
+from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.tasks.batch import Batch, Output

@@ -22,8 +22,8 @@ from vpt.building import build_model
 from vpt.cli import main
 from vpt.config import Config
 from vpt.data.plan import Percentiles, Window
-from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
+from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.heads import MaskHead
 from vpt.mixing import Mixing, thirds

@@ -131,5 +131,6 @@ def assert_same_run(found: Path, expected: Path) -> None:
     for name in ("best.safetensors", "last.safetensors", "state/last.safetensors"):
         ours, theirs = load_file(found / name), load_file(expected / name)
         assert ours.keys() == theirs.keys()
-        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == [], name
+        compared = [key for key in ours if not key.startswith("random.python")]  # libraries draw names of files from it
+        assert [key for key in compared if not torch.equal(ours[key], theirs[key])] == [], name
     assert rows(found) == rows(expected)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 CHECKSUM = "sha256"  # in a safetensors file's metadata: of all the rest
 LONGEST_JSON = 256 << 20  # bytes
+PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d+)-")  # of a write that goes on, or was killed
 LONGEST_HEADER = 32 << 20  # bytes of a safetensors file's header
 KINDS = {  # of torch -> of safetensors
     "float64": "F64",
@@ -82,7 +85,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises VptError when the folder is missing or not writable, or the disk is full; the old file is then untouched.
     """
     path = Path(path)
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    part = path.with_name(f".part-{_machine()}-{os.getpid()}-{path.name}")
     try:
         part.touch()
         mode = part.stat().st_mode  # what the umask allows; some writers would leave a file that others cannot read
@@ -100,6 +103,38 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def clear_parts(folder: Path, *, own: bool = False) -> None:
+    """Remove what killed writers of this machine left in a folder; own: of others as well, since none writes there.
+
+    A folder that cannot be read or written is left as it is.
+    """
+    with suppress(OSError):
+        for item in folder.iterdir():
+            written = PART.match(item.name)
+            here = written is not None and written[1] == _machine()
+            if written and (not is_running(int(written[2])) if here else own):
+                with suppress(OSError):
+                    item.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine is there; on Windows, which cannot be asked so, it may be."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        pass
+    return True
+
+
+def _machine() -> str:
+    """A short name of this machine (or container), since many may write into one folder."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 def write_text(path: str | Path, text: str) -> None:

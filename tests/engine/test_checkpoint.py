@@ -86,7 +86,7 @@ def test_a_damaged_file_is_said_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "state" / "last.safetensors"
     save_state(path, model, optimizer, PROGRESS)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(VptError, match=r"last\.safetensors: not a readable safetensors file .*start it anew"):
+    with pytest.raises(VptError, match=r"last\.safetensors: not a readable safetensors file .*start the run anew"):
         load_state(path, model, optimizer)
 
 
@@ -105,3 +105,59 @@ def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
     model.backbone.sha256 = "0" * 64
     with pytest.raises(VptError, match=r"was started on other weights of vit_micro .*, found 0000"):
         load_state(path, model, optimizer)
+
+
+def test_the_gradient_scale_of_float16_is_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "last.safetensors"
+    scaler, other = torch.amp.GradScaler("cpu", init_scale=256.0), torch.amp.GradScaler("cpu")
+    save_state(path, *build(), PROGRESS, None, scaler)
+    load_state(path, *build(), None, other)
+    assert other.state_dict() == scaler.state_dict()
+
+
+# --- two generations --------------------------------------------------------------------------------------------------
+
+
+def two_states(folder: Path) -> Path:
+    """Of epochs 3 and 4."""
+    path, (model, optimizer) = folder / "state" / "last.safetensors", build()
+    for epoch in (3, 4):
+        save_state(path, model, optimizer, Progress(epoch=epoch))
+    return path
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-300] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_newest_state_falls_back_and_says_so(tmp_path: Path) -> None:
+    path, told = two_states(tmp_path), []
+    damage(path)
+    assert load_state(path, *build(), say=told.append).epoch == 3
+    assert len(told) == 1
+    assert told[0].startswith(f"{path}: damaged: ")
+    assert told[0].endswith("the state before it is taken")
+
+
+def test_both_damaged_is_a_sentence(tmp_path: Path) -> None:
+    path = two_states(tmp_path)
+    damage(path)
+    damage(path.with_name("previous.safetensors"))
+    with pytest.raises(VptError, match=r"previous.safetensors: damaged: .*so is the newest state: start the run anew"):
+        load_state(path, *build())
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+    path = two_states(tmp_path)
+    path.rename(path.with_name("next.safetensors"))
+    assert load_state(path, *build()).epoch == 4
+    assert {item.name for item in path.parent.iterdir()} == {"last.safetensors", "previous.safetensors"}
+
+
+def test_a_newest_state_that_is_gone_falls_back(tmp_path: Path) -> None:
+    path, told = two_states(tmp_path), []
+    path.unlink()
+    assert load_state(path, *build(), say=told.append).epoch == 3
+    assert "the newest state is missing" in told[0]

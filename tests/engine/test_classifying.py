@@ -23,8 +23,8 @@ from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
 from vpt.backbones.weights import sha256_of
 from vpt.config import load_config
-from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
+from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.use.load import load
 from vpt.use.runs import evaluate_run

@@ -31,10 +31,10 @@ from vpt.data.layouts import read_dataset
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
 from vpt.engine.compare import Comparison, Trial, compare, per_case
-from vpt.engine.fit import Interrupted
 from vpt.engine.methods import Method, choose_methods, methods
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup
+from vpt.engine.signals import Interrupted
 from vpt.errors import VptError, VptWarning
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import Reader
@@ -499,7 +499,7 @@ def test_methods_that_fail_do_not_end_the_others(
     assert rows["linear"]["note"] == ""
     failed = r"0 of 1 seeds; 1 of 1 trainings failed \(--retry-failed tries again\): "
     for name, why in {
-        "nan": "the loss became nan in epoch 1, step 2",
+        "nan": "the model's answers in the validation are not finite",
         "refused": "config: prompts.count: Input should be greater than or equal to 1, found 0",
         "unbuilt": ".*blocks",
         "odd": "ValueError: no such thing$",

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,8 +22,10 @@ from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan
 from vpt.data.transforms import make_augment
 from vpt.engine.checkpoint import Progress
-from vpt.engine.fit import Hooks, Interrupted, Settings, fit, load_batches, stop_on_signal
+from vpt.engine.fit import LOST, Cadence, Hooks, Settings, fit
+from vpt.engine.loading import load
 from vpt.engine.optim import schedule
+from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.progress import silent
 from vpt.tasks.batch import Batch, Loss, NamedSamples, Output
@@ -77,26 +78,37 @@ class Loop:
         self.cases, self.slices = cases, slices
         self.saved: list[tuple[int, int]] = []
         self.ended: list[tuple[int, bool]] = []
+        self.told: list[str] = []
         self.progress = Progress()
+
+    def weights(self) -> Tensor:
+        return self.module.module.weight.detach().clone()
+
+    def moments(self) -> Tensor:
+        moments = [moment.flatten() for of in self.optimizer.state.values() for moment in of.values()]
+        return torch.cat([torch.ones(1), *moments])
 
     def run(
         self,
         settings: Settings = SETTINGS,
         scores: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
         loss: Loss = cross_entropy,
+        validate: Callable[[], dict[str, float]] | None = None,
     ) -> Progress:
         from lightning.fabric import Fabric
 
         torch.manual_seed(0)
         fabric = Fabric(accelerator="cpu", devices=1)
-        module = Named(nn.Conv2d(3, 3, 3, padding=1))
-        plain = torch.optim.AdamW([{"params": module.parameters(), "peak": 0.01}], lr=0.01)
-        forward, optimizer = fabric.setup(module, plain)
+        self.module = Named(nn.Conv2d(3, 3, 3, padding=1))
+        self.optimizer = torch.optim.AdamW([{"params": self.module.parameters(), "peak": 0.01}], lr=0.01)
+        forward, optimizer = fabric.setup(self.module, self.optimizer)
         left: Iterator[float] = iter(scores)
         hooks = Hooks(
-            validate=lambda: {"dice": next(left)},
+            validate=validate or (lambda: {"dice": next(left)}),
             save=lambda progress: self.saved.append((progress.epoch, progress.step)),
             epoch_end=lambda progress, best: self.ended.append((progress.epoch, best)),
+            say=self.told.append,
+            names=lambda samples: [f"case {one.case} slice {one.slice}" for one in samples],
         )
         draw = draws(self.cases, settings)
         return fit(fabric, forward, optimizer, loss, self.slices, draw, settings, hooks, self.progress)
@@ -114,7 +126,8 @@ def draws(cases: Sequence[PreparedCase], settings: Settings, seed: int = 0) -> C
 def batches(
     slices: NamedSamples, cases: Sequence[PreparedCase], settings: Settings, seed: int = 0, **place: int
 ) -> list[Any]:
-    return list(load_batches(slices, draws(cases, settings, seed), settings, Progress(**place)))
+    progress = Progress(**place)
+    return list(load(slices, draws(cases, settings, seed)(progress.epoch)[progress.step :], settings.workers))
 
 
 def equal(some: Sequence[Any], others: Sequence[Any]) -> bool:
@@ -211,18 +224,6 @@ def test_the_last_epoch_is_always_validated(loop: Loop) -> None:
     assert loop.ended[-1] == (3, True)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_is_said_with_the_fix(loop: Loop, value: float) -> None:
-    calls = iter(range(10))
-
-    def loss(output: Output, batch: Batch) -> Tensor:
-        return output.logits.mean() * (value if next(calls) == 3 else 1)
-
-    with pytest.raises(VptError, match=r"the loss became -?(nan|inf) in epoch 2, step 2; lower optim\.lr"):
-        loop.run(loss=loss)
-    assert loop.saved == [(1, 0)]
-
-
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +255,7 @@ def learn(
     accumulate: int = 1,
     loss: Loss = cross_entropy,
     clip: float | None = 1.0,
+    told: list[str] | None = None,
 ) -> Progress:
     """Two epochs at a rate that does not change, so that the number of batches says nothing."""
     from lightning.fabric import Fabric
@@ -261,7 +263,8 @@ def learn(
     settings = replace(SETTINGS, epochs=2, steps=len(draw), accumulate=accumulate, warmup=0.0, clip=clip)
     fabric = Fabric(accelerator="cpu", devices=1)
     forward, optimizer = fabric.setup(module, torch.optim.SGD([{"params": module.parameters(), "peak": 0.1}], lr=0.1))
-    hooks = Hooks(validate=None, save=lambda progress: None, epoch_end=lambda progress, best: None)
+    say = (told if told is not None else []).append
+    hooks = Hooks(validate=None, save=lambda progress: None, epoch_end=lambda progress, best: None, say=say)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vpt.engine.fit.rate", lambda epoch, step, settings: 1.0)
         return fit(
@@ -371,29 +374,161 @@ def test_a_signal_to_the_whole_group_of_processes_ends_no_worker_first(loop: Loo
     assert multiprocessing.active_children() == []
 
 
-def test_a_second_ctrl_c_acts_at_once() -> None:
-    with stop_on_signal() as stopped:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stopped.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+def test_a_signal_in_the_validation_saves_and_it_is_done_again(loop: Loop) -> None:
+    def validate() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("never reached")
+
+    with pytest.raises(Interrupted) as stop:
+        loop.run(validate=validate)
+    assert stop.value.code == 143
+    assert loop.saved == [(0, 2)]
+    loop.run(scores=(0.5, 0.4, 0.6))
+    assert loop.ended == [(1, True), (2, False), (3, True)]
 
 
-def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with stop_on_signal():
-        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+@pytest.mark.parametrize(
+    ("every", "saved"),
+    [(Cadence(batches=2), [(0, 2), (0, 4), (1, 0)]), (Cadence(seconds=0), [(0, k) for k in range(1, 6)] + [(1, 0)])],
+)
+def test_the_state_is_saved_within_an_epoch(loop: Loop, every: Cadence, saved: list[tuple[int, int]]) -> None:
+    loop.run(replace(SETTINGS, epochs=1, steps=5, save_every=every))
+    assert loop.saved == saved
 
 
-def test_training_works_in_a_thread_where_signals_cannot_be_caught() -> None:
-    seen: list[bool] = []
+def test_how_often_is_read_as_batches_or_minutes() -> None:
+    assert Cadence.of("200") == Cadence(batches=200)
+    assert Cadence.of("10m") == Cadence(seconds=600)
 
-    def use() -> None:
-        with stop_on_signal() as stopped:
-            seen.append(stopped.is_set())
 
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join()
-    assert seen == [False]
+# --- what cannot be learned from --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_without_a_finite_loss_teaches_nothing_and_is_told(loop: Loop, value: float) -> None:
+    calls, seen = iter(range(100)), []
+
+    def loss(output: Output, batch: Batch) -> Tensor:
+        call = next(calls)
+        seen.append(loop.weights())
+        return cross_entropy(output, batch) * (value if call == 3 else 1)
+
+    progress = loop.run(loss=loss)
+    assert torch.equal(seen[3], seen[4])
+    assert not torch.equal(seen[2], seen[3])
+    assert not torch.equal(seen[4], seen[5])
+    (told,) = loop.told
+    assert told.startswith(f"in epoch 2, step 2 the loss is {value}, so nothing is learned from it (case ")
+    assert all(row["loss"] < 3 for row in progress.rows)
+
+
+def test_a_gradient_that_is_not_finite_leaves_weights_and_moments_alone(loop: Loop) -> None:
+    """The loss is finite: a square root at 0 has an infinite slope."""
+    calls, seen = iter(range(100)), []
+
+    def loss(output: Output, batch: Batch) -> Tensor:
+        call = next(calls)
+        seen.append((loop.weights(), loop.moments()))
+        return cross_entropy(output, batch) + ((output.logits * 0).abs().sqrt().sum() if call == 3 else 0)
+
+    loop.run(loss=loss)
+    assert torch.equal(seen[3][0], seen[4][0])
+    assert torch.equal(seen[3][1], seen[4][1])
+    assert not torch.equal(seen[2][1], seen[3][1])
+    assert loop.told[0].startswith("in epoch 2, step 2 the gradient is nan")
+
+
+def test_the_sample_that_is_to_blame_is_named(loop: Loop) -> None:
+    def loss(output: Output, batch: Batch) -> Tensor:
+        if not loop.told:
+            output.logits[1] = torch.nan
+        return cross_entropy(output, batch)
+
+    loop.run(loss=loss)
+    drawn = draws(loop.cases, SETTINGS)(0)[0][1]
+    assert loop.told == [
+        f"in epoch 1, step 1 the loss is nan, so nothing is learned from it (case {drawn.case} slice {drawn.slice})"
+    ]
+
+
+def test_after_several_in_a_row_it_stops_with_its_state(loop: Loop) -> None:
+    def loss(output: Output, batch: Batch) -> Tensor:
+        return cross_entropy(output, batch) * torch.nan
+
+    with pytest.raises(VptError, match=r"in epoch 2, step 1 the loss is nan .* for the 3rd time in a row; lower"):
+        loop.run(loss=loss)
+    assert loop.saved == [(1, 0), (1, 1)]
+    assert len(loop.told) == LOST - 1
+    loop.run()
+    assert loop.progress.epoch == 3
+
+
+# --- too little memory ------------------------------------------------------------------------------------------------
+
+
+def batch_dice(output: Output, batch: Batch) -> Tensor:
+    """A loss that is no mean over samples."""
+    found, truth = output.logits.softmax(1)[:, 1], (batch["truth"] == 1).float()
+    return 1 - 2 * (found * truth).sum() / (found.sum() + truth.sum() + 1)
+
+
+class Small(nn.Module):
+    """Takes `most` samples at once when it learns, with dropout, and a penalty that is a mean over them."""
+
+    def __init__(self, most: int, error: Exception):
+        super().__init__()
+        self.module, self.drop = nn.Conv2d(3, 3, 3, padding=1), nn.Dropout(0.5)
+        self.most, self.error = most, error
+
+    def forward(self, batch: Batch) -> Output:
+        logits = self.module(batch["images"])
+        if len(logits) > self.most and torch.is_grad_enabled():
+            raise self.error
+        return Output(logits, 0.1 * logits.square().mean())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    ],
+)
+def test_a_batch_too_large_goes_in_parts_with_the_loss_of_the_whole(error: Exception) -> None:
+    torch.manual_seed(0)
+    images, truth = torch.rand(8, 3, 6, 6), torch.randint(3, (8, 6, 6))
+    learned, told = [], []
+    for most in (8, 3):
+        torch.manual_seed(1)
+        module = Small(most, error)
+        module.drop.p = 0
+        progress = learn(module, named(images, truth), [list(range(8))], loss=batch_dice, told=told)
+        learned.append((module.module.weight.detach(), progress.rows[-1]["loss"], progress.parts))
+    (whole, loss, _), (parts, other, count) = learned
+    assert torch.allclose(whole, parts, atol=1e-6)
+    assert other == pytest.approx(loss, abs=1e-6)
+    assert count == 4
+    assert [said.partition(":")[0] for said in told] == ["too little memory for a batch of 8"] * 2
+
+
+def test_too_little_for_one_sample_is_a_sentence() -> None:
+    images, truth = torch.rand(2, 3, 6, 6), torch.randint(3, (2, 6, 6))
+    with pytest.raises(VptError, match="too little memory on cpu to train on one sample at a time; lower plan"):
+        learn(Small(0, MemoryError()), named(images, truth), [[0, 1]])
+
+
+def test_other_errors_are_not_taken_for_too_little_memory() -> None:
+    images, truth = torch.rand(2, 3, 6, 6), torch.randint(3, (2, 6, 6))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        learn(Small(0, RuntimeError("mat1 and mat2 do not fit")), named(images, truth), [[0, 1]])
+
+
+def test_a_worker_that_was_killed_is_said_in_a_sentence(loop: Loop) -> None:
+    def loss(output: Output, batch: Batch) -> Tensor:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGKILL)
+        return cross_entropy(output, batch)
+
+    with pytest.raises(VptError, match=r"process that makes samples was ended .*set train.workers below 1, 0 for none"):
+        loop.run(replace(SETTINGS, workers=1, steps=20), loss=loss)

@@ -16,9 +16,9 @@ from tiny_run import ONE_STEP, assert_same_run
 
 from vpt.config import load_config
 from vpt.engine import folds as module
-from vpt.engine.fit import Interrupted
 from vpt.engine.folds import train_folds
 from vpt.engine.run import train
+from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.report.segmentation import Report
 from vpt.use.cross_validation import evaluate_folds

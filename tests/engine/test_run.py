@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -26,8 +28,9 @@ from vpt.artifact import read_artifact, restore_model
 from vpt.backbones import load_backbone
 from vpt.backbones.weights import sha256_of
 from vpt.config import load_config
-from vpt.engine.fit import Interrupted
+from vpt.engine.folder import DESCRIBED, RUNNING
 from vpt.engine.run import train
+from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.machine.precision import choose_precision
 from vpt.tasks.batch import Batch, Output
@@ -53,8 +56,11 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
         "best.safetensors",
         "last.safetensors",
         "state/last.safetensors",
+        "state/previous.safetensors",
+        "state/.lock",
         "validation/summary.json",
         "validation/cases.csv",
+        "validation/evaluation.md",
         "validation/blobs_004.nii.gz",
         "validation/previews/blobs_004.png",
     }
@@ -221,8 +227,9 @@ def test_where_dice_cannot_choose_the_last_epoch_is_the_best(
 
 
 def test_a_rate_that_is_much_too_high_is_said_and_not_trained_on(tiny_data: Path, tmp_path: Path) -> None:
-    change = {"optim.lr": 1e30, "optim.prompt_lr": 1e30, "optim.warmup": 0.0}
-    with pytest.raises(VptError, match=r"the loss became nan in epoch 1, step \d; lower optim\.lr"):
+    change = {"optim.lr": 1e30, "optim.prompt_lr": 1e30, "optim.warmup": 0.0, "train.max_steps": 6}
+    said = r"in epoch 1, step \d the loss is nan \(blobs_00.*, for the 3rd time in a row; lower optim\.lr"
+    with pytest.raises(VptError, match=said):
         train(tiny_data, tmp_path / "run", overrides=SETTINGS | change)
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
@@ -289,7 +296,9 @@ def test_a_run_interrupted_after_training_is_finished_by_resume(tiny_run: Path, 
 
 def test_resume_may_repeat_the_settings_but_not_change_them(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
-    with pytest.raises(VptError, match=r"run: optim, seed differ from the run's config.yaml; resume with the settings"):
+    with pytest.raises(
+        VptError, match=r"run: optim.lr \(0.002 in the run, 1.0 wanted\), seed \(0 in the run, 5 wanted\) differ from"
+    ):
         train(tiny_data, run, overrides=SETTINGS | {"seed": 5, "optim.lr": 1.0}, resume=True)
     train(tiny_data, run, overrides=SETTINGS, resume=True)
     assert_same_run(run, tiny_run)
@@ -297,10 +306,142 @@ def test_resume_may_repeat_the_settings_but_not_change_them(tiny_data: Path, tin
 
 def test_resume_without_a_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        VptError, match=r"empty: holds no state to resume \(state/last\.safetensors\); start it without"
+        VptError,
+        match=r"empty: holds no state to resume \(state/last\.safetensors\), and no config.yaml; give the data",
     ):
         train(None, tmp_path / "empty", resume=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_while_the_data_are_prepared_leaves_what_the_same_call_goes_on_from(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = engine.prepare_cases
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        prepare(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(engine, "prepare_cases", interrupt)
+    with pytest.raises(Interrupted) as stop:
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS)
+    assert stop.value.code == 143
+    assert len(list((tmp_path / "run" / "cache").iterdir())) == 8  # of four cases
+    assert "interrupted; continue with: vpt train --resume" in (tmp_path / "run" / "train.log").read_text()
+    monkeypatch.undo()
+    with pytest.raises(VptError, match=r"run: seed \(0 in the run, 7 wanted\) differ"):
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"seed": 7})
+    (tmp_path / "run" / "cache" / ".part-17-blobs.npy").write_text("of a killed writer")
+    train(None, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", tiny_run)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in tiny_run.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "names", [("config.yaml", "plan.json", ".part-12-plan.json", "cache/"), ("cache/", ".part-1-a")]
+)
+def test_what_version_0_3_left_when_it_was_killed_is_not_in_the_way(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in names:
+        if name.endswith("/"):
+            (run / name).mkdir()
+        elif (tiny_run / name).is_file():
+            shutil.copy(tiny_run / name, run / name)
+        else:
+            (run / name).write_text("")
+    train(tiny_data, run, overrides=SETTINGS, resume=len(names) > 2)
+    assert_same_run(run, tiny_run)
+    assert not list(run.rglob(".part-*"))
+
+
+def test_the_same_call_goes_on_after_a_signal_but_not_after_the_end(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
+) -> None:
+    signal_at(2, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS)
+    signal_at(10**5)
+    train(tiny_data, tmp_path / "run", overrides=SETTINGS)
+    assert_same_run(tmp_path / "run", tiny_run)
+    with pytest.raises(VptError, match="not empty; continue it with --resume"):
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS)
+
+
+def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
+) -> None:
+    signal_at(5, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        train(tiny_data, tmp_path / "run", overrides=SETTINGS | {"train.save_every": "1"})
+    signal_at(10**5)
+    state = tmp_path / "run" / "state" / "last.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-2000:-1900] = bytes(100)
+    state.write_bytes(content)
+    train(None, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", tiny_run)
+    assert "last.safetensors: damaged" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_more_epochs_where_the_schedule_says_how(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    growing = SETTINGS | {"optim.schedule": "constant"}
+    straight = train(tiny_data, tmp_path / "straight", overrides=growing, brief=True)
+    run = train(tiny_data, tmp_path / "run", overrides=growing | {"train.epochs": 1}, brief=True)
+    train(tiny_data, run, overrides=growing, resume=True, brief=True)
+    assert_same_run(run, straight)
+    assert load_config(run / "config.yaml").train.epochs == 2
+    with pytest.raises(VptError, match=r"train.epochs=1, but the run was started with 2; a run is given more"):
+        train(tiny_data, run, overrides=growing | {"train.epochs": 1}, resume=True)
+    with pytest.raises(VptError, match=r"train.epochs=5, but the rates of this run fall as a cosine that ends after 2"):
+        train(tiny_data, tiny_run, overrides=SETTINGS | {"train.epochs": 5}, resume=True)
+
+
+# --- two at once, and a folder that goes away -------------------------------------------------------------------------
+
+
+def test_a_second_training_in_the_folder_is_refused_with_who_is_there(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, finish, said = tmp_path / "run", engine.Segmenting.finish, []
+
+    def meanwhile(*args: Any) -> None:
+        for resume in (True, False):
+            with pytest.raises(VptError) as refused:
+                train(tiny_data, run, overrides=ONE_STEP, resume=resume)
+            said.append(str(refused.value))
+        finish(*args)
+
+    monkeypatch.setattr(engine.Segmenting, "finish", meanwhile)
+    train(tiny_data, run, overrides=ONE_STEP)
+    assert len(said) == 2
+    who = (
+        rf"another training is at work in it \(process {os.getpid()} on {platform.node()}, since 20.*; wait for its end"
+    )
+    assert all(re.search(who, sentence) for sentence in said)
+    assert (run / "validation" / "summary.json").is_file()
+
+
+def test_a_lock_of_a_killed_training_is_no_lock(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / RUNNING).write_text(json.dumps({"process": 2**22 + 1, "host": "elsewhere", "since": "2026-01-01 00:00:00"}))
+    train(tiny_data, run, overrides=SETTINGS)
+    assert not (run / RUNNING).exists()
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_a_sentence(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(output: Output, batch: Batch) -> torch.Tensor:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return real(output, batch)
+
+    real = dice_ce()
+    monkeypatch.setattr(engine, "dice_ce", lambda *settings: loss)
+    with pytest.raises(VptError, match=r"run: the run's folder is gone, so the training ends"):
+        train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
 
 
 # --- refused before anything is trained or written --------------------------------------------------------------------
@@ -393,31 +534,24 @@ def test_a_failed_run_takes_no_other_run_with_it(
     assert not (tmp_path / "runs" / "first").exists()
 
 
-def test_ctrl_c_while_the_data_are_prepared_leaves_nothing(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*args: Any, **kwargs: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(engine, "prepare_cases", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_disk_that_fills_up_is_a_sentence_and_nothing_is_half_written(
+def test_a_disk_that_fills_up_is_a_sentence_and_the_same_call_goes_on(
     tiny_data: Path, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    with full_disk(300_000), pytest.raises(VptError, match=r"best\.safetensors: cannot be written \(.*free space"):
+    with (
+        full_disk(300_000),
+        pytest.raises(VptError, match=r"state/next\.safetensors: cannot be written \(.*free space"),
+    ):
         train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"config.yaml", "plan.json", "splits.json", "environment.json", "train.log", "cache", "tensorboard"}
+    assert left == {*DESCRIBED, "train.log", "cache", "tensorboard", "state"}
+    train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
+    assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
 def test_a_disk_that_is_full_at_once_leaves_no_folder(
     tiny_data: Path, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    with full_disk(10), pytest.raises(VptError, match=r"config\.yaml: cannot be written"):
+    with full_disk(10), pytest.raises(VptError, match=r"running\.json: cannot be written"):
         train(tiny_data, tmp_path / "run", overrides=ONE_STEP)
     assert list(tmp_path.iterdir()) == []
 

@@ -23,10 +23,10 @@ from vpt.config import load_config
 from vpt.data.slice_stacks import StackDataset, draw_stacks
 from vpt.data.stored import Store
 from vpt.data.transforms import identity
-from vpt.engine.fit import Interrupted
 from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import Setup, prepare_setup
+from vpt.engine.signals import Interrupted
 from vpt.engine.storing import PrefixPlan, views_to_store
 from vpt.errors import VptError
 from vpt.tasks.frozen import FrozenPrefix

@@ -38,8 +38,8 @@ def compare(
     from vpt.config import load_config
     from vpt.engine.compare import OWN
     from vpt.engine.compare import compare as compare_methods
-    from vpt.engine.fit import Interrupted
     from vpt.engine.methods import methods as all_methods
+    from vpt.engine.signals import Interrupted
 
     if methods == "list":
         print("\n".join(f"{name:<13} {method.shown}" for name, method in all_methods().items()))
@@ -63,9 +63,9 @@ def compare(
             budget=None if budget is None else _seconds(budget),
             retry_failed=retry_failed,
         )
-    except Interrupted:
+    except Interrupted as stop:
         print(f"interrupted; the same command goes on where it stopped (--out {out})")
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.code) from None
     console().print(comparison.write())
     print(f"page: {out / 'compare.html'}, picture: {out / 'compare.png'}, table: {out / 'compare.csv'}")
 

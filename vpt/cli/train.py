@@ -16,9 +16,12 @@ def train(
         Path | None, typer.Argument(help="A data set's folder or a YAML config; not needed with --resume.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run's folder, new or empty; default: runs/NAME of the data.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The run's folder, new, empty or interrupted; default: runs/NAME of the data."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or start it there.")] = False,
     prompts: Annotated[
         str | None,
         typer.Option(help=f"METHOD or METHOD:COUNT, of {', '.join(PROMPTS.names())}."),
@@ -54,8 +57,10 @@ def train(
 ) -> None:
     """Train prompts and a small head; without a config a plan is made from the data."""
     from vpt.config import load_config, parse_prompts
-    from vpt.engine.fit import Interrupted
+    from vpt.engine.processes import require_one_process
     from vpt.engine.run import train as train_run
+    from vpt.engine.setup import FREE
+    from vpt.engine.signals import Interrupted
 
     named = {
         "prompts": None if prompts is None else parse_prompts(prompts),
@@ -79,12 +84,13 @@ def train(
         usage("give a data set's folder or a YAML config, or --resume with --out RUN")
     out = out or Path("runs") / Path(config or "run").resolve().stem
     wanted = None if config is None else load_config(config, overrides)
-    if config is None and overrides.keys() - {"device"}:
+    if config is None and overrides.keys() - {"train.epochs", *FREE}:
         usage("--resume takes the run's own settings; leave the others out")
+    require_one_process()
     try:
         run = train_run(wanted, out, resume=resume, overrides=overrides)
-    except Interrupted:
-        raise typer.Exit(130) from None
+    except Interrupted as stop:
+        raise typer.Exit(stop.code) from None
     print(f"run: {run}\nbest artifact: {run / 'best.safetensors'}\nprogress: {run / 'progress.png'}")
     if (run / "report.html").is_file():
         print(f"report: {run / 'report.html'}")
@@ -98,8 +104,8 @@ def _train_folds(
     config: Path | None, out: Path | None, folds: str, overrides: dict[str, Any], fold: int | None
 ) -> None:
     from vpt.config import load_config
-    from vpt.engine.fit import Interrupted
     from vpt.engine.folds import train_folds
+    from vpt.engine.signals import Interrupted
 
     if folds != "all" and not (folds.isdigit() and int(folds) > 1):
         usage(f"--folds {folds}: expected all, or a number of 2 and more")
@@ -111,9 +117,9 @@ def _train_folds(
     out = out or Path("runs") / f"folds-{config.resolve().stem}"
     try:
         train_folds(load_config(config, overrides | number), out)
-    except Interrupted:
+    except Interrupted as stop:
         print(f"interrupted; the same command goes on where it stopped (--out {out})")
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.code) from None
     print(
         f"folds: {out}\nscores over all cases: vpt evaluate {out}\nall folds as one: vpt predict -m {out} -i ... -o ..."
     )

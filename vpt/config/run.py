@@ -145,8 +145,10 @@ class OptimConfig(Section):
     """Of `sgd`."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """A share of all steps, in which the rates rise; then they fall as a cosine to 1 % of the peak."""
-    schedule: Literal["step", "epoch"] = "step"
-    """The rate changes with every `step`, or with every `epoch` as VPT was published, see `vpt.engine.optim`."""
+    schedule: Literal["step", "epoch", "constant"] = "step"
+    """The rate changes with every `step`, or with every `epoch` as VPT was published, see `vpt.engine.optim`; with
+    `constant` it rises in that share of the first epoch and stays, so that `--resume` may be given more `--epochs`.
+    """
     clip: float | None = Field(1.0, gt=0)
     """The most that the norm of all gradients may be; null leaves them as they are."""
     ema: float | None = Field(None, gt=0, lt=1)
@@ -213,6 +215,10 @@ class TrainConfig(Section):
     """
     compile: bool = False
     """The blocks go through `torch.compile`."""
+    save_every: str = Field("10m", pattern=r"^[1-9][0-9]*m?$", coerce_numbers_to_str=True)
+    """How often the state to resume from is saved within an epoch: after so many batches (`200`) or minutes (`10m`).
+    It is saved at the end of every epoch as well, and on SIGINT and SIGTERM.
+    """
     calibrate: bool = False
     """Of classification: divide the logits by a temperature that is fitted to the validation split."""
 

@@ -1,8 +1,10 @@
-"""The state from which an interrupted run continues exactly: safetensors and JSON, no pickle."""
+"""The state from which an interrupted run continues exactly: safetensors and JSON, no pickle, in two generations."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,19 @@ from torch import Tensor
 
 from vpt.artifact import load_trained
 from vpt.engine.average import Average
+from vpt.engine.randomness import random_state, restore_random
 from vpt.errors import VptError
-from vpt.files import read_tensors, write_tensors
+from vpt.files import make_folder, read_tensors, write_tensors
 from vpt.model import PromptedModel
 
 
 @dataclass
 class Progress:
-    """Where a run stands: `epoch` and `step` are the next to run; `rows` is the history that `metrics.csv` shows."""
+    """Where a run stands: `epoch` and `step` are the next to run; `rows` is the history that `metrics.csv` shows.
+
+    skipped: updates in a row, up to now, of which nothing could be learned; lost: such batches of this epoch;
+    parts: see `vpt.engine.learning.Learner`.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -28,6 +35,19 @@ class Progress:
     loss_sum: float = 0.0
     seconds: float = 0.0
     rows: list[dict[str, float]] = field(default_factory=list)
+    skipped: int = 0
+    lost: int = 0
+    parts: int = 1
+
+
+def previous_of(path: Path) -> Path:
+    """Where the state before the one at `path` is kept."""
+    return path.with_name(f"previous{path.suffix}")
+
+
+def has_state(path: Path) -> bool:
+    """Whether a state was saved there, be it the one before."""
+    return path.is_file() or previous_of(path).is_file()
 
 
 def save_state(
@@ -36,27 +56,55 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     average: Average | None = None,
+    scaler: Any = None,
 ) -> None:
-    """Trained tensors and their mean, optimiser moments, random state and progress in one file, complete or absent."""
-    path.parent.mkdir(exist_ok=True)
+    """Trained tensors and their mean, optimiser moments, gradient scale, random state and progress, in one file.
+
+    It is complete or absent, and the one before is kept.
+    """
+    make_folder(path.parent, "free space, or choose another --out")
     tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         kept = {name: t for name, t in moments.items() if t is not None}  # SGD has None without momentum
         tensors |= {f"optimizer.{index}.{name}": t.detach().cpu().contiguous() for name, t in kept.items()}
     if average:
         tensors |= {f"average.{name}": t.cpu().contiguous() for name, t in average.state().items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    tensors |= {f"random.{name}": t for name, t in random_state().items()}
     header = {"progress": json.dumps(asdict(progress)), "backbone": model.backbone.sha256}
-    write_tensors(path, tensors, header)
+    if scaler is not None:
+        header["scaler"] = json.dumps(scaler.state_dict())
+    write_tensors(_next_of(path), tensors, header)
+    _move_up(path)
+
+
+def _next_of(path: Path) -> Path:
+    return path.with_name(f"next{path.suffix}")
+
+
+def _move_up(path: Path) -> None:
+    """The newest state becomes the last one, and that the one before; a kill between the two leaves it to be done."""
+    try:
+        if path.exists():
+            os.replace(path, previous_of(path))
+        os.replace(_next_of(path), path)
+    except OSError as error:
+        raise VptError(f"{path}: cannot be written ({error.strerror}); the states beside it are whole") from error
 
 
 def load_state(
-    path: Path, model: PromptedModel, optimizer: torch.optim.Optimizer, average: Average | None = None
+    path: Path,
+    model: PromptedModel,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None = None,
+    scaler: Any = None,
+    say: Callable[[str], None] = lambda said: None,
 ) -> Progress:
-    """Bring model, mean, optimiser and random state to where `save_state` left them, if the backbone is the same."""
-    tensors, metadata = read_tensors(path, "this state of the run is lost: start it anew in another folder")
+    """Bring all to where `save_state` left it, if the backbone is the same; `say` is told of a damaged newest state.
+
+    Raises:
+        VptError: both states are damaged, or they are of another model.
+    """
+    tensors, metadata = _read_newest(path, say)
     if metadata.get("backbone") != model.backbone.sha256:
         started, found = str(metadata.get("backbone"))[:16], model.backbone.sha256[:16]
         raise VptError(
@@ -72,10 +120,29 @@ def load_state(
     optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
     if average:
         average.load(_part(tensors, "average."))
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    if scaler is not None and "scaler" in metadata:
+        scaler.load_state_dict(json.loads(metadata["scaler"]))
+    restore_random(_part(tensors, "random."))
     return Progress(**json.loads(metadata["progress"]))
+
+
+def _read_newest(path: Path, say: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    previous = previous_of(path)
+    if not path.is_file() and _next_of(path).is_file():
+        _move_up(path)
+    otherwise = "the state before it is taken"
+    if not previous.is_file():
+        otherwise = "there is no other, so start the run anew in another folder"
+    if path.is_file() or not previous.is_file():
+        try:
+            return read_tensors(path, otherwise)
+        except VptError as error:
+            if not previous.is_file():
+                raise
+            say(str(error))
+    else:
+        say(f"{path}: the newest state is missing; {otherwise}")
+    return read_tensors(previous, "so is the newest state: start the run anew in another folder")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

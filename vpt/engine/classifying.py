@@ -133,6 +133,9 @@ class Classifying(Job):
         seed = self.setup.config.seed
         return draw_stacks(self.count, steps=self.steps, batch_size=self.batch_size, seed=seed, epoch=epoch)
 
+    def names(self, samples: Sequence[StackDraw]) -> list[str]:
+        return [self.examples[draw.example].name for draw in samples]
+
     def images(self) -> Iterator[Tensor]:
         normalise = self.normalise()
         for start in range(0, self.count, self.batch_size):

@@ -24,11 +24,12 @@ from vpt.config import Config, dump_config, load_config
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import read_splits
+from vpt.engine.checkpoint import has_state
 from vpt.engine.classifying import CHOOSES
-from vpt.engine.fit import Interrupted
+from vpt.engine.folder import STATE
 from vpt.engine.methods import CONTROLS, Method, choose_methods
 from vpt.engine.run import train
-from vpt.engine.setup import STATE, read_data
+from vpt.engine.setup import read_data
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.machine.device import choose_device
@@ -85,7 +86,7 @@ def compare(
     Raises:
         VptError: what would fail for all methods alike (data without a test side, no such backbone or device); an
             `out` of another comparison; an unknown method.
-        vpt.engine.fit.Interrupted: after SIGINT or SIGTERM in a training, with its state saved.
+        vpt.engine.signals.Interrupted: after SIGINT or SIGTERM in a training, with its state saved.
     """
     started = time.monotonic()
     base = config if isinstance(config, Config) else load_config(config, {**OWN, **(overrides or {})})
@@ -238,7 +239,7 @@ class Comparison:
     def _run(self, trial: Trial, folder: Path) -> None:
         """Train, score, and write the result. A training that fails has a result that says so."""
         device = choose_device(self.base.device)
-        resume = (folder / STATE).exists()
+        resume = has_state(folder / STATE)
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         reset_peak(device)
@@ -247,8 +248,6 @@ class Comparison:
             config, own = None if resume else self._config(trial), {"device": self.base.device}
             train(config, folder, overrides=own, resume=resume, cache=self._cache(trial), brief=True)
             result = self._measure(trial, folder, time.monotonic() - started, peak_memory(device))
-        except Interrupted:
-            raise
         except Exception as error:  # whatever it is, the other methods go on
             folder.mkdir(exist_ok=True)
             result = {"failed": _in_a_line(error)}

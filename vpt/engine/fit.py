@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from types import FrameType
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vpt.engine.average import Average
 from vpt.engine.checkpoint import Progress
-from vpt.engine.optim import schedule, schedule_of_epochs, set_rates
+from vpt.engine.learning import Learner, Update
+from vpt.engine.loading import EpochSampler, load
+from vpt.engine.optim import schedule, schedule_of_epochs, schedule_without_end, set_rates
+from vpt.engine.signals import Interrupted, Signals, heed_signals
 from vpt.errors import VptError
 from vpt.progress import Tick, bar
-from vpt.tasks.batch import Batch, Loss, to_device
+from vpt.tasks.batch import Batch, Loss
+from vpt.words import listed
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-EpochSampler = Callable[[int], Sequence[Sequence[Any]]]
-"""The number of an epoch -> the samples of each of its batches, the same at every call."""
+LOST = 3  # updates in a row of which nothing could be learned: then training stops
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came; the state is saved."""
+@dataclass(frozen=True)
+class Cadence:
+    """How often the state is saved within an epoch: after so many batches, or seconds; at its end in any case."""
+
+    batches: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Cadence:
+        """`200` batches, `10m` minutes."""
+        return cls(seconds=60.0 * int(text[:-1])) if text.endswith("m") else cls(batches=int(text))
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,7 @@ class Settings:
     score: str = "dice"
     accumulate: int = 1
     schedule: str = "step"
-
-    def group(self, step: int) -> tuple[int, bool]:
-        """How many batches share the update that batch `step` of an epoch is part of, and whether it is their last."""
-        first = step - step % self.accumulate
-        count = min(self.accumulate, self.steps - first)
-        return count, step + 1 == first + count
+    save_every: Cadence = Cadence()
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Hooks:
     validate: Callable[[], dict[str, float]] | None
     save: Callable[[Progress], None]
     epoch_end: Callable[[Progress, bool], None]  # the second argument: this epoch is the best so far
+    say: Callable[[str], None] = field(default=lambda said: None)  # what a person should know
+    names: Callable[[Sequence[Any]], list[str]] = field(default=lambda samples: [])  # whose the samples are
 
 
 def fit(
@@ -82,43 +85,35 @@ def fit(
     hooks: Hooks,
     progress: Progress,
     average: Average | None = None,
+    signals: Signals | None = None,
 ) -> Progress:
     """Train from `progress` to the last epoch.
 
     dataset: gives each sample that `draw` names, its parts by name, see `vpt.tasks.batch.Batch`; forward: batch ->
     output; loss: of output and batch, to which a penalty of the output is added; average: validated and saved in place
-    of what trains.
+    of what trains; signals: of who heeds them already.
 
     Batches depend on seed, epoch and step only, so a resumed run sees exactly what an uninterrupted one would.
 
     Raises:
         Interrupted: after a signal, with the state saved at the step that was reached.
-        VptError: the loss is no longer finite.
+        VptError: losses or gradients that are not finite, `LOST` updates in a row, with the state saved; too little
+            memory for a single sample.
     """
-    with stop_on_signal() as stopped, bar("training") as tick:
+    learner = Learner(fabric, forward, optimizer, loss, settings.clip, average, progress.parts, hooks.say)
+    with ExitStack() as stack:
+        signals = signals or stack.enter_context(heed_signals())
+        tick = stack.enter_context(bar("training"))
         while progress.epoch < settings.epochs and not out_of_patience(progress, settings):
-            batches = load_batches(dataset, draw, settings, progress)
-            train_epoch(fabric, forward, optimizer, loss, batches, settings, progress, hooks, stopped, tick, average)
-            row = {
-                "epoch": progress.epoch + 1,
-                "loss": progress.loss_sum / settings.steps,
-                "lr": optimizer.param_groups[0]["peak"] * rate(progress.epoch, settings.steps - 1, settings),
-                "seconds": progress.seconds,
-                "steps": (progress.epoch + 1) * settings.steps,
-            }
-            with average.applied() if average else nullcontext():
-                better = hooks.validate is None
-                last = progress.epoch + 1 == settings.epochs
-                if hooks.validate and (last or (progress.epoch + 1) % settings.validate_every == 0):
-                    row |= hooks.validate()
-                    found = row[settings.score]
-                    better = found > progress.best or found == progress.best == 0  # 0 chooses nothing
-                progress.rows.append(row)
-                progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
-                if better:
-                    progress.best, progress.best_epoch = row.get(settings.score, 0.0), progress.epoch
-                hooks.epoch_end(progress, better)
-            hooks.save(progress)
+            drawn = draw(progress.epoch)[progress.step :]
+            batches = load(dataset, drawn, settings.workers)
+            train_epoch(learner, batches, drawn, settings, progress, hooks, signals, tick)
+            try:
+                end_epoch(learner, settings, progress, hooks, signals)
+            except Interrupted:  # in the validation, which is done again
+                hooks.save(progress)
+                raise
+            signals.check()
     return progress
 
 
@@ -133,78 +128,68 @@ def rate(epoch: int, step: int, settings: Settings) -> float:
     """Factor of the peak rates at a step of an epoch."""
     if settings.schedule == "epoch":
         return schedule_of_epochs(epoch, settings.epochs, settings.warmup)
-    return schedule(epoch * settings.steps + step, settings.epochs * settings.steps, settings.warmup)
+    place = epoch * settings.steps + step
+    if settings.schedule == "constant":
+        return schedule_without_end(place, settings.steps, settings.warmup)
+    return schedule(place, settings.epochs * settings.steps, settings.warmup)
 
 
 def train_epoch(
-    fabric: Fabric,
-    forward: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Loss,
+    learner: Learner,
     batches: Iterator[Batch],
+    drawn: Sequence[Sequence[Any]],
     settings: Settings,
     progress: Progress,
     hooks: Hooks,
-    stopped: threading.Event,
+    signals: Signals,
     tick: Tick,
-    average: Average | None = None,
 ) -> None:
-    """The rest of epoch `progress.epoch`, from step `progress.step`."""
-    forward.train()
-    optimizer.zero_grad(set_to_none=True)
-    total = settings.epochs * settings.steps
-    started, seconds = time.perf_counter(), progress.seconds
-    for batch in batches:
-        set_rates(optimizer, rate(progress.epoch, progress.step, settings))
-        batch = to_device(batch, fabric.device)
-        output = forward(batch)
-        error = loss(output, batch)
-        if output.penalty is not None:
-            error = error + output.penalty
-        value = float(error.detach())
-        sharing, last = settings.group(progress.step)
-        if not math.isfinite(value):
-            raise VptError(
-                f"the loss became {value} in epoch {progress.epoch + 1}, step {progress.step + 1}; "
-                "lower optim.lr and optim.prompt_lr, or set precision=32-true; the best artifact so far is kept"
-            )
-        fabric.backward(error / sharing)
-        if last:
-            if settings.clip is not None:
-                fabric.clip_gradients(forward, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average:
-                average.update()
-        progress.step += 1
-        progress.loss_sum += value
+    """The rest of epoch `progress.epoch`, from step `progress.step`; drawn: the samples of its batches."""
+    learner.forward.train()
+    start = progress.step
+    saved, started, seconds = time.monotonic(), time.perf_counter(), progress.seconds
+    for group in _groups(batches, settings, start):
+        first, progress.step = progress.step, progress.step + len(group)
+        set_rates(learner.optimizer, rate(progress.epoch, progress.step - 1, settings))
+        found = learner.update(group)
+        progress.parts = learner.parts
         progress.seconds = seconds + time.perf_counter() - started
+        _note(found, drawn[first - start : progress.step - start], progress, hooks)
         tick(
             progress.epoch * settings.steps + progress.step,
-            total,
-            f"epoch {progress.epoch + 1}/{settings.epochs}, loss {value:.3f}, "
+            settings.epochs * settings.steps,
+            f"epoch {progress.epoch + 1}/{settings.epochs}, loss {found.losses[-1]:.3f}, "
             f"best {in_words(settings.score)} {max(progress.best, 0):.3f}",
         )
-        if last and stopped.is_set():  # not between batches that share an update
+        if signals.number or _is_due(settings.save_every, first, progress.step, time.monotonic() - saved):
             hooks.save(progress)
-            raise Interrupted
+            saved = time.monotonic()
+        signals.check()
 
 
-def load_batches(dataset: Dataset, draw: EpochSampler, settings: Settings, progress: Progress) -> Iterator[Batch]:
-    """The batches of the epoch that are left, as the data set gives them."""
-    return iter(make_loader(dataset, draw(progress.epoch)[progress.step :], settings.workers))
-
-
-def make_loader(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> DataLoader:
-    """The data set's samples, batch by batch."""
-    order: Any = batches
-    own = torch.Generator()  # else the loader draws from torch's own, which a resumed epoch would do once more
-    return DataLoader(dataset, batch_sampler=order, num_workers=workers, worker_init_fn=_prepare_worker, generator=own)
-
-
-def choose_workers(wanted: int | None) -> int:
-    """What the config says, else all cores but one, 8 at most."""
-    return min(8, (os.cpu_count() or 2) - 1) if wanted is None else wanted
+def end_epoch(learner: Learner, settings: Settings, progress: Progress, hooks: Hooks, signals: Signals) -> None:
+    """Validate what was learned, tell and save it; a signal during the validation leaves `progress` as it was."""
+    row = {
+        "epoch": progress.epoch + 1,
+        "loss": progress.loss_sum / max(1, settings.steps - progress.lost),
+        "lr": learner.optimizer.param_groups[0]["peak"] * rate(progress.epoch, settings.steps - 1, settings),
+        "seconds": progress.seconds,
+        "steps": (progress.epoch + 1) * settings.steps,
+    }
+    with learner.average.applied() if learner.average else nullcontext():
+        better = hooks.validate is None
+        last = progress.epoch + 1 == settings.epochs
+        if hooks.validate and (last or (progress.epoch + 1) % settings.validate_every == 0):
+            with signals.at_once():
+                row |= hooks.validate()
+            found = row[settings.score]
+            better = found > progress.best or found == progress.best == 0  # 0 chooses nothing
+        progress.rows.append(row)
+        progress.epoch, progress.step, progress.loss_sum, progress.lost = progress.epoch + 1, 0, 0.0, 0
+        if better:
+            progress.best, progress.best_epoch = row.get(settings.score, 0.0), progress.epoch
+        hooks.epoch_end(progress, better)
+    hooks.save(progress)
 
 
 def in_words(score: str) -> str:
@@ -212,35 +197,38 @@ def in_words(score: str) -> str:
     return {"dice": "Dice", "auroc": "AUROC"}.get(score, score.replace("_", " "))
 
 
-def _prepare_worker(worker: int) -> None:
-    """Leave signals to the main process, and the cores to the other workers.
-
-    Ctrl-C and a cluster's SIGTERM reach the whole group of processes; a worker that ended first would be an error.
-    """
-    import cv2
-
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(0)
+def _groups(batches: Iterator[Batch], settings: Settings, step: int) -> Iterator[list[Batch]]:
+    """Batches that share an update, from a step of the epoch on; its last ones share what is left."""
+    while group := list(islice(batches, settings.accumulate - step % settings.accumulate)):
+        yield group
+        step += len(group)
 
 
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """A first SIGINT or SIGTERM sets the event, a second SIGINT acts as usual. In other threads it is never set."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
+def _is_due(cadence: Cadence, first: int, step: int, seconds: float) -> bool:
+    """Whether the state is to be saved after the batches `first` up to `step` of an epoch."""
+    if cadence.batches is not None:
+        return first // cadence.batches < step // cadence.batches
+    return cadence.seconds is not None and seconds >= cadence.seconds
+
+
+def _note(found: Update, drawn: Sequence[Sequence[Any]], progress: Progress, hooks: Hooks) -> None:
+    """Count an update in, or say of which samples nothing could be learned; stop where that is all that happens."""
+    if found.fault is None:
+        for value in found.losses:
+            progress.loss_sum += value
+        progress.skipped = 0
         return
-    before = {number: signal.getsignal(number) for number in STOPPING}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    samples = [drawn[batch][place] for batch, place in found.spoilt] or [one for batch in drawn for one in batch]
+    names = listed(list(dict.fromkeys(hooks.names(samples)))) or "its batch"
+    place = f"in epoch {progress.epoch + 1}, step {progress.step}"
+    progress.lost += len(drawn)
+    progress.skipped += 1
+    if progress.skipped < LOST:
+        hooks.say(f"{place} {found.fault}, so nothing is learned from it ({names})")
+        return
+    progress.skipped = 0  # resumed, it has as many tries again
+    hooks.save(progress)
+    raise VptError(
+        f"{place} {found.fault} ({names}), for the {LOST}rd time in a row; lower optim.lr and optim.prompt_lr, or set "
+        "precision=32-true; the best artifact so far is kept, and the state is saved"
+    )

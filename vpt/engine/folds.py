@@ -16,8 +16,10 @@ from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.planning import choose_grid
 from vpt.data.splits import fold_count, read_splits
+from vpt.engine.checkpoint import has_state
+from vpt.engine.folder import RUNNING, STATE
 from vpt.engine.run import train
-from vpt.engine.setup import STATE, encoder_input, read_data, wishes_of
+from vpt.engine.setup import encoder_input, read_data, wishes_of
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.use.folds import DONE, MARK, fold_folder
@@ -36,7 +38,7 @@ def train_folds(config: Config, out: str | Path) -> Path:
 
     Raises:
         VptError: more folds than patients; an `out` of something else; what `train` refuses.
-        vpt.engine.fit.Interrupted: after SIGINT or SIGTERM, with the state saved.
+        vpt.engine.signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folds = Folds.claimed(config, Path(out))
     while todo := [fold for fold in range(folds.count) if not folds.is_done(fold)]:
@@ -86,10 +88,11 @@ class Folds:
 
     def _train(self, fold: int, folder: Path) -> None:
         own = {"device": self.base.device}
-        if (folder / STATE).exists():
+        if has_state(folder / STATE):
             train(None, folder, overrides=own, resume=True)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not (folder / RUNNING).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
             settings = {**self.grid, "data.fold": fold, "data.folds": self.base.data.folds}
             train(load_config(self.base.model_dump(mode="json", exclude_unset=True), settings), folder)
         write_json(folder / DONE, {"fold": fold, "folds": self.count})

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -20,6 +19,7 @@ from vpt.building import build_model
 from vpt.data.doubts import doubts_of
 from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
+from vpt.engine.randomness import seed_all
 from vpt.engine.setup import Setup
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
@@ -76,7 +76,7 @@ class Job(ABC):
         """
         setup = self.setup
         require_weights(setup)
-        torch.manual_seed(setup.config.seed)
+        seed_all(setup.config.seed)
         self.model = build_model(setup.config, setup.plan, len(setup.dataset.labels))
         self.read()
         self.model.to(setup.device)
@@ -167,6 +167,10 @@ class Job(ABC):
     @abstractmethod
     def draw(self, epoch: int) -> Sequence[Sequence[Any]]:
         """The samples of every batch of an epoch, the same at every call."""
+
+    @abstractmethod
+    def names(self, samples: Sequence[Any]) -> list[str]:
+        """Whose the samples of `draw` are, for messages."""
 
     @abstractmethod
     def images(self) -> Iterator[Tensor]:

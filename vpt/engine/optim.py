@@ -62,6 +62,14 @@ def schedule_of_epochs(epoch: int, epochs: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (epoch - rise) / max(1, epochs - rise)))
 
 
+def schedule_without_end(step: int, steps: int, warmup: float) -> float:
+    """Factor of the peak rate at `step`, `steps` an epoch: a linear rise in a share of the first epoch, then 1.
+
+    It does not ask how many epochs there will be, so that a run may be given more of them later.
+    """
+    return min(1.0, (step + 1) / max(1, round(warmup * steps)))
+
+
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor

@@ -129,6 +129,9 @@ class Segmenting(Job):
             sampling=self.setup.plan.sampling,
         )
 
+    def names(self, samples: Sequence[SliceDraw]) -> list[str]:
+        return [f"{self.training[draw.case].name} slice {draw.slice}" for draw in samples]
+
     def images(self) -> Iterator[Tensor]:
         """Slices of the first epoch's draw, `LOOKED_AT` batches at most."""
         plain, normalise = SliceDataset(self.training, self.setup.plan, identity), self.normalise()

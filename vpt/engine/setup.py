@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import torch
 
 from vpt.backbones import describe_backbone
-from vpt.config import Config, ResolvedConfig, dump_config, load_config, load_written
+from vpt.config import Config, ResolvedConfig, dump_config, load_written
 from vpt.data.cases import SegmentationSet
 from vpt.data.few_shot import draw_shots
 from vpt.data.labelled import LabelledSet
@@ -28,8 +25,10 @@ from vpt.machine.device import choose_device
 from vpt.progress import bar
 from vpt.versions import version_of
 from vpt.vocabulary import Task
+from vpt.words import listed
 
-STATE = Path("state") / "last.safetensors"
+OF_TRAIN = ("epochs", "workers", "save_every")
+FREE = {"device", "train.workers", "train.save_every"}  # what they say changes nothing of what is computed
 
 
 @dataclass(frozen=True)
@@ -101,60 +100,68 @@ def choose_sides(config: Config, dataset: SegmentationSet | LabelledSet) -> Spli
     return splits
 
 
-def require_new_run(run: Path) -> None:
-    if run.is_file():
-        raise VptError(f"{run}: a file, expected a folder for the run; choose another --out")
-    if run.is_dir() and any(run.iterdir()):
-        hint = "continue it with --resume, or " if (run / STATE).exists() else ""
-        raise VptError(f"{run}: the folder is not empty; {hint}choose another --out")
+def describe_run(run: Path, setup: Setup) -> None:
+    """Write what was decided."""
+    write_text(run / "config.yaml", dump_config(setup.config))
+    write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
+    write_json(run / "splits.json", setup.splits.to_dict())
+    write_json(run / "environment.json", environment(setup.device))
 
 
-def create_run(run: Path, setup: Setup) -> list[Path]:
-    """Make the folder and its descriptions; returns the folders that are new, innermost first, for `remove_run`."""
-    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VptError(f"{run}: the run's folder cannot be made ({error.strerror}); choose another --out") from error
-    try:
-        write_text(run / "config.yaml", dump_config(setup.config))
-        write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
-        write_json(run / "splits.json", setup.splits.to_dict())
-        write_json(run / "environment.json", environment(setup.device))
-    except BaseException:
-        remove_run(run, missing)
-        raise
-    return missing
+def reopen_run(run: Path, config: ResolvedConfig) -> Setup:
+    """The setup of an interrupted run, from its own files; config: see `agreed`."""
+    _, dataset = read_data(config)
+    splits, plan = read_written(run / "splits.json"), read_plan(run / "plan.json")
+    return Setup(config, dataset, splits, plan, choose_device(config.device))
 
 
-def remove_run(run: Path, fresh: Sequence[Path]) -> None:
-    """Undo `create_run` after a failure before training: what was not there is gone again, but for others' runs."""
-    for item in run.iterdir():
-        shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
-    with suppress(OSError):  # another run may have come to lie beside this one
-        for folder in fresh:
-            folder.rmdir()
+def agreed(run: Path, wanted: Config | None, overrides: dict[str, Any] | None) -> ResolvedConfig:
+    """The config of a run that is there, with those of the wanted settings that change nothing of what is computed.
 
+    wanted: may repeat the run's settings; None takes them, with the overrides.
 
-def reopen_run(run: Path, wanted: Any, overrides: dict[str, Any] | None) -> Setup:
-    """The setup of an interrupted run, from its own files; `wanted` may repeat its settings, not change them."""
-    if not (run / STATE).is_file():
-        raise VptError(f"{run}: holds no state to resume ({STATE}); start it without --resume")
-    config = load_written(run / "config.yaml")
-    if wanted is None:
-        wanted = load_written(run / "config.yaml", overrides)
-    elif not isinstance(wanted, Config):
-        wanted = load_config(wanted, overrides)
-    config, dataset = read_data(config)
-    wanted = read_data(wanted)[0] if wanted.data.path == config.data.path else wanted
-    ours, theirs = config.model_dump(mode="json"), wanted.model_dump(mode="json")
-    if differing := [key for key in ours if ours[key] != theirs[key] and key != "device"]:
+    Raises:
+        VptError: other settings, with what they are in the run and what is wanted.
+    """
+    own, _ = read_data(load_written(run / "config.yaml"))
+    wanted = load_written(run / "config.yaml", overrides) if wanted is None else wanted
+    wanted = read_data(wanted)[0] if wanted.data.path == own.data.path else wanted
+    ours, theirs = (_dotted(each.model_dump(mode="json")) for each in (own, wanted))
+    differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key not in FREE]
+    if differing == ["train.epochs"]:
+        _require_growing(run, own, wanted)
+        differing = []
+    if differing:
+        said = listed(f"{key} ({ours.get(key)} in the run, {theirs.get(key)} wanted)" for key in differing)
         raise VptError(
-            f"{run}: {', '.join(differing)} differ from the run's config.yaml; resume with the settings it was started "
+            f"{run}: {said} differ from the run's config.yaml; resume with the settings it was started "
             "with (just `vpt train --resume --out RUN`), or start another run"
         )
-    splits, plan = read_written(run / "splits.json"), read_plan(run / "plan.json")
-    return Setup(config, dataset, splits, plan, choose_device(wanted.device))
+    train = own.train.model_copy(update={name: getattr(wanted.train, name) for name in OF_TRAIN})
+    return own.model_copy(update={"device": wanted.device, "train": train})
+
+
+def _require_growing(run: Path, own: Config, wanted: Config) -> None:
+    """Raise VptError unless the run may be given so many epochs."""
+    before, after = own.train.epochs, wanted.train.epochs
+    if after < before:
+        raise VptError(
+            f"{run}: train.epochs={after}, but the run was started with {before}; a run is given more epochs, not fewer"
+        )
+    if own.optim.schedule != "constant":
+        raise VptError(
+            f"{run}: train.epochs={after}, but the rates of this run fall as a cosine that ends after {before} epochs, "
+            "so a longer run is another one from its first step on; start that, with optim.schedule=constant if it is "
+            "to be given more epochs later"
+        )
+
+
+def _dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def environment(device: torch.device) -> dict[str, Any]:

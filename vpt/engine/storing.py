@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 from vpt.data.stored import Store, Viewed, is_whole, to_half, write_rows
-from vpt.engine.fit import EpochSampler, choose_workers, make_loader
+from vpt.engine.loading import EpochSampler, choose_workers, load
 from vpt.engine.setup import Setup
 from vpt.machine.precision import autocast, choose_precision
 from vpt.model import PromptedModel
@@ -122,7 +122,7 @@ def make_store(
     def encoded() -> Iterator[np.ndarray]:
         done = 0
         with bar(title) as tick:
-            for images, *_ in make_loader(dataset, batches, choose_workers(setup.config.train.workers)):
+            for images, *_ in load(dataset, batches, choose_workers(setup.config.train.workers)):
                 rows = above.encode(images.to(setup.device))
                 yield to_half(rows) if above.half_precision else rows.float().cpu().numpy()
                 done += len(images)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vpt.data.cases import Case, kind_of
 from vpt.errors import VptError
-from vpt.files import make_folder, real
+from vpt.files import clear_parts, make_folder, real
 from vpt.readers import Form, reader_of
 from vpt.use.archives.masks import mask_file
 
@@ -57,6 +57,7 @@ def require_writable(folder: Path) -> None:
     make_folder(folder, "choose another output")
     if not os.access(folder, os.W_OK):
         raise VptError(f"{folder}: not writable; choose another output or ask for the permission")
+    clear_parts(folder)
 
 
 def _require_mask_name(out: Path, case: Case, form: Form) -> None:

@@ -1,0 +1,76 @@
+"""SIGINT and SIGTERM: noted or raised, once where they are sent twice, put back after."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from vpt.engine import signals as module
+from vpt.engine.signals import STOPPING, Interrupted, heed_signals, held_back
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_noted_and_raised_where_the_work_asks(number: int, code: int) -> None:
+    with heed_signals() as signals:
+        os.kill(os.getpid(), number)
+        assert signals.number == number
+        with pytest.raises(Interrupted) as stop:
+            signals.check()
+        assert stop.value.code == code
+
+
+def test_work_that_can_be_done_again_is_left_at_once() -> None:
+    went_on = []
+    with heed_signals() as signals, pytest.raises(Interrupted), signals.at_once():  # noqa: PT012 (left in the middle)
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on.append(True)
+    assert not went_on
+
+
+def test_what_came_before_is_raised_on_entry() -> None:
+    with heed_signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted), signals.at_once():
+            pass
+
+
+def test_the_same_wish_twice_is_one_and_a_second_one_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout` sends SIGTERM to its child and to the group."""
+    with heed_signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.number == signal.SIGTERM
+        monkeypatch.setattr(module, "TWICE", 0.0)
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in STOPPING]
+    with heed_signals():
+        assert [signal.getsignal(number) for number in STOPPING] != before
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+def test_a_signal_waits_while_workers_start() -> None:
+    with heed_signals() as signals:
+        with held_back():
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # not to a thread of another test's
+            assert signals.number is None
+        assert signals.number == signal.SIGTERM
+
+
+def test_training_works_in_a_thread_where_signals_cannot_be_caught() -> None:
+    seen: list[int | None] = []
+
+    def use() -> None:
+        with heed_signals() as signals:
+            seen.append(signals.number)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert seen == [None]

@@ -1,0 +1,55 @@
+"""The samples of an epoch, batch by batch, from worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vpt.engine.signals import held_back, leave_to_main
+from vpt.errors import VptError
+
+EpochSampler = Callable[[int], Sequence[Sequence[Any]]]
+"""The number of an epoch -> the samples of each of its batches, the same at every call."""
+
+
+def make_loader(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> DataLoader:
+    """The data set's samples, batch by batch."""
+    order: Any = batches
+    own = torch.Generator()  # else the loader draws from torch's own, which a resumed epoch would do once more
+    return DataLoader(dataset, batch_sampler=order, num_workers=workers, worker_init_fn=_prepare_worker, generator=own)
+
+
+def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Any]:
+    """The same, with workers that leave signals to the main process from the start.
+
+    Raises:
+        VptError: a worker that was ended from outside, as a system does that is short of memory.
+    """
+    with held_back():
+        loaded = iter(make_loader(dataset, batches, workers))
+    try:
+        yield from loaded
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or "Caught" in str(error):
+            raise
+        raise VptError(
+            f"a process that makes samples was ended from outside ({str(error).splitlines()[0]}), as systems do that "
+            f"are short of memory; set train.workers below {workers}, 0 for none"
+        ) from error
+
+
+def choose_workers(wanted: int | None) -> int:
+    """What the config says, else all cores but one, 8 at most."""
+    return min(8, (os.cpu_count() or 2) - 1) if wanted is None else wanted
+
+
+def _prepare_worker(worker: int) -> None:
+    """Leave signals to the main process, and the cores to the other workers."""
+    leave_to_main()
+    import cv2
+
+    cv2.setNumThreads(0)

@@ -1,0 +1,111 @@
+"""SIGINT and SIGTERM: what is being done saves itself and leaves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+TWICE = 1.0  # seconds: `timeout` and wrappers send a signal to a process and to its group, which is one wish
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM came; what has been done is saved, and the same command goes on with it."""
+
+    def __init__(self, number: int = signal.SIGINT):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+        self.place = ""  # in the work, for messages
+
+    @property
+    def code(self) -> int:
+        """The exit code that says so: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.number
+
+
+class Signals:
+    """Which of the signals came first, if any; a second one, over a second later, ends at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._since = 0.0
+        self._at_once = False
+
+    def check(self) -> None:
+        """Raises Interrupted where a signal has come."""
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside a signal raises Interrupted wherever it meets the program: for work that can be done again."""
+        before, self._at_once = self._at_once, True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = before
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """Inside a signal is only noted: for work that asks at the right moments."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        if self.number is None:
+            self.number, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since < TWICE:
+            return
+        else:
+            signal.signal(number, signal.SIG_DFL)  # a third one does not ask
+            raise Interrupted(number)
+        if self._at_once:
+            raise Interrupted(number)
+
+
+@contextmanager
+def heed_signals() -> Iterator[Signals]:
+    """SIGINT and SIGTERM are noted inside, and their handlers put back after. In other threads none is ever noted."""
+    signals = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number in before:
+        signal.signal(number, signals.receive)
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """The signals wait, also for processes that are started inside: there they wait for good.
+
+    A new worker that has not yet said that it ignores them does not die of what is meant for the whole group.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows sends none to a group
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_main() -> None:
+    """In a worker: Ctrl-C and a cluster's SIGTERM reach all processes, and the main one says what happens."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

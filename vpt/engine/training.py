@@ -1,0 +1,210 @@
+"""A job's training: the loop with the run's model, optimiser, state, artifacts and log around it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import Logger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vpt.artifact import save_artifact
+from vpt.config import Config
+from vpt.data.cases import SegmentationSet
+from vpt.engine.average import Average
+from vpt.engine.checkpoint import Progress, load_state, save_state
+from vpt.engine.fit import Cadence, Hooks, Settings, fit
+from vpt.engine.folder import STATE
+from vpt.engine.job import Job
+from vpt.engine.learning import scaler_of
+from vpt.engine.loading import choose_workers
+from vpt.engine.logs import Pictures, write_metrics
+from vpt.engine.optim import build_optimizer
+from vpt.engine.signals import Interrupted, Signals
+from vpt.errors import VptError
+from vpt.machine.memory import is_out_of_memory
+from vpt.machine.precision import prepare_frozen
+from vpt.model import Output
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+def train_job(run: Path, job: Job, log: Logger, signals: Signals, *, resume: bool, brief: bool) -> Progress:
+    """Train a prepared job from its state, or from the start, and leave state, artifacts and metrics in its folder.
+
+    The state is saved before the first step, so that from here on nothing has to be prepared or decided again.
+
+    Raises:
+        Interrupted: see `vpt.engine.fit.fit`.
+        VptError: what `fit` says; a folder that is gone, full or read-only; too little memory.
+    """
+    config, model = job.setup.config, job.model
+    model.checkpointing = config.train.checkpoint
+    if config.train.compile:
+        model.compile_blocks()
+    fabric = _fabric(job)
+    prepare_frozen(model.backbone, job.precision)
+    optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "schedule", "clip", "ema"}))
+    average = Average(model, config.optim.ema) if config.optim.ema else None
+    kept = _Kept(run / STATE, job, optimizer, average, scaler_of(fabric))
+    # the model is on its device, where the optimiser's moments go as well
+    progress = kept.load(log) if resume else Progress()
+    forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
+    forward.register_forward_hook(_require_finite)
+    with _pictures(run, job, progress, brief) as pictures, _told(run, job, progress), signals.later():
+        kept.save(progress)
+        hooks = Hooks(
+            validate=(lambda: job.validate(forward)) if job.validates else None,
+            save=kept.save,
+            epoch_end=_Told(run, job, log, pictures),
+            say=log.warning,
+            names=job.names,
+        )
+        return fit(
+            fabric,
+            forward,
+            fabric_optimizer,
+            job.loss,
+            job.dataset,
+            job.draw,
+            _settings(config, job),
+            hooks,
+            progress,
+            average,
+            signals,
+        )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """All that the state holds."""
+
+    path: Path
+    job: Job
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    scaler: Any
+
+    def save(self, progress: Progress) -> None:
+        save_state(self.path, self.job.model, self.optimizer, progress, self.average, self.scaler)
+
+    def load(self, log: Logger) -> Progress:
+        return load_state(self.path, self.job.model, self.optimizer, self.average, self.scaler, log.warning)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The end of an epoch: artifacts, metrics, pictures, a line in the log."""
+
+    run: Path
+    job: Job
+    log: Logger
+    pictures: Pictures | None
+
+    def __call__(self, progress: Progress, best: bool) -> None:
+        row, job = progress.rows[-1], self.job
+        scores = {key: value for key, value in row.items() if key == job.score or key in job.shown}
+        for name in ("best.safetensors", "last.safetensors")[not best :]:
+            self._write_artifact(name, scores | {"epoch": progress.epoch})
+        write_metrics(self.run / "metrics.csv", progress.rows)
+        if self.pictures:
+            self.pictures.show(progress.rows)
+        epochs = job.setup.config.train.epochs
+        self.log.info(f"epoch {progress.epoch}/{epochs}: loss {row['loss']:.4f}, {_said(job, row)}")
+
+    def _write_artifact(self, name: str, scores: dict[str, float]) -> None:
+        setup = self.job.setup
+        save_artifact(
+            self.run / name,
+            self.job.model,
+            config=setup.config,
+            plan=setup.plan,
+            labels=setup.dataset.labels,
+            scores={"validation": scores},
+            codes=setup.dataset.codes if isinstance(setup.dataset, SegmentationSet) else None,
+        )
+
+
+def _require_finite(forward: torch.nn.Module, given: Any, output: Output) -> None:
+    """A hook that stops a validation of answers which are none; in training a step is left out, see `fit`."""
+    if not forward.training and not output.logits.isfinite().all():
+        raise VptError(
+            "the model's answers in the validation are not finite, so nothing can be chosen by them; lower optim.lr "
+            "and optim.prompt_lr, or set precision=32-true"
+        )
+
+
+def _fabric(job: Job) -> Fabric:
+    """One process on the run's device, whatever launchers say in the environment."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it announces the precision
+    device = job.setup.device
+    return Fabric(
+        accelerator=device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision=job.precision,
+        plugins=[LightningEnvironment()],
+    )
+
+
+@contextmanager
+def _pictures(run: Path, job: Job, progress: Progress, brief: bool) -> Iterator[Pictures | None]:
+    if brief:
+        yield None
+        return
+    pictures = Pictures(run, job.shown, job.score, progress.epoch + 1)
+    try:
+        yield pictures
+    finally:
+        pictures.close()
+
+
+@contextmanager
+def _told(run: Path, job: Job, progress: Progress) -> Iterator[None]:
+    """What ends a training, in a sentence."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.place = f" in epoch {progress.epoch + 1}, step {progress.step}"
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise VptError(
+            f"out of memory on {job.setup.device} with {job.batch_size} {job.unit}s of "
+            f"{job.setup.plan.image_size} px a batch; lower train.batch_size or plan.image_size"
+        ) from error
+    except (OSError, VptError) as error:
+        if run.is_dir():
+            raise
+        raise VptError(f"{run}: the run's folder is gone, so the training ends; nothing else was touched") from error
+
+
+def _said(job: Job, row: dict[str, float]) -> str:
+    scores = ", ".join(f"{name} {row[key]:.3f}" for key, name in job.shown.items() if key in row)
+    what = "Dice" if job.score == "dice" else "scores"
+    return f"validation {what} {scores or 'not taken'}"
+
+
+def _settings(config: Config, job: Job) -> Settings:
+    train = config.train
+    return Settings(
+        epochs=train.epochs,
+        steps=job.steps,
+        validate_every=train.validate_every,
+        patience=train.patience,
+        workers=choose_workers(train.workers),
+        warmup=config.optim.warmup,
+        clip=config.optim.clip,
+        schedule=config.optim.schedule,
+        score=job.score,
+        accumulate=train.accumulate,
+        save_every=Cadence.of(train.save_every),
+    )
