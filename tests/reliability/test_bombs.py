@@ -319,14 +319,17 @@ def test_a_case_that_is_called_so_that_its_mask_would_leave_the_folder(
         read_dataset(root / "cases.csv" if listed == "csv" else root)
 
 
-def test_links_in_circles(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("recursive", [False, True])
+def test_links_in_circles(make_dataset: Callable[..., Path], tmp_path: Path, recursive: bool) -> None:
     from vpt.data.cases import find_scans
-    from vpt.use.archives import plan_outputs
+    from vpt.use.archives.finding import find_archive
+    from vpt.use.archives.outputs import plan_outputs
 
     root = make_dataset()
     (root / "imagesTr" / "x_0000.nii.gz").symlink_to("x_0000.nii.gz")
     (root / "imagesTr" / "back").symlink_to("..")
     with within(), refused("an image without a label"):
         read_dataset(root)
-    cases, _ = plan_outputs(root / "imagesTr", tmp_path / "out", 1, False, False, None, "own")
+    found = find_archive([root / "imagesTr"], "volumes", 1, tmp_path / "out", recursive=recursive)
+    cases, _ = plan_outputs(found.cases, tmp_path / "out", False, False)
     assert len(cases) == len(find_scans(root / "imagesTr", 1)) == 5  # the circle fails by itself, and alone
