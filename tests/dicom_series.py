@@ -98,6 +98,7 @@ def as_series(folder: Path, image: Nifti1Image) -> Path:
         data.ImagePositionPatient = [f"{part:.10g}"[:16] for part in affine[:3, 3] + k * affine[:3, 2]]
         data.ImageOrientationPatient = [f"{part:.10f}" for part in turn]
         data.PixelSpacing, data.SliceThickness = [f"{down:.10f}", f"{across:.10f}"], f"{step:.10f}"
+        data.FrameOfReferenceUID = generate_uid(entropy_srcs=[str(folder)])  # another examination than any other
 
     return write_series(folder, pixels, change=change, kind=MRImageStorage)
 

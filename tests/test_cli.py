@@ -197,7 +197,7 @@ def test_mirror_images_are_averaged_only_where_the_model_was_trained_on_them(
     assert not (tmp_path / "out").exists()
     told = vpt("evaluate", tiny_data / "labelsTr", tiny_data / "labelsTr", "--tta")
     assert told.code == 2
-    assert "--tta needs a run, not two folders" in told.err
+    assert "--tta needs a run, not folders of masks" in told.err
 
 
 def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -237,6 +237,7 @@ def test_evaluate_a_run(vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path
         "summary.json",
         "cases.csv",
         "evaluation.md",
+        "report.html",
     }
     assert not (tiny_run / "test").exists()
 
@@ -397,7 +398,6 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ["train"],
         ["fetch", "sam_vit_b"],
         ["train", "--resume"],
-        ["train", "--resume", "--out", "RUN", "--epochs", "3"],
         ["train", "DATA", "--epochs", "many"],
         ["train", "DATA", "--lr", "1"],
         ["predict", "-i", "SCAN"],

@@ -225,7 +225,8 @@ def test_evaluate_a_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Pat
     for part in ("balanced accuracy", "AUROC", *CLASSES, str(tmp_path / "test" / "summary.json")):
         assert part in out
     written = {path.name for path in (tmp_path / "test").iterdir()}
-    assert written == {"summary.json", "cases.csv", "evaluation.md", "confusion.png", "reliability.png"}
+    pictures = {"confusion.png", "reliability.png"}
+    assert written == {"summary.json", "cases.csv", "evaluation.md", "report.html"} | pictures
     assert not (class_run / "test").exists()
     summary = json.loads((tmp_path / "test" / "summary.json").read_text())
     found = table(tmp_path / "test" / "cases.csv")

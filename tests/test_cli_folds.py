@@ -26,8 +26,8 @@ def test_folds_are_trained_scored_and_used_as_one(vpt, tiny_scans, tmp_path):
     out, scan = tmp_path / "folds", tiny_scans / "ill" / "scan1.nii.gz"
     settings = ONE_CLASS_STEP | {"plan.slices": 2, "train.mirror": "horizontal"}
     own = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
-    code, said, _ = vpt("train", tiny_scans, "--folds", 2, "--out", out, *own)
-    assert code == 0
+    code, said, wrong = vpt("train", tiny_scans, "--folds", 2, "--out", out, *own)
+    assert code == 0, wrong
     assert f"vpt evaluate {out}" in said
     assert f"vpt predict -m {out}" in said
     assert vpt("train", tiny_scans, "--folds", 2, "--out", out, *own)[0] == 0

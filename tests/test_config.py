@@ -189,7 +189,7 @@ def test_an_override_without_key_or_value_says_how_to_write_it(text: str) -> Non
 
 
 def test_an_override_that_is_not_yaml_is_refused() -> None:
-    with pytest.raises(VptError, match=r"--set prompts\.blocks=\[0: the value is not YAML"):
+    with pytest.raises(VptError, match=r"--set prompts\.blocks=\[0: the value is not readable as YAML"):
         parse_override("prompts.blocks=[0")
 
 

@@ -98,7 +98,8 @@ def _shapes(config: ResolvedConfig, answer: Answer, spec: BackboneSpec, plan: Pl
         if config.head.kind != "sam_decoder":
             parts["head"] = config.head.build(SimpleNamespace(spec=spec), answer)
     for part, module in parts.items():
-        yield from ((f"{part}.{name}", tensor) for name, tensor in module.state_dict().items())
+        own = (*module.named_parameters(), *module.named_buffers())  # what two places share is saved once
+        yield from ((f"{part}.{name}", tensor) for name, tensor in own)
 
 
 def _at_size(spec: BackboneSpec, size: int) -> BackboneSpec:

@@ -110,12 +110,12 @@ def test_a_spacing_far_too_large_takes_no_memory(tmp_path, save, factor):
         lambda: prepare_label(reader.labels().oriented(plan.orientation), (0, 1), plan),
     ):
         with pytest.raises(
-            VptError, match=rf"{path}: slices of 64x64 pixels of .* would become .*; correct the spacing"
+            VptError, match=rf"{path}: (slices of 64x64 pixels of .* would be|voxels of .* by its header)"
         ):
             work()
 
 
-@pytest.mark.parametrize("spacing", [(17.0, 1.0, 0.8), (1.0, 17.0, 0.8), (6.0, 6.0, 6.0), (0.001, 0.001, 0.001)])
+@pytest.mark.parametrize("spacing", [(17.0, 1.0, 0.8), (1.0, 17.0, 0.8), (6.0, 6.0, 6.0)])
 def test_what_scanners_have_is_resized(tmp_path, save, spacing):
     path = save(tmp_path / "a.nii.gz", np.ones((8, 9, 10), np.int16), np.diag([*spacing, 1.0]))
     plan = plan_with(pixel_mm=0.8)

@@ -27,7 +27,7 @@ from vpt.data.slice_stacks import (
     stacks_folder,
     truth_of,
 )
-from vpt.data.stored import Store
+from vpt.data.stored import Store, write_rows
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError
 from vpt.progress import silent
@@ -278,7 +278,7 @@ def test_slices_of_a_stack_are_augmented_alike_and_by_the_seed_of_the_draw():
 
 def test_features_are_given_with_the_truth_of_their_example(tmp_path):
     rows = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
-    np.save(tmp_path / "rows.npy", rows)
+    write_rows(tmp_path / "rows.npy", [rows], 3)
     stacks = StackDataset(np.zeros((3, 2, 3, 8, 8), np.uint8), np.eye(3, dtype=np.float32), identity, views=1)
     vectors, own = StoredStacks(stacks, Store(tmp_path / "rows.npy", np.arange(3)))[StackDraw(2, 9)]
     assert np.array_equal(vectors.numpy(), rows[2])

@@ -30,7 +30,9 @@ from vpt.use.load import load
 from vpt.use.runs import evaluate_run
 
 SGD = {"optim.ema": 0.9, "optim.method": "sgd", "optim.lr": 0.05, "optim.prompt_lr": 0.5}
-REPORT = {f"validation/{name}" for name in ("summary.json", "cases.csv", "confusion.png", "reliability.png")}
+REPORT = {
+    f"validation/{name}" for name in ("summary.json", "cases.csv", "evaluation.md", "confusion.png", "reliability.png")
+}
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -52,6 +54,9 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(class_run: Path) -> 
         "best.safetensors",
         "last.safetensors",
         "state/last.safetensors",
+        "state/previous.safetensors",
+        "state/.lock",
+        "model_card.md",
     }
 
 

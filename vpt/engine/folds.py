@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vpt.config import Config, ResolvedConfig, dump_config, load_config
+from vpt.config.run import OF_ONE_TASK
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.planning import choose_grid
@@ -120,4 +121,4 @@ def _grid(resolved: ResolvedConfig, dataset: SegmentationSet | LabelledSet, base
     wishes, _ = choose_grid(dataset, cases, encoder_input(resolved), wishes_of(resolved))
     names = ("image_size", *(OF_VOLUMES if dataset.kind == "volumes" else ()))
     chosen = {f"plan.{name}": getattr(wishes, name) for name in names}
-    return {key: value for key, value in chosen.items() if value is not None}
+    return {k: v for k, v in chosen.items() if v is not None and OF_ONE_TASK.get(k, resolved.task) == resolved.task}

@@ -16,6 +16,7 @@ import pytest
 from masks import broken, image_plan, scan, scan_plan, threshold
 from PIL import Image
 
+from vpt.data.plan import Window
 from vpt.errors import VptError
 from vpt.use.archives import Asked, Beside, DiskFull, ModelMark, Outcome, Part, segment_archive
 from vpt.use.archives.records import read_records
@@ -221,6 +222,31 @@ def test_probabilities_and_a_picture_lie_beside_the_mask(run, scans, tmp_path, s
     counting = Counting(segmenter)
     run(model=counting, existing="continue", beside=Beside(preview=True))
     assert counting.read == ["b"]
+
+
+def test_of_a_scan_that_is_cropped_the_probabilities_lie_on_the_whole(tmp_path) -> None:
+    array = np.zeros((40, 36, 30), np.float32)
+    array[12:24, 8:20, 10:20] = np.random.default_rng(0).uniform(100, 900, (12, 12, 10))
+    (tmp_path / "in").mkdir()
+    nib.save(nib.Nifti1Image(array, np.diag([-1, 1, 2, 1])), tmp_path / "in/a.nii.gz")
+    plan = scan_plan(crop="foreground", intensity=(Window(low=0, high=1000),))
+
+    segment_archive(
+        threshold(plan),
+        [tmp_path / "in"],
+        tmp_path / "out",
+        Asked(beside=Beside(probabilities=True, preview=True)),
+        MARK,
+    )
+
+    found, mask = nib.load(tmp_path / "out/probabilities/a.nii.gz"), voxels(tmp_path / "out/a.nii.gz")
+    values, ids = found.get_fdata(), sorted(threshold(plan).labels)
+    assert found.shape == (*array.shape, len(ids))
+    assert np.abs(values.sum(-1) - 1).max() < 0.01
+    assert (np.array(ids)[values.argmax(-1)] == mask).mean() > 0.99
+    assert mask.any()
+    assert np.allclose(values[30:, ..., 0], 1)
+    assert (tmp_path / "out/previews/a.png").is_file()
 
 
 def test_images_are_counted_in_pixels(tmp_path) -> None:
