@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,11 +66,13 @@ def visits(conductor: str) -> Iterator[list[str]]:
                 found.append(room_of(frame))
 
     before = sys.getprofile()
+    threading.setprofile(note)  # cases are scored in threads
     sys.setprofile(note)
     try:
         yield found
     finally:
         sys.setprofile(before)
+        threading.setprofile(before)
 
 
 def walk(found: list[str], *conductors: str) -> list[str]:

@@ -13,13 +13,12 @@ from vpt.data.label_maps import read_label
 from vpt.data.value_doubts import is_ct
 from vpt.progress import Tick
 from vpt.readers import Grid, LabelMap, Voxels, reader_of
+from vpt.readers.grid import Box, in_place
 from vpt.vocabulary import Crop
 
 AIR = -500.0  # HU: what lies above is patient, table or clothes
 MARGIN = 5.0  # mm around the foreground, for labels at the skin
 KEPT = 0.5  # of the voxels: where the foreground's box holds more, nothing is cut off
-
-Box = tuple[slice, slice, slice]
 
 
 class Cropped(Protocol):
@@ -75,11 +74,7 @@ class Part:
 
     def placed(self, inside: np.ndarray) -> np.ndarray:
         """What lies inside -> the whole volume, 0 around it; itself where that is all."""
-        if inside.shape == self.shape:
-            return inside
-        whole = np.zeros(self.shape, inside.dtype)
-        whole[self.box] = inside
-        return whole
+        return in_place(inside, self.box, self.shape)
 
 
 def foreground_box(voxels: Voxels, channels: Sequence[str]) -> Box:

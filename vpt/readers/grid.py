@@ -91,13 +91,29 @@ def picture_grid(rows: int, columns: int) -> Grid:
     return Grid((columns, rows, 1), np.diag([-1.0, -1.0, 1.0, 1.0]))
 
 
-def restore(volume: np.ndarray, axcodes: str, grid: Grid) -> np.ndarray:
+Box = tuple[slice, slice, slice]
+
+
+def in_place(inside: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray:
+    """What lies in a box of a volume of that shape -> the whole, 0 around it; itself where that is all."""
+    if inside.shape == shape:
+        return inside
+    whole = np.zeros(shape, inside.dtype)
+    whole[box] = inside
+    return whole
+
+
+def restore(volume: np.ndarray, axcodes: str, grid: Grid, box: Box | None = None) -> np.ndarray:
     """(X', Y', Z') as `oriented` laid it out -> (X, Y, Z) on the scan's own grid, exactly: the inverse of `oriented`.
+
+    box: where `volume` lies in the turned scan, if it is a part of it; around it is 0.
 
     Raises ValueError when the shapes do not fit, for instance because the volume is still resampled.
     """
     from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
+    if box is not None:
+        volume = in_place(np.asarray(volume), box, grid.turned(axcodes)[1].shape)
     back = ornt_transform(axcodes2ornt(axcodes), io_orientation(grid.affine))
     restored = np.ascontiguousarray(apply_orientation(np.asarray(volume), back))
     if restored.shape != grid.shape:

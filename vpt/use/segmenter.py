@@ -208,7 +208,7 @@ class Segmenter:
         if hints is not None:
             classes[~hints.crossed(len(classes))] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        return restore(scan.part.placed(_named(classes, ids)), self.plan.orientation, scan.grid)
+        return restore(_named(classes, ids), self.plan.orientation, scan.grid, scan.part.box)
 
     def classes_of(
         self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None

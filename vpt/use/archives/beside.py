@@ -81,9 +81,9 @@ class Probabilities:
         self.found[:, place] = (probabilities * STEPS).round().byte().cpu().numpy()
 
     def write(self, path: Path) -> None:
-        others = (self.part.placed(one) for one in self.found[1:])
-        around = STEPS - self.part.placed(STEPS - self.found[0])
-        own = np.stack([restore(one, self.orientation, self.grid) for one in (around, *others)], axis=-1)
+        absent = (STEPS - self.found[0], *self.found[1:])  # of the background, so that 0 is right around the part
+        own = np.stack([restore(one, self.orientation, self.grid, self.part.box) for one in absent], axis=-1)
+        own[..., 0] = STEPS - own[..., 0]
         write_steps(path, own, self.grid.affine, 1 / STEPS)
 
 
