@@ -43,10 +43,10 @@ def told(work: Any) -> list[str]:
     [
         ({}, []),
         ({"affine": SHEARED}, ["sheared by"]),
-        ({"unit": "micron"}, ["multiplied by 0.001"]),
-        ({"affine": np.diag([40.0, 40.0, 40.0, 1])}, ["which no scanner has"]),
+        ({"unit": "micron", "affine": np.diag([1000.0, 1000.0, 3000.0, 1])}, ["multiplied by 0.001"]),
+        ({"affine": np.diag([31.0, 31.0, 31.0, 1])}, ["which no scanner has"]),
         ({"affine": np.diag([25.0, 25.0, 25.0, 1])}, ["the model was trained at 1 mm"]),
-        ({"affine": np.diag([40.0, 40.0, 40.0, 1]) @ SHEARED}, ["sheared by", "which no scanner has"]),
+        ({"affine": np.diag([31.0, 31.0, 31.0, 1]) @ SHEARED}, ["sheared by", "which no scanner has"]),
     ],
 )
 def test_segment_says_what_predict_says(tmp_path: Path, change: dict[str, Any], said: list[str]) -> None:
