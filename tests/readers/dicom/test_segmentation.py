@@ -352,7 +352,7 @@ def test_of_probabilities_half_or_more_is_the_segments_and_it_is_said(tmp_path):
 @pytest.mark.parametrize("form", ["dicom-seg", "dicom-seg-labelmap"])
 @pytest.mark.parametrize("turn", [(1, 0, 0, 0, 1, 0), OBLIQUE])
 def test_dcmqi_reads_the_same_mask_at_the_same_place(tmp_path, form, turn):
-    dcmqi = pytest.importorskip("dcmqi")  # a program of others, which is not among the extras
+    dcmqi = pytest.importorskip("dcmqi", reason="dcmqi, of the extra dev, is not installed")
     program = Path(dcmqi.__file__).parent / "bin" / "segimage2itkimage"
     reader = reader_of(write_series(tmp_path / "ct", turn=turn))
     labels = labels_like(reader)
