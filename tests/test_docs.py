@@ -69,3 +69,13 @@ def test_the_entry_points_on_the_page_are_of_the_groups_that_are_read() -> None:
     assert set(groups) == {PROMPTS.package, HEADS.package, families.ENTRY_POINTS}
     page = (DOCS / "extending.md").read_text(encoding="utf-8")
     assert all(f"`{room.package}`" in page for room in ROOMS)
+
+
+@pytest.mark.parametrize("page", [DOCS / "promises.md", DOCS.parent / "SECURITY.md", DOCS / "reliability.md"])
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text(encoding="utf-8"))
+
+    assert len(named) > 3
+    for file, test in named:
+        content = (DOCS.parent / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in content, f"{page.name}: {file}::{test}"
