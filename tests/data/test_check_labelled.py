@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from values import xray
 
+from vpt.data import check_labelled as check_labelled_module
 from vpt.data.check import Check, check_dataset
 from vpt.data.check_labelled import check_labelled
 from vpt.errors import VptError
@@ -263,3 +264,22 @@ def test_a_picture_whose_values_are_unlike_the_others(tmp_path, name):
     doubts = [each for each in check_labelled(tmp_path).warnings if "do not look like" in each.text]
 
     assert [each.file for each in doubts] == ["b/im4.png"]
+
+
+def test_an_image_broken_in_an_unforeseen_way_hides_no_other(tmp_path, monkeypatch):
+    root = folders(tmp_path / "zoo", cat=6, dog=8)
+    values_of = check_labelled_module.values_of
+
+    def failing(voxels):
+        if voxels.name.endswith("cat/i02.png"):
+            raise KeyError("orientation")
+        return values_of(voxels)
+
+    monkeypatch.setattr(check_labelled_module, "values_of", failing)
+    noise(root / "dog" / "i07.png", 0, (4, 4))
+    (root / "dog" / "i06.png").write_bytes(b"no image")
+
+    errors = said(check_labelled(root), "error")
+
+    assert errors[0] == "cat/i02.png: cannot be read (KeyError: 'orientation'); export it again"
+    assert errors[1].startswith("dog/i06.png: not an image")

@@ -53,3 +53,18 @@ def test_other_formats_and_arrays_state_none(tmp_path: Path) -> None:
     assert reader_of(DEEP).white() is None
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
     assert reader_of(tmp_path / "cut.png").white() is None
+
+
+@pytest.mark.parametrize("where", ["before the pixels", "behind them"])
+def test_a_turn_is_found_wherever_it_is_written(tmp_path, where):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    mark = chunk(b"eXIf", exif.tobytes()[6:])
+    path = written(tmp_path / "a.png", DEEP, *[mark] * (where == "before the pixels"))
+    if where == "behind them":
+        content = path.read_bytes()
+        path.write_bytes(content[:-12] + mark + content[-12:])
+    plain = written(tmp_path / "b.png", DEEP)
+
+    assert (reader_of(path).orientation(), reader_of(path).grid().shape) == (6, (20, 30, 1))
+    assert (reader_of(plain).orientation(), reader_of(plain).grid().shape) == (1, (30, 20, 1))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import numpy as np
 
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.findings import Problem, problem_of
+from vpt.data.findings import Problem, problem_of, unforeseen
 from vpt.data.label_maps import read_label
-from vpt.data.likeness import steps_of
+from vpt.data.likeness import digest_of, steps_of
 from vpt.data.strata import Held
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
@@ -40,8 +39,7 @@ def read_safely(case: Case, dataset: SegmentationSet) -> CaseFacts:
     try:
         return _read_case(case, dataset)
     except Exception as error:  # of a library: a file can be broken in ways that no reader foresees
-        text = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); export it again"
-        return CaseFacts(case, problems=[Problem("error", str(case.images[0]), text)])
+        return CaseFacts(case, problems=[unforeseen(error, str(case.images[0]))])
 
 
 def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
@@ -54,7 +52,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
         facts.values = values_of(voxels)
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
         facts.steps = steps_of(image, dataset.kind)
-        facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
+        facts.digest = digest_of(image)
         doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
         facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
         for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):

@@ -12,13 +12,23 @@ import numpy as np
 from vpt.data.case_facts import CaseFacts, element_of, held_in, read_safely
 from vpt.data.cases import SegmentationSet
 from vpt.data.check_labelled import check_labelled
-from vpt.data.findings import Check, LabelSummary, Problem, intensity_of, problem_of, seen_from, spread_of
+from vpt.data.findings import (
+    Check,
+    LabelSummary,
+    Problem,
+    intensity_of,
+    orientations_of,
+    problem_of,
+    seen_from,
+    spread_of,
+)
 from vpt.data.header_doubts import single_slices, unusual_spacing
 from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
 from vpt.data.not_hu import doubtful_hu, no_hu
 from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.reading import read_each
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.twins import Look, near_twins, twins
 from vpt.data.unlike import unlike_others
@@ -50,10 +60,7 @@ def check_dataset(
             raise VptError(f"{root}: a data set for classification, whose images have no masks; leave --labels out")
         return check_labelled(root, progress=progress, patients=patients)
     dataset, pairing = survey(root, patients, labels)
-    facts = []
-    for done, case in enumerate(dataset.cases, start=1):
-        facts.append(read_safely(case, dataset))
-        progress(done, len(dataset.cases), case.name)
+    facts = read_each(lambda case: read_safely(case, dataset), dataset.cases, dataset.kind, progress)
     splits, split_errors = survey_folds(dataset, {each.case.name: held_in(each, dataset) for each in facts})
     looks = [Look(each.case, each.digest, each.steps) for each in facts]
     problems = [
@@ -224,7 +231,7 @@ def _summary(
         labels=tuple(_label_summary(id, name, facts) for id, name in dataset.labels.items() if id),
         shape=spread_of([grid.shape for grid in grids]),
         spacing=spread_of([grid.spacing for grid in grids]),
-        orientations=dict(Counter(grid.axcodes for grid in grids).most_common()),
+        orientations=orientations_of(grids),
         intensity=intensity_of([each.ranges for each in facts if each.ranges]),
         splits={side: len(names) for side, names in splits[0].to_dict().items()} if splits else {},
         split_source=folds + source,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,26 @@ import numpy as np
 
 from vpt.data.class_copies import Look, copies, near_copies, split_name
 from vpt.data.class_names import doubtful_classes
-from vpt.data.findings import Check, ClassSummary, Problem, intensity_of, problem_of, seen_from, spread_of
+from vpt.data.findings import (
+    Check,
+    ClassSummary,
+    Problem,
+    intensity_of,
+    orientations_of,
+    problem_of,
+    seen_from,
+    spread_of,
+    unforeseen,
+)
 from vpt.data.header_doubts import unusual_spacing
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
-from vpt.data.likeness import steps_of
+from vpt.data.likeness import digest_of, steps_of
 from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.reading import read_each
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues, values_of
@@ -65,10 +75,7 @@ def check_labelled(
     Raises VptError only where nothing can be checked.
     """
     found, pairing = survey_labelled(path, target, classes, patients)
-    facts = []
-    for done, example in enumerate(found.cases, start=1):
-        facts.append(_read(example, found))
-        progress(done, len(found.cases), example.name)
+    facts = read_each(lambda example: _read(example, found), found.cases, found.kind, progress)
     splits, split_errors = survey_folds(found)
     sides = [{name: side for side, names in each.to_dict().items() for name in names} for each in splits]
     looks = [Look(each.example, each.digest, each.steps) for each in facts]
@@ -101,7 +108,7 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
         facts.values = values_of(voxels)
         facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
         facts.steps = steps_of(image, found.kind)
-        facts.digest = blake2b(image.tobytes() + str(image.shape).encode()).hexdigest()
+        facts.digest = digest_of(image)
         if found.kind == "volumes" and isinstance(source, Path):
             facts.problems += [Problem("warning", facts.file, text) for text in reader_of(source).doubts()]
     except VptError as error:
@@ -109,6 +116,8 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
             facts.problems.append(_unseen_colour(example, found) or problem_of(error))
         else:
             facts.problems.append(problem_of(VptError(f"{facts.file}: {str(error).partition(': ')[2]}")))
+    except Exception as error:  # of a library; it must not hide the other images
+        facts.problems.append(unforeseen(error, facts.file))
     return facts
 
 
@@ -244,7 +253,7 @@ def _summary(
         labels=(),
         shape=spread_of([grid.shape for grid in grids]),
         spacing=spread_of([grid.spacing for grid in grids]),
-        orientations=dict(Counter(grid.axcodes for grid in grids).most_common()),
+        orientations=orientations_of(grids),
         intensity=intensity_of([each.ranges for each in facts if each.ranges]),
         splits={side: len(names) for side, names in splits[0].to_dict().items()} if splits else {},
         split_source=folds + split_source(found),

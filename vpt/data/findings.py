@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.errors import VptError
-from vpt.readers import Kind
+from vpt.readers import Grid, Kind
 from vpt.words import counted
 
 if TYPE_CHECKING:
@@ -214,6 +215,17 @@ def intensity_of(ranges: Sequence[Sequence[tuple[float, float]]]) -> tuple[tuple
     return tuple((min(low for low, _ in pairs), max(high for _, high in pairs)) for pairs in channels)
 
 
+def orientations_of(grids: Sequence[Grid]) -> dict[str, int]:
+    """Axis codes and how many have them, the most frequent first; worked out once for all with the same axes."""
+    alike: dict[bytes, list[Grid]] = {}
+    for grid in grids:
+        alike.setdefault(grid.affine[:3, :3].tobytes(), []).append(grid)
+    found: Counter[str] = Counter()
+    for same in alike.values():
+        found[same[0].axcodes] += len(same)
+    return dict(found.most_common())
+
+
 def spread_of(values: Sequence[Triple]) -> Spread | None:
     if not values:
         return None
@@ -226,6 +238,12 @@ def spread_of(values: Sequence[Triple]) -> Spread | None:
 def problem_of(error: VptError) -> Problem:
     """The loaders' sentences begin with the file's name and a colon."""
     file, _, text = str(error).partition(": ")
+    return Problem("error", file, text)
+
+
+def unforeseen(error: Exception, file: str) -> Problem:
+    """What a library raised at a file that is broken in a way that no reader foresees."""
+    text = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); export it again"
     return Problem("error", file, text)
 
 

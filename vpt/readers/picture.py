@@ -20,7 +20,7 @@ from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
 from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
-from vpt.readers.png import damaged_chunk, states_white
+from vpt.readers.png import damaged_chunk, may_hold_exif, states_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,14 +93,14 @@ def picture_size(path: Path) -> tuple[int, int]:
     """(rows, columns) of an image as it is seen; only the header is read."""
     with opened(path) as image:
         columns, rows = image.size
-        swapped = _orientation(image) in TURNED and image.format != "TIFF"  # whose size Pillow turns itself
-        return (columns, rows) if swapped else (rows, columns)
+        tiff = image.format == "TIFF"  # whose size Pillow turns itself
+    return (columns, rows) if not tiff and orientation(path) in TURNED else (rows, columns)
 
 
 def orientation(path: Path) -> int:
     """How EXIF asks an image to be turned before it is seen, 1 (not at all) to 8; only the header is read."""
     with opened(path) as image:
-        return _orientation(image)
+        return 1 if image.format == "PNG" and not may_hold_exif(path) else _orientation(image)
 
 
 def _orientation(image: Image) -> int:

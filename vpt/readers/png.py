@@ -7,6 +7,7 @@ from zlib import crc32
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 AHEAD = (b"IHDR", b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI")  # may lie before sBIT
+EXIF = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # may hold it, also behind the pixels
 SIXTEEN = 16  # bits, the byte 8 of IHDR
 
 
@@ -25,6 +26,17 @@ def states_white(path: Path) -> bool:
             content = file.read(length)
             deep = deep or (name == b"IHDR" and content[8:9] == bytes([SIXTEEN]))
             file.seek(4, 1)
+    return False
+
+
+def may_hold_exif(path: Path) -> bool:
+    """Whether a PNG has a part that EXIF is written into; to look into it, Pillow decodes all pixels."""
+    with open(path, "rb") as file:
+        file.seek(len(SIGNATURE))
+        while len(head := file.read(8)) == 8:
+            if head[4:] in EXIF:
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
     return False
 
 

@@ -4,10 +4,7 @@ but for voxels, which are checked case by case as they are read.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +14,7 @@ from vpt.data.mask_values import require_one_numbering
 from vpt.data.pairs import Matched, Pair, Volume, pair_masks
 from vpt.data.patients import Patients, by_pattern
 from vpt.errors import VptError
+from vpt.parallel import cores, in_order
 from vpt.progress import Tick, silent
 from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, check_options, score_case
@@ -95,7 +93,7 @@ def evaluate(
     grouping = None if by is None else read_grouping(by, names, whose, file=groups, described=dataset_files(pairs))
     read = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
     results = []
-    for result in _scored(read, chosen, settings, workers or min(os.cpu_count() or 1, MOST_WORKERS)):
+    for result in in_order(lambda pair: _score(pair, chosen, settings), read, workers or cores(MOST_WORKERS)):
         results.append(result)
         progress(len(results), len(pairs), result.name)
     return Report(
@@ -123,20 +121,6 @@ def _matched(predictions: Any, references: Any, strict: bool) -> Matched:
         masks = [mask for pair in matched.pairs for mask in (pair.reference, pair.prediction)]
         require_one_numbering([mask.source for mask in masks if isinstance(mask.source, Path)])
     return matched
-
-
-def _scored(pairs: Sequence[Pair], labels: Labels, settings: Settings, workers: int) -> Iterator[CaseResult]:
-    """The pairs' scores in their order; of no more pairs than workers are the volumes in memory."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = iter(pairs)
-        running = [pool.submit(_score, pair, labels, settings) for pair in islice(waiting, workers)]
-        try:
-            while running:
-                yield running.pop(0).result()
-                running += [pool.submit(_score, pair, labels, settings) for pair in islice(waiting, 1)]
-        finally:
-            for each in running:
-                each.cancel()
 
 
 def _score(pair: Pair, labels: Labels, settings: Settings) -> CaseResult:

@@ -17,10 +17,12 @@ from vpt.data.layouts.description import description, read_channels, read_labels
 from vpt.data.left_out import ending_of, kinds, left_out
 from vpt.data.mask_values import MOST_LABELS, MaskValues, ids_by_colour
 from vpt.errors import VptError
-from vpt.readers import ColourMask, reader_of
+from vpt.parallel import cores, in_order
+from vpt.readers import ColourMask, LabelMap, reader_of
 from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed
 
+MASKS_AT_ONCE = 4
 GREY, COLOUR = ("grey",), ("red", "green", "blue")
 
 
@@ -127,11 +129,11 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
     """Id -> name of the values that the masks hold: the background, and the object or labels by number."""
     values = MaskValues(folder)
     unread: list[VptError] = []
-    for path in masks:
-        try:
-            values.add(path.name, reader_of(path).labels())
-        except VptError as error:  # reading the case says so again
-            unread.append(error)
+    for path, labels in zip(masks, in_order(_labels_of, masks, cores(MASKS_AT_ONCE)), strict=True):
+        if isinstance(labels, VptError):  # reading the case says so again
+            unread.append(labels)
+        else:
+            values.add(path.name, labels)
         if len(values.ids) > MOST_LABELS:
             raise VptError(
                 f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; shades at the "
@@ -146,6 +148,13 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
     problems += values.problems()
     names = ["object"] if len(found) == 1 else [f"label {id}" for id in found]
     return {0: "background", **dict(zip(found, names, strict=True))}
+
+
+def _labels_of(mask: Path) -> LabelMap | VptError:
+    try:
+        return reader_of(mask).labels()
+    except VptError as error:
+        return error
 
 
 def _coloured_labels(ids: Sequence[tuple[Colour, int]]) -> dict[int, str]:
