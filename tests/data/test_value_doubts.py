@@ -125,6 +125,33 @@ def test_values_that_were_never_in_hu_are_expected_as_they_were_trained_on() -> 
     assert all(doubts(body, lambda hu: hu, stored))
 
 
+BELOW_ZERO: dict[str, Change] = {
+    "CT": lambda mr: body(int(mr.sum()) % 1000),
+    "mean 0, deviation 1": lambda mr: (mr - mr.mean()) / mr.std(),
+    "padding of -1": lambda mr: np.pad(mr, ((2, 2), (0, 0), (0, 0)), constant_values=-1),
+    "padding of -1024": lambda mr: np.pad(mr + 1, ((2, 2), (0, 0), (0, 0)), constant_values=-1024),
+    "[-1, 1]": lambda mr: mr / mr.max() * 2 - 1,
+}
+
+
+@pytest.mark.parametrize("fault", BELOW_ZERO)
+def test_values_below_0_where_mr_had_none_are_doubted(fault: str) -> None:
+    found = doubts(brain, BELOW_ZERO[fault], MR)
+
+    assert all(doubt and "below 0" in doubt.reason for doubt in found), found
+    assert all(doubt and ("it looks like CT" in doubt.reason) == (fault == "CT") for doubt in found)
+
+
+def test_few_values_below_0_are_none_and_where_the_training_had_some_neither() -> None:
+    def overshoot(mr: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(mr.size).reshape(mr.shape) % 401 == 0, -0.05 * mr.max(), mr)
+
+    normalised = expected(lambda seed: brain(seed) - brain(seed).mean(), "MRI", "volumes", fixed=False)
+
+    assert doubts(brain, overshoot, MR) == [None] * len(NEW)
+    assert doubts(brain, lambda mr: mr - mr.mean(), normalised) == [None] * len(NEW)
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 NOT_8_BITS: dict[str, Change] = {

@@ -117,3 +117,9 @@ def test_colour_and_depth_of_an_array():
     assert (reader_of(grey_rgb).count_channels(), reader_of(grey_rgb).count_channels(exact=False)) == (1, 3)
     assert reader_of(GREY).count_channels() == 1
     assert [reader_of(array).is_deep() for array in (GREY, GREY.astype(np.uint16))] == [False, True]
+
+
+def test_masked_pixels_are_refused_and_an_unmasked_array_is_not():
+    with refuses("masked pixels, whose values are unknown; fill them"):
+        reader_of(np.ma.masked_less(GREY, 50)).voxels(1)
+    assert reader_of(np.ma.masked_array(GREY)).voxels(1).grid.shape == (5, 6, 1)

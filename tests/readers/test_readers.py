@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -45,11 +46,20 @@ def test_the_reader_of_a_scan_by_its_name_or_type(source, reader):
     assert type(reader_of(source)) is reader
 
 
-@pytest.mark.parametrize("source", [{}, 3, None, [], [PIXELS, PIXELS], [NIFTI, "a.nii"], object()])
+@pytest.mark.parametrize("source", [{}, 3, None, object()])
 def test_what_is_no_scan_is_refused_by_its_type(source):
     with pytest.raises(
         VptError, match=f"^a {type(source).__name__} is no scan; give a path, a list of channel files, "
     ):
+        reader_of(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "kinds"),
+    [([], "nothing in it"), ([PIXELS, PIXELS], "ndarray"), ([NIFTI, PIXELS], "Nifti1Image, ndarray")],
+)
+def test_several_that_are_no_channels_of_a_scan_are_called_by_their_types(source, kinds):
+    with pytest.raises(VptError, match=f"{re.escape(f'({kinds})')} is no scan; of several, give the channels of one"):
         reader_of(source)
 
 

@@ -305,7 +305,7 @@ def test_damaged_bytes_are_said_by_the_checksum(tmp_path):
             gzip.compress(b"these are no voxels" * 50, mtime=0),
             "text.nii.gz: not a NIfTI file, or cut off in its header (",
         ),
-        ("html.nii.gz", b"<html>404</html>" * 50, "html.nii.gz: not a NIfTI file, or cut off"),
+        ("html.nii.gz", b"<html>404</html>" * 50, "html.nii.gz: a web page, as a failed download leaves it"),
         (
             "cut.nii.gz",
             gzip.compress(bytes(400), mtime=0)[:20],
@@ -608,6 +608,19 @@ def test_scans_of_one_patient_are_drawn_together(folders):
     said = {"patients": {"ann_scan1": "x", "ann_scan2": "y", "bob_scan1": "z"}}
     (folders[1].parent / "dataset.json").write_text(json.dumps(said))
     assert evaluate(*folders).groups == ("x", "y", "z")
+
+
+def test_scans_beside_their_masks_are_not_taken_for_them(folders):
+    expected = evaluate(*folders).values("Dice")
+    for name in "abc":
+        (folders[0] / f"{name}.nii.gz").rename(folders[0] / f"{name}_scan.nii.gz")
+        (folders[1] / f"{name}.nii").rename(folders[1] / f"{name}_label.nii")
+        nibabel.save(image(np.full((4, 4, 4), 0.5), dtype=np.float32), folders[1] / f"{name}_scan.nii")
+
+    report = evaluate(*folders)
+
+    assert np.array_equal(report.values("Dice"), expected)
+    assert "paired by the id in the names: a_scan.nii.gz with a_label.nii (a)" in report.text()
 
 
 def test_pairs_by_id_are_scored_and_said(folders):

@@ -47,6 +47,7 @@ def told(work: Any) -> list[str]:
         ({"affine": np.diag([31.0, 31.0, 31.0, 1])}, ["which no scanner has"]),
         ({"affine": np.diag([25.0, 25.0, 25.0, 1])}, ["the model was trained at 1 mm"]),
         ({"affine": np.diag([31.0, 31.0, 31.0, 1]) @ SHEARED}, ["sheared by", "which no scanner has"]),
+        ({"affine": np.diag([0.1, 0.1, 0.1, 1])}, ["would shrink to nearly nothing at the 1 mm of the training"]),
     ],
 )
 def test_segment_says_what_predict_says(tmp_path: Path, change: dict[str, Any], said: list[str]) -> None:

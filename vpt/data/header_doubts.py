@@ -17,6 +17,7 @@ from vpt.words import counted
 
 IN_PLANE, ACROSS = 8.0, 15.0  # times the usual: what protocols do not differ in; across slices they differ more
 FAR = 20.0  # times the plan's pixel: what a scan of the same kind is not resized by
+LITTLE, SHRUNK = 8, 4  # an eighth of the encoder's image, of so many times the pixels: cm that were written as mm
 
 
 def header_doubts(cases: Iterable[Any]) -> list[str]:
@@ -86,6 +87,18 @@ def unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
     if not odd_spacing(grid) and not pixel / FAR < np.sqrt(rows * columns) < pixel * FAR:
         text = f"pixels of {by((rows, columns))} mm, the model was trained at {pixel:.4g} mm"
         yield f"{name}: {text}; is the spacing in its header right?"
+    elif _little_is_left(turned, plan.image_size, pixel):
+        text = (
+            f"slices of {by(turned.shape[1:])} pixels of {by((rows, columns))} mm would shrink to nearly nothing at the"
+        )
+        yield f"{name}: {text} {pixel:.4g} mm of the training; is the spacing in its header right, and in mm?"
+
+
+def _little_is_left(turned: Grid, image_size: int, pixel: float) -> bool:
+    """Whether a whole slice would be a small part of the encoder's image, though it has many more pixels."""
+    sides = turned.shape[1:]
+    left = max(mm * side for mm, side in zip(turned.spacing[1:], sides, strict=True)) / pixel
+    return left < image_size / LITTLE and left * SHRUNK < max(sides)
 
 
 def _of_each(cases: Sequence[Any]) -> list[str]:

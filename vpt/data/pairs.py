@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def _pair_folders(predictions: Any, references: Any) -> Matched:
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
     found, expected = _masks_in(Path(predictions)), _masks_in(Path(references))
     said = ""
-    if found.keys() - expected.keys():
+    if found.keys() - expected.keys() or _scans_in_the_way(found, expected):
         by_id = [_by_id(masks, folder) for masks, folder in ((found, predictions), (expected, references))]
         if by_id[0].keys() <= by_id[1].keys():
             found, expected = by_id
@@ -135,6 +135,26 @@ def _pair_folders(predictions: Any, references: Any) -> Matched:
     return Matched(pairs, tuple(name for name in expected if name not in found), said)
 
 
+def _scans_in_the_way(found: Mapping[str, Mask], expected: Mapping[str, Mask]) -> bool:
+    """Whether references called as predictions are scans, beside which a file says that it is their mask."""
+    scans, _ = scans_and_masks(expected)
+    masked = {id_of(name) for name in expected.keys() - scans}
+    return any(name in scans and id_of(name) in masked for name in found)
+
+
+def scans_and_masks(names: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Names that do not say mask, and those that say they are the mask of one of these."""
+    saying = {name for name in names if MASK & {*_words(name.lower())}}
+    scans = {*names} - saying
+    ids = {id_of(name) for name in scans}
+    return scans, {name for name in saying if id_of(name) in ids}
+
+
+def id_of(name: str) -> str:
+    """What is left of a case's name without the words that say mask, scan, prediction or sequence."""
+    return "_".join(word for word in _words(name) if not _tells_kind(word)) or name
+
+
 def _by_id(masks: Mapping[str, Mask], folder: Any) -> dict[str, Mask]:
     """Id -> mask; where some names say that they are masks, only those.
 
@@ -145,7 +165,7 @@ def _by_id(masks: Mapping[str, Mask], folder: Any) -> dict[str, Mask]:
     for name, mask in masks.items():
         if saying and name not in saying:
             continue
-        id = "_".join(word for word in _words(name) if not _tells_kind(word)) or name
+        id = id_of(name)
         if id in found:
             raise VptError(
                 f"{folder}: {Path(found[id].shown).name} and {Path(mask.shown).name} are both of {id} by their names; "

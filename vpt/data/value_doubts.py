@@ -25,6 +25,8 @@ NARROW, NARROW_HU = 1 / 8, 1 / 40  # of the training's narrowest case; a CT may 
 TENTH = 1 / 7  # of it, where ten times the values would fit
 AIR, LUNG, TISSUE, DENSE = -1100.0, -300.0, 150.0, 650.0  # HU: any part of a body has much between; contrast as well
 FAT, SOME = -150.0, 0.05  # HU: what has nothing below fat has no so large share of dense bone
+AIR_AT_MOST, FAR_BELOW = -800.0, 500.0  # HU, of a scan that may be CT
+NEGATIVE = 0.1  # of a scan, where those of the training had nothing below 0
 SIGNED = 2**15 - 1  # what lies above it was below 0 in 16 bits with a sign
 NEARLY_WHITE = 200  # of grey of 8 bits
 INTERCEPTS = (-1024.0, -1000.0)
@@ -104,6 +106,9 @@ def _doubts(found: CaseValues, expected: Expected) -> Iterator[Doubt]:
     shape = () if "HU" in expected.units else _inverted(found, expected.values)
     for reason, mend in (*_coloured(found, expected.values), *shape):
         yield Doubt((values.low, values.high), (known.low, known.high), unit, reason, mend)
+    for values, known, unit in channels:
+        for reason, mend in _below_zero(values, known) if unit == "none" else ():
+            yield Doubt((values.low, values.high), (known.low, known.high), unit, reason, mend)
 
 
 def _off(found: ChannelValues, expected: ValueRange, unit: Unit) -> Iterator[tuple[str, str]]:
@@ -200,6 +205,21 @@ class _Limits:
             lows, highs = [min(low, AIR) for low in lows], [max(high, DENSE) for high in highs]
             least, most = min(least, LUNG), max(most, TISSUE)
         return cls(tuple(lows), tuple(highs), least, most)
+
+
+def _below_zero(found: ChannelValues, expected: ValueRange) -> Iterator[tuple[str, str]]:
+    """Of scans scaled by their own percentiles, which leave out what is 0: CT, or one that was scaled before."""
+    share = found.below(0.0)
+    if expected.low < 0:
+        return
+    if share == 0 and found.floor < 0:
+        yield f"its padding is {found.low:.5g}, and those have nothing below 0", "write 0 around it"
+    elif share > NEGATIVE:
+        reason = f"{share:.0%} lie below 0, and none of those"
+        if found.low <= AIR_AT_MOST and found.below(-FAR_BELOW) > SOME:
+            yield f"{reason}; it looks like CT, in HU", "give a scan of the kind that those are"
+        else:
+            yield reason, "give the scan as the scanner wrote it, not normalised, its background 0"
 
 
 def _mend_hu(found: ChannelValues, expected: ValueRange) -> str:

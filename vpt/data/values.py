@@ -26,13 +26,15 @@ Span = tuple[float, float]
 class ChannelValues:
     """The values of one channel of a case.
 
-    low, high: of all voxels; body: (N,) float32, some of them without padding, sorted and evenly spread; quantiles: of
-    these voxels, at LEVELS; shape: (LEVELS + 1,), quantiles with the padding and the median along the outer frame, the
-    lowest of the quantiles at 0 and the highest at 1; distinct: how many different values; whole: no fractions.
+    low, high: of all voxels; floor: the lowest quantile, padding included; body: (N,) float32, some of them without
+    padding, sorted and evenly spread; quantiles: of these voxels, at LEVELS; shape: (LEVELS + 1,), quantiles with the
+    padding and the median along the outer frame, the lowest of the quantiles at 0 and the highest at 1; distinct: how
+    many different values; whole: no fractions.
     """
 
     low: float
     high: float
+    floor: float
     body: np.ndarray
     quantiles: np.ndarray
     shape: np.ndarray
@@ -57,6 +59,7 @@ class ChannelValues:
             self,
             low=self.low * slope + inter,
             high=self.high * slope + inter,
+            floor=self.floor * slope + inter,
             body=self.body * slope + inter,
             quantiles=self.quantiles * slope + inter,
         )
@@ -86,6 +89,7 @@ def _channel_values(channel: Channel, part: np.ndarray) -> ChannelValues:
     return ChannelValues(
         low=float(ends.min()),
         high=float(ends.max()),
+        floor=float(_at_levels(sample)[LOWEST]),
         body=body[:: max(1, body.size // KEPT)],
         quantiles=_at_levels(body),
         shape=_shape(_at_levels(sample), _frame(part)),

@@ -87,6 +87,8 @@ def as_picture(pixels: np.ndarray, name: str) -> np.ndarray:
     """Pixels (rows, columns) or (rows, columns, 3) -> (1 or 3, rows, columns); near-equal channels become one."""
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
+    if np.ma.is_masked(pixels):
+        raise VptError(f"{name}: an array with masked pixels, whose values are unknown; fill them: array.filled(0)")
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] == 3)) or not pixels.size:
         raise VptError(f"{name}: shape {pixels.shape}, expected (rows, columns) or (rows, columns, 3); reshape it")
     if pixels.dtype not in (np.uint8, np.uint16, np.float32) or (pixels.ndim == 3 and pixels.dtype != np.uint8):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.readers.content import other_content
 from vpt.readers.grid import Grid
 from vpt.readers.itk import ItkFileReader, header_of
 from vpt.readers.text_header import AT_END, Claim, fields_of, read_voxels, require_file, require_voxels, whole_numbers
@@ -75,7 +76,9 @@ def claim_of(path: Path) -> Claim:
     if kind in ("met_long", "met_ulong"):
         raise VptError(f"{path}: of type {kind.upper()}, which has 4 bytes in some programs and 8 in others; save anew")
     if kind not in TYPES or LAST not in fields or "dimsize" not in fields:
-        raise VptError(f"{path}: not a MetaImage, or damaged in its header (type {kind!r}); export the scan again")
+        raise other_content(path) or VptError(
+            f"{path}: not a MetaImage, or damaged in its header (type {kind!r}); export the scan again"
+        )
     if _says(fields, "binarydata", "false"):
         raise VptError(f"{path}: voxels as text, expected binary; save it again")
     (channels,) = whole_numbers(path, fields.get("elementnumberofchannels", "1").split()[0])

@@ -12,6 +12,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.base import SUPPORTED
+from vpt.readers.content import other_content
 from vpt.readers.doubts import converted, odd_spacing, shear
 from vpt.readers.grid import Grid, by
 from vpt.readers.volumes import placed
@@ -62,7 +63,7 @@ def loaded(path: Path) -> Any:
     try:
         image: Any = nibabel.load(path)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
-        raise VptError(f"{path}: {_refused(error)}") from error
+        raise other_content(path) or VptError(f"{path}: {_refused(error)}") from error
     if not _field(image, "sform_code"):
         _check_voxel_size(image, path)
     return image

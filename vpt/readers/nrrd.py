@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.readers.content import other_content
 from vpt.readers.grid import Grid
 from vpt.readers.itk import ItkFileReader, header_of
 from vpt.readers.text_header import AT_END, Claim, fields_of, read_voxels, require_file, require_voxels, whole_numbers
@@ -72,7 +73,9 @@ def claim_of(path: Path) -> Claim:
     fields, length = fields_of(path, ":", "")
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in TYPES or "sizes" not in fields:
-        raise VptError(f"{path}: not a NRRD, or damaged in its header (type {kind!r}); export the scan again")
+        raise other_content(path) or VptError(
+            f"{path}: not a NRRD, or damaged in its header (type {kind!r}); export the scan again"
+        )
     if encoding not in PACKINGS:
         raise VptError(f"{path}: encoding {encoding!r}, expected raw or gzip; save it as one of them")
     dtype = np.dtype(TYPES[kind]).newbyteorder(">" if fields.get("endian", "").lower() == "big" else "<")

@@ -18,6 +18,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
+from vpt.readers.content import other_content
 from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.png import damaged_chunk, may_hold_exif, states_white
@@ -241,7 +242,8 @@ def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
             _refuse_deep_colour(image, path)
             yield image
     except UnidentifiedImageError as error:
-        raise VptError(f"{path}: not an image, or damaged in its header; export it again as PNG") from error
+        damaged = VptError(f"{path}: not an image, or damaged in its header; export it again as PNG")
+        raise other_content(path) or damaged from error
     except Image.DecompressionBombError as error:
         raise VptError(f"{path}: too large an image ({error}); cut it into tiles, or make it smaller") from error
     except DAMAGED as error:

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 from vpt.data.depth import in_8_bits
@@ -20,6 +21,7 @@ from vpt.machine.memory import in_gb, is_out_of_memory, total_memory
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import Output, PromptedModel
 from vpt.readers import Reader, Voxels, reader_of
+from vpt.readers.content import other_content
 from vpt.readers.grid import by
 from vpt.tasks.batch import Batch, Forward
 from vpt.words import counted
@@ -51,7 +53,14 @@ def require_kind(plan: Plan, scan: Any) -> None:
     """A scan has millimetres and an image has not, so a plan for one does not fit the other."""
     kind = reader_of(scan).kind
     if kind != plan.kind:
+        if isinstance(scan, str | Path) and (misnamed := other_content(Path(scan))):
+            raise misnamed
         shown = scan if isinstance(scan, str | Path) else f"a {type(scan).__name__}"
+        if isinstance(scan, np.ndarray):
+            raise VptError(
+                f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "
+                "give a NIfTI file, or nibabel.Nifti1Image(array, affine)"
+            )
         found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("no image", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
 

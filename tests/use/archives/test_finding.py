@@ -50,6 +50,15 @@ def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], t
     assert any("3 subfolders with" in note and "not read" in note for note in flat.notes)
 
 
+def test_masks_are_left_out_where_the_scans_are_called_scan_or_by_their_sequence(fill: Callable[..., Path]) -> None:
+    root = fill("all", "s-1_scan.nii.gz", "s-1_label.nii.gz", "p2_T1.nii.gz", "p2_seg.nii.gz", "p3_seg.nii.gz")
+
+    found = find_archive([root], "volumes", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["p2_T1", "p3_seg", "s-1_scan"]
+    assert [note for note in found.notes if "left out: p2_seg.nii.gz, s-1_label.nii.gz" in note]
+
+
 def test_masks_beside_their_scans_are_left_out_and_said(fill: Callable[..., Path]) -> None:
     root = fill("all", "a.nii.gz", "a_seg.nii.gz", "b-mask.nii.gz", "c.nii", "c_label_2.nii.gz")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpt.errors import VptError
 from vpt.machine.available import available_memory
+from vpt.readers.content import other_content
 from vpt.words import counted
 
 if TYPE_CHECKING:
@@ -226,7 +227,8 @@ def _header(file: DicomFile) -> Header | None:
             data = file.read(pixels=False)
         except InvalidDicomError:
             if called:
-                raise VptError(f"{file}: no DICOM inside, or damaged; copy or export it again") from None
+                damaged = VptError(f"{file}: no DICOM inside, or damaged; copy or export it again")
+                raise other_content(Path(str(file))) or damaged from None
             return None
         except zipfile.BadZipFile:
             raise VptError(f"{file}: damaged in its zip; copy or pack it again") from None

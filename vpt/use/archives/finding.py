@@ -19,6 +19,7 @@ from vpt.data.cases import (
     unread_scans,
 )
 from vpt.data.left_out import leads_back
+from vpt.data.pairs import scans_and_masks
 from vpt.errors import VptError
 from vpt.files import real
 from vpt.readers import Kind
@@ -118,7 +119,8 @@ def _named(problem: VptError) -> str:
 def without_masks(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     """The scans, and what their names say are masks of scans beside them: `a_seg.nii.gz` beside `a.nii.gz`."""
     names = {case.name for case in cases}
-    masks = {name for name in names if (match := MASK.match(name)) and match["scan"] in names}
+    _, masks = scans_and_masks(names)
+    masks |= {name for name in names if (match := MASK.match(name)) and match["scan"] in names}
     return [case for case in cases if case.name not in masks], [case for case in cases if case.name in masks]
 
 

@@ -1,0 +1,64 @@
+"""What a file is by its first bytes, whatever it is called: for what is said of one that its own format cannot read."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from vpt.errors import VptError
+
+HEAD = 4096  # bytes
+STARTS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG image", (".png",)),
+    (b"\xff\xd8\xff", "a JPEG image", (".jpg", ".jpeg", ".jpe", ".jfif")),
+    (b"GIF8", "a GIF image", (".gif",)),
+    (b"II*\0", "a TIFF image", (".tif", ".tiff")),
+    (b"MM\0*", "a TIFF image", (".tif", ".tiff")),
+    (b"NRRD000", "a NRRD volume", (".nrrd", ".nhdr")),
+    (b"ObjectType", "a MetaImage volume", (".mha", ".mhd")),
+    (b"PK\x03\x04", "a zip archive", (".zip", ".npz")),
+)
+NO_DATA: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself; get it with `git lfs pull`"),
+    (b"<!doctype html", "a web page, as a failed download leaves it; download the file again"),
+    (b"<html", "a web page, as a failed download leaves it; download the file again"),
+)
+NIFTI = (b"n+1\0", b"n+2\0")
+
+
+def other_content(path: Path) -> VptError | None:
+    """What to say of a file whose content is of another format than its name says; None where that is not known."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    for start, what in NO_DATA:
+        if head.lower().startswith(start):
+            return VptError(f"{path}: {what}")
+    what, endings = _format_of(head)
+    if not what or path.name.lower().endswith(endings):
+        return None
+    return VptError(f"{path}: {what} by its content, not what its name says; rename it to {endings[0]}")
+
+
+def _format_of(head: bytes) -> tuple[str, tuple[str, ...]]:
+    if head[128:132] == b"DICM":
+        return "a DICOM file", (".dcm", ".dicom", ".ima")
+    if _is_nifti(head):
+        return "a NIfTI volume", (".nii",)
+    if _is_nifti(_inflated(head)):
+        return "a NIfTI volume, packed with gzip,", (".nii.gz",)
+    return next(((what, endings) for start, what, endings in STARTS if head.startswith(start)), ("", ()))
+
+
+def _inflated(head: bytes) -> bytes:
+    """What the start of a gzip file holds at its start; nothing of what is none."""
+    try:
+        return zlib.decompressobj(31).decompress(head, 400)
+    except zlib.error:
+        return b""
+
+
+def _is_nifti(head: bytes) -> bool:
+    return head[344:348] == NIFTI[0] or head[4:8] == NIFTI[1]
