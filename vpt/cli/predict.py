@@ -39,6 +39,9 @@ Probabilities = Annotated[
     bool, typer.Option("--probabilities", help="In probabilities/ a 4-D NIfTI for each mask, of every label.")
 ]
 Preview = Annotated[bool, typer.Option("--preview", help="In previews/ a picture of three slices for each mask.")]
+Paged = Annotated[
+    bool, typer.Option("--report", help="report.html of the folder: failures, then the most unusual masks, all scans.")
+]
 
 
 def predict(
@@ -81,6 +84,7 @@ def predict(
     as_: As = "own",
     probabilities: Probabilities = False,
     preview: Preview = False,
+    report: Paged = False,
     engine: Annotated[str, typer.Option(help="local, or ray: on a Ray cluster (RAY_ADDRESS, or here).")] = "local",
     workers: Annotated[int | None, typer.Option(help="With --engine ray: how many hold the model.")] = None,
 ) -> None:
@@ -92,6 +96,8 @@ def predict(
     from vpt.use.archives import Asked, Beside, part_of
 
     check_words(models, mean, precision, as_)
+    if report:
+        _require_folder(out)
     existing = _existing(overwrite, skip_existing, resume)
     if skip_failed and existing != "continue":
         usage("--skip-failed: goes with --continue, which knows what failed before")
@@ -114,6 +120,8 @@ def predict(
     with ended_in_order(f"{out}: the same command with --continue goes on"):
         outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
+    if report:
+        print(f"report: {_write_page(loaded, scans, out, asked)}")
     raise typer.Exit(1 if outcome.failures else 0)
 
 
@@ -223,6 +231,28 @@ def _on_ray(
     artifacts = [path.absolute() for path in mark.artifacts]
     make = partial(loaded_batch, artifacts, loading, out.absolute(), asked, mark)
     return Cluster(make, out.absolute(), mark, workers, loaded.device.type == "cuda")
+
+
+def _require_folder(out: Path) -> None:
+    from vpt.use.archives.outputs import is_single
+
+    if is_single(out):
+        usage(f"-o {out}: --report is the page of a folder; give a folder as the output")
+
+
+def _write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, asked: Asked) -> Path:
+    """The page of all that the folder's record holds; of what was predicted before, only these scans are pictures."""
+    from vpt.progress import bar
+    from vpt.use.archives.finding import find_archive
+    from vpt.use.classifier import Classifier
+    from vpt.use.pages.predictions import write_predictions_page
+
+    plan = loaded.plan
+    with bar("drawing the report") as tick:
+        if isinstance(loaded, Classifier):
+            return write_predictions_page(out, {}, progress=tick)
+        found = find_archive(scans, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
+        return write_predictions_page(out, loaded.labels, found.cases, plan, tick)
 
 
 def require_table(asked: Asked) -> None:
