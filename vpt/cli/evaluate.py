@@ -65,6 +65,7 @@ def evaluate(
     """
     from vpt.progress import bar
     from vpt.use.pages.evaluation import write_evaluation_page
+    from vpt.use.pages.paired import write_paired_page
 
     kind = _kind(paths, folds)
     of_runs = kind in ("run", "runs", "folds")
@@ -98,10 +99,11 @@ def evaluate(
         report, folder = _evaluated(kind, paths, out, options)
     console().print(report.table())
     saved = report.save(folder)
-    if compared:
-        print(f"written: {saved}, comparison.csv, comparison.md")
-        return
     with bar("drawing the report") as tick:
+        if compared:
+            page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick)
+            print(f"written: {saved}, comparison.csv, comparison.md, {page.name}")
+            return
         page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick)
     print(f"written: {saved}, cases.csv, evaluation.md, {page.name}")
 
