@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
+from vpt.cli.shared import (
+    Device,
+    MirrorImages,
+    Postprocess,
+    RunsOrArtifacts,
+    Weights,
+    is_postprocessed,
+    usage,
+)
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
@@ -64,6 +72,7 @@ def predict(
     models: RunsOrArtifacts,
     mean: Mean = False,
     tta: MirrorImages = False,
+    postprocess: Postprocess = "auto",
     device: Device = "auto",
     weights: Weights = None,
     recursive: Recursive = False,
@@ -113,11 +122,14 @@ def predict(
     )
     if engine not in ("local", "ray") or (workers is not None and (engine != "ray" or workers < 1)):
         usage(f"--engine {engine} --workers {workers}: expected local, or ray with one worker or more")
-    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked)
+    tidy = is_postprocessed(postprocess)
+    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
     loading = {"device": device, "weights": weights, "precision": precision, "compile": compile_, "tta": tta}
+    loading["postprocess"] = tidy
     spread = _on_ray(loading, out, asked, mark, workers, loaded) if engine == "ray" else None
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
+        say_postprocess(loaded)
         outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
@@ -172,6 +184,7 @@ def load_marked(
     compile_: bool,
     tta: bool,
     asked: Asked,
+    postprocess: bool = True,
 ) -> tuple[Segmenter | Classifier, ModelMark]:
     """The model, and the mark that its answers are recorded with."""
     from vpt.artifact import find_artifact
@@ -180,8 +193,8 @@ def load_marked(
     from vpt.use.models import models_in
 
     chosen = [find_artifact(path) for path in models_in(models)]
-    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta)
-    settings = {
+    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta, postprocess)
+    settings: dict[str, Any] = {
         "tta": tta,
         "force": asked.force,
         "as": asked.form,
@@ -190,7 +203,26 @@ def load_marked(
         "compile": compile_,
         "device": loaded.device.type,
     }
+    if words := _postprocess_of(loaded):
+        settings["postprocess"] = words
+    elif not postprocess:
+        settings["postprocess"] = "none"
     return loaded, ModelMark.of(chosen, settings)
+
+
+def _postprocess_of(loaded: Segmenter | Classifier) -> str:
+    """What is done with its masks, in words; "" where that is nothing."""
+    from vpt.data.postprocess import in_words
+    from vpt.use.segmenter import Segmenter
+
+    if not isinstance(loaded, Segmenter) or not loaded.postprocess:
+        return ""
+    return in_words(loaded.postprocess, loaded.labels)
+
+
+def say_postprocess(loaded: Segmenter | Classifier) -> None:
+    if words := _postprocess_of(loaded):
+        print(f"post-processing, as chosen on validation: {words}")
 
 
 def _predict(

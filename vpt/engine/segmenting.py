@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpt.artifact import load_trained, read_artifact
+from vpt.artifact import Artifact, load_trained, read_artifact, save_artifact
 from vpt.backbones.tiny_vit_models import is_packaged
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, draw_epoch
 from vpt.data.label_maps import read_label
 from vpt.data.label_values import IGNORED
+from vpt.data.postprocess import Steps, in_words
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
@@ -33,6 +34,7 @@ from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, se
 from vpt.use.archives import mask_file
 from vpt.use.runs import evaluate_split
 from vpt.use.segmenter import Segmenter
+from vpt.use.tidying import choose_steps
 
 PREVIEWS = 6
 LEAST_STEPS = 100  # of an epoch
@@ -104,6 +106,8 @@ class Segmenting(Job):
             found.append(
                 "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
             )
+        if self.setup.config.train.postprocess == "auto" and not self.validates:
+            found.append("train.postprocess: no validation case to choose by, so masks stay as they are")
         return found
 
     def proposals(self) -> list[str]:
@@ -152,12 +156,39 @@ class Segmenting(Job):
         with bar("validating") as tick:
             title = f"{run.name}: validation split"
             report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+        if setup.config.train.postprocess == "auto" and (steps := self._choose_steps(cases, folder, best, log)):
+            segmenter.postprocess = steps
+            title += f"; {in_words(steps, segmenter.labels)}, as chosen on these cases"
+            with bar("validating, post-processed") as tick:
+                report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
         report.save(folder)
         (folder / "previews").mkdir(exist_ok=True)
         dice = dict(zip((case.name for case in cases), report.values("Dice"), strict=True))
         for case in sorted(cases, key=lambda case: _or_last(dice[case.name]))[:PREVIEWS]:
             said = _scored(case.name, dice[case.name], segmenter.labels)
             _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup, said)
+
+    def _choose_steps(self, cases: Sequence[Case], folder: Path, best: Artifact, log: Logger) -> Steps:
+        """Of raw masks of the validation cases: what the artifact then holds."""
+        setup = self.setup
+        patients = [setup.dataset.patient(case.name) for case in cases]
+        masks = [mask_file(folder, case) for case in cases]
+        with bar("choosing the post-processing") as tick:
+            choice = choose_steps(cases, masks, patients, best.labels, tick)
+        for sentence in choice.sentences():
+            log.info(sentence)
+        if choice.steps:
+            save_artifact(
+                best.path,
+                self.model,
+                config=setup.config,
+                plan=setup.plan,
+                labels=best.labels,
+                scores=best.scores,
+                codes=best.codes,
+                postprocess=choice.steps,
+            )
+        return choice.steps
 
 
 def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, batch_size: int) -> dict[str, float]:
