@@ -63,7 +63,7 @@ def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) ->
     return Shown(panels, _in_words("largest error", error, scene.turned, scene.unit))
 
 
-def show_twice(files: CaseFiles, second: Path, labels: Mapping[int, str], plan: Plan | None) -> ShownTwice:
+def show_twice(files: CaseFiles, second: Any, labels: Mapping[int, str], plan: Plan | None) -> ShownTwice:
     """Planes through the largest part in which the masks of two, `files.found` and `second`, differ.
 
     Raises:
