@@ -63,6 +63,8 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
         "validation/evaluation.md",
         "validation/blobs_004.nii.gz",
         "validation/previews/blobs_004.png",
+        "previews/blobs_004/epoch_0001.png",
+        "previews/blobs_004/epoch_0002.png",
     }
     assert {path.name for path in tiny_run.iterdir() if path.is_dir()} == {"tensorboard", "state", "validation"}
 
