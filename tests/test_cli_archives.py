@@ -112,3 +112,36 @@ def test_an_interrupted_batch_goes_on(
     assert (told.code, f"{done} of them were done before" in told.out) == (0, True)
     assert done in (1, 2)
     assert [path.name for path in (tmp_path / "out").glob(".part*")] == []
+
+
+@pytest.mark.slow
+def test_a_folder_of_masks_gets_its_page_of_all_that_it_records(
+    vpt: Callable[..., Told], tiny_run: Path, scans: Path, tmp_path: Path
+) -> None:
+    words = ("predict", "-i", scans, "-o", tmp_path / "out", "-m", tiny_run, "--recursive", "--report")
+
+    told = vpt(*words, "--device", "cpu")
+
+    assert (told.code, f"report: {tmp_path}/out/report.html" in told.out) == (1, True)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "3 of 4 scans answered" in page
+    assert page.index("broken.nii.gz: an empty file") < page.index("<h3>deep/blobs_000</h3>")
+    assert "data:image/" in page
+    assert "no picture" not in page
+
+    (tmp_path / "out/report.html").unlink()
+    assert vpt(*words, "--device", "cpu", "--continue").code == 1
+    assert (tmp_path / "out/report.html").read_text().count('<article class="case">') == 3
+
+
+def test_a_folder_of_classes_gets_a_page_and_a_file_none(
+    vpt: Callable[..., Told], class_run: Path, tiny_classes: Path, tmp_path: Path
+) -> None:
+    words = ("predict", "-i", tiny_classes / "flat", "-m", class_run, "--device", "cpu", "--report")
+
+    assert vpt(*words, "-o", tmp_path / "out").code == 0
+    assert "scans answered." in (tmp_path / "out/report.html").read_text()
+
+    told = vpt(*words, "-o", tmp_path / "a.csv")
+    assert (told.code, "give a folder as the output" in told.err) == (2, True)
+    assert not (tmp_path / "a.csv").exists()

@@ -22,6 +22,7 @@ from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
 from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown_keys
 from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
+from vpt.data.postprocess import Steps
 from vpt.errors import VptError
 from vpt.files import read_tensors, write_tensors
 from vpt.machine.precision import Chosen
@@ -40,7 +41,8 @@ class Artifact:
     in [0, 1]) and padding that the backbone was given, empty in artifacts that did not record it yet; scores: of the
     validation split; temperature: what the logits of a classifier are divided by; pool: the backbone's way to one
     vector, None before version 0.2.0, see `_encoder_of`; origin: whose its weights are, None where there are none, and
-    in artifacts that did not record it yet; codes: of labels by name, for DICOM segmentations.
+    in artifacts that did not record it yet; codes: of labels by name, for DICOM segmentations; postprocess: what is
+    done with the masks of each label, nothing in artifacts that did not choose yet.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Artifact:
     pool: str | None = None
     origin: Origin | None = None
     codes: dict[str, Code] = field(default_factory=dict)
+    postprocess: Steps = field(default_factory=dict)
 
 
 def save_artifact(
@@ -69,6 +72,7 @@ def save_artifact(
     scores: dict[str, Any],
     temperature: float = 1.0,
     codes: Mapping[str, Code] | None = None,
+    postprocess: Steps | None = None,
 ) -> None:
     """Write the trained tensors and their header, completely or not at all. For the arguments see `Artifact`."""
     origin = model.backbone.origin
@@ -89,6 +93,7 @@ def save_artifact(
         "temperature": temperature,
         "counts": model.count_parameters(),
         "codes": dict(codes or {}),
+        "postprocess": {str(label): list(todo) for label, todo in (postprocess or {}).items()},
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
     write_tensors(path, tensors, {"format": FORMAT, "vpt": json.dumps(header)})
@@ -140,6 +145,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         pool=header.backbone.pool,
         origin=_origin(header.backbone),
         codes=header.codes,
+        postprocess=header.postprocess,
     )
 
 

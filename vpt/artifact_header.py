@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vpt.data.plan import Plan
+from vpt.data.postprocess import Step
 from vpt.errors import VptError
 
 
@@ -43,6 +44,7 @@ class Header(BaseModel):
     counts: dict[str, int]
     temperature: float = 1.0
     codes: dict[str, tuple[str, str, str]] = {}
+    postprocess: dict[int, tuple[Step, ...]] = {}
 
 
 def read_header(text: str | None, path: Path) -> Header:
@@ -72,6 +74,10 @@ def read_header(text: str | None, path: Path) -> Header:
         raise VptError(f"{path}: its header is damaged: no count of {missing[0]} parameters; copy the file again")
     if not header.labels:
         raise VptError(f"{path}: its header is damaged: it names no labels; copy the file again")
+    if unknown := header.postprocess.keys() - {label for label in header.labels if label > 0}:
+        raise VptError(
+            f"{path}: its header is damaged: post-processing of {min(unknown)}, which is no label; copy the file again"
+        )
     return header
 
 

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vpt.data.postprocess import in_words
 from vpt.versions import version_of
 from vpt.vocabulary import NO_ENCODER
 
@@ -101,6 +102,8 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     yield "intensity", "; ".join(dict.fromkeys(map(str, plan.intensity)))
     if artifact.temperature != 1:
         yield "temperature", f"{artifact.temperature:.3g}"
+    if artifact.postprocess:
+        yield "post-processing", f"{in_words(artifact.postprocess, artifact.labels)}; chosen on validation"
     for what, why in plan.reasons.items():
         yield f"  why {what}", why
     for split, scores in artifact.scores.items():

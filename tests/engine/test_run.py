@@ -63,8 +63,15 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
         "validation/evaluation.md",
         "validation/blobs_004.nii.gz",
         "validation/previews/blobs_004.png",
+        "previews/blobs_004/epoch_0001.png",
+        "previews/blobs_004/epoch_0002.png",
     }
-    assert {path.name for path in tiny_run.iterdir() if path.is_dir()} == {"tensorboard", "state", "validation"}
+    assert {path.name for path in tiny_run.iterdir() if path.is_dir()} == {
+        "tensorboard",
+        "state",
+        "validation",
+        "previews",
+    }
 
 
 def test_config_yaml_is_the_whole_config_and_reads_back(tiny_run: Path, tiny_data: Path) -> None:

@@ -179,6 +179,74 @@ def test_merged_and_ignored_labels_are_shown_as_they_count(copied_data, tmp_path
     assert "no report.html" not in (run / "train.log").read_text()
 
 
+@pytest.fixture
+def compared(tmp_path, make_dataset, save, vpt):
+    """Masks of three cases, all right in A; in B right, shifted, and empty: evaluated against each other."""
+    import nibabel as nib
+
+    root = make_dataset(cases=3)
+    for number in range(3):
+        truth = np.asarray(nib.load(root / f"labelsTr/case_{number:02d}.nii.gz").dataobj)
+        save(tmp_path / f"A/case_{number:02d}.nii.gz", truth, AFFINE)
+        found = [truth, np.roll(truth, 2, 0), np.zeros_like(truth)][number]
+        save(tmp_path / f"B/case_{number:02d}.nii.gz", found, AFFINE)
+    told = vpt("evaluate", tmp_path / "A", tmp_path / "B", root / "labelsTr", "-o", tmp_path / "out")
+    assert (told.code, "comparison.md, report.html" in told.out) == (0, True)
+    return tmp_path / "out"
+
+
+def test_two_that_are_compared_are_shown_over_the_same_planes(compared) -> None:
+    page = read(compared)
+    assert headings(page) == ["case_02", "case_01", "case_00"]
+    worst, shifted, same = page_of_cases(page)
+    assert "A is better by 1.000" in worst
+    assert re.search(r"largest difference: 0\.\d+ ml", worst)
+    assert "alike in both" in same
+    assert "largest difference" not in same
+    assert shifted.count('<figure class="panel"') == 6  # three planes, twice
+    assert shifted.count("<image ") == shifted.count('<use href="#p2-') == 3  # each scan's plane is there once
+    places = re.findall(r"<figcaption>(.*?)</figcaption>", shifted)
+    assert places[:3] == places[3:]
+    mine, theirs = shifted.split('<p class="whose">')[1:]
+    assert mine.count('class="edge truth"') == theirs.count('class="edge truth"')
+    assert re.findall(r'class="edge found".*? d="(.*?)"', mine) != re.findall(
+        r'class="edge found".*? d="(.*?)"', theirs
+    )
+
+
+def test_without_a_mask_of_the_two_the_page_says_so(tmp_path, compared, vpt) -> None:
+    from vpt.use.pages.paired import write_paired_page
+    from vpt.use.paired import compare_masks
+
+    report = compare_masks(tmp_path / "A", tmp_path / "B", tmp_path / "nnunet/labelsTr")
+    (tmp_path / "B/case_02.nii.gz").unlink()
+    page = html.unescape(write_paired_page(compared, report).read_text())
+    assert "no picture: " in page_of_cases(page)[0]
+    assert "no picture" not in page_of_cases(page)[1]
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared_on_a_page(tiny_run, class_run, tmp_path, vpt) -> None:
+    for run, cases in ((tiny_run, 1), (class_run, 0)):
+        out = tmp_path / run.name
+        assert vpt("evaluate", run, run, "--split", "val", "-o", out, "--device", "cpu").code == 0
+        page = read(out)
+        assert page.count('<article class="case">') >= cases
+        assert "no picture" not in page
+        assert "A - B is +0.000" in page
+
+
+def test_lesions_and_groups_are_tables_of_the_page(scored, tmp_path, vpt) -> None:
+    (tmp_path / "who.csv").write_text("case,sex\n" + "".join(f"case_0{k},{'fm'[k % 2]}\n" for k in range(4)))
+    asked = ("--lesions", "all", "--by", "sex", "--groups", tmp_path / "who.csv")
+    assert vpt("evaluate", scored, tmp_path / "nnunet/labelsTr", *asked).code == 0
+    page = read(scored)
+    assert "<h3>Lesions</h3>" in page
+    assert "found by size" in page
+    assert "<h3>Dice by sex</h3>" in page
+    assert '<tr><th scope="row">f *</th>' in page
+
+
 def test_pages_of_compared_masks_and_the_viewer_start_without_torch() -> None:
     program = "import sys, vpt.use.pages.evaluation, vpt.view.server; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

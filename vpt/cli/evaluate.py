@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vpt.cli.shared import Device, MirrorImages, PatientsPattern, Weights, console, usage
+from vpt.cli.shared import (
+    Device,
+    MirrorImages,
+    PatientsPattern,
+    Postprocess,
+    Weights,
+    console,
+    is_postprocessed,
+    usage,
+)
 
 Kind = Literal["run", "runs", "folds", "masks", "two masks"]
 
@@ -56,6 +65,7 @@ def evaluate(
         bool, typer.Option("--oracle-box", help="Of a run: tell it the reference's box; the title says so.")
     ] = False,
     tta: MirrorImages = False,
+    postprocess: Postprocess = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Of folders: every reference needs a mask.")] = False,
     device: Device = "auto",
     weights: Weights = None,
@@ -65,6 +75,7 @@ def evaluate(
     """
     from vpt.progress import bar
     from vpt.use.pages.evaluation import write_evaluation_page
+    from vpt.use.pages.paired import write_paired_page
 
     kind = _kind(paths, folds)
     of_runs = kind in ("run", "runs", "folds")
@@ -72,6 +83,7 @@ def evaluate(
     for wrong, why in (
         (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
         (tta and not of_runs, "--tta needs a run, not folders of masks"),
+        (postprocess != "auto" and not of_runs, "--postprocess needs a run, not folders of masks"),
         (patients is not None and of_runs, f"--patients {patients}: a run knows its patients; leave it out"),
         (labels is not None and of_runs, f"--labels {labels}: a run scores all that it was trained on; leave it out"),
         (split is not None and kind == "folds", f"--split {split}: every fold scores what it validates; leave it out"),
@@ -90,6 +102,7 @@ def evaluate(
         **({"by": by, "groups": groups} if by is not None else {}),
     }
     of_a_run = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
+    of_a_run["postprocess"] = is_postprocessed(postprocess)
     of_masks = {"labels": _labels(labels), "strict": strict, "patients": patients}
     with bar("evaluating") as tick:
         options = settings | (of_a_run if of_runs else of_masks) | {"progress": tick}
@@ -98,10 +111,11 @@ def evaluate(
         report, folder = _evaluated(kind, paths, out, options)
     console().print(report.table())
     saved = report.save(folder)
-    if compared:
-        print(f"written: {saved}, comparison.csv, comparison.md")
-        return
     with bar("drawing the report") as tick:
+        if compared:
+            page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick)
+            print(f"written: {saved}, comparison.csv, comparison.md, {page.name}")
+            return
         page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick)
     print(f"written: {saved}, cases.csv, evaluation.md, {page.name}")
 

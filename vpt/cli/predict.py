@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
+from vpt.cli.shared import (
+    Device,
+    MirrorImages,
+    Postprocess,
+    RunsOrArtifacts,
+    Weights,
+    is_postprocessed,
+    usage,
+)
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
@@ -39,6 +47,9 @@ Probabilities = Annotated[
     bool, typer.Option("--probabilities", help="In probabilities/ a 4-D NIfTI for each mask, of every label.")
 ]
 Preview = Annotated[bool, typer.Option("--preview", help="In previews/ a picture of three slices for each mask.")]
+Paged = Annotated[
+    bool, typer.Option("--report", help="report.html of the folder: failures, then the most unusual masks, all scans.")
+]
 
 
 def predict(
@@ -61,6 +72,7 @@ def predict(
     models: RunsOrArtifacts,
     mean: Mean = False,
     tta: MirrorImages = False,
+    postprocess: Postprocess = "auto",
     device: Device = "auto",
     weights: Weights = None,
     recursive: Recursive = False,
@@ -81,6 +93,7 @@ def predict(
     as_: As = "own",
     probabilities: Probabilities = False,
     preview: Preview = False,
+    report: Paged = False,
     engine: Annotated[str, typer.Option(help="local, or ray: on a Ray cluster (RAY_ADDRESS, or here).")] = "local",
     workers: Annotated[int | None, typer.Option(help="With --engine ray: how many hold the model.")] = None,
 ) -> None:
@@ -92,6 +105,8 @@ def predict(
     from vpt.use.archives import Asked, Beside, part_of
 
     check_words(models, mean, precision, as_)
+    if report:
+        _require_folder(out)
     existing = _existing(overwrite, skip_existing, resume)
     if skip_failed and existing != "continue":
         usage("--skip-failed: goes with --continue, which knows what failed before")
@@ -107,13 +122,18 @@ def predict(
     )
     if engine not in ("local", "ray") or (workers is not None and (engine != "ray" or workers < 1)):
         usage(f"--engine {engine} --workers {workers}: expected local, or ray with one worker or more")
-    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked)
+    tidy = is_postprocessed(postprocess)
+    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
     loading = {"device": device, "weights": weights, "precision": precision, "compile": compile_, "tta": tta}
+    loading["postprocess"] = tidy
     spread = _on_ray(loading, out, asked, mark, workers, loaded) if engine == "ray" else None
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
+        say_postprocess(loaded)
         outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
+    if report:
+        print(f"report: {_write_page(loaded, scans, out, asked)}")
     raise typer.Exit(1 if outcome.failures else 0)
 
 
@@ -164,6 +184,7 @@ def load_marked(
     compile_: bool,
     tta: bool,
     asked: Asked,
+    postprocess: bool = True,
 ) -> tuple[Segmenter | Classifier, ModelMark]:
     """The model, and the mark that its answers are recorded with."""
     from vpt.artifact import find_artifact
@@ -172,8 +193,8 @@ def load_marked(
     from vpt.use.models import models_in
 
     chosen = [find_artifact(path) for path in models_in(models)]
-    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta)
-    settings = {
+    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta, postprocess)
+    settings: dict[str, Any] = {
         "tta": tta,
         "force": asked.force,
         "as": asked.form,
@@ -182,7 +203,26 @@ def load_marked(
         "compile": compile_,
         "device": loaded.device.type,
     }
+    if words := _postprocess_of(loaded):
+        settings["postprocess"] = words
+    elif not postprocess:
+        settings["postprocess"] = "none"
     return loaded, ModelMark.of(chosen, settings)
+
+
+def _postprocess_of(loaded: Segmenter | Classifier) -> str:
+    """What is done with its masks, in words; "" where that is nothing."""
+    from vpt.data.postprocess import in_words
+    from vpt.use.segmenter import Segmenter
+
+    if not isinstance(loaded, Segmenter) or not loaded.postprocess:
+        return ""
+    return in_words(loaded.postprocess, loaded.labels)
+
+
+def say_postprocess(loaded: Segmenter | Classifier) -> None:
+    if words := _postprocess_of(loaded):
+        print(f"post-processing, as chosen on validation: {words}")
 
 
 def _predict(
@@ -223,6 +263,28 @@ def _on_ray(
     artifacts = [path.absolute() for path in mark.artifacts]
     make = partial(loaded_batch, artifacts, loading, out.absolute(), asked, mark)
     return Cluster(make, out.absolute(), mark, workers, loaded.device.type == "cuda")
+
+
+def _require_folder(out: Path) -> None:
+    from vpt.use.archives.outputs import is_single
+
+    if is_single(out):
+        usage(f"-o {out}: --report is the page of a folder; give a folder as the output")
+
+
+def _write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, asked: Asked) -> Path:
+    """The page of all that the folder's record holds; of what was predicted before, only these scans are pictures."""
+    from vpt.progress import bar
+    from vpt.use.archives.finding import find_archive
+    from vpt.use.classifier import Classifier
+    from vpt.use.pages.predictions import write_predictions_page
+
+    plan = loaded.plan
+    with bar("drawing the report") as tick:
+        if isinstance(loaded, Classifier):
+            return write_predictions_page(out, {}, progress=tick)
+        found = find_archive(scans, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
+        return write_predictions_page(out, loaded.labels, found.cases, plan, tick)
 
 
 def require_table(asked: Asked) -> None:

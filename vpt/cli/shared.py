@@ -26,6 +26,12 @@ PatientsPattern = Annotated[
     typer.Option("--patients", help="Whose a case is: what this regular expression (its first group) finds in a name."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Postprocess = Annotated[
+    str,
+    typer.Option(
+        help="auto: masks as the training chose to tidy them (train.postprocess), none: as the model has them."
+    ),
+]
 MirrorImages = Annotated[
     bool, typer.Option("--tta", help="Average over the mirror images that the model was trained on (train.mirror).")
 ]
@@ -55,3 +61,10 @@ def console() -> Console:
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "110"))
     return Console(width=width)
+
+
+def is_postprocessed(word: str) -> bool:
+    """What `--postprocess` asks for."""
+    if word not in ("auto", "none"):
+        usage(f"--postprocess {word}: expected auto or none")
+    return word == "auto"

@@ -23,6 +23,7 @@ from vpt.cli.predict import (
     check_words,
     load_marked,
     require_table,
+    say_postprocess,
 )
 from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
 
@@ -71,6 +72,7 @@ def watch(
     loaded, mark = load_marked(models, device, weights, precision, False, tta, asked)
     if isinstance(loaded, Classifier):
         require_table(asked)
+    say_postprocess(loaded)
     watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=_say)
     with stopped_by_signals() as stop:
         _say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")

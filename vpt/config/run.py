@@ -221,6 +221,11 @@ class TrainConfig(Section):
     """
     calibrate: bool = False
     """Of classification: divide the logits by a temperature that is fitted to the validation split."""
+    postprocess: Literal["none", "auto"] = "none"
+    """Of segmentation: `auto` keeps of a label only the largest component, or fills its holes, where that raises the
+    Dice of the validation cases by more than noise. It is part of the artifact: `vpt predict` and `vpt evaluate` do it
+    and say so, `--postprocess none` leaves it out. `vpt compare` compares without it.
+    """
 
     @property
     def plain(self) -> bool:
@@ -239,6 +244,7 @@ OF_ONE_TASK: dict[str, Task] = {
     "plan.crop": "segmentation",
     "train.foreground": "segmentation",
     "train.calibrate": "classification",
+    "train.postprocess": "segmentation",
 }
 
 

@@ -19,6 +19,7 @@ from vpt.building import build_model
 from vpt.data.doubts import doubts_of
 from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
+from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
 from vpt.engine.setup import Setup
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
@@ -39,7 +40,7 @@ class Job(ABC):
     """A run's model and data.
 
     Known from the start: score, which of the scores of `validate` chooses the best epoch; shown: key of a score -> its
-    name, for pictures; unit: one of what fills a batch, for messages.
+    name, for pictures; unit: one of what fills a batch, for messages; previews: of validation cases while it trains.
 
     Set by `prepare`: model, on the run's device; count: slices or examples to train on; batch_size, steps: of an epoch;
     forward, loss, dataset: see `vpt.engine.fit.fit`; prefix_plan: what of the encoder runs once.
@@ -63,6 +64,7 @@ class Job(ABC):
         self.run = run
         self.setup = setup
         self.cache = cache
+        self.previews = Previews(run, setup)
 
     # --- getting ready ------------------------------------------------------------------------------------------------
 

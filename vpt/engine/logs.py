@@ -8,8 +8,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from vpt.engine.previews import Previews
 from vpt.files import write_text
-from vpt.report.pictures import write_progress
+from vpt.report.pictures import read_png, write_progress
 
 
 class Printed(logging.Handler):
@@ -38,18 +39,21 @@ def open_log(path: Path, terminal: bool = True) -> logging.Logger:
 
 
 class Pictures:
-    """The run so far, for people: progress.png and TensorBoard. shown, score: see `write_progress`."""
+    """The run so far, for people: progress.png, previews and TensorBoard. shown, score: see `write_progress`."""
 
-    def __init__(self, run: Path, shown: dict[str, str], score: str, first_epoch: int):
+    def __init__(self, run: Path, shown: dict[str, str], score: str, first_epoch: int, previews: Previews):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.run, self.shown, self.score = run, shown, score
+        self.run, self.shown, self.score, self.previews = run, shown, score, previews
         self.board = SummaryWriter(run / "tensorboard", purge_step=first_epoch)
 
     def show(self, rows: Sequence[dict[str, float]]) -> None:
         write_progress(self.run / "progress.png", rows, self.shown, self.score, self.run.name)
         for key in rows[-1].keys() - {"epoch"}:
             self.board.add_scalar(key, rows[-1][key], int(rows[-1]["epoch"]))
+        epoch = int(rows[-1]["epoch"])
+        for name, path in self.previews.draw(epoch).items():
+            self.board.add_image(f"previews/{name}", read_png(path), epoch, dataformats="HWC")
         self.board.flush()
 
     def close(self) -> None:

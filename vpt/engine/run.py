@@ -58,7 +58,8 @@ def train(
 
     Returns:
         The run's folder: config.yaml, plan.json, splits.json, environment.json, train.log, metrics.csv, progress.png,
-        report.html, tensorboard/, best.safetensors, last.safetensors, state/, and validation/ where cases validate.
+        report.html, tensorboard/, best.safetensors, last.safetensors, state/, and validation/ and previews/ where cases
+        validate.
 
     Raises:
         VptError: what is wrong with the config, the data or the folder, before anything is trained or written; another

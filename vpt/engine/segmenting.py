@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import Logger
 from pathlib import Path
 
@@ -10,21 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpt.artifact import load_trained, read_artifact
+from vpt.artifact import Artifact, load_trained, read_artifact, save_artifact
 from vpt.backbones.tiny_vit_models import is_packaged
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, draw_epoch
 from vpt.data.label_maps import read_label
 from vpt.data.label_values import IGNORED
+from vpt.data.postprocess import Steps, in_words
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
+from vpt.engine.previews import show_scan
 from vpt.engine.setup import Setup
 from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.readers import reader_of
-from vpt.report.cuts import LETTERS, NAMES
 from vpt.report.pictures import write_preview
 from vpt.scores.cases import score_case
 from vpt.tasks.batch import NamedSamples
@@ -33,6 +34,7 @@ from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, se
 from vpt.use.archives import mask_file
 from vpt.use.runs import evaluate_split
 from vpt.use.segmenter import Segmenter
+from vpt.use.tidying import choose_steps
 
 PREVIEWS = 6
 LEAST_STEPS = 100  # of an epoch
@@ -104,6 +106,8 @@ class Segmenting(Job):
             found.append(
                 "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
             )
+        if self.setup.config.train.postprocess == "auto" and not self.validates:
+            found.append("train.postprocess: no validation case to choose by, so masks stay as they are")
         return found
 
     def proposals(self) -> list[str]:
@@ -139,7 +143,8 @@ class Segmenting(Job):
             yield normalise(torch.stack([plain[draw][0] for draw in batch]).to(self.setup.device))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
-        return validate(forward, self.validation, self.setup, self.inference_batch)
+        self.previews.begin()
+        return validate(forward, self.validation, self.setup, self.inference_batch, self.previews.see)
 
     def finish(self, log: Logger) -> None:
         """Masks, summary.json, cases.csv, previews of the worst cases."""
@@ -152,6 +157,11 @@ class Segmenting(Job):
         with bar("validating") as tick:
             title = f"{run.name}: validation split"
             report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+        if setup.config.train.postprocess == "auto" and (steps := self._choose_steps(cases, folder, best, log)):
+            segmenter.postprocess = steps
+            title += f"; {in_words(steps, segmenter.labels)}, as chosen on these cases"
+            with bar("validating, post-processed") as tick:
+                report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
         report.save(folder)
         (folder / "previews").mkdir(exist_ok=True)
         dice = dict(zip((case.name for case in cases), report.values("Dice"), strict=True))
@@ -159,8 +169,36 @@ class Segmenting(Job):
             said = _scored(case.name, dice[case.name], segmenter.labels)
             _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup, said)
 
+    def _choose_steps(self, cases: Sequence[Case], folder: Path, best: Artifact, log: Logger) -> Steps:
+        """Of raw masks of the validation cases: what the artifact then holds."""
+        setup = self.setup
+        patients = [setup.dataset.patient(case.name) for case in cases]
+        masks = [mask_file(folder, case) for case in cases]
+        with bar("choosing the post-processing") as tick:
+            choice = choose_steps(cases, masks, patients, best.labels, tick)
+        for sentence in choice.sentences():
+            log.info(sentence)
+        if choice.steps:
+            save_artifact(
+                best.path,
+                self.model,
+                config=setup.config,
+                plan=setup.plan,
+                labels=best.labels,
+                scores=best.scores,
+                codes=best.codes,
+                postprocess=choice.steps,
+            )
+        return choice.steps
 
-def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, batch_size: int) -> dict[str, float]:
+
+See = Callable[[str, np.ndarray, np.ndarray, Mapping[str, float]], None]
+"""Of a case that was validated: its name, what was found and what is there (slices, rows, columns), Dice by label."""
+
+
+def validate(
+    forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, batch_size: int, see: See | None = None
+) -> dict[str, float]:
     """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels.
 
     A label that is absent from truth and prediction of every case has no score and is left out; 0 if all are.
@@ -185,6 +223,8 @@ def validate(forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, ba
         placed = case.part.placed(found) if case.part else found
         found_scores = score_case(placed, truth, (1, 1, 1), classes, distances=False, ignored=IGNORED)
         scores.append({k: s.dice for k, s in found_scores.items()})
+        if see:
+            see(case.name, placed, truth, {names[k]: value for k, value in scores[-1].items()})
     by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in classes}
     means = {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}
     return {"dice": float(np.mean(list(means.values()))) if means else 0.0, **means}
@@ -203,19 +243,12 @@ def _scored(name: str, dice: np.ndarray, labels: Mapping[int, str]) -> str:
 
 
 def _preview(path: Path, case: Case, mask: Path, setup: Setup, title: str) -> None:
-    """A picture of a case's scan, mask and reference, in the plan's orientation; images of three channels in colour."""
-    plan = setup.plan
-    scan = reader_of(case.images).voxels(len(plan.channels))
-    ids = list(setup.dataset.labels)
+    """A picture of a case's scan, mask and reference, in the plan's orientation."""
+    plan, ids, names = setup.plan, list(setup.dataset.labels), list(setup.dataset.labels.values())
+    scan = reader_of(case.images)
+    grid, shown = scan.grid(), show_scan(case, setup)
     found, truth = (
-        np.searchsorted(ids, read_label(file, ids, scan.grid, scan.name).oriented(plan.orientation).counted)
+        np.searchsorted(ids, read_label(file, ids, grid, scan.name).oriented(plan.orientation).counted)
         for file in (mask_file(mask.parent, case), case.label)
     )
-    oriented = scan.oriented(plan.orientation)
-    _, rows_mm, columns_mm = oriented.grid.spacing
-    colour = plan.kind == "images" and len(plan.channels) == 3
-    channels = [scale(values) for scale, values in zip(plan.intensity, oriented.values(), strict=True)]
-    image = np.stack(channels, axis=-1) if colour else channels[0]
-    names = list(setup.dataset.labels.values())
-    letters = LETTERS[NAMES.index(plan.plane)] if plan.kind == "volumes" else None
-    write_preview(path, image, found, truth, names, title, rows_mm / columns_mm, letters)
+    write_preview(path, shown.image, found, truth, names, title, shown.aspect, shown.letters)

@@ -159,7 +159,7 @@ def _pictures(run: Path, job: Job, progress: Progress, brief: bool) -> Iterator[
     if brief:
         yield None
         return
-    pictures = Pictures(run, job.shown, job.score, progress.epoch + 1)
+    pictures = Pictures(run, job.shown, job.score, progress.epoch + 1, job.previews)
     try:
         yield pictures
     finally:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from vpt.report.blocks import Block
 from vpt.report.charts import Axis, Bar, Chart, Dot, Line, axis_of
 from vpt.report.mask_charts import UNITS
+from vpt.report.stored_blocks import stored_blocks
 from vpt.scores.classes import BINS, bins_of, confidences
 from vpt.vocabulary import Target
 
@@ -30,7 +32,7 @@ class ClassCase:
 class ClassSummary:
     """scores, intervals: by key; per_class: class -> key -> value; counts: (K, K), of labels (K, 2, 2).
 
-    probabilities, truth: (N, K) of the cases in order.
+    probabilities, truth: (N, K) of the cases in order; tables: of groups, with their headings.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ClassSummary:
     probabilities: np.ndarray
     truth: np.ndarray
     weights: str | None = None
+    tables: tuple[tuple[str, Block], ...] = ()
 
     def worst_first(self) -> list[ClassCase]:
         """Those whose truth was given the least probability."""
@@ -78,6 +81,7 @@ def read_class_summary(found: Mapping[str, Any], rows: Sequence[Mapping[str, str
         probabilities=probabilities,
         truth=truth,
         weights=found.get("weights"),
+        tables=tuple(stored_blocks(found, "Scores")),
     )
 
 

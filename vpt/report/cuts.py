@@ -110,13 +110,24 @@ def cuts_at(
 
 def cropped(cut: Cut) -> Cut:
     """The part around what is labelled, not less than about half of each side; the whole plane without labels."""
-    labelled = np.zeros(cut.image.shape[:2], bool)
-    for ids in (cut.truth, cut.found):
-        if ids is not None:
-            labelled |= ids > 0
+    return cropped_alike([cut])[0]
+
+
+def cropped_alike(cuts: Sequence[Cut]) -> list[Cut]:
+    """The same part of the same plane with other labels over it: what is labelled in one of them."""
+    size = cuts[0].image.shape[:2]
+    labelled = np.zeros(size, bool)
+    for cut in cuts:
+        for ids in (cut.truth, cut.found):
+            if ids is not None:
+                labelled |= ids > 0
     if not labelled.any():
-        return cut
-    box = tuple(_span(np.flatnonzero(labelled.any(1 - axis)), labelled.shape[axis]) for axis in (0, 1))
+        return [*cuts]
+    box = tuple(_span(np.flatnonzero(labelled.any(1 - axis)), size[axis]) for axis in (0, 1))
+    return [_part(cut, box) for cut in cuts]
+
+
+def _part(cut: Cut, box: tuple[slice, ...]) -> Cut:
     truth, found = (None if ids is None else ids[box] for ids in (cut.truth, cut.found))
     whole = cut.image[box].shape == cut.image.shape
     place = cut.place if whole else ", ".join(filter(None, [cut.place, "cropped"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import range_of, shown
@@ -13,20 +13,22 @@ from vpt.scores.segmentation import SegmentationScores
 
 
 def lesion_blocks(scores: SegmentationScores) -> Iterator[Block]:
-    if not scores.lesions:
-        return
-    settings = scores.settings
-    named = [(scores.labels[label], found) for label, found in scores.lesions.items()]
+    if scores.lesions:
+        named = [(scores.labels[label], found) for label, found in scores.lesions.items()]
+        yield lesion_block(named, scores.settings.unit, scores.settings.lesion_overlap)
+
+
+def lesion_block(named: Sequence[tuple[str, LesionSummary]], unit: str, overlap: float) -> Block:
+    """named: labels by name with their lesions; unit: of distances, mm or px; overlap: the IoU of a match."""
     head = ["lesions of", "found", "missed", "false", "recall", f"{LEVEL:.0%} interval", "precision", "F1"]
     rows = [[name, *_cells(found)] for name, found in named]
-    unit = "ml" if settings.unit == "mm" else "px"
-    neighbours = 26 if settings.unit == "mm" else 8
+    size, neighbours = ("ml", 26) if unit == "mm" else ("px", 8)
     notes = [
-        *(f"{name}, found by size: {_by_size(found, unit)}" for name, found in named),
-        f"lesions: {neighbours}-neighbour components, one to one at an IoU of {settings.lesion_overlap:g} or more; "
+        *(f"{name}, found by size: {_by_size(found, size)}" for name, found in named),
+        f"lesions: {neighbours}-neighbour components, one to one at an IoU of {overlap:g} or more; "
         "Dice: mean over found, missed (0) and false (0)",
     ]
-    yield Block("", [*head, "Dice", "Dice of found"], rows, notes)
+    return Block("", [*head, "Dice", "Dice of found"], rows, notes)
 
 
 def _cells(found: LesionSummary) -> list[str]:

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vpt.report.blocks import Block
+from vpt.report.stored_blocks import stored_blocks
+
 SHOWN = {  # key -> heading, digits
     "Dice": ("Dice", 3),
     "IoU": ("IoU", 3),
@@ -55,7 +58,8 @@ class MaskCase:
 class MaskSummary:
     """An evaluation of masks: labels by id, their means and intervals (`foreground`: over all), and the cases.
 
-    unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made; notes: on cases.
+    unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made; notes: on cases;
+    tables: of lesions and groups, with their headings.
     """
 
     title: str
@@ -70,6 +74,7 @@ class MaskSummary:
     settings: Mapping[str, Any]
     weights: str | None = None
     notes: tuple[str, ...] = ()
+    tables: tuple[tuple[str, Block], ...] = ()
 
     @property
     def shown(self) -> dict[str, str]:
@@ -111,6 +116,7 @@ def read_mask_summary(found: Mapping[str, Any], names: Sequence[str]) -> MaskSum
         settings=settings,
         weights=found.get("weights"),
         notes=tuple(found.get("notes", ())),
+        tables=tuple(stored_blocks(found, "Dice")),
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,20 @@ MOST = 10  # cases that are shown
 
 
 @dataclass(frozen=True)
+class PairedFiles:
+    """Of a case: the mask of each of the two, and the reference, as paths."""
+
+    first: str
+    second: str
+    reference: str
+
+
+@dataclass(frozen=True)
 class PairedReport:
     """What two evaluations of the same cases differ in; first, second: what was evaluated; of_case: a case's score;
     method: of the intervals; notes: how cases were paired with their references.
+
+    Of masks, labels: id -> name; files: by the case's name.
     """
 
     found: Paired
@@ -33,6 +44,8 @@ class PairedReport:
     of_case: str
     method: str
     notes: tuple[str, ...] = ()
+    labels: Mapping[int, str] = field(default_factory=dict)
+    files: Mapping[str, PairedFiles] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> Path:
         """Write `comparison.json`, `comparison.csv` (the cases, those that differ most first) and `comparison.md` ->
@@ -78,25 +91,30 @@ class PairedReport:
         from rich.console import Group
         from rich.text import Text
 
-        means, cases = (block.table() for block in self._blocks())
+        means, cases = (block.table() for block in self.blocks())
         return Group(means, Text(), cases)
 
     def text(self) -> str:
-        return "\n".join(block.text() for block in self._blocks())
+        return "\n".join(block.text() for block in self.blocks())
 
     def markdown(self) -> str:
-        means, cases = self._blocks()
+        means, cases = self.blocks()
         return f"{means.markdown(1)}\n\n{cases.markdown(2)}\n"
 
-    def _blocks(self) -> tuple[Block, Block]:
+    def blocks(self) -> tuple[Block, Block]:
+        """The differences of means, and the cases that differ most."""
         head = ["", "cases", "A", "B", "A - B", f"{LEVEL:.0%} interval", "difference"]
         means = Block(f"A: {self.first}\nB: {self.second}", head, [_row(each) for each in self.found.differences])
         worst = self.found.cases[:MOST]
         rows = [[case.name, shown(case.first), shown(case.second), f"{case.size:+z.3f}"] for case in worst]
         title = f"Cases that differ most ({self.of_case})"
-        return means, Block(title, ["case", "A", "B", "A - B"], rows, [*self._said()])
+        return means, Block(title, ["case", "A", "B", "A - B"], rows, self.said())
 
-    def _said(self) -> Iterator[str]:
+    def said(self) -> list[str]:
+        """How many cases each of them wins, what is not compared, and whence the intervals."""
+        return [*self._sentences()]
+
+    def _sentences(self) -> Iterator[str]:
         found = self.found
         cases = counted(len(found.cases), "case")
         yield f"of {cases} A is better in {found.wins}, B in {found.losses}; {found.ties} within {TIE:g}"

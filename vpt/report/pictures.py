@@ -63,25 +63,26 @@ def write_preview(
     title: str,
     aspect: float = 1.0,
     letters: Letters | None = None,
+    of: tuple[Sequence[int], int] | None = None,
 ) -> None:
     """Three slices, or an image beside itself alone: outlines of the reference, solid, and of the prediction, dashed.
 
     image: (slices, rows, columns) or (slices, rows, columns, 3) in [0, 1]; prediction, reference: (slices, rows,
-    columns), positions in `labels`; aspect: a pixel's height by its width; letters: where its sides lie in a patient.
+    columns), positions in `labels`; aspect: a pixel's height by its width; letters: where its sides lie in a
+    patient; of: which slices of how many these are, None where they are all.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    shown = _slices_to_show(reference if reference.any() else prediction)
+    shown = list(range(len(image))) if of else slices_to_show(reference if reference.any() else prediction)
+    numbers, depth = of or (range(len(image)), len(image))
     figure = Figure(figsize=(9, 3.6) if len(image) > 1 else (9, 4.6), layout="constrained")
     colours = colours_of(range(1, len(labels)))
     panels = list(figure.subplots(1, 3 if len(image) > 1 else 2))
     if len(image) == 1:
         _show(panels.pop(0), image[0], aspect, "image")
     for axes, k in zip(panels, shown, strict=True):
-        _show(
-            axes, image[k], aspect, f"slice {k + 1} of {len(image)}" if len(image) > 1 else "reference and prediction"
-        )
+        _show(axes, image[k], aspect, f"slice {numbers[k] + 1} of {depth}" if depth > 1 else "reference and prediction")
         _write_letters(axes, letters)
         for ids, style in ((reference[k], "solid"), (prediction[k], "dashed")):
             for label in np.unique(ids[ids > 0]):
@@ -93,6 +94,14 @@ def write_preview(
     figure.suptitle(title, fontsize=10)
     with atomic(path) as part:
         figure.savefig(part, dpi=110, format="png")
+
+
+def read_png(path: Path) -> np.ndarray:
+    """A picture that was written here: (rows, columns, 3) uint8."""
+    import matplotlib.image
+
+    pixels: np.ndarray = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(np.uint8)
+    return pixels
 
 
 def _outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
@@ -120,7 +129,7 @@ def _show(axes: Any, image: np.ndarray, aspect: float, title: str) -> None:
     axes.set_title(title, fontsize=9)
 
 
-def _slices_to_show(mask: np.ndarray) -> list[int]:
+def slices_to_show(mask: np.ndarray) -> list[int]:
     """Three slices through the labelled part, or through the scan where there is none; the only one there is."""
     if len(mask) == 1:
         return [0]

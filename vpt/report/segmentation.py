@@ -50,24 +50,25 @@ class Report(SegmentationScores):
         from rich.console import Group
         from rich.text import Text
 
-        first, *others = (block.table() for block in self._blocks())
+        first, *others = (block.table() for block in self.blocks())
         parts = [first, *(part for block in others for part in (Text(), block))]
         gap = [Text(self._gap(), style="bold yellow")] if self.missing else []
         return Group(*parts, Text("\n" + self._footer()), *gap)
 
     def text(self) -> str:
         """The same as plain text, for logs and files."""
-        blocks = [block.text() for block in self._blocks()]
+        blocks = [block.text() for block in self.blocks()]
         return "\n".join([*blocks, self._footer(), *([self._gap()] if self.missing else [])])
 
     def markdown(self) -> str:
         """The same as a page in Markdown, with the worst cases and what is left out of means."""
-        first, *others = self._blocks()
+        first, *others = self.blocks()
         said = Block("How", notes=[*self._footer().splitlines(), *([self._gap()] if self.missing else [])])
         blocks = [*others, self._worst(), *([self._left_out()] if self.left_out() else []), said]
         return "\n\n".join([first.markdown(1), *(block.markdown(2) for block in blocks)]) + "\n"
 
-    def _blocks(self) -> list[Block]:
+    def blocks(self) -> list[Block]:
+        """Tables: overlaps, surfaces and sizes, then of lesions and groups where they were asked for."""
         overlaps = ["label", "Dice", f"{LEVEL:.0%} interval", "IoU", "precision", "recall"]
         rows = [[name, *self._overlaps(label)] for name, label in self._named()]
         blocks = [Block(self.settings.title, overlaps, rows, last=1), self._surfaces()]

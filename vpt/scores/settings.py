@@ -87,7 +87,7 @@ class Settings:
             f"tolerance_{self.unit}": self.tolerance,
             **({f"tolerances_{self.unit}": own} if own else {}),
             **{name: way if self.distances else "not computed" for name, way in ways.items()},
-            **({"lesions": matched} if self.lesions else {}),
+            **({"lesions": matched, "lesion_overlap": self.lesion_overlap} if self.lesions else {}),
             "mean": "per label over cases without undefined ones, then over labels",
             "vpt": version_of("vpt") or "unknown",
         }

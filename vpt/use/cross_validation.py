@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vpt.artifact import read_artifact
 from vpt.data.splits import read_written
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
@@ -29,29 +30,37 @@ def evaluate_folds(
     *,
     oracle_box: bool = False,
     tta: bool = False,
+    postprocess: bool = True,
     progress: Tick = silent,
     **settings: Any,
 ) -> tuple[Report | ClassReport, Path]:
     """The folder of `vpt train --folds`, or a run for each fold -> a report over all validation cases, and its folder.
 
-    Intervals are over patients. oracle_box, tta, settings: see `vpt.use.runs.evaluate_run`; out: by default
-    `cross_validation` (with `_oracle_box`, `_tta`) in the folder, of runs beside the first.
+    Intervals are over patients. oracle_box, tta, postprocess, settings: see `vpt.use.runs.evaluate_run`; out: by
+    default `cross_validation` (with `_oracle_box`, `_tta`, `_raw`) in the folder, of runs beside the first.
 
     Raises:
         VptError: folds that are not finished, a case that two runs validate, labels that differ.
     """
     runs = fold_runs(given) if isinstance(given, Path) else list(given)
-    suffix, told = variant(oracle_box, tta)
+    suffix, told = variant(oracle_box, tta, postprocess)
     folder = out or (given if isinstance(given, Path) else runs[0].parent) / f"{FOLDER}{suffix}"
     left = _require_apart(runs)
+    asked = {"oracle_box": oracle_box, "tta": tta, "postprocess": postprocess, **settings}
     reports = []
     for done, run in enumerate(runs):
-        report, _ = evaluate_run(run, split="val", out=folder, oracle_box=oracle_box, tta=tta, **settings)
+        report, _ = evaluate_run(run, split="val", out=folder, **asked)
         reports.append(report)
         progress(done + 1, len(runs), run.name)
     title = f"{given if isinstance(given, Path) else runs[0].parent}: {counted(len(runs), 'fold')}, every case scored "
     title += "by the one that had not trained on it" + (f"; {left} in no fold's validation" if left else "")
-    return _merged(reports, title + told), folder
+    return _merged(reports, title + told + _post_processed(runs, postprocess)), folder
+
+
+def _post_processed(runs: Sequence[Path], postprocess: bool) -> str:
+    """Of folds that chose by the cases that they now score: how many did."""
+    chose = sum(bool(read_artifact(run).postprocess) for run in runs) if postprocess else 0
+    return f"; {chose} of them post-processed as chosen on the cases that they score" if chose else ""
 
 
 def _require_apart(runs: Sequence[Path]) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vpt.artifact import Artifact
+from vpt.data.postprocess import agreed
 from vpt.data.prepared import PreparedSlices
 from vpt.data.slice_stacks import prepare_stack
 from vpt.errors import VptError
@@ -77,7 +78,7 @@ def together(models: Sequence[Segmenter | Classifier]) -> Segmenter | Classifier
 class SegmenterEnsemble(Segmenter):
     """Segmenters on one plane and pixel, whose mean probability on the scan's own pixels decides, slice by slice.
 
-    What it tells of itself (model, plan, codes) is the first one's.
+    What it tells of itself (model, plan, codes) is the first one's. With masks it does what more than half of them do.
     """
 
     def __init__(self, members: Sequence[Segmenter]):
@@ -91,6 +92,7 @@ class SegmenterEnsemble(Segmenter):
             first.batch_size,
             first.codes,
             first.mirror,
+            agreed([member.postprocess for member in members]),
         )
         self.members = tuple(members)
 

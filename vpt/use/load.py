@@ -25,6 +25,7 @@ def load(
     precision: Precision | None = None,
     compile: bool = False,
     tta: bool = False,
+    postprocess: bool = True,
 ) -> Segmenter | Classifier:
     """A trained model, ready for new scans; of several models the mean of their probabilities.
 
@@ -40,6 +41,8 @@ def load(
             some percent (docs/speed.md), so for many scans.
         tta: the mean probability over every image and the mirror images that the model was trained on
             (`train.mirror`), for two or four times the time.
+        postprocess: False leaves masks as they are where the training chose what to do with them
+            (`train.postprocess`); an ensemble does what more than half of its models do.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not
@@ -51,7 +54,7 @@ def load(
     mirrors = [_mirror_of(artifact) if tta else "none" for artifact in artifacts]
     return together(
         [
-            _loaded(artifact, chosen, weights, precision, compile, mirror)
+            _loaded(artifact, chosen, weights, precision, compile, mirror, postprocess)
             for artifact, mirror in zip(artifacts, mirrors, strict=True)
         ]
     )
@@ -74,12 +77,16 @@ def _loaded(
     precision: Precision | None,
     compile: bool,
     mirror: Mirror,
+    postprocess: bool,
 ) -> Segmenter | Classifier:
     computes = choose_precision(precision or artifact.config.precision, device)
     model = restore_model(artifact, weights, device, computes)
     if compile:
         model.compile_blocks()
     if artifact.config.task == "segmentation":
-        return Segmenter.from_model(model, artifact.plan, artifact.labels, device, computes, artifact.codes, mirror)
+        steps = artifact.postprocess if postprocess else None
+        return Segmenter.from_model(
+            model, artifact.plan, artifact.labels, device, computes, artifact.codes, mirror, steps
+        )
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
     return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, computes, mirror)

@@ -8,7 +8,7 @@ from typing import Any
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.report.classification import ClassReport
-from vpt.report.paired import PairedReport
+from vpt.report.paired import PairedFiles, PairedReport
 from vpt.report.segmentation import Report
 from vpt.scores.paired import pair_classifications, pair_segmentations
 from vpt.use.evaluation import evaluate
@@ -34,7 +34,8 @@ def compare_masks(first: Path, second: Path, references: Path, **settings: Any) 
 def _paired(one: Report | ClassReport, other: Report | ClassReport, first: str, second: str) -> PairedReport:
     if isinstance(one, Report) and isinstance(other, Report):
         notes = tuple(dict.fromkeys([*one.notes, *other.notes]))
-        return PairedReport(pair_segmentations(one, other), first, second, "Dice", _how(one), notes)
+        found = pair_segmentations(one, other)
+        return PairedReport(found, first, second, "Dice", _how(one), notes, one.labels, _files(one, other))
     if isinstance(one, ClassReport) and isinstance(other, ClassReport):
         shown = "probability of the truth"
         return PairedReport(pair_classifications(one, other), first, second, shown, one.method())
@@ -43,3 +44,12 @@ def _paired(one: Report | ClassReport, other: Report | ClassReport, first: str, 
 
 def _how(report: Report) -> str:
     return str(report.summary()["confidence_intervals"]["method"])
+
+
+def _files(one: Report, other: Report) -> dict[str, PairedFiles]:
+    theirs = {case.name: case.prediction_file for case in other.cases}
+    return {
+        case.name: PairedFiles(case.prediction_file, theirs[case.name], case.reference_file)
+        for case in one.cases
+        if case.name in theirs
+    }

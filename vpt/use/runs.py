@@ -13,6 +13,7 @@ from vpt.data.cases import Case, Cases
 from vpt.data.groups import read_grouping
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
+from vpt.data.postprocess import in_words
 from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
 from vpt.data.splits import read_written
 from vpt.errors import VptError
@@ -44,6 +45,7 @@ def evaluate_run(
     weights: str | Path | None = None,
     oracle_box: bool = False,
     tta: bool = False,
+    postprocess: bool = True,
     by: str | None = None,
     groups: str | Path | None = None,
     cache: Path | None = None,
@@ -64,6 +66,7 @@ def evaluate_run(
         by: a column that scores are told apart by, of the data set's list, the CSV that its dataset.json names, or that
             of `groups`;
         tta: the mean over mirror images, see `vpt.load`; the folder is RUN/test_tta, and the title says so;
+        postprocess: False leaves out what the training chose to do with masks; the folder is RUN/test_raw then;
         cache: of a run that classifies: a folder for prepared examples, found again by other runs with the same plan.
 
     Raises:
@@ -78,8 +81,8 @@ def evaluate_run(
     splits = read_written(run / "splits.json").to_dict()
     split, side = _side(run, splits, split)
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0), settings.get("tolerances"))
-    segmenter = load(run, device, weights, tta=tta)
-    suffix, told = variant(oracle_box, tta)
+    segmenter = load(run, device, weights, tta=tta, postprocess=postprocess)
+    suffix, told = variant(oracle_box, tta, postprocess)
     folder, title = Path(out) if out is not None else run / f"{split}{suffix}", f"{run}: {side}{told}"
     if isinstance(segmenter, Classifier):
         if oracle_box:
@@ -101,6 +104,9 @@ def evaluate_run(
     cases = [dataset.case(name) for name in splits[split]]
     grouping = _grouping(dataset, splits[split], by, groups)
     box = reference_box if oracle_box else None
+    if segmenter.postprocess:
+        title += f"; post-processed: {in_words(segmenter.postprocess, segmenter.labels)}"
+        title += ", as chosen on these cases" if split == "val" else ""
     report = evaluate_split(
         segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, **settings
     )
@@ -114,11 +120,14 @@ def _grouping(data: Cases[Any], names: Sequence[str], by: str | None, file: str 
     return read_grouping(by, names, data.patient, file=file, columns=data.columns, described=described)
 
 
-def variant(oracle_box: bool, tta: bool) -> tuple[str, str]:
-    """What a folder and a title have at their end where a model was told more, or asked more often, than usual."""
-    folder = ("_oracle_box" if oracle_box else "") + ("_tta" if tta else "")
+def variant(oracle_box: bool, tta: bool, postprocess: bool = True) -> tuple[str, str]:
+    """What a folder and a title have at their end where a model was told more, or asked more often, than usual, or its
+    masks are left as they are.
+    """
+    folder = ("_oracle_box" if oracle_box else "") + ("_tta" if tta else "") + ("" if postprocess else "_raw")
     boxed = ", told the BOX OF THE REFERENCE (oracle)" if oracle_box else ""
-    return folder, (", mean over mirror images" if tta else "") + boxed
+    raw = "" if postprocess else ", without post-processing"
+    return folder, (", mean over mirror images" if tta else "") + raw + boxed
 
 
 def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from vpt.data.cropping import Part
 from vpt.data.hints import Frame, make_hints
 from vpt.data.plan import Plan
+from vpt.data.postprocess import Steps, tidied
 from vpt.data.prepared import PreparedSlices
 from vpt.data.transforms import TURNS
 from vpt.errors import VptError
@@ -70,10 +71,11 @@ class Segmenter:
         batch_size: int,
         codes: Mapping[str, Code] | None = None,
         mirror: Mirror = "none",
+        postprocess: Steps | None = None,
     ):
         """forward: of `model`, ready for inference; labels: id -> name, with background 0; the masks hold the ids;
         batch_size: images at once; codes: by a label's name, for DICOM segmentations; mirror: the mirror images that
-        `forward` averages over.
+        `forward` averages over; postprocess: what is done with the masks.
         """
         self.model = model
         self.forward = forward
@@ -83,6 +85,7 @@ class Segmenter:
         self.device = device
         self.batch_size = batch_size
         self.codes = codes or {}
+        self.postprocess = postprocess or {}
 
     @classmethod
     def from_model(
@@ -94,6 +97,7 @@ class Segmenter:
         precision: Chosen = "32-true",
         codes: Mapping[str, Code] | None = None,
         mirror: Mirror = "none",
+        postprocess: Steps | None = None,
     ) -> Self:
         """The model is made ready for inference in place: moved to the device, its frozen weights kept in `precision`,
         and what the blocks make of its prompts computed once.
@@ -102,7 +106,7 @@ class Segmenter:
         forward = in_precision(SliceModel(model).eval().to(device), precision, device)
         forward = over_mirror_images(forward, TURNS[mirror])
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
-        return cls(model, forward, plan, labels, device, batch_size, codes, mirror)
+        return cls(model, forward, plan, labels, device, batch_size, codes, mirror, postprocess)
 
     def segment(
         self,
@@ -208,7 +212,8 @@ class Segmenter:
         if hints is not None:
             classes[~hints.crossed(len(classes))] = 0
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
-        return restore(_named(classes, ids), self.plan.orientation, scan.grid, scan.part.box)
+        found = restore(_named(classes, ids), self.plan.orientation, scan.grid, scan.part.box)
+        return tidied(found, self.postprocess) if self.postprocess else found
 
     def classes_of(
         self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None

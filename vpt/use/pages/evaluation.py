@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpt.data.cases import SegmentationSet, case_name
-from vpt.data.labelled import LabelledSet
-from vpt.data.layouts import read_dataset, read_labelled
-from vpt.data.plan import Plan
-from vpt.data.thumbnails import thumbnail
+from vpt.data.cases import case_name
 from vpt.errors import VptError
 from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
@@ -22,25 +16,14 @@ from vpt.report.class_summary import ClassSummary, read_class_summary
 from vpt.report.class_view import ClassSection, Thumb
 from vpt.report.mask_summary import MaskCase, MaskSummary, read_mask_summary
 from vpt.report.mask_view import CaseCard, MaskSection, choose_cases
-from vpt.report.overlays import as_uri
 from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
-
-if TYPE_CHECKING:
-    from vpt.artifact import Artifact
+from vpt.use.pages.sources import Sources, sources_beside, sources_of
 
 PAGE = "report.html"
 MOST_COUNTED = 60  # cases whose voxels are counted for the confusion between labels
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the cases of an evaluation come from, as far as it is known: their data set, and the model's plan."""
-
-    dataset: SegmentationSet | LabelledSet | None = None
-    plan: Plan | None = None
 
 
 def write_run_page(run: Path, shown: Mapping[str, str], score: str, progress: Tick = silent) -> Path:
@@ -53,7 +36,7 @@ def write_run_page(run: Path, shown: Mapping[str, str], score: str, progress: Ti
     from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
 
     artifact = read_artifact(run)
-    section = _section(run / "validation", _sources(artifact), progress)
+    section = _section(run / "validation", sources_of(artifact), progress)
     rows = read_metrics(run)
     charts = training_charts(rows, shown, score)
     facts = groups_of(run, artifact, rows)
@@ -74,7 +57,7 @@ def write_evaluation_page(
     """
     if run is not None:
         return _write_page_of(run, folder, data, progress)
-    section = _require_section(folder, _sources_beside(folder), progress)
+    section = _require_section(folder, _beside(folder), progress)
     return _written(folder, report_page("Evaluation", section.summary.title, section, [], []))
 
 
@@ -84,7 +67,7 @@ def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick) -
     from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
 
     artifact = read_artifact(run)
-    section = _require_section(folder, _sources(artifact, data), progress)
+    section = _require_section(folder, sources_of(artifact, data), progress)
     facts = groups_of(run, artifact, read_metrics(run))
     return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles_of(artifact)))
 
@@ -92,33 +75,6 @@ def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick) -
 def _written(folder: Path, page: str) -> Path:
     write_text(folder / PAGE, page)
     return folder / PAGE
-
-
-# --- where the cases are ----------------------------------------------------------------------------------------------
-
-
-def _sources(artifact: Artifact, data: Path | None = None) -> Sources:
-    """The data set of a model's training; without it, should it be gone, there are no pictures."""
-    known = artifact.config.data
-    root = data or known.path
-    try:
-        if artifact.config.task == "segmentation":
-            return Sources(read_dataset(root, known.patients, known.labels), artifact.plan)
-        return Sources(read_labelled(root, known.target, known.classes, known.patients), artifact.plan)
-    except VptError:
-        return Sources(None, artifact.plan)
-
-
-def _sources_beside(folder: Path) -> Sources:
-    """Of masks that were compared: the data set that the references lie in, if they lie in one."""
-    found = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
-    for case in found.get("metric_per_case", ())[:1]:
-        for root in list(Path(case["reference_file"]).parents)[:2]:
-            try:
-                return Sources(read_dataset(root))
-            except VptError:
-                continue
-    return Sources()
 
 
 # --- what was scored --------------------------------------------------------------------------------------------------
@@ -136,6 +92,11 @@ def _section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | Cl
     with open(folder / "cases.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return _class_section(read_class_summary(found, rows), sources, progress)
+
+
+def _beside(folder: Path) -> Sources:
+    found = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    return sources_beside(case["reference_file"] for case in found.get("metric_per_case", ()))
 
 
 def _require_section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | ClassSection:
@@ -170,23 +131,13 @@ def _files(case: MaskCase, folder: Path, sources: Sources) -> CaseFiles:
     )
     if found is None:
         raise VptError(f"{case.prediction_file}: the mask is no longer there; evaluate again")
-    known = _known(case, sources)
+    known = sources.masked_case(case.name, case.reference_file)
     if known is not None:
         return CaseFiles(case.name, known.scan, known.label, found)
     truth = Path(case.reference_file)
     if not truth.exists():
         raise VptError(f"{truth}: the reference is not there")
     return CaseFiles(case.name, None, truth, found)
-
-
-def _known(case: MaskCase, sources: Sources) -> Any:
-    """The data set's own case: of that reference, or of that name."""
-    if not isinstance(sources.dataset, SegmentationSet):
-        return None
-    cases = sources.dataset.cases
-    by_file = {str(each.label): each for each in cases}
-    by_name = {each.name: each for each in cases}
-    return by_file.get(case.reference_file) or by_name.get(case.name) or by_name.get(case_name(case.reference_file))
 
 
 def _confusion(summary: MaskSummary, folder: Path, sources: Sources) -> tuple[np.ndarray | None, int]:
@@ -208,16 +159,6 @@ def _class_section(summary: ClassSummary, sources: Sources, progress: Tick) -> C
     chosen = ranked[: WORST + BEST]
     thumbs = []
     for done, case in enumerate(chosen, start=1):
-        thumbs.append(Thumb(case, _thumb(case.name, sources)))
+        thumbs.append(Thumb(case, sources.thumb(case.name)))
         progress(done, len(chosen), case.name)
     return ClassSection(summary, tuple(thumbs))
-
-
-def _thumb(name: str, sources: Sources) -> str:
-    if not isinstance(sources.dataset, LabelledSet):
-        return ""
-    try:
-        picture = thumbnail(sources.dataset.case(name).images, len(sources.dataset.channels))
-    except VptError:
-        return ""
-    return as_uri(picture, "jpeg") if picture else ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from vpt.artifact import Artifact
 from vpt.data.label_values import LabelValues
+from vpt.data.postprocess import in_words
 from vpt.files import read_json
 from vpt.model import trained_parts
 from vpt.report.parts import Tile
@@ -68,6 +69,8 @@ def _model(artifact: Artifact, rows: Sequence[Row]) -> Iterator[tuple[str, str]]
     tuning = config.tuning.model_dump(exclude_none=True)
     yield "tuning", ", ".join(str(value) if key == "method" else f"{key} {value}" for key, value in tuning.items())
     shares = ", ".join(f"{counts[part]:,} {part}" for part in trained_parts(counts))
+    if artifact.postprocess:
+        yield "post-processing", f"{in_words(artifact.postprocess, artifact.labels)}; chosen on validation"
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
     yield "frozen parameters", f"{counts['frozen']:,}"
     yield "artifact", f"{artifact.path.stat().st_size / 1e6:.2f} MB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from vpt.data.label_maps import read_label
 from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window, scaled
 from vpt.readers import Grid, LabelMap, Reader, Voxels, reader_of
-from vpt.report.cuts import Error, Place, Take, cropped, cuts_at, largest_error, middle_of
+from vpt.report.cuts import Cut, Error, Place, Take, cropped, cropped_alike, cuts_at, largest_error, middle_of
 from vpt.report.overlays import Panel, draw_panel
 from vpt.report.palette import colours_of
 
@@ -37,6 +37,15 @@ class Shown:
     error: str
 
 
+@dataclass(frozen=True)
+class ShownTwice:
+    """Panels of a case with the masks of two over the same planes, and where these differ most in words."""
+
+    first: tuple[Panel, ...]
+    second: tuple[Panel, ...]
+    difference: str
+
+
 def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) -> Shown:
     """Planes through the largest error, or where there is none through what is labelled.
 
@@ -45,22 +54,56 @@ def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) ->
     Raises:
         VptError: a file that cannot be read, or a mask on another grid.
     """
-    reader = reader_of(files.scan if files.scan is not None else files.truth or files.found)
-    voxels = None if files.scan is None else reader.voxels(_channels(reader, plan))
-    grid = voxels.grid if voxels else reader.label_grid()
-    maps = [
-        None if mask is None else read_label(mask, [0, *labels], grid, reader.name)
-        for mask in (files.truth, files.found)
-    ]
-    truth, found = _ids(*maps)
-    turned = grid.turned(AXES)[1]
+    scene = _Scene.of(files.scan, [files.truth, files.found], labels, plan)
+    truth, found = _ids(*scene.maps)
     error = largest_error(truth, found) if truth is not None and found is not None else None
-    place = error.place if error else _place(truth, found, turned.shape)
-    take = _blank(turned.shape) if voxels is None else _taking(voxels.oriented(AXES), reader, plan)
-    cuts = cuts_at(place, take, truth, found, turned.shape, turned.spacing, reader.unit)
+    place = error.place if error else _place([truth, found], scene.turned.shape)
     colours = colours_of(labels)
-    panels = tuple(draw_panel(cropped(cut), colours, files.name) for cut in cuts)
-    return Shown(panels, _in_words(error, turned, reader.unit))
+    panels = tuple(draw_panel(cropped(cut), colours, files.name) for cut in scene.cuts(place, truth, found))
+    return Shown(panels, _in_words("largest error", error, scene.turned, scene.unit))
+
+
+def show_twice(files: CaseFiles, second: Any, labels: Mapping[int, str], plan: Plan | None) -> ShownTwice:
+    """Planes through the largest part in which the masks of two, `files.found` and `second`, differ.
+
+    Raises:
+        VptError: see `show_case`.
+    """
+    scene = _Scene.of(files.scan, [files.truth, files.found, second], labels, plan)
+    truth, one = _ids(*scene.maps[:2])
+    other = _ids(scene.maps[0], scene.maps[2])[1]
+    assert one is not None
+    assert other is not None
+    apart = largest_error(one, other)
+    place = apart.place if apart else _place([truth, one, other], scene.turned.shape)
+    planes = zip(scene.cuts(place, truth, one), scene.cuts(place, truth, other), strict=True)
+    colours = colours_of(labels)
+    drawn = [[draw_panel(cut, colours, files.name) for cut in cropped_alike(pair)] for pair in planes]
+    mine, theirs = zip(*drawn, strict=True)
+    return ShownTwice(mine, theirs, _in_words("largest difference", apart, scene.turned, scene.unit))
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """A case's scan and label maps on its grid. turned: the grid in the axes of `AXES`."""
+
+    maps: list[LabelMap | None]
+    turned: Grid
+    unit: str
+    take: Take
+
+    @classmethod
+    def of(cls, scan: Any, masks: Sequence[Any], labels: Mapping[int, str], plan: Plan | None) -> _Scene:
+        reader = reader_of(scan if scan is not None else next(mask for mask in masks if mask is not None))
+        voxels = None if scan is None else reader.voxels(_channels(reader, plan))
+        grid = voxels.grid if voxels else reader.label_grid()
+        turned = grid.turned(AXES)[1]
+        maps = [None if mask is None else read_label(mask, [0, *labels], grid, reader.name) for mask in masks]
+        take = _blank(turned.shape) if voxels is None else _taking(voxels.oriented(AXES), reader, plan)
+        return cls(maps, turned, reader.unit, take)
+
+    def cuts(self, place: Place, truth: np.ndarray | None, found: np.ndarray | None) -> list[Cut]:
+        return cuts_at(place, self.take, truth, found, self.turned.shape, self.turned.spacing, self.unit)
 
 
 def count_confusion(files: CaseFiles, labels: Mapping[int, str]) -> np.ndarray:
@@ -86,9 +129,9 @@ def _ids(truth: LabelMap | None, found: LabelMap | None) -> tuple[np.ndarray | N
     return true, predicted
 
 
-def _place(truth: np.ndarray | None, found: np.ndarray | None, shape: tuple[int, int, int]) -> Place:
+def _place(maps: Sequence[np.ndarray | None], shape: tuple[int, int, int]) -> Place:
     """In the middle of what is labelled, or of the scan."""
-    for ids in (truth, found):
+    for ids in maps:
         if ids is not None and ids.any():
             return middle_of(ids > 0)
     z, y, x = (size // 2 for size in shape)
@@ -126,9 +169,8 @@ def _blank(shape: tuple[int, int, int]) -> Take:
     return take
 
 
-def _in_words(error: Error | None, grid: Grid, unit: str) -> str:
+def _in_words(what: str, error: Error | None, grid: Grid, unit: str) -> str:
     if error is None:
         return ""
-    if unit == "px":
-        return f"largest error: {error.voxels:,} pixels"
-    return f"largest error: {error.voxels * grid.voxel_ml:.3g} ml"
+    size = f"{error.voxels:,} pixels" if unit == "px" else f"{error.voxels * grid.voxel_ml:.3g} ml"
+    return f"{what}: {size}"

@@ -1,0 +1,64 @@
+"""The page of two that were compared says who is ahead, by how much, and where."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import pytest
+
+from vpt.report.paired import PairedReport
+from vpt.report.paired_charts import cases_chart, difference_chart
+from vpt.report.paired_page import PairedCard, paired_page
+from vpt.scores.paired import CasePair, Difference, Paired
+
+CASES = (CasePair("<b>far</b>", 0.9, 0.5), CasePair("near", 0.6, 0.7), CasePair("alike", 0.8, 0.8))
+
+
+def report(interval: tuple[float, float] = (0.02, 0.3)) -> PairedReport:
+    differences = (Difference("foreground", 3, 0.75, 0.65, interval), Difference("tumour", 3, 0.7, 0.7, interval))
+    return PairedReport(Paired(differences, CASES, ("lonely",), ()), "runs/A", "runs/B", "Dice", "bootstrap")
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((0.02, 0.3), "A - B is +0.100 (95 % interval +0.020 to +0.300), more than noise."),
+        ((-0.02, 0.3), "A - B is +0.100 (95 % interval -0.020 to +0.300), within noise."),
+        ((math.nan, math.nan), "A - B is +0.100; too few patients for an interval."),
+    ],
+)
+def test_the_headline_is_the_difference_and_what_it_is_worth(interval, said) -> None:
+    page = paired_page(report(interval), [])
+    assert f"Mean Dice 0.750 in A and 0.650 in B over 3 cases: {said}" in page
+
+
+def test_wins_losses_ties_and_what_is_not_compared_are_said() -> None:
+    page = html.unescape(paired_page(report(), []))
+    assert "of 3 cases A is better in 1, B in 1; 1 within 0.001" in page
+    assert "1 case only in A, not compared: lonely" in page
+    assert "<dt>A is better in</dt><dd>1<small>" in page
+
+
+def test_names_are_escaped_and_a_missing_picture_is_said() -> None:
+    page = paired_page(report(), [PairedCard(CASES[0], note="no picture: the mask is gone")])
+    assert "<b>" not in page
+    assert "no picture: the mask is gone" in page
+    assert "A is better by 0.400" in page
+
+
+def test_charts_have_every_score_and_every_case() -> None:
+    drawn = difference_chart(report((0.02, 0.3)).found.differences)
+    assert drawn is not None
+    assert [dot.y for dot in drawn.dots] == pytest.approx([0.1, 0.0])
+    assert [line.points[0][1] for line in drawn.lines] == [0.02, 0.02]
+    assert drawn.y.low <= 0
+    both = cases_chart(CASES, "Dice")
+    assert both is not None
+    assert [(dot.x, dot.y) for dot in both.dots] == [(0.9, 0.5), (0.6, 0.7), (0.8, 0.8)]
+    assert "A is better in 1, below the diagonal, B in 1, above it" in both.alt
+
+
+def test_without_scores_nothing_is_drawn() -> None:
+    assert difference_chart([Difference("auroc", 0, math.nan, math.nan, (math.nan, math.nan))]) is None
+    assert cases_chart(CASES[:1], "Dice") is None

@@ -1,0 +1,89 @@
+"""The page of two runs or two folders of masks: how far one is ahead, and the cases in which they differ most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpt.report.overlays import Panel
+from vpt.report.pages import render
+from vpt.report.paired import PairedReport
+from vpt.report.paired_charts import cases_chart, difference_chart
+from vpt.report.palette import colours_of
+from vpt.report.parts import MOST_ROWS, Tile, digits
+from vpt.scores.paired import TIE, CasePair
+from vpt.words import counted
+
+
+@dataclass(frozen=True)
+class PairedCard:
+    """A case with its masks in both. difference: where these differ most; note: why there is no picture."""
+
+    case: CasePair
+    first: tuple[Panel, ...] = ()
+    second: tuple[Panel, ...] = ()
+    difference: str = ""
+    note: str = ""
+
+    @property
+    def standing(self) -> str:
+        if abs(self.case.size) < TIE:
+            return "alike in both"
+        return f"{'A' if self.case.size > 0 else 'B'} is better by {abs(self.case.size):.3f}"
+
+
+def paired_page(report: PairedReport, cards: Sequence[PairedCard]) -> str:
+    """One file of HTML. cards: of the cases that differ most, in order."""
+    found = report.found
+    means, _ = report.blocks()
+    charts = [difference_chart(found.differences), cases_chart(found.cases, report.of_case)]
+    return render(
+        "paired.html",
+        title=" and ".join(_short_names(report.first, report.second)),
+        report=report,
+        headline=_headline(report),
+        tiles=_tiles(report),
+        means=means,
+        notes=report.said(),
+        charts=[chart for chart in charts if chart is not None],
+        cards=cards,
+        colours={name: colours_of(report.labels)[label] for label, name in report.labels.items()},
+        cases=found.cases[:MOST_ROWS],
+        left_out=max(0, len(found.cases) - MOST_ROWS),
+        digits=digits,
+    )
+
+
+def _short_names(first: str, second: str) -> tuple[str, str]:
+    """The folders' names; where these are alike, the paths."""
+    names = Path(first).name, Path(second).name
+    return names if names[0] != names[1] and all(names) else (first, second)
+
+
+def _headline(report: PairedReport) -> str:
+    main = report.found.differences[0]
+    score = "Mean Dice" if main.score == "foreground" else main.score.replace("_", " ")
+    if not math.isfinite(main.size):
+        return f"{score} is undefined in one of the two, so they cannot be compared by it."
+    low, high = main.interval
+    if not math.isfinite(low):
+        judged = "; too few patients for an interval"
+    else:
+        noise = "within noise" if low <= 0 <= high else "more than noise"
+        judged = f" (95 % interval {low:+z.3f} to {high:+z.3f}), {noise}"
+    return (
+        f"{score} {main.first:.3f} in A and {main.second:.3f} in B over {counted(main.cases, 'case')}: "
+        f"A - B is {main.size:+z.3f}{judged}."
+    )
+
+
+def _tiles(report: PairedReport) -> list[Tile]:
+    found = report.found
+    total = f"of {counted(len(found.cases), 'case')}"
+    return [
+        Tile("A is better in", str(found.wins), total),
+        Tile("B is better in", str(found.losses), total),
+        Tile("Alike", str(found.ties), f"within {TIE:g}"),
+    ]

@@ -1,0 +1,70 @@
+"""Tables of lesions and of groups from the `summary.json` that holds them, for the page of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vpt.report.blocks import Block
+from vpt.report.group_blocks import group_blocks
+from vpt.report.lesion_blocks import lesion_block
+from vpt.scores.groups import Gap, Grouping, GroupRow, GroupScores
+from vpt.scores.lesions import OVERLAP, LesionSummary, SizeBin
+
+
+def stored_blocks(found: Mapping[str, Any], score: str) -> Iterator[tuple[str, Block]]:
+    """The content of `summary.json` -> (heading, table); score: what groups are told apart in."""
+    if lesions := found.get("lesions"):
+        named = [(str(found["labels"][label]), _lesions(each)) for label, each in lesions.items()]
+        settings = found["settings"]
+        unit = "px" if "tolerance_px" in settings else "mm"
+        yield "Lesions", lesion_block(named, unit, settings.get("lesion_overlap", OVERLAP))
+    if groups := found.get("by_group"):
+        for block in group_blocks(_groups(groups), score):
+            yield block.title, block
+
+
+def _lesions(found: Mapping[str, Any]) -> LesionSummary:
+    return LesionSummary(
+        found["found"],
+        found["missed"],
+        found["false"],
+        _numbers(found["scores"]),
+        _intervals(found["intervals"]),
+        tuple(
+            SizeBin(each["low"], math.inf if each["high"] is None else each["high"], each["lesions"], each["found"])
+            for each in found["sizes"]
+        ),
+    )
+
+
+def _groups(found: Mapping[str, Any]) -> GroupScores:
+    grouping = found["grouping"]
+    rows = [
+        GroupRow(
+            each["group"], each["cases"], each["patients"], _numbers(each["scores"]), _intervals(each["intervals"])
+        )
+        for each in found["rows"]
+    ]
+    gaps = {
+        score: Gap(gap["best"], gap["worst"], _number(gap["size"]), _interval(gap["interval"]))
+        for score, gap in found["gaps"].items()
+    }
+    return GroupScores(Grouping(grouping["column"], grouping["of"], tuple(grouping["without"])), tuple(rows), gaps)
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(value) for name, value in found.items()}
+
+
+def _intervals(found: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {name: _interval(ends) for name, ends in found.items()}
+
+
+def _interval(ends: Any) -> tuple[float, float]:
+    return _number(ends[0]), _number(ends[1])
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,54 @@
+"""`report.html` of two runs, or of two folders of masks, that were compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vpt.errors import VptError
+from vpt.files import write_text
+from vpt.progress import Tick, silent
+from vpt.report.paired import MOST, PairedFiles, PairedReport
+from vpt.report.paired_page import PairedCard, paired_page
+from vpt.scores.paired import CasePair
+from vpt.use.pages.evaluation import PAGE
+from vpt.use.pages.planes import CaseFiles, show_twice
+from vpt.use.pages.sources import Sources, sources_beside, sources_of
+
+
+def write_paired_page(
+    folder: Path, report: PairedReport, run: Path | None = None, data: Path | None = None, progress: Tick = silent
+) -> Path:
+    """Write the page of a comparison into a folder -> its path. run: the first, where two runs were compared, for its
+    data set and its plan; data: where that data set lies now.
+
+    Raises:
+        VptError: a page that cannot be written.
+    """
+    sources = _of_run(run, data) if run else sources_beside(each.reference for each in report.files.values())
+    worst = [case for case in report.found.cases[:MOST] if case.name in report.files]
+    cards = []
+    for done, case in enumerate(worst, start=1):
+        cards.append(_card(case, report.files[case.name], report.labels, sources))
+        progress(done, len(worst), case.name)
+    write_text(folder / PAGE, paired_page(report, cards))
+    return folder / PAGE
+
+
+def _of_run(run: Path, data: Path | None) -> Sources:
+    from vpt.artifact import read_artifact
+
+    return sources_of(read_artifact(run), data)
+
+
+def _card(case: CasePair, files: PairedFiles, labels: Mapping[int, str], sources: Sources) -> PairedCard:
+    """With pictures where the files are there, else with a note why there are none."""
+    known = sources.masked_case(case.name, files.reference)
+    scan, truth = (known.scan, known.label) if known else (None, Path(files.reference))
+    try:
+        shown = show_twice(
+            CaseFiles(case.name, scan, truth, Path(files.first)), Path(files.second), labels, sources.plan
+        )
+    except VptError as error:
+        return PairedCard(case, note=f"no picture: {error}")
+    return PairedCard(case, shown.first, shown.second, shown.difference)

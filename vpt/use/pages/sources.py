@@ -1,0 +1,70 @@
+"""Where the cases of a page come from: their data set, and how the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vpt.data.cases import Case, SegmentationSet, case_name
+from vpt.data.labelled import LabelledSet
+from vpt.data.layouts import read_dataset, read_labelled
+from vpt.data.plan import Plan
+from vpt.data.thumbnails import thumbnail
+from vpt.errors import VptError
+from vpt.report.overlays import as_uri
+
+if TYPE_CHECKING:
+    from vpt.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the cases of an evaluation come from, as far as it is known: their data set, and the model's plan."""
+
+    dataset: SegmentationSet | LabelledSet | None = None
+    plan: Plan | None = None
+
+    def masked_case(self, name: str, reference: str) -> Case | None:
+        """The data set's own case: of that reference, or of that name."""
+        if not isinstance(self.dataset, SegmentationSet):
+            return None
+        cases = self.dataset.cases
+        by_file = {str(each.label): each for each in cases}
+        by_name = {each.name: each for each in cases}
+        return by_file.get(reference) or by_name.get(name) or by_name.get(case_name(reference))
+
+    def thumb(self, name: str) -> str:
+        """A small picture of a classified case as a data URI; "" where there is none."""
+        if not isinstance(self.dataset, LabelledSet):
+            return ""
+        try:
+            picture = thumbnail(self.dataset.case(name).images, len(self.dataset.channels))
+        except VptError:
+            return ""
+        return as_uri(picture, "jpeg") if picture else ""
+
+
+def sources_of(artifact: Artifact, data: Path | None = None) -> Sources:
+    """The data set of a model's training; without it, should it be gone, there are no pictures."""
+    known = artifact.config.data
+    root = data or known.path
+    try:
+        if artifact.config.task == "segmentation":
+            return Sources(read_dataset(root, known.patients, known.labels), artifact.plan)
+        return Sources(read_labelled(root, known.target, known.classes, known.patients), artifact.plan)
+    except VptError:
+        return Sources(None, artifact.plan)
+
+
+def sources_beside(references: Iterable[str]) -> Sources:
+    """Of masks that were compared: the data set that the first of the references lies in, if it lies in one."""
+    for reference in islice(references, 1):
+        for root in list(Path(reference).parents)[:2]:
+            try:
+                return Sources(read_dataset(root))
+            except VptError:
+                continue
+    return Sources()
