@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -26,7 +25,7 @@ from vpt.cli.shared import (
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
-    from vpt.use.archives.batch import Existing, Spread
+    from vpt.use.archives.batch import Existing
     from vpt.use.classifier import Classifier
     from vpt.use.segmenter import Segmenter
 
@@ -94,8 +93,6 @@ def predict(
     probabilities: Probabilities = False,
     preview: Preview = False,
     report: Paged = False,
-    engine: Annotated[str, typer.Option(help="local, or ray: on a Ray cluster (RAY_ADDRESS, or here).")] = "local",
-    workers: Annotated[int | None, typer.Option(help="With --engine ray: how many hold the model.")] = None,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
@@ -120,17 +117,12 @@ def predict(
         beside=Beside(probabilities, preview),
         part=part_of(num_parts, part_id, os.environ),
     )
-    if engine not in ("local", "ray") or (workers is not None and (engine != "ray" or workers < 1)):
-        usage(f"--engine {engine} --workers {workers}: expected local, or ray with one worker or more")
     tidy = is_postprocessed(postprocess)
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
-    loading = {"device": device, "weights": weights, "precision": precision, "compile": compile_, "tta": tta}
-    loading["postprocess"] = tidy
-    spread = _on_ray(loading, out, asked, mark, workers, loaded) if engine == "ray" else None
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
         say_postprocess(loaded)
-        outcome = _predict(loaded, scans, out, asked, mark, spread)
+        outcome = _predict(loaded, scans, out, asked, mark)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
         print(f"report: {_write_page(loaded, scans, out, asked)}")
@@ -231,7 +223,6 @@ def _predict(
     out: Path,
     asked: Asked,
     mark: ModelMark,
-    spread: Spread | None,
 ) -> Outcome:
     from vpt.progress import bar
     from vpt.use.archives import classify_archive, segment_archive
@@ -239,30 +230,10 @@ def _predict(
 
     if not isinstance(loaded, Classifier):
         with bar("segmenting") as tick:
-            return segment_archive(loaded, scans, out, asked, mark, tick, spread)
+            return segment_archive(loaded, scans, out, asked, mark, tick)
     require_table(asked)
     with bar("classifying") as tick:
-        return classify_archive(loaded, scans, out, asked, mark, tick, spread)
-
-
-def _on_ray(
-    loading: dict[str, Any],
-    out: Path,
-    asked: Asked,
-    mark: ModelMark,
-    workers: int | None,
-    loaded: Segmenter | Classifier,
-) -> Spread:
-    from vpt.use.archives.batches import loaded_batch
-    from vpt.use.archives.outputs import is_single
-    from vpt.use.archives.with_ray import Cluster, require_ray
-
-    if is_single(out):
-        usage(f"-o {out}: --engine ray answers into a folder; give one")
-    require_ray()
-    artifacts = [path.absolute() for path in mark.artifacts]
-    make = partial(loaded_batch, artifacts, loading, out.absolute(), asked, mark)
-    return Cluster(make, out.absolute(), mark, workers, loaded.device.type == "cuda")
+        return classify_archive(loaded, scans, out, asked, mark, tick)
 
 
 def _require_folder(out: Path) -> None:

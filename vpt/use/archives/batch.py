@@ -10,7 +10,6 @@ from typing import Literal
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
-from vpt.progress import Tick
 from vpt.readers import Form
 from vpt.use.archives.attempts import Failure, is_no_space
 from vpt.use.archives.beside import NOTHING, Beside
@@ -22,10 +21,6 @@ from vpt.words import counted
 
 Existing = Literal["refuse", "overwrite", "skip", "continue"]
 """What to do with answers that are there already; `continue`: those of the same scan and model stand."""
-
-
-Spread = Callable[[Sequence[Case], Tick], list[Failure]]
-"""Answers and records cases elsewhere, as `vpt.use.archives.with_ray.Cluster` does -> those that failed."""
 
 
 @dataclass(frozen=True)

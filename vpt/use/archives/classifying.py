@@ -18,7 +18,7 @@ from vpt.readers import reader_of
 from vpt.report.classification import write_probabilities
 from vpt.scores.classification import probabilities_csv
 from vpt.use.archives.attempts import Failure, attempt
-from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
+from vpt.use.archives.batch import Asked, Outcome, Recorder, summed_up
 from vpt.use.archives.classes import classify_cases
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
@@ -35,11 +35,8 @@ def classify_archive(
     asked: Asked,
     mark: ModelMark,
     progress: Tick = silent,
-    spread: Spread | None = None,
 ) -> Outcome:
     """Probabilities of all scans at the inputs, or of this process's part, into a table or the folder `out`.
-
-    spread: see `Spread`.
 
     Raises:
         VptError: no scans, a table that may not be replaced, an output that cannot be written.
@@ -49,7 +46,7 @@ def classify_archive(
     if is_single(out):
         return _table(classifier, found, out, asked, progress)
     batch = ClassBatch(classifier, out, asked, mark)
-    return batch.whole(found, progress, spread or batch.run)
+    return batch.whole(found, progress, batch.run)
 
 
 def _table(classifier: Classifier, found: Found, out: Path, asked: Asked, progress: Tick) -> Outcome:

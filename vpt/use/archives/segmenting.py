@@ -11,7 +11,7 @@ from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers.grid import Grid
 from vpt.use.archives.attempts import Failure
-from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
+from vpt.use.archives.batch import Asked, Outcome, Recorder, summed_up
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.masks import Answer, mask_file, never, segment_cases
@@ -30,11 +30,8 @@ def segment_archive(
     asked: Asked,
     mark: ModelMark,
     progress: Tick = silent,
-    spread: Spread | None = None,
 ) -> Outcome:
     """Masks of all scans at the inputs, or of this process's part of them, into a folder, or of one into a file.
-
-    spread: see `Spread`.
 
     Raises:
         VptError: no scans, answers that may not be replaced, an output that cannot be written; a full disk.
@@ -45,7 +42,7 @@ def segment_archive(
     if is_single(out) and len(found.cases) == 1:
         return _one(segmenter, cases, out, asked, found.notes, progress)
     batch = MaskBatch(segmenter, out, asked, mark)
-    return batch.whole(cases, found, progress, spread or batch.run)
+    return batch.whole(cases, found, progress, batch.run)
 
 
 def _one(
