@@ -46,7 +46,7 @@ def classify_archive(
     if is_single(out):
         return _table(classifier, found, out, asked, progress)
     batch = ClassBatch(classifier, out, asked, mark)
-    return batch.whole(found, progress, batch.run)
+    return batch.whole(found, progress)
 
 
 def _table(classifier: Classifier, found: Found, out: Path, asked: Asked, progress: Tick) -> Outcome:
@@ -88,7 +88,7 @@ class ClassBatch:
         self.classifier, self.out, self.asked, self.mark = classifier, out, asked, mark
         self.recorder = Recorder(out, mark, asked.part)
 
-    def whole(self, found: Found, progress: Tick, run: Spread) -> Outcome:
+    def whole(self, found: Found, progress: Tick) -> Outcome:
         """This process's part of these cases, the record begun and summed up, also where the batch breaks off."""
         asked, cases = self.asked, self.asked.part.of_all(found.cases)
         unreadable = asked.part.of_all(found.failures)
@@ -101,7 +101,7 @@ class ClassBatch:
         for failure in unreadable:
             self.recorder.unreadable(failure)
         with summed_up(partial(self.sum_up, {case.name for case in found.cases})):
-            failures = [*run(todo, progress), *unreadable, *failed]
+            failures = [*self.run(todo, progress), *unreadable, *failed]
         doubts = scan_doubts(_without(todo, failures), self.classifier.plan)
         total, path = len(cases) + len(unreadable), self.out / "predictions.csv"
         outcome = Outcome("classified", total, path, failures, done, doubts, list(found.notes))

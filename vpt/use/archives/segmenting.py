@@ -42,7 +42,7 @@ def segment_archive(
     if is_single(out) and len(found.cases) == 1:
         return _one(segmenter, cases, out, asked, found.notes, progress)
     batch = MaskBatch(segmenter, out, asked, mark)
-    return batch.whole(cases, found, progress, batch.run)
+    return batch.whole(cases, found, progress)
 
 
 def _one(
@@ -100,7 +100,7 @@ class MaskBatch:
         self.recorder = Recorder(out, mark, asked.part)
         self.doubts = Doubts(segmenter)
 
-    def whole(self, cases: list[Case], found: Found, progress: Tick, run: Spread) -> Outcome:
+    def whole(self, cases: list[Case], found: Found, progress: Tick) -> Outcome:
         """All of these cases, the record begun and summed up, also where the batch breaks off."""
         todo, failed, done = self._plan(cases)
         unreadable = self.asked.part.of_all(found.failures)
@@ -108,7 +108,7 @@ class MaskBatch:
         for failure in unreadable:
             self.recorder.unreadable(failure)
         with summed_up(self.sum_up):
-            failures = [*run(todo, progress), *unreadable, *failed]
+            failures = [*self.run(todo, progress), *unreadable, *failed]
         total = len(todo) + len(unreadable) + len(failed) + done
         outcome = Outcome("segmented", total, self.out, failures, done, self.doubts.sentences(), list(found.notes))
         self.recorder.end(f"{outcome.answered} of {total} scans segmented")
