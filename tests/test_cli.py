@@ -215,7 +215,7 @@ def test_evaluate_compares_two_folders_of_masks(vpt: Callable[..., Told], tiny_d
     assert told.code == 0
     assert "of 6 cases A is better in 0, B in 0; 6 within 0.001" in told.out
     written = {path.name for path in (tmp_path / "compared").iterdir()}
-    assert written == {"comparison.json", "comparison.csv", "comparison.md"}
+    assert written == {"comparison.json", "comparison.csv", "comparison.md", "report.html"}
 
 
 def test_evaluate_by_lesion_and_by_label(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_evaluate_by_lesion_and_by_label(vpt: Callable[..., Told], tiny_data: Pa
     options = ("--lesions", "bright", "--tolerance", "2,dark=3", "--workers", 2)
     told = vpt("evaluate", truth, truth, "-o", tmp_path / "scores", *options)
     assert told.code == 0
-    assert "lesions of" in told.out
+    assert "lesions  found  missed  false" in told.out
     settings = json.loads((tmp_path / "scores" / "summary.json").read_text())["settings"]
     assert (settings["tolerance_mm"], settings["tolerances_mm"]) == (2, {"1": 3})
 

@@ -532,6 +532,7 @@ OF_SEGMENTATION: dict[str, Any] = {
     "plan.sampling": "by_label",
     "plan.crop": "foreground",
     "train.foreground": 0.5,
+    "train.postprocess": "auto",
 }
 
 

@@ -85,7 +85,7 @@ def test_every_unusable_image_is_named(tmp_path):
         "split.json: val names 'dog/i77', which is no case",
         "cat/i00.png: truncated or damaged",
         "cat/i01.png: an empty file",
-        "dog/i02.png: not an image, or damaged in its header",
+        "dog/i02.png: a web page, as a failed download leaves it",
         "dog/i03.jpg: not an image, or damaged in its header",
     ]:
         assert sum(error.startswith(expected) for error in errors) == 1, (expected, errors)

@@ -567,7 +567,7 @@ def test_lesions_of_chosen_labels(folders):
         2: (2, 1, 0),
     }
     assert evaluate(*folders, lesions="all", lesion_overlap=0.3).lesions[1].found == 3
-    assert "lesions of  found  missed  false" in report.text()
+    assert "lesions  found  missed  false" in report.text()
     assert report.summary()["lesions"]["1"]["scores"]["recall"] == pytest.approx(2 / 3)
     assert "lesions" not in evaluate(*folders).summary()
     refused("lesions: spleen is none of the labels 1, 2 (from the references)", *folders, lesions=["spleen"])

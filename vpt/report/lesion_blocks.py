@@ -20,20 +20,23 @@ def lesion_blocks(scores: SegmentationScores) -> Iterator[Block]:
 
 def lesion_block(named: Sequence[tuple[str, LesionSummary]], unit: str, overlap: float) -> Block:
     """named: labels by name with their lesions; unit: of distances, mm or px; overlap: the IoU of a match."""
-    head = ["lesions of", "found", "missed", "false", "recall", f"{LEVEL:.0%} interval", "precision", "F1"]
+    head = ["lesions", "found", "missed", "false", "recall", f"{LEVEL:.0%} interval", "precision", "F1", "Dice"]
     rows = [[name, *_cells(found)] for name, found in named]
     size, neighbours = ("ml", 26) if unit == "mm" else ("px", 8)
     notes = [
-        *(f"{name}, found by size: {_by_size(found, size)}" for name, found in named),
+        *(
+            f"{name}, found by size: {_by_size(found, size)}; Dice of those found {shown(found.scores['Dice_found'])}"
+            for name, found in named
+        ),
         f"lesions: {neighbours}-neighbour components, one to one at an IoU of {overlap:g} or more; "
         "Dice: mean over found, missed (0) and false (0)",
     ]
-    return Block("", [*head, "Dice", "Dice of found"], rows, notes)
+    return Block("", head, rows, notes)
 
 
 def _cells(found: LesionSummary) -> list[str]:
     counts = [str(number) for number in (found.found, found.missed, found.false)]
-    recall, *others = (shown(found.scores[score]) for score in ("recall", "precision", "F1", "Dice", "Dice_found"))
+    recall, *others = (shown(found.scores[score]) for score in ("recall", "precision", "F1", "Dice"))
     return [*counts, recall, range_of(found.intervals["recall"]), *others]
 
 
