@@ -355,6 +355,7 @@ MISTAKES = {
     "fetch vit_micron --to {tmp}/models": "backbone vit_micron: no such model or folder; did you mean",
     "fetch vit_micro --to {tmp}/models": "vit_micro: ships with the package",
     f"train --resume {NEW}": "{tmp}/run: holds no state to resume",
+    f"train --resume --epochs 3 {NEW}": "{tmp}/run: holds no state to resume",
     "train {data} --out {run}": "{run}: the folder is not empty; continue it with --resume",
     "predict -i {data}/imagesTr -o {tmp}/masks -m {tmp}/nowhere": "{tmp}/nowhere: no such file or folder; give a run's",
     "predict -i {tmp}/no.nii.gz -o {tmp}/masks -m {run}": "{tmp}/no.nii.gz: no such file or folder",

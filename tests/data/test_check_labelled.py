@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from values import xray
 
-from vpt.data import check_labelled as check_labelled_module
+from vpt.data import reading
 from vpt.data.check import Check, check_dataset
 from vpt.data.check_labelled import check_labelled
 from vpt.errors import VptError
@@ -268,14 +268,14 @@ def test_a_picture_whose_values_are_unlike_the_others(tmp_path, name):
 
 def test_an_image_broken_in_an_unforeseen_way_hides_no_other(tmp_path, monkeypatch):
     root = folders(tmp_path / "zoo", cat=6, dog=8)
-    values_of = check_labelled_module.values_of
+    values_of = reading.values_of
 
     def failing(voxels):
         if voxels.name.endswith("cat/i02.png"):
             raise KeyError("orientation")
         return values_of(voxels)
 
-    monkeypatch.setattr(check_labelled_module, "values_of", failing)
+    monkeypatch.setattr(reading, "values_of", failing)
     noise(root / "dog" / "i07.png", 0, (4, 4))
     (root / "dog" / "i06.png").write_bytes(b"no image")
 

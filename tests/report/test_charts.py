@@ -18,9 +18,8 @@ VALUES = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e
 @given(st.lists(VALUES, min_size=1, max_size=8))
 def test_an_axis_holds_its_values_and_has_few_ticks(values: list[float]) -> None:
     axis = axis_of(values)
-    unseen = 1e-9 * (axis.high - axis.low)
-    assert axis.low <= min(values) + unseen
-    assert max(values) <= axis.high + unseen
+    assert axis.low <= min(values) + 1e-9 * abs(axis.low)
+    assert max(values) <= axis.high + 1e-9 * abs(axis.high)
     assert 2 <= len(axis.ticks) <= 9
 
 

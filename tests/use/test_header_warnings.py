@@ -15,7 +15,7 @@ from tiny_classes import CLASSES
 
 from vpt.data.cases import find_scans
 from vpt.data.header_doubts import scan_doubts
-from vpt.errors import HeaderWarning, VptWarning
+from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.use.classifier import Classifier
 
 PLAN = scan_plan(pixel_mm=1.0)
@@ -57,6 +57,16 @@ def test_segment_says_what_predict_says(tmp_path: Path, change: dict[str, Any], 
     assert all(text.startswith(f"{path}: ") for text in found)
     assert all(any(part in text for text in found) for part in said)
     assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(
+    "change", [{"unit": "micron"}, {"affine": np.diag([40.0, 40.0, 40.0, 1])}, {"affine": np.diag([0.001] * 3 + [1])}]
+)
+def test_a_size_that_no_scan_of_the_kind_has_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = saved(tmp_path, **change)
+
+    with pytest.raises(VptError, match=rf"{path}: .*; the model was trained at 1 mm; correct the spacing, or its unit"):
+        told(lambda: threshold(PLAN).segment(path))
 
 
 def test_an_image_in_memory_is_doubted_and_a_picture_never(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -132,22 +131,14 @@ def predict(
 @contextmanager
 def ended_in_order(how_on: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM leave whole masks and their record: exit code 130 or 143."""
-    before = signal.signal(signal.SIGTERM, _end)
+    from vpt.engine.signals import Interrupted, heed_signals
+
     try:
-        yield
-    except (KeyboardInterrupt, _Terminated) as ended:
+        with heed_signals() as signals, signals.at_once():
+            yield
+    except Interrupted as ended:
         print(f"interrupted; {how_on}", file=sys.stderr)
-        raise typer.Exit(143 if isinstance(ended, _Terminated) else 130) from ended
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Terminated(BaseException):
-    pass
-
-
-def _end(number: int, frame: object) -> None:
-    raise _Terminated
+        raise typer.Exit(ended.code) from ended
 
 
 def check_words(models: list[str], mean: bool, precision: str | None, form: str) -> None:

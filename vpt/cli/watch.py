@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -50,6 +47,7 @@ def watch(
 
     What was done stands in the record of the output, so that a restart goes on where it was.
     """
+    from vpt.engine.signals import heed_signals
     from vpt.errors import VptError
     from vpt.use.archives import Asked, Beside
     from vpt.use.archives.batches import batch_of
@@ -74,32 +72,11 @@ def watch(
         require_table(asked)
     say_postprocess(loaded)
     watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=_say)
-    with stopped_by_signals() as stop:
+    with heed_signals(partial(_say, "ends after the present scan; once more ends it at once")) as signals:
         _say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")
-        watching.run(stop.is_set, lambda: stop.wait(every))
+        watching.run(lambda: signals.number is not None, lambda: signals.wait(every))
     _say("ended; the same command goes on")
 
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM; a second one ends the process at once."""
-    stop, signals = threading.Event(), (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def ask(number: int, _: object) -> None:
-        _say("ends after the present scan; once more ends it at once")
-        stop.set()
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
-
-    for number in signals:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -9,9 +9,9 @@ import numpy as np
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.findings import Problem, problem_of, unforeseen
 from vpt.data.label_maps import read_label
-from vpt.data.likeness import digest_of, steps_of
+from vpt.data.reading import see
 from vpt.data.strata import Held
-from vpt.data.values import CaseValues, values_of
+from vpt.data.values import CaseValues
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
 
@@ -47,12 +47,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     facts = CaseFacts(case)
     first = case.images[0]
     try:
-        voxels = reader_of(case.images).voxels(len(dataset.channels))
-        image, facts.grid = voxels.values(), voxels.grid
-        facts.values = values_of(voxels)
-        facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
-        facts.steps = steps_of(image, dataset.kind)
-        facts.digest = digest_of(image)
+        see(facts, case.images, len(dataset.channels), dataset.kind)
         doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
         facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
         for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):

@@ -29,12 +29,11 @@ from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
-from vpt.data.likeness import digest_of, steps_of
 from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
-from vpt.data.reading import read_each
+from vpt.data.reading import read_each, see
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.unlike import unlike_others
-from vpt.data.values import CaseValues, values_of
+from vpt.data.values import CaseValues
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
 from vpt.vocabulary import Target
@@ -103,12 +102,7 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
     source: Any = example.images[0]
     facts = _Facts(example, str(source) if isinstance(source, Path) else f"{found.source}: {example.name}")
     try:
-        voxels = reader_of(example.images).voxels(len(found.channels))
-        image, facts.grid = voxels.values(), voxels.grid
-        facts.values = values_of(voxels)
-        facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
-        facts.steps = steps_of(image, found.kind)
-        facts.digest = digest_of(image)
+        see(facts, example.images, len(found.channels), found.kind)
         if found.kind == "volumes" and isinstance(source, Path):
             facts.problems += [Problem("warning", facts.file, text) for text in reader_of(source).doubts()]
     except VptError as error:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+
+from vpt.data.likeness import digest_of, steps_of
+from vpt.data.values import CaseValues, values_of
 from vpt.parallel import cores, in_order
 from vpt.progress import Tick
-from vpt.readers import Kind
+from vpt.readers import Grid, Kind, Source, reader_of
 
 AT_ONCE: dict[Kind, int] = {"images": 4, "volumes": 2}  # of volumes each may take gigabytes
 
@@ -19,6 +23,29 @@ class Named(Protocol):
 
 Case = TypeVar("Case", bound=Named)
 Facts = TypeVar("Facts")
+
+
+class ImageFacts(Protocol):
+    """What a check keeps of an image; None or empty where it could not be read."""
+
+    grid: Grid | None
+    ranges: list[tuple[float, float]]
+    values: CaseValues | None
+    digest: str
+    steps: np.ndarray | None
+
+
+def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) -> None:
+    """Read an image, of one file or of one for every channel, into the facts; ranges: of each channel.
+
+    Raises VptError for what the readers refuse.
+    """
+    voxels = reader_of(images).voxels(channels)
+    image, facts.grid = voxels.values(), voxels.grid
+    facts.values = values_of(voxels)
+    facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
+    facts.steps = steps_of(image, kind)
+    facts.digest = digest_of(image)
 
 
 def read_each(read: Callable[[Case], Facts], cases: Sequence[Case], kind: Kind, progress: Tick) -> list[Facts]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -28,12 +28,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Which of the signals came first, if any; a second one, over a second later, ends at once."""
+    """Which signal came first, if any, on which `told` is called; a second one, over a second later, ends at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
         self.number: int | None = None
+        self._told, self._came = told, threading.Event()
         self._since = 0.0
         self._at_once = False
+
+    def wait(self, seconds: float) -> bool:
+        """Until a signal has come, or so long -> whether one has."""
+        return self._came.wait(seconds)
 
     def check(self) -> None:
         """Raises Interrupted where a signal has come."""
@@ -63,6 +68,8 @@ class Signals:
         """The handler."""
         if self.number is None:
             self.number, self._since = number, time.monotonic()
+            self._came.set()
+            self._told()
         elif time.monotonic() - self._since < TWICE:
             return
         else:
@@ -73,9 +80,9 @@ class Signals:
 
 
 @contextmanager
-def heed_signals() -> Iterator[Signals]:
+def heed_signals(told: Callable[[], None] = lambda: None) -> Iterator[Signals]:
     """SIGINT and SIGTERM are noted inside, and their handlers put back after. In other threads none is ever noted."""
-    signals = Signals()
+    signals = Signals(told)
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return

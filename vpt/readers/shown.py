@@ -18,8 +18,8 @@ Draw = Callable[[Any], str]
 class Segmentation(Nifti1Image):
     """The mask of a scan as a nibabel image, with the names of its labels; a notebook shows it in three planes.
 
-    labels: id -> name, the background 0 among them; draw: the mask -> HTML. What nibabel makes of it (slices of it, a
-    copy in another orientation) has neither.
+    labels: id -> name, the background 0 among them; draw: the mask -> HTML, for which it keeps hold of the scan as it
+    was given. What nibabel makes of it (slices of it, a copy in another orientation) has neither.
     """
 
     labels: Mapping[int, str] = {}

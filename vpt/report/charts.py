@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,7 +101,7 @@ def axis_of(values: Iterable[float], title: str = "", *, least: Sequence[float] 
     if low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     step = _round_step((high - low) / max(1, most_ticks - 1))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first, last = (_whole(end / step, turn) for end, turn in ((low, math.floor), (high, math.ceil)))
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     ticks = tuple((k * step, f"{k * step:,.{digits}f}") for k in range(first, last + 1))
     return Axis(first * step, last * step, ticks, title)
@@ -110,6 +110,12 @@ def axis_of(values: Iterable[float], title: str = "", *, least: Sequence[float] 
 def named_axis(names: Sequence[str], title: str = "") -> Axis:
     """The names in order along the axis, at 0, 1, 2, ..."""
     return Axis(-0.6, len(names) - 0.4, tuple((k, name) for k, name in enumerate(names)), title)
+
+
+def _whole(number: float, turn: Callable[[float], int]) -> int:
+    """Itself where rounding alone keeps it from a whole number, else the one below or above."""
+    near = round(number)
+    return near if math.isclose(number, near) else turn(number)
 
 
 def _round_step(least: float) -> float:
