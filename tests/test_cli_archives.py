@@ -100,8 +100,7 @@ def test_an_interrupted_batch_goes_on(
 
     def interrupted(*given: Any, **named: Any) -> Any:
         if next(calls) == 2:
-            for _ in range(2):  # as `timeout` does: to the process, and to its group
-                os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
         return labels_of(*given, **named)
 
     with monkeypatch.context() as patch:
