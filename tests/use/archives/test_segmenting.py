@@ -19,6 +19,7 @@ from PIL import Image
 from vpt.data.plan import Window
 from vpt.errors import VptError
 from vpt.use.archives import Asked, Beside, DiskFull, ModelMark, Outcome, Part, segment_archive
+from vpt.use.archives.masks import count_labels
 from vpt.use.archives.records import read_records
 from vpt.use.segmenter import Segmenter
 
@@ -247,6 +248,19 @@ def test_of_a_scan_that_is_cropped_the_probabilities_lie_on_the_whole(tmp_path) 
     assert mask.any()
     assert np.allclose(values[30:, ..., 0], 1)
     assert (tmp_path / "out/previews/a.png").is_file()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5), (4, 3)])
+def test_labels_of_any_id_are_counted_in_little_memory(shape) -> None:
+    labels = np.zeros(shape, np.uint32)
+    labels[0], labels[1, 0] = 2**32 - 1, 7
+    one = labels[0].size
+
+    assert count_labels(labels, {0: "background", 7: "seven", 9: "nine", 2**32 - 1: "last"}) == {
+        "seven": labels[1, 0].size,
+        "nine": 0,
+        "last": one,
+    }
 
 
 def test_images_are_counted_in_pixels(tmp_path) -> None:

@@ -167,11 +167,10 @@ def segment_cases(
 
 
 def count_labels(labels: np.ndarray, names: dict[int, str]) -> dict[str, int]:
-    """Voxels (X, Y, Z) of each label but the background, by its name; slice by slice, since NumPy counts in 8 bytes."""
-    counts = np.zeros(max(names) + 1, np.int64)
-    for part in np.moveaxis(labels, -1, 0) if labels.ndim == 3 else [labels]:
-        counts += np.bincount(part.ravel(order="K"), minlength=len(counts))
-    return {name: int(counts[id]) for id, name in sorted(names.items()) if id > 0}
+    """Voxels (X, Y, Z) of each label but the background, by its name, in memory that depends on no id."""
+    parts = np.moveaxis(labels, -1, 0) if labels.ndim == 3 else [labels]
+    found = {id: sum(int(np.count_nonzero(part == id)) for part in parts) for id in sorted(names) if id > 0}
+    return {names[id]: count for id, count in found.items()}
 
 
 def _within(progress: Tick, done: int, total: int, name: str, slices: int, depth: int, note: str) -> None:
