@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vpt.engine.signals import held_back, leave_to_main
+from vpt.engine.signals import held_back, leave_to_main, quiet_children
 from vpt.errors import VptError
 
 EpochSampler = Callable[[int], Sequence[Sequence[Any]]]
@@ -29,10 +29,11 @@ def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> It
     Raises:
         VptError: a worker that was ended from outside, as a system does that is short of memory.
     """
-    with held_back():
-        loaded = iter(make_loader(dataset, batches, workers))
     try:
-        yield from loaded
+        with held_back():
+            loaded = iter(make_loader(dataset, batches, workers))
+        with quiet_children():
+            yield from loaded
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or "Caught" in str(error):
             raise

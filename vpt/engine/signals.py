@@ -112,6 +112,23 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def quiet_children() -> Iterator[None]:
+    """The end of a child raises nothing inside, and its handler is put back after.
+
+    torch's loader installs a handler that raises wherever the program happens to be, be it in the middle of a step or
+    of what is written. The loader itself sees within five seconds that a worker is gone, and raises where it is asked.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def leave_to_main() -> None:
     """In a worker: Ctrl-C and a cluster's SIGTERM reach all processes, and the main one says what happens."""
     for number in STOPPING:
