@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vpt.report.classification import ClassReport as ClassReport
     from vpt.report.segmentation import Report as Report
     from vpt.sections import HEADS, PROMPTS, TUNINGS
+    from vpt.use.bank import Bank as Bank
     from vpt.use.classifier import Classifier as Classifier
     from vpt.use.evaluation import evaluate as evaluate
     from vpt.use.load import load as load
@@ -51,6 +52,7 @@ _HOMES = {
     "Classifier": "vpt.use.classifier",
     "ClassifyHead": "vpt.heads",
     "AdditivePrompts": "vpt.prompts",
+    "Bank": "vpt.use.bank",
     "ConditionedPrompts": "vpt.prompts",
     "CrossPrompts": "vpt.prompts",
     "DeepPrompts": "vpt.prompts",

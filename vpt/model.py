@@ -147,12 +147,17 @@ class PromptedModel(nn.Module):
         self._encode_from = encode_from
         self.train()
 
+    @property
+    def acting_prompts(self) -> Prompts:
+        """Those that a pass goes through: its prompts, or what `project_prompts` made of them."""
+        return self._projected or self.prompts
+
     def encode(self, images: Tensor | None, info: Info = UNKNOWN, below: Below | None = None) -> Encoded:
         """Normalised images (B, 3, H, W) -> all that the head reads; below: where that part of the encoder ran before.
 
         Then the images serve only a method that looks at them, and may be None.
         """
-        prompts, head = self._projected or self.prompts, self.head
+        prompts, head = self.acting_prompts, self.head
         state = prompts.begin(images, info)
         if below is None:
             assert images is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Keep = Literal["all", "first"]
@@ -34,6 +36,38 @@ class Tokens:
         tokens = cls(parts[2].unflatten(1, grid), parts[0], parts[1])
         object.__setattr__(tokens, "sequence", sequence)
         return tokens
+
+    @classmethod
+    def joined(cls, some: Sequence[Tokens]) -> Tokens:
+        """Tokens of several batches, alike in all but B, as those of one."""
+        if len(some) == 1:
+            return some[0]
+        sequences = [tokens.sequence for tokens in some if tokens.sequence is not None]
+        if len(sequences) == len(some):
+            return some[0]._like(torch.cat(sequences))
+        return cls(*(torch.cat(parts) for parts in zip(*(tokens._parts() for tokens in some), strict=True)))
+
+    def split(self, sizes: Sequence[int]) -> list[Tokens]:
+        """`joined` undone: views of these, of so many samples each."""
+        if len(sizes) == 1:
+            return [self]
+        if self.sequence is not None:
+            return [self._like(part) for part in self.sequence.split(list(sizes))]
+        return [Tokens(*parts) for parts in zip(*(part.split(list(sizes)) for part in self._parts()), strict=True)]
+
+    def of(self, samples: Tensor) -> Tokens:
+        """Of these samples (n,), by their numbers."""
+        if self.sequence is not None:
+            return self._like(self.sequence[samples])
+        return Tokens(*(part[samples] for part in self._parts()))
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.grid, self.prefix, self.prompts
+
+    def _like(self, sequence: Tensor) -> Tokens:
+        """A sequence taken apart as this one is."""
+        height, width = self.grid.shape[1:3]
+        return Tokens.parts_of(sequence, self.prefix.shape[1], self.prompts.shape[1], (height, width))
 
 
 @dataclass(frozen=True)

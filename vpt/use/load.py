@@ -10,7 +10,8 @@ import torch
 from vpt.artifact import Artifact, read_artifact, restore_model
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
-from vpt.machine.precision import Precision, choose_precision
+from vpt.machine.precision import Chosen, Precision, choose_precision
+from vpt.model import PromptedModel
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
 from vpt.use.models import models_in
@@ -83,10 +84,22 @@ def _loaded(
     model = restore_model(artifact, weights, device, computes)
     if compile:
         model.compile_blocks()
+    return ready(artifact, model, device, computes, mirror, postprocess)
+
+
+def ready(
+    artifact: Artifact,
+    model: PromptedModel,
+    device: torch.device,
+    precision: Chosen,
+    mirror: Mirror = "none",
+    postprocess: bool = True,
+) -> Segmenter | Classifier:
+    """An artifact's restored model as what answers for its task."""
     if artifact.config.task == "segmentation":
         steps = artifact.postprocess if postprocess else None
         return Segmenter.from_model(
-            model, artifact.plan, artifact.labels, device, computes, artifact.codes, mirror, steps
+            model, artifact.plan, artifact.labels, device, precision, artifact.codes, mirror, steps
         )
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
-    return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, computes, mirror)
+    return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, precision, mirror)

@@ -150,10 +150,12 @@ class Segmenter:
         """
         prepared = self.prepare(scan, force)
         warn_of_header(self.plan, prepared.reader)
-        mask = self.segment_prepared(prepared, box, points, point_labels, frame, form)
-        return shown(
-            mask, self.labels, partial(show_result, name=Path(prepared.reader.name).name, scan=scan, plan=self.plan)
-        )
+        return self.shown(scan, prepared, self.segment_prepared(prepared, box, points, point_labels, frame, form))
+
+    def shown(self, scan: Scan, prepared: PreparedScan, mask: Mask) -> Mask:
+        """A mask of a scan as `segment` gives it: it knows its labels, and how a notebook shows it."""
+        name = Path(prepared.reader.name).name
+        return shown(mask, self.labels, partial(show_result, name=name, scan=scan, plan=self.plan))
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
@@ -211,6 +213,10 @@ class Segmenter:
         classes = self.classes_of(scan, on_slices, progress, keep)
         if hints is not None:
             classes[~hints.crossed(len(classes))] = 0
+        return self.ids_of(classes, scan)
+
+    def ids_of(self, classes: np.ndarray, scan: PreparedScan) -> np.ndarray:
+        """Classes of the prepared part, as `classes_of` gives them, -> label ids (X, Y, Z) on the scan's own grid."""
         ids = np.array(sorted(self.labels), dtype=np.min_scalar_type(max(self.labels)))
         found = restore(_named(classes, ids), self.plan.orientation, scan.grid, scan.part.box)
         return tidied(found, self.postprocess) if self.postprocess else found

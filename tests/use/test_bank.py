@@ -1,0 +1,159 @@
+"""A bank: every task answers as alone, on one encoder; what does not fit it is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from masks import LABELS, image_plan, scan, scan_plan, voxels
+from tiny_classes import stripes
+
+import vpt
+from vpt.artifact import save_artifact
+from vpt.building import build_model
+from vpt.config import Config
+from vpt.data.plan import Plan, Window
+from vpt.errors import VptError
+
+WINDOW = (Window(low=0, high=600),)
+OTHER_LABELS = {0: "background", 1: "whole"}
+DEEP: dict[str, Any] = {"method": "deep", "count": 2}
+LATE: dict[str, Any] = {"method": "deep", "count": 3, "blocks": "last:2"}
+
+
+def trained(
+    path: Path,
+    seed: int,
+    plan: Plan,
+    labels: dict[int, str] = LABELS,
+    prompts: dict[str, Any] = DEEP,
+    task: str = "segmentation",
+    **more: Any,
+) -> Path:
+    """An artifact on random weights that all of them share."""
+    head: dict[str, Any] = {"kind": "mask", "width": 16, "detail": 8, "levels": 2}
+    config = Config.model_validate(
+        {
+            "task": task,
+            "data": {"path": "."},
+            "backbone": {"name": "vit_micro", "weights": "random"},
+            "prompts": prompts,
+            "head": head if task == "segmentation" else {"kind": "linear"},
+            **more,
+        }
+    )
+    torch.manual_seed(0)
+    model = build_model(config, plan, len(labels)).eval()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.trained().values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_artifact(path, model, config=config, plan=plan, labels=labels, scores={})
+    return path
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tasks")
+    plan, other = scan_plan(intensity=WINDOW), scan_plan(intensity=(Window(low=50, high=500),))
+    images = image_plan()
+    return {
+        "core": trained(folder / "core.safetensors", 1, plan),
+        "rim": trained(folder / "rim.safetensors", 2, plan, prompts=LATE),
+        "whole": trained(folder / "whole.safetensors", 3, plan, OTHER_LABELS),
+        "elsewhere": trained(folder / "elsewhere.safetensors", 4, other),
+        "kind": trained(folder / "kind.safetensors", 5, images, {0: "a", 1: "b", 2: "c"}, task="classification"),
+        "grade": trained(folder / "grade.safetensors", 6, images, {0: "low", 1: "high"}, LATE, "classification"),
+    }
+
+
+@pytest.fixture(scope="module")
+def bank(artifacts: dict[str, Path]) -> vpt.Bank:
+    bank = vpt.Bank("vit_micro", "cpu", precision="32-true")
+    for name, path in artifacts.items():
+        bank.add(name, path)
+    return bank
+
+
+def test_masks_are_those_of_each_task_alone(artifacts: dict[str, Path], bank: vpt.Bank) -> None:
+    given = scan()
+    masks = bank.segment(given)
+    assert list(masks) == ["core", "rim", "whole", "elsewhere"]
+    alone = {name: vpt.load(artifacts[name], "cpu", precision="32-true").segment(given) for name in masks}
+    for name, mask in masks.items():
+        assert len(np.unique(voxels(alone[name]))) > 1, name
+        assert (voxels(mask) == voxels(alone[name])).mean() > 0.999, name  # ties may round otherwise
+        assert mask.labels == bank[name].labels
+    assert not np.array_equal(voxels(masks["core"]), voxels(masks["rim"]))
+
+
+def test_only_the_tasks_asked_for_answer_in_their_order(bank: vpt.Bank) -> None:
+    given = scan()
+    found = bank.segment(given, ["elsewhere", "core"])
+    assert list(found) == ["elsewhere", "core"]
+    assert np.array_equal(voxels(found["core"]), voxels(bank.segment(given, ["core"])["core"]))
+
+
+def test_classes_are_those_of_each_task_alone_in_batches_that_mix_them(
+    artifacts: dict[str, Path], bank: vpt.Bank
+) -> None:
+    images = [stripes(kind, number) for kind in range(3) for number in range(2)]
+    requests = [(image, task) for image in images for task in ("kind", "grade")][:-1]
+    alone = {name: vpt.load(artifacts[name], "cpu", precision="32-true") for name in ("kind", "grade")}
+    for (image, task), found in zip(requests, bank.classify_each(requests), strict=True):
+        expected = alone[task].classify(image)
+        assert found.keys() == expected.keys()
+        assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-5)
+    assert bank.classify(images[0]) == {
+        "kind": pytest.approx(alone["kind"].classify(images[0]), abs=1e-5),
+        "grade": pytest.approx(alone["grade"].classify(images[0]), abs=1e-5),
+    }
+
+
+def test_all_tasks_have_the_encoder_that_is_in_memory_once(bank: vpt.Bank) -> None:
+    assert {id(bank[task].model.backbone) for task in bank} == {id(bank.backbone)}
+
+
+def test_tasks_come_and_go(artifacts: dict[str, Path]) -> None:
+    bank = vpt.Bank("vit_micro", "cpu")
+    with pytest.raises(VptError, match=r"no task that segments; add one with bank\.add"):
+        bank.segment(scan())
+    bank.add("core", artifacts["core"])
+    encoder = bank.backbone
+    bank.remove("core")
+    assert bank.tasks == ()
+    bank.add("rim", artifacts["rim"])
+    assert bank["rim"].model.backbone is encoder
+    with pytest.raises(VptError, match=r"rims: no task of this bank is called so; did you mean rim"):
+        bank.remove("rims")
+
+
+def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_path: Path, bank: vpt.Bank) -> None:
+    small = trained(tmp_path / "small.safetensors", 1, scan_plan(intensity=WINDOW, image_size=32))
+    tuned = trained(
+        tmp_path / "tuned.safetensors",
+        1,
+        scan_plan(intensity=WINDOW),
+        tuning={"method": "bias"},
+        prompts={"method": "none"},
+    )
+    for path, sentence in {
+        small: r"new: .*small.safetensors was trained on images of 32 px, the bank's encoder is set to 64 px",
+        tuned: r"new: .*was trained with tuning bias, which changes the encoder",
+    }.items():
+        with pytest.raises(VptError, match=sentence):
+            bank.add("new", path)
+    with pytest.raises(VptError, match="core: the bank has a task of this name"):
+        bank.add("core", artifacts["core"])
+    with pytest.raises(VptError, match=r"was trained on vit_micro, the bank's encoder is vit_small_patch16_224"):
+        vpt.Bank("vit_small_patch16_224", "cpu").add("core", artifacts["core"])
+    with pytest.raises(VptError, match=r"kind: this task does not segment; ask bank\['kind'\] itself"):
+        bank.segment(scan(), ["kind"])
+    with pytest.raises(VptError, match=r"tasks is the text 'core'; give a list of names"):
+        bank.segment(scan(), "core")
+    with pytest.raises(VptError, match="vit_mikro"):
+        vpt.Bank("vit_mikro")
+    assert "new" not in bank

@@ -1,0 +1,227 @@
+"""Many tasks on one encoder: `vpt.Bank`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from vpt.artifact import Artifact, read_artifact, restore_model
+from vpt.backbones import Backbone, describe_backbone
+from vpt.building import FROZEN
+from vpt.errors import VptError
+from vpt.machine.device import choose_device
+from vpt.machine.precision import Precision, choose_precision
+from vpt.progress import Tick, silent
+from vpt.readers import Mask, Scan
+from vpt.use.classifier import Classifier
+from vpt.use.inference import warn_of_header
+from vpt.use.load import ready
+from vpt.use.models import models_in
+from vpt.use.segmenter import Segmenter
+from vpt.use.side_by_side import classify_together, segment_together, sight_of
+from vpt.words import did_you_mean, listed
+
+Model = TypeVar("Model", Segmenter, Classifier)
+VERBS: Mapping[type, str] = {Segmenter: "segments", Classifier: "classifies"}
+
+
+class Bank:
+    """One frozen encoder in memory, and the prompts and heads of many tasks, which come and go.
+
+        bank = vpt.Bank("lite_medsam")
+        bank.add("liver", "runs/liver")
+        bank.add("tumour", "runs/tumour")
+        masks = bank.segment("scan.nii.gz", tasks=["liver", "tumour"])
+
+    Asked together, tasks that prepare a scan alike share its slices and all blocks of the encoder below the first
+    prompts of each, and run side by side above them (`vpt.streams`). Each answers as it does alone, up to the rounding
+    of a larger batch. `bank["liver"]` is what `vpt.load` gives of it.
+
+    Args:
+        backbone: the encoder's name or file, as in the config of the runs.
+        device, weights, precision: as for `vpt.load`, of the encoder and so of all tasks.
+
+    Raises:
+        VptError: an encoder that is not known.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        device: str = "auto",
+        weights: str | Path | None = None,
+        precision: Precision = "auto",
+    ):
+        describe_backbone(backbone)
+        self.name = backbone
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self.backbone: Backbone | None = None
+        self._weights = weights
+        self._tasks: dict[str, Segmenter | Classifier] = {}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Their names, in the order in which they were added."""
+        return tuple(self._tasks)
+
+    def __getitem__(self, task: str) -> Segmenter | Classifier:
+        if task not in self._tasks:
+            known = listed(self._tasks) or "none yet"
+            raise VptError(
+                f"{task}: no task of this bank is called so{did_you_mean(task, self._tasks) or f'; it has {known}'}"
+            )
+        return self._tasks[task]
+
+    def __contains__(self, task: object) -> bool:
+        return task in self._tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, task: str, run_or_artifact: str | Path) -> None:
+        """Take in what was trained on this encoder, under a name; the first one decides the encoder's image size.
+
+        Raises:
+            VptError: a name that is taken; a model of another encoder, other weights, another image size, or one whose
+                tuning changes the encoder; several models.
+        """
+        if task in self._tasks:
+            raise VptError(f"{task}: the bank has a task of this name; remove it first, or choose another name")
+        artifact = self._read(task, run_or_artifact)
+        model = restore_model(artifact, self._weights, self.device, self.precision)
+        if self.backbone is None:
+            self.backbone = model.backbone
+            self._weights = self._weights or artifact.config.backbone.weights
+        self._tasks[task] = ready(artifact, model, self.device, self.precision)
+
+    def remove(self, task: str) -> None:
+        """Forget a task; the encoder stays."""
+        self[task]
+        del self._tasks[task]
+
+    def segment(
+        self, scan: Scan, tasks: Iterable[str] | None = None, *, force: bool = False, progress: Tick = silent
+    ) -> dict[str, Mask]:
+        """A scan as `Segmenter.segment` takes it -> of each task its mask; by default of all tasks that segment.
+
+        Memory holds the scan once for all tasks that prepare it alike, and a mask for each task.
+
+        Raises:
+            VptError: what the tasks refuse; one that does not segment.
+        """
+        asked = self._asked(tasks, Segmenter)
+        masks: dict[str, Mask] = {}
+        groups = _by_sight(asked)
+        for number, group in enumerate(groups):
+            members = [asked[task] for task in group]
+            prepared = members[0].prepare(scan, force)
+            warn_of_header(members[0].plan, prepared.reader)
+            found = segment_together(members, prepared, self.precision, force, _share(progress, number, len(groups)))
+            for task, member, labels in zip(group, members, found, strict=True):
+                masks[task] = member.shown(scan, prepared, member.mask_of(prepared, labels))
+        return {task: masks[task] for task in asked}
+
+    def classify(
+        self, scan: Scan, tasks: Iterable[str] | None = None, *, force: bool = False
+    ) -> dict[str, dict[str, float]]:
+        """An image or scan as `Classifier.classify` takes it -> of each task {class: p}; by default of all that do.
+
+        Raises:
+            VptError: what the tasks refuse; one that does not classify.
+        """
+        asked = self._asked(tasks, Classifier)
+        answers = self.classify_each([(scan, task) for task in asked], force=force)
+        return dict(zip(asked, answers, strict=True))
+
+    def classify_each(
+        self, requests: Sequence[tuple[Scan, str]], *, force: bool = False, progress: Tick = silent
+    ) -> list[dict[str, float]]:
+        """Pairs of a scan and a task -> {class: p} of each, in their order, from batches that mix tasks.
+
+        A scan that several tasks of one preparation are asked about is prepared, and its common blocks run, once.
+        """
+        tasks = self._asked([task for _, task in requests], Classifier)
+        stacks: dict[Hashable, np.ndarray] = {}
+        keys: list[Hashable] = []
+        for scan, task in requests:
+            member = tasks[task]
+            key = (scan if isinstance(scan, str | Path) else id(scan), sight_of(member))
+            if key not in stacks:
+                stacks[key] = member.prepare(scan, force)
+            keys.append(key)
+        places = {key: place for place, key in enumerate(stacks)}
+        asked = [(tasks[task], places[key]) for (_, task), key in zip(requests, keys, strict=True)]
+        found = classify_together(list(stacks.values()), asked, self.precision, progress)
+        return [
+            dict(zip(member.classes, row.tolist(), strict=True)) for (member, _), row in zip(asked, found, strict=True)
+        ]
+
+    def _read(self, task: str, run_or_artifact: str | Path) -> Artifact:
+        """The artifact, if its encoder is the bank's and left as it is."""
+        models = models_in(run_or_artifact)
+        if len(models) > 1:
+            raise VptError(f"{task}: {run_or_artifact} holds {len(models)} models; add each of them under its own name")
+        artifact = read_artifact(models[0])
+        config = artifact.config
+        said = f"{task}: {artifact.path} was trained"
+        if config.backbone.name != self.name:
+            raise VptError(f"{said} on {config.backbone.name}, the bank's encoder is {self.name}; give it its own bank")
+        if config.tuning.method != FROZEN:
+            raise VptError(
+                f"{said} with tuning {config.tuning.method}, which changes the encoder that a bank shares; "
+                "use it by itself with vpt.load"
+            )
+        if self.backbone is not None:
+            self._require_alike(artifact, said)
+        return artifact
+
+    def _require_alike(self, artifact: Artifact, said: str) -> None:
+        assert self.backbone is not None
+        mine, theirs = self.backbone.spec.image_size[0], artifact.plan.image_size
+        if mine != theirs:
+            raise VptError(
+                f"{said} on images of {theirs} px, the bank's encoder is set to {mine} px by its first task; "
+                f"train it with plan.image_size={mine}, or give it a bank of its own"
+            )
+        if artifact.backbone_sha256 != self.backbone.sha256:
+            raise VptError(
+                f"{said} on weights of SHA-256 {artifact.backbone_sha256[:16]}..., the bank's encoder has "
+                f"{self.backbone.sha256[:16]}...; give it a bank of its own"
+            )
+
+    def _asked(self, tasks: Iterable[str] | None, kind: type[Model]) -> dict[str, Model]:
+        """Tasks of that kind by their names; all of them by default."""
+        if isinstance(tasks, str):
+            raise VptError(f"tasks is the text {tasks!r}; give a list of names, [{tasks!r}]")
+        if tasks is None:
+            found = {name: task for name, task in self._tasks.items() if isinstance(task, kind)}
+            if not found:
+                raise VptError(f"the bank has no task that {VERBS[kind]}; add one with bank.add(name, run)")
+            return found
+        found = {}
+        for name in tasks:
+            task = self[name]
+            if not isinstance(task, kind):
+                raise VptError(f"{name}: this task does not {VERBS[kind].removesuffix('s')}; ask bank[{name!r}] itself")
+            found[name] = task
+        return found
+
+
+def _by_sight(tasks: Mapping[str, Segmenter]) -> list[list[str]]:
+    """Names of tasks, those to which a scan is the same images together."""
+    groups: dict[Hashable, list[str]] = {}
+    for name, member in tasks.items():
+        groups.setdefault(sight_of(member), []).append(name)
+    return list(groups.values())
+
+
+def _share(progress: Tick, done: int, groups: int) -> Tick:
+    """The progress of one of several groups as part of the whole."""
+    return lambda so_far, total, note: progress(done * total + so_far, groups * total, note)
