@@ -9,11 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
+from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from vpt.backbones.attention import attend, attend_apart
 from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, BlockSpec, Level, no_place, uniform_blocks
+from vpt.backbones.eva import EvaBackbone
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
@@ -22,10 +24,19 @@ from vpt.model import PromptedModel
 from vpt.sections import TUNINGS
 
 WIDTH, DEPTH, NECK, GRID = 32, 4, 16, (8, 5)
-FAMILIES = ("vit", "sam")
+FAMILIES = ("vit", "sam", "eva")
 PREPROCESSING: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "sha256": ""}
 _SIZE: dict[str, Any] = {"patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 2}
 VIT = _SIZE | {"img_size": (64, 40), "num_classes": 0}
+EVA: dict[str, Any] = VIT | {  # as DINOv3
+    "class_token": True,
+    "num_reg_tokens": 2,
+    "use_abs_pos_emb": False,
+    "use_rot_pos_emb": True,
+    "rope_type": "dinov3",
+    "init_values": 0.5,
+    "global_pool": "token",
+}
 SAM = _SIZE | {
     "img_size": 64,
     "use_rel_pos": True,
@@ -144,6 +155,14 @@ def make_vit(**options: Any) -> VitBackbone:
     return VitBackbone(encoder, name="tiny", **PREPROCESSING).requires_grad_(False)
 
 
+def make_eva(**options: Any) -> EvaBackbone:
+    """A frozen Eva for images of 64 x 40 pixels, whose every tensor is random."""
+    torch.manual_seed(0)
+    encoder = Eva(**(EVA | options))
+    _randomise(encoder)
+    return EvaBackbone(encoder, name="tiny", **PREPROCESSING).requires_grad_(False)
+
+
 def make_sam(attention: Arithmetic = "original") -> SamBackbone:
     """A frozen encoder of SAM for images of 64 x 40 pixels, whose every tensor is random."""
     torch.manual_seed(0)
@@ -154,7 +173,7 @@ def make_sam(attention: Arithmetic = "original") -> SamBackbone:
 
 def make_backbone(family: str) -> Backbone:
     """A frozen encoder of 8 x 5 patches."""
-    return make_vit() if family == "vit" else make_sam()
+    return {"vit": make_vit, "sam": make_sam, "eva": make_eva}[family]()
 
 
 def wrap_sam(encoder: ImageEncoderViT, image_size: tuple[int, int], attention: Arithmetic = "original") -> SamBackbone:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import DEPTH, Stages, draw, make_backbone, make_vit, shaken
+from encoders import DEPTH, FAMILIES, Stages, draw, make_backbone, make_vit, shaken
 from torch import Tensor
 
 from vpt.backbones import Backbone
@@ -72,11 +72,11 @@ def counted(backbone: Backbone) -> Iterator[list[int]]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("projected", [False, True], ids=["as they are", "projected"])
-@pytest.mark.parametrize("family", ["vit", "sam"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_answers_in_a_mixed_batch_as_alone(family: str, projected: bool) -> None:
     backbone, images = make_backbone(family).double(), draw(4).double()
     models = [make_model(backbone, method) for method in METHODS]
-    if family == "vit":
+    if family != "sam":
         models += [make_model(backbone, method, classify=True) for method in METHODS]
     if projected:
         models = [model.project_prompts() for model in models]

@@ -81,7 +81,7 @@ def attend(attention: Attention, tokens: Tensor, beside: KeysValues | None, rows
     if beside is not None:
         keys = torch.cat([beside.keys.to(keys.dtype).expand(batch, -1, -1, -1), keys], dim=2)
         values = torch.cat([beside.values.to(values.dtype).expand(batch, -1, -1, -1), values], dim=2)
-    return _gather(attention, tokens[:, :rows], mix_values(queries, keys, values))
+    return gather(attention, tokens[:, :rows], mix_values(queries, keys, values))
 
 
 def attend_apart(attention: Attention, tokens: Tensor, context: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def attend_apart(attention: Attention, tokens: Tensor, context: Tensor) -> Tenso
     (queries,) = split_heads(project_queries(attention.qkv, tokens), attention.num_heads, 1)
     keys, values = keys_and_values(attention.qkv, attention.num_heads, context, attention.k_norm)
     keys, values = keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)
-    return _gather(attention, tokens, mix_values(attention.q_norm(queries), keys, values))
+    return gather(attention, tokens, mix_values(attention.q_norm(queries), keys, values))
 
 
 def asked_apart(norm: nn.Module, tokens: Tensor, context: SeparateContext) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ def asked_apart(norm: nn.Module, tokens: Tensor, context: SeparateContext) -> tu
     return (normalise(norm, tokens), norm(context.prompts)) if context.normed else (tokens, context.prompts)
 
 
-def _gather(attention: Attention, tokens: Tensor, mixed: Tensor) -> Tensor:
+def gather(attention: Attention, tokens: Tensor, mixed: Tensor) -> Tensor:
     """What follows timm's softmax: mixed values (B, heads, N, head_dim) of normed tokens (B, N, C) -> (B, N, C)."""
     mixed = attention.norm(mixed.transpose(1, 2).flatten(2))
     if attention.gate is not None:

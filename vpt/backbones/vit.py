@@ -67,7 +67,7 @@ class VitBackbone(Backbone):
             blocks=uniform_blocks(len(vit.blocks), vit.embed_dim, first.attn.num_heads, grid),
             finished=Level(vit.embed_dim, grid),
             registers=vit.num_reg_tokens,
-            pool=pool_of(vit, pooling),
+            pool=pool_of(vit, vit.num_prefix_tokens > vit.num_reg_tokens, pooling),
         )
 
     def embed(self, images: Tensor) -> Tokens:
@@ -77,50 +77,60 @@ class VitBackbone(Backbone):
         return Tokens.parts_of(sequence, self.spec.prefix, 0, grid)
 
     def patches(self, images: Tensor) -> Tensor:
-        patches = self.vit.patch_embed(images)
-        size = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
-        return patches if patches.ndim == 4 else patches.unflatten(1, size)
+        return patches_of(self.vit, images)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
-        sequence = _join(tokens)
+        sequence = join(tokens)
         one_row = keep == "first" and self.spec.has_cls
         if context is None and not one_row and not is_half(sequence):
-            return _parts_like(tokens, block(sequence))
+            return parts_like(tokens, block(sequence))
         beside = self.project(i, context) if isinstance(context, Tensor) else context
         normed = normalise(block.norm1, sequence)
         if one_row:
-            sequence, tokens = sequence[:, :1], _only_first(tokens)
+            sequence, tokens = sequence[:, :1], only_first(tokens)
         mixed = attend(block.attn, normed, beside if isinstance(beside, KeysValues) else None, sequence.shape[1])
         sequence = sequence + block.drop_path1(block.ls1(mixed))
         if isinstance(beside, SeparateContext):
             mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
             sequence = sequence + block.drop_path1(block.ls1(mixed))
         sequence = sequence + block.drop_path2(block.ls2(block.mlp(normalise(block.norm2, sequence))))
-        return _parts_like(tokens, sequence)
+        return parts_like(tokens, sequence)
 
     def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.vit.blocks[i]
         return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
 
     def finish(self, tokens: Tokens) -> Features:
-        sequence = self.vit.norm(_join(tokens))
-        normed = _parts_like(tokens, sequence)
-        grid = normed.grid.permute(0, 3, 1, 2)
-        if self.pooling == "plain":
-            return Features(grid=grid, prefix=normed.prefix)
-        pooled = None
-        if self.spec.pool != "cls" and normed.grid.numel():
-            if tokens.prompts.shape[1]:
-                sequence = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)
-            pooled = self.vit.fc_norm(self.vit.pool(sequence))
-        return Features(grid=grid, prefix=self.vit.fc_norm(normed.prefix), pooled=pooled)
+        return finished(self.vit, self.spec, self.pooling, tokens)
 
 
-def pool_of(vit: VisionTransformer, pooling: Pooling) -> Pool:
+def patches_of(vit: Any, images: Tensor) -> Tensor:
+    """Patches (B, H, W, C) of a model of timm's before their position embedding."""
+    patches = vit.patch_embed(images)
+    size = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+    return patches if patches.ndim == 4 else patches.unflatten(1, size)
+
+
+def finished(vit: Any, spec: BackboneSpec, pooling: Pooling, tokens: Tokens) -> Features:
+    """What timm's final norm and pooling make of the tokens."""
+    sequence = vit.norm(join(tokens))
+    normed = parts_like(tokens, sequence)
+    grid = normed.grid.permute(0, 3, 1, 2)
+    if pooling == "plain":
+        return Features(grid=grid, prefix=normed.prefix)
+    pooled = None
+    if spec.pool != "cls" and normed.grid.numel():
+        if tokens.prompts.shape[1]:
+            sequence = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)
+        pooled = vit.fc_norm(vit.pool(sequence))
+    return Features(grid=grid, prefix=vit.fc_norm(normed.prefix), pooled=pooled)
+
+
+def pool_of(vit: Any, has_cls: bool, pooling: Pooling) -> Pool:
     """How timm's model makes one vector of an image; "plain": see `VitBackbone`."""
     if pooling == "plain":
-        return "cls" if vit.num_prefix_tokens > vit.num_reg_tokens else "mean"
+        return "cls" if has_cls else "mean"
     return POOLS.get(vit.global_pool, "mean")
 
 
@@ -141,14 +151,14 @@ def require_standard_blocks(model: Any, name: str) -> None:
     )
 
 
-def _join(tokens: Tokens) -> Tensor:
+def join(tokens: Tokens) -> Tensor:
     """Tokens -> one sequence (B, R + P + H*W, C): CLS and registers, prompts, patches, as published."""
     if tokens.sequence is not None:
         return tokens.sequence
     return torch.cat([tokens.prefix, tokens.prompts, tokens.grid.flatten(1, 2)], dim=1)
 
 
-def _parts_like(tokens: Tokens, sequence: Tensor) -> Tokens:
+def parts_like(tokens: Tokens, sequence: Tensor) -> Tokens:
     """The sequence taken apart as those tokens are."""
     return Tokens.parts_of(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], _size(tokens))
 
@@ -158,6 +168,6 @@ def _size(tokens: Tokens) -> tuple[int, int]:
     return rows, columns
 
 
-def _only_first(tokens: Tokens) -> Tokens:
+def only_first(tokens: Tokens) -> Tokens:
     """Tokens of these shapes, but for one row of the prefix nothing: (B, 0, 0, C), (B, 1, C), (B, 0, C)."""
     return replace(tokens, grid=tokens.grid[:, :0, :0], prefix=tokens.prefix[:, :1], prompts=tokens.prompts[:, :0])

@@ -12,8 +12,10 @@ import torch
 from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer, save_for_hf
+from timm.models.eva import Eva
 
-from vpt.backbones.base import BackboneSpec, require_whole_patches
+from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
+from vpt.backbones.eva import EvaBackbone, require_rotary_blocks
 from vpt.backbones.fetch import hub_or_its_cache
 from vpt.backbones.origin import Origin
 from vpt.backbones.vit import Pooling, VitBackbone, require_standard_blocks
@@ -32,11 +34,12 @@ EARLIER = dict.fromkeys(
     ),
     ASSETS / "vit_micro_1.safetensors",
 )
+COMMON = "apache-2.0"
 Size = tuple[int, int]
 Normalisation = Literal["own", "imagenet"]
 
 
-def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -> VitBackbone:
+def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -> Backbone:
     return _backbone(micro_vit(weights), name, image_size)
 
 
@@ -45,15 +48,18 @@ def origin_of_micro(name: str) -> Origin:
 
 
 def origin_of_timm(name: str) -> Origin:
-    return Origin(f"{name} of timm", "as its model card says")
+    """timm names one licence for all where it knows of no other, so only another one is believed."""
+    known: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    named = known.license if known else None
+    return Origin(f"{name} of timm", named if named and named != COMMON else "as its model card says")
 
 
-def load_timm(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> VitBackbone:
-    """A model of timm's, with its pretrained weights, those of a file, or random ones; options: see `VitOptions`."""
+def load_timm(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> Backbone:
+    """A ViT of timm's, with its pretrained weights, those of a file, or random ones; options: see `VitOptions`."""
     return _backbone(timm_vit(name, weights), name, image_size, **options)
 
 
-def load_folder(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> VitBackbone:
+def load_folder(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> Backbone:
     """A folder with timm's `config.json` and weights, as `timm.models.save_for_hf` and the hub write it."""
     vit = _described_by(name)
     if weights != RANDOM:
@@ -91,7 +97,7 @@ def micro_vit(weights: str | Path | None = None) -> VisionTransformer:
     return vit
 
 
-def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer:
+def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer | Eva:
     require_tag(name)
     vit: Any = _random_vit(name, name)
     if weights == RANDOM:
@@ -129,7 +135,7 @@ def fetch_vit(name: str, to: Path, progress: Tick) -> Path:
     folder = to / name
     if all((folder / wanted).is_file() for wanted in ("config.json", "model.safetensors")):
         return folder
-    vit = load_timm(name, None, None).vit
+    vit: Any = timm_vit(name, None)
     part = folder.with_name(f".part-{os.getpid()}-{folder.name}")
     try:
         save_for_hf(vit, str(part), safe_serialization=True)
@@ -147,18 +153,28 @@ def _backbone(
     image_size: Size | None,
     normalisation: Normalisation = "own",
     pooling: Pooling = "own",
-) -> VitBackbone:
-    require_standard_blocks(vit, name)
+) -> Backbone:
     sha256 = sha256_of(vit)
     if image_size is not None:
         require_whole_patches(image_size, vit.patch_embed.patch_size, name)
         if image_size != tuple(vit.patch_embed.img_size):
             vit.set_input_size(img_size=image_size)
-    return VitBackbone(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
+    return _adapter(vit)(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
+
+
+def _adapter(vit: Any) -> type[VitBackbone] | type[EvaBackbone]:
+    return EvaBackbone if isinstance(vit, Eva) else VitBackbone
+
+
+def _require_supported(vit: Any, name: str) -> None:
+    if isinstance(vit, Eva):
+        require_rotary_blocks(vit, name)
+    else:
+        require_standard_blocks(vit, name)
 
 
 def _spec(vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own") -> BackboneSpec:
-    return VitBackbone(vit, name=name, **_normalisation(vit, normalisation), sha256="", pooling=pooling).spec
+    return _adapter(vit)(vit, name=name, **_normalisation(vit, normalisation), sha256="", pooling=pooling).spec
 
 
 def _normalisation(vit: Any, chosen: Normalisation) -> dict[str, Any]:
@@ -179,12 +195,12 @@ def _described_by(name: str) -> Any:
         ) from error
 
 
-def _random_vit(source: str, name: str) -> VisionTransformer:
+def _random_vit(source: str, name: str) -> VisionTransformer | Eva:
     """timm's model with seeded random values; torch's own generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
-    require_standard_blocks(vit, name)
+    _require_supported(vit, name)
     return vit
 
 

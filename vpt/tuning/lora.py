@@ -10,6 +10,8 @@ from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.tuning.base import TuningSettings, compared, layers
 
+PROJECTIONS = tuple(f".attn.{name}" for name in ("qkv", "q_proj", "k_proj", "v_proj", "proj"))
+
 
 class LoraConfig(TuningSettings):
     method: Literal["lora"] = "lora"
@@ -29,9 +31,11 @@ class LoraConfig(TuningSettings):
 def tune_lora(model: PromptedModel, *, rank: int = 8, alpha: int = 8) -> None:
     """y = W x + b + alpha / rank * B A x in the attention's qkv and proj of every block; A and B train.
 
+    Where an encoder projects queries, keys and values apart, each of them has factors of its own.
+
     A (rank, C) is random, B (3 C or C, rank) starts at zero, so the output starts exactly at the frozen one.
 
-    Parameters: depth * 6 * C * rank: rank * (C + 3 C) for qkv, rank * (C + C) for proj.
+    Parameters: depth * 6 * C * rank: rank * (C + 3 C) for qkv (6 C of three apart), rank * (C + C) for proj.
 
     Raises:
         VptError: peft is not installed.
@@ -41,6 +45,6 @@ def tune_lora(model: PromptedModel, *, rank: int = 8, alpha: int = 8) -> None:
     except ImportError as error:
         raise VptError("tuning lora: peft is not installed; install it with `pip install vpt[lora]`") from error
     backbone = model.backbone.requires_grad_(False)
-    targets = [name for name in layers(backbone) if name.endswith((".attn.qkv", ".attn.proj"))]
+    targets = [name for name in layers(backbone) if name.endswith(PROJECTIONS)]
     peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), backbone)
     backbone.eval()

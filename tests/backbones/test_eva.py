@@ -1,0 +1,190 @@
+"""timm's Eva, taken apart: equal to timm without prompts, and with them to timm's own blocks on a longer sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from encoders import EVA, draw, make_eva, shaken, total, tune
+from timm.models.eva import Eva
+from torch import Tensor
+
+from vpt.backbones import describe_backbone, load_backbone
+from vpt.backbones.eva import EvaBackbone
+from vpt.backbones.families import published
+from vpt.errors import VptError
+from vpt.heads import ClassifyHead
+from vpt.model import PromptedModel, encode
+from vpt.prompts import CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
+
+EVA_02: dict[str, Any] = {
+    "qkv_fused": False,
+    "swiglu_mlp": True,
+    "scale_mlp": True,
+    "num_reg_tokens": 0,
+    "use_abs_pos_emb": True,
+    "rope_type": "cat",
+    "init_values": None,
+    "global_pool": "avg",
+    "ref_feat_shape": (4, 4),
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "DINOv3": {},
+    "DINOv3, any size": {"dynamic_img_size": True},
+    "EVA": {"use_abs_pos_emb": True, "use_rot_pos_emb": False, "num_reg_tokens": 0, "global_pool": "avg"},
+    "EVA-02": EVA_02,
+    "Perception Encoder": {
+        "attn_type": "rope",
+        "use_abs_pos_emb": True,
+        "rope_type": "cat",
+        "num_reg_tokens": 0,
+        "use_pre_transformer_norm": True,
+        "global_pool": "map",
+        "rope_grid_offset": 1.0,
+    },
+    "mixed": {"attn_type": "rope", "rope_type": "mixed", "num_reg_tokens": 0, "global_pool": "avg"},
+    "normed, gated, without CLS": {
+        "attn_type": "rope",
+        "qk_norm": True,
+        "scale_attn_inner": True,
+        "class_token": False,
+        "rope_rotate_half": True,
+        "num_reg_tokens": 0,
+        "global_pool": "avg",
+    },
+}
+EVERY = pytest.mark.parametrize("kind", KINDS)
+
+
+def timm_of(kind: str) -> Any:
+    """timm's model with the values that `make_eva` draws, untouched by the adapter."""
+    backbone = make_eva(**KINDS[kind])
+    model: Any = Eva(**(EVA | KINDS[kind])).eval()
+    state = backbone.vit.state_dict()
+    merged = {name: value for name, value in state.items() if name.endswith("qkv.bias")}
+    own = model.state_dict()
+    for name, value in merged.items():
+        if name not in own:
+            stem = name.removesuffix("qkv.bias")
+            state[f"{stem}q_bias"], _, state[f"{stem}v_bias"] = value.chunk(3)
+            del state[name]
+    model.load_state_dict(state)
+    return model
+
+
+def literal(model: Any, images: Tensor, prompts: list[Tensor | None]) -> Tensor:
+    """timm's own blocks on [CLS, registers; prompts; patches], the prompts of each dropped after it -> tokens."""
+    tokens, rope = model._pos_embed(model.patch_embed(images))
+    tokens, prefix = model.norm_pre(tokens), model.num_prefix_tokens
+    for i, (block, own) in enumerate(zip(model.blocks, prompts, strict=True)):
+        count = 0 if own is None else len(own)
+        if own is not None:
+            tokens = torch.cat([tokens[:, :prefix], own.expand(len(tokens), -1, -1), tokens[:, prefix:]], 1)
+        block.attn.num_prefix_tokens = prefix + count
+        tokens = block(tokens, rope=rope[i] if model.rope_mixed else rope)
+        tokens = torch.cat([tokens[:, :prefix], tokens[:, prefix + count :]], 1)
+    return model.norm(tokens)
+
+
+def all_of(backbone: EvaBackbone, prompts: Prompts, images: Tensor) -> Tensor:
+    """Its finished patches (B, N, C)."""
+    return encode(backbone, prompts, images).grid.flatten(2).transpose(1, 2)
+
+
+@EVERY
+@torch.no_grad()
+def test_without_prompts_the_output_is_timms_bit_for_bit(kind: str) -> None:
+    backbone, model, images = make_eva(**KINDS[kind]), timm_of(kind), draw(3)
+    found = encode(backbone, Prompts(), images)
+    expected = model.forward_features(images)
+    assert torch.equal(found.grid.flatten(2).transpose(1, 2), expected[:, backbone.spec.prefix :])
+    pooled = model.fc_norm(model.pool(expected))
+    own = found.pooled if backbone.spec.pool != "cls" else found.prefix[:, 0]
+    assert own is not None
+    assert torch.equal(own, pooled)
+
+
+@EVERY
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_deep_prompts_are_a_longer_sequence_for_timms_own_blocks(kind: str, dtype: torch.dtype, close: float) -> None:
+    backbone, model, images = make_eva(**KINDS[kind]).to(dtype), timm_of(kind).to(dtype), draw(2).to(dtype)
+    prompts = shaken(DeepPrompts(backbone.spec, count=3, blocks=(0, 2, 3))).to(dtype)
+    rows = [prompts.context(i, 1) for i in range(4)]
+    expected = literal(model, images, rows)[:, backbone.spec.prefix :]
+    found = all_of(backbone, prompts, images)
+    assert (found - expected).abs().max() <= close * expected.abs().max()
+    plain = all_of(backbone, Prompts(), images)
+    assert (found - plain).abs().max() > 1e-3 * plain.abs().max()
+
+
+@EVERY
+@torch.no_grad()
+def test_travelling_prompts_are_not_turned(kind: str) -> None:
+    backbone, model = make_eva(**KINDS[kind]).double(), timm_of(kind).double()
+    images, prompts = draw(2).double(), shaken(ShallowPrompts(make_eva(**KINDS[kind]).spec, count=3)).double()
+    tokens, rope = model._pos_embed(model.patch_embed(images))
+    prefix, own = model.num_prefix_tokens, prompts.table.row(0, 2).expand(2, -1, -1)
+    tokens = model.norm_pre(tokens)
+    tokens = torch.cat([tokens[:, :prefix], own, tokens[:, prefix:]], 1)
+    for i, block in enumerate(model.blocks):
+        block.attn.num_prefix_tokens = prefix + 3
+        tokens = block(tokens, rope=rope[i] if model.rope_mixed else rope)
+    expected = model.norm(tokens)[:, prefix + 3 :]
+    torch.testing.assert_close(all_of(backbone, prompts, images), expected, rtol=1e-9, atol=1e-11)
+
+
+@EVERY
+@torch.no_grad()
+def test_images_of_a_batch_know_nothing_of_each_other(kind: str) -> None:
+    backbone, images = make_eva(**KINDS[kind]).double(), draw(3).double()
+    prompts = shaken(CrossPrompts(backbone.spec, count=3)).double()
+    one_by_one = torch.cat([all_of(backbone, prompts, image[None]) for image in images])
+    torch.testing.assert_close(all_of(backbone, prompts, images), one_by_one, rtol=1e-9, atol=1e-11)
+
+
+@EVERY
+def test_gradients_reach_every_prompt_and_no_frozen_weight(kind: str) -> None:
+    backbone = make_eva(**KINDS[kind])
+    head = ClassifyHead(backbone.spec, outputs=3)
+    model = PromptedModel(backbone, DeepPrompts(backbone.spec, count=2), head)
+    model(draw(2)).square().sum().backward()
+    assert all((row.grad.abs().sum((-1)) > 0).all() for row in [model.prompts.table.tokens])
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("kind", ["DINOv3", "EVA-02"])
+def test_the_controls_train_what_their_formulas_say(kind: str) -> None:
+    backbone = make_eva(**KINDS[kind])
+    lora = tune(PromptedModel(backbone, Prompts(), ClassifyHead(backbone.spec, outputs=3)), "lora", rank=2)
+    width, factors = 32, {"DINOv3": 1 + 3 + 1 + 1, "EVA-02": 6 + 2}[kind]
+    assert total(lora.backbone) == 4 * 2 * width * factors
+    for method in ("ssf", "adapter", "bias", "partial", "full"):
+        own = make_eva(**KINDS[kind])
+        model = tune(PromptedModel(own, Prompts(), ClassifyHead(own.spec, outputs=3)), method)
+        model(draw(2)).sum().backward()
+        assert sum(p.grad is not None and bool(p.grad.abs().sum()) for p in model.trained().values()) > 2, method
+
+
+@torch.no_grad()
+def test_other_image_sizes_resize_positions_and_prompts_still_answer() -> None:
+    backbone = load_backbone("eva02_tiny_patch14_224", weights="random", image_size=(56, 84))
+    assert backbone.spec.finished.grid == (4, 6)
+    found = encode(backbone, DeepPrompts(backbone.spec, count=2), draw(1, (56, 84)))
+    assert found.grid.shape == (1, 192, 4, 6)
+    assert found.grid.isfinite().all()
+
+
+def test_what_is_not_supported_is_refused_with_its_reason() -> None:
+    with pytest.raises(VptError, match="EvaBlockPostNorm is not supported, since it norms after its attention"):
+        describe_backbone("eva02_enormous_patch14_clip_224")
+    with pytest.raises(VptError, match=r"heads share keys and values \(grouped-query attention\)"):
+        describe_backbone("vit_large_patch16_sapiens2")
+
+
+def test_dinov3_is_described_with_its_registers_its_preprocessing_and_its_licence() -> None:
+    spec = describe_backbone("vit_small_patch16_dinov3.lvd1689m")
+    assert (spec.prefix, spec.registers, spec.depth, spec.pool) == (5, 4, 12, "mean")
+    assert spec.mean == (0.485, 0.456, 0.406)
+    assert "dinov3" in published("vit_small_patch16_dinov3.lvd1689m").licence

@@ -1,0 +1,207 @@
+"""Adapter over timm's `Eva`: EVA, EVA-02, DINOv3, Perception Encoder and the ViTs with rotary positions.
+
+Rotary positions turn queries and keys of patches by where they lie. CLS and register tokens are not turned, and nor are
+prompts, which have no place either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import AttentionRope, apply_rot_embed_cat
+from timm.models.eva import Eva, EvaAttention, EvaBlock
+from torch import Tensor, nn
+
+from vpt.backbones.attention import asked_apart, gather, mix_values, project_keys_values, project_queries, split_heads
+from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, three, uniform_blocks
+from vpt.backbones.pieces import is_half, normalise
+from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
+from vpt.backbones.vit import Pooling, finished, join, only_first, parts_like, patches_of, pool_of
+from vpt.errors import VptError
+
+
+class EvaBackbone(Backbone):
+    """Any timm `Eva` of pre-norm blocks: with or without CLS, registers, absolute and rotary positions, layer scale.
+
+    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
+    bfloat16 on a CPU, see `VitBackbone`). Biases that timm keeps apart from their projection become part of it.
+
+    Prompts are keys and values under the block's own softmax. Their keys are not turned, like those of the CLS token,
+    whatever the patch that asks. Attended to apart (`SeparateContext`), neither side is turned.
+
+    Args:
+        eva: the model, in its native image size or set to another by `set_input_size`.
+        name, mean, std, sha256, pooling: see `VitBackbone`.
+
+    Raises:
+        VptError: blocks that norm after their attention, or keys and values that heads share.
+    """
+
+    def __init__(
+        self,
+        eva: Eva,
+        *,
+        name: str,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        sha256: str,
+        pooling: Pooling = "own",
+    ):
+        super().__init__()
+        require_rotary_blocks(eva, name)
+        self.vit = eva.eval()
+        self.sha256 = sha256
+        self.pooling = pooling
+        blocks: Any = eva.blocks
+        for block in blocks:
+            _merge_biases(block.attn)
+        height, width = eva.patch_embed.img_size
+        patch = tuple(eva.patch_embed.patch_size)
+        grid = (height // patch[0], width // patch[1])
+        self.spec = BackboneSpec(
+            name=name,
+            image_size=(height, width),
+            patch=patch,
+            prefix=eva.num_prefix_tokens,
+            mean=three(mean),
+            std=three(std),
+            blocks=uniform_blocks(len(blocks), eva.embed_dim, blocks[0].attn.num_heads, grid),
+            finished=Level(eva.embed_dim, grid),
+            registers=0 if eva.reg_token is None else eva.reg_token.shape[1],
+            pool=pool_of(eva, eva.cls_token is not None, pooling),
+        )
+
+    def embed(self, images: Tensor) -> Tokens:
+        sequence, _ = self.vit._pos_embed(self.vit.patch_embed(images))
+        return Tokens.parts_of(self.vit.norm_pre(sequence), self.spec.prefix, 0, self.spec.finished.grid)
+
+    def patches(self, images: Tensor) -> Tensor:
+        return patches_of(self.vit, images)
+
+    def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
+        block: Any = self.vit.blocks[i]
+        sequence, rope = join(tokens), self.rope(i)
+        unturned = self.spec.prefix + tokens.prompts.shape[1]
+        one_row = keep == "first" and self.spec.has_cls
+        if context is None and unturned == self.spec.prefix and not one_row and not is_half(sequence):
+            return parts_like(tokens, block(sequence, rope=rope))
+        beside = self.project(i, context) if isinstance(context, Tensor) else context
+        normed = normalise(block.norm1, sequence)
+        if one_row:
+            sequence, tokens = sequence[:, :1], only_first(tokens)
+        own = beside if isinstance(beside, KeysValues) else None
+        mixed = attend(block.attn, normed, own, sequence.shape[1], rope, unturned)
+        sequence = sequence + block.drop_path1(_scaled(block.gamma_1, mixed))
+        if isinstance(beside, SeparateContext):
+            mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
+            sequence = sequence + block.drop_path1(_scaled(block.gamma_1, mixed))
+        after = block.mlp(normalise(block.norm2, sequence))
+        return parts_like(tokens, sequence + block.drop_path2(_scaled(block.gamma_2, after)))
+
+    def rope(self, i: int) -> Tensor | None:
+        """How block `i` turns each patch, as timm gives it; None where positions are in the tokens alone."""
+        rope: Any = self.vit.rope
+        if rope is None:
+            return None
+        shape = None if getattr(rope, "feat_shape", None) is not None else self.spec.finished.grid
+        turns = rope.get_embed() if shape is None else rope.get_embed(shape=list(shape))
+        return turns[i] if self.vit.rope_mixed else turns
+
+    def attention_of(self, i: int) -> BlockAttention:
+        block: Any = self.vit.blocks[i]
+        qkv = Apart(block.attn) if block.attn.qkv is None else block.attn.qkv
+        return BlockAttention(block.norm1, qkv, block.attn.num_heads, block.attn.k_norm)
+
+    def finish(self, tokens: Tokens) -> Features:
+        return finished(self.vit, self.spec, self.pooling, tokens)
+
+
+class Apart(nn.Module):
+    """Projections that timm keeps apart, as one: tokens (..., C) -> queries, keys and values (..., 3 * heads * d)."""
+
+    def __init__(self, attention: Any):
+        super().__init__()
+        self.projections = nn.ModuleList([attention.q_proj, attention.k_proj, attention.v_proj])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.cat([project(tokens) for project in self.projections], -1)
+
+
+def attend(
+    attention: Any, tokens: Tensor, beside: KeysValues | None, rows: int, rope: Tensor | None, unturned: int
+) -> Tensor:
+    """Self-attention of normed tokens (B, N, C), prompts beside them -> its first `rows` (B, rows, C).
+
+    unturned: how many tokens come before the patches.
+    """
+    batch, heads = len(tokens), attention.num_heads
+    (queries,) = split_heads(queries_of(attention, tokens[:, :rows]), heads, 1)
+    keys, values = split_heads(keys_values_of(attention, tokens), heads, 2)
+    half = attention.rotate_half
+    queries = turned(attention.q_norm(queries), rope, unturned, half).type_as(values)
+    keys = turned(attention.k_norm(keys), rope, unturned, half).type_as(values)
+    if beside is not None:
+        keys = torch.cat([beside.keys.to(keys.dtype).expand(batch, -1, -1, -1), keys], 2)
+        values = torch.cat([beside.values.to(values.dtype).expand(batch, -1, -1, -1), values], 2)
+    return gather(attention, tokens[:, :rows], mix_values(queries, keys, values))
+
+
+def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:
+    """Attention of tokens (B, N, C) to the context (P, C) or (B, P, C) alone -> (B, N, C)."""
+    batch, heads = len(tokens), attention.num_heads
+    (queries,) = split_heads(queries_of(attention, tokens), heads, 1)
+    keys, values = split_heads(keys_values_of(attention, context), heads, 2)
+    keys, values = attention.k_norm(keys).expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)
+    return gather(attention, tokens, mix_values(attention.q_norm(queries), keys, values))
+
+
+def queries_of(attention: Any, tokens: Tensor) -> Tensor:
+    """Normed tokens (..., C) -> (..., heads * d)."""
+    return attention.q_proj(tokens) if attention.qkv is None else project_queries(attention.qkv, tokens)
+
+
+def keys_values_of(attention: Any, tokens: Tensor) -> Tensor:
+    """Normed tokens (..., C) -> keys and values (..., 2 * heads * d)."""
+    if attention.qkv is None:
+        return torch.cat([attention.k_proj(tokens), attention.v_proj(tokens)], -1)
+    return project_keys_values(attention.qkv, tokens)
+
+
+def turned(heads: Tensor, rope: Tensor | None, unturned: int, half: bool) -> Tensor:
+    """Queries or keys (B, heads, N, d), those after the first `unturned` by the place of their patch."""
+    if rope is None or heads.shape[2] <= unturned:
+        return heads
+    patches = apply_rot_embed_cat(heads[:, :, unturned:], rope, half=half)
+    return torch.cat([heads[:, :, :unturned], patches], 2)
+
+
+def require_rotary_blocks(model: Any, name: str) -> None:
+    """Raise VptError unless `model` is a timm Eva whose blocks this adapter takes apart."""
+    odd = {type(block).__name__ for block in model.blocks if type(block) is not EvaBlock}
+    kinds = [type(block.attn) for block in model.blocks if type(block) is EvaBlock]
+    odd |= {kind.__name__ for kind in kinds if kind not in (EvaAttention, AttentionRope)}
+    if odd:
+        raise VptError(
+            f"backbone {name}: Eva with {', '.join(sorted(odd))} is not supported, since it norms after its attention; "
+            "choose one of pre-norm blocks, for example eva02_small_patch14_224 or vit_small_patch16_dinov3"
+        )
+    if any(getattr(block.attn, "num_kv_groups", 1) > 1 for block in model.blocks):
+        raise VptError(
+            f"backbone {name}: its heads share keys and values (grouped-query attention), which is not supported; "
+            "choose another, for example vit_small_patch16_dinov3"
+        )
+
+
+def _merge_biases(attention: Any) -> None:
+    """`EvaAttention` adds biases of its own to the product of `qkv`: the same sum as a bias of `qkv`, in place."""
+    if getattr(attention, "q_bias", None) is None or attention.qkv is None:
+        return
+    bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias]).detach()
+    attention.qkv.bias = nn.Parameter(bias, requires_grad=attention.q_bias.requires_grad)
+    attention.q_bias = attention.v_bias = None
+
+
+def _scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
+    """A branch under the block's layer scale, where it has one."""
+    return branch if gamma is None else gamma * branch
