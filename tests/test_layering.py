@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"backbones", "config", "readers", "scores"}),
     frozenset({"data", "prompts", "heads", "report", "mixing"}),
     frozenset({"model"}),
-    frozenset({"tuning", "tasks", "streams", "building", "artifact_header", "artifact_doubts"}),
+    frozenset({"tuning", "tasks", "streams", "wrapping", "building", "artifact_header", "artifact_doubts"}),
     frozenset({"artifact"}),
     frozenset({"use", "view", "describe"}),
     frozenset({"model_card"}),

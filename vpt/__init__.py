@@ -4,9 +4,11 @@
     vpt.load("runs/first").segment("scan.nii.gz")
     vpt.evaluate("predictions", "references")
 
-For a loop of your own: `PromptedModel(backbone, DeepPrompts(spec, count=10), MaskHead(spec, classes=3))` with
-`backbone = load_backbone("vit_micro")` and `spec = backbone.spec`. Methods, heads, controls and encoders of your own:
-`register_prompts`, `register_heads`, `register_tuning` and `register_backbones`, see docs/extending.md.
+For a loop of your own: `wrap(timm.create_model(...), prompts="deep:10")`, or with heads for masks
+`PromptedModel(backbone, DeepPrompts(spec, count=10), MaskHead(spec, classes=3))` with
+`backbone = load_backbone("vit_micro")` and `spec = backbone.spec`. Many tasks on one encoder: `Bank`. Methods, heads,
+controls and encoders of your own: `register_prompts`, `register_heads`, `register_tuning` and `register_backbones`, see
+docs/extending.md.
 """
 
 from functools import reduce
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from vpt.use.evaluation import evaluate as evaluate
     from vpt.use.load import load as load
     from vpt.use.segmenter import Segmenter as Segmenter
+    from vpt.wrapping import wrap as wrap
 
     register_heads = HEADS.register
     register_prompts = PROMPTS.register
@@ -76,6 +79,7 @@ _HOMES = {
     "register_prompts": "vpt.sections",
     "register_tuning": "vpt.sections",
     "train": "vpt.engine.run",
+    "wrap": "vpt.wrapping",
 }
 # Public names that are called otherwise where they live.
 _PATHS = {

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer, save_for_hf
 from timm.models.eva import Eva
+from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
 from vpt.backbones.eva import EvaBackbone, require_rotary_blocks
@@ -65,6 +66,20 @@ def load_folder(name: str, weights: str | Path | None, image_size: Size | None, 
     if weights != RANDOM:
         load_weights(vit, weights or _weights_in(Path(name)), name)
     return _backbone(vit, name, image_size, **options)
+
+
+def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
+    """A ViT of timm's in memory -> its encoder, and the classifier that stood on it, with its dropout.
+
+    Raises:
+        VptError: a model of another kind, which stays as it is.
+    """
+    _require_supported(model, name)
+    head = nn.Sequential(nn.Dropout(model.head_drop.p), model.head)
+    model.head = nn.Identity()
+    if not getattr(model, "pretrained_cfg", None):
+        model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    return _backbone(model, name, None), head
 
 
 def origin_of_folder(name: str) -> Origin:

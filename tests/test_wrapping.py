@@ -1,0 +1,149 @@
+"""`vpt.wrap`: timm's model with prompts, for a loop of one's own, and a small state that knows its encoder."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from encoders import EVA, VIT, draw
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+import vpt
+from vpt.errors import VptError
+from vpt.wrapping import Wrapped
+
+
+def make(kind: str = "vit", seed: int = 0, classes: int = 5) -> Any:
+    torch.manual_seed(seed)
+    options = (VIT if kind == "vit" else EVA) | {"num_classes": classes}
+    return VisionTransformer(**options) if kind == "vit" else Eva(**options)
+
+
+def step(model: nn.Module) -> list[float]:
+    """The losses of some steps of training."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    images, classes, losses = draw(4), torch.tensor([0, 1, 2, 3]), []
+    for _ in range(8):
+        loss = nn.functional.cross_entropy(model(images), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["vit", "eva"])
+@torch.no_grad()
+def test_without_prompts_it_is_timms_model_bit_for_bit(kind: str) -> None:
+    expected = make(kind).eval()(draw(2))
+    assert torch.equal(vpt.wrap(make(kind), "none").eval()(draw(2)), expected)
+    assert vpt.wrap(make(kind, classes=0), "none").eval()(draw(2)).shape == (2, 32)
+
+
+@pytest.mark.parametrize("prompts", ["deep:3", "shallow:3", {"method": "deep", "count": 2, "blocks": "last:1"}])
+def test_prompts_and_head_train_and_nothing_else(prompts: Any) -> None:
+    model = vpt.wrap(make(), prompts)
+    frozen = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    assert {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"prompts", "head"}
+    losses = step(model)
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(torch.equal(value, frozen[name]) for name, value in model.backbone.state_dict().items())
+    assert not model.backbone.training
+
+
+def test_prompts_of_ones_own_are_taken() -> None:
+    spec = vpt.wrap(make(), "none").spec
+    prompts = vpt.DeepPrompts(spec, count=4)
+    assert vpt.wrap(make(), prompts).prompts is prompts
+
+
+def test_a_state_is_small_and_gives_the_same_model_back() -> None:
+    model = vpt.wrap(make(), "deep:3")
+    step(model)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    assert file.tell() < 20_000
+    other = vpt.wrap(make(), "deep:3")
+    file.seek(0)
+    assert str(other.load_state_dict(torch.load(file, weights_only=True))) == "<All keys matched successfully>"
+    assert torch.equal(model.eval()(draw(2)), other.eval()(draw(2)))
+
+
+def test_a_state_within_a_larger_module_stays_small_and_loads() -> None:
+    one, other = (nn.Sequential(nn.Identity(), vpt.wrap(make(), "deep:3")) for _ in range(2))
+    assert not any("backbone" in name for name in one.state_dict())
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.eval()(draw(2)), other.eval()(draw(2)))
+    state = one.state_dict()
+    del state["1.prompts.table.tokens"]
+    with pytest.raises(RuntimeError, match=r"1\.prompts\.table\.tokens"):
+        other.load_state_dict(state)
+
+
+def test_a_state_of_another_encoder_is_refused() -> None:
+    state = vpt.wrap(make(), "deep:3").state_dict()
+    with pytest.raises(VptError, match=r"belongs to an encoder whose weights have SHA-256 .*wrap the model that"):
+        vpt.wrap(make(seed=1), "deep:3").load_state_dict(state)
+
+
+def test_checkpointing_and_autocast_change_no_more_than_rounding() -> None:
+    model = vpt.wrap(make(), "deep:3")
+
+    def gradient() -> torch.Tensor:
+        model.zero_grad()
+        model(draw(2)).square().sum().backward()
+        return model.prompts.table.tokens.grad.clone()
+
+    plain = gradient()
+    model.checkpointing = True
+    torch.testing.assert_close(gradient(), plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = gradient()
+    assert nn.functional.cosine_similarity(half.flatten(), plain.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.slow  # compiles
+def test_it_compiles() -> None:
+    model = vpt.wrap(make(), "deep:3").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model)(draw(2)), model(draw(2)), rtol=1e-4, atol=1e-4)
+
+
+def test_it_learns_under_ddp(tmp_path) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        model = vpt.wrap(make(), "deep:3")
+        losses = step(nn.parallel.DistributedDataParallel(model))
+    finally:
+        dist.destroy_process_group()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sentence"),
+    [
+        ("deap:3", "no method is called 'deap'; did you mean deep"),
+        ("deep:x", "after the colon comes how many, as in deep:10"),
+        ({"method": "deep", "cuont": 3}, "prompts: cuont=3 .*deep has method, .*count"),
+        ("deep:0", "prompts: count=0"),
+    ],
+)
+def test_mistakes_are_said(prompts: Any, sentence: str) -> None:
+    with pytest.raises(VptError, match=sentence):
+        vpt.wrap(make(), prompts)
+
+
+def test_a_model_of_another_kind_is_refused_and_stays_as_it_is() -> None:
+    import timm
+
+    model = timm.create_model("resnet10t", num_classes=3)
+    with pytest.raises(VptError, match="ResNet is not supported; choose a timm VisionTransformer"):
+        vpt.wrap(model)
+    assert model.num_classes == 3
+    assert isinstance(vpt.wrap(make()), Wrapped)

@@ -1,0 +1,118 @@
+"""A timm model of one's own with prompts in it, for a loop of one's own: `vpt.wrap`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones.tokens import Features
+from vpt.backbones.vit_models import taken_apart
+from vpt.errors import VptError
+from vpt.model import encode
+from vpt.prompts.base import Prompts
+from vpt.sections import PROMPTS
+
+
+def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10") -> Wrapped:
+    """A ViT of timm's with prompts in its frozen blocks: images in, what its own head makes of them out.
+
+        model = vpt.wrap(timm.create_model("vit_base_patch16_224", pretrained=True, num_classes=5), prompts="deep:10")
+        optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+
+    Args:
+        model: a `VisionTransformer` or `Eva` with the weights that shall stay; it is taken apart, so use it no more.
+        prompts: a method and its number, "deep:10", "shallow:50", "none"; its settings as in a config,
+            {"method": "deep", "count": 10, "blocks": "last:4"}; or prompts that were made for its spec.
+
+    Raises:
+        VptError: a model of another kind, or a method or setting that is not known.
+    """
+    backbone, head = taken_apart(model, type(model).__name__)
+    own = prompts if isinstance(prompts, Prompts) else _build(prompts, backbone.spec)
+    return Wrapped(backbone, own, head)
+
+
+def _build(prompts: str | Mapping[str, Any], spec: BackboneSpec) -> Prompts:
+    if isinstance(prompts, str):
+        method, colon, number = prompts.partition(":")
+        if colon and not number.isdecimal():
+            raise VptError(f"prompts {prompts!r}: after the colon comes how many, as in deep:10")
+        prompts = {"method": method, **({"count": int(number)} if colon else {})}
+    section: Any = PROMPTS.section(prompts.get("method", "deep"))
+    try:
+        return section.model_validate(dict(prompts)).build(spec)
+    except ValidationError as error:
+        problem, known = error.errors()[0], ", ".join(section.model_fields)
+        where = ".".join(map(str, problem["loc"]))
+        raise VptError(
+            f"prompts: {where}={problem['input']!r} ({problem['msg']}); {prompts['method']} has {known}"
+        ) from error
+
+
+class Wrapped(nn.Module):
+    """A frozen encoder, prompts and a head: normalised images (B, 3, H, W) -> logits (B, K), or of no head a vector.
+
+    What trains is what has `requires_grad`. `state_dict` holds that alone, and which encoder it belongs to (SHA-256 of
+    its weights); it is loaded into the same encoder only. The encoder stays in eval mode whatever `train` says.
+
+    Set `checkpointing` to trade time for memory in training.
+    """
+
+    encoder_sha256: Tensor
+
+    def __init__(self, backbone: Backbone, prompts: Prompts, head: nn.Module):
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.prompts = prompts
+        self.head = head.requires_grad_(True)
+        self.checkpointing = False
+        self.register_buffer("encoder_sha256", torch.tensor(list(bytes.fromhex(backbone.sha256)), dtype=torch.uint8))
+        self.register_load_state_dict_post_hook(_without_encoder)
+        self.train()
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Image size, patch, blocks; mean and deviation that images are normalised with."""
+        return self.backbone.spec
+
+    def features(self, images: Tensor) -> Features:
+        """Of normalised images (B, 3, H, W): the grid of patches, CLS and registers, the pooled vector."""
+        return encode(self.backbone, self.prompts, images, checkpointing=self.checkpointing)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.features(images)
+        return self.head(found.prefix[:, 0] if found.pooled is None else found.pooled)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def state_dict(self, *args: Any, prefix: str = "", **more: Any) -> Any:
+        """What training leaves: prompts, head, and the hash of the encoder's weights."""
+        state = super().state_dict(*args, prefix=prefix, **more)
+        for name in [name for name in state if name.startswith(f"{prefix}backbone.")]:
+            del state[name]
+        return state
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        theirs = state_dict.get(f"{prefix}encoder_sha256")
+        if theirs is not None and not torch.equal(theirs.cpu(), self.encoder_sha256.cpu()):
+            raise VptError(
+                f"the state belongs to an encoder whose weights have SHA-256 {bytes(theirs.tolist()).hex()[:16]}..., "
+                f"this one's have {self.backbone.sha256[:16]}...; wrap the model that it was trained on"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _without_encoder(module: Wrapped, keys: Any) -> None:
+    """The encoder's own tensors are not missing from a state: they were never part of it."""
+    own = {f"backbone.{name}" for name in module.backbone.state_dict()}
+    keys.missing_keys[:] = [
+        key for key in keys.missing_keys if key not in own and not any(key.endswith(f".{name}") for name in own)
+    ]
