@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from vpt.backbones import families
+from vpt.engine.callbacks import Callback
 from vpt.sections import HEADS, PROMPTS, TUNINGS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -43,7 +44,8 @@ def test_the_page_on_extending_runs(tiny_classes: Path, tmp_path: Path) -> None:
     for number, source in enumerate(found):
         exec(compile(source, f"docs/extending.md, block {number + 1}", "exec", dont_inherit=True), names)
 
-    assert len(found) == 5
+    assert len(found) == 6
+    assert isinstance(names["Diary"](), Callback)
     assert "mirror" in PROMPTS.names()
     assert "cosine" in HEADS.names()
     assert (tmp_path / "run" / "best.safetensors").is_file()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vpt.backbones import load_backbone as load_backbone
     from vpt.backbones import register_backbones as register_backbones
+    from vpt.engine.callbacks.base import Callback as Callback
     from vpt.engine.run import train as train
     from vpt.errors import VptError as VptError
     from vpt.heads import ClassifyHead as ClassifyHead
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     register_tuning = TUNINGS.register
 
 _HOMES = {
+    "Callback": "vpt.engine.callbacks.base",
     "ClassReport": "vpt.report.classification",
     "Classifier": "vpt.use.classifier",
     "ClassifyHead": "vpt.heads",

@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, plain lines elsewhere."""
+"""Progress for people, with the time left: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 Tick = Callable[[int, int, str], None]  # done, total, note
+EVERY = 10.0  # seconds from one plain line to the next
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -28,32 +33,73 @@ def quiet() -> Iterator[None]:
         _quiet = before
 
 
+def is_live() -> bool:
+    """Whether a bar is drawn where it is seen, and what is printed goes to the same terminal."""
+    return not _quiet and sys.stderr.isatty() and sys.stdout.isatty()
+
+
 @contextmanager
-def bar(title: str) -> Iterator[Tick]:
-    """A progress bar on a terminal, a plain line every ten seconds elsewhere; call it with (done, total, note)."""
+def bar(title: str, above: Callable[[int], RenderableType] | None = None) -> Iterator[Tick]:
+    """A progress bar on a terminal, a plain line every ten seconds elsewhere; call it with (done, total, note).
+
+    above: what a terminal of so many columns shows over the bar, asked for anew whenever it is drawn, and left there at
+    the end.
+    """
     if _quiet:
         yield silent
-        return
-    if not sys.stderr.isatty():
+    elif not sys.stderr.isatty():
         yield _plain(title)
-        return
-    from rich.console import Console
+    else:
+        from rich.console import Console
+
+        with _drawn(title, above, Console(stderr=True)) as tick:
+            yield tick
+
+
+@contextmanager
+def _drawn(title: str, above: Callable[[int], RenderableType] | None, console: Console) -> Iterator[Tick]:
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     note = TextColumn("{task.fields[note]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None, note="")
-        yield lambda done, total, note: progress.update(task, completed=done, total=total, note=note)
+    progress = Progress(*columns, console=console)
+    task = progress.add_task(title, total=None, note="")
+
+    def whole() -> RenderableType:
+        return Group(above(console.width), progress) if above else progress
+
+    # what is printed into a file meanwhile is not for the terminal
+    live = Live(get_renderable=whole, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
+    try:
+        with live:
+            yield lambda done, total, note: progress.update(task, completed=done, total=total, note=note)
+    finally:
+        if above:
+            console.print(above(console.width))
 
 
 def _plain(title: str) -> Tick:
-    said = time.monotonic()
+    said = started = time.monotonic()
+    first: int | None = None
 
     def tick(done: int, total: int, note: str) -> None:
-        nonlocal said
-        if time.monotonic() - said > 10:
-            said = time.monotonic()
-            print(f"{title}: {done}/{total} {note}", file=sys.stderr, flush=True)
+        nonlocal said, started, first
+        now = time.monotonic()
+        if first is None:  # what was done before this start says nothing of its speed
+            first, started = done, now
+        if now - said > EVERY:
+            said = now
+            left = f", {in_words((now - started) / (done - first) * (total - done))} left" if done > first else ""
+            print(f"{title}: {done}/{total} {note}{left}", file=sys.stderr, flush=True)
 
     return tick
+
+
+def in_words(seconds: float) -> str:
+    """40 -> "40 s", 200 -> "3 min", 7500 -> "2 h 5 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

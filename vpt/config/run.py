@@ -27,10 +27,16 @@ def _from(room: Room[Any]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
+def _listed(value: Any) -> Any:
+    """One name, or names with commas, as `--set` gives them."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 # Of type `Any`, since each is one of the sections that its room knows at the time.
 PromptsField = Annotated[Any, _from(PROMPTS)]
 HeadField = Annotated[Any, _from(HEADS)]
 TuningField = Annotated[Any, _from(TUNINGS)]
+CallbackName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")]
 HEAD_RATES: dict[Task, float] = {"segmentation": 2e-3, "classification": 1e-2}
 DEFAULT_HEADS: dict[Task, str] = {"segmentation": "mask", "classification": "linear"}
 
@@ -277,6 +283,11 @@ class Config(Section):
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """`auto` is bfloat16 where the device computes with it."""
+
+    callbacks: Annotated[tuple[CallbackName, ...], BeforeValidator(_listed)] = ()
+    """Who is told of the training while it goes on: `mlflow`, `wandb`, or a class of yours as `package.module:Class`
+    (docs/extending.md). `vpt compare` tells none.
+    """
 
     def resolved(self, task: Task, *, strict: bool = True) -> ResolvedConfig:
         """With the task, a head that fits it, and its rate; strict: settings of the other task are refused.

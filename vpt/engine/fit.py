@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ class Hooks:
     epoch_end: Callable[[Progress, bool], None]  # the second argument: this epoch is the best so far
     say: Callable[[str], None] = field(default=lambda said: None)  # what a person should know
     names: Callable[[Sequence[Any]], list[str]] = field(default=lambda samples: [])  # whose the samples are
+    shown: Callable[[], AbstractContextManager[Tick]] = field(default=partial(bar, "training"))
 
 
 def fit(
@@ -103,7 +105,7 @@ def fit(
     learner = Learner(fabric, forward, optimizer, loss, settings.clip, average, progress.parts, hooks.say)
     with ExitStack() as stack:
         signals = signals or stack.enter_context(heed_signals())
-        tick = stack.enter_context(bar("training"))
+        tick = stack.enter_context(hooks.shown())
         while progress.epoch < settings.epochs and not out_of_patience(progress, settings):
             drawn = draw(progress.epoch)[progress.step :]
             batches = load(dataset, drawn, settings.workers)

@@ -88,7 +88,7 @@ class Folds:
         return True
 
     def _train(self, fold: int, folder: Path) -> None:
-        own = {"device": self.base.device}
+        own = {"device": self.base.device, "callbacks": self.base.callbacks}
         if has_state(folder / STATE):
             train(None, folder, overrides=own, resume=True)
         else:
@@ -107,7 +107,8 @@ def _require_unused(out: Path) -> None:
 
 
 def _require_same(out: Path, base: Config) -> None:
-    if load_config(out / "config.yaml", {"device": base.device}) != base:  # each process has its own
+    own = {"device": base.device, "callbacks": base.callbacks}  # each process has its own
+    if load_config(out / "config.yaml", own) != base:
         raise VptError(
             f"{out}: holds folds with other settings (config.yaml); choose another --out, or go on with the settings "
             "they were started with"

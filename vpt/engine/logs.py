@@ -1,4 +1,4 @@
-"""What a person sees of a run: train.log, metrics.csv, TensorBoard, and progress.png as it goes on."""
+"""What a person reads of a run: train.log and metrics.csv."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from vpt.engine.previews import Previews
 from vpt.files import write_text
-from vpt.report.pictures import read_png, write_progress
 
 
 class Printed(logging.Handler):
-    """Prints to whatever standard output is at the time, so that a live progress bar moves out of the way."""
+    """Prints to whatever standard output is at the time, so that a live progress bar moves out of the way.
+
+    What is told as `is_in_table` is seen there already.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        if not getattr(record, "is_in_table", False):
+            print(self.format(record), flush=True)
 
 
 def open_log(path: Path, terminal: bool = True) -> logging.Logger:
@@ -36,28 +38,6 @@ def open_log(path: Path, terminal: bool = True) -> logging.Logger:
         printed.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(printed)
     return log
-
-
-class Pictures:
-    """The run so far, for people: progress.png, previews and TensorBoard. shown, score: see `write_progress`."""
-
-    def __init__(self, run: Path, shown: dict[str, str], score: str, first_epoch: int, previews: Previews):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.run, self.shown, self.score, self.previews = run, shown, score, previews
-        self.board = SummaryWriter(run / "tensorboard", purge_step=first_epoch)
-
-    def show(self, rows: Sequence[dict[str, float]]) -> None:
-        write_progress(self.run / "progress.png", rows, self.shown, self.score, self.run.name)
-        for key in rows[-1].keys() - {"epoch"}:
-            self.board.add_scalar(key, rows[-1][key], int(rows[-1]["epoch"]))
-        epoch = int(rows[-1]["epoch"])
-        for name, path in self.previews.draw(epoch).items():
-            self.board.add_image(f"previews/{name}", read_png(path), epoch, dataformats="HWC")
-        self.board.flush()
-
-    def close(self) -> None:
-        self.board.close()
 
 
 def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:

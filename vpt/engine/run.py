@@ -10,6 +10,8 @@ from typing import Any
 from vpt.config import Config, ResolvedConfig, dump_config, load_config
 from vpt.data.cases import SegmentationSet
 from vpt.data.splits import fold_in_words
+from vpt.engine.callbacks import Callback, Told, load_callbacks
+from vpt.engine.callbacks.tensorboard import TensorBoard
 from vpt.engine.checkpoint import Progress
 from vpt.engine.classifying import Classifying
 from vpt.engine.fit import in_words
@@ -74,9 +76,10 @@ def train(
         standing = _standing(run, wanted, resume)
         known = wanted if standing == "new" else _agreed(run, standing, wanted, overrides)
         assert known is not None
+        callbacks = {} if brief else {"tensorboard": TensorBoard(), **load_callbacks(known.callbacks)}
         with at_work(run, standing):
             try:
-                _go_on(run, known, standing, cache or run / "cache", signals, brief)
+                _go_on(run, known, standing, cache or run / "cache", signals, callbacks, brief)
             except Interrupted as stop:
                 log = open_log(run / "train.log", terminal=not brief)
                 log.info(f"interrupted{stop.place}; continue with: vpt train --resume --out {run}")
@@ -111,20 +114,30 @@ def _agreed(run: Path, standing: Standing, wanted: Config | None, overrides: dic
     return agreed(run, wanted, overrides)
 
 
-def _go_on(run: Path, config: Config, standing: Standing, cache: Path, signals: Signals, brief: bool) -> None:
+def _go_on(
+    run: Path,
+    config: Config,
+    standing: Standing,
+    cache: Path,
+    signals: Signals,
+    callbacks: dict[str, Callback],
+    brief: bool,
+) -> None:
     """From where the run stands to its end."""
     resume = standing in ("stopped", "done")
     job = _reopened(run, config, cache) if resume else _begun(run, config, cache)
     log = open_log(run / "train.log", terminal=not brief)
     _tell_start(log, run, job, "resumed" if resume else "started")
-    progress = train_job(run, job, log, signals, resume=resume, brief=brief)
-    if job.validates and not brief:
-        job.finish(log)
-    shutil.rmtree(run / "cache", ignore_errors=True)
-    _conclude(run, job, log, progress)
-    write_card(run)
-    if not brief:
-        _write_page(run, job, log)
+    told = Told(callbacks, log.warning)
+    with told.until_end(run):
+        progress = train_job(run, job, log, signals, told, resume=resume, brief=brief)
+        if job.validates and not brief:
+            job.finish(log)
+        shutil.rmtree(run / "cache", ignore_errors=True)
+        _conclude(run, job, log, progress)
+        write_card(run)
+        if not brief:
+            _write_page(run, job, log)
 
 
 def _begun(run: Path, config: Config, cache: Path) -> Job:

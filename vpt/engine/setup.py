@@ -19,6 +19,7 @@ from vpt.data.layouts import is_labelled, read_dataset, read_labelled
 from vpt.data.plan import Plan, read_plan
 from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.data.splits import Splits, read_splits, read_written
+from vpt.engine.callbacks.base import dotted
 from vpt.errors import VptError
 from vpt.files import write_json, write_text
 from vpt.machine.device import choose_device
@@ -28,7 +29,7 @@ from vpt.vocabulary import Task
 from vpt.words import listed
 
 OF_TRAIN = ("epochs", "workers", "save_every")
-FREE = {"device", "train.workers", "train.save_every"}  # what they say changes nothing of what is computed
+FREE = {"device", "callbacks", "train.workers", "train.save_every"}  # what they say changes nothing of what is computed
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def agreed(run: Path, wanted: Config | None, overrides: dict[str, Any] | None) -
     own, _ = read_data(load_written(run / "config.yaml"))
     wanted = load_written(run / "config.yaml", overrides) if wanted is None else wanted
     wanted = read_data(wanted)[0] if wanted.data.path == own.data.path else wanted
-    ours, theirs = (_dotted(each.model_dump(mode="json")) for each in (own, wanted))
+    ours, theirs = (dotted(each.model_dump(mode="json")) for each in (own, wanted))
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key not in FREE]
     if differing == ["train.epochs"]:
         _require_growing(run, own, wanted)
@@ -138,7 +139,7 @@ def agreed(run: Path, wanted: Config | None, overrides: dict[str, Any] | None) -
             "with (just `vpt train --resume --out RUN`), or start another run"
         )
     train = own.train.model_copy(update={name: getattr(wanted.train, name) for name in OF_TRAIN})
-    return own.model_copy(update={"device": wanted.device, "train": train})
+    return own.model_copy(update={"device": wanted.device, "callbacks": wanted.callbacks, "train": train})
 
 
 def _require_growing(run: Path, own: Config, wanted: Config) -> None:
@@ -154,14 +155,6 @@ def _require_growing(run: Path, own: Config, wanted: Config) -> None:
             "so a longer run is another one from its first step on; start that, with optim.schedule=constant if it is "
             "to be given more epochs later"
         )
-
-
-def _dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def environment(device: torch.device) -> dict[str, Any]:

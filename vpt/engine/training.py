@@ -16,32 +16,41 @@ from vpt.artifact import save_artifact
 from vpt.config import Config
 from vpt.data.cases import SegmentationSet
 from vpt.engine.average import Average
+from vpt.engine.callbacks import Told
+from vpt.engine.callbacks.base import Epoch
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.fit import Cadence, Hooks, Settings, fit
 from vpt.engine.folder import STATE
 from vpt.engine.job import Job
 from vpt.engine.learning import scaler_of
 from vpt.engine.loading import choose_workers
-from vpt.engine.logs import Pictures, write_metrics
+from vpt.engine.logs import write_metrics
 from vpt.engine.optim import build_optimizer
 from vpt.engine.signals import Interrupted, Signals
+from vpt.engine.table import epoch_table
 from vpt.errors import VptError
 from vpt.machine.memory import is_out_of_memory
 from vpt.machine.precision import prepare_frozen
 from vpt.model import Output
+from vpt.progress import bar, is_live
+from vpt.report.pictures import write_progress
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from rich.table import Table
 
 
-def train_job(run: Path, job: Job, log: Logger, signals: Signals, *, resume: bool, brief: bool) -> Progress:
+def train_job(
+    run: Path, job: Job, log: Logger, signals: Signals, callbacks: Told, *, resume: bool, brief: bool
+) -> Progress:
     """Train a prepared job from its state, or from the start, and leave state, artifacts and metrics in its folder.
 
     The state is saved before the first step, so that from here on nothing has to be prepared or decided again.
 
     Raises:
         Interrupted: see `vpt.engine.fit.fit`.
-        VptError: what `fit` says; a folder that is gone, full or read-only; too little memory.
+        VptError: what `fit` says; a folder that is gone, full or read-only; too little memory; a callback that cannot
+            start.
     """
     config, model = job.setup.config, job.model
     model.checkpointing = config.train.checkpoint
@@ -56,14 +65,16 @@ def train_job(run: Path, job: Job, log: Logger, signals: Signals, *, resume: boo
     progress = kept.load(log) if resume else Progress()
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
     forward.register_forward_hook(_require_finite)
-    with _pictures(run, job, progress, brief) as pictures, _told(run, job, progress), signals.later():
+    with _told(run, job, progress), signals.later():
         kept.save(progress)
+        callbacks.start(run, config, progress)
         hooks = Hooks(
             validate=(lambda: job.validate(forward)) if job.validates else None,
             save=kept.save,
-            epoch_end=_Told(run, job, log, pictures),
+            epoch_end=_Ended(run, job, log, callbacks, brief),
             say=log.warning,
             names=job.names,
+            shown=lambda: bar("training", lambda width: _table(job, progress, width)),
         )
         return fit(
             fabric,
@@ -98,13 +109,14 @@ class _Kept:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """The end of an epoch: artifacts, metrics, pictures, a line in the log."""
+class _Ended:
+    """The end of an epoch: artifacts, metrics, pictures, callbacks, a line in the log."""
 
     run: Path
     job: Job
     log: Logger
-    pictures: Pictures | None
+    callbacks: Told
+    brief: bool
 
     def __call__(self, progress: Progress, best: bool) -> None:
         row, job = progress.rows[-1], self.job
@@ -112,10 +124,17 @@ class _Told:
         for name in ("best.safetensors", "last.safetensors")[not best :]:
             self._write_artifact(name, scores | {"epoch": progress.epoch})
         write_metrics(self.run / "metrics.csv", progress.rows)
-        if self.pictures:
-            self.pictures.show(progress.rows)
         epochs = job.setup.config.train.epochs
-        self.log.info(f"epoch {progress.epoch}/{epochs}: loss {row['loss']:.4f}, {_said(job, row)}")
+        self.callbacks.epoch(Epoch(self.run, progress.epoch, epochs, row, best, self._draw(progress)))
+        said = f"epoch {progress.epoch}/{epochs}: loss {row['loss']:.4f}, {_said(job, row)}"
+        self.log.info(said, extra={"is_in_table": is_live()})
+
+    def _draw(self, progress: Progress) -> dict[str, Path]:
+        """progress.png, and the pictures of validation cases that are due."""
+        if self.brief:
+            return {}
+        write_progress(self.run / "progress.png", progress.rows, self.job.shown, self.job.score, self.run.name)
+        return self.job.previews.draw(progress.epoch)
 
     def _write_artifact(self, name: str, scores: dict[str, float]) -> None:
         setup = self.job.setup
@@ -155,18 +174,6 @@ def _fabric(job: Job) -> Fabric:
 
 
 @contextmanager
-def _pictures(run: Path, job: Job, progress: Progress, brief: bool) -> Iterator[Pictures | None]:
-    if brief:
-        yield None
-        return
-    pictures = Pictures(run, job.shown, job.score, progress.epoch + 1, job.previews)
-    try:
-        yield pictures
-    finally:
-        pictures.close()
-
-
-@contextmanager
 def _told(run: Path, job: Job, progress: Progress) -> Iterator[None]:
     """What ends a training, in a sentence."""
     try:
@@ -185,6 +192,10 @@ def _told(run: Path, job: Job, progress: Progress) -> Iterator[None]:
         if run.is_dir():
             raise
         raise VptError(f"{run}: the run's folder is gone, so the training ends; nothing else was touched") from error
+
+
+def _table(job: Job, progress: Progress, width: int) -> Table:
+    return epoch_table(progress.rows, job.shown, job.score, progress.best_epoch, width)
 
 
 def _said(job: Job, row: dict[str, float]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -111,6 +111,8 @@ def _values(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         words = [_values(part) for part in inside if part is not type(None)]
         return ", or ".join([*dict.fromkeys(words), *(["null"] if type(None) in inside else [])])
+    if origin is Annotated:
+        return _values(inside[0])
     if origin is tuple:
         return f"{'list of' if inside[-1] is ... else len(inside)} {_many(_values(inside[0]))}"
     return NAMES.get(annotation, "`key: value` pairs")
