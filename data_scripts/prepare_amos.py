@@ -15,10 +15,11 @@ import random
 from functools import partial
 from pathlib import Path
 
-from preparing import Archive, Material, Origin, options, prepare, write_split
+from preparing import options, prepare
 from volumes import in_pairs, lay_out, scans_in
 
 from vpt.errors import VptError
+from vpt.published.material import Archive, Material, Origin, write_split
 
 ORIGIN = Origin(
     "AMOS22",

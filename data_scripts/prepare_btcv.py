@@ -16,8 +16,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from preparing import Archive, Material, Origin, options, prepare, write_split
+from preparing import options, prepare
 from volumes import in_pairs, lay_out, scans_in
+
+from vpt.published.material import Archive, Material, Origin, write_split
 
 ORIGIN = Origin(
     "BTCV",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from preparing import draw, told, write_split
+from preparing import told
 from rich.console import Console
 
 from vpt.data.check import check_dataset
@@ -21,6 +21,7 @@ from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled, read_dataset, read_labelled, write_description
 from vpt.errors import VptError
 from vpt.progress import bar
+from vpt.published.material import draw, write_split
 
 
 def prepare(folder: Path, seed: int = 0) -> list[Path]:

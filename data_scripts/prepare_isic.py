@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from preparing import Archive, Material, Origin, options, place, prepare, write_split
+from preparing import options, prepare
 
 from vpt.data.cases import case_name, scan_files
 from vpt.errors import VptError
 from vpt.files import write_json
+from vpt.published.material import Archive, Material, Origin, place, write_split
 
 HOST = "https://isic-challenge-data.s3.amazonaws.com/2018"
 SIDES = {"train": "Training", "val": "Validation", "test": "Test"}

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from likeness import likeness, read_grey
 from PIL import Image
-from preparing import Archive, Material, Origin, draw, place, prepare_drawn, write_split
+from preparing import prepare_drawn
 
 from vpt.data.cases import case_name, scan_files
 from vpt.errors import VptError
 from vpt.files import write_json
+from vpt.published.material import Archive, Material, Origin, draw, place, write_split
 
 ORIGIN = Origin(
     "Kvasir-SEG",

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from preparing import fetch, place, told
+from preparing import told
 
 from vpt.errors import VptError
 from vpt.files import write_text
+from vpt.published.material import fetch, place
 
 RECORD = "https://zenodo.org/records/10519652/files"
 SIDES = ("train", "val", "test")

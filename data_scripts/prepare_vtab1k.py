@@ -19,11 +19,12 @@ import csv
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from archives import ENDINGS, below, extract, is_archive
-from preparing import new_folder, place, told
+from preparing import told
 
 from vpt.data.cases import kind_of
 from vpt.errors import VptError
+from vpt.published.archives import ENDINGS, below, extract, is_archive
+from vpt.published.material import new_folder, place
 from vpt.readers import SUPPORTED
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preparing import place
-
 from vpt.data.cases import kind_of
 from vpt.errors import VptError
 from vpt.files import write_json
+from vpt.published.material import place
 
 
 def scans_in(folder: Path) -> dict[str, Path]:

@@ -23,7 +23,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"model"}),
     frozenset({"tuning", "tasks", "streams", "wrapping", "building", "artifact_header", "artifact_doubts"}),
     frozenset({"artifact"}),
-    frozenset({"use", "view", "describe"}),
+    frozenset({"use", "view", "describe", "published"}),
     frozenset({"model_card"}),
     frozenset({"engine"}),
     frozenset({"demo"}),

@@ -18,6 +18,7 @@ from published import run, write_label_map, write_scan
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset
 from vpt.data.splits import read_splits
+from vpt.published import msd
 
 
 def sides_of(folder: Path) -> dict[str, int]:
@@ -120,7 +121,7 @@ def test_of_four_channels_some_are_chosen_and_copied(tmp_path: Path, monkeypatch
 
 
 def test_every_task_has_an_address_and_a_hash_of_its_own() -> None:
-    archives = [archive for task in prepare_msd.TASKS for archive in prepare_msd.origin_of(task).archives]
+    archives = [archive for task in msd.TASKS for archive in msd.origin_of(task).archives]
     assert all(archive.url.endswith(f"/{archive.name}") and len(archive.md5 or "") == 32 for archive in archives)
     assert len({archive.md5 for archive in archives}) == 10
 

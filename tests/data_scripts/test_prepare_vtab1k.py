@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import prepare_vtab1k as script
-import preparing
 import pytest
 from PIL import Image
 
 from vpt.data.layouts import read_labelled
 from vpt.errors import VptError
+from vpt.published import material
 
 CLASSES = 12
 
@@ -100,7 +100,7 @@ def test_images_are_copied_where_nothing_can_be_linked(
     def refuse(*paths: Path) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(preparing.os, "link", refuse)
+    monkeypatch.setattr(material.os, "link", refuse)
     script.prepare(task, target)
 
     image = "images/test/000007.jpg"
@@ -268,7 +268,7 @@ def test_a_full_disk_leaves_nothing(original: Path, target: Path, monkeypatch: p
     def refuse(*paths: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preparing.os, "link", refuse)
-    monkeypatch.setattr(preparing.shutil, "copyfile", refuse)
+    monkeypatch.setattr(material.os, "link", refuse)
+    monkeypatch.setattr(material.shutil, "copyfile", refuse)
 
     refused(original, target, r"caltech101: cannot be written \(No space left on device\)")

@@ -15,6 +15,7 @@ from vpt.cli.check import check
 from vpt.cli.compare import compare
 from vpt.cli.config import config
 from vpt.cli.evaluate import evaluate
+from vpt.cli.fetch_data import fetch_data
 from vpt.cli.predict import predict
 from vpt.cli.train import train
 from vpt.cli.view import view
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (check, train, predict, watch, evaluate, compare, view, config, info, fetch, demo, doctor):
+for command in (check, train, predict, watch, evaluate, compare, view, config, info, fetch, fetch_data, demo, doctor):
     app.command()(command)
 
 

@@ -7,6 +7,7 @@ A 2-D NIfTI (X, Y) counts as a volume of one slice (X, Y, 1); a last axis of len
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -167,3 +168,19 @@ def _stored(image: Any, name: str) -> Channel:
     content = inflate(file, proxy.offset + size)
     array = np.ndarray(proxy.shape, proxy.dtype, content, proxy.offset, order="F")
     return Channel(array, float(proxy.slope), float(proxy.inter))
+
+
+def copy_channels(source: Path, target: Path, keep: Sequence[int]) -> None:
+    """A copy of a 4-D scan with some of its channels (its last axis), whole or not at all."""
+    import nibabel
+    from nibabel.nifti1 import Nifti1Image
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scan = Nifti1Image.from_filename(source)
+    values = np.asanyarray(scan.dataobj)
+    if values.ndim != 4:
+        raise VptError(f"{source}: {values.ndim}-D, expected 4-D with the channels last; get the task again")
+    header = scan.header.copy()
+    header.set_data_dtype(values.dtype)
+    with atomic(target) as part:
+        nibabel.save(Nifti1Image(values[..., list(keep)], scan.affine, header), part)

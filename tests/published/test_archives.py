@@ -10,10 +10,10 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import archives
 import pytest
 
 from vpt.errors import VptError
+from vpt.published import archives
 
 FILES = {"set/images/a.png": b"picture" * 50, "set/README.txt": b"", "set/deep/er/b.nii.gz": bytes(range(256)) * 9}
 CLUTTER = {"__MACOSX/set/images/._a.png": b"x", "set/._README.txt": b"x", "set/.DS_Store": b"x"}

@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from zipfile import ZipFile
 
-import preparing as script
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import serving
 
+import vpt.published.material as script
 from vpt.backbones import fetch
 from vpt.errors import VptError
 
