@@ -12,6 +12,7 @@ from vpt.cli.shared import (
     MirrorImages,
     PatientsPattern,
     Postprocess,
+    Viewer,
     Weights,
     console,
     is_postprocessed,
@@ -67,6 +68,7 @@ def evaluate(
     tta: MirrorImages = False,
     postprocess: Postprocess = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Of folders: every reference needs a mask.")] = False,
+    viewer: Viewer = False,
     device: Device = "auto",
     weights: Weights = None,
 ) -> None:
@@ -89,6 +91,7 @@ def evaluate(
         (split is not None and kind == "folds", f"--split {split}: every fold scores what it validates; leave it out"),
         (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
         (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
+        (viewer and compared, "--viewer: is of one evaluation; evaluate each by itself"),
         (lesions is not None and compared, f"--lesions {lesions}: are not compared; evaluate each by itself"),
     ):
         if wrong:
@@ -116,7 +119,7 @@ def evaluate(
             page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick)
             print(f"written: {saved}, comparison.csv, comparison.md, {page.name}")
             return
-        page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick)
+        page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer)
     print(f"written: {saved}, cases.csv, evaluation.md, {page.name}")
 
 

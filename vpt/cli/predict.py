@@ -17,6 +17,7 @@ from vpt.cli.shared import (
     MirrorImages,
     Postprocess,
     RunsOrArtifacts,
+    Viewer,
     Weights,
     is_postprocessed,
     usage,
@@ -92,6 +93,7 @@ def predict(
     probabilities: Probabilities = False,
     preview: Preview = False,
     report: Paged = False,
+    viewer: Viewer = False,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
@@ -101,6 +103,8 @@ def predict(
     from vpt.use.archives import Asked, Beside, part_of
 
     check_words(models, mean, precision, as_)
+    if viewer and not report:
+        usage("--viewer: is part of the page; add --report")
     if report:
         _require_folder(out)
     existing = _existing(overwrite, skip_existing, resume)
@@ -118,13 +122,15 @@ def predict(
     )
     tidy = is_postprocessed(postprocess)
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
+    if viewer:
+        _require_masks(loaded)
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
         say_postprocess(loaded)
         outcome = _predict(loaded, scans, out, asked, mark)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
-        print(f"report: {_write_page(loaded, scans, out, asked)}")
+        print(f"report: {_write_page(loaded, scans, out, asked, viewer)}")
     raise typer.Exit(1 if outcome.failures else 0)
 
 
@@ -234,7 +240,14 @@ def _require_folder(out: Path) -> None:
         usage(f"-o {out}: --report is the page of a folder; give a folder as the output")
 
 
-def _write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, asked: Asked) -> Path:
+def _require_masks(loaded: Segmenter | Classifier) -> None:
+    from vpt.use.segmenter import Segmenter
+
+    if not isinstance(loaded, Segmenter):
+        usage("--viewer: shows masks, and the model classifies; leave it out")
+
+
+def _write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, asked: Asked, viewer: bool) -> Path:
     """The page of all that the folder's record holds; of what was predicted before, only these scans are pictures."""
     from vpt.progress import bar
     from vpt.use.archives.finding import find_archive
@@ -246,7 +259,7 @@ def _write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, as
         if isinstance(loaded, Classifier):
             return write_predictions_page(out, {}, progress=tick)
         found = find_archive(scans, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
-        return write_predictions_page(out, loaded.labels, found.cases, plan, tick)
+        return write_predictions_page(out, loaded.labels, found.cases, plan, tick, viewer)
 
 
 def require_table(asked: Asked) -> None:

@@ -37,6 +37,10 @@ MirrorImages = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Where the backbone's weights lie, if elsewhere than in training.")]
 
+Viewer = Annotated[
+    bool, typer.Option("--viewer", help="The page holds the volumes too, to scroll and turn (20 MB at most).")
+]
+
 Task = Annotated[str | None, typer.Option(help="segmentation or classification, where the data allow both.")]
 Shots = Annotated[int | None, typer.Option(help="Learn from so many examples per class (or cases).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set optim.lr=1e-3 (repeat).")]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from vpt.report.inlined import InlinedViewer
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
 from vpt.report.palette import colours_of
@@ -78,6 +79,7 @@ def predictions_page(
     labels: Sequence[str],
     unit: str,
     facts: Sequence[tuple[str, str]],
+    viewer: InlinedViewer | None = None,
 ) -> str:
     """One file of HTML. cases: in order; labels: names of what is segmented; unit: ml or px."""
     failed = [case for case in cases if case.failed]
@@ -104,6 +106,7 @@ def predictions_page(
         left_out=max(0, len(cases) - MOST_ROWS),
         amount=amount,
         facts=facts,
+        viewer=viewer,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vpt.report.charts import Chart
 from vpt.report.class_view import ClassSection
+from vpt.report.inlined import InlinedViewer
 from vpt.report.mask_view import MaskSection
 from vpt.report.pages import render
 from vpt.report.parts import Tile
@@ -29,11 +30,12 @@ def report_page(
     facts: Sequence[FactGroup],
     tiles: Sequence[Tile] = (),
     noun: str = "case",
+    viewer: InlinedViewer | None = None,
 ) -> str:
     """One file of HTML.
 
     kind: "Training run", "Evaluation"; section: what was scored, None where nothing was; noun: what its cases are
-    called in the headline.
+    called in the headline; viewer: of volumes inside the page.
     """
     return render(
         "report.html",
@@ -45,4 +47,5 @@ def report_page(
         classes=section.view() if isinstance(section, ClassSection) else None,
         training=training,
         facts=facts,
+        viewer=viewer,
     )

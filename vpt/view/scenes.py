@@ -25,11 +25,15 @@ MOST_LABELS = 1000
 
 @dataclass(frozen=True)
 class ViewedCase:
-    """A scan and the masks that lie on it, each as `vpt.readers.reader_of` takes it."""
+    """A scan and the masks that lie on it, each as `vpt.readers.reader_of` takes it.
+
+    titles: what the masks are called; none for the names of their files.
+    """
 
     name: str
     scan: tuple[Any, ...]
-    masks: tuple[Path, ...]
+    masks: tuple[Any, ...]
+    titles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def make_scene(case: ViewedCase, names: Mapping[int, str] | None) -> Scene:
     colour = reader.kind == "images" and count == 3
     maps = [_read_mask(mask, reader) for mask in case.masks]
     named = _names_beside([*case.masks, *reader.files()]) if names is None else names
-    shown = _apart(case.masks)
+    shown = case.titles or _apart(case.masks)
     notes = [f"channel 1 of {count} is shown"] if count > 1 and not colour else []
     return Scene(
         case.name,
@@ -133,7 +137,7 @@ def make_scene(case: ViewedCase, names: Mapping[int, str] | None) -> Scene:
     )
 
 
-def _read_mask(mask: Path, reader: Reader) -> LabelMap:
+def _read_mask(mask: Any, reader: Reader) -> LabelMap:
     ids = reader_of(mask).labels_on(reader.grid()).ids
     if len(ids) > MOST_LABELS:
         raise VptError(f"{mask}: {len(ids)} values, expected {MOST_LABELS} labels at most; is this a scan?")

@@ -1,6 +1,15 @@
 "use strict";
-// One scan and its masks at a time, from `N/scene.json`, `N/scan.nii`, `N/0.nii`, ...; nothing else is asked for.
+// One scan and its masks at a time: from `N/scene.json`, `N/scan.nii`, `N/0.nii`, ..., or out of the page itself, which
+// then holds `{scene, files}` of every case. Nothing else is asked for.
 const by = (id) => document.getElementById(id);
+const inlined = by("volumes") && JSON.parse(by("volumes").textContent);
+const sceneOf = async (which) => (inlined ? inlined[which].scene : (await fetch(`${which}/scene.json`)).json());
+
+function volume(which, part, more) {
+  if (!inlined) return { url: `${which}/${part}.nii`, name: `${part}.nii`, ...more };
+  return { url: `data:application/gzip;base64,${inlined[which].files[part]}`, name: `${part}.nii.gz`, ...more };
+}
+
 const nv = new niivue.Niivue({
   backColor: [0, 0, 0, 1],
   crosshairColor: [1, 1, 1, 0.5],
@@ -111,10 +120,9 @@ async function show(which) {
   by("problem").hidden = true;
   by("message").textContent = "reading";
   if (by("case")) by("case").value = String(which);
-  const answer = await fetch(`${which}/scene.json`);
+  const found = await sceneOf(which);
   if (number !== which) return;
-  const found = await answer.json();
-  if (!answer.ok) {
+  if (typeof found.error === "string") {
     by("message").textContent = "";
     by("problem").textContent = found.error;
     by("problem").hidden = false;
@@ -122,9 +130,9 @@ async function show(which) {
   }
   scene = found;
   by("name").textContent = scene.name;
-  document.title = `${scene.name}: vpt view`;
-  const layers = scene.layers.map((_, k) => ({ url: `${which}/${k}.nii`, name: `${k}.nii`, opacity: 1 }));
-  await nv.loadVolumes([{ url: `${which}/scan.nii`, name: "scan.nii", colormap: "gray" }, ...layers]);
+  if (!inlined) document.title = `${scene.name}: vpt view`;
+  const layers = scene.layers.map((_, k) => volume(which, k, { opacity: 1 }));
+  await nv.loadVolumes([volume(which, "scan", { colormap: "gray" }), ...layers]);
   if (number !== which) return;
   by("layers").replaceChildren(...scene.layers.map(describeLayer));
   scene.layers.forEach((_, k) => paint(k));
@@ -177,7 +185,7 @@ for (const id of ["low", "high"]) {
 }
 document.querySelectorAll('input[name="plane"]').forEach((each) => each.addEventListener("change", setPlane));
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input[type=number], select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!event.target.closest(".viewer") || event.target.matches("input[type=number], select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "n") step(1);
   if (event.key === "p") step(-1);
   if (event.key === "e" && scene?.error) goTo(scene.error.mm);

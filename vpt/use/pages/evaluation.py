@@ -14,6 +14,7 @@ from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
 from vpt.report.class_summary import ClassSummary, read_class_summary
 from vpt.report.class_view import ClassSection, Thumb
+from vpt.report.inlined import InlinedViewer
 from vpt.report.mask_summary import MaskCase, MaskSummary, read_mask_summary
 from vpt.report.mask_view import CaseCard, MaskSection, choose_cases
 from vpt.report.parts import BEST, WORST
@@ -21,6 +22,7 @@ from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
+from vpt.use.pages.viewer import inline_viewer
 
 PAGE = "report.html"
 MOST_COUNTED = 60  # cases whose voxels are counted for the confusion between labels
@@ -46,30 +48,48 @@ def write_run_page(run: Path, shown: Mapping[str, str], score: str, progress: Ti
 
 
 def write_evaluation_page(
-    folder: Path, run: Path | None = None, data: Path | None = None, progress: Tick = silent
+    folder: Path, run: Path | None = None, data: Path | None = None, progress: Tick = silent, viewer: bool = False
 ) -> Path:
     """`report.html` of the evaluation that a folder holds (summary.json, cases.csv, masks) -> its path.
 
-    run: whose model made the masks, if one is known; data: where its data set lies now.
+    run: whose model made the masks, if one is known; data: where its data set lies now;
+    viewer: the volumes are inside the page, worst first.
 
     Raises:
         VptError: no evaluation; a page that cannot be written.
     """
     if run is not None:
-        return _write_page_of(run, folder, data, progress)
-    section = _require_section(folder, _beside(folder), progress)
-    return _written(folder, report_page("Evaluation", section.summary.title, section, [], []))
+        return _write_page_of(run, folder, data, progress, viewer)
+    sources = _beside(folder)
+    section = _require_section(folder, sources, progress)
+    inlined = _viewer(section, folder, sources) if viewer else None
+    return _written(folder, report_page("Evaluation", section.summary.title, section, [], [], viewer=inlined))
 
 
-def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick) -> Path:
+def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick, viewer: bool) -> Path:
     """With what the run says of its model, which takes torch to read."""
     from vpt.artifact import read_artifact
     from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
 
     artifact = read_artifact(run)
-    section = _require_section(folder, sources_of(artifact, data), progress)
-    facts = groups_of(run, artifact, read_metrics(run))
-    return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles_of(artifact)))
+    sources = sources_of(artifact, data)
+    section = _require_section(folder, sources, progress)
+    facts, tiles = groups_of(run, artifact, read_metrics(run)), tiles_of(artifact)
+    inlined = _viewer(section, folder, sources) if viewer else None
+    return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles, viewer=inlined))
+
+
+def _viewer(section: MaskSection | ClassSection, folder: Path, sources: Sources) -> InlinedViewer:
+    """All cases, worst first."""
+    if not isinstance(section, MaskSection):
+        raise VptError(f"{folder}: its cases are classified, and the viewer shows masks; leave --viewer out")
+    found: list[CaseFiles | VptError] = []
+    for case in section.summary.worst_first():
+        try:
+            found.append(_files(case, folder, sources))
+        except VptError as error:
+            found.append(error)
+    return inline_viewer(found, section.summary.labels)
 
 
 def _written(folder: Path, page: str) -> Path:

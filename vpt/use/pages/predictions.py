@@ -14,6 +14,7 @@ from vpt.progress import Tick, silent
 from vpt.report.predictions_page import PredictedCard, PredictedCase, cases_to_show, predictions_page, read_predicted
 from vpt.use.pages.evaluation import PAGE
 from vpt.use.pages.planes import CaseFiles, show_case
+from vpt.use.pages.viewer import inline_viewer
 from vpt.words import listed
 
 
@@ -23,11 +24,13 @@ def write_predictions_page(
     scans: Sequence[Case] = (),
     plan: Plan | None = None,
     progress: Tick = silent,
+    viewer: bool = False,
 ) -> Path:
     """Write the page of what `vpt predict` recorded in a folder -> its path.
 
     labels: id -> name of what the model segments, empty of one that classifies; scans: what was predicted, for the
-    pictures, without which outlines lie on grey; plan: how the model sees them.
+    pictures, without which outlines lie on grey; plan: how the model sees them; viewer: the volumes are inside
+    the page.
 
     Raises:
         VptError: no `predictions.json`; a page that cannot be written.
@@ -44,7 +47,11 @@ def write_predictions_page(
         cards.append(_card(case, folder, known.get(case.name), foreground, plan))
         progress(done, len(chosen), case.name)
     unit = "px" if any(each.get("pixels") for each in found["cases"]) else "ml"
-    page = predictions_page(folder.resolve().name, cases, cards, [*foreground.values()], unit, [*_facts(found)])
+    answered = [each for each in cases if each.output and not each.failed and not each.answers]
+    files = [CaseFiles(each.name, known.get(each.name), None, folder / each.output) for each in answered]
+    inlined = inline_viewer(files, foreground) if viewer and foreground else None
+    title, names = folder.resolve().name, [*foreground.values()]
+    page = predictions_page(title, cases, cards, names, unit, [*_facts(found)], inlined)
     write_text(folder / PAGE, page)
     return folder / PAGE
 

@@ -1,0 +1,86 @@
+"""Volumes inside a page: packed, in order, while there is room."""
+
+from __future__ import annotations
+
+import gzip
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+
+from vpt.report.inlined import MOST_CASES, InlinedViewer, Inlining
+from vpt.use.pages.evaluation import write_evaluation_page
+from vpt.use.runs import evaluate_run
+
+COLOURS = """async () => {
+  nv.drawScene();
+  const canvas = document.getElementById("canvas"), copy = document.createElement("canvas");
+  [copy.width, copy.height] = [canvas.width, canvas.height];
+  const context = copy.getContext("2d");
+  context.drawImage(canvas, 0, 0);
+  const pixels = context.getImageData(0, 0, copy.width, copy.height).data;
+  return new Set(new Uint32Array(pixels.buffer)).size;
+}"""
+
+
+def test_what_does_not_fit_is_left_out_and_counted_and_what_comes_after_it_may_fit() -> None:
+    inlining, noise = Inlining(room=700), bytes(range(256)) * 4
+    for name, data in (("a", b"x" * 999), ("b", gzip.compress(noise, mtime=0) + noise[::7] * 9), ("c", b"y" * 999)):
+        inlining.take({"name": name}, {"scan": data})
+    viewer = InlinedViewer(inlining.scenes, asked=4)
+
+    assert viewer.names == ["a", "c"]
+    assert gzip.decompress(b64decode(viewer.scenes[0]["files"]["scan"])) == b"x" * 999
+    assert viewer.note.startswith("2 of 4 cases are in this page, which holds 20 MB")
+    assert InlinedViewer(inlining.scenes, asked=2).note == ""
+
+
+def test_a_page_holds_so_many_cases_at_most() -> None:
+    inlining = Inlining()
+    for number in range(MOST_CASES + 1):
+        inlining.take({"name": str(number)}, {})
+    assert len(inlining.scenes) == MOST_CASES
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation with the viewer in its page, away from run and data."""
+    folder = tmp_path_factory.mktemp("page")
+    report, out = evaluate_run(tiny_run, out=folder / "test")
+    report.save(out)
+    return write_evaluation_page(out, tiny_run, viewer=True).rename(folder / "alone.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1100])
+def test_the_page_alone_shows_its_volumes_and_asks_no_one(opened, page: Path, width: int) -> None:
+    found = opened(page, width=width, height=700)
+    assert found.page.locator("#viewer canvas").is_hidden()
+
+    found.page.get_by_role("button", name="Open the viewer").click()
+    found.page.locator('body[data-ready="yes"]').wait_for(timeout=60_000)
+
+    assert found.page.evaluate(COLOURS) > 50
+    assert found.page.locator(".layer h2").all_inner_texts() == ["truth", "prediction"]
+    assert "bright" in found.page.locator("#layers").inner_text()
+    assert found.said == []
+    assert [address for address in found.asked if not address.startswith(("data:", "blob:"))] == [page.as_uri()]
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert found.faults() == []
+
+
+@pytest.mark.slow
+def test_keys_of_the_viewer_mean_nothing_elsewhere_in_the_page(opened, page: Path) -> None:
+    found = opened(page, height=700).page
+    found.get_by_role("button", name="Open the viewer").click()
+    found.locator('body[data-ready="yes"]').wait_for(timeout=60_000)
+    where = "[...nv.scene.crosshairPos].map((each) => each.toFixed(3)).join()"
+    start = found.evaluate(where)
+    found.evaluate("goTo([0, 0, 0])")
+    moved = found.evaluate(where)
+    assert moved != start
+
+    found.locator("#all-cases thead button").first.press("e")
+    assert found.evaluate(where) == moved
+    found.locator("#canvas").press("e")
+    assert found.evaluate(where) == start

@@ -1,0 +1,56 @@
+"""Volumes inside a page, so that it stays one file: what its viewer shows, packed, no more than a page can bear."""
+
+from __future__ import annotations
+
+import gzip
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+MOST_MB = 20  # of packed volumes in a page
+MOST_CASES = 30
+
+
+@dataclass(frozen=True)
+class InlinedViewer:
+    """scenes: of the cases, as `view.js` reads them, with their files as data addresses; asked: how many there were."""
+
+    scenes: Sequence[Mapping[str, Any]]
+    asked: int
+
+    @property
+    def names(self) -> list[str]:
+        return [str(scene["scene"]["name"]) for scene in self.scenes]
+
+    @property
+    def note(self) -> str:
+        """What is not in it, and why; "" where all is."""
+        if self.asked == len(self.scenes):
+            return ""
+        return (
+            f"{len(self.scenes)} of {self.asked} cases are in this page, which holds {MOST_MB} MB of volumes and "
+            f"{MOST_CASES} cases at most; vpt view SCAN MASK shows any."
+        )
+
+    @property
+    def niivue(self) -> str:
+        """The library, packed, in base64."""
+        return b64encode(files("vpt").joinpath("assets/niivue/niivue.umd.js.gz").read_bytes()).decode()
+
+
+@dataclass
+class Inlining:
+    """Takes scenes one by one, while there is room."""
+
+    room: int = MOST_MB * 1_000_000
+    scenes: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def take(self, scene: Mapping[str, Any], volumes: Mapping[str, bytes]) -> None:
+        """volumes: `scan` and the layers `0`, `1`, ... as `.nii`. What does not fit is left out."""
+        packed = {name: b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in volumes.items()}
+        size = sum(map(len, packed.values()))
+        if size <= self.room and len(self.scenes) < MOST_CASES:
+            self.room -= size
+            self.scenes.append({"scene": scene, "files": packed})
