@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from tiny_run import ONE_STEP, SETTINGS
 
 from vpt.artifact import FORMAT, read_artifact
@@ -118,3 +119,43 @@ def test_a_validation_of_few_patients_chooses_nothing(tiny_data, tmp_path) -> No
     run = train(tiny_data, tmp_path / "run", overrides=ONE_STEP | {"train.postprocess": "auto"})
     assert "fewer than 5 patients, so nothing is chosen" in (run / "train.log").read_text()
     assert read_artifact(run).postprocess == {}
+
+
+def test_it_is_chosen_for_a_run_that_is_there_and_taken_back_and_nothing_is_trained(
+    tiny_run: Path, tmp_path: Path, vpt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = shutil.copytree(tiny_run, tmp_path / "run")
+    before = read_artifact(copied)
+    tried = (Tried("dark", "largest", 0.1, (0.05, 0.2), True),)
+    monkeypatch.setattr(segmenting, "choose_steps", lambda *given: Choice(STEPS, tried))
+
+    told = vpt("evaluate", copied, "--split", "val", "--device", "cpu", "--postprocess", "choose")
+
+    assert told.code == 0
+    assert "post-processing: only the largest component of dark: Dice +0.1000" in told.out
+    assert "as chosen on these cases" in told.out
+    after = read_artifact(copied)
+    assert after.postprocess == STEPS
+    assert after.config.train.postprocess == "auto"
+    assert all(torch.equal(tensor, before.tensors[name]) for name, tensor in after.tensors.items())
+    assert (copied / "metrics.csv").read_text() == (tiny_run / "metrics.csv").read_text()
+    for page in ("report.html", "model_card.md", "train.log"):
+        assert "only the largest component of dark" in (copied / page).read_text()
+    assert "auto" in (copied / "config.yaml").read_text()
+
+    train(None, copied, resume=True, overrides={"train.postprocess": "none"})
+    assert read_artifact(copied).postprocess == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("{run}/validation", "{run}/validation"), 2, "--postprocess choose: is of one run"),
+        (("{run}/validation",), 1, "validation: no run that is at its end; finish it with"),
+        (("{run}", "--data", "elsewhere"), 2, "the choice is made where the data set of the training lies"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused(tiny_run: Path, vpt, words, code: int, sentence: str) -> None:
+    told = vpt("evaluate", *(word.format(run=tiny_run) for word in words), "--postprocess", "choose")
+    assert told.code == code
+    assert sentence in told.err

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import math
+import re
 
+import numpy as np
 import pytest
 
-from vpt.report.paired import PairedReport
+from vpt.report.paired import PairedClasses, PairedReport
 from vpt.report.paired_charts import cases_chart, difference_chart
-from vpt.report.paired_page import PairedCard, paired_page
+from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair, Difference, Paired
 
 CASES = (CasePair("<b>far</b>", 0.9, 0.5), CasePair("near", 0.6, 0.7), CasePair("alike", 0.8, 0.8))
@@ -62,3 +64,20 @@ def test_charts_have_every_score_and_every_case() -> None:
 def test_without_scores_nothing_is_drawn() -> None:
     assert difference_chart([Difference("auroc", 0, math.nan, math.nan, (math.nan, math.nan))]) is None
     assert cases_chart(CASES[:1], "Dice") is None
+
+
+def test_of_classes_both_matrices_and_the_answers_to_the_cases_that_differ_most_are_shown() -> None:
+    cases = (CasePair("far", 0.9, 0.2), CasePair("near", 0.6, 0.7))
+    counts = (np.array([[1, 0], [0, 1]]), np.array([[0, 1], [0, 1]]))
+    answers = {"far": ("cat", "cat", "dog"), "near": ("dog", "dog", "dog")}
+    differences = (Difference("accuracy", 2, 1.0, 0.5, (0.0, 1.0)),)
+    found = PairedReport(
+        Paired(differences, cases, (), ()), "A", "B", "probability of the truth", "bootstrap",
+        classes=PairedClasses(("cat", "dog"), counts, answers),
+    )  # fmt: skip
+    page = paired_page(found, [], [PairedThumb(case, "", *answers[case.name]) for case in cases])
+
+    assert [page.count(f'aria-label="Confusion matrix of {name}"') for name in "AB"] == [1, 1]
+    assert re.findall(r'<td style="--share: [^"]*">(\d+)<', page) == ["1", "0", "0", "1", "0", "1", "0", "1"]
+    assert '<p class="good">A: cat, right; the truth 0.900</p>' in page
+    assert '<p class="error">B: dog; the truth 0.200</p>' in page

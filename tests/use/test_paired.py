@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any, cast
 
 import nibabel
 import numpy as np
 import pytest
 
 from vpt.errors import VptError
-from vpt.use.paired import compare_masks, compare_runs
+from vpt.report.classification import ClassReport
+from vpt.use.paired import _paired, compare_masks, compare_runs
 
 
 def save(path, start):
@@ -51,3 +53,29 @@ def test_runs_of_two_tasks_are_refused(tiny_run, class_run, tmp_path):
     ]
     with pytest.raises(VptError, match="one segments and the other classifies"):
         compare_runs(*runs, device="cpu")
+
+
+def classified(names: tuple[str, ...], first: list[float], target: str = "classes") -> ClassReport:
+    probabilities = np.array([[p, 1 - p] for p in first])
+    truth = np.array([[True, False]] * len(names))
+    return ClassReport(names, probabilities, truth, ("cat", "dog"), cast(Any, target))
+
+
+def test_of_classes_only_the_cases_of_both_are_counted_and_answers_stay_with_their_case() -> None:
+    one = classified(("a", "b", "only"), [0.9, 0.2, 0.9])
+    other = classified(("b", "a"), [0.8, 0.4])
+
+    found = _paired(one, other, "A", "B")
+
+    assert found.classes is not None
+    assert found.classes.answers == {"a": ("cat", "cat", "dog"), "b": ("cat", "dog", "cat")}
+    assert [counts.tolist() for counts in found.classes.counts] == [[[1, 1], [0, 0]]] * 2
+    assert [case.name for case in found.found.cases] == ["b", "a"]
+
+
+def test_of_labels_there_is_no_matrix() -> None:
+    one = classified(("a", "b"), [0.9, 0.2], "labels")
+    found = _paired(one, one, "A", "B").classes
+    assert found is not None
+    assert found.counts == ()
+    assert found.answers["b"] == ("cat", "dog", "dog")

@@ -11,7 +11,6 @@ from vpt.cli.shared import (
     Device,
     MirrorImages,
     PatientsPattern,
-    Postprocess,
     Viewer,
     Weights,
     console,
@@ -66,7 +65,13 @@ def evaluate(
         bool, typer.Option("--oracle-box", help="Of a run: tell it the reference's box; the title says so.")
     ] = False,
     tta: MirrorImages = False,
-    postprocess: Postprocess = "auto",
+    postprocess: Annotated[
+        str,
+        typer.Option(
+            help="auto: masks as the training chose to tidy them (train.postprocess), none: as the model has them. "
+            "choose: of a finished run, choose it now on its validation cases, to be done from then on."
+        ),
+    ] = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Of folders: every reference needs a mask.")] = False,
     viewer: Viewer = False,
     device: Device = "auto",
@@ -92,6 +97,7 @@ def evaluate(
         (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
         (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
         (viewer and compared, "--viewer: is of one evaluation; evaluate each by itself"),
+        (postprocess == "choose" and kind != "run", "--postprocess choose: is of one run; choose for each by itself"),
         (lesions is not None and compared, f"--lesions {lesions}: are not compared; evaluate each by itself"),
     ):
         if wrong:
@@ -105,7 +111,9 @@ def evaluate(
         **({"by": by, "groups": groups} if by is not None else {}),
     }
     of_a_run = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
-    of_a_run["postprocess"] = is_postprocessed(postprocess)
+    if postprocess == "choose":
+        _choose_postprocess(paths[0], data, device)
+    of_a_run["postprocess"] = postprocess == "choose" or is_postprocessed(postprocess)
     of_masks = {"labels": _labels(labels), "strict": strict, "patients": patients}
     with bar("evaluating") as tick:
         options = settings | (of_a_run if of_runs else of_masks) | {"progress": tick}
@@ -121,6 +129,19 @@ def evaluate(
             return
         page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer)
     print(f"written: {saved}, cases.csv, evaluation.md, {page.name}")
+
+
+def _choose_postprocess(run: Path, data: Path | None, device: str) -> None:
+    """As if the training had had `train.postprocess=auto`: the run is concluded anew, nothing is trained."""
+    from vpt.engine.folder import standing_of
+    from vpt.engine.run import train
+    from vpt.errors import VptError
+
+    if data is not None:
+        usage(f"--data {data}: the choice is made where the data set of the training lies; leave one of the two out")
+    if not (run / "config.yaml").is_file() or standing_of(run) != "done":
+        raise VptError(f"{run}: no run that is at its end; finish it with `vpt train --resume --out {run}`")
+    train(None, run, resume=True, overrides={"train.postprocess": "auto", "device": device})
 
 
 def _kind(paths: list[Path], folds: bool) -> Kind:

@@ -230,7 +230,8 @@ class TrainConfig(Section):
     postprocess: Literal["none", "auto"] = "none"
     """Of segmentation: `auto` keeps of a label only the largest component, or fills its holes, where that raises the
     Dice of the validation cases by more than noise. It is part of the artifact: `vpt predict` and `vpt evaluate` do it
-    and say so, `--postprocess none` leaves it out. `vpt compare` compares without it.
+    and say so, `--postprocess none` leaves it out. `vpt evaluate RUN --postprocess choose` does it for a run that is
+    at its end. `vpt compare` compares without it.
     """
 
     @property

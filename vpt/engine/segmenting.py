@@ -157,7 +157,7 @@ class Segmenting(Job):
         with bar("validating") as tick:
             title = f"{run.name}: validation split"
             report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
-        if setup.config.train.postprocess == "auto" and (steps := self._choose_steps(cases, folder, best, log)):
+        if steps := self._choose_steps(cases, folder, best, log):
             segmenter.postprocess = steps
             title += f"; {in_words(steps, segmenter.labels)}, as chosen on these cases"
             with bar("validating, post-processed") as tick:
@@ -170,26 +170,31 @@ class Segmenting(Job):
             _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup, said)
 
     def _choose_steps(self, cases: Sequence[Case], folder: Path, best: Artifact, log: Logger) -> Steps:
-        """Of raw masks of the validation cases: what the artifact then holds."""
-        setup = self.setup
-        patients = [setup.dataset.patient(case.name) for case in cases]
-        masks = [mask_file(folder, case) for case in cases]
-        with bar("choosing the post-processing") as tick:
-            choice = choose_steps(cases, masks, patients, best.labels, tick)
-        for sentence in choice.sentences():
-            log.info(sentence)
-        if choice.steps:
-            save_artifact(
-                best.path,
-                self.model,
-                config=setup.config,
-                plan=setup.plan,
-                labels=best.labels,
-                scores=best.scores,
-                codes=best.codes,
-                postprocess=choice.steps,
-            )
-        return choice.steps
+        """Of raw masks of the validation cases: what the artifact then holds, whatever it held before."""
+        steps: Steps = {}
+        if self.setup.config.train.postprocess == "auto":
+            patients = [self.setup.dataset.patient(case.name) for case in cases]
+            masks = [mask_file(folder, case) for case in cases]
+            with bar("choosing the post-processing") as tick:
+                choice = choose_steps(cases, masks, patients, best.labels, tick)
+            for sentence in choice.sentences():
+                log.info(sentence)
+            steps = choice.steps
+        if steps != best.postprocess:
+            self._record(steps, best)
+        return steps
+
+    def _record(self, steps: Steps, best: Artifact) -> None:
+        save_artifact(
+            best.path,
+            self.model,
+            config=self.setup.config,
+            plan=self.setup.plan,
+            labels=best.labels,
+            scores=best.scores,
+            codes=best.codes,
+            postprocess=steps,
+        )
 
 
 See = Callable[[str, np.ndarray, np.ndarray, Mapping[str, float]], None]

@@ -28,8 +28,14 @@ from vpt.versions import version_of
 from vpt.vocabulary import Task
 from vpt.words import listed
 
-OF_TRAIN = ("epochs", "workers", "save_every")
-FREE = {"device", "callbacks", "train.workers", "train.save_every"}  # what they say changes nothing of what is computed
+OF_TRAIN = ("epochs", "workers", "save_every", "postprocess")
+FREE = {  # what they say changes nothing of what is trained
+    "device",
+    "callbacks",
+    "train.workers",
+    "train.save_every",
+    "train.postprocess",
+}
 
 
 @dataclass(frozen=True)

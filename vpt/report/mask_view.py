@@ -79,6 +79,7 @@ class MaskSection:
             "confused": self.confused,
             "names": names,
             "cards": [(card, _label_lines(card.case, summary, colours)) for card in self.cards],
+            "heads": ["case", "mean Dice", *_case_heads(summary)],
             "cases": [(case, _case_cells(case, summary)) for case in ranked[:MOST_ROWS]],
             "left_out": max(0, len(ranked) - MOST_ROWS),
             "notes": _notes(summary),
@@ -137,6 +138,13 @@ def _label_lines(case: MaskCase, summary: MaskSummary, colours: Mapping[int, str
         sizes = f"{amount(found)} {summary.size_unit} predicted, {amount(true)} {summary.size_unit} true"
         lines.append((colours[label], name, f"Dice {dice}; {sizes}{nothing}"))
     return lines
+
+
+def _case_heads(summary: MaskSummary) -> list[str]:
+    """What `_case_cells` has of every label."""
+    units = {"Dice": "Dice", "HD95": f"HD95 ({summary.unit})"}
+    scores = [words for key, words in units.items() if key in summary.shown]
+    return [f"{name}: {words}" for name in summary.labels.values() for words in (*scores, f"{summary.size_unit} off")]
 
 
 def _case_cells(case: MaskCase, summary: MaskSummary) -> list[tuple[str, str]]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import range_of, shown
@@ -30,12 +32,23 @@ class PairedFiles:
     reference: str
 
 
+@dataclass(frozen=True, eq=False)
+class PairedClasses:
+    """Of two classifications of the same cases. counts: (K, K) of each, reference by answer, none of labels; answers:
+    of a case the reference, and what each answered.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[np.ndarray, ...]
+    answers: Mapping[str, tuple[str, str, str]]
+
+
 @dataclass(frozen=True)
 class PairedReport:
     """What two evaluations of the same cases differ in; first, second: what was evaluated; of_case: a case's score;
     method: of the intervals; notes: how cases were paired with their references.
 
-    Of masks, labels: id -> name; files: by the case's name.
+    Of masks, labels: id -> name; files: by the case's name. Of classes, classes.
     """
 
     found: Paired
@@ -46,6 +59,7 @@ class PairedReport:
     notes: tuple[str, ...] = ()
     labels: Mapping[int, str] = field(default_factory=dict)
     files: Mapping[str, PairedFiles] = field(default_factory=dict)
+    classes: PairedClasses | None = None
 
     def save(self, folder: str | Path) -> Path:
         """Write `comparison.json`, `comparison.csv` (the cases, those that differ most first) and `comparison.md` ->

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpt.report.mask_charts import confusion_rows
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
 from vpt.report.paired import PairedReport
 from vpt.report.paired_charts import cases_chart, difference_chart
 from vpt.report.palette import colours_of
-from vpt.report.parts import MOST_ROWS, Tile, digits
+from vpt.report.parts import MOST_CONFUSED, MOST_ROWS, Tile, digits
 from vpt.scores.paired import TIE, CasePair
 from vpt.words import counted
 
@@ -34,8 +35,19 @@ class PairedCard:
         return f"{'A' if self.case.size > 0 else 'B'} is better by {abs(self.case.size):.3f}"
 
 
-def paired_page(report: PairedReport, cards: Sequence[PairedCard]) -> str:
-    """One file of HTML. cards: of the cases that differ most, in order."""
+@dataclass(frozen=True)
+class PairedThumb:
+    """A case that was classified twice: its picture as a data URI, "" where there is none; the truth, both answers."""
+
+    case: CasePair
+    picture: str
+    reference: str
+    first: str
+    second: str
+
+
+def paired_page(report: PairedReport, cards: Sequence[PairedCard], thumbs: Sequence[PairedThumb] = ()) -> str:
+    """One file of HTML. cards, or of classes thumbs: of the cases that differ most, in order."""
     found = report.found
     means, _ = report.blocks()
     charts = [difference_chart(found.differences), cases_chart(found.cases, report.of_case)]
@@ -49,11 +61,23 @@ def paired_page(report: PairedReport, cards: Sequence[PairedCard]) -> str:
         notes=report.said(),
         charts=[chart for chart in charts if chart is not None],
         cards=cards,
+        thumbs=thumbs,
+        confusion=_confusion(report),
+        classes=report.classes.names if report.classes else (),
         colours={name: colours_of(report.labels)[label] for label, name in report.labels.items()},
         cases=found.cases[:MOST_ROWS],
         left_out=max(0, len(found.cases) - MOST_ROWS),
         digits=digits,
     )
+
+
+def _confusion(report: PairedReport) -> list[tuple[str, list[tuple[str, list[tuple[int, float]]]]]]:
+    """The matrix of each of the two with its name; none of masks, of labels, of many classes."""
+    found = report.classes
+    if found is None or len(found.names) > MOST_CONFUSED:
+        return []
+    named = zip(("A", "B"), found.counts, strict=False)  # of labels there are none
+    return [(name, confusion_rows(counts, found.names)) for name, counts in named]
 
 
 def _short_names(first: str, second: str) -> tuple[str, str]:

@@ -87,6 +87,7 @@ def predictions_page(
     sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} answered"]
     sentences += [f"in {counted(nothing, 'scan')} nothing was predicted"] if nothing else []
     colours = dict(zip(labels, colours_of(range(1, len(labels) + 1)).values(), strict=True))
+    classes = list(dict.fromkeys(name for case in cases for name in case.answers))
     seconds = [case.seconds for case in cases if not case.failed]
     return render(
         "predictions.html",
@@ -101,7 +102,8 @@ def predictions_page(
         cards=cards,
         colours=colours,
         unit=unit,
-        classes=list(dict.fromkeys(name for case in cases for name in case.answers)),
+        classes=classes,
+        heads=[*(f"{name} ({unit})" for name in colours), *(f"p({name})" for name in classes)],
         cases=cases[:MOST_ROWS],
         left_out=max(0, len(cases) - MOST_ROWS),
         amount=amount,

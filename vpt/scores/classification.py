@@ -79,6 +79,14 @@ class ClassificationScores:
         """Counts (K, K), reference by prediction; of labels (K, 2, 2), absent and present by not and predicted."""
         return class_metrics.confusion(self.probabilities, self.targets, self.target)
 
+    def answers(self) -> list[tuple[str, str]]:
+        """Of every case the reference and the prediction, labels joined by |."""
+        decided = decisions(self.probabilities, self.target)
+        return [
+            (_joined(true, self.classes), _joined(found, self.classes))
+            for true, found in zip(self.targets, decided, strict=True)
+        ]
+
     def restricted(self, rows: Sequence[int]) -> Self:
         """Some of the cases, by their places."""
         groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
@@ -122,15 +130,11 @@ class ClassificationScores:
 
     def to_csv(self) -> str:
         """One row per case: reference and prediction (labels joined by |), whether all is right, probabilities."""
-        decided = decisions(self.probabilities, self.target)
-        right = (decided == self.targets).all(1)
-        rows = zip(self.names, self.targets, decided, right, self.probabilities, strict=True)
+        right = (decisions(self.probabilities, self.target) == self.targets).all(1)
+        rows = zip(self.names, self.answers(), right, self.probabilities, strict=True)
         return _csv(
             ["name", "reference", "prediction", "correct", *_columns(self.classes)],
-            (
-                [name, _joined(true, self.classes), _joined(found, self.classes), int(is_right), *_digits(given)]
-                for name, true, found, is_right, given in rows
-            ),
+            ([name, true, found, int(is_right), *_digits(given)] for name, (true, found), is_right, given in rows),
         )
 
     @cached_property

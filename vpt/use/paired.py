@@ -8,7 +8,7 @@ from typing import Any
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.report.classification import ClassReport
-from vpt.report.paired import PairedFiles, PairedReport
+from vpt.report.paired import PairedClasses, PairedFiles, PairedReport
 from vpt.report.segmentation import Report
 from vpt.scores.paired import pair_classifications, pair_segmentations
 from vpt.use.evaluation import evaluate
@@ -38,7 +38,8 @@ def _paired(one: Report | ClassReport, other: Report | ClassReport, first: str, 
         return PairedReport(found, first, second, "Dice", _how(one), notes, one.labels, _files(one, other))
     if isinstance(one, ClassReport) and isinstance(other, ClassReport):
         shown = "probability of the truth"
-        return PairedReport(pair_classifications(one, other), first, second, shown, one.method())
+        found = pair_classifications(one, other)
+        return PairedReport(found, first, second, shown, one.method(), classes=_classes(one, other))
     raise VptError(f"{first} and {second}: one segments and the other classifies; compare runs of one task")
 
 
@@ -53,3 +54,14 @@ def _files(one: Report, other: Report) -> dict[str, PairedFiles]:
         for case in one.cases
         if case.name in theirs
     }
+
+
+def _classes(one: ClassReport, other: ClassReport) -> PairedClasses:
+    """Of the cases that both have."""
+    theirs = {name: row for row, name in enumerate(other.names)}
+    mine = [row for row, name in enumerate(one.names) if name in theirs]
+    first, second = one.restricted(mine), other.restricted([theirs[one.names[row]] for row in mine])
+    pairs = zip(first.names, first.answers(), second.answers(), strict=True)
+    answers = {name: (true, ours, others) for name, (true, ours), (_, others) in pairs}
+    counts = () if one.target == "labels" else (first.confusion(), second.confusion())
+    return PairedClasses(one.classes, counts, answers)

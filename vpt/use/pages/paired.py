@@ -8,8 +8,8 @@ from pathlib import Path
 from vpt.errors import VptError
 from vpt.files import write_text
 from vpt.progress import Tick, silent
-from vpt.report.paired import MOST, PairedFiles, PairedReport
-from vpt.report.paired_page import PairedCard, paired_page
+from vpt.report.paired import MOST, PairedClasses, PairedFiles, PairedReport
+from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair
 from vpt.use.pages.evaluation import PAGE
 from vpt.use.pages.planes import CaseFiles, show_twice
@@ -26,13 +26,22 @@ def write_paired_page(
         VptError: a page that cannot be written.
     """
     sources = _of_run(run, data) if run else sources_beside(each.reference for each in report.files.values())
-    worst = [case for case in report.found.cases[:MOST] if case.name in report.files]
-    cards = []
-    for done, case in enumerate(worst, start=1):
-        cards.append(_card(case, report.files[case.name], report.labels, sources))
-        progress(done, len(worst), case.name)
-    write_text(folder / PAGE, paired_page(report, cards))
+    worst = report.found.cases[:MOST]
+    if report.classes:
+        thumbs = [_thumb(case, report.classes, sources) for case in worst]
+        page = paired_page(report, [], thumbs)
+    else:
+        cards = []
+        for done, case in enumerate((case for case in worst if case.name in report.files), start=1):
+            cards.append(_card(case, report.files[case.name], report.labels, sources))
+            progress(done, len(worst), case.name)
+        page = paired_page(report, cards)
+    write_text(folder / PAGE, page)
     return folder / PAGE
+
+
+def _thumb(case: CasePair, classes: PairedClasses, sources: Sources) -> PairedThumb:
+    return PairedThumb(case, sources.thumb(case.name), *classes.answers[case.name])
 
 
 def _of_run(run: Path, data: Path | None) -> Sources:
