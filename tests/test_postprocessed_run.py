@@ -150,7 +150,7 @@ def test_it_is_chosen_for_a_run_that_is_there_and_taken_back_and_nothing_is_trai
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (("{run}/validation", "{run}/validation"), 2, "--postprocess choose: is of one run"),
+        (("{run}", "{run}"), 2, "--postprocess choose: is of one run"),
         (("{run}/validation",), 1, "validation: no run that is at its end; finish it with"),
         (("{run}", "--data", "elsewhere"), 2, "the choice is made where the data set of the training lies"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from vpt.errors import VptError
+from vpt.scores import cases
 from vpt.scores.cases import score_case
 from vpt.scores.surfaces import surface_scores
 
@@ -229,3 +231,22 @@ def test_importing_is_cheap():
     code = "import sys, vpt.use.evaluation; print(*{'monai', 'torch', 'scipy', 'nibabel', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_labels_that_are_scored_at_a_time_have_the_scores_that_they_have_alone(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 6, (20, 16, 12)).astype(np.uint8) for _ in range(2))
+    threads = set()
+    real = cases.surface_scores
+
+    def seen(*args):
+        threads.add(threading.get_ident())
+        return real(*args)
+
+    alone = score_case(first, second, (1, 1, 2), range(1, 8), workers=1)
+    monkeypatch.setattr(cases, "surface_scores", seen)
+    at_a_time = score_case(first, second, (1, 1, 2), range(1, 8), workers=3)
+
+    assert threading.get_ident() not in threads
+    assert list(at_a_time) == list(alone)
+    assert repr(at_a_time) == repr(alone)  # the absent labels' NaN are alike too

@@ -62,7 +62,8 @@ def evaluate(
         patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says
             or the names let guess; intervals are over patients.
         by: a column that scores are told apart by, of the CSV `groups`, or of the one that dataset.json names.
-        workers: cases at a time; None takes the machine's cores, four at most. Scores do not depend on it.
+        workers: cases at a time, of fewer cases labels as well; None takes the machine's cores, four at most. Scores
+            do not depend on it.
         progress: called as (done, total, name) after each case.
 
     Raises:
@@ -92,8 +93,9 @@ def evaluate(
     names = [pair.case for pair in pairs]
     grouping = None if by is None else read_grouping(by, names, whose, file=groups, described=dataset_files(pairs))
     read = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
-    results = []
-    for result in in_order(lambda pair: _score(pair, chosen, settings), read, workers or cores(MOST_WORKERS)):
+    results, threads = [], workers or cores(MOST_WORKERS)
+    at_once = min(threads, len(read))  # the labels of few cases share what is left
+    for result in in_order(lambda pair: _score(pair, chosen, settings, threads // at_once), read, at_once):
         results.append(result)
         progress(len(results), len(pairs), result.name)
     return Report(
@@ -123,7 +125,7 @@ def _matched(predictions: Any, references: Any, strict: bool) -> Matched:
     return matched
 
 
-def _score(pair: Pair, labels: Labels, settings: Settings) -> CaseResult:
+def _score(pair: Pair, labels: Labels, settings: Settings, workers: int) -> CaseResult:
     mine, theirs = pair.grids()
     found, true = pair.prediction.read(mine), pair.reference.read(theirs)
     for held, mask in ((found, pair.prediction), (true, pair.reference)):
@@ -144,6 +146,7 @@ def _score(pair: Pair, labels: Labels, settings: Settings) -> CaseResult:
         tolerance=settings.tolerance,
         tolerances=settings.tolerances,
         ignored=true.ignored,
+        workers=workers,
     )
     overlap = settings.lesion_overlap
     lesions = score_lesions(prediction, reference, spacing, settings.lesions, overlap=overlap, ignored=true.ignored)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vpt.data.cases import Case, SegmentationSet, case_name
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
+from vpt.data.layouts.by_name import IMAGE
 from vpt.data.plan import Plan
 from vpt.data.thumbnails import thumbnail
 from vpt.errors import VptError
@@ -62,9 +63,21 @@ def sources_of(artifact: Artifact, data: Path | None = None) -> Sources:
 def sources_beside(references: Iterable[str]) -> Sources:
     """Of masks that were compared: the data set that the first of the references lies in, if it lies in one."""
     for reference in islice(references, 1):
-        for root in list(Path(reference).parents)[:2]:
+        for root in _roots(Path(reference)):
             try:
                 return Sources(read_dataset(root))
             except VptError:
                 continue
     return Sources()
+
+
+def _roots(reference: Path) -> list[Path]:
+    """The folders that may be its data set: what describes itself first, and no other one above that holds no scans,
+    which may hold anything.
+    """
+    inner, outer = [*reference.parents, Path(), Path()][:2]
+    described = [root for root in (inner, outer) if (root / "dataset.json").is_file()]
+    if described or not outer.is_dir():
+        return [*described, *(root for root in (inner,) if root not in described)]
+    holds_scans = any(each.is_dir() and each.name.lower() in IMAGE for each in outer.iterdir())
+    return [inner, outer] if holds_scans else [inner]
