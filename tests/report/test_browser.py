@@ -4,10 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
+from vpt.use.pages.paired import write_paired_page
+from vpt.use.paired import compare_masks, compare_runs
+
 pytestmark = pytest.mark.slow
-PAGES = ("tiny_run", "class_run")
+PAGES = ("tiny_run", "class_run", "two_masks", "two_classifiers")
+
+
+@pytest.fixture(scope="module")
+def two_masks(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, tiny_data: Path) -> Path:
+    """Of the page of two folders of masks: the model's, and the same without a label."""
+    root, masks = tmp_path_factory.mktemp("two"), tiny_run / "validation"
+    (root / "less").mkdir()
+    for path in masks.glob("*.nii.gz"):
+        mask = nibabel.Nifti1Image.from_filename(path)
+        nibabel.save(
+            nibabel.Nifti1Image(np.asarray(mask.dataobj) % 2, mask.affine, mask.header), root / "less" / path.name
+        )
+    report = compare_masks(masks, root / "less", tiny_data / "labelsTr")
+    return write_paired_page(report.save(root / "page").parent, report).parent
+
+
+@pytest.fixture(scope="module")
+def two_classifiers(tmp_path_factory: pytest.TempPathFactory, class_run: Path) -> Path:
+    folder = tmp_path_factory.mktemp("classifiers")
+    report = compare_runs(class_run, class_run, split="val", device="cpu")
+    return write_paired_page(report.save(folder).parent, report, class_run).parent
 
 
 @pytest.fixture(params=PAGES)
@@ -97,3 +123,20 @@ def test_printed_it_is_light_and_whole(opened, tiny_run) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("nav").is_hidden()
     assert page.evaluate("[...document.querySelectorAll('.wide')].every(e => e.scrollHeight <= e.clientHeight + 1)")
+
+
+def test_the_same_planes_of_both_that_are_compared_lie_one_above_the_other(opened, two_masks) -> None:
+    page = opened(two_masks / "report.html", width=1280).page
+    first, second = (page.locator(".twice").first.locator(".panels").nth(k).locator("svg") for k in (0, 1))
+    assert first.count() == second.count() == 3
+    for one, other in zip(first.all(), second.all(), strict=True):
+        (a, b) = (each.bounding_box() for each in (one, other))
+        assert (a["x"], a["width"], a["height"]) == pytest.approx((b["x"], b["width"], b["height"]), abs=1)
+        assert a["y"] + a["height"] <= b["y"]
+
+
+def test_the_matrices_of_both_are_beside_each_other_where_there_is_room(opened, two_classifiers) -> None:
+    tables = opened(two_classifiers / "report.html", width=1280).page.locator(".beside table.matrix")
+    left, right = (each.bounding_box() for each in tables.all())
+    assert left["y"] == pytest.approx(right["y"], abs=1)
+    assert left["x"] + left["width"] < right["x"]

@@ -37,7 +37,7 @@ def test_the_headline_is_the_difference_and_what_it_is_worth(interval, said) -> 
 
 def test_wins_losses_ties_and_what_is_not_compared_are_said() -> None:
     page = html.unescape(paired_page(report(), []))
-    assert "of 3 cases A is better in 1, B in 1; 1 within 0.001" in page
+    assert "Of 3 cases A is better in 1, B in 1; 1 within 0.001." in page
     assert "1 case only in A, not compared: lonely" in page
     assert "<dt>A is better in</dt><dd>1<small>" in page
 
@@ -70,14 +70,15 @@ def test_of_classes_both_matrices_and_the_answers_to_the_cases_that_differ_most_
     cases = (CasePair("far", 0.9, 0.2), CasePair("near", 0.6, 0.7))
     counts = (np.array([[1, 0], [0, 1]]), np.array([[0, 1], [0, 1]]))
     answers = {"far": ("cat", "cat", "dog"), "near": ("dog", "dog", "dog")}
-    differences = (Difference("accuracy", 2, 1.0, 0.5, (0.0, 1.0)),)
+    differences = tuple(Difference(score, 2, 1.0, 0.5, (0.0, 1.0)) for score in ("accuracy", "balanced_accuracy"))
     found = PairedReport(
         Paired(differences, cases, (), ()), "A", "B", "probability of the truth", "bootstrap",
-        classes=PairedClasses(("cat", "dog"), counts, answers),
+        classes=PairedClasses(("cat", "dog"), "balanced_accuracy", counts, answers),
     )  # fmt: skip
     page = paired_page(found, [], [PairedThumb(case, "", *answers[case.name]) for case in cases])
 
+    assert "Balanced accuracy 1.000 in A and 0.500 in B over 2 cases" in page
     assert [page.count(f'aria-label="Confusion matrix of {name}"') for name in "AB"] == [1, 1]
     assert re.findall(r'<td style="--share: [^"]*">(\d+)<', page) == ["1", "0", "0", "1", "0", "1", "0", "1"]
-    assert '<p class="good">A: cat, right; the truth 0.900</p>' in page
-    assert '<p class="error">B: dog; the truth 0.200</p>' in page
+    assert '<p class="good">A: cat, right; truth given 0.900</p>' in page
+    assert '<p class="error">B: dog; truth given 0.200</p>' in page

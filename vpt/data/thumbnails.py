@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,21 +11,13 @@ import numpy as np
 from vpt.data.label_maps import read_label
 from vpt.data.plan import ORIENTATIONS, scaled
 from vpt.errors import VptError
+from vpt.palette import colours_of
 from vpt.readers import Voxels, reader_of
 
 Colour = tuple[int, int, int]
 
 SIDE = 160  # pixels
 FAINT = 0.2  # of a label inside its outline, which hides nothing
-COLOURS = (
-    (230, 85, 13),
-    (49, 130, 189),
-    (49, 163, 84),
-    (117, 107, 177),
-    (214, 97, 107),
-    (140, 109, 49),
-    (23, 190, 207),
-)
 
 
 def thumbnail(images: Any, channels: int, label: Any = None, labels: Collection[int] = ()) -> bytes | None:
@@ -49,8 +40,11 @@ def thumbnail(images: Any, channels: int, label: Any = None, labels: Collection[
 
 
 def colours(labels: Collection[int]) -> dict[int, Colour]:
-    """The colour of every label, the background apart; the same in all pictures of a data set."""
-    return dict(zip(sorted(set(labels) - {0}), itertools.cycle(COLOURS)))
+    """The colour of every label, the background apart; those of all pages."""
+    return {
+        label: (int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16))
+        for label, colour in colours_of(labels).items()
+    }
 
 
 def _oriented_ids(label: Any, labels: Collection[int], voxels: Voxels) -> np.ndarray:

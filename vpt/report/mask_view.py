@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vpt.palette import colours_of
 from vpt.report.mask_charts import confusion_rows, dice_chart, volume_charts
 from vpt.report.mask_summary import SHOWN, MaskCase, MaskSummary
 from vpt.report.overlays import Panel
-from vpt.report.palette import colours_of
 from vpt.report.parts import BEST, MOST_CONFUSED, MOST_ROWS, WORST, Tile, amount, digits, in_brackets, range_of
 from vpt.words import counted, listed
 

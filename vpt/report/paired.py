@@ -14,6 +14,7 @@ import numpy as np
 
 from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
+from vpt.report.classification import HEADLINES
 from vpt.report.group_blocks import range_of, shown
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.paired import TIE, Difference, Paired
@@ -34,11 +35,12 @@ class PairedFiles:
 
 @dataclass(frozen=True, eq=False)
 class PairedClasses:
-    """Of two classifications of the same cases. counts: (K, K) of each, reference by answer, none of labels; answers:
-    of a case the reference, and what each answered.
+    """Of two classifications of the same cases. main: the score that is told first; counts: (K, K) of each, reference
+    by answer, none of labels; answers: of a case the reference, and what each answered.
     """
 
     names: tuple[str, ...]
+    main: str
     counts: tuple[np.ndarray, ...]
     answers: Mapping[str, tuple[str, str, str]]
 
@@ -150,4 +152,11 @@ def _row(found: Difference) -> list[str]:
     verdict = "unknown" if not math.isfinite(low) else "within noise" if low <= 0 <= high else "more than noise"
     size = f"{found.size:+z.3f}" if math.isfinite(found.size) else "-"
     means = (shown(found.first), shown(found.second))
-    return [found.score, str(found.cases), *means, size, range_of(found.interval, signed=True), verdict]
+    return [
+        HEADLINES.get(found.score, found.score),
+        str(found.cases),
+        *means,
+        size,
+        range_of(found.interval, signed=True),
+        verdict,
+    ]

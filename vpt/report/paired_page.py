@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vpt.palette import colours_of
+from vpt.report.classification import HEADLINES
 from vpt.report.mask_charts import confusion_rows
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
 from vpt.report.paired import PairedReport
 from vpt.report.paired_charts import cases_chart, difference_chart
-from vpt.report.palette import colours_of
 from vpt.report.parts import MOST_CONFUSED, MOST_ROWS, Tile, digits
 from vpt.scores.paired import TIE, CasePair
 from vpt.words import counted
@@ -50,7 +51,8 @@ def paired_page(report: PairedReport, cards: Sequence[PairedCard], thumbs: Seque
     """One file of HTML. cards, or of classes thumbs: of the cases that differ most, in order."""
     found = report.found
     means, _ = report.blocks()
-    charts = [difference_chart(found.differences), cases_chart(found.cases, report.of_case)]
+    named = [replace(each, score=HEADLINES.get(each.score, each.score)) for each in found.differences]
+    charts = [difference_chart(named), cases_chart(found.cases, report.of_case)]
     return render(
         "paired.html",
         title=" and ".join(_short_names(report.first, report.second)),
@@ -87,8 +89,11 @@ def _short_names(first: str, second: str) -> tuple[str, str]:
 
 
 def _headline(report: PairedReport) -> str:
-    main = report.found.differences[0]
-    score = "Mean Dice" if main.score == "foreground" else main.score.replace("_", " ")
+    wanted = report.classes.main if report.classes else "foreground"
+    differences = report.found.differences
+    main = next((each for each in differences if each.score == wanted), differences[0])
+    score = "Mean Dice" if main.score == "foreground" else HEADLINES.get(main.score, main.score)
+    score = score[0].upper() + score[1:]
     if not math.isfinite(main.size):
         return f"{score} is undefined in one of the two, so they cannot be compared by it."
     low, high = main.interval

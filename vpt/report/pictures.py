@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vpt.files import atomic
+from vpt.palette import colours_of
 from vpt.report.cuts import Letters
-from vpt.report.palette import colours_of
 
 COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#17becf", "#7f7f7f")
 STYLES = {"reference": "solid", "prediction": "dashed"}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from vpt.palette import colours_of
 from vpt.report.inlined import InlinedViewer
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
-from vpt.report.palette import colours_of
 from vpt.report.parts import MOST_ROWS, WORST, Tile, amount
 from vpt.words import counted
 

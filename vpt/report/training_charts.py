@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vpt.palette import LABELS
 from vpt.report.charts import Axis, Chart, Dot, Line, Rule, axis_of
 from vpt.report.mask_charts import UNITS
-from vpt.report.palette import LABELS
 
 
 def training_charts(rows: Sequence[Mapping[str, float]], shown: Mapping[str, str], score: str) -> list[Chart]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
+from vpt.report.class_view import CHOSEN
 from vpt.report.classification import ClassReport
 from vpt.report.paired import PairedClasses, PairedFiles, PairedReport
 from vpt.report.segmentation import Report
@@ -64,4 +65,4 @@ def _classes(one: ClassReport, other: ClassReport) -> PairedClasses:
     pairs = zip(first.names, first.answers(), second.answers(), strict=True)
     answers = {name: (true, ours, others) for name, (true, ours), (_, others) in pairs}
     counts = () if one.target == "labels" else (first.confusion(), second.confusion())
-    return PairedClasses(one.classes, counts, answers)
+    return PairedClasses(one.classes, CHOSEN[one.target], counts, answers)

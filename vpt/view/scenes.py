@@ -13,10 +13,10 @@ from vpt.data.label_values import LabelValues
 from vpt.data.layouts.description import read_labels
 from vpt.data.plan import ORIENTATIONS
 from vpt.errors import VptError
+from vpt.palette import colours_of, lightened
 from vpt.readers import LabelMap, Reader, Unit, reader_of
 from vpt.readers.as_nifti import label_bytes, scan_bytes
 from vpt.report.cuts import largest_error
-from vpt.report.palette import colours_of, lightened
 from vpt.words import listed
 
 AXES = ORIENTATIONS["axial"]

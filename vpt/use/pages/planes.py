@@ -10,10 +10,10 @@ import numpy as np
 
 from vpt.data.label_maps import read_label
 from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window, scaled
+from vpt.palette import colours_of
 from vpt.readers import Grid, LabelMap, Reader, Voxels, reader_of
 from vpt.report.cuts import Cut, Error, Place, Take, cropped, cropped_alike, cuts_at, largest_error, middle_of
 from vpt.report.overlays import Panel, draw_panel
-from vpt.report.palette import colours_of
 
 AXES = ORIENTATIONS["axial"]
 BLANK = 0.35  # grey, where there is no scan

@@ -7,9 +7,9 @@ from typing import Any
 
 from vpt.data.plan import Plan
 from vpt.errors import VptError
+from vpt.palette import colours_of
 from vpt.readers.shown import Segmentation
 from vpt.report.pages import render
-from vpt.report.palette import colours_of
 from vpt.use.pages.planes import CaseFiles, show_case
 from vpt.words import listed
 
