@@ -38,6 +38,14 @@ def open_log(path: Path, terminal: bool = True) -> logging.Logger:
     return log
 
 
+def silent_log() -> logging.Logger:
+    """Of a process that trains with others, of whom the first one speaks."""
+    log = logging.getLogger("vpt.silent")
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
+    return log
+
+
 class Pictures:
     """The run so far, for people: progress.png, previews and TensorBoard. shown, score: see `write_progress`."""
 
