@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -40,9 +40,11 @@ def together(signals: Signals, place: Place | None, alone: bool = False) -> Iter
     with ExitStack() as stack:
         others = stack.enter_context(with_others(place))
         stack.enter_context(_prepared(place))
-        line = _join(place, signals, others)
+        store = _meet(place, others)
+        line = connect(place, store, _follow(signals))
         try:
             ranks = Ranks(place.number, place.of, place.locals, line)
+            _join(ranks, store)
             yield ranks
             ranks.wait()
         except BaseException as error:
@@ -64,25 +66,35 @@ def _leave(line: Line, error: BaseException) -> None:
         raise SaidElsewhere(text) from error
 
 
-def _join(place: Place, signals: Signals, others: Sequence[Any]) -> Line:
-    """Torch's process group, and the line.
-
-    Raises:
-        VptError: see `connect`; one of the `others` that has ended already.
-    """
+def _follow(signals: Signals) -> Callable[[Leaving], None]:
+    """A signal to one process is one to all."""
 
     def heard(leaving: Leaving) -> None:
         if leaving.why == "interrupted" and signals.number is None:
             os.kill(os.getpid(), leaving.signal)
 
+    return heard
+
+
+def _meet(place: Place, others: Sequence[Any]) -> distributed.Store:
+    """Until all processes have come; what they find each other by.
+
+    Raises:
+        VptError: one that does not come; one of the `others` that has ended already.
+    """
     store = _store(place)
     store.set(f"here{place.number}", "")
     for number in range(place.of):
         _await(store, f"here{number}", place, number, others)
-    line = connect(place, store, heard)
+    return store
+
+
+def _join(ranks: Ranks, store: distributed.Store) -> None:
+    """Torch's process group, for tensors on a GPU as well where there is one."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
-    distributed.init_process_group(backend, store=store, rank=place.number, world_size=place.of, timeout=PATIENT)
-    return line
+    with ranks.company():
+        distributed.init_process_group(backend, store=store, rank=ranks.number, world_size=ranks.of, timeout=PATIENT)
+    ranks.wait()  # from here on nobody needs the store
 
 
 def _store(place: Place) -> distributed.Store:

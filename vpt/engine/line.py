@@ -141,8 +141,8 @@ class Line:
         timer.start()
 
     def _speaks(self, leaving: Leaving) -> bool:
-        """The first process says what became of another; where it is lost itself, the next one does."""
-        return self.place.number == (1 if leaving.number == 0 else 0)
+        """The first process says what became of any; where it is lost itself, the next one does."""
+        return self.place.number == (1 if leaving.number == 0 and leaving.why == "lost" else 0)
 
 
 def connect(place: Place, store: Any, heard: Callable[[Leaving], None]) -> Line:

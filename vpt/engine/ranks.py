@@ -79,7 +79,7 @@ class Ranks:
         if not self.several:
             return number
         found = torch.tensor(number)
-        with self._company():
+        with self.company():
             distributed.all_reduce(found, distributed.ReduceOp.MAX)
         return int(found)
 
@@ -92,7 +92,7 @@ class Ranks:
         if not self.several:
             return [value]
         found: list[Any] = [None] * self.of
-        with self._company():
+        with self.company():
             distributed.all_gather_object(found, value)
         return found
 
@@ -101,7 +101,7 @@ class Ranks:
         if not self.several:
             return make()
         said: list[Any] = [make() if self.first else None]
-        with self._company():
+        with self.company():
             distributed.broadcast_object_list(said)
         return said[0]
 
@@ -113,7 +113,7 @@ class Ranks:
         own = part.new_zeros(max(1, *sizes), *part.shape[1:])
         own[: len(part)] = part.detach()
         found = [torch.empty_like(own) for _ in sizes]
-        with self._company():
+        with self.company():
             distributed.all_gather(found, own)
         return torch.cat([each[:size] for each, size in zip(found, sizes, strict=True)])
 
@@ -123,11 +123,11 @@ class Ranks:
             return
         trained = list(parameters)
         there = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32)
-        with self._company():
+        with self.company():
             distributed.all_reduce(there, distributed.ReduceOp.MAX)
         learning = [p for p, has in zip(trained, there.tolist(), strict=True) if has]
         summed = [torch.zeros_like(p) if p.grad is None else p.grad.contiguous() for p in learning]
-        with self._company():
+        with self.company():
             for running in [distributed.all_reduce(gradient, async_op=True) for gradient in summed]:
                 running.wait()
         for parameter, gradient in zip(learning, summed, strict=True):
@@ -137,7 +137,7 @@ class Ranks:
         """What trains, and the generators of random numbers, as the first process has them."""
         if not self.several:
             return
-        with torch.no_grad(), self._company():
+        with torch.no_grad(), self.company():
             for tensor in [*model.trained().values(), *_buffers(model)]:
                 sent = tensor.detach().contiguous()
                 distributed.broadcast(sent, 0)
@@ -174,8 +174,10 @@ class Ranks:
         """`work`, or nothing: of what one process does for all."""
         return work if self.first else lambda *given: None
 
+    # --- failing ------------------------------------------------------------------------------------------------------
+
     @contextmanager
-    def _company(self) -> Iterator[None]:
+    def company(self) -> Iterator[None]:
         """A collective; one that fails says which process left, and why."""
         assert self.line is not None
         self.line.waiting = True
