@@ -26,7 +26,8 @@ from vpt.errors import SaidElsewhere, VptError
 
 CONNECT = 300.0  # seconds for all to come
 SOON = 5.0  # seconds for a word about what broke a collective
-FORCED = 15.0  # seconds after which a process that cannot go on is ended, wherever it hangs
+FORCED = 8.0  # seconds after which a process that cannot go on is ended, wherever it hangs
+SAVING = 8  # times as long after a signal
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # a machine without power is noticed in 25 s
 
 
@@ -120,17 +121,18 @@ class Line:
             with suppress(OSError):
                 peer.sendall(json.dumps(asdict(leaving)).encode() + b"\n")
 
-    def _force(self, leaving: Leaving) -> None:
+    def _force(self, leaving: Leaving, times: int = 1) -> None:
         """End this process some time later, unless it has left by then.
 
-        After a signal only where it hangs in a collective: else it saves what is to be saved, and leaves by itself.
+        After a signal it has `SAVING` times as long unless it hangs in a collective: it may be saving what is to be
+        saved.
         """
 
         def end() -> None:
             if self._closed:
                 return
-            if leaving.why == "interrupted" and not self.waiting:
-                self._force(leaving)
+            if leaving.why == "interrupted" and not self.waiting and times < SAVING:
+                self._force(leaving, times + 1)
                 return
             if leaving.why != "interrupted" and self._speaks(leaving):
                 print(f"error: {leaving.sentence(self.place.of)}", file=sys.stderr, flush=True)

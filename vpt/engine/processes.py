@@ -90,6 +90,10 @@ def with_others(place: Place, environment: MutableMapping[str, str] = os.environ
     ]
     try:
         yield others
+    except BaseException:
+        for other in others:
+            other.terminate()
+        raise
     finally:
         for other in others:
             with suppress(subprocess.TimeoutExpired):
