@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
+import torch
 from tiny_run import rows
 
 LONGEST = 90.0  # seconds
@@ -102,9 +104,6 @@ def _fork(work: Callable[[int], Any], folder: Path, number: int, of: int, port: 
 
 
 def _prepare(number: int, of: int, port: int) -> None:
-    import cv2
-    import torch
-
     os.environ.update(
         RANK=str(number),
         WORLD_SIZE=str(of),

@@ -63,6 +63,7 @@ def whole(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tiny_data, tmp_path_factory.mktemp("leaving") / "whole", overrides=from_words(SETTINGS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_signal_to_one_ends_all_with_the_state_of_that_step(
     tiny_data: Path, whole: Path, tmp_path: Path, number: int
@@ -77,6 +78,7 @@ def test_a_signal_to_one_ends_all_with_the_state_of_that_step(
     assert_alike(run, whole)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_in_the_validation_ends_all(tiny_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     ended = vpt_in_processes(words(tiny_data, run, SETTINGS), tmp_path, before=at_validation(1, send(signal.SIGINT)))
@@ -84,6 +86,7 @@ def test_a_signal_to_one_in_the_validation_ends_all(tiny_data: Path, tmp_path: P
     assert "interrupted in epoch 1, step 3" in ended[0].out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "told"), [(1, 0), (0, 1)])
 def test_one_that_is_killed_ends_the_others_in_seconds(tiny_data: Path, tmp_path: Path, lost: int, told: int) -> None:
     run = tmp_path / "run"
@@ -98,6 +101,7 @@ def test_one_that_is_killed_ends_the_others_in_seconds(tiny_data: Path, tmp_path
     assert [each.code for each in again] == [0, 0], again
 
 
+@pytest.mark.slow
 def test_what_fails_in_one_is_said_once(tiny_data: Path, tmp_path: Path) -> None:
     ended = vpt_in_processes(words(tiny_data, tmp_path / "run", SETTINGS), tmp_path, before=at_step(1, 2, fail))
     assert [each.code for each in ended] == [1, 1]

@@ -48,11 +48,14 @@ def together(signals: Signals, place: Place | None, alone: bool = False) -> Iter
             yield ranks
             ranks.wait()
         except BaseException as error:
-            _leave(line, error)
+            try:
+                _leave(line, error)
+            finally:
+                _end_group(broken=True)
             raise
         else:
             line.leave(Leaving(place.number, "done"))
-            distributed.destroy_process_group()
+            _end_group()
 
 
 def _leave(line: Line, error: BaseException) -> None:
@@ -64,6 +67,12 @@ def _leave(line: Line, error: BaseException) -> None:
     text = str(error) if isinstance(error, VptError) else f"{type(error).__name__}: {error}"
     if line.leave(Leaving(number, "failed", text=text)) and isinstance(error, VptError):
         raise SaidElsewhere(text) from error
+
+
+def _end_group(broken: bool = False) -> None:
+    """A broken one of GPUs may wait for who is gone, so it is left to the end of the process."""
+    if distributed.is_initialized() and not (broken and torch.cuda.is_available()):
+        distributed.destroy_process_group()
 
 
 def _follow(signals: Signals) -> Callable[[Leaving], None]:

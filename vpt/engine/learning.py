@@ -141,10 +141,11 @@ class Learner:
         value = float(error.detach())
         if penalties:
             value += self.ranks.total(float(sum(p * share for p, share in zip(penalties, shares, strict=True))))
-        if not self.ranks.any(not math.isfinite(value)):
-            (slopes,) = self._tried(lambda: torch.autograd.grad(error, logits))
-            own = slopes[self.ranks.place(count)]
-            self._tried(lambda: self._learn(passes, own, shares, sharing) if self._counts(count) else None)
+        if self.ranks.any(not math.isfinite(value)):
+            return math.nan if math.isfinite(value) else value, logits.detach()
+        (slopes,) = self._tried(lambda: torch.autograd.grad(error, logits))
+        own = slopes[self.ranks.place(count)]
+        self._tried(lambda: self._learn(passes, own, shares, sharing) if len(own) else None)
         return value, logits.detach()
 
     def _pass(self, piece: Batch) -> _Pass:

@@ -64,8 +64,6 @@ class Line:
         self._peers, self._heard = peers, heard
         self._gone: set[int] = set()  # those that have said that they leave
         self._came, self._closed = threading.Event(), False
-        for peer in peers.values():
-            _keep_alive(peer)
         _close_in_children(self)
         threading.Thread(target=self._listen, name="vpt-line", daemon=True).start()
 
@@ -111,9 +109,9 @@ class Line:
         self._gone.add(leaving.number)
         if leaving.why != "done" and self.left is None:
             self.left = leaving
-            self._came.set()
             self._tell(leaving)
             self._heard(leaving)
+            self._came.set()
             self._force(leaving)
 
     def _tell(self, leaving: Leaving) -> None:
@@ -160,6 +158,8 @@ def connect(place: Place, store: Any, heard: Callable[[Leaving], None]) -> Line:
             f"process {place.number} of {place.of} cannot reach the others at {place.address} ({error}); all must "
             "reach the first one's machine by that name, on any port"
         ) from error
+    for peer in peers.values():
+        _keep_alive(peer)
     return Line(place, peers, heard)
 
 
