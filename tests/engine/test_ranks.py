@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,15 @@ import torch
 from together import in_processes
 from torch import nn
 
+from vpt.config import load_config
 from vpt.data.label_values import IGNORED
+from vpt.engine import setup
 from vpt.engine.joining import together
 from vpt.engine.learning import Learner
 from vpt.engine.processes import place_of
-from vpt.engine.ranks import ALONE, Ranks
+from vpt.engine.ranks import ALONE, Ranks, require_own
 from vpt.engine.signals import heed_signals
+from vpt.errors import VptError
 from vpt.tasks.batch import Batch, Loss, Output
 from vpt.tasks.classification import class_loss
 from vpt.tasks.segmentation import dice_ce, where_it_counts
@@ -192,3 +196,22 @@ def test_shares_cover_a_batch_once(count: int) -> None:
     assert [sample for share in shares for sample in share] == samples
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert all(Ranks(number, 3).share(samples) for number in range(3))
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("cuda:1", "device=cuda:1: 2 processes train together; set device=cuda"), ("cuda", "2 processes on this machine")],
+)
+def test_processes_of_a_machine_share_no_gpu(device: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(VptError, match=said):
+        require_own(torch.device(device), Ranks(1, 2, 2))
+    require_own(torch.device(device), ALONE)
+    require_own(torch.device("cuda"), Ranks(1, 2, 1))
+    require_own(torch.device("cpu"), Ranks(1, 2, 2))
+
+
+def test_a_folder_that_other_machines_do_not_see_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "SEEN", 0.0)
+    with pytest.raises(VptError, match="all machines of a training need the same folder"):
+        setup.follow_run(tmp_path, load_config({"data": {"path": str(tmp_path)}}))
