@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from together import SETTINGS, Ended, assert_alike, from_words, in_processes, vpt_in_processes, words
 
 from vpt.engine.run import train
+from vpt.files import read_json, write_json
 
 MANY = SETTINGS | {
     "train.accumulate": 2,
@@ -28,10 +30,13 @@ CLASSES = {k: v for k, v in SETTINGS.items() if k != "train.batch_size"} | {
 
 @pytest.fixture(scope="module")
 def segmented(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Ended]]:
-    """The run of one process, that of two, and how these ended."""
+    """The run of one process, that of two, with three validation cases, and how these ended."""
     folder = tmp_path_factory.mktemp("together")
-    one = train(tiny_data, folder / "one", overrides=from_words(MANY))
-    return one, folder / "two", vpt_in_processes(words(tiny_data, folder / "two", MANY), folder)
+    data = shutil.copytree(tiny_data, folder / "blobs")
+    sides = read_json(data / "split.json")
+    write_json(data / "split.json", {"train": sides["train"][2:], "val": sides["train"][:2] + sides["val"], "test": []})
+    one = train(data, folder / "one", overrides=from_words(MANY))
+    return one, folder / "two", vpt_in_processes(words(data, folder / "two", MANY), folder)
 
 
 @pytest.mark.slow
@@ -39,6 +44,7 @@ def test_two_processes_give_the_weights_and_scores_of_one(segmented: tuple[Path,
     one, two, ended = segmented
     assert [each.code for each in ended] == [0, 0], ended
     assert_alike(two, one)
+    assert len(list((two / "previews").iterdir())) == 3
 
 
 @pytest.mark.slow
@@ -67,7 +73,7 @@ def test_launchers_start_them(tiny_classes: Path, tmp_path: Path, launcher: str)
         "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *ours],
         "--devices": [sys.executable, *ours, "--devices", "2"],
     }[launcher]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "2 processes, each with its share of every batch" in done.stdout
     assert done.stdout.count("best artifact: ") == 1
