@@ -10,6 +10,10 @@ class VptError(Exception):
     """
 
 
+class SaidElsewhere(VptError):
+    """The same, where another of several processes says it."""
+
+
 class VptWarning(UserWarning):
     """What a person should know of an answer that was given all the same, told in one sentence."""
 

@@ -1,28 +1,88 @@
-"""Launchers that start a training several times are refused by name; a job that starts it once is not."""
+"""Which place a launcher gives a process, and who is alone."""
 
 from __future__ import annotations
 
 import pytest
 
-from vpt.engine.processes import require_one_process
+from vpt.engine.processes import is_first, place_of
 from vpt.errors import VptError
+
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+SRUN = {
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_NTASKS": "5",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+    "SLURM_STEP_NODELIST": "gpu[07-09]",
+}
+
+
+def test_torchrun_says_the_place() -> None:
+    place = place_of(environment=TORCHRUN)
+    assert place is not None
+    assert (place.number, place.of, place.local, place.locals, place.machines) == (3, 4, 1, 2, 2)
+    assert (place.address, place.port) == ("node1", 29500)
+    assert not is_first(TORCHRUN)
+
+
+def test_srun_says_the_place() -> None:
+    place = place_of(environment=SRUN)
+    assert place is not None
+    assert (place.number, place.of, place.local, place.locals) == (4, 5, 0, 1)
+    assert (place.address, place.port) == ("gpu07", 15_000 + 4567)
+
+
+def test_a_step_on_one_machine_needs_no_lists() -> None:
+    place = place_of(environment={"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"})
+    assert place is not None
+    assert (place.number, place.local, place.locals, place.address) == (1, 1, 2, "127.0.0.1")
+
+
+def test_devices_without_a_launcher_are_on_this_machine() -> None:
+    place = place_of(3, environment={})
+    assert place is not None
+    assert (place.number, place.of, place.locals, place.address) == (0, 3, 3, "127.0.0.1")
+    assert is_first({})
+
+
+def test_nodes_without_a_launcher_are_told_where_the_first_is() -> None:
+    place = place_of(2, 2, {"MASTER_ADDR": "node1", "MASTER_PORT": "29500", "NODE_RANK": "1"})
+    assert place is not None
+    assert (place.number, place.of, place.local, place.locals) == (2, 4, 0, 2)
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "devices", "nodes", "said"),
     [
-        ({"WORLD_SIZE": "2", "RANK": "1"}, "this is process 1 of 2 that torchrun started"),
-        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, "process 3 of 4 that srun started"),
+        (TORCHRUN, 3, None, "--devices 3, but torchrun started 4 processes on 2 machines"),
+        (TORCHRUN, 2, 1, "--devices 2 --nodes 1, but torchrun started 4 processes"),
+        (TORCHRUN | {"RANK": "4"}, None, None, "this is process 4 of 4"),
+        (TORCHRUN | {"RANK": "x"}, None, None, "RANK='x' in the environment, expected a number"),
+        ({"WORLD_SIZE": "2"}, None, None, "RANK='' in the environment"),
+        ({}, None, 2, "--nodes 2 without a launcher: .*MASTER_ADDR"),
     ],
 )
-def test_one_of_several_is_refused(environment: dict[str, str], said: str) -> None:
+def test_what_cannot_be_is_refused(
+    environment: dict[str, str], devices: int | None, nodes: int | None, said: str
+) -> None:
     with pytest.raises(VptError, match=said):
-        require_one_process(environment)
+        place_of(devices, nodes, environment)
 
 
 @pytest.mark.parametrize(
     "environment",
     [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, {"WORLD_SIZE": "many"}],
 )
-def test_one_alone_is_not(environment: dict[str, str]) -> None:
-    require_one_process(environment)
+def test_one_alone_has_no_place(environment: dict[str, str]) -> None:
+    assert place_of(environment=environment) is None
+    assert is_first(environment)

@@ -82,8 +82,8 @@ def test_a_mistake_is_one_sentence_with_its_place(tuning: Any, said: str) -> Non
 def test_the_command_line_takes_a_name_and_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
 
-    def train(config: Any, out: Path, **options: Any) -> Path:
-        found.append(config.tuning.model_dump())
+    def train(config: Any, out: Path, *, overrides: Any, **options: Any) -> Path:
+        found.append(load_config(config, overrides).tuning.model_dump())
         return out
 
     monkeypatch.setattr("vpt.engine.run.train", train)

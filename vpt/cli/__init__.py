@@ -20,7 +20,7 @@ from vpt.cli.predict import predict
 from vpt.cli.train import train
 from vpt.cli.view import view
 from vpt.cli.watch import watch
-from vpt.errors import VptError, VptWarning
+from vpt.errors import SaidElsewhere, VptError, VptWarning
 
 app = typer.Typer(
     name="vpt",
@@ -60,6 +60,8 @@ def main() -> NoReturn:
     warnings.showwarning = partial(_warn, warnings.showwarning)
     try:
         app()
+    except SaidElsewhere:
+        _leave(1)
     except VptError as error:
         if debug:
             raise

@@ -53,11 +53,15 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: ChosenDevice = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Train in so many processes on this machine, one GPU each.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="On so many machines (docs/scale.md).")] = None,
     set_: Settings = None,
 ) -> None:
     """Train prompts and a small head; without a config a plan is made from the data."""
-    from vpt.config import load_config, parse_prompts
-    from vpt.engine.processes import require_one_process
+    from vpt.config import parse_prompts
+    from vpt.engine.processes import is_first
     from vpt.engine.run import train as train_run
     from vpt.engine.setup import FREE
     from vpt.engine.signals import Interrupted
@@ -78,19 +82,24 @@ def train(
     }
     overrides = overrides_of(named, set_)
     if folds is not None:
+        if devices or nodes:
+            usage("--folds with --devices or --nodes: start the command several times, they share the folds")
         _train_folds(config, out, folds, overrides, fold)
         return
     if config is None and (out is None or not resume):
         usage("give a data set's folder or a YAML config, or --resume with --out RUN")
     out = out or Path("runs") / Path(config or "run").resolve().stem
-    wanted = None if config is None else load_config(config, overrides)
     if config is None and overrides.keys() - {"train.epochs", *FREE}:
         usage("--resume takes the run's own settings; leave the others out")
-    require_one_process()
     try:
-        run = train_run(wanted, out, resume=resume, overrides=overrides)
+        run = train_run(config, out, resume=resume, overrides=overrides, devices=devices, nodes=nodes)
     except Interrupted as stop:
         raise typer.Exit(stop.code) from None
+    if is_first():
+        _tell(run)
+
+
+def _tell(run: Path) -> None:
     print(f"run: {run}\nbest artifact: {run / 'best.safetensors'}\nprogress: {run / 'progress.png'}")
     if (run / "report.html").is_file():
         print(f"report: {run / 'report.html'}")

@@ -25,7 +25,7 @@ class Progress:
     """Where a run stands: `epoch` and `step` are the next to run; `rows` is the history that `metrics.csv` shows.
 
     skipped: updates in a row, up to now, of which nothing could be learned; lost: such batches of this epoch;
-    parts: see `vpt.engine.learning.Learner`.
+    parts: see `vpt.engine.learning.Learner`; processes: that trained together.
     """
 
     epoch: int = 0
@@ -38,6 +38,7 @@ class Progress:
     skipped: int = 0
     lost: int = 0
     parts: int = 1
+    processes: int = 1
 
 
 def previous_of(path: Path) -> Path:

@@ -25,6 +25,7 @@ from vpt.data.slice_stacks import (
 from vpt.data.stored import Store, Viewed
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
+from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
 from vpt.machine.precision import autocast
 from vpt.progress import bar
@@ -55,8 +56,8 @@ LEAST_STEPS = 20  # of an epoch
 class Classifying(Job):
     unit = "example"
 
-    def __init__(self, run: Path, setup: Setup, cache: Path):
-        super().__init__(run, setup, cache)
+    def __init__(self, run: Path, setup: Setup, cache: Path, ranks: Ranks = ALONE):
+        super().__init__(run, setup, cache, ranks)
         assert isinstance(setup.dataset, LabelledSet)
         self.labelled = setup.dataset
         self.target, self.classes = self.labelled.target, self.labelled.classes
@@ -144,9 +145,17 @@ class Classifying(Job):
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
         forward.eval()
-        logits = classify_stacks(forward, self.validated, self.setup.device, images=self.inference_batch)
+        logits = self._logits(forward, self.validated)
         found = class_scores(to_probabilities(logits, self.target).numpy(), self.truth.astype(bool), self.target)
         return {key: 0.0 if math.isnan(found[key]) else found[key] for key in self.shown}
+
+    def _logits(self, forward: nn.Module, stacks: np.ndarray) -> Tensor:
+        """Of stacks or stored rows, as `classify_stacks`; each batch by one of the ranks."""
+        size = max(1, self.inference_batch // stacks.shape[1])
+        batches = [stacks[start : start + size] for start in range(0, len(stacks), size)]
+        device, images = self.setup.device, self.inference_batch
+        made = [classify_stacks(forward, batch, device, images=images) for batch in self.ranks.dealt(batches)]
+        return torch.cat(self.ranks.collected(made, len(batches)))
 
     def finish(self, log: Logger) -> None:
         """summary.json, cases.csv, confusion.png, reliability.png; the temperature, where it is asked for."""

@@ -246,7 +246,7 @@ class Comparison:
         started = time.monotonic()
         try:
             config, own = None if resume else self._config(trial), {"device": self.base.device}
-            train(config, folder, overrides=own, resume=resume, cache=self._cache(trial), brief=True)
+            train(config, folder, overrides=own, resume=resume, cache=self._cache(trial), brief=True, alone=True)
             result = self._measure(trial, folder, time.monotonic() - started, peak_memory(device))
         except Exception as error:  # whatever it is, the other methods go on
             folder.mkdir(exist_ok=True)

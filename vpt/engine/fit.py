@@ -18,6 +18,7 @@ from vpt.engine.checkpoint import Progress
 from vpt.engine.learning import Learner, Update
 from vpt.engine.loading import EpochSampler, load
 from vpt.engine.optim import schedule, schedule_of_epochs, schedule_without_end, set_rates
+from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.signals import Interrupted, Signals, heed_signals
 from vpt.errors import VptError
 from vpt.progress import Tick, bar
@@ -88,12 +89,14 @@ def fit(
     progress: Progress,
     average: Average | None = None,
     signals: Signals | None = None,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Train from `progress` to the last epoch.
 
     dataset: gives each sample that `draw` names, its parts by name, see `vpt.tasks.batch.Batch`; forward: batch ->
     output; loss: of output and batch, to which a penalty of the output is added; average: validated and saved in place
-    of what trains; signals: of who heeds them already.
+    of what trains; signals: of who heeds them already; ranks: the processes that share every batch. The hooks are
+    called in each of them, `validate` has the same scores in all.
 
     Batches depend on seed, epoch and step only, so a resumed run sees exactly what an uninterrupted one would.
 
@@ -102,13 +105,13 @@ def fit(
         VptError: losses or gradients that are not finite, `LOST` updates in a row, with the state saved; too little
             memory for a single sample.
     """
-    learner = Learner(fabric, forward, optimizer, loss, settings.clip, average, progress.parts, hooks.say)
+    learner = Learner(fabric, forward, optimizer, loss, settings.clip, average, progress.parts, hooks.say, ranks)
     with ExitStack() as stack:
         signals = signals or stack.enter_context(heed_signals())
         tick = stack.enter_context(hooks.shown())
         while progress.epoch < settings.epochs and not out_of_patience(progress, settings):
             drawn = draw(progress.epoch)[progress.step :]
-            batches = load(dataset, drawn, settings.workers)
+            batches = load(dataset, [ranks.share(batch) for batch in drawn], settings.workers)
             train_epoch(learner, batches, drawn, settings, progress, hooks, signals, tick)
             try:
                 end_epoch(learner, settings, progress, hooks, signals)
@@ -153,16 +156,19 @@ def train_epoch(
     for group in _groups(batches, settings, start):
         first, progress.step = progress.step, progress.step + len(group)
         set_rates(learner.optimizer, rate(progress.epoch, progress.step - 1, settings))
-        found = learner.update(group)
+        samples = drawn[first - start : progress.step - start]
+        found = learner.update(group, [len(batch) for batch in samples])
         progress.parts = learner.parts
         progress.seconds = seconds + time.perf_counter() - started
-        _note(found, drawn[first - start : progress.step - start], progress, hooks)
+        _note(found, samples, progress, hooks)
         tick(
             progress.epoch * settings.steps + progress.step,
             settings.epochs * settings.steps,
             f"epoch {progress.epoch + 1}/{settings.epochs}, loss {found.losses[-1]:.3f}, "
             f"best {in_words(settings.score)} {max(progress.best, 0):.3f}",
         )
+        if came := learner.ranks.most(signals.number or 0):  # to any process, so that all stop after the same step
+            signals.number = came
         if signals.number or _is_due(settings.save_every, first, progress.step, time.monotonic() - saved):
             hooks.save(progress)
             saved = time.monotonic()

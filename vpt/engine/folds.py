@@ -90,12 +90,12 @@ class Folds:
     def _train(self, fold: int, folder: Path) -> None:
         own = {"device": self.base.device, "callbacks": self.base.callbacks}
         if has_state(folder / STATE):
-            train(None, folder, overrides=own, resume=True)
+            train(None, folder, overrides=own, resume=True, alone=True)
         else:
             if not (folder / RUNNING).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
             settings = {**self.grid, "data.fold": fold, "data.folds": self.base.data.folds}
-            train(load_config(self.base.model_dump(mode="json", exclude_unset=True), settings), folder)
+            train(load_config(self.base.model_dump(mode="json", exclude_unset=True), settings), folder, alone=True)
         write_json(folder / DONE, {"fold": fold, "folds": self.count})
 
 

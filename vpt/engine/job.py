@@ -21,6 +21,7 @@ from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
 from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
+from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
@@ -59,11 +60,12 @@ class Job(ABC):
     dataset: Dataset
     prefix_plan: PrefixPlan
 
-    def __init__(self, run: Path, setup: Setup, cache: Path):
-        """run: the run's folder; cache: where prepared data are kept."""
+    def __init__(self, run: Path, setup: Setup, cache: Path, ranks: Ranks = ALONE):
+        """run: the run's folder; cache: where prepared data are kept; ranks: the processes that train together."""
         self.run = run
         self.setup = setup
         self.cache = cache
+        self.ranks = ranks
         self.previews = Previews(run, setup)
 
     # --- getting ready ------------------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ class Job(ABC):
 
     @abstractmethod
     def validate(self, forward: nn.Module) -> dict[str, float]:
-        """Scores on the validation cases."""
+        """Scores on the validation cases, each of which one process looks at."""
 
     @abstractmethod
     def finish(self, log: Logger) -> None:

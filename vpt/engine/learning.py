@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from vpt.engine.average import Average
 from vpt.engine.randomness import restore_random, torch_state
+from vpt.engine.ranks import ALONE, Ranks
 from vpt.errors import VptError
 from vpt.machine.memory import is_out_of_memory
 from vpt.model import Output
@@ -19,6 +21,9 @@ from vpt.tasks.batch import Batch, Loss, to_device
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+READ_BY_MODELS = ("images", "rows", "hints")  # parts of a batch that losses do not read
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,25 @@ class Update:
     spoilt: tuple[tuple[int, int], ...] = ()
 
 
+class _TooLarge(Exception):
+    """A batch, for the memory of one process or another."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A piece of a batch that went through the model; before: the generators of random numbers until then."""
+
+    piece: Batch
+    before: dict[str, Tensor]
+    output: Output
+
+
 @dataclass
 class Learner:
     """What learns of batches.
 
-    parts: so many pieces of a batch go through the model one after the other, for the gradient of the whole; doubled
-    where memory is too little, which `say` is told.
+    parts: so many pieces of a batch, or of this process's share of it, go through the model one after the other, for
+    the gradient of the whole; doubled where memory is too little, which `say` is told. ranks: those that share it.
     """
 
     fabric: Fabric
@@ -49,17 +67,22 @@ class Learner:
     average: Average | None = None
     parts: int = 1
     say: Callable[[str], None] = field(default=lambda said: None)
+    ranks: Ranks = ALONE
 
-    def update(self, group: Sequence[Batch]) -> Update:
+    def update(self, group: Sequence[Batch], counts: Sequence[int] | None = None) -> Update:
         """Learn from the mean of the batches' gradients; nothing is changed by a loss or gradient that is not finite.
+
+        counts: samples of each batch in all processes, of which the group holds this one's shares.
 
         Raises:
             VptError: too little memory for a single sample.
         """
-        before = torch_state()
-        while (found := self._gradients(group)) is None:
-            self._halve(max(map(_size, group)))
-            restore_random(before)
+        counts = [_size(batch) for batch in group] if counts is None else counts
+        with self.ranks.apart():
+            before = torch_state()
+            while (found := self._gradients(group, counts)) is None:
+                self._halve(-(-max(counts) // self.ranks.of))
+                restore_random(before)
         if found.fault is None:
             fault = self._step()
             found = found if fault is None else Update(found.losses, fault)
@@ -68,27 +91,30 @@ class Learner:
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
-    def _gradients(self, group: Sequence[Batch]) -> Update | None:
-        """Sum up the gradients of a group; None where memory is too little for it."""
+    def _gradients(self, group: Sequence[Batch], counts: Sequence[int]) -> Update | None:
+        """Sum up the gradients of a group; None where memory is too little for it, in any process."""
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[float] = []
         try:
-            for number, batch in enumerate(group):
-                value, logits = self._backward(to_device(batch, self.fabric.device), len(group))
+            for number, (batch, count) in enumerate(zip(group, counts, strict=True)):
+                value, logits = self._backward(batch, count, len(group))
                 losses.append(value)
                 if not math.isfinite(value):
                     spoilt = tuple((number, place) for place in _not_finite(logits))
                     return Update(tuple(losses), f"the loss is {value}", spoilt)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
+        except _TooLarge:
             return None
+        self.ranks.add_gradients(p for each in self.optimizer.param_groups for p in each["params"])
         return Update(tuple(losses))
 
-    def _backward(self, batch: Batch, sharing: int) -> tuple[float, Tensor]:
+    def _backward(self, batch: Batch, count: int, sharing: int) -> tuple[float, Tensor]:
         """Loss and logits of a batch; its share of the gradient where the loss is finite."""
-        if self.parts > 1:
-            return self._backward_in_parts(batch, sharing)
+        there = self._tried(lambda: to_device(batch, self.fabric.device))
+        if self.parts > 1 or self.ranks.several:
+            return self._backward_in_parts(there, count, sharing)
+        return self._tried(lambda: self._backward_whole(there, sharing))
+
+    def _backward_whole(self, batch: Batch, sharing: int) -> tuple[float, Tensor]:
         output = self.forward(batch)
         error = self.loss(output, batch)
         if output.penalty is not None:
@@ -98,35 +124,64 @@ class Learner:
             self.fabric.backward(error / sharing)
         return value, output.logits.detach()
 
-    def _backward_in_parts(self, batch: Batch, sharing: int) -> tuple[float, Tensor]:
-        """The same for a batch of which one part at a time fits into memory, with any loss over the whole batch.
+    def _backward_in_parts(self, batch: Batch, count: int, sharing: int) -> tuple[float, Tensor]:
+        """The same for a batch of `count` samples that is never in one place, with any loss over the whole batch.
 
-        The logits of all parts are made first, without what a backward pass needs; the loss of all of them gives the
-        gradient at each logit. Then every part goes through the model once more, with the same random numbers.
+        Each process has its share, and where memory is too little, that goes through the model in `parts`. The logits
+        of all are put together; the loss of all of them gives the gradient at each logit. With several parts the logits
+        are made without what a backward pass needs, and every part goes through the model once more, with the same
+        random numbers.
         """
-        pieces = _split(batch, self.parts)
-        states, outputs = [], []
-        with torch.no_grad():
-            for piece in pieces:
-                states.append(torch_state())
-                outputs.append(self.forward(piece))
-        shares = [_size(piece) / _size(batch) for piece in pieces]
-        logits = torch.cat([output.logits for output in outputs]).requires_grad_()
-        error = self.loss(Output(logits), batch)
-        penalties = [o.penalty * share for o, share in zip(outputs, shares, strict=True) if o.penalty is not None]
-        value = float(error.detach()) + float(sum(penalties))
-        if not math.isfinite(value):
-            return value, logits.detach()
-        (slopes,) = torch.autograd.grad(error, logits)
-        starts = torch.split(slopes, [_size(piece) for piece in pieces])
-        for piece, state, slope, share in zip(pieces, states, starts, shares, strict=True):
-            restore_random(state)
-            output = self.forward(piece)
+        passes = self._tried(lambda: [self._pass(piece) for piece in _split(batch, self.parts)])
+        logits = self.ranks.gathered(torch.cat([one.output.logits.detach() for one in passes]), count)
+        whole = _whole(batch, count, self.ranks)
+        error = self._tried(lambda: self.loss(Output(logits.requires_grad_()), whole))
+        penalties = [one.output.penalty for one in passes if one.output.penalty is not None]
+        shares = [_size(one.piece) / count if self._counts(count) else 0.0 for one in passes]
+        value = float(error.detach())
+        if penalties:
+            value += self.ranks.total(float(sum(p * share for p, share in zip(penalties, shares, strict=True))))
+        if self.ranks.any(not math.isfinite(value)):
+            return math.nan if math.isfinite(value) else value, logits.detach()
+        (slopes,) = self._tried(lambda: torch.autograd.grad(error, logits))
+        own = slopes[self.ranks.place(count)]
+        self._tried(lambda: self._learn(passes, own, shares, sharing) if len(own) else None)
+        return value, logits.detach()
+
+    def _pass(self, piece: Batch) -> _Pass:
+        before = torch_state()
+        with torch.no_grad() if self.parts > 1 else nullcontext():
+            return _Pass(piece, before, self.forward(piece))
+
+    def _learn(self, passes: Sequence[_Pass], slopes: Tensor, shares: Sequence[float], sharing: int) -> None:
+        """slopes: the gradient at each logit of all passes."""
+        for one, slope, share in zip(passes, slopes.split([_size(one.piece) for one in passes]), shares, strict=True):
+            output = one.output
+            if self.parts > 1:
+                restore_random(one.before)
+                output = self.forward(one.piece)
             part = (output.logits.float() * slope).sum()
             if output.penalty is not None:
                 part = part + output.penalty * share
             self.fabric.backward(part / sharing)
-        return value, logits.detach()
+
+    def _counts(self, count: int) -> bool:
+        """Whether this process has a share in a batch of so many samples."""
+        own = self.ranks.place(count)
+        return own.stop > own.start
+
+    def _tried(self, work: Callable[[], Made]) -> Made:
+        """What `work` makes; _TooLarge in all processes where it was too much for the memory of one."""
+        made, failed = None, False
+        try:
+            made = work()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        if self.ranks.any(failed):
+            raise _TooLarge
+        return cast(Made, made)
 
     def _halve(self, size: int) -> None:
         if self.parts >= size:
@@ -179,6 +234,14 @@ def scaler_of(fabric: Fabric) -> Any:
 
 def _size(batch: Batch) -> int:
     return len(next(iter(cast("dict[str, Tensor]", batch).values())))
+
+
+def _whole(batch: Batch, count: int, ranks: Ranks) -> Batch:
+    """What a loss reads of all shares of a batch of `count` samples."""
+    if not ranks.several:
+        return batch
+    named = cast("dict[str, Tensor]", batch)
+    return cast(Batch, {k: ranks.gathered(part, count) for k, part in named.items() if k not in READ_BY_MODELS})
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

@@ -43,9 +43,9 @@ def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> It
         ) from error
 
 
-def choose_workers(wanted: int | None) -> int:
-    """What the config says, else all cores but one, 8 at most."""
-    return min(8, (os.cpu_count() or 2) - 1) if wanted is None else wanted
+def choose_workers(wanted: int | None, sharing: int = 1) -> int:
+    """What the config says, else all cores but one, 8 at most, for each of the processes that share this machine."""
+    return min(8, max(0, (os.cpu_count() or 2) // sharing - 1)) if wanted is None else wanted
 
 
 def _prepare_worker(worker: int) -> None:

@@ -40,6 +40,14 @@ def open_log(path: Path, terminal: bool = True) -> logging.Logger:
     return log
 
 
+def silent_log() -> logging.Logger:
+    """Of a process that trains with others, of whom the first one speaks."""
+    log = logging.getLogger("vpt.silent")
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
+    return log
+
+
 def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """One row per epoch; an epoch without validation leaves its cells empty."""
     text = io.StringIO()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.cases import Case
+from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
 from vpt.errors import VptError, VptWarning
 from vpt.readers import reader_of
@@ -74,9 +75,13 @@ class Previews:
         self.last = max((int(path.stem.rpartition("_")[2]) for path in self.folder.glob("*/epoch_*.png")), default=0)
         self.seen: list[Seen] = []
 
-    def begin(self) -> None:
-        """Another validation starts."""
-        self.seen = []
+    def begin(self, ranks: Ranks = ALONE) -> None:
+        """Another validation starts, of whose cases each rank sees some."""
+        self.seen, self.names = [], ranks.told(lambda: self.names)
+
+    def end(self, ranks: Ranks = ALONE) -> None:
+        """What all of them saw."""
+        self.seen = self._worst([each for seen in ranks.all(self.seen) for each in seen])
 
     def see(self, name: str, found: np.ndarray, truth: np.ndarray, dice: Mapping[str, float]) -> None:
         """A case that was validated: what was found and what is there, (slices, rows, columns)."""
@@ -85,8 +90,10 @@ class Previews:
         labelled = truth > 0
         places = slices_to_show(labelled if labelled.any() else found > 0)
         mine, true = (np.maximum(each[places], 0) for each in (found, truth))
-        self.seen.append(Seen(name, tuple(places), len(truth), mine, true, dice))
-        self.seen = sorted(self.seen, key=lambda each: (each.mean, each.name))[:WATCHED]
+        self.seen = self._worst([*self.seen, Seen(name, tuple(places), len(truth), mine, true, dice)])
+
+    def _worst(self, seen: list[Seen]) -> list[Seen]:
+        return sorted(seen, key=lambda each: (each.mean, each.name))[:WATCHED]
 
     def draw(self, epoch: int) -> dict[str, Path]:
         """The pictures of this epoch by case; none where it was not validated, or the last ones are not long ago."""

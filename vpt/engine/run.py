@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from vpt.engine.classifying import Classifying
 from vpt.engine.fit import in_words
 from vpt.engine.folder import STATE, Standing, at_work, remove_begun, standing_of
 from vpt.engine.job import Job
-from vpt.engine.logs import open_log
+from vpt.engine.joining import together
+from vpt.engine.logs import open_log, silent_log
+from vpt.engine.processes import place_of
+from vpt.engine.ranks import Ranks, require_own
 from vpt.engine.segmenting import Segmenting
-from vpt.engine.setup import Setup, agreed, describe_run, prepare_setup, reopen_run
+from vpt.engine.setup import Setup, agreed, describe_run, follow_run, prepare_setup, reopen_run
 from vpt.engine.signals import Interrupted, Signals, heed_signals
 from vpt.engine.training import train_job
 from vpt.errors import VptError
@@ -42,6 +46,9 @@ def train(
     resume: bool = False,
     cache: Path | None = None,
     brief: bool = False,
+    devices: int | None = None,
+    nodes: int | None = None,
+    alone: bool = False,
 ) -> Path:
     """Train on a data set and leave a run in `out`.
 
@@ -56,6 +63,10 @@ def train(
             Where nothing is there yet, a run is started.
         cache: where prepared data, and features of a frozen encoder, are kept and found again by other runs with the
             same data and plan; None keeps them in the run's folder while it trains.
+        devices, nodes: train in so many processes on each machine, on so many machines; None: in those that a launcher
+            (torchrun, srun) started, else in this one. All reach the same data and the same `out`, and the first one
+            writes. See docs/scale.md.
+        alone: train in this process, whatever launcher started it: for one of several that share many runs.
         brief: say nothing, and leave out `validation/` and the pictures: for one of many runs of a search.
 
     Returns:
@@ -71,17 +82,19 @@ def train(
     run = Path(out)
     if config is None and not resume:
         raise VptError("no data set or config to train on; give one, or resume an interrupted run")
-    wanted = config if config is None or isinstance(config, Config) else load_config(config, overrides)
-    with heed_signals() as signals, signals.at_once():
-        standing = _standing(run, wanted, resume)
+    with heed_signals() as signals, signals.at_once(), together(signals, place_of(devices, nodes), alone) as ranks:
+        wanted = config if config is None or isinstance(config, Config) else load_config(config, overrides)
+        standing = ranks.told(lambda: _standing(run, wanted, resume))
         known = wanted if standing == "new" else _agreed(run, standing, wanted, overrides)
         assert known is not None
-        callbacks = {} if brief else {"tensorboard": TensorBoard(), **load_callbacks(known.callbacks)}
-        with at_work(run, standing):
+        quiet = brief or not ranks.first
+        callbacks = {} if quiet else {"tensorboard": TensorBoard(), **load_callbacks(known.callbacks)}
+        ranks.wait()  # until all know how the folder stands
+        with at_work(run, standing) if ranks.first else nullcontext():
             try:
-                _go_on(run, known, standing, cache or run / "cache", signals, callbacks, brief)
+                _go_on(run, known, standing, cache or run / "cache", signals, callbacks, brief, ranks)
             except Interrupted as stop:
-                log = open_log(run / "train.log", terminal=not brief)
+                log = _log(run, brief, ranks)
                 log.info(f"interrupted{stop.place}; continue with: vpt train --resume --out {run}")
                 raise
             except (MemoryError, RuntimeError) as error:
@@ -92,6 +105,10 @@ def train(
                     "or choose a smaller encoder, and start the same command again"
                 ) from error
     return run
+
+
+def _log(run: Path, brief: bool, ranks: Ranks) -> Logger:
+    return open_log(run / "train.log", terminal=not brief) if ranks.first else silent_log()
 
 
 def _standing(run: Path, wanted: Config | None, resume: bool) -> Standing:
@@ -122,49 +139,76 @@ def _go_on(
     signals: Signals,
     callbacks: dict[str, Callback],
     brief: bool,
+    ranks: Ranks,
 ) -> None:
     """From where the run stands to its end."""
     resume = standing in ("stopped", "done")
-    job = _reopened(run, config, cache) if resume else _begun(run, config, cache)
-    log = open_log(run / "train.log", terminal=not brief)
+    if ranks.first:
+        job = _reopened(run, config, cache, ranks) if resume else _begun(run, config, cache, ranks)
+    else:
+        job = _followed(run, config, cache, ranks)
+    log = _log(run, brief, ranks)
     _tell_start(log, run, job, "resumed" if resume else "started")
     told = Told(callbacks, log.warning)
     with told.until_end(run):
         progress = train_job(run, job, log, signals, told, resume=resume, brief=brief)
-        if job.validates and not brief:
-            job.finish(log)
-        shutil.rmtree(run / "cache", ignore_errors=True)
-        _conclude(run, job, log, progress)
-        write_card(run)
-        if not brief:
-            _write_page(run, job, log)
+        if ranks.first:
+            _end(run, job, log, progress, brief)
+        ranks.wait()
 
 
-def _begun(run: Path, config: Config, cache: Path) -> Job:
+def _end(run: Path, job: Job, log: Logger, progress: Progress, brief: bool) -> None:
+    """What comes after the last epoch."""
+    if job.validates and not brief:
+        job.finish(log)
+    shutil.rmtree(run / "cache", ignore_errors=True)
+    _conclude(run, job, log, progress)
+    write_card(run)
+    if not brief:
+        _write_page(run, job, log)
+
+
+def _begun(run: Path, config: Config, cache: Path, ranks: Ranks) -> Job:
     """The job of a run that starts; what is wrong with it leaves nothing behind."""
     setup = prepare_setup(config)
+    require_own(setup.device, ranks)
     try:
         describe_run(run, setup)
-        job = JOBS[setup.task](run, setup, cache)
-        job.prepare()
+        job = JOBS[setup.task](run, setup, cache, ranks)
+        with ranks.in_turn():
+            job.prepare()
     except Exception:
         remove_begun(run)
         raise
     return job
 
 
-def _reopened(run: Path, config: Config, cache: Path) -> Job:
+def _reopened(run: Path, config: Config, cache: Path, ranks: Ranks) -> Job:
     assert isinstance(config, ResolvedConfig)
     setup = reopen_run(run, config)
+    require_own(setup.device, ranks)
     write_text(run / "config.yaml", dump_config(config))
-    job = JOBS[setup.task](run, setup, cache)
-    job.prepare(start=False)
+    job = JOBS[setup.task](run, setup, cache, ranks)
+    with ranks.in_turn():
+        job.prepare(start=False)
+    return job
+
+
+def _followed(run: Path, config: Config, cache: Path, ranks: Ranks) -> Job:
+    """The job as the first process has described it, with the data that it has prepared."""
+    with ranks.in_turn():
+        setup = follow_run(run, config)
+        require_own(setup.device, ranks)
+        job = JOBS[setup.task](run, setup, cache, ranks)
+        job.prepare(start=False)
     return job
 
 
 def _tell_start(log: Logger, run: Path, job: Job, how: str) -> None:
     setup = job.setup
     log.info(f"{how} {run}: {_summary(setup, job.model)}")
+    if job.ranks.several:
+        log.info(f"{job.ranks.of} processes, each with its share of every batch")
     if guess := setup.dataset.guess:
         log.info(guess)
     if drawn := fold_in_words(setup.dataset, setup.config.data.fold, setup.config.data.folds, setup.splits):

@@ -22,6 +22,7 @@ from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
 from vpt.engine.previews import show_scan
+from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
 from vpt.errors import VptError
 from vpt.progress import bar
@@ -46,8 +47,8 @@ class Segmenting(Job):
     score = "dice"
     unit = "slice"
 
-    def __init__(self, run: Path, setup: Setup, cache: Path):
-        super().__init__(run, setup, cache)
+    def __init__(self, run: Path, setup: Setup, cache: Path, ranks: Ranks = ALONE):
+        super().__init__(run, setup, cache, ranks)
         assert isinstance(setup.dataset, SegmentationSet)
         self.segmented = setup.dataset
         self.shown = {f"dice_{name}": name for name in list(setup.dataset.labels.values())[1:]}
@@ -143,8 +144,10 @@ class Segmenting(Job):
             yield normalise(torch.stack([plain[draw][0] for draw in batch]).to(self.setup.device))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
-        self.previews.begin()
-        return validate(forward, self.validation, self.setup, self.inference_batch, self.previews.see)
+        self.previews.begin(self.ranks)
+        found = validate(forward, self.validation, self.setup, self.inference_batch, self.previews.see, self.ranks)
+        self.previews.end(self.ranks)
+        return found
 
     def finish(self, log: Logger) -> None:
         """Masks, summary.json, cases.csv, previews of the worst cases."""
@@ -202,17 +205,23 @@ See = Callable[[str, np.ndarray, np.ndarray, Mapping[str, float]], None]
 
 
 def validate(
-    forward: nn.Module, cases: Sequence[PreparedCase], setup: Setup, batch_size: int, see: See | None = None
+    forward: nn.Module,
+    cases: Sequence[PreparedCase],
+    setup: Setup,
+    batch_size: int,
+    see: See | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels.
 
-    A label that is absent from truth and prediction of every case has no score and is left out; 0 if all are.
+    A label that is absent from truth and prediction of every case has no score and is left out; 0 if all are. Each of
+    the ranks segments some of the cases, and all of them know the scores.
     """
     forward.eval()
     names = list(setup.dataset.labels.values())
     classes = range(1, len(names))
-    scores = []
-    for case in cases:
+    scores: list[dict[int, float]] = []
+    for case in ranks.dealt(cases):
         images, _ = case.read()
         assert case.native is not None  # validation cases are prepared with it
         truth = np.load(case.native, mmap_mode="r")
@@ -230,6 +239,7 @@ def validate(
         scores.append({k: s.dice for k, s in found_scores.items()})
         if see:
             see(case.name, placed, truth, {names[k]: value for k, value in scores[-1].items()})
+    scores = ranks.collected(scores, len(cases))
     by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in classes}
     means = {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}
     return {"dice": float(np.mean(list(means.values()))) if means else 0.0, **means}

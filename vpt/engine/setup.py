@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from vpt.versions import version_of
 from vpt.vocabulary import Task
 from vpt.words import listed
 
+SEEN = 60.0  # seconds until a shared disk shows what another machine has written
 OF_TRAIN = ("epochs", "workers", "save_every", "postprocess")
-FREE = {  # what they say changes nothing of what is trained
+FREE = {  # what they say changes nothing of what is computed
     "device",
     "callbacks",
     "train.workers",
@@ -120,6 +122,24 @@ def reopen_run(run: Path, config: ResolvedConfig) -> Setup:
     _, dataset = read_data(config)
     splits, plan = read_written(run / "splits.json"), read_plan(run / "plan.json")
     return Setup(config, dataset, splits, plan, choose_device(config.device))
+
+
+def follow_run(run: Path, config: Config) -> Setup:
+    """The setup of a run that another process has just described; config: of this one, of which the device counts.
+
+    Raises:
+        VptError: a folder that does not show it.
+    """
+    until = time.monotonic() + SEEN
+    while not all((run / name).is_file() for name in ("config.yaml", "plan.json", "splits.json")):
+        if time.monotonic() > until:
+            raise VptError(
+                f"{run}: what the first process wrote in it is not to be seen on {platform.node()}; all machines of a "
+                "training need the same folder, on a disk that they share"
+            )
+        time.sleep(0.5)
+    resolved, _ = read_data(load_written(run / "config.yaml"))
+    return reopen_run(run, resolved.model_copy(update={"device": config.device}))
 
 
 def agreed(run: Path, wanted: Config | None, overrides: dict[str, Any] | None) -> ResolvedConfig:

@@ -26,6 +26,7 @@ from vpt.engine.learning import scaler_of
 from vpt.engine.loading import choose_workers
 from vpt.engine.logs import write_metrics
 from vpt.engine.optim import build_optimizer
+from vpt.engine.ranks import Ranks
 from vpt.engine.signals import Interrupted, Signals
 from vpt.engine.table import epoch_table
 from vpt.errors import VptError
@@ -45,33 +46,36 @@ def train_job(
 ) -> Progress:
     """Train a prepared job from its state, or from the start, and leave state, artifacts and metrics in its folder.
 
-    The state is saved before the first step, so that from here on nothing has to be prepared or decided again.
+    The state is saved before the first step, so that from here on nothing has to be prepared or decided again. Of
+    several processes that train together the first one writes.
 
     Raises:
         Interrupted: see `vpt.engine.fit.fit`.
         VptError: what `fit` says; a folder that is gone, full or read-only; too little memory; a callback that cannot
             start.
     """
-    config, model = job.setup.config, job.model
+    config, model, ranks = job.setup.config, job.model, job.ranks
     model.checkpointing = config.train.checkpoint
     if config.train.compile:
         model.compile_blocks()
     fabric = _fabric(job)
     prepare_frozen(model.backbone, job.precision)
+    ranks.start_alike(model)
     optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "schedule", "clip", "ema"}))
     average = Average(model, config.optim.ema) if config.optim.ema else None
     kept = _Kept(run / STATE, job, optimizer, average, scaler_of(fabric))
     # the model is on its device, where the optimiser's moments go as well
-    progress = kept.load(log) if resume else Progress()
+    progress = _resumed(kept, ranks, log) if resume else Progress(processes=ranks.of)
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
     forward.register_forward_hook(_require_finite)
     with _told(run, job, progress), signals.later():
-        kept.save(progress)
+        save = ranks.only_first(kept.save)
+        save(progress)
         callbacks.start(run, config, progress)
         hooks = Hooks(
             validate=(lambda: job.validate(forward)) if job.validates else None,
-            save=kept.save,
-            epoch_end=_Ended(run, job, log, callbacks, brief),
+            save=save,
+            epoch_end=ranks.only_first(_Ended(run, job, log, callbacks, brief)),
             say=log.warning,
             names=job.names,
             shown=lambda: bar("training", lambda width: _table(job, progress, width)),
@@ -88,6 +92,7 @@ def train_job(
             progress,
             average,
             signals,
+            ranks,
         )
 
 
@@ -106,6 +111,24 @@ class _Kept:
 
     def load(self, log: Logger) -> Progress:
         return load_state(self.path, self.job.model, self.optimizer, self.average, self.scaler, log.warning)
+
+
+def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:
+    """From the state, which the first process reads before the others do, since that may put it in order."""
+    with ranks.in_turn():
+        progress = kept.load(log)
+    if (progress.epoch, progress.step) != ranks.told(lambda: (progress.epoch, progress.step)):
+        raise VptError(
+            f"{kept.path}: another state than the first process reads; wait until the disk that all machines share "
+            "shows the same everywhere, and start the same command again"
+        )
+    if progress.processes != ranks.of:
+        log.info(
+            f"resumed with {ranks.of} instead of {progress.processes} processes: the same batches, but sums round "
+            "otherwise, and dropout draws otherwise"
+        )
+        progress.processes = ranks.of
+    return progress
 
 
 @dataclass(frozen=True)
@@ -159,15 +182,15 @@ def _require_finite(forward: torch.nn.Module, given: Any, output: Output) -> Non
 
 
 def _fabric(job: Job) -> Fabric:
-    """One process on the run's device, whatever launchers say in the environment."""
+    """This process on the run's device, whatever launchers say in the environment: see `ranks` for the others."""
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments import LightningEnvironment
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it announces the precision
-    device = job.setup.device
+    device, on_gpu = job.setup.device, job.setup.device.type == "cuda"
     return Fabric(
         accelerator=device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        devices=[torch.cuda.current_device() if device.index is None else device.index] if on_gpu else 1,
         precision=job.precision,
         plugins=[LightningEnvironment()],
     )
@@ -211,7 +234,7 @@ def _settings(config: Config, job: Job) -> Settings:
         steps=job.steps,
         validate_every=train.validate_every,
         patience=train.patience,
-        workers=choose_workers(train.workers),
+        workers=choose_workers(train.workers, job.ranks.locals),
         warmup=config.optim.warmup,
         clip=config.optim.clip,
         schedule=config.optim.schedule,
