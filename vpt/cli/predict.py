@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from vpt.cli.engines import Engine, Workers, spread_over
 from vpt.cli.shared import (
     Device,
     MirrorImages,
@@ -24,7 +25,7 @@ from vpt.cli.shared import (
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
-    from vpt.use.archives.batch import Existing
+    from vpt.use.archives.batch import Existing, Spread
     from vpt.use.classifier import Classifier
     from vpt.use.segmenter import Segmenter
 
@@ -92,6 +93,8 @@ def predict(
     probabilities: Probabilities = False,
     preview: Preview = False,
     report: Paged = False,
+    engine: Engine = "local",
+    workers: Workers = None,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
@@ -118,10 +121,18 @@ def predict(
     )
     tidy = is_postprocessed(postprocess)
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
+    loading = {
+        "weights": weights and weights.absolute(),
+        "precision": precision,
+        "compile": compile_,
+        "tta": tta,
+        "postprocess": tidy,
+    }
+    spread = spread_over(engine, workers, loading | {"device": loaded.device.type}, out, asked, mark)
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
         say_postprocess(loaded)
-        outcome = _predict(loaded, scans, out, asked, mark)
+        outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
         print(f"report: {_write_page(loaded, scans, out, asked)}")
@@ -214,6 +225,7 @@ def _predict(
     out: Path,
     asked: Asked,
     mark: ModelMark,
+    spread: Spread | None,
 ) -> Outcome:
     from vpt.progress import bar
     from vpt.use.archives import classify_archive, segment_archive
@@ -221,10 +233,10 @@ def _predict(
 
     if not isinstance(loaded, Classifier):
         with bar("segmenting") as tick:
-            return segment_archive(loaded, scans, out, asked, mark, tick)
+            return segment_archive(loaded, scans, out, asked, mark, tick, spread)
     require_table(asked)
     with bar("classifying") as tick:
-        return classify_archive(loaded, scans, out, asked, mark, tick)
+        return classify_archive(loaded, scans, out, asked, mark, tick, spread)
 
 
 def _require_folder(out: Path) -> None:

@@ -65,7 +65,7 @@ def _failure(name: str, file: object, error: Exception) -> Failure:
 def is_no_space(error: BaseException | None) -> bool:
     """Whether an error is, or follows from, a disk that is full."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_SPACE):
             return True
         error = error.__cause__
     return False
