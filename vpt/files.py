@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +117,12 @@ def clear_parts(folder: Path, *, own: bool = False) -> None:
             if written and (not is_running(int(written[2])) if here else own):
                 with suppress(OSError):
                     item.unlink()
+
+
+def clear_parts_beside(files: Iterable[Path]) -> None:
+    """The same in the folders of these files, which need not be there."""
+    for folder in {file.parent for file in files}:
+        clear_parts(folder)
 
 
 def is_running(process: int) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from vpt.errors import VptError
 from vpt.use.archives.attempts import DiskFull, Failure
 from vpt.use.archives.batch import Recorder
 from vpt.use.archives.fingerprints import ModelMark
-from vpt.use.archives.ray_cluster import require_ray, room_for
+from vpt.use.archives.ray_cluster import joined, require_ray, room_for
 from vpt.use.archives.records import Journal, Record, begin, now, read_records
 from vpt.use.archives.with_ray import Cluster, _Dispatch
 
@@ -171,7 +172,7 @@ def test_what_ends_a_batch_is_told_as_without_ray(dispatch, tmp_path: Path) -> N
         dispatch(PretendedRay(), killed, "a").run()
     with pytest.raises(DiskFull, match=r"full\.nii\.gz: cannot be written"):
         dispatch(PretendedRay(), lambda: Answering(tmp_path, []), "a full b").run()
-    with pytest.raises(VptError, match="a worker ended with ZeroDivisionError: .* by zero"):
+    with pytest.raises(VptError, match=r"a worker ended with ZeroDivisionError: .* by zero"):
         dispatch(PretendedRay(), lambda: 1 // 0, "a").run()
 
 
@@ -193,6 +194,17 @@ def test_without_ray_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(VptError, match=r"Ray is not installed; pip install 'vpt\[ray\]'"):
         require_ray()
+
+
+def test_a_cluster_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and listens not
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        with (
+            pytest.raises(VptError, match=r"RAY_ADDRESS=127\.0\.0\.1:\d+: no cluster answers \(.*refused.*\)"),
+            joined(SimpleNamespace(is_initialized=lambda: False)),
+        ):
+            pass
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from vpt.errors import VptError
 
 STORE = 80 * 2**20  # bytes that a cluster on this machine sets aside for objects; scans do not go through it
+ANSWER = 10.0  # seconds that a cluster may take to answer
 CORES = 4  # of a worker without a GPU
 
 
@@ -58,10 +60,18 @@ def _join(ray: Any) -> None:
         ray.init("local", include_dashboard=False, object_store_memory=STORE, **quiet)
         return
     try:
+        _reach(address)
         ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         said = str(error).partition("\n")[0]
         raise VptError(f"RAY_ADDRESS={address}: no cluster answers ({said}); start one, or unset it") from error
+
+
+def _reach(address: str) -> None:
+    """Whether anyone listens there, which Ray asks for many minutes. `auto` is a cluster of this machine."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), ANSWER).close()
 
 
 @contextmanager

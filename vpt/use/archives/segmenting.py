@@ -8,6 +8,7 @@ from pathlib import Path
 from vpt.data.cases import Case
 from vpt.data.header_doubts import unlike_the_plan
 from vpt.errors import VptError
+from vpt.files import clear_parts_beside
 from vpt.progress import Tick, silent
 from vpt.readers.grid import Grid
 from vpt.use.archives.attempts import Failure
@@ -106,6 +107,7 @@ class MaskBatch:
     def whole(self, cases: list[Case], found: Found, progress: Tick, spread: Spread | None) -> Outcome:
         """All of these cases, the record begun and summed up, also where the batch breaks off."""
         todo, failed, done = self._plan(cases)
+        clear_parts_beside(file for case in cases for file in self.files(case))
         unreadable = self.asked.part.of_all(found.failures)
         self.recorder.begin(len(cases))
         for failure in unreadable:
