@@ -22,8 +22,8 @@ from pathlib import Path
 
 from kills import SETTINGS, damaged, import_all, left_over, require, run
 
-MEGABYTES = (8, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
-DISKS = (1, 2, 3, 4, 6, 8)
+MEGABYTES = (8, 64, 128, 192, 384, 768)
+DISKS = (1, 2, 4, 8)
 LARGE = ("--set", "plan.image_size=256", "--set", "train.batch_size=16", "--set", "train.workers=0")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         VptError: no such file, or not a file of weights.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise VptError(
             f"{path}: no such file; give the path of the backbone's weights (.safetensors, .pth, .pt or .bin)"
         )
