@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vpt.errors import VptError
 from vpt.files import digest_tensors
+from vpt.machine.memory import is_out_of_memory
 from vpt.words import some_of
 
 RANDOM = "random"  # in place of a file: the control that no pretraining has touched
@@ -40,7 +41,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     Pickled files are read with `weights_only=True` only.
 
     Raises:
-        VptError: no such file, or not a file of weights.
+        VptError: no such file, not a file of weights, too little memory.
     """
     path = Path(path)
     if not os.path.isfile(path):
@@ -50,6 +51,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except Exception as e:  # what is no checkpoint makes its readers raise almost any kind, KeyError included
+        if is_out_of_memory(e):
+            raise VptError(f"{path}: too little memory for these weights; close other programs") from e
         reason = f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": ")
         raise VptError(
             f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors or a .pth of tensors"
