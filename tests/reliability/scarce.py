@@ -64,7 +64,8 @@ def prepared(folder: Path) -> dict[str, list[str]]:
     nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1.0, 2.0, 1.0])), large / "large.nii.gz")
     with_model = ["-o", "OUT", "-m", str(model), "--device", "cpu"]
     return {
-        "train": ["train", str(data), "--out", "OUT", *SETTINGS, *LARGE],
+        "train": ["train", str(data), "--out", "OUT", *SETTINGS],
+        "train on large batches": ["train", str(data), "--out", "OUT", *SETTINGS, *LARGE],
         "predict": ["predict", "-i", str(data / "imagesTr"), *with_model, "--preview", "--probabilities", "--continue"],
         "predict a large scan": ["predict", "-i", str(large), *with_model, "--continue", "--force"],
         "check": ["check", str(data)],
