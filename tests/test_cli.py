@@ -382,6 +382,25 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["can't start new thread", "[enforce fail] can't allocate memory: 262144 bytes", "could not create a primitive"],
+)
+def test_too_little_memory_anywhere_is_a_sentence(
+    vpt: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
+) -> None:
+    def check(*_: Any, **__: Any) -> None:
+        raise RuntimeError(f"{said}\nException raised from where it arose")
+
+    monkeypatch.setattr("vpt.cli.app", check)
+    told = vpt("check", tmp_path)
+    ends = "close other programs, or use a machine with more; --debug shows where it arose"
+    assert (told.code, told.err) == (1, f"error: too little memory ({said}); {ends}\n")
+    monkeypatch.setattr("vpt.cli.app", lambda: [].pop())
+    with pytest.raises(IndexError):
+        main()
+
+
 @pytest.mark.parametrize("place", [0, 2])
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: int) -> None:
     words = ["check", str(tmp_path / "nowhere")]

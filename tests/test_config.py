@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from vpt.building import load_encoder
 from vpt.config import Config, build_config, dump_config, load_config, parse_override, parse_prompts
 from vpt.config.run import OF_ONE_TASK
 from vpt.errors import VptError
@@ -579,3 +580,13 @@ def test_balanced_weights_are_for_classification() -> None:
 def test_every_recipe_can_be_read_and_says_its_command(path: Path) -> None:
     load_config(path)
     assert f"vpt train configs/{path.name} --out" in path.read_text()
+
+
+def test_a_name_that_no_system_takes_is_left_to_who_reads_it() -> None:
+    long = "x" * 5000
+    config = Config.model_validate({"data": {"path": "."}, "backbone": {"name": long, "weights": long}})
+    assert (config.backbone.name, config.backbone.weights) == (long, long)
+    for backbone in ({"name": long}, {"name": "vit_micro", "weights": long}):
+        config = Config.model_validate({"data": {"path": "."}, "backbone": backbone})
+        with pytest.raises(VptError):
+            load_encoder(config.backbone, 32)

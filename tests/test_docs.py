@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from vpt.backbones import families
 from vpt.engine.callbacks import Callback
@@ -81,3 +82,17 @@ def test_every_test_that_a_page_names_is_there(page: Path) -> None:
     for file, test in named:
         content = (DOCS.parent / file).read_text(encoding="utf-8")
         assert not test or f"def {test}(" in content, f"{page.name}: {file}::{test}"
+
+
+def test_the_versions_left_out_are_those_of_the_project() -> None:
+    root = DOCS.parent
+    page = (root / "SECURITY.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+[<>!=][^`]*)` \|.*CVE-", page, re.MULTILINE)
+    project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert len(rows) > 10
+    assert [row for row in rows if f'"{row}"' not in project] == []
+    pinned = dict(line.split("==") for line in (root / "constraints.txt").read_text().split() if "==" in line)
+    brought = re.findall(r"(\w+) \((?:CVE-[\d-]+, )+([\d.]+)\)", page.partition("What others bring along")[2])
+    assert len(brought) == 10
+    for name, least in [*brought, *(re.match(r"([\w-]+)>=([\d.]+)", row).groups() for row in rows)]:
+        assert Version(pinned[name]) >= Version(least), name

@@ -202,3 +202,19 @@ def test_parts_of_killed_writers_are_cleared_and_others_stay(tmp_path: Path) -> 
     assert {item.name for item in tmp_path.iterdir()} == {*kept, elsewhere, f".part-{gone}-old"}
     files.clear_parts(tmp_path, own=True)
     assert {item.name for item in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: 8 bytes"), OSError(12, "Cannot allocate memory")]
+)
+def test_too_little_memory_is_no_damage_of_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    write_tensors(tmp_path / "a.safetensors", BIG, {})
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("safetensors.safe_open", full)
+    with pytest.raises(VptError, match=r"a\.safetensors: too little memory for its tensors; close other programs"):
+        read_tensors(tmp_path / "a.safetensors", "make it again")

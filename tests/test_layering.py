@@ -41,6 +41,7 @@ RESERVED: dict[str, frozenset[str]] = {
     "albumentations": frozenset({"data.transforms"}),
     "matplotlib": frozenset({"report"}),
     "jinja2": frozenset({"report"}),
+    "ray": frozenset({"use.archives"}),
     "peft": frozenset({"tuning.lora"}),
     "vpt.config": frozenset({"config", "building", "artifact", "artifact_doubts", "use", "engine", "cli"}),
 }

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from vpt.errors import VptError
 from vpt.parallel import AHEAD, cores, in_order
 
 
@@ -62,3 +63,13 @@ def test_an_error_comes_in_its_items_place_and_no_other_is_begun():
 def test_workers_are_the_cores_up_to_the_most():
     assert cores(1) == 1
     assert 1 <= cores(4) <= 4
+
+
+def test_a_thread_that_ends_without_a_word_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(_: object) -> None:
+        raise MemoryError  # nor could it keep the error
+
+    monkeypatch.setattr("concurrent.futures.thread._WorkItem.run", unable)
+    monkeypatch.setattr("vpt.parallel.LOOK", 0.01)
+    with pytest.raises(VptError, match="too little memory: a thread that reads or writes ended"):
+        list(in_order(str, range(3), 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,7 +214,7 @@ def _encoder_of(artifact: Artifact, weights: str | Path | None) -> BackboneConfi
 
 
 def _name(config: BackboneConfig, weights: str | Path | None) -> str:
-    return str(weights) if weights is not None and Path(weights).is_dir() else config.name
+    return str(weights) if weights is not None and os.path.isdir(weights) else config.name
 
 
 def _spec(config: BackboneConfig, weights: str | Path | None) -> BackboneSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -67,7 +68,7 @@ def load_encoder(config: BackboneConfig, image_size: int, weights: str | Path | 
     `weights` replaces the config's: a file, or a folder where the encoder is one.
     """
     name = config.name
-    if weights is not None and Path(weights).is_dir():
+    if weights is not None and os.path.isdir(weights):
         name, weights = str(weights), None
     return load_backbone(name, weights=weights or config.weights, image_size=image_size, **config.options)
 

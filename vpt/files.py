@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CHECKSUM = "sha256"  # in a safetensors file's metadata: of all the rest
 LONGEST_JSON = 256 << 20  # bytes
+NO_MEMORY = ("allocate memory", "out of memory")  # in words of torch, and of the system
 PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d+)-")  # of a write that goes on, or was killed
 LONGEST_HEADER = 32 << 20  # bytes of a safetensors file's header
 KINDS = {  # of torch -> of safetensors
@@ -119,6 +120,12 @@ def clear_parts(folder: Path, *, own: bool = False) -> None:
                     item.unlink()
 
 
+def clear_parts_beside(files: Iterable[Path]) -> None:
+    """The same in the folders of these files, which need not be there."""
+    for folder in {file.parent for file in files}:
+        clear_parts(folder)
+
+
 def is_running(process: int) -> bool:
     """Whether a process of this machine is there; on Windows, which cannot be asked so, it may be."""
     if os.name == "nt":
@@ -178,11 +185,11 @@ def read_tensors(path: str | Path, otherwise: str) -> tuple[dict[str, Tensor], d
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except MemoryError as error:
-        raise VptError(
-            f"{path}: too little memory for its tensors; close other programs, or use a larger machine"
-        ) from error
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (MemoryError, SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(said in str(error) for said in NO_MEMORY):
+            raise VptError(
+                f"{path}: too little memory for its tensors; close other programs, or use a larger machine"
+            ) from error
         raise VptError(f"{path}: not a readable safetensors file ({error}); {otherwise}") from error
     expected = metadata.pop(CHECKSUM, None)
     if expected is not None and (found := checksum(tensors, metadata)) != expected:

@@ -527,3 +527,15 @@ def test_local_weights_random_weights_and_folders_need_no_network(tmp_path: Path
 def test_a_model_that_timm_has_no_weights_for_says_so() -> None:
     with pytest.raises(VptError, match=r"test_vit4: its pretrained weights cannot be had .*--weights FILE"):
         load_backbone("test_vit4")
+
+
+def test_too_little_memory_is_no_fault_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    path.touch()
+
+    def full(_: Path) -> None:
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    monkeypatch.setattr("vpt.backbones.weights.load_file", full)
+    with pytest.raises(VptError, match=r"a\.safetensors: too little memory for these weights; close other programs$"):
+        read_state(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -540,3 +541,12 @@ def test_a_worker_that_was_killed_is_said_in_a_sentence_where_samples_are_asked_
     with pytest.raises(VptError, match=r"process that makes samples was ended .*set train.workers below 1, 0 for none"):
         loop.run(replace(SETTINGS, workers=1, steps=20), loss=loss)
     assert not interrupted
+
+
+def test_workers_that_cannot_be_started_are_said_in_a_sentence(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")  # /dev/shm of a container that is closed
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refused)
+    with pytest.raises(VptError, match=r"cannot be started \(Permission denied\), as where /dev/shm .* below 1, 0 for"):
+        loop.run(replace(SETTINGS, workers=1))

@@ -100,7 +100,8 @@ def test_a_killed_training_holds_nothing(tmp_path: Path) -> None:
         pytest.fail("two at once")
     other.kill()
     other.join()
-    (run / "state" / ".part-abcdef-7-last.safetensors").write_text("half")
+    fill(run, "state/last.safetensors", "validation/.part-abcdef-7-a.nii.gz")
+    fill(run, *(f"{folder}/.part-abcdef-7-a.png" for folder in ("state", "previews/case", "validation/previews")))
     with at_work(run, standing_of(run)):
         assert json.loads((run / RUNNING).read_text())["process"] == os.getpid()
         assert not list(run.rglob(".part-*"))

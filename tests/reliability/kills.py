@@ -179,13 +179,16 @@ def import_all() -> None:
     cv2.setNumThreads(0)
 
 
-def run(words: Sequence[str], log: Path, kill: tuple[float, int] | None = None) -> int:
+def run(
+    words: Sequence[str], log: Path, kill: tuple[float, int] | None = None, begin: Callable[[], None] = lambda: None
+) -> int:
     """`vpt` with these words in a process of its own; its exit code, or minus the signal that ended it.
 
-    kill: after so many seconds it is sent this signal, SIGTERM to its whole group.
+    kill: after so many seconds it is sent this signal, SIGTERM to its whole group; begin: called first in that process.
     """
     child = os.fork()
     if child == 0:
+        begin()
         _as_command(words, log)
     moment, number = kill or (LONGEST, signal.SIGKILL)
     code = _wait(child, moment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "folder",
         "a folder with config.json and weights",
-        lambda name: Path(name).is_dir(),
+        os.path.isdir,
         vit_models.load_folder,
         vit_models.describe_folder,
         options=VitOptions,
@@ -253,7 +254,7 @@ def fetch(name: str, to: Path, progress: Tick = silent) -> Path:
     if family.embedded:
         raise VptError(f"{name}: ships with the package, there is nothing to fetch; give it as the backbone")
     if family.fetch is None:
-        what = "is a folder already" if Path(name).is_dir() else "is no download of ours"
+        what = "is a folder already" if os.path.isdir(name) else "is no download of ours"
         raise VptError(f"{name}: {what}, there is nothing to fetch; give it as the backbone")
     return family.fetch(name, Path(to), progress)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def origin_of(weights: str | Path | None, sha256: str, by_name: Origin) -> Origi
 def _said_by(weights: str) -> Origin:
     """What a safetensors file says under `origin` and `licence`, as `vpt fetch` writes it."""
     said: dict[str, str] = {}
-    if weights.endswith(".safetensors") and Path(weights).is_file():
+    if weights.endswith(".safetensors") and os.path.isfile(weights):
         try:
             with safe_open(weights, framework="pt") as file:
                 said = file.metadata() or {}

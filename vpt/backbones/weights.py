@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from vpt.errors import VptError
 from vpt.files import digest_tensors
+from vpt.machine.memory import is_out_of_memory
 from vpt.words import some_of
 
 RANDOM = "random"  # in place of a file: the control that no pretraining has touched
@@ -39,16 +41,18 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     Pickled files are read with `weights_only=True` only.
 
     Raises:
-        VptError: no such file, or not a file of weights.
+        VptError: no such file, not a file of weights, too little memory.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise VptError(
             f"{path}: no such file; give the path of the backbone's weights (.safetensors, .pth, .pt or .bin)"
         )
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except Exception as e:  # what is no checkpoint makes its readers raise almost any kind, KeyError included
+        if is_out_of_memory(e):
+            raise VptError(f"{path}: too little memory for these weights; close other programs") from e
         reason = f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": ")
         raise VptError(
             f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors or a .pth of tensors"

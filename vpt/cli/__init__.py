@@ -72,7 +72,24 @@ def main() -> NoReturn:
             raise
         print(f"error: {str(error) or 'out of memory'}; --debug shows where it arose", file=sys.stderr)
         _leave(1)
+    except RuntimeError as error:
+        if debug or not _wants_memory(error):
+            raise
+        said = str(error).partition("\n")[0]
+        told = f"error: too little memory ({said}); close other programs, or use a machine with more"
+        print(f"{told}; --debug shows where it arose", file=sys.stderr)
+        _leave(1)
     _leave(0)
+
+
+def _wants_memory(error: RuntimeError) -> bool:
+    if "can't start new thread" in str(error):
+        return True
+    if "torch" not in sys.modules:  # nor is there the memory to import it
+        return False
+    from vpt.machine.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from vpt.cli.engines import Engine, Workers, spread_over
 from vpt.cli.shared import (
     Device,
     MirrorImages,
@@ -25,7 +26,7 @@ from vpt.cli.shared import (
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
-    from vpt.use.archives.batch import Existing
+    from vpt.use.archives.batch import Existing, Spread
     from vpt.use.classifier import Classifier
     from vpt.use.segmenter import Segmenter
 
@@ -94,6 +95,8 @@ def predict(
     preview: Preview = False,
     report: Paged = False,
     viewer: Viewer = False,
+    engine: Engine = "local",
+    workers: Workers = None,
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
@@ -124,10 +127,18 @@ def predict(
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
     if viewer:
         _require_masks(loaded)
+    loading = {
+        "weights": weights and weights.absolute(),
+        "precision": precision,
+        "compile": compile_,
+        "tta": tta,
+        "postprocess": tidy,
+    }
+    spread = spread_over(engine, workers, loading | {"device": loaded.device.type}, out, asked, mark)
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
         say_postprocess(loaded)
-        outcome = _predict(loaded, scans, out, asked, mark)
+        outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
         print(f"report: {_write_page(loaded, scans, out, asked, viewer)}")
@@ -220,6 +231,7 @@ def _predict(
     out: Path,
     asked: Asked,
     mark: ModelMark,
+    spread: Spread | None,
 ) -> Outcome:
     from vpt.progress import bar
     from vpt.use.archives import classify_archive, segment_archive
@@ -227,10 +239,10 @@ def _predict(
 
     if not isinstance(loaded, Classifier):
         with bar("segmenting") as tick:
-            return segment_archive(loaded, scans, out, asked, mark, tick)
+            return segment_archive(loaded, scans, out, asked, mark, tick, spread)
     require_table(asked)
     with bar("classifying") as tick:
-        return classify_archive(loaded, scans, out, asked, mark, tick)
+        return classify_archive(loaded, scans, out, asked, mark, tick, spread)
 
 
 def _require_folder(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,7 +100,7 @@ class BackboneConfig(Section):
     @field_validator("name", "weights")
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
-        return str(Path(path).resolve()) if path and not is_address(path) and Path(path).exists() else path
+        return str(Path(path).resolve()) if path and not is_address(path) and os.path.exists(path) else path
 
 
 class PlanConfig(Section):

@@ -62,8 +62,8 @@ def at_work(run: Path, standing: Standing) -> Iterator[None]:
         if standing_of(run) != standing or not (run / LOCK).is_file():
             raise VptError(f"{run}: another training has just been at work in it; look at it, and start again")
         try:
-            for folder in (run, run / "state", *_folders(run / "cache")):
-                clear_parts(folder, own=True)
+            for folder, _, _ in os.walk(run):
+                clear_parts(Path(folder), own=True)
             write_json(run / RUNNING, {"process": os.getpid(), "host": platform.node(), "since": _now()})
             yield
             (run / RUNNING).unlink(missing_ok=True)
@@ -84,10 +84,6 @@ def _holds_files(run: Path) -> bool:
     """Whether anything lies in it, but for what this module writes."""
     ours = {LOCK.name, RUNNING.name}
     return any(not PART.match(name) and name not in ours for _, _, names in os.walk(run) for name in names)
-
-
-def _folders(top: Path) -> list[Path]:
-    return [Path(place) for place, _, _ in os.walk(top)]
 
 
 def _made(run: Path) -> list[Path]:

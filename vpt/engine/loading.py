@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,11 +28,11 @@ def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> It
     """The same, with workers that leave signals to the main process from the start.
 
     Raises:
-        VptError: a worker that was ended from outside, as a system does that is short of memory.
+        VptError: workers that cannot be started; one that was ended from outside, as a system does that is short of
+            memory.
     """
     try:
-        with held_back():
-            loaded = iter(make_loader(dataset, batches, workers))
+        loaded = _begun(dataset, batches, workers)
         with quiet_children():
             yield from loaded
     except RuntimeError as error:
@@ -40,6 +41,19 @@ def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> It
         raise VptError(
             f"a process that makes samples was ended from outside ({str(error).splitlines()[0]}), as systems do that "
             f"are short of memory; set train.workers below {workers}, 0 for none"
+        ) from error
+
+
+def _begun(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Any]:
+    try:
+        if workers:
+            multiprocessing.Lock()  # what the loader makes first, and leaves half-made where it cannot be had
+        with held_back():
+            return iter(make_loader(dataset, batches, workers))
+    except OSError as error:
+        raise VptError(
+            f"processes that make samples cannot be started ({error.strerror}), as where /dev/shm cannot be written or "
+            f"is full; set train.workers below {workers}, 0 for none"
         ) from error
 
 

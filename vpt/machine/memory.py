@@ -11,7 +11,12 @@ from pathlib import Path
 import torch
 
 MOST = 32  # images at once; more are no faster on a CPU, and little on a GPU
-TOO_LITTLE = ("out of memory", "can't allocate memory", "not enough memory")  # torch's words, of CPU and MPS too
+TOO_LITTLE = (  # torch's words, of CPU and MPS too, and oneDNN's
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+)
 UNKNOWN = 8 * 2**30  # bytes of a machine that does not say
 
 

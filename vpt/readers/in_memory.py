@@ -13,6 +13,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture
 from vpt.readers.base import Source
+from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.nifti import NiftiReader, volume_in_memory
 from vpt.readers.picture import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, pixels_of, upright
@@ -37,6 +38,8 @@ class PillowReader(ArrayReader):
         try:
             return pixels_of(upright(image), self.name)
         except DAMAGED as error:  # a file that was opened and is decoded now
+            if isinstance(low := spoiled(self.name, error), MemoryError):
+                raise low from error
             reason = " ".join(str(error).split())
             raise VptError(f"{self.name}: truncated or damaged ({reason}); open or save the image again") from error
 

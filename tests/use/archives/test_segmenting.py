@@ -16,6 +16,7 @@ import pytest
 from masks import broken, image_plan, scan, scan_plan, threshold
 from PIL import Image
 
+from vpt import files
 from vpt.data.plan import Window
 from vpt.errors import VptError
 from vpt.use.archives import Asked, Beside, DiskFull, ModelMark, Outcome, Part, segment_archive
@@ -132,6 +133,17 @@ def test_continue_does_what_is_new_has_changed_or_is_gone(run, scans, tmp_path, 
         other = Counting(segmenter)
         assert (run(mark, other, existing="continue").before, other.read) == (0, ["a", "b", "c", "d"])
     assert len(json.loads((tmp_path / "out/predictions.json").read_text())["cases"]) == 4
+
+
+def test_what_a_killed_process_was_writing_is_cleared_beside_every_answer(run, tmp_path) -> None:
+    out = tmp_path / "out"
+    for place in (out, out / "previews", out / "probabilities"):
+        place.mkdir(exist_ok=True)
+        (place / f".part-{files._machine()}-{2**22 + 1}-a.nii.gz").write_bytes(b"half")
+
+    run(beside=Beside(probabilities=True, preview=True))
+
+    assert not list(out.rglob(".part-*"))
 
 
 def test_what_failed_is_tried_again_or_only_listed(run, scans, segmenter) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from vpt.errors import VptError
+from vpt.parallel import settled
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -65,7 +66,7 @@ def _failure(name: str, file: object, error: Exception) -> Failure:
 def is_no_space(error: BaseException | None) -> bool:
     """Whether an error is, or follows from, a disk that is full."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_SPACE):
             return True
         error = error.__cause__
     return False
@@ -86,15 +87,18 @@ def one_ahead(make: Callable[[Given], Made], items: Sequence[Given]) -> Generato
 
     The item behind it is made meanwhile, in a thread. One that finds no memory beside the one before is tried again,
     alone.
+
+    Raises:
+        VptError: see `vpt.parallel.settled`.
     """
     with ThreadPoolExecutor(1, "vpt-read") as reader:
         coming = [reader.submit(make, item) for item in items[:1]]
         for k, item in enumerate(items):
             ready = coming
-            wait(ready)
+            settled(ready[0], reader)
             if isinstance(ready[0].exception(), MemoryError):
                 ready = [reader.submit(make, item)]
-                wait(ready)
+                settled(ready[0], reader)
             coming = [reader.submit(make, item) for item in items[k + 1 : k + 2]]
             yield partial(_taken, ready)
 

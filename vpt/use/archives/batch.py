@@ -10,6 +10,7 @@ from typing import Literal
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
+from vpt.progress import Tick
 from vpt.readers import Form
 from vpt.use.archives.attempts import Failure, is_no_space
 from vpt.use.archives.beside import NOTHING, Beside
@@ -167,6 +168,10 @@ class Recorder:
 
     def _add(self, *records: Record) -> None:
         self.journal.add(records)
+
+
+Spread = Callable[[Sequence[Case], Tick, Recorder], list[Failure]]
+"""Answers and records cases elsewhere, as `vpt.use.archives.with_ray.Cluster` does -> those that failed."""
 
 
 @contextmanager

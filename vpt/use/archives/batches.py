@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vpt.data.cases import Case
 from vpt.progress import Tick, silent
@@ -15,6 +15,7 @@ from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.masks import never
 from vpt.use.archives.segmenting import MaskBatch
 from vpt.use.classifier import Classifier
+from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
 
@@ -36,3 +37,8 @@ class Batch(Protocol):
 def batch_of(model: Segmenter | Classifier, out: Path, asked: Asked, mark: ModelMark) -> Batch:
     kind = ClassBatch if isinstance(model, Classifier) else MaskBatch
     return kind(model, out, asked, mark)  # type: ignore[arg-type]
+
+
+def loaded_batch(artifacts: Sequence[Path], loading: dict[str, Any], out: Path, asked: Asked, mark: ModelMark) -> Batch:
+    """In another process: `loading` are the other arguments of `load`."""
+    return batch_of(load(artifacts, **loading), out, asked, mark)

@@ -18,7 +18,7 @@ from vpt.readers import reader_of
 from vpt.report.classification import write_probabilities
 from vpt.scores.classification import probabilities_csv
 from vpt.use.archives.attempts import Failure, attempt
-from vpt.use.archives.batch import Asked, Outcome, Recorder, summed_up
+from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
 from vpt.use.archives.classes import classify_cases
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
@@ -35,8 +35,11 @@ def classify_archive(
     asked: Asked,
     mark: ModelMark,
     progress: Tick = silent,
+    spread: Spread | None = None,
 ) -> Outcome:
     """Probabilities of all scans at the inputs, or of this process's part, into a table or the folder `out`.
+
+    spread: who answers a folder's cases, by default this process.
 
     Raises:
         VptError: no scans, a table that may not be replaced, an output that cannot be written.
@@ -46,7 +49,7 @@ def classify_archive(
     if is_single(out):
         return _table(classifier, found, out, asked, progress)
     batch = ClassBatch(classifier, out, asked, mark)
-    return batch.whole(found, progress)
+    return batch.whole(found, progress, spread)
 
 
 def _table(classifier: Classifier, found: Found, out: Path, asked: Asked, progress: Tick) -> Outcome:
@@ -88,7 +91,7 @@ class ClassBatch:
         self.classifier, self.out, self.asked, self.mark = classifier, out, asked, mark
         self.recorder = Recorder(out, mark, asked.part)
 
-    def whole(self, found: Found, progress: Tick) -> Outcome:
+    def whole(self, found: Found, progress: Tick, spread: Spread | None) -> Outcome:
         """This process's part of these cases, the record begun and summed up, also where the batch breaks off."""
         asked, cases = self.asked, self.asked.part.of_all(found.cases)
         unreadable = asked.part.of_all(found.failures)
@@ -101,7 +104,8 @@ class ClassBatch:
         for failure in unreadable:
             self.recorder.unreadable(failure)
         with summed_up(partial(self.sum_up, {case.name for case in found.cases})):
-            failures = [*self.run(todo, progress), *unreadable, *failed]
+            answered = spread(todo, progress, self.recorder) if spread else self.run(todo, progress)
+            failures = [*answered, *unreadable, *failed]
         doubts = scan_doubts(_without(todo, failures), self.classifier.plan)
         total, path = len(cases) + len(unreadable), self.out / "predictions.csv"
         outcome = Outcome("classified", total, path, failures, done, doubts, list(found.notes))

@@ -16,6 +16,7 @@ import numpy as np
 from vpt.data.cases import Case
 from vpt.data.framing import SLAB
 from vpt.files import atomic, make_folder
+from vpt.parallel import settled
 from vpt.progress import Tick, silent
 from vpt.readers import Form, Grid, Mask, reader_of
 from vpt.use.archives.attempts import Failure, attempt, one_ahead
@@ -131,13 +132,16 @@ def segment_cases(
 
     Raises:
         DiskFull: nothing more can be written; earlier masks are whole.
+        VptError: see `vpt.parallel.settled`.
     """
     job = Job(segmenter, target, box, form, force, beside, say, unlike)
     failures: list[Failure] = []
 
-    def settle(done: int, written: Future[Answer] | Failure) -> None:
+    def settle(done: int, written: Future[Answer] | Failure, writer: ThreadPoolExecutor) -> None:
         case = cases[done]
-        found = written if isinstance(written, Failure) else attempt(case.name, case.images[0], written.result)
+        found: Answer | Future[Answer] | Failure = written
+        if isinstance(found, Future):
+            found = attempt(case.name, case.images[0], settled(found, writer).result)
         if isinstance(found, Failure):
             failures.append(found)
         if tell:
@@ -158,11 +162,11 @@ def segment_cases(
             within = partial(_within, progress, done - 1 if last else 0, len(cases), case.name)
             found = attempt(case.name, case.images[0], partial(job.segment, case, scan, within))
             if last:
-                settle(done - 1, last)
+                settle(done - 1, last, writer)
             last = found if isinstance(found, Failure) else writer.submit(found.write)
             done += 1
         if last:
-            settle(done - 1, last)
+            settle(done - 1, last, writer)
     return failures
 
 

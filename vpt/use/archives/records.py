@@ -106,13 +106,18 @@ def begin(folder: Path) -> None:
     make_folder(folder / JOURNALS, "choose another output")
 
 
-def read_records(folder: Path) -> dict[str, Record]:
-    """The last record of every case, of all journals of a folder, by name.
+def journals(folder: Path) -> frozenset[Path]:
+    """Those that have been begun in this folder."""
+    return frozenset((folder / JOURNALS).glob("*.jsonl"))
+
+
+def read_records(folder: Path, without: frozenset[Path] = frozenset()) -> dict[str, Record]:
+    """The last record of every case, of all journals of a folder but these, by name.
 
     A line that is cut off, as a kill leaves it, is none: its scan counts as not done.
     """
     found: dict[str, Record] = {}
-    for path in sorted((folder / JOURNALS).glob("*.jsonl")):
+    for path in sorted(journals(folder) - without):
         with open(path, "rb") as file:
             for record in filter(None, map(_record, file)):
                 if record.case not in found or found[record.case].when <= record.when:

@@ -8,10 +8,11 @@ from pathlib import Path
 from vpt.data.cases import Case
 from vpt.data.header_doubts import unlike_the_plan
 from vpt.errors import VptError
+from vpt.files import clear_parts_beside
 from vpt.progress import Tick, silent
 from vpt.readers.grid import Grid
 from vpt.use.archives.attempts import Failure
-from vpt.use.archives.batch import Asked, Outcome, Recorder, summed_up
+from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.masks import Answer, mask_file, never, segment_cases
@@ -30,8 +31,11 @@ def segment_archive(
     asked: Asked,
     mark: ModelMark,
     progress: Tick = silent,
+    spread: Spread | None = None,
 ) -> Outcome:
     """Masks of all scans at the inputs, or of this process's part of them, into a folder, or of one into a file.
+
+    spread: who answers a folder's cases, by default this process.
 
     Raises:
         VptError: no scans, answers that may not be replaced, an output that cannot be written; a full disk.
@@ -42,7 +46,7 @@ def segment_archive(
     if is_single(out) and len(found.cases) == 1:
         return _one(segmenter, cases, out, asked, found.notes, progress)
     batch = MaskBatch(segmenter, out, asked, mark)
-    return batch.whole(cases, found, progress)
+    return batch.whole(cases, found, progress, spread)
 
 
 def _one(
@@ -100,15 +104,17 @@ class MaskBatch:
         self.recorder = Recorder(out, mark, asked.part)
         self.doubts = Doubts(segmenter)
 
-    def whole(self, cases: list[Case], found: Found, progress: Tick) -> Outcome:
+    def whole(self, cases: list[Case], found: Found, progress: Tick, spread: Spread | None) -> Outcome:
         """All of these cases, the record begun and summed up, also where the batch breaks off."""
         todo, failed, done = self._plan(cases)
+        clear_parts_beside(file for case in cases for file in self.files(case))
         unreadable = self.asked.part.of_all(found.failures)
         self.recorder.begin(len(cases))
         for failure in unreadable:
             self.recorder.unreadable(failure)
         with summed_up(self.sum_up):
-            failures = [*self.run(todo, progress), *unreadable, *failed]
+            answered = spread(todo, progress, self.recorder) if spread else self.run(todo, progress)
+            failures = [*answered, *unreadable, *failed]
         total = len(todo) + len(unreadable) + len(failed) + done
         outcome = Outcome("segmented", total, self.out, failures, done, self.doubts.sentences(), list(found.notes))
         self.recorder.end(f"{outcome.answered} of {total} scans segmented")

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
-from vpt.files import make_folder
+from vpt.files import clear_parts_beside, make_folder
 from vpt.progress import Tick, silent
 from vpt.use.archives.batches import Batch
 from vpt.use.archives.finding import find_archive
@@ -78,6 +78,7 @@ class Watch:
         """Answer what has come to rest since the last look -> how many scans that were."""
         new = [(case, found) for case in self._cases() if (found := self._at_rest(case))]
         todo = self.batch.recorder.sort([case for case, _ in new], self.batch.files, skip_failed=True).todo
+        clear_parts_beside(file for case in todo for file in self.batch.files(case))
         failures = self.batch.run(todo, progress, stop) if todo else []
         self.handled.update({case.name: found for case, found in new})
         if todo:
