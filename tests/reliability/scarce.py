@@ -23,7 +23,7 @@ from pathlib import Path
 from kills import SETTINGS, damaged, import_all, left_over, require, run
 
 MEGABYTES = (8, 64, 128, 192, 384, 768)
-DISKS = (1, 2, 4, 8)
+DISKS = (0.02, 1, 2, 4)
 LARGE = ("--set", "plan.image_size=256", "--set", "train.batch_size=16", "--set", "train.workers=0")
 
 
@@ -78,7 +78,7 @@ def with_memory(folder: Path, what: str, words: Sequence[str], megabytes: int) -
     yield from _faults(f"{what} with {megabytes} MB", code, log, out)
 
 
-def on_disk(folder: Path, what: str, words: Sequence[str], megabytes: int) -> Iterator[str]:
+def on_disk(folder: Path, what: str, words: Sequence[str], megabytes: float) -> Iterator[str]:
     log = folder / "log"
     with disk(folder / f"disk-{what}-{megabytes}", megabytes) as (place, enlarge):
         out, name = place / "out", f"{what} on {megabytes} MB"
@@ -104,10 +104,10 @@ def _bound(megabytes: int) -> None:
 
 
 @contextmanager
-def disk(place: Path, megabytes: int) -> Iterator[tuple[Path, partial[object]]]:
+def disk(place: Path, megabytes: float) -> Iterator[tuple[Path, partial[object]]]:
     place.mkdir()
     mount = partial(subprocess.run, check=True)
-    mount(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "vpt", str(place)])
+    mount(["mount", "-t", "tmpfs", "-o", f"size={int(1024 * megabytes)}k", "vpt", str(place)])
     try:
         yield place, partial(mount, ["mount", "-o", "remount,size=400m", str(place)])
     finally:
