@@ -16,7 +16,8 @@ PACKAGE = Path(vpt.__file__).parent
 
 # From the bottom up. A module may import from its own room and from the levels below it, not from beside it.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "words", "vocabulary", "palette", "progress", "parallel", "versions"}),
+    frozenset({"errors"}),
+    frozenset({"words", "vocabulary", "palette", "progress", "parallel", "versions"}),
     frozenset({"files", "machine", "sections"}),
     frozenset({"backbones", "config", "readers", "scores"}),
     frozenset({"data", "prompts", "heads", "report", "mixing"}),
