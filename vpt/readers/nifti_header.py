@@ -70,7 +70,7 @@ def loaded(path: Path) -> Any:
 
 
 def _require_usable(path: Path) -> None:
-    """Refuse by the header's bytes what nibabel takes in its own way: a place of the voxels, or a slope, that is none."""
+    """Refuse by the header's bytes what nibabel takes in its own way: a place or a slope that is none."""
     from nibabel.openers import ImageOpener
 
     head = b""
