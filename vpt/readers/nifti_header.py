@@ -19,6 +19,7 @@ from vpt.readers.volumes import placed
 
 DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error)
 FARTHEST = 2**26  # bytes before the voxels
+SINGLE = b"n+1\0"  # NIfTI-1 in one file
 UNREADABLE = np.full((4, 4), np.nan)
 IN_MM = {1: ("metres", 1000.0), 3: ("microns", 1e-3)}  # xyzt_units; 0 is unknown and counts as mm, as 2 is
 STEPS = {8: "s", 16: "ms", 24: "microseconds", 32: "Hz", 40: "ppm", 48: "rad/s"}  # xyzt_units of a fourth axis
@@ -59,9 +60,10 @@ def loaded(path: Path) -> Any:
 
     if path.stat().st_size == 0:
         raise VptError(f"{path}: an empty file, expected a NIfTI; copy or export it again")
-    _require_usable(path)
+    head = _require_usable(path)
     try:
-        image: Any = nibabel.load(path)
+        known = head[344:348] == SINGLE and path.name.lower().endswith((".nii", ".nii.gz"))
+        image: Any = nibabel.Nifti1Image.from_filename(path) if known else nibabel.load(path)  # which tries all formats
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
         raise other_content(path) or VptError(f"{path}: {_refused(error)}") from error
     if not _field(image, "sform_code"):
@@ -69,8 +71,8 @@ def loaded(path: Path) -> Any:
     return image
 
 
-def _require_usable(path: Path) -> None:
-    """Refuse by the header's bytes what nibabel takes in its own way: a place or a slope that is none."""
+def _require_usable(path: Path) -> bytes:
+    """A header's bytes; refused is what nibabel takes in its own way: a place or a slope that is none."""
     from nibabel.openers import ImageOpener
 
     head = b""
@@ -81,6 +83,7 @@ def _require_usable(path: Path) -> None:
             if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
                 _require_near_voxels(path, struct.unpack_from(f"{order}{kind}", head, place)[0])
                 _require_finite_slope(path, struct.unpack_from(f"{order}{scale[3:]}", head, int(scale[:3]))[0])
+    return head
 
 
 def _require_near_voxels(path: Path, start: float) -> None:
