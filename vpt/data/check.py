@@ -183,6 +183,8 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterat
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
+    if text := dataset.whose.strangers():
+        yield Problem("warning", str(dataset.root / "dataset.json"), text)
 
 
 def _parted(dataset: SegmentationSet, facts: Sequence[CaseFacts], splits: Sequence[Splits]) -> Iterator[Problem]:

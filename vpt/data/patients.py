@@ -48,6 +48,17 @@ class Patients:
         found = counted(len({self.of(name) for name in self.names}), "patient")
         return f"{found} in {counted(len(self.names), 'case')}, guessed: {number} of {example} {last}; {SETTLE}"
 
+    def strangers(self) -> str:
+        """That `patients` names what is no case, while it says nothing of some cases, in one sentence; "" else."""
+        unsaid = [name for name in self.names if not self.said.get(name)]
+        strange = sorted(set(self.said) - set(self.names))
+        if not (strange and unsaid):
+            return ""
+        return (
+            f"`patients` names {counted(len(strange), 'case')} that {'is' if len(strange) == 1 else 'are'} not there "
+            f"({listed(strange, 3)}) and says nothing of {listed(unsaid, 3)}; correct the names"
+        )
+
     @cached_property
     def _count_patients(self) -> bool:
         """Whether no case is said to be anyone's, and their last numbers alone tell them apart."""
