@@ -212,3 +212,9 @@ def test_visits_runs_and_sides_are_one_patients(names, patient):
 def test_patients_of_cases_that_are_not_there_are_told_where_others_are_nobodys(said, told):
     found = Patients(["a", "b"], said, {}).strangers()
     assert found.startswith(told) if told else found == ""
+
+
+@pytest.mark.parametrize("pair", [("1", "1.0"), ("01", "1"), ("P1", "p1"), ("P 1", "P_1"), ("2", " 2")])
+def test_patients_that_may_be_one_are_told(pair):
+    (told,) = Patients(["a", "b", "c"], dict(zip("abc", (*pair, "other"), strict=True)), {}).doubts()
+    assert told.startswith(f"patients {pair[0]!r} and {pair[1]!r} may be one, written in 2 ways")

@@ -179,7 +179,7 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
         yield Problem("warning", split_name(found), text)
-    if text := found.whose.strangers():
+    for text in found.whose.doubts():
         yield Problem("warning", str(found.source), text)
 
 

@@ -11,8 +11,14 @@ from vpt.data.splits import AnySet, Splits
 
 def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     """How the names were read as patients, classes that may be one, and what headers leave open."""
-    said = [text for text in (dataset.whose.guess(), dataset.whose.strangers()) if text]
+    guess = dataset.whose.guess()
     classes = doubtful_classes(dataset.classes) if isinstance(dataset, LabelledSet) else []
     used = {name for names in splits.to_dict().values() for name in names}
     headers = header_doubts(case for case in dataset.cases if case.name in used) if dataset.kind == "volumes" else []
-    return [*said, *guessed_on_two_sides(dataset, [splits]), *classes, *headers]
+    return [
+        *([guess] if guess else []),
+        *dataset.whose.doubts(),
+        *guessed_on_two_sides(dataset, [splits]),
+        *classes,
+        *headers,
+    ]

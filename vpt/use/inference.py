@@ -61,7 +61,7 @@ def require_kind(plan: Plan, scan: Any) -> None:
                 f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "
                 "give a NIfTI file, or nibabel.Nifti1Image(array, affine)"
             )
-        found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("no image", "images")
+        found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("a volume", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
 
 
