@@ -286,3 +286,15 @@ def test_a_ct_whose_values_are_unlike_the_others(tmp_path, change):
     doubts = [each for each in check.warnings if "do not look like" in each.text]
     assert [each.file for each in doubts] == ["imagesTr/c2_0000.nii.gz"]
     assert "the HU of most other cases (-1" in doubts[0].text
+
+
+def test_files_that_stand_for_two_are_told(make_dataset, tmp_path):
+    root = make_dataset(cases=4)
+    scans, masks = sorted((root / "imagesTr").iterdir()), sorted((root / "labelsTr").iterdir())
+    lines = ["image_T1,image_T2,mask", *(f"{scan},{scan},{masks[0]}" for scan in scans)]
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+
+    texts = [problem.text for problem in check_dataset(tmp_path / "cases.csv").warnings]
+
+    assert texts.count("two channels of this case are this one file; give each its own") == 4
+    assert any(text.startswith("the mask of 4 cases (") for text in texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from vpt.data.check import check_dataset
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import IGNORED, LabelValues
 from vpt.data.layouts import read_dataset
+from vpt.data.layouts.description import labels_of
 from vpt.data.thumbnails import thumbnail
 from vpt.errors import VptError
 from vpt.progress import silent
@@ -66,6 +68,11 @@ def test_labels_of_their_own_are_left_as_they_are():
         ({"background": [1, 2, 5, 255]}, "here: no label is left, all is background or ignored"),
         ({"background": 1, "ignore": "others"}, "here: no label is left"),
         ({"background": "others", "ignore": "others"}, "here: background, ignore are all `others`"),
+        ({"Background": 1}, "'Background' would be a label like others; write `background`"),
+        ({"IGNORE": 2}, "'IGNORE' would be a label like others; write `ignore`"),
+        ({" ignore": 2}, "' ignore' would be a label like others; write `ignore`"),
+        ({"": 1}, "a label without a name"),
+        ({"lung": []}, "lung names no value"),
     ],
 )
 def test_slips_are_told_with_what_the_files_hold(claims, sentence):
@@ -190,3 +197,22 @@ def test_masks_of_images_and_labels_in_a_file_each_are_merged_too(make_images, s
     parts = read_dataset(tmp_path / "parts", labels={"lungs": ["left", "right"], "background": "others"})
     assert list(parts.labels.values()) == ["background", "lungs"]
     assert np.unique(np.nonzero(label_of(parts, "s1"))[0]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({"background": 1, "a": 0, "b": 2}, "0 is always the background, but it is a; write that with an id from 1 on"),
+        ({"Background": 1, "a": 2}, "'Background' would be a label like others"),
+        ({"background": 0, "a": 1, "Ignore": 2}, "'Ignore' would be a label like others; write `ignore`"),
+        ({"0": "background", "1": ""}, "a label without a name"),
+    ],
+)
+def test_names_that_would_be_read_otherwise_than_meant_are_refused(labels, sentence):
+    with pytest.raises(VptError, match=re.escape(sentence)):
+        labels_of({"labels": labels}, Path("dataset.json"))
+
+
+def test_the_background_may_be_called_otherwise_where_it_is_0():
+    assert labels_of({"labels": {"0": "Background", "1": "a"}}, Path("dataset.json"))[1] == "a"
+    assert labels_of({"labels": {"other": 0, "a": 1}}, Path("dataset.json"))[1] == "a"

@@ -191,3 +191,30 @@ def test_visits_runs_and_sides_are_one_patients(names, patient):
     assert [whose.of(name) for name in names[:2]] == [patient] * 2
     assert whose.of(names[2]) != patient
     assert "2 patients in 3 cases, guessed" in whose.guess()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({}, ""),
+        ({"a": "p", "b": "p"}, ""),
+        ({"a": "p", "b": "p", "unlabelled": "q"}, ""),
+        (
+            {"a": "p", "B": "p"},
+            "`patients` names 1 case that is not there (B) and says nothing of b; correct the names",
+        ),
+        (
+            {"a.nii": "p", "b.nii": "p"},
+            "`patients` names 2 cases that are not there (a.nii, b.nii) and says nothing of",
+        ),
+    ],
+)
+def test_patients_of_cases_that_are_not_there_are_told_where_others_are_nobodys(said, told):
+    found = Patients(["a", "b"], said, {}).strangers()
+    assert found.startswith(told) if told else found == ""
+
+
+@pytest.mark.parametrize("pair", [("1", "1.0"), ("01", "1"), ("P1", "p1"), ("P 1", "P_1"), ("2", " 2")])
+def test_patients_that_may_be_one_are_told(pair):
+    (told,) = Patients(["a", "b", "c"], dict(zip("abc", (*pair, "other"), strict=True)), {}).doubts()
+    assert told.startswith(f"patients {pair[0]!r} and {pair[1]!r} may be one, written in 2 ways")

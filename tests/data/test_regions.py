@@ -42,8 +42,11 @@ def test_an_order_without_regions_that_overlap_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "order", "sentence"),
     [
-        (BRATS, [1, 2], r"`regions_class_order` \[1, 2\], expected a value for each of whole, core, enhancing"),
-        (BRATS, "1 2 3", "expected a value for each of whole, core, enhancing"),
+        (BRATS, [1, 2], r"`regions_class_order` \[1, 2\], expected a whole number for each of whole, core, enhancing"),
+        (BRATS, "1 2 3", "expected a whole number for each of whole, core, enhancing"),
+        (BRATS, ["1", "2", "3"], "expected a whole number for each of whole, core, enhancing"),
+        (BRATS, [1, 2.0, 3], "expected a whole number for each"),
+        (BRATS, [True, 2, 3], "expected a whole number for each"),
         (BRATS, [1, 2, 3], "writes whole as 1, but of its values 2 are left to it; write 2 there"),
         ({"enhancing": 3, "whole": [1, 2, 3]}, [3, 1], "leave nothing of enhancing; put the larger region first"),
     ],

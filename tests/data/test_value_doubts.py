@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import plan_with
+from scipy.ndimage import uniform_filter
 from values import body, brain, expected, photograph, seen, xray
 
 from vpt.data.value_doubts import Doubt, Expected, doubt_of
@@ -45,6 +46,15 @@ NOT_HU: dict[str, Change] = {
     "ten times": lambda hu: hu * 10,
     "a tenth": lambda hu: hu / 10,
     "a thousandth": lambda hu: hu / 1000,
+    "half": lambda hu: hu / 2,
+    "half, of whole numbers": lambda hu: np.trunc(hu / 2),
+    "half of what was cut at 1000": lambda hu: np.clip(hu, -1000, 1000) / 2,
+    "six tenths": lambda hu: hu * 0.6,
+    "a quarter": lambda hu: hu / 4,
+    "twice, cut at the ends of CT": lambda hu: np.clip(hu * 2, -1024, 3071),
+    "ten times, cut at the ends of CT": lambda hu: np.clip(hu * 10, -1024, 3071),
+    "ten times, cut at 1000": lambda hu: np.clip(hu * 10, -1000, 1000),
+    "intercept of 1024 lost, cut at 1000": lambda hu: np.clip(hu + 1024, -1000, 1000),
     "a label map": lambda hu: (hu > 50).astype(float) + (hu > 200),
 }
 
@@ -74,6 +84,12 @@ IN_HU: dict[str, Change] = {
     "a smaller field of view": lambda hu: hu[6:26, 6:26],
     "half of the slices": lambda hu: hu[..., :4],
     "float32": lambda hu: hu.astype(np.float32) + 0.25,
+    "cut at -1000 and 1000": lambda hu: np.clip(hu, -1000, 1000),
+    "cut at -500 and 500": lambda hu: np.clip(hu, -500, 500),
+    "cut at -200 and 300": lambda hu: np.clip(hu, -200, 300),
+    "noisy": lambda hu: hu + np.random.default_rng(0).normal(0, 40, hu.shape),
+    "smoothed": lambda hu: uniform_filter(hu, 3),
+    "no fat": lambda hu: np.where((hu > -250) & (hu < -20), 40, hu),
     "air alone": lambda hu: np.full_like(hu, -1000),
 }
 
@@ -115,6 +131,12 @@ def test_the_sentence_says_what_was_found_what_is_expected_and_how_to_mend_it() 
     )
     assert "with 1024 less they would fit" in said
     assert "DICOM header" in said
+
+
+def test_a_training_at_half_of_hu_expects_half() -> None:
+    half = expected(lambda seed: body(seed) / 2, "CT", "volumes", fixed=True)
+
+    assert doubts(body, lambda hu: hu / 2, half) == [None] * len(NEW)
 
 
 def test_values_that_were_never_in_hu_are_expected_as_they_were_trained_on() -> None:

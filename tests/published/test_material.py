@@ -171,3 +171,14 @@ def test_a_group_is_on_one_side_and_both_main_sides_have_cases(found: list[int])
 def test_one_patient_cannot_be_split() -> None:
     with pytest.raises(VptError, match=r"2 case\(s\) of 1 patient\(s\), expected at least 2 patients"):
         script.draw({"a": "one", "b": "one"})
+
+
+def test_a_folder_is_found_beside_what_macos_keeps_and_where_it_was_unpacked_into_one_of_its_name(tmp_path):
+    for name in ("__MACOSX/set/images", "images/images"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+
+    assert material(tmp_path, tmp_path / "mine").folder("images") == tmp_path / "mine/images/images"
+
+    (tmp_path / "mine/other/images").mkdir(parents=True)
+    with pytest.raises(VptError, match="expected one folder called images, found "):
+        material(tmp_path, tmp_path / "mine").folder("images")

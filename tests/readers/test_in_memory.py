@@ -126,3 +126,10 @@ def test_channels_on_different_grids_are_refused() -> None:
 
     with pytest.raises(VptError, match="not on the grid of"):
         reader_of([nifti(), elsewhere]).voxels(2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_a_meta_tensor_without_a_place_is_refused(bad):
+    tensor = MetaTensor(torch.zeros(4, 5, 6), affine=torch.full((4, 4), bad))
+    with pytest.raises(VptError, match=r"the tensor given: its affine .* is singular"):
+        reader_of(tensor).voxels(1)

@@ -139,7 +139,10 @@ def test_itk_sees_the_same_place_where_units_are_converted(tmp_path: Path) -> No
     [
         (0.0, 0.0, 0.0, ""),
         (2.0, -5.0, -5.0, ""),
-        (np.nan, np.nan, 0.0, ""),
+        (np.nan, np.nan, 0.0, "its slope is nan and its intercept nan, so values are taken as they are stored"),
+        (np.nan, 0.0, 0.0, "its slope is nan and its intercept 0, so"),
+        (0.0, np.nan, 0.0, "its slope is 0 and its intercept nan, so"),
+        (0.0, np.inf, 0.0, "its slope is 0 and its intercept inf, so"),
         (
             0.0,
             -1024.0,
@@ -156,10 +159,12 @@ def test_scales_are_the_standards(tmp_path: Path, slope: float, inter: float, fi
     assert [text.startswith(said) for text in reader.doubts()] == ([True] if said else [])
 
 
-@pytest.mark.parametrize("inter", [np.nan, np.inf])
-def test_a_scale_that_is_no_number_is_refused(tmp_path: Path, inter: float) -> None:
+@pytest.mark.parametrize(
+    ("slope", "inter"), [(2.0, np.nan), (2.0, np.inf), (np.inf, 0.0), (-np.inf, -1024.0), (np.inf, np.nan)]
+)
+def test_a_scale_that_is_no_number_is_refused(tmp_path: Path, slope: float, inter: float) -> None:
     with pytest.raises(VptError, match=r"a\.nii: its scale is unusable .*; write numbers into scl_slope and scl_inter"):
-        reader_of(volume(tmp_path / "a.nii", slope=2.0, inter=inter)).voxels(1)
+        reader_of(volume(tmp_path / "a.nii", slope=slope, inter=inter)).voxels(1)
 
 
 @pytest.mark.parametrize(

@@ -173,9 +173,9 @@ def test_volumes_are_not_given_to_a_model_of_images_nor_the_other_way_round(
     classifier: Classifier, of_scans: Classifier, tiny_classes: Path, tiny_scans: Path
 ) -> None:
     path = tiny_scans / "ill" / "scan1.nii.gz"
-    with pytest.raises(VptError, match=r"scan1\.nii\.gz: no image, but the model was trained on images"):
+    with pytest.raises(VptError, match=r"scan1\.nii\.gz: a volume, but the model was trained on images"):
         classifier.classify(path)
-    with pytest.raises(VptError, match="a Nifti1Image: no image, but the model was trained on images"):
+    with pytest.raises(VptError, match="a Nifti1Image: a volume, but the model was trained on images"):
         classifier.classify(nib.load(path))
     with pytest.raises(VptError, match=r"im0\.png: an image, but the model was trained on NIfTI volumes"):
         of_scans.classify(tiny_classes / "flat" / "im0.png")

@@ -16,6 +16,7 @@ from values import body, expected, photograph, xray
 from vpt.artifact import read_artifact, save_artifact
 from vpt.data.cases import Case
 from vpt.data.plan import Plan, Window
+from vpt.data.sizes import TrainingSizes
 from vpt.errors import VptError, VptWarning
 from vpt.use.archives import classify_cases, segment_cases
 from vpt.use.classifier import Classifier
@@ -136,3 +137,21 @@ def test_an_artifact_whose_plan_says_nothing_of_values_doubts_none(tmp_path: Pat
     threshold(read_artifact(path).plan).segment(ct(shift=1024))
     with pytest.raises(VptError, match="do not look like the HU"):
         threshold(CT).segment(ct(shift=1024))
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.01, 10, 100, 1000])
+def test_a_scan_in_cm_is_refused_and_forced(tmp_path: Path, factor: float) -> None:
+    plan = CT.model_copy(update={"sizes": TrainingSizes(pixel=(0.9, 1.2), side=(28, 36))})
+    image = ct()
+    image.set_sform(image.affine @ np.diag([*[factor] * 3, 1]))
+    nib.save(ct(), tmp_path / "right.nii.gz")
+    nib.save(image, tmp_path / "cm.nii.gz")
+
+    threshold(plan).segment(tmp_path / "right.nii.gz")
+    with pytest.raises(VptError, match=r"cm\.nii\.gz: pixels of .* mm in slices of .* mm by its header, .*--force"):
+        threshold(plan).segment(tmp_path / "cm.nii.gz")
+    with pytest.raises(VptError, match="pixels of"):
+        classifier(plan).prepare(tmp_path / "cm.nii.gz")
+    if factor == 0.1:  # of others no slice can be made, which no force changes
+        with pytest.warns(VptWarning, match="likely cm, m or microns"):
+            threshold(plan).segment(tmp_path / "cm.nii.gz", force=True)

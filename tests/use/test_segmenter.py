@@ -358,7 +358,7 @@ def test_images_and_scans_need_the_model_for_them(tmp_path):
         solid.segment(tmp_path / "a.jpg")
     with pytest.raises(VptError, match=r"an array of shape .* says no spacing"):
         solid.segment(bright_disc()[0])
-    with pytest.raises(VptError, match="no image, but the model was trained on images"):
+    with pytest.raises(VptError, match="a volume, but the model was trained on images"):
         flat.segment(scan())
     with pytest.raises(VptError, match="the array given: a colour image, expected grey"):
         flat.segment(bright_disc(colour=True)[0])

@@ -34,7 +34,9 @@ Precision = Annotated[
     str | None, typer.Option(help="auto, 32-true, bf16-mixed, 16-mixed; default: as the training was told.")
 ]
 Mean = Annotated[bool, typer.Option("--mean", help="Of several models (-m A -m B): average probabilities.")]
-Force = Annotated[bool, typer.Option("--force", help="Only warn of values that are unlike those of the training.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Only warn of values or voxel sizes that are unlike those of the training.")
+]
 Compile = Annotated[
     bool, typer.Option("--compile", help="torch.compile: a minute or more at first, then some percent faster.")
 ]

@@ -14,6 +14,7 @@ from vpt.data.strata import Held
 from vpt.data.values import CaseValues
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
+from vpt.readers.voxels import counted
 
 
 @dataclass
@@ -47,8 +48,8 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     facts = CaseFacts(case)
     first = case.images[0]
     try:
-        see(facts, case.images, len(dataset.channels), dataset.kind)
-        doubts = [(path, text) for path in case.images for text in reader_of(path).doubts()]
+        readers = see(facts, case.images, len(dataset.channels), dataset.kind)
+        doubts = [(path, text) for path, reader in zip(case.images, readers, strict=True) for text in reader.doubts()]
         facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
         for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):
             if low == high and (dataset.kind == "volumes" or len(set(facts.ranges)) == 1):
@@ -63,8 +64,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
         texts = reader_of(case.label).label_doubts() if case.label is not None else []
         facts.problems += [Problem("warning", str(case.label), text) for text in texts]
         array, facts.stored = label.counted, label.stored or label.ids
-        ids, counts = np.unique(array, return_counts=True)
-        facts.voxels = {int(id): int(count) for id, count in zip(ids, counts, strict=True) if id != 0}
+        facts.voxels = {id: count for id, count in counted(array).items() if id != 0}
         facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
         facts.size, facts.edge = array.size, _at_the_edge(array)
         if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
@@ -86,8 +86,7 @@ def held_in(facts: CaseFacts, dataset: SegmentationSet) -> Held:
 def _at_the_edge(labels: np.ndarray) -> dict[int, int]:
     """Label ids (X, Y, Z) -> id and voxels of the first and the last along X and Y."""
     edge = np.concatenate([labels[k].ravel() for k in (0, -1)] + [labels[:, k].ravel() for k in (0, -1)])
-    ids, counts = np.unique(edge, return_counts=True)
-    return {int(id): int(count) for id, count in zip(ids, counts, strict=True)}
+    return counted(edge)
 
 
 def element_of(dataset: SegmentationSet) -> str:

@@ -78,6 +78,7 @@ def check_dataset(
         *_guessed(dataset, splits),
         *_parted(dataset, facts, splits),
         *_spacings(dataset, facts),
+        *_shared(dataset),
         *_left_out(dataset, pairing),
     ]
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
@@ -183,6 +184,8 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterat
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
+    for text in dataset.whose.doubts():
+        yield Problem("warning", str(dataset.root), text)
 
 
 def _parted(dataset: SegmentationSet, facts: Sequence[CaseFacts], splits: Sequence[Splits]) -> Iterator[Problem]:
@@ -196,6 +199,20 @@ def _spacings(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[
     if dataset.kind == "volumes":
         for file, text in (*unusual_spacing(grids), *single_slices(grids)):
             yield Problem("warning", file, text)
+
+
+def _shared(dataset: SegmentationSet) -> Iterator[Problem]:
+    """A file that stands for two channels of a case, or for the masks of two."""
+    owners: dict[str, list[str]] = {}
+    for case in dataset.cases:
+        if twice := [str(path) for path, count in Counter(case.images).items() if count > 1]:
+            text = "two channels of this case are this one file; give each its own"
+            yield Problem("warning", twice[0], text)
+        if isinstance(case.label, Path):
+            owners.setdefault(str(case.label), []).append(case.name)
+    for file, names in owners.items():
+        if len(names) > 1:
+            yield Problem("warning", file, f"the mask of {len(names)} cases ({listed(names, 3)}); is that so?")
 
 
 def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Problem]:

@@ -179,6 +179,8 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
         yield Problem("warning", split_name(found), text)
+    for text in found.whose.doubts():
+        yield Problem("warning", str(found.source), text)
 
 
 def _parted(found: LabelledSet, facts: Sequence[_Facts], splits: Sequence[Splits]) -> Iterator[Problem]:

@@ -8,13 +8,16 @@ from collections.abc import Iterable
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
-def doubtful_classes(classes: Iterable[str]) -> list[str]:
-    """Sentences of classes that differ in case, in blanks and signs between words, or in how a number is written."""
+def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]:
+    """Sentences of classes that differ in case, in blanks and signs between words, or in how a number is written.
+
+    what: to call them, in the plural.
+    """
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(_plain(name), []).append(name)
     return [
-        f"classes {' and '.join(map(repr, names))} may be one, written in {len(names)} ways; write them alike"
+        f"{what} {' and '.join(map(repr, names))} may be one, written in {len(names)} ways; write them alike"
         for names in alike.values()
         if len(names) > 1
     ]

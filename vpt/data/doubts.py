@@ -15,4 +15,10 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     classes = doubtful_classes(dataset.classes) if isinstance(dataset, LabelledSet) else []
     used = {name for names in splits.to_dict().values() for name in names}
     headers = header_doubts(case for case in dataset.cases if case.name in used) if dataset.kind == "volumes" else []
-    return [*([guess] if guess else []), *guessed_on_two_sides(dataset, [splits]), *classes, *headers]
+    return [
+        *([guess] if guess else []),
+        *dataset.whose.doubts(),
+        *guessed_on_two_sides(dataset, [splits]),
+        *classes,
+        *headers,
+    ]

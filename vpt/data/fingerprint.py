@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from vpt.data.plan import Plane
+from vpt.data.plan import ORIENTATIONS, Plane
+from vpt.data.sizes import TrainingSizes
 from vpt.readers import Grid, reader_of
 
+SPARED = 20  # one in so many training cases at each end may be a mistake
 _AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
 
 
@@ -31,6 +33,23 @@ class Fingerprint:
         """Of the slices of every case: (N,) voxels and (N,) mm."""
         extents = np.array([_in_plane(grid, plane) for grid in self.grids])  # (N, 2, 2): rows/columns, (voxels, mm)
         return extents[:, :, 0].max(1), extents[:, :, 1].max(1)
+
+    def sizes(self, plane: Plane) -> TrainingSizes:
+        """Of the slices of nearly all cases: a twentieth at each end, which may be mistakes, is not looked at."""
+        pixels, sides = zip(*(slice_size(grid, ORIENTATIONS[plane]) for grid in self.grids), strict=True)
+        return TrainingSizes(pixel=_most(pixels), side=_most(sides))
+
+
+def slice_size(grid: Grid, axcodes: str) -> tuple[float, float]:
+    """Of the slices of a grid turned so: the side of a square of a pixel's area, and the longer side, in mm."""
+    _, turned = grid.turned(axcodes)
+    (rows, columns), (height, width) = turned.shape[1:], turned.spacing[1:]
+    return float(np.sqrt(height * width)), float(max(rows * height, columns * width))
+
+
+def _most(sizes: Sequence[float]) -> tuple[float, float]:
+    ordered, spared = sorted(sizes), (len(sizes) - 1) // SPARED
+    return float(f"{ordered[spared]:.6g}"), float(f"{ordered[-1 - spared]:.6g}")
 
 
 def fingerprint_of(cases: Sequence[Any]) -> Fingerprint:

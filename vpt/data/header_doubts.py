@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vpt.data.fingerprint import slice_size
 from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.readers import Grid, Reader, reader_of
@@ -78,9 +79,29 @@ def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
     return [*own, *unlike_the_plan(reader.name, reader.grid(), plan)]
 
 
+def another_size(grid: Grid, plan: Plan) -> str | None:
+    """What shows that a scan's mm are not mm: pixels and slices of a size that no scan of the training came near to."""
+    if plan.sizes is None:
+        return None
+    pixel, side = slice_size(grid, plan.orientation)
+    if (factor := plan.sizes.factor(pixel, side)) == 1:
+        return None
+    times, what = (factor, "larger") if factor > 1 else (1 / factor, "smaller")
+    return (
+        f"pixels of {pixel:.3g} mm in slices of {side:.3g} mm by its header, those that the model was trained on have "
+        f"{_from_to(plan.sizes.pixel)} mm in {_from_to(plan.sizes.side)} mm, so both are {times:.2g} times {what} or "
+        "more: likely cm, m or microns that count as mm; correct the spacing, or its unit, in the header"
+    )
+
+
+def _from_to(span: tuple[float, float]) -> str:
+    low, high = (f"{end:.3g}" for end in span)
+    return low if low == high else f"{low} to {high}"
+
+
 def unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
     """A sentence, with the name, of a scan whose pixels are far from those of the training."""
-    if (pixel := plan.pixel_mm) is None:
+    if (pixel := plan.pixel_mm) is None or another_size(grid, plan):  # which is refused
         return
     _, turned = grid.turned(plan.orientation)
     rows, columns = turned.spacing[1:]

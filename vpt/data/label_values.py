@@ -16,6 +16,17 @@ Claim = int | str | Sequence[int | str]
 """A value, the name that it has now, several of them, or `others`: all that no other name claims."""
 
 
+def require_plain_name(name: str, where: object) -> None:
+    """Refuse a label without a name, and one that is `background` or `ignore` but for its capitals or blanks."""
+    if not name.strip():
+        raise VptError(f"{where}: a label without a name; name it")
+    meant = name.strip().casefold()
+    if meant in (BACKGROUND, IGNORE) and name != meant:
+        raise VptError(
+            f"{where}: {name!r} would be a label like others; write `{meant}`, if it is that, or another name"
+        )
+
+
 @dataclass(frozen=True)
 class LabelValues:
     """Value in a file -> what it is called, sorted, with 0, the background.
@@ -61,6 +72,7 @@ class LabelValues:
         """
         claimed: dict[int, str] = {}
         for name, claim in claims.items():
+            require_plain_name(name, where)
             for value in () if self._is_rest(claim) else self._claimed(name, claim, where):
                 if claimed.setdefault(value, name) != name:
                     raise VptError(f"{where}: {claimed[value]} and {name} both name {value}; every value is one label")
@@ -103,6 +115,8 @@ class LabelValues:
 
     def _claimed(self, name: str, claim: Claim, where: str) -> list[int]:
         values = []
+        if not isinstance(claim, int | str) and not claim:
+            raise VptError(f"{where}: {name} names no value; give it one, or leave it out")
         for part in [claim] if isinstance(claim, int | str) else claim:
             found = self.by_name.get(str(part)) or [value for value in self.names if str(value) == str(part)]
             if not found:

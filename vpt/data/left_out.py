@@ -17,7 +17,22 @@ from vpt.words import counted, listed
 OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
 KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
-BESIDE = (".md", ".txt", ".rst", ".pdf", ".json", ".csv", ".tsv", ".yaml", ".yml", ".html", ".py", ".log", ".bib")
+BESIDE = (
+    ".md",
+    ".txt",
+    ".rst",
+    ".pdf",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".jsonl",
+    ".yaml",
+    ".yml",
+    ".html",
+    ".py",
+    ".log",
+    ".bib",
+)
 DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
 
 

@@ -13,10 +13,24 @@ AT_ONCE = 512  # cases that are compared with all others
 
 
 def digest_of(image: np.ndarray) -> str:
-    """A name for the voxels and the shape of a case (C, X, Y, Z): only equal ones have the same."""
-    digest = blake2b(str(image.shape).encode())
-    digest.update(np.ascontiguousarray(image).data)  # not `tobytes`, which copies it
+    """A name for the voxels and the shape of a case (C, X, Y, Z), whatever type holds them: only equal ones have the
+    same.
+    """
+    turned = _packed(np.ascontiguousarray(image.transpose(0, 3, 2, 1)))  # as scans lie in memory, so no copy is made
+    digest = blake2b(f"{image.shape} {turned.dtype}".encode())
+    digest.update(turned.data)  # not `tobytes`, which copies it
     return digest.hexdigest()
+
+
+def _packed(values: np.ndarray) -> np.ndarray:
+    """The same numbers in the smallest type that holds them all, of bytes, two bytes, and what they have."""
+    low, high = values.min(), values.max()
+    for kind in (np.uint8, np.int16):
+        limits = np.iinfo(kind)
+        if limits.min <= low and high <= limits.max:
+            packed = values.astype(kind)
+            return packed if np.array_equal(packed, values) else values
+    return values
 
 
 def steps_of(image: np.ndarray, kind: str) -> np.ndarray:

@@ -9,12 +9,14 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
+from vpt.data.class_names import doubtful_classes
 from vpt.errors import VptError
 from vpt.words import counted, listed
 
 NUMBERED = "frame|timepoint|time|tp|t|visit|session|ses|run|scan|slice|week|month|day|s"
 NAMED = "(?:ses-)?(?:pre|post|baseline|followup)|left|right|l|r|od|os"  # of a visit, and of eyes, breasts, knees
 REPEATED = re.compile(rf"(?:[_-](?:(?:{NUMBERED})[_-]?\d+|{NAMED}))+$", re.IGNORECASE)
+TOLD = 5  # doubts of one kind
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
 
 
@@ -47,6 +49,23 @@ class Patients:
         last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
         found = counted(len({self.of(name) for name in self.names}), "patient")
         return f"{found} in {counted(len(self.names), 'case')}, guessed: {number} of {example} {last}; {SETTLE}"
+
+    def doubts(self) -> list[str]:
+        """What is doubtful in what is said: cases that are not there, patients that may be one."""
+        said = dict.fromkeys(self.said[name] for name in self.names if self.said.get(name))
+        strangers = self.strangers()
+        return [*([strangers] if strangers else []), *doubtful_classes(said, "patients")[:TOLD]]
+
+    def strangers(self) -> str:
+        """That `patients` names what is no case, while it says nothing of some cases, in one sentence; "" else."""
+        unsaid = [name for name in self.names if not self.said.get(name)]
+        strange = sorted(set(self.said) - set(self.names))
+        if not (strange and unsaid):
+            return ""
+        return (
+            f"`patients` names {counted(len(strange), 'case')} that {'is' if len(strange) == 1 else 'are'} not there "
+            f"({listed(strange, 3)}) and says nothing of {listed(unsaid, 3)}; correct the names"
+        )
 
     @cached_property
     def _count_patients(self) -> bool:

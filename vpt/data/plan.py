@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vpt.data.sizes import TrainingSizes
 from vpt.data.values import TrainingValues
 from vpt.errors import VptError
 from vpt.files import read_json
@@ -93,6 +94,7 @@ class Plan(BaseModel):
     background;
     sampling: how training draws labelled slices, evenly, or every label as often as the others;
     values: what those of the training cases are like, which a new scan's are compared with; None in older plans;
+    sizes: the same of their pixels and slices in mm; None where every slice is resized to the square, whatever its mm;
     label_values: what the values of the training's masks stand for, see `LabelValues`; None where each is a label's id;
     reasons: why, in words, for `plan.json` and `vpt info`.
     """
@@ -112,6 +114,7 @@ class Plan(BaseModel):
     crop: Crop = "none"
     sampling: Sampling = "even"
     values: TrainingValues | None = None
+    sizes: TrainingSizes | None = None
     label_values: dict[int, str] | None = None
     reasons: dict[str, str] = {}
 

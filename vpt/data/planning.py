@@ -79,7 +79,8 @@ def make_plan(
     Reads every header, and the voxels of up to 40 volumes or 100 images.
     """
     _require_possible(dataset, wishes)
-    wishes, reasons = choose_grid(dataset, cases, encoder, wishes, progress)
+    found = fingerprint_of(cases)
+    wishes, reasons = choose_grid(dataset, cases, found, encoder, wishes, progress)
     flat = dataset.kind == "images"
     assert wishes.plane is not None
     assert wishes.image_size is not None
@@ -110,18 +111,24 @@ def make_plan(
         crop=wishes.crop or "none",
         sampling=sampling,
         values=values_over(seen),
+        sizes=None if flat or wishes.pixel_mm is None else found.sizes(wishes.plane),
         reasons=reasons,
     )
 
 
 def choose_grid(
-    dataset: Planned, cases: Sequence[Any], encoder: EncoderInput, wishes: Wishes, progress: Tick = silent
+    dataset: Planned,
+    cases: Sequence[Any],
+    found: Fingerprint,
+    encoder: EncoderInput,
+    wishes: Wishes,
+    progress: Tick = silent,
 ) -> tuple[Wishes, dict[str, str]]:
-    """Wishes with crop, plane, size, pixel and neighbours settled by the cases' headers, and why.
+    """Wishes with crop, plane, size, pixel and neighbours settled by the cases' headers, `found`, and why.
 
     Of volumes that are segmented by the voxels of 40 of them too, for the crop.
     """
-    found, flat = fingerprint_of(cases), dataset.kind == "images"
+    flat = dataset.kind == "images"
     reasons: dict[str, str] = {}
 
     def decide(what: str, given: Given | None, choose: Callable[[], tuple[Chosen, str]]) -> Given | Chosen:

@@ -11,7 +11,7 @@ from vpt.data.likeness import digest_of, steps_of
 from vpt.data.values import CaseValues, values_of
 from vpt.parallel import cores, in_order
 from vpt.progress import Tick
-from vpt.readers import Grid, Kind, Source, reader_of
+from vpt.readers import Grid, Kind, Reader, Source, reader_of
 
 AT_ONCE: dict[Kind, int] = {"images": 4, "volumes": 2}  # of volumes each may take gigabytes
 
@@ -35,17 +35,19 @@ class ImageFacts(Protocol):
     steps: np.ndarray | None
 
 
-def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) -> None:
-    """Read an image, of one file or of one for every channel, into the facts; ranges: of each channel.
+def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) -> list[Reader]:
+    """Read an image, of one file or of one for every channel, into the facts -> a reader for each file.
 
-    Raises VptError for what the readers refuse.
+    ranges: of each channel. Raises VptError for what the readers refuse.
     """
-    voxels = reader_of(images).voxels(channels)
+    reader = reader_of(images)
+    voxels = reader.voxels(channels)
     image, facts.grid = voxels.values(), voxels.grid
     facts.values = values_of(voxels)
-    facts.ranges = [(float(channel.min()), float(channel.max())) for channel in image]
+    facts.ranges = [(channel.low, channel.high) for channel in facts.values.channels]
     facts.steps = steps_of(image, kind)
     facts.digest = digest_of(image)
+    return [reader] if len(images) == 1 else [reader_of(source) for source in images]
 
 
 def read_each(read: Callable[[Case], Facts], cases: Sequence[Case], kind: Kind, progress: Tick) -> list[Facts]:

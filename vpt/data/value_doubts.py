@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from vpt.data.hu_modes import scaled_hu
 from vpt.data.plan import Plan, Window
 from vpt.data.values import HIGHEST, LEVELS, LOWEST, CaseValues, ChannelValues, TrainingValues, ValueRange
 from vpt.readers import Kind
@@ -176,6 +177,7 @@ def _no_hu(found: ChannelValues, expected: ValueRange) -> Iterator[str]:
         yield "whole values from 0 on, as grey of 8 bits has"
     if SIGNED < found.high < 2 * (SIGNED + 1):
         yield "values that were below 0 are read as unsigned"
+    yield from scaled_hu(found, expected)
     if _is_narrow(found, expected, NARROW_HU):
         yield _narrow(found, expected)
     elif _is_narrow(found, expected, TENTH) and not any(_misplaced(found.turned_into(10.0, 0.0), expected, "HU")):

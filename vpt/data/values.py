@@ -120,7 +120,7 @@ def _without_padding(ordered: np.ndarray) -> np.ndarray:
 def _spread(stored: np.ndarray) -> np.ndarray:
     """Every n-th voxel along each axis: about SAMPLE in all."""
     step = max(1.0, (stored.size / SAMPLE) ** (1 / max(1, sum(side > 1 for side in stored.shape))))
-    places = [np.unique(np.floor(np.arange(0, side, step)).astype(int)) for side in stored.shape]
+    places = [np.floor(np.arange(0, side, step)).astype(int) for side in stored.shape]
     return stored[np.ix_(*places)]
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from vpt.config import Config, ResolvedConfig, dump_config, load_config
 from vpt.config.run import OF_ONE_TASK
 from vpt.data.cases import SegmentationSet
+from vpt.data.fingerprint import fingerprint_of
 from vpt.data.labelled import LabelledSet
 from vpt.data.planning import choose_grid
 from vpt.data.splits import fold_count, read_splits
@@ -119,7 +120,7 @@ def _grid(resolved: ResolvedConfig, dataset: SegmentationSet | LabelledSet, base
     """Settings of the plan by dotted keys, from the headers of all cases of the folds."""
     sides = read_splits(dataset, 0, base.data.folds)
     cases = [dataset.case(name) for name in (*sides.train, *sides.val)]
-    wishes, _ = choose_grid(dataset, cases, encoder_input(resolved), wishes_of(resolved))
+    wishes, _ = choose_grid(dataset, cases, fingerprint_of(cases), encoder_input(resolved), wishes_of(resolved))
     names = ("image_size", *(OF_VOLUMES if dataset.kind == "volumes" else ()))
     chosen = {f"plan.{name}": getattr(wishes, name) for name in names}
     return {k: v for k, v in chosen.items() if v is not None and OF_ONE_TASK.get(k, resolved.task) == resolved.task}

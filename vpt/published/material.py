@@ -18,7 +18,7 @@ from vpt.data.splits import read_splits
 from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.progress import bar
-from vpt.published.archives import ENDINGS, extract, is_archive
+from vpt.published.archives import CLUTTER, ENDINGS, extract, is_archive
 from vpt.words import listed
 
 SIDES = ("train", "val", "test")
@@ -116,7 +116,10 @@ class Material:
 
 
 def _folders(root: Path, name: str) -> list[Path]:
-    return sorted(path for path in (root, *root.rglob(name)) if path.name == name and path.is_dir())
+    """Those of that name: not what macOS keeps beside files; of two in each other, as programs unpack, the inner."""
+    found = [path for path in (root, *root.rglob(name)) if path.name == name and path.is_dir()]
+    own = [path for path in found if not {*path.relative_to(root).parts} & {*CLUTTER}]
+    return sorted(path for path in own if not any(path in other.parents for other in own))
 
 
 def fetch(url: str, file: Path, instead: str, *, md5: str | None = None, sha256: str | None = None) -> None:

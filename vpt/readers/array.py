@@ -10,7 +10,7 @@ from vpt.errors import VptError
 from vpt.readers.base import Reader, Source
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.labels import LabelMap
-from vpt.readers.voxels import Channel, Voxels
+from vpt.readers.voxels import Channel, Voxels, distinct
 
 COLOUR_NOISE = 8  # of 255: channels this near to each other are grey, since JPEG moves them apart
 
@@ -47,20 +47,19 @@ class ArrayReader(Reader):
         return picture_grid(rows, columns)
 
     def voxels(self, channels: int) -> Voxels:
-        """Float32 (C, columns, rows, 1); grey is repeated where colour is expected."""
+        """(C, columns, rows, 1) as they are stored; grey is repeated where colour is expected."""
         picture = self.picture()
         if len(picture) > channels:
             raise VptError(
                 f"{self.name}: a colour image, expected grey; convert it to grey, "
                 "or train on images of which at least one has colour"
             )
-        volume = np.ascontiguousarray(picture.transpose(0, 2, 1)[..., None], np.float32)
-        repeated = np.repeat(volume, channels // len(volume), axis=0)
-        return Voxels(tuple(Channel(channel) for channel in repeated), picture_grid(*picture.shape[1:]), self.name)
+        found = [Channel(channel.T[..., None]) for channel in picture for _ in range(channels // len(picture))]
+        return Voxels(tuple(found), picture_grid(*picture.shape[1:]), self.name)
 
     def labels(self) -> LabelMap:
         ids = self.ids()
-        return LabelMap(ids.T[..., None], tuple(np.unique(ids).tolist()), picture_grid(*ids.shape), self.name)
+        return LabelMap(ids.T[..., None], tuple(distinct(ids).tolist()), picture_grid(*ids.shape), self.name)
 
     def count_channels(self, exact: bool = True) -> int:
         return len(self.picture()) if exact else 3 if self.sources[0].ndim == 3 else 1

@@ -17,6 +17,7 @@ from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.nifti import NiftiReader, volume_in_memory
 from vpt.readers.picture import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, pixels_of, upright
+from vpt.readers.volumes import placed
 
 
 class PillowReader(ArrayReader):
@@ -81,4 +82,6 @@ class MetaTensorReader(NiftiReader):
                 f"{self.name}: shape {shape}, expected (channels, X, Y, Z) or (X, Y, Z); index or reshape it"
             )
         array = np.moveaxis(voxels, 0, -1) if voxels.ndim == 4 else voxels
-        return volume_in_memory(array.astype(np.uint8) if array.dtype == bool else array, source.affine.cpu().numpy())
+        affine = source.affine.cpu().numpy()
+        placed(array.shape, affine, self.name)  # nibabel refuses what has no place with a library's own error
+        return volume_in_memory(array.astype(np.uint8) if array.dtype == bool else array, affine)

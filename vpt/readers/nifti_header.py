@@ -19,6 +19,7 @@ from vpt.readers.volumes import placed
 
 DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error)
 FARTHEST = 2**26  # bytes before the voxels
+SINGLE = b"n+1\0"  # NIfTI-1 in one file
 UNREADABLE = np.full((4, 4), np.nan)
 IN_MM = {1: ("metres", 1000.0), 3: ("microns", 1e-3)}  # xyzt_units; 0 is unknown and counts as mm, as 2 is
 STEPS = {8: "s", 16: "ms", 24: "microseconds", 32: "Hz", 40: "ppm", 48: "rad/s"}  # xyzt_units of a fourth axis
@@ -59,9 +60,10 @@ def loaded(path: Path) -> Any:
 
     if path.stat().st_size == 0:
         raise VptError(f"{path}: an empty file, expected a NIfTI; copy or export it again")
-    _require_near_voxels(path)
+    head = _require_usable(path)
     try:
-        image: Any = nibabel.load(path)
+        known = head[344:348] == SINGLE and path.name.lower().endswith((".nii", ".nii.gz"))
+        image: Any = nibabel.Nifti1Image.from_filename(path) if known else nibabel.load(path)  # which tries all formats
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
         raise other_content(path) or VptError(f"{path}: {_refused(error)}") from error
     if not _field(image, "sform_code"):
@@ -69,22 +71,34 @@ def loaded(path: Path) -> Any:
     return image
 
 
-def _require_near_voxels(path: Path) -> None:
-    """Refuse voxels that begin nowhere or far behind the header: nibabel would read, or inflate, all up to there."""
+def _require_usable(path: Path) -> bytes:
+    """A header's bytes; refused is what nibabel takes in its own way: a place or a slope that is none."""
     from nibabel.openers import ImageOpener
 
     head = b""
     with suppress(*DAMAGED), ImageOpener(str(path)) as stream:  # opening it says what is wrong
         head = stream.read(540)
     for order in "<>":
-        for size, place, kind in ((348, 108, "f"), (540, 168, "q")):  # NIfTI-1 and Analyze, NIfTI-2
+        for size, place, kind, scale in ((348, 108, "f", "112f"), (540, 168, "q", "176d")):  # NIfTI-1, Analyze; NIfTI-2
             if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
-                (start,) = struct.unpack_from(f"{order}{kind}", head, place)
-                if not 0 <= start <= FARTHEST:
-                    raise VptError(
-                        f"{path}: its voxels begin at byte {start:g} by its header (vox_offset), expected 0 to "
-                        f"{FARTHEST}; copy or export it again"
-                    )
+                _require_near_voxels(path, struct.unpack_from(f"{order}{kind}", head, place)[0])
+                _require_finite_slope(path, struct.unpack_from(f"{order}{scale[3:]}", head, int(scale[:3]))[0])
+    return head
+
+
+def _require_near_voxels(path: Path, start: float) -> None:
+    """Refuse voxels that begin nowhere or far behind the header: nibabel would read, or inflate, all up to there."""
+    if not 0 <= start <= FARTHEST:
+        raise VptError(
+            f"{path}: its voxels begin at byte {start:g} by its header (vox_offset), expected 0 to "
+            f"{FARTHEST}; copy or export it again"
+        )
+
+
+def _require_finite_slope(path: Path, slope: float) -> None:
+    """NaN stands for no scale in files of some programs, and is told as a doubt; infinite is no scale of any."""
+    if np.isinf(slope):
+        raise VptError(f"{path}: its scale is unusable (slope {slope:g}); write numbers into scl_slope and scl_inter")
 
 
 def _refused(error: Exception) -> str:
@@ -207,7 +221,12 @@ def _transforms(image: Any, grid: Grid) -> list[str]:
 def _scale(image: Any) -> list[str]:
     """An intercept that counts for nothing, since by the standard a slope of 0 (or none) is no scaling at all."""
     slope, inter = (float(value) for value in raw_scale(image))
-    if inter == 0 or not np.isfinite(inter) or (np.isfinite(slope) and slope != 0):
+    if np.isfinite(slope) and slope != 0:
+        return []
+    if not np.isfinite(inter) or (inter == 0 and slope != 0):
+        told = f"its slope is {slope:g} and its intercept {inter:g}, so values are taken as they are stored"
+        return [f"{told}; write a slope of 1 and an intercept of 0 if it is meant so"]
+    if inter == 0:
         return []
     return [
         f"its slope is {slope:g}, which is no scaling by the standard, so its intercept of {inter:g} is not added; "

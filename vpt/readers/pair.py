@@ -12,6 +12,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.base import Source
+from vpt.readers.content import other_content
 from vpt.readers.nifti import NiftiReader
 from vpt.readers.nifti_header import loaded
 
@@ -42,7 +43,9 @@ class PairReader(NiftiReader):
 
         for file, what in ((source, "scan"), (_other(source), f"other half of {source.name}")):
             if not file.is_file():
-                raise VptError(f"{file}: no such file, expected the {what}; keep .hdr and .img of a scan together")
+                raise other_content(source) or VptError(
+                    f"{file}: no such file, expected the {what}; keep .hdr and .img of a scan together"
+                )
         image = loaded(source)
         if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image, nibabel.Nifti1Image):
             raise VptError(

@@ -288,6 +288,8 @@ def _refuse_deep_colour(image: Image, path: Path) -> None:
 def upright(image: Image) -> Image:
     from PIL import ImageOps
 
+    if _orientation(image) == 1:  # which Pillow would copy
+        return image
     return ImageOps.exif_transpose(image) or image
 
 

@@ -45,16 +45,8 @@ class Channel:
         return apply_read_scaling(self.stored, self.slope, self.inter)
 
     def slabs(self) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
-        """Places in `stored` and the values there (float32), cut along the axis whose neighbours lie farthest apart.
-
-        What is small is one place.
-        """
-        if self.stored.size <= SMALL:
-            yield (...,), self.values(self.stored)
-            return
-        axis = _slowest(self.stored)
-        for k in range(self.stored.shape[axis]):
-            place = (slice(None),) * axis + (k,)
+        """Places in `stored` and the values there (float32)."""
+        for place in places(self.stored):
             yield place, self.values(self.stored[place])
 
     def not_finite(self) -> tuple[int, int]:
@@ -126,8 +118,8 @@ class Voxels:
         channels, x, y, z = self.shape
         out = np.empty((channels, z, y, x), np.float32).transpose(0, 3, 2, 1)
         for into, channel in zip(out, self.channels, strict=True):
-            for place, values in channel.slabs():
-                into[place] = values
+            for place in places(channel.stored):
+                channel.fill(into[place], channel.stored[place])
         return out
 
 
@@ -140,11 +132,29 @@ def _compact(block: np.ndarray) -> np.ndarray:
 def distinct(array: np.ndarray) -> np.ndarray:
     """`np.unique` of an array with long runs of equal numbers, as label maps have: only where one begins is sorted."""
     found = []
-    for slab in np.moveaxis(array, _slowest(array), 0):
-        flat = slab.ravel(order="K")
+    for place in places(array):
+        flat = array[place].ravel(order="K")
         starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
         found.append(np.unique(flat[np.append(0, starts)]))
     return np.unique(np.concatenate(found))
+
+
+def counted(array: np.ndarray) -> dict[int, int]:
+    """Whole numbers and how often each is in an array, sorted."""
+    if array.dtype == np.uint8:
+        counts = np.bincount(array.ravel(order="K"))
+        return {int(id): int(counts[id]) for id in np.flatnonzero(counts)}
+    ids, counts = np.unique(array, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+def places(array: np.ndarray) -> Iterator[tuple[Any, ...]]:
+    """Parts of an array, cut along the axis whose neighbours lie farthest apart; what is small is one part."""
+    if array.size <= SMALL:
+        yield (...,)
+        return
+    axis = _slowest(array)
+    yield from ((slice(None),) * axis + (k,) for k in range(array.shape[axis]))
 
 
 def _slowest(array: np.ndarray) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vpt.data.depth import in_8_bits
-from vpt.data.header_doubts import reader_doubts
+from vpt.data.header_doubts import another_size, reader_doubts
 from vpt.data.plan import Plan
 from vpt.data.value_doubts import Expected, doubt_of
 from vpt.data.values import values_of
@@ -61,7 +61,7 @@ def require_kind(plan: Plan, scan: Any) -> None:
                 f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "
                 "give a NIfTI file, or nibabel.Nifti1Image(array, affine)"
             )
-        found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("no image", "images")
+        found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("a volume", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
 
 
@@ -74,19 +74,21 @@ class ReadScan(NamedTuple):
 
 
 def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> ReadScan:
-    """A new scan whose values fit those of the training. labels: that it is segmented into, which takes memory.
+    """A new scan whose values and mm fit those of the training. labels: that it is segmented into, which takes memory.
 
     Raises:
         VptError: what the readers refuse, more voxels than there is memory for, another kind than the plan's, and
-            values that do not look like those of the training; with `force` these are only warned of (`VptWarning`).
+            mm or values that do not look like those of the training; with `force` these are only warned of
+            (`VptWarning`).
     """
     require_kind(plan, scan)
     reader = reader_of(scan)
+    size = refuse(f"{reader.name}: {text}", force) if (text := another_size(reader.grid(), plan)) else ()
     require_memory(plan, reader, labels)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
     if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
-    return ReadScan(reader, voxels, require_usual(plan, reader.name, voxels, force))
+    return ReadScan(reader, voxels, (*size, *require_usual(plan, reader.name, voxels, force)))
 
 
 def require_memory(plan: Plan, reader: Reader, labels: int) -> None:
@@ -139,9 +141,13 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
     if expected is None:
         return ()
     if doubt := doubt_of(values_of(voxels), expected):
-        said = f"{name}: {doubt.sentence('that the model was trained on')}"
-        if not force:
-            raise VptError(f"{said}, or go on with --force (force=True)")
-        warnings.warn(said, VptWarning, stacklevel=4)
-        return (said,)
+        return refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force)
     return ()
+
+
+def refuse(said: str, force: bool) -> tuple[str, ...]:
+    """Raise VptError, or with `force` warn -> the warning."""
+    if not force:
+        raise VptError(f"{said}, or go on with --force (force=True)")
+    warnings.warn(said, VptWarning, stacklevel=5)
+    return (said,)

@@ -138,7 +138,7 @@ class Segmenter:
             box: the first and the last place inside, ((x, y, z), (x, y, z)); points: [(x, y, z), ...]; of an image
                 (x, y), column and row; point_labels: 1 (foreground, the default) or 0 (background) for each point;
             frame: of these coordinates: "voxel", indices of the scan's array, or "ras", mm in its world;
-            force: only warn (`vpt.errors.VptWarning`) of values that do not look like those of the training.
+            force: only warn (`vpt.errors.VptWarning`) of values or mm that do not look like those of the training.
 
         What its header leaves open (`vpt predict` says it too) is a `vpt.errors.HeaderWarning`.
 

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import JPEG2000Lossless, SecondaryCaptureImageStorage
 
+from vpt.data.cases import find_scans
 from vpt.errors import VptError
-from vpt.readers import ChosenSeries, Reader, reader_of
+from vpt.readers import ChosenSeries, Reader, format_of, reader_of
 
 HU = 2 * numbers().transpose(2, 1, 0).astype(np.float32) - 1000  # (X, Y, Z)
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
@@ -560,3 +561,43 @@ def test_no_error_quotes_the_patient(tmp_path, capsys, recwarn):
         read(folder)
 
     assert NAME.split("^")[0] not in f"{error.value} {capsys.readouterr()} {[str(each.message) for each in recwarn]}"
+
+
+UNNAMED = ["IM0001", "00000001", "1.2.840.113619.2.55", "IMG.001", "slice_a", "slice.ctx", "1.2.840.1b"]
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_file_is_dicom_by_its_mark_whatever_it_is_called(tmp_path, name):
+    file = write_series(tmp_path / "s", numbers()[:1]) / "3_000.dcm"
+    expected = reader_of(file).voxels(1).values()
+    unnamed = file.rename(tmp_path / name)
+
+    assert np.array_equal(reader_of(unnamed).voxels(1).values(), expected)
+    (case,) = find_scans(unnamed, 1)
+    assert case.images == (unnamed,)
+
+
+@pytest.mark.parametrize("name", ["IM{}", "1.2.840.113619.{}", "{}.img", "slice.{}x", "{}.ctx", "CT.1.2.{}.CT"])
+def test_so_is_a_folder_of_them(tmp_path, name):
+    folder = write_series(tmp_path / "s")
+    expected = reader_of(folder).voxels(1).values()
+    for k, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / name.format(k))
+    (folder / "notes.txt").write_text("no slice")
+
+    (case,) = find_scans(folder, 1)
+
+    assert case.images == (folder,)
+    assert np.array_equal(reader_of(folder).voxels(1).values(), expected)
+
+
+def test_files_of_other_formats_and_lists_are_none(tmp_path):
+    file = write_series(tmp_path / "s", numbers()[:1]) / "3_000.dcm"
+    for name in ("README", "notes.txt", "list.csv"):
+        (tmp_path / name).write_text("no scan, but of more than 132 letters" * 10)
+        assert format_of(tmp_path / name) is None
+    file.rename(tmp_path / "DICOMDIR")
+    assert format_of(tmp_path / "DICOMDIR") is None
+    shutil.copy(tmp_path / "DICOMDIR", tmp_path / "a.img")
+    with pytest.raises(VptError, match=r"a DICOM file by its content, .*; rename it to \.dcm"):
+        reader_of(tmp_path / "a.img").grid()

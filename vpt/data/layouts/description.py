@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues
+from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues, require_plain_name
 from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
 from vpt.files import read_json
@@ -74,6 +74,11 @@ def labels_of(content: dict[str, Any], source: Path) -> dict[int, str]:
                 f"{source}: label {value} is in {labels[value]} and in {name}; give every label one name, or add "
                 f"nnU-Net's `{ORDER}`, by which regions that overlap are read as parts"
             )
+    for value, name in labels.items():
+        if value:
+            require_plain_name(name, source)
+    if labels.get(0, BACKGROUND) != BACKGROUND and BACKGROUND in labels.values():
+        raise VptError(f"{source}: 0 is always the background, but it is {labels[0]}; write that with an id from 1 on")
     read = LabelValues({0: BACKGROUND} | dict(sorted(labels.items())))
     if len(read.labels) == 1:
         raise VptError(f"{source}: labels hold only the background; add what is to be segmented with an id from 1 on")

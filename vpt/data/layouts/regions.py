@@ -21,8 +21,8 @@ def parts_of(regions: Mapping[str, Sequence[int]], order: Any, source: Path) -> 
     VptError where it is not, and where a region is left nothing.
     """
     named = {name: values for name, values in regions.items() if name not in (BACKGROUND, IGNORE)}
-    if not isinstance(order, list) or len(order) != len(named):
-        raise VptError(f"{source}: `{ORDER}` {order}, expected a value for each of {listed(named)}")
+    if not isinstance(order, list) or len(order) != len(named) or not all(type(value) is int for value in order):
+        raise VptError(f"{source}: `{ORDER}` {order!r}, expected a whole number for each of {listed(named)}")
     last = {value: name for name, values in named.items() for value in values}
     left = {name: sorted(value for value, its in last.items() if its == name) for name in named}
     if empty := [name for name in named if not left[name]]:

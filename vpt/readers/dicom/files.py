@@ -140,21 +140,30 @@ def require_pydicom(name: object) -> None:
 
 
 def holds_dicom(folder: Path, alone: Callable[[Path], bool]) -> bool:
-    """Whether half of the files in the folder itself, or more, are DICOM: by their ending, or their mark where they
-    have no ending that tells. Not where the first is an image that stands `alone`: such are no slices of one scan.
+    """Whether half of the files in the folder itself, or more, are DICOM: by their ending, or their mark.
+
+    Of files of any other ending the first tells whether the others are looked at. Not where the first DICOM file is an
+    image that stands `alone`: such are no slices of one scan.
     """
     files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
-    found = [path for path in files if _looks_like_dicom(path)]
+    first = {path.suffix: path for path in reversed(files)}
+    marked = {ending for ending, path in first.items() if is_marked(path)}
+    found = [path for path in files if _is_called(path) or (path.suffix in marked and is_marked(path))]
     return 0 < len(found) >= len(files) - len(found) and not alone(found[0])
 
 
-def _looks_like_dicom(path: Path) -> bool:
-    if path.name.lower().endswith(ENDINGS):
-        return True
-    if path.name.upper() == "DICOMDIR":  # lists files, and is no scan
-        return False
-    ending = path.suffix[1:]
-    if ending and not ending.isdigit():  # 1.2.840.113619 is a name that many exports give
+def is_dicom(path: Path) -> bool:
+    """A file that is called as DICOM, or marked as such, whatever it is called."""
+    return path.is_file() and (_is_called(path) or is_marked(path))
+
+
+def _is_called(path: Path) -> bool:
+    return path.name.lower().endswith(ENDINGS)
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a file says of itself that it is DICOM; a DICOMDIR lists files, and is no scan."""
+    if path.name.upper() == "DICOMDIR":
         return False
     try:
         with open(path, "rb") as file:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vpt.readers.array import ArrayReader, as_picture
 from vpt.readers.base import Source
-from vpt.readers.dicom.files import ENDINGS, DicomFile, Header, guarded
+from vpt.readers.dicom.files import DicomFile, Header, guarded, is_dicom
 from vpt.readers.dicom.pixels import decoded, tabled, upright
 from vpt.readers.grid import Grid, picture_grid
 
@@ -26,8 +26,8 @@ ASKED = [
 
 
 def is_radiograph(path: Path) -> bool:
-    """Whether a file that is called as DICOM holds one picture, by its header."""
-    if path.name.startswith(".") or not path.name.lower().endswith(ENDINGS) or not path.is_file():
+    """Whether a DICOM file holds one picture, by its header."""
+    if path.name.startswith(".") or not is_dicom(path):
         return False
     try:
         from pydicom import dcmread

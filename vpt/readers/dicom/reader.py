@@ -16,7 +16,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.base import Reader, Source
 from vpt.readers.dicom import files
-from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom
+from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom, is_marked
 from vpt.readers.dicom.labels import FRACTIONAL, labels_on, own_grid
 from vpt.readers.dicom.pixels import channel_of, is_inverted, is_packed_with_losses
 from vpt.readers.dicom.radiograph import is_radiograph
@@ -50,16 +50,16 @@ class DicomReader(Reader):
             return True
         return all(
             isinstance(source, ChosenSeries)
-            or (isinstance(source, Path) and (source.is_dir() or super(DicomReader, cls).claims_name(source)))
+            or (isinstance(source, Path) and (source.is_dir() or cls.claims_name(source)))
             for source in sources
         )
 
     @classmethod
     def claims_name(cls, path: Path) -> bool:
-        """By its ending, or a folder with DICOM files in it."""
+        """By its ending, or its mark where no other format is called so; or a folder with DICOM files in it."""
         if path.name.startswith("."):
             return False
-        return holds_dicom(path, is_radiograph) if path.is_dir() else super().claims_name(path)
+        return holds_dicom(path, is_radiograph) if path.is_dir() else super().claims_name(path) or is_marked(path)
 
     @classmethod
     def name_of(cls, source: Source) -> str:
@@ -97,7 +97,7 @@ class DicomReader(Reader):
         source = self.sources[0]
         if not isinstance(source, Path):
             return Header(files.DicomFile(Path(self.name)), source) if hasattr(source, "SOPClassUID") else None
-        if source.is_dir() or not source.name.lower().endswith(files.ENDINGS):
+        if source.is_dir() or source.name.lower().endswith(".zip"):
             return None
         with guarded(self.name):
             header = headers_in(source)[0][0]
