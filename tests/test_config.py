@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from vpt.building import load_encoder
-from vpt.config import Config, build_config, dump_config, load_config, parse_override, parse_prompts
+from vpt.config import Config, build_config, dump_config, load_config, parse_labels, parse_override, parse_prompts
 from vpt.config.run import OF_ONE_TASK
 from vpt.errors import VptError
 from vpt.heads.linear import LinearConfig
@@ -590,3 +590,14 @@ def test_a_name_that_no_system_takes_is_left_to_who_reads_it() -> None:
         config = Config.model_validate({"data": {"path": "."}, "backbone": backbone})
         with pytest.raises(VptError):
             load_encoder(config.backbone, 32)
+
+
+@pytest.mark.parametrize("given", ["{a: yes}", "{a: [1, on]}", "{'': 1}", "{' ': 1}", "{}", "[1]", "{a: 1.5}"])
+def test_labels_are_names_with_values(given):
+    with pytest.raises(VptError, match="expected names with their values"):
+        parse_labels(given)
+
+
+def test_a_slip_of_yaml_in_labels_is_said():
+    with pytest.raises(VptError, match=r"labels.*a: true and false .* are no values"):
+        load_config({"data": {"path": ".", "labels": {"a": True}}})

@@ -271,6 +271,36 @@ def test_many_channels_are_read_in_every_layout_up_to_what_a_model_mixes(put, tm
         survey(tmp_path / "many")
 
 
+@pytest.mark.parametrize(
+    ("column", "file", "channels"),
+    [
+        ("image", "{}.nii.gz", ("image",)),
+        ("image", "{}_ct.nii.gz", ("CT",)),
+        ("scan", "CT/{}.nii.gz", ("CT",)),
+        ("image_ct", "{}.nii.gz", ("ct",)),
+        ("image_T2", "{}.nii.gz", ("t2",)),
+    ],
+)
+def test_the_only_channel_of_a_list_is_called_by_its_column_or_its_files(put, tmp_path, column, file, channels):
+    rows = []
+    for k in range(2):
+        put(f"a/{file.format(k)}"), put(f"c/{k}.nii.gz", 1)
+        rows.append({column: f"a/{file.format(k)}", "mask": f"c/{k}.nii.gz"})
+
+    assert read_dataset(write_list(tmp_path, ".csv", rows)).channels == channels
+
+
+def test_the_list_itself_is_no_file_that_is_left_out(put, tmp_path):
+    rows = []
+    for k in range(3):
+        put(f"i/{k}.png"), put(f"m/{k}.png", 5)
+        rows.append({"image": f"i/{k}.png", "mask": f"m/{k}.png"})
+
+    found = check_dataset(write_list(tmp_path, ".jsonl", rows))
+
+    assert not [str(problem) for problem in found.warnings if "not read" in str(problem)]
+
+
 def test_a_list_of_classes_stays_one(put, tmp_path):
     put("0.png"), put("1.png")
     assert is_labelled(write_list(tmp_path, ".csv", [{"path": "0.png", "label": "a"}, {"path": "1.png", "label": "b"}]))

@@ -133,3 +133,18 @@ def test_a_meta_tensor_without_a_place_is_refused(bad):
     tensor = MetaTensor(torch.zeros(4, 5, 6), affine=torch.full((4, 4), bad))
     with pytest.raises(VptError, match=r"the tensor given: its affine .* is singular"):
         reader_of(tensor).voxels(1)
+
+
+# --- nibabel ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        (nib.Nifti1Image(VOXELS, None), "the image given: no affine, so voxels have no place in space"),
+        (nib.Nifti1Image(np.ma.masked_equal(VOXELS, 3), AFFINE), "the image given: masked voxels, whose values are"),
+    ],
+)
+def test_a_nibabel_image_that_leaves_place_or_values_open_is_refused(image: nib.Nifti1Image, sentence: str) -> None:
+    with pytest.raises(VptError, match=sentence):
+        reader_of(image).voxels(1)

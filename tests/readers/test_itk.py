@@ -197,6 +197,14 @@ def test_a_mask_can_be_written_in_another_format(tmp_path, ending):
     assert reader_of(tmp_path / f"m{ending}").labels().grid.matches(reader.grid(), 1e-4)
 
 
+def test_a_label_map_object_is_refused_before_it_ends_the_process():
+    itk = pytest.importorskip("SimpleITK")
+    labels = itk.Cast(itk.Image(3, 4, 5, itk.sitkUInt8), itk.sitkLabelUInt8)
+
+    with pytest.raises(VptError, match="the image given: a LabelMap of SimpleITK, expected a scan"):
+        reader_of(labels).voxels(1)
+
+
 def test_an_image_in_memory_is_a_scan():
     image = scan()
     reader = reader_of(image)

@@ -155,3 +155,11 @@ def test_a_scan_in_cm_is_refused_and_forced(tmp_path: Path, factor: float) -> No
     if factor == 0.1:  # of others no slice can be made, which no force changes
         with pytest.warns(VptWarning, match="likely cm, m or microns"):
             threshold(plan).segment(tmp_path / "cm.nii.gz", force=True)
+
+
+@pytest.mark.parametrize("value", [0, -1000])
+def test_an_empty_volume_is_warned_of(value: int) -> None:
+    blank = nib.Nifti1Image(np.full((20, 18, 6), value, np.int16), np.diag([1.0, 1.0, 3.0, 1.0]))
+
+    with pytest.warns(VptWarning, match=f"^the image given: all voxels are {value}; is the export complete"):
+        assert threshold(CT).segment(blank).shape == blank.shape

@@ -74,6 +74,17 @@ class DataConfig(Section):
     def _absolute(cls, path: Path) -> Path:
         return absolute(path)
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _are_names(cls, labels: Any) -> Any:
+        """YAML reads yes and on as true, which would count as 1."""
+        for name, claim in labels.items() if isinstance(labels, dict) else ():
+            if not str(name).strip():
+                raise ValueError("a label without a name")
+            if any(isinstance(part, bool) for part in (claim if isinstance(claim, list | tuple) else [claim])):
+                raise ValueError(f"{name}: true and false (yes, no, on, off) are no values; quote a name that reads so")
+        return labels
+
 
 class BackboneConfig(Section):
     """The frozen encoder."""

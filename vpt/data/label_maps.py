@@ -89,6 +89,8 @@ def _mended(found: LabelMap, unknown: Collection[int], labels: Collection[int]) 
     if len(foreground) == len(expected) == 1 and foreground | expected <= {1, 255, 65535}:
         same = f"or, if it is the same label written in another way, write {expected.pop()} in this mask"
         return f"add it to `labels` in dataset.json, {same}"
+    if len(unknown) == 1 and max(unknown) > max(labels) and found.ignored is None:
+        return "add it to `labels` in dataset.json, as `ignore` if it marks what shall not count, or correct the mask"
     return "add it to `labels` in dataset.json, or correct the mask"
 
 

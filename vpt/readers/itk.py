@@ -45,6 +45,10 @@ class ItkReader(VolumeReader):
         return self._opened(self.sources[0])
 
     def _opened(self, source: Source) -> Any:
+        if source.GetPixelIDTypeAsString().startswith(
+            "label"
+        ):  # asked for its voxels, SimpleITK ends the whole process
+            raise VptError(f"{self.name}: a LabelMap of SimpleITK, expected a scan; give the scan itself")
         return source
 
     def shape(self) -> tuple[int, ...]:

@@ -154,6 +154,8 @@ def _stored(image: Any, name: str) -> Channel:
     """
     proxy = image.dataobj
     if not hasattr(proxy, "get_unscaled"):  # made in memory
+        if np.ma.is_masked(proxy):
+            raise VptError(f"{name}: masked voxels, whose values are unknown; fill them: array.filled(0)")
         return Channel(np.asanyarray(proxy))
     if not (named := image.file_map["image"].filename):  # read from a stream
         return Channel(np.asanyarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter))

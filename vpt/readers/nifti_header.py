@@ -139,6 +139,8 @@ def qform_of(image: Any) -> Any:
 
 def header_grid(image: Any, name: str) -> Grid:
     """The grid of a nibabel image in mm, whatever its unit; refused if voxels have no place in space."""
+    if image.affine is None:  # made in memory
+        raise VptError(f"{name}: no affine, so voxels have no place in space; give the scan's own")
     _, factor = IN_MM.get(space_unit(image), ("mm", 1.0))
     scale = np.diag([factor, factor, factor, 1.0])
     return placed(image.shape, scale @ np.asarray(image.affine, np.float64), name)

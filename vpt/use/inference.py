@@ -136,11 +136,18 @@ def warn_of_header(plan: Plan, reader: Reader) -> None:
 
 
 def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[str, ...]:
-    """Raise VptError, or with `force` warn, where values do not look like those of the training -> the warnings."""
-    expected = Expected.by(plan)
+    """Raise VptError, or with `force` warn, where values do not look like those of the training -> the warnings.
+
+    A volume of one value throughout is warned of: of pictures some are black, as between the parts of a film.
+    """
+    expected, found = Expected.by(plan), values_of(voxels)
+    if plan.kind == "volumes" and all(channel.low == channel.high for channel in found.channels):
+        said = f"{name}: all voxels are {found.channels[0].low:g}; is the export complete?"
+        warnings.warn(said, VptWarning, stacklevel=4)
+        return (said,)
     if expected is None:
         return ()
-    if doubt := doubt_of(values_of(voxels), expected):
+    if doubt := doubt_of(found, expected):
         return refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force)
     return ()
 

@@ -601,3 +601,21 @@ def test_files_of_other_formats_and_lists_are_none(tmp_path):
     shutil.copy(tmp_path / "DICOMDIR", tmp_path / "a.img")
     with pytest.raises(VptError, match=r"a DICOM file by its content, .*; rename it to \.dcm"):
         reader_of(tmp_path / "a.img").grid()
+
+
+def test_a_slice_by_itself_is_said_to_have_others_beside_it(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    file = (folder / "3_002.dcm").rename(folder / "IM0003")
+
+    assert reader_of(file).grid().shape == (8, 6, 1)
+    assert reader_of(file).doubts() == [
+        f"a single slice, and 4 more DICOM files lie beside it; for the whole series give the folder, {folder}"
+    ]
+    assert reader_of(folder).doubts() == []
+
+
+def test_a_slice_in_memory_is_asked_for_as_a_path(tmp_path):
+    slice = dcmread(write_series(tmp_path / "ct") / "3_002.dcm")
+
+    with refuses("a data set in memory, expected a path; give the folder of the series"):
+        reader_of(slice).voxels(1)

@@ -248,12 +248,14 @@ def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool
         return read_channels(content, root / "dataset.json")
     if len(pairing.sequences) > 1:
         return tuple(pairing.sequences)
-    names = (path.relative_to(root).parts for path in scans)
-    return (
-        ("CT",)
-        if all("ct" in (word.lower() for part in parts for word in _words(part.split(".")[0])) for parts in names)
-        else ("image",)
-    )
+    return only_channel(root, scans)
+
+
+def only_channel(root: Path, scans: Sequence[Path]) -> tuple[str, ...]:
+    """The channel of cases with one scan each: CT where the names of all scans, or of their folders in it, say so."""
+    names = ((path.relative_to(root) if path.is_relative_to(root) else path).parts for path in scans)
+    said = all("ct" in (word.lower() for part in parts for word in _words(part.split(".")[0])) for parts in names)
+    return ("CT",) if said else ("image",)
 
 
 def _said(root: Path, case: Case, count: int, channels: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
+from vpt.data.layouts.by_name import only_channel
 from vpt.data.layouts.class_lists import csv_lines
 from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
@@ -197,7 +198,8 @@ def _described(
         problems.append(VptError(f"{root}: images and volumes in one list; keep one kind in a list"))
     if kinds != {"images"}:
         named = tuple(column.removeprefix("image_") for column in columns)
-        channels = named if len(columns) > 1 else ("image",)
+        alone = columns[0] in IMAGE
+        channels = only_channel(root, [case.images[0] for case in cases]) if alone else named
         if content.keys() & {"channel_names", "modality"}:
             channels = read_channels(content, source)
         return channels, given or found_labels(root, list(masks.values()), problems), cases, "volumes"

@@ -27,6 +27,7 @@ from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.segments import Form, Naming
 from vpt.readers.voxels import Voxels
+from vpt.words import counted
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -96,7 +97,8 @@ class DicomReader(Reader):
         """The header of a segmentation, None where the source is a scan."""
         source = self.sources[0]
         if not isinstance(source, Path):
-            return Header(files.DicomFile(Path(self.name)), source) if hasattr(source, "SOPClassUID") else None
+            is_seg = hasattr(source, "SOPClassUID") and source.get("Modality") == "SEG"
+            return Header(files.DicomFile(Path(self.name)), source) if is_seg else None
         if source.is_dir() or source.name.lower().endswith(".zip"):
             return None
         with guarded(self.name):
@@ -140,7 +142,8 @@ class DicomReader(Reader):
             return []
         with guarded(self.name):
             found = [text for _, texts in self._series for text in texts]
-            return found + [text for stack in self._stacks for text in _decisions(stack)]
+            found += [text for stack in self._stacks for text in _decisions(stack)]
+            return found + [text for each in zip(self.sources, self._stacks, strict=True) for text in _alone(*each)]
 
     def label_doubts(self) -> list[str]:
         header = self._segmentation
@@ -199,6 +202,18 @@ class DicomReader(Reader):
         """A segmentation that `mask_as` gave."""
         with guarded(path, "the DICOM SEG could not be written"):
             mask.save_as(path, enforce_file_format=True)
+
+
+def _alone(source: Source, stack: Stack) -> list[str]:
+    """Of a slice that was given by itself, where others lie beside it."""
+    if not isinstance(source, Path) or source.is_dir() or len(stack.frames) > 1:
+        return []
+    folder = source.parent
+    beside = sum(files.is_dicom(each) for each in folder.iterdir() if each.name[0] != ".") - 1
+    if beside < 1:
+        return []
+    text = f"a single slice, and {counted(beside, 'more DICOM file')} {'lies' if beside == 1 else 'lie'} beside it"
+    return [f"{text}; for the whole series give the folder, {folder}"]
 
 
 def _decisions(stack: Stack) -> list[str]:
