@@ -75,7 +75,8 @@ def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
     """The same sentences of one new scan, by the reader that read it."""
     if plan.kind != "volumes":
         return []
-    own = [f"{reader.name}: {text}" for text in reader.doubts()]
+    beside = reader.alone() if plan.slices is None else []  # what is classified may be slices
+    own = [f"{reader.name}: {text}" for text in (*reader.doubts(), *beside)]
     return [*own, *unlike_the_plan(reader.name, reader.grid(), plan)]
 
 

@@ -134,6 +134,10 @@ class Reader(ABC):
         """What other programs may see differently in a usable header, as sentences without the file's name."""
         return []
 
+    def alone(self) -> list[str]:
+        """That a scan given by itself is likely a part of what lies beside it, as sentences without its name."""
+        return []
+
     def label_doubts(self) -> list[str]:
         """What was decided to read it as label ids, as sentences without the file's name."""
         return []

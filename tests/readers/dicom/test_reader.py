@@ -608,10 +608,10 @@ def test_a_slice_by_itself_is_said_to_have_others_beside_it(tmp_path):
     file = (folder / "3_002.dcm").rename(folder / "IM0003")
 
     assert reader_of(file).grid().shape == (8, 6, 1)
-    assert reader_of(file).doubts() == [
+    assert reader_of(file).alone() == [
         f"a single slice, and 4 more DICOM files lie beside it; for the whole series give the folder, {folder}"
     ]
-    assert reader_of(folder).doubts() == []
+    assert reader_of(folder).alone() == []
 
 
 def test_a_slice_in_memory_is_asked_for_as_a_path(tmp_path):

@@ -142,8 +142,13 @@ class DicomReader(Reader):
             return []
         with guarded(self.name):
             found = [text for _, texts in self._series for text in texts]
-            found += [text for stack in self._stacks for text in _decisions(stack)]
-            return found + [text for each in zip(self.sources, self._stacks, strict=True) for text in _alone(*each)]
+            return found + [text for stack in self._stacks for text in _decisions(stack)]
+
+    def alone(self) -> list[str]:
+        """Of a slice that was given by itself, where others lie beside it."""
+        if self._segmentation is not None:
+            return []
+        return [text for each in zip(self.sources, self._stacks, strict=True) for text in _alone(*each)]
 
     def label_doubts(self) -> list[str]:
         header = self._segmentation
@@ -205,7 +210,6 @@ class DicomReader(Reader):
 
 
 def _alone(source: Source, stack: Stack) -> list[str]:
-    """Of a slice that was given by itself, where others lie beside it."""
     if not isinstance(source, Path) or source.is_dir() or len(stack.frames) > 1:
         return []
     folder = source.parent

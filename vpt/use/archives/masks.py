@@ -74,7 +74,7 @@ class Job:
         return Written(answer, mask, pending)
 
     def doubts(self, prepared: PreparedScan) -> list[str]:
-        found, name = prepared.reader.doubts(), prepared.reader.name
+        found, name = [*prepared.reader.doubts(), *prepared.reader.alone()], prepared.reader.name
         if self.say:
             for text in found:
                 self.say(name, text)
