@@ -128,7 +128,7 @@ def a_truncated_scan(root: Path) -> None:
     (root / SCAN).write_bytes((root / SCAN).read_bytes()[:-300])
 
 
-@fault("error", LABEL, "cut off", "export it again")
+@fault("error", LABEL, "truncated or damaged", "copy or download the file again")
 def a_truncated_label(root: Path) -> None:
     (root / LABEL).write_bytes((root / LABEL).read_bytes()[:-20])
 
