@@ -73,7 +73,7 @@ def test_a_run_without_a_test_side_is_evaluated_on_its_validation_and_says_so(vp
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("predict", "-i", "a", "-o", "b", "-m", "A", "-m", "B"), "several models; add --mean"),
+        (("watch", "a", "--out", "b", "-m", "A", "-m", "B"), "several models; add --mean"),
         (("train", "DATA", "--folds", "1"), "--folds 1: expected all, or a number of 2 and more"),
         (("train", "DATA", "--folds", "all", "--fold", "2"), "--folds trains them all; give one of the two"),
         (("train", "--folds", "all"), "--folds needs a data set's folder"),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from vpt.cli.answers import ended_in_order, require_folder, require_masks, tell, write_page
 from vpt.cli.engines import Engine, Workers, spread_over
 from vpt.cli.shared import (
     Device,
@@ -34,6 +33,10 @@ Precision = Annotated[
     str | None, typer.Option(help="auto, 32-true, bf16-mixed, 16-mixed; default: as the training was told.")
 ]
 Mean = Annotated[bool, typer.Option("--mean", help="Of several models (-m A -m B): average probabilities.")]
+Merge = Annotated[
+    bool,
+    typer.Option("--merge", help="Of several models on one encoder: one mask, in which the first one counts."),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Only warn of values or voxel sizes that are unlike those of the training.")
 ]
@@ -73,6 +76,7 @@ def predict(
     ],
     models: RunsOrArtifacts,
     mean: Mean = False,
+    merge: Merge = False,
     tta: MirrorImages = False,
     postprocess: Postprocess = "auto",
     device: Device = "auto",
@@ -102,16 +106,20 @@ def predict(
 ) -> None:
     """Segment new scans, every mask on its scan's own grid, or classify them into a CSV of probabilities.
 
+    Several models on one encoder (-m liver=RUN -m tumour=RUN) are tasks, each with a folder of masks of its own.
     A scan that fails stops no other (exit code 1). A folder of answers holds their record: predictions.json, .csv,
     failures.json, log.txt.
     """
     from vpt.use.archives import Asked, Beside, part_of
 
-    check_words(models, mean, precision, as_)
+    several = len(models) > 1 and not mean
+    check_words(models, mean or several, precision, as_)
+    if merge and not several:
+        usage("--merge: goes with several models, and without --mean; give each with -m")
     if viewer and not report:
         usage("--viewer: is part of the page; add --report")
     if report:
-        _require_folder(out)
+        require_folder(out)
     existing = _existing(overwrite, skip_existing, resume)
     if skip_failed and existing != "continue":
         usage("--skip-failed: goes with --continue, which knows what failed before")
@@ -126,38 +134,31 @@ def predict(
         part=part_of(num_parts, part_id, os.environ),
     )
     tidy = is_postprocessed(postprocess)
+    if several:
+        from vpt.cli.tasks import Loading, predict_tasks
+
+        require_plain(tta, compile_, engine)
+        loading = Loading(models, device, weights, precision, tidy)
+        raise typer.Exit(predict_tasks(loading, scans, out, asked, merge, report, viewer))
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
     if viewer:
-        _require_masks(loaded)
-    loading = {
+        require_masks(loaded)
+    arguments = {
         "weights": weights and weights.absolute(),
         "precision": precision,
         "compile": compile_,
         "tta": tta,
         "postprocess": tidy,
     }
-    spread = spread_over(engine, workers, loading | {"device": loaded.device.type}, out, asked, mark)
+    spread = spread_over(engine, workers, arguments | {"device": loaded.device.type}, out, asked, mark)
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
         say_postprocess(loaded)
         outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
-        print(f"report: {_write_page(loaded, scans, out, asked, viewer)}")
+        print(f"report: {write_page(loaded, scans, out, asked, viewer)}")
     raise typer.Exit(1 if outcome.failures else 0)
-
-
-@contextmanager
-def ended_in_order(how_on: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave whole masks and their record: exit code 130 or 143."""
-    from vpt.engine.signals import Interrupted, heed_signals
-
-    try:
-        with heed_signals() as signals, signals.at_once():
-            yield
-    except Interrupted as ended:
-        print(f"interrupted; {how_on}", file=sys.stderr)
-        raise typer.Exit(ended.code) from ended
 
 
 def check_words(models: list[str], mean: bool, precision: str | None, form: str) -> None:
@@ -170,6 +171,13 @@ def check_words(models: list[str], mean: bool, precision: str | None, form: str)
         usage(f"--as {form}: expected {', '.join(get_args(Form))}")
     if len(models) > 1 and not mean:
         usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
+
+
+def require_plain(tta: bool, compile_: bool, engine: str) -> None:
+    """What several tasks side by side have no form of."""
+    for option, given in (("--tta", tta), ("--compile", compile_), (f"--engine {engine}", engine != "local")):
+        if given:
+            usage(f"{option}: not for several models side by side; give one model, or --mean")
 
 
 def _existing(overwrite: bool, skip: bool, resume: bool) -> Existing:
@@ -247,35 +255,6 @@ def _predict(
         return classify_archive(loaded, scans, out, asked, mark, tick, spread)
 
 
-def _require_folder(out: Path) -> None:
-    from vpt.use.archives.outputs import is_single
-
-    if is_single(out):
-        usage(f"-o {out}: --report is the page of a folder; give a folder as the output")
-
-
-def _require_masks(loaded: Segmenter | Classifier) -> None:
-    from vpt.use.segmenter import Segmenter
-
-    if not isinstance(loaded, Segmenter):
-        usage("--viewer: shows masks, and the model classifies; leave it out")
-
-
-def _write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, asked: Asked, viewer: bool) -> Path:
-    """The page of all that the folder's record holds; of what was predicted before, only these scans are pictures."""
-    from vpt.progress import bar
-    from vpt.use.archives.finding import find_archive
-    from vpt.use.classifier import Classifier
-    from vpt.use.pages.predictions import write_predictions_page
-
-    plan = loaded.plan
-    with bar("drawing the report") as tick:
-        if isinstance(loaded, Classifier):
-            return write_predictions_page(out, {}, progress=tick)
-        found = find_archive(scans, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
-        return write_predictions_page(out, loaded.labels, found.cases, plan, tick, viewer)
-
-
 def require_table(asked: Asked) -> None:
     """What goes with masks only is a mistake where the model classifies."""
     if asked.form != "own":
@@ -284,17 +263,3 @@ def require_table(asked: Asked) -> None:
         usage("--skip-existing: classes go into one CSV; go on with --continue, or replace it with --overwrite")
     if asked.beside.probabilities or asked.beside.preview:
         usage("--probabilities, --preview: the model classifies, and its answer is a table; leave them out")
-
-
-def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
-    part = f"{asked.part} ({asked.part.by}): " if asked.part.by else ""
-    print(
-        f"{part}{outcome.answered} of {outcome.total} scans {outcome.verb} in {seconds:.1f} s: {outcome.out}",
-        file=stream,
-    )
-    if outcome.before:
-        print(f"{outcome.before} of them were done before and are unchanged", file=stream)
-    for text in (*outcome.doubts, *outcome.notes):
-        print(f"warning: {text}", file=sys.stderr)
-    for failure in outcome.failures:
-        print(f"failed: {failure.reason}", file=sys.stderr)

@@ -18,7 +18,8 @@ RunsOrArtifacts = Annotated[
     typer.Option(
         "-m",
         "--model",
-        help="A run's folder, an artifact (.safetensors), a folder of folds or of a comparison; several with --mean.",
+        help="A run's folder, an artifact (.safetensors), a folder of folds or of a comparison; several: a task each, "
+        "or averaged (--mean).",
     ),
 ]
 PatientsPattern = Annotated[

@@ -17,7 +17,7 @@ from vpt.machine.precision import Precision, choose_precision
 from vpt.progress import Tick, silent
 from vpt.readers import Mask, Scan
 from vpt.use.classifier import Classifier
-from vpt.use.inference import warn_of_header
+from vpt.use.inference import require_usual, warn_of_header
 from vpt.use.load import ready
 from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
@@ -42,7 +42,7 @@ class Bank:
 
     Args:
         backbone: the encoder's name or file, as in the config of the runs.
-        device, weights, precision: as for `vpt.load`, of the encoder and so of all tasks.
+        device, weights, precision, postprocess: as for `vpt.load`, of the encoder and so of all tasks.
 
     Raises:
         VptError: an encoder that is not known.
@@ -54,13 +54,14 @@ class Bank:
         device: str = "auto",
         weights: str | Path | None = None,
         precision: Precision = "auto",
+        postprocess: bool = True,
     ):
         describe_backbone(backbone)
         self.name = backbone
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.backbone: Backbone | None = None
-        self._weights = weights
+        self._weights, self._postprocess = weights, postprocess
         self._tasks: dict[str, Segmenter | Classifier] = {}
 
     @property
@@ -99,7 +100,7 @@ class Bank:
         if self.backbone is None:
             self.backbone = model.backbone
             self._weights = self._weights or artifact.config.backbone.weights
-        self._tasks[task] = ready(artifact, model, self.device, self.precision)
+        self._tasks[task] = ready(artifact, model, self.device, self.precision, postprocess=self._postprocess)
 
     def remove(self, task: str) -> None:
         """Forget a task; the encoder stays."""
@@ -118,12 +119,14 @@ class Bank:
         """
         asked = self._asked(tasks, Segmenter)
         masks: dict[str, Mask] = {}
-        groups = _by_sight(asked)
+        groups = by_sight(asked)
         for number, group in enumerate(groups):
             members = [asked[task] for task in group]
             prepared = members[0].prepare(scan, force)
+            for member in members[1:]:
+                require_usual(member.plan, prepared.reader.name, prepared.whole, force)
             warn_of_header(members[0].plan, prepared.reader)
-            found = segment_together(members, prepared, self.precision, force, _share(progress, number, len(groups)))
+            found = segment_together(members, prepared, self.precision, _share(progress, number, len(groups)))
             for task, member, labels in zip(group, members, found, strict=True):
                 masks[task] = member.shown(scan, prepared, member.mask_of(prepared, labels))
         return {task: masks[task] for task in asked}
@@ -162,6 +165,10 @@ class Bank:
         return [
             dict(zip(member.classes, row.tolist(), strict=True)) for (member, _), row in zip(asked, found, strict=True)
         ]
+
+    def segmenters(self) -> dict[str, Segmenter]:
+        """Those of its tasks that segment, which it has to have, by name."""
+        return self._asked(None, Segmenter)
 
     def _read(self, task: str, run_or_artifact: str | Path) -> Artifact:
         """The artifact, if its encoder is the bank's and left as it is."""
@@ -214,7 +221,7 @@ class Bank:
         return found
 
 
-def _by_sight(tasks: Mapping[str, Segmenter]) -> list[list[str]]:
+def by_sight(tasks: Mapping[str, Segmenter]) -> list[list[str]]:
     """Names of tasks, those to which a scan is the same images together."""
     groups: dict[Hashable, list[str]] = {}
     for name, member in tasks.items():

@@ -17,7 +17,7 @@ from vpt.tasks.classification import head_of, to_probabilities
 from vpt.tasks.images import Normalise
 from vpt.tasks.segmentation import likeliest, logits_of_slices
 from vpt.use.classifier import Classifier
-from vpt.use.inference import in_precision, in_smaller_batches, require_usual
+from vpt.use.inference import in_precision, in_smaller_batches
 from vpt.use.segmenter import PreparedScan, Segmenter
 
 SEEN = (
@@ -67,17 +67,10 @@ def segment_together(
     members: Sequence[Segmenter],
     scan: PreparedScan,
     precision: Chosen,
-    force: bool = False,
     progress: Tick = silent,
 ) -> list[np.ndarray]:
-    """Of each of several tasks of one sight the label ids (X, Y, Z) of a scan that the first of them prepared.
-
-    Raises:
-        VptError: values that do not look like those of a task's training, unless `force` is given.
-    """
-    first, *others = members
-    for member in others:
-        require_usual(member.plan, scan.reader.name, scan.whole, force)
+    """Of each of several tasks of one sight the label ids (X, Y, Z) of a scan that one of them prepared."""
+    first = members[0]
     together = SideBySide([member.model for member in members]).to(first.device)
     forward = in_precision(together, precision, first.device)
 

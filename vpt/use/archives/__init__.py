@@ -6,6 +6,7 @@ from vpt.use.archives.beside import Beside
 from vpt.use.archives.classes import classify_cases
 from vpt.use.archives.classifying import classify_archive
 from vpt.use.archives.fingerprints import ModelMark
+from vpt.use.archives.for_tasks import segment_for_tasks
 from vpt.use.archives.masks import mask_file, save_labels, segment_cases
 from vpt.use.archives.parts import Part, part_of
 from vpt.use.archives.segmenting import segment_archive
@@ -25,4 +26,5 @@ __all__ = [
     "save_labels",
     "segment_archive",
     "segment_cases",
+    "segment_for_tasks",
 ]

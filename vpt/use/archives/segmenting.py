@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.data.cases import Case
@@ -96,6 +97,15 @@ class Doubts:
         return [*(f"{first}{more.get(others, '')}: {text}" for text, (first, others) in self.told.items()), *self.far]
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done, what failed before or cannot be read, and how many answers stand."""
+
+    todo: list[Case]
+    failures: list[Failure]
+    done: int
+
+
 class MaskBatch:
     """Masks of scans in a folder, with their record."""
 
@@ -106,29 +116,37 @@ class MaskBatch:
 
     def whole(self, cases: list[Case], found: Found, progress: Tick, spread: Spread | None) -> Outcome:
         """All of these cases, the record begun and summed up, also where the batch breaks off."""
-        todo, failed, done = self._plan(cases)
-        clear_parts_beside(file for case in cases for file in self.files(case))
-        unreadable = self.asked.part.of_all(found.failures)
-        self.recorder.begin(len(cases))
-        for failure in unreadable:
-            self.recorder.unreadable(failure)
+        planned = self.plan(cases)
+        self.begin(planned, cases, found)
         with summed_up(self.sum_up):
-            answered = spread(todo, progress, self.recorder) if spread else self.run(todo, progress)
-            failures = [*answered, *unreadable, *failed]
-        total = len(todo) + len(unreadable) + len(failed) + done
-        outcome = Outcome("segmented", total, self.out, failures, done, self.doubts.sentences(), list(found.notes))
-        self.recorder.end(f"{outcome.answered} of {total} scans segmented")
-        return outcome
+            answered = spread(planned.todo, progress, self.recorder) if spread else self.run(planned.todo, progress)
+        return self.conclude(planned, answered, found)
 
-    def _plan(self, cases: list[Case]) -> tuple[list[Case], list[Failure], int]:
-        """What is to be done, what failed before and is left, and how many stand."""
+    def plan(self, cases: list[Case]) -> Planned:
         existing, form = self.asked.existing, self.asked.form
         resumed = existing == "continue" and is_recorded(self.out)
         todo, _ = plan_outputs(cases, self.out, resumed or existing == "overwrite", existing == "skip", form)
         if not resumed:
-            return todo, [], 0
+            return Planned(todo, [], 0)
         found = self.recorder.sort(todo, self.files, self.asked.skip_failed)
-        return found.todo, found.failed, len(found.done)
+        return Planned(found.todo, found.failed, len(found.done))
+
+    def begin(self, planned: Planned, cases: list[Case], found: Found) -> None:
+        """The record of a batch, and what could not be read of it."""
+        clear_parts_beside(file for case in cases for file in self.files(case))
+        self.recorder.begin(len(cases))
+        for failure in self.asked.part.of_all(found.failures):
+            self.recorder.unreadable(failure)
+            planned.failures.append(failure)
+
+    def conclude(self, planned: Planned, answered: Sequence[Failure], found: Found) -> Outcome:
+        """What became of them all; answered: those that failed of what was to be done."""
+        total = len(planned.todo) + len(planned.failures) + planned.done
+        failures = [*answered, *planned.failures]
+        notes = list(found.notes)
+        outcome = Outcome("segmented", total, self.out, failures, planned.done, self.doubts.sentences(), notes)
+        self.recorder.end(f"{outcome.answered} of {total} scans segmented")
+        return outcome
 
     def files(self, case: Case) -> list[Path]:
         """What the answer of a case consists of."""

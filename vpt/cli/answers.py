@@ -1,0 +1,74 @@
+"""What `vpt predict` and `vpt watch` tell of their answers: sentences, an orderly end, the page of a folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vpt.cli.shared import usage
+
+if TYPE_CHECKING:
+    from vpt.use.archives import Asked, Outcome
+    from vpt.use.classifier import Classifier
+    from vpt.use.segmenter import Segmenter
+
+
+@contextmanager
+def ended_in_order(how_on: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM leave whole masks and their record: exit code 130 or 143."""
+    from vpt.engine.signals import Interrupted, heed_signals
+
+    try:
+        with heed_signals() as signals, signals.at_once():
+            yield
+    except Interrupted as ended:
+        print(f"interrupted; {how_on}", file=sys.stderr)
+        raise typer.Exit(ended.code) from ended
+
+
+def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
+    part = f"{asked.part} ({asked.part.by}): " if asked.part.by else ""
+    print(
+        f"{part}{outcome.answered} of {outcome.total} scans {outcome.verb} in {seconds:.1f} s: {outcome.out}",
+        file=stream,
+    )
+    if outcome.before:
+        print(f"{outcome.before} of them were done before and are unchanged", file=stream)
+    for text in (*outcome.doubts, *outcome.notes):
+        print(f"warning: {text}", file=sys.stderr)
+    for failure in outcome.failures:
+        print(f"failed: {failure.reason}", file=sys.stderr)
+
+
+def require_folder(out: Path) -> None:
+    from vpt.use.archives.outputs import is_single
+
+    if is_single(out):
+        usage(f"-o {out}: --report is the page of a folder; give a folder as the output")
+
+
+def require_masks(loaded: Segmenter | Classifier) -> None:
+    from vpt.use.segmenter import Segmenter
+
+    if not isinstance(loaded, Segmenter):
+        usage("--viewer: shows masks, and the model classifies; leave it out")
+
+
+def write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, asked: Asked, viewer: bool) -> Path:
+    """The page of all that the folder's record holds; of what was predicted before, only these scans are pictures."""
+    from vpt.progress import bar
+    from vpt.use.archives.finding import find_archive
+    from vpt.use.classifier import Classifier
+    from vpt.use.pages.predictions import write_predictions_page
+
+    plan = loaded.plan
+    with bar("drawing the report") as tick:
+        if isinstance(loaded, Classifier):
+            return write_predictions_page(out, {}, progress=tick)
+        found = find_archive(scans, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
+        return write_predictions_page(out, loaded.labels, found.cases, plan, tick, viewer)
