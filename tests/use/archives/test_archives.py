@@ -90,6 +90,8 @@ class Scan:
     def doubts(self) -> list[str]:
         return []
 
+    alone = doubts
+
 
 class Steps:
     """A segmenter that notes what happens; what it has is all that `segment_cases` uses."""
