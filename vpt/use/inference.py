@@ -83,9 +83,9 @@ def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> Re
     """
     require_kind(plan, scan)
     reader = reader_of(scan)
-    size = refuse(f"{reader.name}: {text}", force) if (text := another_size(reader.grid(), plan)) else ()
     require_memory(plan, reader, labels)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
+    size = refuse(f"{reader.name}: {text}", force) if (text := another_size(voxels.grid, plan)) else ()
     if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
     return ReadScan(reader, voxels, (*size, *require_usual(plan, reader.name, voxels, force)))
