@@ -140,13 +140,14 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
 
     A volume of one value throughout is warned of: of pictures some are black, as between the parts of a film.
     """
-    expected, found = Expected.by(plan), values_of(voxels)
+    expected = Expected.by(plan)
+    if expected is None:
+        return ()
+    found = values_of(voxels)
     if plan.kind == "volumes" and all(channel.low == channel.high for channel in found.channels):
         said = f"{name}: all voxels are {found.channels[0].low:g}; is the export complete?"
         warnings.warn(said, VptWarning, stacklevel=4)
         return (said,)
-    if expected is None:
-        return ()
     if doubt := doubt_of(found, expected):
         return refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force)
     return ()
