@@ -95,13 +95,15 @@ def test_a_training_whose_time_is_over_is_put_back_into_the_queue(shell, tiny_da
     job |= {"SLURM_LOCALID": "0", "SLURM_CPUS_PER_TASK": "1"}
     script = script.replace("--resume", f"--resume {small}")
 
+    state = run / "state" / "last.safetensors"
     first = shell("bash", script, **job)
-    _wait_for(run / "state" / "last.safetensors", first)
+    _wait_for(state, first)
     _signal_the_step(first)
     told(first, 143)
     requeued = (tmp_path / "told").read_text()
-    second = shell("bash", script.replace("train.max_steps=400", "train.max_steps=400"), **job)
-    _wait_for(run / "state" / "running.json", second)
+    before = state.stat().st_mtime_ns
+    second = shell("bash", script, **job)
+    _wait_for(state, second, before)  # it is saved anew before the first step
     _signal_the_step(second)
     text = told(second, 143)
 
@@ -137,9 +139,12 @@ def test_the_unit_of_systemd_is_one(tmp_path: Path) -> None:
     assert (found.returncode, "vpt-watch" in found.stderr) == (0, False), found.stderr
 
 
-def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def _wait_for(path: Path, process: subprocess.Popen[str], before: int | None = None) -> None:
+    """Until the file is there, or of another time than before."""
     end = time.monotonic() + LONGEST
-    while not path.exists() and process.poll() is None and time.monotonic() < end:
+    while process.poll() is None and time.monotonic() < end:
+        if path.exists() and path.stat().st_mtime_ns != before:
+            break
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()[0]
 
