@@ -13,6 +13,16 @@ import pytest
 AXE = Path(__file__).parent / "assets" / "axe" / "axe.min.js"
 # WebGL on the processor: machines that test have no graphics card.
 FLAGS = ("--use-angle=swiftshader", "--use-gl=angle", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+# How many colours the viewer's canvas has: of an empty one it is 1.
+COLOURS = """async () => {
+  nv.drawScene();
+  const canvas = document.getElementById("canvas"), copy = document.createElement("canvas");
+  [copy.width, copy.height] = [canvas.width, canvas.height];
+  const context = copy.getContext("2d");
+  context.drawImage(canvas, 0, 0);
+  const pixels = context.getImageData(0, 0, copy.width, copy.height).data;
+  return new Set(new Uint32Array(pixels.buffer)).size;
+}"""
 
 
 @pytest.fixture(scope="session")

@@ -188,3 +188,17 @@ def test_dinov3_is_described_with_its_registers_its_preprocessing_and_its_licenc
     assert (spec.prefix, spec.registers, spec.depth, spec.pool) == (5, 4, 12, "mean")
     assert spec.mean == (0.485, 0.456, 0.406)
     assert "dinov3" in published("vit_small_patch16_dinov3.lvd1689m").licence
+
+
+def test_learned_turns_are_made_once_as_long_as_they_stay_and_anew_when_they_change() -> None:
+    backbone = make_eva(**KINDS["mixed"])
+    rope: Any = backbone.vit.rope
+    with torch.inference_mode():
+        first = backbone.rope(0)
+        assert backbone.rope(1).data_ptr() != first.data_ptr()
+        assert backbone.rope(0).data_ptr() == first.data_ptr()
+    with torch.no_grad():
+        rope.freqs.add_(0.1)
+        assert not torch.equal(backbone.rope(0), first)
+    rope.freqs.requires_grad_(True)
+    assert backbone.rope(0).requires_grad

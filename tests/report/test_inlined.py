@@ -7,20 +7,11 @@ from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from browser import COLOURS
 
 from vpt.report.inlined import MOST_CASES, InlinedViewer, Inlining
 from vpt.use.pages.evaluation import write_evaluation_page
 from vpt.use.runs import evaluate_run
-
-COLOURS = """async () => {
-  nv.drawScene();
-  const canvas = document.getElementById("canvas"), copy = document.createElement("canvas");
-  [copy.width, copy.height] = [canvas.width, canvas.height];
-  const context = copy.getContext("2d");
-  context.drawImage(canvas, 0, 0);
-  const pixels = context.getImageData(0, 0, copy.width, copy.height).data;
-  return new Set(new Uint32Array(pixels.buffer)).size;
-}"""
 
 
 def test_what_does_not_fit_is_left_out_and_counted_and_what_comes_after_it_may_fit() -> None:

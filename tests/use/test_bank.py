@@ -119,3 +119,16 @@ def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_pa
     with pytest.raises(VptError, match="vit_mikro"):
         vpt.Bank("vit_mikro")
     assert "new" not in bank
+
+
+def test_an_encoder_of_other_options_is_not_shared(tmp_path: Path) -> None:
+    """They would be given to the first task's encoder in silence."""
+    plan = scan_plan(intensity=WINDOW)
+    encoder = {"name": "sam_micro", "weights": "random"}
+    first = trained(tmp_path / "first.safetensors", 1, plan, backbone=encoder)
+    other = trained(tmp_path / "other.safetensors", 2, plan, backbone=encoder | {"options": {"attention": "original"}})
+    bank = vpt.Bank("sam_micro", "cpu")
+    bank.add("first", first)
+    with pytest.raises(VptError, match=r"loaded otherwise than the bank's first task .*'attention': 'original'"):
+        bank.add("other", other)
+    assert bank.tasks == ("first",)

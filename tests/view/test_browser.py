@@ -9,21 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import COLOURS
 
 from vpt.view.scenes import find_cases
 from vpt.view.server import Server, Viewer
 
 pytestmark = pytest.mark.slow
-
-COLOURS = """async () => {
-  nv.drawScene();
-  const canvas = document.getElementById("canvas"), copy = document.createElement("canvas");
-  [copy.width, copy.height] = [canvas.width, canvas.height];
-  const context = copy.getContext("2d");
-  context.drawImage(canvas, 0, 0);
-  const pixels = context.getImageData(0, 0, copy.width, copy.height).data;
-  return new Set(new Uint32Array(pixels.buffer)).size;
-}"""
 
 
 @pytest.fixture(scope="module")

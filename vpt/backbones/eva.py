@@ -14,14 +14,14 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, gather, mix_values, project_keys_values, project_queries, split_heads
-from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, three, uniform_blocks
+from vpt.backbones.base import BlockAttention
 from vpt.backbones.pieces import is_half, normalise
-from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
-from vpt.backbones.vit import Pooling, finished, join, only_first, parts_like, patches_of, pool_of
+from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
+from vpt.backbones.vit import TimmBackbone, join, only_first, parts_like
 from vpt.errors import VptError
 
 
-class EvaBackbone(Backbone):
+class EvaBackbone(TimmBackbone):
     """Any timm `Eva` of pre-norm blocks: with or without CLS, registers, absolute and rotary positions, layer scale.
 
     A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
@@ -29,55 +29,20 @@ class EvaBackbone(Backbone):
 
     Prompts are keys and values under the block's own softmax. Their keys are not turned, like those of the CLS token,
     whatever the patch that asks. Attended to apart (`SeparateContext`), neither side is turned.
-
-    Args:
-        eva: the model, in its native image size or set to another by `set_input_size`.
-        name, mean, std, sha256, pooling: see `VitBackbone`.
-
-    Raises:
-        VptError: blocks that norm after their attention, or keys and values that heads share.
     """
 
-    def __init__(
-        self,
-        eva: Eva,
-        *,
-        name: str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        sha256: str,
-        pooling: Pooling = "own",
-    ):
-        super().__init__()
-        require_rotary_blocks(eva, name)
-        self.vit = eva.eval()
-        self.sha256 = sha256
-        self.pooling = pooling
-        blocks: Any = eva.blocks
+    vit: Eva
+
+    def __init__(self, vit: Eva, **about: Any):
+        super().__init__(vit, **about)
+        blocks: Any = vit.blocks
         for block in blocks:
             _merge_biases(block.attn)
-        height, width = eva.patch_embed.img_size
-        patch = tuple(eva.patch_embed.patch_size)
-        grid = (height // patch[0], width // patch[1])
-        self.spec = BackboneSpec(
-            name=name,
-            image_size=(height, width),
-            patch=patch,
-            prefix=eva.num_prefix_tokens,
-            mean=three(mean),
-            std=three(std),
-            blocks=uniform_blocks(len(blocks), eva.embed_dim, blocks[0].attn.num_heads, grid),
-            finished=Level(eva.embed_dim, grid),
-            registers=0 if eva.reg_token is None else eva.reg_token.shape[1],
-            pool=pool_of(eva, eva.cls_token is not None, pooling),
-        )
+        self._turns: dict[str, Tensor] = {}
 
     def embed(self, images: Tensor) -> Tokens:
         sequence, _ = self.vit._pos_embed(self.vit.patch_embed(images))
         return Tokens.parts_of(self.vit.norm_pre(sequence), self.spec.prefix, 0, self.spec.finished.grid)
-
-    def patches(self, images: Tensor) -> Tensor:
-        return patches_of(self.vit, images)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
@@ -104,17 +69,31 @@ class EvaBackbone(Backbone):
         rope: Any = self.vit.rope
         if rope is None:
             return None
-        shape = None if getattr(rope, "feat_shape", None) is not None else self.spec.finished.grid
-        turns = rope.get_embed() if shape is None else rope.get_embed(shape=list(shape))
-        return turns[i] if self.vit.rope_mixed else turns
+        if self.vit.rope_mixed:
+            return self._of_all_blocks(rope)[i]
+        shape = None if getattr(rope, "feat_shape", None) is not None else list(self.spec.finished.grid)
+        return rope.get_embed() if shape is None else rope.get_embed(shape=shape)
+
+    def _of_all_blocks(self, rope: Any) -> Tensor:
+        """Learned turns, which differ from block to block: made of all at once, and kept as long as they stay."""
+        learned = rope.freqs
+        if torch.compiler.is_compiling() or (learned.requires_grad and torch.is_grad_enabled()):
+            return rope.get_embed(shape=list(self.spec.finished.grid))
+        key = f"{learned.device} {learned.data_ptr()} {learned._version}"
+        if key not in self._turns:
+            self._turns.clear()
+            with torch.inference_mode(False), torch.no_grad():  # training may use what inference made
+                self._turns[key] = rope.get_embed(shape=list(self.spec.finished.grid))
+        return self._turns[key]
 
     def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.vit.blocks[i]
         qkv = Apart(block.attn) if block.attn.qkv is None else block.attn.qkv
         return BlockAttention(block.norm1, qkv, block.attn.num_heads, block.attn.k_norm)
 
-    def finish(self, tokens: Tokens) -> Features:
-        return finished(self.vit, self.spec, self.pooling, tokens)
+    @staticmethod
+    def require_supported(model: Any, name: str) -> None:
+        require_rotary_blocks(model, name)
 
 
 class Apart(nn.Module):

@@ -20,11 +20,8 @@ Pooling = Literal["own", "plain"]
 POOLS: dict[str, Pool] = {"token": "cls", "map": "attention"}  # timm's names; all others are means of the patches
 
 
-class VitBackbone(Backbone):
-    """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
-
-    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
-    bfloat16 on a CPU, where timm's attention would be slow, see `mix_values`: there up to rounding).
+class TimmBackbone(Backbone):
+    """What timm's plain encoders have in common: patches of one grid, blocks of one width, norm and pooling.
 
     Args:
         vit: the model, in its native image size or set to another by `set_input_size`.
@@ -40,7 +37,7 @@ class VitBackbone(Backbone):
 
     def __init__(
         self,
-        vit: VisionTransformer,
+        vit: Any,
         *,
         name: str,
         mean: tuple[float, ...],
@@ -49,14 +46,14 @@ class VitBackbone(Backbone):
         pooling: Pooling = "own",
     ):
         super().__init__()
-        require_standard_blocks(vit, name)
+        self.require_supported(vit, name)
         self.vit = vit.eval()
-        first: Any = vit.blocks[0]
         self.sha256 = sha256
         self.pooling = pooling
         height, width = vit.patch_embed.img_size
         patch = tuple(vit.patch_embed.patch_size)
         grid = (height // patch[0], width // patch[1])
+        registers = 0 if vit.reg_token is None else vit.reg_token.shape[1]
         self.spec = BackboneSpec(
             name=name,
             image_size=(height, width),
@@ -64,20 +61,51 @@ class VitBackbone(Backbone):
             prefix=vit.num_prefix_tokens,
             mean=three(mean),
             std=three(std),
-            blocks=uniform_blocks(len(vit.blocks), vit.embed_dim, first.attn.num_heads, grid),
+            blocks=uniform_blocks(len(vit.blocks), vit.embed_dim, vit.blocks[0].attn.num_heads, grid),
             finished=Level(vit.embed_dim, grid),
-            registers=vit.num_reg_tokens,
-            pool=pool_of(vit, vit.num_prefix_tokens > vit.num_reg_tokens, pooling),
+            registers=registers,
+            pool=pool_of(vit, vit.num_prefix_tokens > registers, pooling),
         )
+
+    @staticmethod
+    def require_supported(model: Any, name: str) -> None:
+        """Raise VptError unless the adapter takes such a model apart."""
+        raise NotImplementedError
+
+    def patches(self, images: Tensor) -> Tensor:
+        patches = self.vit.patch_embed(images)
+        size = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return patches if patches.ndim == 4 else patches.unflatten(1, size)
+
+    def finish(self, tokens: Tokens) -> Features:
+        vit: Any = self.vit
+        sequence = vit.norm(join(tokens))
+        normed = parts_like(tokens, sequence)
+        grid = normed.grid.permute(0, 3, 1, 2)
+        if self.pooling == "plain":
+            return Features(grid=grid, prefix=normed.prefix)
+        pooled = None
+        if self.spec.pool != "cls" and normed.grid.numel():
+            if tokens.prompts.shape[1]:
+                sequence = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)
+            pooled = vit.fc_norm(vit.pool(sequence))
+        return Features(grid=grid, prefix=vit.fc_norm(normed.prefix), pooled=pooled)
+
+
+class VitBackbone(TimmBackbone):
+    """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
+
+    A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
+    bfloat16 on a CPU, where timm's attention would be slow, see `mix_values`: there up to rounding).
+    """
+
+    vit: VisionTransformer
 
     def embed(self, images: Tensor) -> Tokens:
         patches = self.vit.patch_embed(images)
         sequence = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(patches)))
         grid = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
         return Tokens.parts_of(sequence, self.spec.prefix, 0, grid)
-
-    def patches(self, images: Tensor) -> Tensor:
-        return patches_of(self.vit, images)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
@@ -101,30 +129,9 @@ class VitBackbone(Backbone):
         block: Any = self.vit.blocks[i]
         return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
 
-    def finish(self, tokens: Tokens) -> Features:
-        return finished(self.vit, self.spec, self.pooling, tokens)
-
-
-def patches_of(vit: Any, images: Tensor) -> Tensor:
-    """Patches (B, H, W, C) of a model of timm's before their position embedding."""
-    patches = vit.patch_embed(images)
-    size = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
-    return patches if patches.ndim == 4 else patches.unflatten(1, size)
-
-
-def finished(vit: Any, spec: BackboneSpec, pooling: Pooling, tokens: Tokens) -> Features:
-    """What timm's final norm and pooling make of the tokens."""
-    sequence = vit.norm(join(tokens))
-    normed = parts_like(tokens, sequence)
-    grid = normed.grid.permute(0, 3, 1, 2)
-    if pooling == "plain":
-        return Features(grid=grid, prefix=normed.prefix)
-    pooled = None
-    if spec.pool != "cls" and normed.grid.numel():
-        if tokens.prompts.shape[1]:
-            sequence = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)
-        pooled = vit.fc_norm(vit.pool(sequence))
-    return Features(grid=grid, prefix=vit.fc_norm(normed.prefix), pooled=pooled)
+    @staticmethod
+    def require_supported(model: Any, name: str) -> None:
+        require_standard_blocks(model, name)
 
 
 def pool_of(vit: Any, has_cls: bool, pooling: Pooling) -> Pool:

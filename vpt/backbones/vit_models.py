@@ -16,10 +16,10 @@ from timm.models.eva import Eva
 from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
-from vpt.backbones.eva import EvaBackbone, require_rotary_blocks
+from vpt.backbones.eva import EvaBackbone
 from vpt.backbones.fetch import hub_or_its_cache
 from vpt.backbones.origin import Origin
-from vpt.backbones.vit import Pooling, VitBackbone, require_standard_blocks
+from vpt.backbones.vit import Pooling, VitBackbone
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
 from vpt.progress import Tick
@@ -74,7 +74,7 @@ def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
     Raises:
         VptError: a model of another kind, which stays as it is.
     """
-    _require_supported(model, name)
+    _adapter(model).require_supported(model, name)
     head = nn.Sequential(nn.Dropout(model.head_drop.p), model.head)
     model.head = nn.Identity()
     if not getattr(model, "pretrained_cfg", None):
@@ -181,13 +181,6 @@ def _adapter(vit: Any) -> type[VitBackbone] | type[EvaBackbone]:
     return EvaBackbone if isinstance(vit, Eva) else VitBackbone
 
 
-def _require_supported(vit: Any, name: str) -> None:
-    if isinstance(vit, Eva):
-        require_rotary_blocks(vit, name)
-    else:
-        require_standard_blocks(vit, name)
-
-
 def _spec(vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own") -> BackboneSpec:
     return _adapter(vit)(vit, name=name, **_normalisation(vit, normalisation), sha256="", pooling=pooling).spec
 
@@ -215,7 +208,7 @@ def _random_vit(source: str, name: str) -> VisionTransformer | Eva:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
-    _require_supported(vit, name)
+    _adapter(vit).require_supported(vit, name)
     return vit
 
 

@@ -97,6 +97,13 @@ class Bank:
             raise VptError(f"{task}: the bank has a task of this name; remove it first, or choose another name")
         artifact = self._read(task, run_or_artifact)
         model = restore_model(artifact, self._weights, self.device, self.precision)
+        if self.backbone is not None and model.backbone is not self.backbone:
+            config = artifact.config.backbone
+            raise VptError(
+                f"{task}: {artifact.path} has its encoder loaded otherwise than the bank's first task "
+                f"(backbone.options {config.options}, backbone.weights {config.weights}); give the weights to the bank "
+                "(weights=FILE), or give it a bank of its own"
+            )
         if self.backbone is None:
             self.backbone = model.backbone
             self._weights = self._weights or artifact.config.backbone.weights
@@ -127,7 +134,8 @@ class Bank:
                 require_usual(member.plan, prepared.reader.name, prepared.whole, force)
             warn_of_header(members[0].plan, prepared.reader)
             found = segment_together(members, prepared, self.precision, _share(progress, number, len(groups)))
-            for task, member, labels in zip(group, members, found, strict=True):
+            for task, member, classes in zip(group, members, found, strict=True):
+                labels = member.ids_of(classes, prepared)
                 masks[task] = member.shown(scan, prepared, member.mask_of(prepared, labels))
         return {task: masks[task] for task in asked}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vpt.data.cropping import Part
-from vpt.data.hints import Frame, make_hints
+from vpt.data.hints import Frame, Hints, make_hints
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, tidied
 from vpt.data.prepared import PreparedSlices
@@ -194,21 +194,33 @@ class Segmenter:
         keep: Keep | None = None,
     ) -> np.ndarray:
         """Label ids (X, Y, Z) on the scan's own grid; keep: see `Keep`."""
+        return self.found_in(scan, self._hints_of(scan, box, points, point_labels, frame), progress, keep)
+
+    def _hints_of(
+        self, scan: PreparedScan, box: Any, points: Any, point_labels: Sequence[int] | None, frame: Frame
+    ) -> Hints | None:
+        """What a user said of where to look, in voxels of the prepared part; None where nothing was said."""
         if scan.reader.unit == "px" and frame == "ras":
             raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
-        hints = make_hints(box, points, point_labels, frame, scan.grid)
-        if hints is not None and not self.model.head.takes_hints:
+        given = make_hints(box, points, point_labels, frame, scan.grid)
+        if given is None:
+            return None
+        if not self.model.head.takes_hints:
             raise VptError("this model takes no box or points; train one with head.kind=sam_decoder, head.hints=true")
-        if hints is not None and self.mirror != "none":
+        if self.mirror != "none":
             raise VptError(
                 "mirror images (tta) take no box or points, which lie elsewhere in them; leave one of them out"
             )
-        hints = None if hints is None else hints.moved(scan.grid, scan.oriented)
-        if hints is not None and scan.part.share < 1 and not hints.lie_in(scan.oriented):
+        hints = given.moved(scan.grid, scan.oriented)
+        if scan.part.share < 1 and not hints.lie_in(scan.oriented):
             raise VptError(
                 f"{scan.reader.name}: the box or a point lies outside of the scan's foreground, which is all that this "
                 "model looks at (plan.crop=foreground); give places inside the body"
             )
+        return hints
+
+    def found_in(self, scan: PreparedScan, hints: Hints | None, progress: Tick, keep: Keep | None) -> np.ndarray:
+        """`labels_of`, of hints in voxels of the prepared part."""
         on_slices = None if hints is None else hints.on_slices(scan.oriented.shape, scan.slices.size)
         classes = self.classes_of(scan, on_slices, progress, keep)
         if hints is not None:

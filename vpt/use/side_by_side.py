@@ -69,7 +69,7 @@ def segment_together(
     precision: Chosen,
     progress: Tick = silent,
 ) -> list[np.ndarray]:
-    """Of each of several tasks of one sight the label ids (X, Y, Z) of a scan that one of them prepared."""
+    """Of each of several tasks of one sight what its `classes_of` gives of a scan that one of them prepared."""
     first = members[0]
     together = SideBySide([member.model for member in members]).to(first.device)
     forward = in_precision(together, precision, first.device)
@@ -80,8 +80,7 @@ def segment_together(
         return _likeliest(found, scan.oriented.shape, [len(member.labels) for member in members], progress)
 
     batch = max(1, min(member.batch_size for member in members) // len(members))
-    classes = in_smaller_batches(scan.reader.name, batch, in_batches)
-    return [member.ids_of(own, scan) for member, own in zip(members, classes, strict=True)]
+    return in_smaller_batches(scan.reader.name, batch, in_batches)
 
 
 @torch.inference_mode()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vpt.data.hints import Frame
+from vpt.data.hints import Hints
 from vpt.errors import VptError
-from vpt.progress import Tick, silent
+from vpt.progress import Tick
 from vpt.readers import Scan
 from vpt.use.bank import Bank, by_sight
 from vpt.use.inference import require_usual
@@ -40,11 +40,11 @@ class TasksOfAScan:
         self.todo: Sequence[str] = tuple(self.members)
         self._scan: Any = None
         self._prepared: dict[Hashable, PreparedScan] = {}
-        self._labels: dict[str, np.ndarray] = {}
+        self._classes: dict[str, np.ndarray] = {}
 
     def prepare(self, task: str, scan: Scan, force: bool) -> PreparedScan:
         if scan != self._scan:
-            self._scan, self._prepared, self._labels = scan, {}, {}
+            self._scan, self._prepared, self._classes = scan, {}, {}
         member, sight = self.members[task], sight_of(self.members[task])
         if sight not in self._prepared:
             self._prepared[sight] = member.prepare(scan, force)
@@ -52,25 +52,18 @@ class TasksOfAScan:
         common = self._prepared[sight]
         return replace(common, warned=require_usual(member.plan, common.reader.name, common.whole, force))
 
-    def labels(self, task: str, progress: Tick) -> np.ndarray:
-        """Label ids (X, Y, Z) of the task; those of the others that prepare a scan alike are made with them."""
-        if task not in self._labels:
-            group = [name for name in self.todo if name == task or self._goes_with(name, task)]
-            prepared = self._prepared[sight_of(self.members[task])]
-            found = segment_together([self.members[name] for name in group], prepared, self.precision, progress)
-            self._labels |= zip(group, found, strict=True)
-        return self._labels.pop(task)
+    def classes(self, task: str, progress: Tick) -> np.ndarray:
+        """What the task's `classes_of` gives; with it those of the others are made that prepare the scan alike.
 
-    def _goes_with(self, name: str, task: str) -> bool:
-        """Whether a task sees the scan alike, and finds nothing odd in its values; if it does, it says so itself."""
-        member, sight = self.members[name], sight_of(self.members[task])
-        if sight_of(member) != sight:
-            return False
-        common = self._prepared[sight]
-        try:
-            return not require_usual(member.plan, common.reader.name, common.whole, False)
-        except VptError:
-            return False
+        Of another whose values do not fit it, they are not asked for: its own `prepare` says so.
+        """
+        if task not in self._classes:
+            sight = sight_of(self.members[task])
+            group = [name for name in self.todo if sight_of(self.members[name]) == sight]
+            members = [self.members[name] for name in group]
+            found = segment_together(members, self._prepared[sight], self.precision, progress)
+            self._classes |= zip(group, found, strict=True)
+        return self._classes.pop(task)
 
 
 class TaskSegmenter(Segmenter):
@@ -94,19 +87,12 @@ class TaskSegmenter(Segmenter):
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         return self.shared.prepare(self.task, scan, force)
 
-    def labels_of(
-        self,
-        scan: PreparedScan,
-        box: Any = None,
-        points: Any = None,
-        point_labels: Sequence[int] | None = None,
-        frame: Frame = "voxel",
-        progress: Tick = silent,
-        keep: Keep | None = None,
+    def classes_of(
+        self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None
     ) -> np.ndarray:
-        if keep is not None:  # probabilities are of one task
-            return super().labels_of(scan, box, points, point_labels, frame, progress, keep)
-        return self.shared.labels(self.task, progress)
+        if keep is not None or hints is not None:  # probabilities and hints are of one task
+            return super().classes_of(scan, hints, progress, keep)
+        return self.shared.classes(self.task, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,22 +142,15 @@ class MergedSegmenter(Segmenter):
             one.slices, one.grid, one.whole, one.part, one.oriented, one.reader, tuple(warned), tuple(groups)
         )
 
-    def labels_of(
-        self,
-        scan: PreparedScan,
-        box: Any = None,
-        points: Any = None,
-        point_labels: Sequence[int] | None = None,
-        frame: Frame = "voxel",
-        progress: Tick = silent,
-        keep: Keep | None = None,
-    ) -> np.ndarray:
-        if keep is not None or box is not None or points is not None:
+    def found_in(self, scan: PreparedScan, hints: Hints | None, progress: Tick, keep: Keep | None) -> np.ndarray:
+        if keep is not None or hints is not None:
             raise VptError("several tasks in one mask have no common probabilities, boxes or points; ask one of them")
         assert isinstance(scan, ScanOfTasks)
         found: dict[str, np.ndarray] = {}
         for names, prepared in zip(self.sights, scan.groups, strict=True):
-            masks = segment_together([self.members[name] for name in names], prepared, self.precision, progress)
+            members = [self.members[name] for name in names]
+            classes = segment_together(members, prepared, self.precision, progress)
+            masks = [member.ids_of(own, prepared) for member, own in zip(members, classes, strict=True)]
             found |= zip(names, masks, strict=True)
         merged = np.zeros(next(iter(found.values())).shape, np.min_scalar_type(max(self.labels)))
         for (task, label), number in reversed(self.ids.items()):
