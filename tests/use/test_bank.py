@@ -12,7 +12,10 @@ from tiny_classes import stripes
 
 import vpt
 from vpt.data.plan import Window
-from vpt.errors import VptError
+from vpt.data.sizes import TrainingSizes
+from vpt.data.values import values_of, values_over
+from vpt.errors import VptError, VptWarning
+from vpt.use.inference import read_scan
 
 OTHER_LABELS = {0: "background", 1: "whole"}
 
@@ -132,3 +135,27 @@ def test_an_encoder_of_other_options_is_not_shared(tmp_path: Path) -> None:
     with pytest.raises(VptError, match=r"loaded otherwise than the bank's first task .*'attention': 'original'"):
         bank.add("other", other)
     assert bank.tasks == ("first",)
+
+
+def test_values_and_sizes_that_fit_one_task_and_not_another_are_refused_with_its_name(tmp_path: Path) -> None:
+    usual = TrainingSizes(pixel=(1.0, 1.2), side=(20.0, 30.0))
+    here = scan_plan(intensity=WINDOW, sizes=usual)
+    there = here.model_copy(update={"sizes": TrainingSizes(pixel=(10.0, 12.0), side=(200.0, 300.0))})
+    images = image_plan()
+    bank = vpt.Bank("vit_micro", "cpu")
+    bank.add("here", trained(tmp_path / "here.safetensors", 1, here))
+    bank.add("there", trained(tmp_path / "there.safetensors", 2, there))
+    assert bank.segment(scan(), ["here"]).keys() == {"here"}
+    with pytest.raises(VptError, match=r"^there: .*so both are .* times smaller"):
+        bank.segment(scan())
+    with pytest.warns(VptWarning, match="times smaller"):
+        assert bank.segment(scan(), force=True).keys() == {"here", "there"}
+
+    eight = [values_of(read_scan(images, stripes(kind, number)).voxels) for kind in range(3) for number in range(3)]
+    known = images.model_copy(update={"values": values_over(eight)})
+    for name, plan in (("any", images), ("eight", known)):
+        bank.add(name, trained(tmp_path / f"{name}.safetensors", 3, plan, {0: "a", 1: "b"}, task="classification"))
+    faint = stripes(1, 0) // 200
+    assert bank.classify(faint, ["any"])
+    with pytest.raises(VptError, match=r"^eight: "):
+        bank.classify(faint, ["any", "eight"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,17 +12,18 @@ import numpy as np
 from vpt.artifact import Artifact, read_artifact, restore_model
 from vpt.backbones import Backbone, describe_backbone
 from vpt.building import FROZEN
+from vpt.data.slice_stacks import prepare_stack
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import Precision, choose_precision
 from vpt.progress import Tick, silent
 from vpt.readers import Mask, Scan
 from vpt.use.classifier import Classifier
-from vpt.use.inference import require_usual, warn_of_header
+from vpt.use.inference import ReadScan, read_scan, require_usual, warn_of_header
 from vpt.use.load import ready
 from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
-from vpt.use.side_by_side import classify_together, segment_together, sight_of
+from vpt.use.side_by_side import Asked, classify_together, segment_together, sight_of
 from vpt.words import did_you_mean, listed
 
 Model = TypeVar("Model", Segmenter, Classifier)
@@ -129,10 +131,12 @@ class Bank:
         groups = by_sight(asked)
         for number, group in enumerate(groups):
             members = [asked[task] for task in group]
-            prepared = members[0].prepare(scan, force)
-            for member in members[1:]:
-                require_usual(member.plan, prepared.reader.name, prepared.whole, force)
-            warn_of_header(members[0].plan, prepared.reader)
+            with of_task(group[0]):
+                prepared = members[0].prepare(scan, force)
+            for task in group[1:]:
+                with of_task(task):
+                    require_usual(asked[task].plan, prepared.reader.name, prepared.whole, force)
+            warn_of_header(prepared.reader, *(member.plan for member in members))
             found = segment_together(members, prepared, self.precision, _share(progress, number, len(groups)))
             for task, member, classes in zip(group, members, found, strict=True):
                 labels = member.ids_of(classes, prepared)
@@ -159,16 +163,20 @@ class Bank:
         A scan that several tasks of one preparation are asked about is prepared, and its common blocks run, once.
         """
         tasks = self._asked([task for _, task in requests], Classifier)
+        read: dict[Hashable, ReadScan] = {}
         stacks: dict[Hashable, np.ndarray] = {}
-        keys: list[Hashable] = []
+        asked: list[Asked] = []
         for scan, task in requests:
-            member = tasks[task]
-            key = (scan if isinstance(scan, str | Path) else id(scan), sight_of(member))
-            if key not in stacks:
-                stacks[key] = member.prepare(scan, force)
-            keys.append(key)
-        places = {key: place for place, key in enumerate(stacks)}
-        asked = [(tasks[task], places[key]) for (_, task), key in zip(requests, keys, strict=True)]
+            member, which = tasks[task], scan if isinstance(scan, str | Path) else id(scan)
+            sight = which, sight_of(member)
+            with of_task(task):
+                if sight in stacks:
+                    require_usual(member.plan, read[sight].reader.name, read[sight].voxels, force)
+                else:
+                    read[sight] = read_scan(member.plan, scan, force)
+                    stacks[sight] = prepare_stack(read[sight].voxels, member.plan)
+            warn_of_header(read[sight].reader, member.plan)
+            asked.append((member, list(stacks).index(sight)))
         found = classify_together(list(stacks.values()), asked, self.precision, progress)
         return [
             dict(zip(member.classes, row.tolist(), strict=True)) for (member, _), row in zip(asked, found, strict=True)
@@ -227,6 +235,15 @@ class Bank:
                 raise VptError(f"{name}: this task does not {VERBS[kind].removesuffix('s')}; ask bank[{name!r}] itself")
             found[name] = task
         return found
+
+
+@contextmanager
+def of_task(task: str) -> Iterator[None]:
+    """What a task refuses is said with its name."""
+    try:
+        yield
+    except VptError as error:
+        raise VptError(f"{task}: {error}") from error
 
 
 def by_sight(tasks: Mapping[str, Segmenter]) -> list[list[str]]:

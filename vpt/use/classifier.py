@@ -86,7 +86,7 @@ class Classifier:
                 trained on volumes, and the other way round.
         """
         prepared = self.prepare(scan, force)
-        warn_of_header(self.plan, reader_of(scan))
+        warn_of_header(reader_of(scan), self.plan)
         found = self.probabilities([prepared])[0]
         return dict(zip(self.classes, found.tolist(), strict=True))
 

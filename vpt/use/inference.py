@@ -85,10 +85,9 @@ def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> Re
     reader = reader_of(scan)
     require_memory(plan, reader, labels)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
-    size = refuse(f"{reader.name}: {text}", force) if (text := another_size(voxels.grid, plan)) else ()
     if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
-    return ReadScan(reader, voxels, (*size, *require_usual(plan, reader.name, voxels, force)))
+    return ReadScan(reader, voxels, require_usual(plan, reader.name, voxels, force))
 
 
 def require_memory(plan: Plan, reader: Reader, labels: int) -> None:
@@ -129,28 +128,32 @@ def in_smaller_batches(name: str, batch: int, work: Callable[[int], Made]) -> Ma
     return in_smaller_batches(name, fewer, work)
 
 
-def warn_of_header(plan: Plan, reader: Reader) -> None:
-    """Say what a scan's header leaves open, as `vpt predict` does: a `HeaderWarning` at the line of one's caller's."""
-    for text in reader_doubts(reader, plan):
+def warn_of_header(reader: Reader, *plans: Plan) -> None:
+    """Say what a scan's header leaves open, as `vpt predict` does: a `HeaderWarning` at the line of one's caller's.
+
+    plans: of the models that are given it; what several of them doubt alike is said once.
+    """
+    for text in dict.fromkeys(text for plan in plans for text in reader_doubts(reader, plan)):
         warnings.warn(text, HeaderWarning, stacklevel=3)
 
 
 def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[str, ...]:
-    """Raise VptError, or with `force` warn, where values do not look like those of the training -> the warnings.
+    """Raise VptError, or with `force` warn, where mm or values do not look like those of the training -> the warnings.
 
     A volume of one value throughout is warned of: of pictures some are black, as between the parts of a film.
     """
+    size = refuse(f"{name}: {text}", force) if (text := another_size(voxels.grid, plan)) else ()
     expected = Expected.by(plan)
     if expected is None:
-        return ()
+        return size
     found = values_of(voxels)
     if plan.kind == "volumes" and all(channel.low == channel.high for channel in found.channels):
         said = f"{name}: all voxels are {found.channels[0].low:g}; is the export complete?"
         warnings.warn(said, VptWarning, stacklevel=4)
-        return (said,)
+        return (*size, said)
     if doubt := doubt_of(found, expected):
-        return refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force)
-    return ()
+        return (*size, *refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force))
+    return size
 
 
 def refuse(said: str, force: bool) -> tuple[str, ...]:

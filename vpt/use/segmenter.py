@@ -149,7 +149,7 @@ class Segmenter:
                 model that takes none.
         """
         prepared = self.prepare(scan, force)
-        warn_of_header(self.plan, prepared.reader)
+        warn_of_header(prepared.reader, self.plan)
         return self.shown(scan, prepared, self.segment_prepared(prepared, box, points, point_labels, frame, form))
 
     def shown(self, scan: Scan, prepared: PreparedScan, mask: Mask) -> Mask:

@@ -12,7 +12,7 @@ from vpt.data.hints import Hints
 from vpt.errors import VptError
 from vpt.progress import Tick
 from vpt.readers import Scan
-from vpt.use.bank import Bank, by_sight
+from vpt.use.bank import Bank, by_sight, of_task
 from vpt.use.inference import require_usual
 from vpt.use.segmenter import Keep, PreparedScan, Segmenter
 from vpt.use.side_by_side import segment_together, sight_of
@@ -132,11 +132,13 @@ class MergedSegmenter(Segmenter):
     def prepare(self, scan: Scan, force: bool = False) -> ScanOfTasks:
         groups, warned = [], list[str]()
         for first, *others in self.sights:
-            groups.append(self.members[first].prepare(scan, force))
-            warned += groups[-1].warned
+            with of_task(first):
+                common = self.members[first].prepare(scan, force)
+            groups.append(common)
+            warned += common.warned
             for name in others:
-                common = groups[-1]
-                warned += require_usual(self.members[name].plan, common.reader.name, common.whole, force)
+                with of_task(name):
+                    warned += require_usual(self.members[name].plan, common.reader.name, common.whole, force)
         one = groups[0]
         return ScanOfTasks(
             one.slices, one.grid, one.whole, one.part, one.oriented, one.reader, tuple(warned), tuple(groups)
