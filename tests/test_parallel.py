@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from vpt.errors import VptError
-from vpt.parallel import AHEAD, cores, in_order
+from vpt.parallel import AHEAD, FEW, cores, in_order, in_processes
 
 
 def test_results_are_in_the_order_of_their_items():
@@ -73,3 +78,78 @@ def test_a_thread_that_ends_without_a_word_is_waited_for_no_longer(monkeypatch: 
     monkeypatch.setattr("vpt.parallel.LOOK", 0.01)
     with pytest.raises(VptError, match="too little memory: a thread that reads or writes ended"):
         list(in_order(str, range(3), 2))
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+copied = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+MANY = range(2 * FEW)
+
+
+def test_processes_give_results_in_the_order_of_their_items():
+    def late_for_the_first(number: int) -> int:
+        time.sleep(0.02 if number == 0 else 0)
+        return number * number
+
+    assert list(in_processes(late_for_the_first, MANY, 2)) == [number * number for number in MANY]
+
+
+@copied
+def test_many_items_are_worked_on_outside_of_this_process_and_few_inside():
+    assert os.getpid() not in in_processes(lambda _: os.getpid(), MANY, 2)
+    assert set(in_processes(lambda _: os.getpid(), range(FEW - 1), 2)) == {os.getpid()}
+    assert set(in_processes(lambda _: os.getpid(), MANY, 1)) == {os.getpid()}
+
+
+def test_an_error_of_a_process_comes_in_its_items_place():
+    def work(number: int) -> int:
+        if number == 3:
+            raise VptError("scan 3: damaged; export it again")
+        return number
+
+    got = []
+    with pytest.raises(VptError, match="scan 3: damaged; export it again"):
+        got.extend(in_processes(work, MANY, 2))
+
+    assert got == [0, 1, 2]
+
+
+@copied
+def test_a_process_that_is_killed_is_told_in_a_sentence():
+    def work(number: int) -> int:
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    with pytest.raises(VptError, match="a process that reads was ended from outside"):
+        list(in_processes(work, MANY, 2))
+
+    assert not multiprocessing.active_children()
+
+
+@copied
+def test_the_processes_end_where_the_first_one_is_killed():
+    code = (
+        "import os, time; from vpt.parallel import in_processes\n"
+        "def work(number): print(os.getpid(), flush=True); time.sleep(60)\n"
+        "list(in_processes(work, range(100), 2))"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    others = [int(first.stdout.readline()) for _ in range(2)]
+    first.kill()
+    first.wait()
+
+    until = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{each}") and _runs(each) for each in others):
+        assert time.monotonic() < until, "still there"
+        time.sleep(0.02)
+    first.stdout.close()
+
+
+def _runs(process: int) -> bool:
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

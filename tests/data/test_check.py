@@ -17,6 +17,7 @@ from values import body
 
 from vpt.data.check import Check, check_dataset
 from vpt.errors import VptError
+from vpt.parallel import FEW
 
 RAS = np.diag([1.0, 1.0, 2.0, 1.0])
 LPS = np.diag([-1.0, -1.5, 3.0, 1.0])
@@ -55,6 +56,18 @@ def test_sound_dataset_is_summed_up(make_dataset):
     )
     images = [np.asarray(nib.load(path).dataobj) for path in (root / "imagesTr").glob("*_0001.nii.gz")]
     assert check.intensity[1] == pytest.approx((min(map(np.min, images)), max(map(np.max, images))))
+
+
+def test_many_cases_are_read_in_processes_to_the_same_findings(make_dataset, monkeypatch):
+    root = make_dataset(cases=FEW + 2, affines=(RAS, LPS))
+    relabel(root, "case_03", lambda array: array * 0)
+    (root / "labelsTr/case_05.nii.gz").write_bytes(b"no mask")
+    in_processes = check_dataset(root)
+    monkeypatch.setattr("vpt.parallel.FEW", 1000)
+
+    assert in_processes.to_dict() == check_dataset(root).to_dict()
+    assert any("case_05" in line for line in said(in_processes, "error"))
+    assert any("case_03" in line for line in said(in_processes, "warning"))
 
 
 def test_plain_text_and_table_say_the_same(make_dataset):

@@ -9,11 +9,11 @@ import numpy as np
 
 from vpt.data.likeness import digest_of, steps_of
 from vpt.data.values import CaseValues, values_of
-from vpt.parallel import cores, in_order
+from vpt.parallel import cores, in_processes
 from vpt.progress import Tick
 from vpt.readers import Grid, Kind, Reader, Source, reader_of
 
-AT_ONCE: dict[Kind, int] = {"images": 4, "volumes": 2}  # of volumes each may take gigabytes
+AT_ONCE: dict[Kind, int] = {"images": 8, "volumes": 2}  # of volumes each may take gigabytes
 
 
 class Named(Protocol):
@@ -53,7 +53,7 @@ def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) 
 def read_each(read: Callable[[Case], Facts], cases: Sequence[Case], kind: Kind, progress: Tick) -> list[Facts]:
     """read(case) of every case, in their order; progress: called after each with (done, total, name)."""
     found: list[Facts] = []
-    for case, facts in zip(cases, in_order(read, cases, cores(AT_ONCE[kind])), strict=True):
+    for case, facts in zip(cases, in_processes(read, cases, cores(AT_ONCE[kind])), strict=True):
         found.append(facts)
         progress(len(found), len(cases), case.name)
     return found
