@@ -231,6 +231,15 @@ def test_a_head_without_a_kind_is_the_one_of_the_task() -> None:
     assert load_config({"data": DATA}, {"head.levels": 2}).head == MaskHeadConfig(levels=2)
 
 
+def test_an_encoder_may_be_written_by_its_name_alone() -> None:
+    assert build_config({"data": {"path": "d"}, "backbone": "sam_micro"}, "config").backbone.name == "sam_micro"
+
+
+def test_a_value_for_a_whole_section_is_refused_with_the_keys_it_has() -> None:
+    said = refusal({"optim": 5})
+    assert "optim: a section with keys of its own (optim.method, optim.lr, " in said and said.endswith("found 5")
+
+
 def test_the_sam_decoder_is_chosen_by_its_kind() -> None:
     chosen = load_config({"data": DATA}, {"head.kind": "sam_decoder", "head.hints": True}).head
 

@@ -50,6 +50,8 @@ def build_config(values: dict[str, Any], name: str) -> Config:
     kind = DEFAULT_HEADS["classification" if values.get("task") == "classification" else "segmentation"]
     defaults = {"prompts": {"method": "deep"}, "head": {"kind": kind}, "tuning": {"method": "prompts"}}
     problems: list[str] = []
+    if isinstance(values.get("backbone"), str):
+        values["backbone"] = {"name": values["backbone"]}
     for section, room in CHOSEN.items():
         if isinstance(values.get(section), str):
             values[section] = {room.key: values[section]}
@@ -166,6 +168,9 @@ def _copy(values: dict[str, Any]) -> dict[str, Any]:
 def _explain(name: str, problem: Any, within: tuple[str, ...] = ()) -> str:
     parts = [*within, *(str(part) for part in problem["loc"])]
     where = ".".join(parts)
+    if problem["type"] == "model_type":
+        own = ", ".join(_siblings(_all_keys(), parts))
+        return f"{name}: {where}: a section with keys of its own ({own}), found {problem['input']!r}"
     if problem["type"] != "extra_forbidden":
         return f"{name}: {where}: {problem['msg']}, found {problem['input']!r}"
     known = [key for key in _all_keys() if key != where]  # a key of another prompt method is known elsewhere
