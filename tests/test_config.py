@@ -237,7 +237,8 @@ def test_an_encoder_may_be_written_by_its_name_alone() -> None:
 
 def test_a_value_for_a_whole_section_is_refused_with_the_keys_it_has() -> None:
     said = refusal({"optim": 5})
-    assert "optim: a section with keys of its own (optim.method, optim.lr, " in said and said.endswith("found 5")
+    assert "optim: a section with keys of its own (optim.method, optim.lr, " in said
+    assert said.endswith("found 5")
 
 
 def test_the_sam_decoder_is_chosen_by_its_kind() -> None:
