@@ -62,6 +62,7 @@ def saved(tmp_path: Path, model: PromptedModel, config: Config) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_holds_exactly_the_trained_tensors(tiny_run: Path) -> None:
     backbone = load_backbone("vit_micro", image_size=64)
     head = MaskHead(backbone.spec, classes=3)
@@ -160,6 +161,7 @@ def test_every_prompt_method_is_restored_and_gives_identical_outputs(tmp_path: P
     assert not any(name.startswith("backbone.") for name in artifact.tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hints", [False, True])
 @pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
 def test_a_restored_sam_gives_identical_outputs(tmp_path: Path, prompts: dict[str, Any], hints: bool) -> None:

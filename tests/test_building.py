@@ -54,6 +54,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_two_artifacts_share_one_encoder_that_is_loaded_once(tmp_path: Path, loads: list[str]) -> None:
     artifacts = [saved(tmp_path, "a"), saved(tmp_path, "bb", prompts={"method": "shallow", "count": 3})]
     loads.clear()
@@ -82,6 +83,7 @@ def test_one_that_tuning_changed_is_nobody_elses(tmp_path: Path, loads: list[str
     assert all(torch.equal(tensor, before[name]) for name, tensor in shared.backbone.state_dict().items())
 
 
+@pytest.mark.slow
 def test_another_size_precision_or_option_is_another_encoder(tmp_path: Path, loads: list[str]) -> None:
     artifact = saved(tmp_path, "a")
     kept = [

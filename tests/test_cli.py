@@ -74,6 +74,7 @@ def test_check(vpt: Callable[..., Told], tiny_data: Path, copied_data: Path) -> 
     assert "Traceback" not in told.err
 
 
+@pytest.mark.slow
 def test_train_with_options(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "[first]"  # brackets are no markup
     words = ("--out", run, "--prompts", "shallow:3", "--epochs", 1, "--seed", 7)
@@ -88,6 +89,7 @@ def test_train_with_options(vpt: Callable[..., Told], tiny_data: Path, tmp_path:
     assert (config.train.epochs, config.seed, config.optim.lr) == (1, 7, 1e-3)
 
 
+@pytest.mark.slow
 def test_train_from_a_config_then_interrupted_then_resumed(
     vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
 ) -> None:
@@ -101,6 +103,7 @@ def test_train_from_a_config_then_interrupted_then_resumed(
     assert_same_run(run, tiny_run)
 
 
+@pytest.mark.slow
 def test_what_is_doubted_of_new_scans_is_said_once(
     vpt: Callable[..., Told], tiny_run: Path, copied_data: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +117,7 @@ def test_what_is_doubted_of_new_scans_is_said_once(
     assert f"{scans[0]} (and 1 more file): a statistical map" in told.err
 
 
+@pytest.mark.slow
 def test_predict_one_scan_and_a_folder_then_evaluate_the_two_folders(
     vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

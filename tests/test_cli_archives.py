@@ -53,6 +53,7 @@ def test_an_archive_in_parts_that_goes_on(
     assert vpt(*words, "--continue", "--overwrite").code == 2
 
 
+@pytest.mark.slow
 def test_classes_go_to_standard_output_to_json_or_a_folder_that_goes_on(
     vpt: Callable[..., Told], class_run: Path, tiny_classes: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_watch_refuses_what_it_cannot_do(vpt: Callable[..., Told], class_run: Pa
     assert vpt("watch", tmp_path, "-o", tmp_path / "out", "-m", class_run, "--preview").code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_batch_goes_on(
     vpt: Callable[..., Told],

@@ -55,6 +55,7 @@ def test_check_of_every_layout(vpt: Callable[..., Told], which: str, request: py
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_train_with_task_shots_and_head(vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "[first]"  # brackets are no markup
     words = ("--task", "classification", "--shots", 2, "--head", "mlp", "--prompts", "shallow:3", "--epochs", 1)
@@ -88,6 +89,7 @@ def test_train_on_an_npz_is_named_after_it(
     assert (tmp_path / "runs" / "stripesmnist" / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_interrupted_then_resumed(
     vpt: Callable[..., Told], class_run: Path, tmp_path: Path, class_signal_at: Callable[..., None]
 ) -> None:
@@ -146,6 +148,7 @@ def test_predict_a_folder_into_a_table(
         assert row["prediction"] == max(expected, key=expected.__getitem__)
 
 
+@pytest.mark.slow
 def test_predict_one_image_into_a_file_and_not_over_another_unasked(
     vpt: Callable[..., Told], class_run: Path, tiny_classes: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +196,7 @@ def test_where_no_image_can_be_read_there_is_no_table_but_the_reason(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_predict_volumes_and_several_labels(
     vpt: Callable[..., Told], scan_run: Path, label_run: Path, tiny_scans: Path, tiny_labels: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +223,7 @@ def test_the_name_of_a_mask_is_refused(
 # --- evaluate and info ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate_a_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Path) -> None:
     code, out, err = vpt("evaluate", class_run, "--out", tmp_path / "test", "--device", "cpu")
     assert (code, err) == (0, "")
@@ -246,6 +251,7 @@ def test_evaluate_a_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Pat
     assert "## Scores by sex" in (tmp_path / "by" / "evaluation.md").read_text()
 
 
+@pytest.mark.slow
 def test_evaluate_the_validation_side_into_the_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(class_run, tmp_path / "run")
     assert vpt("evaluate", run, "--split", "val", "--device", "cpu")[0] == 0
@@ -271,6 +277,7 @@ def test_info_of_a_run(vpt: Callable[..., Told], class_run: Path, scan_run: Path
     assert "0 ill, 1 well" in out
 
 
+@pytest.mark.slow
 def test_info_says_the_temperature(vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
     words = settings(**{"train.max_steps": 1, "train.calibrate": "true"})
     code, out, _ = vpt("train", tiny_classes, "--out", tmp_path / "run", "--epochs", 1, *words)

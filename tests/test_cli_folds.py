@@ -22,6 +22,7 @@ def folder(tiny_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_folds(config, tmp_path_factory.mktemp("folds") / "scans")
 
 
+@pytest.mark.slow
 def test_folds_are_trained_scored_and_used_as_one(vpt, tiny_scans, tmp_path):
     out, scan = tmp_path / "folds", tiny_scans / "ill" / "scan1.nii.gz"
     settings = ONE_CLASS_STEP | {"plan.slices": 2, "train.mirror": "horizontal"}
@@ -49,6 +50,7 @@ def test_folds_are_trained_scored_and_used_as_one(vpt, tiny_scans, tmp_path):
     assert float(row["p_ill"]) == pytest.approx(np.mean(alone), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_every_fold_has_its_share_of_the_classes(folder):
     for fold in range(2):
         held = json.loads((folder / f"fold-{fold}" / "splits.json").read_text())["val"]

@@ -83,6 +83,7 @@ def assert_nameless(*texts: str | Path) -> None:
             assert not any(part.encode() in content for part in PLANTED)
 
 
+@pytest.mark.slow
 def test_a_set_of_series_and_segmentations_passes_check(dicom_data, vpt):
     code, said = vpt("check", dicom_data)
 
@@ -90,6 +91,7 @@ def test_a_set_of_series_and_segmentations_passes_check(dicom_data, vpt):
     assert_nameless(said)
 
 
+@pytest.mark.slow
 def test_it_is_prepared_as_its_nifti_twin(dicom_data, dicom_run, tiny_data, tmp_path):
     plan = read_artifact(dicom_run).plan
     twins = [
@@ -102,6 +104,7 @@ def test_it_is_prepared_as_its_nifti_twin(dicom_data, dicom_run, tiny_data, tmp_
         assert np.allclose(np.load(one.images), np.load(other.images), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_series_is_an_error_of_check(dicom_data, tmp_path):
     root = shutil.copytree(dicom_data, tmp_path / "set")
     case = sorted(each.name for each in (root / "imagesTr").iterdir())[0]
@@ -116,6 +119,7 @@ def test_what_is_wrong_with_a_series_is_an_error_of_check(dicom_data, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_masks_come_back_on_the_series_as_nifti_and_as_segmentation(dicom_data, dicom_run, vpt, tmp_path):
     scans, names = tmp_path / "scans", ["blobs_000", "blobs_003"]
     for name in names:

@@ -229,6 +229,7 @@ def opposite_corners(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.stack([rng.integers(0, n, 2) for n in shape], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "IAR", "SLA", "LIP"])
 @pytest.mark.parametrize("padding", ["centre", "corner"])
@@ -285,6 +286,7 @@ def case_of(data: Path, number: int) -> tuple[nib.Nifti1Image, np.ndarray]:
     return image, np.stack([places.min(0), places.max(0)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2])  # stored as RAS, LPS, PSR
 def test_a_box_in_voxels_and_in_millimetres_gives_the_same_mask(segmenter, tiny_data, number):
     image, box = case_of(tiny_data, number)
@@ -331,6 +333,7 @@ def test_hints_reach_the_logits_and_those_of_one_slice_leave_the_others_alone(se
     assert (one - other).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_mask_under_hints_is_another_one(segmenter, tiny_data):
     image, box = case_of(tiny_data, 0)
     across = nib.aff2axcodes(image.affine).index("S")
@@ -350,6 +353,7 @@ def test_frame_ras_and_places_outside_of_an_image_are_refused():
     assert flat.segment(pixels, points=[(5, 25)], box=(0, 0, 19, 29)).shape == (30, 20)
 
 
+@pytest.mark.slow
 def test_a_model_without_hints_refuses_them_in_one_sentence():
     plan = scan_plan()
     for head in ({"kind": "sam_decoder"}, {"kind": "mask", "width": 16, "detail": 8, "levels": 2}):
@@ -370,6 +374,7 @@ def test_a_model_whose_head_takes_no_hints_raises_when_given_some(head):
         model(images, torch.zeros(1, 3, 3))
 
 
+@pytest.mark.slow
 def test_training_with_hints_interrupted_and_resumed_is_the_same_run(
     tiny_data: Path, hinted_run: Path, tmp_path: Path, signal_at: Callable[..., None]
 ) -> None:
@@ -393,6 +398,7 @@ def rewrite(path: Path, array: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(array, image.affine, image.header), path)
 
 
+@pytest.mark.slow
 def test_an_oracles_report_says_so_in_its_title_and_its_masks_lie_apart(run: Path) -> None:
     plain, folder = evaluate_run(run, split="val")
     told, apart = evaluate_run(run, split="val", oracle_box=True)
@@ -405,6 +411,7 @@ def test_an_oracles_report_says_so_in_its_title_and_its_masks_lie_apart(run: Pat
     assert masks_in(folder).keys() == masks_in(apart).keys() == {"blobs_004.nii.gz"}
 
 
+@pytest.mark.slow
 def test_the_oracle_tells_the_box_around_all_labels(run: Path, tiny_data: Path, segmenter: Segmenter) -> None:
     evaluate_run(run, split="val", oracle_box=True)
     image, box = case_of(tiny_data, 4)
@@ -417,6 +424,7 @@ def test_the_oracle_tells_the_box_around_all_labels(run: Path, tiny_data: Path, 
     assert not np.array_equal(expected, voxels(segmenter.segment(image)))
 
 
+@pytest.mark.slow
 def test_a_case_with_an_empty_reference_is_told_nothing(run: Path, copied_data: Path) -> None:
     label = copied_data / "labelsTr/blobs_004.nii.gz"
     rewrite(label, np.zeros_like(voxels(nib.load(label))))
@@ -427,6 +435,7 @@ def test_a_case_with_an_empty_reference_is_told_nothing(run: Path, copied_data: 
     assert plain.any()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_reference_reaches_the_model_unless_the_oracle_is_asked(run: Path, copied_data: Path) -> None:
     evaluate_run(run, split="val", out=run / "true")
     label = copied_data / "labelsTr/blobs_004.nii.gz"
@@ -453,6 +462,7 @@ def test_the_box_of_a_reference_is_in_the_images_columns_and_rows(make_images: C
     assert reference_box(empty) is None
 
 
+@pytest.mark.slow
 def test_a_run_on_images_learns_with_hints_and_is_told_their_boxes(make_images, tmp_path: Path) -> None:
     data = make_images(cases=6, size=(50, 70))
     names = [f"case_{k:02d}" for k in range(6)]

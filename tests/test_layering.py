@@ -94,6 +94,7 @@ def test_every_module_has_a_level() -> None:
     assert gone == [], f"{gone} are no longer in vpt/; take them out of LEVELS"
 
 
+@pytest.mark.slow
 def test_imports_point_down_only() -> None:
     offenders = [
         f"vpt/{path.relative_to(PACKAGE)}:{line}: {name} imports {imported}, which does not lie below it"
@@ -142,6 +143,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups)
 
 
+@pytest.mark.slow
 def test_no_module_leads_back_to_itself() -> None:
     assert circles(import_graph()) == []
 
@@ -164,6 +166,7 @@ def test_the_check_sees_circles_also_inside_functions(tmp_path: Path, monkeypatc
     assert circles(import_graph()) == [["data", "data.cases", "engine.run", "files"]]
 
 
+@pytest.mark.slow
 def test_nothing_imports_the_facade() -> None:
     offenders = [
         f"vpt/{path.relative_to(PACKAGE)}:{line}: imports {imported}; import from where it lives"
@@ -175,6 +178,7 @@ def test_nothing_imports_the_facade() -> None:
     assert offenders == [], "\n".join(offenders)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reserved", RESERVED)
 def test_libraries_stay_where_they_belong(reserved: str) -> None:
     allowed = RESERVED[reserved]

@@ -196,6 +196,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     assert not ended.value.code
 
 
+@pytest.mark.slow
 def test_the_run_says_what_it_mixes_and_keeps_what_was_learned(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +214,7 @@ def test_the_run_says_what_it_mixes_and_keeps_what_was_learned(
     assert "mixed to 3 by a trained 1x1 convolution" in " ".join(shown.split())
 
 
+@pytest.mark.slow
 def test_a_run_is_checked_predicted_with_and_evaluated(
     data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +236,7 @@ def test_one_channel_with_other_values_is_refused(data: Path, run: Path) -> None
         load(run, device="cpu").segment(nib.Nifti1Image(stacked, images[0].affine))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_if_nothing_was(
     data: Path, run: Path, tmp_path: Path, signal_at: Callable[..., None]
 ) -> None:
@@ -245,12 +248,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_was(
     assert_same_run(tmp_path / "run", run)
 
 
+@pytest.mark.slow
 def test_prompts_start_from_what_the_mixed_images_give(data: Path, tmp_path: Path) -> None:
     given = {"prompts": {"method": "deep", "count": 2, "init": "tokens"}, "train.augment": "strong"}
     run = train(data, tmp_path / "run", overrides=ONE_STEP | given, brief=True)
     assert read_artifact(run).counts["mixing"] == 12
 
 
+@pytest.mark.slow
 def test_volumes_of_four_channels_are_classified(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, shift in (("ill", 80), ("well", 0)):

@@ -38,6 +38,7 @@ def mask(path: Path) -> np.ndarray:
     return np.asarray(nibabel.load(path).dataobj)
 
 
+@pytest.mark.slow
 def test_it_is_in_the_artifact_the_log_the_card_and_the_page(run) -> None:
     artifact = read_artifact(run)
     assert artifact.postprocess == STEPS
@@ -58,6 +59,7 @@ def test_the_masks_of_validation_are_tidied(run) -> None:
             assert largest_component(found == label).sum() == (found == label).sum()
 
 
+@pytest.mark.slow
 def test_predict_does_it_says_it_and_leaves_it_out_when_told(run, tiny_data, tmp_path, vpt) -> None:
     scan = tiny_data / "imagesTr/blobs_000_0000.nii.gz"
     words = ("predict", "-i", scan, "-m", run, "--device", "cpu")
@@ -90,6 +92,7 @@ def test_evaluate_says_it_and_keeps_the_raw_masks_apart(run, tmp_path, vpt) -> N
     assert vpt("evaluate", copied / "val", copied / "val", "--postprocess", "none").code == 2
 
 
+@pytest.mark.slow
 def test_an_ensemble_does_what_more_than_half_do(run, tiny_run) -> None:
     assert load(run, "cpu").postprocess == STEPS
     assert load([run, run, tiny_run], "cpu").postprocess == STEPS
@@ -115,12 +118,14 @@ def test_an_older_artifact_has_none_and_a_damaged_header_is_refused(run, tmp_pat
     assert read_artifact(saved("older.safetensors")).postprocess == {}
 
 
+@pytest.mark.slow
 def test_a_validation_of_few_patients_chooses_nothing(tiny_data, tmp_path) -> None:
     run = train(tiny_data, tmp_path / "run", overrides=ONE_STEP | {"train.postprocess": "auto"})
     assert "fewer than 5 patients, so nothing is chosen" in (run / "train.log").read_text()
     assert read_artifact(run).postprocess == {}
 
 
+@pytest.mark.slow
 def test_it_is_chosen_for_a_run_that_is_there_and_taken_back_and_nothing_is_trained(
     tiny_run: Path, tmp_path: Path, vpt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

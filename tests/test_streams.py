@@ -70,6 +70,7 @@ def counted(backbone: Backbone) -> Iterator[list[int]]:
     del backbone.block
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("projected", [False, True], ids=["as they are", "projected"])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -86,6 +87,7 @@ def test_every_method_answers_in_a_mixed_batch_as_alone(family: str, projected: 
         torch.testing.assert_close(found, part.model(images[list(part.images)]), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_an_encoder_of_stages_answers_as_alone() -> None:
     backbone = Stages().double()
@@ -99,6 +101,7 @@ def test_an_encoder_of_stages_answers_as_alone() -> None:
         torch.testing.assert_close(found, part.model(images[[2, 0]]), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_answers_do_not_depend_on_the_other_tasks_nor_on_their_order() -> None:
     backbone, images = make_vit(), draw(3)

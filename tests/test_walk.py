@@ -95,6 +95,7 @@ def segmenter() -> Segmenter:
     return Segmenter.from_model(model, scan_plan(), LABELS, choose_device("cpu"))
 
 
+@pytest.mark.slow
 def test_from_the_file_to_the_dice_no_room_is_come_back_to_more_than_once(slice_file, segmenter, tmp_path):
     with visits("use") as found:
         mask = segmenter.segment(slice_file)

@@ -176,6 +176,7 @@ def test_other_image_sizes_resize_positions_and_prompts_still_answer() -> None:
     assert found.grid.isfinite().all()
 
 
+@pytest.mark.slow
 def test_what_is_not_supported_is_refused_with_its_reason() -> None:
     with pytest.raises(VptError, match="EvaBlockPostNorm is not supported, since it norms after its attention"):
         describe_backbone("eva02_enormous_patch14_clip_224")

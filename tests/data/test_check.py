@@ -204,6 +204,7 @@ def test_check_starts_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_hippocampus_passes(data_root):
     check = check_dataset(data_root / "hippocampus3d")

@@ -142,6 +142,7 @@ def rotated(turn: np.ndarray) -> np.ndarray:
     return affine
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["axial", "coronal", "sagittal"]))
 def test_a_network_that_copies_the_label_gives_it_back_on_the_scans_own_grid(seed, plane):

@@ -105,6 +105,7 @@ def test_points_are_spread_over_all_of_the_foreground():
     assert first == {(x, y) for y in range(10, 16) for x in range(20, 24)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(30, 20), (100, 60)])
 def test_a_drawn_box_is_the_foregrounds_within_a_tenth_of_its_side(rows, columns):
     classes = with_foreground(60, 80, rows, columns, size=256)

@@ -246,6 +246,7 @@ def test_a_line_that_does_not_fit_is_named(put, tmp_path, change, said):
     assert said in str(problems[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
 def test_a_list_is_trained_on_and_its_run_evaluated(put, tmp_path, ending):
     rows = []

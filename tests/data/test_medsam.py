@@ -60,6 +60,7 @@ def test_check_finds_nothing_wrong(data: Path) -> None:
     assert not any("not read" in problem.text for problem in found.problems)
 
 
+@pytest.mark.slow
 def test_it_is_trained_on_and_its_run_predicts_and_evaluates(data: Path, tmp_path: Path) -> None:
     run = train(data, tmp_path / "run", overrides=ONE_STEP, brief=True)
     report, _ = evaluate_run(run)

@@ -202,6 +202,7 @@ def test_ct_is_windowed_by_its_labelled_voxels(tmp_path, name):
     assert window(np.array([-1000.0, window.low, 100.0, window.high, 3000.0])) == pytest.approx([0, 0, 0.5, 1, 1])
 
 
+@pytest.mark.slow
 def test_ct_of_which_few_cases_are_labelled_still_gets_its_window(tmp_path):
     dataset = write(
         tmp_path / "d", [(8, 8, 2)] * 90, [(1, 1, 3)] * 90, channels=("CT",), image=lambda label: label + 40.0
@@ -240,6 +241,7 @@ def test_ct_without_any_label_is_refused(tmp_path):
 # --- real data --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_hippocampus(data_root):
     dataset = read_dataset(data_root / "hippocampus3d")

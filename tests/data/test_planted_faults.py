@@ -514,6 +514,7 @@ def test_nothing_is_said_of_the_sound_sets(sound, kind, monkeypatch, capsys):
     assert (code, found["ok"], found["problems"]) == (0, True, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_named_with_its_file_and_its_fix(name, sound, tmp_path, monkeypatch, capsys):
     planted = FAULTS[name]

@@ -84,6 +84,7 @@ def test_which_slices_hold_which_labels():
     assert held_by_slices(classes, 3).tolist() == [[True, False, False], [False, True, True], [False, False, False]]
 
 
+@pytest.mark.slow
 def test_a_crop_goes_around_each_of_a_slices_labels_as_often(rare, tmp_path):
     from vpt.data.drawing import SliceDataset
     from vpt.data.transforms import identity
@@ -123,6 +124,7 @@ def test_a_label_in_none_of_the_cases_that_are_read_is_rare_if_there_are_others(
     assert choose_sampling(rare, others[:2], ORIENTATIONS["axial"], 2, silent)[0] == "even"  # in no case at all
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_hippocampus_is_drawn_as_ever(data_root):
     dataset = read_dataset(data_root / "hippocampus3d")

@@ -86,6 +86,7 @@ def train(pack: Path, out: Path, *options: str) -> list[list[float]]:
     return json.loads((out / "log.json").read_text())["log"]
 
 
+@pytest.mark.slow
 def test_teachers_are_learned_from_beside_labels_and_pixels(
     pack: Path, sets: list[Path], teachers: list[str], tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_teachers_are_learned_from_beside_labels_and_pixels(
     assert (tmp_path / "b" / "vit_micro.safetensors").stat().st_size < 4e6
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "SAVE_SECONDS", 0)
     whole = train(pack, tmp_path / "whole", "--epochs", "2")
@@ -135,6 +137,7 @@ def test_the_schedule_fits_the_seconds() -> None:
     assert script.learning_rate(script.WARMUP, 2.0) == pytest.approx(2)
 
 
+@pytest.mark.slow
 def test_seconds_end_a_training_with_its_weights(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "SETTLING", 1)
     monkeypatch.setattr(script, "LEAST_SECONDS", 1)
@@ -146,6 +149,7 @@ def test_seconds_end_a_training_with_its_weights(pack: Path, tmp_path: Path, mon
     assert train(pack, tmp_path / "run", "--seconds", "2") == log  # it is at its end
 
 
+@pytest.mark.slow
 def test_losses_that_are_no_numbers_leave_the_state(pack: Path, tmp_path: Path) -> None:
     train(pack, tmp_path / "run", "--epochs", "1")
     before = (tmp_path / "run" / "state.pt").read_bytes()

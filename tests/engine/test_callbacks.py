@@ -60,6 +60,7 @@ def told_of(name: str, said: list[str]) -> Told:
     return Told(load_callbacks([name]), said.append)
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_start_every_epoch_and_its_end_with_the_folder_complete(
     tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_names_that_are_none_are_refused_by_the_config(tiny_data: Path) -> None:
         load_config(tiny_data, {"callbacks": ["os.system('ls')"]})
 
 
+@pytest.mark.slow
 def test_one_that_cannot_start_ends_the_run_before_its_first_step_and_the_same_command_goes_on_without_it(
     tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ REPORT = {
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_folder_holds_what_is_promised_and_nothing_else(class_run: Path) -> None:
     found = {path.relative_to(class_run).as_posix() for path in class_run.rglob("*") if path.is_file()}
     events = {name for name in found if name.startswith("tensorboard/events.out.tfevents.")}
@@ -116,6 +117,7 @@ def test_volumes_are_read_in_slices_with_attention_over_them(scan_run: Path) -> 
     assert list(artifact.labels.values()) == ["ill", "well"]
 
 
+@pytest.mark.slow
 def test_an_npz_is_trained_on_as_the_folders_are(tiny_npz: Path, tiny_classes: Path, tmp_path: Path) -> None:
     """The same images in the same order: the same artifact, whatever the layout and the names of the classes."""
     runs = [
@@ -131,6 +133,7 @@ def test_an_npz_is_trained_on_as_the_folders_are(tiny_npz: Path, tiny_classes: P
 # --- learning, and what it leaves alone -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_learns(tiny_classes: Path, tmp_path: Path) -> None:
     more = {"train.epochs": 6, "train.max_steps": 10, "train.batch_size": 12, "prompts": {"method": "deep", "count": 4}}
     found = rows(train(tiny_classes, tmp_path / "run", overrides=CLASS_SETTINGS | more, brief=True))
@@ -163,6 +166,7 @@ def test_the_test_side_is_never_read(copied_classes: Path, class_run: Path, tmp_
 # --- features of a frozen encoder -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_head_alone_learns_from_kept_features_what_it_would_from_the_images(
     tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +192,7 @@ def test_the_head_alone_learns_from_kept_features_what_it_would_from_the_images(
             assert float(mine[key]) == pytest.approx(float(other[key]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_kept_features_of_a_run_are_found_by_the_next_and_serve_the_same_encoder_only(
     tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +220,7 @@ LATE = {
 }
 
 
+@pytest.mark.slow
 def test_prompts_in_the_last_blocks_learn_the_same_from_stored_tokens(tiny_classes: Path, tmp_path: Path) -> None:
     cache, settings = tmp_path / "cache", CLASS_SETTINGS | LATE
     stored = train(tiny_classes, tmp_path / "stored", overrides=settings, cache=cache)
@@ -250,6 +256,7 @@ def test_features_are_not_kept_where_they_would_not_stay_the_same(
 # --- interrupted and resumed ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "change"),
     [(2, {}), (5, SGD), (3, {"optim.ema": 0.5}), (4, HEAD_ONLY)],
@@ -276,6 +283,7 @@ def test_an_interrupted_run_resumed_equals_one_that_was_not(
     assert {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")} >= REPORT
 
 
+@pytest.mark.slow
 def test_a_mean_is_what_validates_and_is_saved(tiny_classes: Path, tmp_path: Path) -> None:
     """The state holds both: what trains, and the mean, which is the artifact."""
     run = train(tiny_classes, tmp_path / "run", overrides=CLASS_SETTINGS | {"optim.ema": 0.9}, brief=True)
@@ -288,6 +296,7 @@ def test_a_mean_is_what_validates_and_is_saved(tiny_classes: Path, tmp_path: Pat
 # --- calibration ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_temperature_is_fitted_kept_and_used(tiny_classes: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(engine, "fit_temperature", lambda logits, truth, target: 2.5)
     wanted = CLASS_SETTINGS | {"train.calibrate": True, "precision": "32-true"}
@@ -307,6 +316,7 @@ def test_a_temperature_is_fitted_kept_and_used(tiny_classes: Path, tmp_path: Pat
     assert report.scores()["nll"] == pytest.approx(told["nll"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_temperature_does_not_make_the_likelihood_worse_and_changes_no_decision(
     tiny_classes: Path, class_run: Path, tmp_path: Path
 ) -> None:
@@ -319,6 +329,7 @@ def test_a_temperature_does_not_make_the_likelihood_worse_and_changes_no_decisio
     assert (found["accuracy"], found["auroc"]) == (plain["accuracy"], pytest.approx(plain["auroc"]))
 
 
+@pytest.mark.slow
 def test_a_calibrated_run_that_is_finished_once_more_stays_the_same(tiny_classes: Path, tmp_path: Path) -> None:
     run = train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | {"train.calibrate": True})
     before = read_artifact(run).temperature
@@ -329,6 +340,7 @@ def test_a_calibrated_run_that_is_finished_once_more_stays_the_same(tiny_classes
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_both_sides_are_trained_on_where_asked_and_the_last_epoch_counts(
     tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +367,7 @@ def test_a_temperature_without_cases_to_fit_it_to_is_said(tiny_classes: Path, tm
     assert read_artifact(run).temperature == 1
 
 
+@pytest.mark.slow
 def test_shots_are_trained_on_and_written_down(tiny_classes: Path, tmp_path: Path) -> None:
     run = train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | {"data.shots": 2})
     splits = json.loads((run / "splits.json").read_text())
@@ -362,6 +375,7 @@ def test_shots_are_trained_on_and_written_down(tiny_classes: Path, tmp_path: Pat
     assert len(splits["val"]) == 6
 
 
+@pytest.mark.slow
 def test_classes_can_be_weighted_by_hand_or_by_how_rare_they_are(
     tiny_classes: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -433,6 +447,7 @@ def test_an_image_that_is_damaged_is_named_and_leaves_no_folder(copied_classes: 
 # --- a finished run on its test side ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_its_test_side(class_run: Path, tiny_classes: Path) -> None:
     report, folder = evaluate_run(class_run, device="cpu")
     assert folder == class_run / "test"
@@ -444,6 +459,7 @@ def test_a_run_is_evaluated_on_its_test_side(class_run: Path, tiny_classes: Path
         assert list(found.values()) == pytest.approx(probabilities.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cache_changes_nothing_but_the_cost(class_run: Path, tmp_path: Path) -> None:
     plain, cached, again = (
         evaluate_run(class_run, device="cpu", cache=cache)[0].probabilities
@@ -458,6 +474,7 @@ def test_a_run_that_classifies_takes_no_boxes(class_run: Path) -> None:
         evaluate_run(class_run, oracle_box=True, device="cpu")
 
 
+@pytest.mark.slow
 def test_data_that_were_moved(class_run: Path, copied_classes: Path, tmp_path: Path) -> None:
     run = shutil.copytree(class_run, tmp_path / "run")
     text = (run / "config.yaml").read_text()

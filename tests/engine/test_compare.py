@@ -110,6 +110,7 @@ def side(run: Path, name: str) -> list[str]:
 # --- the protocol -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_method_has_its_searches_and_its_seeds(finished: Comparison) -> None:
     done = results(finished.out)
     assert len(done) == 2 * (SEARCHES + SEEDS)
@@ -122,6 +123,7 @@ def test_every_method_has_its_searches_and_its_seeds(finished: Comparison) -> No
         assert all(rate in tried for rate in method.rates())
 
 
+@pytest.mark.slow
 def test_the_model_of_a_comparison_is_its_winner(finished: Comparison, tiny_classes: Path) -> None:
     """On what it was chosen with is said, since the test side did it."""
     finished.write()
@@ -160,6 +162,7 @@ def test_a_search_sees_validation_only_and_a_final_learns_from_it(finished: Comp
             assert result["patients"].keys() == result["tested"].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_no_pixel_of_the_test_side_is_read_before_the_finals(
     task: str, request: pytest.FixtureRequest, tmp_path: Path, short_search: None, monkeypatch: pytest.MonkeyPatch
@@ -282,6 +285,7 @@ def uneven_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_segmentation_and_its_finals_are_what_train_alone_would_make(
     uneven_data: Path, tmp_path: Path, short_search: None
 ) -> None:
@@ -305,6 +309,7 @@ def segmenting(data: Path, out: Path, methods: list[str]) -> Comparison:
     return Comparison(out, base, "segmentation", read_dataset(data), choose_methods(methods, "segmentation"), 1)
 
 
+@pytest.mark.slow
 def test_a_network_of_its_own_sees_the_images_that_the_encoder_would(tiny_data: Path, tmp_path: Path) -> None:
     """Framed and normalised alike, by one plan; and its artifact needs no weights."""
     comparison = segmenting(tiny_data, tmp_path / "out", ["unet"])
@@ -332,6 +337,7 @@ def test_heads_are_compared_that_the_config_has_not(tiny_data: Path, tmp_path: P
     assert arms["deep"].head.width == 16
 
 
+@pytest.mark.slow
 def test_few_shots_stay_few(tiny_classes: Path, tmp_path: Path, short_search: None) -> None:
     done = compare(tiny_classes, tmp_path / "out", methods=["linear"], seeds=2, overrides=FAST | {"data.shots": 1})
     chosen = [side(done.out / "linear" / f"seed-{seed}", "train") for seed in range(2)]
@@ -341,6 +347,7 @@ def test_few_shots_stay_few(tiny_classes: Path, tmp_path: Path, short_search: No
     assert "from its few training cases" in (done.out / "compare.html").read_text()
 
 
+@pytest.mark.slow
 def test_several_labels_and_grades_have_scores_per_case(tiny_labels: Path, tmp_path: Path, short_search: None) -> None:
     done = compare(tiny_labels, tmp_path / "out", methods=["linear"], seeds=1, overrides=FAST)
     assert done.tested == "share of right labels"
@@ -357,6 +364,7 @@ def test_a_case_with_nothing_to_find_nor_found_has_no_score(recwarn: pytest.Warn
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(
     finished: Comparison, tiny_classes: Path, tmp_path: Path, trained: list[str]
 ) -> None:
@@ -369,6 +377,7 @@ def test_what_is_finished_is_not_done_again(
     assert sorted(trained) == ["linear/seed-2", "shallow/seed-2"]  # it grows by seeds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 10])
 def test_an_interrupted_comparison_ends_as_an_uninterrupted_one(
     step: int,
@@ -395,6 +404,7 @@ def test_an_interrupted_comparison_ends_as_an_uninterrupted_one(
     assert "resumed" in log
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_before_its_first_state_starts_anew(
     finished: Comparison, tiny_classes: Path, tmp_path: Path
 ) -> None:
@@ -471,6 +481,7 @@ def test_each_process_has_its_own_device(
 # --- what fails -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_methods_that_fail_do_not_end_the_others(
     tiny_classes: Path, tmp_path: Path, short_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,6 +519,7 @@ def test_methods_that_fail_do_not_end_the_others(
         assert re.match(failed + why, rows[name]["note"]), rows[name]["note"]
 
 
+@pytest.mark.slow
 def test_one_failed_rate_does_not_end_a_method(
     tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,6 +531,7 @@ def test_one_failed_rate_does_not_end_a_method(
     assert row["note"].startswith("1 of 4 trainings failed (")
 
 
+@pytest.mark.slow
 def test_what_failed_is_tried_again_when_asked_for(
     tiny_classes: Path, tmp_path: Path, trained: list[str], short_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

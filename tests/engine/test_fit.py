@@ -356,6 +356,7 @@ def test_a_signal_ends_the_step_saves_and_leaves(loop: Loop, number: int) -> Non
     assert loop.saved == [(1, 0), (1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_of_processes_ends_no_worker_first(loop: Loop, number: int) -> None:
     calls = iter(range(100))
@@ -525,6 +526,7 @@ def test_other_errors_are_not_taken_for_too_little_memory() -> None:
         learn(Small(0, RuntimeError("mat1 and mat2 do not fit")), named(images, truth), [[0, 1]])
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_killed_is_said_in_a_sentence_where_samples_are_asked_for(loop: Loop) -> None:
     interrupted: list[BaseException] = []
     others = set(multiprocessing.active_children())

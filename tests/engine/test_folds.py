@@ -46,6 +46,7 @@ def sides(folder: Path) -> list[dict[str, list[str]]]:
     return [json.loads((folder / f"fold-{fold}" / "splits.json").read_text()) for fold in range(3)]
 
 
+@pytest.mark.slow
 def test_every_case_validates_in_one_fold_and_trains_in_the_others(folder):
     found = sides(folder)
     assert sorted(name for side in found for name in side["val"]) == sorted({*found[0]["train"], *found[0]["val"]})
@@ -59,6 +60,7 @@ def test_what_is_finished_is_not_done_again(data, folder, monkeypatch):
     assert train_folds(load_config(data, THREE), folder) == folder
 
 
+@pytest.mark.slow
 def test_an_interrupted_fold_is_resumed_bit_for_bit(data, folder, tmp_path, signal_at: Callable[..., None]):
     out = tmp_path / "out"
     for fold in (1, 2):
@@ -124,6 +126,7 @@ def test_what_can_be_no_folds_is_refused(data, tiny_data, folder, tmp_path):
 # --- what is made of them ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_cases_are_scored_by_the_fold_that_had_not_seen_them(folder, tmp_path):
     report, place = evaluate_folds(folder, tmp_path / "scores", device="cpu")
     assert isinstance(report, Report)
@@ -157,6 +160,7 @@ def test_the_folder_is_an_ensemble_of_all_folds(folder):
     assert len({id(member.model.backbone) for member in together.members}) == 1
 
 
+@pytest.mark.slow
 def test_few_cases_without_a_test_split_are_told_of_folds(data, folder, tmp_path):
     run = train(data, tmp_path / "run", overrides=ONE_STEP)
     said = "6 cases and no test split; `vpt train"

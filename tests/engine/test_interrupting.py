@@ -16,6 +16,7 @@ GIVEN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_has_its_exit_code_and_one_line_for_requeueing_goes_on(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None], vpt, number: int, code: int
@@ -30,6 +31,7 @@ def test_a_signal_has_its_exit_code_and_one_line_for_requeueing_goes_on(
     assert_same_run(tmp_path / "run", tiny_run)
 
 
+@pytest.mark.slow
 def test_a_job_with_two_tasks_that_starts_one_is_one(tiny_data: Path, tmp_path: Path, monkeypatch, vpt) -> None:
     for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "job"}.items():
         monkeypatch.setenv(name, value)

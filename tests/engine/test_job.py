@@ -46,6 +46,7 @@ def test_describing_a_job_reads_builds_and_writes_nothing(
     assert job.shown
 
 
+@pytest.mark.slow
 def test_prepared_it_has_all_that_training_takes(task_and_data: tuple[str, Path], tmp_path: Path) -> None:
     job = described(*task_and_data, tmp_path, **LATE)
     job.prepare()
@@ -61,6 +62,7 @@ def test_prepared_it_has_all_that_training_takes(task_and_data: tuple[str, Path]
     assert isinstance(job, Segmenting) or job.validated.dtype == "float16"
 
 
+@pytest.mark.slow
 def test_prompts_start_on_the_runs_device_before_anything_is_stored(
     task_and_data: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +83,7 @@ def test_prompts_start_on_the_runs_device_before_anything_is_stored(
     assert done == [("to", job.setup.device), "start", *["store"] * stores]
 
 
+@pytest.mark.slow
 def test_what_is_resumed_does_not_start_again(
     task_and_data: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +100,7 @@ def test_what_is_resumed_does_not_start_again(
     assert [name for name in random if not torch.equal(random[name], started[name])] == ["prompts.table.tokens"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_prepares_the_same_model_whatever_was_drawn_before(
     task_and_data: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_run_leaves_pictures_that_tensorboard_has_too(tiny_run) -> None:
     assert [image.step for image in board.Images(f"previews/{cases[0].name}")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_scan_that_is_gone_stops_no_training(copied_data, tmp_path, monkeypatch) -> None:
     draw = Previews.draw
 

@@ -140,6 +140,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [each.made for each in ended]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", ["pixels", "examples", "one", "too large"])
 def test_shares_of_a_batch_are_learned_from_as_the_whole(made: list[dict[str, Any]], trial: str) -> None:
     expected = trials(ALONE)[trial]

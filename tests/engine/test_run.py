@@ -131,6 +131,7 @@ def test_it_learns(tiny_data: Path, tmp_path: Path) -> None:
     assert float(found[-1]["dice"]) > max(0.6, float(found[0]["dice"]) + 0.1)
 
 
+@pytest.mark.slow
 def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
     tiny_data: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_backbone_is_bit_identical_after_training_and_the_rest_is_not(
     assert changed == start.keys()
 
 
+@pytest.mark.slow
 def test_memory_for_time_is_asked_for_in_the_config(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, keep_models: Callable[..., Any]
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_run_may_compile_its_blocks(tiny_data: Path, tmp_path: Path) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_test_split_is_never_read(copied_data: Path, tmp_path: Path, tiny_run: Path) -> None:
     """Its files are replaced by bytes that no reader accepts, and nothing changes."""
     for name in json.loads((copied_data / "split.json").read_text())["test"]:
@@ -176,6 +179,7 @@ def test_the_test_split_is_never_read(copied_data: Path, tmp_path: Path, tiny_ru
     assert_same_run(run, tiny_run)
 
 
+@pytest.mark.slow
 def test_equal_seeds_make_equal_artifacts_and_a_worker_changes_nothing(
     tiny_data: Path, tmp_path: Path, tiny_run: Path
 ) -> None:
@@ -183,6 +187,7 @@ def test_equal_seeds_make_equal_artifacts_and_a_worker_changes_nothing(
     assert_same_run(run, tiny_run)
 
 
+@pytest.mark.slow
 def test_another_seed_makes_another_artifact(tiny_data: Path, tmp_path: Path) -> None:
     found = [
         load_file(
@@ -195,6 +200,7 @@ def test_another_seed_makes_another_artifact(tiny_data: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "trained"),
     [
@@ -218,6 +224,7 @@ def test_every_method_and_control_trains_and_its_artifact_loads(
     assert 0 <= summary["foreground_mean"]["Dice"] <= 1
 
 
+@pytest.mark.slow
 def test_early_stopping_with_patience(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "validate", lambda *args: {"dice": 0.5, "dice_dark": 0.5, "dice_bright": 0.5})
     change = {"train.epochs": 4, "train.max_steps": 1, "train.patience": 1}
@@ -225,6 +232,7 @@ def test_early_stopping_with_patience(tiny_data: Path, tmp_path: Path, monkeypat
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_where_dice_cannot_choose_the_last_epoch_is_the_best(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +241,7 @@ def test_where_dice_cannot_choose_the_last_epoch_is_the_best(
     assert read_artifact(run).scores["validation"]["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_much_too_high_is_said_and_not_trained_on(tiny_data: Path, tmp_path: Path) -> None:
     change = {"optim.lr": 1e30, "optim.prompt_lr": 1e30, "optim.warmup": 0.0, "train.max_steps": 6}
     said = r"in epoch 1, step \d the loss is nan \(blobs_00.*, for the 3rd time in a row; lower optim\.lr"
@@ -250,6 +259,7 @@ def test_a_chosen_precision_is_taken(wanted: str) -> None:
 # --- interrupted and resumed ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "number"),
     [(2, signal.SIGINT), (5, signal.SIGTERM), (3, signal.SIGINT)],
@@ -270,6 +280,7 @@ def test_an_interrupted_run_resumed_equals_one_that_was_not(
         assert (tmp_path / "run" / name).is_file()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_continues_from_the_end_of_its_last_epoch(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +304,7 @@ def test_a_run_that_was_killed_continues_from_the_end_of_its_last_epoch(
     assert_same_run(tmp_path / "run", tiny_run)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_after_training_is_finished_by_resume(tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     shutil.rmtree(run / "validation")
@@ -301,6 +313,7 @@ def test_a_run_interrupted_after_training_is_finished_by_resume(tiny_run: Path, 
     assert (run / "validation" / "summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_resume_may_repeat_the_settings_but_not_change_them(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     with pytest.raises(
@@ -320,6 +333,7 @@ def test_resume_without_a_state_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_data_are_prepared_leaves_what_the_same_call_goes_on_from(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +358,7 @@ def test_a_signal_while_the_data_are_prepared_leaves_what_the_same_call_goes_on_
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in tiny_run.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [("config.yaml", "plan.json", ".part-12-plan.json", "cache/"), ("cache/", ".part-1-a")]
 )
@@ -364,6 +379,7 @@ def test_what_version_0_3_left_when_it_was_killed_is_not_in_the_way(
     assert not list(run.rglob(".part-*"))
 
 
+@pytest.mark.slow
 def test_the_same_call_goes_on_after_a_signal_but_not_after_the_end(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
 ) -> None:
@@ -377,6 +393,7 @@ def test_the_same_call_goes_on_after_a_signal_but_not_after_the_end(
         train(tiny_data, tmp_path / "run", overrides=SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
 ) -> None:
@@ -393,6 +410,7 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
     assert "last.safetensors: damaged" in (tmp_path / "run" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_more_epochs_where_the_schedule_says_how(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     growing = SETTINGS | {"optim.schedule": "constant"}
     straight = train(tiny_data, tmp_path / "straight", overrides=growing, brief=True)
@@ -409,6 +427,7 @@ def test_more_epochs_where_the_schedule_says_how(tiny_data: Path, tiny_run: Path
 # --- two at once, and a folder that goes away -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_training_in_the_folder_is_refused_with_who_is_there(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +450,7 @@ def test_a_second_training_in_the_folder_is_refused_with_who_is_there(
     assert (run / "validation" / "summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_lock_of_a_killed_training_is_no_lock(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / RUNNING).write_text(json.dumps({"process": 2**22 + 1, "host": "elsewhere", "since": "2026-01-01 00:00:00"}))
@@ -438,6 +458,7 @@ def test_a_lock_of_a_killed_training_is_no_lock(tiny_data: Path, tiny_run: Path,
     assert not (run / RUNNING).exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_deleted_meanwhile_is_a_sentence(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,6 +522,7 @@ def empty_labels(data: Path) -> None:
         nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -541,6 +563,7 @@ def test_a_failed_run_takes_no_other_run_with_it(
     assert not (tmp_path / "runs" / "first").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_a_sentence_and_the_same_call_goes_on(
     tiny_data: Path, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:

@@ -72,6 +72,7 @@ def assert_alike(stored: Path, unstored: Path, direction: float = 0.999) -> None
 # --- training on what is stored ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "kind", "said"),
     [
@@ -96,6 +97,7 @@ def test_segmentation_learns_the_same_from_what_is_stored(
     assert_alike(stored, unstored, 0.99 if settings["precision"] == "bf16-mixed" else 0.999)  # of 8 bits
 
 
+@pytest.mark.slow
 def test_classification_learns_the_same_from_stored_views(tiny_classes: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     late = {"prompts": {"method": "deep", "count": 2, "blocks": "last:2"}, "precision": "32-true", "train.views": 2}
@@ -106,6 +108,7 @@ def test_classification_learns_the_same_from_stored_views(tiny_classes: Path, tm
     assert_alike(stored, unstored)
 
 
+@pytest.mark.slow
 def test_a_head_alone_that_classifies_learns_from_stored_views(tiny_classes: Path, tmp_path: Path) -> None:
     cache, alone = tmp_path / "cache", {"prompts": {"method": "none"}, "precision": "32-true", "train.views": 2}
     stored = run(tiny_classes, tmp_path / "stored", CLASS_SETTINGS | alone, cache=cache)
@@ -114,6 +117,7 @@ def test_a_head_alone_that_classifies_learns_from_stored_views(tiny_classes: Pat
     assert_alike(stored, unstored)
 
 
+@pytest.mark.slow
 def test_sam_with_its_own_decoder_and_hints_learns_the_same(tiny_data: Path, tmp_path: Path) -> None:
     sam = {"backbone.name": "sam_micro", "head": {"kind": "sam_decoder", "hints": True}, "train.epochs": 1}
     runs = [run(tiny_data, tmp_path / str(gb), HEAD_ONLY | sam | {"train.cache_gb": gb}) for gb in (8, 0)]
@@ -121,11 +125,13 @@ def test_sam_with_its_own_decoder_and_hints_learns_the_same(tiny_data: Path, tmp
     assert_alike(*runs)
 
 
+@pytest.mark.slow
 def test_workers_read_the_same_rows(tiny_data: Path, tmp_path: Path) -> None:
     one, several = (run(tiny_data, tmp_path / str(n), VIEWS | {"train.workers": n}) for n in (0, 2))
     assert rows(one) == rows(several)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_resumed_run_equals_one_that_was_not_interrupted(
     tiny_data: Path, tmp_path: Path, signal_at: Callable[..., None], step: int
@@ -149,6 +155,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(
 # --- what is stored ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_store_serves_the_same_weights_plan_images_and_views_only(
     copied_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +187,7 @@ def test_a_store_serves_the_same_weights_plan_images_and_views_only(
     assert fills()
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_store_make_it_once(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +206,7 @@ def test_processes_that_want_the_same_store_make_it_once(
     assert len(made) == 1
 
 
+@pytest.mark.slow
 def test_rows_beyond_half_precision_are_refused_before_training(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +217,7 @@ def test_rows_beyond_half_precision_are_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"train.views": 0}, CROPPED | {"train.augment": "none", "train.views": 0}, {"tuning": "bias"}],
@@ -237,6 +247,7 @@ def test_only_what_a_short_training_draws_is_stored() -> None:
     assert len(views_to_store(data, draw, epochs=2)) == 0
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_no_dead_end_for_gradients(tiny_data: Path, tmp_path: Path) -> None:
     job = prepared(tmp_path, prepare_setup(load_config(tiny_data, VIEWS)), tmp_path / "cache")
     batch = default_collate([job.dataset[draw] for draw in job.draw(0)[0]])

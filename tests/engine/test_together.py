@@ -56,6 +56,7 @@ def test_only_the_first_process_speaks_and_writes(segmented: tuple[Path, Path, l
     assert (two / "train.log").read_text().count("started") == 1
 
 
+@pytest.mark.slow
 def test_a_batch_too_small_for_all_and_full_fine_tuning(tiny_classes: Path, tmp_path: Path) -> None:
     def run(out: str) -> Path:
         return train(tiny_classes, tmp_path / out, overrides=from_words(CLASSES), brief=True)

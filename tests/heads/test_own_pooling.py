@@ -119,6 +119,7 @@ def test_the_pooling_is_read_from_the_model(name: str, pool: str) -> None:
     assert describe_backbone(name).pool == pool
 
 
+@pytest.mark.slow
 def test_images_can_be_normalised_as_imagenet_whatever_the_weights_saw() -> None:
     own, imagenet = (describe_backbone("test_vit2", normalisation=how) for how in ("own", "imagenet"))
 

@@ -102,6 +102,7 @@ def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
 # What it gives
 
 
+@pytest.mark.slow
 @EVERY_COUNT
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("hints", [True, False])
@@ -199,6 +200,7 @@ def test_refinement_is_added_and_sees_image_and_logits(backbone: SamBackbone) ->
     assert (other_logits - after)[:, [0, 2]].abs().max() > 0.1  # through the refinement only
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hints", [True, False])
 def test_a_batch_equals_its_images_one_by_one_and_its_order_does_not_matter(backbone: SamBackbone, hints: bool) -> None:
     head = SamDecoderHead(backbone, classes=3, hints=hints)
@@ -352,6 +354,7 @@ PROMPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", ["tokens", "decoder"])
 @pytest.mark.parametrize("method", PROMPTS)
 def test_after_three_steps_all_that_trains_has_changed_and_nothing_else(
@@ -375,6 +378,7 @@ def test_after_three_steps_all_that_trains_has_changed_and_nothing_else(
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", ["tokens", "decoder"])
 def test_the_first_step_moves_every_tensor_that_the_loss_reaches(backbone: SamBackbone, tune: Any) -> None:
     model = PromptedModel(
@@ -419,6 +423,7 @@ def test_two_heads_share_nothing(backbone: SamBackbone) -> None:
     assert len({tensor.data_ptr() for tensor in tensors}) == len(tensors)
 
 
+@pytest.mark.slow
 def test_sam_micro_learns_a_square() -> None:
     backbone = load_backbone("sam_micro", image_size=32)
     torch.manual_seed(0)

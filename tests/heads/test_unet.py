@@ -34,6 +34,7 @@ def test_what_fills_an_image_up_to_whole_stages_is_its_mean() -> None:
     assert torch.equal(model(image), model(filled)[..., :40, :52])
 
 
+@pytest.mark.slow
 def test_every_parameter_trains_and_none_is_frozen() -> None:
     model = make_model()
     model(draw(2, (40, 52))).square().mean().backward()

@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
 SIZE = 200_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="not Linux")
 def test_the_peak_is_that_since_the_reset() -> None:
     reset_peak(CPU)
@@ -72,6 +73,7 @@ def test_what_is_reckoned_for_a_batch_is_about_what_it_takes() -> None:
     assert 0.2 < float(done.stdout) < 1.3
 
 
+@pytest.mark.slow
 def test_a_batch_is_as_large_as_the_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = load_backbone("sam_micro", weights="random").spec
     sizes = {}

@@ -81,6 +81,7 @@ def test_other_types_and_trained_weights_go_torchs_way() -> None:
     assert gradient.abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["vit", "sam"])
 @pytest.mark.parametrize("tuning", ["prompts", "bias", "partial", "lora", "ssf", "adapter", "full"])
 def test_a_prepared_model_gives_what_it_gave(family: str, tuning: str, faster: bool) -> None:

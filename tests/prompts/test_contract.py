@@ -61,6 +61,7 @@ def exact(method: str, spec: BackboneSpec) -> Any:
     return make(method, spec, **({"dropout": 0.0} if METHODS[method][0] is ConditionedPrompts else {}))
 
 
+@pytest.mark.slow
 @EVERY_METHOD
 def test_a_batch_equals_its_images_one_by_one(backbone: Backbone, method: str) -> None:
     prompts, images = shaken(exact(method, backbone.spec)), draw(5)
@@ -97,6 +98,7 @@ def test_the_gradient_reaches_every_parameter(backbone: Backbone, method: str) -
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
+@pytest.mark.slow
 @EVERY_METHOD
 def test_training_leaves_the_backbone_bit_identical_and_moves_every_prompt_parameter(
     backbone: Backbone, method: str
@@ -126,6 +128,7 @@ def bright_halves(batch: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+@pytest.mark.slow
 @EVERY_METHOD
 def test_prompts_alone_learn_a_small_task(backbone: Backbone, method: str) -> None:
     """The read-out is fixed, random and at first no better than chance: all that is learned the prompts learn."""
@@ -145,6 +148,7 @@ def test_prompts_alone_learn_a_small_task(backbone: Backbone, method: str) -> No
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 @EVERY_METHOD
 @pytest.mark.parametrize(("name", "size"), [("vit_micro", (48, 72)), ("sam_micro", (72, 104))])
 def test_the_embedded_encoders_take_prompts_at_another_image_size(

@@ -140,6 +140,7 @@ ENCODERS: dict[str, tuple[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"normed": True}], ids=["published", "normed"])
 @pytest.mark.parametrize("blocks", ["all", (1, 2)])
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -66,6 +66,7 @@ def test_a_file_that_holds_less_than_is_asked_for_is_refused(tmp_path: Path) -> 
         inflate(path, 10**15)
 
 
+@pytest.mark.slow
 def test_the_densest_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(bytes(10**8), 9))

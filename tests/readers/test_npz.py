@@ -160,6 +160,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_only_the_array_that_is_asked_for_is_held(tmp_path: Path) -> None:
     scan = np.random.default_rng(0).integers(0, 99, (64, 256, 256), np.uint8)
     reader = reader_of(saved(tmp_path / "a.npz", imgs=scan, gts=scan // 50))

@@ -10,6 +10,7 @@ def faults_of(tally: Tally) -> list[str]:
     return [f"seed {seed} ({name}): {said}" for said, (name, seed) in tally.faults.items()]
 
 
+@pytest.mark.slow
 def test_sixty_mutants_of_every_kind_of_file() -> None:
     tally = fuzz(64, seconds=60, workers=2)
     assert tally.tried == 64
@@ -24,6 +25,7 @@ def test_five_hundred_mutants() -> None:
     assert faults_of(tally) == []
 
 
+@pytest.mark.slow
 def test_a_fault_is_found_and_told_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     from vpt.config import files
 

@@ -97,6 +97,7 @@ def test_patients_are_the_units_of_intervals(tmp_path):
     assert method == "percentile bootstrap over patients, 2000 resamples, seed 0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [of_classes, of_labels, of_many])
 def test_save_writes_strict_json_a_csv_and_two_pictures(tmp_path: Path, make):
     report = make()
@@ -129,6 +130,7 @@ def test_undefined_scores_are_null(tmp_path):
     assert found["per_class"]["melanoma"]["n"] == 0
 
 
+@pytest.mark.slow
 def test_saving_twice_gives_the_same_files(tmp_path):
     for folder in ("one", "two"):
         of_labels().save(tmp_path / folder)
@@ -136,6 +138,7 @@ def test_saving_twice_gives_the_same_files(tmp_path):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_cases(tmp_path):
     of_classes().save(tmp_path)
     row = rows_of(tmp_path / "cases.csv")[1]
@@ -143,6 +146,7 @@ def test_cases(tmp_path):
     assert row == {"name": "b", "reference": "normal", "prediction": "naevus", "correct": "0"} | probabilities
 
 
+@pytest.mark.slow
 def test_cases_of_labels(tmp_path):
     of_labels().save(tmp_path)
     rows = rows_of(tmp_path / "cases.csv")

@@ -308,6 +308,7 @@ def test_the_page_escapes_names_and_holds_the_picture(written: Path) -> None:
     assert "http" not in (written / "compare.html").read_text().replace("http-equiv", "")  # nothing from elsewhere
 
 
+@pytest.mark.slow
 def test_the_picture_shows_something(written: Path) -> None:
     picture = np.asarray(Image.open(written / "compare.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10

@@ -284,6 +284,7 @@ def test_unknown_label_and_score_are_said(mixed):
         mixed.mean("dice")
 
 
+@pytest.mark.slow
 def test_many_labels_and_cases_stay_quick():
     """TotalSegmentator's 117 labels on 100 cases: a summary within 10 s."""
     import time

@@ -58,6 +58,7 @@ def test_it_reads_the_tokens_as_attention_left_them_or_normed(encoder: str, norm
     assert (added - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normed", [False, True])
 @torch.no_grad()
 def test_tiny_vit_has_its_norm_inside_the_mlp_and_blocks_without_one(normed: bool) -> None:

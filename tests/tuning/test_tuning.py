@@ -320,6 +320,7 @@ def test_the_backbone_stays_in_eval_mode_and_keeps_its_identity(encoder: str, me
 RATES = {"full": 3e-3, "bias": 1e-2, "partial": 3e-3, "ssf": 1e-2, "adapter": 1e-2, "lora": 1e-2}
 
 
+@pytest.mark.slow
 @EVERY_ENCODER
 @EVERY_METHOD
 def test_it_learns_to_find_a_square(encoder: str, method: str) -> None:
@@ -408,6 +409,7 @@ def save(tmp_path: Path, backbone: str, tuning: Any) -> tuple[Path, PromptedMode
     return path, model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["vit_micro", "sam_micro"])
 @EVERY_METHOD
 def test_a_restored_model_gives_identical_outputs(tmp_path: Path, backbone: str, method: str) -> None:
@@ -428,6 +430,7 @@ def test_a_restored_model_gives_identical_outputs(tmp_path: Path, backbone: str,
     assert artifact.counts["backbone"] == direct.count_parameters()["backbone"]
 
 
+@pytest.mark.slow
 def test_an_artifact_from_before_tuning_had_settings_still_loads(tmp_path: Path) -> None:
     path, model = save(tmp_path, "vit_micro", "full")
     with safe_open(path, framework="pt") as file:
@@ -445,6 +448,7 @@ def test_an_artifact_from_before_tuning_had_settings_still_loads(tmp_path: Path)
         assert torch.equal(restore_model(artifact)(images), model(images))
 
 
+@pytest.mark.slow
 def test_tensors_of_another_rank_are_refused(tmp_path: Path) -> None:
     path, _ = save(tmp_path, "vit_micro", {"method": "lora", "rank": 2})
     tensors = {name: t[:1].clone() if ".lora_A." in name else t for name, t in load_file(path).items()}

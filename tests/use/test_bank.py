@@ -43,6 +43,7 @@ def bank(artifacts: dict[str, Path]) -> vpt.Bank:
     return bank
 
 
+@pytest.mark.slow
 def test_masks_are_those_of_each_task_alone(artifacts: dict[str, Path], bank: vpt.Bank) -> None:
     given = scan()
     masks = bank.segment(given)
@@ -62,6 +63,7 @@ def test_only_the_tasks_asked_for_answer_in_their_order(bank: vpt.Bank) -> None:
     assert np.array_equal(voxels(found["core"]), voxels(bank.segment(given, ["core"])["core"]))
 
 
+@pytest.mark.slow
 def test_classes_are_those_of_each_task_alone_in_batches_that_mix_them(
     artifacts: dict[str, Path], bank: vpt.Bank
 ) -> None:
@@ -82,6 +84,7 @@ def test_all_tasks_have_the_encoder_that_is_in_memory_once(bank: vpt.Bank) -> No
     assert {id(bank[task].model.backbone) for task in bank} == {id(bank.backbone)}
 
 
+@pytest.mark.slow
 def test_tasks_come_and_go(artifacts: dict[str, Path]) -> None:
     bank = vpt.Bank("vit_micro", "cpu")
     with pytest.raises(VptError, match=r"no task that segments; add one with bank\.add"):
@@ -96,6 +99,7 @@ def test_tasks_come_and_go(artifacts: dict[str, Path]) -> None:
         bank.remove("rims")
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_path: Path, bank: vpt.Bank) -> None:
     small = trained(tmp_path / "small.safetensors", 1, scan_plan(intensity=WINDOW, image_size=32))
     tuned = trained(
@@ -124,6 +128,7 @@ def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_pa
     assert "new" not in bank
 
 
+@pytest.mark.slow
 def test_an_encoder_of_other_options_is_not_shared(tmp_path: Path) -> None:
     """They would be given to the first task's encoder in silence."""
     plan = scan_plan(intensity=WINDOW)
@@ -137,6 +142,7 @@ def test_an_encoder_of_other_options_is_not_shared(tmp_path: Path) -> None:
     assert bank.tasks == ("first",)
 
 
+@pytest.mark.slow
 def test_values_and_sizes_that_fit_one_task_and_not_another_are_refused_with_its_name(tmp_path: Path) -> None:
     usual = TrainingSizes(pixel=(1.0, 1.2), side=(20.0, 30.0))
     here = scan_plan(intensity=WINDOW, sizes=usual)

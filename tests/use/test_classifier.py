@@ -79,6 +79,7 @@ def test_several_labels_have_a_probability_each(label_run: Path, tiny_labels: Pa
         assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_grades_have_one_more_probability_than_questions(grade_run: Path) -> None:
     found = load(grade_run, "cpu").classify(stripes(0, 0))
     assert list(found) == ["0", "1", "2"]
@@ -88,6 +89,7 @@ def test_grades_have_one_more_probability_than_questions(grade_run: Path) -> Non
 # --- many at once -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", "volumes"])
 def test_many_at_once_equal_one_by_one(
     kind: str, classifier: Classifier, of_scans: Classifier, tiny_classes: Path, tiny_scans: Path
@@ -111,6 +113,7 @@ def test_no_state_is_kept_between_scans(classifier: Classifier) -> None:
 # --- the artifact -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["class_run", "scan_run", "grade_run"])
 def test_an_artifact_saved_and_loaded_gives_identical_probabilities(
     which: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -190,6 +193,7 @@ def test_what_cannot_be_read_is_said(classifier: Classifier, tmp_path: Path) -> 
         classifier.classify(np.full((8, 8, 3), (200, 10, 10), np.uint8))
 
 
+@pytest.mark.slow
 def test_another_backbone_than_that_of_the_training_is_refused(tiny_classes: Path, tmp_path: Path) -> None:
     run = train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP | {"backbone.weights": "random"}, brief=True)
     from vpt.backbones.vit_models import MICRO_WEIGHTS

@@ -85,6 +85,7 @@ def test_16_bits_that_were_8_have_the_mask_of_8(tmp_path: Path) -> None:
     assert np.array_equal(classifier(FLAT).prepare(tmp_path / "wide.png"), classifier(FLAT).prepare(picture))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [1024, 1000, -1024])
 def test_a_nibabel_image_and_a_path_that_are_not_in_hu(tmp_path: Path, shift: int) -> None:
     nib.save(ct(shift=shift), tmp_path / "a.nii.gz")
@@ -95,6 +96,7 @@ def test_a_nibabel_image_and_a_path_that_are_not_in_hu(tmp_path: Path, shift: in
             threshold(CT).segment(scan, force=True)
 
 
+@pytest.mark.slow
 def test_of_a_folder_the_others_are_segmented(tmp_path: Path) -> None:
     for name, shift in (("a", 0), ("b", 1024), ("c", 0)):
         nib.save(ct(shift=shift), tmp_path / f"{name}.nii.gz")
@@ -139,6 +141,7 @@ def test_an_artifact_whose_plan_says_nothing_of_values_doubts_none(tmp_path: Pat
         threshold(CT).segment(ct(shift=1024))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.1, 0.01, 10, 100, 1000])
 def test_a_scan_in_cm_is_refused_and_forced(tmp_path: Path, factor: float) -> None:
     plan = CT.model_copy(update={"sizes": TrainingSizes(pixel=(0.9, 1.2), side=(28, 36))})

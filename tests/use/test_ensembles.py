@@ -55,6 +55,7 @@ def probabilities(segmenter: Segmenter, given: nib.Nifti1Image) -> torch.Tensor:
     return torch.stack(list(segmenter.probabilities_of(segmenter.prepare(given))))
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_models_probabilities(models, ensemble):
     given = scan()
     alone = [load(model, "cpu", precision="32-true") for model in models]
@@ -68,6 +69,7 @@ def test_an_ensemble_is_the_mean_of_its_models_probabilities(models, ensemble):
     assert (ids.transpose(2, 1, 0)[::-1, ::-1] == masks[-1]).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_one_model_alone_is_the_model_bit_for_bit(models):
     one, alone, given = load([models[0]], "cpu"), load(models[0], "cpu"), scan()
     assert type(one) is Segmenter
@@ -107,6 +109,7 @@ def test_no_model_is_refused():
         load([], "cpu")
 
 
+@pytest.mark.slow
 def test_classifiers_are_averaged_too(class_run, tmp_path):
     artifact, other = read_artifact(class_run), tmp_path / "other.safetensors"
     model = restore_model(artifact)

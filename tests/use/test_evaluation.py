@@ -596,6 +596,7 @@ def test_groups_of_a_csv(folders, tmp_path):
     assert evaluate(*folders, by="sex").by_group.rows[1].group == "m"
 
 
+@pytest.mark.slow
 def test_scans_of_one_patient_are_drawn_together(folders):
     for folder, ending in ((folders[0], "nii.gz"), (folders[1], "nii")):
         for old, new in (("a", "ann_scan1"), ("b", "ann_scan2"), ("c", "bob_scan1")):
@@ -610,6 +611,7 @@ def test_scans_of_one_patient_are_drawn_together(folders):
     assert evaluate(*folders).groups == ("x", "y", "z")
 
 
+@pytest.mark.slow
 def test_scans_beside_their_masks_are_not_taken_for_them(folders):
     expected = evaluate(*folders).values("Dice")
     for name in "abc":
@@ -657,6 +659,7 @@ def test_a_scan_in_a_masks_place_is_refused(folders, side, values):
             evaluate(*folders, labels)
 
 
+@pytest.mark.slow
 def test_an_atlas_is_no_scan(tmp_path):
     """240 parcels of 4x4x4 voxels, with ids up to 14175 as FreeSurfer's."""
     ids = np.random.default_rng(0).choice(np.arange(1, 14176), 240, replace=False).reshape(6, 5, 8)

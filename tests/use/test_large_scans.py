@@ -74,6 +74,7 @@ def test_memory_grows_by_the_mask_alone_and_not_by_labels(segmenter, models):
     assert grown / voxels < 6, f"{grown / voxels:.1f} bytes a voxel"
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_file_is_read_into_what_it_stores(segmenter, tmp_path):
     nib.save(deep_scan(13 * SLAB), tmp_path / "deep.nii.gz")
@@ -86,6 +87,7 @@ def test_a_file_is_read_into_what_it_stores(segmenter, tmp_path):
     assert (deep - shallow) / voxels < 4, f"{(deep - shallow) / voxels:.1f} bytes a voxel of 2"
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize(("slopes", "stored"), [((2,), 2), ((2, 3), 4)])
 def test_a_dicom_series_is_read_into_one_volume(tmp_path, slopes, stored):

@@ -58,6 +58,7 @@ def probabilities(segmenter: Any, pixels: np.ndarray) -> torch.Tensor:
     return next(iter(segmenter.probabilities_of(segmenter.prepare(np.ascontiguousarray(pixels)))))
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_of_the_probabilities_of_all_mirror_images_turned_back(both: Path) -> None:
     alone, averaged = (load(both, "cpu", precision="32-true", tta=tta) for tta in (False, True))
     turns: list[tuple[int, ...]] = [(), (0,), (1,), (0, 1)]
@@ -67,6 +68,7 @@ def test_it_is_the_mean_of_the_probabilities_of_all_mirror_images_turned_back(bo
     assert (probabilities(averaged, PIXELS) - torch.stack(each).mean(0)).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mirror", "axis"), [("horizontal", 1), ("vertical", 0)])
 def test_the_mask_of_a_mirror_image_is_the_mirrored_mask(tmp_path: Path, mirror: str, axis: int) -> None:
     model = trained(tmp_path / "one.safetensors", mirror)
@@ -96,6 +98,7 @@ def test_classifiers_are_averaged_in_probability(class_run: Path, tmp_path: Path
     assert averaged.classify(image) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_box_is_refused_with_mirror_images_by_one_model_and_by_several(tmp_path: Path) -> None:
     """It would lie elsewhere in them."""
     models = [trained_with_hints(tmp_path / f"{name}.safetensors") for name in "ab"]

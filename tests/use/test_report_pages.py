@@ -76,6 +76,7 @@ def test_the_worst_cases_come_first_and_say_what_was_not_found(scored) -> None:
     assert "in 1 case nothing was predicted" in page
 
 
+@pytest.mark.slow
 def test_a_case_is_shown_in_three_planes_with_its_errors(scored) -> None:
     shifted, _, right = page_of_cases(read(scored))[1:4]
     assert [name for name in ("axial", "coronal", "sagittal") if f"<figcaption>{name}, slice" in shifted] == [
@@ -154,11 +155,13 @@ def test_a_run_whose_data_are_gone_keeps_its_page(tiny_run, tmp_path) -> None:
     assert "Data and plan" in read(run)
 
 
+@pytest.mark.slow
 def test_a_training_in_which_nothing_validates_says_so(tiny_data, tmp_path) -> None:
     run = train(tiny_data, tmp_path / "run", overrides=ONE_STEP | {"data.use_val": True})
     assert "Nothing was scored" in read(run)
 
 
+@pytest.mark.slow
 def test_images_are_shown_once_in_colour_with_a_bar_of_pixels(make_images, tmp_path, vpt) -> None:
     root = make_images(colour=True)
     assert vpt("evaluate", root / "masks", root / "masks", "-o", tmp_path / "out").code == 0
@@ -195,6 +198,7 @@ def compared(tmp_path, make_dataset, save, vpt):
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_two_that_are_compared_are_shown_over_the_same_planes(compared) -> None:
     page = read(compared)
     assert headings(page) == ["case_02", "case_01", "case_00"]
@@ -214,6 +218,7 @@ def test_two_that_are_compared_are_shown_over_the_same_planes(compared) -> None:
     )
 
 
+@pytest.mark.slow
 def test_without_a_mask_of_the_two_the_page_says_so(tmp_path, compared, vpt) -> None:
     from vpt.use.pages.paired import write_paired_page
     from vpt.use.paired import compare_masks
@@ -236,6 +241,7 @@ def test_two_runs_are_compared_on_a_page(tiny_run, class_run, tmp_path, vpt) -> 
         assert "A - B is +0.000" in page
 
 
+@pytest.mark.slow
 def test_lesions_and_groups_are_tables_of_the_page(scored, tmp_path, vpt) -> None:
     (tmp_path / "who.csv").write_text("case,sex\n" + "".join(f"case_0{k},{'fm'[k % 2]}\n" for k in range(4)))
     asked = ("--lesions", "all", "--by", "sex", "--groups", tmp_path / "who.csv")
@@ -247,6 +253,7 @@ def test_lesions_and_groups_are_tables_of_the_page(scored, tmp_path, vpt) -> Non
     assert '<tr><th scope="row">f *</th>' in page
 
 
+@pytest.mark.slow
 def test_pages_of_compared_masks_and_the_viewer_start_without_torch() -> None:
     program = "import sys, vpt.use.pages.evaluation, vpt.view.server; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

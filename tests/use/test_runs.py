@@ -22,6 +22,7 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_run, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_test_split_is_segmented_and_scored(run: Path, tiny_data: Path) -> None:
     report, folder = evaluate_run(run)
     assert folder == run / "test"
@@ -41,6 +42,7 @@ def test_the_validation_split_scores_as_at_the_end_of_training(run: Path) -> Non
     assert report.mean() == told
 
 
+@pytest.mark.slow
 def test_scans_of_one_patient_are_drawn_together(run: Path, copied_data: Path) -> None:
     names = ["blobs_003", "blobs_004", "blobs_005"]
     file = copied_data / "dataset.json"
@@ -54,6 +56,7 @@ def test_scans_of_one_patient_are_drawn_together(run: Path, copied_data: Path) -
     assert "3 cases of 2 patients x 2 labels" in report.text()
 
 
+@pytest.mark.slow
 def test_masks_go_where_they_are_asked_and_settings_reach_the_report(run: Path, tmp_path: Path) -> None:
     done: list[tuple[int, int, str]] = []
     report, folder = evaluate_run(
@@ -76,6 +79,7 @@ def test_a_split_without_test_cases(run: Path) -> None:
     assert "val split, which chose the epoch (it has no test cases)" in report.settings.title
 
 
+@pytest.mark.slow
 def test_data_that_were_moved(run: Path, copied_data: Path, tmp_path: Path) -> None:
     config = run / "config.yaml"
     lines = config.read_text().splitlines()
@@ -94,6 +98,7 @@ def test_what_is_not_a_run(tmp_path: Path, tiny_run: Path) -> None:
         evaluate_run(tiny_run, split="train")
 
 
+@pytest.mark.slow
 def test_a_test_case_that_cannot_be_read_is_named(run: Path, copied_data: Path) -> None:
     scan = copied_data / "imagesTr" / "blobs_005_0000.nii.gz"
     scan.write_bytes(scan.read_bytes()[:-500])
@@ -102,6 +107,7 @@ def test_a_test_case_that_cannot_be_read_is_named(run: Path, copied_data: Path) 
     assert list((run / "test").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_place_where_no_masks_can_lie(run: Path) -> None:
     with pytest.raises(VptError, match=r"config\.yaml.*: cannot be made a folder"):
         evaluate_run(run, out=run / "config.yaml" / "masks")
@@ -110,6 +116,7 @@ def test_a_place_where_no_masks_can_lie(run: Path) -> None:
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("colour", [False, True])
 def test_a_run_on_images_from_the_data_to_its_scores(make_images, tmp_path, colour):
@@ -140,6 +147,7 @@ def test_a_run_on_images_from_the_data_to_its_scores(make_images, tmp_path, colo
     assert saved["settings"]["tolerance_px"] == 1
 
 
+@pytest.mark.slow
 def test_merged_and_ignored_labels_go_from_the_config_to_the_scores(copied_data: Path, tmp_path: Path) -> None:
     """What is ignored is not missed; plan, log and artifact say so."""
     labels = {"blob": ["dark"], "ignore": ["bright"]}

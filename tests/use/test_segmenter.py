@@ -43,6 +43,7 @@ def segmenter(run) -> Segmenter:
 # --- what a scan may be -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_path_string_list_and_image_give_the_same_mask(segmenter, tmp_path):
     image, path = scan(), tmp_path / "a.nii.gz"
     nib.save(image, path)
@@ -54,6 +55,7 @@ def test_path_string_list_and_image_give_the_same_mask(segmenter, tmp_path):
     same_place(masks[-2], image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_channels_as_files_and_as_one_file_give_the_same_mask(tmp_path, count):
     names = tuple("ABC"[:count])
@@ -72,6 +74,7 @@ def test_channels_as_files_and_as_one_file_give_the_same_mask(tmp_path, count):
         segmenter.segment(paths[0])
 
 
+@pytest.mark.slow
 def test_order_of_scans_and_threads_change_nothing(segmenter):
     scans = [scan(seed=seed) for seed in range(4)]
     alone = [voxels(segmenter.segment(image)) for image in scans]
@@ -139,6 +142,7 @@ def ellipsoid(affine, shape) -> np.ndarray:
     return body | bump
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("stored", ["RAS", "LPS", "LAS", "PSR", "SLA", "IAR"])
 @pytest.mark.parametrize(
@@ -169,6 +173,7 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ODD)
 def test_masks_of_odd_real_scans_lie_on_their_grids(data_root, tmp_path, name):
@@ -180,6 +185,7 @@ def test_masks_of_odd_real_scans_lie_on_their_grids(data_root, tmp_path, name):
     assert reader_of(tmp_path / "mask.nii.gz").grid().matches(reader_of(path).grid(), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_mask_of_an_oblique_scan_with_a_qform_only(data_root):
     path = data_root / "odd_volumes/prostate_oblique/Prostatex_0000.nii.gz"
@@ -227,6 +233,7 @@ def test_scans_that_cannot_be_used_are_refused_in_a_sentence(segmenter, tmp_path
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_and_its_artifact_load_alike(run, segmenter):
     again = load(run / "best.safetensors", device="cpu")
     assert (again.plan, again.labels) == (scan_plan(), LABELS)
@@ -234,6 +241,7 @@ def test_a_run_and_its_artifact_load_alike(run, segmenter):
     assert not again.model.training
 
 
+@pytest.mark.slow
 def test_precision_is_that_of_the_training_unless_told(run):
     """In float32 and in bfloat16 nearly all voxels agree; single ones may not."""
     found = {}
@@ -249,6 +257,7 @@ def test_precision_is_that_of_the_training_unless_told(run):
     assert np.array_equal(voxels(load(run, device="cpu").segment(scan())), found[told])
 
 
+@pytest.mark.slow
 def test_compiled_on_demand_and_only_then(run, segmenter, monkeypatch):
     """By torch's compiler without its code generator, which takes a minute; tests/test_fast_paths.py has that."""
     compiled, real = [], torch.compile
@@ -277,6 +286,7 @@ def test_devices_that_are_there():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
 
 
+@pytest.mark.slow
 def test_other_backbone_weights_are_refused_and_the_right_ones_named(tmp_path):
     model, _ = tiny(scan_plan())
     state = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
@@ -327,6 +337,7 @@ def test_what_is_no_run_is_refused(run, tmp_path):
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", [False, True])
 @pytest.mark.parametrize("padding", ["centre", "corner"])
 @pytest.mark.parametrize("size", [(90, 60), (40, 100), (20, 31), (300, 64)])
@@ -351,6 +362,7 @@ def test_a_plan_in_pixels_tiles_large_images():
     assert np.array_equal(mask == 117, truth)
 
 
+@pytest.mark.slow
 def test_images_and_scans_need_the_model_for_them(tmp_path):
     flat, solid = threshold(image_plan()), threshold(scan_plan())
     Image.fromarray(bright_disc()[0]).save(tmp_path / "a.jpg")

@@ -44,6 +44,7 @@ class Tags(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 def test_it_is_the_nibabel_image_that_it_was(segmenter: Segmenter, scan: Path, tmp_path: Path, kind: type) -> None:
     source = nib.load(scan)
@@ -60,6 +61,7 @@ def test_it_is_the_nibabel_image_that_it_was(segmenter: Segmenter, scan: Path, t
     np.testing.assert_array_equal(read.affine, source.affine)
 
 
+@pytest.mark.slow
 def test_its_volumes_are_those_of_its_voxels_in_ml(segmenter: Segmenter, scan: Path) -> None:
     mask = segmenter.segment(scan)
     voxels = np.asanyarray(mask.dataobj)
@@ -68,6 +70,7 @@ def test_its_volumes_are_those_of_its_voxels_in_ml(segmenter: Segmenter, scan: P
     assert mask.volumes == {name: pytest.approx((voxels == k).sum() * ml) for k, name in segmenter.labels.items() if k}
 
 
+@pytest.mark.slow
 def test_it_shows_three_planes_its_labels_and_their_volumes(segmenter: Segmenter, scan: Path) -> None:
     shown = segmenter.segment(scan)._repr_html_()
     tags = Tags(shown)
@@ -78,6 +81,7 @@ def test_it_shows_three_planes_its_labels_and_their_volumes(segmenter: Segmenter
     assert all(name in shown for label, name in segmenter.labels.items() if label)
 
 
+@pytest.mark.slow
 def test_without_its_scan_it_shows_the_outlines_alone(segmenter: Segmenter, scan: Path, tmp_path: Path) -> None:
     copy = tmp_path / scan.name
     copy.write_bytes(scan.read_bytes())

@@ -95,6 +95,7 @@ def test_a_screenshot_of_a_ct_is_no_picture(tmp_path):
         reader_of(next(folder.iterdir())).voxels(1)
 
 
+@pytest.mark.slow
 def test_class_folders_hold_radiographs_or_a_folder_for_each_series(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(12):

@@ -298,6 +298,7 @@ def test_a_scan_is_no_label_and_a_label_no_scan(pair):
 # --- real files -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_real_segmentation_is_what_itk_has_of_it(data_root, tmp_path):
     folder = data_root / "odd_volumes/dicom_seg"

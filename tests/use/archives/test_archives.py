@@ -296,6 +296,7 @@ def test_no_scans_at_all(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_becomes_a_folder_of_pngs(tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -337,6 +338,7 @@ def test_one_image_goes_to_a_png_or_a_folder(tmp_path):
         plan_outputs(find_scans(tmp_path / "scan.nii.gz", 1), tmp_path / "mask.png", **options)
 
 
+@pytest.mark.slow
 def test_ids_above_255_are_written_with_sixteen_bits(tmp_path):
     segmenter = threshold(image_plan(), {0: "background", 3: "rim", 4000: "core"})
     mask = segmenter.segment(bright_disc()[0])
@@ -359,6 +361,7 @@ def test_a_mask_is_no_place_for_classes_nor_a_table_for_masks(tmp_path: Path, ti
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_scan_that_fails_for_lack_of_memory_stops_no_other(
     class_run: Path, tiny_classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def test_several_places_are_one_archive(fill: Callable[..., Path]) -> None:
         find_archive([fill("a"), Path("/nowhere")], "volumes", 1, OUT)
 
 
+@pytest.mark.slow
 def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], tmp_path: Path) -> None:
     root = fill("all", "x.nii.gz", "p1/x.nii.gz", "p2/deep/x.nii.gz", ".hidden/x.nii.gz", "out/x.nii.gz")
     write_series(root / "p3/series")

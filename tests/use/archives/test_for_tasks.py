@@ -61,6 +61,7 @@ def apart(predict: Predict, models: list[str], scans: Path, tmp_path: Path) -> P
     return tmp_path / "apart"
 
 
+@pytest.mark.slow
 def test_each_task_has_the_masks_and_the_record_that_it_has_alone(
     predict: Predict, models: list[str], scans: Path, apart: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_each_task_has_the_masks_and_the_record_that_it_has_alone(
     assert (apart / "first" / "s1.nii.gz").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_one_mask_of_all_tasks_in_which_the_first_counts(
     predict: Predict, models: list[str], scans: Path, apart: Path, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ class Counting(Segmenter):
         return super().prepare(scan, force)
 
 
+@pytest.mark.slow
 def test_continue_does_what_is_new_has_changed_or_is_gone(run, scans, tmp_path, segmenter) -> None:
     run()
     nib.save(scan(seed=9), scans / "b.nii.gz")
@@ -135,6 +136,7 @@ def test_continue_does_what_is_new_has_changed_or_is_gone(run, scans, tmp_path, 
     assert len(json.loads((tmp_path / "out/predictions.json").read_text())["cases"]) == 4
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_was_writing_is_cleared_beside_every_answer(run, tmp_path) -> None:
     out = tmp_path / "out"
     for place in (out, out / "previews", out / "probabilities"):
@@ -168,6 +170,7 @@ def test_masks_that_are_not_in_the_record_are_not_replaced_unasked(run, tmp_path
     assert (tmp_path / "out/a.nii.gz").read_bytes() == b"by hand"
 
 
+@pytest.mark.slow
 def test_parts_make_the_same_masks_and_one_record(run, tmp_path, segmenter, scans) -> None:
     run()
     for number in range(2):
@@ -221,6 +224,7 @@ def test_one_file_has_no_record_beside_it(segmenter, scans, tmp_path) -> None:
         segment_archive(segmenter, [scans / "a.nii.gz"], tmp_path / "one/a.nii.gz", Asked(existing="continue"), MARK)
 
 
+@pytest.mark.slow
 def test_probabilities_and_a_picture_lie_beside_the_mask(run, scans, tmp_path, segmenter) -> None:
     run(beside=Beside(probabilities=True, preview=True))
 
@@ -237,6 +241,7 @@ def test_probabilities_and_a_picture_lie_beside_the_mask(run, scans, tmp_path, s
     assert counting.read == ["b"]
 
 
+@pytest.mark.slow
 def test_of_a_scan_that_is_cropped_the_probabilities_lie_on_the_whole(tmp_path) -> None:
     array = np.zeros((40, 36, 30), np.float32)
     array[12:24, 8:20, 10:20] = np.random.default_rng(0).uniform(100, 900, (12, 12, 10))
