@@ -37,8 +37,10 @@ __all__ = [
 Padding = Literal["centre", "corner"]
 """Where an image smaller than the encoder's lay: see `BackboneSpec`."""
 
-Pool = Literal["cls", "mean", "attention"]
-"""How an encoder makes one vector of an image: its CLS token, the mean of its patches, a learned pooling."""
+Pool = Literal["cls", "mean", "attention", "tokens"]
+"""How an encoder makes one vector of an image: its CLS token, the mean of its patches, a learned pooling, the mean of
+its CLS and distillation tokens.
+"""
 
 
 class Level(NamedTuple):

@@ -37,7 +37,7 @@ class EvaBackbone(TimmBackbone):
         super().__init__(vit, **about)
         blocks: Any = vit.blocks
         for block in blocks:
-            _merge_biases(block.attn)
+            merge_biases(block.attn)
         self._turns: dict[str, Tensor] = {}
 
     def embed(self, images: Tensor) -> Tokens:
@@ -57,12 +57,12 @@ class EvaBackbone(TimmBackbone):
             sequence, tokens = sequence[:, :1], only_first(tokens)
         own = beside if isinstance(beside, KeysValues) else None
         mixed = attend(block.attn, normed, own, sequence.shape[1], rope, unturned)
-        sequence = sequence + block.drop_path1(_scaled(block.gamma_1, mixed))
+        sequence = sequence + block.drop_path1(scaled(block.gamma_1, mixed))
         if isinstance(beside, SeparateContext):
             mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
-            sequence = sequence + block.drop_path1(_scaled(block.gamma_1, mixed))
+            sequence = sequence + block.drop_path1(scaled(block.gamma_1, mixed))
         after = block.mlp(normalise(block.norm2, sequence))
-        return parts_like(tokens, sequence + block.drop_path2(_scaled(block.gamma_2, after)))
+        return parts_like(tokens, sequence + block.drop_path2(scaled(block.gamma_2, after)))
 
     def rope(self, i: int) -> Tensor | None:
         """How block `i` turns each patch, as timm gives it; None where positions are in the tokens alone."""
@@ -172,7 +172,7 @@ def require_rotary_blocks(model: Any, name: str) -> None:
         )
 
 
-def _merge_biases(attention: Any) -> None:
+def merge_biases(attention: Any) -> None:
     """`EvaAttention` adds biases of its own to the product of `qkv`: the same sum as a bias of `qkv`, in place."""
     if getattr(attention, "q_bias", None) is None or attention.qkv is None:
         return
@@ -181,6 +181,6 @@ def _merge_biases(attention: Any) -> None:
     attention.q_bias = attention.v_bias = None
 
 
-def _scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
+def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
     """A branch under the block's layer scale, where it has one."""
     return branch if gamma is None else gamma * branch

@@ -146,7 +146,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "vit",
         "every timm VisionTransformer of standard blocks (for example vit_base_patch16_224.augreg_in21k), "
-        "EVA, DINOv3 and other rotary ViTs (vit_small_patch16_dinov3)",
+        "EVA, DINOv3 and other rotary ViTs (vit_small_patch16_dinov3), BEiT and ViTs with relative positions",
         vit_models.is_timm,
         vit_models.load_timm,
         vit_models.describe_timm,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from timm.layers import Attention, PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
@@ -17,6 +18,17 @@ from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateCo
 from vpt.errors import VptError
 
 Pooling = Literal["own", "plain"]
+REASONS = {  # of timm's classes: why they are not taken apart
+    "ParallelScalingBlock": "attention and MLP run side by side in a block, from one projection",
+    "ParallelThingsBlock": "each block holds several attentions side by side",
+    "ResPostBlock": "it norms after its attention",
+    "Diff": "its attention is the difference of two",
+    "HybridEmbed": "its patches come from a convolutional net",
+    "NaFlexVit": "images of several sizes are packed into one sequence",
+    "Cait": "its class token attends in blocks of its own",
+    "TinyVit": "it is known as Segment Anything's encoder only (lite_medsam, mobile_sam)",
+    "VisionTransformerSAM": "it has no neck, as all weights of Segment Anything have",
+}
 POOLS: dict[str, Pool] = {"token": "cls", "map": "attention"}  # timm's names; all others are means of the patches
 
 
@@ -53,7 +65,8 @@ class TimmBackbone(Backbone):
         height, width = vit.patch_embed.img_size
         patch = tuple(vit.patch_embed.patch_size)
         grid = (height // patch[0], width // patch[1])
-        registers = 0 if vit.reg_token is None else vit.reg_token.shape[1]
+        reg_token = getattr(vit, "reg_token", None)
+        registers = 0 if reg_token is None else reg_token.shape[1]
         self.spec = BackboneSpec(
             name=name,
             image_size=(height, width),
@@ -88,8 +101,15 @@ class TimmBackbone(Backbone):
         if self.spec.pool != "cls" and normed.grid.numel():
             if tokens.prompts.shape[1]:
                 sequence = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)
-            pooled = vit.fc_norm(vit.pool(sequence))
+            pooled = vit.fc_norm(self.pool(sequence))
         return Features(grid=grid, prefix=vit.fc_norm(normed.prefix), pooled=pooled)
+
+    def pool(self, sequence: Tensor) -> Tensor:
+        """Finished tokens (B, R + H*W, C) -> one vector (B, C), by the model's own way."""
+        vit: Any = self.vit
+        if isinstance(vit, VisionTransformerDistilled):
+            return sequence[:, : vit.num_prefix_tokens].mean(1)
+        return vit.pool(sequence)
 
 
 class VitBackbone(TimmBackbone):
@@ -138,23 +158,25 @@ def pool_of(vit: Any, has_cls: bool, pooling: Pooling) -> Pool:
     """How timm's model makes one vector of an image; "plain": see `VitBackbone`."""
     if pooling == "plain":
         return "cls" if has_cls else "mean"
+    if isinstance(vit, VisionTransformerDistilled):
+        return "tokens"
     return POOLS.get(vit.global_pool, "mean")
 
 
 def require_standard_blocks(model: Any, name: str) -> None:
     """Raise VptError unless `model` is a timm VisionTransformer of standard blocks."""
     found = type(model).__name__
-    if type(model) is VisionTransformer:
+    if type(model) in (VisionTransformer, VisionTransformerDistilled):
         odd = {type(b).__name__ for b in model.blocks if type(b) is not Block}
         odd |= {type(b.attn).__name__ for b in model.blocks if type(b) is Block and type(b.attn) is not Attention}
         odd |= {type(model.patch_embed).__name__} - {PatchEmbed.__name__}  # a hybrid's grid is its CNN's
         if not odd:
             return
-        found = f"VisionTransformer with {', '.join(sorted(odd))}"
+        found = f"{found} with {', '.join(sorted(odd))}"
+    said = [f"{found} is not supported", *(f"since {why}" for kind, why in REASONS.items() if kind in found)]
     raise VptError(
-        f"backbone {name}: {found} is not supported; choose a timm VisionTransformer of standard blocks, "
-        "for example vit_small_patch16_224, deit3_base_patch16_224, vit_base_patch14_reg4_dinov2, "
-        "or the embedded vit_micro"
+        f"backbone {name}: {', '.join(said)}; choose a timm VisionTransformer of standard blocks, for example "
+        "vit_small_patch16_224, deit3_base_patch16_224, vit_base_patch14_reg4_dinov2, or the embedded vit_micro"
     )
 
 

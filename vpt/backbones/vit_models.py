@@ -12,14 +12,17 @@ import torch
 from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer, save_for_hf
+from timm.models.beit import Beit
 from timm.models.eva import Eva
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
 from vpt.backbones.eva import EvaBackbone
 from vpt.backbones.fetch import hub_or_its_cache
 from vpt.backbones.origin import Origin
-from vpt.backbones.vit import Pooling, VitBackbone
+from vpt.backbones.relative import RelativeBackbone
+from vpt.backbones.vit import Pooling, TimmBackbone, VitBackbone
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
 from vpt.progress import Tick
@@ -36,6 +39,11 @@ EARLIER = dict.fromkeys(
     ASSETS / "vit_micro_1.safetensors",
 )
 COMMON = "apache-2.0"
+ADAPTERS: dict[type[nn.Module], type[TimmBackbone]] = {  # of timm's models; of all others it is `VitBackbone`
+    Eva: EvaBackbone,
+    Beit: RelativeBackbone,
+    VisionTransformerRelPos: RelativeBackbone,
+}
 Size = tuple[int, int]
 Normalisation = Literal["own", "imagenet"]
 
@@ -75,6 +83,11 @@ def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
         VptError: a model of another kind, which stays as it is.
     """
     _adapter(model).require_supported(model, name)
+    if hasattr(model, "head_dist"):
+        raise VptError(
+            f"{name}: has two classifiers, one on each of two tokens, of which one would be lost here; load it by its "
+            "name (vpt.load_backbone) and put a head of your own on it"
+        )
     head = nn.Sequential(nn.Dropout(model.head_drop.p), model.head)
     model.head = nn.Identity()
     if not getattr(model, "pretrained_cfg", None):
@@ -177,8 +190,8 @@ def _backbone(
     return _adapter(vit)(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
 
 
-def _adapter(vit: Any) -> type[VitBackbone] | type[EvaBackbone]:
-    return EvaBackbone if isinstance(vit, Eva) else VitBackbone
+def _adapter(vit: Any) -> type[TimmBackbone]:
+    return next((adapter for kind, adapter in ADAPTERS.items() if isinstance(vit, kind)), VitBackbone)
 
 
 def _spec(vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own") -> BackboneSpec:

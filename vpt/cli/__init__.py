@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from vpt.cli.about import demo, doctor, fetch, info
+from vpt.cli.backbones import backbones
 from vpt.cli.check import check
 from vpt.cli.compare import compare
 from vpt.cli.config import config
@@ -29,7 +30,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (check, train, predict, watch, evaluate, compare, view, config, info, fetch, fetch_data, demo, doctor):
+for command in (
+    check,
+    train,
+    predict,
+    watch,
+    evaluate,
+    compare,
+    view,
+    config,
+    backbones,
+    info,
+    fetch,
+    fetch_data,
+    demo,
+    doctor,
+):
     app.command()(command)
 
 
