@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
+from vpt.backbones.hugging_face import timms_names
+from vpt.backbones.npz import from_npz, read_npz
 from vpt.errors import VptError
 from vpt.files import digest_tensors
 from vpt.machine.memory import is_out_of_memory
@@ -36,7 +38,7 @@ def sha256_of(module: nn.Module) -> str:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """State dict of a `.safetensors`, `.pth`, `.pt` or `.bin` file; nested (`model`, `state_dict`) and DDP layouts too.
+    """State dict of a `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz` file; nested (`model`, `state_dict`) and DDP too.
 
     Pickled files are read with `weights_only=True` only.
 
@@ -46,10 +48,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not os.path.isfile(path):
         raise VptError(
-            f"{path}: no such file; give the path of the backbone's weights (.safetensors, .pth, .pt or .bin)"
+            f"{path}: no such file; give the path of the backbone's weights (.safetensors, .pth, .pt, .bin or .npz)"
         )
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+        content = _content(path)
     except Exception as e:  # what is no checkpoint makes its readers raise almost any kind, KeyError included
         if is_out_of_memory(e):
             raise VptError(f"{path}: too little memory for these weights; close other programs") from e
@@ -76,6 +78,12 @@ class Placeholder:
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return read_npz(path) if path.suffix == ".npz" else _unpickled(path)
 
 
 def _plain_dict(*args: Any) -> dict[Any, Any]:
@@ -105,15 +113,18 @@ def _innermost(content: Any) -> Mapping[Any, Any]:
     return content
 
 
-def load_weights(vit: VisionTransformer, path: str | Path, name: str) -> None:
-    """Load a checkpoint in any layout that timm converts; position embeddings are resized, a classifier is left out.
+def load_weights(vit: Any, path: str | Path, name: str) -> None:
+    """Load a checkpoint in any layout that timm converts, of `transformers`, or the first ViTs' own (`.npz`).
+
+    Position embeddings are resized, a classifier is left out.
 
     Raises:
         VptError: keys that are missing, left over or misshapen, each listed.
     """
-    state = read_state(path)
+    state = timms_names(from_npz(read_state(path)), vit, Path(path))
+    own_way: Any = eva if isinstance(vit, eva.Eva) else vision_transformer
     try:
-        state = checkpoint_filter_fn(state, vit)
+        state = own_way.checkpoint_filter_fn(state, vit)
     except (KeyError, RuntimeError, AssertionError, IndexError) as error:
         raise VptError(
             f"{path}: does not fit {name} ({error!r}); choose the backbone that these weights belong to"

@@ -1,0 +1,166 @@
+"""Weights of `transformers`' vision towers in timm's names: ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP.
+
+Every key is told what becomes of it: renamed, joined with its siblings, left out as the pretraining's own, or kept as
+it is for `require_fit` to name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import QuickGELU
+from timm.models.eva import Eva
+from torch import Tensor
+
+from vpt.errors import VptError, VptWarning
+
+MARK = re.compile(r"(?:^|\.)embeddings\.patch_embeddings?\.")  # in the names of all of them, and of no one else
+TOWERS = re.compile(r"^(?:(?:vit|deit|dinov2|dinov2_with_registers|dinov3_vit|vision_model|model)\.)+")
+PRETRAINING = re.compile(  # its own tasks, and the text tower of a pair
+    r"^(?:classifier|cls_classifier|distillation_classifier|pooler|decoder|visual_projection|text_model|text_projection"
+    r"|logit_scale|logit_bias)(?:\.|$)|^embeddings\.(?:mask_token|position_ids)$"
+)
+RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^embeddings\.(?:cls_token|class_embedding)$", "cls_token"),
+        (r"^embeddings\.distillation_token$", "dist_token"),
+        (r"^embeddings\.register_tokens$", "reg_token"),
+        (r"^embeddings\.(?:position_embeddings|position_embedding\.weight)$", "pos_embed"),
+        (r"^embeddings\.(?:patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
+        (r"^pre_layrnorm\.", "norm_pre."),
+        (r"^(?:layernorm|post_layernorm)\.", "norm."),
+        (r"^(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
+        (r"\.(?:layernorm_before|layer_norm1)\.", ".norm1."),
+        (r"\.(?:layernorm_after|layer_norm2)\.", ".norm2."),
+        (r"\.(?:attention\.attention|attention|self_attn)\.(?:query|q_proj)\.", ".attn.q."),
+        (r"\.(?:attention\.attention|attention|self_attn)\.(?:key|k_proj)\.", ".attn.k."),
+        (r"\.(?:attention\.attention|attention|self_attn)\.(?:value|v_proj)\.", ".attn.v."),
+        (r"\.(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
+        (r"\.(?:intermediate\.dense|mlp\.weights_in)\.", ".mlp.fc1."),
+        (r"^(blocks\.\d+)\.(?:output\.dense|mlp\.weights_out|mlp\.down_proj)\.", r"\1.mlp.fc2."),
+        (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
+        (r"^head\.probe$", "attn_pool.latent"),
+        (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
+        (r"^head\.layernorm\.", "attn_pool.norm."),
+        (r"^head\.mlp\.", "attn_pool.mlp."),
+    )
+)
+JOINED = re.compile(r"^(.*\.attn)\.([qkv])\.(weight|bias)$")
+
+
+def timms_names(state: dict[str, Tensor], vit: Any, path: Path) -> dict[str, Tensor]:
+    """A vision tower's tensors under the names that timm's `vit` has; a state of anyone else's as it is.
+
+    Raises:
+        VptError: config.json beside the weights names another activation than that of `vit`.
+    """
+    if not any(MARK.search(key) for key in state):
+        return state
+    _require_activation(state, vit, path)
+    towers = {TOWERS.sub("", key): value for key, value in state.items()}
+    renamed = {_renamed(key): value for key, value in towers.items() if not PRETRAINING.match(key)}
+    gated = any(".mlp.gate_proj." in key for key in renamed)
+    named = {re.sub(r"\.mlp\.up_proj\.", ".mlp.fc1_x." if gated else ".mlp.fc1.", key): v for key, v in renamed.items()}
+    named = {key.replace(".mlp.gate_proj.", ".mlp.fc1_g."): value for key, value in named.items()}
+    if isinstance(vit, Eva):
+        named = {re.sub(r"\.ls(\d)\.gamma$", r".gamma_\1", key): value for key, value in named.items()}
+    shaped = {key: _shaped(key, value) for key, value in named.items() if value.numel()}
+    found = joined(_pooling(_placed(shaped, vit)), isinstance(vit, Eva))
+    own = vit.state_dict()
+    return {key: value for key, value in found.items() if key in own or not _is_no_bias(key, value)}
+
+
+def _is_no_bias(key: str, value: Tensor) -> bool:
+    """DINOv3's biases of queries and values, all zero, which timm's models without `qkvb` in their names leave out."""
+    return key.endswith(("q_bias", "v_bias")) and not value.any()
+
+
+def _placed(state: dict[str, Tensor], vit: Any) -> dict[str, Tensor]:
+    """Where timm's positions are those of patches alone, the CLS token's is added to it once."""
+    if not getattr(vit, "no_embed_class", False) or not {"cls_token", "pos_embed"} <= state.keys():
+        return state
+    first, others = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
+    return state | {"cls_token": state["cls_token"] + first, "pos_embed": others}
+
+
+def _renamed(key: str) -> str:
+    for pattern, replacement in RENAMES:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def _shaped(key: str, value: Tensor) -> Tensor:
+    """Tokens and positions (1, N, C), of which some are kept as (C,) or (N, C)."""
+    return value.reshape(1, -1, value.shape[-1]) if key in ("cls_token", "pos_embed") else value
+
+
+def joined(state: Mapping[str, Tensor], biases_apart: bool) -> dict[str, Tensor]:
+    """Queries, keys and values in one projection. A bias that one of the three lacks is zero."""
+    found: dict[str, Tensor] = {}
+    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if match := JOINED.match(key):
+            parts.setdefault((match[1], match[3]), {})[match[2]] = value
+        else:
+            found[key] = value
+    for (stem, kind), each in parts.items():
+        if kind == "bias" and biases_apart:
+            found |= {f"{stem}.{part}_bias": value for part, value in each.items()}
+        elif kind == "bias" or len(each) == 3:
+            like = next(iter(each.values()))
+            found[f"{stem}.qkv.{kind}"] = torch.cat([each.get(part, torch.zeros_like(like)) for part in "qkv"])
+        else:  # for `require_fit` to name
+            found |= {f"{stem}.{part}.{kind}": value for part, value in each.items()}
+    return found
+
+
+def _pooling(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """SigLIP's pooling, whose query is projected apart from keys and values in timm."""
+    found = dict(state)
+    for kind in ("weight", "bias"):
+        if (whole := found.pop(f"head.attention.in_proj_{kind}", None)) is not None:
+            query, *others = whole.chunk(3)
+            found |= {f"attn_pool.q.{kind}": query, f"attn_pool.kv.{kind}": torch.cat(others)}
+    return found
+
+
+def _require_activation(state: Mapping[str, Tensor], vit: Any, path: Path) -> None:
+    """CLIP's first weights know another GELU, which no shape tells; config.json does, where it lies beside them."""
+    clip = any("pre_layrnorm" in key for key in state)
+    quick = isinstance(vit.blocks[0].mlp.act, QuickGELU) if hasattr(vit.blocks[0].mlp, "act") else False
+    if (said := _activation(path.parent / "config.json")) is None:
+        if clip:
+            warnings.warn(
+                f"{path}: CLIP's weights do not say which GELU they were trained with, and no config.json lies beside "
+                f"them; the encoder's is {'quick_gelu' if quick else 'gelu'}: is that theirs?",
+                VptWarning,
+                stacklevel=2,
+            )
+        return
+    if (said == "quick_gelu") is not quick and said in ("quick_gelu", "gelu"):
+        raise VptError(
+            f"{path}: trained with {said} by the config.json beside it, and the encoder has "
+            f"{'quick_gelu' if quick else 'gelu'}; choose a backbone of timm's "
+            f"{'with quickgelu in its name' if said == 'quick_gelu' else 'without quickgelu in its name'}"
+        )
+
+
+def _activation(config: Path) -> str | None:
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    vision = content.get("vision_config")
+    found = (vision if isinstance(vision, dict) else content).get("hidden_act")
+    if found is None and content.get("model_type") in ("clip", "clip_vision_model"):
+        return "quick_gelu"  # its default, which transformers does not write down
+    return found if isinstance(found, str) else None
