@@ -16,6 +16,7 @@ from vpt.cli.check import check
 from vpt.cli.compare import compare
 from vpt.cli.config import config
 from vpt.cli.evaluate import evaluate
+from vpt.cli.explain import explain
 from vpt.cli.fetch_data import fetch_data
 from vpt.cli.predict import predict
 from vpt.cli.train import train
@@ -37,6 +38,7 @@ for command in (
     watch,
     evaluate,
     compare,
+    explain,
     view,
     config,
     backbones,

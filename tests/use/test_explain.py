@@ -1,0 +1,55 @@
+"""`vpt explain` says of a trained model what its own passes say, on scans and images, and leaves a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vpt
+from vpt.errors import VptError
+from vpt.use.explain import HIDDEN, explain
+
+
+def scan_of(data: Path) -> Path:
+    return sorted((data / "imagesTr").iterdir())[0]
+
+
+def test_a_scan_is_told_on_the_slice_in_which_most_is_found(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    found = explain(tiny_run, scan_of(tiny_data), leave_out=False)
+    mask = np.asarray(vpt.load(tiny_run, precision="32-true").segment(scan_of(tiny_data)).dataobj) > 0
+    counts = mask.sum((0, 1))
+    assert found.slice is not None
+    if counts.any():
+        assert counts.max() in (counts[found.slice], counts[::-1][found.slice])
+    assert len(found.prompts) == 8 * 4
+    assert all(0 < prompt.share < 1 and prompt.influence is None for prompt in found.prompts)
+    assert found.heads[0].shape == (4, 4, 4, 4)
+    assert np.allclose(found.heads[3].mean(0)[..., 1], found.prompts[13].attention, atol=1e-6)
+    for curve in found.hidden:
+        assert len(curve) == len(HIDDEN)
+        assert curve[0] == pytest.approx(found.score, abs=1e-5)
+    page, facts, maps = found.save(tmp_path / "out")
+    assert page.read_text().count("% of attention") == 32
+    assert 'src="http' not in page.read_text()
+    assert len(json.loads(facts.read_text())["prompts"]) == 32
+    assert set(np.load(maps)) == {f"block_{i}" for i in range(8)}
+
+
+def test_a_slice_that_is_not_there_is_refused(tiny_run: Path, tiny_data: Path) -> None:
+    with pytest.raises(VptError, match="no slice 999; it has"):
+        explain(tiny_run, scan_of(tiny_data), slice=999)
+
+
+def test_an_image_is_told_by_the_probability_of_its_class(class_run: Path, tiny_classes: Path) -> None:
+    image = sorted(tiny_classes.rglob("*.png"))[0]
+    found = explain(class_run, image)
+    answers = vpt.load(class_run, precision="32-true").classify(image)
+    best = max(answers, key=lambda name: answers[name])
+    assert found.watched == f"the probability of {best}"
+    assert found.score == pytest.approx(answers[best], abs=1e-4)
+    assert {(prompt.block, prompt.number) for prompt in found.prompts} == {(i, k) for i in range(8) for k in range(2)}
+    assert all(prompt.influence is not None for prompt in found.prompts)
+    assert found.alike[0].shape == (2, 2)

@@ -1,0 +1,189 @@
+"""What a prompt does: which patches attend to it, what changes where it is left out, which prompts are alike.
+
+Attention is read off any adapter, without knowing how it attends: what a patch gathers is linear in the values, so
+prompts whose values differ by a unit vector change it by their softmax weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpt.backbones.base import Backbone, Context, KeysValues, SeparateContext, Tokens
+from vpt.errors import VptError
+from vpt.model import UNKNOWN, PromptedModel, encode
+from vpt.progress import Tick, silent
+from vpt.prompts import Prompts
+
+Score = Callable[[Tensor], float]
+"""Logits (1, K, ...) -> the number that is watched."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of one block, on one image.
+
+    attention: (H, W) the share of its attention that each patch gives it, mean of the heads; share: its mean over the
+    image; influence: how much the score falls where it is left out (below 0: rises).
+    """
+
+    block: int
+    number: int
+    attention: Tensor
+    share: float
+    influence: float | None = None
+
+
+@torch.no_grad()
+def attention_to_prompts(model: PromptedModel, images: Tensor) -> dict[int, Tensor]:
+    """Normalised images (B, 3, H, W) -> block -> (B, heads, rows, columns, P): softmax weights of patches on prompts.
+
+    Raises:
+        VptError: prompts that no block attends to beside its tokens, see `require_readable`.
+    """
+    found, backbone, prompts = {}, model.backbone, model.prompts
+    for i, tokens, context in _entering(model, images):
+        if context is not None:
+            beside = backbone.project(i, context) if isinstance(context, Tensor) else context
+            assert isinstance(beside, KeysValues)
+            found[i] = _weights(backbone, i, tokens, beside)
+    if not found:
+        require_readable(None, tokens, prompts)
+    return found
+
+
+def similarity(model: PromptedModel, images: Tensor) -> dict[int, Tensor]:
+    """Block -> (P, P): cosine of every two of its prompts, of the first image where they depend on it."""
+    found = {}
+    with torch.no_grad():
+        for i, _, context in _entering(model, images):
+            if isinstance(context, Tensor):
+                rows = F.normalize(context.reshape(-1, *context.shape[-2:])[0], dim=-1)
+                found[i] = rows @ rows.T
+    return found
+
+
+@torch.no_grad()
+def influence(
+    model: PromptedModel, image: Tensor, score: Score, counts: dict[int, int], progress: Tick = silent
+) -> dict[tuple[int, int], float]:
+    """(block, number) of each prompt -> how much less the score is without it, of one normalised image (1, 3, H, W).
+
+    counts: block -> its prompts.
+    """
+    places = [(block, number) for block, count in counts.items() for number in range(count)]
+    whole, found = score(answer(model, image, model.prompts)), {}
+    for done, (block, number) in enumerate(places, start=1):
+        found[block, number] = whole - score(answer(model, image, Without(model.prompts, block, number)))
+        progress(done, len(places), f"block {block}, prompt {number}")
+    return found
+
+
+def answer(model: PromptedModel, image: Tensor, prompts: Prompts) -> Tensor:
+    """The logits of a normalised image with other prompts than the model's."""
+    head = model.head
+    return head(encode(model.backbone, prompts, image, levels=head.levels), image)
+
+
+class Without(Prompts):
+    """A model's prompts but for one."""
+
+    def __init__(self, prompts: Prompts, block: int, number: int):
+        super().__init__()
+        self._prompts = (prompts,)  # in a tuple, so that they are no part of this
+        self.block, self.number = block, number
+
+    def begin(self, images: Tensor | None, info: Any) -> Any:
+        return self._prompts[0].begin(images, info)
+
+    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Context | None]:
+        tokens, context = self._prompts[0].enter(i, tokens, state)
+        if i != self.block or not isinstance(context, Tensor):
+            return tokens, context
+        others = [k for k in range(context.shape[-2]) if k != self.number]
+        return tokens, context[..., others, :] if others else None
+
+
+def require_readable(context: Context | None, tokens: Tokens, prompts: Prompts) -> None:
+    """Raise VptError unless a block attends to the prompts beside its tokens, under one softmax."""
+    if isinstance(context, SeparateContext) or tokens.prompts.shape[1] or context is None:
+        raise VptError(
+            f"{type(prompts).__name__}: explain reads prompts that blocks attend to beside their tokens, such as "
+            "deep, low_rank, fourier and conditioned ones"
+        )
+
+
+def _entering(model: PromptedModel, images: Tensor) -> Iterator[tuple[int, Tokens, Context | None]]:
+    """Of each block what enters it, and its context."""
+    backbone, prompts = model.backbone, model.prompts
+    state, tokens = prompts.begin(images, UNKNOWN), backbone.embed(images)
+    for i in range(backbone.spec.depth):
+        tokens, context = prompts.enter(i, tokens, state)
+        if context is not None or tokens.prompts.shape[1]:
+            require_readable(context, tokens, prompts)
+        yield i, tokens, context
+        tokens = backbone.block(i, tokens, context)
+
+
+def _weights(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) -> Tensor:
+    """(B, heads, rows, columns, P): as many prompts at a time as a head's values have numbers."""
+    heads, count, depth = beside.values.shape[-3:]
+    batch, (rows, columns) = len(tokens.grid), tokens.grid.shape[1:3]
+    before = _gathered(backbone, i, tokens, beside)
+    found = []
+    for first in range(0, count, depth):
+        some = min(depth, count - first)
+        values = beside.values.clone()
+        values[..., range(first, first + some), range(some)] += 1
+        change = _gathered(backbone, i, tokens, KeysValues(beside.keys, values)) - before
+        found.append(change.view(batch, -1, heads, depth)[:, -rows * columns :, :, :some])
+    weights = torch.cat(found, -1).float().clamp(0, 1)
+    return weights.unflatten(1, (rows, columns)).permute(0, 3, 1, 2, 4)
+
+
+def _gathered(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) -> Tensor:
+    """What enters the last projection of a block's attention, (B, N, heads * d)."""
+    with _watched(backbone) as seen:
+        backbone.block(i, tokens, beside)
+    batch, grid = len(tokens.grid), tokens.grid
+    if len(seen) != 1 or len(seen[0]) != batch or seen[0].numel() < batch * grid.shape[1] * grid.shape[2]:
+        raise VptError(f"block {i} of {backbone.spec.name}: its attention cannot be read off; take another encoder")
+    return seen[0].reshape(batch, -1, seen[0].shape[-1])
+
+
+@contextmanager
+def _watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
+    """Inputs of every projection that follows attention, as they come."""
+    seen: list[Tensor] = []
+    modules = [module for name, module in backbone.named_modules() if name.endswith("attn.proj")]
+    hooks = [module.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for module in modules]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def hidden_in_order(
+    model: PromptedModel, image: Tensor, score: Score, order: Tensor, shares: tuple[float, ...]
+) -> list[float]:
+    """The score of a normalised image (1, 3, H, W) as more of it is hidden under its mean colour (a deletion curve).
+
+    order: (rows, columns), patches with larger values are hidden first; shares: of the patches that are hidden.
+    """
+    rows, columns = order.shape
+    first = order.flatten().argsort(descending=True, stable=True)
+    mean, found = image.mean((2, 3), keepdim=True), []
+    for share in shares:
+        mask = torch.zeros(rows * columns, device=image.device)
+        mask[first[: round(share * rows * columns)]] = 1
+        over = F.interpolate(mask.view(1, 1, rows, columns), size=image.shape[-2:], mode="nearest")
+        found.append(score(answer(model, torch.where(over > 0, mean, image), model.prompts)))
+    return found

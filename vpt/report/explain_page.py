@@ -1,0 +1,110 @@
+"""The page of `vpt explain`: which patches attend to which prompt, and what changes without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+
+from vpt.report.overlays import encoded
+from vpt.report.pages import render
+
+SIDE = 160  # px of a map
+STRONGEST = 10
+
+
+class Told(Protocol):
+    """What `vpt.use.explain.Explanation` says."""
+
+    case: str
+    slice: int | None
+    image: np.ndarray
+    watched: str
+    score: float
+    prompts: Sequence[Any]
+    alike: dict[int, np.ndarray]
+    hidden: tuple[list[float], list[float]]
+
+
+@dataclass(frozen=True)
+class MapCard:
+    name: str
+    said: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class BlockMaps:
+    block: int
+    said: str
+    cards: list[MapCard]
+
+
+def explain_page(told: Any) -> str:
+    """One file of HTML."""
+    blocks = [_block(told, i, list(group)) for i, group in groupby(told.prompts, lambda prompt: prompt.block)]
+    known = [prompt for prompt in told.prompts if prompt.influence is not None]
+    strongest = sorted(known, key=lambda prompt: -abs(prompt.influence))[:STRONGEST]
+    most, random = told.hidden
+    return render(
+        "explain.html",
+        title=f"Prompts on {told.case}" + ("" if told.slice is None else f", slice {told.slice}"),
+        score=f"{told.score:.3f}",
+        watched=told.watched,
+        image=encoded(_enlarged(told.image, 2 * SIDE)),
+        strongest=[(p.block, p.number, f"{p.influence:+.4f}", f"{p.share:.2%}") for p in strongest],
+        blocks=blocks,
+        hidden=[
+            (f"{share:.0%}", f"{a:.3f}", f"{b:.3f}") for share, a, b in zip(_shares(most), most, random, strict=True)
+        ],
+    )
+
+
+def _shares(scores: Sequence[float]) -> list[float]:
+    return [0.1 * step for step in range(len(scores))]
+
+
+def _block(told: Any, block: int, prompts: list[Any]) -> BlockMaps:
+    share = sum(prompt.share for prompt in prompts)
+    said = f"patches give its {len(prompts)} prompts {share:.1%} of their attention"
+    if (pair := _most_alike(told.alike.get(block))) is not None:
+        said += f"; most alike are {pair[0]} and {pair[1]}, cosine {pair[2]:.2f}"
+    return BlockMaps(block, said, [_card(told.image, prompt) for prompt in prompts])
+
+
+def _most_alike(cosines: np.ndarray | None) -> tuple[int, int, float] | None:
+    if cosines is None or len(cosines) < 2:
+        return None
+    apart = cosines - 2 * np.eye(len(cosines))
+    a, b = np.unravel_index(int(apart.argmax()), apart.shape)
+    return int(min(a, b)), int(max(a, b)), float(cosines[a, b])
+
+
+def _card(image: np.ndarray, prompt: Any) -> MapCard:
+    weights = np.asarray(prompt.attention, np.float32)
+    said = f"{prompt.share:.2%} of attention, {weights.min():.2%} to {weights.max():.2%}"
+    if prompt.influence is not None:
+        said += f"; without it {-prompt.influence:+.4f}"
+    return MapCard(f"prompt {prompt.number}", said, encoded(_over(image, weights)))
+
+
+def _over(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The image in grey under a map from its least to its largest weight, (SIDE, SIDE, 3)."""
+    import matplotlib
+
+    grey = _enlarged(image.mean(-1) if image.ndim == 3 else image, SIDE)[..., None]
+    low, high = float(weights.min()), float(weights.max())
+    scaled = _enlarged((weights - low) / max(high - low, 1e-12), SIDE)
+    colours = matplotlib.colormaps["viridis"](scaled)[..., :3]
+    return np.clip(0.6 * grey + 0.7 * colours * scaled[..., None], 0, 1)
+
+
+def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    import cv2
+
+    scale = side / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return cv2.resize(np.ascontiguousarray(image, np.float32), size, interpolation=cv2.INTER_LINEAR)
