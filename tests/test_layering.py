@@ -22,7 +22,9 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"backbones", "config", "readers", "scores"}),
     frozenset({"data", "prompts", "heads", "report", "mixing"}),
     frozenset({"model"}),
-    frozenset({"tuning", "tasks", "streams", "wrapping", "building", "artifact_header", "artifact_doubts"}),
+    frozenset(
+        {"tuning", "tasks", "streams", "wrapping", "explaining", "building", "artifact_header", "artifact_doubts"}
+    ),
     frozenset({"artifact", "view"}),
     frozenset({"use", "describe", "published"}),
     frozenset({"model_card"}),
