@@ -25,7 +25,8 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
         optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
 
     Args:
-        model: a `VisionTransformer` or `Eva` with the weights that shall stay; it is taken apart, so use it no more.
+        model: a `VisionTransformer`, `Eva`, Swin, Hiera or `HieraDet` with the weights that shall stay; it is taken
+            apart, so use it no more.
         prompts: a method and its number, "deep:10", "shallow:50", "none"; its settings as in a config,
             {"method": "deep", "count": 10, "blocks": "last:4"}; or prompts that were made for its spec.
 

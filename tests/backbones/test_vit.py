@@ -219,7 +219,7 @@ def test_a_fixed_vit_refuses_images_of_another_size_than_the_spec() -> None:
     ("name", "found"),
     [
         ("resnet50", "ResNet"),
-        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
+        ("swinv2_cr_tiny_224", "SwinTransformerV2Cr"),
         ("vit_small_patch16_18x2_224", "ParallelThingsBlock"),
         ("vit_tiny_r_s16_p8_224", "HybridEmbed"),
     ],

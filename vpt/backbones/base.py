@@ -136,12 +136,13 @@ class Backbone(nn.Module, ABC):
     """An encoder taken apart at its blocks. It knows nothing of prompt methods.
 
     `sha256` identifies the weights as they were loaded, before any resizing to another image size; `origin` says whose
-    they are, None where there are none.
+    they are, None where there are none. `norms_after`: its blocks norm what attention and MLP give, not what they take.
     """
 
     spec: BackboneSpec
     sha256: str
     origin: Origin | None = None
+    norms_after: bool = False
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tokens:

@@ -146,7 +146,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "vit",
         "every timm VisionTransformer of standard blocks (for example vit_base_patch16_224.augreg_in21k), "
-        "EVA, DINOv3 and other rotary ViTs (vit_small_patch16_dinov3), BEiT and ViTs with relative positions",
+        "EVA, DINOv3 and other rotary ViTs (vit_small_patch16_dinov3), BEiT and ViTs with relative positions, "
+        "Swin and Swin v2 (swin_tiny_patch4_window7_224), Hiera and SAM 2's encoder (hiera_tiny_224, sam2_hiera_tiny)",
         vit_models.is_timm,
         vit_models.load_timm,
         vit_models.describe_timm,
@@ -186,7 +187,7 @@ def family_of(name: str) -> Family:
         if family.claims(name):
             return family
     architecture = name.partition(".")[0]
-    names = [MICRO, SAM_MICRO, *CHECKPOINTS, *TINY_CHECKPOINTS, *timm.list_models("*vit*")]
+    names = [MICRO, SAM_MICRO, *CHECKPOINTS, *TINY_CHECKPOINTS, *timm.list_models(["*vit*", "*swin*", "*hiera*"])]
     close = difflib.get_close_matches(architecture, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise VptError(

@@ -9,7 +9,7 @@ import torch
 from timm.layers import Attention, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, attend, attend_apart
 from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, Pool, three, uniform_blocks
@@ -26,6 +26,7 @@ REASONS = {  # of timm's classes: why they are not taken apart
     "HybridEmbed": "its patches come from a convolutional net",
     "NaFlexVit": "images of several sizes are packed into one sequence",
     "Cait": "its class token attends in blocks of its own",
+    "SwinTransformerV2Cr": "it makes its biases of positions otherwise than swinv2_tiny_window8_256 and its like",
     "TinyVit": "it is known as Segment Anything's encoder only (lite_medsam, mobile_sam)",
     "VisionTransformerSAM": "it has no neck, as all weights of Segment Anything have",
 }
@@ -62,8 +63,8 @@ class TimmBackbone(Backbone):
         self.vit = vit.eval()
         self.sha256 = sha256
         self.pooling = pooling
-        height, width = vit.patch_embed.img_size
-        patch = tuple(vit.patch_embed.patch_size)
+        height, width = self.size_of(vit)
+        patch = self.patch_of(vit)
         grid = (height // patch[0], width // patch[1])
         reg_token = getattr(vit, "reg_token", None)
         registers = 0 if reg_token is None else reg_token.shape[1]
@@ -84,6 +85,30 @@ class TimmBackbone(Backbone):
     def require_supported(model: Any, name: str) -> None:
         """Raise VptError unless the adapter takes such a model apart."""
         raise NotImplementedError
+
+    @staticmethod
+    def patch_of(model: Any) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = model.patch_embed.patch_size
+        return height, width
+
+    @staticmethod
+    def size_of(model: Any) -> tuple[int, int]:
+        """(height, width) in pixels of the images that it is set to."""
+        height, width = model.patch_embed.img_size
+        return height, width
+
+    @staticmethod
+    def resize(model: Any, image_size: tuple[int, int]) -> None:
+        """Set it to images of that size; positions are resized."""
+        model.set_input_size(img_size=image_size)
+
+    @staticmethod
+    def take_head(model: Any) -> nn.Module:
+        """The classifier, with its dropout; the model is left without one."""
+        head = nn.Sequential(nn.Dropout(model.head_drop.p), model.head)
+        model.head = nn.Identity()
+        return head
 
     def patches(self, images: Tensor) -> Tensor:
         patches = self.vit.patch_embed(images)
@@ -176,7 +201,8 @@ def require_standard_blocks(model: Any, name: str) -> None:
     said = [f"{found} is not supported", *(f"since {why}" for kind, why in REASONS.items() if kind in found)]
     raise VptError(
         f"backbone {name}: {', '.join(said)}; choose a timm VisionTransformer of standard blocks, for example "
-        "vit_small_patch16_224, deit3_base_patch16_224, vit_base_patch14_reg4_dinov2, or the embedded vit_micro"
+        "vit_small_patch16_224, deit3_base_patch16_224, vit_base_patch14_reg4_dinov2, "
+        "swin_tiny_patch4_window7_224, or the embedded vit_micro"
     )
 
 

@@ -14,14 +14,21 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer, save_for_hf
 from timm.models.beit import Beit
 from timm.models.eva import Eva
+from timm.models.hiera import Hiera
+from timm.models.hieradet_sam2 import HieraDet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
 from vpt.backbones.eva import EvaBackbone
 from vpt.backbones.fetch import hub_or_its_cache
+from vpt.backbones.hiera import HieraBackbone
+from vpt.backbones.hieradet import HieraDetBackbone
 from vpt.backbones.origin import Origin
 from vpt.backbones.relative import RelativeBackbone
+from vpt.backbones.swin import SwinBackbone
 from vpt.backbones.vit import Pooling, TimmBackbone, VitBackbone
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
@@ -39,13 +46,19 @@ EARLIER = dict.fromkeys(
     ASSETS / "vit_micro_1.safetensors",
 )
 COMMON = "apache-2.0"
-ADAPTERS: dict[type[nn.Module], type[TimmBackbone]] = {  # of timm's models; of all others it is `VitBackbone`
+Size = tuple[int, int]
+Normalisation = Literal["own", "imagenet"]
+Timm = VisionTransformer | Eva | SwinTransformer | SwinTransformerV2 | Hiera | HieraDet
+Adapter = type[TimmBackbone] | type[SwinBackbone] | type[HieraBackbone] | type[HieraDetBackbone]
+ADAPTERS: dict[type[nn.Module], Adapter] = {  # of timm's models; of all others it is `VitBackbone`
     Eva: EvaBackbone,
     Beit: RelativeBackbone,
     VisionTransformerRelPos: RelativeBackbone,
+    SwinTransformer: SwinBackbone,
+    SwinTransformerV2: SwinBackbone,
+    Hiera: HieraBackbone,
+    HieraDet: HieraDetBackbone,
 }
-Size = tuple[int, int]
-Normalisation = Literal["own", "imagenet"]
 
 
 def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -> Backbone:
@@ -82,14 +95,14 @@ def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
     Raises:
         VptError: a model of another kind, which stays as it is.
     """
-    _adapter(model).require_supported(model, name)
+    adapter = _adapter(model)
+    adapter.require_supported(model, name)
     if hasattr(model, "head_dist"):
         raise VptError(
             f"{name}: has two classifiers, one on each of two tokens, of which one would be lost here; load it by its "
             "name (vpt.load_backbone) and put a head of your own on it"
         )
-    head = nn.Sequential(nn.Dropout(model.head_drop.p), model.head)
-    model.head = nn.Identity()
+    head = adapter.take_head(model)
     if not getattr(model, "pretrained_cfg", None):
         model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     return _backbone(model, name, None), head
@@ -125,7 +138,7 @@ def micro_vit(weights: str | Path | None = None) -> VisionTransformer:
     return vit
 
 
-def timm_vit(name: str, weights: str | Path | None) -> VisionTransformer | Eva:
+def timm_vit(name: str, weights: str | Path | None) -> Timm:
     require_tag(name)
     vit: Any = _random_vit(name, name)
     if weights == RANDOM:
@@ -183,14 +196,16 @@ def _backbone(
     pooling: Pooling = "own",
 ) -> Backbone:
     sha256 = sha256_of(vit)
+    adapter = _adapter(vit)
     if image_size is not None:
-        require_whole_patches(image_size, vit.patch_embed.patch_size, name)
-        if image_size != tuple(vit.patch_embed.img_size):
-            vit.set_input_size(img_size=image_size)
-    return _adapter(vit)(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
+        require_whole_patches(image_size, adapter.patch_of(vit), name)
+        if image_size != adapter.size_of(vit):
+            adapter.resize(vit, image_size)
+    return adapter(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
 
 
-def _adapter(vit: Any) -> type[TimmBackbone]:
+def _adapter(vit: Any) -> Adapter:
+    """The one for a model of timm's; that of plain ViTs for all others, which refuses what it does not know."""
     return next((adapter for kind, adapter in ADAPTERS.items() if isinstance(vit, kind)), VitBackbone)
 
 
@@ -216,12 +231,15 @@ def _described_by(name: str) -> Any:
         ) from error
 
 
-def _random_vit(source: str, name: str) -> VisionTransformer | Eva:
+def _random_vit(source: str, name: str) -> Timm:
     """timm's model with seeded random values; torch's own generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
-    _adapter(vit).require_supported(vit, name)
+    adapter = _adapter(vit)
+    adapter.require_supported(vit, name)
+    if adapter is SwinBackbone:
+        adapter.wake(vit)
     return vit
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from timm.models import eva, vision_transformer
+from timm.models import eva, hiera, hieradet_sam2, swin_transformer, swin_transformer_v2, vision_transformer
 from torch import Tensor, nn
 
 from vpt.backbones.hugging_face import timms_names
@@ -28,6 +28,24 @@ WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParall
 # What trainings pickle beside the weights, whole optimisers included: read as placeholders that do and hold nothing.
 BESIDE = ("argparse.Namespace", "builtins.dict", "pathlib.", "numpy.", "torch.optim.", "torch.utils.data.")
 BESIDE_DICT = "collections.defaultdict"
+SAM2_TRUNK = "image_encoder.trunk."
+
+
+def sam2_trunk(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Of a whole SAM 2 its image encoder, in timm's names; it has no last norm, so timm's stays as it starts."""
+    if not any(key.startswith(SAM2_TRUNK) for key in state):
+        return hieradet_sam2.checkpoint_filter_fn(state)
+    own = {key: value for key, value in model.state_dict().items() if key.startswith("head.norm.")}
+    return own | hieradet_sam2.checkpoint_filter_fn(state, prefix=SAM2_TRUNK)
+
+
+FILTERS: dict[type[nn.Module], Any] = {  # timm's, from the layouts of a model's authors to its own
+    eva.Eva: eva.checkpoint_filter_fn,
+    hiera.Hiera: hiera.checkpoint_filter_fn,
+    hieradet_sam2.HieraDet: sam2_trunk,
+    swin_transformer.SwinTransformer: swin_transformer.checkpoint_filter_fn,
+    swin_transformer_v2.SwinTransformerV2: swin_transformer_v2.checkpoint_filter_fn,
+}
 
 
 def sha256_of(module: nn.Module) -> str:
@@ -122,10 +140,9 @@ def load_weights(vit: Any, path: str | Path, name: str) -> None:
         VptError: keys that are missing, left over or misshapen, each listed.
     """
     state = timms_names(from_npz(read_state(path)), vit, Path(path))
-    own_way: Any = eva if isinstance(vit, eva.Eva) else vision_transformer
     try:
-        state = own_way.checkpoint_filter_fn(state, vit)
-    except (KeyError, RuntimeError, AssertionError, IndexError) as error:
+        state = FILTERS.get(type(vit), vision_transformer.checkpoint_filter_fn)(state, vit)
+    except (KeyError, RuntimeError, AssertionError, IndexError, AttributeError) as error:
         raise VptError(
             f"{path}: does not fit {name} ({error!r}); choose the backbone that these weights belong to"
         ) from error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import Added
 from vpt.backbones.pieces import normalise
+from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.tuning.base import TuningSettings, compared, encoder_of
 
@@ -72,23 +73,34 @@ def tune_adapter(
     is how equation 3 of the paper can be read too, and was the only form here before version 0.2.0 (without dropout).
     `dropout`, in training, of hidden units: 0.1 in the authors' code. Start, ReLU, scale and width are theirs as well.
 
-    Where a block scales its MLP's output (layer scale), the adapter's is scaled as well. Blocks of convolutions, which
-    have no MLP, stay as they are.
+    Where a block scales its MLP's output (layer scale), the adapter's is scaled as well. Where it norms that output
+    (Swin v2), the adapter's is added after the norm. Blocks of convolutions, which have no MLP, stay as they are.
 
     Parameters: 2 * C * width + width + C for every block with an MLP. `width` None: 64, but a quarter of C at most.
+
+    Raises:
+        VptError: `normed`, of an encoder whose MLPs read tokens that are not.
     """
+    if normed and model.backbone.norms_after:
+        raise VptError(
+            f"tuning adapter: normed, but the MLPs of {model.backbone.spec.name} read tokens that are not normed; "
+            "leave normed out"
+        )
     backbone = model.backbone.requires_grad_(False)
-    for own, block in zip(backbone.spec.blocks, encoder_of(backbone).blocks, strict=True):
+    for block in encoder_of(backbone).blocks:
         if not hasattr(block, "mlp"):
             continue
-        narrow = width or max(1, min(WIDEST, own.width // 4))
+        channels = next(block.mlp.parameters()).shape[-1]  # a block that widens its tokens has a wider MLP
+        narrow = width or max(1, min(WIDEST, channels // 4))
+        if backbone.norms_after:
+            block.mlp, block.norm2 = nn.Sequential(block.mlp, block.norm2), nn.Identity()
         outside = hasattr(block, "norm2")  # TinyViT has the norm inside its MLP
         norm: nn.Module = nn.Identity()
         if outside and not normed:  # the norm moves into the branch, so that what comes in is there for both
             norm, block.norm2 = block.norm2, norm
         elif normed and not outside:
             norm, block.mlp.norm = block.mlp.norm, norm
-        adapted = AdaptedMlp(nn.Identity() if normed else norm, block.mlp, own.width, narrow, scale, dropout)
+        adapted = AdaptedMlp(nn.Identity() if normed else norm, block.mlp, channels, narrow, scale, dropout)
         adapted = adapted.to(next(block.mlp.parameters()))
         block.mlp = nn.Sequential(norm, adapted) if normed and not outside else adapted
     model.train(model.training)

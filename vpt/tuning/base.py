@@ -16,6 +16,7 @@ from vpt.model import PromptedModel
 from vpt.sections import Choice, Compared
 
 PARTS = ("patch_embed", "norm_pre", "blocks", "norm", "neck")  # what tokens pass through; not timm's pooling and head
+OF_POSITIONS = ".cpb_mlp."  # of Swin v2: from where patches lie to biases, no token passes through it
 
 
 class TuningSettings(Choice):
@@ -60,5 +61,7 @@ def layers(backbone: Backbone) -> dict[str, Any]:
     return {
         name: module
         for name, module in backbone.named_modules()
-        if isinstance(getattr(module, "weight", None), nn.Parameter) and name.split(".")[1] in PARTS
+        if isinstance(getattr(module, "weight", None), nn.Parameter)
+        and name.split(".")[1] in PARTS
+        and OF_POSITIONS not in name
     }

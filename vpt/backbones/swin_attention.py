@@ -1,0 +1,105 @@
+"""Swin's attention: in windows, every second time in shifted ones, with prompts as keys and values in each of them.
+
+A shift rolls the grid, so that windows at its end hold patches from both sides, which a mask keeps apart. Prompts are
+of no side and have no place: no mask hides them and no bias is added to their columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.swin_transformer import window_partition, window_reverse
+from timm.models.swin_transformer_v2 import WindowAttention as CosineAttention
+from torch import Tensor, nn
+
+from vpt.backbones.attention import keys_and_values, project_queries, split_heads
+from vpt.backbones.tokens import KeysValues
+
+SHARPEST = math.log(100)  # of what v2 learns for each head: its cosines are multiplied by 100 at most
+
+
+class Unit(nn.Module):
+    """Vectors (..., d) -> the same directions, 1 long."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1)
+
+
+def attend(block: Any, grid: Tensor, beside: KeysValues | None) -> Tensor:
+    """What tokens (B, H, W, C), normed where the block norms before, gather in its windows, (B, H, W, C).
+
+    block: timm's own; beside: keys and values of prompts, the same in every window of an image.
+    """
+    size, window, shift = grid.shape[1:3], block.window_size, block.shift_size
+    shifted = grid.roll((-shift[0], -shift[1]), (1, 2)) if any(shift) else grid
+    padded = F.pad(shifted, (0, 0, 0, -size[1] % window[1], 0, -size[0] % window[0]))
+    hidden = block.get_attn_mask(padded) if block.dynamic_mask else block.attn_mask
+    mixed = _attend_in(block.attn, window_partition(padded, window).flatten(1, 2), beside, hidden, len(grid))
+    merged = window_reverse(mixed.unflatten(1, window), window, padded.shape[1], padded.shape[2])
+    merged = merged[:, : size[0], : size[1]]
+    return merged.roll(tuple(shift), (1, 2)) if any(shift) else merged
+
+
+def _attend_in(attention: Any, windows: Tensor, beside: KeysValues | None, hidden: Tensor | None, batch: int) -> Tensor:
+    """Attention of windows (B * W, N, C), all of an image in a row, to themselves and to its prompts.
+
+    hidden: (W, N, N), what is added to hide patches of the other side; None where there are none.
+    """
+    queries, keys, values = split_heads(attention.qkv(windows), attention.num_heads, 3)
+    queries, keys = _scaled(attention, queries), _direction(attention, keys)
+    bias = position_bias(attention)
+    if hidden is not None:
+        bias = bias + hidden.unsqueeze(1)
+    if beside is not None:
+        keys, values = _with_prompts(keys, beside.keys, batch), _with_prompts(values, beside.values, batch)
+        bias = F.pad(bias, (0, beside.keys.shape[2]))
+    scores = (queries @ keys.mT).unflatten(0, (batch, -1)) + bias
+    weights = scores.softmax(-1).flatten(0, 1).to(values.dtype)
+    return attention.proj((weights @ values).transpose(1, 2).flatten(2))
+
+
+def attend_apart(attention: Any, grid: Tensor, context: Tensor) -> Tensor:
+    """Attention of tokens (B, H, W, C) to the context (P, C) or (B, P, C) alone, as `asked_apart` gives them."""
+    (queries,) = split_heads(project_queries(attention.qkv, grid.flatten(1, 2)), attention.num_heads, 1)
+    keys, values = keys_and_values(attention.qkv, attention.num_heads, context)
+    keys, values = _direction(attention, keys).to(queries.dtype), values.to(queries.dtype)
+    weights = (_scaled(attention, queries) @ keys.mT).softmax(-1)
+    return attention.proj((weights.to(values.dtype) @ values).transpose(1, 2).reshape(*grid.shape[:3], -1))
+
+
+def _scaled(attention: Any, queries: Tensor) -> Tensor:
+    """Queries (..., heads, N, d) whose products with keys go into the softmax."""
+    if isinstance(attention, CosineAttention):
+        return F.normalize(queries, dim=-1) * attention.logit_scale.clamp(max=SHARPEST).exp()
+    return queries * attention.scale
+
+
+def _direction(attention: Any, keys: Tensor) -> Tensor:
+    return F.normalize(keys, dim=-1) if isinstance(attention, CosineAttention) else keys
+
+
+def position_bias(attention: Any) -> Tensor:
+    """(1, heads, N, N): what is added for every pair of patches of a window, by where one lies from the other."""
+    if not isinstance(attention, CosineAttention):
+        return attention._get_rel_pos_bias()
+    table = attention.cpb_mlp(attention.relative_coords_table).view(-1, attention.num_heads)
+    pairs = table[attention.relative_position_index]
+    return 16 * torch.sigmoid(pairs.permute(2, 0, 1)).unsqueeze(0)
+
+
+def _with_prompts(patches: Tensor, prompts: Tensor, batch: int) -> Tensor:
+    """Keys or values (B * W, heads, N, d) and those of prompts (1 or B, heads, P, d) after them."""
+    prompts = prompts.to(patches.dtype).expand(batch, -1, -1, -1)
+    return torch.cat([patches, prompts.repeat_interleave(len(patches) // batch, 0)], 2)
+
+
+def merge_biases(attention: Any) -> None:
+    """v2 adds biases of its own to the product of `qkv`, none to keys: the same sum as a bias of `qkv`, in place."""
+    if getattr(attention, "q_bias", None) is None:
+        return
+    bias = torch.cat([attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias]).detach()
+    attention.qkv.bias = nn.Parameter(bias, requires_grad=attention.q_bias.requires_grad)
+    attention.q_bias = attention.k_bias = attention.v_bias = None
