@@ -56,7 +56,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "pooled once": {"q_pool": 1},
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
-METHODS = pytest.mark.parametrize("method", [DeepPrompts, AdditivePrompts, LowRankPrompts, FourierPrompts])
+OTHERS = [pytest.param(own, marks=pytest.mark.slow) for own in (AdditivePrompts, LowRankPrompts, FourierPrompts)]
+METHODS = pytest.mark.parametrize("method", [DeepPrompts, *OTHERS])
 PLAN = Plan(plane="axial", pixel_mm=1.0, image_size=48, neighbours=True, channels=("CT",), intensity=(Percentiles(),))
 
 
@@ -308,6 +309,7 @@ def test_both_heads_take_a_step_and_checkpointing_changes_nothing() -> None:
             assert wanted.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_the_controls_train_what_their_formulas_say() -> None:
     """Blocks that widen their tokens have projections and an MLP of the wider width."""
     inside, outside = (16, 16, 32, 32, 64), (16, 32, 32, 64, 64)

@@ -43,7 +43,8 @@ SMALL: dict[str, Any] = {
     "num_classes": 0,
 }
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-12}
-METHODS = pytest.mark.parametrize("method", [DeepPrompts, AdditivePrompts, LowRankPrompts])
+OTHERS = [pytest.param(own, marks=pytest.mark.slow) for own in (AdditivePrompts, LowRankPrompts)]
+METHODS = pytest.mark.parametrize("method", [DeepPrompts, *OTHERS])
 PLAN = Plan(plane="axial", pixel_mm=1.0, image_size=48, neighbours=True, channels=("CT",), intensity=(Percentiles(),))
 
 
@@ -236,6 +237,7 @@ class Nothing(nn.Module):
         return torch.zeros_like(x)
 
 
+@pytest.mark.slow
 def test_the_controls_train() -> None:
     for method in ("lora", "adapter", "ssf", "bias", "partial", "full"):
         backbone = wrap_hiera(make_timm())

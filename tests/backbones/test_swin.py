@@ -41,8 +41,19 @@ from vpt.prompts import (
 )
 
 EVERY = pytest.mark.parametrize("kind", KINDS)
+SLOW = pytest.mark.slow
+METHODS = pytest.mark.parametrize(
+    "method",
+    [
+        DeepPrompts,
+        CrossPrompts,
+        AdditivePrompts,
+        *(pytest.param(own, marks=SLOW) for own in (LowRankPrompts, FourierPrompts)),
+    ],
+)
 BOTH = pytest.mark.parametrize("kind", ["v1", "v2"])
-SINGLE = [(kind, torch.float32) for kind in ("v1", "v2")]
+FORMS = [(kind, dtype) for kind in ("v1", "v2") for dtype in (torch.float32, torch.float64)]
+FORMS += [pytest.param(kind, torch.float64, marks=SLOW) for kind in KINDS if kind not in ("v1", "v2")]
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
@@ -109,7 +120,7 @@ def test_another_size_has_to_be_made_of_whole_patches_of_the_last_stage() -> Non
 # With prompts
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [*((kind, torch.float64) for kind in KINDS), *SINGLE])
+@pytest.mark.parametrize(("kind", "dtype"), FORMS)
 @pytest.mark.parametrize(("size", "window"), SIZES)
 @torch.no_grad()
 def test_deep_prompts_are_a_literal_concatenation_in_every_window(
@@ -151,7 +162,7 @@ def test_a_context_of_each_image_is_that_images_alone_in_all_its_windows(kind: s
 
 
 @BOTH
-@pytest.mark.parametrize("method", [DeepPrompts, CrossPrompts, AdditivePrompts, LowRankPrompts, FourierPrompts])
+@METHODS
 @torch.no_grad()
 def test_batched_equals_one_by_one(kind: str, method: Any) -> None:
     swin, images = make_timm(kind).double(), draw(3, SIZE).double()
@@ -164,7 +175,7 @@ def test_batched_equals_one_by_one(kind: str, method: Any) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("method", [DeepPrompts, CrossPrompts, AdditivePrompts, LowRankPrompts, FourierPrompts])
+@METHODS
 def test_every_method_learns_and_leaves_the_encoder_as_it_is(kind: str, method: Any) -> None:
     backbone = make_swin(kind)
     model = PromptedModel(backbone, method(backbone.spec), MaskHead(backbone.spec, classes=2, width=8, detail=8))
@@ -280,6 +291,7 @@ def test_both_heads_take_a_step_and_checkpointing_changes_nothing(kind: str) -> 
             assert wanted.abs().max() > 0
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_controls_train_what_their_formulas_say(kind: str) -> None:
     """Widths 16 and 32, twice each; v2's MLP of positions is no layer that tokens pass through."""
@@ -434,7 +446,9 @@ def test_the_authors_own_layout_is_read(kind: str, small: dict[str, str], tmp_pa
 PLAN = Plan(plane="axial", pixel_mm=1.0, image_size=48, neighbours=True, channels=("CT",), intensity=(Percentiles(),))
 
 
-@pytest.mark.parametrize(("kind", "tuning"), [("v1", "prompts"), ("v2", "prompts"), ("v2", "adapter")])
+@pytest.mark.parametrize(
+    ("kind", "tuning"), [("v1", "prompts"), *(pytest.param("v2", own, marks=SLOW) for own in ("prompts", "adapter"))]
+)
 def test_an_artifact_gives_the_same_model_back(kind: str, tuning: str, small: dict[str, str], tmp_path: Path) -> None:
     values: dict[str, Any] = {"data": {"path": str(tmp_path)}, "backbone": {"name": small[kind]}}
     values |= {"prompts": {"method": "deep", "count": 2}, "tuning": {"method": tuning}}
