@@ -134,27 +134,32 @@ def _entering(model: PromptedModel, images: Tensor) -> Iterator[tuple[int, Token
 def _weights(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) -> Tensor:
     """(B, heads, rows, columns, P): as many prompts at a time as a head's values have numbers."""
     heads, count, depth = beside.values.shape[-3:]
-    batch, (rows, columns) = len(tokens.grid), tokens.grid.shape[1:3]
-    before = _gathered(backbone, i, tokens, beside)
+    batch = len(tokens.grid)
+    before, (rows, columns) = _gathered(backbone, i, tokens, beside)
     found = []
     for first in range(0, count, depth):
         some = min(depth, count - first)
         values = beside.values.clone()
         values[..., range(first, first + some), range(some)] += 1
-        change = _gathered(backbone, i, tokens, KeysValues(beside.keys, values)) - before
+        change = _gathered(backbone, i, tokens, KeysValues(beside.keys, values))[0] - before
         found.append(change.view(batch, -1, heads, depth)[:, -rows * columns :, :, :some])
     weights = torch.cat(found, -1).float().clamp(0, 1)
     return weights.unflatten(1, (rows, columns)).permute(0, 3, 1, 2, 4)
 
 
-def _gathered(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) -> Tensor:
-    """What enters the last projection of a block's attention, (B, N, heads * d)."""
+def _gathered(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) -> tuple[Tensor, torch.Size]:
+    """What enters the last projection of a block's attention, (B, N, heads * d), and the grid of its last tokens.
+
+    The grid is smaller than that of the block where it pools its queries.
+    """
     with _watched(backbone) as seen:
         backbone.block(i, tokens, beside)
-    batch, grid = len(tokens.grid), tokens.grid
-    if len(seen) != 1 or len(seen[0]) != batch or seen[0].numel() < batch * grid.shape[1] * grid.shape[2]:
+    batch, size = len(tokens.grid), tokens.grid.shape[1:3]
+    if seen and seen[0].ndim == 4:
+        size = seen[0].shape[1:3]
+    if len(seen) != 1 or len(seen[0]) != batch or seen[0][..., 0].numel() < batch * size.numel():
         raise VptError(f"block {i} of {backbone.spec.name}: its attention cannot be read off; take another encoder")
-    return seen[0].reshape(batch, -1, seen[0].shape[-1])
+    return seen[0].reshape(batch, -1, seen[0].shape[-1]), size
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
+from vpt.explaining import attention_to_prompts
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import PromptedModel, encode
@@ -290,6 +291,21 @@ def test_the_maps_of_keys_and_values_are_those_of_the_widened_block_too() -> Non
     backbone = make_hiera()
     keys, values = backbone.key_value_maps(1)
     assert keys.shape == values.shape == (16, 32)
+
+
+def test_explained_attention_is_of_the_patches_that_ask() -> None:
+    """Another pixel in patch (5, 3) changes what is given in its window, of pooled queries in a quarter of it."""
+    backbone, images = make_hiera(), draw(1, SIZE)
+    model, other = (
+        PromptedModel(backbone, deep(backbone), ClassifyHead(backbone.spec, outputs=3)).eval(),
+        images.clone(),
+    )
+    other[:, :, 20, 12] += 3
+    before, after = attention_to_prompts(model, images), attention_to_prompts(model, other)
+    changed = [(before[i] != after[i]).any(-1).any(1)[0].nonzero() for i in range(2)]
+    assert before[1].shape == (1, 2, 8, 4, 3)
+    assert [places.amin(0).tolist() for places in changed] == [[4, 0], [2, 0]]
+    assert [places.amax(0).tolist() for places in changed] == [[7, 3], [3, 1]]
 
 
 # In training

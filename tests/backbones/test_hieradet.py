@@ -26,6 +26,7 @@ from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
+from vpt.explaining import attention_to_prompts
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import PromptedModel, encode
@@ -235,6 +236,21 @@ def test_separate_prompts_are_attended_to_after_the_windows_where_no_stage_begin
 class Nothing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
+
+
+def test_explained_attention_is_of_the_patches_that_ask() -> None:
+    """Another pixel in patch (5, 3) changes what is given in its window, of pooled queries in a quarter of it."""
+    backbone, images = wrap_hiera(make_timm()), draw(1, SIZE)
+    model, other = (
+        PromptedModel(backbone, deep(backbone), ClassifyHead(backbone.spec, outputs=3)).eval(),
+        images.clone(),
+    )
+    other[:, :, 20, 12] += 3
+    before, after = attention_to_prompts(model, images), attention_to_prompts(model, other)
+    changed = [(before[i] != after[i]).any(-1).any(1)[0].nonzero() for i in range(2)]
+    assert before[1].shape == (1, 2, 8, 4, 3)
+    assert [places.amin(0).tolist() for places in changed] == [[4, 0], [2, 0]]
+    assert [places.amax(0).tolist() for places in changed] == [[7, 3], [3, 1]]
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
+from vpt.explaining import attention_to_prompts
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import PromptedModel, encode
@@ -271,6 +272,24 @@ def test_the_maps_of_keys_and_values_are_the_linear_part(kind: str) -> None:
     for maps, part in zip(backbone.key_value_maps(2), difference.chunk(3)[1:], strict=True):
         mapped = (tokens[0] - tokens[1]) @ maps
         assert float(part @ mapped / (part.norm() * mapped.norm())) == pytest.approx(1)
+
+
+@BOTH
+def test_explained_attention_is_of_the_patches_that_a_window_holds(kind: str) -> None:
+    """Another pixel in patch (5, 3) changes what is given in its window, then in those that overlap it when shifted."""
+    backbone, images = make_swin(kind), draw(1, SIZE)
+    model, other = (
+        PromptedModel(backbone, deep(backbone), ClassifyHead(backbone.spec, outputs=3)).eval(),
+        images.clone(),
+    )
+    other[:, :, 21, 13] += 3
+    before, after = attention_to_prompts(model, images), attention_to_prompts(model, other)
+    for i, ((top, left), (bottom, right)) in enumerate([((4, 0), (7, 3)), ((2, 0), (9, 5))]):
+        rows, columns = (before[i] != after[i]).any(-1).any(1)[0].nonzero().unbind(1)
+        assert ((top <= rows) & (rows <= bottom) & (left <= columns) & (columns <= right)).all()
+        few = 0.2 if kind == "v2" else 0.7  # many patches of v2 give prompts nothing
+        assert len(rows) > few * (bottom - top + 1) * (right - left + 1)
+    assert all(((weights >= 0) & (weights <= 1)).all() for weights in before.values())
 
 
 # In training

@@ -16,7 +16,7 @@ from vpt.backbones.tokens import KeysValues
 
 
 def attend(attention: Any, tokens: Tensor, beside: KeysValues | None) -> Tensor:
-    """What normed tokens (B, N, C) gather, the queries pooled where timm pools them -> (B, N or N / 4, C').
+    """What normed tokens (B, N, C) gather, not projected yet, queries pooled where timm does -> (B, N or N / 4, C').
 
     beside: keys and values of prompts, the same in every mask unit of an image.
     """
@@ -29,7 +29,7 @@ def attend(attention: Any, tokens: Tensor, beside: KeysValues | None) -> Tensor:
     if beside is not None:
         keys, values = _with_prompts(keys, beside.keys), _with_prompts(values, beside.values)
     mixed = mix_values(*(part.flatten(1, 2) for part in (queries, keys, values)))
-    return attention.proj(mixed.unflatten(1, (-1, units)).transpose(1, 3).reshape(batch, -1, attention.dim_out))
+    return mixed.unflatten(1, (-1, units)).transpose(1, 3).reshape(batch, -1, attention.dim_out)
 
 
 def _with_prompts(patches: Tensor, prompts: Tensor) -> Tensor:

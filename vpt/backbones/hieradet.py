@@ -146,7 +146,9 @@ class HieraDetBackbone(PooledBackbone):
 
 
 def attend(block: Any, grid: Tensor, beside: KeysValues | None) -> Tensor:
-    """What normed tokens (B, H, W, C) gather in the windows of timm's block -> (B, H', W', C'), halved where it pools.
+    """What normed tokens (B, H, W, C) gather in the windows of timm's block, not projected yet -> (B, H', W', C').
+
+    It halves the grid where it pools.
 
     beside: keys and values of prompts, the same in every window of an image.
     """
@@ -161,7 +163,7 @@ def attend(block: Any, grid: Tensor, beside: KeysValues | None) -> Tensor:
 
 
 def _attend_in(attention: Any, windows: Tensor, beside: KeysValues | None, batch: int) -> Tensor:
-    """Attention of windows (B * W, h, w, C), all of an image in a row, to themselves and to its prompts."""
+    """What windows (B * W, h, w, C), all of an image in a row, gather of themselves and of its prompts."""
     number, heads = len(windows), attention.num_heads
     queries, keys, values = attention.qkv(windows).chunk(3, -1)
     queries = _pooled(attention.q_pool, queries)
@@ -175,7 +177,7 @@ def _attend_in(attention: Any, windows: Tensor, beside: KeysValues | None, batch
             for own, prompts in ((keys, beside.keys), (values, beside.values))
         )
     mixed = mix_values(queries, keys, values)
-    return attention.proj(mixed.transpose(1, 2).flatten(2).unflatten(1, size))
+    return mixed.transpose(1, 2).flatten(2).unflatten(1, size)
 
 
 def _in_windows(prompts: Tensor, batch: int, windows: int) -> Tensor:

@@ -47,7 +47,7 @@ class PooledBackbone(Backbone):
 
     @abstractmethod
     def attend(self, block: Any, normed: Tensor, beside: KeysValues | None) -> Tensor:
-        """What normed tokens gather in timm's block, their queries pooled where it pools them."""
+        """What normed tokens gather in timm's block, not projected yet, their queries pooled where it pools them."""
 
     @abstractmethod
     def widened(self, block: Any, tokens: Tensor, normed: Tensor) -> Tensor:
@@ -61,20 +61,19 @@ class PooledBackbone(Backbone):
             )
         arranged = self.arranged(i, tokens.grid)
         if context is None and not is_half(arranged):
-            arranged = self.encoder.blocks[i](arranged)
-        else:
-            arranged = self._with_context(i, arranged, context)
-        return tokens_of(self.placed(i, arranged))
+            return tokens_of(self.placed(i, self.encoder.blocks[i](arranged)))
+        return tokens_of(self._with_context(i, arranged, context))
 
     def _with_context(self, i: int, tokens: Tensor, context: Context | None) -> Tensor:
-        """timm's block, with a context."""
+        """timm's block, with a context -> (B, H', W', C'): behind the softmax every token is in its place."""
         block = self.encoder.blocks[i]
         beside = self.project(i, context) if isinstance(context, Tensor) else context
         if isinstance(beside, SeparateContext):
             self._require_no_wider(i)
         normed = normalise(block.norm1, tokens)
         own = beside if isinstance(beside, KeysValues) else None
-        tokens = self.widened(block, tokens, normed) + block.ls1(self.attend(block, normed, own))
+        mixed = self.placed(i, self.attend(block, normed, own))
+        tokens = self.placed(i, self.widened(block, tokens, normed)) + block.ls1(block.attn.proj(mixed))
         if isinstance(beside, SeparateContext):
             asking, asked = asked_apart(block.norm1, tokens, beside)
             mixed = attend_apart(block.attn, self.spec.blocks[i].heads, asking.flatten(1, -2), asked)

@@ -40,11 +40,11 @@ def attend(block: Any, grid: Tensor, beside: KeysValues | None) -> Tensor:
     mixed = _attend_in(block.attn, window_partition(padded, window).flatten(1, 2), beside, hidden, len(grid))
     merged = window_reverse(mixed.unflatten(1, window), window, padded.shape[1], padded.shape[2])
     merged = merged[:, : size[0], : size[1]]
-    return merged.roll(tuple(shift), (1, 2)) if any(shift) else merged
+    return block.attn.proj(merged.roll(tuple(shift), (1, 2)) if any(shift) else merged)
 
 
 def _attend_in(attention: Any, windows: Tensor, beside: KeysValues | None, hidden: Tensor | None, batch: int) -> Tensor:
-    """Attention of windows (B * W, N, C), all of an image in a row, to themselves and to its prompts.
+    """What windows (B * W, N, C), all of an image in a row, gather of themselves and its prompts, not projected yet.
 
     hidden: (W, N, N), what is added to hide patches of the other side; None where there are none.
     """
@@ -58,7 +58,7 @@ def _attend_in(attention: Any, windows: Tensor, beside: KeysValues | None, hidde
         bias = F.pad(bias, (0, beside.keys.shape[2]))
     scores = (queries @ keys.mT).unflatten(0, (batch, -1)) + bias
     weights = scores.softmax(-1).flatten(0, 1).to(values.dtype)
-    return attention.proj((weights @ values).transpose(1, 2).flatten(2))
+    return (weights @ values).transpose(1, 2).flatten(2)
 
 
 def attend_apart(attention: Any, grid: Tensor, context: Tensor) -> Tensor:
