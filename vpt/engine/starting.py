@@ -1,0 +1,172 @@
+"""A run that goes on from what another one learned: its artifact decides all that its prompts were trained in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from vpt.artifact import Artifact, encoder_of, find_artifact, read_artifact, restore_model
+from vpt.config import Config, ResolvedConfig
+from vpt.data.cases import SegmentationSet
+from vpt.data.labelled import LabelledSet
+from vpt.data.plan import Plan, Window
+from vpt.data.splits import Splits, read_written
+from vpt.errors import VptError
+from vpt.heads import Answer
+from vpt.model import PromptedModel
+from vpt.words import listed
+
+CHOSEN_ANEW = ("sampling",)  # of the plan: nothing that the encoder sees
+
+
+def adopt(config: Config) -> tuple[Config, Artifact | None]:
+    """The config with the encoder, prompts, head, tuning and plan of the artifact that it starts from, and that.
+
+    Raises:
+        VptError: no artifact there, or another one than that of the config's hash; settings that contradict it.
+    """
+    if config.start.path is None:
+        return config, None
+    path = find_artifact(config.start.path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if config.start.sha256 not in (None, digest):
+        raise VptError(
+            f"{path}: the artifact that the run starts from has the SHA-256 {digest[:16]}..., expected "
+            f"{str(config.start.sha256)[:16]}...; give that one, or leave start.sha256 out"
+        )
+    artifact = read_artifact(path)
+    _require_agreement(config, artifact)
+    own = artifact.config
+    sections = {name: getattr(own, name) for name in ("task", "prompts", "head", "tuning")}
+    anew = {name: getattr(config.plan, name) for name in CHOSEN_ANEW}
+    adopted = config.model_copy(
+        update={
+            **sections,
+            "backbone": encoder_of(artifact, config.backbone.weights),
+            "plan": own.plan.model_copy(update=anew),
+            "data": config.data.model_copy(update={"target": own.data.target}),
+            "start": config.start.model_copy(update={"path": path, "sha256": digest}),
+        }
+    )
+    return adopted, artifact
+
+
+def _require_agreement(config: Config, artifact: Artifact) -> None:
+    """Raise VptError for what was set otherwise than the artifact has it."""
+    kept = dict(_kept(artifact))
+    differing = [
+        f"{key}={value} (there {kept[key]})"
+        for key, value in _given(config)
+        if key in kept and value is not None and value != kept[key]
+    ]
+    if differing:
+        raise VptError(
+            f"{artifact.path}: {listed(differing)} {'contradicts' if len(differing) == 1 else 'contradict'} the "
+            "artifact that the run starts from; leave out what is not to change, or start anew without --from"
+        )
+
+
+def _kept(artifact: Artifact) -> Iterator[tuple[str, Any]]:
+    """Dotted keys of what an artifact decides, each with what it came to."""
+    own, plan = artifact.config, artifact.plan
+    yield from {"task": own.task, "data.target": own.data.target, "backbone.name": own.backbone.name}.items()
+    if own.backbone.options:
+        yield "backbone.options", own.backbone.options
+    for name in ("prompts", "head", "tuning"):
+        for key, value in getattr(own, name).model_dump().items():
+            yield f"{name}.{key}", value
+    for key in type(own.plan).model_fields:
+        if key == "window":
+            window = next((each for each in plan.intensity if isinstance(each, Window)), None)
+            yield "plan.window", (window.low, window.high) if window else None
+        elif key == "slices":
+            yield "plan.slices", own.plan.slices
+        elif key not in CHOSEN_ANEW:
+            yield f"plan.{key}", getattr(plan, key)
+
+
+def _given(config: Config) -> Iterator[tuple[str, Any]]:
+    """Dotted keys of what a person has set, in sections at their fields."""
+    for name in config.model_fields_set:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from ((f"{name}.{key}", getattr(value, key)) for key in value.model_fields_set)
+        else:
+            yield name, value
+
+
+def adapted_model(artifact: Artifact, config: ResolvedConfig, plan: Plan, labels: Mapping[int, str]) -> PromptedModel:
+    """The artifact's model, its head for these labels: rows of labels that it knows are theirs, others are fresh.
+
+    config: as `adopt` made it. Raises VptError for another encoder than the artifact's, and for a head that cannot.
+    """
+    model = restore_model(replace(artifact, config=config))
+    rows = rows_of(artifact, labels, config)
+    if rows != list(range(len(artifact.labels))):
+        answer = Answer(len(labels), config.data.target or "classes", plan.slices is not None)
+        head = config.head.build(model.backbone, answer)
+        head.start_from(model.head, rows)
+        model.head = head
+    return model.train()
+
+
+def rows_of(artifact: Artifact, labels: Mapping[int, str], config: Config) -> list[int | None]:
+    """For each of the labels its number among the artifact's, by name; of segmentation the first is the background.
+
+    Raises:
+        VptError: a name that is the artifact's but for capitals and blanks; other grades.
+    """
+    known, wanted = list(artifact.labels.values()), list(labels.values())
+    if config.data.target == "grades" and known != wanted:
+        raise VptError(
+            f"{artifact.path}: grades {listed(known)}, found {listed(wanted)}; what is learned are the steps between "
+            "neighbouring grades, so give the data the same ones in the same order, or start anew"
+        )
+    folded = {" ".join(name.casefold().split()): name for name in known}
+    for name in wanted:
+        alike = folded.get(" ".join(name.casefold().split()), name)
+        if name not in known and alike != name:
+            raise VptError(
+                f"{artifact.path}: knows the label {alike!r}, the data {name!r}, which would be another one; call it "
+                "as the artifact does"
+            )
+    rows = [known.index(name) if name in known else None for name in wanted]
+    return [0, *rows[1:]] if config.task == "segmentation" else rows
+
+
+def start_in_words(artifact: Artifact, labels: Sequence[str]) -> str:
+    """What becomes of the labels of both."""
+    known = list(artifact.labels.values())
+    fresh, gone = ([name for name in ours if name not in theirs] for ours, theirs in ((labels, known), (known, labels)))
+    segments = artifact.config.task == "segmentation"
+    kept = [name for name in labels if name in known][segments:]
+    said = [
+        f"{listed(names, 10)} {what}"
+        for names, what in (
+            (kept, "as learned there"),
+            (fresh, "anew"),
+            (gone, "dropped, since the data do not have it"),
+        )
+        if names
+    ]
+    return f"starts from {artifact.path}: {'; '.join(said)}"
+
+
+def require_unseen(artifact: Artifact, dataset: SegmentationSet | LabelledSet, splits: Splits) -> None:
+    """Raise VptError where cases validate or test that the artifact was trained on: their scores would say nothing."""
+    written = artifact.path.parent / "splits.json"
+    source, theirs = dataset.source if dataset.source.name else dataset.root, artifact.config.data.path
+    if not written.is_file() or not (theirs.exists() and os.path.samefile(source, theirs)):
+        return
+    learned = {*read_written(written).train}
+    if seen := [name for name in (*splits.val, *splits.test) if name in learned]:
+        raise VptError(
+            f"{artifact.path}: was trained on {len(seen)} of the cases that would validate or test "
+            f"({listed(seen, 3)}), so their scores would say nothing; keep its split, see {Path(written)}"
+        )
