@@ -1,4 +1,4 @@
-"""A head for other labels takes over what one has learned: old rows by their place, all else as it is, new rows fresh."""
+"""A head for other labels takes over what one has learned: rows by their place, all else as it is, new rows fresh."""
 
 from __future__ import annotations
 

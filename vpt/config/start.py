@@ -18,6 +18,11 @@ class StartConfig(Section):
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Of that file; null is filled in when the run starts."""
 
+    kept: tuple[str, ...] | None = None
+    """Of segmentation: labels of the artifact that stay in the model where the data lack them, as labels that no case
+    is annotated for. Null is filled in with all; [] drops them.
+    """
+
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:

@@ -175,7 +175,7 @@ class Job(ABC):
     def starts(self) -> list[str]:
         """What the run goes on from."""
         start = self.setup.start
-        return [] if start is None else [start_in_words(start, list(self.setup.dataset.labels.values()))]
+        return [] if start is None else [start_in_words(start, self.setup.dataset)]
 
     def proposals(self) -> list[str]:
         """What could be chosen instead, to who left it open."""

@@ -14,6 +14,7 @@ import torch
 from vpt.artifact import Artifact
 from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_written
+from vpt.data.annotated import keep_labels
 from vpt.data.cases import SegmentationSet
 from vpt.data.few_shot import draw_shots
 from vpt.data.kept_plan import keep_plan
@@ -103,7 +104,8 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     data = config.data
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
-        return config.resolved(task), read_dataset(data.path, data.patients, data.labels)
+        read = read_dataset(data.path, data.patients, data.labels)
+        return config.resolved(task), keep_labels(read, config.start.kept or ())
     labelled = read_labelled(data.path, data.target, data.classes, data.patients)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled

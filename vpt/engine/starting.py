@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from vpt.artifact import Artifact, encoder_of, find_artifact, read_artifact, restore_model
 from vpt.config import Config, ResolvedConfig
+from vpt.data.annotated import counts_of
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.plan import Plan, Window
@@ -51,10 +52,30 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
             "backbone": encoder_of(artifact, config.backbone.weights),
             "plan": own.plan.model_copy(update=anew),
             "data": config.data.model_copy(update={"target": own.data.target}),
-            "start": config.start.model_copy(update={"path": path, "sha256": digest}),
+            "start": config.start.model_copy(
+                update={"path": path, "sha256": digest, "kept": _kept_labels(config, artifact)}
+            ),
         }
     )
     return adopted, artifact
+
+
+def _kept_labels(config: Config, artifact: Artifact) -> tuple[str, ...]:
+    """Those to stay where the data lack them."""
+    if artifact.config.task == "classification":
+        if config.start.kept:
+            raise VptError(
+                f"start.kept={listed(config.start.kept)}: a class without examples would be unlearned; leave it out"
+            )
+        return ()
+    known = [name for id, name in artifact.labels.items() if id]
+    if config.start.kept is None:
+        return tuple(known)
+    if unknown := [name for name in config.start.kept if name not in known]:
+        raise VptError(
+            f"start.kept: {unknown[0]!r} is no label of {artifact.path}, whose are {listed(known, 20)}; correct it"
+        )
+    return config.start.kept
 
 
 def _require_agreement(config: Config, artifact: Artifact) -> None:
@@ -140,18 +161,24 @@ def rows_of(artifact: Artifact, labels: Mapping[int, str], config: Config) -> li
     return [0, *rows[1:]] if config.task == "segmentation" else rows
 
 
-def start_in_words(artifact: Artifact, labels: Sequence[str]) -> str:
+def start_in_words(artifact: Artifact, dataset: SegmentationSet | LabelledSet) -> str:
     """What becomes of the labels of both."""
-    known = list(artifact.labels.values())
-    fresh, gone = ([name for name in ours if name not in theirs] for ours, theirs in ((labels, known), (known, labels)))
-    segments = artifact.config.task == "segmentation"
-    kept = [name for name in labels if name in known][segments:]
+    known, labels = list(artifact.labels.values()), list(dataset.labels.values())
+    segments = isinstance(dataset, SegmentationSet)
+    unseen: list[str] = []
+    if isinstance(dataset, SegmentationSet):
+        unseen = [name for name, count in counts_of(dataset.cases, dataset.labels).items() if not count]
+    kept = [name for name in labels if name in known and name not in unseen][segments:]
     said = [
         f"{listed(names, 10)} {what}"
         for names, what in (
             (kept, "as learned there"),
-            (fresh, "anew"),
-            (gone, "dropped, since the data do not have it"),
+            ([name for name in unseen if name in known], "as learned there, though no case is annotated for it"),
+            ([name for name in labels if name not in known], "anew"),
+            (
+                [name for id, name in artifact.labels.items() if name not in labels and (id or not segments)],
+                "dropped, since the data do not have it",
+            ),
         )
         if names
     ]
