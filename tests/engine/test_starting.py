@@ -83,9 +83,32 @@ def test_the_same_labels_start_with_all_that_was_learned(tiny_run: Path, tiny_da
 
 
 def test_what_the_data_lack_is_dropped_and_said(tiny_run: Path, copied_data: Path, tmp_path: Path) -> None:
-    setup = setup_of(copied_data, tiny_run, **{"data.labels": {"dark": ["dark", "bright"]}})
+    merged = {"data.labels": {"dark": ["dark", "bright"]}, "start": {"path": str(tiny_run), "kept": []}}
+    setup = prepare_setup(load_config(copied_data, OWN | merged))
     job = Segmenting(tmp_path / "run", setup, tmp_path / "cache")
     assert job.starts()[0].endswith("dark as learned there; bright dropped, since the data do not have it")
+
+
+def test_old_labels_stay_as_labels_that_no_case_is_annotated_for(tiny_run: Path, site: Path, tmp_path: Path) -> None:
+    setup = setup_of(site, tiny_run, **{"data.labels": {"edge": 2, "background": ["bright", "dark"]}})
+    assert setup.dataset.labels == {0: "background", 2: "edge", 4: "dark", 5: "bright"}
+    job = Segmenting(tmp_path / "run", setup, tmp_path / "cache")
+    job.prepare()
+    images = torch.randn(2, 3, 32, 32)
+    before, now = restore_model(read_artifact(tiny_run))(images), job.model.eval()(images)
+    assert torch.equal(now[:, [0, 2, 3]], before)
+    said = job.starts()[0]
+    assert said.endswith("dark, bright as learned there, though no case is annotated for it; edge anew")
+    assert setup.config.start.kept == ("dark", "bright")
+    samples = job.draw(0)[0]
+    assert torch.stack([job.dataset[draw]["annotated"] for draw in samples]).all(0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    with pytest.raises(VptError, match="'shade' is no label of .*, whose are dark, bright; correct it"):
+        adopt(load_config(site, {"start": {"path": str(tiny_run), "kept": ["shade"]}}))
 
 
 def test_a_run_from_an_artifact_says_so_and_is_loaded_as_it_was_saved(

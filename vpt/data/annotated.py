@@ -59,9 +59,9 @@ def counts_of(cases: Sequence[Case], labels: Mapping[int, str]) -> dict[str, int
 
 
 def annotated_in_words(cases: Sequence[Case], labels: Mapping[int, str]) -> str:
-    """`annotated: liver in 8, spleen in 4 of 12 cases`; empty where all labels are, in all cases."""
+    """`liver in 8, spleen in 4 of 12 cases`; empty where all labels are annotated in all cases."""
     counts = counts_of(cases, labels)
     if all(count == len(cases) for count in counts.values()):
         return ""
     said = listed((f"{name} in {count}" for name, count in counts.items()), 20)
-    return f"annotated: {said} of {counted(len(cases), 'case')}"
+    return f"{said} of {counted(len(cases), 'case')}"

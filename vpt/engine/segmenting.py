@@ -132,7 +132,7 @@ class Segmenting(Job):
         ):
             cases = [self.segmented.case(name) for name in names]
             if said := annotated_in_words(cases, labels):
-                yield f"{side}, {said}"
+                yield f"annotated for {side}: {said}"
                 none = [name for name, count in counts_of(cases, labels).items() if not count]
                 if none and cases:
                     yield f"{listed(none, 10)}: no {side} case is annotated for it, so {lacks}"

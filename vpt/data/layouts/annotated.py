@@ -40,10 +40,10 @@ def read_annotated(dataset: SegmentationSet) -> tuple[Said, list[VptError]]:
             _add(said, name, [value] if isinstance(value, str) else value, dataset, where, problems)
     for name, names in _by_columns(dataset).items():
         where = f"{dataset.source}: the column `{WORD}`"
-        if name in said:
-            problems.append(VptError(f"{where} and {source} both speak of {name}; say it in one place"))
-        else:
-            _add(said, name, names, dataset, where, problems)
+        own: Said = {}
+        _add(own, name, names, dataset, where, problems)
+        if name in own and said.setdefault(name, own[name]) != own[name]:
+            problems.append(VptError(f"{where} says otherwise of {name} than {source}; say it in one place"))
     return said, problems
 
 
