@@ -15,17 +15,22 @@ import torch
 from tiny_classes import CLASS_SETTINGS
 from tiny_run import ONE_STEP, SETTINGS, assert_same_run
 
-from vpt.artifact import read_artifact, restore_model
+from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.building import build_model
 from vpt.config import load_config
+from vpt.data.plan import Percentiles, Plan
 from vpt.describe import describe
 from vpt.engine.classifying import Classifying
 from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import Setup, prepare_setup
 from vpt.engine.signals import Interrupted
-from vpt.engine.starting import adopt
+from vpt.engine.starting import adapted_model, adopt
 from vpt.errors import VptError
 
+PLAN = Plan(
+    plane="axial", pixel_mm=1.0, image_size=32, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
+)  # fmt: skip
 OWN = {key: value for key, value in SETTINGS.items() if key not in ("prompts", "plan.image_size")}
 
 
@@ -236,3 +241,21 @@ def test_a_comparison_starts_anew(tiny_run: Path, tiny_data: Path, tmp_path: Pat
 
     with pytest.raises(VptError, match="every method is compared from its own start"):
         compare(load_config(tiny_data, {"start": str(tiny_run)}), tmp_path / "compared")
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "adapter", "ssf"])
+def test_tuned_parts_go_on_and_only_they_train(tuning: str, tmp_path: Path) -> None:
+    labels = {0: "background", 1: "dark"}
+    settings = {"data": {"path": str(tmp_path)}, "prompts": "none", "tuning": tuning}
+    config = load_config(settings).resolved("segmentation")
+    model = build_model(config, PLAN, len(labels))
+    with torch.no_grad():
+        for parameter in model.trained().values():
+            parameter.add_(0.01)
+    save_artifact(tmp_path / "a.safetensors", model, config=config, plan=PLAN, labels=labels, scores={})
+    artifact = read_artifact(tmp_path / "a.safetensors")
+    found = adapted_model(artifact, artifact.config, PLAN, {0: "background", 1: "edge", 2: "dark"})
+    assert found.trained().keys() == model.trained().keys()
+    before, now = model.trained_state(), found.trained_state()
+    assert all(torch.equal(now[name], before[name]) for name in before if name.startswith("backbone."))
+    assert found.count_parameters()["backbone"] == model.count_parameters()["backbone"] > 0

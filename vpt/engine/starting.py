@@ -49,7 +49,7 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
     adopted = config.model_copy(
         update={
             **sections,
-            "backbone": encoder_of(artifact, config.backbone.weights),
+            "backbone": encoder_of(artifact, _weights_given(config)),
             "plan": own.plan.model_copy(update=anew),
             "data": config.data.model_copy(update={"target": own.data.target}),
             "start": config.start.model_copy(
@@ -58,6 +58,12 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
         }
     )
     return adopted, artifact
+
+
+def _weights_given(config: Config) -> str | None:
+    """Where the encoder's weights lie now, if it is said: a file, or a folder that is an encoder."""
+    own = config.backbone
+    return own.weights or (own.name if os.path.isdir(own.name) else None)
 
 
 def _kept_labels(config: Config, artifact: Artifact) -> tuple[str, ...]:
@@ -84,7 +90,7 @@ def _require_agreement(config: Config, artifact: Artifact) -> None:
     differing = [
         f"{key}={value} (there {kept[key]})"
         for key, value in _given(config)
-        if key in kept and value is not None and value != kept[key]
+        if key in kept and value not in (None, kept[key]) and not _is_folder(key, value)
     ]
     if differing:
         raise VptError(
@@ -93,15 +99,19 @@ def _require_agreement(config: Config, artifact: Artifact) -> None:
         )
 
 
+def _is_folder(key: str, value: Any) -> bool:
+    """An encoder that lies elsewhere now, of which only the weights can tell whether it is the same."""
+    return key == "backbone.name" and os.path.isdir(value)
+
+
 def _kept(artifact: Artifact) -> Iterator[tuple[str, Any]]:
     """Dotted keys of what an artifact decides, each with what it came to."""
     own, plan = artifact.config, artifact.plan
     yield from {"task": own.task, "data.target": own.data.target, "backbone.name": own.backbone.name}.items()
-    if own.backbone.options:
-        yield "backbone.options", own.backbone.options
+    yield "backbone.options", encoder_of(artifact).options
     for name in ("prompts", "head", "tuning"):
-        for key, value in getattr(own, name).model_dump().items():
-            yield f"{name}.{key}", value
+        section = getattr(own, name)
+        yield from ((f"{name}.{key}", getattr(section, key)) for key in type(section).model_fields)
     for key in type(own.plan).model_fields:
         if key == "window":
             window = next((each for each in plan.intensity if isinstance(each, Window)), None)
