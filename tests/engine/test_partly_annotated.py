@@ -61,7 +61,7 @@ def prepared(data: Path, folder: Path, **changes: Any) -> Segmenting:
     return job
 
 
-@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("stored", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_batches_say_what_was_annotated_and_the_loss_reads_it(organs: Path, tmp_path: Path, stored: bool) -> None:
     job = prepared(organs, tmp_path, **({} if stored else {"train.cache_gb": 0.0}))
     assert job.prefix_plan.stored is stored

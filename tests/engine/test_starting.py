@@ -110,6 +110,7 @@ def test_old_labels_stay_as_labels_that_no_case_is_annotated_for(tiny_run: Path,
         adopt(load_config(site, {"start": {"path": str(tiny_run), "kept": ["shade"]}}))
 
 
+@pytest.mark.slow
 def test_a_run_from_an_artifact_says_so_and_is_loaded_as_it_was_saved(
     tiny_run: Path, further: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_interrupted_it_goes_on_to_the_same_end_also_without_the_artifact(
         train(None, tmp_path / "run", resume=True, start=tiny_run)
 
 
+@pytest.mark.slow
 def test_a_classifier_goes_on_with_further_classes_in_any_order(class_run: Path, tmp_path: Path) -> None:
     source = Path(read_artifact(class_run).config.data.path)
     data = tmp_path / "stripes"
@@ -243,7 +245,7 @@ def test_a_comparison_starts_anew(tiny_run: Path, tiny_data: Path, tmp_path: Pat
         compare(load_config(tiny_data, {"start": str(tiny_run)}), tmp_path / "compared")
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora", "adapter", "ssf"])
+@pytest.mark.parametrize("tuning", ["full", pytest.param("lora", marks=pytest.mark.slow), "ssf"])
 def test_tuned_parts_go_on_and_only_they_train(tuning: str, tmp_path: Path) -> None:
     labels = {0: "background", 1: "dark"}
     settings = {"data": {"path": str(tmp_path)}, "prompts": "none", "tuning": tuning}
