@@ -105,6 +105,7 @@ def test_old_labels_stay_as_labels_that_no_case_is_annotated_for(tiny_run: Path,
     said = job.starts()[0]
     assert said.endswith("dark, bright as learned there, though no case is annotated for it; edge anew")
     assert setup.config.start.kept == ("dark", "bright")
+    assert "bright: no training case is annotated for it, so its answers are held to the artifact's" in job.doubts()
     assert job.dataset[job.draw(0)[0][0]]["annotated"].tolist() == [True, True, False, False]
     with pytest.raises(VptError, match=r"'shade' is no label of .*, whose are dark, bright; correct it"):
         adopt(load_config(site, {"start": {"path": str(tiny_run), "kept": ["shade"]}}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -65,3 +65,22 @@ def annotated_in_words(cases: Sequence[Case], labels: Mapping[int, str]) -> str:
         return ""
     said = listed((f"{name} in {count}" for name, count in counts.items()), 20)
     return f"{said} of {counted(len(cases), 'case')}"
+
+
+def annotation_doubts(
+    dataset: SegmentationSet, sides: Mapping[str, Sequence[str]], held: Collection[str] = ()
+) -> Iterator[str]:
+    """How many cases of each side are annotated for each label, and the labels that none is; nothing where all are.
+
+    sides: `training` and `validation`, with their cases; held: labels that are taught by a model that knows them.
+    """
+    lacks = {"training": "nothing teaches what it looks like", "validation": "no epoch is chosen by it"}
+    for side, names in sides.items():
+        cases = [dataset.case(name) for name in names]
+        if not (said := annotated_in_words(cases, dataset.labels)):
+            continue
+        yield f"annotated for {side}: {said}"
+        none = [name for name, count in counts_of(cases, dataset.labels).items() if not count]
+        for name in none if cases else ():
+            why = "its answers are held to the artifact's" if side == "training" and name in held else lacks[side]
+            yield f"{name}: no {side} case is annotated for it, so {why}"

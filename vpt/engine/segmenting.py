@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vpt.artifact import Artifact, load_trained, read_artifact, save_artifact
 from vpt.backbones.tiny_vit_models import is_packaged
-from vpt.data.annotated import annotated_in_words, counts_of
+from vpt.data.annotated import annotation_doubts
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
@@ -25,13 +25,15 @@ from vpt.engine.job import Job
 from vpt.engine.previews import show_scan
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
+from vpt.engine.starting import held_labels, teacher_of
 from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.readers import reader_of
 from vpt.report.pictures import write_preview
 from vpt.scores.cases import score_case
-from vpt.tasks.batch import NamedSamples
+from vpt.tasks.batch import Loss, NamedSamples
 from vpt.tasks.frozen import FrozenPrefix
+from vpt.tasks.held import holding
 from vpt.tasks.partly import over_annotated
 from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices, where_it_counts
 from vpt.use.archives import mask_file
@@ -68,9 +70,20 @@ class Segmenting(Job):
         self.loss = where_it_counts(loss) if self.segmented.ignores else loss
         if self.segmented.is_partly_annotated:
             self.loss = over_annotated(self.loss, given, config.loss.smoothing)
+        if held := held_labels(self.setup.config, self.segmented, self.setup.splits.train):
+            self.loss = self._holding(held)
         self.batch_size = self.choose_batch_size()
         self.count = sum(case.depth for case in self.training)
         self.steps = min(config.train.max_steps, max(LEAST_STEPS, round(self.count / self.batch_size)))
+
+    def _holding(self, names: list[str]) -> Loss:
+        if self.ranks.several:
+            raise VptError(
+                f"{listed(names, 10)}: held to the artifact's answers, which one process alone has to see; leave "
+                "--devices out, or drop the labels with start.kept=[]"
+            )
+        teacher, classes = teacher_of(self.setup.config, self.setup.start, self.segmented.labels, names)
+        return holding(self.loss, SliceModel(teacher), classes)
 
     def _prepare_cases(self, part: str) -> list[PreparedCase]:
         setup = self.setup
@@ -118,24 +131,12 @@ class Segmenting(Job):
             found.append(
                 "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
             )
-        found += self._unseen()
+        sides = {"training": self.setup.splits.train, "validation": self.setup.splits.val}
+        held = held_labels(self.setup.config, self.segmented, self.setup.splits.train)
+        found += annotation_doubts(self.segmented, sides, held)
         if self.setup.config.train.postprocess == "auto" and not self.validates:
             found.append("train.postprocess: no validation case to choose by, so masks stay as they are")
         return found
-
-    def _unseen(self) -> Iterator[str]:
-        """How many cases of each side are annotated for each label, and those that none is."""
-        labels, splits = self.segmented.labels, self.setup.splits
-        for side, names, lacks in (
-            ("training", splits.train, "nothing teaches what it looks like"),
-            ("validation", splits.val, "no epoch is chosen by it"),
-        ):
-            cases = [self.segmented.case(name) for name in names]
-            if said := annotated_in_words(cases, labels):
-                yield f"annotated for {side}: {said}"
-                none = [name for name, count in counts_of(cases, labels).items() if not count]
-                if none and cases:
-                    yield f"{listed(none, 10)}: no {side} case is annotated for it, so {lacks}"
 
     def proposals(self) -> list[str]:
         """An encoder of medical images that is installed too, to whoever chose none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from vpt.artifact import Artifact, encoder_of, find_artifact, read_artifact, restore_model
 from vpt.config import Config, ResolvedConfig
+from vpt.config.start import StartConfig
 from vpt.data.annotated import counts_of
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
@@ -34,14 +35,7 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
     """
     if config.start.path is None:
         return config, None
-    path = find_artifact(config.start.path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if config.start.sha256 not in (None, digest):
-        raise VptError(
-            f"{path}: the artifact that the run starts from has the SHA-256 {digest[:16]}..., expected "
-            f"{str(config.start.sha256)[:16]}...; give that one, or leave start.sha256 out"
-        )
-    artifact = read_artifact(path)
+    artifact, digest = _read(config.start)
     _require_agreement(config, artifact)
     own = artifact.config
     sections = {name: getattr(own, name) for name in ("task", "prompts", "head", "tuning")}
@@ -53,11 +47,24 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
             "plan": own.plan.model_copy(update=anew),
             "data": config.data.model_copy(update={"target": own.data.target}),
             "start": config.start.model_copy(
-                update={"path": path, "sha256": digest, "kept": _kept_labels(config, artifact)}
+                update={"path": artifact.path, "sha256": digest, "kept": _kept_labels(config, artifact)}
             ),
         }
     )
     return adopted, artifact
+
+
+def _read(start: StartConfig) -> tuple[Artifact, str]:
+    """The artifact, and the SHA-256 of its file."""
+    assert start.path is not None
+    path = find_artifact(start.path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if start.sha256 not in (None, digest):
+        raise VptError(
+            f"{path}: the artifact that the run starts from has the SHA-256 {digest[:16]}..., expected "
+            f"{str(start.sha256)[:16]}...; give that one, or leave start.sha256 out"
+        )
+    return read_artifact(path), digest
 
 
 def _weights_given(config: Config) -> str | None:
@@ -145,6 +152,25 @@ def adapted_model(artifact: Artifact, config: ResolvedConfig, plan: Plan, labels
         head.start_from(model.head, rows)
         model.head = head
     return model.train()
+
+
+def held_labels(config: Config, dataset: SegmentationSet, training: Sequence[str]) -> list[str]:
+    """Labels of the artifact that stay although no training case is annotated for them."""
+    counts = counts_of([dataset.case(name) for name in training], dataset.labels)
+    return [name for name in config.start.kept or () if counts.get(name) == 0]
+
+
+def teacher_of(
+    config: ResolvedConfig, start: Artifact | None, labels: Mapping[int, str], names: Sequence[str]
+) -> tuple[PromptedModel, dict[int, int]]:
+    """The artifact's own model, and of these of the labels: class -> its class there.
+
+    start: None where a run is resumed, which reads the artifact again.
+    """
+    artifact = _read(config.start)[0] if start is None else start
+    own, known = list(labels.values()), list(artifact.labels.values())
+    model = restore_model(replace(artifact, config=config))
+    return model, {own.index(name): known.index(name) for name in names}
 
 
 def rows_of(artifact: Artifact, labels: Mapping[int, str], config: Config) -> list[int | None]:
