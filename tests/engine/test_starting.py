@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.describe import describe
 from vpt.engine.classifying import Classifying
+from vpt.engine.ranks import Ranks
 from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import Setup, prepare_setup
 from vpt.engine.signals import Interrupted
 from vpt.engine.starting import adapted_model, adopt
 from vpt.errors import VptError
+from vpt.model import Output
+from vpt.tasks.partly import over_annotated
+from vpt.tasks.segmentation import dice_ce
 
 PLAN = Plan(
     plane="axial", pixel_mm=1.0, image_size=32, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
@@ -85,6 +90,29 @@ def test_the_same_labels_start_with_all_that_was_learned(tiny_run: Path, tiny_da
     job.prepare()
     tensors = read_artifact(tiny_run).tensors
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in job.model.trained_state().items())
+
+
+def test_old_labels_without_cases_are_held_to_the_artifacts_answers(tiny_run: Path, site: Path, tmp_path: Path) -> None:
+    start = shutil.copy(tiny_run / "best.safetensors", tmp_path / "start.safetensors")
+    lacking = {"data.labels": {"edge": 2, "background": ["bright", "dark"]}}
+    setup = setup_of(site, Path(start), **lacking)
+    job = Segmenting(tmp_path / "run", setup, tmp_path / "cache")
+    job.prepare()
+    batch = torch.utils.data.default_collate([job.dataset[draw] for draw in job.draw(0)[0]])
+    taught = over_annotated(dice_ce())
+    logits = job.on_images()(batch).logits.detach()
+    logits[:, 1] = -20.0  # without the new label the model answers as it did there
+    assert float(job.loss(Output(logits), batch)) == pytest.approx(float(taught(Output(logits), batch)), abs=1e-5)
+    logits[:, 2] += 3
+    assert float(job.loss(Output(logits), batch)) > float(taught(Output(logits), batch)) + 0.01
+    several = Segmenting(tmp_path / "run", setup, tmp_path / "cache", Ranks(0, 2))
+    several.loss = job.loss
+    with pytest.raises(VptError, match="dark: held to the artifact's answers, which one process alone has to see"):
+        several._holding(["dark"])
+    Path(start).unlink()
+    again = Segmenting(tmp_path / "run", replace(setup, start=None), tmp_path / "cache")
+    with pytest.raises(VptError, match=r"start.safetensors: no such file or folder"):
+        again.prepare(start=False)
 
 
 def test_what_the_data_lack_is_dropped_and_said(tiny_run: Path, copied_data: Path, tmp_path: Path) -> None:
