@@ -20,7 +20,7 @@ class StartConfig(Section):
 
     kept: tuple[str, ...] | None = None
     """Of segmentation: labels of the artifact that stay in the model where the data lack them, as labels that no case
-    is annotated for: its answers for them are held to the artifact's. Null is filled in with all; [] drops them.
+    is annotated for: the artifact does, in training. Null is filled in with all; [] drops them.
     """
 
     @field_validator("path")

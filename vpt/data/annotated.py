@@ -82,5 +82,5 @@ def annotation_doubts(
         yield f"annotated for {side}: {said}"
         none = [name for name, count in counts_of(cases, dataset.labels).items() if not count]
         for name in none if cases else ():
-            why = "its answers are held to the artifact's" if side == "training" and name in held else lacks[side]
+            why = "the artifact annotates it" if side == "training" and name in held else lacks[side]
             yield f"{name}: no {side} case is annotated for it, so {why}"

@@ -79,7 +79,7 @@ class Segmenting(Job):
     def _holding(self, names: list[str]) -> Loss:
         if self.ranks.several:
             raise VptError(
-                f"{listed(names, 10)}: held to the artifact's answers, which one process alone has to see; leave "
+                f"{listed(names, 10)}: annotated by the artifact, which one process alone has to do; leave "
                 "--devices out, or drop the labels with start.kept=[]"
             )
         teacher, classes = teacher_of(self.setup.config, self.setup.start, self.segmented.labels, names)

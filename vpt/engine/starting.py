@@ -17,6 +17,7 @@ from vpt.config.start import StartConfig
 from vpt.data.annotated import counts_of
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
+from vpt.data.layouts import is_labelled
 from vpt.data.plan import Plan, Window
 from vpt.data.splits import Splits, read_written
 from vpt.errors import VptError
@@ -38,6 +39,12 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
     artifact, digest = _read(config.start)
     _require_agreement(config, artifact)
     own = artifact.config
+    if config.task is None and is_labelled(config.data.path) != (own.task == "classification"):
+        found = "has classes" if is_labelled(config.data.path) else "has no classes"
+        raise VptError(
+            f"{config.data.path}: {found}, but the artifact that the run starts from is for {own.task} "
+            f"({artifact.path}); give it data of that kind, or start anew"
+        )
     sections = {name: getattr(own, name) for name in ("task", "prompts", "head", "tuning")}
     anew = {name: getattr(config.plan, name) for name in CHOSEN_ANEW}
     adopted = config.model_copy(
