@@ -93,9 +93,7 @@ def test_the_same_labels_start_with_all_that_was_learned(tiny_run: Path, tiny_da
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in job.model.trained_state().items())
 
 
-def test_the_artifact_annotates_its_labels_that_no_case_is_annotated_for(
-    tiny_run: Path, site: Path, tmp_path: Path
-) -> None:
+def test_the_artifact_annotates_its_labels_that_no_case_has(tiny_run: Path, site: Path, tmp_path: Path) -> None:
     start = shutil.copy(tiny_run / "best.safetensors", tmp_path / "start.safetensors")
     lacking = {"data.labels": {"edge": 2, "background": ["bright", "dark"]}}
     setup = setup_of(site, Path(start), **lacking)
