@@ -213,6 +213,18 @@ def _encoder_of(artifact: Artifact, weights: str | Path | None) -> BackboneConfi
     return config.model_copy(update={"options": config.options | {"pooling": "plain"}})
 
 
+def encoder_of(artifact: Artifact, weights: str | Path | None = None) -> BackboneConfig:
+    """The backbone's section as it is loaded now; weights: as of `restore_model`."""
+    own = artifact.config.backbone
+    if weights is None and own.weights is None:
+        weights = EARLIER.get(artifact.backbone_sha256)
+    encoder = _encoder_of(artifact, weights)
+    if weights is None:
+        return encoder
+    name = _name(own, weights)
+    return encoder.model_copy(update={"name": name, "weights": None if name != own.name else str(weights)})
+
+
 def _name(config: BackboneConfig, weights: str | Path | None) -> str:
     return str(weights) if weights is not None and os.path.isdir(weights) else config.name
 

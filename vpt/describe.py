@@ -86,6 +86,8 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     yield from _origin_facts(artifact.origin)
     if artifact.preprocessing:
         yield "preprocessing", ", ".join(f"{key} {value}" for key, value in artifact.preprocessing.items())
+    if config.start.path is not None:
+        yield "started from", f"{config.start.path}, SHA-256 {config.start.sha256}"
     yield "task", f"{config.task}{f', {config.data.target}' if config.data.target else ''}"
     for part, settings in (("prompts", config.prompts), ("head", config.head)):
         yield part, ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if value is not None)

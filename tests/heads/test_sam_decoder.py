@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -463,3 +464,38 @@ def test_tokens_alone_with_a_decoder_that_no_one_has_trained_are_refused() -> No
     with pytest.raises(VptError, match=r"head: tune: tokens .* tiny is random; choose head\.tune: decoder"):
         SamDecoderHead(backbone, classes=2, tune="tokens")
     SamDecoderHead(backbone, classes=2, tune="decoder")
+
+
+# --- from a head for other labels -------------------------------------------------------------------------------------
+
+
+def started(rows: Sequence[int | None]) -> tuple[SamDecoderHead, SamDecoderHead, SamBackbone]:
+    """A head for three labels that has learned something, and one that starts from it."""
+    backbone = make_backbone()
+    learned, head = (SamDecoderHead(backbone, classes=count, tune="decoder") for count in (3, len(rows)))
+    make_random(learned)
+    head.start_from(learned, rows)
+    return learned.eval(), head.eval(), backbone
+
+
+def test_labels_in_another_order_are_answered_as_before() -> None:
+    learned, head, backbone = started((0, 2, 1))
+    images = torch.randn(BATCH, 3, *SIZE)
+    given = encode(backbone, Prompts(), images)
+    torch.testing.assert_close(head(given, images), learned(given, images)[:, [0, 2, 1]])
+
+
+def test_old_labels_keep_token_kernel_and_refinement_and_a_new_one_starts_as_sams_first_token() -> None:
+    learned, head, backbone = started((0, None, 2, 1))
+    for new, old in ((0, 0), (2, 2), (3, 1)):
+        assert torch.equal(head.class_tokens[new], learned.class_tokens[old])
+        ours, theirs = head.kernels[new].state_dict(), learned.kernels[old].state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert torch.equal(head.class_tokens[1], backbone.decoder.mask_decoder.mask_tokens.weight[0])
+    ours, sams = (
+        net.state_dict() for net in (head.kernels[1], backbone.decoder.mask_decoder.output_hypernetworks_mlps[0])
+    )
+    assert all(torch.equal(ours[name], sams[name]) for name in sams)
+    images, logits = torch.randn(BATCH, 3, *SIZE), torch.randn(BATCH, 4, *SIZE)
+    now, before = head.refine(images, logits), learned.refine(images, logits[:, [0, 3, 2]])
+    torch.testing.assert_close(now[:, [0, 3, 2]], before)

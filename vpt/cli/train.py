@@ -22,6 +22,10 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or start it there.")] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Go on from a run or an artifact: its prompts, head, encoder and plan, on DATA."),
+    ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(help=f"METHOD or METHOD:COUNT, of {', '.join(PROMPTS.names())}."),
@@ -70,6 +74,7 @@ def train(
         "prompts": None if prompts is None else parse_prompts(prompts),
         "backbone.name": backbone,
         "task": task,
+        "start.path": None if start is None else str(start.resolve()),
         "data.shots": shots,
         "head.kind": head,
         "backbone.weights": weights,

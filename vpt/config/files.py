@@ -134,7 +134,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise VptError(f"{path}: not readable as YAML ({error}); see configs/ for examples") from error
     if not isinstance(values, dict):
         raise VptError(f"{path}: holds no `key: value` pairs; see configs/ for examples")
-    for section, key in (("data", "path"), ("backbone", "weights")):
+    if isinstance(values.get("start"), str):
+        values["start"] = {"path": values["start"]}
+    for section, key in (("data", "path"), ("backbone", "weights"), ("start", "path")):
         inner = values.get(section)
         given = inner.get(key) if isinstance(inner, dict) else None
         if isinstance(inner, dict) and isinstance(given, str) and given != "random" and not is_address(given):

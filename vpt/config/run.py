@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from vpt.config.start import StartConfig
 from vpt.errors import VptError
 from vpt.files import absolute, is_address
 from vpt.sections import HEADS, PROMPTS, TUNINGS, Room, Section
@@ -31,6 +32,11 @@ def _from(room: Room[Any]) -> BeforeValidator:
 def _listed(value: Any) -> Any:
     """One name, or names with commas, as `--set` gives them."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _of_path(value: Any) -> Any:
+    """The section of what is given by its path alone."""
+    return {"path": value} if isinstance(value, str | Path) else value
 
 
 # Of type `Any`, since each is one of the sections that its room knows at the time.
@@ -274,6 +280,8 @@ class Config(Section):
     """Null is told by the data: class folders, a CSV or .npz are classified, what has masks is segmented."""
     data: DataConfig
     """Where the data lie, how they are split, and what of them is used."""
+    start: Annotated[StartConfig, BeforeValidator(_of_path)] = StartConfig()
+    """What the run goes on from: a path, or a section."""
     backbone: BackboneConfig = BackboneConfig()
     """The frozen encoder."""
     prompts: PromptsField = Field(default_factory=lambda: PROMPTS.section("deep")())

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from vpt.data.annotated import classes_annotated, require_annotated
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.cropping import Part
 from vpt.data.framing import prepared_size, require_bounded
@@ -60,6 +61,7 @@ class PreparedCase:
     size: tuple[int, int]  # rows and columns of a slice
     holding: tuple[tuple[int, ...], ...] = ()  # the slices with each label, where they are drawn by label
     part: Part | None = None  # of `native`, which was prepared; None: all
+    annotated: tuple[int, ...] | None = None  # the classes that somebody has looked for; None: all
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         return np.load(self.images, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
@@ -92,7 +94,9 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
     if not all(path.exists() for path in (images, labels, *([own] if native else []), *([box] if crops else []))):
         ids = tuple(dataset.labels)
         image = reader_of(case.images).voxels(len(dataset.channels))
-        label = read_label(case.label, ids, image.grid, image.name).oriented(plan.orientation)
+        found = read_label(case.label, ids, image.grid, image.name)
+        require_annotated(found, case, dataset.labels)
+        label = found.oriented(plan.orientation)
         image = image.oriented(plan.orientation)
         part = Part.by(plan.crop, image, plan.channels)
         if crops:
@@ -105,7 +109,10 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
     foreground = tuple(int(k) for k in np.flatnonzero((mask > 0).any(axis=(1, 2))))
     holding = _holding(mask, len(dataset.labels) - 1) if plan.sampling == "by_label" else ()
     own_labels, inside = own if native else None, Part.from_array(np.load(box)) if crops else None
-    return PreparedCase(case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding, inside)
+    annotated = classes_annotated(case, dataset.labels)
+    return PreparedCase(
+        case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding, inside, annotated
+    )
 
 
 def _holding(classes: np.ndarray, labels: int) -> tuple[tuple[int, ...], ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.findings import Problem, problem_of, unforeseen
 from vpt.data.label_maps import read_label
@@ -61,6 +62,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
         return facts
     try:
         label = read_label(case.label, dataset.labels, facts.grid, str(first))
+        require_annotated(label, case, dataset.labels)
         texts = reader_of(case.label).label_doubts() if case.label is not None else []
         facts.problems += [Problem("warning", str(case.label), text) for text in texts]
         array, facts.stored = label.counted, label.stored or label.ids

@@ -42,12 +42,14 @@ class Case:
     series: which one is meant of several in a folder or zip, as `ChosenSeries` says it.
     label: None where there is none; a `ColourMask` where its data set's masks are read by their colours, `LabelFiles`
     where every label has a file of its own, and `Relabelled` where its values stand for other ids.
+    annotated: the ids of the labels that somebody has looked for in it; None: all.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | ColourMask | LabelFiles | Relabelled | None
     series: str | None = None
+    annotated: frozenset[int] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -124,6 +126,11 @@ class SegmentationSet(Cases[Case]):
     codes: dict[str, Code] = field(default_factory=dict)
     label_values: LabelValues | None = None
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def is_partly_annotated(self) -> bool:
+        """Whether there are cases in which nobody has looked for some of the labels."""
+        return any(case.annotated is not None for case in self.cases)
 
     @property
     def ignores(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.data.annotated import annotated_in_words
 from vpt.data.case_facts import CaseFacts, element_of, held_in, read_safely
 from vpt.data.cases import SegmentationSet
 from vpt.data.check_labelled import check_labelled
@@ -257,6 +258,7 @@ def _summary(
         kind=dataset.kind,
         guess=dataset.guess,
         label_values=str(dataset.label_values or ""),
+        annotated=annotated_in_words(dataset.cases, dataset.labels),
         dataset=dataset,
         sides=first_sides(splits),
     )

@@ -72,6 +72,8 @@ def _pools(cases: Sequence[PreparedCase], sampling: Sampling) -> list[Pool]:
 class SliceDataset(Viewed):
     """SliceDraw -> (image (3, S, S) float32 in [0, 1], label (S, S) int64), augmented; hints (3, 3) too if asked for.
 
+    annotated: (cases, K) bool, of `annotated_classes`; then the case's row is the last part of a sample.
+
     Where the model mixes channels, these are the image's, (C, S, S).
 
     views: so many fixed crops and augmentations of every slice are all there is (see `vpt.data.stored.Viewed`), and a
@@ -79,13 +81,21 @@ class SliceDataset(Viewed):
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], plan: Plan, augment: Augment, *, hints: bool = False, views: int = 0
+        self,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        augment: Augment,
+        *,
+        hints: bool = False,
+        views: int = 0,
+        annotated: Tensor | None = None,
     ):
         self.cases = cases
         self.plan = plan
         self.augment = augment
         self.hints = hints
         self.views = views
+        self.annotated = annotated
         self.starts = np.cumsum([0, *(case.depth for case in cases)])  # of the cases, among all slices
 
     @property
@@ -110,23 +120,33 @@ class SliceDataset(Viewed):
         top, left = _corner(label, size, self.plan, rng)
         image, label = crop_or_pad(image, size, top, left, self.plan.around), crop_or_pad(label, size, top, left)
         image, label = self.augment(image, label, seed)
-        sample = torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
-        if not self.hints:
-            return sample
-        rng = np.random.default_rng(draw.seed) if self.views else rng  # hints are drawn anew for the same view
-        return (*sample, torch.from_numpy(draw_hints(label, rng)))
+        sample = [torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))]
+        if self.hints:
+            rng = np.random.default_rng(draw.seed) if self.views else rng  # hints are drawn anew for the same view
+            sample.append(torch.from_numpy(draw_hints(label, rng)))
+        return tuple(sample) if self.annotated is None else (*sample, self.annotated[draw.case])
 
 
 class StoredSlices(TorchDataset):
-    """SliceDraw -> (image, label, what frozen blocks made of the image, hints if there are any); see `SliceDataset`."""
+    """SliceDraw -> (image, label, what frozen blocks made of the image, and the other parts); see `SliceDataset`."""
 
     def __init__(self, slices: SliceDataset, store: Store):
         self.slices = slices
         self.store = store
 
     def __getitem__(self, draw: SliceDraw) -> tuple[Tensor, ...]:
-        image, label, *hints = self.slices[draw]
-        return image, label, self.store.read(self.slices.number(draw)), *hints
+        image, label, *others = self.slices[draw]
+        return image, label, self.store.read(self.slices.number(draw)), *others
+
+
+def annotated_classes(cases: Sequence[PreparedCase], classes: int) -> Tensor:
+    """(cases, K) bool: of each case the classes that somebody has looked for, with the background."""
+    table = torch.ones(len(cases), classes, dtype=torch.bool)
+    for row, case in zip(table, cases, strict=True):
+        if case.annotated is not None:
+            row[1:] = False
+            row[list(case.annotated)] = True
+    return table
 
 
 def _corner(label: np.ndarray, size: int, plan: Plan, rng: np.random.Generator) -> tuple[int, int]:

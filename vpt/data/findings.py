@@ -92,8 +92,9 @@ class Check:
     intensity: lowest and highest value per channel; orientations: axis codes and how many cases have them;
     splits: the number of cases on each side; split_source: where these come from; guess: what was taken from the
     files' names alone, in words; patients: what was guessed of whose the cases are, "" for nothing; label_values: what
-    the masks' values stand for where it is not their own number, in words; dataset: what was checked; sides: case ->
-    train, val or test, of folds the first's.
+    the masks' values stand for where it is not their own number, in words; annotated: how many cases were annotated for
+    each label, "" where all were for all; dataset: what was checked; sides: case -> train, val or test, of folds the
+    first's.
     """
 
     root: Path
@@ -115,6 +116,7 @@ class Check:
     guess: str = ""
     patients: str = ""
     label_values: str = ""
+    annotated: str = ""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -143,6 +145,7 @@ class Check:
             *self._geometry(),
             *([("label values", self.label_values)] if self.label_values else []),
             *((f"label {label.id}", _describe(label, self.cases, self.kind)) for label in self.labels),
+            *([("annotated", self.annotated)] if self.annotated else []),
             *((f"class {each.name}", str(each)) for each in self.classes),
             ("split", f"{', '.join(f'{side} {n}' for side, n in self.splits.items())} ({self.split_source})"),
             *([("patients", self.patients)] if self.patients else []),

@@ -92,7 +92,7 @@ def make_plan(
         intensity, reasons["intensity"] = _choose_intensity(dataset, cases, wishes, seen, progress)
     sampling = "even" if wishes.slices is not None else wishes.sampling
     if sampling is None:
-        sampling, reasons["sampling"] = _choose_sampling(dataset, cases, wishes.plane, progress)
+        sampling, reasons["sampling"] = sampling_of(dataset, cases, wishes.plane, progress)
     seen = seen or _read_values(dataset, cases, progress)
     if not flat and wishes.window is None and (text := no_hu(dataset.channels, seen)):
         raise VptError(f"{dataset.root}: {text}")
@@ -140,7 +140,7 @@ def choose_grid(
     plane: Plane = "axial" if flat else decide("plane", wishes.plane, lambda: _choose_plane(found))
     crop: Crop = "none"
     if not flat and wishes.slices is None:
-        read = _spread(cases, FINGERPRINTED["volumes"])[: FINGERPRINTED["volumes"]]
+        read = spread(cases, FINGERPRINTED["volumes"])[: FINGERPRINTED["volumes"]]
         crop = decide("crop", wishes.crop, lambda: choose_crop(dataset, read, progress))
         if crop == "foreground" and None in (wishes.image_size, wishes.pixel_mm):
             found = Fingerprint(tuple(cropped_grid(dataset, case) for case in read))
@@ -220,9 +220,9 @@ def _choose_neighbours(dataset: Planned) -> tuple[bool, str]:
     return False, "several channels"
 
 
-def _choose_sampling(dataset: Planned, cases: Sequence[Any], plane: Plane, progress: Tick) -> tuple[Sampling, str]:
+def sampling_of(dataset: Planned, cases: Sequence[Any], plane: Plane, progress: Tick) -> tuple[Sampling, str]:
     most = FINGERPRINTED[dataset.kind]
-    return choose_sampling(dataset, _spread(cases, most), ORIENTATIONS[plane], most, progress)
+    return choose_sampling(dataset, spread(cases, most), ORIENTATIONS[plane], most, progress)
 
 
 # --- intensities ------------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def _foreground_range(
     What the values of all cases read are like is added to `seen`.
     """
     most, samples = FINGERPRINTED["volumes"], list[np.ndarray]()
-    for case in _spread(cases, most):
+    for case in spread(cases, most):
         if len(samples) == most:
             break
         voxels = reader_of(case.images).voxels(len(dataset.channels))
@@ -291,14 +291,14 @@ def _foreground_range(
 
 
 def _read_values(dataset: Planned, cases: Sequence[Any], progress: Tick) -> list[CaseValues]:
-    chosen, found = _spread(cases, FINGERPRINTED[dataset.kind])[: FINGERPRINTED[dataset.kind]], list[CaseValues]()
+    chosen, found = spread(cases, FINGERPRINTED[dataset.kind])[: FINGERPRINTED[dataset.kind]], list[CaseValues]()
     for case in chosen:
         found.append(values_of(reader_of(case.images).voxels(len(dataset.channels))))
         progress(len(found), len(chosen), case.name)
     return found
 
 
-def _spread(cases: Sequence[Any], most: int) -> list[Any]:
+def spread(cases: Sequence[Any], most: int) -> list[Any]:
     """All cases, but first those evenly spread over the data set, `most` at most, then those between."""
     step = max(1, math.ceil(len(cases) / most))
     return [cases[k] for k in sorted(range(len(cases)), key=lambda k: k % step)]

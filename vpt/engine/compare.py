@@ -90,6 +90,8 @@ def compare(
     """
     started = time.monotonic()
     base = config if isinstance(config, Config) else load_config(config, {**OWN, **(overrides or {})})
+    if base.start.path is not None:
+        raise VptError(f"start.path={base.start.path}: every method is compared from its own start; leave it out")
     resolved, dataset = read_data(base)
     assert resolved.task is not None
     splits = read_splits(dataset, resolved.data.fold)

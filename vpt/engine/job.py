@@ -23,6 +23,7 @@ from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
+from vpt.engine.starting import adapted_model, start_in_words
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
@@ -81,13 +82,20 @@ class Job(ABC):
         setup = self.setup
         require_weights(setup)
         seed_all(setup.config.seed)
-        self.model = build_model(setup.config, setup.plan, len(setup.dataset.labels))
+        self.model = self._new_model()
         self.read()
         self.model.to(setup.device)
-        if start:
+        if start and setup.start is None:
             how: Any = getattr(setup.config.prompts, "init", "uniform")
             initialise(self.model.backbone, self.model.prompts, self.images(), how, setup.config.seed)
         self.choose_data()
+
+    def _new_model(self) -> PromptedModel:
+        """As the artifact left it that the run goes on from, or untrained."""
+        config, plan, labels, start = self.setup.config, self.setup.plan, self.setup.dataset.labels, self.setup.start
+        if start is None:
+            return build_model(config, plan, len(labels))
+        return adapted_model(start, config, plan, labels)
 
     @abstractmethod
     def read(self) -> None:
@@ -163,6 +171,11 @@ class Job(ABC):
     def doubts(self) -> list[str]:
         """What a person should know before the training starts."""
         return [*doubts_of(self.setup.dataset, self.setup.splits), *self.prefix_plan.doubts()]
+
+    def starts(self) -> list[str]:
+        """What the run goes on from."""
+        start = self.setup.start
+        return [] if start is None else [start_in_words(start, self.setup.dataset)]
 
     def proposals(self) -> list[str]:
         """What could be chosen instead, to who left it open."""

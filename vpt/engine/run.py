@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.config import Config, ResolvedConfig, dump_config, load_config
+from vpt.config.start import StartConfig
 from vpt.data.cases import SegmentationSet
 from vpt.data.splits import fold_in_words
 from vpt.engine.callbacks import Callback, Told, load_callbacks
@@ -43,6 +44,7 @@ def train(
     out: str | Path,
     *,
     overrides: dict[str, Any] | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     cache: Path | None = None,
     brief: bool = False,
@@ -59,6 +61,9 @@ def train(
             None with `resume`.
         out: the run's folder, new or empty, or that of an interrupted run.
         overrides: settings by dotted key, `{"optim.lr": 1e-3}`.
+        start: a run or an artifact that this one goes on from: prompts, head and tuned parts start from it, labels of
+            the same name keep their rows of the head, and encoder and plan are the artifact's; in place of
+            `start.path` in the config.
         resume: continue the run in `out`, also one that is at its end; its own config.yaml counts, `config` must agree.
             Where nothing is there yet, a run is started.
         cache: where prepared data, and features of a frozen encoder, are kept and found again by other runs with the
@@ -82,8 +87,12 @@ def train(
     run = Path(out)
     if config is None and not resume:
         raise VptError("no data set or config to train on; give one, or resume an interrupted run")
+    if config is None and start is not None:
+        raise VptError(f"start={start}: a run that is resumed goes on from its own state; leave it out")
     with heed_signals() as signals, signals.at_once(), together(signals, place_of(devices, nodes), alone) as ranks:
         wanted = config if config is None or isinstance(config, Config) else load_config(config, overrides)
+        if wanted is not None and start is not None:
+            wanted = wanted.model_copy(update={"start": StartConfig(path=Path(start))})
         standing = ranks.told(lambda: _standing(run, wanted, resume))
         known = wanted if standing == "new" else _agreed(run, standing, wanted, overrides)
         assert known is not None
@@ -217,8 +226,8 @@ def _tell_start(log: Logger, run: Path, job: Job, how: str) -> None:
         log.info(f"labels: {setup.dataset.label_values}")
     if job.model.backbone.origin:
         log.info(f"encoder: {job.model.backbone.origin}")
-    for proposal in job.proposals():
-        log.info(proposal)
+    for sentence in (*job.starts(), *job.proposals()):
+        log.info(sentence)
     for doubt in job.doubts():
         log.warning(doubt)
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from vpt.artifact import Artifact, load_trained, read_artifact, save_artifact
 from vpt.backbones.tiny_vit_models import is_packaged
+from vpt.data.annotated import annotation_doubts
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, draw_epoch
+from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
 from vpt.data.label_maps import read_label
 from vpt.data.label_values import IGNORED
 from vpt.data.postprocess import Steps, in_words
@@ -24,18 +25,22 @@ from vpt.engine.job import Job
 from vpt.engine.previews import show_scan
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
+from vpt.engine.starting import held_labels, teacher_of
 from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.readers import reader_of
 from vpt.report.pictures import write_preview
 from vpt.scores.cases import score_case
-from vpt.tasks.batch import NamedSamples
+from vpt.tasks.batch import Loss, NamedSamples
 from vpt.tasks.frozen import FrozenPrefix
+from vpt.tasks.held import holding
+from vpt.tasks.partly import over_annotated
 from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices, where_it_counts
 from vpt.use.archives import mask_file
 from vpt.use.runs import evaluate_split
 from vpt.use.segmenter import Segmenter
 from vpt.use.tidying import choose_steps
+from vpt.words import listed
 
 PREVIEWS = 6
 LEAST_STEPS = 100  # of an epoch
@@ -60,11 +65,25 @@ class Segmenting(Job):
             root = self.segmented.root
             raise VptError(f"{root}: no training case has a labelled voxel, so there is nothing to learn; check masks")
         weights = config.loss.class_weights
-        loss = dice_ce(None if isinstance(weights, str) else weights, config.loss.smoothing)
+        given = None if isinstance(weights, str) else weights
+        loss = dice_ce(given, config.loss.smoothing)
         self.loss = where_it_counts(loss) if self.segmented.ignores else loss
+        if self.segmented.is_partly_annotated:
+            self.loss = over_annotated(self.loss, given, config.loss.smoothing)
+        if held := held_labels(self.setup.config, self.segmented, self.setup.splits.train):
+            self.loss = self._holding(held)
         self.batch_size = self.choose_batch_size()
         self.count = sum(case.depth for case in self.training)
         self.steps = min(config.train.max_steps, max(LEAST_STEPS, round(self.count / self.batch_size)))
+
+    def _holding(self, names: list[str]) -> Loss:
+        if self.ranks.several:
+            raise VptError(
+                f"{listed(names, 10)}: annotated by the artifact, which one process alone has to do; leave "
+                "--devices out, or drop the labels with start.kept=[]"
+            )
+        teacher, classes = teacher_of(self.setup.config, self.setup.start, self.segmented.labels, names)
+        return holding(self.loss, SliceModel(teacher), classes)
 
     def _prepare_cases(self, part: str) -> list[PreparedCase]:
         setup = self.setup
@@ -81,14 +100,19 @@ class Segmenting(Job):
     def viewed(self, views: int) -> SliceDataset:
         plan, train = self.setup.plan, self.setup.config.train
         augment = make_augment(train.augment, plan.around, train.mirror)
-        return SliceDataset(self.training, plan, augment, hints=self.model.head.takes_hints, views=views)
+        annotated = None
+        if self.segmented.is_partly_annotated:
+            annotated = annotated_classes(self.training, len(self.segmented.labels))
+        hints = self.model.head.takes_hints
+        return SliceDataset(self.training, plan, augment, hints=hints, views=views, annotated=annotated)
 
     def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:
         assert isinstance(viewed, SliceDataset)
-        hints = ["hints"] if viewed.hints else []
+        others = ["hints"] if viewed.hints else []
+        others += ["annotated"] if viewed.annotated is not None else []
         if store is None:
-            return NamedSamples(viewed, ["images", "truth", *hints])
-        return NamedSamples(StoredSlices(viewed, store), ["images", "truth", "rows", *hints])
+            return NamedSamples(viewed, ["images", "truth", *others])
+        return NamedSamples(StoredSlices(viewed, store), ["images", "truth", "rows", *others])
 
     def on_images(self) -> SliceModel:
         return SliceModel(self.model)
@@ -107,6 +131,9 @@ class Segmenting(Job):
             found.append(
                 "no validation case has a labelled voxel, so Dice cannot choose: the last epoch counts as the best"
             )
+        sides = {"training": self.setup.splits.train, "validation": self.setup.splits.val}
+        held = held_labels(self.setup.config, self.segmented, self.setup.splits.train)
+        found += annotation_doubts(self.segmented, sides, held)
         if self.setup.config.train.postprocess == "auto" and not self.validates:
             found.append("train.postprocess: no validation case to choose by, so masks stay as they are")
         return found
@@ -214,8 +241,9 @@ def validate(
 ) -> dict[str, float]:
     """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels.
 
-    A label that is absent from truth and prediction of every case has no score and is left out; 0 if all are. Each of
-    the ranks segments some of the cases, and all of them know the scores.
+    A label that is absent from truth and prediction of every case has no score and is left out, as it is of cases that
+    were not annotated for it; 0 if all are. Each of the ranks segments some of the cases, and all of them know the
+    scores.
     """
     forward.eval()
     names = list(setup.dataset.labels.values())
@@ -235,12 +263,13 @@ def validate(
             batch_size=batch_size,
         )
         placed = case.part.placed(found) if case.part else found
-        found_scores = score_case(placed, truth, (1, 1, 1), classes, distances=False, ignored=IGNORED)
+        known = classes if case.annotated is None else case.annotated
+        found_scores = score_case(placed, truth, (1, 1, 1), known, distances=False, ignored=IGNORED)
         scores.append({k: s.dice for k, s in found_scores.items()})
         if see:
             see(case.name, placed, truth, {names[k]: value for k, value in scores[-1].items()})
     scores = ranks.collected(scores, len(cases))
-    by_label = {names[k]: [s[k] for s in scores if not np.isnan(s[k])] for k in classes}
+    by_label = {names[k]: [s[k] for s in scores if not np.isnan(s.get(k, np.nan))] for k in classes}
     means = {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}
     return {"dice": float(np.mean(list(means.values()))) if means else 0.0, **means}
 

@@ -11,16 +11,20 @@ from typing import Any
 
 import torch
 
+from vpt.artifact import Artifact
 from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_written
+from vpt.data.annotated import keep_labels
 from vpt.data.cases import SegmentationSet
 from vpt.data.few_shot import draw_shots
+from vpt.data.kept_plan import keep_plan
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled, read_dataset, read_labelled
 from vpt.data.plan import Plan, read_plan
 from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.data.splits import Splits, read_splits, read_written
 from vpt.engine.callbacks.base import dotted
+from vpt.engine.starting import adopt, require_unseen
 from vpt.errors import VptError
 from vpt.files import write_json, write_text
 from vpt.machine.device import choose_device
@@ -49,6 +53,7 @@ class Setup:
     splits: Splits
     plan: Plan
     device: torch.device
+    start: Artifact | None = None  # that the run goes on from; None for a run that is there already
 
     @property
     def task(self) -> Task:
@@ -59,14 +64,21 @@ class Setup:
 def prepare_setup(config: Config) -> Setup:
     """Read the data set, its split and its fingerprint; nothing is written."""
     device = choose_device(config.device)
+    config, start = adopt(config)
     resolved, dataset = read_data(config)
     splits = choose_sides(resolved, dataset)
+    if start is not None:
+        require_unseen(start, dataset, splits)
     with bar("planning") as tick:
         cases = [dataset.case(name) for name in splits.train]
-        plan = make_plan(dataset, cases, encoder_input(resolved), wishes_of(resolved), tick)
-    if isinstance(dataset, SegmentationSet) and dataset.label_values:
-        plan = plan.model_copy(update={"label_values": dataset.label_values.names})
-    return Setup(resolved, dataset, splits, plan, device)
+        if start is None:
+            plan = make_plan(dataset, cases, encoder_input(resolved), wishes_of(resolved), tick)
+        else:
+            plan = keep_plan(start.plan, dataset, cases, wishes_of(resolved), tick)
+    if isinstance(dataset, SegmentationSet):
+        values = dataset.label_values.names if dataset.label_values else None
+        plan = plan.model_copy(update={"label_values": values})
+    return Setup(resolved, dataset, splits, plan, device, start)
 
 
 def encoder_input(config: ResolvedConfig) -> EncoderInput:
@@ -92,7 +104,8 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     data = config.data
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
-        return config.resolved(task), read_dataset(data.path, data.patients, data.labels)
+        read = read_dataset(data.path, data.patients, data.labels)
+        return config.resolved(task), keep_labels(read, config.start.kept or ())
     labelled = read_labelled(data.path, data.target, data.classes, data.patients)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled
@@ -114,7 +127,7 @@ def describe_run(run: Path, setup: Setup) -> None:
     write_text(run / "config.yaml", dump_config(setup.config))
     write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
     write_json(run / "splits.json", setup.splits.to_dict())
-    write_json(run / "environment.json", environment(setup.device))
+    write_json(run / "environment.json", environment(setup.device) | started_from(setup.config))
 
 
 def reopen_run(run: Path, config: ResolvedConfig) -> Setup:
@@ -151,7 +164,7 @@ def agreed(run: Path, wanted: Config | None, overrides: dict[str, Any] | None) -
         VptError: other settings, with what they are in the run and what is wanted.
     """
     own, _ = read_data(load_written(run / "config.yaml"))
-    wanted = load_written(run / "config.yaml", overrides) if wanted is None else wanted
+    wanted = load_written(run / "config.yaml", overrides) if wanted is None else adopt(wanted)[0]
     wanted = read_data(wanted)[0] if wanted.data.path == own.data.path else wanted
     ours, theirs = (dotted(each.model_dump(mode="json")) for each in (own, wanted))
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key not in FREE]
@@ -181,6 +194,12 @@ def _require_growing(run: Path, own: Config, wanted: Config) -> None:
             "so a longer run is another one from its first step on; start that, with optim.schedule=constant if it is "
             "to be given more epochs later"
         )
+
+
+def started_from(config: Config) -> dict[str, Any]:
+    """The artifact that a run goes on from, for `environment.json`; nothing of one that starts anew."""
+    start = config.start.model_dump(mode="json", include={"path", "sha256"})
+    return {"start": start} if config.start.path is not None else {}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
-from vpt.heads.base import Answer, Head, HeadSettings
+from vpt.heads.base import Answer, Head, HeadSettings, Rows
 from vpt.sections import Compared
 from vpt.vocabulary import Target
 
@@ -69,6 +69,8 @@ class ClassifyHead(Head):
     Raises:
         VptError: "cls" of an encoder without such a token.
     """
+
+    rows = (Rows("output.weight"), Rows("output.bias"))
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
-from vpt.heads.base import Answer, Head, HeadSettings
+from vpt.heads.base import Answer, Head, HeadSettings, Rows
 from vpt.sections import Compared
 
 RATE = 2e-3  # of the head alone
@@ -47,6 +47,8 @@ class MaskHead(Head):
         width: channels at 1/4 resolution; detail: channels of the image path at full resolution;
         levels: how many depths are read.
     """
+
+    rows = (Rows("classify.weight"), Rows("classify.bias"))
 
     def __init__(self, spec: BackboneSpec, *, classes: int, width: int = 64, detail: int = 16, levels: int = 4):
         super().__init__()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
-from vpt.heads.base import Answer, Head, HeadSettings
+from vpt.heads.base import Answer, Head, HeadSettings, Rows
 from vpt.heads.mask import RATE, convolution
 from vpt.sections import Compared
 
 Tune = Literal["auto", "tokens", "upscaling", "decoder"]
+DETAIL = 16  # channels of the refinement
 LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in training and after
 
 
@@ -67,6 +69,14 @@ class SamDecoderHead(Head):
     Raises:
         VptError: a backbone that is not SAM's, or has no decoder; "tokens" with a decoder that no one has trained.
     """
+
+    rows = (
+        Rows("class_tokens"),
+        Rows("refine.both.0.weight", axis=1, first=DETAIL),
+        Rows("refine.out.weight"),
+        Rows("refine.out.bias"),
+    )
+    modules_of_rows = ("kernels",)
 
     def __init__(
         self,
@@ -120,6 +130,12 @@ class SamDecoderHead(Head):
         logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return logits if self.refine is None else logits + self.refine(images, logits)
 
+    def start_from(self, learned: Self, rows: Sequence[int | None]) -> None:
+        """See `Head.start_from`; the refinement of labels that are there already does not see those that are new."""
+        if self.refine is not None:
+            _set_to_zero(self.refine.both[0])
+        super().start_from(learned, rows)
+
     def embed_hints(self, hints: Tensor | None, batch: int) -> Tensor:
         """(B, N, 3) or None -> tokens (B, at least 3, C), as SAM's prompt encoder makes them."""
         missing = LEAST_HINTS - (0 if hints is None else hints.shape[1])
@@ -134,7 +150,7 @@ class SamDecoderHead(Head):
 class _Refinement(nn.Module):
     """Images (B, 3, H, W) and logits (B, K, H, W) -> what to add to the logits; zero at the start."""
 
-    def __init__(self, classes: int, width: int = 16):
+    def __init__(self, classes: int, width: int = DETAIL):
         super().__init__()
         self.image = convolution(3, width)
         self.both = convolution(width + classes, width)

@@ -11,7 +11,7 @@ from torch import Tensor
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
-from vpt.heads.base import Answer, Head, HeadSettings
+from vpt.heads.base import Answer, Head, HeadSettings, Rows
 from vpt.sections import Compared
 
 STAGES = 5  # each half as large as the one before
@@ -48,6 +48,8 @@ class UnetHead(Head):
     Raises:
         VptError: images whose coarsest grid would be a single place, which instance norm cannot norm.
     """
+
+    rows = (Rows("net.output_block.conv.conv.weight"), Rows("net.output_block.conv.conv.bias"))
 
     def __init__(self, spec: BackboneSpec, *, classes: int, width: int = 24):
         from monai.networks.nets import DynUNet

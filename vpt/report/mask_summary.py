@@ -51,7 +51,7 @@ class MaskCase:
         return self.scores[label].get(f"volume_{whose}_ml" if unit == "mm" else f"n_{whose}", math.nan)
 
     def _sum(self, key: str) -> float:
-        return sum(each.get(key, 0.0) for each in self.scores.values())
+        return sum(value for each in self.scores.values() if math.isfinite(value := each.get(key, 0.0)))
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,14 @@ def _size_error(means: Mapping[str, float], unit: str) -> str:
 
 
 def _label_lines(case: MaskCase, summary: MaskSummary, colours: Mapping[int, str]) -> list[tuple[str, str, str]]:
-    """Of a card: colour, name, and Dice with both sizes, of each label that is in truth or prediction."""
+    """Of a card: colour, name, and Dice with both sizes, of each label that is in truth or prediction.
+
+    Not of those that the case was not annotated for.
+    """
     lines = []
     for label, name in summary.labels.items():
         true, found = (case.size(label, whose, summary.unit) for whose in ("ref", "pred"))
-        if not true and not found:
+        if not (true or found) or math.isnan(true):
             continue
         dice = digits(case.scores[label].get("Dice", math.nan), 3)
         nothing = ", nothing predicted" if not found else ", nothing there" if not true else ""

@@ -10,6 +10,7 @@ from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks, range_of, shown
 from vpt.report.lesion_blocks import lesion_blocks
 from vpt.scores.bootstrap import LEVEL
+from vpt.scores.means import mean_defined
 from vpt.scores.segmentation import SegmentationScores
 from vpt.words import counted, listed
 
@@ -102,8 +103,8 @@ class Report(SegmentationScores):
         digits = 1 if flat else 3
         return [
             shown(self.mean(true, label), f".{digits}f"),
-            shown(float(errors.mean()), f"+z.{digits}f"),
-            shown(float(abs(errors).mean()), f".{digits}f"),
+            shown(float(mean_defined(errors.ravel(), 0)), f"+z.{digits}f"),
+            shown(float(mean_defined(abs(errors).ravel(), 0)), f".{digits}f"),
         ]
 
     def _footer(self) -> str:
@@ -120,6 +121,7 @@ class Report(SegmentationScores):
         lines = [
             f"{scored}: {', '.join(happened) or 'each present in prediction and reference'}",
             f"{surfaces if settings.distances else 'NSD, HD95 and ASSD not computed'}; error: predicted - reference",
+            *filter(None, [self.annotated()]),
             *self.notes,
             *([f"encoder: {self.weights}"] if self.weights else []),
         ]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -46,17 +46,26 @@ class LabelScores:
     nsd: float
     volume_pred_ml: float
     volume_ref_ml: float
-    tp: int
-    fp: int
-    fn: int
-    tn: int
+    tp: float
+    fp: float
+    fn: float
+    tn: float
+
+    @classmethod
+    def unknown(cls) -> LabelScores:
+        """Of a label that nobody has looked for: all is undefined, counts as well."""
+        return cls(*[math.nan] * len(fields(cls)))
 
     @property
-    def n_pred(self) -> int:
+    def is_known(self) -> bool:
+        return not math.isnan(self.tn)
+
+    @property
+    def n_pred(self) -> float:
         return self.tp + self.fp
 
     @property
-    def n_ref(self) -> int:
+    def n_ref(self) -> float:
         return self.tp + self.fn
 
     @property

@@ -23,6 +23,7 @@ from vpt.scores.lesions import SIZES, LesionSummary, sum_up
 from vpt.scores.means import mean_defined, weighted_means
 from vpt.scores.plain import plain
 from vpt.scores.settings import COUNTS, SCORES, VOLUMES, WITH_INTERVALS, CaseResult, Settings
+from vpt.words import counted, listed
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,21 @@ class SegmentationScores:
         return self._known[score]["foreground" if label is None else str(label)]
 
     def counts(self, label: int | None = None) -> dict[str, int]:
-        """`cases`, and how many of them are `both_empty`, `false_positives` (on an empty reference), `missed` (an
-        empty prediction), `hd95_undefined` (one side empty). For the foreground the latter are sums over the labels.
+        """`cases` that were annotated for it, and how many of them are `both_empty`, `false_positives` (on an empty
+        reference), `missed` (an empty prediction), `hd95_undefined` (one side empty). For the foreground the latter are
+        sums over the labels.
         """
         scores = [case.scores[each] for case in self.cases for each in self._chosen(label)]
-        return {"cases": len(self.cases)} | {name: sum(map(test, scores)) for name, test in COUNTS.items()}
+        cases = len(self.cases) if label is None else sum(score.is_known for score in scores)
+        return {"cases": cases} | {name: sum(map(test, scores)) for name, test in COUNTS.items()}
+
+    def annotated(self) -> str:
+        """How many cases were annotated for each label, in words; empty where all were for all."""
+        known = {name: self.counts(label)["cases"] for label, name in self.labels.items()}
+        if all(count == len(self.cases) for count in known.values()):
+            return ""
+        said = listed((f"{name} in {count}" for name, count in known.items()), 20)
+        return f"annotated: {said} of {counted(len(self.cases), 'case')}, in which alone each is scored"
 
     def worst_first(self) -> list[CaseResult]:
         """Cases by their mean Dice over labels, the lowest first, those without one last."""
@@ -155,7 +166,7 @@ class SegmentationScores:
             "missing_predictions": list(self.missing),
             "left_out": self.left_out(),
             "labels": {str(label): name for label, name in self.labels.items()},
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **({"notes": notes} if (notes := [*filter(None, [self.annotated()]), *self.notes]) else {}),
             **(
                 {"lesions": {str(label): plain(found) for label, found in self.lesions.items()}} if self.lesions else {}
             ),

@@ -24,10 +24,10 @@ class Batch(TypedDict, total=False):
     truth: Tensor  # classes (B, S, S) int64, or (B, K) float32 of 0 and 1
     rows: Tensor  # of a stored frozen prefix, (B, V), of stacks (B, slices, V); see `vpt.tasks.frozen`
     hints: Tensor  # (B, N, 3), see `vpt.heads.Head.forward`
+    annotated: Tensor  # (B, K) bool, which labels someone has looked for; where it is not there, all
     # For data and losses of one's own, which get the whole batch; those of this package neither give nor read them.
     weights: Tensor  # (B,) float32, how much a sample counts
     groups: Tensor  # (B,) int64, the group that a sample belongs to
-    annotated: Tensor  # (B, K) bool, which labels someone has looked for
     place: Tensor  # (B,) float32 in [0, 1], of a slice in its volume
 
 

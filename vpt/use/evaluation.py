@@ -4,7 +4,7 @@ but for voxels, which are checked case by case as they are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +17,17 @@ from vpt.errors import VptError
 from vpt.parallel import cores, in_order
 from vpt.progress import Tick, silent
 from vpt.report.segmentation import Report
-from vpt.scores.cases import Empty, check_options, score_case
-from vpt.scores.lesions import OVERLAP, check_overlap, score_lesions
+from vpt.scores.cases import Empty, LabelScores, check_options, score_case
+from vpt.scores.lesions import OVERLAP, LesionScores, check_overlap, score_lesions
 from vpt.scores.settings import CaseResult, Settings
-from vpt.use.scored_labels import Labels, choose_labels, dataset_files, refuse_scan
+from vpt.use.scored_labels import (
+    Labels,
+    annotated_of,
+    choose_labels,
+    dataset_files,
+    refuse_scan,
+    require_declared,
+)
 from vpt.words import listed
 
 MOST_WORKERS = 4  # more hold more volumes in memory than they save time
@@ -37,6 +44,7 @@ def evaluate(
     tolerances: Mapping[int | str, float] | None = None,
     lesions: Literal["all"] | Sequence[int | str] = (),
     lesion_overlap: float = OVERLAP,
+    annotated: Sequence[Collection[int] | None] | None = None,
     patients: str | None = None,
     by: str | None = None,
     groups: str | Path | None = None,
@@ -59,6 +67,8 @@ def evaluate(
         tolerance: of NSD, mm (of images: pixels); tolerances: of labels (ids or names) that have one of their own.
         lesions: labels (ids or names, or "all") that are looked at lesion by lesion as well; a predicted lesion is the
             true one from an IoU of `lesion_overlap` on.
+        annotated: of each pair of two sequences the ids that somebody has looked for in the reference, None for all:
+            others are not scored there. Of folders, `annotated` in that `dataset.json` says it.
         patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says
             or the names let guess; intervals are over patients.
         by: a column that scores are told apart by, of the CSV `groups`, or of the one that dataset.json names.
@@ -95,7 +105,10 @@ def evaluate(
     read = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
     results, threads = [], workers or cores(MOST_WORKERS)
     at_once = min(threads, len(read))  # the labels of few cases share what is left
-    for result in in_order(lambda pair: _score(pair, chosen, settings, threads // at_once), read, at_once):
+    known = annotated_of(pairs, chosen, annotated)
+    for result in in_order(
+        lambda each: _score(*each, chosen, settings, threads // at_once), zip(read, known, strict=True), at_once
+    ):
         results.append(result)
         progress(len(results), len(pairs), result.name)
     return Report(
@@ -125,7 +138,7 @@ def _matched(predictions: Any, references: Any, strict: bool) -> Matched:
     return matched
 
 
-def _score(pair: Pair, labels: Labels, settings: Settings, workers: int) -> CaseResult:
+def _score(pair: Pair, annotated: Collection[int], labels: Labels, settings: Settings, workers: int) -> CaseResult:
     mine, theirs = pair.grids()
     found, true = pair.prediction.read(mine), pair.reference.read(theirs)
     for held, mask in ((found, pair.prediction), (true, pair.reference)):
@@ -133,6 +146,7 @@ def _score(pair: Pair, labels: Labels, settings: Settings, workers: int) -> Case
     if labels.complete:
         labels.check(found.ids, pair.prediction.shown)
         labels.check((id for id in true.ids if id != true.ignored), pair.reference.shown)
+    require_declared((id for id in true.ids if id != true.ignored), annotated, labels, pair.reference.shown)
     prediction, reference = found.array, true.array
     spacing: tuple[float, ...] = theirs.spacing
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
@@ -141,7 +155,7 @@ def _score(pair: Pair, labels: Labels, settings: Settings, workers: int) -> Case
         prediction,
         reference,
         spacing,
-        labels.names,
+        annotated,
         empty=settings.empty,
         tolerance=settings.tolerance,
         tolerances=settings.tolerances,
@@ -149,7 +163,10 @@ def _score(pair: Pair, labels: Labels, settings: Settings, workers: int) -> Case
         workers=workers,
     )
     overlap = settings.lesion_overlap
-    lesions = score_lesions(prediction, reference, spacing, settings.lesions, overlap=overlap, ignored=true.ignored)
+    asked = [label for label in settings.lesions if label in annotated]
+    lesions = score_lesions(prediction, reference, spacing, asked, overlap=overlap, ignored=true.ignored)
+    scores = {label: scores.get(label, LabelScores.unknown()) for label in labels.names}
+    lesions = {label: lesions.get(label, LesionScores((), ())) for label in settings.lesions}
     return CaseResult(pair.case, pair.prediction.shown, pair.reference.shown, scores, lesions)
 
 

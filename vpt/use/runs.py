@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vpt.data.annotated import keep_labels
 from vpt.data.cases import Case, Cases
 from vpt.data.groups import read_grouping
 from vpt.data.labelled import Example, LabelledSet
@@ -98,7 +99,8 @@ def evaluate_run(
     root = Path(data) if data is not None else known.path
     if not root.exists():
         raise VptError(f"{root}: the run's data set is not there; say where it lies now with --data")
-    dataset = read_dataset(root, known.patients, known.labels)
+    names = [name for label, name in segmenter.labels.items() if label]
+    dataset = keep_labels(read_dataset(root, known.patients, known.labels), names)
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     cases = [dataset.case(name) for name in splits[split]]
@@ -220,6 +222,7 @@ def evaluate_split(
         [mask_file(folder, case) for case in cases],
         [case.label for case in cases if case.label is not None],
         {label: name for label, name in segmenter.labels.items() if label > 0},
+        annotated=[case.annotated for case in cases if case.label is not None],
         title=title,
         **settings,
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vpt.data.label_values import LabelValues
-from vpt.data.layouts.description import read_labels
+from vpt.data.layouts.annotated import names_annotated
+from vpt.data.layouts.description import description, read_labels
 from vpt.data.pairs import Pair
 from vpt.errors import VptError
 from vpt.readers import LabelMap
@@ -67,6 +68,35 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
     if found <= {0}:
         raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
     return Labels({id: str(id) for id in sorted(found - {0})}, "the references")
+
+
+def annotated_of(
+    pairs: Sequence[Pair], labels: Labels, given: Sequence[Collection[int] | None] | None
+) -> list[frozenset[int]]:
+    """Of each pair the ids to score: those that are given, that a dataset.json names for its case, or all."""
+    every = frozenset(labels.names)
+    if given is not None:
+        if len(given) != len(pairs):
+            raise VptError(f"`annotated`: {len(given)} lists for {len(pairs)} pairs; give one for each, or None")
+        return [every if ids is None else every & frozenset(ids) for ids in given]
+    for file in dataset_files(pairs):
+        said = names_annotated(description(file), file)
+        if not said:
+            continue
+        known = LabelValues(read_labels(file) or labels.names).labels
+        named = {name: id for id, name in known.items()}
+        if unknown := [name for names in said.values() for name in names if name not in named]:
+            meant = did_you_mean(unknown[0], named)
+            raise VptError(f"{file}: `annotated` names {unknown[0]!r}, none of the labels{meant}")
+        chosen = {case: every & frozenset(named[name] for name in names) for case, names in said.items()}
+        return [chosen.get(pair.case, every) for pair in pairs]
+    return [every] * len(pairs)
+
+
+def require_declared(ids: Iterable[int], annotated: Collection[int], labels: Labels, shown: str) -> None:
+    """Raise VptError for a reference that holds a label to score which its case is not annotated for."""
+    if odd := [labels.names[id] for id in ids if id in labels.names and id not in annotated]:
+        raise VptError(f"{shown}: holds {listed(odd)}, which its case is not annotated for; add it to `annotated`")
 
 
 def _given_labels(given: Mapping[int, str] | Iterable[int]) -> Labels:

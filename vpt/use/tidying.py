@@ -91,6 +91,8 @@ def _dice_of(case: Case, mask: Path, labels: Sequence[int]) -> np.ndarray:
         rows.append(
             [
                 score_case(each, reference, (1,) * raw.ndim, [label], distances=False, ignored=IGNORED)[label].dice
+                if case.annotated is None or label in case.annotated
+                else math.nan
                 for each in variants
             ]
         )

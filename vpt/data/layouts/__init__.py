@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vpt.data.cases import SegmentationSet, raise_first, require_plain_names
 from vpt.data.label_values import Claim, LabelValues
+from vpt.data.layouts.annotated import read_annotated, with_annotated
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
 from vpt.data.layouts.description import require_few_channels
 from vpt.data.layouts.image_folders import is_image_set, survey_images
@@ -52,7 +53,8 @@ def survey(
     require_plain_names(dataset)
     if patients is not None:
         dataset = replace(dataset, patients=by_pattern([case.name for case in dataset.cases], patients))
-    return _with_values(dataset, labels), problems
+    said, wrong = read_annotated(dataset)
+    return with_annotated(_with_values(dataset, labels), said, dataset.labels), [*problems, *wrong]
 
 
 def _with_values(dataset: SegmentationSet, claims: Mapping[str, Claim] | None) -> SegmentationSet:

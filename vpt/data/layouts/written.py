@@ -42,7 +42,12 @@ def _content(dataset: SegmentationSet) -> dict[str, Any]:
         "labels": _labels(dataset),
         "training": [_entry(case, dataset) for case in dataset.cases],
     }
-    known = {"patients": dataset.patients, "codes": dataset.codes}
+    annotated = {
+        case.name: [dataset.labels[id] for id in sorted(case.annotated)]
+        for case in dataset.cases
+        if case.annotated is not None
+    }
+    known = {"patients": dataset.patients, "codes": dataset.codes, "annotated": annotated}
     return content | {key: value for key, value in known.items() if value}
 
 
