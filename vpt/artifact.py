@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vpt.artifact_doubts import require_no_address, require_plausible, require_sane
-from vpt.artifact_header import BackboneHeader, Header, read_header, read_plan, refusal
+from vpt.artifact_header import BackboneHeader, Header, read_familiar, read_header, read_plan, refusal
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
 from vpt.backbones.families import family_of
 from vpt.backbones.origin import UNKNOWN, Origin
@@ -22,6 +22,7 @@ from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
 from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown_keys
 from vpt.config.run import BackboneConfig
+from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps
 from vpt.errors import VptError
@@ -43,7 +44,8 @@ class Artifact:
     validation split; temperature: what the logits of a classifier are divided by; pool: the backbone's way to one
     vector, None before version 0.2.0, see `_encoder_of`; origin: whose its weights are, None where there are none, and
     in artifacts that did not record it yet; codes: of labels by name, for DICOM segmentations; postprocess: what is
-    done with the masks of each label, nothing in artifacts that did not choose yet.
+    done with the masks of each label, nothing in artifacts that did not choose yet; familiar: the training cases as
+    the encoder sees them, None in artifacts that did not keep them yet, and of classifiers.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Artifact:
     origin: Origin | None = None
     codes: dict[str, Code] = field(default_factory=dict)
     postprocess: Steps = field(default_factory=dict)
+    familiar: Familiar | None = None
 
 
 def save_artifact(
@@ -98,6 +101,13 @@ def save_artifact(
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
     write_tensors(path, tensors, {"format": FORMAT, "vpt": json.dumps(header)})
+
+
+def add_familiar(path: Path, familiar: Familiar) -> None:
+    """Keep in an artifact how its training cases look to its encoder; earlier versions read it all the same."""
+    tensors, metadata = read_tensors(path, "train it again")
+    header = json.loads(metadata["vpt"]) | {"familiar": familiar.to_header()}
+    write_tensors(path, tensors, metadata | {"vpt": json.dumps(header)})
 
 
 def _preprocessing(spec: BackboneSpec) -> dict[str, Any]:
@@ -147,6 +157,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         origin=_origin(header.backbone),
         codes=header.codes,
         postprocess=header.postprocess,
+        familiar=read_familiar(header, path),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Step
 from vpt.errors import VptError
@@ -45,6 +46,7 @@ class Header(BaseModel):
     temperature: float = 1.0
     codes: dict[str, tuple[str, str, str]] = {}
     postprocess: dict[int, tuple[Step, ...]] = {}
+    familiar: dict[str, Any] | None = None
 
 
 def read_header(text: str | None, path: Path) -> Header:
@@ -88,6 +90,18 @@ def read_plan(header: Header, path: Path) -> Plan:
     except ValidationError as error:
         unknown = [".".join(map(str, p["loc"])) for p in error.errors() if p["type"] == "extra_forbidden"]
         raise refusal(header, path, [f"plan.{key}" for key in unknown]) from error
+
+
+def read_familiar(header: Header, path: Path) -> Familiar | None:
+    """Raises VptError where the header holds what is none."""
+    if header.familiar is None:
+        return None
+    found = Familiar.from_header(header.familiar)
+    if found is None:
+        raise VptError(
+            f"{path}: its header is damaged: the vectors of its training cases are none; copy the file again"
+        )
+    return found
 
 
 def refusal(header: Header, path: Path, unknown: list[str]) -> VptError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import typer
 from vpt.cli.shared import usage
 
 if TYPE_CHECKING:
-    from vpt.use.archives import Asked, Outcome
+    from vpt.use.archives import Asked, ModelMark, Outcome
     from vpt.use.classifier import Classifier
     from vpt.use.segmenter import Segmenter
 
@@ -45,11 +46,33 @@ def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
         print(f"failed: {failure.reason}", file=sys.stderr)
 
 
-def require_folder(out: Path) -> None:
+def require_folder(out: Path, option: str) -> None:
     from vpt.use.archives.outputs import is_single
 
     if is_single(out):
-        usage(f"-o {out}: --report is the page of a folder; give a folder as the output")
+        usage(f"-o {out}: {option}; give a folder as the output")
+
+
+def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, tta: bool) -> Asked:
+    """With the limits of these models' quality; what there is none of is said."""
+    from vpt.use.classifier import Classifier
+    from vpt.use.limits import find_limits
+
+    if isinstance(loaded, Classifier):
+        return asked
+    limits = find_limits(mark.artifacts, tta)
+    runs = " ".join(str(path.parent) for path in mark.artifacts)
+    if limits is None:
+        options = "".join([" --mean" if len(mark.artifacts) > 1 else "", " --quality", " --tta" if tta else ""])
+        print(
+            f"warning: no limits yet, so nothing is flagged; choose them: vpt evaluate {runs}{options}", file=sys.stderr
+        )
+    if not loaded.is_familiar:
+        print(
+            "warning: no distance: the model keeps no training cases, as those before version 0.5; train it again",
+            file=sys.stderr,
+        )
+    return replace(asked, beside=replace(asked.beside, limits=limits))
 
 
 def require_masks(loaded: Segmenter | Classifier) -> None:

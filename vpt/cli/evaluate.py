@@ -18,7 +18,7 @@ from vpt.cli.shared import (
     usage,
 )
 
-Kind = Literal["run", "runs", "folds", "masks", "two masks"]
+Kind = Literal["run", "mean", "runs", "folds", "masks", "two masks"]
 
 
 def evaluate(
@@ -56,6 +56,14 @@ def evaluate(
     groups: Annotated[
         Path | None, typer.Option(help="A CSV with a column `case` (or `patient`) and that of --by.")
     ] = None,
+    quality: Annotated[
+        bool,
+        typer.Option(
+            "--quality",
+            help="Of a run, or several (--mean): which cases to trust, risk against coverage, limits for vpt predict.",
+        ),
+    ] = False,
+    mean: Annotated[bool, typer.Option("--mean", help="Several runs on one split as one: mean probabilities.")] = False,
     patients: PatientsPattern = None,
     empty: Annotated[str, typer.Option(help="Score where a label is absent in both: nan, one or zero.")] = "nan",
     workers: Annotated[
@@ -84,8 +92,8 @@ def evaluate(
     from vpt.use.pages.evaluation import write_evaluation_page
     from vpt.use.pages.paired import write_paired_page
 
-    kind = _kind(paths, folds)
-    of_runs = kind in ("run", "runs", "folds")
+    kind = _kind(paths, folds, mean)
+    of_runs = kind in ("run", "mean", "runs", "folds")
     compared = kind in ("runs", "two masks")
     for wrong, why in (
         (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
@@ -98,6 +106,8 @@ def evaluate(
         (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
         (viewer and compared, "--viewer: is of one evaluation; evaluate each by itself"),
         (postprocess == "choose" and kind != "run", "--postprocess choose: is of one run; choose for each by itself"),
+        (quality and kind not in ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
+        (quality and oracle_box, "--quality: is of masks that nobody helped with; leave --oracle-box out"),
         (lesions is not None and compared, f"--lesions {lesions}: are not compared; evaluate each by itself"),
     ):
         if wrong:
@@ -117,8 +127,10 @@ def evaluate(
     of_masks = {"labels": _labels(labels), "strict": strict, "patients": patients}
     with bar("evaluating") as tick:
         options = settings | (of_a_run if of_runs else of_masks) | {"progress": tick}
-        if kind in ("run", "runs"):
+        if kind in ("run", "mean", "runs"):
             options["split"] = split
+        if quality:
+            options["quality"] = True
         report, folder = _evaluated(kind, paths, out, options)
     console().print(report.table())
     saved = report.save(folder)
@@ -128,7 +140,8 @@ def evaluate(
             print(f"written: {saved}, comparison.csv, comparison.md, {page.name}")
             return
         page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer)
-    print(f"written: {saved}, cases.csv, evaluation.md, {page.name}")
+    also = ", quality.csv" if quality else ""
+    print(f"written: {saved}, cases.csv, evaluation.md{also}, {page.name}")
 
 
 def _choose_postprocess(run: Path, data: Path | None, device: str) -> None:
@@ -144,10 +157,14 @@ def _choose_postprocess(run: Path, data: Path | None, device: str) -> None:
     train(None, run, resume=True, overrides={"train.postprocess": "auto", "device": device})
 
 
-def _kind(paths: list[Path], folds: bool) -> Kind:
+def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
     """What is to be evaluated; what is none of it ends in a sentence on how to say it."""
     from vpt.use.folds import is_of_folds, is_run
 
+    if mean:
+        if folds or len(paths) < 2 or not all(map(is_run, paths)):
+            usage("--mean: expected several runs on one split, such as seeds of one training")
+        return "mean"
     if folds or (len(paths) == 1 and is_of_folds(paths[0])):
         return "folds"
     if len(paths) == 1:
@@ -169,10 +186,10 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
         from vpt.use.folds import is_of_folds
 
         return evaluate_folds(paths[0] if len(paths) == 1 and is_of_folds(paths[0]) else paths, out, **options)
-    if kind == "run":
+    if kind in ("run", "mean"):
         from vpt.use.runs import evaluate_run
 
-        return evaluate_run(paths[0], out=out, **options)
+        return evaluate_run(paths[0] if kind == "run" else paths, out=out, **options)
     if kind == "masks":
         from vpt.use.evaluation import evaluate as score
 

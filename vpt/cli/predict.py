@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from vpt.cli.answers import ended_in_order, require_folder, require_masks, tell, write_page
+from vpt.cli.answers import ended_in_order, require_folder, require_masks, tell, with_limits, write_page
 from vpt.cli.engines import Engine, Workers, spread_over
 from vpt.cli.shared import (
     Device,
@@ -52,6 +52,10 @@ Probabilities = Annotated[
     bool, typer.Option("--probabilities", help="In probabilities/ a 4-D NIfTI for each mask, of every label.")
 ]
 Preview = Annotated[bool, typer.Option("--preview", help="In previews/ a picture of three slices for each mask.")]
+Quality = Annotated[
+    bool,
+    typer.Option("--quality", help="quality.csv: how far each mask is to be trusted, and what is flagged."),
+]
 Paged = Annotated[
     bool, typer.Option("--report", help="report.html of the folder: failures, then the most unusual masks, all scans.")
 ]
@@ -99,6 +103,7 @@ def predict(
     as_: As = "own",
     probabilities: Probabilities = False,
     preview: Preview = False,
+    quality: Quality = False,
     report: Paged = False,
     viewer: Viewer = False,
     engine: Engine = "local",
@@ -118,8 +123,11 @@ def predict(
         usage("--merge: goes with several models, and without --mean; give each with -m")
     if viewer and not report:
         usage("--viewer: is part of the page; add --report")
-    if report:
-        require_folder(out)
+    for given, option in ((report, "--report is the page of a folder"), (quality, "--quality is of a folder")):
+        if given:
+            require_folder(out, option)
+    if quality and several:
+        usage("--quality: not for several models side by side; give one model, or --mean")
     existing = _existing(overwrite, skip_existing, resume)
     if skip_failed and existing != "continue":
         usage("--skip-failed: goes with --continue, which knows what failed before")
@@ -130,7 +138,7 @@ def predict(
         force=force,
         existing=existing,
         skip_failed=skip_failed,
-        beside=Beside(probabilities, preview),
+        beside=Beside(probabilities, preview, quality),
         part=part_of(num_parts, part_id, os.environ),
     )
     tidy = is_postprocessed(postprocess)
@@ -141,6 +149,8 @@ def predict(
         loading = Loading(models, device, weights, precision, tidy)
         raise typer.Exit(predict_tasks(loading, scans, out, asked, merge, report, viewer))
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
+    if quality:
+        asked = with_limits(asked, loaded, mark, tta)
     if viewer:
         require_masks(loaded)
     arguments = {
@@ -261,5 +271,5 @@ def require_table(asked: Asked) -> None:
         usage(f"--as {asked.form}: the model classifies, and its answer is a table; leave it out")
     if asked.existing == "skip":
         usage("--skip-existing: classes go into one CSV; go on with --continue, or replace it with --overwrite")
-    if asked.beside.probabilities or asked.beside.preview:
-        usage("--probabilities, --preview: the model classifies, and its answer is a table; leave them out")
+    if asked.beside.probabilities or asked.beside.preview or asked.beside.quality:
+        usage("--probabilities, --preview, --quality: the model classifies, and its answer is a table; leave them out")

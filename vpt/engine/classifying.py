@@ -183,3 +183,6 @@ class Classifying(Job):
         title = f"{run.name}: validation split"
         weights = origin_in_words(self.model)
         report_on(self.labelled, self.validation, probabilities, title, weights).save(run / "validation")
+
+    def keep_familiar(self) -> None:
+        """Of classes nothing is kept: how sure an answer is, its probabilities say."""

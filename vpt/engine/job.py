@@ -205,6 +205,10 @@ class Job(ABC):
     def finish(self, log: Logger) -> None:
         """Use the best artifact on the validation cases: files and pictures in `run/validation`."""
 
+    @abstractmethod
+    def keep_familiar(self) -> None:
+        """Add to the best artifact what tells new cases from those of the training, where the task has a use for it."""
+
     # --- sizes --------------------------------------------------------------------------------------------------------
 
     def choose_batch_size(self) -> int:

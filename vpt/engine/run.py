@@ -170,6 +170,7 @@ def _end(run: Path, job: Job, log: Logger, progress: Progress, brief: bool) -> N
     """What comes after the last epoch."""
     if job.validates and not brief:
         job.finish(log)
+    job.keep_familiar()
     shutil.rmtree(run / "cache", ignore_errors=True)
     _conclude(run, job, log, progress)
     write_card(run)

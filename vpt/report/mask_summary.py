@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vpt.report.blocks import Block
-from vpt.report.stored_blocks import stored_blocks
+from vpt.report.stored_blocks import stored_blocks, stored_trust
+from vpt.scores.trust_scores import TrustScores
 
 SHOWN = {  # key -> heading, digits
     "Dice": ("Dice", 3),
@@ -59,7 +60,7 @@ class MaskSummary:
     """An evaluation of masks: labels by id, their means and intervals (`foreground`: over all), and the cases.
 
     unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made; notes: on cases;
-    tables: of lesions and groups, with their headings.
+    tables: of lesions, groups and trust, with their headings; trust: which cases to trust, where it was asked for.
     """
 
     title: str
@@ -75,6 +76,7 @@ class MaskSummary:
     weights: str | None = None
     notes: tuple[str, ...] = ()
     tables: tuple[tuple[str, Block], ...] = ()
+    trust: TrustScores | None = None
 
     @property
     def shown(self) -> dict[str, str]:
@@ -117,6 +119,7 @@ def read_mask_summary(found: Mapping[str, Any], names: Sequence[str]) -> MaskSum
         weights=found.get("weights"),
         notes=tuple(found.get("notes", ())),
         tables=tuple(stored_blocks(found, "Dice")),
+        trust=stored_trust(found),
     )
 
 

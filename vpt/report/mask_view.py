@@ -13,6 +13,7 @@ from vpt.report.mask_charts import confusion_rows, dice_chart, volume_charts
 from vpt.report.mask_summary import SHOWN, MaskCase, MaskSummary
 from vpt.report.overlays import Panel
 from vpt.report.parts import BEST, MOST_CONFUSED, MOST_ROWS, WORST, Tile, amount, digits, in_brackets, range_of
+from vpt.report.trust_chart import trust_chart
 from vpt.words import counted, listed
 
 
@@ -75,6 +76,7 @@ class MaskSection:
             "columns": summary.shown,
             "dice": dice_chart(summary, colours) if len(summary.cases) > 1 else None,
             "volumes": volume_charts(summary, colours),
+            "trust": trust_chart(summary.trust) if summary.trust else None,
             "confusion": confusion_rows(matrix, names) if matrix is not None and shown else None,
             "confused": self.confused,
             "names": names,

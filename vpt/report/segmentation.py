@@ -9,6 +9,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks, range_of, shown
 from vpt.report.lesion_blocks import lesion_blocks
+from vpt.report.trust_blocks import trust_blocks
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.means import mean_defined
 from vpt.scores.segmentation import SegmentationScores
@@ -34,8 +35,8 @@ class Report(SegmentationScores):
     """
 
     def save(self, folder: str | Path) -> Path:
-        """Write `summary.json`, `cases.csv` and `evaluation.md` into the folder, made if missing -> the path of
-        `summary.json`.
+        """Write `summary.json`, `cases.csv`, `evaluation.md`, and `quality.csv` if asked for, into the folder, made if
+        missing -> the path of `summary.json`.
 
         Raises VptError when the folder cannot be made or written.
         """
@@ -43,6 +44,8 @@ class Report(SegmentationScores):
         make_folder(folder, "choose another place")
         write_text(folder / "cases.csv", self.to_csv())
         write_text(folder / "evaluation.md", self.markdown())
+        if self.qualities is not None:
+            write_text(folder / "quality.csv", self.quality_csv())
         write_json(folder / "summary.json", self.summary())
         return folder / "summary.json"
 
@@ -73,7 +76,7 @@ class Report(SegmentationScores):
         overlaps = ["label", "Dice", f"{LEVEL:.0%} interval", "IoU", "precision", "recall"]
         rows = [[name, *self._overlaps(label)] for name, label in self._named()]
         blocks = [Block(self.settings.title, overlaps, rows, last=1), self._surfaces()]
-        return [*blocks, *lesion_blocks(self), *group_blocks(self.by_group, "Dice")]
+        return [*blocks, *lesion_blocks(self), *group_blocks(self.by_group, "Dice"), *trust_blocks(self.trust)]
 
     def _named(self) -> list[tuple[str, int | None]]:
         return [*((name, label) for label, name in self.labels.items()), ("foreground", None)]

@@ -1,4 +1,4 @@
-"""Tables of lesions and of groups from the `summary.json` that holds them, for the page of an evaluation."""
+"""Tables of lesions, groups and trust from the `summary.json` that holds them, for the page of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks
 from vpt.report.lesion_blocks import lesion_block
+from vpt.report.trust_blocks import trust_blocks
 from vpt.scores.groups import Gap, Grouping, GroupRow, GroupScores
 from vpt.scores.lesions import OVERLAP, LesionSummary, SizeBin
+from vpt.scores.trust import Limits
+from vpt.scores.trust_scores import Curve, Difference, Flagged, TrustScores
 
 
 def stored_blocks(found: Mapping[str, Any], score: str) -> Iterator[tuple[str, Block]]:
@@ -23,6 +26,32 @@ def stored_blocks(found: Mapping[str, Any], score: str) -> Iterator[tuple[str, B
     if groups := found.get("by_group"):
         for block in group_blocks(_groups(groups), score):
             yield block.title, block
+    for block in trust_blocks(stored_trust(found)):
+        yield block.title, block
+
+
+def stored_trust(found: Mapping[str, Any]) -> TrustScores | None:
+    """What the content of `summary.json` says of which cases to trust."""
+    quality = found.get("quality")
+    if quality is None:
+        return None
+    curves = {
+        score: Curve(_number(each["aurc"]), _interval(each["interval"]), tuple(map(_interval, each["points"])))
+        for score, each in quality["curves"].items()
+    }
+    differences = tuple(
+        Difference(each["first"], each["second"], _number(each["size"]), _interval(each["interval"]))
+        for each in quality["differences"]
+    )
+    limits, flagged = quality["limits"], quality["flagged"]
+    return TrustScores(
+        quality["cases"],
+        curves,
+        {name: _numbers(each) for name, each in quality["by_label"].items()},
+        differences,
+        limits and Limits(**limits),
+        flagged and Flagged(flagged["count"], _number(flagged["dice"]), _number(flagged["dice_of_others"])),
+    )
 
 
 def _lesions(found: Mapping[str, Any]) -> LesionSummary:

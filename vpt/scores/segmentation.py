@@ -23,6 +23,8 @@ from vpt.scores.lesions import SIZES, LesionSummary, sum_up
 from vpt.scores.means import mean_defined, weighted_means
 from vpt.scores.plain import plain
 from vpt.scores.settings import COUNTS, SCORES, VOLUMES, WITH_INTERVALS, CaseResult, Settings
+from vpt.scores.trust import Limits, Quality, described, quality_csv
+from vpt.scores.trust_scores import TrustScores, score_trust
 from vpt.words import counted, listed
 
 
@@ -46,6 +48,8 @@ class SegmentationScores:
     weights: str | None = None
     grouping: Grouping | None = None
     notes: tuple[str, ...] = ()
+    qualities: tuple[Quality, ...] | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         if self.groups is not None and len(self.groups) != len(self.cases):
@@ -141,6 +145,21 @@ class SegmentationScores:
 
         return score_groups([case.name for case in self.cases], self.grouping, statistic_of, self.groups)
 
+    @cached_property
+    def trust(self) -> TrustScores | None:
+        """Whether the qualities tell good cases from bad; None without them, and where no case has a Dice."""
+        if self.qualities is None:
+            return None
+        names, dice = list(self.labels.values()), self.values("Dice")
+        return score_trust(dice, names, self.qualities, self.limits, self._units)
+
+    def quality_csv(self) -> str:
+        """A row for each case and one for each of its structures; raises ValueError without qualities."""
+        if self.qualities is None:
+            raise ValueError("no qualities were asked for")
+        named = zip((case.name for case in self.cases), self.qualities, strict=True)
+        return quality_csv({name: described(quality, self.limits) for name, quality in named})
+
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`: nnU-Net's keys and ours; None where a score is undefined."""
         everything: list[tuple[str, int | None]] = [
@@ -171,6 +190,7 @@ class SegmentationScores:
                 {"lesions": {str(label): plain(found) for label, found in self.lesions.items()}} if self.lesions else {}
             ),
             **({"by_group": plain(self.by_group)} if self.by_group else {}),
+            **({"quality": plain(self.trust)} if self.trust else {}),
             "settings": self.settings.to_dict(),
             **({"weights": self.weights} if self.weights else {}),
             "metric_per_case": [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,36 +107,60 @@ class SegmenterEnsemble(Segmenter):
         self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None
     ) -> np.ndarray:
         def in_batches(batch: int) -> np.ndarray:
-            found = self.probabilities_of(scan, hints, batch)
-            if keep is not None:
-                found = _told(found, keep)
-            return likeliest_classes(found, scan.oriented.shape, len(self.labels), progress)
+            means = self._means(self._each(scan, hints, batch), keep)
+            return likeliest_classes(means, scan.oriented.shape, len(self.labels), progress)
 
         return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
 
-    @torch.inference_mode()
     def probabilities_of(
         self, scan: PreparedScan, hints: np.ndarray | None = None, batch: int | None = None
     ) -> Iterator[Tensor]:
-        found = [
-            member.probabilities_of(self._seen_by(member, scan), hints, batch and min(batch, member.batch_size))
-            for member in self.members
-        ]
-        for first, *others in zip(*found, strict=True):
+        return self._means(self._each(scan, hints, batch), None)
+
+    def _each(self, scan: PreparedScan, hints: np.ndarray | None, batch: int | None) -> Iterator[tuple[Tensor, ...]]:
+        """Of each slice the probabilities of every member."""
+        return zip(
+            *(
+                member.probabilities_of(self._seen_by(member, scan), hints, batch and min(batch, member.batch_size))
+                for member in self.members
+            ),
+            strict=True,
+        )
+
+    @torch.inference_mode()
+    def _means(self, found: Iterator[tuple[Tensor, ...]], keep: Keep | None) -> Iterator[Tensor]:
+        for place, each in enumerate(found):
+            first, *others = each
+            total = first.clone()
             for other in others:
-                first += other
-            yield first / len(found)
+                total += other
+            mean = total / len(each)
+            if keep is not None:
+                keep(place, mean, each)
+            yield mean
+
+    @property
+    def is_familiar(self) -> bool:
+        return any(member.is_familiar for member in self.members)
+
+    def distance_of(self, scan: PreparedScan) -> float:
+        """The mean over the members that kept training cases; NaN where none did. One encoder looks once."""
+        seen: dict[Hashable, np.ndarray] = {}
+        apart = []
+        for member in self.members:
+            if member.familiar is None:
+                continue
+            own = id(member) if member.model.mixing is not None else id(member.model.backbone)
+            key = own, tuple(member.plan.intensity)
+            if key not in seen:
+                seen[key] = member.features_of(self._seen_by(member, scan))
+            apart.append(member.familiar.distance(seen[key]))
+        return float(np.mean(apart)) if apart else math.nan
 
     def _seen_by(self, member: Segmenter, scan: PreparedScan) -> PreparedScan:
         if member.plan.intensity == self.plan.intensity:
             return scan
         return replace(scan, slices=PreparedSlices.of(scan.slices.voxels, member.plan))
-
-
-def _told(found: Iterator[Tensor], keep: Keep) -> Iterator[Tensor]:
-    for place, probabilities in enumerate(found):
-        keep(place, probabilities)
-        yield probabilities
 
 
 class ClassifierEnsemble(Classifier):

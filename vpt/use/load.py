@@ -99,7 +99,7 @@ def ready(
     if artifact.config.task == "segmentation":
         steps = artifact.postprocess if postprocess else None
         return Segmenter.from_model(
-            model, artifact.plan, artifact.labels, device, precision, artifact.codes, mirror, steps
+            model, artifact.plan, artifact.labels, device, precision, artifact.codes, mirror, steps, artifact.familiar
         )
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
     return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, precision, mirror)

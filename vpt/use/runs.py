@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vpt.artifact import find_artifact
 from vpt.data.annotated import keep_labels
 from vpt.data.cases import Case, Cases
 from vpt.data.groups import read_grouping
@@ -25,9 +26,12 @@ from vpt.readers import reader_of
 from vpt.report.classification import ClassReport
 from vpt.scores.cases import check_options
 from vpt.scores.groups import Grouping
-from vpt.use.archives import classify_cases, mask_file, segment_cases
+from vpt.scores.trust import Quality
+from vpt.use.archives import Beside, Failure, classify_cases, mask_file, segment_cases
+from vpt.use.archives.masks import Answer
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
+from vpt.use.limits import judge, keep_limits
 from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_run(
-    run: str | Path,
+    run: str | Path | Sequence[str | Path],
     *,
     split: str | None = None,
     data: str | Path | None = None,
@@ -49,13 +53,15 @@ def evaluate_run(
     postprocess: bool = True,
     by: str | None = None,
     groups: str | Path | None = None,
+    quality: bool = False,
     cache: Path | None = None,
     progress: Tick = silent,
     **settings: Any,
 ) -> tuple[Report | ClassReport, Path]:
     """Use the best artifact on a split of the run's own data set and score it -> report, and the folder of masks.
 
-    A run that classifies gives a `ClassReport`, and leaves `settings` out.
+    A run that classifies gives a `ClassReport`, and leaves `settings` out. Of several runs on one split it is the mean
+    of their probabilities; the folder lies beside the first.
 
     Args:
         split: "test" or "val"; None takes test, or val where the run has no test cases, and the title says so;
@@ -68,30 +74,28 @@ def evaluate_run(
             of `groups`;
         tta: the mean over mirror images, see `vpt.load`; the folder is RUN/test_tta, and the title says so;
         postprocess: False leaves out what the training chose to do with masks; the folder is RUN/test_raw then;
+        quality: how far the masks are to be trusted, and whether that tells good from bad; the limits of what is usual
+            are chosen on the validation cases, and kept for `vpt predict --quality` (see `vpt.use.limits`);
         cache: of a run that classifies: a folder for prepared examples, found again by other runs with the same plan.
 
     Raises:
         VptError: not a run, an empty split, a case that cannot be segmented or scored.
     """
-    run = Path(run)
-    if not (run / "splits.json").is_file():
-        raise VptError(
-            f"{run}: not a run's folder (no splits.json); give a run of `vpt train`, or two folders of masks: "
-            "predictions and references"
-        )
-    splits = read_written(run / "splits.json").to_dict()
+    runs = [Path(run)] if isinstance(run, str | Path) else [Path(each) for each in run]
+    run, splits = runs[0], _common_splits(runs)
+    name, called = run, str(run)
+    if len(runs) > 1:
+        name = run.parent / "-".join(["mean", *(each.resolve().name for each in runs)])
+        called = f"mean of {', '.join(map(str, runs))}"
     split, side = _side(run, splits, split)
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0), settings.get("tolerances"))
-    segmenter = load(run, device, weights, tta=tta, postprocess=postprocess)
+    segmenter = load(runs, device, weights, tta=tta, postprocess=postprocess)
     suffix, told = variant(oracle_box, tta, postprocess)
-    folder, title = Path(out) if out is not None else run / f"{split}{suffix}", f"{run}: {side}{told}"
+    folder, title = Path(out) if out is not None else name / f"{split}{suffix}", f"{called}: {side}{told}"
     if isinstance(segmenter, Classifier):
-        if oracle_box:
-            raise VptError(f"{run}: classifies, so it takes no boxes; leave --oracle-box out")
-        if settings.get("lesions"):
-            raise VptError(f"{run}: classifies, so there are no lesions to find; leave --lesions out")
+        _require_no_masks(run, oracle_box, bool(settings.get("lesions")), quality)
         labelled = _labelled(run, data)
-        examples = [labelled.case(name) for name in splits[split]]
+        examples = [labelled.case(each) for each in splits[split]]
         grouping = _grouping(labelled, splits[split], by, groups)
         scored = classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress)
         return replace(scored, grouping=grouping), folder
@@ -110,9 +114,44 @@ def evaluate_run(
         title += f"; post-processed: {in_words(segmenter.postprocess, segmenter.labels)}"
         title += ", as chosen on these cases" if split == "val" else ""
     report = evaluate_split(
-        segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, **settings
+        segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, quality=quality, **settings
     )
+    if report.qualities is not None:
+        known_cases = [] if split == "val" else [dataset.case(each) for each in splits["val"]]
+        usual = report.qualities if split == "val" else judge(segmenter, known_cases, progress)
+        report = replace(report, limits=keep_limits([find_artifact(each) for each in runs], tta, usual))
     return replace(report, grouping=grouping), folder
+
+
+def _require_no_masks(run: Path, oracle_box: bool, lesions: bool, quality: bool) -> None:
+    """Refuse what only masks have, of a run that classifies."""
+    for given, why in (
+        (oracle_box, "so it takes no boxes; leave --oracle-box out"),
+        (lesions, "so there are no lesions to find; leave --lesions out"),
+        (quality, "and its probabilities say how sure it is; leave --quality out"),
+    ):
+        if given:
+            raise VptError(f"{run}: classifies, {why}")
+
+
+def _common_splits(runs: Sequence[Path]) -> dict[str, list[str]]:
+    """Of runs on one split; raises VptError for another folder, and for runs that differ in a side."""
+    found = []
+    for run in runs:
+        if not (run / "splits.json").is_file():
+            raise VptError(
+                f"{run}: not a run's folder (no splits.json); give a run of `vpt train`, or two folders of masks: "
+                "predictions and references"
+            )
+        found.append(read_written(run / "splits.json").to_dict())
+    for run, splits in zip(runs, found, strict=True):
+        for side in ("train", "val", "test"):
+            if sorted(splits[side]) != sorted(found[0][side]):
+                raise VptError(
+                    f"{run}: another {side} side than {runs[0]}, so one may have trained on what the other is tested "
+                    "on; give runs that differ in their seed alone"
+                )
+    return found[0]
 
 
 def _grouping(data: Cases[Any], names: Sequence[str], by: str | None, file: str | Path | None) -> Grouping | None:
@@ -207,15 +246,26 @@ def evaluate_split(
     title: str,
     progress: Tick = silent,
     box: Callable[[Case], Any] | None = None,
+    quality: bool = False,
     **settings: Any,
 ) -> Report:
     """Segment labelled cases into `folder` and score every mask.
 
-    patient: whose scan a case of that name is, since intervals are over patients; box: where to look in a case. Values
-    that do not look like those of the training are warned of: they belong to the same data set.
+    patient: whose scan a case of that name is, since intervals are over patients; box: where to look in a case;
+    quality: is looked at as well. Values that do not look like those of the training are warned of: they belong to the
+    same data set.
     """
     make_folder(folder, "choose another place")
-    failures = segment_cases(segmenter, cases, lambda case: mask_file(folder, case), progress, box, force=True)
+    qualities = list[Quality]()
+
+    def tell(case: Case, found: Answer | Failure) -> None:
+        if isinstance(found, Answer) and found.quality:
+            qualities.append(found.quality)
+
+    beside = Beside(quality=quality)
+    failures = segment_cases(
+        segmenter, cases, lambda case: mask_file(folder, case), progress, box, force=True, beside=beside, tell=tell
+    )
     if failures:
         raise VptError("; ".join(failure.reason for failure in failures))
     report = evaluate(
@@ -232,6 +282,7 @@ def evaluate_split(
         groups=tuple(patient(case.name) for case in cases),
         weights=origin_in_words(segmenter.model),
         notes=(),
+        qualities=tuple(qualities) if quality else None,
     )
 
 

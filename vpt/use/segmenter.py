@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vpt.data.cropping import Part
+from vpt.data.familiar import Familiar
 from vpt.data.hints import Frame, Hints, make_hints
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, tidied
@@ -26,15 +28,19 @@ from vpt.progress import Tick, silent
 from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan, Voxels
 from vpt.readers.grid import restore
 from vpt.readers.shown import shown
+from vpt.scores.trust import Quality
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
+from vpt.tasks.pooled import PooledEncoder, features_of
 from vpt.tasks.segmentation import SliceModel, likeliest_classes, logits_of_slices, probabilities_of
+from vpt.tasks.witness import Witness
 from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.use.pages.result import show_result
 from vpt.vocabulary import Mirror
 
-Keep = Callable[[int, Tensor], None]
-"""Told of each slice of the prepared part, by its number, the probabilities (K, rows, columns) on the scan's pixels."""
+Keep = Callable[[int, Tensor, Sequence[Tensor]], None]
+"""Told of each slice of the prepared part, by its number, the probabilities (K, rows, columns) on the scan's pixels,
+and those of each model whose mean they are; all may be told again, from the first one on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +78,13 @@ class Segmenter:
         codes: Mapping[str, Code] | None = None,
         mirror: Mirror = "none",
         postprocess: Steps | None = None,
+        pooled: Forward | None = None,
+        familiar: Familiar | None = None,
     ):
         """forward: of `model`, ready for inference; labels: id -> name, with background 0; the masks hold the ids;
         batch_size: images at once; codes: by a label's name, for DICOM segmentations; mirror: the mirror images that
-        `forward` averages over; postprocess: what is done with the masks.
+        `forward` averages over; postprocess: what is done with the masks; pooled: of its encoder alone, see
+        `PooledEncoder`; familiar: the training cases as that sees them.
         """
         self.model = model
         self.forward = forward
@@ -86,6 +95,8 @@ class Segmenter:
         self.batch_size = batch_size
         self.codes = codes or {}
         self.postprocess = postprocess or {}
+        self.pooled = pooled
+        self.familiar = familiar
 
     @classmethod
     def from_model(
@@ -98,6 +109,7 @@ class Segmenter:
         codes: Mapping[str, Code] | None = None,
         mirror: Mirror = "none",
         postprocess: Steps | None = None,
+        familiar: Familiar | None = None,
     ) -> Self:
         """The model is made ready for inference in place: moved to the device, its frozen weights kept in `precision`,
         and what the blocks make of its prompts computed once.
@@ -106,7 +118,8 @@ class Segmenter:
         forward = in_precision(SliceModel(model).eval().to(device), precision, device)
         forward = over_mirror_images(forward, TURNS[mirror])
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
-        return cls(model, forward, plan, labels, device, batch_size, codes, mirror, postprocess)
+        pooled = in_precision(PooledEncoder(model).eval().to(device), precision, device)
+        return cls(model, forward, plan, labels, device, batch_size, codes, mirror, postprocess, pooled, familiar)
 
     def segment(
         self,
@@ -151,6 +164,43 @@ class Segmenter:
         prepared = self.prepare(scan, force)
         warn_of_header(prepared.reader, self.plan)
         return self.shown(scan, prepared, self.segment_prepared(prepared, box, points, point_labels, frame, form))
+
+    def segment_with_quality(self, scan: Scan, *, force: bool = False) -> tuple[Mask, Quality]:
+        """`segment`, and how far the mask is to be trusted: see `Quality`.
+
+        It is of the masks before any post-processing. An ensemble has all of its scores, one model no agreement.
+        """
+        prepared = self.prepare(scan, force)
+        warn_of_header(prepared.reader, self.plan)
+        found, quality = self.judged(prepared)
+        return self.shown(scan, prepared, self.mask_of(prepared, found)), quality
+
+    def judged(self, scan: PreparedScan) -> tuple[np.ndarray, Quality]:
+        """`labels_of` a scan, and their quality."""
+        witness = Witness(self.labels)
+        found = self.labels_of(scan, keep=witness.see)
+        return found, witness.quality(self.distance_of(scan))
+
+    @property
+    def is_familiar(self) -> bool:
+        """Whether it kept training cases, which a distance is taken to."""
+        return self.familiar is not None
+
+    def distance_of(self, scan: PreparedScan) -> float:
+        """Of a scan to the training cases, see `Familiar.distance`; NaN where the model kept none of them."""
+        if self.familiar is None:
+            return math.nan
+        return self.familiar.distance(self.features_of(scan))
+
+    def features_of(self, scan: PreparedScan) -> np.ndarray:
+        """What the encoder alone makes of a scan, (C,): see `features_of`."""
+        assert self.pooled is not None  # of what kept training cases
+        pooled = self.pooled
+
+        def in_batches(batch: int) -> np.ndarray:
+            return features_of(pooled, scan.slices, self.plan, self.device, batch)
+
+        return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
 
     def shown(self, scan: Scan, prepared: PreparedScan, mask: Mask) -> Mask:
         """A mask of a scan as `segment` gives it: it knows its labels, and how a notebook shows it."""
@@ -253,7 +303,7 @@ class Segmenter:
         """The same logits, their probabilities told on the way."""
         for place, logits in enumerate(found):
             (probabilities,) = probabilities_of([logits], scan.oriented.shape[1:], len(self.labels), self.device)
-            keep(place, probabilities)
+            keep(place, probabilities, (probabilities,))
             yield logits
 
     def probabilities_of(

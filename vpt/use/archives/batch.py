@@ -12,6 +12,7 @@ from vpt.data.cases import Case
 from vpt.errors import VptError
 from vpt.progress import Tick
 from vpt.readers import Form
+from vpt.scores.trust import described
 from vpt.use.archives.attempts import Failure, is_no_space
 from vpt.use.archives.beside import NOTHING, Beside
 from vpt.use.archives.fingerprints import ModelMark, scan_sha256
@@ -70,8 +71,8 @@ class Sorted:
 class Recorder:
     """Writes what becomes of every scan into the record of a folder."""
 
-    def __init__(self, folder: Path, mark: ModelMark, part: Part = ALONE):
-        self.folder, self.mark, self.part = folder, mark, part
+    def __init__(self, folder: Path, mark: ModelMark, part: Part = ALONE, beside: Beside = NOTHING):
+        self.folder, self.mark, self.part, self.beside = folder, mark, part, beside
         self.journal, self.log = Journal(folder), Log(folder)
         self.known = read_records(folder) if is_recorded(folder) else {}
         self.hashes: dict[str, str] = {}
@@ -107,6 +108,8 @@ class Recorder:
     def _holds(self, record: Record, case: Case) -> bool:
         if (record.model_sha256, record.settings) != (self.mark.sha256, self.mark.settings):
             return False
+        if record.status == "done" and not self.beside.holds(record.quality):
+            return False
         return record.input_sha256 == _hash_of(case)
 
     def failed(self, case: Case, failure: Failure) -> None:
@@ -133,6 +136,7 @@ class Recorder:
             volumes_ml=volumes,
             pixels=sizes,
             warnings=tuple(shown(text, case.images) for text in answer.warnings),
+            quality=described(answer.quality, self.beside.limits) if answer.quality else {},
         )
         self._add(record)
         self.log.add(f"done {case.name} in {answer.seconds:.2f} s", *(f"    {text}" for text in record.warnings))

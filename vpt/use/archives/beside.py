@@ -1,10 +1,12 @@
-"""What is written beside a mask when it is asked for: probabilities of every label, and a picture to look at."""
+"""What comes beside a mask when it is asked for: probabilities of every label, a picture, how far to trust it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +20,8 @@ from vpt.machine.memory import in_gb, total_memory
 from vpt.readers import Grid, LabelMap
 from vpt.readers.grid import by, restore
 from vpt.readers.nifti import write_steps
+from vpt.scores.trust import Limits, Quality
+from vpt.tasks.witness import Witness
 from vpt.use.inference import CPU
 from vpt.use.segmenter import Keep, PreparedScan, Segmenter
 
@@ -27,14 +31,22 @@ SHARES = (0.25, 0.5, 0.75)  # of the labelled slices: those that a picture shows
 
 @dataclass(frozen=True)
 class Beside:
-    """probabilities: `probabilities/NAME.nii.gz`; preview: `previews/NAME.png`, in the folder of the mask."""
+    """probabilities: `probabilities/NAME.nii.gz`; preview: `previews/NAME.png`, in the folder of the mask; quality: in
+    the record of the folder, beside `limits` where there are some.
+    """
 
     probabilities: bool = False
     preview: bool = False
+    quality: bool = False
+    limits: Limits | None = None
 
     def of(self, segmenter: Segmenter, scan: PreparedScan) -> Pending:
         kept = Probabilities.of(segmenter, scan) if self.probabilities else None
-        return Pending(kept, self.preview)
+        return Pending(kept, self.preview, Witness(segmenter.labels) if self.quality else None)
+
+    def holds(self, quality: Mapping[str, Any]) -> bool:
+        """Whether a record has the quality that is asked for, by the same limits."""
+        return not self.quality or (bool(quality) and quality.get("limits") == (self.limits and self.limits.mark))
 
     def files(self, mask: Path) -> list[Path]:
         """What lies beside a mask."""
@@ -77,7 +89,7 @@ class Probabilities:
         found = np.zeros((count, *scan.oriented.shape), np.uint8)
         return cls(scan.grid, segmenter.plan.orientation, scan.part, found)
 
-    def keep(self, place: int, probabilities: Tensor) -> None:
+    def keep(self, place: int, probabilities: Tensor, members: Sequence[Tensor]) -> None:
         self.found[:, place] = (probabilities * STEPS).round().byte().cpu().numpy()
 
     def write(self, path: Path) -> None:
@@ -127,15 +139,28 @@ class Pending:
 
     probabilities: Probabilities | None = None
     wants_preview: bool = False
+    witness: Witness | None = None
     preview: Preview | None = None
+    quality: Quality | None = None
 
     @property
     def keep(self) -> Keep | None:
-        return self.probabilities.keep if self.probabilities else None
+        told: list[Keep] = [
+            *([self.probabilities.keep] if self.probabilities else []),
+            *([self.witness.see] if self.witness else []),
+        ]
+
+        def keep(place: int, probabilities: Tensor, members: Sequence[Tensor]) -> None:
+            for each in told:
+                each(place, probabilities, members)
+
+        return keep if told else None
 
     def see(self, segmenter: Segmenter, scan: PreparedScan, labels: np.ndarray) -> None:
         if self.wants_preview:
             self.preview = Preview.of(segmenter, scan, labels)
+        if self.witness:
+            self.quality = self.witness.quality(segmenter.distance_of(scan))
 
     def write(self, mask: Path) -> None:
         if self.probabilities:

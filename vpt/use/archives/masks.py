@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from vpt.files import atomic, make_folder
 from vpt.parallel import settled
 from vpt.progress import Tick, silent
 from vpt.readers import Form, Grid, Mask, reader_of
+from vpt.scores.trust import Quality
 from vpt.use.archives.attempts import Failure, attempt, one_ahead
 from vpt.use.archives.beside import NOTHING, Beside, Pending
 from vpt.use.segmenter import PreparedScan, Segmenter
@@ -26,13 +27,16 @@ from vpt.use.segmenter import PreparedScan, Segmenter
 
 @dataclass(frozen=True)
 class Answer:
-    """A mask that is written. seconds: of reading, computing and writing it; voxels: of each label, by its name."""
+    """A mask that is written. seconds: of reading, computing and writing it; voxels: of each label, by its name;
+    quality: where it was asked for.
+    """
 
     path: Path
     seconds: float
     voxels: dict[str, int]
     voxel_ml: float | None
     warnings: tuple[str, ...]
+    quality: Quality | None = None
 
 
 Tell = Callable[[Case, Answer | Failure], None]
@@ -70,7 +74,8 @@ class Job:
         mask = self.segmenter.mask_of(prepared, labels, self.form)
         volume = prepared.grid.voxel_ml if prepared.reader.unit == "mm" else None
         counts = count_labels(labels, self.segmenter.labels)
-        answer = Answer(path, seconds + time.perf_counter() - started, counts, volume, (*doubts, *prepared.warned))
+        seconds += time.perf_counter() - started
+        answer = Answer(path, seconds, counts, volume, (*doubts, *prepared.warned), pending.quality)
         return Written(answer, mask, pending)
 
     def doubts(self, prepared: PreparedScan) -> list[str]:
@@ -93,8 +98,7 @@ class Written:
         started, answer = time.perf_counter(), self.answer
         self.pending.write(answer.path)
         save_labels(answer.path, self.mask)
-        seconds = answer.seconds + time.perf_counter() - started
-        return Answer(answer.path, seconds, answer.voxels, answer.voxel_ml, answer.warnings)
+        return replace(answer, seconds=answer.seconds + time.perf_counter() - started)
 
 
 def segment_cases(

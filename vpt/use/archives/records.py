@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from vpt.errors import VptError
 from vpt.files import make_folder, write_json, write_text
+from vpt.scores.trust import quality_csv
 from vpt.versions import version_of
 
 JOURNALS = ".journal"
@@ -34,7 +35,7 @@ class Record:
 
     case: its name in the output folder; files: names of its files, without their folders; output: the mask, by its
     path in the output folder; seconds: of reading, computing and writing; volumes_ml, pixels: of each label, of a
-    volume or of an image; probabilities: of each class; when: its end, UTC.
+    volume or of an image; probabilities: of each class; quality: see `vpt.scores.trust.described`; when: its end, UTC.
     """
 
     case: str
@@ -54,6 +55,7 @@ class Record:
     error: str = ""
     part: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
 
     def as_line(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
@@ -160,6 +162,8 @@ def summarise(folder: Path, table: Callable[[Mapping[str, Record]], None] | None
             table(records)
         else:
             write_text(folder / "predictions.csv", _csv(ordered))
+        if judged := {record.case: record.quality for record in ordered if record.quality}:
+            write_text(folder / "quality.csv", quality_csv(judged))
 
 
 def _summary(records: Sequence[Record]) -> dict[str, Any]:

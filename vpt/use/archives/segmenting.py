@@ -111,7 +111,7 @@ class MaskBatch:
 
     def __init__(self, segmenter: Segmenter, out: Path, asked: Asked, mark: ModelMark):
         self.segmenter, self.out, self.asked = segmenter, out, asked
-        self.recorder = Recorder(out, mark, asked.part)
+        self.recorder = Recorder(out, mark, asked.part, asked.beside)
         self.doubts = Doubts(segmenter)
 
     def whole(self, cases: list[Case], found: Found, progress: Tick, spread: Spread | None) -> Outcome:
