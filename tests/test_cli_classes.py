@@ -246,7 +246,7 @@ def test_evaluate_a_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Pat
     assert (code, err) == (0, "")
     assert "Scores by sex" in out
     assert f"1 case without a sex, in no group: {found[5]['name']}" in " ".join(out.split())
-    rows = json.loads((tmp_path / "by" / "summary.json").read_text())["by_group"]["rows"]
+    rows = json.loads((tmp_path / "by" / "summary.json").read_text())["by_group"][0]["rows"]
     assert [(row["group"], row["cases"]) for row in rows] == [("f", 3), ("m", 2)]
     assert "## Scores by sex" in (tmp_path / "by" / "evaluation.md").read_text()
 

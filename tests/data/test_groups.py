@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.groups import read_grouping
+from vpt.data.groups import read_grouping, read_groupings
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.errors import VptError
 
@@ -109,3 +109,18 @@ def test_a_list_of_classes_has_columns_and_groups_that_are_taken_for_patients_ar
     found = read_labelled(tmp_path)
     assert found.patient("b") == "p1"
     assert read_grouping("group", "abcd", found.patient, columns=found.columns).of["d"] == "y"
+
+
+def test_several_columns_are_several_groupings(tmp_path):
+    file = tmp_path / "people.csv"
+    file.write_text("case,sex,site\na,f,x\nb,m,\n")
+    sex, site = read_groupings("sex, site", ["a", "b"], whole, file=file)
+    assert (sex.column, sex.of, sex.without) == ("sex", {"a": "f", "b": "m"}, ())
+    assert (site.column, site.of, site.without) == ("site", {"a": "x"}, ("b",))
+    assert read_groupings(["site"], ["a", "b"], whole, file=file) == (site,)
+    assert read_groupings(None, ["a"], whole) == ()
+    for by in ("", "sex,", "sex,Sex", []):
+        with pytest.raises(VptError, match="expected names of columns with commas between, each once"):
+            read_groupings(by, ["a", "b"], whole, file=file)
+    with pytest.raises(VptError, match=r"--by age: .* has the columns sex, site"):
+        read_groupings("sex,age", ["a", "b"], whole, file=file)

@@ -21,12 +21,12 @@ def report(dice, groups, patients=None):
     cases = [CaseResult(f"c{k}", "", "", {1: scores(d, 100 - d, 100 - d)}) for k, d in enumerate(dice)]
     of = {f"c{k}": group for k, group in enumerate(groups) if group}
     without = tuple(f"c{k}" for k, group in enumerate(groups) if not group)
-    return Report(tuple(cases), {1: "liver"}, grouping=Grouping("site", of, without), groups=patients)
+    return Report(tuple(cases), {1: "liver"}, groupings=(Grouping("site", of, without),), groups=patients)
 
 
 def test_groups_and_their_gap():
     dice = [90, 80, 85, 95, 90, 60, 70, 50, 65, 55, 10, 20, 99]
-    found = report(dice, ["a"] * 5 + ["b"] * 5 + ["tiny"] * 2 + [""]).by_group
+    found = report(dice, ["a"] * 5 + ["b"] * 5 + ["tiny"] * 2 + [""]).by_group[0]
     assert [(row.group, row.cases, row.patients, row.is_small) for row in found.rows] == [
         ("a", 5, 5, False),
         ("b", 5, 5, False),
@@ -44,16 +44,16 @@ def test_groups_and_their_gap():
 def test_a_patients_scans_are_drawn_together():
     dice = [90, 90, 50, 50] * 5
     groups = ["a"] * 20
-    alone = report(dice, groups).by_group.rows[0]
+    alone = report(dice, groups).by_group[0].rows[0]
     patients = tuple(f"p{k // 2}" for k in range(20))
-    together = report(dice, groups, patients).by_group.rows[0]
+    together = report(dice, groups, patients).by_group[0].rows[0]
     widths = [row.intervals["liver"][1] - row.intervals["liver"][0] for row in (alone, together)]
     assert widths[1] > 1.2 * widths[0]
     assert (together.cases, together.patients) == (20, 10)
 
 
 def test_one_patient_has_no_interval_and_few_groups_no_gap():
-    found = report([90, 80, 70], ["a", "b", "b"]).by_group
+    found = report([90, 80, 70], ["a", "b", "b"]).by_group[0]
     assert all(map(math.isnan, found.rows[0].intervals["liver"]))
     assert found.gaps == {}
     text = report([90, 80, 70], ["a", "b", ""]).text()
@@ -68,9 +68,30 @@ def test_groups_are_in_every_output(tmp_path):
     whole.save(tmp_path)
     assert "gap (foreground): a - b = +0.280 (+0.2" in whole.text()
     assert "## Dice by site" in (tmp_path / "evaluation.md").read_text()
-    rows = whole.summary()["by_group"]["rows"]
+    rows = whole.summary()["by_group"][0]["rows"]
     assert [row["scores"]["foreground"] for row in rows] == pytest.approx([0.88, 0.6])
-    assert "by_group" not in replace(whole, grouping=None).summary()
+    assert "by_group" not in replace(whole, groupings=()).summary()
+
+
+def test_equity_lowers_a_score_by_the_distances_of_the_groups_that_are_compared():
+    dice = [90, 80, 85, 95, 90, 60, 70, 50, 65, 55, 10, 20]
+    found = report(dice, ["a"] * 5 + ["b"] * 5 + ["tiny"] * 2).by_group[0]
+    whole = np.mean(dice[:10]) / 100
+    fair = found.equity["foreground"]
+    assert fair.value == pytest.approx(whole / (1 + abs(whole - 0.88) + abs(whole - 0.6)))
+    assert fair.interval[0] < fair.value < fair.interval[1]
+    assert report([90, 80, 70], ["a", "b", "b"]).by_group[0].equity == {}
+    assert "equity-scaled foreground: 0.578" in report(dice, ["a"] * 5 + ["b"] * 5 + [""] * 2).text()
+
+
+def test_several_columns_are_several_tables():
+    one = report([90, 80, 85, 95, 90, 60, 70, 50, 65, 55], ["a"] * 5 + ["b"] * 5)
+    both = replace(one, groupings=(*one.groupings, Grouping("sex", {f"c{k}": "fm"[k % 2] for k in range(10)})))
+    assert [found.grouping.column for found in both.by_group] == ["site", "sex"]
+    assert both.by_group[0] == one.by_group[0]
+    text = both.text()
+    assert "Dice by site" in text
+    assert "Dice by sex" in text
 
 
 def test_classifications_have_groups_too():
@@ -81,8 +102,8 @@ def test_classifications_have_groups_too():
     probabilities = np.where(truth, sure[:, None], 1 - sure[:, None])
     names = tuple(f"c{k}" for k in range(40))
     of = {name: "ab"[k // 20] for k, name in enumerate(names)}
-    whole = ClassReport(names, probabilities, truth, ("no", "yes"), "classes", grouping=Grouping("sex", of))
-    found = whole.by_group
+    whole = ClassReport(names, probabilities, truth, ("no", "yes"), "classes", groupings=(Grouping("sex", of),))
+    found = whole.by_group[0]
     right = (sure[20:] > 0.5).mean()
     assert [row.scores["accuracy"] for row in found.rows] == pytest.approx([1, right])
     assert [row.scores["auroc"] for row in found.rows] == pytest.approx(
@@ -91,4 +112,7 @@ def test_classifications_have_groups_too():
     assert (found.gaps["accuracy"].best, found.gaps["nll"].best) == ("a", "a")
     assert found.gaps["accuracy"].size == pytest.approx(1 - right)
     assert "ece" not in found.rows[0].scores
-    assert "rows" in whole.summary()["by_group"]
+    assert "rows" in whole.summary()["by_group"][0]
+    assert "nll" not in found.equity
+    assert found.equity["accuracy"].value < whole.scores()["accuracy"]
+    assert set(found.odds) == {"no", "yes"}

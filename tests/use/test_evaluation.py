@@ -587,13 +587,13 @@ def test_groups_of_a_csv(folders, tmp_path):
     people = tmp_path / "people.csv"
     people.write_text("case;sex;age\na.nii.gz;f;30\nb;m;40\n")
     report = evaluate(*folders, by="Sex", groups=people)
-    assert [(row.group, row.cases) for row in report.by_group.rows] == [("f", 1), ("m", 1)]
-    assert report.grouping.without == ("c",)
-    assert report.by_group.rows[0].scores["foreground"] == 1
+    assert [(row.group, row.cases) for row in report.by_group[0].rows] == [("f", 1), ("m", 1)]
+    assert report.groupings[0].without == ("c",)
+    assert report.by_group[0].rows[0].scores["foreground"] == 1
     refused(f"--by hair: {people} has the columns sex, age; give a CSV", *folders, by="hair", groups=people)
     refused("--by sex: the data set has no columns; give a CSV", *folders, by="sex")
     (folders[1].parent / "dataset.json").write_text(json.dumps({"groups": "../people.csv"}))
-    assert evaluate(*folders, by="sex").by_group.rows[1].group == "m"
+    assert evaluate(*folders, by="sex").by_group[0].rows[1].group == "m"
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def evaluate(
         float, typer.Option("--lesion-overlap", help="IoU from which on a predicted lesion is the true one.")
     ] = 0.5,
     by: Annotated[
-        str | None, typer.Option(help="Scores by group: a column of the data set's list or of --groups.")
+        str | None, typer.Option(help="Scores by group: columns of the data set's list or of --groups (sex,site).")
     ] = None,
     groups: Annotated[
         Path | None, typer.Option(help="A CSV with a column `case` (or `patient`) and that of --by.")

@@ -24,6 +24,28 @@ QUARTERS = 4
 Columns = Mapping[str, Mapping[str, str]]  # column -> case -> what it says
 
 
+def read_groupings(
+    by: str | Sequence[str] | None,
+    names: Sequence[str],
+    patient: Callable[[str], str],
+    *,
+    file: str | Path | None = None,
+    columns: Columns | None = None,
+    described: Iterable[Path] = (),
+) -> tuple[Grouping, ...]:
+    """`read_grouping` of each column; `by`: them, or their names with commas between.
+
+    Raises VptError for no column, and for one that is named twice.
+    """
+    if by is None:
+        return ()
+    asked = [column.strip() for column in (by.split(",") if isinstance(by, str) else by)]
+    if not asked or not all(asked) or len({column.casefold() for column in asked}) < len(asked):
+        raise VptError(f"--by {by}: expected names of columns with commas between, each once: --by sex,site")
+    known = list(described)
+    return tuple(read_grouping(each, names, patient, file=file, columns=columns, described=known) for each in asked)
+
+
 def read_grouping(
     column: str,
     names: Sequence[str],

@@ -102,7 +102,7 @@ class ClassReport(ClassificationScores):
         return Group(above, Text(), below, *groups, Text("\n" + self._footer(len(shown))))
 
     def _groups(self) -> list[Block]:
-        return [*group_blocks(self.by_group, "Scores")]
+        return [block for found in self.by_group for block in group_blocks(found, "Scores")]
 
     def _shown(self) -> dict[str, dict[str, float]]:
         """All classes, or of many those with the lowest F1 (classes without one, which never occur, last)."""

@@ -13,10 +13,8 @@ from vpt.words import counted, listed
 MOST_COLUMNS = 4  # scores beside the first; summary.json has all
 
 
-def group_blocks(found: GroupScores | None, what: str) -> Iterator[Block]:
-    """A table with a row per group, the gap between best and worst, and what is not in it."""
-    if found is None:
-        return
+def group_blocks(found: GroupScores, what: str) -> Iterator[Block]:
+    """A table with a row per group, the gap between best and worst, what is not in it; of classes a table of odds."""
     first, *others = found.rows[0].scores
     others = others[:MOST_COLUMNS] if len(others) > 1 else []
     rows = [
@@ -30,15 +28,45 @@ def group_blocks(found: GroupScores | None, what: str) -> Iterator[Block]:
         ]
         for row in found.rows
     ]
-    title = f"{what + ' ' if what else ''}by {found.grouping.column}"
-    head = [found.grouping.column, "cases", "patients", first, f"{LEVEL:.0%} interval", *others]
-    yield Block(title, head, rows, [*_gap(found, first), *_said(found)])
+    column = found.grouping.column
+    title = f"{what + ' ' if what else ''}by {column}"
+    head = [column, "cases", "patients", first, f"{LEVEL:.0%} interval", *others]
+    yield Block(title, head, rows, [*_gap(found, first), *_equity(found, first), *_said(found)])
+    if found.odds:
+        yield _odds(found)
+
+
+def _odds(found: GroupScores) -> Block:
+    rows = [
+        [
+            name,
+            shown(each.opportunity),
+            range_of(each.opportunity_interval),
+            each.worst,
+            shown(each.odds),
+            range_of(each.odds_interval),
+        ]
+        for name, each in found.odds.items()
+    ]
+    interval = f"{LEVEL:.0%} interval"
+    head = ["against the rest", "equal opportunity", interval, "found least", "equalised odds", f"{interval} of it"]
+    notes = [
+        "equal opportunity: the largest minus the smallest sensitivity of a group; equalised odds: the same, or that "
+        "of the share of false alarms where it is larger; 0 is fair, and chance alone lies above it"
+    ]
+    return Block(f"Differences by {found.grouping.column}", head, rows, notes)
+
+
+def _equity(found: GroupScores, score: str) -> Iterator[str]:
+    if fair := found.equity.get(score):
+        interval = f" ({range_of(fair.interval)})" if math.isfinite(fair.interval[0]) else ""
+        yield f"equity-scaled {score}: {fair.value:.3f}{interval}, its value over 1 + the groups' distances to it"
 
 
 def _gap(found: GroupScores, score: str) -> Iterator[str]:
     if gap := found.gaps.get(score):
         interval = f" ({range_of(gap.interval, signed=True)})" if math.isfinite(gap.interval[0]) else ""
-        yield f"gap ({score}): {gap.best} - {gap.worst} = {gap.size:+.3f}{interval}"
+        yield f"gap ({score}): {gap.best} - {gap.worst} = {gap.size:+.3f}{interval}; the worst group is {gap.worst}"
     else:
         yield f"no gap: fewer than two groups of {SMALL} patients or more"
 

@@ -76,7 +76,8 @@ class Report(SegmentationScores):
         overlaps = ["label", "Dice", f"{LEVEL:.0%} interval", "IoU", "precision", "recall"]
         rows = [[name, *self._overlaps(label)] for name, label in self._named()]
         blocks = [Block(self.settings.title, overlaps, rows, last=1), self._surfaces()]
-        return [*blocks, *lesion_blocks(self), *group_blocks(self.by_group, "Dice"), *trust_blocks(self.trust)]
+        groups = [block for found in self.by_group for block in group_blocks(found, "Dice")]
+        return [*blocks, *lesion_blocks(self), *groups, *trust_blocks(self.trust)]
 
     def _named(self) -> list[tuple[str, int | None]]:
         return [*((name, label) for label, name in self.labels.items()), ("foreground", None)]

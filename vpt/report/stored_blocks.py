@@ -10,6 +10,7 @@ from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks
 from vpt.report.lesion_blocks import lesion_block
 from vpt.report.trust_blocks import trust_blocks
+from vpt.scores.fairness import Odds, Scaled
 from vpt.scores.groups import Gap, Grouping, GroupRow, GroupScores
 from vpt.scores.lesions import OVERLAP, LesionSummary, SizeBin
 from vpt.scores.trust import Limits
@@ -23,7 +24,8 @@ def stored_blocks(found: Mapping[str, Any], score: str) -> Iterator[tuple[str, B
         settings = found["settings"]
         unit = "px" if "tolerance_px" in settings else "mm"
         yield "Lesions", lesion_block(named, unit, settings.get("lesion_overlap", OVERLAP))
-    if groups := found.get("by_group"):
+    stored = found.get("by_group", [])
+    for groups in [stored] if isinstance(stored, dict) else stored:  # of one column, as before version 0.5
         for block in group_blocks(_groups(groups), score):
             yield block.title, block
     for block in trust_blocks(stored_trust(found)):
@@ -80,7 +82,22 @@ def _groups(found: Mapping[str, Any]) -> GroupScores:
         score: Gap(gap["best"], gap["worst"], _number(gap["size"]), _interval(gap["interval"]))
         for score, gap in found["gaps"].items()
     }
-    return GroupScores(Grouping(grouping["column"], grouping["of"], tuple(grouping["without"])), tuple(rows), gaps)
+    equity = {
+        score: Scaled(_number(fair["value"]), _interval(fair["interval"]))
+        for score, fair in found.get("equity", {}).items()
+    }
+    odds = {
+        name: Odds(
+            _number(each["opportunity"]),
+            _interval(each["opportunity_interval"]),
+            _number(each["odds"]),
+            _interval(each["odds_interval"]),
+            each["worst"],
+        )
+        for name, each in found.get("odds", {}).items()
+    }
+    told = Grouping(grouping["column"], grouping["of"], tuple(grouping["without"]))
+    return GroupScores(told, tuple(rows), gaps, equity, odds)
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, float]:

@@ -16,7 +16,8 @@ from vpt.scores import classes as class_metrics
 from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, Statistic
 from vpt.scores.class_checks import checked, checked_probabilities
 from vpt.scores.classes import BINS, decisions
-from vpt.scores.groups import Grouping, GroupScores, score_groups
+from vpt.scores.fairness import score_odds
+from vpt.scores.groups import Grouping, GroupScores, large_of, members_of, score_groups
 from vpt.scores.plain import plain
 from vpt.versions import version_of
 from vpt.vocabulary import Target
@@ -35,7 +36,7 @@ PER_CLASS = {  # key -> heading
 class ClassificationScores:
     """Probabilities (N, K) and references (N, K), bool, of the named cases; `groups` names each case's patient.
 
-    weights: whose the encoder's are, and their licence; grouping: what scores are told apart by.
+    weights: whose the encoder's are, and their licence; groupings: what scores are told apart by.
 
     Raises:
         VptError: numbers of names, cases and classes do not agree, or a value cannot be a probability or a reference.
@@ -49,7 +50,7 @@ class ClassificationScores:
     title: str = "Evaluation"
     groups: tuple[str, ...] | None = None
     weights: str | None = None
-    grouping: Grouping | None = None
+    groupings: tuple[Grouping, ...] = ()
 
     def __post_init__(self) -> None:
         probabilities, targets = checked(self.probabilities, self.targets, self.target)
@@ -100,14 +101,20 @@ class ClassificationScores:
         return lambda weights: {name: values for name, values in of_all(weights).items() if name != "ece"}
 
     @cached_property
-    def by_group(self) -> GroupScores | None:
-        """The scores of each group; None without a grouping."""
-        if self.grouping is None:
-            return None
-        errors = frozenset({"nll", "mae"})
-        return score_groups(
-            self.names, self.grouping, lambda rows: self.restricted(rows.tolist()).statistic(), self.groups, errors
-        )
+    def by_group(self) -> tuple[GroupScores, ...]:
+        """Of each grouping the scores of every group, and how answers differ between them."""
+        return tuple(map(self._by, self.groupings))
+
+    def _by(self, grouping: Grouping) -> GroupScores:
+        def statistic_of(rows: np.ndarray) -> Statistic:
+            return self.restricted(rows.tolist()).statistic()
+
+        found = score_groups(self.names, grouping, statistic_of, self.groups, frozenset({"nll", "mae"}))
+        owner = self.groups or self.names
+        members = members_of(self.names, grouping)
+        compared = {group: members[group] for group in large_of(members, owner)}
+        decided = decisions(self.probabilities, self.target)
+        return replace(found, odds=score_odds(decided, self.targets, self.classes, compared, owner))
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`; undefined scores are NaN here and null there."""
@@ -123,7 +130,7 @@ class ClassificationScores:
                 "axes": "label, reference, prediction" if self.target == "labels" else "reference, prediction",
                 "counts": self.confusion().tolist(),
             },
-            **({"by_group": plain(self.by_group)} if self.by_group else {}),
+            **({"by_group": [plain(each) for each in self.by_group]} if self.by_group else {}),
             "settings": self._settings(),
             **({"weights": self.weights} if self.weights else {}),
         }

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vpt.scores.bootstrap import Statistic, bootstrap
+from vpt.scores.fairness import Odds, Scaled, equity_scaled
 
 SMALL = 5  # patients
 Interval = tuple[float, float]
@@ -55,11 +56,15 @@ class Gap:
 
 @dataclass(frozen=True)
 class GroupScores:
-    """Rows in order of the groups' names; gaps: score -> its gap, where two groups that are not small have it."""
+    """Rows in order of the groups' names; of those that are not small, where two have a score: gaps, and equity, by
+    score (errors, of which less is better, have none); odds: by class, see `Odds`.
+    """
 
     grouping: Grouping
     rows: tuple[GroupRow, ...]
     gaps: Mapping[str, Gap]
+    equity: Mapping[str, Scaled] = field(default_factory=dict)
+    odds: Mapping[str, Odds] = field(default_factory=dict)
 
 
 def score_groups(
@@ -75,40 +80,65 @@ def score_groups(
     that gives their scores, each (r,); patients: of every case, drawn together; lower_is_better: of errors.
     """
     owner = list(patients or names)
-    members = {
-        group: np.array([k for k, name in enumerate(names) if grouping.of.get(name) == group])
-        for group in sorted(set(grouping.of.values()), key=_in_order)
-    }
-    members = {group: places for group, places in members.items() if len(places)}
+    members = members_of(names, grouping)
     of_group = {group: statistic_of(places) for group, places in members.items()}
+    large = large_of(members, owner)
+    together = np.concatenate([members[group] for group in large]) if len(large) > 1 else np.array([], int)
+    of_all = statistic_of(together) if len(large) > 1 else None
 
     def scores(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
         with np.errstate(invalid="ignore", divide="ignore"):  # a group that a resample lacks
             found = {group: statistic(weights[members[group]]) for group, statistic in of_group.items()}
         return {(group, score): values for group, each in found.items() for score, values in each.items()}
 
-    means = {key: float(values[0]) for key, values in scores(np.ones((len(names), 1), np.float32)).items()}
-    large = [group for group, places in members.items() if len({owner[k] for k in places}) >= SMALL]
+    def equity(weights: np.ndarray, found: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
+        whole = of_all(weights[together]) if of_all else {}
+        return {
+            score: equity_scaled(values, np.stack([found[group, score] for group in large]))
+            for score, values in whole.items()
+            if score not in lower_is_better
+        }
+
+    one = np.ones((len(names), 1), np.float32)
+    single = scores(one)
+    means = {key: float(values[0]) for key, values in single.items()}
+    scaled = {score: float(values[0]) for score, values in equity(one, single).items() if np.isfinite(values[0])}
     pairs = _pairs(means, large, lower_is_better)
 
     def drawn(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = scores(weights)
         gaps = {f"gap {score}": found[best, score] - found[worst, score] for score, (best, worst) in pairs.items()}
-        return {f"{group} {score}": values for (group, score), values in found.items()} | gaps
+        fair = {f"equity {score}": values for score, values in equity(weights, found).items()}
+        return {f"{group} {score}": values for (group, score), values in found.items()} | gaps | fair
 
     intervals = bootstrap(drawn, len(names), owner)
     rows = []
     for group, places in members.items():
         of_patients = len({owner[k] for k in places})
         own = {score: value for (each, score), value in means.items() if each == group}
-        one = (math.nan, math.nan)
-        ranges = {score: intervals[f"{group} {score}"] if of_patients > 1 else one for score in own}
+        one_patient = (math.nan, math.nan)
+        ranges = {score: intervals[f"{group} {score}"] if of_patients > 1 else one_patient for score in own}
         rows.append(GroupRow(group, len(places), of_patients, own, ranges))
     gaps = {
         score: Gap(best, worst, means[best, score] - means[worst, score], intervals[f"gap {score}"])
         for score, (best, worst) in pairs.items()
     }
-    return GroupScores(grouping, tuple(rows), gaps)
+    fair = {score: Scaled(value, intervals[f"equity {score}"]) for score, value in scaled.items()}
+    return GroupScores(grouping, tuple(rows), gaps, fair)
+
+
+def members_of(names: Sequence[str], grouping: Grouping) -> dict[str, np.ndarray]:
+    """The places of each group's cases among the named ones, groups in order, none of them empty."""
+    found = {
+        group: np.array([k for k, name in enumerate(names) if grouping.of.get(name) == group])
+        for group in sorted(set(grouping.of.values()), key=_in_order)
+    }
+    return {group: places for group, places in found.items() if len(places)}
+
+
+def large_of(members: Mapping[str, np.ndarray], owner: Sequence[str]) -> list[str]:
+    """The groups of SMALL patients or more; owner: the patient of every case."""
+    return [group for group, places in members.items() if len({owner[k] for k in places}) >= SMALL]
 
 
 def _pairs(

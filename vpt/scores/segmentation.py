@@ -33,7 +33,7 @@ class SegmentationScores:
     """Scores of some cases on some labels (`labels`: id -> name). In every method `label=None` is the foreground.
 
     missing: the references that had no prediction and so are in no score; groups: names each case's patient;
-    weights: whose the encoder's are, and their licence; grouping: what scores are told apart by; notes: what a reader
+    weights: whose the encoder's are, and their licence; groupings: what scores are told apart by; notes: what a reader
     has to know of the cases, such as how they were paired.
 
     Raises:
@@ -46,7 +46,7 @@ class SegmentationScores:
     missing: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     weights: str | None = None
-    grouping: Grouping | None = None
+    groupings: tuple[Grouping, ...] = ()
     notes: tuple[str, ...] = ()
     qualities: tuple[Quality, ...] | None = None
     limits: Limits | None = None
@@ -130,10 +130,8 @@ class SegmentationScores:
         }
 
     @cached_property
-    def by_group(self) -> GroupScores | None:
-        """Mean Dice of each group, `foreground` and each label by its name; None without a grouping."""
-        if self.grouping is None:
-            return None
+    def by_group(self) -> tuple[GroupScores, ...]:
+        """Of each grouping the mean Dice of every group, `foreground` and each label by its name."""
         values = self.values("Dice")
 
         def statistic_of(rows: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -143,7 +141,8 @@ class SegmentationScores:
 
             return means
 
-        return score_groups([case.name for case in self.cases], self.grouping, statistic_of, self.groups)
+        names = [case.name for case in self.cases]
+        return tuple(score_groups(names, each, statistic_of, self.groups) for each in self.groupings)
 
     @cached_property
     def trust(self) -> TrustScores | None:
@@ -189,7 +188,7 @@ class SegmentationScores:
             **(
                 {"lesions": {str(label): plain(found) for label, found in self.lesions.items()}} if self.lesions else {}
             ),
-            **({"by_group": plain(self.by_group)} if self.by_group else {}),
+            **({"by_group": [plain(each) for each in self.by_group]} if self.by_group else {}),
             **({"quality": plain(self.trust)} if self.trust else {}),
             "settings": self.settings.to_dict(),
             **({"weights": self.weights} if self.weights else {}),

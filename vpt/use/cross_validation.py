@@ -97,15 +97,16 @@ def _of_masks(reports: Sequence[Report], title: str) -> Report:
         cases=tuple(chain.from_iterable(report.cases for report in reports)),
         settings=replace(first.settings, title=title),
         groups=tuple(chain.from_iterable(report.groups or () for report in reports)),
-        grouping=_merged_grouping([report.grouping for report in reports]),
+        groupings=_merged_groupings([report.groupings for report in reports]),
     )
 
 
-def _merged_grouping(found: Sequence[Grouping | None]) -> Grouping | None:
-    """One for the cases of all folds."""
-    told = [each for each in found if each is not None]
-    if not told:
-        return None
+def _merged_groupings(found: Sequence[tuple[Grouping, ...]]) -> tuple[Grouping, ...]:
+    """Each column's for the cases of all folds."""
+    return tuple(_merged_grouping(of_column) for of_column in zip(*found, strict=True))
+
+
+def _merged_grouping(told: Sequence[Grouping]) -> Grouping:
     of = {name: group for each in told for name, group in each.of.items()}
     return Grouping(told[0].column, of, tuple(chain.from_iterable(each.without for each in told)))
 
@@ -119,7 +120,7 @@ def _of_classes(reports: Sequence[ClassReport], title: str) -> ClassReport:
         targets=np.concatenate([report.targets for report in reports]),
         groups=tuple(chain.from_iterable(report.groups or () for report in reports)),
         title=title,
-        grouping=_merged_grouping([report.grouping for report in reports]),
+        groupings=_merged_groupings([report.groupings for report in reports]),
     )
 
 

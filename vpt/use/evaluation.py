@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from vpt.data.groups import read_grouping
+from vpt.data.groups import read_groupings
 from vpt.data.layouts.description import description, read_patients
 from vpt.data.mask_values import require_one_numbering
 from vpt.data.pairs import Matched, Pair, Volume, pair_masks
@@ -46,7 +46,7 @@ def evaluate(
     lesion_overlap: float = OVERLAP,
     annotated: Sequence[Collection[int] | None] | None = None,
     patients: str | None = None,
-    by: str | None = None,
+    by: str | Sequence[str] | None = None,
     groups: str | Path | None = None,
     title: str = "Evaluation",
     workers: int | None = None,
@@ -71,7 +71,8 @@ def evaluate(
             others are not scored there. Of folders, `annotated` in that `dataset.json` says it.
         patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says
             or the names let guess; intervals are over patients.
-        by: a column that scores are told apart by, of the CSV `groups`, or of the one that dataset.json names.
+        by: columns that scores are told apart by (sex,site), of the CSV `groups`, or of the one that dataset.json
+            names.
         workers: cases at a time, of fewer cases labels as well; None takes the machine's cores, four at most. Scores
             do not depend on it.
         progress: called as (done, total, name) after each case.
@@ -101,7 +102,7 @@ def evaluate(
     )
     whose, guess = _patients(pairs, patients)
     names = [pair.case for pair in pairs]
-    grouping = None if by is None else read_grouping(by, names, whose, file=groups, described=dataset_files(pairs))
+    groupings = read_groupings(by, names, whose, file=groups, described=dataset_files(pairs))
     read = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
     results, threads = [], workers or cores(MOST_WORKERS)
     at_once = min(threads, len(read))  # the labels of few cases share what is left
@@ -117,7 +118,7 @@ def evaluate(
         settings,
         matched.missing,
         groups=tuple(whose(name) for name in names),
-        grouping=grouping,
+        groupings=groupings,
         notes=tuple(filter(None, [matched.said, guess])),
     )
 

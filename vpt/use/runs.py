@@ -12,7 +12,7 @@ import numpy as np
 from vpt.artifact import find_artifact
 from vpt.data.annotated import keep_labels
 from vpt.data.cases import Case, Cases
-from vpt.data.groups import read_grouping
+from vpt.data.groups import read_groupings
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.postprocess import in_words
@@ -51,7 +51,7 @@ def evaluate_run(
     oracle_box: bool = False,
     tta: bool = False,
     postprocess: bool = True,
-    by: str | None = None,
+    by: str | Sequence[str] | None = None,
     groups: str | Path | None = None,
     quality: bool = False,
     cache: Path | None = None,
@@ -70,8 +70,8 @@ def evaluate_run(
             `vpt.evaluate`;
         oracle_box: tell the model, for every case, the box around the reference's foreground: what a perfect user
             would draw, so no score for automatic use. The report's title says so;
-        by: a column that scores are told apart by, of the data set's list, the CSV that its dataset.json names, or that
-            of `groups`;
+        by: columns that scores are told apart by (sex,site), of the data set's list, the CSV that its dataset.json
+            names, or that of `groups`;
         tta: the mean over mirror images, see `vpt.load`; the folder is RUN/test_tta, and the title says so;
         postprocess: False leaves out what the training chose to do with masks; the folder is RUN/test_raw then;
         quality: how far the masks are to be trusted, and whether that tells good from bad; the limits of what is usual
@@ -96,9 +96,9 @@ def evaluate_run(
         _require_no_masks(run, oracle_box, bool(settings.get("lesions")), quality)
         labelled = _labelled(run, data)
         examples = [labelled.case(each) for each in splits[split]]
-        grouping = _grouping(labelled, splits[split], by, groups)
+        groupings = _groupings(labelled, splits[split], by, groups)
         scored = classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress)
-        return replace(scored, grouping=grouping), folder
+        return replace(scored, groupings=groupings), folder
     known = _data_config(run)
     root = Path(data) if data is not None else known.path
     if not root.exists():
@@ -108,7 +108,7 @@ def evaluate_run(
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     cases = [dataset.case(name) for name in splits[split]]
-    grouping = _grouping(dataset, splits[split], by, groups)
+    groupings = _groupings(dataset, splits[split], by, groups)
     box = reference_box if oracle_box else None
     if segmenter.postprocess:
         title += f"; post-processed: {in_words(segmenter.postprocess, segmenter.labels)}"
@@ -120,7 +120,7 @@ def evaluate_run(
         known_cases = [] if split == "val" else [dataset.case(each) for each in splits["val"]]
         usual = report.qualities if split == "val" else judge(segmenter, known_cases, progress)
         report = replace(report, limits=keep_limits([find_artifact(each) for each in runs], tta, usual))
-    return replace(report, grouping=grouping), folder
+    return replace(report, groupings=groupings), folder
 
 
 def _require_no_masks(run: Path, oracle_box: bool, lesions: bool, quality: bool) -> None:
@@ -154,11 +154,11 @@ def _common_splits(runs: Sequence[Path]) -> dict[str, list[str]]:
     return found[0]
 
 
-def _grouping(data: Cases[Any], names: Sequence[str], by: str | None, file: str | Path | None) -> Grouping | None:
-    if by is None:
-        return None
+def _groupings(
+    data: Cases[Any], names: Sequence[str], by: str | Sequence[str] | None, file: str | Path | None
+) -> tuple[Grouping, ...]:
     described = [path for path in (data.root / "dataset.json",) if path.is_file()]
-    return read_grouping(by, names, data.patient, file=file, columns=data.columns, described=described)
+    return read_groupings(by, names, data.patient, file=file, columns=data.columns, described=described)
 
 
 def variant(oracle_box: bool, tta: bool, postprocess: bool = True) -> tuple[str, str]:
