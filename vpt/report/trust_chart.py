@@ -6,7 +6,7 @@ from vpt.report.charts import Axis, Chart, Line, axis_of
 from vpt.report.mask_charts import UNITS
 from vpt.scores.trust_scores import BEST, RANDOM, TrustScores
 
-COLOURS = {"agreement": "#0a7d5a", "entropy": "#b4560b", "distance": "#5b4bb5", RANDOM: "#888888", BEST: "#888888"}
+COLOURS = {"agreement": "#0a7d5a", "entropy": "#b4560b", "distance": "#5b4bb5", BEST: "#9aa0a6"}
 
 
 def trust_chart(found: TrustScores) -> Chart:
@@ -16,7 +16,7 @@ def trust_chart(found: TrustScores) -> Chart:
             curve.points,
             f"{score}: AURC {curve.aurc:.3f}",
             COLOURS.get(score, ""),
-            dashed=score in (RANDOM, BEST),
+            dashed=score == RANDOM,
         )
         for score, curve in found.curves.items()
     ]
@@ -25,4 +25,4 @@ def trust_chart(found: TrustScores) -> Chart:
     )
     y = axis_of([risk for curve in found.curves.values() for _, risk in curve.points], "1 - Dice", least=(0,))
     x = Axis(0, 1, UNITS, "share of the cases, the most trusted first")
-    return Chart("Risk against coverage", alt, x, y, lines=tuple(lines), legend=True, width=460, height=280)
+    return Chart("Risk against coverage", alt, x, y, lines=tuple(lines), legend=True)
