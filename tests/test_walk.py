@@ -25,7 +25,8 @@ from vpt.machine.device import choose_device
 from vpt.readers import LabelMap, Voxels
 from vpt.use.archives import save_labels
 from vpt.use.evaluation import evaluate
-from vpt.use.segmenter import PreparedScan, Segmenter
+from vpt.use.prepared_scan import PreparedScan
+from vpt.use.segmenter import Segmenter
 
 PACKAGE = Path(vpt.__file__).parent
 FORMS = (np.ndarray, torch.Tensor, nib.Nifti1Image, Voxels, LabelMap, PreparedScan, Tokens, Features)

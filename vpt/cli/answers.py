@@ -67,7 +67,7 @@ def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, t
         print(
             f"warning: no limits yet, so nothing is flagged; choose them: vpt evaluate {runs}{options}", file=sys.stderr
         )
-    if not loaded.is_familiar:
+    if loaded.known is None:
         print(
             "warning: no distance: the model keeps no training cases, as those before version 0.5; train it again",
             file=sys.stderr,

@@ -21,7 +21,8 @@ from vpt.readers import Scan
 from vpt.tasks.segmentation import likeliest_classes
 from vpt.use.classifier import Classifier
 from vpt.use.inference import in_smaller_batches, read_scan, require_usual
-from vpt.use.segmenter import Keep, PreparedScan, Segmenter
+from vpt.use.prepared_scan import Keep, PreparedScan
+from vpt.use.segmenter import Segmenter
 from vpt.words import listed
 
 
@@ -94,6 +95,7 @@ class SegmenterEnsemble(Segmenter):
             first.codes,
             first.mirror,
             agreed([member.postprocess for member in members]),
+            next((member.known for member in members if member.known), None),
         )
         self.members = tuple(members)
 
@@ -139,22 +141,16 @@ class SegmenterEnsemble(Segmenter):
                 keep(place, mean, each)
             yield mean
 
-    @property
-    def is_familiar(self) -> bool:
-        return any(member.is_familiar for member in self.members)
-
     def distance_of(self, scan: PreparedScan) -> float:
         """The mean over the members that kept training cases; NaN where none did. One encoder looks once."""
         seen: dict[Hashable, np.ndarray] = {}
         apart = []
         for member in self.members:
-            if member.familiar is None:
+            if (known := member.known) is None:
                 continue
-            own = id(member) if member.model.mixing is not None else id(member.model.backbone)
-            key = own, tuple(member.plan.intensity)
-            if key not in seen:
-                seen[key] = member.features_of(self._seen_by(member, scan))
-            apart.append(member.familiar.distance(seen[key]))
+            if known.sight not in seen:
+                seen[known.sight] = known.features_of(self._seen_by(member, scan))
+            apart.append(known.distance(seen[known.sight]))
         return float(np.mean(apart)) if apart else math.nan
 
     def _seen_by(self, member: Segmenter, scan: PreparedScan) -> PreparedScan:

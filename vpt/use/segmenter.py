@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -25,40 +24,19 @@ from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
-from vpt.readers import Code, Form, Grid, Mask, Naming, Reader, Scan, Voxels
+from vpt.readers import Code, Form, Mask, Naming, Scan
 from vpt.readers.grid import restore
 from vpt.readers.shown import shown
 from vpt.scores.trust import Quality
 from vpt.tasks.batch import Forward
 from vpt.tasks.mirrored import over_mirror_images
-from vpt.tasks.pooled import PooledEncoder, features_of
 from vpt.tasks.segmentation import SliceModel, likeliest_classes, logits_of_slices, probabilities_of
 from vpt.tasks.witness import Witness
 from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
+from vpt.use.known_cases import KnownCases
 from vpt.use.pages.result import show_result
+from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.vocabulary import Mirror
-
-Keep = Callable[[int, Tensor, Sequence[Tensor]], None]
-"""Told of each slice of the prepared part, by its number, the probabilities (K, rows, columns) on the scan's pixels,
-and those of each model whose mean they are; all may be told again, from the first one on."""
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedScan:
-    """A scan whose slices are made when they are asked for.
-
-    grid: the scan's own; whole: its voxels, turned as the plan orients them; part: what of these the plan's crop
-    leaves, which the slices are of; oriented: where that lies; warned: what was said of its values, where they do not
-    look like those of the training and were taken all the same.
-    """
-
-    slices: PreparedSlices
-    grid: Grid
-    whole: Voxels
-    part: Part
-    oriented: Grid
-    reader: Reader
-    warned: tuple[str, ...] = ()
 
 
 class Segmenter:
@@ -78,13 +56,12 @@ class Segmenter:
         codes: Mapping[str, Code] | None = None,
         mirror: Mirror = "none",
         postprocess: Steps | None = None,
-        pooled: Forward | None = None,
-        familiar: Familiar | None = None,
+        known: KnownCases | None = None,
     ):
         """forward: of `model`, ready for inference; labels: id -> name, with background 0; the masks hold the ids;
         batch_size: images at once; codes: by a label's name, for DICOM segmentations; mirror: the mirror images that
-        `forward` averages over; postprocess: what is done with the masks; pooled: of its encoder alone, see
-        `PooledEncoder`; familiar: the training cases as that sees them.
+        `forward` averages over; postprocess: what is done with the masks; known: the training cases, where it kept
+        them.
         """
         self.model = model
         self.forward = forward
@@ -95,8 +72,7 @@ class Segmenter:
         self.batch_size = batch_size
         self.codes = codes or {}
         self.postprocess = postprocess or {}
-        self.pooled = pooled
-        self.familiar = familiar
+        self.known = known
 
     @classmethod
     def from_model(
@@ -118,8 +94,8 @@ class Segmenter:
         forward = in_precision(SliceModel(model).eval().to(device), precision, device)
         forward = over_mirror_images(forward, TURNS[mirror])
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
-        pooled = in_precision(PooledEncoder(model).eval().to(device), precision, device)
-        return cls(model, forward, plan, labels, device, batch_size, codes, mirror, postprocess, pooled, familiar)
+        known = None if familiar is None else KnownCases.of(model, familiar, plan, precision, device, batch_size)
+        return cls(model, forward, plan, labels, device, batch_size, codes, mirror, postprocess, known)
 
     def segment(
         self,
@@ -181,26 +157,9 @@ class Segmenter:
         found = self.labels_of(scan, keep=witness.see)
         return found, witness.quality(self.distance_of(scan))
 
-    @property
-    def is_familiar(self) -> bool:
-        """Whether it kept training cases, which a distance is taken to."""
-        return self.familiar is not None
-
     def distance_of(self, scan: PreparedScan) -> float:
         """Of a scan to the training cases, see `Familiar.distance`; NaN where the model kept none of them."""
-        if self.familiar is None:
-            return math.nan
-        return self.familiar.distance(self.features_of(scan))
-
-    def features_of(self, scan: PreparedScan) -> np.ndarray:
-        """What the encoder alone makes of a scan, (C,): see `features_of`."""
-        assert self.pooled is not None  # of what kept training cases
-        pooled = self.pooled
-
-        def in_batches(batch: int) -> np.ndarray:
-            return features_of(pooled, scan.slices, self.plan, self.device, batch)
-
-        return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
+        return math.nan if self.known is None else self.known.distance(self.known.features_of(scan))
 
     def shown(self, scan: Scan, prepared: PreparedScan, mask: Mask) -> Mask:
         """A mask of a scan as `segment` gives it: it knows its labels, and how a notebook shows it."""

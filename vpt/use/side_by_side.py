@@ -18,7 +18,8 @@ from vpt.tasks.images import Normalise
 from vpt.tasks.segmentation import likeliest, logits_of_slices
 from vpt.use.classifier import Classifier
 from vpt.use.inference import in_precision, in_smaller_batches
-from vpt.use.segmenter import PreparedScan, Segmenter
+from vpt.use.prepared_scan import PreparedScan
+from vpt.use.segmenter import Segmenter
 
 SEEN = (
     "plane",

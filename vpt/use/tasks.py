@@ -14,7 +14,8 @@ from vpt.progress import Tick
 from vpt.readers import Scan
 from vpt.use.bank import Bank, by_sight, of_task
 from vpt.use.inference import require_usual
-from vpt.use.segmenter import Keep, PreparedScan, Segmenter
+from vpt.use.prepared_scan import Keep, PreparedScan
+from vpt.use.segmenter import Segmenter
 from vpt.use.side_by_side import segment_together, sight_of
 from vpt.words import listed
 

@@ -23,7 +23,8 @@ from vpt.readers.nifti import write_steps
 from vpt.scores.trust import Limits, Quality
 from vpt.tasks.witness import Witness
 from vpt.use.inference import CPU
-from vpt.use.segmenter import Keep, PreparedScan, Segmenter
+from vpt.use.prepared_scan import Keep, PreparedScan
+from vpt.use.segmenter import Segmenter
 
 STEPS = 255  # a probability is kept as a whole number of 255ths
 SHARES = (0.25, 0.5, 0.75)  # of the labelled slices: those that a picture shows

@@ -22,7 +22,8 @@ from vpt.readers import Form, Grid, Mask, reader_of
 from vpt.scores.trust import Quality
 from vpt.use.archives.attempts import Failure, attempt, one_ahead
 from vpt.use.archives.beside import NOTHING, Beside, Pending
-from vpt.use.segmenter import PreparedScan, Segmenter
+from vpt.use.prepared_scan import PreparedScan
+from vpt.use.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

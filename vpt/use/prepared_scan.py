@@ -1,0 +1,34 @@
+"""What a segmenter is given of a scan, and how it tells what it found on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vpt.data.cropping import Part
+from vpt.data.prepared import PreparedSlices
+from vpt.readers import Grid, Reader, Voxels
+
+Keep = Callable[[int, Tensor, Sequence[Tensor]], None]
+"""Told of each slice of the prepared part, by its number, the probabilities (K, rows, columns) on the scan's pixels,
+and those of each model whose mean they are; all may be told again, from the first one on."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan whose slices are made when they are asked for.
+
+    grid: the scan's own; whole: its voxels, turned as the plan orients them; part: what of these the plan's crop
+    leaves, which the slices are of; oriented: where that lies; warned: what was said of its values, where they do not
+    look like those of the training and were taken all the same.
+    """
+
+    slices: PreparedSlices
+    grid: Grid
+    whole: Voxels
+    part: Part
+    oriented: Grid
+    reader: Reader
+    warned: tuple[str, ...] = ()
