@@ -51,6 +51,7 @@ def evaluated(seeds: list[Path]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_evaluated_with_its_quality_and_keeps_limits(seeds: list[Path], evaluated: Path) -> None:
     told, summary = (evaluated / "told.txt").read_text(), json.loads((evaluated / "summary.json").read_text())
     assert "Which cases to trust" in told
@@ -72,6 +73,7 @@ def test_an_ensemble_is_evaluated_with_its_quality_and_keeps_limits(seeds: list[
     assert "Which cases to trust" in page
 
 
+@pytest.mark.slow
 def test_new_scans_are_flagged_by_the_limits_of_the_same_models_in_any_order(
     vpt: Vpt, seeds: list[Path], evaluated: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def test_an_artifact_of_before_has_no_distance_and_that_is_said(
     assert rows_of(tmp_path / "out/quality.csv")[0]["distance"] == ""
 
 
+@pytest.mark.slow
 def test_in_python_the_mask_is_the_same_and_its_quality_comes_with_it(seeds: list[Path], tiny_data: Path) -> None:
     model, scan = load(seeds, "cpu"), tiny_data / "imagesTr/blobs_005_0000.nii.gz"
     mask, quality = model.segment_with_quality(scan)  # type: ignore[union-attr]
@@ -151,6 +154,8 @@ def test_in_python_the_mask_is_the_same_and_its_quality_comes_with_it(seeds: lis
         (("evaluate", "A", "B", "--quality"), 2, "--quality: is of one run, or with --mean"),
         (("evaluate", "A", "--quality", "--oracle-box"), 2, "leave --oracle-box out"),
         (("evaluate", "A", "--mean"), 2, "--mean: expected several runs on one split"),
+        (("evaluate", "A", "A", "--mean", "--quality"), 1, "which agrees with itself; give each once"),
+        (("predict", "-i", "SCAN", "-o", "out", "-m", "A", "-m", "A", "--mean", "--quality"), 1, "agrees with itself"),
         (("evaluate", "A", "OTHER", "--mean"), 1, "another train side than"),
     ],
 )
@@ -174,6 +179,7 @@ def test_mistakes_end_in_a_sentence(
     assert (told.code, said in told.err) == (code, True), told.err
 
 
+@pytest.mark.slow
 def test_a_classifier_says_how_sure_it_is_itself(vpt: Vpt, class_run: Path, tiny_classes: Path, tmp_path: Path) -> None:
     image = next((tiny_classes / "flat").glob("*.png"))
     told = vpt("predict", "-i", image, "-o", tmp_path / "out", "-m", class_run, "--quality", "--device", "cpu")
@@ -182,6 +188,18 @@ def test_a_classifier_says_how_sure_it_is_itself(vpt: Vpt, class_run: Path, tiny
     assert (told.code, "its probabilities say how sure it is" in told.err) == (1, True)
 
 
+@pytest.mark.slow
+def test_classifiers_are_evaluated_as_one_too(vpt: Vpt, class_run: Path, tmp_path: Path) -> None:
+    same = shutil.copytree(class_run, tmp_path / "same")  # the mean of equals is each of them
+    told = vpt("evaluate", class_run, same, "--mean", "-o", tmp_path / "out", "--device", "cpu")
+    assert told.code == 0, told.err
+    alone = vpt("evaluate", class_run, "-o", tmp_path / "alone", "--device", "cpu")
+    assert alone.code == 0
+    scores = [json.loads((tmp_path / name / "summary.json").read_text())["scores"] for name in ("out", "alone")]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+@pytest.mark.slow
 def test_limits_that_are_none_are_refused_by_name(
     vpt: Vpt, seeds: list[Path], evaluated: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -56,10 +56,11 @@ def require_folder(out: Path, option: str) -> None:
 def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, tta: bool) -> Asked:
     """With the limits of these models' quality; what there is none of is said."""
     from vpt.use.classifier import Classifier
-    from vpt.use.limits import find_limits
+    from vpt.use.limits import find_limits, require_different
 
     if isinstance(loaded, Classifier):
         return asked
+    require_different(mark.artifacts)
     limits = find_limits(mark.artifacts, tta)
     runs = " ".join(str(path.parent) for path in mark.artifacts)
     if limits is None:

@@ -18,6 +18,15 @@ from vpt.use.archives.fingerprints import file_sha256
 from vpt.use.segmenter import Segmenter
 
 
+def require_different(artifacts: Sequence[Path]) -> None:
+    """Raise VptError where a model is among them twice: it agrees with itself whatever it says."""
+    seen: dict[str, Path] = {}
+    for path in artifacts:
+        first = seen.setdefault(file_sha256(path), path)
+        if first is not path:
+            raise VptError(f"{path}: the same model as {first}, which agrees with itself; give each once for --quality")
+
+
 def judge(segmenter: Segmenter, cases: Sequence[Case], progress: Tick = silent) -> list[Quality]:
     """The quality of each case; nothing is written, and no truth is looked at."""
     found = []

@@ -31,7 +31,7 @@ from vpt.use.archives import Beside, Failure, classify_cases, mask_file, segment
 from vpt.use.archives.masks import Answer
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
-from vpt.use.limits import judge, keep_limits
+from vpt.use.limits import judge, keep_limits, require_different
 from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
@@ -89,6 +89,8 @@ def evaluate_run(
         called = f"mean of {', '.join(map(str, runs))}"
     split, side = _side(run, splits, split)
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0), settings.get("tolerances"))
+    if quality:
+        require_different([find_artifact(each) for each in runs])
     segmenter = load(runs, device, weights, tta=tta, postprocess=postprocess)
     suffix, told = variant(oracle_box, tta, postprocess)
     folder, title = Path(out) if out is not None else name / f"{split}{suffix}", f"{called}: {side}{told}"
