@@ -25,7 +25,7 @@ def evaluate(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN | FOLDS | MASKS TRUTH | RUN RUN | MASKS MASKS TRUTH",
+            metavar="RUN | FOLDS | MASKS TRUTH | RUN RUN | RUN RUN .. --mean | MASKS MASKS TRUTH",
             help="A run's folder (its test split is segmented), a folder of folds, or masks and the true masks. Two "
             "runs, or two folders of masks and the truth, are compared case by case.",
         ),
