@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpt.artifact import Artifact, add_familiar, load_trained, read_artifact, save_artifact
+from vpt.artifact import Artifact, load_trained, read_artifact, save_artifact
 from vpt.backbones.tiny_vit_models import is_packaged
 from vpt.data.annotated import annotation_doubts
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
-from vpt.data.familiar import Familiar, chosen_cases
 from vpt.data.label_maps import read_label
 from vpt.data.label_values import IGNORED
 from vpt.data.postprocess import Steps, in_words
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
+from vpt.engine.keeping import keep_cases
 from vpt.engine.previews import show_scan
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
@@ -36,10 +36,8 @@ from vpt.tasks.batch import Loss, NamedSamples
 from vpt.tasks.frozen import FrozenPrefix
 from vpt.tasks.held import holding
 from vpt.tasks.partly import over_annotated
-from vpt.tasks.pooled import PooledEncoder, features_of
 from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices, where_it_counts
 from vpt.use.archives import mask_file
-from vpt.use.inference import in_precision
 from vpt.use.runs import evaluate_split
 from vpt.use.segmenter import Segmenter
 from vpt.use.tidying import choose_steps
@@ -230,14 +228,10 @@ class Segmenting(Job):
         )
 
     def keep_familiar(self) -> None:
-        best = read_artifact(self.run / "best.safetensors")
-        load_trained(self.model, best.tensors, best.path)
-        device, plan = self.setup.device, self.setup.plan
-        forward = in_precision(PooledEncoder(self.model).eval().to(device), self.precision, device)
-        cases = [self.training[k] for k in chosen_cases(len(self.training))]
-        features = [features_of(forward, case.read()[0], plan, device, self.inference_batch) for case in cases]
-        if familiar := Familiar.of(np.stack(features)):
-            add_familiar(best.path, familiar)
+        path = self.run / "best.safetensors"
+        load_trained(self.model, read_artifact(path).tensors, path)
+        setup = self.setup
+        keep_cases(path, self.model, self.training, setup.plan, setup.device, self.precision, self.inference_batch)
 
 
 See = Callable[[str, np.ndarray, np.ndarray, Mapping[str, float]], None]
