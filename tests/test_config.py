@@ -544,6 +544,7 @@ OF_SEGMENTATION: dict[str, Any] = {
     "plan.crop": "foreground",
     "train.foreground": 0.5,
     "train.postprocess": "auto",
+    "train.keep_cases": False,
 }
 
 

@@ -589,3 +589,12 @@ def test_a_disk_that_is_full_at_once_leaves_no_folder(
 def test_a_config_is_needed(tmp_path: Path) -> None:
     with pytest.raises(VptError, match="no data set or config to train on"):
         train(None, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_an_artifact_holds_nothing_of_a_case_where_that_was_asked_for(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    assert read_artifact(tiny_run).familiar is not None
+    train(tiny_data, tmp_path / "run", overrides=ONE_STEP | {"train.keep_cases": False})
+    assert read_artifact(tmp_path / "run").familiar is None

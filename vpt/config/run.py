@@ -251,6 +251,10 @@ class TrainConfig(Section):
     and say so, `--postprocess none` leaves it out. `vpt evaluate RUN --postprocess choose` does it for a run that is
     at its end. `vpt compare` compares without it.
     """
+    keep_cases: bool = True
+    """Of segmentation: up to 64 training cases go into the artifact as 64 numbers each, without names, so that
+    `vpt predict --quality` can tell new scans from them; false where nothing of a case may leave the place.
+    """
 
     @property
     def plain(self) -> bool:
@@ -270,6 +274,7 @@ OF_ONE_TASK: dict[str, Task] = {
     "train.foreground": "segmentation",
     "train.calibrate": "classification",
     "train.postprocess": "segmentation",
+    "train.keep_cases": "segmentation",
 }
 
 

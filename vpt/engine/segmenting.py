@@ -228,6 +228,8 @@ class Segmenting(Job):
         )
 
     def keep_familiar(self) -> None:
+        if not self.setup.config.train.keep_cases:
+            return
         path = self.run / "best.safetensors"
         load_trained(self.model, read_artifact(path).tensors, path)
         setup = self.setup
