@@ -101,6 +101,16 @@ def test_many_items_are_worked_on_outside_of_this_process_and_few_inside():
     assert set(in_processes(lambda _: os.getpid(), MANY, 1)) == {os.getpid()}
 
 
+@copied
+def test_a_process_that_may_have_none_of_its_own_works_in_threads():
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_in_a_daemon) == list(MANY)
+
+
+def _in_a_daemon() -> list[int]:
+    return list(in_processes(lambda number: number, MANY, 2))
+
+
 def test_an_error_of_a_process_comes_in_its_items_place():
     def work(number: int) -> int:
         if number == 3:

@@ -51,7 +51,8 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
     Raises:
         VptError: a process was ended from outside.
     """
-    if sys.platform != "linux" or workers < 2 or len(items) < FEW:
+    alone = workers < 2 or multiprocessing.current_process().daemon  # which may have no processes of its own
+    if sys.platform != "linux" or alone or len(items) < FEW:
         yield from in_order(work, items, workers)
         return
     copies = multiprocessing.get_context("fork")

@@ -104,8 +104,9 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     data = config.data
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
+        resolved = config.resolved(task)  # what cannot be is told before the data are looked at
         read = read_dataset(data.path, data.patients, data.labels)
-        return config.resolved(task), keep_labels(read, config.start.kept or ())
+        return resolved, keep_labels(read, config.start.kept or ())
     labelled = read_labelled(data.path, data.target, data.classes, data.patients)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled
