@@ -233,8 +233,8 @@ def test_without_a_mask_of_the_two_the_page_says_so(tmp_path, compared, vpt) -> 
 @pytest.mark.slow
 def test_two_runs_are_compared_on_a_page(tiny_run, class_run, tmp_path, vpt) -> None:
     for run, cases in ((tiny_run, 1), (class_run, 0)):
-        out = tmp_path / run.name
-        assert vpt("evaluate", run, run, "--split", "val", "-o", out, "--device", "cpu").code == 0
+        out, copied = tmp_path / f"{run.name} {cases}", shutil.copytree(run, tmp_path / f"run {cases}")
+        assert vpt("evaluate", copied, copied, "--split", "val", "-o", out, "--device", "cpu").code == 0
         page = read(out)
         assert page.count('<article class="case">') >= cases
         assert "no picture" not in page
