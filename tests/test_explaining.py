@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vpt.backbones.base import Backbone
 from vpt.errors import VptError
-from vpt.explaining import answer, attention_to_prompts, influence, similarity
+from vpt.explaining import answer, influence, read_prompts
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.model import PromptedModel
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
@@ -28,7 +28,7 @@ def deep(backbone: Backbone, count: int = 3, **how: Any) -> PromptedModel:
 def test_weights_are_those_of_the_softmax_written_out() -> None:
     model = deep(make_vit())
     images, vit, prompts = draw(2), model.backbone.vit, model.prompts
-    found = attention_to_prompts(model, images)
+    found = read_prompts(model, images)
     tokens = model.backbone.embed(images).sequence
     for i, block in enumerate(vit.blocks):
         own = prompts.context(i, 1).expand(2, -1, -1)
@@ -39,7 +39,7 @@ def test_weights_are_those_of_the_softmax_written_out() -> None:
         weights = (queries @ keys.mT / queries.shape[-1] ** 0.5).softmax(-1)
         rows, columns = model.backbone.spec.finished.grid
         expected = weights[:, :, -rows * columns :, :3].unflatten(2, (rows, columns))
-        torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[i].weights, expected, rtol=1e-4, atol=1e-6)
         mixed = block.attn.proj((weights @ values).transpose(1, 2).flatten(2))
         whole = torch.cat([own, tokens], 1) + block.ls1(mixed)
         tokens = (whole + block.ls2(block.mlp(block.norm2(whole))))[:, 3:]
@@ -49,9 +49,9 @@ def test_weights_are_those_of_the_softmax_written_out() -> None:
 def test_every_kind_of_encoder_can_be_read(make: Any) -> None:
     model = deep(make())
     side = model.backbone.spec.image_size
-    found = attention_to_prompts(model, draw(2, side))
+    found = read_prompts(model, draw(2, side))
     assert list(found) == list(model.backbone.spec.attending)
-    for i, weights in found.items():
+    for i, (weights, _) in found.items():
         block = model.backbone.spec.blocks[i]
         assert weights.shape == (2, block.heads, *block.grid, 3)
         assert (weights > 0).all()
@@ -60,15 +60,15 @@ def test_every_kind_of_encoder_can_be_read(make: Any) -> None:
 
 def test_more_prompts_than_a_head_has_numbers_and_a_prompt_that_all_attend_to() -> None:
     model = deep(make_vit(), count=20, blocks=(1,))
-    found = attention_to_prompts(model, draw(1))
-    assert found[1].shape[-1] == 20
+    found = read_prompts(model, draw(1))
+    assert found[1].weights.shape[-1] == 20
     with torch.no_grad():
         few = deep(model.backbone, count=20, blocks=(1,))
         few.prompts.load_state_dict(model.prompts.state_dict())
         few.prompts.table.tokens[0, 17] = few.prompts.table.tokens[0, 2]
-    alike = attention_to_prompts(few, draw(1))[1]
+    alike, cosines = read_prompts(few, draw(1))[1]
     torch.testing.assert_close(alike[..., 17], alike[..., 2], rtol=1e-4, atol=1e-6)
-    assert similarity(few, draw(1))[1][2, 17] == pytest.approx(1)
+    assert cosines[2, 17] == pytest.approx(1)
 
 
 def test_influence_is_the_change_of_a_pass_without_the_prompt() -> None:
@@ -110,11 +110,11 @@ def test_prompts_that_cannot_be_read_are_refused(prompts: Any) -> None:
     backbone = make_vit()
     model = PromptedModel(backbone, prompts(backbone.spec, count=2), ClassifyHead(backbone.spec, outputs=3)).eval()
     with pytest.raises(VptError, match="explain reads prompts that blocks attend to beside their tokens"):
-        attention_to_prompts(model, draw(1))
+        read_prompts(model, draw(1))
 
 
 def test_a_model_without_prompts_is_refused() -> None:
     backbone = make_vit()
     model = PromptedModel(backbone, Prompts(), ClassifyHead(backbone.spec, outputs=3)).eval()
     with pytest.raises(VptError, match="explain reads prompts"):
-        attention_to_prompts(model, draw(1))
+        read_prompts(model, draw(1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,33 +40,44 @@ class Prompt:
     influence: float | None = None
 
 
+class Reading(NamedTuple):
+    """Of a block: softmax weights of patches on its prompts, (B, heads, rows, columns, P), and the cosine of every two
+    of its prompts, (P, P), of the first image where they depend on it; None where they are keys and values already.
+    """
+
+    weights: Tensor
+    cosines: Tensor | None
+
+
 @torch.no_grad()
-def attention_to_prompts(model: PromptedModel, images: Tensor) -> dict[int, Tensor]:
-    """Normalised images (B, 3, H, W) -> block -> (B, heads, rows, columns, P): softmax weights of patches on prompts.
+def read_prompts(model: PromptedModel, images: Tensor) -> dict[int, Reading]:
+    """Normalised images (B, 3, H, W) -> of every block with prompts, by its number, what is said of them.
 
     Raises:
         VptError: prompts that no block attends to beside its tokens, see `require_readable`.
     """
-    found, backbone, prompts = {}, model.backbone, model.prompts
-    for i, tokens, context in _entering(model, images):
+    backbone, prompts = model.backbone, model.prompts
+    state, tokens = prompts.begin(images, UNKNOWN), backbone.embed(images)
+    found: dict[int, Reading] = {}
+    for i in range(backbone.spec.depth):
+        tokens, context = prompts.enter(i, tokens, state)
+        if context is not None or tokens.prompts.shape[1]:
+            require_readable(context, tokens, prompts)
         if context is not None:
             beside = backbone.project(i, context) if isinstance(context, Tensor) else context
             assert isinstance(beside, KeysValues)
-            found[i] = _weights(backbone, i, tokens, beside)
+            cosines = _cosines(context) if isinstance(context, Tensor) else None
+            found[i] = Reading(_weights(backbone, i, tokens, beside), cosines)
+        tokens = backbone.block(i, tokens, context)
     if not found:
         require_readable(None, tokens, prompts)
     return found
 
 
-def similarity(model: PromptedModel, images: Tensor) -> dict[int, Tensor]:
-    """Block -> (P, P): cosine of every two of its prompts, of the first image where they depend on it."""
-    found = {}
-    with torch.no_grad():
-        for i, _, context in _entering(model, images):
-            if isinstance(context, Tensor):
-                rows = F.normalize(context.reshape(-1, *context.shape[-2:])[0], dim=-1)
-                found[i] = rows @ rows.T
-    return found
+def _cosines(context: Tensor) -> Tensor:
+    """Prompts (P, C) or (B, P, C) -> (P, P)."""
+    rows = F.normalize(context.reshape(-1, *context.shape[-2:])[0], dim=-1)
+    return rows @ rows.T
 
 
 @torch.no_grad()
@@ -117,18 +128,6 @@ def require_readable(context: Context | None, tokens: Tokens, prompts: Prompts) 
             f"{type(prompts).__name__}: explain reads prompts that blocks attend to beside their tokens, such as "
             "deep, low_rank, fourier and conditioned ones"
         )
-
-
-def _entering(model: PromptedModel, images: Tensor) -> Iterator[tuple[int, Tokens, Context | None]]:
-    """Of each block what enters it, and its context."""
-    backbone, prompts = model.backbone, model.prompts
-    state, tokens = prompts.begin(images, UNKNOWN), backbone.embed(images)
-    for i in range(backbone.spec.depth):
-        tokens, context = prompts.enter(i, tokens, state)
-        if context is not None or tokens.prompts.shape[1]:
-            require_readable(context, tokens, prompts)
-        yield i, tokens, context
-        tokens = backbone.block(i, tokens, context)
 
 
 def _weights(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) -> Tensor:

@@ -2,152 +2,34 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from encoders import PREPROCESSING, draw, shaken, total, tune
-from timm.models.hiera import Hiera
+from encoders import draw, shaken, total, tune
+from hieras import KINDS, SIZE, SMALL, literal, literal_block, make_hiera, make_timm, timms_grid, wrap_hiera
+from staged import assert_an_artifact_gives_it_back, close, deep, rows_of
 from torch import Tensor, nn
 
-import vpt
-from vpt.artifact import read_artifact, restore_model, save_artifact
 from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.families import published
-from vpt.backbones.hiera import HieraBackbone
-from vpt.backbones.tokens import KeysValues, SeparateContext
-from vpt.building import build_model
-from vpt.config import load_config
-from vpt.data.plan import Percentiles, Plan
+from vpt.backbones.tokens import SeparateContext
 from vpt.errors import VptError
-from vpt.explaining import attention_to_prompts
+from vpt.explaining import read_prompts
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import PromptedModel, encode
 from vpt.prompts import (
-    AdditivePrompts,
     CrossPrompts,
     DeepPrompts,
-    FourierPrompts,
-    LowRankPrompts,
     Prompts,
     ShallowPrompts,
 )
 
-SIZE = (64, 32)  # 16x8 patches in mask units of 4x4, then 8x4 in units of 2x2, then 4x2 all together
-SMALL: dict[str, Any] = {
-    "img_size": SIZE,
-    "embed_dim": 16,
-    "stages": (1, 2, 2),
-    "q_pool": 2,
-    "mask_unit_size": (4, 4),
-    "mask_unit_attn": (True, True, False),
-    "num_classes": 0,
-}
-KINDS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "positions of units": {"abs_win_pos_embed": True, "global_pos_size": (3, 3)},
-    "without projections": {"use_expand_proj": False, "init_values": 0.5},
-    "pooled once": {"q_pool": 1},
-}
 EVERY = pytest.mark.parametrize("kind", KINDS)
-OTHERS = [pytest.param(own, marks=pytest.mark.slow) for own in (AdditivePrompts, LowRankPrompts, FourierPrompts)]
-METHODS = pytest.mark.parametrize("method", [DeepPrompts, *OTHERS])
-PLAN = Plan(plane="axial", pixel_mm=1.0, image_size=48, neighbours=True, channels=("CT",), intensity=(Percentiles(),))
-
-
-def make_timm(kind: str = "plain", **options: Any) -> Any:
-    """timm's model; no zero bias and no unit gain hides a mistake."""
-    torch.manual_seed(0)
-    hiera: Any = Hiera(**(SMALL | KINDS[kind] | options))
-    with torch.no_grad():
-        for parameter in hiera.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return hiera.eval().requires_grad_(False)
-
-
-def wrap_hiera(hiera: Any, **more: Any) -> HieraBackbone:
-    """The adapter over a copy of timm's model, frozen."""
-    return HieraBackbone(copy.deepcopy(hiera), name="tiny", **(PREPROCESSING | more)).requires_grad_(False)
-
-
-def make_hiera(kind: str = "plain") -> HieraBackbone:
-    return wrap_hiera(make_timm(kind))
-
-
-def close(found: Tensor, wanted: Tensor, relative: float) -> bool:
-    return bool((found - wanted).abs().max() <= relative * wanted.abs().max())
-
-
-def deep(backbone: HieraBackbone) -> DeepPrompts:
-    """Prompts of the size of tokens, so that much is gathered from them."""
-    return shaken(DeepPrompts(backbone.spec, count=3), 1.0)
-
-
-def rows_of(prompts: DeepPrompts) -> dict[int, Tensor]:
-    return {i: row for i in prompts.rows if isinstance(row := prompts.context(i, 1), Tensor)}
-
-
-def timms_grid(hiera: Any, images: Tensor) -> Tensor:
-    """Its features (B, C, H, W), all strides consumed or not."""
-    return hiera.forward_features(images, return_intermediates=True)[1][-1].permute(0, 3, 1, 2)
-
-
-def literal(hiera: Any, images: Tensor, prompts: Mapping[int, Tensor]) -> Tensor:
-    """The whole encoder (B, C, H, W), image by image, patches in their places; prompts (P, C) of block i."""
-    finished = []
-    for image in images:
-        grid = hiera._pos_embed(hiera.patch_embed(image[None]))[0].view(*hiera.tokens_spatial_shape, -1)
-        side = hiera.mask_unit_size[0]
-        for i, block in enumerate(hiera.blocks):
-            step = 2 if block.attn.q_stride > 1 else 1
-            window = (side, side) if block.attn.use_mask_unit_attn else grid.shape[:2]
-            grid = literal_block(block, grid, prompts.get(i, grid.new_empty(0, grid.shape[-1])), window, step)
-            side //= step
-        finished.append(grid.permute(2, 0, 1))
-    return torch.stack(finished)
-
-
-def literal_block(block: Any, grid: Tensor, beside: Tensor, window: Any, step: int) -> Tensor:
-    """One image (H, W, C) through a block with prompts (P, C) beside the tokens of every window."""
-    normed, beside = block.norm1(grid), block.norm1(beside)
-    skip = grid
-    if block.dim != block.dim_out:
-        parts = [largest(block.proj(normed), step)] if block.proj else [largest(grid, step), average(grid, step)]
-        skip = torch.cat(parts, -1)
-    mixed = torch.zeros_like(skip)
-    for top in range(0, grid.shape[0], window[0]):
-        for left in range(0, grid.shape[1], window[1]):
-            inside = normed[top : top + window[0], left : left + window[1]]
-            seen = literal_window(block.attn, inside, beside, step)
-            rows, columns = top // step, left // step
-            mixed[rows : rows + seen.shape[0], columns : columns + seen.shape[1]] = seen
-    x = skip + block.ls1(mixed)
-    return x + block.ls2(block.mlp(block.norm2(x)))
-
-
-def literal_window(attention: Any, patches: Tensor, beside: Tensor, step: int) -> Tensor:
-    """Patches (h, w, C) and prompts, all attending to all, queries pooled over `step` x `step` patches."""
-    tokens, gathered = torch.cat([patches.flatten(0, 1), beside]), []
-    for q, k, v in zip(*(part.chunk(attention.heads, -1) for part in attention.qkv(tokens).chunk(3, -1)), strict=True):
-        asking = largest(q[: patches.shape[0] * patches.shape[1]].view(*patches.shape[:2], -1), step)
-        gathered.append((asking @ k.T / k.shape[-1] ** 0.5).softmax(-1) @ v)
-    return attention.proj(torch.cat(gathered, -1))
-
-
-def largest(grid: Tensor, step: int) -> Tensor:
-    """(H, W, C) -> (H / step, W / step, C)."""
-    return F.max_pool2d(grid.permute(2, 0, 1), step).permute(1, 2, 0)
-
-
-def average(grid: Tensor, step: int) -> Tensor:
-    return F.avg_pool2d(grid.permute(2, 0, 1), step).permute(1, 2, 0)
 
 
 # Without prompts
@@ -202,56 +84,6 @@ def test_deep_prompts_are_a_literal_concatenation_in_every_mask_unit(
     assert not close(found, encode(backbone, Prompts(), images).grid, 1e-2)  # they do something
 
 
-@EVERY
-def test_gradients_are_those_of_the_literal_form_and_reach_every_prompt(kind: str) -> None:
-    hiera, images = make_timm(kind).double(), draw(2, SIZE).double()
-    backbone = wrap_hiera(hiera)
-    prompts = deep(backbone).double()
-    written = copy.deepcopy(prompts)
-    encode(backbone, prompts, images).grid.pow(2).sum().backward()
-    literal(hiera, images, rows_of(written)).pow(2).sum().backward()
-    for found, wanted in zip(prompts.parameters(), written.parameters(), strict=True):
-        assert found.grad is not None
-        assert wanted.grad is not None
-        assert close(found.grad, wanted.grad, 1e-11)
-        assert (found.grad.abs().amax(-1) > 0).all()
-    assert all(parameter.grad is None for parameter in backbone.parameters())
-
-
-@METHODS
-@torch.no_grad()
-def test_batched_equals_one_by_one(method: Any) -> None:
-    backbone, images = wrap_hiera(make_timm().double()), draw(3, SIZE).double()
-    prompts = shaken(method(backbone.spec)).double()
-    together = encode(backbone, prompts, images).grid
-    alone = torch.cat([encode(backbone, prompts, image[None]).grid for image in images])
-    assert close(together, alone, 1e-12)
-    assert not close(together, encode(backbone, Prompts(), images).grid, 1e-3)
-
-
-@METHODS
-def test_every_method_learns_and_leaves_the_encoder_as_it_is(method: Any) -> None:
-    backbone = make_hiera()
-    model = PromptedModel(backbone, method(backbone.spec), MaskHead(backbone.spec, classes=2, width=8, detail=8))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.trained().values(), lr=1e-2)
-    for seed in range(3):
-        optimizer.zero_grad()
-        model(draw(2, SIZE, seed)).square().mean().backward()
-        optimizer.step()
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith("backbone."), name
-
-
-@torch.no_grad()
-def test_projected_prompts_are_the_same() -> None:
-    backbone, images = make_hiera(), draw(2, SIZE)
-    model = PromptedModel(backbone, deep(backbone), MaskHead(backbone.spec, classes=2)).eval()
-    before = model(images)
-    assert torch.equal(model.project_prompts()(images), before)
-    assert isinstance(backbone.project(1, torch.randn(4, 16)), KeysValues)
-
-
 @torch.no_grad()
 def test_separate_prompts_are_attended_to_after_the_units_where_no_stage_begins() -> None:
     hiera = make_timm("without projections").double()
@@ -301,7 +133,7 @@ def test_explained_attention_is_of_the_patches_that_ask() -> None:
         images.clone(),
     )
     other[:, :, 20, 12] += 3
-    before, after = attention_to_prompts(model, images), attention_to_prompts(model, other)
+    before, after = ({i: each.weights for i, each in read_prompts(model, seen).items()} for seen in (images, other))
     changed = [(before[i] != after[i]).any(-1).any(1)[0].nonzero() for i in range(2)]
     assert before[1].shape == (1, 2, 8, 4, 3)
     assert [places.amin(0).tolist() for places in changed] == [[4, 0], [2, 0]]
@@ -429,33 +261,4 @@ def test_the_authors_own_layout_is_read(small: dict[str, str], tmp_path: Path) -
 
 
 def test_an_artifact_gives_the_same_model_back(small: dict[str, str], tmp_path: Path) -> None:
-    values: dict[str, Any] = {"data": {"path": str(tmp_path)}, "backbone": {"name": small["plain"]}}
-    config = load_config(values | {"prompts": {"method": "deep", "count": 2}}).resolved("segmentation")
-    model, path, images = build_model(config, PLAN, 2), tmp_path / "a.safetensors", draw(2, (48, 48))
-    shaken(nn.ParameterList(model.trained().values()), 0.1)
-    save_artifact(path, model.eval(), config=config, plan=PLAN, labels={0: "background", 1: "liver"}, scores={})
-    with torch.no_grad():
-        assert torch.equal(restore_model(read_artifact(path))(images), model(images))
-
-
-# In a loop of one's own
-
-
-def test_it_is_wrapped() -> None:
-    hiera, images = make_timm(num_classes=5), draw(2, SIZE)
-    with torch.no_grad():
-        assert torch.equal(vpt.wrap(copy.deepcopy(hiera), "none").eval()(images), hiera(images))
-    model = vpt.wrap(hiera, "deep:3")
-    model(images).square().sum().backward()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    assert {name.partition(".")[0] for name in trained} == {"prompts", "head"}
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained.values())
-
-
-@pytest.mark.slow  # compiles
-@torch.no_grad()
-def test_it_compiles() -> None:
-    backbone, images = make_hiera(), draw(2, SIZE)
-    model = PromptedModel(backbone, deep(backbone), ClassifyHead(backbone.spec, outputs=3)).eval()
-    expected = model(images)
-    torch.testing.assert_close(model.compile_blocks()(images), expected, rtol=1e-4, atol=1e-4)
+    assert_an_artifact_gives_it_back(small["plain"], tmp_path / "a.safetensors")

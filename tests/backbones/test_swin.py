@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,18 @@ import pytest
 import timm
 import torch
 from encoders import draw, shaken, total, tune
+from staged import assert_an_artifact_gives_it_back, close, deep, rows_of
 from swins import KINDS, SIZE, SIZES, literal, make_swin, make_timm, wrap_swin
 from tiny_run import ONE_STEP
-from torch import Tensor, nn
+from torch import nn
 
 import vpt
-from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, restore_model
 from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.families import published
-from vpt.backbones.swin import SwinBackbone
-from vpt.backbones.tokens import KeysValues, SeparateContext
-from vpt.building import build_model
-from vpt.config import load_config
-from vpt.data.plan import Percentiles, Plan
+from vpt.backbones.tokens import SeparateContext
 from vpt.errors import VptError
-from vpt.explaining import attention_to_prompts
+from vpt.explaining import read_prompts
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import PromptedModel, encode
@@ -35,40 +31,16 @@ from vpt.prompts import (
     ConditionedPrompts,
     CrossPrompts,
     DeepPrompts,
-    FourierPrompts,
-    LowRankPrompts,
     Prompts,
     ShallowPrompts,
 )
 
 EVERY = pytest.mark.parametrize("kind", KINDS)
 SLOW = pytest.mark.slow
-METHODS = pytest.mark.parametrize(
-    "method",
-    [
-        DeepPrompts,
-        CrossPrompts,
-        AdditivePrompts,
-        *(pytest.param(own, marks=SLOW) for own in (LowRankPrompts, FourierPrompts)),
-    ],
-)
 BOTH = pytest.mark.parametrize("kind", ["v1", "v2"])
 FORMS = [(kind, dtype) for kind in ("v1", "v2") for dtype in (torch.float32, torch.float64)]
 FORMS += [pytest.param(kind, torch.float64, marks=SLOW) for kind in KINDS if kind not in ("v1", "v2")]
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-12}
-
-
-def close(found: Tensor, wanted: Tensor, relative: float) -> bool:
-    return bool((found - wanted).abs().max() <= relative * wanted.abs().max())
-
-
-def deep(backbone: SwinBackbone, **options: Any) -> DeepPrompts:
-    """Prompts of the size of tokens, so that much is gathered from them."""
-    return shaken(DeepPrompts(backbone.spec, count=3, **options), 1.0)
-
-
-def rows_of(prompts: DeepPrompts) -> dict[int, Tensor]:
-    return {i: row for i in prompts.rows if isinstance(row := prompts.context(i, 1), Tensor)}
 
 
 # Without prompts
@@ -133,72 +105,6 @@ def test_deep_prompts_are_a_literal_concatenation_in_every_window(
     found = encode(backbone, prompts, images).grid
     assert close(found, literal(swin, images, rows_of(prompts)), EXACT[dtype])
     assert not close(found, encode(backbone, Prompts(), images).grid, 1e-2)  # they do something
-
-
-@BOTH
-def test_gradients_are_those_of_the_literal_form_and_reach_every_prompt(kind: str) -> None:
-    swin, images = make_timm(kind).double(), draw(2, SIZE).double()
-    backbone = wrap_swin(swin)
-    prompts = deep(backbone).double()
-    written = copy.deepcopy(prompts)
-    encode(backbone, prompts, images).grid.pow(2).sum().backward()
-    literal(swin, images, rows_of(written)).pow(2).sum().backward()
-    for found, wanted in zip(prompts.parameters(), written.parameters(), strict=True):
-        assert found.grad is not None
-        assert wanted.grad is not None
-        assert close(found.grad, wanted.grad, 1e-11)
-        assert (found.grad.abs().amax(-1) > 0).all()
-    assert all(parameter.grad is None for parameter in backbone.parameters())
-
-
-@BOTH
-@torch.no_grad()
-def test_a_context_of_each_image_is_that_images_alone_in_all_its_windows(kind: str) -> None:
-    backbone = make_swin(kind)
-    tokens, context = backbone.embed(draw(3, SIZE)), torch.randn(3, 5, 16)
-    together = backbone.block(1, tokens, context).grid
-    for n in range(3):
-        alone = replace(tokens, grid=tokens.grid[n : n + 1])
-        torch.testing.assert_close(together[n : n + 1], backbone.block(1, alone, context[n]).grid)
-
-
-@BOTH
-@METHODS
-@torch.no_grad()
-def test_batched_equals_one_by_one(kind: str, method: Any) -> None:
-    swin, images = make_timm(kind).double(), draw(3, SIZE).double()
-    backbone = wrap_swin(swin)
-    prompts = shaken(method(backbone.spec)).double()
-    together = encode(backbone, prompts, images).grid
-    alone = torch.cat([encode(backbone, prompts, image[None]).grid for image in images])
-    assert close(together, alone, 1e-12)
-    assert not close(together, encode(backbone, Prompts(), images).grid, 1e-3)
-
-
-@BOTH
-@METHODS
-def test_every_method_learns_and_leaves_the_encoder_as_it_is(kind: str, method: Any) -> None:
-    backbone = make_swin(kind)
-    model = PromptedModel(backbone, method(backbone.spec), MaskHead(backbone.spec, classes=2, width=8, detail=8))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.trained().values(), lr=1e-2)
-    for seed in range(3):
-        optimizer.zero_grad()
-        model(draw(2, SIZE, seed)).square().mean().backward()
-        optimizer.step()
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith("backbone."), name
-
-
-@BOTH
-@torch.no_grad()
-def test_projected_prompts_are_the_same(kind: str) -> None:
-    backbone = make_swin(kind)
-    model = PromptedModel(backbone, deep(backbone), MaskHead(backbone.spec, classes=2)).eval()
-    images = draw(2, SIZE)
-    before = model(images)
-    assert torch.equal(model.project_prompts()(images), before)
-    assert isinstance(backbone.project(2, torch.randn(4, 32)), KeysValues)
 
 
 @BOTH
@@ -283,7 +189,7 @@ def test_explained_attention_is_of_the_patches_that_a_window_holds(kind: str) ->
         images.clone(),
     )
     other[:, :, 21, 13] += 3
-    before, after = attention_to_prompts(model, images), attention_to_prompts(model, other)
+    before, after = ({i: each.weights for i, each in read_prompts(model, seen).items()} for seen in (images, other))
     for i, ((top, left), (bottom, right)) in enumerate([((4, 0), (7, 3)), ((2, 0), (9, 5))]):
         rows, columns = (before[i] != after[i]).any(-1).any(1)[0].nonzero().unbind(1)
         assert ((top <= rows) & (rows <= bottom) & (left <= columns) & (columns <= right)).all()
@@ -462,21 +368,12 @@ def test_the_authors_own_layout_is_read(kind: str, small: dict[str, str], tmp_pa
 # Trained and used
 
 
-PLAN = Plan(plane="axial", pixel_mm=1.0, image_size=48, neighbours=True, channels=("CT",), intensity=(Percentiles(),))
-
-
 @pytest.mark.parametrize(
     ("kind", "tuning"), [("v1", "prompts"), *(pytest.param("v2", own, marks=SLOW) for own in ("prompts", "adapter"))]
 )
 def test_an_artifact_gives_the_same_model_back(kind: str, tuning: str, small: dict[str, str], tmp_path: Path) -> None:
-    values: dict[str, Any] = {"data": {"path": str(tmp_path)}, "backbone": {"name": small[kind]}}
-    values |= {"prompts": {"method": "deep", "count": 2}, "tuning": {"method": tuning}}
-    config, images = load_config(values).resolved("segmentation"), draw(2, (48, 48))
-    model, path = build_model(config, PLAN, 2), tmp_path / "a.safetensors"
-    shaken(nn.ParameterList(model.trained().values()), 0.1)
-    save_artifact(path, model.eval(), config=config, plan=PLAN, labels={0: "background", 1: "liver"}, scores={})
-    with torch.no_grad():
-        assert torch.equal(restore_model(read_artifact(path))(images), model(images))
+    path = tmp_path / "a.safetensors"
+    assert_an_artifact_gives_it_back(small[kind], path, tuning)
     with pytest.raises(VptError, match="SHA-256"):
         restore_model(read_artifact(path), small["v1" if kind == "v2" else "v2"])
 
@@ -486,34 +383,3 @@ def test_a_run_segments(small: dict[str, str], tiny_data: Path, tmp_path: Path) 
     run = vpt.train(tiny_data, tmp_path / "run", overrides=ONE_STEP | {"backbone.name": small["v1"]})
     scan = next((tiny_data / "imagesTr").glob("*.nii.gz"))
     assert vpt.load(run, device="cpu").segment(scan).shape == nibabel.load(scan).shape
-
-
-# In a loop of one's own
-
-
-@BOTH
-def test_it_is_wrapped(kind: str) -> None:
-    swin = make_timm(kind, num_classes=5)
-    images = draw(2, SIZE)
-    expected = swin(images)
-    with torch.no_grad():
-        assert torch.equal(vpt.wrap(copy.deepcopy(swin), "none").eval()(images), expected)
-    model = vpt.wrap(swin, "deep:3")
-    model(images).square().sum().backward()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    assert {name.partition(".")[0] for name in trained} == {"prompts", "head"}
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained.values())
-    other = vpt.wrap(make_timm(kind, num_classes=5), "deep:3")
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other.eval()(images), model.eval()(images))
-
-
-@pytest.mark.slow  # compiles
-@BOTH
-@torch.no_grad()
-def test_it_compiles(kind: str) -> None:
-    backbone = make_swin(kind, depths=(2,), num_heads=(2,))  # one block as it is, one shifted: more take minutes
-    model = PromptedModel(backbone, deep(backbone), ClassifyHead(backbone.spec, outputs=3)).eval()
-    images = draw(2, SIZE)
-    expected = model(images)
-    torch.testing.assert_close(model.compile_blocks()(images), expected, rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import vpt
 from vpt.errors import VptError
-from vpt.use.explain import HIDDEN, explain
+from vpt.use.explain import SHARES, explain
 
 
 def scan_of(data: Path) -> Path:
@@ -28,9 +29,9 @@ def test_a_scan_is_told_on_the_slice_in_which_most_is_found(tiny_run: Path, tiny
     assert all(0 < prompt.share < 1 and prompt.influence is None for prompt in found.prompts)
     assert found.heads[0].shape == (4, 4, 4, 4)
     assert np.allclose(found.heads[3].mean(0)[..., 1], found.prompts[13].attention, atol=1e-6)
-    for curve in found.hidden:
-        assert len(curve) == len(HIDDEN)
-        assert curve[0] == pytest.approx(found.score, abs=1e-5)
+    assert [each.share for each in found.hidden] == list(SHARES)
+    assert found.hidden[0].most_attending == pytest.approx(found.score, abs=1e-5)
+    assert found.hidden[0].random == pytest.approx(found.score, abs=1e-5)
     page, facts, maps = found.save(tmp_path / "out")
     assert page.read_text().count("% of attention") == 32
     assert 'src="http' not in page.read_text()
@@ -41,6 +42,17 @@ def test_a_scan_is_told_on_the_slice_in_which_most_is_found(tiny_run: Path, tiny
 def test_a_slice_that_is_not_there_is_refused(tiny_run: Path, tiny_data: Path) -> None:
     with pytest.raises(VptError, match="no slice 999; it has"):
         explain(tiny_run, scan_of(tiny_data), slice=999)
+
+
+def test_of_several_models_and_a_slice_of_a_classifier_nothing_is_told(
+    tiny_run: Path, class_run: Path, tiny_classes: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        shutil.copytree(tiny_run, tmp_path / f"fold_{number}")
+    with pytest.raises(VptError, match="2 models; explain reads the prompts of one, such as"):
+        explain([tmp_path / "fold_1", tmp_path / "fold_2"], tmp_path)
+    with pytest.raises(VptError, match="slice 0: a classifier looks at the slices of its plan"):
+        explain(class_run, sorted(tiny_classes.rglob("*.png"))[0], slice=0)
 
 
 def test_an_image_is_told_by_the_probability_of_its_class(class_run: Path, tiny_classes: Path) -> None:

@@ -30,6 +30,8 @@ __all__ = [
     "Pool",
     "SeparateContext",
     "Tokens",
+    "cannot_travel",
+    "no_place",
     "require_whole_patches",
     "uniform_blocks",
 ]
@@ -198,6 +200,13 @@ def no_place(spec: BackboneSpec, i: int) -> VptError:
     return VptError(
         f"prompts: block {i} of {spec.name} is made of convolutions and attends to nothing; choose among the blocks "
         f"{', '.join(map(str, spec.attending))}"
+    )
+
+
+def cannot_travel(spec: BackboneSpec, why: str) -> VptError:
+    """The refusal of prompts that travel from block to block; why: what the encoder does with its tokens."""
+    return VptError(
+        f"prompts: {spec.name} {why}, so prompts cannot travel from block to block; choose deep or additive prompts"
     )
 
 

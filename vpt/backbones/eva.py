@@ -17,11 +17,11 @@ from vpt.backbones.attention import asked_apart, gather, mix_values, project_key
 from vpt.backbones.base import BlockAttention
 from vpt.backbones.pieces import is_half, normalise
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
-from vpt.backbones.vit import TimmBackbone, join, only_first, parts_like
+from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
 from vpt.errors import VptError
 
 
-class EvaBackbone(TimmBackbone):
+class EvaBackbone(PlainBackbone):
     """Any timm `Eva` of pre-norm blocks: with or without CLS, registers, absolute and rotary positions, layer scale.
 
     A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in

@@ -9,10 +9,10 @@ from timm.models.hiera import Hiera, HieraBlock, Reroll, Unroll
 from torch import Tensor, nn
 
 from vpt.backbones import hiera_attention
-from vpt.backbones.base import BackboneSpec, BlockSpec, Level, require_whole_patches, three
-from vpt.backbones.pooled import Pool, PooledBackbone, pair, tokens_of
+from vpt.backbones.base import BlockSpec, Level
+from vpt.backbones.pooled import Pool, PooledBackbone, pair
+from vpt.backbones.timm_model import Layout
 from vpt.backbones.tokens import KeysValues, Tokens
-from vpt.backbones.vit import Pooling
 from vpt.errors import VptError
 
 
@@ -43,50 +43,16 @@ class HieraBackbone(PooledBackbone):
 
     Blocks of early stages attend within mask units, the others to the whole image. In timm the tokens of a mask unit
     lie together; here they are in their places between two blocks.
-
-    Args:
-        hiera: the model, in its native image size or set to another by `resize`.
-        name: what the user calls it.
-        mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
-        sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
-        pooling: "own", the model's way to one vector with the norm that follows it; "plain", the mean of its tokens.
-
-    Raises:
-        VptError: blocks of another kind; a size that is not made of whole mask units.
     """
 
-    def __init__(
-        self,
-        hiera: Hiera,
-        *,
-        name: str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        sha256: str,
-        pooling: Pooling = "own",
-    ):
-        super().__init__()
-        self.require_supported(hiera, name)
-        size, patch = self.size_of(hiera), self.patch_of(hiera)
-        require_whole_patches(size, patch, name)
-        self.sha256 = sha256
-        self.pooling = pooling
-        self.encoder = HieraEncoder(hiera).eval()
-        blocks, schedules = self.encoder.blocks, hiera.reroll.schedule
+    def take(self, model: Hiera) -> Layout:
+        self.encoder = HieraEncoder(model).eval()
+        blocks, schedules = self.encoder.blocks, model.reroll.schedule
         entered = [schedules[max(0, i - 1)] for i in range(len(blocks) + 1)]  # the last: what leaves all blocks
         self._unroll = [Unroll(pair(grid), (1, 1), left) for left, grid in entered]  # lists: no parts of the encoder
-        self._reroll = [hiera.reroll]
-        self.spec = BackboneSpec(
-            name=name,
-            image_size=size,
-            patch=patch,
-            prefix=0,
-            mean=three(mean),
-            std=three(std),
-            blocks=tuple(_describe(*each) for each in zip(blocks, self._unroll[:-1], strict=True)),
-            finished=Level(hiera.num_features, pair(self._unroll[-1].size)),
-            pool="mean",
-        )
+        self._reroll = [model.reroll]
+        described = tuple(_describe(*each) for each in zip(blocks, self._unroll[:-1], strict=True))
+        return Layout(described, Level(model.num_features, pair(self._unroll[-1].size)))
 
     @staticmethod
     def require_supported(model: Any, name: str) -> None:
@@ -131,7 +97,7 @@ class HieraBackbone(PooledBackbone):
         return self._by_rows(self.encoder.patch_embed(images)).grid
 
     def _by_rows(self, patches: Tensor) -> Tokens:
-        return tokens_of(patches.unflatten(1, self.spec.blocks[0].grid))
+        return Tokens.of_grid(patches.unflatten(1, self.spec.blocks[0].grid))
 
     def arranged(self, i: int, grid: Tensor) -> Tensor:
         return self._unroll[i](grid.flatten(1, 2))

@@ -11,10 +11,10 @@ from timm.models.hieradet_sam2 import HieraDet, HieraPatchEmbed, MultiScaleBlock
 from torch import Tensor, nn
 
 from vpt.backbones.attention import mix_values
-from vpt.backbones.base import BackboneSpec, BlockSpec, Level, require_whole_patches, three
-from vpt.backbones.pooled import Pool, PooledBackbone, pair, tokens_of
+from vpt.backbones.base import BlockSpec, Level
+from vpt.backbones.pooled import Pool, PooledBackbone, pair
+from vpt.backbones.timm_model import Layout
 from vpt.backbones.tokens import KeysValues, Tokens
-from vpt.backbones.vit import Pooling
 from vpt.errors import VptError
 
 
@@ -43,48 +43,12 @@ class HieraDetBackbone(PooledBackbone):
     Blocks attend in windows, some to the whole image. A window that reaches over the border is padded with zeros after
     the norm, and the padding is attended to, as in the original. Its features are those of the trunk, without the
     pyramid and the decoder that SAM 2 has behind it.
-
-    Args:
-        hiera: the model; the size of its images is in its `pretrained_cfg`, as `resize` sets it.
-        name: what the user calls it.
-        mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
-        sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
-        pooling: "own", the model's way to one vector with the norm that follows it; "plain", the mean of its tokens.
-
-    Raises:
-        VptError: blocks of another kind, no size; a size that is not made of whole windows of the first stage.
     """
 
-    def __init__(
-        self,
-        hiera: HieraDet,
-        *,
-        name: str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        sha256: str,
-        pooling: Pooling = "own",
-    ):
-        super().__init__()
-        self.require_supported(hiera, name)
-        size, patch = self.size_of(hiera), self.patch_of(hiera)
-        require_whole_patches(size, patch, name)
-        self.sha256 = sha256
-        self.pooling = pooling
-        self.encoder = HieraDetEncoder(hiera).eval()
-        stride = _stride(hiera)
-        blocks, finished = _describe(hiera, pair(side // step for side, step in zip(size, stride, strict=True)))
-        self.spec = BackboneSpec(
-            name=name,
-            image_size=size,
-            patch=patch,
-            prefix=0,
-            mean=three(mean),
-            std=three(std),
-            blocks=blocks,
-            finished=finished,
-            pool="mean",
-        )
+    def take(self, model: HieraDet) -> Layout:
+        self.encoder = HieraDetEncoder(model).eval()
+        stride = zip(self.size_of(model), _stride(model), strict=True)
+        return Layout(*_describe(model, pair(side // step for side, step in stride)))
 
     @staticmethod
     def require_supported(model: Any, name: str) -> None:
@@ -125,7 +89,7 @@ class HieraDetBackbone(PooledBackbone):
 
     def embed(self, images: Tensor) -> Tokens:
         patches = self.encoder.patch_embed(images)
-        return tokens_of(patches + self.encoder.positions(pair(patches.shape[1:3])))
+        return Tokens.of_grid(patches + self.encoder.positions(pair(patches.shape[1:3])))
 
     def patches(self, images: Tensor) -> Tensor:
         return self.encoder.patch_embed(images)

@@ -18,6 +18,7 @@ from timm.layers import QuickGELU
 from timm.models.eva import Eva
 from torch import Tensor
 
+from vpt.backbones.renames import Renames, renamed
 from vpt.errors import VptError, VptWarning
 
 MARK = re.compile(r"(?:^|\.)embeddings\.patch_embeddings?\.")  # in the names of all of them, and of no one else
@@ -26,31 +27,28 @@ PRETRAINING = re.compile(  # its own tasks, and the text tower of a pair
     r"^(?:classifier|cls_classifier|distillation_classifier|pooler|decoder|visual_projection|text_model|text_projection"
     r"|logit_scale|logit_bias)(?:\.|$)|^embeddings\.(?:mask_token|position_ids)$"
 )
-RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^embeddings\.(?:cls_token|class_embedding)$", "cls_token"),
-        (r"^embeddings\.distillation_token$", "dist_token"),
-        (r"^embeddings\.register_tokens$", "reg_token"),
-        (r"^embeddings\.(?:position_embeddings|position_embedding\.weight)$", "pos_embed"),
-        (r"^embeddings\.(?:patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
-        (r"^pre_layrnorm\.", "norm_pre."),
-        (r"^(?:layernorm|post_layernorm)\.", "norm."),
-        (r"^(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
-        (r"\.(?:layernorm_before|layer_norm1)\.", ".norm1."),
-        (r"\.(?:layernorm_after|layer_norm2)\.", ".norm2."),
-        (r"\.(?:attention\.attention|attention|self_attn)\.(?:query|q_proj)\.", ".attn.q."),
-        (r"\.(?:attention\.attention|attention|self_attn)\.(?:key|k_proj)\.", ".attn.k."),
-        (r"\.(?:attention\.attention|attention|self_attn)\.(?:value|v_proj)\.", ".attn.v."),
-        (r"\.(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
-        (r"\.(?:intermediate\.dense|mlp\.weights_in)\.", ".mlp.fc1."),
-        (r"^(blocks\.\d+)\.(?:output\.dense|mlp\.weights_out|mlp\.down_proj)\.", r"\1.mlp.fc2."),
-        (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
-        (r"^head\.probe$", "attn_pool.latent"),
-        (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
-        (r"^head\.layernorm\.", "attn_pool.norm."),
-        (r"^head\.mlp\.", "attn_pool.mlp."),
-    )
+RENAMES: Renames = (
+    (r"^embeddings\.(?:cls_token|class_embedding)$", "cls_token"),
+    (r"^embeddings\.distillation_token$", "dist_token"),
+    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^embeddings\.(?:position_embeddings|position_embedding\.weight)$", "pos_embed"),
+    (r"^embeddings\.(?:patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
+    (r"^pre_layrnorm\.", "norm_pre."),
+    (r"^(?:layernorm|post_layernorm)\.", "norm."),
+    (r"^(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
+    (r"\.(?:layernorm_before|layer_norm1)\.", ".norm1."),
+    (r"\.(?:layernorm_after|layer_norm2)\.", ".norm2."),
+    (r"\.(?:attention\.attention|attention|self_attn)\.(?:query|q_proj)\.", ".attn.q."),
+    (r"\.(?:attention\.attention|attention|self_attn)\.(?:key|k_proj)\.", ".attn.k."),
+    (r"\.(?:attention\.attention|attention|self_attn)\.(?:value|v_proj)\.", ".attn.v."),
+    (r"\.(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
+    (r"\.(?:intermediate\.dense|mlp\.weights_in)\.", ".mlp.fc1."),
+    (r"^(blocks\.\d+)\.(?:output\.dense|mlp\.weights_out|mlp\.down_proj)\.", r"\1.mlp.fc2."),
+    (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
+    (r"^head\.probe$", "attn_pool.latent"),
+    (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
+    (r"^head\.layernorm\.", "attn_pool.norm."),
+    (r"^head\.mlp\.", "attn_pool.mlp."),
 )
 JOINED = re.compile(r"^(.*\.attn)\.([qkv])\.(weight|bias)$")
 
@@ -65,9 +63,9 @@ def timms_names(state: dict[str, Tensor], vit: Any, path: Path) -> dict[str, Ten
         return state
     _require_activation(state, vit, path)
     towers = {TOWERS.sub("", key): value for key, value in state.items()}
-    renamed = {_renamed(key): value for key, value in towers.items() if not PRETRAINING.match(key)}
-    gated = any(".mlp.gate_proj." in key for key in renamed)
-    named = {re.sub(r"\.mlp\.up_proj\.", ".mlp.fc1_x." if gated else ".mlp.fc1.", key): v for key, v in renamed.items()}
+    named = {renamed(key, RENAMES): value for key, value in towers.items() if not PRETRAINING.match(key)}
+    gated = any(".mlp.gate_proj." in key for key in named)
+    named = {re.sub(r"\.mlp\.up_proj\.", ".mlp.fc1_x." if gated else ".mlp.fc1.", key): v for key, v in named.items()}
     named = {key.replace(".mlp.gate_proj.", ".mlp.fc1_g."): value for key, value in named.items()}
     if isinstance(vit, Eva):
         named = {re.sub(r"\.ls(\d)\.gamma$", r".gamma_\1", key): value for key, value in named.items()}
@@ -88,12 +86,6 @@ def _placed(state: dict[str, Tensor], vit: Any) -> dict[str, Tensor]:
         return state
     first, others = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
     return state | {"cls_token": state["cls_token"] + first, "pos_embed": others}
-
-
-def _renamed(key: str) -> str:
-    for pattern, replacement in RENAMES:
-        key = pattern.sub(replacement, key)
-    return key
 
 
 def _shaped(key: str, value: Tensor) -> Tensor:

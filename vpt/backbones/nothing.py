@@ -28,8 +28,7 @@ class NoEncoder(Backbone):
     def embed(self, images: Tensor) -> Tokens:
         """Normalised images (B, 3, H, W) -> a token of width 3 for every pixel."""
         grid = images.permute(0, 2, 3, 1)
-        none = grid.new_empty(len(grid), 0, grid.shape[-1])
-        return Tokens(grid, none, none)
+        return Tokens.of_grid(grid)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> NoReturn:
         raise VptError(f"backbone {self.spec.name}: it has no blocks, so none is number {i}")

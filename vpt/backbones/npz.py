@@ -10,26 +10,24 @@ import torch
 from torch import Tensor
 
 from vpt.backbones.hugging_face import joined
+from vpt.backbones.renames import Renames, renamed
 
 MARK = re.compile(r"(?:^|/)embedding/kernel$")
 BEFORE = re.compile(r"^(?:params/)?(?:img/)?")
-RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^cls$", "cls_token"),
-        (r"^(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
-        (r"^embedding/", "patch_embed.proj."),
-        (r"^Transformer/encoder_norm/", "norm."),
-        (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
-        (r"\.LayerNorm_0/", ".norm1."),
-        (r"\.LayerNorm_[12]/", ".norm2."),
-        (r"\.MultiHeadDotProductAttention_\d/(q|k|v)\w+/", r".attn.\1."),
-        (r"\.MultiHeadDotProductAttention_\d/out/", ".attn.proj."),
-        (r"\.MlpBlock_\d/Dense_0/", ".mlp.fc1."),
-        (r"\.MlpBlock_\d/Dense_1/", ".mlp.fc2."),
-        (r"^(head|pre_logits)/", r"\1."),
-        (r"(?:kernel|scale)$", "weight"),
-    )
+RENAMES: Renames = (
+    (r"^cls$", "cls_token"),
+    (r"^(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
+    (r"^embedding/", "patch_embed.proj."),
+    (r"^Transformer/encoder_norm/", "norm."),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+    (r"\.LayerNorm_0/", ".norm1."),
+    (r"\.LayerNorm_[12]/", ".norm2."),
+    (r"\.MultiHeadDotProductAttention_\d/(q|k|v)\w+/", r".attn.\1."),
+    (r"\.MultiHeadDotProductAttention_\d/out/", ".attn.proj."),
+    (r"\.MlpBlock_\d/Dense_0/", ".mlp.fc1."),
+    (r"\.MlpBlock_\d/Dense_1/", ".mlp.fc2."),
+    (r"^(head|pre_logits)/", r"\1."),
+    (r"(?:kernel|scale)$", "weight"),
 )
 
 
@@ -47,14 +45,8 @@ def from_npz(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Those of a ViT in timm's names; keys that no ViT has are kept, for `require_fit` to name; others' as they are."""
     if not any(MARK.search(key) for key in state):
         return state
-    named = {_renamed(BEFORE.sub("", key)): value for key, value in state.items()}
+    named = {renamed(BEFORE.sub("", key), RENAMES): value for key, value in state.items()}
     return joined({key: _turned(key, value) for key, value in named.items()}, biases_apart=False)
-
-
-def _renamed(key: str) -> str:
-    for pattern, replacement in RENAMES:
-        key = pattern.sub(replacement, key)
-    return key
 
 
 def _turned(key: str, value: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, keys_and_values, mix_values, project_queries, split_heads
-from vpt.backbones.base import Backbone, BlockAttention
+from vpt.backbones.base import BlockAttention, cannot_travel
 from vpt.backbones.pieces import is_half, normalise
+from vpt.backbones.timm_model import StagedBackbone
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
-from vpt.backbones.vit import Pooling
 from vpt.errors import VptError
 
 
-class PooledBackbone(Backbone):
+class PooledBackbone(StagedBackbone):
     """timm's blocks over all stages, the first of each with pooled queries and a wider output, with prompts.
 
     Prompts are keys and values of a block beside all tokens that enter it, in every window of an image; they are never
@@ -26,16 +26,6 @@ class PooledBackbone(Backbone):
     Prompts cannot travel: their width would have to change. Nor can tokens attend to prompts apart in a block that
     widens them, whose projections take narrower ones.
     """
-
-    encoder: Any
-    pooling: Pooling
-
-    @staticmethod
-    def take_head(model: Any) -> nn.Module:
-        """The classifier, with its dropout; the model is left without one."""
-        head = nn.Sequential(nn.Dropout(model.head.drop.p), model.head.fc)
-        model.head.fc = nn.Identity()
-        return head
 
     @abstractmethod
     def arranged(self, i: int, grid: Tensor) -> Tensor:
@@ -55,14 +45,11 @@ class PooledBackbone(Backbone):
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         if tokens.prompts.shape[1] > 0:
-            raise VptError(
-                f"prompts: {self.spec.name} pools its tokens and has stages of different width, so prompts cannot "
-                "travel from block to block; choose deep or additive prompts"
-            )
+            raise cannot_travel(self.spec, "pools its tokens and has stages of different width")
         arranged = self.arranged(i, tokens.grid)
         if context is None and not is_half(arranged):
-            return tokens_of(self.placed(i, self.encoder.blocks[i](arranged)))
-        return tokens_of(self._with_context(i, arranged, context))
+            return Tokens.of_grid(self.placed(i, self.encoder.blocks[i](arranged)))
+        return Tokens.of_grid(self._with_context(i, arranged, context))
 
     def _with_context(self, i: int, tokens: Tensor, context: Context | None) -> Tensor:
         """timm's block, with a context -> (B, H', W', C'): behind the softmax every token is in its place."""
@@ -119,12 +106,6 @@ def attend_apart(attention: Any, heads: int, tokens: Tensor, context: Tensor) ->
     (queries,) = split_heads(project_queries(attention.qkv, tokens), heads, 1)
     keys, values = (part.expand(len(tokens), -1, -1, -1) for part in keys_and_values(attention.qkv, heads, context))
     return attention.proj(mix_values(queries, keys, values).transpose(1, 2).flatten(2))
-
-
-def tokens_of(grid: Tensor) -> Tokens:
-    """(B, H, W, C), with nothing beside it."""
-    none = grid.new_empty(len(grid), 0, grid.shape[-1])
-    return Tokens(grid, prefix=none, prompts=none)
 
 
 def pair(size: Any) -> tuple[int, int]:

@@ -22,11 +22,11 @@ from vpt.backbones.base import BlockAttention
 from vpt.backbones.eva import merge_biases, scaled
 from vpt.backbones.pieces import normalise
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
-from vpt.backbones.vit import TimmBackbone, join, only_first, parts_like
+from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
 from vpt.errors import VptError
 
 
-class RelativeBackbone(TimmBackbone):
+class RelativeBackbone(PlainBackbone):
     """timm's `Beit` (Bao et al., ICLR 2022) and `VisionTransformerRelPos`, with a bias for each block or for all.
 
     A block without prompts is timm's own call, so with none the output equals timm's bit for bit. The norm of a block

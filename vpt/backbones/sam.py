@@ -109,8 +109,7 @@ class SamBackbone(Backbone):
             grid = grid.contiguous()
         if self.encoder.pos_embed is not None:
             grid = grid + self.encoder.pos_embed
-        none = grid.new_empty(len(grid), 0, grid.shape[-1])
-        return Tokens(grid, prefix=none, prompts=none)
+        return Tokens.of_grid(grid)
 
     def patches(self, images: Tensor) -> Tensor:
         return self.encoder.patch_embed(images)

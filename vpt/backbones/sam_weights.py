@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vpt.backbones.renames import Renames, renamed
 from vpt.backbones.weights import read_state
 from vpt.errors import VptError
 from vpt.words import some_of
-
-Renames = tuple[tuple[str, str], ...]  # pattern -> replacement; applied to a key one after the other
 
 # What people wrap a SAM in before they save it.
 WRAPPERS: Renames = ((r"^(?:(?:module|model|sam|sam_model|net)\.)+", ""),)
@@ -92,11 +91,11 @@ def read_sam_state(path: str | Path, name: str) -> SamState:
     Raises:
         VptError: no such file, no weights, no Segment Anything checkpoint, or a 3D one.
     """
-    found = {_rename(key, WRAPPERS): tensor for key, tensor in read_state(path).items()}
+    found = {renamed(key, WRAPPERS): tensor for key, tensor in read_state(path).items()}
     layout, renames = _layout_of(found)
     tensors: dict[str, Tensor] = {}
     for key, tensor in found.items():
-        official = _rename(key, renames)
+        official = renamed(key, renames)
         if official in tensors and not torch.equal(tensors[official], tensor):
             raise VptError(f"{path}: holds two different tensors for {official}; give a checkpoint with one of them")
         tensors[official] = tensor
@@ -116,12 +115,6 @@ def _layout_of(state: dict[str, Tensor]) -> tuple[str, Renames]:
         if any(re.match(mark, key) for key in state):
             return layout, renames
     return "unknown", ()
-
-
-def _rename(key: str, renames: Renames) -> str:
-    for pattern, replacement in renames:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def _require_encoder(tensors: dict[str, Tensor], found: dict[str, Tensor], path: str | Path, name: str) -> None:

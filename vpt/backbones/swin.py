@@ -11,11 +11,11 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2
 from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart
-from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, BlockSpec, Level, require_whole_patches, three
+from vpt.backbones.base import BlockAttention, BlockSpec, Level, cannot_travel
 from vpt.backbones.pieces import normalise
 from vpt.backbones.swin_attention import Unit, attend, attend_apart, merge_biases
+from vpt.backbones.timm_model import Layout, StagedBackbone
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
-from vpt.backbones.vit import Pooling
 from vpt.errors import VptError
 
 POOLS = ("avg", "max", "avgmax")  # to a vector as wide as the last stage
@@ -37,7 +37,7 @@ class SwinEncoder(nn.Module):
         self.pool = swin.head.global_pool
 
 
-class SwinBackbone(Backbone):
+class SwinBackbone(StagedBackbone):
     """Swin (Liu et al., ICCV 2021) and Swin v2 (Liu et al., CVPR 2022) of timm, with prompts.
 
     Blocks are numbered over all stages, and all attend in windows, every second one in shifted ones. Prompts are keys
@@ -49,50 +49,16 @@ class SwinBackbone(Backbone):
     keys are as long as 1, those of prompts too. The biases of its queries and values become part of their projection.
 
     Prompts cannot travel: every window would make another one of them, and their width would have to change.
-
-    Args:
-        swin: the model, in its native image size or set to another by `set_input_size`, which scales the windows.
-        name: what the user calls it.
-        mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
-        sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
-        pooling: "own", the model's way to one vector; "plain", the mean of its patches.
-
-    Raises:
-        VptError: blocks of another kind; a size that is no multiple of the patches of the last stage.
     """
 
-    def __init__(
-        self,
-        swin: SwinTransformer | SwinTransformerV2,
-        *,
-        name: str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        sha256: str,
-        pooling: Pooling = "own",
-    ):
-        super().__init__()
-        self.require_supported(swin, name)
-        size, patch = self.size_of(swin), self.patch_of(swin)
-        require_whole_patches(size, patch, name)
-        self.sha256 = sha256
-        self.pooling = pooling
-        self.norms_after = isinstance(swin, SwinTransformerV2)
-        self.encoder = SwinEncoder(swin).eval()
-        blocks: Any = self.encoder.blocks
-        for block in blocks:
+    def take(self, model: SwinTransformer | SwinTransformerV2) -> Layout:
+        self.norms_after = isinstance(model, SwinTransformerV2)
+        self.encoder = SwinEncoder(model).eval()
+        for block in self.encoder.blocks:
             merge_biases(block.attn)
-        self.spec = BackboneSpec(
-            name=name,
-            image_size=size,
-            patch=patch,
-            prefix=0,
-            mean=three(mean),
-            std=three(std),
-            blocks=tuple(_describe(block) for block in blocks),
-            finished=Level(swin.num_features, (size[0] // patch[0], size[1] // patch[1])),
-            pool="mean",
-        )
+        (height, width), (rows, columns) = self.size_of(model), self.patch_of(model)
+        finished = Level(model.num_features, (height // rows, width // columns))
+        return Layout(tuple(map(_describe, self.encoder.blocks)), finished)
 
     @staticmethod
     def require_supported(model: Any, name: str) -> None:
@@ -118,24 +84,11 @@ class SwinBackbone(Backbone):
         return height * merged, width * merged
 
     @staticmethod
-    def size_of(model: Any) -> tuple[int, int]:
-        """(height, width) in pixels of the images that it is set to."""
-        height, width = model.patch_embed.img_size
-        return height, width
-
-    @staticmethod
     def resize(model: Any, image_size: tuple[int, int]) -> None:
         """Set it to images of that size; windows grow and shrink with the grid."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, on how timm indexes a table that it resizes
             model.set_input_size(img_size=image_size)
-
-    @staticmethod
-    def take_head(model: Any) -> nn.Module:
-        """The classifier, with its dropout; the model is left without one."""
-        head = nn.Sequential(nn.Dropout(model.head.drop.p), model.head.fc)
-        model.head.fc = nn.Identity()
-        return head
 
     @staticmethod
     def wake(model: Any) -> None:
@@ -149,20 +102,17 @@ class SwinBackbone(Backbone):
                     nn.init.ones_(block.norm2.weight)
 
     def embed(self, images: Tensor) -> Tokens:
-        return _tokens(self.encoder.patch_embed(images))
+        return Tokens.of_grid(self.encoder.patch_embed(images))
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.encoder.blocks[i]
         if tokens.prompts.shape[1] > 0:
-            raise VptError(
-                f"prompts: {self.spec.name} attends in windows, each of which would make another of a prompt, and has "
-                "stages of different width, so prompts cannot travel from block to block; choose deep or additive "
-                "prompts"
-            )
+            why = "attends in windows, each of which would make another of a prompt, and has stages of different width"
+            raise cannot_travel(self.spec, why)
         grid = block(tokens.grid) if context is None else self._attend(i, tokens.grid, context)
         if hasattr(block, "downsample"):
             grid = block.downsample(grid)
-        return _tokens(grid)
+        return Tokens.of_grid(grid)
 
     def _attend(self, i: int, grid: Tensor, context: Context) -> Tensor:
         """timm's block, with a context."""
@@ -195,11 +145,6 @@ class SwinBackbone(Backbone):
         normed = self.encoder.norm(tokens.grid)
         pooled = self.encoder.pool(normed) if self.pooling == "own" else None
         return Features(grid=normed.permute(0, 3, 1, 2), prefix=tokens.prefix, pooled=pooled)
-
-
-def _tokens(grid: Tensor) -> Tokens:
-    none = grid.new_empty(len(grid), 0, grid.shape[-1])
-    return Tokens(grid, prefix=none, prompts=none)
 
 
 def _describe(block: Any) -> BlockSpec:

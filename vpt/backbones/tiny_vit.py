@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -10,14 +9,22 @@ import torch
 from timm.models.tiny_vit import MBConv, TinyVit
 from torch import Tensor, nn
 
-from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, BlockSpec, Level, no_place, require_whole_patches
+from vpt.backbones.base import (
+    Backbone,
+    BackboneSpec,
+    BlockAttention,
+    BlockSpec,
+    Level,
+    cannot_travel,
+    no_place,
+    require_whole_patches,
+)
 from vpt.backbones.folding import fold_batch_norms
 from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.strips import add_mlp, convolve
 from vpt.backbones.tiny_vit_attention import add_attention, attend_apart, keys_and_values
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
-from vpt.errors import VptError
 
 
 class TinyVitEncoder(nn.Module):
@@ -106,16 +113,12 @@ class TinyVitBackbone(Backbone):
         if self.attention == "fused":  # then every grid (B, H, W, C) is contiguous
             images = images.contiguous(memory_format=torch.channels_last)
         grid = _tokens(self.encoder.patch_embed(images))
-        none = grid.new_empty(len(grid), 0, grid.shape[-1])
-        return Tokens(grid, prefix=none, prompts=none)
+        return Tokens.of_grid(grid)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.encoder.blocks[i]
         if tokens.prompts.shape[1] > 0:
-            raise VptError(
-                f"prompts: {self.spec.name} has convolutions between attention and MLP, and stages of different "
-                "width, so prompts cannot travel from block to block; choose deep or additive prompts"
-            )
+            raise cannot_travel(self.spec, "has convolutions between attention and MLP, and stages of different width")
         if not self.spec.blocks[i].attends:
             if context is not None:
                 raise no_place(self.spec, i)
@@ -127,8 +130,7 @@ class TinyVitBackbone(Backbone):
             grid = self._attend(i, tokens.grid, context)
         if hasattr(block, "downsample"):
             grid = _tokens(self._convolve(block.downsample, _image(grid)))
-        none = grid.new_empty(len(grid), 0, grid.shape[-1])
-        return replace(tokens, grid=grid, prefix=none, prompts=none)
+        return Tokens.of_grid(grid)
 
     def _convolve(self, layers: Any, image: Tensor) -> Tensor:
         return convolve(layers, image) if self.attention == "fused" else layers(image)

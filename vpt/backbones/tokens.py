@@ -38,6 +38,12 @@ class Tokens:
         return tokens
 
     @classmethod
+    def of_grid(cls, grid: Tensor) -> Tokens:
+        """Patches (B, H, W, C) with nothing beside them."""
+        none = grid.new_empty(len(grid), 0, grid.shape[-1])
+        return cls(grid, prefix=none, prompts=none)
+
+    @classmethod
     def joined(cls, some: Sequence[Tokens]) -> Tokens:
         """Tokens of several batches, alike in all but B, as those of one."""
         if len(some) == 1:

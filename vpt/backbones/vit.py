@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.layers import Attention, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpt.backbones.attention import asked_apart, attend, attend_apart
-from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, Pool, three, uniform_blocks
+from vpt.backbones.base import BlockAttention, Level, Pool, uniform_blocks
 from vpt.backbones.pieces import is_half, normalise
+from vpt.backbones.timm_model import Layout, Pooling, TimmBackbone
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
 
-Pooling = Literal["own", "plain"]
 REASONS = {  # of timm's classes: why they are not taken apart
     "ParallelScalingBlock": "attention and MLP run side by side in a block, from one projection",
     "ParallelThingsBlock": "each block holds several attentions side by side",
@@ -33,82 +33,24 @@ REASONS = {  # of timm's classes: why they are not taken apart
 POOLS: dict[str, Pool] = {"token": "cls", "map": "attention"}  # timm's names; all others are means of the patches
 
 
-class TimmBackbone(Backbone):
-    """What timm's plain encoders have in common: patches of one grid, blocks of one width, norm and pooling.
+class PlainBackbone(TimmBackbone):
+    """What timm's plain encoders have in common: patches of one grid, blocks of one width, norm and pooling."""
 
-    Args:
-        vit: the model, in its native image size or set to another by `set_input_size`.
-        name: what the user calls it.
-        mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
-        sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
-        pooling: "own", the model's way to one vector with the norm that follows it; "plain", its CLS token, else the
-            mean of its patches, without that norm: how it was before version 0.2.0.
+    vit: Any
 
-    Raises:
-        VptError: blocks or attention of another kind, which would need arithmetic of their own.
-    """
-
-    def __init__(
-        self,
-        vit: Any,
-        *,
-        name: str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        sha256: str,
-        pooling: Pooling = "own",
-    ):
-        super().__init__()
-        self.require_supported(vit, name)
-        self.vit = vit.eval()
-        self.sha256 = sha256
-        self.pooling = pooling
-        height, width = self.size_of(vit)
-        patch = self.patch_of(vit)
-        grid = (height // patch[0], width // patch[1])
-        reg_token = getattr(vit, "reg_token", None)
+    def take(self, model: Any) -> Layout:
+        self.vit = model.eval()
+        (height, width), (rows, columns) = self.size_of(model), self.patch_of(model)
+        grid = (height // rows, width // columns)
+        reg_token = getattr(model, "reg_token", None)
         registers = 0 if reg_token is None else reg_token.shape[1]
-        self.spec = BackboneSpec(
-            name=name,
-            image_size=(height, width),
-            patch=patch,
-            prefix=vit.num_prefix_tokens,
-            mean=three(mean),
-            std=three(std),
-            blocks=uniform_blocks(len(vit.blocks), vit.embed_dim, vit.blocks[0].attn.num_heads, grid),
-            finished=Level(vit.embed_dim, grid),
-            registers=registers,
-            pool=pool_of(vit, vit.num_prefix_tokens > registers, pooling),
+        return Layout(
+            uniform_blocks(len(model.blocks), model.embed_dim, model.blocks[0].attn.num_heads, grid),
+            Level(model.embed_dim, grid),
+            pool_of(model, model.num_prefix_tokens > registers, self.pooling),
+            model.num_prefix_tokens,
+            registers,
         )
-
-    @staticmethod
-    def require_supported(model: Any, name: str) -> None:
-        """Raise VptError unless the adapter takes such a model apart."""
-        raise NotImplementedError
-
-    @staticmethod
-    def patch_of(model: Any) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        height, width = model.patch_embed.patch_size
-        return height, width
-
-    @staticmethod
-    def size_of(model: Any) -> tuple[int, int]:
-        """(height, width) in pixels of the images that it is set to."""
-        height, width = model.patch_embed.img_size
-        return height, width
-
-    @staticmethod
-    def resize(model: Any, image_size: tuple[int, int]) -> None:
-        """Set it to images of that size; positions are resized."""
-        model.set_input_size(img_size=image_size)
-
-    @staticmethod
-    def take_head(model: Any) -> nn.Module:
-        """The classifier, with its dropout; the model is left without one."""
-        head = nn.Sequential(nn.Dropout(model.head_drop.p), model.head)
-        model.head = nn.Identity()
-        return head
 
     def patches(self, images: Tensor) -> Tensor:
         patches = self.vit.patch_embed(images)
@@ -137,7 +79,7 @@ class TimmBackbone(Backbone):
         return vit.pool(sequence)
 
 
-class VitBackbone(TimmBackbone):
+class VitBackbone(PlainBackbone):
     """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
 
     A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in

@@ -29,7 +29,8 @@ from vpt.backbones.hieradet import HieraDetBackbone
 from vpt.backbones.origin import Origin
 from vpt.backbones.relative import RelativeBackbone
 from vpt.backbones.swin import SwinBackbone
-from vpt.backbones.vit import Pooling, TimmBackbone, VitBackbone
+from vpt.backbones.timm_model import Pooling, TimmBackbone
+from vpt.backbones.vit import VitBackbone
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
 from vpt.progress import Tick
@@ -49,8 +50,7 @@ COMMON = "apache-2.0"
 Size = tuple[int, int]
 Normalisation = Literal["own", "imagenet"]
 Timm = VisionTransformer | Eva | SwinTransformer | SwinTransformerV2 | Hiera | HieraDet
-Adapter = type[TimmBackbone] | type[SwinBackbone] | type[HieraBackbone] | type[HieraDetBackbone]
-ADAPTERS: dict[type[nn.Module], Adapter] = {  # of timm's models; of all others it is `VitBackbone`
+ADAPTERS: dict[type[nn.Module], type[TimmBackbone]] = {  # of timm's models; of all others it is `VitBackbone`
     Eva: EvaBackbone,
     Beit: RelativeBackbone,
     VisionTransformerRelPos: RelativeBackbone,
@@ -204,7 +204,7 @@ def _backbone(
     return adapter(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
 
 
-def _adapter(vit: Any) -> Adapter:
+def _adapter(vit: Any) -> type[TimmBackbone]:
     """The one for a model of timm's; that of plain ViTs for all others, which refuses what it does not know."""
     return next((adapter for kind, adapter in ADAPTERS.items() if isinstance(vit, kind)), VitBackbone)
 
@@ -238,8 +238,7 @@ def _random_vit(source: str, name: str) -> Timm:
         vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
     adapter = _adapter(vit)
     adapter.require_supported(vit, name)
-    if adapter is SwinBackbone:
-        adapter.wake(vit)
+    adapter.wake(vit)
     return vit
 
 

@@ -70,7 +70,8 @@ def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, t
         )
     if loaded.known is None:
         print(
-            "warning: no distance: the model keeps no training cases, as those before version 0.5; train it again",
+            "warning: no distance: the model keeps no training cases, as those from before version 0.6 and of "
+            "train.keep_cases=false; train it again",
             file=sys.stderr,
         )
     return replace(asked, beside=replace(asked.beside, limits=limits))

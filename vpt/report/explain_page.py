@@ -19,14 +19,29 @@ STRONGEST = 10
 class Told(Protocol):
     """What `vpt.use.explain.Explanation` says."""
 
-    case: str
-    slice: int | None
-    image: np.ndarray
-    watched: str
-    score: float
-    prompts: Sequence[Any]
-    alike: dict[int, np.ndarray]
-    hidden: tuple[list[float], list[float]]
+    @property
+    def case(self) -> str: ...
+
+    @property
+    def slice(self) -> int | None: ...
+
+    @property
+    def image(self) -> np.ndarray: ...
+
+    @property
+    def watched(self) -> str: ...
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def prompts(self) -> Sequence[Any]: ...
+
+    @property
+    def alike(self) -> dict[int, np.ndarray]: ...
+
+    @property
+    def hidden(self) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -43,12 +58,11 @@ class BlockMaps:
     cards: list[MapCard]
 
 
-def explain_page(told: Any) -> str:
+def explain_page(told: Told) -> str:
     """One file of HTML."""
     blocks = [_block(told, i, list(group)) for i, group in groupby(told.prompts, lambda prompt: prompt.block)]
     known = [prompt for prompt in told.prompts if prompt.influence is not None]
     strongest = sorted(known, key=lambda prompt: -abs(prompt.influence))[:STRONGEST]
-    most, random = told.hidden
     return render(
         "explain.html",
         title=f"Prompts on {told.case}" + ("" if told.slice is None else f", slice {told.slice}"),
@@ -57,17 +71,11 @@ def explain_page(told: Any) -> str:
         image=encoded(_enlarged(told.image, 2 * SIDE)),
         strongest=[(p.block, p.number, f"{p.influence:+.4f}", f"{p.share:.2%}") for p in strongest],
         blocks=blocks,
-        hidden=[
-            (f"{share:.0%}", f"{a:.3f}", f"{b:.3f}") for share, a, b in zip(_shares(most), most, random, strict=True)
-        ],
+        hidden=[(f"{each.share:.0%}", f"{each.most_attending:.3f}", f"{each.random:.3f}") for each in told.hidden],
     )
 
 
-def _shares(scores: Sequence[float]) -> list[float]:
-    return [0.1 * step for step in range(len(scores))]
-
-
-def _block(told: Any, block: int, prompts: list[Any]) -> BlockMaps:
+def _block(told: Told, block: int, prompts: list[Any]) -> BlockMaps:
     share = sum(prompt.share for prompt in prompts)
     said = f"patches give its {len(prompts)} prompts {share:.1%} of their attention"
     if (pair := _most_alike(told.alike.get(block))) is not None:

@@ -49,9 +49,11 @@ def facts_of(entry: Entry) -> dict[str, Any]:
 
 def encoders_page(entries: Sequence[Entry]) -> str:
     """docs/backbones.md: a table for each kind, and the refused with their reasons."""
-    kinds = [(kind, list(group)) for kind, group in groupby(sorted(entries, key=lambda e: _order(e, entries)), _kind)]
-    counts = [(kind, sum(not each.refused for each in group), len(group)) for kind, group in kinds]
-    tables = [(kind, [row_of(each) for each in group if not each.refused]) for kind, group in kinds]
+    kinds: dict[str, list[Entry]] = {}
+    for each in entries:
+        kinds.setdefault(each.kind, []).append(each)
+    counts = [(kind, sum(not each.refused for each in group), len(group)) for kind, group in kinds.items()]
+    tables = [(kind, [row_of(each) for each in group if not each.refused]) for kind, group in kinds.items()]
     refused: dict[str, list[str]] = {}
     for each in entries:
         if each.refused:
@@ -60,14 +62,6 @@ def encoders_page(entries: Sequence[Entry]) -> str:
     return render(
         "backbones.md", counts=counts, tables=[each for each in tables if each[1]], refused=refused, loaded=loaded
     )
-
-
-def _kind(entry: Entry) -> str:
-    return entry.kind
-
-
-def _order(entry: Entry, entries: Sequence[Entry]) -> int:
-    return [each.kind for each in entries].index(entry.kind)
 
 
 def _blocks(spec: BackboneSpec) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vpt.data.framing import as_channels, as_float32, crop_or_pad, placement_of
 from vpt.errors import VptError
-from vpt.explaining import Prompt, Score, attention_to_prompts, hidden_in_order, influence, similarity
-from vpt.files import write_json
+from vpt.explaining import Prompt, Score, hidden_in_order, influence, read_prompts
+from vpt.files import atomic, write_json, write_text
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.readers import Scan
@@ -24,10 +24,19 @@ from vpt.tasks.classification import to_probabilities
 from vpt.tasks.images import Normalise
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
+from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
 
-HIDDEN = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the patches
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the patches, that are hidden
 DRAWS = 5  # of random patches to compare with
+
+
+class Hidden(NamedTuple):
+    """The score as a share of the patches is hidden: those that attend most to prompts that help, or random ones."""
+
+    share: float
+    most_attending: float
+    random: float
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,7 @@ class Explanation:
     """What prompts do on one image of a scan.
 
     image: (S, S, 3) or (S, S) in [0, 1], as the encoder is given it; watched: in words, what the score is; alike:
-    block -> (P, P) cosines; heads: block -> (heads, rows, columns, P) softmax weights; hidden: the score as the patches
-    that attend most to prompts that help are hidden, `HIDDEN` of them, and as random ones are.
+    block -> (P, P) cosines; heads: block -> (heads, rows, columns, P) softmax weights; hidden: a deletion curve.
     """
 
     case: str
@@ -47,17 +55,18 @@ class Explanation:
     prompts: tuple[Prompt, ...]
     alike: dict[int, np.ndarray]
     heads: dict[int, np.ndarray]
-    hidden: tuple[list[float], list[float]]
+    hidden: tuple[Hidden, ...]
 
     def save(self, out: str | Path) -> list[Path]:
         """explain.html, explain.json and attention.npz into the folder `out`."""
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         page, facts, maps = out / "explain.html", out / "explain.json", out / "attention.npz"
-        page.write_text(explain_page(self), encoding="utf-8")
+        write_text(page, explain_page(self))
         write_json(facts, self.to_dict())
         arrays: dict[str, Any] = {f"block_{i}": heads.astype(np.float16) for i, heads in self.heads.items()}
-        np.savez_compressed(maps, **arrays)
+        with atomic(maps) as part:
+            np.savez_compressed(part, **arrays)
         return [page, facts, maps]
 
     def to_dict(self) -> dict[str, object]:
@@ -65,7 +74,6 @@ class Explanation:
             {"block": each.block, "number": each.number, "share": each.share, "influence": each.influence}
             for each in self.prompts
         ]
-        most, random = self.hidden
         return {
             "case": self.case,
             "slice": self.slice,
@@ -73,7 +81,7 @@ class Explanation:
             "score": self.score,
             "prompts": prompts,
             "similarity": {str(i): matrix.tolist() for i, matrix in self.alike.items()},
-            "hidden": {"share": list(HIDDEN), "most_attending": most, "random": random},
+            "hidden": [each._asdict() for each in self.hidden],
         }
 
 
@@ -99,34 +107,34 @@ def explain(
         VptError: what `load` and the readers refuse; prompts that no block attends to beside its tokens; a slice that
             is not there.
     """
+    if len(models := models_in(run)) > 1:
+        raise VptError(f"{run}: {len(models)} models; explain reads the prompts of one, such as {models[0]}")
     answers = load(run, device, weights, "32-true")
-    if not isinstance(answers, Segmenter | Classifier) or not hasattr(answers, "model"):
-        raise VptError(f"{run}: several models; explain reads the prompts of one")
-    seen = _of_scan(answers, scan, slice, force) if isinstance(answers, Segmenter) else _of_image(answers, scan, force)
+    look = _of_scan if isinstance(answers, Segmenter) else _of_image
+    seen = look(answers, scan, slice, force)  # type: ignore[arg-type]
     model = answers.model
     normalise = Normalise(model.backbone.spec, model.mixing).to(answers.device)
     with torch.no_grad():
         image = normalise(seen.image.to(answers.device))
-        score, watched = seen.watch(model(image))
-    weights_of = attention_to_prompts(model, image)
-    means = {i: each[0].mean(0) for i, each in weights_of.items()}  # over heads
+        logits = model(image)
+    score, watched = seen.watch(logits)
+    read = read_prompts(model, image)
+    means = {i: each.weights[0].mean(0) for i, each in read.items()}  # over heads
     counts = {i: each.shape[-1] for i, each in means.items()}
     changes = influence(model, image, score, counts, progress) if leave_out else {}
-    with torch.no_grad():
-        whole = score(model(image))
     return Explanation(
         case=seen.name,
         slice=seen.slice,
         image=_shown(seen.image),
         watched=watched,
-        score=whole,
+        score=score(logits),
         prompts=tuple(
             Prompt(i, k, maps[..., k].cpu(), float(maps[..., k].mean()), changes.get((i, k)))
             for i, maps in means.items()
             for k in range(maps.shape[-1])
         ),
-        alike={i: each.cpu().numpy() for i, each in similarity(model, image).items()},
-        heads={i: each[0].cpu().numpy() for i, each in weights_of.items()},
+        alike={i: each.cosines.cpu().numpy() for i, each in read.items() if each.cosines is not None},
+        heads={i: each.weights[0].cpu().numpy() for i, each in read.items()},
         hidden=_hidden(model, image, score, means, changes),
     )
 
@@ -144,8 +152,12 @@ class _Seen:
     watch: Watch
 
 
-def _of_image(classifier: Classifier, scan: Scan, force: bool) -> _Seen:
+def _of_image(classifier: Classifier, scan: Scan, slice: int | None, force: bool) -> _Seen:
     """Of the slices of a volume the middle one, answered for by itself."""
+    if slice is not None:
+        raise VptError(
+            f"slice {slice}: a classifier looks at the slices of its plan, and the middle one is told; leave it out"
+        )
     stack = classifier.prepare(scan, force)
     middle = len(stack) // 2
     image = torch.from_numpy(stack[middle : middle + 1]).float() / 255
@@ -205,7 +217,7 @@ def _watch_mask(logits: Tensor) -> tuple[Score, str]:
 
 def _hidden(
     model: PromptedModel, image: Tensor, score: Score, means: dict[int, Tensor], changes: dict[tuple[int, int], float]
-) -> tuple[list[float], list[float]]:
+) -> tuple[Hidden, ...]:
     """The score as patches are hidden: those that attend most to prompts that help, and random ones.
 
     A prompt's map, divided by its mean, counts as much as the score falls without it; all alike where that is unknown.
@@ -218,8 +230,8 @@ def _hidden(
             most += max(changes.get((i, k), 1.0 if not changes else 0.0), 0.0) * one / one.mean()
     generator = torch.Generator().manual_seed(0)
     draws = [torch.rand(size, generator=generator).to(image.device) for _ in range(DRAWS)]
-    random = [hidden_in_order(model, image, score, order, HIDDEN) for order in draws]
-    return hidden_in_order(model, image, score, most, HIDDEN), np.mean(random, 0).tolist()
+    random = np.mean([hidden_in_order(model, image, score, order, SHARES) for order in draws], 0).tolist()
+    return tuple(map(Hidden, SHARES, hidden_in_order(model, image, score, most, SHARES), random))
 
 
 def _shown(image: Tensor) -> np.ndarray:

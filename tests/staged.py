@@ -1,0 +1,57 @@
+"""What the tests of encoders with several stages share: prompts that matter, and what is asked of every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from encoders import draw, shaken
+from torch import Tensor, nn
+
+from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.building import build_model
+from vpt.config import load_config
+from vpt.data.plan import Percentiles, Plan
+from vpt.prompts import DeepPrompts
+
+PLAN = Plan(plane="axial", pixel_mm=1.0, image_size=48, neighbours=True, channels=("CT",), intensity=(Percentiles(),))
+
+
+class Staged(NamedTuple):
+    """A small model: timm's own, its adapter, and the published form written out, for images of `size`.
+
+    quick: options of one that `torch.compile` is soon done with.
+    """
+
+    make_timm: Callable[..., Any]
+    wrap: Callable[[Any], Any]
+    literal: Callable[..., Tensor]
+    size: tuple[int, int]
+    quick: dict[str, Any] = {}  # noqa: RUF012 of a NamedTuple, which no one changes
+
+
+def close(found: Tensor, wanted: Tensor, relative: float) -> bool:
+    return bool((found - wanted).abs().max() <= relative * wanted.abs().max())
+
+
+def deep(backbone: Any, **options: Any) -> DeepPrompts:
+    """Prompts of the size of tokens, so that much is gathered from them."""
+    return shaken(DeepPrompts(backbone.spec, count=3, **options), 1.0)
+
+
+def rows_of(prompts: DeepPrompts) -> dict[int, Tensor]:
+    return {i: row for i in prompts.rows if isinstance(row := prompts.context(i, 1), Tensor)}
+
+
+def assert_an_artifact_gives_it_back(folder: str, path: Path, tuning: str = "prompts") -> None:
+    """The model of a folder with two prompts, saved to `path` and restored, answers the same."""
+    values: dict[str, Any] = {"data": {"path": str(path.parent)}, "backbone": {"name": folder}}
+    values |= {"prompts": {"method": "deep", "count": 2}, "tuning": {"method": tuning}}
+    config, images = load_config(values).resolved("segmentation"), draw(2, (48, 48))
+    model = build_model(config, PLAN, 2)
+    shaken(nn.ParameterList(model.trained().values()), 0.1)
+    save_artifact(path, model.eval(), config=config, plan=PLAN, labels={0: "background", 1: "liver"}, scores={})
+    with torch.no_grad():
+        assert torch.equal(restore_model(read_artifact(path))(images), model(images))
