@@ -52,6 +52,9 @@ def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) 
 
 def read_each(read: Callable[[Case], Facts], cases: Sequence[Case], kind: Kind, progress: Tick) -> list[Facts]:
     """read(case) of every case, in their order; progress: called after each with (done, total, name)."""
+    if kind == "volumes":
+        import nibabel  # noqa: F401  # once, and not in every copy of this process
+
     found: list[Facts] = []
     for case, facts in zip(cases, in_processes(read, cases, cores(AT_ONCE[kind])), strict=True):
         found.append(facts)

@@ -31,8 +31,7 @@ def _of_process() -> int | None:
         import resource
 
         most, _ = resource.getrlimit(resource.RLIMIT_AS)
-        used = _kilobytes(Path("/proc/self/status"), "VmSize:")
-        if most != resource.RLIM_INFINITY and used is not None:
+        if most != resource.RLIM_INFINITY and (used := _kilobytes(Path("/proc/self/status"), "VmSize:")) is not None:
             return max(0, most - used)
     return None
 

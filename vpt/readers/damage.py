@@ -11,6 +11,7 @@ from vpt.errors import VptError
 from vpt.machine.available import available_memory
 from vpt.readers.grid import by
 
+SMALL = 2**20  # bytes of an array for which no one is asked whether they are free
 AGAIN = "copy or download the file again"
 NO_MEMORY = ("Cannot allocate memory", "Error -4 ", "Unable to allocate", "out of memory")  # in words of libraries
 
@@ -40,7 +41,7 @@ def require_there(name: object, file: Path, sizes: Sequence[int], itemsize: int,
 
 def require_memory(name: object, sizes: Sequence[int], needed: int) -> None:
     """Raise MemoryError, before any is taken, where an array of `sizes` and so many bytes does not fit."""
-    free = available_memory()
+    free = available_memory() if needed > SMALL else None
     if free is not None and needed > free:
         raise MemoryError(
             f"{name}: {by([int(size) for size in sizes])} voxels take {_gib(needed)}, {_gib(free)} of memory are free; "
