@@ -250,6 +250,7 @@ def test_every_family_of_ours_is_whole() -> None:
         "sam_micro",
         "sam",
         "tiny_sam",
+        "sam2",
         "none",
         "folder",
         "vit",

@@ -9,6 +9,7 @@ import timm
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.families import describe_backbone, published
+from vpt.backbones.sam2_models import SAM2_CHECKPOINTS
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
@@ -18,6 +19,7 @@ from vpt.words import did_you_mean
 
 OWN = {MICRO: "of this package", SAM_MICRO: "of this package"}
 SAM = dict.fromkeys((*CHECKPOINTS, *TINY_CHECKPOINTS), "Segment Anything")
+SAM2 = dict.fromkeys(SAM2_CHECKPOINTS, "Segment Anything 2")
 MODULES = {  # of timm: those of encoders made of blocks that attend
     "vision_transformer": "ViT",
     "deit": "DeiT",
@@ -67,7 +69,7 @@ def catalogue(pattern: str = "*", progress: Tick = silent) -> list[Entry]:
 
 def _kinds() -> dict[str, str]:
     of_timm = {name: kind for module, kind in MODULES.items() for name in timm.list_models(module=module)}
-    return OWN | SAM | of_timm
+    return OWN | SAM | SAM2 | of_timm
 
 
 def _entry(name: str, kind: str) -> Entry:

@@ -12,9 +12,10 @@ from typing import Any
 import timm
 from pydantic import Field, ValidationError
 
-from vpt.backbones import nothing, sam_models, tiny_vit_models, vit_models
+from vpt.backbones import nothing, sam2_models, sam_models, tiny_vit_models, vit_models
 from vpt.backbones.base import Backbone, BackboneSpec, Padding
 from vpt.backbones.origin import Origin, origin_of
+from vpt.backbones.sam2_models import SAM2_CHECKPOINTS
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
@@ -126,6 +127,15 @@ FAMILIES: tuple[Family, ...] = (
         origin=tiny_vit_models.origin_of_tiny_sam,
     ),
     Family(
+        "sam2",
+        "SAM 2.1 and 2 with their decoder (sam2.1_hiera_tiny, _small, _base_plus, _large, sam2.0_...)",
+        sam2_models.is_sam2,
+        sam2_models.load_sam2,
+        sam2_models.describe_sam2,
+        sam2_models.fetch_sam2,
+        origin=sam2_models.origin_of_sam2,
+    ),
+    Family(
         "none",
         f"{NO_ENCODER} (no encoder, for the head unet)",
         lambda name: name == NO_ENCODER,
@@ -187,7 +197,14 @@ def family_of(name: str) -> Family:
         if family.claims(name):
             return family
     architecture = name.partition(".")[0]
-    names = [MICRO, SAM_MICRO, *CHECKPOINTS, *TINY_CHECKPOINTS, *timm.list_models(["*vit*", "*swin*", "*hiera*"])]
+    names = [
+        MICRO,
+        SAM_MICRO,
+        *CHECKPOINTS,
+        *TINY_CHECKPOINTS,
+        *SAM2_CHECKPOINTS,
+        *timm.list_models(["*vit*", "*swin*", "*hiera*"]),
+    ]
     close = difflib.get_close_matches(architecture, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise VptError(
@@ -209,7 +226,8 @@ def load_backbone(
         name: `vit_micro` or `sam_micro` (embedded, need no network); a timm model such as
             `vit_base_patch16_224.augreg_in21k`; a folder with `config.json` and weights as timm and the Hugging Face
             hub save it (offline use); `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or `sam_med2d_vit_b`;
-            `lite_medsam` or `mobile_sam`; `none`, for a head that reads the images alone.
+            `lite_medsam` or `mobile_sam`; `sam2.1_hiera_tiny` and its like; `none`, for a head that reads the images
+            alone.
         weights: a checkpoint on disk, for SAM also an address; None takes the pretrained weights of that name
             (downloaded once), `"random"` takes seeded random weights: the control for what pretraining brings.
         image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.

@@ -19,14 +19,29 @@ from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateCo
 class SamDecoder(nn.Module):
     """What a SAM checkpoint holds besides its encoder: the prompt encoder and the mask decoder, as they were trained.
 
-    `trained` is False where they are random, and so have to be trained whole as a head.
+    `trained` is False where they are random, and so have to be trained whole as a head; `pyramid` (SAM 2's) makes the
+    image's embedding of several levels of the encoder, where it is not the encoder's own output.
     """
 
-    def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder, *, trained: bool):
+    def __init__(
+        self,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        *,
+        trained: bool,
+        pyramid: nn.Module | None = None,
+    ):
         super().__init__()
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+        self.pyramid = pyramid
         self.trained = trained
+
+    def resize(self, image_size: tuple[int, int], grid: tuple[int, int]) -> None:
+        """Set it to images (height, width) in pixels, whose embedding has (rows, columns)."""
+        self.prompt_encoder.input_image_size = image_size
+        self.prompt_encoder.image_embedding_size = grid
+        self.prompt_encoder.mask_input_size = (4 * grid[0], 4 * grid[1])
 
 
 class SamBackbone(Backbone):
@@ -99,9 +114,7 @@ class SamBackbone(Backbone):
             self.encoder.pos_embed = nn.Parameter(resized)
         self.encoder.img_size = size[0]
         if self.decoder is not None:
-            prompt_encoder = self.decoder.prompt_encoder
-            prompt_encoder.input_image_size, prompt_encoder.image_embedding_size = size, grid
-            prompt_encoder.mask_input_size = (4 * grid[0], 4 * grid[1])
+            self.decoder.resize(size, grid)
 
     def embed(self, images: Tensor) -> Tokens:
         grid = self.encoder.patch_embed(images)

@@ -36,9 +36,11 @@ class TimmBackbone(Backbone):
             mean of its patches, without that norm: how it was before version 0.2.0.
 
     Raises:
-        VptError: blocks or attention of another kind, which would need arithmetic of their own; a size that is not made
-            of whole patches, see `patch_of`.
+        VptError: blocks or attention of another kind, which would need arithmetic of their own; where `whole`, a size
+            that is not made of whole patches (plain ViTs have names of timm's whose rest of the image is not seen).
     """
+
+    whole = False
 
     def __init__(
         self,
@@ -53,7 +55,8 @@ class TimmBackbone(Backbone):
         super().__init__()
         self.require_supported(model, name)
         size, patch = self.size_of(model), self.patch_of(model)
-        require_whole_patches(size, patch, name)
+        if self.whole:
+            require_whole_patches(size, patch, name)
         self.sha256 = sha256
         self.pooling = pooling
         layout = self.take(model)
@@ -112,6 +115,7 @@ class StagedBackbone(TimmBackbone):
     """One of several stages, whose grids shrink and widen. It has patches alone, whose mean is `pooling` "plain"."""
 
     encoder: Any
+    whole = True
 
     @staticmethod
     def take_head(model: Any) -> nn.Module:

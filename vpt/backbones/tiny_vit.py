@@ -100,7 +100,7 @@ class TinyVitBackbone(Backbone):
             finished=Level(neck[0].out_channels, (image_size[0] // patch, image_size[1] // patch)),
         )
         if decoder is not None:
-            _resize(decoder, self.spec)
+            decoder.resize(self.spec.image_size, self.spec.finished.grid)
         if attention == "fused":
             fold_batch_norms(self.encoder)
             self.encoder.to(memory_format=torch.channels_last)
@@ -200,10 +200,3 @@ def _describe(encoder: TinyVitEncoder, image_size: tuple[int, int]) -> tuple[Blo
             described.append(BlockSpec(block.dim, block.num_heads, grid, windowed=True))
         stride *= _stride(block)
     return tuple(described)
-
-
-def _resize(decoder: SamDecoder, spec: BackboneSpec) -> None:
-    """Tell the prompt encoder of the sizes that this encoder has."""
-    prompt_encoder, grid = decoder.prompt_encoder, spec.finished.grid
-    prompt_encoder.input_image_size, prompt_encoder.image_embedding_size = spec.image_size, grid
-    prompt_encoder.mask_input_size = (4 * grid[0], 4 * grid[1])

@@ -48,10 +48,11 @@ class SamDecoderConfig(HeadSettings):
 class SamDecoderHead(Head):
     """Features and normalised images (B, 3, H, W) -> logits (B, classes, H, W).
 
-    Kirillov et al., ICCV 2023, appendix A. SAM's decoder asks for one object at a time; here every class, background
-    included, has a token and a small network that makes of it a kernel over the upscaled grid, and classes compete by
-    softmax. No box or point is needed. Tokens and networks start from SAM's own for a single mask, the background from
-    logits of zero: what SAM's first mask token gives, from as many copies of it as there are classes, is the start.
+    Kirillov et al., ICCV 2023, appendix A; of SAM 2 Ravi et al., 2024. SAM's decoder asks for one object at a time;
+    here every class, background included, has a token and a small network that makes of it a kernel over the upscaled
+    grid, and classes compete by softmax. No box or point is needed. Tokens and networks start from SAM's own for a
+    single mask, the background from logits of zero: what SAM's first mask token gives, from as many copies of it as
+    there are classes, is the start.
 
     Learned query tokens stand in the place of the box that SAM is asked with: the first two start as the corners of a
     box around the whole image, any others from its token for "no point".
@@ -61,7 +62,7 @@ class SamDecoderHead(Head):
             including background;
         tune: "tokens" trains class tokens, kernels, queries and refinement and leaves the two-way transformer and the
             upscaling as they were trained; "upscaling" trains that as well, "decoder" everything; "auto" is upscaling
-            where the decoder was trained, else decoder;
+            where the decoder was trained, else decoder; SAM 2's pyramid trains with the last alone;
         queries: how many; None is 2 where the decoder was trained, else 0;
         refine: convolutions of the image and the logits at full resolution, added to the logits, zero at the start;
         hints: take boxes and points through SAM's own prompt encoder, see `Head.forward`.
@@ -101,13 +102,19 @@ class SamDecoderHead(Head):
         self.transformer = decoder.transformer
         self.upscale = decoder.output_upscaling
         self.quality_token = decoder.iou_token  # no quality is predicted, but the transformer was trained with it
+        self.presence_token = getattr(decoder, "obj_score_token", None)  # likewise, of SAM 2
+        self.pyramid: Any = copy.deepcopy(found.pyramid)
+        self.levels = () if self.pyramid is None else self.pyramid.levels
+        self.details: Any = None if self.pyramid is None else nn.ModuleList([decoder.conv_s1, decoder.conv_s0])
         self.positions = prompt_encoder.pe_layer
         self.no_mask = prompt_encoder.no_mask_embed
         if hints:
             self.hint_kinds: Any = nn.ModuleList([prompt_encoder.not_a_point_embed, *prompt_encoder.point_embeddings])
         for part in self.children():
             part.requires_grad_(tune == "decoder")
-        self.upscale.requires_grad_(tune != "tokens")
+        for learned in (self.upscale, self.details):
+            if learned is not None:
+                learned.requires_grad_(tune != "tokens")
         self.queries = nn.Parameter(_start_of_queries(prompt_encoder, queries)) if queries else None
         self.class_tokens = nn.Parameter(decoder.mask_tokens.weight.detach()[:1].repeat(classes, 1))
         single = decoder.output_hypernetworks_mlps[0].requires_grad_(True)
@@ -117,18 +124,27 @@ class SamDecoderHead(Head):
         self.refine = _Refinement(classes) if refine else None
 
     def forward(self, features: Features, images: Tensor, hints: Tensor | None = None) -> Tensor:
-        grid = features.grid
+        grid, finer = (features.grid, ()) if self.pyramid is None else self.pyramid(features.levels)
+        first = [token.weight for token in (self.presence_token, self.quality_token) if token is not None]
         asked = [] if self.queries is None else [self.queries]
-        tokens = torch.cat([self.quality_token.weight, self.class_tokens, *asked]).expand(len(grid), -1, -1)
+        tokens = torch.cat([*first, self.class_tokens, *asked]).expand(len(grid), -1, -1)
         if self.takes_hints:
             tokens = torch.cat([tokens, self.embed_hints(hints, len(grid))], dim=1)
         positions = self.positions(grid.shape[-2:]).expand_as(grid)
         tokens, source = self.transformer(grid + self.no_mask.weight[:, :, None, None], positions, tokens)
-        upscaled = self.upscale(source.transpose(1, 2).reshape(grid.shape))
-        kernels = torch.stack([kernel(tokens[:, k + 1]) for k, kernel in enumerate(self.kernels)], dim=1)
+        upscaled = self._upscaled(source.transpose(1, 2).reshape(grid.shape), finer)
+        kernels = torch.stack([kernel(tokens[:, k]) for k, kernel in enumerate(self.kernels, len(first))], dim=1)
         logits = torch.einsum("bkc,bchw->bkhw", kernels, upscaled)
         logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return logits if self.refine is None else logits + self.refine(images, logits)
+
+    def _upscaled(self, grid: Tensor, finer: Sequence[Tensor]) -> Tensor:
+        """(B, C, H, W) -> (B, C / 8, 4 H, 4 W); finer: of SAM 2, grids of twice and four times the resolution."""
+        if not finer:
+            return self.upscale(grid)
+        double, norm, activation, double_again, last = self.upscale
+        first, second = (detail(each) for detail, each in zip(self.details, finer, strict=True))
+        return last(double_again(activation(norm(double(grid) + first))) + second)
 
     def start_from(self, learned: Self, rows: Sequence[int | None]) -> None:
         """See `Head.start_from`; the refinement of labels that are there already does not see those that are new."""
@@ -181,7 +197,7 @@ def _decoder_of(backbone: Any, tune: Tune) -> Any:
     if not hasattr(backbone, "decoder"):
         raise VptError(
             f"head: the SAM decoder needs a Segment Anything backbone, found {backbone.spec.name}; "
-            "choose head.kind: mask, or a SAM backbone such as lite_medsam, sam_micro or sam_vit_b"
+            "choose head.kind: mask, or a SAM backbone such as lite_medsam, sam_vit_b or sam2.1_hiera_tiny"
         )
     if backbone.decoder is None:
         raise VptError(
