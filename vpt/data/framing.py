@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vpt.data.plan import Padding, Plan
 from vpt.errors import VptError
+from vpt.readers.grid import Grid
 from vpt.vocabulary import COLOURS
 
 SLAB = 32  # slices that are made at once, or those of a batch where it has more
@@ -64,6 +65,19 @@ def require_bounded(name: str, shape: Sequence[int], size: tuple[int, int], spac
             f"{name}: slices of {rows}x{columns} pixels of {spacing[0]:.4g}x{spacing[1]:.4g} mm would become "
             f"{size[0]}x{size[1]} at the plan's pixel; correct the spacing in its header, or set plan.pixel_mm"
         )
+
+
+def size_of_slices(name: str, grid: Grid, plan: Plan) -> tuple[int, int]:
+    """`prepared_size` of the slices of a grid (slices, rows, columns) that is turned to the plan's plane.
+
+    Raises:
+        VptError: see `require_usable` and `require_bounded`.
+    """
+    shape, spacing = grid.shape[1:], grid.spacing[1:]
+    require_usable(name, shape, spacing, plan)
+    size = prepared_size(shape, spacing, plan)
+    require_bounded(name, grid.shape, size, spacing)
+    return size
 
 
 def as_channels(slices: np.ndarray, k: int, neighbours: bool) -> np.ndarray:

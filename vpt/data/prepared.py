@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from vpt.data.framing import prepared_size, require_bounded, require_usable, resize_image
+from vpt.data.framing import resize_image, size_of_slices
 from vpt.data.plan import Plan, scale
 from vpt.readers import Voxels
 
@@ -29,11 +29,8 @@ class PreparedSlices:
 
     @classmethod
     def of(cls, voxels: Voxels, plan: Plan) -> Self:
-        """Raises VptError for slices that would grow without bound, see `require_bounded`."""
-        _, depth, *pixels = voxels.shape
-        require_usable(voxels.name, pixels, voxels.grid.spacing[1:], plan)
-        size = prepared_size(pixels, voxels.grid.spacing[1:], plan)
-        require_bounded(voxels.name, (depth, *pixels), size, voxels.grid.spacing[1:])
+        """Raises VptError for slices that would grow without bound, see `size_of_slices`."""
+        size = size_of_slices(voxels.name, voxels.grid, plan)
         channels = enumerate(plan.intensity)
         limits = tuple(intensity.limits(partial(voxels.slices, channel)) for channel, intensity in channels)
         return cls(voxels, limits, size)

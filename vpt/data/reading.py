@@ -11,7 +11,7 @@ from vpt.data.likeness import digest_of, steps_of
 from vpt.data.values import CaseValues, values_of
 from vpt.parallel import cores, in_processes
 from vpt.progress import Tick
-from vpt.readers import Grid, Kind, Reader, Source, reader_of
+from vpt.readers import Grid, Kind, Reader, Source, import_library, reader_of
 
 AT_ONCE: dict[Kind, int] = {"images": 8, "volumes": 2}  # of volumes each may take gigabytes
 
@@ -52,9 +52,7 @@ def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) 
 
 def read_each(read: Callable[[Case], Facts], cases: Sequence[Case], kind: Kind, progress: Tick) -> list[Facts]:
     """read(case) of every case, in their order; progress: called after each with (done, total, name)."""
-    if kind == "volumes":
-        import nibabel  # noqa: F401  # once, and not in every copy of this process
-
+    import_library(kind)  # once, and not in every copy of this process
     found: list[Facts] = []
     for case, facts in zip(cases, in_processes(read, cases, cores(AT_ONCE[kind])), strict=True):
         found.append(facts)

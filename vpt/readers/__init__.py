@@ -44,6 +44,7 @@ __all__ = [
     "Voxels",
     "endings",
     "format_of",
+    "import_library",
     "is_part",
     "is_volume",
     "reader_of",
@@ -76,6 +77,12 @@ def reader_of(source: Source, name: str = "") -> Reader:
     if claiming is None and not (sources and all(isinstance(item, Path) for item in sources)):
         raise no_scan(source)
     return (claiming or NiftiReader)(sources, name)
+
+
+def import_library(kind: Kind) -> None:
+    """What nearly all readers of that kind import when they first open a file."""
+    if kind == "volumes":
+        import nibabel  # noqa: F401
 
 
 def is_part(path: Path) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vpt.data.depth import in_8_bits
+from vpt.data.framing import size_of_slices
 from vpt.data.header_doubts import another_size, reader_doubts
 from vpt.data.plan import Plan
 from vpt.data.value_doubts import Expected, doubt_of
@@ -142,7 +143,7 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
 
     A volume of one value throughout is warned of: of pictures some are black, as between the parts of a film.
     """
-    size = refuse(f"{name}: {text}", force) if (text := another_size(voxels.grid, plan)) else ()
+    size = _refuse_size(f"{name}: {text}", voxels, plan, force) if (text := another_size(voxels.grid, plan)) else ()
     expected = Expected.by(plan)
     if expected is None:
         return size
@@ -154,6 +155,15 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
     if doubt := doubt_of(found, expected):
         return (*size, *refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force))
     return size
+
+
+def _refuse_size(said: str, voxels: Voxels, plan: Plan, force: bool) -> tuple[str, ...]:
+    """`refuse`, but where no slice could be made of such a size either way, force is no way to go on."""
+    try:
+        size_of_slices("", voxels.grid.turned(plan.orientation)[1], plan)
+    except VptError:
+        raise VptError(said) from None
+    return refuse(said, force)
 
 
 def refuse(said: str, force: bool) -> tuple[str, ...]:
