@@ -76,6 +76,36 @@ def test_without_the_scans_outlines_lie_on_grey_and_a_lost_mask_is_said(folder) 
     assert "no picture" in page
 
 
+def judged(distance: float, *beyond: str, **structures: list[str]) -> dict:
+    own = {"voxels": 5, "agreement": None, "entropy": 0.125}
+    return {
+        "case": {**own, "beyond": list(beyond), "distance": distance},
+        "structures": {name: {**own, "beyond": found} for name, found in structures.items()},
+        "limits": "a mark",
+    }
+
+
+def test_flags_and_scores_of_trust_are_told(folder) -> None:
+    content = json.loads((folder / "predictions.json").read_text())
+    by_name = {each["case"]: each for each in content["cases"]}
+    by_name["usual"]["quality"] = judged(3.5, "distance", rim=["entropy"], core=[])
+    by_name["also"]["quality"] = judged(0.75, rim=[], core=[])
+    (folder / "predictions.json").write_text(json.dumps(content))
+    page = write_predictions_page(folder, LABELS).read_text()
+    assert order(page) == ["empty", "doubtful", "usual", "large", "also"]
+    assert page.count("flagged: ") == 1
+    assert "flagged: distance, entropy of rim</span>" in page
+    assert "1 scan flagged." in page
+    cells = {
+        row[0]: re.findall(r"<td[^>]*>(.*?)</td>", row[1])
+        for row in re.findall(r'row">(\w+)</th>(.*?)</tr>', page, re.S)
+    }
+    assert cells["usual"][0] == "flagged"
+    assert cells["usual"][3:5] == ["0.125", "3.500"]
+    assert cells["also"][0] == "done"
+    assert cells["large"][3:5] == ["-", "-"]
+
+
 def test_answers_of_a_classifier_are_a_table(tmp_path) -> None:
     cases = [{"case": "a", "status": "done", "probabilities": {"ill": 0.25, "well": 0.75}, "seconds": 0.5}]
     (tmp_path / "predictions.json").write_text(json.dumps({"cases": cases}))

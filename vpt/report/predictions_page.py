@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -13,6 +13,7 @@ from vpt.report.inlined import InlinedViewer
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
 from vpt.report.parts import MOST_ROWS, WORST, Tile, amount
+from vpt.scores.trust import TRUST
 from vpt.words import counted
 
 
@@ -20,7 +21,9 @@ from vpt.words import counted
 class PredictedCase:
     """A record of `predictions.json`.
 
-    sizes: label -> ml of a volume, pixels of an image; answers: class -> probability; output: its mask in the folder.
+    sizes: label -> ml of a volume, pixels of an image; answers: class -> probability; output: its mask in the folder;
+    trust: score -> value, of those of `--quality` that are known; beyond: what of it lies beyond its limit, in words,
+    None where there are no limits.
     """
 
     name: str
@@ -31,6 +34,8 @@ class PredictedCase:
     answers: Mapping[str, float]
     warnings: tuple[str, ...]
     output: str
+    trust: Mapping[str, float] = field(default_factory=dict)
+    beyond: tuple[str, ...] | None = None
 
     @property
     def nothing_predicted(self) -> bool:
@@ -60,11 +65,24 @@ def read_predicted(found: Mapping[str, Any]) -> list[PredictedCase]:
             each.get("probabilities") or {},
             tuple(each.get("warnings", ())),
             str(each.get("output", "")),
+            *_judged(each.get("quality") or {}),
         )
         for each in found["cases"]
     ]
     usual = _usual_sizes(cases)
     return sorted(cases, key=lambda case: (-_rank(case), -_unusual(case, usual), case.name))
+
+
+def _judged(quality: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...] | None]:
+    """What `vpt.scores.trust.described` says: the scores of the case, and where it, or a label, is beyond a limit."""
+    if not quality:
+        return {}, None
+    whole = quality["case"]
+    trust = {score: whole[score] for score in TRUST if whole[score] is not None}
+    if whole["beyond"] is None:
+        return trust, None
+    of_labels = ((name, found["beyond"]) for name, found in quality["structures"].items())
+    return trust, (*whole["beyond"], *(f"{score} of {name}" for name, beyond in of_labels for score in beyond))
 
 
 def cases_to_show(cases: Sequence[PredictedCase]) -> list[PredictedCase]:
@@ -86,8 +104,12 @@ def predictions_page(
     nothing = sum(case.nothing_predicted for case in cases)
     sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} answered"]
     sentences += [f"in {counted(nothing, 'scan')} nothing was predicted"] if nothing else []
+    judged = [case for case in cases if case.beyond is not None]
+    flagged = sum(bool(case.beyond) for case in judged)
+    sentences += [f"{counted(flagged, 'scan')} flagged"] if flagged else []
     colours = dict(zip(labels, colours_of(range(1, len(labels) + 1)).values(), strict=True))
     classes = list(dict.fromkeys(name for case in cases for name in case.answers))
+    scores = [score for score in TRUST if any(score in case.trust for case in cases)]
     seconds = [case.seconds for case in cases if not case.failed]
     return render(
         "predictions.html",
@@ -96,6 +118,7 @@ def predictions_page(
         tiles=[
             Tile("Scans", str(len(cases)), f"{len(failed)} failed"),
             Tile("With warnings", str(sum(bool(case.warnings) for case in cases))),
+            *([Tile("Flagged", str(flagged), "beyond limits of validation")] if judged else []),
             *([Tile("Time per scan", f"{median(seconds):.2g} s", "median")] if seconds else []),
         ],
         failed=failed,
@@ -103,7 +126,8 @@ def predictions_page(
         colours=colours,
         unit=unit,
         classes=classes,
-        heads=[*(f"{name} ({unit})" for name in colours), *(f"p({name})" for name in classes)],
+        scores=scores,
+        heads=[*(f"{name} ({unit})" for name in colours), *(f"p({name})" for name in classes), *scores],
         cases=cases[:MOST_ROWS],
         left_out=max(0, len(cases) - MOST_ROWS),
         amount=amount,
@@ -113,7 +137,7 @@ def predictions_page(
 
 
 def _rank(case: PredictedCase) -> int:
-    return 3 if case.failed else 2 if case.nothing_predicted else 1 if case.warnings else 0
+    return 3 if case.failed else 2 if case.nothing_predicted else 1 if case.warnings or case.beyond else 0
 
 
 def _usual_sizes(cases: Sequence[PredictedCase]) -> dict[str, float]:
