@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import Attention, RmsNorm, SwiGLUPacked
+from timm.layers import Attention, HybridEmbed, RmsNorm, SwiGLUPacked
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpt.backbones import load_backbone
 from vpt.backbones.base import Backbone
@@ -19,6 +19,16 @@ from vpt.backbones.vit import VitBackbone
 from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
+
+
+def stem(**options: Any) -> HybridEmbed:
+    """Patches of 8x8 pixels: two of what a net with a norm of its own makes of four."""
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.BatchNorm2d(6), nn.ReLU()).eval()
+    net[1].running_mean.normal_(0, 0.2)
+    net[1].running_var.uniform_(0.5, 2)
+    return HybridEmbed(backbone=net, **(options | {"patch_size": 2}))
+
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "cls": {},
@@ -43,6 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "patch_14": {"img_size": 42, "patch_size": 14},
     "dynamic": {"dynamic_img_size": True},
     "one_block": {"depth": 1},
+    "convolutional_stem": {"embed_layer": stem},
     "every_dropout": {
         "pos_drop_rate": 0.5,
         "patch_drop_rate": 0.5,
@@ -210,6 +221,20 @@ def test_a_dynamic_vit_that_pads_counts_the_padded_patches() -> None:
     assert torch.equal(sequence(features), timms_own(vit, images))
 
 
+def test_a_hybrid_is_made_of_whole_patches_of_its_net_and_resized() -> None:
+    """vit_tiny_r_s16_p8: patches of 2x2 places of a ResNet's grid, whose stride is 16."""
+    name = "vit_tiny_r_s16_p8_224"
+    backbone = load_backbone(name, weights="random", image_size=(96, 64))
+    assert (backbone.spec.patch, backbone.spec.finished) == ((32, 32), (192, (3, 2)))
+    images = draw(backbone, 1)
+    prompts = DeepPrompts(backbone.spec, count=2)
+    assert encode(backbone, prompts, images).grid.shape == (1, 192, 3, 2)
+    with pytest.raises(
+        VptError, match="image size 112x112 is not a multiple of the patch of vit_tiny_r_s16_p8_224, 32x32"
+    ):
+        load_backbone(name, weights="random", image_size=112)
+
+
 def test_a_fixed_vit_refuses_images_of_another_size_than_the_spec() -> None:
     with pytest.raises((VptError, AssertionError), match=r"48.*32"):
         wrap(tiny_vit()).embed(torch.randn(1, 3, 48, 48))
@@ -221,7 +246,6 @@ def test_a_fixed_vit_refuses_images_of_another_size_than_the_spec() -> None:
         ("resnet50", "ResNet"),
         ("swinv2_cr_tiny_224", "SwinTransformerV2Cr"),
         ("vit_small_patch16_18x2_224", "ParallelThingsBlock"),
-        ("vit_tiny_r_s16_p8_224", "HybridEmbed"),
     ],
 )
 def test_another_family_is_refused_with_what_is_supported(name: str, found: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.layers import Attention, PatchEmbed
+from timm.layers import Attention, HybridEmbed, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
@@ -23,7 +23,6 @@ REASONS = {  # of timm's classes: why they are not taken apart
     "ParallelThingsBlock": "each block holds several attentions side by side",
     "ResPostBlock": "it norms after its attention",
     "Diff": "its attention is the difference of two",
-    "HybridEmbed": "its patches come from a convolutional net",
     "NaFlexVit": "images of several sizes are packed into one sequence",
     "Cait": "its class token attends in blocks of its own",
     "SwinTransformerV2Cr": "it makes its biases of positions otherwise than swinv2_tiny_window8_256 and its like",
@@ -82,11 +81,18 @@ class PlainBackbone(TimmBackbone):
 class VitBackbone(PlainBackbone):
     """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
 
+    Its patches may come from a convolutional net (hybrids), which is frozen as all the rest.
+
     A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
     bfloat16 on a CPU, where timm's attention would be slow, see `mix_values`: there up to rounding).
     """
 
     vit: VisionTransformer
+
+    @staticmethod
+    def patch_of(model: Any) -> tuple[int, int]:
+        height, width = model.patch_embed.feat_ratio(as_scalar=False)
+        return height, width
 
     def embed(self, images: Tensor) -> Tokens:
         patches = self.vit.patch_embed(images)
@@ -136,7 +142,7 @@ def require_standard_blocks(model: Any, name: str) -> None:
     if type(model) in (VisionTransformer, VisionTransformerDistilled):
         odd = {type(b).__name__ for b in model.blocks if type(b) is not Block}
         odd |= {type(b.attn).__name__ for b in model.blocks if type(b) is Block and type(b.attn) is not Attention}
-        odd |= {type(model.patch_embed).__name__} - {PatchEmbed.__name__}  # a hybrid's grid is its CNN's
+        odd |= {type(model.patch_embed).__name__} - {PatchEmbed.__name__, HybridEmbed.__name__}
         if not odd:
             return
         found = f"{found} with {', '.join(sorted(odd))}"
