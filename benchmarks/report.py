@@ -23,7 +23,7 @@ PICTURE = DOCUMENT.with_name("growth.png")
 
 
 def blocks(machine: str) -> dict[str, str]:
-    """Marker -> Markdown: the tables of one machine, and targets of all of them."""
+    """Marker -> Markdown: the tables of one machine, what it lacks of another, and targets of all of them."""
     results = read(machine)
     found = results["sections"]
     others = {path.stem: read(path.stem)["sections"] for path in sorted(FOLDER.glob("*.json")) if path.stem != machine}
@@ -34,9 +34,10 @@ def blocks(machine: str) -> dict[str, str]:
         "growth": _growth(found),
         "mended-settings": f"`{' '.join(f'{key}={value}' for key, value in MENDED.items())}`",
     }
-    for section in ("vit_step", "vit_inference", "cached_prefix", "sam", "volumes"):
+    for section in ("vit_step", "vit_inference", "cached_prefix", "sam", "encoders", "volumes"):
         for kind in (section, f"{section} mended"):
-            made[kind.replace(" ", "-")] = "\n\n".join(_case(case) for case in found.get(kind, {}).values())
+            measured = [sections[kind] for sections in (found, *others.values()) if kind in sections]
+            made[kind.replace(" ", "-")] = "\n\n".join(_case(case) for case in next(iter(measured), {}).values())
     return made
 
 
