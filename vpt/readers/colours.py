@@ -11,7 +11,8 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.base import Source
 from vpt.readers.grid import Grid, picture_grid
-from vpt.readers.picture import GREY_MODES, PictureReader, lossy_format, opened, palette, picture_size, upright
+from vpt.readers.picture import PictureReader, lossy_format, picture_size
+from vpt.readers.pillow_file import GREY_MODES, opened, palette, upright
 
 Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)

@@ -16,7 +16,7 @@ from vpt.readers.base import Source
 from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.nifti import NiftiReader, volume_in_memory
-from vpt.readers.picture import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, pixels_of, upright
+from vpt.readers.pillow_file import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, pixels_of, upright
 from vpt.readers.volumes import placed
 
 

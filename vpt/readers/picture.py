@@ -6,38 +6,25 @@ as its EXIF orientation asks. Neither torch nor MONAI is needed, so that `vpt ch
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
-from vpt.readers.content import other_content
-from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
-from vpt.readers.png import damaged_chunk, may_hold_exif, states_white
+from vpt.readers.pillow_file import DEEP_MODES, GREY_MODES, opened, palette, pixels_of, turn_of, upright
+from vpt.readers.png import may_hold_exif, states_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
-DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one number per pixel, of more than 8 bits
-GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
 FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spans; between black and white; its share
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: rows and columns change places
-MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for each
-BITS_PER_SAMPLE = 258  # of TIFF
-DAMAGED = (  # what Pillow lets through of its decoders
-    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
+TURNED = (5, 6, 7, 8)  # EXIF: rows and columns change places
 
 
 class PictureReader(ArrayReader):
@@ -101,12 +88,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 def orientation(path: Path) -> int:
     """How EXIF asks an image to be turned before it is seen, 1 (not at all) to 8; only the header is read."""
     with opened(path) as image:
-        return 1 if image.format == "PNG" and not may_hold_exif(path) else _orientation(image)
-
-
-def _orientation(image: Image) -> int:
-    found: Any = image.getexif().get(ORIENTATION)
-    return int(found) if found in range(1, 9) else 1
+        return 1 if image.format == "PNG" and not may_hold_exif(path) else turn_of(image)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -218,97 +200,3 @@ def _is_lossless_webp(path: Path) -> bool:
                 return name == b"VP8L"
             file.seek(length + length % 2, 1)
     return False
-
-
-@contextmanager
-def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
-    """The image, header read; what goes wrong in here or while it is used is told with the file's name.
-
-    pixels: whether they are going to be decoded, so that their checksums count.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if not path.is_file():
-        raise VptError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected an image file")
-    if path.stat().st_size == 0:
-        raise VptError(f"{path}: an empty file, expected an image; copy or export it again")
-    try:
-        # As a file and not by its path: from that Pillow maps plain TIFF into memory, and scrambles turned ones.
-        with open(path, "rb") as file, Image.open(file) as image:
-            if pixels and image.format == "PNG" and (chunk := damaged_chunk(path)):
-                raise OSError(f"the checksum of its part {chunk!r} is wrong")
-            _refuse_pages(image, path)
-            _refuse_huge(image, path)
-            _refuse_deep_colour(image, path)
-            yield image
-    except UnidentifiedImageError as error:
-        damaged = VptError(f"{path}: not an image, or damaged in its header; export it again as PNG")
-        raise other_content(path) or damaged from error
-    except Image.DecompressionBombError as error:
-        raise VptError(f"{path}: too large an image ({error}); cut it into tiles, or make it smaller") from error
-    except DAMAGED as error:
-        raise spoiled(path, error) from error
-
-
-def _refuse_pages(image: Image, path: Path) -> None:
-    if image.format == "MPO":  # a camera's JPEG with a preview behind the picture
-        return
-    if (pages := getattr(image, "n_frames", 1)) > 1:
-        mend = "save every page as a file, or slices together as a volume with its spacing (.nrrd, .nii.gz)"
-        raise VptError(f"{path}: holds {pages} pages, expected one image; {mend}")
-
-
-def _refuse_huge(image: Image, path: Path) -> None:
-    """More pixels than are decoded: a file of some kilobytes can claim hundreds of millions of them."""
-    columns, rows = image.size
-    if columns * rows > MOST_PIXELS:
-        raise VptError(
-            f"{path}: too large an image ({columns}x{rows}, {columns * rows / 1e6:.0f} million pixels, expected "
-            f"{MOST_PIXELS / 1e6:.0f} million at most); cut it into tiles, or make it smaller"
-        )
-
-
-def _refuse_deep_colour(image: Image, path: Path) -> None:
-    """Several channels of more than 8 bits, of which Pillow would keep the upper 8."""
-    if image.mode in ("1", "P", *DEEP_MODES):
-        return
-    layouts = [
-        str(part)
-        for tile in getattr(image, "tile", ())
-        for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
-    ]
-    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))  # a TIFF's own word
-    if max(bits) > 8 or any(";16" in layout for layout in layouts):
-        raise VptError(
-            f"{path}: several channels of more than 8 bits ({image.mode}), which cannot be read whole; "
-            "save it as 8-bit colour, or as 16-bit grey with one channel"
-        )
-
-
-def upright(image: Image) -> Image:
-    from PIL import ImageOps
-
-    if _orientation(image) == 1:  # which Pillow would copy
-        return image
-    return ImageOps.exif_transpose(image) or image
-
-
-def pixels_of(image: Image, name: str) -> np.ndarray:
-    """(rows, columns) uint8, uint16 or float32, or (rows, columns, 3) uint8."""
-    if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
-        values = np.array(image).astype(np.int64)
-        if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-            raise VptError(f"{name}: values from {values.min()} to {values.max()}, expected 0 to 65535; save as 16-bit")
-        return values.astype(np.uint16)
-    if image.mode == "F":
-        return np.array(image, np.float32)
-    if image.mode in GREY_MODES:
-        return np.array(image.convert("L"))
-    if image.mode in ("P", "PA") and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
-
-
-def palette(image: Image) -> np.ndarray:
-    """(N, 3): all colours of a palette, so that the masks of one data set are read alike whatever each holds of it."""
-    return np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
