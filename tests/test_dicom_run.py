@@ -18,9 +18,9 @@ from tiny_run import ONE_STEP
 from vpt.artifact import read_artifact
 from vpt.cli import main
 from vpt.data.cached_slices import prepare_cases
-from vpt.data.cases import find_scans
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset
+from vpt.data.scans import find_scans
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.progress import silent

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vpt.data.cases import Case, case_name, find_scans
+from vpt.data.cases import Case, case_name
 from vpt.data.layouts import read_dataset, survey
 from vpt.data.layouts.description import read_labels
+from vpt.data.scans import find_scans
 from vpt.errors import VptError
 from vpt.words import listed
 

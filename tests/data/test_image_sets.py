@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.cases import find_scans
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset, survey
+from vpt.data.scans import find_scans
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.cases import find_scans, unread_scans
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_labelled
 from vpt.data.left_out import Walk, ending_of, kinds
+from vpt.data.scans import find_scans, unread_scans
 from vpt.errors import VptError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tiny_run import ONE_STEP
 
-from vpt.data.cases import find_scans
 from vpt.data.check import Check, check_dataset
 from vpt.data.layouts import is_labelled, read_dataset, read_labelled, survey, write_description
+from vpt.data.scans import find_scans
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.readers import reader_of

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vpt.data.cases import find_scans, unread_scans
+from vpt.data.scans import find_scans, unread_scans
 from vpt.errors import VptError
 from vpt.readers import is_part, reader_of
 

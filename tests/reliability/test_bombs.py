@@ -321,7 +321,7 @@ def test_a_case_that_is_called_so_that_its_mask_would_leave_the_folder(
 
 @pytest.mark.parametrize("recursive", [False, True])
 def test_links_in_circles(make_dataset: Callable[..., Path], tmp_path: Path, recursive: bool) -> None:
-    from vpt.data.cases import find_scans
+    from vpt.data.scans import find_scans
     from vpt.use.archives.finding import find_archive
     from vpt.use.archives.outputs import plan_outputs
 

@@ -13,8 +13,8 @@ import torch
 from masks import image_plan, scan, scan_plan, threshold
 from tiny_classes import CLASSES
 
-from vpt.data.cases import find_scans
 from vpt.data.header_doubts import scan_doubts
+from vpt.data.scans import find_scans
 from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.use.classifier import Classifier
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.data.cases import find_scans
+from vpt.data.scans import find_scans
 from vpt.errors import VptError
 from vpt.use.pages.predictions import write_predictions_page
 

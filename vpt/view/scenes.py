@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Case, case_name, find_scans, kind_of
+from vpt.data.cases import Case, case_name, kind_of
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.description import read_labels
 from vpt.data.plan import ORIENTATIONS
+from vpt.data.scans import find_scans
 from vpt.errors import VptError
 from vpt.palette import colours_of, lightened
 from vpt.readers import LabelMap, Reader, Unit, reader_of

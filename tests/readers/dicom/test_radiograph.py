@@ -17,8 +17,9 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
-from vpt.data.cases import find_scans, kind_of
+from vpt.data.cases import kind_of
 from vpt.data.check import check_dataset
+from vpt.data.scans import find_scans
 from vpt.errors import VptError
 from vpt.readers import reader_of
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import JPEG2000Lossless, SecondaryCaptureImageStorage
 
-from vpt.data.cases import find_scans
+from vpt.data.scans import find_scans
 from vpt.errors import VptError
 from vpt.readers import ChosenSeries, Reader, format_of, reader_of
 

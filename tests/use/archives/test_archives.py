@@ -15,7 +15,8 @@ import pytest
 from masks import bright_disc, broken, image_plan, same_place, scan, scan_plan, threshold
 from PIL import Image
 
-from vpt.data.cases import Case, find_scans
+from vpt.data.cases import Case
+from vpt.data.scans import find_scans
 from vpt.errors import VptError
 from vpt.use.archives import DiskFull, Failure, classify_cases, save_labels, segment_cases
 from vpt.use.archives.attempts import attempt, one_ahead

@@ -7,19 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vpt.data.cases import (
-    Case,
-    case_name,
-    find_scans,
-    group_channels,
-    image_cases,
-    kind_of,
-    scan_files,
-    scans_at,
-    unread_scans,
-)
+from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files
 from vpt.data.left_out import leads_back
 from vpt.data.pairs import scans_and_masks
+from vpt.data.scans import find_scans, image_cases, scans_at, unread_scans
 from vpt.errors import VptError
 from vpt.files import real
 from vpt.readers import Kind

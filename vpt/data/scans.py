@@ -1,0 +1,97 @@
+"""Scans and images to predict, by the names of their files and folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vpt.data.cases import (
+    Case,
+    case_name,
+    channel_files,
+    channel_suffix,
+    group_channels,
+    kind_of,
+    raise_first,
+    scan_files,
+)
+from vpt.data.left_out import left_out, unread_beside
+from vpt.errors import VptError
+from vpt.readers import SUPPORTED
+
+
+def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: str | None = None) -> tuple[Case, ...]:
+    """Cases to predict, sorted by name: one file, a list of files, or a folder of them.
+
+    Of its subfolders only those that are scans themselves, DICOM series, each called by its folder's name; series: see
+    `Case`.
+
+    The files are NIfTI or images, not both; an image is a case of its own.
+    Files CASE_0000, CASE_0001, ... are the channels of CASE. With one channel a lone `_0000` is dropped from the name,
+    but files that differ only in those digits are cases of their own. A file without such a suffix is a whole scan
+    (4-D if `channels` > 1), unless a list of exactly `channels` plain files is given: then they are one scan.
+    """
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(item) for item in path]
+    what = ", ".join(map(str, paths)) or "no path at all"
+    if missing := [item for item in paths if not item.exists()]:
+        raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file, an image or a folder of them")
+    files = [file for item in paths for file in scans_at(item)]
+    if wrong := [file for file in files if kind_of(file) is None]:
+        raise VptError(f"{wrong[0]}: not a supported ending; {SUPPORTED}")
+    if not files:
+        inner = [name for name in ("imagesTs", "imagesTr", "images") if len(paths) == 1 and (paths[0] / name).is_dir()]
+        hint = f"; did you mean {paths[0] / inner[0]}?" if inner else ""
+        unread = unread_beside(paths[0]) if len(paths) == 1 and not hint else ""
+        raise VptError(f"{what}: no scans found, {SUPPORTED}{hint}{unread}")
+    images = [file for file in files if kind_of(file) == "images"]
+    if images and len(images) < len(files):
+        volume = next(file for file in files if kind_of(file) == "volumes")
+        raise VptError(f"{what}: {images[0].name} is an image and {volume.name} a NIfTI; give one kind at a time")
+    if images:
+        return image_cases(images)
+    if len(paths) == 1 and not paths[0].is_dir() and channels > 1:
+        files = list(channel_files(paths[0], channels))
+    elif 1 < channels == len(files) == len(paths) and not any(channel_suffix(file) for file in files):
+        return (Case(case_name(files[0]), tuple(files), None, series),)
+    groups, problems = group_channels(files, channels)
+    raise_first(problems, "give every scan all of its channels")
+    return tuple(Case(name, groups[name], None, series) for name in sorted(groups))
+
+
+def scans_at(path: Path) -> list[Path]:
+    """A folder may be one scan, or hold many; where it holds none, those that lie deeper, as DICOM is exported."""
+    if not path.is_dir() or kind_of(path) is not None:
+        return [path]
+    deeper = (Path(above) / name for above, names, _ in os.walk(path) for name in names)
+    return scan_files(path) or sorted(folder for folder in deeper if kind_of(folder) is not None)
+
+
+def unread_scans(path: str | Path, channels: int, out: Path, read: Iterable[Path] | None = None) -> list[str]:
+    """What lies in a folder of scans to predict and is none of them, as sentences; `out`: where the masks go.
+
+    read: the files that are scans, by default those that `find_scans` finds.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or kind_of(folder) is not None:
+        return []
+    if read is None:
+        read = [file for case in find_scans(folder, channels) for file in case.images]
+    found = left_out(folder, list(read), nested=True)
+    made = os.path.abspath(out)
+    files, nested = (
+        tuple(file for file in each if not Path(os.path.abspath(file)).is_relative_to(made))
+        for each in (found.files, found.nested)
+    )
+    return replace(found, files=files, nested=nested).sentences()
+
+
+def image_cases(files: Iterable[Path]) -> tuple[Case, ...]:
+    cases: dict[str, Case] = {}
+    for path in files:
+        name = case_name(path)
+        if name in cases:
+            raise VptError(f"{path}: the second image called {name}; keep one of the two or rename it")
+        cases[name] = Case(name, (path,), None)
+    return tuple(cases[name] for name in sorted(cases))
