@@ -19,6 +19,7 @@ from vpt.errors import VptError
 AHEAD = 4  # results for every worker that may wait for an earlier one
 LOOK = 2.0  # seconds between looks at whether the threads live
 FEW = 16  # items that are not worth the start of processes
+CHUNK = 16  # items at the most that a process is sent at once: sending one alone takes half a millisecond
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,24 +42,31 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
         yield from _in_order(pool, work, items, workers)
 
 
-def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def in_processes(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int, worth: int = FEW
+) -> Iterator[Result]:
     """The same for work that Python itself does, which threads only take turns at.
 
     Processes are copies of this one, made when the first result is asked for; what `work` changes is theirs alone.
-    Results are pickled. Where processes cannot be copied safely (other systems than Linux), and for a few items,
-    threads serve.
+    Results are pickled. Where processes cannot be copied safely (other systems than Linux), and for less than `worth`
+    items, threads serve.
 
     Raises:
         VptError: a process was ended from outside.
     """
     alone = workers < 2 or multiprocessing.current_process().daemon  # which may have no processes of its own
-    if sys.platform != "linux" or alone or len(items) < FEW:
+    if sys.platform != "linux" or alone or len(items) < worth:
         yield from in_order(work, items, workers)
         return
     copies = multiprocessing.get_context("fork")
     try:
         with ProcessPoolExecutor(workers, copies, initializer=_begin, initargs=(work, items)) as pool:
-            yield from _in_order(pool, _work_on, range(len(items)), workers)
+            size = max(1, min(CHUNK, len(items) // (AHEAD * workers)))
+            chunks = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
+            for done, error in _in_order(pool, _work_on, chunks, workers):
+                yield from done
+                if error is not None:
+                    raise error
     except BrokenProcessPool as error:
         raise VptError(
             "a process that reads was ended from outside, as systems do that are short of memory; close other "
@@ -95,9 +103,15 @@ def _end_with_the_first() -> None:
     os._exit(1)
 
 
-def _work_on(number: int) -> Any:
+def _work_on(chunk: range) -> tuple[list[Any], Exception | None]:
+    """The results of these items, up to the first for which `work` raises something, and that."""
     work, items = _task
-    return work(items[number])
+    done: list[Any] = []
+    try:
+        done.extend(work(items[number]) for number in chunk)
+    except Exception as error:
+        return done, error
+    return done, None
 
 
 def settled(future: Future[Result], pool: Executor) -> Future[Result]:

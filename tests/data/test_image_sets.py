@@ -12,6 +12,7 @@ from PIL import Image
 
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset, survey
+from vpt.data.mask_values import MANY
 from vpt.data.scans import find_scans
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
@@ -249,3 +250,25 @@ def test_an_umlaut_is_the_same_however_it_is_written(make_images):
         path = next(iter(sorted((root / folder).iterdir())))
         path.rename(path.with_name(unicodedata.normalize(form, "für.png")))
     assert "für" in [case.name for case in read_dataset(root).cases]
+
+
+def test_many_masks_are_looked_at_in_processes_to_the_same_end(tmp_path: Path, monkeypatch) -> None:
+    """Some of 1 beside some of 255, one that cannot be read, and an image that EXIF turns beside its mask."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    for number in range(MANY + 10):
+        pixels = np.zeros((9, 9), np.uint8)
+        pixels[2:7, 2:7] = 1 if number % 3 else 255
+        Image.fromarray(pixels).save(tmp_path / f"masks/{number:03d}.png")
+        Image.fromarray(pixels + number % 7).save(
+            tmp_path / f"images/{number:03d}.png", **({"exif": turned} if number == 77 else {})
+        )
+    (tmp_path / "masks/005.png").write_bytes(b"\x89PNG damaged")
+    in_processes = problems(tmp_path)
+    monkeypatch.setattr("vpt.data.layouts.image_folders.MANY", 10**6)
+    monkeypatch.setattr("vpt.data.mask_colours.MANY", 10**6)
+    assert in_processes == problems(tmp_path)
+    assert any("written in two ways" in text for text in in_processes)
+    assert any("077.png) are turned by EXIF" in text for text in in_processes)

@@ -6,16 +6,15 @@ palette's numbers stand for other colours in the next file.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from vpt.errors import VptError
-from vpt.readers import LabelMap, reader_of
-from vpt.readers.colours import BLACK, Colour, Palette, colours_of, palette_of, shown
+from vpt.readers import LabelMap
 from vpt.readers.picture import lowest_and_highest
 from vpt.words import counted, listed
 
@@ -26,6 +25,7 @@ NEAR = 16  # levels that a lossy format moves a value by
 EVEN = 0.8  # of a label's pixels, so many and more have neighbours of their own value only; of a border's, fewer
 SLICES = 8  # looked at of a volume
 FEW_EVEN = 0.3  # fewer than these are scattered, and make no area
+AT_ONCE, MANY = 4, 200  # masks that are read at a time; so many are worth processes
 
 
 @dataclass
@@ -38,6 +38,38 @@ class _Value:
     masks: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class SeenMask:
+    """The values above 0 of a mask, and of each, where they are not too many to be labels, its pixels: see `_Value`."""
+
+    foreground: frozenset[int]
+    values: dict[int, tuple[int, int, int]]
+
+    @classmethod
+    def of(cls, labels: LabelMap) -> Self:
+        foreground = frozenset(labels.ids) - {0}
+        counts = dict.fromkeys(foreground if len(foreground) <= MOST_LABELS else (), (0, 0, 0))
+        for k in _some_slices(labels.array) if counts else ():
+            for id, more in _counted(labels.array[..., k], foreground).items():
+                pixels, even, between = (count + one for count, one in zip(counts[id], more, strict=True))
+                counts[id] = pixels, even, between
+        return cls(foreground, counts)
+
+
+def _counted(array: np.ndarray, foreground: frozenset[int]) -> dict[int, tuple[int, int, int]]:
+    """(rows, columns) of a mask that holds `foreground` somewhere."""
+    low = high = lower = higher = array
+    if len(foreground) > 1:
+        low, high = lowest_and_highest(array)
+        lower, higher = lowest_and_highest(low)[0], lowest_and_highest(high)[1]  # of 5 x 5: shades can be 2 wide
+    found = {}
+    for id in foreground:
+        mine = array == id
+        even, between = mine & (low == high), mine & (lower < array) & (array < higher)
+        found[id] = int(mine.sum()), int(even.sum()), int(between.sum())
+    return found
+
+
 class MaskValues:
     """The values of masks that were `add`ed, and what is doubtful about them."""
 
@@ -46,27 +78,12 @@ class MaskValues:
         self.values: dict[int, _Value] = {}
         self.foregrounds: dict[str, frozenset[int]] = {}  # of every mask
 
-    def add(self, name: str, labels: LabelMap) -> None:
-        foreground = frozenset(labels.ids) - {0}
-        self.foregrounds[name] = foreground
-        for id in foreground if len(foreground) <= MOST_LABELS else ():
-            self.values.setdefault(id, _Value()).masks.append(name)
-        if len(foreground) <= MOST_LABELS:
-            for k in _some_slices(labels.array):
-                self._look_at(labels.array[..., k], foreground)
-
-    def _look_at(self, array: np.ndarray, foreground: frozenset[int]) -> None:
-        """(rows, columns) of a mask that holds `foreground` somewhere."""
-        low = high = lower = higher = array
-        if len(foreground) > 1:
-            low, high = lowest_and_highest(array)
-            lower, higher = lowest_and_highest(low)[0], lowest_and_highest(high)[1]  # of 5 x 5: shades can be 2 wide
-        for id in foreground:
-            of = self.values[id]
-            mine = array == id
-            of.pixels += int(mine.sum())
-            of.even += int((mine & (low == high)).sum())
-            of.between += int((mine & (lower < array) & (array < higher)).sum())
+    def add(self, name: str, mask: SeenMask) -> None:
+        self.foregrounds[name] = mask.foreground
+        for id, (pixels, even, between) in mask.values.items():
+            of = self.values.setdefault(id, _Value())
+            of.masks.append(name)
+            of.pixels, of.even, of.between = of.pixels + pixels, of.even + even, of.between + between
 
     @property
     def ids(self) -> frozenset[int]:
@@ -150,149 +167,8 @@ class MaskValues:
 def shades_of(labels: LabelMap) -> list[int]:
     """The values of one mask of an image that look like no labels, sorted."""
     values = MaskValues(Path(labels.name))
-    values.add(labels.name, labels)
+    values.add(labels.name, SeenMask.of(labels))
     return values.shades()
-
-
-# --- colours ----------------------------------------------------------------------------------------------------------
-
-
-def ids_by_colour(folder: Path, masks: Sequence[Path]) -> tuple[tuple[Colour, int], ...] | None:
-    """What id every colour of the masks has, where their numbers alone do not say it; None where they do.
-
-    They do not where palettes list colours in another order from file to file, or where masks are stored in colours.
-    Files that cannot be read are passed over. Raises VptError where the colours do not say it either.
-    """
-    palettes: dict[Path, Palette] = {}
-    pictures: dict[Path, dict[Colour, bool]] = {}
-    grey = []
-    for path in masks:
-        try:
-            if found := palette_of(path):
-                palettes[path] = found
-            elif (colours := colours_of(path)) and not all(len({*colour}) == 1 for colour in colours):
-                pictures[path] = colours
-            else:
-                grey.append(path)
-        except VptError:  # reading the case says why
-            continue
-    differ = _differ(palettes)
-    every = {colour for found in pictures.values() for colour in found}
-    if not differ and (not pictures or len(every) > MOST_LABELS or any(map(_has_labels, grey))):
-        return None  # reading a mask in colours says what it should be
-    if differ:
-        _require_named_colours(folder, palettes, differ)
-        _refuse_grey(folder, grey, next(iter(palettes)))
-    return _numbered(folder, palettes, pictures)
-
-
-def require_one_numbering(masks: Sequence[Path]) -> None:
-    """Masks of images that are compared number by number: a number stands for one colour in all their palettes.
-
-    Grey palettes are read by their values, and say nothing of colours. Raises VptError where two palettes differ, and
-    for what cannot be read.
-    """
-    palettes = {path: found for path in masks if (found := palette_of(path)) and not found.is_grey}
-    if differ := _differ(palettes):
-        first, second, k, _, colour = differ
-        raise VptError(
-            f"{second}: {k} is {shown(colour)} in its palette, but not in that of {first}, so the same number "
-            "is not the same label in both; save all masks with one palette, or as grey with a value of its own "
-            "for every label"
-        )
-
-
-def _differ(palettes: dict[Path, Palette]) -> tuple[Path, Path, int, Colour, Colour] | None:
-    """Two files in which a number stands for two colours, or a colour has two numbers; the number, and its colours."""
-    if all(palette.is_grey for palette in palettes.values()):
-        return None  # these are read by their values anyway
-    colour_of: dict[int, tuple[Path, Colour]] = {}
-    number_of: dict[Colour, tuple[Path, int]] = {}
-    for path, palette in palettes.items():
-        for k, colour in palette.used.items():
-            other, its = colour_of.setdefault(k, (path, colour))
-            if its != colour:
-                return other, path, k, its, colour
-            other, number = number_of.setdefault(colour, (path, k))
-            if number != k and other != path:
-                return other, path, k, colour, colour
-    return None
-
-
-def _require_named_colours(
-    folder: Path, palettes: dict[Path, Palette], differ: tuple[Path, Path, int, Colour, Colour]
-) -> None:
-    """Colours that share a number must be in one palette somewhere, else they may be one label in two tints."""
-    of: dict[int, set[Colour]] = {}
-    for palette in palettes.values():
-        for k, colour in palette.used.items():
-            of.setdefault(k, set()).add(colour)
-    together = [palette.known for palette in palettes.values()]
-    for colours in of.values():
-        for one in colours:
-            for other in colours - {one}:
-                if not any({one, other} <= known for known in together):
-                    raise _palettes_differ(folder, differ)
-
-
-def _palettes_differ(folder: Path, differ: tuple[Path, Path, int, Colour, Colour]) -> VptError:
-    first, second, k, one, other = differ
-    return VptError(
-        f"{folder}: the palettes differ between files, so neither numbers nor colours say which label is which: {k} is "
-        f"{shown(one)} in {first.name} and {shown(other)} in {second.name}; "
-        "save all masks with one palette, or as grey with a value of its own for every label"
-    )
-
-
-def _refuse_grey(folder: Path, grey: Sequence[Path], coloured: Path) -> None:
-    """Masks without colours beside some that are read by colour; what they hold of the background does not matter."""
-    if path := next(filter(_has_labels, grey), None):
-        raise VptError(
-            f"{folder}: the palettes differ between files, and {path.name} is grey while {coloured.name} has colours, "
-            "so which value is which colour is not known; save all masks with one palette, or all as grey"
-        )
-
-
-def _has_labels(path: Path) -> bool:
-    """Whether a mask holds anything above 0, as far as it can be read; reading the case says why it cannot."""
-    try:
-        return max(reader_of(path).labels().ids) > 0
-    except VptError:
-        return False
-
-
-def _numbered(
-    folder: Path, palettes: dict[Path, Palette], pictures: dict[Path, dict[Colour, bool]]
-) -> tuple[tuple[Colour, int], ...]:
-    """Black is 0, every other colour the number that most palettes give it, else its place among them."""
-    votes: dict[Colour, Counter[int]] = {}
-    for palette in palettes.values():
-        for k, colour in palette.used.items():
-            votes.setdefault(colour, Counter())[k] += 1
-    for picture in pictures.values():
-        for colour in picture:
-            votes.setdefault(colour, Counter())
-    if BLACK not in votes:
-        raise VptError(
-            f"{folder}: the masks' colours are {listed(map(shown, sorted(votes)))}, without black for the background; "
-            "save all masks as grey, with 0 for the background and a value of its own for every label"
-        )
-    if thin := [colour for colour in votes if colour != BLACK and _is_thin(colour, palettes, pictures)]:
-        raise VptError(
-            f"{folder}: the masks' colours {listed(map(shown, sorted(thin)))} lie at the edges of other labels only, "
-            "as interpolation leaves them; export the masks again as PNG without interpolation (nearest neighbour)"
-        )
-    others = sorted(votes.keys() - {BLACK})
-    numbers = [min(votes[colour], key=lambda k: (k == 0, -votes[colour][k], k), default=0) for colour in others]
-    if 0 in numbers or len({*numbers}) < len(numbers):
-        numbers = list(range(1, len(others) + 1))
-    return ((BLACK, 0), *zip(others, numbers, strict=True))
-
-
-def _is_thin(colour: Colour, palettes: dict[Path, Palette], pictures: dict[Path, dict[Colour, bool]]) -> bool:
-    """Whether a colour is in no palette, and has an even area in no picture."""
-    in_palette = any(colour in palette.used.values() for palette in palettes.values())
-    return not in_palette and not any(picture.get(colour) for picture in pictures.values())
 
 
 def _some_slices(array: np.ndarray) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from vpt.data.groups import read_groupings
 from vpt.data.layouts.description import description, read_patients
-from vpt.data.mask_values import require_one_numbering
+from vpt.data.mask_colours import require_one_numbering
 from vpt.data.pairs import Matched, Pair, Volume, pair_masks
 from vpt.data.patients import Patients, by_pattern
 from vpt.errors import VptError

@@ -15,14 +15,14 @@ from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_f
 from vpt.data.label_maps import TURN
 from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
 from vpt.data.left_out import ending_of, kinds, left_out
-from vpt.data.mask_values import MOST_LABELS, MaskValues, ids_by_colour
+from vpt.data.mask_colours import ids_by_colour
+from vpt.data.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask
 from vpt.errors import VptError
-from vpt.parallel import cores, in_order
-from vpt.readers import ColourMask, LabelMap, reader_of
+from vpt.parallel import cores, in_processes
+from vpt.readers import ColourMask, Reader, reader_of
 from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed
 
-MASKS_AT_ONCE = 4
 GREY, COLOUR = ("grey",), ("red", "green", "blue")
 
 
@@ -129,11 +129,11 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
     """Id -> name of the values that the masks hold: the background, and the object or labels by number."""
     values = MaskValues(folder)
     unread: list[VptError] = []
-    for path, labels in zip(masks, in_order(_labels_of, masks, cores(MASKS_AT_ONCE)), strict=True):
-        if isinstance(labels, VptError):  # reading the case says so again
-            unread.append(labels)
+    for path, seen in zip(masks, in_processes(_seen, masks, cores(AT_ONCE), MANY), strict=True):
+        if isinstance(seen, VptError):  # reading the case says so again
+            unread.append(seen)
         else:
-            values.add(path.name, labels)
+            values.add(path.name, seen)
         if len(values.ids) > MOST_LABELS:
             raise VptError(
                 f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; shades at the "
@@ -150,9 +150,9 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
     return {0: "background", **dict(zip(found, names, strict=True))}
 
 
-def _labels_of(mask: Path) -> LabelMap | VptError:
+def _seen(mask: Path) -> SeenMask | VptError:
     try:
-        return reader_of(mask).labels()
+        return SeenMask.of(reader_of(mask).labels())
     except VptError as error:
         return error
 
@@ -173,15 +173,12 @@ def turned(cases: Sequence[Case]) -> Iterator[VptError]:
     Of those whose sizes differ then, reading the mask says it.
     """
     apart: list[tuple[str, int, int]] = []
-    for case in cases:
-        if case.label is None:
+    paired = [case for case in cases if case.label is not None]
+    for case, turns in zip(paired, in_processes(_turns, paired, cores(AT_ONCE), MANY), strict=True):
+        if turns is None or turns[0] == turns[1]:
             continue
-        image, mask = reader_of(case.images), reader_of(case.label)
         try:
-            turns = image.orientation(), mask.orientation()
-            if turns[0] == turns[1]:
-                continue
-            sizes = image.grid().shape, mask.grid().shape
+            sizes = tuple(reader.grid().shape for reader in _readers(case))
         except VptError:  # reading the case says why
             continue
         differ = {turn in (5, 6, 7, 8) for turn in turns} == {True, False} and sizes[0][0] != sizes[0][1]
@@ -198,3 +195,17 @@ def turned(cases: Sequence[Case]) -> Iterator[VptError]:
             f"{'have no such mark' if without else 'are not turned alike'} (orientation {marks}), so that they may not "
             f"lie on each other; {TURN}"
         )
+
+
+def _turns(case: Case) -> tuple[int, int] | None:
+    """How EXIF turns image and mask; None where either cannot be read."""
+    try:
+        image, mask = (reader.orientation() for reader in _readers(case))
+        return image, mask
+    except VptError:
+        return None
+
+
+def _readers(case: Case) -> tuple[Reader, Reader]:
+    """Of the image and the mask."""
+    return reader_of(case.images), reader_of(case.label)
