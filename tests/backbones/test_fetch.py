@@ -120,6 +120,7 @@ def test_a_silent_connection_is_given_up_and_taken_up_again(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.3)
+    monkeypatch.setattr(module, "FIRST_TIMEOUT", 0.3)
     server.cuts, server.stalls = [1 << 20], True
 
     download(server.url, target, md5=MD5)
@@ -221,7 +222,8 @@ def test_a_part_of_another_file_is_found_out(server: Server, target: Path) -> No
     assert download(server.url, target, md5=MD5).read_bytes() == CONTENT
 
 
-def test_no_network_is_one_sentence_with_the_way_out(server: Server, target: Path) -> None:
+def test_no_network_is_one_sentence_with_the_way_out_at_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSES", (99.0,))  # a server that never answered is not waited for
     with socket.socket() as closed:  # a port on which nothing listens
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/sam.pth"

@@ -205,7 +205,9 @@ def family_of(name: str) -> Family:
         *SAM2_CHECKPOINTS,
         *timm.list_models(["*vit*", "*swin*", "*hiera*"]),
     ]
-    close = difflib.get_close_matches(architecture, names, n=3, cutoff=0.5)
+    close = next(
+        filter(None, (difflib.get_close_matches(each, names, n=3, cutoff=0.5) for each in (architecture, name))), []
+    )
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise VptError(
         f"backbone {name}: no such model or folder; {hint}supported are "

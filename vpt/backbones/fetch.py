@@ -28,7 +28,7 @@ from vpt.progress import Tick, bar, silent
 
 SCHEMES = ("http", "https", "file")
 PAUSES = (1.0, 3.0, 9.0)  # seconds before the second, third and fourth attempt
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT, FIRST_TIMEOUT = 30.0, 8.0  # seconds without a byte; and until a server has answered at all
 PATIENCE = 4.0  # seconds that the hub has to answer at all
 CHUNK = 1 << 20  # bytes
 ELSEWHERE = "without a network fetch it on another machine (`vpt fetch`) and copy the file here (`--weights FILE`)"
@@ -120,12 +120,14 @@ def _fill(part: Path, url: str, known: _Hash, progress: Tick) -> None:
 
 
 def _persist(url: str, part: Path, progress: Tick) -> None:
-    """Receive until the file is whole, again after a broken connection."""
+    """Receive until the file is whole, again after a broken connection; of a server that never answered only once."""
+    answered = False
     for pause in (None,) if url.startswith("file:") else (*PAUSES, None):
         try:
-            _receive(url, part, progress)
+            _receive(url, part, progress, TIMEOUT if answered else FIRST_TIMEOUT)
             return
         except HTTPError as error:
+            answered = True
             again = error.code >= 500 or error.code in (408, 416, 429)
             reason = f"{error.code} {error.reason}"
             if error.code == 416:  # nothing lies behind the end of `part`: it is whole, or of another file
@@ -133,17 +135,18 @@ def _persist(url: str, part: Path, progress: Tick) -> None:
                     return
                 part.unlink()
         except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
-            again, reason = True, str(getattr(error, "reason", error)) or type(error).__name__
+            answered = answered or not isinstance(error, URLError)  # which `urlopen` raises where no connection comes
+            again, reason = answered, str(getattr(error, "reason", error)) or type(error).__name__
         if pause is None or not again:
             raise VptError(f"{url}: cannot be fetched ({reason}); check the address, or try again later; {ELSEWHERE}")
         time.sleep(pause)
 
 
-def _receive(url: str, part: Path, progress: Tick) -> None:
+def _receive(url: str, part: Path, progress: Tick, timeout: float) -> None:
     """Append to `part` what it lacks; a server that knows no ranges sends the whole file again."""
     have = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"User-Agent": "vpt"} | ({"Range": f"bytes={have}-"} if have else {}))
-    with urlopen(request, timeout=TIMEOUT) as response:
+    with urlopen(request, timeout=timeout) as response:
         if response.status != 206:
             have = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
