@@ -20,12 +20,12 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"words", "vocabulary", "palette", "progress", "parallel", "versions"}),
     frozenset({"files", "machine", "sections"}),
     frozenset({"backbones", "config", "readers", "scores"}),
-    frozenset({"data", "prompts", "heads", "report", "mixing"}),
+    frozenset({"data", "prompts", "heads", "report", "mixing", "trigger"}),
     frozenset({"model"}),
     frozenset(
         {"tuning", "tasks", "streams", "wrapping", "explaining", "building", "artifact_header", "artifact_doubts"}
     ),
-    frozenset({"artifact", "view"}),
+    frozenset({"artifact", "view", "fair"}),
     frozenset({"use", "describe", "published"}),
     frozenset({"model_card"}),
     frozenset({"engine"}),

@@ -28,7 +28,7 @@ _loaded: WeakValueDictionary[tuple[str, ...], Backbone] = WeakValueDictionary()
 def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | None = None) -> PromptedModel:
     """The model of a config: its encoder at the plan's image size, prompts, head, and what tuning adds.
 
-    Where the plan has more channels than an encoder takes, the model mixes them.
+    Where the plan has more channels than an encoder takes, the model mixes them. `fair` may add to its images.
     `backbone` is taken where it is given (tuning changes it), else one is loaded for this model alone.
     """
     if backbone is None:
@@ -38,7 +38,8 @@ def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | N
     answer = Answer(classes, config.data.target or "classes", plan.slices is not None)
     head = resolved.head.build(backbone, answer)
     mixing = Mixing(len(plan.channels)) if plan.mixes else None
-    model = PromptedModel(backbone, config.prompts.build(backbone.spec), head, mixing)
+    trigger = None if config.fair is None else config.fair.trigger(plan.image_size)
+    model = PromptedModel(backbone, config.prompts.build(backbone.spec), head, mixing, trigger)
     config.tuning.apply(model)
     return model
 

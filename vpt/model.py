@@ -15,11 +15,12 @@ from vpt.backbones.tokens import Context, Features, Keep, Tokens
 from vpt.heads.base import Head
 from vpt.mixing import Mixing
 from vpt.prompts.base import Info, Prompts
+from vpt.trigger import Trigger
 
 PER_TOKEN = 16  # numbers that inference holds at once, in widths of the encoder
 PER_PIXEL = 150  # and of the mask head, with which a decoder of SAM is smaller
 PER_CLASS = 3  # logits: as they come, put together from tiles, and resized
-PARTS = ("prompts", "head", "backbone", "mixing")  # of a model, as its parameters are counted
+PARTS = ("prompts", "head", "backbone", "mixing", "trigger")  # of a model, as its parameters are counted
 UNKNOWN = Info()
 
 
@@ -127,8 +128,8 @@ class Output(NamedTuple):
 class PromptedModel(nn.Module):
     """A frozen backbone, trained prompts, a trained head: images (B, 3, H, W) -> the head's output.
 
-    Where its data have more channels than three, their `mixing` trains as well; it comes before all this, see
-    `vpt.tasks.images`.
+    Where its data have more channels than three, their `mixing` trains as well, and so does a `trigger` that is added
+    to images; they come before all this, see `vpt.tasks.images`.
 
     What trains is what has `requires_grad`; the backbone is frozen here and stays in eval mode whatever `train` says
     (but for what tuning has `Added` to it).
@@ -136,12 +137,20 @@ class PromptedModel(nn.Module):
     Set `checkpointing` to trade time for memory in training, see `encode_from`.
     """
 
-    def __init__(self, backbone: Backbone, prompts: Prompts, head: Head, mixing: Mixing | None = None):
+    def __init__(
+        self,
+        backbone: Backbone,
+        prompts: Prompts,
+        head: Head,
+        mixing: Mixing | None = None,
+        trigger: Trigger | None = None,
+    ):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.prompts = prompts
         self.head = head
         self.mixing = mixing
+        self.trigger = trigger
         self.checkpointing = False
         self._projected: ProjectedPrompts | None = None
         self._encode_from = encode_from
@@ -215,9 +224,10 @@ class PromptedModel(nn.Module):
         """How many of the encoder's blocks, from the first on, run as in the frozen encoder whatever is learned.
 
         0 as soon as anything of the backbone trains, since tuning may have reached any block, and where the channels
-        are mixed, since then no image stays the same.
+        are mixed or a trigger is added, since then no image stays the same.
         """
-        if self.mixing is not None or any(parameter.requires_grad for parameter in self.backbone.parameters()):
+        changed = self.mixing is not None or self.trigger is not None
+        if changed or any(parameter.requires_grad for parameter in self.backbone.parameters()):
             return 0
         return self.prompts.first(self.backbone.spec.depth)
 
@@ -232,7 +242,7 @@ class PromptedModel(nn.Module):
         return state
 
     def count_parameters(self) -> dict[str, int]:
-        """Trained parameters by part (the mixing where there is one), their sum, and the frozen rest."""
+        """Trained parameters by part (mixing and trigger where there are such), their sum, and the frozen rest."""
         parts = {
             name: sum(p.numel() for p in module.parameters() if p.requires_grad)
             for name in PARTS

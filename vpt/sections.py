@@ -190,3 +190,4 @@ def load_foreign(point: EntryPoint, what: str) -> Any:
 PROMPTS: Room[Any] = Room("vpt.prompts", "method", "prompts")
 HEADS: Room[Any] = Room("vpt.heads", "kind", "head")
 TUNINGS: Room[Any] = Room("vpt.tuning", "method", "tuning")
+FAIR: Room[Any] = Room("vpt.fair", "method", "fair")

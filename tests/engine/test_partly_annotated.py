@@ -20,8 +20,9 @@ from vpt.data.annotated import annotation_doubts, keep_labels
 from vpt.data.cached_slices import prepare_cases
 from vpt.data.cases import SegmentationSet
 from vpt.engine.run import train
-from vpt.engine.segmenting import Segmenting, validate
+from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import prepare_setup
+from vpt.engine.validating import validate
 from vpt.model import Output
 from vpt.progress import silent
 from vpt.use.runs import evaluate_run

@@ -14,8 +14,9 @@ from torch import nn
 from vpt.config import load_config
 from vpt.data.cached_slices import prepare_cases
 from vpt.data.label_values import IGNORED
-from vpt.engine.segmenting import Segmenting, validate
+from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import prepare_setup
+from vpt.engine.validating import validate
 from vpt.progress import silent
 from vpt.tasks.segmentation import where_it_counts
 

@@ -14,10 +14,10 @@ from vpt.config.run import DEFAULT_HEADS, Config, DataConfig
 from vpt.config.yaml_text import LONGEST, Unusable, parse_yaml
 from vpt.errors import VptError
 from vpt.files import absolute, is_address
-from vpt.sections import HEADS, PROMPTS, TUNINGS, Room
+from vpt.sections import FAIR, HEADS, PROMPTS, TUNINGS, Room
 from vpt.vocabulary import ARRAYS, LISTS
 
-CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS}
+CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS, "fair": FAIR}
 
 
 def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] | None = None) -> Config:
@@ -56,7 +56,7 @@ def build_config(values: dict[str, Any], name: str) -> Config:
         if isinstance(values.get(section), str):
             values[section] = {room.key: values[section]}
         if isinstance(values.get(section), dict):
-            values[section] = _chosen(section, room, defaults[section] | values[section], name, problems)
+            values[section] = _chosen(section, room, defaults.get(section, {}) | values[section], name, problems)
     try:
         config = Config.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
@@ -136,7 +136,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise VptError(f"{path}: holds no `key: value` pairs; see configs/ for examples")
     if isinstance(values.get("start"), str):
         values["start"] = {"path": values["start"]}
-    for section, key in (("data", "path"), ("backbone", "weights"), ("start", "path")):
+    for section, key in (("data", "path"), ("backbone", "weights"), ("start", "path"), ("fair", "groups")):
         inner = values.get(section)
         given = inner.get(key) if isinstance(inner, dict) else None
         if isinstance(inner, dict) and isinstance(given, str) and given != "random" and not is_address(given):

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from vpt.config.start import StartConfig
 from vpt.errors import VptError
 from vpt.files import absolute, is_address
-from vpt.sections import HEADS, PROMPTS, TUNINGS, Room, Section
+from vpt.sections import FAIR, HEADS, PROMPTS, TUNINGS, Room, Section
 from vpt.vocabulary import Crop, Mirror, Sampling, Target, Task
 
 
@@ -43,6 +43,7 @@ def _of_path(value: Any) -> Any:
 PromptsField = Annotated[Any, _from(PROMPTS)]
 HeadField = Annotated[Any, _from(HEADS)]
 TuningField = Annotated[Any, _from(TUNINGS)]
+FairField = Annotated[Any, _from(FAIR)]
 CallbackName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")]
 HEAD_RATES: dict[Task, float] = {"segmentation": 2e-3, "classification": 1e-2}
 DEFAULT_HEADS: dict[Task, str] = {"segmentation": "mask", "classification": "linear"}
@@ -303,6 +304,8 @@ class Config(Section):
     """What is lessened."""
     train: TrainConfig = TrainConfig()
     """How long, on how much at once, and on what."""
+    fair: FairField | None = None
+    """What is done for groups of cases to be treated alike: a section with a method and a column; null for nothing."""
     seed: int = Field(0, ge=0)
     """Of all that is drawn: splits, shots, weights, samples."""
     device: str = "auto"

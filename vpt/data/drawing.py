@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from vpt.data.cached_slices import PreparedCase
 from vpt.data.framing import as_channels, as_float32, crop_or_pad, offset
 from vpt.data.hints import draw_hints
 from vpt.data.plan import Plan
+from vpt.data.sampling import in_turn
 from vpt.data.stored import Store, Viewed, view_seed
 from vpt.data.transforms import Augment
 from vpt.vocabulary import Sampling
@@ -37,21 +39,26 @@ def draw_epoch(
     seed: int,
     epoch: int,
     sampling: Sampling = "even",
+    groups: Sequence[int] | None = None,
 ) -> list[list[SliceDraw]]:
     """Batches of an epoch, the same for the same seed and epoch, whatever the number of workers.
 
     A share `foreground` of the samples are slices with any label; cases are drawn evenly, so that long scans do not
     outweigh short ones. By label: of these every label has the same number, and cases are drawn from those with it.
+    groups: of every case, each of which is then drawn as often, and within it as said.
     """
     rng = np.random.default_rng((seed, epoch))
-    pools = [pool for pool in _pools(cases, sampling) if pool]
+    of = [0] * len(cases) if groups is None else groups
+    parts = [_Part.of(cases, [k for k, own in enumerate(of) if own == each], sampling) for each in sorted(set(of))]
+    turns = in_turn(len(parts), rng)
 
     def one() -> SliceDraw:
+        members, pools = parts[next(turns)]
         if pools and rng.random() < foreground:
             pool = pools[rng.integers(len(pools))] if sampling == "by_label" else pools[0]
             case, chosen = pool[rng.integers(len(pool))]
             return SliceDraw(case, chosen[rng.integers(len(chosen))], int(rng.integers(2**31)))
-        case = int(rng.integers(len(cases)))
+        case = members[rng.integers(len(members))]
         return SliceDraw(case, int(rng.integers(cases[case].depth)), int(rng.integers(2**31)))
 
     return [[one() for _ in range(batch_size)] for _ in range(steps)]
@@ -61,12 +68,25 @@ Pool = list[tuple[int, tuple[int, ...]]]
 """Cases by number, each with the slices that may be drawn of it."""
 
 
-def _pools(cases: Sequence[PreparedCase], sampling: Sampling) -> list[Pool]:
-    """By label one for each; else one of all labelled slices."""
-    if sampling == "even":
-        return [[(k, case.foreground) for k, case in enumerate(cases) if case.foreground]]
-    held = zip(*(case.holding for case in cases), strict=True)
-    return [[(k, slices) for k, slices in enumerate(of_label) if slices] for of_label in held]
+class _Part(NamedTuple):
+    """Cases that are drawn from alike, and the pools of their labelled slices, none of them empty."""
+
+    members: list[int]
+    pools: list[Pool]
+
+    @classmethod
+    def of(cls, cases: Sequence[PreparedCase], members: list[int], sampling: Sampling) -> Self:
+        """By label a pool for each; else one of all labelled slices."""
+        if sampling == "even":
+            return cls(members, _filled([[(k, cases[k].foreground) for k in members]]))
+        held = zip(*(cases[k].holding for k in members), strict=True)
+        return cls(members, _filled([list(zip(members, of_label, strict=True)) for of_label in held]))
+
+
+def _filled(pools: Sequence[Pool]) -> list[Pool]:
+    """Without cases that have no slice in a pool, and without pools that have no case."""
+    filled = ([(case, slices) for case, slices in pool if slices] for pool in pools)
+    return [pool for pool in filled if pool]
 
 
 class SliceDataset(Viewed):

@@ -21,6 +21,8 @@ PATIENT = ("patient", "subject")
 MOST_NUMBERS = 10  # a column with more different ones is cut into QUARTERS
 QUARTERS = 4
 
+ASKED = ("--by ", "--groups")  # how a column is asked for, and a CSV that has it
+
 Columns = Mapping[str, Mapping[str, str]]  # column -> case -> what it says
 
 
@@ -54,15 +56,16 @@ def read_grouping(
     file: str | Path | None = None,
     columns: Columns | None = None,
     described: Iterable[Path] = (),
+    settings: tuple[str, str] = ASKED,
 ) -> Grouping:
     """What a column says of the named cases; numbers such as ages are cut into quarters of the cases.
 
     patient: whose a case is; file: a CSV with the column; without it `columns` of the data set, then the CSV that one
-    of the `described` dataset.json names as `groups`.
+    of the `described` dataset.json names as `groups`; settings: how the column is asked for, for messages.
 
     Raises VptError for a column that is nowhere, a CSV that cannot be read, two values for one case, no case with one.
     """
-    known, where = columns or {}, "the data set"
+    known, where, asked = columns or {}, "the data set", f"{settings[0]}{column}"
     named = None if column.casefold() in known else next(filter(None, map(_named_in, described)), None)
     if file is not None or named is not None:
         source = Path(file) if file is not None else Path(str(named))
@@ -70,15 +73,15 @@ def read_grouping(
     if column.casefold() not in known:
         found = f"has the columns {listed(known, 10)}" if known else "has no columns"
         raise VptError(
-            f"--by {column}: {where} {found}; give a CSV that has it with --groups{did_you_mean(column, known)}"
+            f"{asked}: {where} {found}; give a CSV that has it with {settings[1]}{did_you_mean(column, known)}"
         )
     of = {name: known[column.casefold()].get(name, "") for name in names}
     of = {name: value for name, value in of.items() if value}
     if not of:
-        raise VptError(f"--by {column}: {where} says nothing of {listed(names, 3)}; name cases in a column `case`")
+        raise VptError(f"{asked}: {where} says nothing of {listed(names, 3)}; name cases in a column `case`")
     if all(patient(name) == group for name, group in of.items()):
         raise VptError(
-            f"--by {column}: {where} takes it for the patients, so no group has two; say whose the cases are in a "
+            f"{asked}: {where} takes it for the patients, so no group has two; say whose the cases are in a "
             "column `patient`"
         )
     return Grouping(column, _quarters(of), tuple(name for name in names if name not in of))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -64,3 +64,9 @@ def held_by_slices(classes: np.ndarray, labels: int) -> np.ndarray:
     """Classes (slices, rows, columns), 0 or less where no label is -> (slices, labels), which slice holds which."""
     counts = [np.bincount(each[each > 0], minlength=labels + 1)[1:] for each in classes]
     return np.array(counts).reshape(len(classes), labels) > 0
+
+
+def in_turn(count: int, rng: np.random.Generator) -> Iterator[int]:
+    """0 to count - 1 in an order of its own, again and again without end; of a single one nothing is drawn."""
+    while True:
+        yield from rng.permutation(count).tolist() if count > 1 else (0,)

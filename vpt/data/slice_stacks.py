@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from vpt.data.cached_slices import prepare_image
 from vpt.data.framing import as_channels, placement_of
 from vpt.data.plan import Plan
+from vpt.data.sampling import in_turn
 from vpt.data.stored import Store, Viewed, versions_of, view_seed
 from vpt.data.transforms import Augment
 from vpt.files import atomic
@@ -104,6 +105,25 @@ def draw_stacks(examples: int, *, steps: int, batch_size: int, seed: int, epoch:
         parts = [order[start : start + batch_size] for start in range(0, examples, batch_size)]
         batches += [[StackDraw(int(k), int(rng.integers(2**31))) for k in part] for part in parts]
     return batches[:steps]
+
+
+def draw_stacks_of_groups(
+    groups: Sequence[int], *, steps: int, batch_size: int, seed: int, epoch: int
+) -> list[list[StackDraw]]:
+    """Batches of an epoch in which every group is drawn as often; of each group every example once, and again.
+
+    groups: of every example. The same for the same seed and epoch.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    members = [np.flatnonzero(np.equal(groups, group)) for group in sorted(set(groups))]
+    places = [in_turn(len(own), rng) for own in members]
+    turns = in_turn(len(members), rng)
+
+    def one() -> StackDraw:
+        group = next(turns)
+        return StackDraw(int(members[group][next(places[group])]), int(rng.integers(2**31)))
+
+    return [[one() for _ in range(batch_size)] for _ in range(steps)]
 
 
 class StackDataset(Viewed):

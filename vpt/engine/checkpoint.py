@@ -17,7 +17,9 @@ from vpt.engine.average import Average
 from vpt.engine.randomness import random_state, restore_random
 from vpt.errors import VptError
 from vpt.files import make_folder, read_tensors, write_tensors
+from vpt.machine.moments import moments_of, restore_moments
 from vpt.model import PromptedModel
+from vpt.tasks.batch import LearningLoss
 
 
 @dataclass
@@ -58,18 +60,20 @@ def save_state(
     progress: Progress,
     average: Average | None = None,
     scaler: Any = None,
+    learned: LearningLoss | None = None,
 ) -> None:
-    """Trained tensors and their mean, optimiser moments, gradient scale, random state and progress, in one file.
+    """Trained tensors and their mean, optimiser moments, gradient scale, what a loss has learned, random state and
+    progress, in one file.
 
     It is complete or absent, and the one before is kept.
     """
     make_folder(path.parent, "free space, or choose another --out")
     tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        kept = {name: t for name, t in moments.items() if t is not None}  # SGD has None without momentum
-        tensors |= {f"optimizer.{index}.{name}": t.detach().cpu().contiguous() for name, t in kept.items()}
+    tensors |= {f"optimizer.{name}": t.cpu().contiguous() for name, t in moments_of(optimizer).items()}
     if average:
         tensors |= {f"average.{name}": t.cpu().contiguous() for name, t in average.state().items()}
+    if learned:
+        tensors |= {f"loss.{name}": t.cpu().contiguous() for name, t in learned.state().items()}
     tensors |= {f"random.{name}": t for name, t in random_state().items()}
     header = {"progress": json.dumps(asdict(progress)), "backbone": model.backbone.sha256}
     if scaler is not None:
@@ -99,6 +103,7 @@ def load_state(
     average: Average | None = None,
     scaler: Any = None,
     say: Callable[[str], None] = lambda said: None,
+    learned: LearningLoss | None = None,
 ) -> Progress:
     """Bring all to where `save_state` left it, if the backbone is the same; `say` is told of a damaged newest state.
 
@@ -113,14 +118,11 @@ def load_state(
             f"{found}...); put those back, or finish it with the version of vpt that its environment.json names"
         )
     load_trained(model, _part(tensors, "model."), path)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _part(tensors, "optimizer.").items():
-        index, _, key = name.partition(".")
-        moments.setdefault(int(index), {})[key] = tensor
-    state: dict[str, Any] = optimizer.state_dict()
-    optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+    restore_moments(optimizer, _part(tensors, "optimizer."))
     if average:
         average.load(_part(tensors, "average."))
+    if learned:
+        learned.restore(_part(tensors, "loss."))
     if scaler is not None and "scaler" in metadata:
         scaler.load_state_dict(json.loads(metadata["scaler"]))
     restore_random(_part(tensors, "random."))

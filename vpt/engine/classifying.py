@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from logging import Logger
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,20 @@ from vpt.data.slice_stacks import (
     StackDraw,
     StoredStacks,
     draw_stacks,
+    draw_stacks_of_groups,
     prepare_stacks,
     stacks_folder,
     truth_of,
 )
 from vpt.data.stored import Store, Viewed
 from vpt.data.transforms import identity, make_augment
-from vpt.engine.job import Job
+from vpt.engine.job import Job, worst_of
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
 from vpt.machine.precision import autocast
 from vpt.progress import bar
 from vpt.scores.classes import class_scores
+from vpt.tasks.answers import ClassAnswers
 from vpt.tasks.batch import NamedSamples
 from vpt.tasks.classification import (
     StackModel,
@@ -55,6 +58,7 @@ LEAST_STEPS = 20  # of an epoch
 
 class Classifying(Job):
     unit = "example"
+    case_of = attrgetter("example")
 
     def __init__(self, run: Path, setup: Setup, cache: Path, ranks: Ranks = ALONE):
         super().__init__(run, setup, cache, ranks)
@@ -62,6 +66,7 @@ class Classifying(Job):
         self.labelled = setup.dataset
         self.target, self.classes = self.labelled.target, self.labelled.classes
         self.score, self.shown = CHOOSES[self.target], SHOWN[self.target]
+        self.choose_by_worst()
 
     def read(self) -> None:
         config, classes = self.setup.config, len(self.classes)
@@ -131,8 +136,12 @@ class Classifying(Job):
         return found
 
     def draw(self, epoch: int) -> list[list[StackDraw]]:
-        seed = self.setup.config.seed
-        return draw_stacks(self.count, steps=self.steps, batch_size=self.batch_size, seed=seed, epoch=epoch)
+        given = {"steps": self.steps, "batch_size": self.batch_size, "seed": self.setup.config.seed, "epoch": epoch}
+        groups = self.balanced
+        return draw_stacks(self.count, **given) if groups is None else draw_stacks_of_groups(groups, **given)
+
+    def answers(self) -> ClassAnswers:
+        return ClassAnswers(self.target, len(self.classes))
 
     def names(self, samples: Sequence[StackDraw]) -> list[str]:
         return [self.examples[draw.example].name for draw in samples]
@@ -145,9 +154,16 @@ class Classifying(Job):
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
         forward.eval()
-        logits = self._logits(forward, self.validated)
-        found = class_scores(to_probabilities(logits, self.target).numpy(), self.truth.astype(bool), self.target)
-        return {key: 0.0 if math.isnan(found[key]) else found[key] for key in self.shown}
+        found = to_probabilities(self._logits(forward, self.validated), self.target).numpy()
+        scores, chooses = class_scores(found, self.truth.astype(bool), self.target), CHOOSES[self.target]
+        if self.choosing:
+            own = [self._score(found, places, chooses) for places in self.choosing.values()]
+            scores[worst_of(chooses)] = float(np.nanmin(own)) if np.isfinite(own).any() else math.nan
+        return {key: 0.0 if math.isnan(scores[key]) else scores[key] for key in self.shown}
+
+    def _score(self, found: np.ndarray, places: Sequence[int], score: str) -> float:
+        """Of some of the validation examples; NaN where they do not define it."""
+        return class_scores(found[places], self.truth[places].astype(bool), self.target)[score]
 
     def _logits(self, forward: nn.Module, stacks: np.ndarray) -> Tensor:
         """Of stacks or stored rows, as `classify_stacks`; each batch by one of the ranks."""

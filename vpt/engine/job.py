@@ -6,7 +6,7 @@ A job is described by its constructor, which only keeps values, and made ready b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from vpt.engine.setup import Setup
 from vpt.engine.starting import adapted_model, start_in_words
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
+from vpt.fair.base import Given
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen, choose_precision
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.prompts.starts.tokens import initialise
-from vpt.tasks.batch import Batch, Loss
+from vpt.tasks.answers import Answers
+from vpt.tasks.batch import Batch, GroupedSamples, Loss
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
 from vpt.words import listed
@@ -42,7 +44,8 @@ class Job(ABC):
     """A run's model and data.
 
     Known from the start: score, which of the scores of `validate` chooses the best epoch; shown: key of a score -> its
-    name, for pictures; unit: one of what fills a batch, for messages; previews: of validation cases while it trains.
+    name, for pictures; unit: one of what fills a batch, for messages; previews: of validation cases while it trains;
+    case_of: a sample of `draw` -> its case's number among those that train.
 
     Set by `prepare`: model, on the run's device; count: slices or examples to train on; batch_size, steps: of an epoch;
     forward, loss, dataset: see `vpt.engine.fit.fit`; prefix_plan: what of the encoder runs once.
@@ -51,6 +54,7 @@ class Job(ABC):
     score: str
     shown: dict[str, str]
     unit: str
+    case_of: Callable[[Any], int]
 
     model: PromptedModel
     count: int
@@ -84,6 +88,9 @@ class Job(ABC):
         seed_all(setup.config.seed)
         self.model = self._new_model()
         self.read()
+        if setup.groups:
+            given = Given(len(setup.groups.names), self.answers, setup.config.seed, setup.device)
+            self.loss = setup.fair.loss(self.loss, given)
         self.model.to(setup.device)
         if start and setup.start is None:
             how: Any = getattr(setup.config.prompts, "init", "uniform")
@@ -121,6 +128,8 @@ class Job(ABC):
         stored = self.prefix_plan.stored
         self.forward = (above if stored else self.on_images()).to(setup.device)
         self.dataset = self.samples(viewed, self.store("train", viewed, numbers, above) if stored else None)
+        if setup.groups:
+            self.dataset = GroupedSamples(self.dataset, setup.groups.numbers(setup.splits.train), self.case_of)
 
     def store(self, part: str, viewed: Viewed, numbers: np.ndarray, above: OverPrefix) -> Store:
         """What the frozen prefix makes of these views of a side's data; made where it is not there yet."""
@@ -136,6 +145,28 @@ class Job(ABC):
             batch_size=max(1, self.images_at_once // (self.setup.plan.slices or 1)),
             title=f"encoding {part} {self.unit}s",
         )
+
+    @abstractmethod
+    def answers(self) -> Answers:
+        """What groups could be told apart by."""
+
+    @property
+    def balanced(self) -> Sequence[int] | None:
+        """The group of every training case where groups are drawn as often as each other."""
+        groups = self.setup.groups
+        return groups.numbers(self.setup.splits.train) if groups and self.setup.fair.balances else None
+
+    @property
+    def choosing(self) -> dict[str, list[int]]:
+        """Groups of which the worst chooses the best epoch, with the places of their validation cases; else none."""
+        return self.setup.groups.chosen_by(self.setup.splits.val) if self.setup.groups else {}
+
+    def choose_by_worst(self) -> None:
+        """Let the score of the worst group choose, where that is asked for, and show that of all cases beside it."""
+        if self.choosing:
+            key = worst_of(self.score)
+            self.shown = {key: "worst group", self.score: self.shown.get(self.score, "mean")} | self.shown
+            self.score = key
 
     @property
     @abstractmethod
@@ -170,12 +201,19 @@ class Job(ABC):
 
     def doubts(self) -> list[str]:
         """What a person should know before the training starts."""
-        return [*doubts_of(self.setup.dataset, self.setup.splits), *self.prefix_plan.doubts()]
+        splits, groups = self.setup.splits, self.setup.groups
+        of_groups = groups.doubts(splits.train, splits.val) if groups else ()
+        return [*doubts_of(self.setup.dataset, splits), *of_groups, *self.prefix_plan.doubts()]
 
     def starts(self) -> list[str]:
-        """What the run goes on from."""
-        start = self.setup.start
-        return [] if start is None else [start_in_words(start, self.setup.dataset)]
+        """What the run goes on from, and the groups that it treats alike."""
+        start, groups, splits = self.setup.start, self.setup.groups, self.setup.splits
+        said = [] if start is None else [start_in_words(start, self.setup.dataset)]
+        if groups:
+            fair = self.setup.fair
+            sides = f"training {groups.counts(splits.train)}; validation {groups.counts(splits.val)}"
+            said.append(f"fair {fair.method}, groups by {fair.by}: {sides}")
+        return said
 
     def proposals(self) -> list[str]:
         """What could be chosen instead, to who left it open."""
@@ -195,7 +233,7 @@ class Job(ABC):
 
     def normalise(self) -> Normalise:
         """The way from images as the data give them to those of the encoder, on the run's device."""
-        return Normalise(self.model.backbone.spec, self.model.mixing).to(self.setup.device)
+        return Normalise.of(self.model).to(self.setup.device)
 
     @abstractmethod
     def validate(self, forward: nn.Module) -> dict[str, float]:
@@ -235,6 +273,11 @@ class Job(ABC):
     def validates(self) -> bool:
         """Whether there are cases to choose the best epoch with."""
         return bool(self.setup.splits.val)
+
+
+def worst_of(score: str) -> str:
+    """The key of the worst group's score."""
+    return f"worst_{score}"
 
 
 def folds_proposed(setup: Setup) -> list[str]:

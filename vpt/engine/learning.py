@@ -17,7 +17,7 @@ from vpt.engine.ranks import ALONE, Ranks
 from vpt.errors import VptError
 from vpt.machine.memory import is_out_of_memory
 from vpt.model import Output
-from vpt.tasks.batch import Batch, Loss, to_device
+from vpt.tasks.batch import Batch, LearningLoss, Loss, to_device
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -72,22 +72,32 @@ class Learner:
     def update(self, group: Sequence[Batch], counts: Sequence[int] | None = None) -> Update:
         """Learn from the mean of the batches' gradients; nothing is changed by a loss or gradient that is not finite.
 
+        A loss that learns as well has then learned of each batch once, or of none.
+
         counts: samples of each batch in all processes, of which the group holds this one's shares.
 
         Raises:
             VptError: too little memory for a single sample.
         """
         counts = [_size(batch) for batch in group] if counts is None else counts
+        learned = self.loss.state() if isinstance(self.loss, LearningLoss) else {}
         with self.ranks.apart():
             before = torch_state()
             while (found := self._gradients(group, counts)) is None:
                 self._halve(-(-max(counts) // self.ranks.of))
                 restore_random(before)
+                self._unlearn(learned)
         if found.fault is None:
             fault = self._step()
             found = found if fault is None else Update(found.losses, fault)
+        if found.fault is not None:
+            self._unlearn(learned)
         self.optimizer.zero_grad(set_to_none=True)
         return found
+
+    def _unlearn(self, learned: dict[str, Tensor]) -> None:
+        if isinstance(self.loss, LearningLoss):
+            self.loss.restore(learned)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ def build_optimizer(
     """AdamW, or SGD with Nesterov-free momentum, over what trains, each part with its own peak rate.
 
     Of head and backbone only matrices and kernels decay; prompts have a decay of their own. Where channels are mixed,
-    that trains with the head's rate and does not decay, since it starts from a mean and not from zero.
+    that trains with the head's rate and does not decay, since it starts from a mean and not from zero. A trigger is
+    learned as prompts are.
     `backbone_lr` goes to all that tuning trains or adds in the backbone. Starting points per method, from the papers
     and from what is usual with AdamW; search around them on the validation split:
     full, partial 2e-4 (pretrained weights move: 1e-5 to 5e-4); bias 1e-3 (1e-4 to 1e-2); ssf 5e-3 (1e-3 to 1e-2);
@@ -40,6 +41,9 @@ def build_optimizer(
                 groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
     if model.mixing is not None:
         groups.append({"params": [model.mixing.weight], "lr": lr, "peak": lr, "weight_decay": 0.0})
+    if model.trigger is not None:
+        own = {"lr": prompt_lr, "peak": prompt_lr, "weight_decay": prompt_weight_decay}
+        groups.append({"params": [model.trigger.offset], **own})
     return torch.optim.SGD(groups, lr=lr, momentum=momentum) if method == "sgd" else torch.optim.AdamW(groups, lr=lr)
 
 

@@ -259,7 +259,7 @@ def _write_page(run: Path, job: Job, log: Logger) -> None:
 def _summary(setup: Setup, model: PromptedModel) -> str:
     config, counts, splits = setup.config, model.count_parameters(), setup.splits
     parts = {"prompts": "prompts", "head": "head", "backbone": f"in the backbone by {config.tuning.method}"}
-    parts |= {"mixing": f"that mix {len(setup.plan.channels)} channels"}
+    parts |= {"mixing": f"that mix {len(setup.plan.channels)} channels", "trigger": "added to images"}
     shares = ", ".join(f"{counts[part]:,} {parts[part]}" for part in trained_parts(counts))
     return (
         f"{setup.task}, {len(splits.train)} training and {len(splits.val)} validation cases, {setup.plan}; "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from logging import Logger
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
 from vpt.data.label_maps import read_label
-from vpt.data.label_values import IGNORED
 from vpt.data.postprocess import Steps, in_words
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
@@ -27,16 +27,17 @@ from vpt.engine.previews import show_scan
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
 from vpt.engine.starting import held_labels, teacher_of
+from vpt.engine.validating import validate
 from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.readers import reader_of
 from vpt.report.pictures import write_preview
-from vpt.scores.cases import score_case
+from vpt.tasks.answers import MaskAnswers
 from vpt.tasks.batch import Loss, NamedSamples
 from vpt.tasks.frozen import FrozenPrefix
 from vpt.tasks.held import holding
 from vpt.tasks.partly import over_annotated
-from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, segment_slices, where_it_counts
+from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, where_it_counts
 from vpt.use.archives import mask_file
 from vpt.use.runs import evaluate_split
 from vpt.use.segmenter import Segmenter
@@ -52,12 +53,14 @@ LOOKED_AT = 32  # batches, for prompts that start from tokens
 class Segmenting(Job):
     score = "dice"
     unit = "slice"
+    case_of = attrgetter("case")
 
     def __init__(self, run: Path, setup: Setup, cache: Path, ranks: Ranks = ALONE):
         super().__init__(run, setup, cache, ranks)
         assert isinstance(setup.dataset, SegmentationSet)
         self.segmented = setup.dataset
         self.shown = {f"dice_{name}": name for name in list(setup.dataset.labels.values())[1:]}
+        self.choose_by_worst()
 
     def read(self) -> None:
         config = self.setup.config
@@ -160,7 +163,16 @@ class Segmenting(Job):
             seed=config.seed,
             epoch=epoch,
             sampling=self.setup.plan.sampling,
+            groups=self.balanced,
         )
+
+    def answers(self) -> MaskAnswers:
+        if self.segmented.is_partly_annotated:
+            raise VptError(
+                "fair.method=reprogram: cases are annotated for some of the labels only, so masks cannot be compared "
+                "between groups; take balanced or group_dro"
+            )
+        return MaskAnswers(len(self.segmented.labels))
 
     def names(self, samples: Sequence[SliceDraw]) -> list[str]:
         return [f"{self.training[draw.case].name} slice {draw.slice}" for draw in samples]
@@ -173,7 +185,8 @@ class Segmenting(Job):
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
         self.previews.begin(self.ranks)
-        found = validate(forward, self.validation, self.setup, self.inference_batch, self.previews.see, self.ranks)
+        see, batch, groups = self.previews.see, self.inference_batch, list(self.choosing.values())
+        found = validate(forward, self.validation, self.setup, batch, see, self.ranks, groups)
         self.previews.end(self.ranks)
         return found
 
@@ -234,53 +247,6 @@ class Segmenting(Job):
         load_trained(self.model, read_artifact(path).tensors, path)
         setup = self.setup
         keep_cases(path, self.model, self.training, setup.plan, setup.device, self.precision, self.inference_batch)
-
-
-See = Callable[[str, np.ndarray, np.ndarray, Mapping[str, float]], None]
-"""Of a case that was validated: its name, what was found and what is there (slices, rows, columns), Dice by label."""
-
-
-def validate(
-    forward: nn.Module,
-    cases: Sequence[PreparedCase],
-    setup: Setup,
-    batch_size: int,
-    see: See | None = None,
-    ranks: Ranks = ALONE,
-) -> dict[str, float]:
-    """Dice on whole volumes of the scan's own voxels: mean over cases per label, then over labels.
-
-    A label that is absent from truth and prediction of every case has no score and is left out, as it is of cases that
-    were not annotated for it; 0 if all are. Each of the ranks segments some of the cases, and all of them know the
-    scores.
-    """
-    forward.eval()
-    names = list(setup.dataset.labels.values())
-    classes = range(1, len(names))
-    scores: list[dict[int, float]] = []
-    for case in ranks.dealt(cases):
-        images, _ = case.read()
-        assert case.native is not None  # validation cases are prepared with it
-        truth = np.load(case.native, mmap_mode="r")
-        found = segment_slices(
-            forward,
-            images,
-            setup.plan,
-            pixels=case.part.inside[1:] if case.part else truth.shape[1:],
-            device=setup.device,
-            classes=len(names),
-            batch_size=batch_size,
-        )
-        placed = case.part.placed(found) if case.part else found
-        known = classes if case.annotated is None else case.annotated
-        found_scores = score_case(placed, truth, (1, 1, 1), known, distances=False, ignored=IGNORED)
-        scores.append({k: s.dice for k, s in found_scores.items()})
-        if see:
-            see(case.name, placed, truth, {names[k]: value for k, value in scores[-1].items()})
-    scores = ranks.collected(scores, len(cases))
-    by_label = {names[k]: [s[k] for s in scores if not np.isnan(s.get(k, np.nan))] for k in classes}
-    means = {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}
-    return {"dice": float(np.mean(list(means.values()))) if means else 0.0, **means}
 
 
 def _or_last(dice: np.ndarray) -> float:

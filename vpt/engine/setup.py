@@ -17,6 +17,7 @@ from vpt.config import Config, ResolvedConfig, dump_config, load_written
 from vpt.data.annotated import keep_labels
 from vpt.data.cases import SegmentationSet
 from vpt.data.few_shot import draw_shots
+from vpt.data.grouped import Groups, read_groups
 from vpt.data.kept_plan import keep_plan
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled, read_dataset, read_labelled
@@ -54,6 +55,13 @@ class Setup:
     plan: Plan
     device: torch.device
     start: Artifact | None = None  # that the run goes on from; None for a run that is there already
+    groups: Groups | None = None  # that are treated alike, where the config has `fair`
+
+    @property
+    def fair(self) -> Any:
+        """The section of a run that has groups."""
+        assert self.config.fair is not None
+        return self.config.fair
 
     @property
     def task(self) -> Task:
@@ -67,6 +75,7 @@ def prepare_setup(config: Config) -> Setup:
     config, start = adopt(config)
     resolved, dataset = read_data(config)
     splits = choose_sides(resolved, dataset)
+    groups = None if resolved.fair is None else read_groups(resolved.fair, dataset, splits)
     if start is not None:
         require_unseen(start, dataset, splits)
     with bar("planning") as tick:
@@ -78,7 +87,7 @@ def prepare_setup(config: Config) -> Setup:
     if isinstance(dataset, SegmentationSet):
         values = dataset.label_values.names if dataset.label_values else None
         plan = plan.model_copy(update={"label_values": values})
-    return Setup(resolved, dataset, splits, plan, device, start)
+    return Setup(resolved, dataset, splits, plan, device, start, groups)
 
 
 def encoder_input(config: ResolvedConfig) -> EncoderInput:
@@ -128,6 +137,8 @@ def describe_run(run: Path, setup: Setup) -> None:
     write_text(run / "config.yaml", dump_config(setup.config))
     write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
     write_json(run / "splits.json", setup.splits.to_dict())
+    if setup.groups:
+        setup.groups.write(run)
     write_json(run / "environment.json", environment(setup.device) | started_from(setup.config))
 
 
@@ -135,7 +146,8 @@ def reopen_run(run: Path, config: ResolvedConfig) -> Setup:
     """The setup of an interrupted run, from its own files; config: see `agreed`."""
     _, dataset = read_data(config)
     splits, plan = read_written(run / "splits.json"), read_plan(run / "plan.json")
-    return Setup(config, dataset, splits, plan, choose_device(config.device))
+    groups = None if config.fair is None else Groups.written(run)
+    return Setup(config, dataset, splits, plan, choose_device(config.device), groups=groups)
 
 
 def follow_run(run: Path, config: Config) -> Setup:

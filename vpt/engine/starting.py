@@ -37,6 +37,12 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
     if config.start.path is None:
         return config, None
     artifact, digest = _read(config.start)
+    for where, fair in ((artifact.path, artifact.config.fair), ("config", config.fair)):
+        if fair is not None and fair.method == "reprogram":
+            raise VptError(
+                f"{where}: fair.method=reprogram adds to every image what is learned with the rest from the start, so "
+                "no run goes on from it or to it; start anew without --from"
+            )
     _require_agreement(config, artifact)
     own = artifact.config
     if config.task is None and is_labelled(config.data.path) != (own.task == "classification"):

@@ -35,6 +35,7 @@ from vpt.machine.precision import prepare_frozen
 from vpt.model import Output
 from vpt.progress import bar, is_live
 from vpt.report.pictures import write_progress
+from vpt.tasks.batch import LearningLoss
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -107,10 +108,15 @@ class _Kept:
     scaler: Any
 
     def save(self, progress: Progress) -> None:
-        save_state(self.path, self.job.model, self.optimizer, progress, self.average, self.scaler)
+        save_state(self.path, self.job.model, self.optimizer, progress, self.average, self.scaler, self.learned)
 
     def load(self, log: Logger) -> Progress:
-        return load_state(self.path, self.job.model, self.optimizer, self.average, self.scaler, log.warning)
+        model, learned = self.job.model, self.learned
+        return load_state(self.path, model, self.optimizer, self.average, self.scaler, log.warning, learned)
+
+    @property
+    def learned(self) -> LearningLoss | None:
+        return self.job.loss if isinstance(self.job.loss, LearningLoss) else None
 
 
 def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:
@@ -223,7 +229,7 @@ def _table(job: Job, progress: Progress, width: int) -> Table:
 
 def _said(job: Job, row: dict[str, float]) -> str:
     scores = ", ".join(f"{name} {row[key]:.3f}" for key, name in job.shown.items() if key in row)
-    what = "Dice" if job.score == "dice" else "scores"
+    what = "Dice" if job.score.endswith("dice") else "scores"
     return f"validation {what} {scores or 'not taken'}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, cast
 
@@ -25,15 +26,30 @@ class Batch(TypedDict, total=False):
     rows: Tensor  # of a stored frozen prefix, (B, V), of stacks (B, slices, V); see `vpt.tasks.frozen`
     hints: Tensor  # (B, N, 3), see `vpt.heads.Head.forward`
     annotated: Tensor  # (B, K) bool, which labels someone has looked for; where it is not there, all
+    groups: Tensor  # (B,) int64, the group that a sample belongs to, where the config has `fair`
     # For data and losses of one's own, which get the whole batch; those of this package neither give nor read them.
     weights: Tensor  # (B,) float32, how much a sample counts
-    groups: Tensor  # (B,) int64, the group that a sample belongs to
     place: Tensor  # (B,) float32 in [0, 1], of a slice in its volume
 
 
 Forward = Callable[[Batch], Output]
 Loss = Callable[[Output, Batch], Tensor]
 """The mean over a batch, a scalar, without the penalty."""
+
+
+class LearningLoss(ABC):
+    """A loss that itself learns of every batch that it is asked about; `state` is all that it has learned."""
+
+    @abstractmethod
+    def __call__(self, output: Output, batch: Batch) -> Tensor: ...
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Copies, by name, which a run's state holds."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave, which stays as it is."""
 
 
 def info_of(batch: Batch) -> Info:
@@ -54,3 +70,18 @@ class NamedSamples(Dataset):
 
     def __getitem__(self, draw: Any) -> Batch:
         return cast(Batch, dict(zip(self.names, self.dataset[draw], strict=True)))
+
+
+class GroupedSamples(Dataset):
+    """The same samples with the number of their case's group.
+
+    groups: of every case; case_of: a draw -> its case's number.
+    """
+
+    def __init__(self, samples: Dataset[Batch], groups: Sequence[int], case_of: Callable[[Any], int]):
+        self.samples = samples
+        self.groups = torch.tensor(groups)
+        self.case_of = case_of
+
+    def __getitem__(self, draw: Any) -> Batch:
+        return Batch(**{**self.samples[draw], "groups": self.groups[self.case_of(draw)]})

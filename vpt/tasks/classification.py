@@ -92,7 +92,7 @@ class StackModel(nn.Module):
 
     def __init__(self, model: PromptedModel):
         super().__init__()
-        self.normalise = Normalise(model.backbone.spec, model.mixing)
+        self.normalise = Normalise.of(model)
         self.model = model
 
     def pool(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -113,7 +113,7 @@ class StackModelOverPrefix(OverPrefix):
     def __init__(self, prefix: FrozenPrefix):
         super().__init__()
         self.model = prefix.model
-        self.normalise = Normalise(self.model.backbone.spec, self.model.mixing)
+        self.normalise = Normalise.of(self.model)
         self.prefix = prefix
         self.kind, self.values = f"block{prefix.first}", prefix.size
 

@@ -66,7 +66,7 @@ class SliceModel(nn.Module):
 
     def __init__(self, model: PromptedModel):
         super().__init__()
-        self.normalise = Normalise(model.backbone.spec, model.mixing)
+        self.normalise = Normalise.of(model)
         self.model = model
 
     def forward(self, batch: Batch) -> Output:

@@ -113,7 +113,7 @@ def explain(
     look = _of_scan if isinstance(answers, Segmenter) else _of_image
     seen = look(answers, scan, slice, force)  # type: ignore[arg-type]
     model = answers.model
-    normalise = Normalise(model.backbone.spec, model.mixing).to(answers.device)
+    normalise = Normalise.of(model).to(answers.device)
     with torch.no_grad():
         image = normalise(seen.image.to(answers.device))
         logits = model(image)

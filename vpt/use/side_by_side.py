@@ -42,8 +42,10 @@ Asked = tuple[Classifier, int]
 
 
 def sight_of(member: Segmenter | Classifier) -> Hashable:
-    """Equal for tasks to which the same scan is the same images. One that mixes channels sees what no other does."""
-    if member.model.mixing is not None:
+    """Equal for tasks to which the same scan is the same images. One that mixes channels, or adds to images, sees
+    what no other does.
+    """
+    if member.model.mixing is not None or member.model.trigger is not None:
         return id(member)
     return tuple(getattr(member.plan, name) for name in SEEN)
 
@@ -54,7 +56,7 @@ class SideBySide(nn.Module):
     def __init__(self, models: Sequence[PromptedModel]):
         super().__init__()
         self.models = list(models)  # a plain list: whose they are, moves them
-        self.normalise = Normalise(models[0].backbone.spec, models[0].mixing)
+        self.normalise = Normalise.of(models[0])
 
     def forward(self, batch: Batch) -> Output:
         images = self.normalise(batch["images"])
@@ -141,7 +143,7 @@ def _classify(asked: Sequence[Asked], stacks: Sequence[np.ndarray], precision: C
         if place in slices:
             continue
         own = torch.from_numpy(stacks[place].astype(np.float32) / 255).to(device)
-        images.append(Normalise(member.model.backbone.spec, member.model.mixing).to(device)(own))
+        images.append(Normalise.of(member.model).to(device)(own))
         start = sum(map(len, slices.values()))
         slices[place] = range(start, start + len(own))
     members = list({id(member): member for member, _ in asked}.values())
