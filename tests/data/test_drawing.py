@@ -53,6 +53,18 @@ def test_the_share_of_labelled_slices_is_as_asked_for(share):
     assert found == pytest.approx(share + (1 - share) * 0.1, abs=0.035)
 
 
+def test_groups_are_drawn_equally_often_and_within_them_as_ever():
+    """One case of the second group against three of the first, whose labelled slices are drawn as often as asked."""
+    cases = [fake(10, (3, 4)), fake(10, ()), fake(10, (1,)), fake(100, tuple(range(10)))]
+    found = draws(cases, groups=[0, 0, 0, 1])
+    counts = Counter(draw.case for draw in found)
+    assert counts[3] == 1000
+    assert all(counts[case] > 100 for case in range(3))
+    labelled = [draw.slice in cases[3].foreground for draw in found if draw.case == 3]
+    assert np.mean(labelled) == pytest.approx(0.6 + 0.4 * 0.1, abs=0.05)
+    assert draws(cases, groups=[0] * 4) == draws(cases), "a single group is all cases"
+
+
 def test_unlabelled_cases_are_drawn_too_and_labels_are_not_needed():
     cases = [fake(10, (1,)), fake(10, ())]
     assert Counter(draw.case for draw in draws(cases, foreground=0.5))[1] == pytest.approx(500, abs=80)

@@ -22,6 +22,7 @@ from vpt.data.slice_stacks import (
     StackDraw,
     StoredStacks,
     draw_stacks,
+    draw_stacks_of_groups,
     prepare_stack,
     prepare_stacks,
     stacks_folder,
@@ -283,3 +284,17 @@ def test_features_are_given_with_the_truth_of_their_example(tmp_path):
     vectors, own = StoredStacks(stacks, Store(tmp_path / "rows.npy", np.arange(3)))[StackDraw(2, 9)]
     assert np.array_equal(vectors.numpy(), rows[2])
     assert own.tolist() == [0, 0, 1]
+
+
+def test_groups_are_drawn_equally_often_and_each_example_once_before_again() -> None:
+    groups = [0] * 10 + [1] * 2 + [2] * 3
+    drawn = [draw.example for batch in draw_of_groups(groups) for draw in batch]
+    counts = [sum(groups[example] == group for example in drawn) for group in range(3)]
+    assert counts == [16, 16, 16]
+    assert [drawn.count(k) for k in (10, 11)] == [8, 8]
+    assert all(drawn.count(k) in (1, 2) for k in range(10))
+    assert draw_of_groups(groups) == draw_of_groups(groups) != draw_of_groups(groups, epoch=1)
+
+
+def draw_of_groups(groups: list[int], epoch: int = 0) -> list[list[StackDraw]]:
+    return draw_stacks_of_groups(groups, steps=8, batch_size=6, seed=3, epoch=epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from vpt.data.cached_slices import prepare_cases
 from vpt.data.label_values import IGNORED
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import prepare_setup
-from vpt.engine.validating import validate
+from vpt.engine.validating import means, validate, worst_dice
 from vpt.progress import silent
 from vpt.tasks.segmentation import where_it_counts
 
@@ -47,3 +48,11 @@ def test_what_is_ignored_is_no_part_of_validation_and_of_the_loss(tiny_data: Pat
     job = Segmenting(tmp_path, setup, tmp_path / "cache")
     job.read()
     assert job.loss.__qualname__.startswith(where_it_counts.__qualname__)
+
+
+def test_the_worst_group_is_the_one_with_the_least_dice() -> None:
+    scores = [{1: 1.0, 2: 0.5}, {1: 0.5, 2: math.nan}, {1: math.nan}]
+    names = ["background", "liver", "tumour"]
+    assert means(scores, names) == {"dice_liver": 0.75, "dice_tumour": 0.5}
+    assert worst_dice([[0], [1, 2], [2]], scores, names) == 0.5
+    assert worst_dice([[2]], scores, names) == 0.0

@@ -58,17 +58,22 @@ def validate(
         if see:
             see(case.name, placed, truth, {names[k]: value for k, value in scores[-1].items()})
     scores = ranks.collected(scores, len(cases))
-    of_labels = _means(scores, names)
-    own = [means for group in groups if (means := _means([scores[place] for place in group], names))]
-    worst = {worst_of("dice"): min(map(_mean, own), default=0.0)} if groups else {}
-    return {"dice": _mean(of_labels), **worst, **of_labels}
+    of_labels = means(scores, names)
+    worst = {worst_of("dice"): worst_dice(groups, scores, names)} if groups else {}
+    return {"dice": mean(of_labels), **worst, **of_labels}
 
 
-def _means(scores: Sequence[Mapping[int, float]], names: Sequence[str]) -> dict[str, float]:
-    """The mean over cases of each label that has a score."""
+def worst_dice(groups: Sequence[Sequence[int]], scores: Sequence[Mapping[int, float]], names: Sequence[str]) -> float:
+    """The least mean over labels of a group that has any score, 0 without; groups: places of cases."""
+    own = [found for group in groups if (found := means([scores[place] for place in group], names))]
+    return min(map(mean, own), default=0.0)
+
+
+def means(scores: Sequence[Mapping[int, float]], names: Sequence[str]) -> dict[str, float]:
+    """The mean over cases of each label that has a score; scores: class -> Dice of every case."""
     by_label = {names[k]: [s[k] for s in scores if not np.isnan(s.get(k, np.nan))] for k in range(1, len(names))}
     return {f"dice_{name}": float(np.mean(values)) for name, values in by_label.items() if values}
 
 
-def _mean(of_labels: Mapping[str, float]) -> float:
+def mean(of_labels: Mapping[str, float]) -> float:
     return float(np.mean(list(of_labels.values()))) if of_labels else 0.0

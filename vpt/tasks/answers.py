@@ -55,6 +55,6 @@ class MaskAnswers(Answers):
         truth = batch["truth"]
         counts = (truth != IGNORED).unsqueeze(1)
         found = output.logits.float().softmax(1)[:, 1:] * counts
-        there = F.one_hot(truth.clamp(min=0), self.labels).movedim(-1, 1)[:, 1:] * counts
+        there = F.one_hot(truth.clamp(min=0), self.labels).movedim(-1, 1)[:, 1:].float() * counts
         told = [found, there, found * there] if with_truth else [found]
         return torch.cat([each.mean((2, 3)) for each in told], 1)

@@ -1,0 +1,160 @@
+"""Whether ways to treat groups alike help against a mark that goes with the class in training and not in test.
+
+    python benchmarks/fairness.py /work/shared/data/brain_tumor_mri4 OUT --mark tint --seeds 3
+
+plants it in real images, trains every way with every seed, and prints the table of docs/results.md. What is finished in
+OUT is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vpt.engine.run import train
+from vpt.scores.bootstrap import bootstrap
+from vpt.use.runs import evaluate_run
+
+SITES = ("north", "south")
+TIE = 0.9  # share of a class that has its own site where the mark is tied to the class
+VALIDATION = 0.3  # of what is not test
+SETTINGS: dict[str, Any] = {
+    "plan.image_size": 32,
+    "prompts": {"method": "deep", "count": 10},
+    "train.epochs": 6,
+    "precision": "32-true",
+    "train.augment": "none",
+    "train.workers": 0,
+    "device": "cpu",
+}
+NONE: dict[str, Any] = {"prompts": {"method": "none"}}
+CELLS: dict[str, Any] = {"by": "site", "by_class": True}
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "balanced": {"fair": {"method": "balanced", "by": "site", "choose": "mean"}},
+    "balanced, by class": {"fair": {"method": "balanced", **CELLS}},
+    "group DRO": {"fair": {"method": "group_dro", "by": "site"}},
+    "group DRO, by class": {"fair": {"method": "group_dro", **CELLS}},
+    "reprogram": {"fair": {"method": "reprogram", "by": "site"}},
+    "reprogram, weight 5": {"fair": {"method": "reprogram", "by": "site", "weight": 5.0}},
+    "head alone": NONE,
+    "reprogram without prompts": NONE | {"fair": {"method": "reprogram", "by": "site"}},
+}
+
+
+def planted(source: Path, out: Path, classes: Sequence[str], mark: str) -> Path:
+    """A labels.csv of two classes in which the site is told by a mark, tied to the class but on the test side.
+
+    tint: red is weakened at one site, blue at the other. noise: the second site's images are noisy.
+    """
+    out.mkdir(parents=True)
+    sides = json.loads((source / "split.json").read_text())
+    rng = np.random.default_rng(0)
+    rows = [["path", "label", "split", "site"]]
+    for kind, name in enumerate(classes):
+        for test, cases in ((False, [*sides["train"], *sides["val"]]), (True, sides["test"])):
+            own = sorted(case for case in cases if case.startswith(f"{name}/"))
+            order, chance = rng.permutation(len(own)), 0.5 if test else TIE
+            ties = _shuffled(len(own), chance, rng)
+            for place, (case, tied) in enumerate(zip((own[k] for k in order), ties, strict=True)):
+                site = kind if tied else 1 - kind
+                side = "test" if test else "val" if place % 10 < 10 * VALIDATION else "train"
+                pixels = marked(np.asarray(Image.open(source / case).convert("RGB")), site, mark, rng)
+                file = f"{name}_{Path(case).stem}.png"
+                Image.fromarray(pixels).save(out / file)
+                rows.append([file, name, side, SITES[site]])
+    with open(out / "labels.csv", "w", newline="") as file_of_rows:
+        csv.writer(file_of_rows).writerows(rows)
+    return out
+
+
+def marked(pixels: np.ndarray, site: int, mark: str, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 as a scanner of that site would have made it."""
+    if mark == "tint":
+        scale = np.ones(3)
+        scale[2 * site] = 0.7
+        return (pixels * scale).astype(np.uint8)
+    noise = rng.normal(0, 25 * site, pixels.shape[:2])[..., None]
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+def _shuffled(count: int, share: float, rng: np.random.Generator) -> list[bool]:
+    """That share of them True, spread so that every stretch of ten has it."""
+    found: list[bool] = []
+    while len(found) < count:
+        found += rng.permutation([True] * round(10 * share) + [False] * (10 - round(10 * share))).tolist()
+    return found[:count]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """right: (seeds, cases) bool; cells: class and site of each case; tied: cells of which the training has many."""
+
+    right: np.ndarray
+    cells: list[tuple[str, str]]
+    tied: frozenset[tuple[str, str]]
+
+    def scores(self) -> dict[str, tuple[float, float, float]]:
+        """Mean accuracy, that of the worst cell, and by how much it is higher where the mark tells the class."""
+        mean = self.right.mean(0)
+        names = sorted(set(self.cells))
+        own = {cell: np.array([each == cell for each in self.cells]) for cell in names}
+        worst = min(names, key=lambda cell: mean[own[cell]].mean())
+        tied = np.array([each in self.tied for each in self.cells])
+
+        def of(weights: np.ndarray) -> dict[str, np.ndarray]:
+            def over(places: np.ndarray) -> np.ndarray:
+                return (mean[places] @ weights[places]) / weights[places].sum(0)
+
+            return {"mean": over(tied | True), "worst": over(own[worst]), "gap": over(tied) - over(~tied)}
+
+        values, intervals = of(np.ones((len(mean), 1))), bootstrap(of, len(mean))
+        return {name: (float(values[name][0]), *intervals[name]) for name in values}
+
+
+def run_way(data: Path, out: Path, settings: Mapping[str, Any], seeds: int) -> Tested:
+    """Train and test with each seed."""
+    lines = list(csv.DictReader((data / "labels.csv").open()))
+    cell_of = {Path(line["path"]).stem: (line["label"], line["site"]) for line in lines}
+    kinds = list(dict.fromkeys(line["label"] for line in lines))
+    rows, cells = [], []
+    for seed in range(seeds):
+        run = out / f"seed-{seed}"
+        if not (run / "model_card.md").exists():
+            train(data, run, overrides=SETTINGS | dict(settings) | {"seed": seed}, cache=data / "cache", brief=True)
+        report, _ = evaluate_run(run, device="cpu")
+        rows.append(report.probabilities.argmax(1) == report.targets.argmax(1))
+        cells = [cell_of[name] for name in report.names]
+    return Tested(np.stack(rows), cells, frozenset(zip(kinds, SITES, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--mark", choices=("tint", "noise"), default="tint")
+    parser.add_argument("--classes", nargs=2, default=("glioma", "meningioma"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ways", nargs="*", default=list(WAYS))
+    given = parser.parse_args()
+    data = given.out / given.mark
+    if not data.exists():
+        planted(given.source, data, given.classes, given.mark)
+    print("| way | mean | worst cell | with the mark minus against it |\n|---|---|---|---|", flush=True)
+    for way in given.ways:
+        folder = given.out / "runs" / given.mark / way.replace(", ", "-").replace(" ", "_")
+        found = run_way(data, folder, WAYS[way], given.seeds).scores()
+        cells = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in found.values()]
+        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
