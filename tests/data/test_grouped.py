@@ -76,6 +76,6 @@ def test_few_validation_patients_are_enough_for_the_mean() -> None:
 
 
 def test_another_column_is_refused_by_the_settings_name() -> None:
-    wrong: Any = SimpleNamespace(by="sight", groups=None, by_class=False, choose="mean")
+    wrong: Any = SimpleNamespace(by="sight", groups=None, choose="mean")
     with pytest.raises(VptError, match=r"fair.by=sight: the data set has the columns site; give a CSV .* fair.groups"):
         read_groups(wrong, dataset(["a", "b"]), sides(2, 0))

@@ -84,6 +84,7 @@ def test_it_goes_on_from_its_state_bit_for_bit() -> None:
     assert {name.partition(".")[0] for name in kept} == {"discriminator", "moments"}
 
 
-def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(ValidationError, match="take criterion odds instead"):
-        ReprogramConfig(by="site", by_class=True)
+def test_its_groups_are_those_of_the_column_alone() -> None:
+    """A discriminator of groups and classes would set the answers against the classes."""
+    with pytest.raises(ValidationError, match="by_class"):
+        ReprogramConfig.model_validate({"by": "site", "by_class": True})

@@ -76,7 +76,7 @@ def read_groups(fair: Any, dataset: SegmentationSet | LabelledSet, splits: Split
             f"fair.by={fair.by}: {len(grouping.without)} of {len(cases)} training and validation cases have no value "
             f"({listed(grouping.without, 3)}); add them to the CSV, or take them out of train and val"
         )
-    if fair.by_class:
+    if fair.splits_classes:
         grouping = _by_class(grouping, dataset)
     names = tuple(members_of(cases, grouping))
     if len(there := {grouping.of[name] for name in splits.train}) < 2:

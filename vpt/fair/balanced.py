@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from vpt.fair.base import FairSettings
+from vpt.fair.base import BalancedGroups
 
 
-class BalancedConfig(FairSettings):
+class BalancedConfig(BalancedGroups):
     method: Literal["balanced"] = "balanced"
     """Every group is drawn equally often."""
-
-    balances: ClassVar[bool] = True

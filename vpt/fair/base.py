@@ -28,10 +28,7 @@ class Given:
 
 
 class FairSettings(Choice):
-    """The section of a way: `method` is its name. Groups are those of one column.
-
-    balances: every group is drawn as often; within a group cases are drawn as ever.
-    """
+    """The section of a way: `method` is its name. Groups are those of one column."""
 
     method: str
     by: str = Field(min_length=1)
@@ -44,17 +41,17 @@ class FairSettings(Choice):
     """The best epoch is that with the highest validation score of the worst group (of five patients or more), or of all
     cases together.
     """
-    by_class: bool = False
-    """Of one class a case: the cases of each class in a group are a group of their own, against a mark that goes with
-    a class (Sagawa et al. 2020).
-    """
-
-    balances: ClassVar[bool] = False
+    balances: ClassVar[bool] = False  # every group is drawn as often; within a group cases are drawn as ever
 
     @field_validator("groups")
     @classmethod
     def _absolute(cls, groups: Path | None) -> Path | None:
         return None if groups is None else absolute(groups)
+
+    @property
+    def splits_classes(self) -> bool:
+        """Whether the cases of each class in a group are a group of their own."""
+        return False
 
     def trigger(self, image_size: int) -> Trigger | None:
         """What a model learns to add to its images."""
@@ -63,3 +60,18 @@ class FairSettings(Choice):
     def loss(self, whole: Loss, given: Given) -> Loss:
         """The loss of a run whose loss without groups is `whole`; its batches have `groups`."""
         return whole
+
+
+class BalancedGroups(FairSettings):
+    """Of a way that draws every group as often."""
+
+    by_class: bool = False
+    """Of one class a case: the cases of each class in a group are a group of their own, against a mark that goes with
+    a class (Sagawa et al. 2020).
+    """
+
+    balances: ClassVar[bool] = True
+
+    @property
+    def splits_classes(self) -> bool:
+        return self.by_class

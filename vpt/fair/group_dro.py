@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from vpt.fair.base import FairSettings, Given
+from vpt.fair.base import BalancedGroups, Given
 from vpt.model import Output
 from vpt.tasks.batch import Batch, LearningLoss, Loss
 
 
-class GroupDroConfig(FairSettings):
+class GroupDroConfig(BalancedGroups):
     method: Literal["group_dro"] = "group_dro"
     """Groups are drawn equally often, and weigh the more in the loss the larger their own has been."""
     step: float = Field(0.01, gt=0)
     """Of the weights, times a group's loss."""
-
-    balances: ClassVar[bool] = True
 
     def loss(self, whole: Loss, given: Given) -> Loss:
         return GroupDro(whole, given.groups, self.step, given.device)

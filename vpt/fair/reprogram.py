@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from vpt.fair.base import FairSettings, Given
@@ -36,12 +36,6 @@ class ReprogramConfig(FairSettings):
     """
     rate: float = Field(1e-2, gt=0)
     """The discriminator's, by Adam."""
-
-    @model_validator(mode="after")
-    def _has_groups_of_a_column(self) -> Any:
-        if self.by_class:
-            raise ValueError("by_class would make the discriminator tell classes apart; take criterion odds instead")
-        return self
 
     def trigger(self, image_size: int) -> Trigger:
         return Trigger(image_size, form=self.form, width=self.width)
