@@ -93,6 +93,8 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
         yield part, ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if value is not None)
     tuning = config.tuning.model_dump(exclude={"method"}, exclude_none=True)
     yield "tuning", ", ".join([config.tuning.method, *(f"{key} {value}" for key, value in tuning.items())])
+    if config.fair is not None:
+        yield "fair", f"{config.fair.method}, groups by {config.fair.by}"
     shares = ", ".join(f"{counts.get(part, 0):,} {part}" for part in trained_parts(counts))
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
     yield "frozen parameters", f"{counts['frozen']:,}"

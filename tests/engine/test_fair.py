@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_classes import CLASS_SETTINGS, CLASSES, ONE_CLASS_STEP, SIDES, stripes
+from tiny_classes import CLASS_SETTINGS, CLASSES, HEAD_ONLY, ONE_CLASS_STEP, SIDES, stripes
 from tiny_run import SETTINGS, assert_same_run, rows
 
 from vpt.artifact import read_artifact, restore_model
@@ -21,8 +21,10 @@ from vpt.engine.learning import Learner
 from vpt.engine.run import train
 from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
+from vpt.fair.group_dro import GroupDro
 from vpt.model import Output
 from vpt.tasks.batch import LearningLoss
+from vpt.tasks.classification import class_loss
 from vpt.use.bank import Bank
 from vpt.use.load import load
 
@@ -118,6 +120,15 @@ def test_too_few_to_choose_by_leave_nothing_behind(sited_classes: Path, tmp_path
 
 
 @pytest.mark.slow
+def test_groups_stand_beside_stored_rows_too(sited_classes: Path, tmp_path: Path) -> None:
+    fair = {"fair": {"method": "group_dro", "by": "site", "by_class": True, "choose": "mean"}}
+    train(sited_classes, tmp_path / "run", overrides=HEAD_ONLY | fair, brief=True)
+    weights = load_file(tmp_path / "run/state/last.safetensors")["loss.weights"]
+    assert (len(weights), float(weights.sum())) == (6, pytest.approx(1))
+    assert weights.std() > 0
+
+
+@pytest.mark.slow
 def test_no_run_goes_on_from_what_adds_to_images(
     fair_runs: dict[str, Path], sited_classes: Path, tmp_path: Path
 ) -> None:
@@ -162,3 +173,23 @@ def test_a_loss_learns_of_a_batch_once_or_not_at_all(first: Any, learned: int) -
     forward, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
     Learner(fabric, forward, optimizer, loss).update([{"images": torch.ones(2, 2)}])
     assert loss.asked == learned
+
+
+def test_a_batch_in_parts_is_learned_of_as_the_whole() -> None:
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    batch = {
+        "images": torch.randn(6, 2, generator=torch.Generator().manual_seed(0)),
+        "truth": torch.eye(2)[[0, 1, 0, 1, 1, 0]],
+        "groups": torch.tensor([0, 0, 0, 1, 1, 0]),
+    }
+    found = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        model, loss = OnLinear(), GroupDro(class_loss("classes"), 2, 0.5, torch.device("cpu"))
+        forward, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        Learner(fabric, forward, optimizer, loss, parts=parts).update([batch])
+        found.append((loss.state()["weights"], model.layer.weight.detach().clone()))
+    assert torch.allclose(found[0][0], found[1][0])
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)

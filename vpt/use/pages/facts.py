@@ -68,6 +68,8 @@ def _model(artifact: Artifact, rows: Sequence[Row]) -> Iterator[tuple[str, str]]
         yield part, ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if value is not None)
     tuning = config.tuning.model_dump(exclude_none=True)
     yield "tuning", ", ".join(str(value) if key == "method" else f"{key} {value}" for key, value in tuning.items())
+    if config.fair is not None:
+        yield "fair", f"{config.fair.method}, groups by {config.fair.by}"
     shares = ", ".join(f"{counts[part]:,} {part}" for part in trained_parts(counts))
     if artifact.postprocess:
         yield "post-processing", f"{in_words(artifact.postprocess, artifact.labels)}; chosen on validation"
