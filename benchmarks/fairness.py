@@ -1,6 +1,6 @@
 """Whether ways to treat groups alike help against a mark that goes with the class in training and not in test.
 
-    python benchmarks/fairness.py /work/shared/data/brain_tumor_mri4 OUT --mark tint --seeds 3
+    python benchmarks/fairness.py ../shared/data/brain_tumor_mri4 OUT --mark tint --seeds 3
 
 plants it in real images, trains every way with every seed, and prints the table of docs/results.md. What is finished in
 OUT is not done again.
