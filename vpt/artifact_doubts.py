@@ -94,7 +94,7 @@ def _shapes(config: ResolvedConfig, answer: Answer, spec: BackboneSpec, plan: Pl
     """Tensors without memory, as prompts and head would have them; not of a head built from an encoder's own."""
     spec = _at_size(spec, plan.image_size)
     with torch.device("meta"):
-        parts: dict[str, nn.Module] = {"prompts": config.prompts.build(spec)}
+        parts: dict[str, nn.Module] = {"prompts": config.prompts.build_for(spec, answer.classes)}
         if config.head.kind != "sam_decoder":
             parts["head"] = config.head.build(SimpleNamespace(spec=spec), answer)
     for part, module in parts.items():

@@ -39,7 +39,8 @@ def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | N
     head = resolved.head.build(backbone, answer)
     mixing = Mixing(len(plan.channels)) if plan.mixes else None
     trigger = None if config.fair is None else config.fair.trigger(plan.image_size)
-    model = PromptedModel(backbone, config.prompts.build(backbone.spec), head, mixing, trigger)
+    prompts = config.prompts.build_for(backbone.spec, classes)
+    model = PromptedModel(backbone, prompts, head, mixing, trigger)
     config.tuning.apply(model)
     return model
 

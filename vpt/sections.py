@@ -49,13 +49,15 @@ class Choice(Section):
     """A section that is chosen by name.
 
     compared: the rows of `vpt compare`; tasks: what it is for; needs: a package that has to be installed; encoded:
-    whether it needs an encoder, False of what reads the images alone.
+    whether it needs an encoder, False of what reads the images alone; partner: of prompts that one head alone reads,
+    that head, and of that head these prompts.
     """
 
     compared: ClassVar[tuple[Compared, ...]] = ()
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[str | None] = None
     encoded: ClassVar[bool] = True
+    partner: ClassVar[str | None] = None
 
     @classmethod
     def name_by(cls, key: str) -> str:

@@ -185,5 +185,7 @@ def _split(features: Features, sizes: Sequence[int]) -> list[Features]:
         return [None] * len(sizes) if tensor is None else tensor.split(list(sizes))
 
     levels = list(zip(*(level.split(list(sizes)) for level in features.levels), strict=True)) or [()] * len(sizes)
-    split = zip(parts(features.grid), parts(features.prefix), levels, parts(features.pooled), strict=True)
+    alike = (features.grid, features.prefix, features.pooled, features.prompts)
+    grids, prefixes, pooled, prompts = map(parts, alike)
+    split = zip(grids, prefixes, levels, pooled, prompts, strict=True)
     return [Features(*each) for each in split]  # type: ignore[arg-type]

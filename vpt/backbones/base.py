@@ -75,7 +75,8 @@ class BackboneSpec:
     the finished grid is; `prefix` counts the CLS and register tokens, `registers` those of them that are no CLS token;
     `pool` is the encoder's own way to one vector, None where it has none. `mean` and `std` normalise an RGB image in
     [0, 1], as the weights were trained, and `padding` says where an image smaller than `image_size` lay: in the centre,
-    surrounded by black, or in the corner at the top left, followed by the mean colour.
+    surrounded by black, or in the corner at the top left, followed by the mean colour. `finishes_prompts`: what has
+    become of prompts that travelled can be read at the end (`Features.prompts`).
     """
 
     name: str
@@ -89,6 +90,7 @@ class BackboneSpec:
     padding: Padding = "centre"
     registers: int = 0
     pool: Pool | None = None
+    finishes_prompts: bool = False
 
     @property
     def depth(self) -> int:
@@ -174,7 +176,9 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def finish(self, tokens: Tokens) -> Features:
-        """Final norm, pooling, levels that the encoder itself makes; travelling prompts are left behind."""
+        """Final norm, pooling, levels that the encoder itself makes; of prompts that travelled, where
+        `spec.finishes_prompts`, what has become of them.
+        """
 
     @abstractmethod
     def attention_of(self, i: int) -> BlockAttention:

@@ -22,6 +22,7 @@ class Layout:
     pool: Pool = "mean"
     prefix: int = 0
     registers: int = 0
+    finishes_prompts: bool = False
 
 
 class TimmBackbone(Backbone):
@@ -71,6 +72,7 @@ class TimmBackbone(Backbone):
             finished=layout.finished,
             registers=layout.registers,
             pool=layout.pool,
+            finishes_prompts=layout.finishes_prompts,
         )
 
     @staticmethod

@@ -107,10 +107,13 @@ class Features:
 
     grid: (B, C, H, W) patch tokens after the final norm; prefix: (B, R, C) likewise;
     levels: (B, C_k, H_k, W_k) each, the patch tokens as they left the blocks that the head asked for;
-    pooled: (B, C), the vector that the encoder itself makes of an image, where it has another way than its CLS token.
+    pooled: (B, C), the vector that the encoder itself makes of an image, where it has another way than its CLS token;
+    prompts: (B, P, C), what has become of those that travelled, finished as the prefix is; None of an encoder that
+    leaves them behind.
     """
 
     grid: Tensor
     prefix: Tensor
     levels: tuple[Tensor, ...] = ()
     pooled: Tensor | None = None
+    prompts: Tensor | None = None

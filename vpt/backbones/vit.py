@@ -49,6 +49,7 @@ class PlainBackbone(TimmBackbone):
             pool_of(model, model.num_prefix_tokens > registers, self.pooling),
             model.num_prefix_tokens,
             registers,
+            finishes_prompts=True,
         )
 
     def patches(self, images: Tensor) -> Tensor:
@@ -62,13 +63,14 @@ class PlainBackbone(TimmBackbone):
         normed = parts_like(tokens, sequence)
         grid = normed.grid.permute(0, 3, 1, 2)
         if self.pooling == "plain":
-            return Features(grid=grid, prefix=normed.prefix)
+            return Features(grid=grid, prefix=normed.prefix, prompts=normed.prompts)
         pooled = None
         if self.spec.pool != "cls" and normed.grid.numel():
             if tokens.prompts.shape[1]:
                 sequence = torch.cat([normed.prefix, normed.grid.flatten(1, 2)], 1)
             pooled = vit.fc_norm(self.pool(sequence))
-        return Features(grid=grid, prefix=vit.fc_norm(normed.prefix), pooled=pooled)
+        prefix, prompts = vit.fc_norm(normed.prefix), vit.fc_norm(normed.prompts)
+        return Features(grid=grid, prefix=prefix, pooled=pooled, prompts=prompts)
 
     def pool(self, sequence: Tensor) -> Tensor:
         """Finished tokens (B, R + H*W, C) -> one vector (B, C), by the model's own way."""

@@ -57,6 +57,8 @@ def build_config(values: dict[str, Any], name: str) -> Config:
             values[section] = {room.key: values[section]}
         if isinstance(values.get(section), dict):
             values[section] = _chosen(section, room, defaults.get(section, {}) | values[section], name, problems)
+        if section == "prompts" and (partner := getattr(values.get(section), "partner", None)):
+            defaults["head"] = {"kind": partner}
     try:
         config = Config.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:

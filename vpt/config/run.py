@@ -324,11 +324,13 @@ class Config(Section):
         Raises:
             VptError: a head, or a setting, of the other task.
         """
-        head = HEADS.section(DEFAULT_HEADS[task])() if self.head is None else self.head
-        if task not in head.tasks:
-            *others, last = (section.name_by("kind") for section in HEADS if task in section.tasks)
-            fitting = f"{', '.join(others)} or {last}"
-            raise VptError(f"head.kind={head.kind} is not for {task}; choose {fitting}, or another task")
+        head = HEADS.section(self.prompts.partner or DEFAULT_HEADS[task])() if self.head is None else self.head
+        for key, chosen, room in (("head.kind", head, HEADS), ("prompts.method", self.prompts, PROMPTS)):
+            if task not in chosen.tasks:
+                *others, last = (section.name_by(room.key) for section in room if task in section.tasks)
+                found = f"{key}={chosen.name_by(room.key)}"
+                raise VptError(f"{found} is not for {task}; choose {', '.join(others)} or {last}, or another task")
+        require_partners(self.prompts, head)
         if task == "segmentation" and self.loss.class_weights == "balanced":
             raise VptError("loss.class_weights=balanced is for classification; of segmentation give a list of weights")
         if strict:
@@ -345,6 +347,20 @@ class Config(Section):
             value, default = getattr(inner, name), type(inner).model_fields[name].default
             if its != task and value != default:
                 raise VptError(f"{key}={value} is a setting of {its}, which {task} does not use; leave it out")
+
+
+def require_partners(prompts: Any, head: Any) -> None:
+    """Raise VptError where one of these sections needs another of the other kind, see `Choice.partner`."""
+    if prompts.partner not in (None, head.kind):
+        raise VptError(
+            f"prompts.method={prompts.method} is read by the head {prompts.partner} alone, found "
+            f"head.kind={head.kind}; leave head.kind out"
+        )
+    if head.partner not in (None, prompts.method):
+        raise VptError(
+            f"head.kind={head.kind} reads what {head.partner} have become, found prompts.method={prompts.method}; "
+            f"add --prompts {head.partner}, or choose another head"
+        )
 
 
 class ResolvedConfig(Config):

@@ -39,6 +39,7 @@ from vpt.report.classification import ClassReport
 from vpt.report.comparison import write_comparison
 from vpt.report.segmentation import Report
 from vpt.scores.classes import decisions
+from vpt.sections import PROMPTS
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
 
@@ -269,9 +270,13 @@ class Comparison:
         overrides["train.validate_every"] = self.base.train.epochs
         values = self.base.model_dump(mode="json")
         values["tuning"] = {"method": "prompts"}
+        if self.base.head is not None and self.base.head.partner:
+            values["head"] = None  # it reads the base's prompts alone
         if self.task == "classification" and "head" in method.settings and values["head"]:
             overrides["head.pool"] = values["head"]["pool"]
         values |= {key: dict(value) for key, value in method.settings.items()}
+        if PROMPTS.section(values["prompts"]["method"]).partner:
+            values["head"] = None  # which is theirs
         if "backbone" in method.settings:
             values["backbone"]["options"] = self._images()
         return load_config(values, overrides)

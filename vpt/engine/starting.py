@@ -163,7 +163,9 @@ def adapted_model(artifact: Artifact, config: ResolvedConfig, plan: Plan, labels
         answer = Answer(len(labels), config.data.target or "classes", plan.slices is not None)
         head = config.head.build(model.backbone, answer)
         head.start_from(model.head, rows)
-        model.head = head
+        prompts = config.prompts.build_for(model.backbone.spec, len(labels))
+        prompts.take_over(model.prompts, rows)
+        model.head, model.prompts = head, prompts
     return model.train()
 
 

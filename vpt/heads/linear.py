@@ -70,7 +70,7 @@ class ClassifyHead(Head):
         VptError: "cls" of an encoder without such a token.
     """
 
-    rows = (Rows("output.weight"), Rows("output.bias"))
+    rows: tuple[Rows, ...] = (Rows("output.weight"), Rows("output.bias"))
 
     def __init__(
         self,

@@ -45,6 +45,10 @@ class PromptSettings(Choice):
         """The prompts for an encoder."""
         raise NotImplementedError
 
+    def build_for(self, spec: BackboneSpec, classes: int) -> Prompts:
+        """The prompts for an encoder and a head with so many answers (background included), which few methods ask."""
+        return self.build(spec)
+
     def arguments(self) -> dict[str, Any]:
         """The settings that `build` hands on."""
         return self.model_dump(exclude={"method", "init"})
@@ -114,6 +118,10 @@ class Prompts(nn.Module):
     def penalty(self, state: Any) -> Tensor | None:
         """Called after a pass in training: what the method adds to the loss, or None."""
         return None
+
+    def take_over(self, learned: Prompts, rows: Sequence[int | None]) -> None:
+        """Start from what prompts with the same settings have learned for other labels, see `Head.start_from`."""
+        self.load_state_dict(learned.state_dict())
 
     def start_from(self, tokens: Sequence[Tensor]) -> None:
         """Set the prompts to tokens (count, C) of the frozen encoder, one tensor for each of `starts`."""
