@@ -21,6 +21,8 @@ from vpt.model import UNKNOWN, PromptedModel, encode
 from vpt.progress import Tick, silent
 from vpt.prompts import Prompts
 
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the patches, that are hidden
+DRAWS = 5  # of random patches to compare with
 Score = Callable[[Tensor], float]
 """Logits (1, K, ...) -> the number that is watched."""
 
@@ -151,7 +153,7 @@ def _gathered(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) ->
 
     The grid is smaller than that of the block where it pools its queries.
     """
-    with _watched(backbone) as seen:
+    with watched(backbone) as seen:
         backbone.block(i, tokens, beside)
     batch, size = len(tokens.grid), tokens.grid.shape[1:3]
     if seen and seen[0].ndim == 4:
@@ -162,16 +164,34 @@ def _gathered(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) ->
 
 
 @contextmanager
-def _watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
-    """Inputs of every projection that follows attention, as they come."""
+def watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
+    """What every attention has gathered, as it comes: the input of its projection, or of what timm puts before that."""
     seen: list[Tensor] = []
-    modules = [module for name, module in backbone.named_modules() if name.endswith("attn.proj")]
+    attentions: list[Any] = [module for name, module in backbone.named_modules() if name.endswith("attn")]
+    modules = [each.norm if hasattr(each, "q_norm") else each.proj for each in attentions if hasattr(each, "proj")]
     hooks = [module.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for module in modules]
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class Hidden(NamedTuple):
+    """The score as a share of the patches is hidden: those that count most by a map, or random ones."""
+
+    share: float
+    most_attending: float
+    random: float
+
+
+def deletion(model: PromptedModel, image: Tensor, score: Score, order: Tensor) -> tuple[Hidden, ...]:
+    """What `hidden_in_order` gives for each of `SHARES`, beside the mean of `DRAWS` random orders."""
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.rand(order.shape, generator=generator).to(image.device) for _ in range(DRAWS)]
+    curves = torch.tensor([hidden_in_order(model, image, score, draw, SHARES) for draw in draws], dtype=torch.float64)
+    most = hidden_in_order(model, image, score, order, SHARES)
+    return tuple(map(Hidden, SHARES, most, curves.mean(0).tolist()))
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ import pytest
 
 import vpt
 from vpt.errors import VptError
-from vpt.use.explain import SHARES, explain
+from vpt.explaining import SHARES
+from vpt.use.explain import explain
 
 
 def scan_of(data: Path) -> Path:

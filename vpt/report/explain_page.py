@@ -14,6 +14,10 @@ from vpt.report.pages import render
 
 SIDE = 160  # px of a map
 STRONGEST = 10
+HIDDEN = (
+    "those that attend most to prompts that help (each prompt's map counts as much as it adds; all alike where that "
+    "was not asked)"
+)
 
 
 class Told(Protocol):
@@ -52,15 +56,15 @@ class MapCard:
 
 
 @dataclass(frozen=True)
-class BlockMaps:
-    block: int
+class MapGroup:
+    title: str
     said: str
     cards: list[MapCard]
 
 
 def explain_page(told: Told) -> str:
     """One file of HTML."""
-    blocks = [_block(told, i, list(group)) for i, group in groupby(told.prompts, lambda prompt: prompt.block)]
+    groups = [_block(told, i, list(group)) for i, group in groupby(told.prompts, lambda prompt: prompt.block)]
     known = [prompt for prompt in told.prompts if prompt.influence is not None]
     strongest = sorted(known, key=lambda prompt: -abs(prompt.influence))[:STRONGEST]
     return render(
@@ -68,19 +72,25 @@ def explain_page(told: Told) -> str:
         title=f"Prompts on {told.case}" + ("" if told.slice is None else f", slice {told.slice}"),
         score=f"{told.score:.3f}",
         watched=told.watched,
-        image=encoded(_enlarged(told.image, 2 * SIDE)),
+        image=encoded(enlarged(told.image, 2 * SIDE)),
         strongest=[(p.block, p.number, f"{p.influence:+.4f}", f"{p.share:.2%}") for p in strongest],
-        blocks=blocks,
-        hidden=[(f"{each.share:.0%}", f"{each.most_attending:.3f}", f"{each.random:.3f}") for each in told.hidden],
+        groups=groups,
+        hidden_first=HIDDEN,
+        hidden=hidden_rows(told.hidden),
     )
 
 
-def _block(told: Told, block: int, prompts: list[Any]) -> BlockMaps:
+def hidden_rows(hidden: Sequence[Any]) -> list[tuple[str, str, str]]:
+    """Of a deletion curve."""
+    return [(f"{each.share:.0%}", f"{each.most_attending:.3f}", f"{each.random:.3f}") for each in hidden]
+
+
+def _block(told: Told, block: int, prompts: list[Any]) -> MapGroup:
     share = sum(prompt.share for prompt in prompts)
-    said = f"patches give its {len(prompts)} prompts {share:.1%} of their attention"
+    said = f"Patches give its {len(prompts)} prompts {share:.1%} of their attention"
     if (pair := _most_alike(told.alike.get(block))) is not None:
         said += f"; most alike are {pair[0]} and {pair[1]}, cosine {pair[2]:.2f}"
-    return BlockMaps(block, said, [_card(told.image, prompt) for prompt in prompts])
+    return MapGroup(f"Block {block}", said, [_card(told.image, prompt) for prompt in prompts])
 
 
 def _most_alike(cosines: np.ndarray | None) -> tuple[int, int, float] | None:
@@ -96,21 +106,21 @@ def _card(image: np.ndarray, prompt: Any) -> MapCard:
     said = f"{prompt.share:.2%} of attention, {weights.min():.2%} to {weights.max():.2%}"
     if prompt.influence is not None:
         said += f"; without it {-prompt.influence:+.4f}"
-    return MapCard(f"prompt {prompt.number}", said, encoded(_over(image, weights)))
+    return MapCard(f"prompt {prompt.number}", said, encoded(over(image, weights)))
 
 
-def _over(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def over(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The image in grey under a map from its least to its largest weight, (SIDE, SIDE, 3)."""
     import matplotlib
 
-    grey = _enlarged(image.mean(-1) if image.ndim == 3 else image, SIDE)[..., None]
+    grey = enlarged(image.mean(-1) if image.ndim == 3 else image, SIDE)[..., None]
     low, high = float(weights.min()), float(weights.max())
-    scaled = _enlarged((weights - low) / max(high - low, 1e-12), SIDE)
+    scaled = enlarged((weights - low) / max(high - low, 1e-12), SIDE)
     colours = matplotlib.colormaps["viridis"](scaled)[..., :3]
     return np.clip(0.6 * grey + 0.7 * colours * scaled[..., None], 0, 1)
 
 
-def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
+def enlarged(image: np.ndarray, side: int) -> np.ndarray:
     import cv2
 
     scale = side / max(image.shape[:2])

@@ -1,0 +1,83 @@
+"""The page of `vpt explain` for class prompts and class queries: where each class is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from vpt.report.explain_page import SIDE, MapCard, MapGroup, enlarged, hidden_rows, over
+from vpt.report.overlays import encoded
+from vpt.report.pages import render
+
+HIDDEN = {
+    "attention": "the patches that the prompt of the likeliest class attends to most",
+    "masks": "the patches that are least background",
+}
+
+
+class Told(Protocol):
+    """What `vpt.use.explain_classes.ClassExplanation` says."""
+
+    @property
+    def case(self) -> str: ...
+
+    @property
+    def slice(self) -> int | None: ...
+
+    @property
+    def image(self) -> np.ndarray: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def watched(self) -> str: ...
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def maps(self) -> Sequence[Any]: ...
+
+    @property
+    def hidden(self) -> Sequence[Any]: ...
+
+
+def class_maps_page(told: Told) -> str:
+    """One file of HTML."""
+    groups = [_masks(told)] if told.kind == "masks" else [_attention(told.image, each) for each in told.maps]
+    return render(
+        "explain.html",
+        title=f"Classes on {told.case}" + ("" if told.slice is None else f", slice {told.slice}"),
+        score=f"{told.score:.3f}",
+        watched=told.watched,
+        image=encoded(enlarged(told.image, 2 * SIDE)),
+        strongest=[],
+        groups=groups,
+        hidden_first=HIDDEN[told.kind],
+        hidden=hidden_rows(told.hidden),
+    )
+
+
+def _attention(image: np.ndarray, told: Any) -> MapGroup:
+    said = f"Its prompt gives the patches {told.map.sum():.1%} of its attention in the last block"
+    named = [("mean of heads", told.map), *((f"head {number}", each) for number, each in enumerate(told.heads))]
+    cards = [
+        MapCard(name, f"{weights.min():.2%} to {weights.max():.2%} a patch", encoded(over(image, weights)))
+        for name, weights in named
+    ]
+    return MapGroup(f"{told.name}: {told.probability:.3f}", said, cards)
+
+
+def _masks(told: Told) -> MapGroup:
+    cards = [
+        MapCard(
+            each.name,
+            f"{each.map.mean():.1%} of the image; probability {each.map.min():.2f} to {each.map.max():.2f}",
+            encoded(over(told.image, each.map)),
+        )
+        for each in told.maps
+    ]
+    return MapGroup("Masks", "The probability of each label, from its own queries alone", cards)

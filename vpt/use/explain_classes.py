@@ -1,0 +1,133 @@
+"""`vpt explain` of class prompts and class queries: where each class is read from, as maps, numbers and a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpt.class_maps import class_attention
+from vpt.explaining import Hidden, deletion
+from vpt.files import atomic, write_json, write_text
+from vpt.report.class_maps_page import class_maps_page
+from vpt.tasks.classification import to_probabilities
+from vpt.use.classifier import Classifier
+from vpt.use.segmenter import Segmenter
+from vpt.use.watched import Seen, shown
+
+SHOWN = 2  # classes of an image: what is answered, and the runner-up
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Where a class is read from.
+
+    probability: of the image, or the largest in its mask; map: (rows, columns), a prompt's attention to the patches
+    (mean of the heads) or a mask's probabilities; heads: (heads, rows, columns), of a mask none.
+    """
+
+    name: str
+    probability: float
+    map: np.ndarray
+    heads: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClassExplanation:
+    """Where a model with prompts of classes reads them from, on one image of a scan.
+
+    image: (S, S, 3) or (S, S) in [0, 1], as the encoder is given it; kind: what the maps are; watched: in words, what
+    the score is; maps: of an image the likeliest classes, of masks all; hidden: a deletion curve of the first map, or
+    of all that is no background.
+    """
+
+    case: str
+    slice: int | None
+    image: np.ndarray
+    kind: Literal["attention", "masks"]
+    watched: str
+    score: float
+    maps: tuple[ClassMap, ...]
+    hidden: tuple[Hidden, ...]
+
+    def save(self, out: str | Path) -> list[Path]:
+        """explain.html, explain.json and maps.npz (a map for each class by its number, heads beside) into `out`."""
+        out = Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        page, facts, maps = out / "explain.html", out / "explain.json", out / "maps.npz"
+        write_text(page, class_maps_page(self))
+        write_json(facts, self.to_dict())
+        arrays = {f"map_{number}": each.map for number, each in enumerate(self.maps)}
+        arrays |= {f"heads_{number}": each.heads for number, each in enumerate(self.maps) if len(each.heads)}
+        with atomic(maps) as part:
+            np.savez_compressed(part, **{name: values.astype(np.float16) for name, values in arrays.items()})  # type: ignore[arg-type]
+        return [page, facts, maps]
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "case": self.case,
+            "slice": self.slice,
+            "watched": self.watched,
+            "score": self.score,
+            "maps": self.kind,
+            "classes": [
+                {"map": number, "name": each.name, "probability": each.probability, "share": float(each.map.sum())}
+                for number, each in enumerate(self.maps)
+            ],
+            "hidden": [each._asdict() for each in self.hidden],
+        }
+
+
+@torch.no_grad()
+def explain_classes(answers: Classifier | Segmenter, seen: Seen, image: Tensor) -> ClassExplanation:
+    """Of the model of `answers`; image: `seen.image`, normalised (1, 3, S, S), on its device."""
+    model = answers.model
+    logits = model(image)
+    score, watched = seen.watch(logits)
+    if isinstance(answers, Classifier):
+        maps, order = _attended(answers, image, logits)
+    else:
+        maps, order = _masked(answers, logits)
+    return ClassExplanation(
+        case=seen.name,
+        slice=seen.slice,
+        image=shown(seen.image),
+        kind="attention" if isinstance(answers, Classifier) else "masks",
+        watched=watched,
+        score=score(logits),
+        maps=maps,
+        hidden=deletion(model, image, score, order),
+    )
+
+
+def _attended(classifier: Classifier, image: Tensor, logits: Tensor) -> tuple[tuple[ClassMap, ...], Tensor]:
+    """The likeliest classes, and what to hide first."""
+    weights = class_attention(classifier.model, image)[0]
+    probabilities = to_probabilities(logits, classifier.target, classifier.temperature)[0]
+    best = probabilities.argsort(descending=True)[:SHOWN].tolist()
+    maps = tuple(
+        ClassMap(
+            classifier.classes[k],
+            float(probabilities[k]),
+            weights[k].mean(0).cpu().numpy(),
+            weights[k].cpu().numpy(),
+        )
+        for k in best
+    )
+    return maps, weights[best[0]].mean(0)
+
+
+def _masked(segmenter: Segmenter, logits: Tensor) -> tuple[tuple[ClassMap, ...], Tensor]:
+    """All labels, and what to hide first: the patches that are least of the background."""
+    probabilities = logits[0].softmax(0)
+    maps = tuple(
+        ClassMap(name, float(each.max()), each.cpu().numpy(), np.empty((0, *each.shape), np.float32))
+        for name, each in zip(segmenter.labels.values(), probabilities, strict=True)
+    )
+    grid = segmenter.model.backbone.spec.finished.grid
+    return maps, F.adaptive_avg_pool2d(1 - probabilities[:1], grid)[0]
