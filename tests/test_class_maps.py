@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from encoders import draw, make_eva, make_vit, shaken
+from torch import Tensor
 
+import vpt
 from vpt.backbones.base import Backbone
 from vpt.class_maps import class_attention
+from vpt.explaining import deletion
 from vpt.heads.class_scores import ClassScoreHead
 from vpt.model import PromptedModel
 from vpt.prompts.class_queries import ClassQueries
+from vpt.tasks.frozen import FrozenPrefix
 
 CLASSES = 3
 
@@ -58,3 +63,51 @@ def test_every_weight_is_read_that_a_rotary_encoder_gives(options: dict[str, Any
     assert [name for name, _ in model.named_modules()] == before
     same = class_attention(model, draw(2)[1:])
     torch.testing.assert_close(found[1:], same, rtol=1e-3, atol=1e-6)
+
+
+COLOURS = torch.tensor([[1.5, -1.5, -1.5], [-1.5, 1.5, -1.5], [-1.5, -1.5, 1.5], [1.5, 1.5, -1.5]])
+
+
+def planted(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise (count, 3, 64, 64) with one coloured patch of 8 x 8, which alone decides the class; its place, class."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.3 * torch.randn(count, 3, 64, 64, generator=generator)
+    places, classes = torch.randint(0, 64, (count,), generator=generator), torch.arange(count) % len(COLOURS)
+    for image, place, colour in zip(images, places.tolist(), COLOURS[classes], strict=True):
+        row, column = 8 * (place // 8), 8 * (place % 8)
+        image[:, row : row + 8, column : column + 8] += colour[:, None, None]
+    return images, places, classes
+
+
+def learned(images: Tensor, classes: Tensor, steps: int = 80) -> PromptedModel:
+    torch.manual_seed(0)
+    spec = (backbone := vpt.load_backbone("vit_micro", image_size=64)).spec
+    count = len(COLOURS)
+    model = PromptedModel(backbone, ClassQueries(spec, classes=count, last=1), ClassScoreHead(spec, classes=count))
+    prefix = FrozenPrefix(model, spec.depth - 1)
+    rows, optimizer = prefix.rows(images), torch.optim.Adam(model.trained().values(), lr=5e-3)
+    for _ in range(steps):
+        loss = F.cross_entropy(model.head(prefix.encode(rows).features, images), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.slow
+def test_the_map_finds_what_was_planted_and_hiding_it_takes_the_score() -> None:
+    """By chance a patch is among the first three of 64 in one image of 21, and a random order is as good as the map."""
+    images, _, classes = planted(96, seed=0)
+    model = learned(images, classes)
+    images, places, classes = planted(24, seed=1)
+    own = class_attention(model, images).mean(2)[torch.arange(24), classes]  # (24, 8, 8)
+
+    flat = own.flatten(1)
+    before_it = (flat > flat.gather(1, places[:, None])).sum(1)
+    assert (before_it < 3).float().mean() > 0.9
+
+    less = []
+    for image, label, order in zip(images[:8], classes[:8].tolist(), own[:8], strict=True):
+        curve = deletion(model, image[None], lambda logits, k=label: float(logits.softmax(1)[0, k]), order)
+        less.append(curve[1].random - curve[1].most_attending)
+    assert torch.tensor(less).mean() > 0.3

@@ -325,7 +325,7 @@ class Config(Section):
             VptError: a head, or a setting, of the other task.
         """
         head = HEADS.section(self.prompts.partner or DEFAULT_HEADS[task])() if self.head is None else self.head
-        for key, chosen, room in (("head.kind", head, HEADS), ("prompts.method", self.prompts, PROMPTS)):
+        for key, chosen, room in (("prompts.method", self.prompts, PROMPTS), ("head.kind", head, HEADS)):
             if task not in chosen.tasks:
                 *others, last = (section.name_by(room.key) for section in room if task in section.tasks)
                 found = f"{key}={chosen.name_by(room.key)}"
