@@ -140,7 +140,10 @@ PROMPTS = {
 }
 
 
-@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+OF_CLASSES = {"class_queries": {"method": "class_queries", "count": 2, "before": 1}}
+
+
+@pytest.mark.parametrize("prompts", (PROMPTS | OF_CLASSES).values(), ids=PROMPTS | OF_CLASSES)
 def test_every_prompt_method_is_restored_and_gives_identical_outputs(tmp_path: Path, prompts: dict[str, Any]) -> None:
     config = load_config({"data": {"path": str(tmp_path)}, "prompts": prompts}).resolved("segmentation")
     model = build_model(config, PLAN, len(LABELS)).eval()

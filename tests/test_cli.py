@@ -346,7 +346,7 @@ MISTAKES = {
     f"train {{data}} {NEW} --set optim.lrr=1": "config: unknown key optim.lrr; did you mean optim.lr?",
     f"train {{data}} {NEW} --set seed": "--set seed: expected KEY=VALUE",
     f"train {{data}} {NEW} --epochs 0": "config: train.epochs: Input should be greater than or equal to 1, found 0",
-    f"train {{data}} {NEW} --prompts foo": "--prompts foo: expected conditioned:COUNT, cross:COUNT, deep:COUNT, ",
+    f"train {{data}} {NEW} --prompts foo": "--prompts foo: expected class_queries:COUNT, conditioned:COUNT, ",
     f"train {{data}} {NEW} --backbone vit_micron": "backbone vit_micron: no such model or folder; did you mean",
     f"train {{data}} {NEW} --weights {{tmp}}/other.safetensors": (
         "{tmp}/other.safetensors: does not fit vit_micro: "

@@ -30,8 +30,20 @@ from vpt.tuning.base import TuningSettings
 ROOMS = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS}
 BASES = {"prompts": PromptSettings, "head": HeadSettings, "tuning": TuningSettings}
 OWN = {
-    "prompts": ("additive", "conditioned", "cross", "deep", "fourier", "gated", "low_rank", "none", "shallow"),
-    "head": ("linear", "mask", "mlp", "sam_decoder", "unet"),
+    "prompts": (
+        "additive",
+        "class_prompts",
+        "class_queries",
+        "conditioned",
+        "cross",
+        "deep",
+        "fourier",
+        "gated",
+        "low_rank",
+        "none",
+        "shallow",
+    ),
+    "head": ("class_masks", "class_scores", "linear", "mask", "mlp", "sam_decoder", "unet"),
     "tuning": ("adapter", "bias", "full", "lora", "partial", "prompts", "ssf"),
 }
 EVERY_ROOM = pytest.mark.parametrize("room", ROOMS)
@@ -189,7 +201,7 @@ def test_what_is_no_section_is_refused(section: Any) -> None:
     ("values", "said"),
     [
         ({"method": "depp"}, "prompts: no method is called 'depp'; did you mean deep"),
-        ({"method": "zzz"}, "prompts: no method is called 'zzz'; expected one of additive, conditioned, cross, "),
+        ({"method": "zzz"}, "prompts: no method is called 'zzz'; expected one of additive, class_prompts, "),
         ({"method": ["deep"]}, "prompts: {'method': ['deep']} names no method; expected one of additive, "),
         ({"method": None}, "prompts: {'method': None} names no method; "),
         ({"count": 3}, "prompts: {'count': 3} names no method; "),

@@ -16,6 +16,7 @@ from vpt.heads.class_masks import ClassMaskHead
 from vpt.heads.class_scores import ClassScoreHead
 from vpt.model import PromptedModel
 from vpt.prompts.class_queries import ClassQueries
+from vpt.streams import Part, encode_together
 from vpt.tasks.frozen import FrozenPrefix
 
 CLASSES = 3
@@ -108,6 +109,27 @@ def test_over_a_stored_prefix_all_is_the_same(model: Any, first: int) -> None:
     features = prefix.encode(prefix.rows(images)).features
     torch.testing.assert_close(own.head(features, images), own(images), rtol=1e-4, atol=1e-4)
     assert model(before=1).first_trained_block() == 0
+
+
+@torch.no_grad()
+def test_tasks_with_prompts_of_classes_answer_in_a_mixed_batch_as_alone() -> None:
+    """With as many prompts they run in one batch, beside tasks of another number and another kind."""
+    backbone, images = make_vit().double(), draw(3).double()
+
+    def task(prompts: Any, head: Any) -> PromptedModel:
+        return PromptedModel(backbone, shaken(prompts), shaken(head, 0.1)).double().eval()
+
+    spec, scores = backbone.spec, ClassScoreHead
+    models = [
+        task(ClassQueries(spec, classes=3, last=1), scores(spec, classes=3)),
+        task(ClassQueries(spec, classes=3, last=1, before=2), scores(spec, classes=3)),
+        task(ClassQueries(spec, classes=2, last=2, count=2), ClassMaskHead(spec, classes=2, width=8)),
+        task(vpt.DeepPrompts(spec, count=2), vpt.ClassifyHead(spec, outputs=3)),
+    ]
+    parts = [Part(model, rows) for model, rows in zip(models, ([0, 2], [1], [2, 1, 0], [0]), strict=True)]
+    for part, features in zip(parts, encode_together(backbone, images, parts), strict=True):
+        own = images[list(part.images)]
+        torch.testing.assert_close(part.model.head(features, own), part.model(own), rtol=1e-9, atol=1e-11)
 
 
 def test_what_trains_is_counted_as_promised() -> None:

@@ -109,9 +109,9 @@ def parse_prompts(text: str) -> dict[str, Any]:
     method, _, count = text.partition(":")
     if method not in PROMPTS.names() or (count and not (count.isdecimal() and _has_count(method))):
         counted = [name for name in PROMPTS.names() if _has_count(name)]
-        others = [name for name in PROMPTS.names() if name not in counted]
+        *others, last = [name for name in PROMPTS.names() if name not in counted]
         forms = ", ".join(f"{name}:COUNT" for name in counted)
-        raise VptError(f"--prompts {text}: expected {forms}, {' or '.join(others)}, for example deep:10")
+        raise VptError(f"--prompts {text}: expected {forms}, {', '.join(others)} or {last}, for example deep:10")
     return {"method": method, "count": int(count)} if count else {"method": method}
 
 
