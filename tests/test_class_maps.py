@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vpt
 from vpt.backbones.base import Backbone
-from vpt.class_maps import class_attention
+from vpt.class_maps import class_attention, class_evidence
 from vpt.explaining import deletion
 from vpt.heads.class_scores import ClassScoreHead
 from vpt.model import PromptedModel
@@ -65,6 +65,33 @@ def test_every_weight_is_read_that_a_rotary_encoder_gives(options: dict[str, Any
     torch.testing.assert_close(found[1:], same, rtol=1e-3, atol=1e-6)
 
 
+@torch.no_grad()
+def test_evidence_is_the_slope_of_the_score_by_what_a_patch_is_gathered_as() -> None:
+    """Against a small step of one patch's value in one head, with the last block written out."""
+    model = prompted(make_vit())
+    images, vit, step = draw(1), model.backbone.vit, 1e-3
+    tokens = model.backbone.embed(images).sequence
+    for block in vit.blocks[:-1]:
+        tokens = block(tokens)
+    block, own = vit.blocks[-1], model.prompts.queries.tokens[0].expand(1, -1, -1)
+    sequence = torch.cat([tokens[:, :1], own, tokens[:, 1:]], 1)
+
+    def logit(patch: int, head: int, factor: float) -> float:
+        queries, keys, values = block.attn.qkv(block.norm1(sequence)).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        values[:, head, 1 + CLASSES + patch] *= factor
+        mixed = (queries @ keys.mT / queries.shape[-1] ** 0.5).softmax(-1) @ values
+        left = sequence + block.ls1(block.attn.proj(mixed.transpose(1, 2).flatten(2)))
+        left = vit.norm(left + block.ls2(block.mlp(block.norm2(left))))
+        return float(left[0, 2].double() @ model.head.output.weight[0].double())
+
+    found = class_evidence(model, images, lambda logits: logits[:, 1])
+
+    assert found.shape == (1, 2, 8, 5)
+    for patch, head in ((0, 0), (17, 1), (39, 0)):
+        slope = (logit(patch, head, 1 + step) - logit(patch, head, 1 - step)) / (2 * step)
+        assert float(found[0, head].flatten()[patch]) == pytest.approx(slope, rel=0.05, abs=1e-3)
+
+
 COLOURS = torch.tensor([[1.5, -1.5, -1.5], [-1.5, 1.5, -1.5], [-1.5, -1.5, 1.5], [1.5, 1.5, -1.5]])
 
 
@@ -102,9 +129,11 @@ def test_the_map_finds_what_was_planted_and_hiding_it_takes_the_score() -> None:
     images, places, classes = planted(24, seed=1)
     own = class_attention(model, images).mean(2)[torch.arange(24), classes]  # (24, 8, 8)
 
-    flat = own.flatten(1)
-    before_it = (flat > flat.gather(1, places[:, None])).sum(1)
-    assert (before_it < 3).float().mean() > 0.9
+    evidence = class_evidence(model, images, lambda logits: logits.log_softmax(1).gather(1, classes[:, None])[:, 0])
+    for maps in (own, evidence.sum(1).abs()):  # it counts most, for a class or against all others
+        flat = maps.flatten(1)
+        before_it = (flat > flat.gather(1, places[:, None])).sum(1)
+        assert (before_it < 3).float().mean() > 0.9
 
     less = []
     for image, label, order in zip(images[:8], classes[:8].tolist(), own[:8], strict=True):

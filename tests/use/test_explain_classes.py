@@ -55,9 +55,13 @@ def test_an_image_is_told_by_the_likeliest_classes(scored: Path, tiny_classes: P
     assert [each.share for each in found.hidden] == list(SHARES)
     assert found.hidden[0].most_attending == pytest.approx(found.score, abs=1e-5)
     page, facts, maps = found.save(tmp_path)
-    assert page.read_text().count("% a patch") == 2 * 5
+    assert page.read_text().count("% a patch") == 2 * 5  # four heads and their mean
     assert json.loads(facts.read_text())["maps"] == "attention"
-    assert set(np.load(maps)) == {"map_0", "map_1", "heads_0", "heads_1"}
+    assert set(np.load(maps)) == {"map_0", "map_1", "heads_0", "heads_1", "evidence_0", "evidence_1"}
+    assert found.maps[0].evidence is not None
+    assert found.maps[0].evidence.shape == (4, 4)
+    assert [each.share for each in found.hidden_by_evidence or ()] == list(SHARES)
+    assert page.read_text().count('<th scope="col">evidence</th>') == 1
 
 
 def test_a_slice_is_told_by_its_masks(masked: Path, tiny_data: Path, tmp_path: Path) -> None:

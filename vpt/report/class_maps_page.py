@@ -12,9 +12,10 @@ from vpt.report.overlays import encoded
 from vpt.report.pages import render
 
 HIDDEN = {
-    "attention": "the patches that the prompt of the likeliest class attends to most",
+    "attention": "the patches that add most to the likeliest class (evidence), those that its prompt attends to most",
     "masks": "the patches that are least background",
 }
+HIDDEN_COLUMNS = {"attention": ["evidence", "attention"], "masks": ["least background"]}
 
 
 class Told(Protocol):
@@ -44,6 +45,9 @@ class Told(Protocol):
     @property
     def hidden(self) -> Sequence[Any]: ...
 
+    @property
+    def hidden_by_evidence(self) -> Sequence[Any] | None: ...
+
 
 def class_maps_page(told: Told) -> str:
     """One file of HTML."""
@@ -57,14 +61,20 @@ def class_maps_page(told: Told) -> str:
         strongest=[],
         groups=groups,
         hidden_first=HIDDEN[told.kind],
-        hidden=hidden_rows(told.hidden),
+        hidden_columns=HIDDEN_COLUMNS[told.kind],
+        hidden=hidden_rows(*([] if told.hidden_by_evidence is None else [told.hidden_by_evidence]), told.hidden),
     )
 
 
 def _attention(image: np.ndarray, told: Any) -> MapGroup:
-    said = f"Its prompt gives the patches {told.map.sum():.1%} of its attention in the last block"
+    said = (
+        f"Its prompt gives the patches {told.map.sum():.1%} of its attention in the last block. Evidence is what each "
+        "patch adds there to the logarithm of the probability, which attention alone does not say"
+    )
     named = [("mean of heads", told.map), *((f"head {number}", each) for number, each in enumerate(told.heads))]
-    cards = [
+    added = f"{told.evidence.min():+.3f} to {told.evidence.max():+.3f} a patch"
+    cards = [MapCard("evidence", added, encoded(over(image, told.evidence)))]
+    cards += [
         MapCard(name, f"{weights.min():.2%} to {weights.max():.2%} a patch", encoded(over(image, weights)))
         for name, weights in named
     ]
@@ -80,4 +90,4 @@ def _masks(told: Told) -> MapGroup:
         )
         for each in told.maps
     ]
-    return MapGroup("Masks", "The probability of each label, from its own queries alone", cards)
+    return MapGroup("Masks", "The probability of each label, of which its queries make the mask", cards)

@@ -76,13 +76,17 @@ def explain_page(told: Told) -> str:
         strongest=[(p.block, p.number, f"{p.influence:+.4f}", f"{p.share:.2%}") for p in strongest],
         groups=groups,
         hidden_first=HIDDEN,
+        hidden_columns=["most attending"],
         hidden=hidden_rows(told.hidden),
     )
 
 
-def hidden_rows(hidden: Sequence[Any]) -> list[tuple[str, str, str]]:
-    """Of a deletion curve."""
-    return [(f"{each.share:.0%}", f"{each.most_attending:.3f}", f"{each.random:.3f}") for each in hidden]
+def hidden_rows(*curves: Sequence[Any]) -> list[list[str]]:
+    """Of deletion curves of one image: what is hidden, each curve's score, that of random patches."""
+    return [
+        [f"{rows[0].share:.0%}", *(f"{each.most_attending:.3f}" for each in rows), f"{rows[0].random:.3f}"]
+        for rows in zip(*curves, strict=True)
+    ]
 
 
 def _block(told: Told, block: int, prompts: list[Any]) -> MapGroup:
