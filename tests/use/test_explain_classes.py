@@ -137,3 +137,38 @@ def test_a_loop_of_ones_own_is_told_that_classes_are_unknown() -> None:
 
     with pytest.raises(VptError, match="nobody says how many classes there are; choose deep"):
         vpt.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=2, depth=1), prompts="class_prompts")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "pattern"), [("tiny_labels", "*.png"), ("tiny_scans", "ill/*.nii.gz")])
+def test_several_labels_and_volumes_are_told_too(
+    data: str, pattern: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    root = request.getfixturevalue(data)
+    run = train(root, tmp_path / "run", overrides=SCORED | ({"plan.slices": 3} if data == "tiny_scans" else {}))
+    scan = sorted(root.glob(pattern))[0]
+    found = explain(run, scan)
+    classes = vpt.load(run, precision="32-true").classify(scan)
+    assert {each.name for each in found.maps} == set(classes)
+    assert found.slice == (1 if data == "tiny_scans" else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["lora", "adapter"])
+def test_a_tuned_encoder_is_read_as_well(tuning: str, tiny_classes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    run = train(tiny_classes, tmp_path / "run", overrides=SCORED | {"tuning": tuning})
+    found = explain(run, image_of(tiny_classes))
+    assert all(0 < each.map.sum() < 1 for each in found.maps)
+
+
+@pytest.mark.slow
+def test_a_scan_has_the_same_mask_in_a_bank_as_alone(masked: Path, tiny_run: Path, tiny_data: Path) -> None:
+    scan = sorted((tiny_data / "imagesTr").iterdir())[0]
+    bank = vpt.Bank("vit_micro", precision="32-true")
+    for name, run in (("queries", masked), ("deep", tiny_run)):
+        bank.add(name, run)
+    together = bank.segment(scan)
+    for name, run in (("queries", masked), ("deep", tiny_run)):
+        alone = np.asarray(vpt.load(run, precision="32-true").segment(scan).dataobj)
+        assert np.array_equal(np.asarray(together[name].dataobj), alone)
