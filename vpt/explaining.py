@@ -168,7 +168,7 @@ def watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
     """What every attention has gathered, as it comes: the input of its projection, or of what timm puts before that."""
     seen: list[Tensor] = []
     attentions: list[Any] = [module for name, module in backbone.named_modules() if name.endswith("attn")]
-    modules = [each.norm if hasattr(each, "q_norm") else each.proj for each in attentions if hasattr(each, "proj")]
+    modules = [_after(each) for each in attentions if hasattr(each, "proj")]
     hooks = [module.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for module in modules]
     try:
         yield seen
@@ -192,6 +192,12 @@ def deletion(model: PromptedModel, image: Tensor, score: Score, order: Tensor) -
     curves = torch.tensor([hidden_in_order(model, image, score, draw, SHARES) for draw in draws], dtype=torch.float64)
     most = hidden_in_order(model, image, score, order, SHARES)
     return tuple(map(Hidden, SHARES, most, curves.mean(0).tolist()))
+
+
+def _after(attention: Any) -> nn.Module:
+    """What is called on what an attention has gathered: timm's have a norm there, others before they begin."""
+    found: nn.Module = getattr(attention, "norm", attention.proj) if hasattr(attention, "q_norm") else attention.proj
+    return found
 
 
 @torch.no_grad()

@@ -13,10 +13,14 @@ from torch import Tensor
 
 from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.relative import RelativeBackbone
+from vpt.class_maps import class_attention
 from vpt.errors import VptError
+from vpt.explaining import read_prompts
 from vpt.heads import ClassifyHead
+from vpt.heads.class_scores import ClassScoreHead
 from vpt.model import PromptedModel, encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
+from vpt.prompts.class_queries import ClassQueries
 from vpt.wrapping import wrap
 
 SIZE: dict[str, Any] = {"img_size": (64, 40), "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
@@ -232,3 +236,17 @@ def test_a_beit_is_wrapped_with_its_classifier() -> None:
         expected = model(images)
         found = wrap(model, prompts="none").eval()(images)
     torch.testing.assert_close(found, expected)
+
+
+@EVERY
+def test_who_attends_to_whom_is_read_off_every_kind(kind: str) -> None:
+    """Deep prompts by the patches, class prompts to the patches; the weights of both sum to less than 1."""
+    backbone = make(kind)
+    spec = backbone.spec
+    deep = PromptedModel(backbone, shaken(DeepPrompts(spec, count=2)), ClassifyHead(spec, outputs=2)).eval()
+    patches = read_prompts(deep, draw(1))[3].weights
+    classes = PromptedModel(backbone, ClassQueries(spec, classes=3, last=1), ClassScoreHead(spec, classes=3)).eval()
+    for weights in (patches, class_attention(classes, draw(1)).flatten(3)):
+        assert (weights >= 0).all()  # the least of them are lost in rounding
+        assert (weights.sum(-1) > 0).all()
+        assert (weights.sum(-1) < 1).all()
