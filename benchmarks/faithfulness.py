@@ -57,8 +57,8 @@ def orders(answers: Classifier | Segmenter, image: Tensor) -> dict[str, list[Ten
 def falls(answers: Classifier | Segmenter, scan: object) -> dict[str, float]:
     """How far the score of one image falls in each order, mean over the shares that are hidden."""
     seen = look_at(answers, scan, None, True)  # type: ignore[arg-type]
-    image = Normalise(answers.model.backbone.spec, answers.model.mixing)(seen.image)
     with torch.no_grad():
+        image = Normalise.of(answers.model)(seen.image)
         score, _ = seen.watch(answers.model(image))
 
     def fall(order: Tensor) -> float:

@@ -69,7 +69,7 @@ def class_maps_page(told: Told) -> str:
 def _attention(image: np.ndarray, told: Any) -> MapGroup:
     said = (
         f"Its prompt gives the patches {told.map.sum():.1%} of its attention in the last block. Evidence is what each "
-        "patch adds there to the logarithm of the probability, which attention alone does not say"
+        "patch adds there to the logarithm of the probability, which attention alone need not say"
     )
     named = [("mean of heads", told.map), *((f"head {number}", each) for number, each in enumerate(told.heads))]
     added = f"{told.evidence.min():+.3f} to {told.evidence.max():+.3f} a patch"
