@@ -69,11 +69,12 @@ def class_maps_page(told: Told) -> str:
 def _attention(image: np.ndarray, told: Any) -> MapGroup:
     said = (
         f"Its prompt gives the patches {told.map.sum():.1%} of its attention in the last block. Evidence is what each "
-        "patch adds there to the logarithm of the probability, which attention alone need not say"
+        "patch adds there to the logarithm of the probability (dark where it adds nothing or speaks against), which "
+        "attention alone need not say"
     )
     named = [("mean of heads", told.map), *((f"head {number}", each) for number, each in enumerate(told.heads))]
     added = f"{told.evidence.min():+.3f} to {told.evidence.max():+.3f} a patch"
-    cards = [MapCard("evidence", added, encoded(over(image, told.evidence)))]
+    cards = [MapCard("evidence", added, encoded(over(image, np.maximum(told.evidence, 0))))]
     cards += [
         MapCard(name, f"{weights.min():.2%} to {weights.max():.2%} a patch", encoded(over(image, weights)))
         for name, weights in named
