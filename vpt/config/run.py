@@ -62,6 +62,8 @@ class DataConfig(Section):
     """Of classification: one class a case, any number of labels, or ordered grades; null reads it from the data."""
     classes: tuple[str, ...] | None = None
     """Of classification: which classes, in this order; null reads them from the data."""
+    only: tuple[str, ...] | None = None
+    """Of classification: leave out the examples of all other classes; null takes every class."""
     patients: str | None = None
     """A regular expression that finds in every case's name whose it is (its first group, or all that it matches); null
     leaves it to `patients` in dataset.json or in the CSV, or else to a guess from the names.
@@ -267,6 +269,7 @@ class TrainConfig(Section):
 OF_ONE_TASK: dict[str, Task] = {
     "data.target": "classification",
     "data.classes": "classification",
+    "data.only": "classification",
     "data.labels": "segmentation",
     "plan.slices": "classification",
     "plan.skip_blank": "segmentation",
