@@ -42,8 +42,9 @@ class NearestMean:
 class RanPac:
     """Ridge regression of the classes on randomly projected features: the second phase of RanPAC.
 
-    McDonnell et al., NeurIPS 2023: h = relu(f W), W (C, M) drawn once; G += h'h, Y += h'y with every task; scores h (G + l I)^-1 Y. The ridge l is that
-    of `RIDGES` whose scores of a fifth of the task's training cases are nearest to 0 and 1, learned from the others.
+    McDonnell et al., NeurIPS 2023: h = relu(f W), W (C, M) drawn once; G += h'h, Y += h'y with every task; scores
+    h (G + l I)^-1 Y. The ridge l is that of `RIDGES` whose scores of a fifth of the task's training cases are nearest
+    to 0 and 1, learned from the others.
 
     Args:
         width: C; projection: M, 10,000 as published; seed: of W and of who chooses l.
