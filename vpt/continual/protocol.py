@@ -46,8 +46,8 @@ class Protocol(Section):
     """Of one data set: how many tasks of as many classes each, or the classes of each task; null: 5."""
     shuffle: bool = True
     """Classes are dealt to the tasks, and several data sets come, in an order that the seed draws; else as read."""
-    methods: tuple[str, ...] = METHODS
-    """Who learns it."""
+    methods: tuple[str, ...] | None = None
+    """Who learns it; null: all, of several data sets all but `joint`."""
     seeds: tuple[int, ...] = (0,)
     """Of the order and of all that training draws; every method learns every one of these sequences."""
     projection: int = Field(2000, ge=1)
@@ -64,11 +64,20 @@ class Protocol(Section):
 
     @field_validator("methods")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is None:
+            return None
         if unknown := [name for name in names if name not in METHODS]:
             hint = did_you_mean(unknown[0], METHODS) or f"; expected some of {listed(METHODS, 20)}"
             raise ValueError(f"no method is called {unknown[0]!r}{hint}")
         return tuple(dict.fromkeys(names))
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The methods, by name."""
+        if self.methods is not None:
+            return self.methods
+        return METHODS if len(self.data) == 1 else tuple(name for name in METHODS if name != JOINT)
 
     def prompts_of(self, method: str) -> dict[str, Any]:
         """The section of a method that trains."""

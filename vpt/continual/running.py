@@ -10,6 +10,7 @@ from typing import Any
 from vpt.continual.learners import make_learner
 from vpt.continual.protocol import JOINT, SHOWN, Protocol
 from vpt.continual.tasks import Task, make_tasks
+from vpt.data.labelled import Example
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.report.continual_page import MethodRow, continual_page
@@ -55,33 +56,37 @@ class Learned:
 def run_protocol(protocol: Protocol, out: str | Path) -> list[Learned]:
     """Learn and test; what is finished in `out` is kept, so the same call goes on.
 
-    Leaves `continual.json`, `continual.html`, and a folder for each method and seed with the run of each task.
+    Leaves `continual.json` and `continual.html` of the protocol's methods, and a folder for each method and seed with
+    the run of each task.
 
     Raises:
         VptError: what is wrong with the protocol, the data or a training; another protocol in the folder.
     """
     out = Path(out)
+    if JOINT in protocol.learners and len(protocol.data) > 1:
+        raise VptError(
+            f"joint: learns the classes of one data set, found {len(protocol.data)}; leave it out of the methods, or "
+            "put their images into one set"
+        )
+    sequences = {seed: make_tasks(protocol, seed) for seed in protocol.seeds}
     make_folder(out, "choose another --out")
     _require_same(protocol, out)
-    sequences = {seed: make_tasks(protocol, seed) for seed in protocol.seeds}
     patients = {
-        task.called(example): task.dataset.patient(example.name)
-        for tasks in sequences.values()
-        for task in tasks
+        _name(protocol, task, example): task.dataset.patient(example.name)
+        for task in sequences[protocol.seeds[0]]
         for example in task.tested
     }
-    patients = {_bare(name): patient for name, patient in patients.items()} if len(protocol.data) == 1 else patients
     found = []
-    for method in protocol.methods:
+    for method in protocol.learners:
         orders = tuple(_learned(protocol, method, seed, tasks, out) for seed, tasks in sequences.items())
         found.append(Learned(method, orders, final_interval(orders, patients)))
         _write(protocol, found, out)
     return found
 
 
-def _bare(name: str) -> str:
-    """Of one data set, whose tasks differ between orders, an example's own name."""
-    return name.partition("/")[2]
+def _name(protocol: Protocol, task: Task, example: Example) -> str:
+    """A name that no other test case has, whatever the order of the tasks."""
+    return example.name if len(protocol.data) == 1 else f"{task.name}/{example.name}"
 
 
 def _require_same(protocol: Protocol, out: Path) -> None:
@@ -123,8 +128,7 @@ def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Task], out:
 
 def _right(protocol: Protocol, answers: list[str], task: Task) -> dict[str, bool]:
     """Of each test case of a task, by its name, whether the answer is its class."""
-    several = len(protocol.data) > 1
-    names = [task.called(example) if several else example.name for example in task.tested]
+    names = [_name(protocol, task, example) for example in task.tested]
     return {name: answer == truth for name, answer, truth in zip(names, answers, task.labels(task.tested), strict=True)}
 
 

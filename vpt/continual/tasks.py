@@ -44,10 +44,6 @@ class Task:
         """The class of each."""
         return [self.classes[example.target[0]] for example in examples]
 
-    def called(self, example: Example) -> str:
-        """A name that no example of another task has."""
-        return f"{self.name}/{example.name}"
-
 
 def make_tasks(protocol: Protocol, seed: int) -> list[Task]:
     """The tasks in the order of that seed.
