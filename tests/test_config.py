@@ -534,6 +534,7 @@ def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
 OF_CLASSIFICATION: dict[str, Any] = {
     "data.target": "labels",
     "data.classes": ["a", "b"],
+    "data.only": ["a", "b"],
     "plan.slices": 8,
     "train.calibrate": True,
 }

@@ -12,7 +12,7 @@ from vpt.continual.protocol import METHODS, SHOWN, TUNED, Protocol, load_protoco
 from vpt.continual.tasks import make_tasks
 from vpt.errors import VptError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs" / "continual"
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,7 @@ def test_the_published_protocols_parse_and_every_method_of_them_has_a_config(nam
         values = {"data": {"path": str(CONFIGS)}, "prompts": protocol.prompts_of(method)}
         config = load_config(values, protocol.settings)
         assert config.backbone.name.startswith("vit_base_patch16_224")
+    assert f"vpt continual configs/continual/{name}.yaml --out" in (CONFIGS / f"{name}.yaml").read_text()
     assert protocol.prompts_of("coda") | {"components": 10} == protocol.prompts_of("coda")
 
 

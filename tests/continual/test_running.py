@@ -52,6 +52,7 @@ def test_controls_leave_matrix_page_and_scores_and_are_not_run_twice(
         run_protocol(protocol(data, methods=("ncm",), seeds=(3,)), tmp_path)
 
 
+@pytest.mark.slow
 def test_prompts_learn_task_after_task_and_each_run_is_an_artifact(data: Path, tmp_path: Path) -> None:
     (found,) = run_protocol(protocol(data, methods=("dualprompt",)), tmp_path)
     assert [len(row) for row in found.orders[0].matrix or ()] == [1, 2]

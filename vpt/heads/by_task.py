@@ -28,6 +28,7 @@ class ByTaskConfig(HeadSettings):
     """Of the weights: "normal", deviation 0.02; "kaiming", deviation sqrt(2 / classes), as in the code of VPT."""
 
     tasks = ("classification",)
+    offered = False
 
     @property
     def classes(self) -> tuple[str, ...]:
