@@ -330,7 +330,11 @@ class Config(Section):
         head = HEADS.section(self.prompts.partner or DEFAULT_HEADS[task])() if self.head is None else self.head
         for key, chosen, room in (("prompts.method", self.prompts, PROMPTS), ("head.kind", head, HEADS)):
             if task not in chosen.tasks:
-                fitting = [each for each in room if task in each.tasks and each.offered and (room is PROMPTS or each.partner is None)]
+                fitting = [
+                    each
+                    for each in room
+                    if task in each.tasks and each.offered and (room is PROMPTS or each.partner is None)
+                ]
                 *others, last = (section.name_by(room.key) for section in fitting)
                 found = f"{key}={chosen.name_by(room.key)}"
                 raise VptError(f"{found} is not for {task}; choose {', '.join(others)} or {last}, or another task")

@@ -127,7 +127,10 @@ def continued_model(artifact: Artifact, config: ResolvedConfig, labels: Mapping[
     """
     encoder = artifact.config.model_copy(update={"backbone": config.backbone})
     model = restore_model(replace(artifact, config=encoder))
-    head, prompts = config.head.build(model.backbone, Answer(len(labels))), config.prompts.build(model.backbone.spec)
+    head, prompts = (
+        config.head.build(model.backbone, Answer(len(labels))),
+        config.prompts.build_for(model.backbone.spec, len(labels)),
+    )
     assert isinstance(head, ByTaskHead)
     assert isinstance(model.head, ClassifyHead)
     head.continue_from(model.head)
