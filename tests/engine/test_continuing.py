@@ -142,6 +142,7 @@ def test_no_old_image_is_needed(first: Path, tmp_path: Path) -> None:
         ({"data.only": ["lying"]}, "1 named .lying., expected at least 2"),
         ({"data.classes": ["lying", "dark"]}, r"data.classes=.* with --continue: all classes of the artifact stay"),
         ({"train.calibrate": True}, "train.calibrate=True with --continue"),
+        ({"fair": {"method": "balanced", "by": "sex"}}, "fair with --continue: groups are treated alike within one"),
         ({"prompts": {"method": "coda"}}, r"prompts.method=coda \(there dualprompt\) contradicts the artifact"),
         ({"task": "segmentation"}, "task=segmentation"),
     ],
