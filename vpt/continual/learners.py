@@ -114,6 +114,7 @@ class OnFeatures(Learner):
         self.method, self.first, self.protocol, self.seed, self.cache = method, first, protocol, seed, cache
         self.sight: Sight | None = None
         self.control: NearestMean | RanPac = NearestMean()
+        self.tested: dict[str, np.ndarray] = {}  # features of test cases, by task
 
     def learn(self, task: Task) -> None:
         self.sight = self.sight or Sight.of(self.first, self.protocol)
@@ -124,7 +125,9 @@ class OnFeatures(Learner):
 
     def answers(self, task: Task, *, told: bool) -> list[str]:
         assert self.sight is not None
-        found = self.control.scores(self.sight.features(task, task.tested, self.cache))
+        if task.name not in self.tested:
+            self.tested[task.name] = self.sight.features(task, task.tested, self.cache)
+        found = self.control.scores(self.tested[task.name])
         return named(found, self.control.classes, task.classes if told else None)
 
 
