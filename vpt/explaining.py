@@ -111,7 +111,7 @@ class Without(Prompts):
     def __init__(self, prompts: Prompts, block: int, number: int):
         super().__init__()
         self._prompts = (prompts,)  # in a tuple, so that they are no part of this
-        self.block, self.number, self.queries = block, number, prompts.queries
+        self.block, self.number, self.needs_query = block, number, prompts.needs_query
 
     def begin(self, images: Tensor | None, info: Any) -> Any:
         return self._prompts[0].begin(images, info)

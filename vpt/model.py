@@ -99,7 +99,7 @@ def frozen_below(first: int, backbone: Backbone, images: Tensor, levels: Collect
 
 def informed(info: Info, prompts: Prompts, backbone: Backbone, below: Below) -> Info:
     """With the query of each image, for prompts that are chosen by it: see `frozen_query`."""
-    if not prompts.queries or info.query is not None:
+    if not prompts.needs_query or info.query is not None:
         return info
     return replace(info, query=frozen_query(backbone, below))
 

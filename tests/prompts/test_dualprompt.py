@@ -56,7 +56,7 @@ def test_training_takes_the_newest_task_and_pulls_its_key_else_the_nearest_key_c
     state = third.train().begin(None, Info(query=query, task=torch.zeros(5, dtype=torch.int64)))
     assert state.task.tolist() == [2] * 5
     expected = 0.7 * (1 - F.cosine_similarity(query, third.key[None], dim=-1)).mean()
-    assert float(third.penalty(state)) == pytest.approx(float(expected), rel=1e-5)
+    assert third.penalty(state).item() == pytest.approx(expected.item(), rel=1e-5)
     keys = torch.cat([third.past_keys, third.key[None]])
     nearest = F.cosine_similarity(query[:, None], keys[None], dim=-1).argmax(1)
     assert torch.equal(third.eval().begin(None, Info(query=query)).task, nearest)

@@ -37,7 +37,7 @@ def test_the_penalty_pulls_the_chosen_keys_alone() -> None:
     penalty = prompts.penalty(prompts.begin(None, Info(query=query)))
     cosine = F.cosine_similarity(query[:, None], prompts.keys[None], dim=-1)
     expected = 0.4 * (1 - cosine.topk(3).values).sum(1).mean()
-    assert float(penalty.detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert penalty.item() == pytest.approx(expected.item(), rel=1e-5)
     penalty.backward()
     chosen = cosine.topk(3).indices.unique()
     moved = prompts.keys.grad.abs().sum(1) > 0  # type: ignore[union-attr]

@@ -58,7 +58,7 @@ class CodaPrompts(Prompts):
         VptError: more components in all than can be at right angles.
     """
 
-    queries = True
+    needs_query = True
 
     def __init__(
         self,

@@ -70,7 +70,7 @@ class DualpromptPrompts(Prompts):
         VptError: a block that is chosen for both.
     """
 
-    queries = True
+    needs_query = True
     general: Tensor
     past_experts: Tensor
     past_keys: Tensor

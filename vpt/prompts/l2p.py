@@ -62,7 +62,7 @@ class L2pPrompts(Prompts):
         VptError: an encoder whose blocks change their width, through which no token can travel.
     """
 
-    queries = True
+    needs_query = True
 
     def __init__(self, spec: BackboneSpec, *, pool: int = 10, length: int = 5, top: int = 5, pull: float = 0.5):
         super().__init__()
