@@ -15,7 +15,7 @@ from vpt.errors import VptError
 from vpt.explaining import answer, influence, read_prompts
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.model import PromptedModel
-from vpt.prompts import CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
+from vpt.prompts import CodaPrompts, CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
 
 
 def deep(backbone: Backbone, count: int = 3, **how: Any) -> PromptedModel:
@@ -43,6 +43,19 @@ def test_weights_are_those_of_the_softmax_written_out() -> None:
         mixed = block.attn.proj((weights @ values).transpose(1, 2).flatten(2))
         whole = torch.cat([own, tokens], 1) + block.ls1(mixed)
         tokens = (whole + block.ls2(block.mlp(block.norm2(whole))))[:, 3:]
+
+
+def test_prompts_that_are_keys_and_values_by_an_image_s_own_query_are_read_and_left_out_too() -> None:
+    backbone, image = make_vit(), draw(1)
+    coda = shaken(CodaPrompts(backbone.spec, components=2, length=2, blocks=(1,)), 3.0)
+    model = PromptedModel(backbone, coda, ClassifyHead(backbone.spec, outputs=2)).eval()
+    (found,) = read_prompts(model, image).values()
+    assert found.cosines is None
+    assert found.weights.shape[-1] == 1
+    whole, without = answer(model, image, coda), answer(model, image, Prompts())
+    changes = influence(model, image, lambda logits: float(logits[0, 0]), {1: 1})
+    assert changes[1, 0] == pytest.approx(float((whole - without)[0, 0].detach()), abs=1e-6)
+    assert abs(changes[1, 0]) > 1e-4
 
 
 @pytest.mark.parametrize("make", [make_vit, make_eva, make_sam, make_tiny_sam])

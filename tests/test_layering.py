@@ -29,7 +29,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"use", "describe", "published"}),
     frozenset({"model_card"}),
     frozenset({"engine"}),
-    frozenset({"demo"}),
+    frozenset({"demo", "continual"}),
     frozenset({"cli"}),
 )
 # Library or module -> the parts of vpt that may import it; a part is a module, a package, or a path inside one.
@@ -46,7 +46,7 @@ RESERVED: dict[str, frozenset[str]] = {
     "jinja2": frozenset({"report"}),
     "ray": frozenset({"use.archives"}),
     "peft": frozenset({"tuning.lora"}),
-    "vpt.config": frozenset({"config", "building", "artifact", "artifact_doubts", "use", "engine", "cli"}),
+    "vpt.config": frozenset({"config", "building", "artifact", "artifact_doubts", "use", "engine", "continual", "cli"}),
 }
 
 

@@ -90,7 +90,11 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
         yield "started from", f"{config.start.path}, SHA-256 {config.start.sha256}"
     yield "task", f"{config.task}{f', {config.data.target}' if config.data.target else ''}"
     for part, settings in (("prompts", config.prompts), ("head", config.head)):
-        yield part, ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if value is not None)
+        values = settings.model_dump(exclude={"learned"} if part == "head" else None, exclude_none=True)
+        yield part, ", ".join(f"{key} {value}" for key, value in values.items())
+    if config.head.kind == "by_task":
+        tasks = config.head.learned.items()
+        yield "tasks", "; ".join(f"{task}: {', '.join(classes)}" for task, classes in tasks)
     tuning = config.tuning.model_dump(exclude={"method"}, exclude_none=True)
     yield "tuning", ", ".join([config.tuning.method, *(f"{key} {value}" for key, value in tuning.items())])
     if config.fair is not None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import Backbone, Context, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
-from vpt.model import UNKNOWN, PromptedModel, encode
+from vpt.model import UNKNOWN, Below, PromptedModel, encode, informed
 from vpt.progress import Tick, silent
 from vpt.prompts import Prompts
 
@@ -59,7 +59,8 @@ def read_prompts(model: PromptedModel, images: Tensor) -> dict[int, Reading]:
         VptError: prompts that no block attends to beside its tokens, see `require_readable`.
     """
     backbone, prompts = model.backbone, model.prompts
-    state, tokens = prompts.begin(images, UNKNOWN), backbone.embed(images)
+    tokens = backbone.embed(images)
+    state = prompts.begin(images, informed(UNKNOWN, prompts, backbone, Below(0, tokens)))
     found: dict[int, Reading] = {}
     for i in range(backbone.spec.depth):
         tokens, context = prompts.enter(i, tokens, state)
@@ -110,17 +111,22 @@ class Without(Prompts):
     def __init__(self, prompts: Prompts, block: int, number: int):
         super().__init__()
         self._prompts = (prompts,)  # in a tuple, so that they are no part of this
-        self.block, self.number = block, number
+        self.block, self.number, self.needs_query = block, number, prompts.needs_query
 
     def begin(self, images: Tensor | None, info: Any) -> Any:
         return self._prompts[0].begin(images, info)
 
     def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Context | None]:
         tokens, context = self._prompts[0].enter(i, tokens, state)
-        if i != self.block or not isinstance(context, Tensor):
+        if i != self.block or not isinstance(context, Tensor | KeysValues):
             return tokens, context
-        others = [k for k in range(context.shape[-2]) if k != self.number]
-        return tokens, context[..., others, :] if others else None
+        count = context.shape[-2] if isinstance(context, Tensor) else context.keys.shape[-2]
+        others = [k for k in range(count) if k != self.number]
+        if not others:
+            return tokens, None
+        if isinstance(context, KeysValues):
+            return tokens, KeysValues(context.keys[..., others, :], context.values[..., others, :])
+        return tokens, context[..., others, :]
 
 
 def require_readable(context: Context | None, tokens: Tokens, prompts: Prompts) -> None:

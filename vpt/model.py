@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vpt.backbones.base import Added, Backbone, BackboneSpec
+from vpt.backbones.query import query_of, rows_for_query
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
 from vpt.heads.base import Head
 from vpt.mixing import Mixing
@@ -39,8 +40,9 @@ def encode(
     cross the frozen blocks, so this must not run under `no_grad` in training. For `keep` and `checkpointing` see
     `encode_from`.
     """
-    state = prompts.begin(images, info)
-    return encode_from(Below(0, backbone.embed(images)), backbone, prompts, state, levels, keep, checkpointing)
+    below = Below(0, backbone.embed(images))
+    state = prompts.begin(images, informed(info, prompts, backbone, below))
+    return encode_from(below, backbone, prompts, state, levels, keep, checkpointing)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,25 @@ def frozen_below(first: int, backbone: Backbone, images: Tensor, levels: Collect
         if i in levels:
             kept.append(tokens.grid.permute(0, 3, 1, 2))
     return Below(first, tokens, tuple(kept))
+
+
+def informed(info: Info, prompts: Prompts, backbone: Backbone, below: Below) -> Info:
+    """With the query of each image, for prompts that are chosen by it: see `frozen_query`."""
+    if not prompts.needs_query or info.query is not None:
+        return info
+    return replace(info, query=frozen_query(backbone, below))
+
+
+@torch.no_grad()
+def frozen_query(backbone: Backbone, below: Below) -> Tensor:
+    """(B, C), the encoder's own feature of each image without any prompts, from the tokens that enter `below.first`.
+
+    So of an image whose lower blocks were stored it is the same, up to the rounding of what is stored.
+    """
+    tokens, depth = below.tokens, backbone.spec.depth
+    for i in range(below.first, depth):
+        tokens = backbone.block(i, tokens, None, rows_for_query(backbone.spec) if i == depth - 1 else "all")
+    return query_of(backbone.spec, backbone.finish(tokens))
 
 
 class ProjectedPrompts(Prompts):
@@ -167,10 +188,10 @@ class PromptedModel(nn.Module):
         Then the images serve only a method that looks at them, and may be None.
         """
         prompts, head = self.acting_prompts, self.head
-        state = prompts.begin(images, info)
         if below is None:
             assert images is not None
             below = Below(0, self.backbone.embed(images))
+        state = prompts.begin(images, informed(info, prompts, self.backbone, below))
         features = self._encode_from(below, self.backbone, prompts, state, head.levels, head.reads, self.checkpointing)
         return Encoded(features, prompts.penalty(state) if self.training else None)
 

@@ -50,7 +50,7 @@ class Choice(Section):
 
     compared: the rows of `vpt compare`; tasks: what it is for; needs: a package that has to be installed; encoded:
     whether it needs an encoder, False of what reads the images alone; partner: of prompts that one head alone reads,
-    that head, and of that head these prompts.
+    that head, and of that head these prompts; offered: False of what nobody chooses, because a command makes it.
     """
 
     compared: ClassVar[tuple[Compared, ...]] = ()
@@ -58,6 +58,7 @@ class Choice(Section):
     needs: ClassVar[str | None] = None
     encoded: ClassVar[bool] = True
     partner: ClassVar[str | None] = None
+    offered: ClassVar[bool] = True
 
     @classmethod
     def name_by(cls, key: str) -> str:

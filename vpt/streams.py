@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vpt.backbones.base import Backbone
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
-from vpt.model import UNKNOWN, PromptedModel
+from vpt.model import UNKNOWN, Below, PromptedModel, informed
 from vpt.prompts.base import shared_over_batch
 
 
@@ -72,21 +72,23 @@ def encode_together(backbone: Backbone, images: Tensor, parts: Sequence[Part]) -
     waiting, begun = dict(enumerate(parts)), dict[int, Stream]()
     for i in range(depth):
         for number in [number for number, part in waiting.items() if part.model.prompts.first(depth) <= i]:
-            begun[number] = _begin(shared, waiting.pop(number), images)
+            begun[number] = _begin(i, shared, waiting.pop(number), images)
         if waiting:
             _narrow(shared, waiting.values())
         streams = [*begun.values(), *([shared] if waiting else [])]
         _run_block(backbone, i, streams)
         for stream in streams:
             stream.keep(i, levels)
-    begun |= {number: _begin(shared, part, images) for number, part in waiting.items()}
+    begun |= {number: _begin(depth, shared, part, images) for number, part in waiting.items()}
     return _finished(backbone, [begun[number] for number in range(len(parts))])
 
 
-def _begin(shared: Stream, part: Part, images: Tensor) -> Stream:
-    """A task's own stream, where its prompts come in."""
+def _begin(i: int, shared: Stream, part: Part, images: Tensor) -> Stream:
+    """A task's own stream, from block `i` on, where its prompts come in."""
     tokens, kept = shared.of(part.images)
-    return Stream(part, list(part.images), tokens, kept, part.model.acting_prompts.begin(_some(images, part), UNKNOWN))
+    model, prompts = part.model, part.model.acting_prompts
+    info = informed(UNKNOWN, prompts, model.backbone, Below(i, tokens))
+    return Stream(part, list(part.images), tokens, kept, prompts.begin(_some(images, part), info))
 
 
 def _some(images: Tensor, part: Part) -> Tensor:

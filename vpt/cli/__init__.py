@@ -15,6 +15,7 @@ from vpt.cli.backbones import backbones
 from vpt.cli.check import check
 from vpt.cli.compare import compare
 from vpt.cli.config import config
+from vpt.cli.continual import continual
 from vpt.cli.evaluate import evaluate
 from vpt.cli.explain import explain
 from vpt.cli.fetch_data import fetch_data
@@ -38,6 +39,7 @@ for command in (
     watch,
     evaluate,
     compare,
+    continual,
     explain,
     view,
     config,

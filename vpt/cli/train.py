@@ -26,6 +26,10 @@ def train(
         Path | None,
         typer.Option("--from", help="Go on from a run or an artifact: its prompts, head, encoder and plan, on DATA."),
     ] = None,
+    continue_: Annotated[
+        Path | None,
+        typer.Option("--continue", help="Add DATA as a further task to a classifier: its classes and answers stay."),
+    ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(help=f"METHOD or METHOD:COUNT, of {', '.join(PROMPTS.names())}."),
@@ -70,11 +74,15 @@ def train(
     from vpt.engine.setup import FREE
     from vpt.engine.signals import Interrupted
 
+    if start is not None and continue_ is not None:
+        usage("--from and --continue: give one of the two")
+    begin = start or continue_
     named = {
         "prompts": None if prompts is None else parse_prompts(prompts),
         "backbone.name": backbone,
         "task": task,
-        "start.path": None if start is None else str(start.resolve()),
+        "start.path": None if begin is None else str(begin.resolve()),
+        "start.adds": True if continue_ else None,
         "data.shots": shots,
         "head.kind": head,
         "backbone.weights": weights,

@@ -62,6 +62,8 @@ class DataConfig(Section):
     """Of classification: one class a case, any number of labels, or ordered grades; null reads it from the data."""
     classes: tuple[str, ...] | None = None
     """Of classification: which classes, in this order; null reads them from the data."""
+    only: tuple[str, ...] | None = None
+    """Of classification: leave out the examples of all other classes; null takes every class."""
     patients: str | None = None
     """A regular expression that finds in every case's name whose it is (its first group, or all that it matches); null
     leaves it to `patients` in dataset.json or in the CSV, or else to a guess from the names.
@@ -267,6 +269,7 @@ class TrainConfig(Section):
 OF_ONE_TASK: dict[str, Task] = {
     "data.target": "classification",
     "data.classes": "classification",
+    "data.only": "classification",
     "data.labels": "segmentation",
     "plan.slices": "classification",
     "plan.skip_blank": "segmentation",
@@ -327,7 +330,11 @@ class Config(Section):
         head = HEADS.section(self.prompts.partner or DEFAULT_HEADS[task])() if self.head is None else self.head
         for key, chosen, room in (("prompts.method", self.prompts, PROMPTS), ("head.kind", head, HEADS)):
             if task not in chosen.tasks:
-                fitting = [each for each in room if task in each.tasks and (room is PROMPTS or each.partner is None)]
+                fitting = [
+                    each
+                    for each in room
+                    if task in each.tasks and each.offered and (room is PROMPTS or each.partner is None)
+                ]
                 *others, last = (section.name_by(room.key) for section in fitting)
                 found = f"{key}={chosen.name_by(room.key)}"
                 raise VptError(f"{found} is not for {task}; choose {', '.join(others)} or {last}, or another task")

@@ -17,7 +17,12 @@ class StartConfig(Section):
     """An artifact, or the folder of the run that left it; stored as an absolute path. Null starts anew."""
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Of that file; null is filled in when the run starts."""
-
+    adds: bool = False
+    """The data are a further task (`vpt train DATA --continue RUN`): their classes are added to the artifact's, whose
+    own answers stay; of classification.
+    """
+    task: str | None = None
+    """What the further task is called; null is the name of the data's folder or file."""
     kept: tuple[str, ...] | None = None
     """Of segmentation: labels of the artifact that stay in the model where the data lack them, as labels that no case
     is annotated for: the artifact does, in training. Null is filled in with all; [] drops them.

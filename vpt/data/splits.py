@@ -250,7 +250,9 @@ def _named_splits(
     if unknown := sorted(set(content) - set(SIDES)):
         raise VptError(f"{shape}, found {unknown[0]!r}{did_you_mean(unknown[0], SIDES)}")
     known = dict.fromkeys(case.name for case in dataset.cases)
-    sides = {side: tuple(_as_case(str(name), known) for name in content.get(side, [])) for side in SIDES}
+    apart = dataset.left_out if isinstance(dataset, LabelledSet) else frozenset[str]()
+    listed = {side: [_as_case(str(name), {*known, *apart}) for name in content.get(side, [])] for side in SIDES}
+    sides = {side: tuple(name for name in names if name not in apart) for side, names in listed.items()}
     seen: dict[str, str] = {}
     problems = []
     for side, names in sides.items():

@@ -42,7 +42,9 @@ from vpt.tasks.classification import (
     class_loss,
     classify_stacks,
     fit_temperature,
+    head_of,
     to_probabilities,
+    within,
 )
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.use.runs import origin_in_words, report_on
@@ -73,8 +75,9 @@ class Classifying(Job):
         self.examples, self.validation = self._examples("train"), self._examples("val")
         self.training, self.stacks = self._stacks("train", self.examples), self._stacks("val", self.validation)
         self.truth = truth_of(self.validation, classes)
-        weights = self._weights(truth_of(self.examples, classes))
-        self.loss = class_loss(self.target, weights, config.loss.smoothing)
+        self.columns = head_of(self.model).columns
+        weights = self._weights(self._own(truth_of(self.examples, classes)))
+        self.loss = within(self.columns, class_loss(self.target, weights, config.loss.smoothing))
         self.count = len(self.examples)
         self.batch_size = min(self.choose_batch_size(), self.count)
         self.steps = min(config.train.max_steps, max(LEAST_STEPS, math.ceil(self.count / self.batch_size)))
@@ -90,7 +93,11 @@ class Classifying(Job):
         given = self.setup.config.loss.class_weights
         if given == "balanced":
             return balanced_weights(truth, self.target)
-        return None if isinstance(given, str) else list(given)
+        return None if isinstance(given, str) else list(self._own(np.array(given)))
+
+    def _own(self, of_classes: np.ndarray) -> np.ndarray:
+        """Of (..., K) what the classes that train have: all, or those of the task that is added."""
+        return of_classes if self.columns is None else of_classes[..., list(self.columns)]
 
     def choose_data(self) -> None:
         """Where the output of a frozen prefix is stored, that of the validation examples is as well."""
@@ -153,10 +160,16 @@ class Classifying(Job):
             yield normalise(batch.flatten(0, 1).to(self.setup.device))
 
     def validate(self, forward: nn.Module) -> dict[str, float]:
+        """Of a task that is added, among its own classes: among all of them the best epoch would be that which forgets
+        the others most.
+        """
         forward.eval()
-        found = to_probabilities(self._logits(forward, self.validated), self.target).numpy()
-        scores, chooses = class_scores(found, self.truth.astype(bool), self.target), CHOOSES[self.target]
+        logits = self._logits(forward, self.validated)
+        logits = logits if self.columns is None else logits[:, list(self.columns)]
+        found = to_probabilities(logits, self.target).numpy()
+        scores = class_scores(found, self._own(self.truth).astype(bool), self.target)
         if self.choosing:
+            chooses = CHOOSES[self.target]
             own = [self._score(found, places, chooses) for places in self.choosing.values()]
             scores[worst_of(chooses)] = float(np.nanmin(own)) if np.isfinite(own).any() else math.nan
         return {key: 0.0 if math.isnan(scores[key]) else scores[key] for key in self.shown}

@@ -15,10 +15,12 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vpt.artifact import Artifact
 from vpt.building import build_model
 from vpt.data.doubts import doubts_of
 from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
+from vpt.engine.continuing import task_in_words
 from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
 from vpt.engine.ranks import ALONE, Ranks
@@ -208,12 +210,16 @@ class Job(ABC):
     def starts(self) -> list[str]:
         """What the run goes on from, and the groups that it treats alike."""
         start, groups, splits = self.setup.start, self.setup.groups, self.setup.splits
-        said = [] if start is None else [start_in_words(start, self.setup.dataset)]
+        said = [] if start is None else [self._goes_on(start)]
         if groups:
             fair = self.setup.fair
             sides = f"training {groups.counts(splits.train)}; validation {groups.counts(splits.val)}"
             said.append(f"fair {fair.method}, groups by {fair.by}: {sides}")
         return said
+
+    def _goes_on(self, start: Artifact) -> str:
+        config = self.setup.config
+        return task_in_words(start, config) if config.start.adds else start_in_words(start, self.setup.dataset)
 
     def proposals(self) -> list[str]:
         """What could be chosen instead, to who left it open."""

@@ -25,6 +25,7 @@ from vpt.data.plan import Plan, read_plan
 from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.data.splits import Splits, read_splits, read_written
 from vpt.engine.callbacks.base import dotted
+from vpt.engine.continuing import with_task
 from vpt.engine.starting import adopt, require_unseen
 from vpt.errors import VptError
 from vpt.files import write_json, write_text
@@ -116,7 +117,10 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
         resolved = config.resolved(task)  # what cannot be is told before the data are looked at
         read = read_dataset(data.path, data.patients, data.labels)
         return resolved, keep_labels(read, config.start.kept or ())
-    labelled = read_labelled(data.path, data.target, data.classes, data.patients)
+    if config.start.adds:
+        config = with_task(config)
+        data = config.data
+    labelled = read_labelled(data.path, data.target, data.classes, data.patients, data.only)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled
 

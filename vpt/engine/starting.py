@@ -20,6 +20,7 @@ from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled
 from vpt.data.plan import Plan, Window
 from vpt.data.splits import Splits, read_written
+from vpt.engine.continuing import continued_model, further_task
 from vpt.errors import VptError
 from vpt.heads import Answer
 from vpt.model import PromptedModel
@@ -35,6 +36,8 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
         VptError: no artifact there, or another one than that of the config's hash; settings that contradict it.
     """
     if config.start.path is None:
+        if config.start.adds:
+            raise VptError("start.adds: no artifact to go on from; give its run with --continue RUN, or leave it out")
         return config, None
     artifact, digest = _read(config.start)
     for where, fair in ((artifact.path, artifact.config.fair), ("config", config.fair)):
@@ -53,17 +56,25 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
         )
     sections = {name: getattr(own, name) for name in ("task", "prompts", "head", "tuning")}
     anew = {name: getattr(config.plan, name) for name in CHOSEN_ANEW}
+    if own.head.kind == "by_task" and not config.start.adds:
+        raise VptError(
+            f"{artifact.path}: has learned {len(own.head.learned)} tasks one after another; go on with a further one "
+            "with --continue, or start anew"
+        )
+    start = config.start.model_copy(
+        update={"path": artifact.path, "sha256": digest, "kept": _kept_labels(config, artifact)}
+    )
     adopted = config.model_copy(
         update={
             **sections,
             "backbone": encoder_of(artifact, _weights_given(config)),
             "plan": own.plan.model_copy(update=anew),
             "data": config.data.model_copy(update={"target": own.data.target}),
-            "start": config.start.model_copy(
-                update={"path": artifact.path, "sha256": digest, "kept": _kept_labels(config, artifact)}
-            ),
+            "start": start,
         }
     )
+    if config.start.adds:
+        adopted = adopted.model_copy(update=further_task(adopted, artifact))
     return adopted, artifact
 
 
@@ -155,8 +166,12 @@ def _given(config: Config) -> Iterator[tuple[str, Any]]:
 def adapted_model(artifact: Artifact, config: ResolvedConfig, plan: Plan, labels: Mapping[int, str]) -> PromptedModel:
     """The artifact's model, its head for these labels: rows of labels that it knows are theirs, others are fresh.
 
+    Of a further task it is `continued_model`.
+
     config: as `adopt` made it. Raises VptError for another encoder than the artifact's, and for a head that cannot.
     """
+    if config.start.adds:
+        return continued_model(artifact, config, labels)
     model = restore_model(replace(artifact, config=config))
     rows = rows_of(artifact, labels, config)
     if rows != list(range(len(artifact.labels))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -97,6 +98,11 @@ class ClassifyHead(Head):
         else:
             nn.init.normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
+
+    @property
+    def columns(self) -> Sequence[int] | None:
+        """The logits that train, by their numbers; None is all of them."""
+        return None
 
     def pool(self, features: Features) -> Tensor:
         """Features of B images -> (B, C)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -53,6 +53,10 @@ class PromptSettings(Choice):
         """The settings that `build` hands on."""
         return self.model_dump(exclude={"method", "init"})
 
+    def further(self) -> Self:
+        """The settings for one more task, see `Prompts.continue_from`."""
+        return self
+
 
 class FromTokens(PromptSettings):
     """Of a method whose prompts can start from the encoder's own tokens."""
@@ -84,10 +88,13 @@ class Prompts(nn.Module):
     `starts`: the blocks whose tokens the prompts can start from, `count` prompts for each (`vpt.prompts.starts`).
     `constant`: in eval mode `enter` leaves the tokens as they are and gives every block its `context`, whatever the
     image, so that its keys and values can be computed once (`PromptedModel.project_prompts`).
+    `needs_query`: they are chosen by `Info.query`, which the model makes where it is not given: a second pass of the
+    image through the frozen encoder, from where the first prompts come on.
     """
 
     starts: tuple[int, ...] = ()
     constant: bool = False
+    needs_query: bool = False
     count: int = 0
 
     def first(self, depth: int) -> int:
@@ -121,6 +128,13 @@ class Prompts(nn.Module):
 
     def take_over(self, learned: Prompts, rows: Sequence[int | None]) -> None:
         """Start from what prompts with the same settings have learned for other labels, see `Head.start_from`."""
+        self.load_state_dict(learned.state_dict())
+
+    def continue_from(self, learned: Self) -> None:
+        """Begin a further task where these learned the ones before, whose settings were `further` to these.
+
+        Methods that say nothing else train on what they have; others keep that and add what trains.
+        """
         self.load_state_dict(learned.state_dict())
 
     def start_from(self, tokens: Sequence[Tensor]) -> None:

@@ -27,6 +27,7 @@ class Batch(TypedDict, total=False):
     hints: Tensor  # (B, N, 3), see `vpt.heads.Head.forward`
     annotated: Tensor  # (B, K) bool, which labels someone has looked for; where it is not there, all
     groups: Tensor  # (B,) int64, the group that a sample belongs to, where the config has `fair`
+    task: Tensor  # (B,) int64, which of the tasks that a model has learned a sample is of, where it is known
     # For data and losses of one's own, which get the whole batch; those of this package neither give nor read them.
     weights: Tensor  # (B,) float32, how much a sample counts
     place: Tensor  # (B,) float32 in [0, 1], of a slice in its volume
@@ -54,7 +55,7 @@ class LearningLoss(ABC):
 
 def info_of(batch: Batch) -> Info:
     """What a prompt method may use of a batch besides its images."""
-    return Info(hints=batch.get("hints"), place=batch.get("place"))
+    return Info(hints=batch.get("hints"), place=batch.get("place"), task=batch.get("task"))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.heads import ClassifyHead
+from vpt.heads.by_task import ByTaskHead
 from vpt.machine.memory import MOST
-from vpt.model import Output, PromptedModel
+from vpt.model import UNKNOWN, Output, PromptedModel
 from vpt.progress import Tick, silent
+from vpt.prompts.base import Info
 from vpt.tasks.batch import Batch, Forward, Loss, to_device
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
@@ -48,6 +50,18 @@ def class_loss(target: Target, weights: Sequence[float] | None = None, smoothing
         return (losses * own).sum() / own.sum()
 
     return {"classes": of_classes, "labels": of_labels, "grades": of_grades}[target]
+
+
+def within(columns: Sequence[int] | None, loss: Loss) -> Loss:
+    """The loss of these classes alone, by their numbers; None is all of them."""
+    if columns is None:
+        return loss
+    own = list(columns)
+
+    def of_own(output: Output, batch: Batch) -> Tensor:
+        return loss(Output(output.logits[:, own], output.penalty), Batch(truth=batch["truth"][:, own]))
+
+    return of_own
 
 
 def _on(weights: Tensor | None, like: Tensor) -> Tensor | None:
@@ -95,14 +109,24 @@ class StackModel(nn.Module):
         self.normalise = Normalise.of(model)
         self.model = model
 
-    def pool(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, S, 3, H, W) -> (B, S, C), one vector per slice; and what the prompts add to the loss."""
-        encoded = self.model.encode(self.normalise(slices.flatten(0, 1)))
+    def pool(self, slices: Tensor, info: Info = UNKNOWN) -> tuple[Tensor, Tensor | None]:
+        """(B, S, 3, H, W) -> (B, S, C), one vector per slice; and what the prompts add to the loss.
+
+        info: of the B * S slices.
+        """
+        encoded = self.model.encode(self.normalise(slices.flatten(0, 1)), info)
         return head_of(self.model).pool(encoded.features).unflatten(0, slices.shape[:2]), encoded.penalty
 
     def forward(self, batch: Batch) -> Output:
-        pooled, penalty = self.pool(batch["images"])
-        return Output(head_of(self.model).classify(pooled), penalty)
+        """Where the batch says which task its samples are of, with that task's prompts and among its classes."""
+        images, task = batch["images"], batch.get("task")
+        if task is None:
+            pooled, penalty = self.pool(images)
+            return Output(head_of(self.model).classify(pooled), penalty)
+        pooled, penalty = self.pool(images, Info(task=task.repeat_interleave(images.shape[1])))
+        head = self.model.head
+        assert isinstance(head, ByTaskHead)
+        return Output(head.answer_of(task, pooled), penalty)
 
 
 class StackModelOverPrefix(OverPrefix):
@@ -160,17 +184,20 @@ def classify_stacks(
     device: torch.device,
     progress: Tick = silent,
     images: int = MOST,
+    task: int | None = None,
 ) -> Tensor:
     """Logits of stacks (N, S, 3, size, size) uint8, which `forward` is given in [0, 1]; in order, on the CPU, float32.
 
     Of stored rows (N, S, V), which it is given as they are. images: of all slices together, so many are in memory at
-    once, or those of one stack.
+    once, or those of one stack. task: which of the tasks that the model has learned all of them are of, if it is known.
     """
     batch, done = max(1, images // stacks.shape[1]), []
     for start in range(0, len(stacks), batch):
         part = stacks[start : start + batch]
         if part.dtype == np.uint8:
             given = Batch(images=torch.from_numpy(part.astype(np.float32) / 255))
+            if task is not None:
+                given["task"] = torch.full((len(part),), task)
         else:
             given = Batch(rows=torch.from_numpy(np.array(part)))
         done.append(forward(to_device(given, device)).logits.float().cpu())

@@ -12,6 +12,8 @@ import torch
 from vpt.data.plan import Plan
 from vpt.data.slice_stacks import prepare_stack
 from vpt.data.transforms import TURNS
+from vpt.errors import VptError
+from vpt.heads.by_task import ByTaskHead
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
@@ -21,6 +23,7 @@ from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
 from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.vocabulary import Mirror, Target
+from vpt.words import did_you_mean, listed
 
 
 class Classifier:
@@ -73,13 +76,20 @@ class Classifier:
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size), device)
         return cls(model, forward, plan, classes, target, device, batch_size, temperature, mirror)
 
-    def classify(self, scan: Scan, *, force: bool = False) -> dict[str, float]:
+    @property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """Task -> its classes, of a model that has learned several one after another; else empty."""
+        head = self.model.head
+        return head.learned if isinstance(head, ByTaskHead) else {}
+
+    def classify(self, scan: Scan, *, force: bool = False, task: str | None = None) -> dict[str, float]:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.
 
         Images of Pillow and SimpleITK and MONAI's MetaTensor are taken too.
 
         The probabilities sum to 1, but for `labels`, which have one each. force: only warn of values that do not look
-        like those of the training. What its header leaves open is a `vpt.errors.HeaderWarning`.
+        like those of the training; task: which of `tasks` the image is of, where that is known: then it is told apart
+        among that task's classes alone. What its header leaves open is a `vpt.errors.HeaderWarning`.
 
         Raises:
             VptError: what the readers refuse; values that do not look like those of the training; an image of a model
@@ -87,23 +97,37 @@ class Classifier:
         """
         prepared = self.prepare(scan, force)
         warn_of_header(reader_of(scan), self.plan)
-        found = self.probabilities([prepared])[0]
-        return dict(zip(self.classes, found.tolist(), strict=True))
+        found = dict(zip(self.classes, self.probabilities([prepared], task=task)[0].tolist(), strict=True))
+        return found if task is None else {name: found[name] for name in self.tasks[task]}
 
     def prepare(self, scan: Any, force: bool = False) -> np.ndarray:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""
         return prepare_stack(read_scan(self.plan, scan, force).voxels, self.plan)
 
-    def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
-        """Prepared scans (N, S, 3, size, size) -> (N, K)."""
-        found = []
+    def probabilities(
+        self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent, task: str | None = None
+    ) -> np.ndarray:
+        """Prepared scans (N, S, 3, size, size) -> (N, K); task: see `classify`."""
+        found, number = [], None if task is None else self._number_of(task)
         for turned, turn in enumerate(self.turns):
             images = np.ascontiguousarray(np.flip(np.asarray(stacks), turn))
             tick = partial(_within, progress, turned, len(self.turns))
-            in_batches = partial(classify_stacks, self.forward, images, self.device, tick)
+            in_batches = partial(_in_batches, self.forward, images, self.device, tick, number)
             logits = in_smaller_batches("the images given", self.batch_size, in_batches)
             found.append(to_probabilities(logits, self.target, self.temperature).numpy())
         return np.mean(found, axis=0)
+
+    def _number_of(self, task: str) -> int:
+        if task not in self.tasks:
+            known = f"has learned the tasks {listed(self.tasks, 20)}" if self.tasks else "has learned one task alone"
+            raise VptError(f"task {task!r}: the model {known}{did_you_mean(task, self.tasks)}")
+        return list(self.tasks).index(task)
+
+
+def _in_batches(
+    forward: Forward, stacks: np.ndarray, device: torch.device, progress: Tick, task: int | None, images: int
+) -> torch.Tensor:
+    return classify_stacks(forward, stacks, device, progress, images, task)
 
 
 def _within(progress: Tick, turned: int, turns: int, done: int, total: int, note: str) -> None:

@@ -183,9 +183,11 @@ class ClassifierEnsemble(Classifier):
             require_usual(member.plan, reader.name, voxels, force)
         return np.stack([prepare_stack(voxels, member.plan) for member in self.members])
 
-    def probabilities(self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent) -> np.ndarray:
+    def probabilities(
+        self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent, task: str | None = None
+    ) -> np.ndarray:
         """Prepared scans (N, M, S, 3, size, size) -> (N, K)."""
         given = np.asarray(stacks)
-        found = [member.probabilities(given[:, k]) for k, member in enumerate(self.members)]
+        found = [member.probabilities(given[:, k], task=task) for k, member in enumerate(self.members)]
         progress(len(given), len(given), "")
         return np.mean(found, axis=0)

@@ -236,7 +236,7 @@ def _labelled(run: Path, data: str | Path | None) -> LabelledSet:
     path = Path(data) if data is not None else known.path
     if not path.exists():
         raise VptError(f"{path}: the run's data set is not there; say where it lies now with --data")
-    return read_labelled(path, known.target, known.classes, known.patients)
+    return read_labelled(path, known.target, known.classes, known.patients, known.only)
 
 
 def evaluate_split(

@@ -35,7 +35,7 @@ from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Kind, reader_of
 from vpt.vocabulary import Target
-from vpt.words import did_you_mean, listed
+from vpt.words import did_you_mean, listed, some_of
 
 LAYOUTS = (
     "supported are class folders (CLASS/NAME.jpg), labels.csv with the columns `path` and `label`, and a MedMNIST .npz"
@@ -74,14 +74,16 @@ def read_labelled(
     target: Target | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    only: Sequence[str] | None = None,
 ) -> LabelledSet:
     """The labelled set in a folder, .csv or .npz. Raises VptError at the first problem.
 
     target: by default `labels` where an image has several, else `classes`. classes: their order, and that there are no
     others; by default the names found, sorted as numbers if they all are (of an .npz: "class 0", "class 1", ...).
     patients: a regular expression that finds in every case's name whose it is, instead of what else says it.
+    only: leave out the examples of all other classes.
     """
-    found, problems = survey_labelled(path, target, classes, patients)
+    found, problems = survey_labelled(path, target, classes, patients, only)
     raise_first(problems, f"`vpt check {path}` lists them all")
     return found
 
@@ -91,6 +93,7 @@ def survey_labelled(
     target: Target | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    only: Sequence[str] | None = None,
 ) -> tuple[LabelledSet, list[VptError]]:
     """The set with every example that has an image and a usable label, and all that is wrong with the others.
 
@@ -104,7 +107,9 @@ def survey_labelled(
     if classes is not None:
         _refuse_classes(classes)
     problems: list[VptError] = []
-    source, rows, order, target = _read(path, target, classes, problems)
+    source, rows, order, target = _read(path, target, classes if only is None else None, problems)
+    rows, apart = _chosen(rows, only, order, target, path)
+    order = order if only is None else classes or only
     root = source if source.is_dir() else source.parent
     content = description(root / "dataset.json")
     names = tuple(
@@ -131,6 +136,7 @@ def survey_labelled(
         source,
         stems={row.name: row.stem for row in rows if row.stem},
         columns=_columns(rows),
+        left_out=frozenset(apart),
     )
     _keep_patients_together(found, rows, problems)
     return found, problems
@@ -178,6 +184,25 @@ def _ordered(names: Iterable[str], target: Target, path: Path) -> list[str]:
         shown = ", ".join(found)
         raise VptError(f"{path}: the grades {shown} are no numbers; give their order, the lowest first, as `classes`")
     return found
+
+
+def _chosen(
+    rows: list[Row], only: Sequence[str] | None, order: Sequence[str] | None, target: Target, path: Path
+) -> tuple[list[Row], list[str]]:
+    """The rows of the classes in `only`, and the names of the others; order: of all classes, where it is known."""
+    if only is None:
+        return rows, []
+    if target != "classes":
+        raise VptError(f"{path}: data.only is for images of one class each, and the target is {target}; leave it out")
+    _refuse_classes(only)
+    known = {label for row in rows for label in row.labels} | {*(order or ())}
+    if unknown := [name for name in only if name not in known]:
+        raise VptError(
+            f"{path}: data.only names {unknown[0]!r}, which is no class of it ({some_of(known)})"
+            f"{did_you_mean(unknown[0], known)}"
+        )
+    apart = [row for row in rows if not {*row.labels} <= {*only}]
+    return [row for row in rows if {*row.labels} <= {*only}], [row.name for row in apart]
 
 
 def _usable(rows: Iterable[Row], names: Sequence[str], target: Target, problems: list[VptError]) -> list[Row]:

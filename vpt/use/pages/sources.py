@@ -55,7 +55,7 @@ def sources_of(artifact: Artifact, data: Path | None = None) -> Sources:
     try:
         if artifact.config.task == "segmentation":
             return Sources(read_dataset(root, known.patients, known.labels), artifact.plan)
-        return Sources(read_labelled(root, known.target, known.classes, known.patients), artifact.plan)
+        return Sources(read_labelled(root, known.target, known.classes, known.patients, known.only), artifact.plan)
     except VptError:
         return Sources(None, artifact.plan)
 

@@ -1,0 +1,98 @@
+"""A whole protocol on tiny images: every kind of learner, its matrix, and a folder that is gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Told
+from tasks_in_turn import STEP, write_classes
+
+from vpt.continual import Protocol, run_protocol
+from vpt.continual import running as module
+from vpt.errors import VptError
+from vpt.files import read_json
+from vpt.use.load import load
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes. Read only."""
+    return write_classes(tmp_path_factory.mktemp("turns") / "four", ("dark", "bright", "lying", "standing"))
+
+
+def protocol(*data: Path, **more: object) -> Protocol:
+    wanted = {"tasks": 2 if len(data) == 1 else None, "projection": 50, "settings": STEP}
+    return Protocol(data=data, **(wanted | more))  # type: ignore[arg-type]
+
+
+def test_controls_leave_matrix_page_and_scores_and_are_not_run_twice(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run_protocol(protocol(data, methods=("ncm", "ranpac"), seeds=(0, 1)), tmp_path)
+    written = read_json(tmp_path / "continual.json")["methods"]
+    assert [each["method"] for each in written] == ["ncm", "ranpac"]
+    for each in found:
+        assert [len(order.matrix or ()) for order in each.orders] == [2, 2]
+        for order in each.orders:
+            assert order.matrix is not None
+            assert sum(order.matrix[1]) / 2 == pytest.approx(order.final)
+            assert len(order.right) == 8
+            assert set(order.of_task.values()) == {0, 1}
+            assert order.final_told >= order.final
+    page = (tmp_path / "continual.html").read_text()
+    assert "nearest class mean" in page
+    assert "Means over 2 orders of the tasks" in page
+    monkeypatch.delattr(module, "make_learner")
+    again = run_protocol(protocol(data, methods=("ranpac",), seeds=(0, 1)), tmp_path)
+    assert again[0].orders == found[1].orders
+    with pytest.raises(VptError, match=r"holds another protocol \(see protocol.json\); choose another --out"):
+        run_protocol(protocol(data, methods=("ncm",), seeds=(3,)), tmp_path)
+
+
+@pytest.mark.slow
+def test_prompts_learn_task_after_task_and_each_run_is_an_artifact(data: Path, tmp_path: Path) -> None:
+    (found,) = run_protocol(protocol(data, methods=("dualprompt",)), tmp_path)
+    assert [len(row) for row in found.orders[0].matrix or ()] == [1, 2]
+    last = load(tmp_path / "dualprompt-0" / "2", "cpu")
+    assert list(last.tasks) == ["task 1", "task 2"]  # type: ignore[union-attr]
+    assert not list(tmp_path.glob("dualprompt-0/*/validation"))
+    kept = json.loads((tmp_path / "dualprompt-0" / "result.json").read_text())
+    assert [len(classes) for classes in kept["classes"]] == [2, 2]
+
+
+@pytest.mark.slow
+def test_every_other_method_runs(data: Path, tmp_path: Path) -> None:
+    methods = ("coda", "l2p", "sequential", "head", "joint")
+    prompts = {"coda": {"components": 3}}
+    found = run_protocol(protocol(data, methods=methods, prompts=prompts), tmp_path)
+    assert [each.method for each in found] == list(methods)
+    assert found[-1].orders[0].matrix is None
+    assert found[-1].of_matrix(len) is None
+    assert (tmp_path / "joint-0" / "all" / "best.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_sites_with_the_same_classes_are_tasks_in_turn(tmp_path: Path) -> None:
+    sites = [write_classes(tmp_path / name, ("dark", "bright"), first) for name, first in (("north", 0), ("south", 30))]
+    found = run_protocol(protocol(*sites, methods=("ncm", "coda"), shuffle=False), tmp_path / "out")
+    for each in found:
+        assert each.orders[0].tasks == ("north", "south")
+        assert len(each.orders[0].right) == 8
+    assert load(tmp_path / "out" / "coda-0" / "2", "cpu").classes == ("bright", "dark")  # type: ignore[union-attr]
+    with pytest.raises(VptError, match="joint: learns the classes of one data set"):
+        run_protocol(protocol(*sites, methods=("joint",), shuffle=False), tmp_path / "joint")
+
+
+@pytest.mark.slow
+def test_the_command_shows_a_table(vpt: Callable[..., Told], data: Path, tmp_path: Path) -> None:
+    options = ["--tasks", "2", "--methods", "ncm", "--set", "plan.image_size=32", "--device", "cpu"]
+    told = vpt("continual", data, "--out", tmp_path / "out", *options)
+    assert told.code == 0
+    assert "nearest class mean" in told.out
+    assert f"page: {tmp_path / 'out' / 'continual.html'}" in told.out
+    assert "dualprompt  DualPrompt" in vpt("continual", data, "--methods", "list").out
+    wrong = vpt("continual", data, "--out", tmp_path / "other", "--methods", "nmc")
+    assert (wrong.code, "no method is called 'nmc'; did you mean ncm" in wrong.err) == (1, True)

@@ -1,0 +1,81 @@
+"""`vpt continual`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpt.cli.shared import ChosenDevice, Settings, console, overrides_of
+
+
+def continual(
+    data: Annotated[
+        list[Path], typer.Argument(help="A data set whose classes are split, several that come in turn, or a protocol.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A folder; what is finished in it is kept. Default: runs/continual-NAME."),
+    ] = None,
+    tasks: Annotated[int | None, typer.Option(min=2, help="Tasks that the classes are split into; default 5.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Some of them: ncm,ranpac,coda. Default: all (`--methods list` names them).")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Orders of the tasks.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="As of `vpt train`.")] = None,
+    weights: Annotated[str | None, typer.Option(help="As of `vpt train`.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every task.")] = None,
+    device: ChosenDevice = None,
+    set_: Settings = None,
+) -> None:
+    """Learn classes one task after another, with prompts and with controls that need no gradient, and see what stays.
+
+    Start the command again to go on.
+    """
+    from vpt.continual.protocol import SHOWN, load_protocol
+    from vpt.continual.running import run_protocol
+    from vpt.engine.signals import Interrupted
+
+    if methods == "list":
+        print("\n".join(f"{name:<11} {shown}" for name, shown in SHOWN.items()))
+        return
+    named = {"backbone.name": backbone, "backbone.weights": weights, "train.epochs": epochs, "device": device}
+    own: dict[str, Any] = {
+        "tasks": tasks,
+        "methods": None if methods is None else [name.strip() for name in methods.split(",")],
+        "seeds": None if seeds is None else list(range(seeds)),
+        "settings": overrides_of(named, set_),
+    }
+    protocol = load_protocol(data, {key: value for key, value in own.items() if value is not None})
+    out = out or Path("runs") / f"continual-{data[0].resolve().stem}"
+    try:
+        found = run_protocol(protocol, out)
+    except Interrupted as stop:
+        print(f"interrupted; the same command goes on where it stopped (--out {out})")
+        raise typer.Exit(stop.code) from None
+    console().print(table_of(found))
+    print(f"page: {out / 'continual.html'}, scores: {out / 'continual.json'}")
+
+
+def table_of(found: Any) -> Any:
+    """For the terminal."""
+    from rich.table import Table
+
+    from vpt.continual.protocol import SHOWN
+
+    table = Table("method", "final", "95 % interval", "incremental", "forgetting", "told the task", "seconds")
+    for each in found:
+        row = each.to_dict()
+        low, high = row["final_interval"]
+        dashed = ("-" if row[key] is None else f"{row[key]:.3f}" for key in ("average_incremental", "forgetting"))
+        ends = f"{low:.3f} to {high:.3f}"
+        table.add_row(
+            SHOWN[each.method],
+            f"{row['final']:.3f}",
+            ends,
+            *dashed,
+            f"{row['final_told']:.3f}",
+            f"{row['seconds']:.0f}",
+        )
+    return table

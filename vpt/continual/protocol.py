@@ -1,0 +1,116 @@
+"""What a sequence of tasks is made of, and who learns it: the settings of `vpt continual`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from vpt.config.yaml_text import Unusable, parse_yaml
+from vpt.errors import VptError
+from vpt.files import absolute
+from vpt.sections import Section
+from vpt.words import did_you_mean, listed
+
+WHERE = (0, 1, 2, 3, 4)  # the blocks of CODA-Prompt, which the plain prompts have as well
+PLAIN: dict[str, Any] = {"method": "deep", "count": 10, "blocks": WHERE}
+TUNED: dict[str, dict[str, Any]] = {  # trained, task after task, with `vpt train --continue`
+    "coda": {"method": "coda"},
+    "l2p": {"method": "l2p"},
+    "dualprompt": {"method": "dualprompt"},
+    "sequential": PLAIN,
+    "head": {"method": "none"},
+}
+JOINT = "joint"  # the prompts of `sequential`, trained on all tasks at once
+GRADIENT_FREE = ("ncm", "ranpac")
+METHODS = (*GRADIENT_FREE, *TUNED, JOINT)
+SHOWN = {
+    "ncm": "nearest class mean",
+    "ranpac": "RanPAC",
+    "coda": "CODA-Prompt",
+    "l2p": "L2P",
+    "dualprompt": "DualPrompt",
+    "sequential": "one set of prompts, trained on and on",
+    "head": "rows of the head alone",
+    "joint": "all tasks at once",
+}
+
+
+class Protocol(Section):
+    """A sequence of tasks, and the methods that learn it."""
+
+    data: tuple[Path, ...] = Field(min_length=1)
+    """A data set, whose classes are split; or several, of which each is a task."""
+    tasks: int | tuple[tuple[str, ...], ...] | None = None
+    """Of one data set: how many tasks of as many classes each, or the classes of each task; null: 5."""
+    shuffle: bool = True
+    """Classes are dealt to the tasks, and several data sets come, in an order that the seed draws; else as read."""
+    methods: tuple[str, ...] | None = None
+    """Who learns it; null: all, of several data sets all but `joint`."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the order and of all that training draws; every method learns every one of these sequences."""
+    projection: int = Field(2000, ge=1)
+    """Width of RanPAC's random projection; published with 10,000, whose products take 0.8 GB."""
+    prompts: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of a method's prompts, {coda: {components: 10}}."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of `vpt train` by dotted keys, {backbone.name: ..., train.epochs: 20}."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str | Path) else given
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is None:
+            return None
+        if unknown := [name for name in names if name not in METHODS]:
+            hint = did_you_mean(unknown[0], METHODS) or f"; expected some of {listed(METHODS, 20)}"
+            raise ValueError(f"no method is called {unknown[0]!r}{hint}")
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The methods, by name."""
+        if self.methods is not None:
+            return self.methods
+        return METHODS if len(self.data) == 1 else tuple(name for name in METHODS if name != JOINT)
+
+    def prompts_of(self, method: str) -> dict[str, Any]:
+        """The section of a method that trains."""
+        own = TUNED["sequential" if method == JOINT else method]
+        return {**own, **self.prompts.get(method, {})}
+
+
+def load_protocol(source: list[Path], overrides: dict[str, Any]) -> Protocol:
+    """Of data sets, or of one YAML file; overrides: fields of the protocol.
+
+    Raises:
+        VptError: unknown keys, values out of range, no such file.
+    """
+    if len(source) == 1 and source[0].suffix.lower() in (".yaml", ".yml"):
+        values = _read(source[0])
+    else:
+        values = {"data": [str(path) for path in source]}
+    values = {**values, **overrides, "settings": {**values.get("settings", {}), **overrides.get("settings", {})}}
+    try:
+        return Protocol.model_validate(values)
+    except ValidationError as error:
+        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise VptError(f"{source[0]}: {'; '.join(said)}; its keys are {listed(Protocol.model_fields, 20)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Paths are relative to the file."""
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, Unusable) as error:
+        raise VptError(f"{path}: {getattr(error, 'reason', error)}; give a data set, or a protocol as YAML") from error
+    if not isinstance(values, dict) or not values.get("data"):
+        raise VptError(f"{path}: names no data; a protocol has the keys {listed(Protocol.model_fields, 20)}")
+    given = values["data"]
+    paths = given if isinstance(given, list) else [given]
+    return {**values, "data": [str(absolute(path.parent / str(each))) for each in paths]}
