@@ -24,7 +24,8 @@ from vpt.tasks.segmentation import SliceModel
 
 SIZE = 64
 HEADS = {"vit_micro": "mask", "sam_micro": "sam_decoder", "lite_medsam": "sam_decoder", "none": "unet"}
-PROMPT_METHODS = [section.name_by("method") for section in PROMPTS]
+PROMPT_METHODS = {section.name_by("method"): section.partner for section in PROMPTS}
+OF_CLASSES = {"class_prompts", "class_queries"}
 TUNING_METHODS = [section.name_by("method") for section in TUNINGS]
 
 
@@ -35,7 +36,8 @@ def load(encoder: str) -> Backbone:
 def model_of(backbone: Backbone, prompts: str, head: str, tuning: str = "prompts") -> PromptedModel:
     config = Config(data={"path": "."}, prompts={"method": prompts}, head={"kind": head}, tuning={"method": tuning})
     built: Any = config.head
-    model = PromptedModel(backbone, config.prompts.build(backbone.spec), built.build(backbone, Answer(2, "classes")))
+    methods: Any = config.prompts
+    model = PromptedModel(backbone, methods.build_for(backbone.spec, 2), built.build(backbone, Answer(2, "classes")))
     config.tuning.apply(model)
     return model
 
@@ -62,18 +64,18 @@ def runs_on_a_gpu(model: PromptedModel) -> None:
     ("encoder", "refused"),
     [
         ("vit_micro", set()),
-        ("sam_micro", set()),
-        ("lite_medsam", {"shallow", "gated", "conditioned"}),
+        ("sam_micro", OF_CLASSES),
+        ("lite_medsam", {"shallow", "gated", "conditioned", "coda", "dualprompt", "l2p", *OF_CLASSES}),
     ],
 )
 def test_every_prompt_method_runs_where_its_encoder_lies(encoder: str, refused: set[str]) -> None:
     backbone = load(encoder)
-    for method in PROMPT_METHODS:
+    for method, partner in PROMPT_METHODS.items():
         if method in refused:
-            with pytest.raises(VptError, match="blocks of one width"):
-                model_of(backbone, method, HEADS[encoder])
+            with pytest.raises(VptError, match=r"blocks of one width|no token can travel|is made of convolutions"):
+                model_of(backbone, method, partner or HEADS[encoder])
         else:
-            runs_on_a_gpu(model_of(backbone, method, HEADS[encoder]))
+            runs_on_a_gpu(model_of(backbone, method, partner or HEADS[encoder]))
 
 
 @pytest.mark.parametrize("method", TUNING_METHODS)

@@ -98,6 +98,6 @@ def test_it_can_be_silenced_or_made_an_error(tmp_path: Path) -> None:
 def test_classify_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = PLAN.model_copy(update={"pixel_mm": None, "slices": 1, "neighbours": False})
     classifier = Classifier(None, None, plan, CLASSES, "classes", torch.device("cpu"), 4)  # type: ignore[arg-type]
-    monkeypatch.setattr(Classifier, "probabilities", lambda self, stacks: np.full((1, 3), 1 / 3))
+    monkeypatch.setattr(Classifier, "probabilities", lambda self, stacks, task=None: np.full((1, 3), 1 / 3))
     path = saved(tmp_path, affine=SHEARED)
     assert told(lambda: classifier.classify(path)) == scan_doubts(find_scans(path, 1), plan) != []
