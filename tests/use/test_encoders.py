@@ -58,6 +58,7 @@ def test_the_files_that_the_page_names_as_proof_are_there() -> None:
     assert [name for name in named if not (PAGE.parents[1] / name).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_command_gives_json() -> None:
     code = "import sys; sys.argv[0] = 'vpt'; from vpt.cli import main; main()"
     asked = [sys.executable, "-c", code, "backbones", "sam_micro", "--json"]
