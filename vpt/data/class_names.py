@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
@@ -21,6 +21,17 @@ def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]
         for names in alike.values()
         if len(names) > 1
     ]
+
+
+def written_otherwise(names: Iterable[str], known: Collection[str]) -> tuple[str, str] | None:
+    """The first name that is none of those known, but is one of them but for capitals and blanks; and that one."""
+    folded = {_folded(name): name for name in known}
+    pairs = ((name, folded[_folded(name)]) for name in names if name not in known and _folded(name) in folded)
+    return next(pairs, None)
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().split())
 
 
 def _plain(name: str) -> str:

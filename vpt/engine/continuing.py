@@ -10,6 +10,7 @@ from typing import Any
 from vpt.artifact import Artifact, restore_model
 from vpt.building import FROZEN
 from vpt.config import Config, ResolvedConfig
+from vpt.data.class_names import written_otherwise
 from vpt.data.layouts import read_labelled
 from vpt.errors import VptError
 from vpt.heads import Answer
@@ -110,14 +111,11 @@ def with_task(config: Config) -> Config:
 
 
 def _require_plain(names: tuple[str, ...], known: tuple[str, ...], path: Path) -> None:
-    folded = {" ".join(name.casefold().split()): name for name in known}
-    for name in names:
-        alike = folded.get(" ".join(name.casefold().split()), name)
-        if name not in known and alike != name:
-            raise VptError(
-                f"{path}: has the class {name!r}, and the artifact knows {alike!r}, which would be another one; call "
-                "it as the artifact does"
-            )
+    if pair := written_otherwise(names, known):
+        raise VptError(
+            f"{path}: has the class {pair[0]!r}, and the artifact knows {pair[1]!r}, which would be another one; call "
+            "it as the artifact does"
+        )
 
 
 def continued_model(artifact: Artifact, config: ResolvedConfig, labels: Mapping[int, str]) -> PromptedModel:

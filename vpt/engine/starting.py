@@ -16,6 +16,7 @@ from vpt.config import Config, ResolvedConfig
 from vpt.config.start import StartConfig
 from vpt.data.annotated import counts_of
 from vpt.data.cases import SegmentationSet
+from vpt.data.class_names import written_otherwise
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled
 from vpt.data.plan import Plan, Window
@@ -215,14 +216,11 @@ def rows_of(artifact: Artifact, labels: Mapping[int, str], config: Config) -> li
             f"{artifact.path}: grades {listed(known)}, found {listed(wanted)}; what is learned are the steps between "
             "neighbouring grades, so give the data the same ones in the same order, or start anew"
         )
-    folded = {" ".join(name.casefold().split()): name for name in known}
-    for name in wanted:
-        alike = folded.get(" ".join(name.casefold().split()), name)
-        if name not in known and alike != name:
-            raise VptError(
-                f"{artifact.path}: knows the label {alike!r}, the data {name!r}, which would be another one; call it "
-                "as the artifact does"
-            )
+    if pair := written_otherwise(wanted, known):
+        raise VptError(
+            f"{artifact.path}: knows the label {pair[1]!r}, the data {pair[0]!r}, which would be another one; call it "
+            "as the artifact does"
+        )
     rows = [known.index(name) if name in known else None for name in wanted]
     return [0, *rows[1:]] if config.task == "segmentation" else rows
 

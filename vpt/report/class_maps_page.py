@@ -7,9 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vpt.report.explain_page import SIDE, MapCard, MapGroup, enlarged, hidden_rows, over
+from vpt.report.explain_page import Looked, MapCard, MapGroup, hidden_rows, over, page_of
 from vpt.report.overlays import encoded
-from vpt.report.pages import render
 
 HIDDEN = {
     "attention": "the patches that add most to the likeliest class (evidence), those that its prompt attends to most",
@@ -18,32 +17,14 @@ HIDDEN = {
 HIDDEN_COLUMNS = {"attention": ["evidence", "attention"], "masks": ["least background"]}
 
 
-class Told(Protocol):
+class Told(Looked, Protocol):
     """What `vpt.use.explain_classes.ClassExplanation` says."""
-
-    @property
-    def case(self) -> str: ...
-
-    @property
-    def slice(self) -> int | None: ...
-
-    @property
-    def image(self) -> np.ndarray: ...
 
     @property
     def kind(self) -> str: ...
 
     @property
-    def watched(self) -> str: ...
-
-    @property
-    def score(self) -> float: ...
-
-    @property
     def maps(self) -> Sequence[Any]: ...
-
-    @property
-    def hidden(self) -> Sequence[Any]: ...
 
     @property
     def hidden_by_evidence(self) -> Sequence[Any] | None: ...
@@ -52,12 +33,9 @@ class Told(Protocol):
 def class_maps_page(told: Told) -> str:
     """One file of HTML."""
     groups = [_masks(told)] if told.kind == "masks" else [_attention(told.image, each) for each in told.maps]
-    return render(
-        "explain.html",
-        title=f"Classes on {told.case}" + ("" if told.slice is None else f", slice {told.slice}"),
-        score=f"{told.score:.3f}",
-        watched=told.watched,
-        image=encoded(enlarged(told.image, 2 * SIDE)),
+    return page_of(
+        told,
+        "Classes",
         strongest=[],
         groups=groups,
         hidden_first=HIDDEN[told.kind],

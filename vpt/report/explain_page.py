@@ -20,8 +20,8 @@ HIDDEN = (
 )
 
 
-class Told(Protocol):
-    """What `vpt.use.explain.Explanation` says."""
+class Looked(Protocol):
+    """What every explanation says: of which image, and the score that is followed on it."""
 
     @property
     def case(self) -> str: ...
@@ -39,13 +39,17 @@ class Told(Protocol):
     def score(self) -> float: ...
 
     @property
+    def hidden(self) -> Sequence[Any]: ...
+
+
+class Told(Looked, Protocol):
+    """What `vpt.use.explain.Explanation` says."""
+
+    @property
     def prompts(self) -> Sequence[Any]: ...
 
     @property
     def alike(self) -> dict[int, np.ndarray]: ...
-
-    @property
-    def hidden(self) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,26 @@ def explain_page(told: Told) -> str:
     groups = [_block(told, i, list(group)) for i, group in groupby(told.prompts, lambda prompt: prompt.block)]
     known = [prompt for prompt in told.prompts if prompt.influence is not None]
     strongest = sorted(known, key=lambda prompt: -abs(prompt.influence))[:STRONGEST]
-    return render(
-        "explain.html",
-        title=f"Prompts on {told.case}" + ("" if told.slice is None else f", slice {told.slice}"),
-        score=f"{told.score:.3f}",
-        watched=told.watched,
-        image=encoded(enlarged(told.image, 2 * SIDE)),
+    return page_of(
+        told,
+        "Prompts",
         strongest=[(p.block, p.number, f"{p.influence:+.4f}", f"{p.share:.2%}") for p in strongest],
         groups=groups,
         hidden_first=HIDDEN,
         hidden_columns=["most attending"],
         hidden=hidden_rows(told.hidden),
+    )
+
+
+def page_of(told: Looked, what: str, **own: Any) -> str:
+    """The page of an explanation; own: what differs between the kinds."""
+    return render(
+        "explain.html",
+        title=f"{what} on {told.case}" + ("" if told.slice is None else f", slice {told.slice}"),
+        score=f"{told.score:.3f}",
+        watched=told.watched,
+        image=encoded(enlarged(told.image, 2 * SIDE)),
+        **own,
     )
 
 
