@@ -14,16 +14,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from models import draw, forward_pass, prompted
-from timing import Case, Variant, main, relative
+from models import CPU, draw, forward_pass, prompted
+from timing import Case, Run, Variant, main, relative
 from timm.models.hiera import Hiera
 from torch import Tensor, nn
 
+from vpt.machine.precision import autocast
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts
 
 NAMES = {"swin": "swin_tiny_patch4_window7_224", "hiera": "hiera_tiny_224", "dinov3": "vit_small_patch16_dinov3"}
 COUNT = 10
+HALF = "bf16-mixed"
+PRECISIONS = (("32-true", "", "float32"), (HALF, "_bf16", "bfloat16"))
 
 
 class Encoder(nn.Module):
@@ -146,39 +149,63 @@ class Timm(nn.Module):
         return last_grid(self.timms, images)
 
 
-def literal(kind: str, model: PromptedModel, timms: Any) -> nn.Module:
+def literal(kind: str, px: int) -> nn.Module:
+    model, timms = prompted(NAMES[kind], px, COUNT, pool="mean"), timms_own(NAMES[kind])
     if kind == "dinov3":
         return LiteralEva(model, timms)
     return Literal(model, timms, SwinAttention if kind == "swin" else HieraAttention)
 
 
+def encoder(name: str, px: int, count: int, precision: Any = "32-true") -> Encoder:
+    return Encoder(prompted(name, px, count, pool="mean", precision=precision).eval())
+
+
+def variants(kind: str, images: Tensor, px: int) -> dict[str, Variant]:
+    name = NAMES[kind]
+
+    def ours(precision: str, count: int) -> Callable[[], Run]:
+        return lambda: forward_pass(encoder(name, px, count, precision), images, precision)
+
+    def timms(precision: str) -> Callable[[], Run]:
+        return lambda: forward_pass(Timm(timms_own(name)), images, precision)
+
+    def concatenated(precision: str) -> Callable[[], Run]:
+        return lambda: forward_pass(literal(kind, px), images, precision)
+
+    found: dict[str, Variant] = {}
+    for precision, end, dtype in PRECISIONS:
+        each = {
+            "timm": (f"timm's own, no prompts, {dtype}", timms(precision)),
+            "unprompted": (f"here, no prompts, {dtype}", ours(precision, 0)),
+            "literal": (f"prompts concatenated in timm's blocks, {dtype}", concatenated(precision)),
+            "ours": (f"keys and values, {dtype}", ours(precision, COUNT)),
+        }
+        found |= {
+            f"{key}{end}": Variant(label, build, precision=precision, same_flops=key)
+            for key, (label, build) in each.items()
+        }
+    return found
+
+
 def case(kind: str, batch: int, px: int) -> Case:
     name, (images, _) = NAMES[kind], draw(batch, px)
 
-    def ours(count: int, freeze: bool = False) -> Encoder:
-        model = prompted(name, px, count, pool="mean", precision="32-true").eval()
-        return Encoder(model.project_prompts() if freeze else model)
-
-    def plainly() -> nn.Module:
-        return literal(kind, prompted(name, px, COUNT, pool="mean"), timms_own(name))
-
     def checks() -> dict[str, float]:
         with torch.inference_mode():
+            prompted_forms = encoder(name, px, COUNT).eval()(images)
+            with autocast(HALF, CPU):
+                halved = encoder(name, px, COUNT, HALF).eval()(images)
             return {
-                "no prompts": relative(ours(0)(images), Timm(timms_own(name))(images)),
-                "literal": relative(ours(COUNT)(images), plainly().eval()(images)),
+                "no prompts": relative(encoder(name, px, 0).eval()(images), Timm(timms_own(name))(images)),
+                "literal": relative(prompted_forms, literal(kind, px).eval()(images)),
+                "bfloat16": relative(halved.float(), prompted_forms),
             }
 
     spec = prompted(name, px, 0, pool="mean").backbone.spec
     widest = max(spec.blocks, key=lambda block: block.width * block.grid[0] * block.grid[1])
     return Case(
         title=f"Forward: {name}, {px} px, batch {batch}, P = {COUNT} in every block",
-        variants={
-            "timm": Variant("timm's own, no prompts", lambda: forward_pass(Timm(timms_own(name)), images)),
-            "unprompted": Variant("here, no prompts", lambda: forward_pass(ours(0), images)),
-            "literal": Variant("prompts concatenated in timm's blocks", lambda: forward_pass(plainly(), images)),
-            "ours": Variant("keys and values", lambda: forward_pass(ours(COUNT), images)),
-        },
+        variants=variants(kind, images, px),
         base="timm",
         layer=(batch * widest.grid[0] * widest.grid[1], widest.width),
         checks=checks,

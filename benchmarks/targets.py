@@ -102,6 +102,8 @@ def mended(fast: str) -> Callable[[Sections], float]:
 
 LINEAR = 1.1  # the exponent k of y ~ x^k that still counts as linear
 LATE, SAM = ("cached_prefix", "vit"), "sam"
+LITE, LITE_STEP = ("lite_medsam", "forward"), ("lite_medsam", "step")
+OF_LITE = "LiteMedSAM step, the whole encoder / stored tokens, prompts from stage"
 HOLES = "the same without the allocator's holes, in both"
 OF_STEP = "VPT-deep step, ViT-B/16 224 px, batch 8, P = 50"
 TARGETS = (
@@ -134,6 +136,29 @@ TARGETS = (
         Speed(*LATE, "literal", "cached3_bf16"),
     ),
     Target("share of that step spent reading", 0.03, share(*LATE, "read3", "cached3_bf16"), True, ""),
+    Target(
+        "LiteMedSAM forward 256 px, the original in float32 / here in bfloat16",
+        3,
+        Speed(*LITE, "original", "ours_bf16"),
+    ),
+    Target("the same, both in float32", None, Speed(*LITE, "original", "ours")),
+    Target(f"{OF_LITE} 2 on, bfloat16", 1.25, Speed(*LITE_STEP, "stage_2_bf16", "stage_2_stored_bf16")),
+    Target(f"{OF_LITE} 3 on, bfloat16", 2.2, Speed(*LITE_STEP, "stage_3_bf16", "stage_3_stored_bf16")),
+    *(
+        Target(
+            f"{title} forward, deep prompts, over the floor, bfloat16", 1.3, floor("encoders", kind, "ours_bf16"), True
+        )
+        for kind, title in (("swin", "Swin-T"), ("hiera", "Hiera-T"), ("dinov3", "DINOv3-S"))
+    ),
+    *(
+        Target(
+            f"{title}, bfloat16: deep prompts / timm's own without",
+            None,
+            share("encoders", kind, "ours_bf16", "timm_bf16"),
+            True,
+        )
+        for kind, title in (("swin", "Swin-T"), ("hiera", "Hiera-T"), ("dinov3", "DINOv3-S"))
+    ),
     Target(
         "SAM ViT-B forward 1024 px, bfloat16 / segment-anything's own",
         7.5,

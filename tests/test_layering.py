@@ -31,6 +31,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"engine"}),
     frozenset({"demo", "continual"}),
     frozenset({"cli"}),
+    frozenset({"__main__"}),
 )
 # Library or module -> the parts of vpt that may import it; a part is a module, a package, or a path inside one.
 RESERVED: dict[str, frozenset[str]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 
 import vpt.machine.memory as module
 from vpt.backbones import load_backbone
-from vpt.machine.memory import inference_batch, peak_memory, reset_peak, total_memory
+from vpt.machine.memory import inference_batch, keeping_buffers, peak_memory, reset_peak, total_memory
 from vpt.model import numbers_per_image
 
 CPU = torch.device("cpu")
@@ -33,6 +35,27 @@ def test_the_peak_is_that_since_the_reset() -> None:
     assert after is not None
     assert during - before == pytest.approx(SIZE, rel=0.1)
     assert during - after > 0.9 * SIZE
+
+
+def pages_of_three_buffers() -> int:
+    """Pages that the system had to clear for 128 MB, taken and freed three times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        torch.ones(32_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
+def test_freed_buffers_are_kept_inside_and_given_back_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = 128_000_000 // resource.getpagesize()
+    assert pages_of_three_buffers() > 1.5 * once
+    with keeping_buffers(CPU):
+        pages_of_three_buffers()  # the first time they are new
+        assert pages_of_three_buffers() < 0.5 * once
+    assert pages_of_three_buffers() > 1.5 * once  # one may still find room at the heap's end
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")  # somebody has chosen
+    with keeping_buffers(CPU):
+        assert pages_of_three_buffers() > 1.5 * once
 
 
 def test_where_no_one_can_say(monkeypatch: pytest.MonkeyPatch) -> None:

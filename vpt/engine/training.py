@@ -30,7 +30,7 @@ from vpt.engine.ranks import Ranks
 from vpt.engine.signals import Interrupted, Signals
 from vpt.engine.table import epoch_table
 from vpt.errors import VptError
-from vpt.machine.memory import is_out_of_memory
+from vpt.machine.memory import is_out_of_memory, keeping_buffers
 from vpt.machine.precision import prepare_frozen
 from vpt.model import Output
 from vpt.progress import bar, is_live
@@ -69,7 +69,7 @@ def train_job(
     progress = _resumed(kept, ranks, log) if resume else Progress(processes=ranks.of)
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
     forward.register_forward_hook(_require_finite)
-    with _told(run, job, progress), signals.later():
+    with _told(run, job, progress), signals.later(), keeping_buffers(job.setup.device):
         save = ranks.only_first(kept.save)
         save(progress)
         callbacks.start(run, config, progress)

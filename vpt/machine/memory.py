@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +19,9 @@ TOO_LITTLE = (  # torch's words, of CPU and MPS too, and oneDNN's
     "could not create a primitive",
 )
 UNKNOWN = 8 * 2**30  # bytes of a machine that does not say
+TRIM, PAD, MAPPED_FROM, MAPPINGS = -1, -2, -3, -4  # of `mallopt`, from glibc's malloc.h
+KEPT = {MAPPINGS: 0, TRIM: 2**31 - 1, PAD: 64 * 2**20}
+GIVEN_BACK = {MAPPINGS: 65_536, MAPPED_FROM: 32 * 2**20, TRIM: 64 * 2**20, PAD: 0}  # what glibc comes to by itself
 
 
 def inference_batch(numbers: int, device: torch.device) -> int:
@@ -55,6 +59,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(said in str(error) for said in TOO_LITTLE)
 
 
+@contextmanager
+def keeping_buffers(device: torch.device) -> Iterator[None]:
+    """Inside, memory that is freed stays with the process, on a CPU with glibc (Linux).
+
+    glibc gives buffers over 32 MB back to the system after every use, and the system clears each new one page by page.
+    A training step frees and takes gigabytes. Who has set glibc's own variables (MALLOC_...) has chosen already.
+    """
+    libc = None if device.type != "cpu" or any(name.startswith("MALLOC_") for name in os.environ) else _glibc()
+    if libc is None:
+        yield
+        return
+    _set(libc, KEPT)
+    try:
+        yield
+    finally:
+        _set(libc, GIVEN_BACK)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    with suppress(OSError, AttributeError):  # no such library; another one of this name
+        libc = ctypes.CDLL("libc.so.6")
+        if libc.mallopt and libc.malloc_trim:
+            return libc
+    return None
+
+
+def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        libc.mallopt(option, value)
+
+
 def reset_peak(device: torch.device) -> None:
     """Forget what was, and give back to the system what is no longer used."""
     gc.collect()
@@ -62,8 +98,8 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if libc := _glibc():
+        libc.malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew (Linux)
 
