@@ -26,6 +26,7 @@ LEVELS: tuple[frozenset[str], ...] = (
         {"tuning", "tasks", "streams", "wrapping", "explaining", "building", "artifact_header", "artifact_doubts"}
     ),
     frozenset({"artifact", "view", "fair", "class_maps"}),
+    frozenset({"artifact_tasks"}),
     frozenset({"use", "describe", "published"}),
     frozenset({"model_card"}),
     frozenset({"engine"}),

@@ -45,7 +45,8 @@ class Artifact:
     vector, None before version 0.2.0, see `_encoder_of`; origin: whose its weights are, None where there are none, and
     in artifacts that did not record it yet; codes: of labels by name, for DICOM segmentations; postprocess: what is
     done with the masks of each label, nothing in artifacts that did not choose yet; familiar: the training cases as
-    the encoder sees them, None in artifacts that did not keep them yet, and of classifiers.
+    the encoder sees them, None in artifacts that did not keep them yet, and of classifiers; earlier: of segmentation,
+    the tasks that were learned before this one, in their order, each with prompts and a head of its own.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Artifact:
     codes: dict[str, Code] = field(default_factory=dict)
     postprocess: Steps = field(default_factory=dict)
     familiar: Familiar | None = None
+    earlier: Mapping[str, Artifact] = field(default_factory=dict)
 
 
 def save_artifact(
@@ -77,30 +79,62 @@ def save_artifact(
     temperature: float = 1.0,
     codes: Mapping[str, Code] | None = None,
     postprocess: Steps | None = None,
+    earlier: Mapping[str, Artifact] | None = None,
 ) -> None:
     """Write the trained tensors and their header, completely or not at all. For the arguments see `Artifact`."""
-    origin = model.backbone.origin
-    header = {
+    spec = model.backbone.spec
+    artifact = Artifact(
+        path=path,
+        config=config.resolved(config.task or "segmentation", strict=False),
+        plan=plan,
+        labels=labels,
+        backbone_sha256=model.backbone.sha256,
+        preprocessing=_preprocessing(spec),
+        versions={name: version_of(name) for name in ("vpt", "torch", "timm", "monai")},
+        scores=scores,
+        counts=model.count_parameters(),
+        tensors={name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()},
+        temperature=temperature,
+        pool=spec.pool,
+        origin=model.backbone.origin,
+        codes=dict(codes or {}),
+        postprocess=postprocess or {},
+        earlier=earlier or {},
+    )
+    header, tensors = _header(artifact, config, spec.name), dict(artifact.tensors)
+    for number, (task, each) in enumerate(artifact.earlier.items()):
+        header["earlier"] = [*header.get("earlier", []), {"task": task} | _header(each, each.config)]
+        tensors |= {f"{_place(number)}{name}": tensor for name, tensor in each.tensors.items()}
+    write_tensors(path, tensors, {"format": FORMAT, "vpt": json.dumps(header)})
+
+
+def _header(artifact: Artifact, config: Config, name: str | None = None) -> dict[str, Any]:
+    """All but the tensors and the tasks before, as `read_artifact` reads it. config: as it is to be kept."""
+    origin, familiar = artifact.origin, artifact.familiar
+    return {
         "config": config.model_dump(mode="json"),
-        "plan": plan.model_dump(mode="json"),
-        "labels": {str(k): v for k, v in labels.items()},
+        "plan": artifact.plan.model_dump(mode="json"),
+        "labels": {str(k): v for k, v in artifact.labels.items()},
         "backbone": {
-            "name": model.backbone.spec.name,
-            "sha256": model.backbone.sha256,
-            "preprocessing": _preprocessing(model.backbone.spec),
-            "pool": model.backbone.spec.pool,
+            "name": name or config.backbone.name,
+            "sha256": artifact.backbone_sha256,
+            "preprocessing": artifact.preprocessing,
+            "pool": artifact.pool,
             "origin": origin and origin.weights,
             "licence": origin and origin.licence,
         },
-        "versions": {name: version_of(name) for name in ("vpt", "torch", "timm", "monai")},
-        "scores": scores,
-        "temperature": temperature,
-        "counts": model.count_parameters(),
-        "codes": dict(codes or {}),
-        "postprocess": {str(label): list(todo) for label, todo in (postprocess or {}).items()},
-    }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
-    write_tensors(path, tensors, {"format": FORMAT, "vpt": json.dumps(header)})
+        "versions": artifact.versions,
+        "scores": artifact.scores,
+        "temperature": artifact.temperature,
+        "counts": artifact.counts,
+        "codes": artifact.codes,
+        "postprocess": {str(label): list(todo) for label, todo in artifact.postprocess.items()},
+    } | ({"familiar": familiar.to_header()} if familiar else {})
+
+
+def _place(number: int) -> str:
+    """What the names of the tensors of the task before with this number begin with."""
+    return f"earlier.{number}."
 
 
 def add_familiar(path: Path, familiar: Familiar) -> None:
@@ -141,6 +175,17 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         )
     header = read_header(metadata.get("vpt"), path)
     require_sane(tensors, path)
+    earlier = {}
+    for number, each in enumerate(header.earlier):
+        place = _place(number)
+        own = {name.removeprefix(place): tensors.pop(name) for name in list(tensors) if name.startswith(place)}
+        earlier[each.task] = _artifact(path, each, own)
+    return _artifact(path, header, tensors, earlier)
+
+
+def _artifact(
+    path: Path, header: Header, tensors: dict[str, Tensor], earlier: Mapping[str, Artifact] | None = None
+) -> Artifact:
     return Artifact(
         path=path,
         config=_read_config(header, path),
@@ -158,6 +203,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         codes=header.codes,
         postprocess=header.postprocess,
         familiar=read_familiar(header, path),
+        earlier=earlier or {},
     )
 
 

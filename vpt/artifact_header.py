@@ -47,6 +47,13 @@ class Header(BaseModel):
     codes: dict[str, tuple[str, str, str]] = {}
     postprocess: dict[int, tuple[Step, ...]] = {}
     familiar: dict[str, Any] | None = None
+    earlier: tuple[EarlierHeader, ...] = ()
+
+
+class EarlierHeader(Header):
+    """Of a task that was learned before: its name as well."""
+
+    task: str = Field(min_length=1)
 
 
 def read_header(text: str | None, path: Path) -> Header:
@@ -70,6 +77,15 @@ def read_header(text: str | None, path: Path) -> Header:
             f"{path}: its header is damaged, or of another version{_writer(content)}: {keys} is missing or not what "
             "was expected; copy the file again, or use the version that wrote it"
         ) from error
+    for each in (header, *header.earlier):
+        _require_whole(each, path)
+    tasks = [each.task for each in header.earlier]
+    if len(set(tasks)) < len(tasks) or any(each.earlier for each in header.earlier):
+        raise VptError(f"{path}: its header is damaged: its tasks do not follow one another; copy the file again")
+    return header
+
+
+def _require_whole(header: Header, path: Path) -> None:
     if not (math.isfinite(header.temperature) and header.temperature > 0):
         raise VptError(f"{path}: its header is damaged: temperature {header.temperature}; copy the file again")
     if missing := [part for part in ("trained", "frozen") if part not in header.counts]:
@@ -80,7 +96,6 @@ def read_header(text: str | None, path: Path) -> Header:
         raise VptError(
             f"{path}: its header is damaged: post-processing of {min(unknown)}, which is no label; copy the file again"
         )
-    return header
 
 
 def read_plan(header: Header, path: Path) -> Plan:

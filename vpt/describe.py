@@ -92,6 +92,12 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     for part, settings in (("prompts", config.prompts), ("head", config.head)):
         values = settings.model_dump(exclude={"learned"} if part == "head" else None, exclude_none=True)
         yield part, ", ".join(f"{key} {value}" for key, value in values.items())
+    if artifact.earlier:
+        from vpt.artifact_tasks import tasks_of
+
+        tasks = tasks_of(artifact).items()
+        named = (f"{task}: {', '.join(name for label, name in each.labels.items() if label)}" for task, each in tasks)
+        yield "tasks", "; ".join(named)
     if config.head.kind == "by_task":
         tasks = config.head.learned.items()
         yield "tasks", "; ".join(f"{task}: {', '.join(classes)}" for task, classes in tasks)

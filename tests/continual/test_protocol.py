@@ -8,7 +8,7 @@ import pytest
 from tasks_in_turn import CLASSES, write_classes
 
 from vpt.config import load_config
-from vpt.continual.protocol import METHODS, SHOWN, TUNED, Protocol, load_protocol
+from vpt.continual.protocol import METHODS, OF_CLASSES, SHOWN, TUNED, Protocol, load_protocol
 from vpt.continual.tasks import make_tasks
 from vpt.errors import VptError
 
@@ -43,8 +43,8 @@ def test_a_protocol_may_be_a_set_a_file_or_values(data: Path, tmp_path: Path) ->
     assert own.data == (tmp_path / "six",)
     assert own.settings == {"train.epochs": 2, "seed": 1}
     assert own.methods == ("coda",)
-    assert load_protocol([data], {}).learners == METHODS
-    assert load_protocol([data, data], {}).learners == METHODS[:-1]
+    assert load_protocol([data], {}).learners == OF_CLASSES
+    assert load_protocol([data, data], {}).learners == OF_CLASSES[:-1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from vpt.cli.shared import ChosenDevice, Settings, console, overrides_of
 
 def continual(
     data: Annotated[
-        list[Path], typer.Argument(help="A data set whose classes are split, several that come in turn, or a protocol.")
+        list[Path],
+        typer.Argument(help="A data set whose classes are split, several (masks too) in turn, or a protocol."),
     ],
     out: Annotated[
         Path | None,
@@ -29,7 +30,7 @@ def continual(
     device: ChosenDevice = None,
     set_: Settings = None,
 ) -> None:
-    """Learn classes one task after another, with prompts and with controls that need no gradient, and see what stays.
+    """Learn classes or organs one task after another, with prompts and with controls, and see what stays.
 
     Start the command again to go on.
     """
@@ -64,7 +65,9 @@ def table_of(found: Any) -> Any:
 
     from vpt.continual.protocol import SHOWN
 
-    table = Table("method", "final", "95 % interval", "incremental", "forgetting", "told the task", "seconds")
+    of_masks = found[0].chosen is not None
+    chosen = ["task chosen"] if of_masks else []
+    table = Table("method", "final", "95 % interval", "incremental", "forgetting", "told the task", *chosen, "seconds")
     for each in found:
         row = each.to_dict()
         low, high = row["final_interval"]
@@ -76,6 +79,7 @@ def table_of(found: Any) -> Any:
             ends,
             *dashed,
             f"{row['final_told']:.3f}",
+            *([f"{row['chosen_rightly']:.3f}"] if of_masks else []),
             f"{row['seconds']:.0f}",
         )
     return table

@@ -28,7 +28,7 @@ def train(
     ] = None,
     continue_: Annotated[
         Path | None,
-        typer.Option("--continue", help="Add DATA as a further task to a classifier: its classes and answers stay."),
+        typer.Option("--continue", help="Add DATA as a further task to a run: its classes, labels and answers stay."),
     ] = None,
     prompts: Annotated[
         str | None,

@@ -18,11 +18,15 @@ class StartConfig(Section):
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Of that file; null is filled in when the run starts."""
     adds: bool = False
-    """The data are a further task (`vpt train DATA --continue RUN`): their classes are added to the artifact's, whose
-    own answers stay; of classification.
+    """The data are a further task (`vpt train DATA --continue RUN`), and the artifact's own answers stay: classes are
+    added to its, labels get prompts and a head of their own on the same encoder.
     """
     task: str | None = None
     """What the further task is called; null is the name of the data's folder or file."""
+    shared: bool = False
+    """Of a further task of segmentation, a control: one set of prompts is trained on and on, and answers all tasks,
+    each with its own head as that was left. Old answers do change then.
+    """
     kept: tuple[str, ...] | None = None
     """Of segmentation: labels of the artifact that stay in the model where the data lack them, as labels that no case
     is annotated for: the artifact does, in training. Null is filled in with all; [] drops them.

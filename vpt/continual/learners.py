@@ -40,6 +40,11 @@ class Learner(ABC):
     def learn(self, task: Task) -> None:
         """The next task, from its training cases."""
 
+    def scores(self, task: Task, *, told: bool) -> dict[str, float]:
+        """Of each test case, by its name, 1 where the answer is its class, else 0."""
+        pairs = zip(self.answers(task, told=told), task.labels(task.tested), strict=True)
+        return {case.name: float(said == truth) for case, (said, truth) in zip(task.tested, pairs, strict=True)}
+
     @abstractmethod
     def answers(self, task: Task, *, told: bool) -> list[str]:
         """The class of each test case, among all that were learned; told: among those of its task."""

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from vpt.config.yaml_text import Unusable, parse_yaml
+from vpt.data.layouts import is_labelled
 from vpt.errors import VptError
 from vpt.files import absolute
 from vpt.sections import Section
@@ -24,7 +25,14 @@ TUNED: dict[str, dict[str, Any]] = {  # trained, task after task, with `vpt trai
 }
 JOINT = "joint"  # the prompts of `sequential`, trained on all tasks at once
 GRADIENT_FREE = ("ncm", "ranpac")
-METHODS = (*GRADIENT_FREE, *TUNED, JOINT)
+OF_CLASSES = (*GRADIENT_FREE, *TUNED, JOINT)
+OWN = "own"  # of masks: every task has prompts and a head of its own
+OF_MASKS: dict[str, dict[str, Any]] = {
+    OWN: {"method": "deep", "count": 10},
+    "sequential": {"method": "deep", "count": 10},
+    "head": {"method": "none"},
+}
+METHODS = tuple(dict.fromkeys((*OF_CLASSES, *OF_MASKS)))
 SHOWN = {
     "ncm": "nearest class mean",
     "ranpac": "RanPAC",
@@ -34,6 +42,7 @@ SHOWN = {
     "sequential": "one set of prompts, trained on and on",
     "head": "rows of the head alone",
     "joint": "all tasks at once",
+    "own": "prompts and head of its own",
 }
 
 
@@ -47,7 +56,7 @@ class Protocol(Section):
     shuffle: bool = True
     """Classes are dealt to the tasks, and several data sets come, in an order that the seed draws; else as read."""
     methods: tuple[str, ...] | None = None
-    """Who learns it; null: all, of several data sets all but `joint`."""
+    """Who learns it; null: all, of several data sets all but `joint`. Of masks: `own`, `sequential`, `head`."""
     seeds: tuple[int, ...] = (0,)
     """Of the order and of all that training draws; every method learns every one of these sequences."""
     projection: int = Field(2000, ge=1)
@@ -73,15 +82,30 @@ class Protocol(Section):
         return tuple(dict.fromkeys(names))
 
     @property
+    def of_masks(self) -> bool:
+        """Whether the tasks are to segment: as `vpt train` is told, or where a data set has no classes."""
+        task = self.settings.get("task")
+        return task == "segmentation" if task else not all(is_labelled(path) for path in self.data)
+
+    @property
     def learners(self) -> tuple[str, ...]:
-        """The methods, by name."""
-        if self.methods is not None:
-            return self.methods
-        return METHODS if len(self.data) == 1 else tuple(name for name in METHODS if name != JOINT)
+        """The methods, by name.
+
+        Raises:
+            VptError: one that does not learn what the tasks are.
+        """
+        able = tuple(OF_MASKS) if self.of_masks else OF_CLASSES
+        if self.methods is None:
+            return able if len(self.data) == 1 else tuple(name for name in able if name != JOINT)
+        if unable := [name for name in self.methods if name not in able]:
+            what = "segment" if self.of_masks else "classify"
+            raise VptError(f"{unable[0]}: not for tasks that {what}; expected some of {listed(able, 20)}")
+        return self.methods
 
     def prompts_of(self, method: str) -> dict[str, Any]:
         """The section of a method that trains."""
-        own = TUNED["sequential" if method == JOINT else method]
+        masks = method in OF_MASKS and self.of_masks
+        own = OF_MASKS[method] if masks else TUNED["sequential" if method == JOINT else method]
         return {**own, **self.prompts.get(method, {})}
 
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.continual.learners import make_learner
+from vpt.continual.learners import Learner, make_learner
+from vpt.continual.masks import MasksInTurn, MaskTask, make_mask_tasks
 from vpt.continual.protocol import JOINT, SHOWN, Protocol
 from vpt.continual.tasks import Task, make_tasks
-from vpt.data.labelled import Example
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.report.continual_page import MethodRow, continual_page
@@ -22,6 +22,7 @@ from vpt.scores.continual import (
 )
 
 RESULT = "result.json"
+AnyTask = Task | MaskTask
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Learned:
 
     def mean(self, value: str) -> float:
         return sum(getattr(order, value) for order in self.orders) / len(self.orders)
+
+    @property
+    def chosen(self) -> float | None:
+        """The mean share of cases whose task was chosen rightly, of masks."""
+        return None if self.orders[0].chosen is None else self.mean("chosen_rightly")
 
     def of_matrix(self, score: Any) -> float | None:
         """The mean of a score of the matrix over the orders; None of who sees all tasks at once."""
@@ -48,6 +54,7 @@ class Learned:
             "final_told": self.mean("final_told"),
             "average_incremental": self.of_matrix(average_incremental_accuracy),
             "forgetting": self.of_matrix(forgetting),
+            "chosen_rightly": self.chosen,
             "seconds": self.mean("seconds"),
             "orders": [{"tasks": order.tasks, "matrix": order.matrix, "final": order.final} for order in self.orders],
         }
@@ -68,13 +75,14 @@ def run_protocol(protocol: Protocol, out: str | Path) -> list[Learned]:
             f"joint: learns the classes of one data set, found {len(protocol.data)}; leave it out of the methods, or "
             "put their images into one set"
         )
-    sequences = {seed: make_tasks(protocol, seed) for seed in protocol.seeds}
+    make = make_mask_tasks if protocol.of_masks else make_tasks
+    sequences: dict[int, list[Any]] = {seed: make(protocol, seed) for seed in protocol.seeds}
     make_folder(out, "choose another --out")
     _require_same(protocol, out)
     patients = {
-        _name(protocol, task, example): task.dataset.patient(example.name)
+        _name(protocol, task, case.name): task.dataset.patient(case.name)
         for task in sequences[protocol.seeds[0]]
-        for example in task.tested
+        for case in task.tested
     }
     found = []
     for method in protocol.learners:
@@ -84,9 +92,9 @@ def run_protocol(protocol: Protocol, out: str | Path) -> list[Learned]:
     return found
 
 
-def _name(protocol: Protocol, task: Task, example: Example) -> str:
+def _name(protocol: Protocol, task: AnyTask, case: str) -> str:
     """A name that no other test case has, whatever the order of the tasks."""
-    return example.name if len(protocol.data) == 1 else f"{task.name}/{example.name}"
+    return case if len(protocol.data) == 1 else f"{task.name}/{case}"
 
 
 def _require_same(protocol: Protocol, out: Path) -> None:
@@ -97,39 +105,49 @@ def _require_same(protocol: Protocol, out: Path) -> None:
     write_json(source, own)
 
 
-def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Task], out: Path) -> Order:
+def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: Path) -> Order:
     folder = out / f"{method}-{seed}"
     if (folder / RESULT).is_file():
         return _read(folder / RESULT)
     started = time.monotonic()
-    learner, matrix = make_learner(method, tasks, protocol, seed, folder, out / "cache"), list[tuple[float, ...]]()
-    right: dict[str, bool] = {}
+    learner: Learner | MasksInTurn
+    if protocol.of_masks:
+        learner = MasksInTurn(method, protocol, seed, folder, out / "cache")
+    else:
+        learner = make_learner(method, tasks, protocol, seed, folder, out / "cache")
+    matrix: list[tuple[float, ...]] = []
+    right: dict[str, float] = {}
     for number, task in enumerate(tasks):
         learner.learn(task)
         if method == JOINT and task is not tasks[-1]:
             continue
-        each = [_right(protocol, learner.answers(seen, told=False), seen) for seen in tasks[: number + 1]]
+        each = [_scores(protocol, learner, seen, told=False) for seen in tasks[: number + 1]]
         matrix.append(tuple(sum(one.values()) / len(one) for one in each))
-        right = {name: is_right for one in each for name, is_right in one.items()}
+        right = {name: score for one in each for name, score in one.items()}
         print(f"{SHOWN[method]}, seed {seed}, after {task.name}: {', '.join(f'{share:.3f}' for share in matrix[-1])}")
-    told = [_right(protocol, learner.answers(task, told=True), task) for task in tasks]
+    told = [_scores(protocol, learner, task, told=True) for task in tasks]
+    chosen = None
+    if isinstance(learner, MasksInTurn):
+        by_name = {task.name: task for task in tasks}
+        chosen = {_name(protocol, by_name[task], case): is_right for (task, case), is_right in learner.chosen.items()}
     order = Order(
         tasks=tuple(task.name for task in tasks),
         matrix=None if method == JOINT else tuple(matrix),
         right=right,
-        told={name: is_right for one in told for name, is_right in one.items()},
+        told={name: score for one in told for name, score in one.items()},
         of_task={name: number for number, one in enumerate(told) for name in one},
         seconds=time.monotonic() - started,
+        chosen=chosen,
     )
     make_folder(folder, "choose another --out")
-    write_json(folder / RESULT, {**asdict(order), "classes": [task.classes for task in tasks]})
+    classes = {} if protocol.of_masks else {"classes": [task.classes for task in tasks]}
+    write_json(folder / RESULT, {**asdict(order), **classes})
     return order
 
 
-def _right(protocol: Protocol, answers: list[str], task: Task) -> dict[str, bool]:
-    """Of each test case of a task, by its name, whether the answer is its class."""
-    names = [_name(protocol, task, example) for example in task.tested]
-    return {name: answer == truth for name, answer, truth in zip(names, answers, task.labels(task.tested), strict=True)}
+def _scores(protocol: Protocol, learner: Any, task: AnyTask, *, told: bool) -> dict[str, float]:
+    """Of each test case of a task, by its name among all."""
+    return {_name(protocol, task, name): score for name, score in learner.scores(task, told=told).items()}
 
 
 def _read(path: Path) -> Order:
@@ -142,6 +160,7 @@ def _read(path: Path) -> Order:
         told=values["told"],
         of_task=values["of_task"],
         seconds=values["seconds"],
+        chosen=values.get("chosen"),
     )
 
 
@@ -160,8 +179,10 @@ def _write(protocol: Protocol, found: list[Learned], out: Path) -> None:
             each.of_matrix(average_incremental_accuracy),
             each.of_matrix(forgetting),
             each.mean("seconds"),
+            each.chosen,
         )
         for each in found
     ]
     title = " and ".join(path.name for path in protocol.data)
-    write_text(out / "continual.html", continual_page(title, rows))
+    score = "Dice" if protocol.of_masks else "accuracy"
+    write_text(out / "continual.html", continual_page(title, rows, score))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.artifact_tasks import named_by
 from vpt.continual.protocol import Protocol
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_labelled
 from vpt.data.splits import Splits, read_splits
-from vpt.engine.continuing import named_by
 from vpt.errors import VptError
 from vpt.words import listed
 
@@ -61,8 +61,19 @@ def make_tasks(protocol: Protocol, seed: int) -> list[Task]:
 
 
 def _of_sites(protocol: Protocol, order: np.random.Generator) -> list[Task]:
+    return [_task(name, path, None) for name, path in order_of_sites(protocol, order)]
+
+
+def order_of_sites(protocol: Protocol, order: np.random.Generator) -> list[tuple[str, Path]]:
+    """Name and place of each data set, of which each is a task.
+
+    Raises:
+        VptError: fewer than two, or two of one name; a number of tasks.
+    """
     if protocol.tasks is not None:
         raise VptError("tasks: each of several data sets is a task by itself; leave it out")
+    if len(protocol.data) < 2:
+        raise VptError(f"{protocol.data[0]}: one task; give two data sets with masks at least")
     numbers = order.permutation(len(protocol.data)) if protocol.shuffle else range(len(protocol.data))
     paths = [protocol.data[number] for number in numbers]
     names = [named_by(path) for path in paths]
@@ -70,7 +81,7 @@ def _of_sites(protocol: Protocol, order: np.random.Generator) -> list[Task]:
         raise VptError(
             f"{paths[0].parent}: two data sets are called {twice[0]}; rename one, tasks are told apart by it"
         )
-    return [_task(name, path, None) for name, path in zip(names, paths, strict=True)]
+    return list(zip(names, paths, strict=True))
 
 
 def _dealt(found: LabelledSet, protocol: Protocol, order: np.random.Generator) -> list[tuple[str, ...]]:

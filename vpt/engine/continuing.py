@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.artifact import Artifact, restore_model
+from vpt.artifact_tasks import name_of, named_by
 from vpt.building import FROZEN
 from vpt.config import Config, ResolvedConfig
 from vpt.data.class_names import written_otherwise
@@ -25,12 +26,7 @@ def learned_tasks(artifact: Artifact) -> dict[str, tuple[str, ...]]:
     own = artifact.config
     if isinstance(own.head, ByTaskConfig):
         return own.head.learned
-    return {own.start.task or named_by(own.data.path): tuple(artifact.labels.values())}
-
-
-def named_by(path: Path) -> str:
-    """What a task is called after its data: a folder's name, or a file's without its ending."""
-    return path.name if path.is_dir() or not path.suffix else path.stem
+    return {name_of(artifact): tuple(artifact.labels.values())}
 
 
 def further_task(config: Config, artifact: Artifact) -> dict[str, Any]:
@@ -59,7 +55,6 @@ def further_task(config: Config, artifact: Artifact) -> dict[str, Any]:
 def _require_fit(artifact: Artifact) -> None:
     own, plan = artifact.config, artifact.plan
     found = {
-        f"is for {own.task}": own.task != "classification",
         f"answers {own.data.target}": own.data.target not in ("classes", None),
         f"has the head {own.head.kind}": own.head.kind not in ("linear", "by_task"),
         "classifies volumes": plan.slices is not None,

@@ -21,7 +21,8 @@ STATE = Path("state") / "last.safetensors"
 RUNNING = Path("state") / "running.json"  # there from the first write of a run to its end
 LOCK = Path("state") / ".lock"
 DESCRIBED = ("config.yaml", "plan.json", "splits.json", "environment.json")
-BEFORE_TRAINING = {*DESCRIBED, "train.log", "cache", "state", "tensorboard"}
+EARLIER = "earlier.safetensors"  # a copy of the artifact beside whose tasks the run's own stands
+BEFORE_TRAINING = {*DESCRIBED, EARLIER, "train.log", "cache", "state", "tensorboard"}
 WORKERS_END = 15.0  # seconds: workers of a killed process notice it every five
 
 Standing = Literal["new", "begun", "stopped", "done"]

@@ -20,6 +20,7 @@ from vpt.building import build_model
 from vpt.data.doubts import doubts_of
 from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
+from vpt.engine.beside import beside_in_words, share_prompts
 from vpt.engine.continuing import task_in_words
 from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
@@ -94,7 +95,9 @@ class Job(ABC):
             given = Given(len(setup.groups.names), self.answers, setup.config.seed, setup.device)
             self.loss = setup.fair.loss(self.loss, given)
         self.model.to(setup.device)
-        if start and setup.start is None:
+        if setup.config.start.shared:
+            share_prompts(self.model, setup.earlier)
+        elif start and setup.start is None:
             how: Any = getattr(setup.config.prompts, "init", "uniform")
             initialise(self.model.backbone, self.model.prompts, self.images(), how, setup.config.seed)
         self.choose_data()
@@ -211,6 +214,8 @@ class Job(ABC):
         """What the run goes on from, and the groups that it treats alike."""
         start, groups, splits = self.setup.start, self.setup.groups, self.setup.splits
         said = [] if start is None else [self._goes_on(start)]
+        if self.setup.earlier:
+            said.append(beside_in_words(self.setup.config, self.setup.earlier))
         if groups:
             fair = self.setup.fair
             sides = f"training {groups.counts(splits.train)}; validation {groups.counts(splits.val)}"

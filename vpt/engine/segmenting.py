@@ -238,6 +238,7 @@ class Segmenting(Job):
             scores=best.scores,
             codes=best.codes,
             postprocess=steps,
+            earlier=self.setup.earlier,
         )
 
     def keep_familiar(self) -> None:

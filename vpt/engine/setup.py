@@ -5,13 +5,15 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vpt.artifact import Artifact
+from vpt.artifact_tasks import tasks_of
 from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_written
 from vpt.data.annotated import keep_labels
@@ -24,6 +26,7 @@ from vpt.data.layouts import is_labelled, read_dataset, read_labelled
 from vpt.data.plan import Plan, read_plan
 from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.data.splits import Splits, read_splits, read_written
+from vpt.engine.beside import is_beside, keep_copy, kept_tasks, require_same_files
 from vpt.engine.callbacks.base import dotted
 from vpt.engine.continuing import with_task
 from vpt.engine.starting import adopt, require_unseen
@@ -56,6 +59,7 @@ class Setup:
     plan: Plan
     device: torch.device
     start: Artifact | None = None  # that the run goes on from; None for a run that is there already
+    earlier: Mapping[str, Artifact] = field(default_factory=dict)  # tasks that the run's own task stands beside
     groups: Groups | None = None  # that are treated alike, where the config has `fair`
 
     @property
@@ -77,6 +81,9 @@ def prepare_setup(config: Config) -> Setup:
     resolved, dataset = read_data(config)
     splits = choose_sides(resolved, dataset)
     groups = None if resolved.fair is None else read_groups(resolved.fair, dataset, splits)
+    earlier: dict[str, Artifact] = {}
+    if start is not None and is_beside(config, start):
+        start, earlier = None, tasks_of(start)
     if start is not None:
         require_unseen(start, dataset, splits)
     with bar("planning") as tick:
@@ -88,7 +95,9 @@ def prepare_setup(config: Config) -> Setup:
     if isinstance(dataset, SegmentationSet):
         values = dataset.label_values.names if dataset.label_values else None
         plan = plan.model_copy(update={"label_values": values})
-    return Setup(resolved, dataset, splits, plan, device, start, groups)
+    if earlier:
+        require_same_files(earlier, plan, len(splits.train), resolved.data.path)
+    return Setup(resolved, dataset, splits, plan, device, start, earlier, groups)
 
 
 def encoder_input(config: ResolvedConfig) -> EncoderInput:
@@ -138,6 +147,8 @@ def choose_sides(config: Config, dataset: SegmentationSet | LabelledSet) -> Spli
 
 def describe_run(run: Path, setup: Setup) -> None:
     """Write what was decided."""
+    if setup.earlier:
+        keep_copy(next(reversed(setup.earlier.values())), run)
     write_text(run / "config.yaml", dump_config(setup.config))
     write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
     write_json(run / "splits.json", setup.splits.to_dict())
@@ -151,7 +162,7 @@ def reopen_run(run: Path, config: ResolvedConfig) -> Setup:
     _, dataset = read_data(config)
     splits, plan = read_written(run / "splits.json"), read_plan(run / "plan.json")
     groups = None if config.fair is None else Groups.written(run)
-    return Setup(config, dataset, splits, plan, choose_device(config.device), groups=groups)
+    return Setup(config, dataset, splits, plan, choose_device(config.device), earlier=kept_tasks(run), groups=groups)
 
 
 def follow_run(run: Path, config: Config) -> Setup:

@@ -21,6 +21,7 @@ from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled
 from vpt.data.plan import Plan, Window
 from vpt.data.splits import Splits, read_written
+from vpt.engine.beside import beside, is_beside
 from vpt.engine.continuing import continued_model, further_task
 from vpt.errors import VptError
 from vpt.heads import Answer
@@ -37,8 +38,9 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
         VptError: no artifact there, or another one than that of the config's hash; settings that contradict it.
     """
     if config.start.path is None:
-        if config.start.adds:
-            raise VptError("start.adds: no artifact to go on from; give its run with --continue RUN, or leave it out")
+        if config.start.adds or config.start.shared:
+            key = "adds" if config.start.adds else "shared"
+            raise VptError(f"start.{key}: no artifact to go on from; give its run with --continue RUN, or leave it out")
         return config, None
     artifact, digest = _read(config.start)
     for where, fair in ((artifact.path, artifact.config.fair), ("config", config.fair)):
@@ -55,6 +57,15 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
             f"{config.data.path}: {found}, but the artifact that the run starts from is for {own.task} "
             f"({artifact.path}); give it data of that kind, or start anew"
         )
+    if is_beside(config, artifact):
+        return beside(config, artifact, digest, encoder_of(artifact, _weights_given(config))), artifact
+    if artifact.earlier:
+        raise VptError(
+            f"{artifact.path}: has learned {len(artifact.earlier) + 1} tasks, each with prompts of its own; add a "
+            "further one with --continue, or go on from the run of one of them"
+        )
+    if config.start.shared:
+        raise VptError("start.shared: is of a further task of segmentation (--continue); leave it out")
     sections = {name: getattr(own, name) for name in ("task", "prompts", "head", "tuning")}
     anew = {name: getattr(config.plan, name) for name in CHOSEN_ANEW}
     if own.head.kind == "by_task" and not config.start.adds:
@@ -119,6 +130,8 @@ def _kept_labels(config: Config, artifact: Artifact) -> tuple[str, ...]:
 def _require_agreement(config: Config, artifact: Artifact) -> None:
     """Raise VptError for what was set otherwise than the artifact has it."""
     kept = dict(_kept(artifact))
+    if is_beside(config, artifact):  # prompts, head and plan are the new task's own
+        kept = {key: value for key, value in kept.items() if key.partition(".")[0] in ("task", "backbone")}
     differing = [
         f"{key}={value} (there {kept[key]})"
         for key, value in _given(config)

@@ -175,6 +175,7 @@ class _Ended:
             labels=setup.dataset.labels,
             scores={"validation": scores},
             codes=setup.dataset.codes if isinstance(setup.dataset, SegmentationSet) else None,
+            earlier=setup.earlier,
         )
 
 

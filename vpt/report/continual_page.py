@@ -16,7 +16,10 @@ COLOURS = ("#0a7d5a", "#b4560b", "#5b4bb5", "#1f6fb2", "#a8326e", "#6b7a1c", "#7
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method in the table, its scores averaged over the orders of the tasks; None of what it does not have."""
+    """A method in the table, its scores averaged over the orders of the tasks; None of what it does not have.
+
+    chosen: the share of cases whose task was chosen rightly, of masks.
+    """
 
     shown: str
     orders: Sequence[Order]
@@ -26,10 +29,11 @@ class MethodRow:
     incremental: float | None
     forgetting: float | None
     seconds: float
+    chosen: float | None = None
 
 
-def continual_page(title: str, rows: Sequence[MethodRow]) -> str:
-    """One file of HTML; the methods in their order."""
+def continual_page(title: str, rows: Sequence[MethodRow], score: str = "accuracy") -> str:
+    """One file of HTML; the methods in their order. score: what is between 0 and 1, "accuracy" or "Dice"."""
     best = max(rows, key=lambda row: row.final)
     count = len(rows[0].orders[0].tasks)
     return render(
@@ -37,6 +41,8 @@ def continual_page(title: str, rows: Sequence[MethodRow]) -> str:
         title=f"{title}: {count} tasks, one after another",
         best=f"After the last task {best.shown} is best: {best.final:.3f} ({range_of(best.interval, 3)}).",
         orders=len(rows[0].orders),
+        score=score,
+        of_masks=score == "Dice",
         rows=[
             (
                 row.shown,
@@ -45,11 +51,12 @@ def continual_page(title: str, rows: Sequence[MethodRow]) -> str:
                 _said(row.incremental),
                 _said(row.forgetting),
                 digits(row.told, 3),
+                _said(row.chosen),
                 f"{row.seconds:.0f}",
             )
             for row in rows
         ],
-        chart=_chart(rows),
+        chart=_chart(rows, score),
         matrices=[_matrix(row) for row in rows if row.orders[0].matrix is not None],
     )
 
@@ -58,8 +65,8 @@ def _said(value: float | None) -> str:
     return "-" if value is None else digits(value, 3)
 
 
-def _chart(rows: Sequence[MethodRow]) -> Chart:
-    """The mean accuracy on the tasks so far, after each task, a line for each method."""
+def _chart(rows: Sequence[MethodRow], score: str) -> Chart:
+    """The mean score on the tasks so far, after each task, a line for each method."""
     lines, dots = [], []
     for row, colour in zip(rows, COLOURS * len(rows), strict=False):
         points = _curve(row)
@@ -68,10 +75,10 @@ def _chart(rows: Sequence[MethodRow]) -> Chart:
         dots += [Dot(x, y, f"{row.shown} after task {x:.0f}: {y:.3f}", colour) for x, y in points]
     count = len(rows[0].orders[0].tasks)
     x = Axis(0.7, count + 0.3, tuple((k, str(k)) for k in range(1, count + 1)), "tasks learned")
-    y = axis_of([dot.y for dot in dots], "mean accuracy", least=(0.0, 1.0))
-    alt = "Mean accuracy on the tasks learned so far; after the last: " + ", ".join(line.words for line in lines)
+    y = axis_of([dot.y for dot in dots], f"mean {score}", least=(0.0, 1.0))
+    alt = f"Mean {score} on the tasks learned so far; after the last: " + ", ".join(line.words for line in lines)
     return Chart(
-        "Accuracy on all tasks so far",
+        f"{score[0].upper()}{score[1:]} on all tasks so far",
         alt,
         x,
         y,
@@ -92,7 +99,7 @@ def _curve(row: MethodRow) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """Of the first order: the accuracy on each task (a column) after each (a row), with the share that colours it."""
+    """Of the first order: the score on each task (a column) after each (a row), with the share that colours it."""
 
     shown: str
     tasks: tuple[str, ...]

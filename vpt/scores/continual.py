@@ -1,4 +1,4 @@
-"""Tasks learned one after another: the accuracy of each after each, and what is made of it."""
+"""Tasks learned one after another: the score of each after each (accuracy, or Dice), and what is made of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from vpt.scores.bootstrap import bootstrap
 
 Matrix = Sequence[Sequence[float]]
-"""Row i: after task i, the accuracy on the test cases of the tasks 0 to i."""
+"""Row i: after task i, the mean score of the test cases of each of the tasks 0 to i."""
 
 
 def average_accuracy(matrix: Matrix) -> list[float]:
@@ -34,34 +34,54 @@ def forgetting(matrix: Matrix) -> float:
     return float(np.mean(fallen)) if fallen else math.nan
 
 
+def mask_score(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> float:
+    """Label -> where it is, bool: the mean Dice of the labels that are found or there, 1 where none is either.
+
+    So a label of another task that is found where it is not lowers the score as one that is missed does.
+    """
+    empty = np.zeros((), bool)
+    dice = []
+    for name in found.keys() | truth.keys():
+        own, other = found.get(name, empty), truth.get(name, empty)
+        if both := int(own.sum()) + int(other.sum()):
+            dice.append(2 * int((own & other).sum()) / both)
+    return float(np.mean(dice)) if dice else 1.0
+
+
 @dataclass(frozen=True)
 class Order:
     """What one method made of one order of the tasks.
 
     tasks: their names; matrix: None of a method that sees all tasks at once; right: of every test case, by its name,
-    whether it was answered rightly after the last task, and told: whether it was among the classes of its own task;
-    of_task: the number of its task.
+    its score after the last task (of classes 1 or 0), and told: that where its task is told; of_task: the number of its
+    task; chosen: whether its task was chosen rightly, of masks.
     """
 
     tasks: tuple[str, ...]
     matrix: tuple[tuple[float, ...], ...] | None
-    right: Mapping[str, bool]
-    told: Mapping[str, bool]
+    right: Mapping[str, float]
+    told: Mapping[str, float]
     of_task: Mapping[str, int]
     seconds: float = 0.0
+    chosen: Mapping[str, bool] | None = None
 
     @property
     def final(self) -> float:
-        """The mean over the tasks of their accuracy after the last one."""
+        """The mean over the tasks of their score after the last one."""
         return mean_over_tasks(self.right, self.of_task)
 
     @property
     def final_told(self) -> float:
-        """The same, each case among the classes of its own task."""
+        """The same, each case told its task."""
         return mean_over_tasks(self.told, self.of_task)
 
+    @property
+    def chosen_rightly(self) -> float | None:
+        """The mean over the tasks of the share of cases whose task was chosen rightly."""
+        return None if self.chosen is None else mean_over_tasks(self.chosen, self.of_task)
 
-def mean_over_tasks(right: Mapping[str, bool], of_task: Mapping[str, int]) -> float:
+
+def mean_over_tasks(right: Mapping[str, float], of_task: Mapping[str, int]) -> float:
     tasks = sorted(set(of_task.values()))
     return float(np.mean([np.mean([right[name] for name in right if of_task[name] == task]) for task in tasks]))
 

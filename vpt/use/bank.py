@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from vpt.artifact import Artifact, read_artifact, restore_model
+from vpt.artifact_tasks import tasks_of
 from vpt.backbones import Backbone, describe_backbone
 from vpt.building import FROZEN
 from vpt.data.slice_stacks import prepare_stack
@@ -192,6 +193,11 @@ class Bank:
         if len(models) > 1:
             raise VptError(f"{task}: {run_or_artifact} holds {len(models)} models; add each of them under its own name")
         artifact = read_artifact(models[0])
+        if artifact.earlier:
+            raise VptError(
+                f"{task}: {artifact.path} has learned {listed(tasks_of(artifact), 10)}, and gives each scan to one of "
+                "them; use it by itself with vpt.load, or add the run of each task"
+            )
         config = artifact.config
         said = f"{task}: {artifact.path} was trained"
         if config.backbone.name != self.name:

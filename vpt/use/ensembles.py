@@ -32,6 +32,11 @@ def require_alike(artifacts: Sequence[Artifact]) -> None:
     Windows may differ, as those of folds do: every model sees a scan through its own.
     """
     first, *others = artifacts
+    if others and (tasks := next((each for each in artifacts if each.earlier), None)):
+        raise VptError(
+            f"{tasks.path}: has learned {len(tasks.earlier) + 1} tasks and gives each scan to one of them, so it "
+            "cannot be averaged with others; give it alone"
+        )
     for other in others:
         mine, theirs = _answers(first), _answers(other)
         if differing := [_against(what, theirs[what], mine[what]) for what in mine if mine[what] != theirs[what]]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 
 from vpt.artifact import Artifact, read_artifact, restore_model
+from vpt.artifact_tasks import answering
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import Chosen, Precision, choose_precision
 from vpt.model import PromptedModel
+from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
 from vpt.use.models import models_in
@@ -52,13 +54,15 @@ def load(
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
     require_alike(artifacts)
     chosen = choose_device(device)
-    mirrors = [_mirror_of(artifact) if tta else "none" for artifact in artifacts]
-    return together(
-        [
-            _loaded(artifact, chosen, weights, precision, compile, mirror, postprocess)
-            for artifact, mirror in zip(artifacts, mirrors, strict=True)
-        ]
-    )
+
+    def loaded(artifact: Artifact) -> Segmenter | Classifier:
+        mirror = _mirror_of(artifact) if tta else "none"
+        return _loaded(artifact, chosen, weights, precision, compile, mirror, postprocess)
+
+    if artifacts[0].earlier:
+        members = {task: loaded(each) for task, each in answering(artifacts[0]).items()}
+        return SegmenterByTask({task: each for task, each in members.items() if isinstance(each, Segmenter)})
+    return together([loaded(artifact) for artifact in artifacts])
 
 
 def _mirror_of(artifact: Artifact) -> Mirror:

@@ -29,6 +29,7 @@ from vpt.scores.groups import Grouping
 from vpt.scores.trust import Quality
 from vpt.use.archives import Beside, Failure, classify_cases, mask_file, segment_cases
 from vpt.use.archives.masks import Answer
+from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
 from vpt.use.limits import judge, keep_limits, require_different
@@ -92,6 +93,9 @@ def evaluate_run(
     if quality:
         require_different([find_artifact(each) for each in runs])
     segmenter = load(runs, device, weights, tta=tta, postprocess=postprocess)
+    if isinstance(segmenter, SegmenterByTask):
+        *_, (task, segmenter) = segmenter.members.items()
+        called += f", told its task {task}"
     suffix, told = variant(oracle_box, tta, postprocess)
     folder, title = Path(out) if out is not None else name / f"{split}{suffix}", f"{called}: {side}{told}"
     if isinstance(segmenter, Classifier):

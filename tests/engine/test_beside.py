@@ -1,0 +1,194 @@
+"""A further task of segmentation: prompts and a head of its own beside those of an artifact, which answer as before."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from organs_in_turn import STEP, write_organ
+
+from vpt.artifact import read_artifact
+from vpt.artifact_tasks import answering, tasks_of
+from vpt.config import load_config
+from vpt.describe import describe
+from vpt.engine.run import train
+from vpt.engine.setup import prepare_setup, reopen_run
+from vpt.errors import VptError
+from vpt.use.bank import Bank
+from vpt.use.by_task import SegmenterByTask, common_ids
+from vpt.use.load import load
+from vpt.use.runs import evaluate_run
+
+
+@pytest.fixture(scope="module")
+def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """discs and squares, whose masks have the same value. Read only."""
+    root = tmp_path_factory.mktemp("organs")
+    write_organ(root / "discs", "disc")
+    write_organ(root / "squares", "square")
+    return root
+
+
+@pytest.fixture(scope="module")
+def first(organs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(organs / "discs", tmp_path_factory.mktemp("beside") / "first", overrides=STEP, brief=True)
+
+
+def further(run: Path, **more: Any) -> dict[str, Any]:
+    own = {key: value for key, value in STEP.items() if key not in ("prompts", "head", "plan.image_size")}
+    return own | {"start.path": str(run), "start.adds": True} | more
+
+
+@pytest.fixture(scope="module")
+def second(organs: Path, first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """squares after discs, of a start that is gone since."""
+    folder = tmp_path_factory.mktemp("beside")
+    start = Path(shutil.copy(first / "best.safetensors", folder / "start.safetensors"))
+    run = train(organs / "squares", folder / "second", overrides=further(start), brief=True)
+    start.unlink()
+    return run
+
+
+def by_task(run: Path) -> SegmenterByTask:
+    found = load(run, "cpu")
+    assert isinstance(found, SegmenterByTask)
+    return found
+
+
+def test_one_file_holds_both_tasks(first: Path, second: Path) -> None:
+    before, after = read_artifact(first), read_artifact(second)
+    assert list(tasks_of(after)) == ["discs", "squares"]
+    old = after.earlier["discs"]
+    assert old.tensors.keys() == before.tensors.keys()
+    assert all(torch.equal(old.tensors[name], before.tensors[name]) for name in before.tensors)
+    assert (old.plan, old.labels, old.config) == (before.plan, before.labels, before.config)
+    assert (after.plan.image_size, after.config.prompts, after.config.head) == (
+        before.plan.image_size,
+        before.config.prompts,
+        before.config.head,
+    )
+    assert ("tasks", "discs: disc; squares: square") in describe(str(second))
+
+
+def test_each_scan_is_answered_by_its_task_and_the_old_one_bit_for_bit(organs: Path, first: Path, second: Path) -> None:
+    before, after = load(first, "cpu"), by_task(second)
+    assert after.tasks == {"discs": ("disc",), "squares": ("square",)}
+    assert after.labels == {0: "background", 1: "disc", 2: "square"}
+    for task, label in (("discs", 1), ("squares", 2)):
+        for number in (4, 5):
+            path = organs / task / "images" / f"im{number}.png"
+            chosen, distances = after.task_of(path)
+            assert (chosen, min(distances, key=distances.__getitem__)) == (task, task)
+            found = np.asarray(after.segment(path))
+            assert set(np.unique(found)) <= {0, label}
+            assert np.array_equal(found, after.segment(path, task=task))
+            if task == "discs":
+                assert np.array_equal(found, before.segment(path))  # type: ignore[union-attr]
+    other = organs / "squares" / "images" / "im4.png"
+    assert np.array_equal(after.segment(other, task="discs"), before.segment(other))  # type: ignore[union-attr]
+    assert set(np.unique(after.of_task("discs").segment(other))) <= {0, 1}
+    with pytest.raises(VptError, match="task 'disc': the model has learned the tasks discs, squares; did you mean"):
+        after.segment(other, task="disc")
+
+
+def test_a_third_task_changes_nothing_of_the_two(organs: Path, second: Path, tmp_path: Path) -> None:
+    site = write_organ(tmp_path / "other discs", "disc", value=3, first=50)
+    run = train(site, tmp_path / "third", overrides=further(second, **{"start.task": "site b"}), brief=True)
+    two, three = by_task(second), by_task(run)
+    assert three.tasks == {"discs": ("disc",), "squares": ("square",), "site b": ("disc",)}
+    assert three.labels == {0: "background", 1: "disc", 2: "square"}
+    for task in ("discs", "squares"):
+        path = organs / task / "images" / "im4.png"
+        assert np.array_equal(three.segment(path, task=task), two.segment(path, task=task))
+    again = site / "images" / "im4.png"
+    assert set(np.unique(three.segment(again, task="site b"))) <= {0, 1}
+
+
+def test_the_run_is_evaluated_as_its_own_task(second: Path, tmp_path: Path) -> None:
+    report, _ = evaluate_run(second, device="cpu", out=tmp_path / "test")
+    assert list(report.labels.values()) == ["square"]  # type: ignore[union-attr]
+    assert "told its task squares" in report.settings.title  # type: ignore[union-attr]
+
+
+def test_a_run_that_is_there_needs_nothing_else(second: Path) -> None:
+    setup = reopen_run(second, load_config(second / "config.yaml").resolved("segmentation"))
+    assert list(setup.earlier) == ["discs"]
+
+
+def test_one_set_of_prompts_that_is_trained_on_answers_all_tasks(organs: Path, first: Path, tmp_path: Path) -> None:
+    run = train(organs / "squares", tmp_path / "run", overrides=further(first, **{"start.shared": True}), brief=True)
+    artifact, before = read_artifact(run), read_artifact(first)
+    old = answering(artifact)["discs"]
+    assert torch.equal(old.tensors["prompts.table.tokens"], artifact.tensors["prompts.table.tokens"])
+    assert not torch.equal(old.tensors["prompts.table.tokens"], before.tensors["prompts.table.tokens"])
+    heads = [name for name in before.tensors if name.startswith("head")]
+    assert all(torch.equal(old.tensors[name], before.tensors[name]) for name in heads)
+    assert (tmp_path / "run" / "earlier.safetensors").is_file()
+
+
+def test_a_new_task_may_have_prompts_and_a_head_of_another_kind(organs: Path, first: Path) -> None:
+    wanted = further(first, prompts={"method": "none"}, head={"kind": "mask", "width": 8})
+    setup = prepare_setup(load_config(organs / "squares", wanted))
+    assert (setup.config.prompts.method, setup.config.head.width) == ("none", 8)
+    assert list(setup.earlier) == ["discs"]
+    assert setup.start is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"start.task": "discs"}, "has learned a task called 'discs'; give the new one another name"),
+        ({"plan.image_size": 64}, "plan.image_size is 32 there, and all tasks of one model have the same"),
+        ({"tuning.method": "bias"}, "tuning.method=bias with --continue"),
+        ({"train.keep_cases": False}, "train.keep_cases=false with --continue"),
+        ({"start.kept": ["disc"]}, "start.kept with --continue"),
+        ({"backbone.name": "sam_micro"}, r"backbone.name=sam_micro \(there vit_micro\) contradicts"),
+    ],
+)
+def test_what_would_change_old_answers_is_refused(
+    organs: Path, first: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(VptError, match=said):
+        prepare_setup(load_config(organs / "squares", further(first, **changes)))
+
+
+def test_tasks_of_other_files_and_artifacts_that_know_no_cases_are_refused(
+    tiny_data: Path, organs: Path, first: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(VptError, match="volumes of 1 channels, but the artifact's tasks are of images of 1"):
+        prepare_setup(load_config(tiny_data, further(first)))
+    with pytest.raises(VptError, match="discs kept no training cases, by which a scan's task is chosen"):
+        prepare_setup(load_config(organs / "squares", further(first / "last.safetensors")))
+
+
+def test_a_model_of_several_tasks_is_no_start_no_member_and_has_no_common_probabilities(
+    organs: Path, first: Path, second: Path
+) -> None:
+    own = {key: value for key, value in STEP.items() if key not in ("prompts", "head", "plan.image_size")}
+    with pytest.raises(VptError, match="has learned 2 tasks, each with prompts of its own"):
+        prepare_setup(load_config(organs / "squares", own | {"start": str(second)}))
+    wanted = own | {"start": {"path": str(first), "shared": True}}
+    with pytest.raises(VptError, match=r"start.shared: is of a further task of segmentation \(--continue\)"):
+        prepare_setup(load_config(organs / "discs", wanted))
+    with pytest.raises(VptError, match="has learned discs, squares, and gives each scan to one of them"):
+        Bank("vit_micro", device="cpu").add("all", second)
+    with pytest.raises(VptError, match="gives each scan to one of them, so it cannot be averaged"):
+        load([second, first], "cpu")
+    found = by_task(second)
+    scan = found.prepare(organs / "discs" / "images" / "im4.png")
+    with pytest.raises(VptError, match="have no probabilities or classes in common"):
+        found.classes_of(scan, None, lambda *_: None)
+    unfinished = by_task(second / "last.safetensors")
+    with pytest.raises(VptError, match="squares: kept no training cases, so no scan's task can be chosen"):
+        unfinished.segment(organs / "discs" / "images" / "im4.png")
+
+
+def test_labels_keep_their_ids_and_a_name_is_one_label() -> None:
+    tasks = {"a": {0: "background", 1: "liver", 5: "cyst"}, "b": {0: "background", 1: "lung", 2: "liver"}}
+    assert common_ids(tasks) == {"a": {1: 1, 5: 5}, "b": {1: 6, 2: 1}}
+    third = {"c": {0: "background", 3: "lung", 5: "tumour", 7: "cyst"}}
+    assert common_ids(tasks | third) == {"a": {1: 1, 5: 5}, "b": {1: 6, 2: 1}, "c": {3: 6, 5: 7, 7: 5}}

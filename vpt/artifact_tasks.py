@@ -1,0 +1,44 @@
+"""The tasks that an artifact has learned to segment one after another, and with which prompts it answers each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from vpt.artifact import Artifact
+
+PROMPTS = "prompts."  # how the names of their tensors begin
+
+
+def named_by(path: Path) -> str:
+    """What a task is called after its data: a folder's name, or a file's without its ending."""
+    return path.name if path.is_dir() or not path.suffix else path.stem
+
+
+def name_of(artifact: Artifact) -> str:
+    """What its own task, the last one, is called."""
+    own = artifact.config
+    return own.start.task or named_by(own.data.path)
+
+
+def tasks_of(artifact: Artifact) -> dict[str, Artifact]:
+    """Task -> what learned it, in their order; the last one is the artifact's own."""
+    return {**artifact.earlier, name_of(artifact): replace(artifact, earlier={})}
+
+
+def answering(artifact: Artifact) -> dict[str, Artifact]:
+    """Task -> what answers it: what learned it, but where a later task trained its prompts on (`start.shared`)."""
+    tasks = list(tasks_of(artifact).items())
+    for number in range(len(tasks) - 1, 0, -1):
+        (task, before), (_, after) = tasks[number - 1 : number + 1]
+        if after.config.start.shared:
+            own = {name: tensor for name, tensor in before.tensors.items() if not name.startswith(PROMPTS)}
+            tasks[number - 1] = task, replace(before, tensors=own | prompts_in(after))
+    return dict(tasks)
+
+
+def prompts_in(artifact: Artifact) -> dict[str, Tensor]:
+    """The tensors of its prompts, by their names in it."""
+    return {name: tensor for name, tensor in artifact.tensors.items() if name.startswith(PROMPTS)}

@@ -1,0 +1,114 @@
+"""Organs or sites that are segmented one task after another, each with prompts and a head of its own, or one set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpt.config import load_config
+from vpt.continual.protocol import Protocol
+from vpt.continual.tasks import order_of_sites
+from vpt.data.cases import Case, SegmentationSet
+from vpt.data.label_maps import read_label
+from vpt.data.layouts import read_dataset
+from vpt.data.splits import Splits, read_splits
+from vpt.engine.run import train
+from vpt.errors import VptError
+from vpt.scores.continual import mask_score
+from vpt.use.by_task import ScanOfTask, SegmenterByTask
+from vpt.use.load import load
+from vpt.use.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class MaskTask:
+    """A data set with masks, and who of it is tested."""
+
+    name: str
+    path: Path
+    dataset: SegmentationSet
+    splits: Splits
+
+    @property
+    def tested(self) -> list[Case]:
+        return [self.dataset.case(name) for name in self.splits.test]
+
+
+def make_mask_tasks(protocol: Protocol, seed: int) -> list[MaskTask]:
+    """The data sets in the order of that seed.
+
+    Raises:
+        VptError: fewer than two; two of one name; one without test cases.
+    """
+    return [_task(name, path) for name, path in order_of_sites(protocol, np.random.default_rng(seed))]
+
+
+def _task(name: str, path: Path) -> MaskTask:
+    dataset = read_dataset(path, None, None)
+    splits = read_splits(dataset)
+    if not splits.test:
+        raise VptError(f"{path}: {name} has no test case; fix the sides in split.json: train, val and test")
+    return MaskTask(name, path, dataset, splits)
+
+
+class MasksInTurn:
+    """Trains a run for every task, each beside those of the one before. Keeps no image of a task.
+
+    chosen: of every test case of the last asking, by its task and name, whether its task was chosen rightly.
+    """
+
+    def __init__(self, method: str, protocol: Protocol, seed: int, out: Path, cache: Path):
+        self.method, self.protocol, self.seed, self.out, self.cache = method, protocol, seed, out, cache
+        self.runs: list[Path] = []
+        self.segmenter: SegmenterByTask | None = None
+        self.chosen: dict[tuple[str, str], bool] = {}
+        self._found: dict[tuple[str, str], float] = {}  # the scores of the last asking
+
+    def learn(self, task: MaskTask) -> None:
+        """The next task, from its training cases."""
+        values: dict[str, Any] = {
+            "task": "segmentation",
+            "data": {"path": str(task.path)},
+            "start": {"task": task.name},
+        }
+        if self.runs:
+            shared = self.method == "sequential"
+            values["start"] |= {"path": str(self.runs[-1]), "adds": True, "shared": shared}
+        else:
+            values["prompts"] = self.protocol.prompts_of(self.method)
+        overrides = {**self.protocol.settings, "seed": self.seed}
+        config, run = load_config(values, overrides), self.out / f"{len(self.runs) + 1}"
+        self.runs.append(train(config, run, resume=True, cache=self.cache, brief=True, alone=True))
+        found = load(run, self.protocol.settings.get("device", "auto"))
+        assert isinstance(found, Segmenter)
+        self.segmenter = found if isinstance(found, SegmenterByTask) else SegmenterByTask({task.name: found})
+
+    def scores(self, task: MaskTask, *, told: bool) -> dict[str, float]:
+        """`mask_score` of each test case by its name, its task chosen by its features or told."""
+        assert self.segmenter is not None
+        segmenter = self.segmenter.of_task(task.name) if told else self.segmenter
+        for case in task.tested:
+            key = task.name, case.name
+            if told and self.chosen.get(key):
+                continue  # nothing is told that was not found
+            scan = segmenter.prepare(case.scan, force=True)
+            self._found[key] = mask_score(*_both(segmenter, scan, task.dataset, case))
+            if not told:
+                self.chosen[key] = scan.task == task.name
+        return {case.name: self._found[task.name, case.name] for case in task.tested}
+
+
+def _both(
+    segmenter: SegmenterByTask, scan: ScanOfTask, dataset: SegmentationSet, case: Case
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What is found and what is there, label by label, by its name."""
+    found = segmenter.labels_of(scan)
+    truth = read_label(case.label, list(dataset.labels), scan.grid, case.name).counted
+    return _by_name(found, segmenter.labels), _by_name(truth, dataset.labels)
+
+
+def _by_name(ids: np.ndarray, labels: dict[int, str]) -> dict[str, np.ndarray]:
+    return {name: ids == label for label, name in labels.items() if label}
