@@ -4,6 +4,11 @@
 
 plants it in real images, trains every way with every seed, and prints the table of docs/results.md. What is finished in
 OUT is not done again.
+
+    python benchmarks/fairness.py ../shared/data/ct_liver2d OUT --masks --seeds 2
+
+does so for segmentation: one training image in ten is of a site whose scanner is noisy, and every test image is
+segmented twice, as each of the two sites has it.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vpt.data.layouts import read_dataset
 from vpt.engine.run import train
 from vpt.scores.bootstrap import bootstrap
 from vpt.use.runs import evaluate_run
@@ -34,6 +40,17 @@ SETTINGS: dict[str, Any] = {
     "train.augment": "none",
     "train.workers": 0,
     "device": "cpu",
+}
+RARE = 0.1  # share of the training images that are of the noisy site, where masks are learned
+NOISE = 40.0  # its deviation, of 255, at the pixels that the encoder sees
+COUNTS = {"train": 96, "val": 24, "test": 40}  # images of a set with masks
+OF_MASKS: dict[str, Any] = SETTINGS | {
+    "task": "segmentation",
+    "plan.image_size": 64,
+    "prompts": {"method": "deep", "count": 10},
+    "train.epochs": 3,
+    "train.max_steps": 20,
+    "train.batch_size": 16,
 }
 NONE: dict[str, Any] = {"prompts": {"method": "none"}}
 CELLS: dict[str, Any] = {"by": "site", "by_class": True}
@@ -86,6 +103,39 @@ def marked(pixels: np.ndarray, site: int, mark: str, rng: np.random.Generator) -
     return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
+def planted_masks(source: Path, out: Path) -> Path:
+    """images/, masks/, sites.csv: every test image as both sites have it, of the others RARE as the noisy one does."""
+    dataset, sides = read_dataset(source, None, None), json.loads((source / "split.json").read_text())
+    (value,) = [each for each in dataset.labels if each]
+    rng, side = np.random.default_rng(0), OF_MASKS["plan.image_size"]
+    for folder in ("images", "masks"):
+        (out / folder).mkdir(parents=True)
+    rows, kept = [["case", "site"]], dict[str, list[str]]()
+    for part, count in COUNTS.items():
+        names = [sides[part][k] for k in rng.permutation(len(sides[part]))[:count]]
+        noisy = set(names[: round(RARE * count)])
+        kept[part] = []
+        for name in names:
+            case = dataset.case(name)
+            assert case.label is not None
+            pixels = np.asarray(
+                Image.open(case.images[0]).convert("L").resize((side, side), Image.Resampling.BOX), float
+            )
+            mask = Image.open(case.label).resize((side, side), Image.Resampling.NEAREST)
+            for site in (0, 1) if part == "test" else (int(name in noisy),):
+                called = f"{name}_{SITES[site]}"
+                noise = rng.normal(0, NOISE * site, pixels.shape)
+                Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(out / f"images/{called}.png")
+                mask.save(out / f"masks/{called}.png")
+                rows.append([called, SITES[site]])
+                kept[part].append(called)
+    (out / "split.json").write_text(json.dumps(kept))
+    (out / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "object": value}}))
+    with open(out / "sites.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return out
+
+
 def _shuffled(count: int, share: float, rng: np.random.Generator) -> list[bool]:
     """That share of them True, spread so that every stretch of ten has it."""
     found: list[bool] = []
@@ -136,6 +186,57 @@ def run_way(data: Path, out: Path, settings: Mapping[str, Any], seeds: int) -> T
     return Tested(np.stack(rows), cells, frozenset(zip(kinds, SITES, strict=True)))
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """dice: (seeds, images, sites); names: of the images."""
+
+    dice: np.ndarray
+    names: list[str]
+
+    def scores(self, patient: Callable[[str], str]) -> dict[str, tuple[float, float, float]]:
+        """Mean Dice at the common site, at the rare one, and by how much the first is higher."""
+        common, rare = self.dice.mean(0).T
+
+        def of(weights: np.ndarray) -> dict[str, np.ndarray]:
+            found = {"common": common, "rare": rare, "gap": common - rare}
+            return {name: values @ weights / weights.sum(0) for name, values in found.items()}
+
+        values, intervals = of(np.ones((len(common), 1))), bootstrap(of, len(common), list(map(patient, self.names)))
+        return {name: (float(values[name][0]), *intervals[name]) for name in values}
+
+
+def run_way_of_masks(data: Path, out: Path, settings: Mapping[str, Any], seeds: int) -> Segmented:
+    """Train and test with each seed."""
+    fair = settings.get("fair")
+    own = {**settings, "fair": {**fair, "groups": str(data / "sites.csv"), "choose": "mean"}} if fair else settings
+    found, names = [], list[str]()
+    for seed in range(seeds):
+        run = out / f"seed-{seed}"
+        if not (run / "model_card.md").exists():
+            train(data, run, overrides=OF_MASKS | dict(own) | {"seed": seed}, cache=data / "cache", brief=True)
+        report, _ = evaluate_run(run, device="cpu")
+        scored = dict(zip((case.name for case in report.cases), np.nanmean(report.values("Dice"), 1), strict=True))
+        names = sorted({name.rpartition("_")[0] for name in scored})
+        found.append([[scored[f"{name}_{site}"] for site in SITES] for name in names])
+    return Segmented(np.array(found), names)
+
+
+MASK_WAYS = ("plain", "balanced", "group DRO", "reprogram")
+
+
+def main_of_masks(given: argparse.Namespace) -> None:
+    data = given.out / "masks"
+    if not data.exists():
+        planted_masks(given.source, data)
+    patient = read_dataset(given.source, None, None).patient
+    print("| way | the common site | the rare, noisy site | common minus rare |\n|---|---|---|---|", flush=True)
+    for way in given.ways or MASK_WAYS:
+        folder = given.out / "runs" / "masks" / way.replace(", ", "-").replace(" ", "_")
+        found = run_way_of_masks(data, folder, WAYS[way], given.seeds).scores(patient)
+        cells = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in found.values()]
+        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
@@ -143,13 +244,17 @@ def main() -> None:
     parser.add_argument("--mark", choices=("tint", "noise"), default="tint")
     parser.add_argument("--classes", nargs=2, default=("glioma", "meningioma"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ways", nargs="*", default=list(WAYS))
+    parser.add_argument("--ways", nargs="*")
+    parser.add_argument("--masks", action="store_true", help="segmentation, a rare site with noise")
     given = parser.parse_args()
+    if given.masks:
+        main_of_masks(given)
+        return
     data = given.out / given.mark
     if not data.exists():
         planted(given.source, data, given.classes, given.mark)
     print("| way | mean | worst cell | with the mark minus against it |\n|---|---|---|---|", flush=True)
-    for way in given.ways:
+    for way in given.ways or WAYS:
         folder = given.out / "runs" / given.mark / way.replace(", ", "-").replace(" ", "_")
         found = run_way(data, folder, WAYS[way], given.seeds).scores()
         cells = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in found.values()]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vpt.artifact_doubts import require_no_address, require_plausible, require_sane
-from vpt.artifact_header import BackboneHeader, Header, read_familiar, read_header, read_plan, refusal
+from vpt.artifact_header import BackboneHeader, TaskHeader, read_familiar, read_header, read_plan, refusal
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
 from vpt.backbones.families import family_of
 from vpt.backbones.origin import UNKNOWN, Origin
@@ -184,7 +184,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
 
 
 def _artifact(
-    path: Path, header: Header, tensors: dict[str, Tensor], earlier: Mapping[str, Artifact] | None = None
+    path: Path, header: TaskHeader, tensors: dict[str, Tensor], earlier: Mapping[str, Artifact] | None = None
 ) -> Artifact:
     return Artifact(
         path=path,
@@ -211,7 +211,7 @@ def _origin(header: BackboneHeader) -> Origin | None:
     return None if header.origin is None else Origin(header.origin, header.licence or UNKNOWN)
 
 
-def _read_config(header: Header, path: Path) -> ResolvedConfig:
+def _read_config(header: TaskHeader, path: Path) -> ResolvedConfig:
     """The config of an artifact; those written before there were two tasks are of segmentation."""
     values = as_written(header.config)
     if unknown := unknown_keys(values):

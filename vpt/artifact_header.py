@@ -32,8 +32,8 @@ class BackboneHeader(BaseModel):
     licence: str | None = None
 
 
-class Header(BaseModel):
-    """What stands in an artifact besides its tensors; see `vpt.artifact.Artifact`."""
+class TaskHeader(BaseModel):
+    """What stands in an artifact of one task besides its tensors; see `vpt.artifact.Artifact`."""
 
     model_config = ConfigDict(extra="allow")
     config: dict[str, Any]
@@ -47,13 +47,18 @@ class Header(BaseModel):
     codes: dict[str, tuple[str, str, str]] = {}
     postprocess: dict[int, tuple[Step, ...]] = {}
     familiar: dict[str, Any] | None = None
-    earlier: tuple[EarlierHeader, ...] = ()
 
 
-class EarlierHeader(Header):
+class EarlierHeader(TaskHeader):
     """Of a task that was learned before: its name as well."""
 
     task: str = Field(min_length=1)
+
+
+class Header(TaskHeader):
+    """With the tasks that were learned before, in their order."""
+
+    earlier: tuple[EarlierHeader, ...] = ()
 
 
 def read_header(text: str | None, path: Path) -> Header:
@@ -80,12 +85,12 @@ def read_header(text: str | None, path: Path) -> Header:
     for each in (header, *header.earlier):
         _require_whole(each, path)
     tasks = [each.task for each in header.earlier]
-    if len(set(tasks)) < len(tasks) or any(each.earlier for each in header.earlier):
-        raise VptError(f"{path}: its header is damaged: its tasks do not follow one another; copy the file again")
+    if len(set(tasks)) < len(tasks):
+        raise VptError(f"{path}: its header is damaged: it names a task twice; copy the file again")
     return header
 
 
-def _require_whole(header: Header, path: Path) -> None:
+def _require_whole(header: TaskHeader, path: Path) -> None:
     if not (math.isfinite(header.temperature) and header.temperature > 0):
         raise VptError(f"{path}: its header is damaged: temperature {header.temperature}; copy the file again")
     if missing := [part for part in ("trained", "frozen") if part not in header.counts]:
@@ -98,7 +103,7 @@ def _require_whole(header: Header, path: Path) -> None:
         )
 
 
-def read_plan(header: Header, path: Path) -> Plan:
+def read_plan(header: TaskHeader, path: Path) -> Plan:
     """The plan of a header; raises VptError where this version does not know it."""
     try:
         return Plan.model_validate(header.plan)
@@ -107,7 +112,7 @@ def read_plan(header: Header, path: Path) -> Plan:
         raise refusal(header, path, [f"plan.{key}" for key in unknown]) from error
 
 
-def read_familiar(header: Header, path: Path) -> Familiar | None:
+def read_familiar(header: TaskHeader, path: Path) -> Familiar | None:
     """Raises VptError where the header holds what is none."""
     if header.familiar is None:
         return None
@@ -119,7 +124,7 @@ def read_familiar(header: Header, path: Path) -> Familiar | None:
     return found
 
 
-def refusal(header: Header, path: Path, unknown: list[str]) -> VptError:
+def refusal(header: TaskHeader, path: Path, unknown: list[str]) -> VptError:
     """Of an artifact whose settings this version cannot read; `unknown`: those that it does not know."""
     written, own = header.versions.get("vpt", "of an unknown number"), version("vpt")
     what = f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} unknown here" if unknown else "settings differ"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,3 +43,36 @@ def answering(artifact: Artifact) -> dict[str, Artifact]:
 def prompts_in(artifact: Artifact) -> dict[str, Tensor]:
     """The tensors of its prompts, by their names in it."""
     return {name: tensor for name, tensor in artifact.tensors.items() if name.startswith(PROMPTS)}
+
+
+def labels_of(artifact: Artifact) -> dict[int, str]:
+    """What the ids in its masks are called, of all its tasks together, see `common_ids`."""
+    if not artifact.earlier:
+        return artifact.labels
+    return common_labels({task: each.labels for task, each in tasks_of(artifact).items()})
+
+
+def common_labels(labels: Mapping[str, Mapping[int, str]]) -> dict[int, str]:
+    """id among all -> name, with background 0; labels: as of `common_ids`."""
+    ids = common_ids(labels)
+    named = {ids[task][label]: name for task, own in labels.items() for label, name in own.items() if label}
+    return {0: "background", **dict(sorted(named.items()))}
+
+
+def common_ids(labels: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, int]]:
+    """Task -> {id of its own: id among all}, 0 left out; the ids of the tasks before never change with a further one.
+
+    labels: task -> id -> name, with background 0.
+    """
+    taken: dict[int, str] = {}
+    known: dict[str, int] = {}
+    found: dict[str, dict[int, int]] = {}
+    for task, names in labels.items():
+        found[task] = {}
+        for label, name in sorted(names.items()):
+            if label and name not in known:
+                known[name] = label if label not in taken else max(taken) + 1
+                taken[known[name]] = name
+            if label:
+                found[task][label] = known[name]
+    return found

@@ -73,6 +73,7 @@ def _counted(names: Iterable[str]) -> str:
 
 
 def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+    from vpt.artifact_tasks import labels_of, tasks_of
     from vpt.data.label_values import LabelValues
     from vpt.model import trained_parts
 
@@ -93,8 +94,6 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
         values = settings.model_dump(exclude={"learned"} if part == "head" else None, exclude_none=True)
         yield part, ", ".join(f"{key} {value}" for key, value in values.items())
     if artifact.earlier:
-        from vpt.artifact_tasks import tasks_of
-
         tasks = tasks_of(artifact).items()
         named = (f"{task}: {', '.join(name for label, name in each.labels.items() if label)}" for task, each in tasks)
         yield "tasks", "; ".join(named)
@@ -108,7 +107,7 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     shares = ", ".join(f"{counts.get(part, 0):,} {part}" for part in trained_parts(counts))
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
     yield "frozen parameters", f"{counts['frozen']:,}"
-    yield "labels", ", ".join(f"{label} {name}" for label, name in artifact.labels.items())
+    yield "labels", ", ".join(f"{label} {name}" for label, name in labels_of(artifact).items())
     if plan.label_values:
         yield "label values", str(LabelValues(plan.label_values))
     yield "channels", ", ".join(plan.channels)

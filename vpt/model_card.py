@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpt.artifact import Artifact, read_artifact
+from vpt.artifact_tasks import labels_of, tasks_of
 from vpt.describe import artifact_facts, split_facts
 from vpt.files import write_text
 from vpt.report.pages import render
@@ -25,8 +26,9 @@ def _title(artifact: Artifact) -> str:
 
 
 def _use(artifact: Artifact) -> str:
-    segments, data = artifact.config.task == "segmentation", artifact.config.data.path.name
-    named = ", ".join(name for label, name in artifact.labels.items() if label or not segments)
+    segments = artifact.config.task == "segmentation"
+    data = ", ".join(dict.fromkeys(each.config.data.path.name for each in tasks_of(artifact).values()))
+    named = ", ".join(name for label, name in labels_of(artifact).items() if label or not segments)
     kind = "images" if artifact.plan.kind == "images" else f"{artifact.plan.plane} slices"
     what = "Segmenting" if segments else "Telling apart"
     return f"{what} {named} in {kind} of {', '.join(artifact.plan.channels)}, as {data} has them."

@@ -12,14 +12,14 @@ import torch
 from organs_in_turn import STEP, write_organ
 
 from vpt.artifact import read_artifact
-from vpt.artifact_tasks import answering, tasks_of
+from vpt.artifact_tasks import answering, common_ids, tasks_of
 from vpt.config import load_config
 from vpt.describe import describe
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup, reopen_run
 from vpt.errors import VptError
 from vpt.use.bank import Bank
-from vpt.use.by_task import SegmenterByTask, common_ids
+from vpt.use.by_task import SegmenterByTask
 from vpt.use.load import load
 from vpt.use.runs import evaluate_run
 
@@ -71,7 +71,10 @@ def test_one_file_holds_both_tasks(first: Path, second: Path) -> None:
         before.config.prompts,
         before.config.head,
     )
-    assert ("tasks", "discs: disc; squares: square") in describe(str(second))
+    facts = describe(str(second))
+    assert ("tasks", "discs: disc; squares: square") in facts
+    assert ("labels", "0 background, 1 disc, 2 square") in facts
+    assert "Segmenting disc, square in images" in (second / "model_card.md").read_text()
 
 
 def test_each_scan_is_answered_by_its_task_and_the_old_one_bit_for_bit(organs: Path, first: Path, second: Path) -> None:

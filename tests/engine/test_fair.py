@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_classes import CLASS_SETTINGS, CLASSES, HEAD_ONLY, ONE_CLASS_STEP, SIDES, stripes
 from tiny_run import SETTINGS, assert_same_run, rows
+from together import SETTINGS as TOGETHER
+from together import assert_alike, in_processes
 
 from vpt.artifact import read_artifact, restore_model
 from vpt.data.layouts import read_dataset
@@ -70,6 +72,20 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(
     assert [name for name in state if name.startswith("loss.")], "what the loss has learned is part of the state"
     train(None, tmp_path / "run", resume=True, brief=True)
     assert_same_run(tmp_path / "run", fair_runs[way])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["balanced", *WAYS])
+def test_two_processes_learn_what_one_learns(way: str, sited_classes: Path, tmp_path: Path) -> None:
+    """A group's loss, and what a rival sees, are of the whole batch, whoever has which share of it."""
+    fair = WAYS.get(way, {"method": way, "by": "site", "choose": "mean"})
+
+    def run(out: str) -> Path:
+        return train(sited_classes, tmp_path / out, overrides=TOGETHER | {"fair": fair}, brief=True)
+
+    one, ended = run("one"), in_processes(lambda number: run("two"), tmp_path)
+    assert [each.code for each in ended] == [0, 0], ended
+    assert_alike(tmp_path / "two", one)
 
 
 @pytest.mark.slow

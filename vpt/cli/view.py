@@ -43,5 +43,6 @@ def view(
 
 def _labels_of(model: Path) -> dict[int, str]:
     from vpt.artifact import read_artifact
+    from vpt.artifact_tasks import labels_of
 
-    return read_artifact(model).labels
+    return labels_of(read_artifact(model))

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
+from vpt.artifact_tasks import common_ids, common_labels
 from vpt.data.hints import Frame
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
@@ -44,12 +45,24 @@ class SegmenterByTask(Segmenter):
         *_, last = members.values()
         self.members = dict(members)
         self.told = told
-        self.ids = common_ids({task: member.labels for task, member in members.items()})
-        labels = {0: "background"}
-        for task, member in members.items():
-            labels |= {self.ids[task][label]: name for label, name in member.labels.items() if label}
+        labels = {task: member.labels for task, member in members.items()}
+        self.ids = common_ids(labels)
         codes = {name: code for member in members.values() for name, code in member.codes.items()}
-        super().__init__(last.model, last.forward, last.plan, labels, last.device, last.batch_size, codes)
+        steps = {
+            self.ids[task][label]: done
+            for task, member in members.items()
+            for label, done in member.postprocess.items()
+        }
+        super().__init__(
+            last.model,
+            last.forward,
+            last.plan,
+            common_labels(labels),
+            last.device,
+            last.batch_size,
+            codes,
+            postprocess=steps,
+        )
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -156,25 +169,6 @@ class SegmenterByTask(Segmenter):
         for own, common in self.ids[task].items():
             named[found == own] = common
         return named
-
-
-def common_ids(labels: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, int]]:
-    """Task -> {id of its own: id among all}, 0 left out; the ids of the tasks before never change with a further one.
-
-    labels: task -> id -> name, with background 0.
-    """
-    taken: dict[int, str] = {}
-    known: dict[str, int] = {}
-    found: dict[str, dict[int, int]] = {}
-    for task, names in labels.items():
-        found[task] = {}
-        for label, name in sorted(names.items()):
-            if label and name not in known:
-                known[name] = label if label not in taken else max(taken) + 1
-                taken[known[name]] = name
-            if label:
-                found[task][label] = known[name]
-    return found
 
 
 def _of(scan: PreparedScan, task: str, distances: Mapping[str, float] | None) -> ScanOfTask:
