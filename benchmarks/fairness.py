@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from vpt.data.layouts import read_dataset
+from vpt.data.splits import read_splits
 from vpt.engine.run import train
 from vpt.scores.bootstrap import bootstrap
 from vpt.use.runs import evaluate_run
@@ -105,7 +106,8 @@ def marked(pixels: np.ndarray, site: int, mark: str, rng: np.random.Generator) -
 
 def planted_masks(source: Path, out: Path) -> Path:
     """images/, masks/, sites.csv: every test image as both sites have it, of the others RARE as the noisy one does."""
-    dataset, sides = read_dataset(source, None, None), json.loads((source / "split.json").read_text())
+    dataset = read_dataset(source, None, None)
+    sides = read_splits(dataset).to_dict()
     (value,) = [each for each in dataset.labels if each]
     rng, side = np.random.default_rng(0), OF_MASKS["plan.image_size"]
     for folder in ("images", "masks"):

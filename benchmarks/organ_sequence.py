@@ -1,6 +1,7 @@
 """Liver (CT), lungs (X-ray) and breast tumours (ultrasound), segmented one task after another on one frozen encoder.
 
     python benchmarks/organ_sequence.py ../shared/data OUT --cases 48 12 24
+    python benchmarks/organ_sequence.py ../shared/data OUT --backbone lite_medsam --weights FILE --size 256
 
 draws so many training, validation and test images of each set (whole patients, a fixed seed), names their labels, and
 runs `vpt continual` on them: docs/results.md has its table. What is finished in OUT is not done again.
@@ -21,10 +22,10 @@ from vpt.cli.shared import console
 from vpt.continual import Protocol, run_protocol
 from vpt.data.cases import SegmentationSet
 from vpt.data.layouts import read_dataset
+from vpt.data.splits import read_splits
 
 ORGANS = {"liver": "ct_liver2d", "lung": "cxr_lung", "tumour": "busi"}
 SETTINGS: dict[str, Any] = {
-    "plan.image_size": 64,
     "precision": "32-true",
     "train.augment": "none",
     "train.workers": 0,
@@ -37,7 +38,7 @@ def drawn(source: Path, out: Path, label: str, counts: tuple[int, ...]) -> Path:
     """A folder with links to some images of each side, and their masks, whose label has a name."""
     dataset = read_dataset(source, None, None)
     (value,) = [each for each in dataset.labels if each]
-    sides = json.loads((source / "split.json").read_text())
+    sides = read_splits(dataset).to_dict()
     kept = {
         side: _whole_patients(dataset, sides[side], count)
         for side, count in zip(("train", "val", "test"), counts, strict=True)
@@ -72,17 +73,21 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs=3, default=(48, 12, 24), metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--steps", type=int, default=60, help="of every task")
     parser.add_argument("--seeds", type=int, default=1, help="of the order and all else; 1: liver, lung, tumour")
+    parser.add_argument("--backbone", default="vit_micro")
+    parser.add_argument("--weights", help="of the backbone, a file")
+    parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
     given = parser.parse_args()
     data = given.out / "data"
     if not data.exists():
         for label, name in ORGANS.items():
             drawn(given.source / name, data / label, label, tuple(given.cases))
     epochs = max(1, given.steps // 20)
+    encoder = {"backbone.name": given.backbone, "backbone.weights": given.weights, "plan.image_size": given.size}
     protocol = Protocol(
         data=tuple(data / label for label in ORGANS),
         shuffle=given.seeds > 1,
         seeds=tuple(range(given.seeds)),
-        settings=SETTINGS | {"train.epochs": epochs, "train.max_steps": given.steps // epochs},
+        settings=SETTINGS | encoder | {"train.epochs": epochs, "train.max_steps": given.steps // epochs},
         prompts={method: {"blocks": "last:2"} for method in ("own", "sequential")},
     )
     console().print(table_of(run_protocol(protocol, given.out / "continual")))

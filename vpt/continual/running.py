@@ -75,7 +75,7 @@ def run_protocol(protocol: Protocol, out: str | Path) -> list[Learned]:
             f"joint: learns the classes of one data set, found {len(protocol.data)}; leave it out of the methods, or "
             "put their images into one set"
         )
-    make = make_mask_tasks if protocol.of_masks else make_tasks
+    make: Any = make_mask_tasks if protocol.of_masks else make_tasks
     sequences: dict[int, list[Any]] = {seed: make(protocol, seed) for seed in protocol.seeds}
     make_folder(out, "choose another --out")
     _require_same(protocol, out)

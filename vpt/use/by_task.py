@@ -14,6 +14,7 @@ import numpy as np
 
 from vpt.artifact_tasks import common_ids, common_labels
 from vpt.data.hints import Frame
+from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Form, Mask, Scan
@@ -94,7 +95,13 @@ class SegmenterByTask(Segmenter):
     ) -> Mask:
         """As `Segmenter.segment`; task: the scan's, which is chosen by its features where it is not told."""
         of = self if task is None else self.of_task(task)
-        given = {"box": box, "points": points, "point_labels": point_labels, "frame": frame, "form": form}
+        given: dict[str, Any] = {
+            "box": box,
+            "points": points,
+            "point_labels": point_labels,
+            "frame": frame,
+            "form": form,
+        }
         return Segmenter.segment(of, scan, **given, force=force)
 
     def task_of(self, scan: Scan, *, force: bool = False) -> tuple[str, dict[str, float]]:
@@ -115,18 +122,21 @@ class SegmenterByTask(Segmenter):
                 f"{listed(without)}: kept no training cases, so no scan's task can be chosen; say which one it is, or "
                 "take best.safetensors of a run that is at its end"
             )
-        prepared: dict[str, PreparedScan] = {}
+        nearest: ScanOfTask | None = None  # of the others nothing is held: a volume is large
+        distances: dict[str, float] = {}
         refused: dict[str, VptError] = {}
         for task, member in self.members.items():
             try:
-                prepared[task] = member.prepare(scan, force)
+                own = member.prepare(scan, force)
             except VptError as error:
                 refused[task] = error
-        if not prepared:
+                continue
+            distances[task] = member.distance_of(own)
+            if nearest is None or distances[task] < distances[nearest.task]:
+                nearest = _of(own, task, distances)
+        if nearest is None:
             raise VptError("; ".join(f"{task}: {error}" for task, error in refused.items()))
-        distances = {task: self.members[task].distance_of(own) for task, own in prepared.items()}
-        nearest = min(distances, key=distances.__getitem__)
-        return _of(prepared[nearest], nearest, distances)
+        return nearest
 
     def labels_of(
         self,
@@ -142,6 +152,9 @@ class SegmenterByTask(Segmenter):
             self._refuse()
         task = _task_of(scan)
         return self._renamed(task, self.members[task].labels_of(scan, box, points, point_labels, frame, progress))
+
+    def plan_for(self, scan: PreparedScan) -> Plan:
+        return self.members[_task_of(scan)].plan
 
     def judged(self, scan: PreparedScan) -> tuple[np.ndarray, Quality]:
         task = _task_of(scan)

@@ -138,7 +138,7 @@ class Segmenter:
                 model that takes none.
         """
         prepared = self.prepare(scan, force)
-        warn_of_header(prepared.reader, self.plan)
+        warn_of_header(prepared.reader, self.plan_for(prepared))
         return self.shown(scan, prepared, self.segment_prepared(prepared, box, points, point_labels, frame, form))
 
     def segment_with_quality(self, scan: Scan, *, force: bool = False) -> tuple[Mask, Quality]:
@@ -147,7 +147,7 @@ class Segmenter:
         It is of the masks before any post-processing. An ensemble has all of its scores, one model no agreement.
         """
         prepared = self.prepare(scan, force)
-        warn_of_header(prepared.reader, self.plan)
+        warn_of_header(prepared.reader, self.plan_for(prepared))
         found, quality = self.judged(prepared)
         return self.shown(scan, prepared, self.mask_of(prepared, found)), quality
 
@@ -163,8 +163,12 @@ class Segmenter:
 
     def shown(self, scan: Scan, prepared: PreparedScan, mask: Mask) -> Mask:
         """A mask of a scan as `segment` gives it: it knows its labels, and how a notebook shows it."""
-        name = Path(prepared.reader.name).name
-        return shown(mask, self.labels, partial(show_result, name=name, scan=scan, plan=self.plan))
+        name, plan = Path(prepared.reader.name).name, self.plan_for(prepared)
+        return shown(mask, self.labels, partial(show_result, name=name, scan=scan, plan=plan))
+
+    def plan_for(self, scan: PreparedScan) -> Plan:
+        """The plan by which a scan was prepared."""
+        return self.plan
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
