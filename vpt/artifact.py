@@ -90,7 +90,7 @@ def save_artifact(
         labels=labels,
         backbone_sha256=model.backbone.sha256,
         preprocessing=_preprocessing(spec),
-        versions={name: version_of(name) for name in ("vpt", "torch", "timm", "monai")},
+        versions={name: found for name in ("vpt", "torch", "timm", "monai") if (found := version_of(name)) is not None},
         scores=scores,
         counts=model.count_parameters(),
         tensors={name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()},

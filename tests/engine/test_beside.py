@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commands import Told
 from organs_in_turn import STEP, write_organ
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from vpt.artifact import read_artifact
+from vpt.artifact import FORMAT, read_artifact
 from vpt.artifact_tasks import answering, common_ids, tasks_of
 from vpt.config import load_config
 from vpt.describe import describe
@@ -188,6 +194,30 @@ def test_a_model_of_several_tasks_is_no_start_no_member_and_has_no_common_probab
     unfinished = by_task(second / "last.safetensors")
     with pytest.raises(VptError, match="squares: kept no training cases, so no scan's task can be chosen"):
         unfinished.segment(organs / "discs" / "images" / "im4.png")
+
+
+def test_a_folder_of_both_is_predicted_with_the_mask_of_each(
+    vpt: Callable[..., Told], organs: Path, second: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for task in ("discs", "squares"):
+        shutil.copy(organs / task / "images" / "im5.png", tmp_path / "in" / f"{task}.png")
+    told = vpt("predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-m", second, "--device", "cpu", "--preview")
+    assert told.code == 0, told.err
+    for task, label in (("discs", 1), ("squares", 2)):
+        found = np.asarray(Image.open(tmp_path / "out" / f"{task}.png"))
+        assert set(np.unique(found)) <= {0, label}
+        assert (tmp_path / "out" / "previews" / f"{task}.png").is_file()
+
+
+def test_a_header_that_names_a_task_twice_is_damaged(second: Path, tmp_path: Path) -> None:
+    with safe_open(second / "best.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["vpt"])
+    header["earlier"] *= 2
+    path, metadata = tmp_path / "a.safetensors", {"format": FORMAT, "vpt": json.dumps(header)}
+    save_file(load_file(second / "best.safetensors"), path, metadata=metadata)
+    with pytest.raises(VptError, match="its header is damaged: it names a task twice"):
+        read_artifact(path)
 
 
 def test_labels_keep_their_ids_and_a_name_is_one_label() -> None:

@@ -81,7 +81,8 @@ class MasksInTurn:
             values["prompts"] = self.protocol.prompts_of(self.method)
         overrides = {**self.protocol.settings, "seed": self.seed}
         config, run = load_config(values, overrides), self.out / f"{len(self.runs) + 1}"
-        self.runs.append(train(config, run, resume=True, cache=self.cache, brief=True, alone=True))
+        cache = self.cache / task.name  # cases of several tasks may have one name
+        self.runs.append(train(config, run, resume=True, cache=cache, brief=True, alone=True))
         found = load(run, self.protocol.settings.get("device", "auto"))
         assert isinstance(found, Segmenter)
         self.segmenter = found if isinstance(found, SegmenterByTask) else SegmenterByTask({task.name: found})

@@ -49,7 +49,7 @@ def beside(config: Config, artifact: Artifact, digest: str, encoder: Any) -> Con
     sections = {name: getattr(own, name) for name in ("prompts", "head") if name not in config.model_fields_set}
     if config.start.shared:
         sections["prompts"] = own.prompts
-    kept = {"image_size": artifact.plan.image_size}
+    kept: dict[str, Any] = {"image_size": artifact.plan.image_size}
     if artifact.plan.kind == "volumes":
         kept["plane"] = artifact.plan.plane
     if differing := [key for key, value in kept.items() if getattr(config.plan, key) not in (None, value)]:

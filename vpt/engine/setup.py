@@ -83,7 +83,8 @@ def prepare_setup(config: Config) -> Setup:
     groups = None if resolved.fair is None else read_groups(resolved.fair, dataset, splits)
     earlier: dict[str, Artifact] = {}
     if start is not None and is_beside(config, start):
-        start, earlier = None, tasks_of(start)
+        earlier = tasks_of(start)
+        start = None
     if start is not None:
         require_unseen(start, dataset, splits)
     with bar("planning") as tick:
@@ -148,7 +149,7 @@ def choose_sides(config: Config, dataset: SegmentationSet | LabelledSet) -> Spli
 def describe_run(run: Path, setup: Setup) -> None:
     """Write what was decided."""
     if setup.earlier:
-        keep_copy(next(reversed(setup.earlier.values())), run)
+        keep_copy(list(setup.earlier.values())[-1], run)
     write_text(run / "config.yaml", dump_config(setup.config))
     write_text(run / "plan.json", setup.plan.model_dump_json(indent=2) + "\n")
     write_json(run / "splits.json", setup.splits.to_dict())
