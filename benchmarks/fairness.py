@@ -48,7 +48,7 @@ COUNTS = {"train": 96, "val": 24, "test": 40}  # images of a set with masks
 OF_MASKS: dict[str, Any] = SETTINGS | {
     "task": "segmentation",
     "plan.image_size": 64,
-    "prompts": {"method": "deep", "count": 10},
+    "prompts": {"method": "deep", "count": 10, "blocks": "last:2"},
     "train.epochs": 3,
     "train.max_steps": 20,
     "train.batch_size": 16,
