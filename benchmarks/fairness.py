@@ -49,8 +49,8 @@ OF_MASKS: dict[str, Any] = SETTINGS | {
     "task": "segmentation",
     "plan.image_size": 64,
     "prompts": {"method": "deep", "count": 10, "blocks": "last:2"},
-    "train.epochs": 3,
-    "train.max_steps": 20,
+    "train.epochs": 2,
+    "train.max_steps": 15,
     "train.batch_size": 16,
 }
 NONE: dict[str, Any] = {"prompts": {"method": "none"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from torch import Tensor
@@ -60,19 +61,20 @@ def common_labels(labels: Mapping[str, Mapping[int, str]]) -> dict[int, str]:
 
 
 def common_ids(labels: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, int]]:
-    """Task -> {id of its own: id among all}, 0 left out; the ids of the tasks before never change with a further one.
+    """Task -> {id of its own: id among all}, 0 left out; a name has one id.
 
-    labels: task -> id -> name, with background 0.
+    An id that another name has already is replaced by the smallest that is free. So a further task changes none of
+    those before. labels: task -> id -> name, with background 0.
     """
-    taken: dict[int, str] = {}
     known: dict[str, int] = {}
     found: dict[str, dict[int, int]] = {}
     for task, names in labels.items():
-        found[task] = {}
         for label, name in sorted(names.items()):
             if label and name not in known:
-                known[name] = label if label not in taken else max(taken) + 1
-                taken[known[name]] = name
-            if label:
-                found[task][label] = known[name]
+                known[name] = label if label not in known.values() else _free({*known.values(), *names})
+        found[task] = {label: known[name] for label, name in names.items() if label}
     return found
+
+
+def _free(taken: set[int]) -> int:
+    return next(label for label in count(1) if label not in taken)

@@ -222,6 +222,8 @@ def test_a_header_that_names_a_task_twice_is_damaged(second: Path, tmp_path: Pat
 
 def test_labels_keep_their_ids_and_a_name_is_one_label() -> None:
     tasks = {"a": {0: "background", 1: "liver", 5: "cyst"}, "b": {0: "background", 1: "lung", 2: "liver"}}
-    assert common_ids(tasks) == {"a": {1: 1, 5: 5}, "b": {1: 6, 2: 1}}
+    assert common_ids(tasks) == {"a": {1: 1, 5: 5}, "b": {1: 3, 2: 1}}
     third = {"c": {0: "background", 3: "lung", 5: "tumour", 7: "cyst"}}
-    assert common_ids(tasks | third) == {"a": {1: 1, 5: 5}, "b": {1: 6, 2: 1}, "c": {3: 6, 5: 7, 7: 5}}
+    assert common_ids(tasks | third) == {"a": {1: 1, 5: 5}, "b": {1: 3, 2: 1}, "c": {3: 3, 5: 2, 7: 5}}
+    of_pictures = {"a": {0: "background", 255: "liver"}, "b": {0: "background", 255: "lung"}}
+    assert common_ids(of_pictures) == {"a": {255: 255}, "b": {255: 1}}, "masks stay in 8 bits"

@@ -35,8 +35,8 @@ class ScanOfTask(PreparedScan):
 class SegmenterByTask(Segmenter):
     """Scans -> label maps of the one task that each is for.
 
-    Labels keep their ids from task to task; a new one whose id another name has gets the next that is free, so what an
-    earlier task answers is not renumbered. A label that several tasks have is one label.
+    Labels keep their ids from task to task; a new one whose id another name has gets the smallest that is free, so that
+    nothing is renumbered. A label that several tasks have is one label.
 
     Args:
         members: task -> its segmenter, in the order in which they were learned; told: the task of all scans.
