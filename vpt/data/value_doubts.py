@@ -124,6 +124,9 @@ def _off(found: ChannelValues, expected: ValueRange, unit: Unit) -> Iterator[tup
     elif unit != "none":
         for reason in _misplaced(found, expected, unit):
             yield reason, _mend_hu(found, expected) if unit == "HU" else "save it as those were saved"
+    if unit == "HU" and found.low < 0 < found.high and found.zeros > SPARE + TIMES * expected.zeros:
+        reason = f"{found.zeros:.0%} are just 0, which is water and tissue, of those at most {expected.zeros:.1%}"
+        yield reason, "if that is padding, or what was masked out, write air there, which is -1000"
 
 
 # --- pictures of 8 bits -----------------------------------------------------------------------------------------------
