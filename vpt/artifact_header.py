@@ -18,8 +18,7 @@ from vpt.data.postprocess import Step
 from vpt.errors import VptError
 from vpt.words import listed
 
-
-LARGEST_ID = 2**63 - 1
+LARGEST_ID = 2**63 - 1  # of a label
 
 
 class BackboneHeader(BaseModel):
@@ -103,10 +102,9 @@ def read_plan(header: Header, path: Path) -> Plan:
     try:
         return Plan.model_validate(header.plan)
     except ValidationError as error:
-        keys = [
-            (".".join(("plan", *map(str, each["loc"]))), each["type"] == "extra_forbidden") for each in error.errors()
-        ]
-        unknown, wrong = ([key for key, is_extra in keys if is_extra is extra] for extra in (True, False))
+        found = [(each["type"], ".".join(("plan", *map(str, each["loc"])))) for each in error.errors()]
+        unknown = [key for kind, key in found if kind == "extra_forbidden"]
+        wrong = [key for kind, key in found if kind != "extra_forbidden"]
         raise refusal(header, path, unknown, wrong) from error
 
 

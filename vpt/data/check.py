@@ -122,10 +122,9 @@ def _background(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterato
         )
         yield Problem("warning", _masks_of(dataset), f"{text} Then write the background as 0")
     elif odd := [each.case.name for each in read if _is_inside_out(each)]:
-        said = (
-            f"{len(odd)} of {counted(len(read), 'mask')} ({listed(odd, 3)}) have a label along their edges and 0 inside"
-        )
-        text = f"{said}, the others 0 along theirs; are these inverted? Then write their background as 0"
+        some = f"{len(odd)} of {counted(len(read), 'mask')} ({listed(odd, 3)})"
+        said = f"{some} have a label along their edges and 0 inside, the others 0 along theirs"
+        text = f"{said}; are these inverted? Then write their background as 0"
         yield Problem("warning", _masks_of(dataset), text)
 
 

@@ -79,13 +79,13 @@ class Patients:
         for name in self.names:
             if not self.said.get(name) and self.of(name) == name and (found := BARE.fullmatch(name)):
                 groups.setdefault(found[1], []).append(name)
-        shared = [names for names in groups.values() if len(names) > 1]
+        shared = {stem: names for stem, names in groups.items() if len(names) > 1}
         if not shared or len(groups) < 2:
             return ""
-        count = counted(sum(map(len, shared)), "case")
+        stem, names = next(iter(shared.items()))
         return (
-            f"{count} differ from another in a last number alone ({listed(shared[0], 3)}), and count as a patient each; "
-            f"if {BARE.fullmatch(shared[0][0])[1]} is a patient, --patients '(.*)[_-]\\d+$' says so"  # type: ignore[index]
+            f"{counted(sum(map(len, shared.values())), 'case')} differ from another in the last number alone "
+            f"({listed(names, 3)}), and count as a patient each; if {stem} is a patient, --patients '(.*)[_-]' says so"
         )
 
     def strangers(self) -> str:

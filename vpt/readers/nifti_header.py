@@ -90,7 +90,7 @@ def _require_usable(path: Path) -> bytes:
 
 def _is_single(head: bytes, size: int) -> bool:
     """Whether the voxels follow in the same file, of which the header has so many bytes."""
-    return SINGLE == head[344:348] if size == 348 else SINGLE_2 == head[4:8]
+    return head[344:348] == SINGLE if size == 348 else head[4:8] == SINGLE_2
 
 
 def _require_near_voxels(path: Path, start: float, least: int) -> None:
@@ -249,8 +249,8 @@ def _sizes(image: Any, grid: Grid) -> list[str]:
         own = np.linalg.norm(image.affine[:3, :3], axis=0)[: len(sizes)]
         if not np.allclose(sizes, own, rtol=SAME_SIZE):
             found.append(
-                f"voxels of {by(sizes.tolist())} mm in pixdim and of {by(own.tolist())} mm in the sform, which is used; "
-                "ITK-based programs may use pixdim: write both alike"
+                f"voxels of {by(sizes.tolist())} mm in pixdim and of {by(own.tolist())} mm in the sform, which is "
+                "used; ITK-based programs use pixdim: write both alike"
             )
     return found
 

@@ -176,8 +176,8 @@ def require_opaque(image: Image, path: Path) -> None:
     below = {*np.unique(values[clear]).tolist()}
     if below & {*np.unique(values[~clear]).tolist()} or below - {0}:
         raise VptError(
-            f"{path}: a mask that is drawn with transparency ({clear.mean():.0%} of its pixels), which its values do not "
-            "say; save it opaque, the background as 0 (mogrify -background black -alpha remove), or, if the mask is "
+            f"{path}: a mask that is drawn with transparency ({clear.mean():.0%} of its pixels), which its values "
+            "do not say; save it opaque, the background as 0 (mogrify -background black -alpha remove), or, if it is "
             "in the transparency alone, take that for the mask (mogrify -alpha extract)"
         )
 
