@@ -305,3 +305,45 @@ def test_ct_whose_training_was_padded_with_0_too_is_not_doubted() -> None:
 
     known = expected(masked, "CT", "volumes", fixed=True)
     assert doubts(masked, lambda hu: hu, known) == [None] * len(NEW)
+
+
+# --- the order of colours ---------------------------------------------------------------------------------------------
+
+TISSUE = expected(photograph, "red", "images", fixed=True, cases=40)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rgb: rgb[..., ::-1],
+        lambda rgb: (rgb[..., ::-1] * 0.8).astype(np.uint8),
+        lambda rgb: rgb[2:38, 2:46, ::-1],
+        lambda rgb: np.rot90(rgb[..., ::-1]),
+        lambda rgb: np.clip(rgb[..., ::-1].astype(int) + 5, 0, 255).astype(np.uint8),
+    ],
+)
+def test_blue_green_red_is_doubted_where_the_training_was_reddish(change: Change) -> None:
+    found = doubts(photograph, change, TISSUE)
+    assert all(doubt and "with red and blue exchanged it fits" in doubt.reason for doubt in found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rgb: rgb,
+        lambda rgb: (rgb * 0.7).astype(np.uint8),
+        lambda rgb: rgb[5:30, 5:40],
+        lambda rgb: np.dstack([rgb[..., 0]] * 3),
+        lambda rgb: np.clip(rgb.astype(int) + 20, 0, 255).astype(np.uint8),
+    ],
+)
+def test_colours_in_their_order_are_not_doubted(change: Change) -> None:
+    assert doubts(photograph, change, TISSUE) == [None] * len(NEW)
+
+
+def test_the_order_of_colours_is_not_doubted_where_the_training_had_all() -> None:
+    def any_colour(seed: int) -> np.ndarray:
+        return np.roll(photograph(seed), seed, axis=-1)
+
+    known = expected(any_colour, "red", "images", fixed=True, cases=42)
+    assert doubts(photograph, lambda rgb: rgb[..., ::-1], known) == [None] * len(NEW)
