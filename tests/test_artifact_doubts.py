@@ -185,3 +185,67 @@ def test_predict_ends_with_one_sentence_and_exit_code_1(
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'best.safetensors'}: damaged: its content has")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"channels": []}, "plan is not what was expected"),
+        ({"channels": ["CT", "MR"]}, "plan is not what was expected"),
+        ({"intensity": []}, "plan is not what was expected"),
+        ({"intensity": [{"kind": "window", "low": 5, "high": 5}]}, "plan.intensity.0.window is not what"),
+        ({"intensity": [{"kind": "window", "low": 0, "high": float("nan")}]}, "plan.intensity.0.window.high is not"),
+        ({"pixel_mm": float("inf")}, "plan.pixel_mm is not what was expected"),
+        ({"pixel_mm": 0}, "plan.pixel_mm is not what was expected"),
+        ({"slices": -1}, "plan.slices is not what was expected"),
+        ({"plane": "oblique"}, "plan.plane is not what was expected"),
+        ({"another": 1}, "plan.another is unknown here"),
+    ],
+)
+def test_a_plan_that_was_edited_is_refused_by_what_is_wrong(forged, plan: dict[str, Any], said: str) -> None:
+    with pytest.raises(VptError, match=rf"its header is damaged, or was edited: .*{said}"):
+        read_artifact(forged(plan=plan))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"1": "rim", "2": "core"}, "its labels begin with 1, expected 0"),
+        ({"0": "background", "-5": "rim"}, "its labels begin with -5, expected 0"),
+        ({"0": "background", "1": ""}, "label 1 has no name"),
+        ({"0": "background", str(2**63): "rim"}, "expected ids up to 9223372036854775807"),
+    ],
+)
+def test_labels_that_give_no_mask_are_refused(
+    original: Path, tmp_path: Path, labels: dict[str, str], said: str
+) -> None:
+    tensors, metadata = read_tensors(original, "")
+    path = tmp_path / "best.safetensors"
+    write_tensors(path, tensors, metadata | {"vpt": json.dumps(json.loads(metadata["vpt"]) | {"labels": labels})})
+    with pytest.raises(VptError, match=said):
+        read_artifact(path)
+
+
+def test_whole_numbers_in_the_place_of_trained_ones_are_refused(original: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_tensors(original, "")
+    path = tmp_path / "best.safetensors"
+    write_tensors(path, {name: tensor.int() for name, tensor in tensors.items()}, metadata)
+    with pytest.raises(VptError, match=r"is of torch\.int32, expected torch\.float32"):
+        restore_model(read_artifact(path))
+
+
+def test_a_newer_version_is_named_also_where_the_checksum_does_not_fit(original: Path, tmp_path: Path) -> None:
+    """As in a file that was edited, or whose checksum is made in another way by then."""
+    from safetensors.torch import load_file, save_file
+
+    tensors, metadata = read_tensors(original, "")
+    header = json.loads(metadata["vpt"])
+    header["versions"]["vpt"] = "99.1"
+    header["config"]["prompts"]["init_scale"] = 2
+    path = tmp_path / "best.safetensors"
+    save_file(load_file(original), path, metadata | {"vpt": json.dumps(header), "sha256": "0" * 64})
+    with pytest.raises(
+        VptError, match=r"made with a newer vpt 99\.1: prompts\.init_scale is unknown here .*update vpt"
+    ):
+        read_artifact(path)
+    assert tensors

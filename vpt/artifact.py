@@ -167,13 +167,9 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         VptError: not an artifact, written by a newer format, damaged.
     """
     path = find_artifact(run_or_artifact)
-    tensors, metadata = read_tensors(path, "copy it again from where it was trained")
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "no format mark")
-        raise VptError(
-            f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt"
-        )
-    header = read_header(metadata.get("vpt"), path)
+    again = "copy it again from where it was trained"
+    tensors, metadata = read_tensors(path, again, lambda metadata: _read_settings(path, metadata))
+    header, config, plan = _read_settings(path, metadata)
     require_sane(tensors, path)
     earlier = {}
     for number, each in enumerate(header.earlier):
@@ -188,8 +184,8 @@ def _artifact(
 ) -> Artifact:
     return Artifact(
         path=path,
-        config=_read_config(header, path),
-        plan=read_plan(header, path),
+        config=config,
+        plan=plan,
         labels=header.labels,
         backbone_sha256=header.backbone.sha256,
         preprocessing=header.backbone.preprocessing,
@@ -205,6 +201,17 @@ def _artifact(
         familiar=read_familiar(header, path),
         earlier=earlier or {},
     )
+
+
+def _read_settings(path: Path, metadata: Mapping[str, str]) -> tuple[Header, ResolvedConfig, Plan]:
+    """What a file's metadata say, each part doubted before it is believed."""
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "no format mark")
+        raise VptError(
+            f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt"
+        )
+    header = read_header(metadata.get("vpt"), path)
+    return header, _read_config(header, path), read_plan(header, path)
 
 
 def _origin(header: BackboneHeader) -> Origin | None:
@@ -307,6 +314,11 @@ def load_trained(model: PromptedModel, tensors: dict[str, Tensor], path: Path) -
     """Copy trained tensors into the model in place; names and shapes must be exactly what trains."""
     own = model.trained_state()
     require_fit(own, tensors, path, "the prompts and head of its own config")
+    if odd := [name for name in own if own[name].is_floating_point() != tensors[name].is_floating_point()]:
+        raise VptError(
+            f"{path}: {odd[0]} is of {tensors[odd[0]].dtype}, expected {own[odd[0]].dtype}; copy the file again from "
+            "where it was trained"
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Step
 from vpt.errors import VptError
+from vpt.words import listed
+
+LARGEST_ID = 2**63 - 1  # of a label
 
 
 class BackboneHeader(BaseModel):
@@ -97,10 +101,20 @@ def _require_whole(header: TaskHeader, path: Path) -> None:
         raise VptError(f"{path}: its header is damaged: no count of {missing[0]} parameters; copy the file again")
     if not header.labels:
         raise VptError(f"{path}: its header is damaged: it names no labels; copy the file again")
+    if odd := _odd_label(header.labels):
+        raise VptError(f"{path}: its header is damaged: {odd}; copy the file again")
     if unknown := header.postprocess.keys() - {label for label in header.labels if label > 0}:
         raise VptError(
             f"{path}: its header is damaged: post-processing of {min(unknown)}, which is no label; copy the file again"
         )
+
+
+def _odd_label(labels: dict[int, str]) -> str:
+    if least := min(labels):
+        return f"its labels begin with {least}, expected 0"
+    if (most := max(labels)) > LARGEST_ID:
+        return f"label {most}, expected ids up to {LARGEST_ID}"
+    return next((f"label {id} has no name" for id, name in labels.items() if not name), "")
 
 
 def read_plan(header: TaskHeader, path: Path) -> Plan:
@@ -108,8 +122,10 @@ def read_plan(header: TaskHeader, path: Path) -> Plan:
     try:
         return Plan.model_validate(header.plan)
     except ValidationError as error:
-        unknown = [".".join(map(str, p["loc"])) for p in error.errors() if p["type"] == "extra_forbidden"]
-        raise refusal(header, path, [f"plan.{key}" for key in unknown]) from error
+        found = [(each["type"], ".".join(("plan", *map(str, each["loc"])))) for each in error.errors()]
+        unknown = [key for kind, key in found if kind == "extra_forbidden"]
+        wrong = [key for kind, key in found if kind != "extra_forbidden"]
+        raise refusal(header, path, unknown, wrong) from error
 
 
 def read_familiar(header: TaskHeader, path: Path) -> Familiar | None:
@@ -124,10 +140,11 @@ def read_familiar(header: TaskHeader, path: Path) -> Familiar | None:
     return found
 
 
-def refusal(header: TaskHeader, path: Path, unknown: list[str]) -> VptError:
+def refusal(header: TaskHeader, path: Path, unknown: Sequence[str], wrong: Sequence[str] = ()) -> VptError:
     """Of an artifact whose settings this version cannot read; `unknown`: those that it does not know."""
     written, own = header.versions.get("vpt", "of an unknown number"), version("vpt")
-    what = f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} unknown here" if unknown else "settings differ"
+    said = [(unknown, "unknown here"), (wrong, "not what was expected")]
+    what = " and ".join(f"{listed(keys, 3)} {'is' if len(keys) == 1 else 'are'} {how}" for keys, how in said if keys)
     if _number(written) > _number(own):
         return VptError(f"{path}: made with a newer vpt {written}: {what} (this is {own}); update vpt")
     return VptError(

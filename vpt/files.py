@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,10 +170,13 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
             file.write(_bytes_of(tensors[name]))
 
 
-def read_tensors(path: str | Path, otherwise: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(
+    path: str | Path, otherwise: str, explain: Callable[[dict[str, str]], object] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, by their checksum what was written, where the file carries one.
 
-    otherwise: what else to do, the end of every refusal, for example "copy it again from where it was trained".
+    otherwise: what else to do, the end of every refusal, for example "copy it again from where it was trained";
+    explain: called with metadata of content that is not what was written, and raises where it knows better why.
 
     Raises:
         VptError: no safetensors file, or a damaged one.
@@ -193,6 +196,8 @@ def read_tensors(path: str | Path, otherwise: str) -> tuple[dict[str, Tensor], d
         raise VptError(f"{path}: not a readable safetensors file ({error}); {otherwise}") from error
     expected = metadata.pop(CHECKSUM, None)
     if expected is not None and (found := checksum(tensors, metadata)) != expected:
+        if explain is not None:
+            explain(metadata)
         raise VptError(
             f"{path}: damaged: its content has the SHA-256 {found[:16]}..., but {expected[:16]}... was saved; "
             f"{otherwise}"

@@ -272,3 +272,15 @@ def test_many_masks_are_looked_at_in_processes_to_the_same_end(tmp_path: Path, m
     assert in_processes == problems(tmp_path)
     assert any("written in two ways" in text for text in in_processes)
     assert any("077.png) are turned by EXIF" in text for text in in_processes)
+
+
+@pytest.mark.parametrize("called", ["{}_mask", "{}_seg", "mask_{}", "{}-label", "{}_segmentation"])
+def test_masks_that_are_called_otherwise_than_their_images_are_paired_by_words(make_images, called):
+    root = make_images(cases=4)
+    plain = check_dataset(root)
+    for path in list((root / "masks").iterdir()):
+        path.rename(path.with_stem(called.format(path.stem)))
+    check = check_dataset(root)
+    assert check.ok
+    assert (check.cases, check.labels) == (4, plain.labels)
+    assert "guessed from the names: 4 cases" in check.guess

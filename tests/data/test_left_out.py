@@ -242,3 +242,20 @@ def test_endings_are_counted_by_their_whole_names():
     files = [Path(name) for name in ("a.nii.bz2", "b.nii.bz2", "c.MHA", "d", "v1.2.tar.gz")]
     assert [ending_of(path) for path in files] == [".nii.bz2", ".nii.bz2", ".mha", "", ".tar.gz"]
     assert kinds(files) == "2 .nii.bz2, 1 .mha, 1 without ending, 1 .tar.gz"
+
+
+@pytest.mark.parametrize("target", ["gone", "../nowhere/deep", "/no/such/folder"])
+@pytest.mark.parametrize("place", ["c", "a/patient7", "b/deep"])
+def test_links_to_what_is_not_there_are_told(tmp_path: Path, place: str, target: str) -> None:
+    for name in "ab":
+        fill(tmp_path / name, *some("x", 6, ".png"))
+    (tmp_path / place).symlink_to(target)
+    assert f"1 link to what is not there: {place} to {target}; mend or remove it" in warnings(tmp_path)
+    assert "not read" not in warnings(tmp_path)
+
+
+def test_a_class_whose_folder_is_empty_is_told(tmp_path: Path) -> None:
+    for name in "ab":
+        fill(tmp_path / name, *some("x", 6, ".png"))
+    (tmp_path / "normal").mkdir()
+    assert "the folder normal is empty, so it is no class; add its images, or remove it" in warnings(tmp_path)

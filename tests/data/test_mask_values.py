@@ -339,3 +339,96 @@ def test_a_background_that_is_not_0_is_a_doubt(make_masks, how):
 def test_a_label_at_the_edge_of_some_is_no_doubt(make_masks):
     root = make_masks(lambda n: Image.fromarray(np.roll(ids(n), 8 * n, axis=1)))
     assert check_dataset(root).warnings == ()
+
+
+# --- black is the background, whatever its number ---------------------------------------------------------------------
+
+
+def shares(root: Path) -> dict[str, float]:
+    """Name of each label -> its mean share of the pixels, in percent."""
+    return {label.name: round(100 * label.mean_share, 1) for label in check_dataset(root).labels}
+
+
+BOX = round(100 * 16 * 16 / (SIZE[0] * SIZE[1]), 1)
+
+
+@pytest.mark.parametrize(
+    ("draw", "ending"),
+    [
+        (lambda k: in_palette((binary(k) == 0).astype(np.uint8), RED, BLACK), "png"),
+        (lambda k: in_palette((binary(k) == 0).astype(np.uint8), RED, BLACK), "bmp"),
+        (lambda k: in_palette((binary(k) == 0).astype(np.uint8) * 7, RED, *[GREEN] * 6, BLACK), "tif"),
+        (lambda k: in_colours(binary(k, 1), BLACK, RED), "gif"),  # which Pillow gives a palette, sorted
+        (lambda k: in_colours(binary(k, 1), BLACK, RED).quantize(4), "png"),
+        (lambda k: in_palette((binary(k) == 0).astype(np.uint8), WHITE, BLACK), "png"),  # grey: by its values
+    ],
+)
+def test_black_is_the_background_also_where_it_has_another_number(make_masks, draw, ending):
+    assert shares(make_masks(draw, ending=ending)) == {"object": BOX}
+
+
+@pytest.mark.parametrize("second", [RED, BLACK])
+def test_a_palette_that_lists_a_colour_twice_is_read_by_its_numbers(make_masks, second):
+    root = make_masks(lambda k: in_palette(ids(k), BLACK, RED, second))
+    assert read_dataset(root).labels == {0: "background", 1: "label 1", 2: "label 2"}
+    assert not [each for each in check_dataset(root).warnings if "by their colours" in each.text]
+
+
+def test_names_of_labels_stand_beside_the_colours_that_they_are_given_to(make_masks):
+    root = make_masks(lambda k: in_colours(ids(k), BLACK, RED, GREEN))
+    (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "tumour": 1, "organ": 2}}))
+    said = next(each.text for each in check_dataset(root).warnings if "by their colours" in each.text)
+    assert "#000000 is 0, #00ff00 is 1 (tumour), #ff0000 is 2 (organ)" in said
+
+
+# --- one label, written in two ways -----------------------------------------------------------------------------------
+
+
+def wide(number: int, value: int) -> Image.Image:
+    return Image.fromarray(binary(number, 1).astype(np.uint16) * np.uint16(value))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda k: Image.fromarray(binary(k, 255 - k % 2)),
+        lambda k: Image.fromarray(binary(k, (255, 250)[k % 2])),
+        lambda k: wide(k, (255, 65535)[k % 2]),
+        lambda k: wide(k, (255, 65280)[k % 2]),
+        lambda k: wide(k, (4095, 65535)[k % 2]),
+        lambda k: Image.fromarray(binary(k) if k % 2 else ids(k)),  # 255 in some, 1 and 2 in others
+    ],
+)
+def test_white_of_several_depths_is_likely_one_label(make_masks, draw):
+    assert any("likely the same labels, written in" in str(problem) for problem in survey(make_masks(draw))[1])
+
+
+@pytest.mark.parametrize("values", [(128, 255), (100, 200), (1, 2), (4, 9)])
+def test_a_class_in_each_image_is_no_such_doubt(make_masks, values):
+    assert survey(make_masks(lambda k: Image.fromarray(binary(k, values[k % 2]))))[1] == []
+
+
+# --- inverted in part -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inverted", [{1}, {0, 2}, {0, 1, 3}])
+@pytest.mark.parametrize("value", [1, 255])
+def test_masks_that_are_inverted_among_others_are_named(make_masks, inverted, value):
+    root = make_masks(
+        lambda k: Image.fromarray(value - binary(k, value) if k in inverted else binary(k, value)), cases=6
+    )
+    said = [each.text for each in check_dataset(root).warnings if "inverted" in each.text]
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"{len(inverted)} of 6 masks ({', '.join(f'c{k}' for k in sorted(inverted))}) have a label"
+    )
+
+
+def test_an_object_that_reaches_the_edges_is_not_inverted(make_masks):
+    def near(k: int) -> Image.Image:
+        pixels = binary(k)
+        pixels[:, :40] = 255  # along more than half of the edge
+        return Image.fromarray(pixels)
+
+    root = make_masks(lambda k: near(k) if k == 1 else Image.fromarray(binary(k)), cases=6)
+    assert not [each.text for each in check_dataset(root).warnings if "inverted" in each.text]

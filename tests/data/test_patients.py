@@ -45,6 +45,17 @@ def split(root: Path, **sides: list[str]) -> Path:
         (["A_s01", "A_s02", "B_s01"], 2, "2 patients in 3 cases, guessed: _s01 of A_s01 is a session, frame or slice"),
         (["p1_frame01", "p1_frame12", "p2_frame01"], 2, "_frame01 of p1_frame01 is a session"),
         (["x-visit-1", "x-visit-2", "y-visit-1"], 2, "-visit-1 of x-visit-1 is a session"),
+        (["sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02_ses-1_T1w"], 2, "_ses-1_T1w of sub-01_ses-1_T1w is"),
+        (["sub-01_acq-a_run-1_bold", "sub-01_acq-b_run-1_bold", "sub-02_acq-a_run-1_bold"], 2, "is a session"),
+        (["sub-01_ses-1", "sub-01_ses-2"], 1, "1 patient in 2 cases"),
+        (["P001_L", "P001_R", "P002_L"], 2, "_L of P001_L is a session"),
+        (["P001L", "P001R", "P002L"], 2, "L of P001L is a session"),
+        (["P1_LCC", "P1_RMLO", "P2_LCC"], 2, "_LCC of P1_LCC is"),
+        (["p1_v1", "p1_v2", "p2_v1"], 2, "_v1 of p1_v1 is"),
+        (["p1_ED", "p1_ES", "p2_ED"], 2, "_ED of p1_ED is"),
+        (["x_tile_0_1", "x_tile_1_1", "y_tile_0_1"], 2, "_tile_0_1 of x_tile_0_1 is"),
+        (["ADNI_002_S_0295_m06", "ADNI_002_S_0295_m12", "ADNI_002_S_0413_m06"], 2, "_m06 of ADNI_002_S_0295_m06 is"),
+        (["ADNI_002_S_0295", "ADNI_002_S_0413", "ADNI_003_S_0907"], 3, ""),  # S, a number: the subject's
         (["A_s01", "B_s01", "C_s02"], 3, ""),  # one each in any reading
         (["case_000", "case_001"], 2, ""),
     ],
@@ -53,6 +64,30 @@ def test_what_names_are_guessed_to_say(names, patients, said):
     found = Patients(names, {}, {})
     assert len({found.of(name) for name in names}) == patients
     assert (said in found.guess()) if said else found.guess() == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "stem"),
+    [
+        (["001_001", "001_002", "002_001"], "001"),
+        (["P01_20200101", "P01_20210101", "P02_20200101"], "P01"),
+        (["IM-0001-0001", "IM-0001-0002", "IM-0002-0001"], "IM-0001"),
+        (["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"], "BraTS-GLI-00001"),
+        (["vol1-1", "vol1-2", "vol2-1"], "vol1"),
+    ],
+)
+def test_a_bare_number_at_the_end_joins_nobody_but_is_said(names, stem):
+    found = Patients(names, {}, {})
+    assert [found.of(name) for name in names] == names
+    (said,) = found.doubts()
+    assert f"2 cases differ from another in the last number alone ({names[0]}, {names[1]})" in said
+    assert f"if {stem} is a patient, --patients '(.*)[_-]' says so" in said
+    assert by_pattern(names, "(.*)[_-]")[names[0]] == stem
+
+
+@pytest.mark.parametrize("names", [["case_001", "case_002"], ["BraTS_2020_1", "BraTS_2020_2"], ["a1", "a2", "b1"]])
+def test_numbers_that_only_count_the_cases_are_not(names):
+    assert Patients(names, {}, {}).doubts() == []
 
 
 def test_what_is_said_counts_before_a_guess():

@@ -55,6 +55,10 @@ NOT_HU: dict[str, Change] = {
     "ten times, cut at the ends of CT": lambda hu: np.clip(hu * 10, -1024, 3071),
     "ten times, cut at 1000": lambda hu: np.clip(hu * 10, -1000, 1000),
     "intercept of 1024 lost, cut at 1000": lambda hu: np.clip(hu + 1024, -1000, 1000),
+    "air is 0": lambda hu: np.where(hu < -500, 0, hu),
+    "padded with 0": lambda hu: np.pad(hu, ((8, 8), (8, 8), (0, 0))),
+    "all but the body is 0": lambda hu: np.where(hu < -300, 0, hu),
+    "every second slice is 0": lambda hu: np.where(np.arange(hu.shape[2]) % 2, hu, 0),
     "a label map": lambda hu: (hu > 50).astype(float) + (hu > 200),
 }
 
@@ -71,6 +75,12 @@ def _padded(hu: np.ndarray, value: float) -> np.ndarray:
 
 def _with_metal(hu: np.ndarray, value: float) -> np.ndarray:
     return np.where(np.arange(hu.size).reshape(hu.shape) % 251 == 0, value, hu)
+
+
+def _of_lungs(hu: np.ndarray) -> np.ndarray:
+    """What is fat in the body as lungs of -860, whose values are spread, and no air around it."""
+    spread = np.random.default_rng(1).normal(-860, 60, hu.shape)
+    return np.where((hu > -250) & (hu < -20), spread, hu)[8:24, 8:24]
 
 
 IN_HU: dict[str, Change] = {
@@ -90,6 +100,7 @@ IN_HU: dict[str, Change] = {
     "noisy": lambda hu: hu + np.random.default_rng(0).normal(0, 40, hu.shape),
     "smoothed": lambda hu: uniform_filter(hu, 3),
     "no fat": lambda hu: np.where((hu > -250) & (hu < -20), 40, hu),
+    "lungs without air": _of_lungs,
     "air alone": lambda hu: np.full_like(hu, -1000),
 }
 
@@ -273,3 +284,66 @@ def test_what_a_plan_keeps_is_read_back_the_same() -> None:
 
     assert again == plan
     assert Expected.by(again) == CT
+
+
+@pytest.mark.parametrize("scale", [0.74, 0.76, 0.78, 0.8, 0.82])
+def test_most_ct_at_about_eight_tenths_of_hu_are_doubted_by_their_air(scale: float) -> None:
+    """Not all: the noise of air, or padding in its place, may hide where it lies."""
+    found = [doubt for doubt in doubts(body, lambda hu: hu * scale, CT) if doubt]
+    assert len(found) >= len(NEW) / 2
+    assert all("as air does, which is -1000 in HU" in doubt.reason for doubt in found)
+
+
+@pytest.mark.parametrize("scale", [0.9, 0.95, 1.05])
+def test_a_scanner_that_is_calibrated_a_little_otherwise_is_not_doubted(scale: float) -> None:
+    assert doubts(body, lambda hu: hu * scale, CT) == [None] * len(NEW)
+
+
+def test_ct_whose_training_was_padded_with_0_too_is_not_doubted() -> None:
+    def masked(seed: int) -> np.ndarray:
+        return np.where(body(seed) < -500, 0, body(seed))
+
+    known = expected(masked, "CT", "volumes", fixed=True)
+    assert doubts(masked, lambda hu: hu, known) == [None] * len(NEW)
+
+
+# --- the order of colours ---------------------------------------------------------------------------------------------
+
+TISSUE = expected(photograph, "red", "images", fixed=True, cases=40)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rgb: rgb[..., ::-1],
+        lambda rgb: (rgb[..., ::-1] * 0.8).astype(np.uint8),
+        lambda rgb: rgb[2:38, 2:46, ::-1],
+        lambda rgb: np.rot90(rgb[..., ::-1]),
+        lambda rgb: np.clip(rgb[..., ::-1].astype(int) + 5, 0, 255).astype(np.uint8),
+    ],
+)
+def test_blue_green_red_is_doubted_where_the_training_was_reddish(change: Change) -> None:
+    found = doubts(photograph, change, TISSUE)
+    assert all(doubt and "with red and blue exchanged it fits" in doubt.reason for doubt in found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rgb: rgb,
+        lambda rgb: (rgb * 0.7).astype(np.uint8),
+        lambda rgb: rgb[5:30, 5:40],
+        lambda rgb: np.dstack([rgb[..., 0]] * 3),
+        lambda rgb: np.clip(rgb.astype(int) + 20, 0, 255).astype(np.uint8),
+    ],
+)
+def test_colours_in_their_order_are_not_doubted(change: Change) -> None:
+    assert doubts(photograph, change, TISSUE) == [None] * len(NEW)
+
+
+def test_the_order_of_colours_is_not_doubted_where_the_training_had_all() -> None:
+    def any_colour(seed: int) -> np.ndarray:
+        return np.roll(photograph(seed), seed, axis=-1)
+
+    known = expected(any_colour, "red", "images", fixed=True, cases=42)
+    assert doubts(photograph, lambda rgb: rgb[..., ::-1], known) == [None] * len(NEW)

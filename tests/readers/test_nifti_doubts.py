@@ -214,3 +214,60 @@ def test_voxels_that_no_scanner_has_are_doubted(tmp_path: Path, mm: float, odd: 
 
 def test_the_thickness_of_a_lone_slice_is_no_doubt(tmp_path: Path) -> None:
     assert reader_of(volume(tmp_path / "a.nii", (4, 5, 1), np.diag([1.0, 1.0, 300.0, 1.0]))).doubts() == []
+
+
+def patched(path: Path, form: str, place: int, value: float) -> Path:
+    content = bytearray(path.read_bytes())
+    struct.pack_into(f"<{form}", content, place, value)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0, 16.0, 348.0, 351.0])
+def test_voxels_that_begin_inside_the_header_are_refused(tmp_path: Path, start: float) -> None:
+    """nibabel would read the header as the first voxels, and all others from a wrong place."""
+    with pytest.raises(VptError, match=rf"a\.nii: its voxels begin at byte {start:g} .*expected 352 to"):
+        reader_of(patched(save(tmp_path / "a.nii"), "f", 108, start)).grid()
+
+
+@pytest.mark.parametrize("size", [5.0, 0.5, 1.1, 0.0, float("nan")])
+def test_sizes_other_than_those_of_the_sform_are_a_doubt(tmp_path: Path, size: float) -> None:
+    """SimpleITK reads a volume's spacing from them."""
+    path = patched(save(tmp_path / "a.nii", qform=0), "f", 80, size)
+    said = [text for text in reader_of(path).doubts() if "in pixdim" in text]
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"voxels of {size:.4g}x1.2x2.5 mm in pixdim and of 1x1.2x2.5 mm in the sform, which is used"
+    )
+    np.testing.assert_allclose(reader_of(path).grid().spacing, (1, 1.2, 2.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 1.0001, -1.0])
+def test_the_same_sizes_are_none(tmp_path: Path, size: float) -> None:
+    path = patched(save(tmp_path / "a.nii", qform=0), "f", 80, size)
+    assert not [text for text in reader_of(path).doubts() if "pixdim" in text]
+
+
+def test_a_negative_size_that_is_used_and_a_unit_that_is_none_are_doubts(tmp_path: Path) -> None:
+    negative = reader_of(patched(save(tmp_path / "a.nii", sform=0), "f", 80, -1.0)).doubts()
+    assert any("voxels of -1x1.2x2.5 mm, and no size is below 0" in text for text in negative)
+    unknown = reader_of(patched(save(tmp_path / "b.nii"), "B", 123, 7)).doubts()
+    assert any("its unit of distances is 7, which is none" in text for text in unknown)
+
+
+@pytest.mark.parametrize("degrees", [0.02, 0.5, 2.0, 10.0])
+def test_itk_opens_the_mask_of_a_sheared_scan_and_nibabel_puts_it_where_the_scan_is(
+    tmp_path: Path, degrees: float
+) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    sheared = AFFINE.copy()
+    sheared[0, 1] = sheared[1, 1] * np.tan(np.radians(degrees))
+    reader = reader_of(save(tmp_path / "a.nii", qform=0, affine=sheared))
+    labels = np.arange(120, dtype=np.uint8).reshape(4, 5, 6)
+
+    reader.write_mask(tmp_path / "mask.nii.gz", reader.mask(labels))
+
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        itk.ReadImage(str(tmp_path / "a.nii"))
+    assert np.array_equal(itk.GetArrayFromImage(itk.ReadImage(str(tmp_path / "mask.nii.gz"))).T, labels)
+    np.testing.assert_allclose(nib.load(tmp_path / "mask.nii.gz").affine, sheared, atol=1e-5)

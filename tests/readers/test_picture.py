@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,67 @@ def test_colour_depth_and_loss_are_told_by_the_reader(tmp_path):
     assert [reader_of(path).is_deep() for path in (grey_rgb, colour, deep)] == [False, False, True]
     assert reader_of(saved(tmp_path / "a.JPG", GREY, format="JPEG")).is_lossy
     assert not reader_of(colour).is_lossy
+
+
+# --- transparency, and white that is 0 --------------------------------------------------------------------------------
+
+INSIDE = np.zeros((6, 5), bool)
+INSIDE[1:4, 1:3] = True
+
+
+def clear_outside(inside: object, outside: object) -> Image.Image:
+    """Colours of the object and of what is transparent around it."""
+    pixels = np.where(INSIDE[..., None], np.array(inside, np.uint8), np.array(outside, np.uint8))
+    return Image.fromarray(np.dstack([pixels, np.where(INSIDE, 255, 0).astype(np.uint8)]))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        clear_outside((0, 0, 0), (0, 0, 0)),  # the mask is in the transparency alone
+        clear_outside((255, 255, 255), (255, 255, 255)),
+        clear_outside((9, 9, 9), (9, 9, 9)),
+        clear_outside((0, 0, 0), (255, 255, 255)),
+        clear_outside((255, 255, 255), (255, 255, 255)).convert("LA"),
+        clear_outside((128, 128, 128), (255, 255, 255)).convert("LA"),
+    ],
+)
+def test_a_mask_that_only_its_transparency_shows_is_refused(tmp_path, image):
+    with pytest.raises(VptError, match=r"a\.png: a mask that is drawn with transparency .*-alpha extract"):
+        read_mask(saved(tmp_path / "a.png", image))
+
+
+def test_a_transparent_number_of_a_palette_other_than_0_is_refused(tmp_path):
+    image = Image.fromarray(INSIDE.astype(np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    assert np.array_equal(read_mask(saved(tmp_path / "a.png", image, transparency=0)), INSIDE)
+    with pytest.raises(VptError, match="drawn with transparency"):
+        read_mask(saved(tmp_path / "b.png", image, transparency=1))
+
+
+@pytest.mark.parametrize("alpha", [0, 40, 200, 255])
+def test_transparency_that_says_what_the_values_say_changes_nothing(tmp_path, alpha):
+    opaque = np.dstack([INSIDE * np.uint8(9)] * 3 + [np.full(INSIDE.shape, alpha, np.uint8)])
+    assert np.array_equal(read_mask(saved(tmp_path / "a.png", opaque)), INSIDE * 9)
+    assert np.array_equal(read_mask(saved(tmp_path / "b.png", clear_outside((9, 9, 9), (0, 0, 0)))), INSIDE * 9)
+
+
+def tiff(path: Path, pixels: np.ndarray, photometric: int, bits: int) -> Path:
+    """A grey TIFF of one strip; photometric: 0 where 0 is white, 1 where it is black."""
+    content = pixels.astype("<u2" if bits == 16 else "u1").tobytes()
+    fields = {256: pixels.shape[1], 257: pixels.shape[0], 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1}
+    fields |= {278: pixels.shape[0], 279: len(content)}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in fields.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    path.write_bytes(head + content + struct.pack("<H", len(fields)) + entries + struct.pack("<I", 0))
+    return path
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_white_is_0_is_read_as_it_is_seen(tmp_path, bits):
+    deep = GREY.astype(np.uint16) * (257 if bits == 16 else 1)
+    as_seen = read_picture(tiff(tmp_path / "black.tif", deep, 1, bits))
+    negative = tiff(tmp_path / "white.tif", 2**bits - 1 - deep, 0, bits)
+    assert np.array_equal(as_seen[0], deep)
+    assert np.array_equal(read_picture(negative), as_seen)
+    assert np.array_equal(reader_of(Image.open(negative)).voxels(1).values(), as_seen.transpose(0, 2, 1)[..., None])

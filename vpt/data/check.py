@@ -35,12 +35,13 @@ from vpt.data.twins import Look, near_twins, twins
 from vpt.data.unlike import unlike_others
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Relabelled, reader_of
-from vpt.readers.colours import shown
+from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed
 
 UNLABELLED = {"imagesTs", "labelsTs"}  # scans to predict, which MSD and nnU-Net keep beside the others
 FEW_PIXELS = 10  # a mask of less is likely a slip of the mouse
 NEARLY_ALL_EDGE = 0.9  # of the images' edges: a label that lies there is likely the background
+EDGE = 0.97  # the same of a single mask
 NEARLY_ALL = 0.99  # of an image: a mask of more is likely inverted
 
 
@@ -120,6 +121,18 @@ def _background(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterato
             else f"{where}, where the background is expected, and 0 inside; are the labels inverted?"
         )
         yield Problem("warning", _masks_of(dataset), f"{text} Then write the background as 0")
+    elif odd := [each.case.name for each in read if _is_inside_out(each)]:
+        some = f"{len(odd)} of {counted(len(read), 'mask')} ({listed(odd, 3)})"
+        said = f"{some} have a label along their edges and 0 inside, the others 0 along theirs"
+        text = f"{said}; are these inverted? Then write their background as 0"
+        yield Problem("warning", _masks_of(dataset), text)
+
+
+def _is_inside_out(facts: CaseFacts) -> bool:
+    """Whether one label lies along the edges of a mask, and what is 0 lies within it."""
+    every, zeros = sum(facts.edge.values()), facts.edge.get(0, 0)
+    inside = facts.size - sum((facts.voxels or {}).values()) - zeros
+    return zeros <= (1 - EDGE) * every and max(facts.edge.values()) >= EDGE * every and inside > 0.01 * facts.size
 
 
 def _masks_of(dataset: SegmentationSet) -> str:
@@ -171,7 +184,7 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterat
     coloured = [label for label in labels if isinstance(label, ColourMask)]
     if coloured:
         ids = listed(
-            (f"{shown(colour)} is {id}" for colour, id in sorted(coloured[0].ids, key=lambda pair: pair[1])), 8
+            (_meant(colour, id, dataset.labels) for colour, id in sorted(coloured[0].ids, key=lambda pair: pair[1])), 8
         )
         text = f"read by their colours, since their palettes' numbers differ or they have none: {ids}"
         yield Problem("warning", str(dataset.root / "masks"), f"{text}; say so in the names under `labels`")
@@ -180,6 +193,12 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterat
             said, _, fix = what.partition(";")
             text = f"{len(names)} of {counted(len(masks), 'mask')} {'is' if len(names) == 1 else 'are'} {said}"
             yield Problem("warning", str(dataset.root / "masks"), f"{text} ({listed(names, 3)});{fix}")
+
+
+def _meant(colour: Colour, id: int, labels: Mapping[int, str]) -> str:
+    """`#ff0000 is 1 (tumour)`."""
+    name = labels.get(id, "")
+    return f"{shown(colour)} is {id}{f' ({name})' if id and name != shown(colour) else ''}"
 
 
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:

@@ -221,6 +221,8 @@ def _left_out(found: LabelledSet, told: Sequence[VptError]) -> Iterator[Problem]
     for name, files in unread_classes(found.root).items() if is_folder else ():
         text = (
             f"no file of the class {Path(name).name} is read ({kinds(files)}), so it is no class; convert them to PNG"
+            if files
+            else f"the folder {Path(name).name} is empty, so it is no class; add its images, or remove it"
         )
         yield Problem("warning", str(found.root / name), text)
     because = "" if is_folder else f": they are in no usable line of {found.source.name}; add them, or take them out"

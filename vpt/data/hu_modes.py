@@ -19,6 +19,8 @@ SHRUNK, STRETCHED = (0.2, 0.72), (1.6, 2.8)  # of HU, as far as fat and its neig
 AGREE = 0.2  # air and fat say the same scale up to this share of it
 REACH, STEP, FOUND = 12.0, 3.0, 0.03  # HU: of a bin to both sides, between bins; the least share of fat in one
 EMPTY, THICK = (-720.0, -350.0), 60.0  # HU: where no lowest values pile up within so much, neither of air nor of lungs
+LUNGS, SHARP = -880.0, 1.5  # HU: from here to EMPTY those of lungs rise; they do not pile up, with half as many in the
+# next SHARP times THICK, as air does
 VALLEY = 0.8  # of the peak of fat: what lies beside it on both sides at most
 AIRED = -850.0  # HU: the training had air
 WATERY = 300.0  # HU: and no median above it
@@ -37,6 +39,8 @@ def scaled_hu(found: ChannelValues, expected: ValueRange) -> Iterator[str]:
             return
     if _is_raised(found):
         yield f"nearly none lies below {lowest:.0f}, where many lie, and air and lungs lie at {AIR:.0f} to -700 in HU"
+    elif _is_air(found):
+        yield f"many lie at {lowest:.0f} and nearly none below, as air does, which is {AIR:.0f} in HU"
     elif fat and _within(fat / FAT, STRETCHED):
         yield f"fat lies at {fat:.0f}, which is {FAT:.0f} in HU"
     elif _is_stretched(found):
@@ -63,9 +67,20 @@ def _shares(ordered: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 def _is_raised(found: ChannelValues) -> bool:
     """Many of the lowest values in a place between air or lungs and fat, where they were not cut off."""
+    return EMPTY[0] < found.quantiles[LOWEST] < EMPTY[1] and _piled(found) > FOUND
+
+
+def _is_air(found: ChannelValues) -> bool:
+    """Many of the lowest values close together where lungs lie, whose own are spread, and nothing below them."""
     low = float(found.quantiles[LOWEST])
-    piled = np.searchsorted(found.body, low + THICK) - np.searchsorted(found.body, low)
-    return EMPTY[0] < low < EMPTY[1] and found.floor > found.low and bool(piled > FOUND * found.body.size)
+    above = found.below(low + (1 + SHARP) * THICK) - found.below(low + THICK)
+    return LUNGS < low <= EMPTY[0] and _piled(found) > max(FOUND, 2 * above)
+
+
+def _piled(found: ChannelValues) -> float:
+    """The share of the lowest values within THICK; none where they were cut off."""
+    low = float(found.quantiles[LOWEST])
+    return found.below(low + THICK) - found.below(low) if found.floor > found.low else 0.0
 
 
 def _is_stretched(found: ChannelValues) -> bool:

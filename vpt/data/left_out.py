@@ -79,6 +79,10 @@ def leads_back(folder: Path, above: Iterable[Path]) -> bool:
     return any(each.is_relative_to(real) for each in above)
 
 
+def leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
 def ending_of(path: Path) -> str:
     """`.nii.bz2`, `.mat`, ...; "" where there is none."""
     first, last = Path(path.stem).suffix.lower(), path.suffix.lower()
@@ -106,22 +110,26 @@ class LeftOut:
     def sentences(self, wanted: str = "", read: str = "") -> list[str]:
         """In words; `wanted`: what to convert files to, `read`: why files of known kinds are not read."""
         found = []
-        if self.files:
-            known = [path for path in self.files if format_of(path)]
-            other = [path for path in self.files if not format_of(path)]
+        lost = [path for path in (*self.files, *self.nested) if leads_nowhere(path)]
+        if files := [path for path in self.files if path not in lost]:
+            known = [path for path in files if format_of(path)]
+            other = [path for path in files if not format_of(path)]
             if other:
                 found.append(
                     f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out"
                 )
             if known:
                 found.append(f"{_are(known)} not read{_where(self.root, known)}{read}")
-        if self.nested:
-            tops = sorted({path.relative_to(self.root).parts[0] for path in self.nested})
+        if nested := [path for path in self.nested if path not in lost]:
+            tops = sorted({path.relative_to(self.root).parts[0] for path in nested})
             found.append(
-                f"{counted(len(tops), 'subfolder')} with {counted(len(self.nested), 'file')} ({kinds(self.nested)}) "
+                f"{counted(len(tops), 'subfolder')} with {counted(len(nested), 'file')} ({kinds(nested)}) "
                 f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
                 "as a folder of its own, or move the files up"
             )
+        if lost:
+            links = listed((f"{path.relative_to(self.root).as_posix()} to {os.readlink(path)}" for path in lost), 3)
+            found.append(f"{counted(len(lost), 'link')} to what is not there: {links}; mend or remove it")
         if self.circles:
             links = listed((path.relative_to(self.root).as_posix() for path in self.circles), 3)
             found.append(
@@ -139,7 +147,9 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
     files: list[Path] = []
     deeper: list[Path] = []
     for path in walk.files():
-        if known & {*_at_and_above(path, root)} or (path.parent == root and _is_description(path)):
+        if known & {*_at_and_above(path, root)}:
+            continue
+        if path.parent == root and _is_description(path) and not leads_nowhere(path):
             continue
         (deeper if nested and path.parent != root else files).append(path)
     return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))

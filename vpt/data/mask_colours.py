@@ -17,7 +17,8 @@ from vpt.words import listed
 def ids_by_colour(folder: Path, masks: Sequence[Path]) -> tuple[tuple[Colour, int], ...] | None:
     """What id every colour of the masks has, where their numbers alone do not say it; None where they do.
 
-    They do not where palettes list colours in another order from file to file, or where masks are stored in colours.
+    They do not where palettes list colours in another order from file to file, or black elsewhere than as 0, or where
+    masks are stored in colours.
     Files that cannot be read are passed over. Raises VptError where the colours do not say it either.
     """
     palettes: dict[Path, Palette] = {}
@@ -31,11 +32,13 @@ def ids_by_colour(folder: Path, masks: Sequence[Path]) -> tuple[tuple[Colour, in
         elif found is None:
             grey.append(path)
     differ = _differ(palettes)
+    moved = not differ and any(map(_puts_black_elsewhere, palettes.values()))
     every = {colour for found in pictures.values() for colour in found}
-    if not differ and (not pictures or len(every) > MOST_LABELS or any(map(_has_labels, grey))):
+    if not differ and not moved and (not pictures or len(every) > MOST_LABELS or any(map(_has_labels, grey))):
         return None  # reading a mask in colours says what it should be
     if differ:
         _require_named_colours(folder, palettes, differ)
+    if differ or moved:
         _refuse_grey(folder, grey, next(iter(palettes)))
     return _numbered(folder, palettes, pictures)
 
@@ -68,7 +71,10 @@ def require_one_numbering(masks: Sequence[Path]) -> None:
 
 
 def _differ(palettes: dict[Path, Palette]) -> tuple[Path, Path, int, Colour, Colour] | None:
-    """Two files in which a number stands for two colours, or a colour has two numbers; the number, and its colours."""
+    """Two files in which a number stands for two colours, or a colour has two numbers; the number, and its colours.
+
+    A palette may list a colour twice, as black for what it does not name: then its numbers count, if others agree.
+    """
     if all(palette.is_grey for palette in palettes.values()):
         return None  # these are read by their values anyway
     colour_of: dict[int, tuple[Path, Colour]] = {}
@@ -79,9 +85,14 @@ def _differ(palettes: dict[Path, Palette]) -> tuple[Path, Path, int, Colour, Col
             if its != colour:
                 return other, path, k, its, colour
             other, number = number_of.setdefault(colour, (path, k))
-            if number != k and other != path:
+            if number != k and other != path and palettes[other].colour(k) != colour:
                 return other, path, k, colour, colour
     return None
+
+
+def _puts_black_elsewhere(palette: Palette) -> bool:
+    """Whether black, the background, has another number than 0, which is another colour's."""
+    return BLACK in palette.used.values() and palette.colour(0) != BLACK and not palette.is_grey
 
 
 def _require_named_colours(

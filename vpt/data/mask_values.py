@@ -25,6 +25,7 @@ NEAR = 16  # levels that a lossy format moves a value by
 EVEN = 0.8  # of a label's pixels, so many and more have neighbours of their own value only; of a border's, fewer
 SLICES = 8  # looked at of a volume
 FEW_EVEN = 0.3  # fewer than these are scattered, and make no area
+WHITE = {*range(255 - NEAR, 256), 4095, 32767, 65280, 65535}  # of 8, 12, 15 and 16 bits, and nearly
 AT_ONCE, MANY = 4, 200  # masks that are read at a time; so many are worth processes
 
 
@@ -155,8 +156,10 @@ class MaskValues:
         large = frozenset[int]().union(*(found for found in groups if min(found) > MOST_LABELS))
         if any(min(found) <= MOST_LABELS < max(found) for found in groups):
             return []
-        if large == {255, 65535} and not small and all(len(found) == 1 for found in groups):
-            return [frozenset({255}), frozenset({65535})]
+        if len(large) > 1 and not small and all(len(found) == 1 for found in groups) and large <= WHITE:
+            return [frozenset({id}) for id in sorted(large)]
+        if len(small) > 1 and small == {*range(1, len(small) + 1)} and len(large) == 1 and large <= WHITE:
+            return [small, large]  # of some all labels are one
         if len(small) != len(large) or small != {*range(1, len(small) + 1)}:
             return []
         steps = [bright / id for id, bright in zip(sorted(small), sorted(large), strict=True)]

@@ -13,18 +13,34 @@ from vpt.data.class_names import doubtful_classes
 from vpt.errors import VptError
 from vpt.words import counted, listed
 
-NUMBERED = "frame|timepoint|time|tp|t|visit|session|ses|run|scan|slice|week|month|day|s"
-NAMED = "(?:ses-)?(?:pre|post|baseline|followup)|left|right|l|r|od|os"  # of a visit, and of eyes, breasts, knees
-REPEATED = re.compile(rf"(?:[_-](?:(?:{NUMBERED})[_-]?\d+|{NAMED}))+$", re.IGNORECASE)
+NUMBERED = "frame|timepoint|time|tp|visit|vis|session|ses|run|rep|scan|echo|slice|slc|sl|week|month|day|aug"
+LETTERS = "[fmstvz]"  # of a frame, month, session, time, visit, slice; `_S_0295` is a subject
+PARTS = "tile|patch|crop"  # of one image, by rows and columns
+NAMED = (
+    "(?:ses-)?(?:pre|post|baseline|bl|followup)|arterial|portal|venous|insp|exp|ed|es"  # of a visit, a phase
+    "|left|right|l|r|od|os|(?:[lr][_-]?)?(?:cc|mlo)"  # of eyes, knees, breasts and their views
+)
+REPEATED = re.compile(
+    rf"(?:[_-](?:(?:(?:{NUMBERED})[_-]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED}))+$|(?<=\d)(?:l|r|od|os|v\d+)$",
+    re.IGNORECASE,
+)
+BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9]+)_[^/]*")  # the subject stands first, whatever follows
+BARE = re.compile(r"(.*\d)[_-]\d+")
 TOLD = 5  # doubts of one kind
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
+
+
+def stem_of_name(name: str) -> str:
+    """A name without what says which visit, side, frame or part it is; itself where nothing does."""
+    found = BIDS.fullmatch(name)
+    return found[1] if found else REPEATED.sub("", name)
 
 
 class Patients:
     """Case -> patient: what is `said` counts, else the case's `stem`, its name without its last number.
 
     That is of a visit, frame or slice, or says which side it is: `patient002_frame01` -> `patient002`, `p10002_s077` ->
-    `p10002`, `sub-01_ses-2_run-1` -> `sub-01`, `P7_left` -> `P7`. Where the names
+    `p10002`, `sub-01_ses-2_T1w` -> `sub-01`, `P7_left` -> `P7`. Where the names
     of all cases differ in that number only (`brain_s00` ... `brain_s07`), it counts the patients. A name without such
     an ending stands for a patient of its own.
     """
@@ -54,7 +70,23 @@ class Patients:
         """What is doubtful in what is said: cases that are not there, patients that may be one."""
         said = dict.fromkeys(self.said[name] for name in self.names if self.said.get(name))
         strangers = self.strangers()
-        return [*([strangers] if strangers else []), *doubtful_classes(said, "patients")[:TOLD]]
+        bare = self.bare_numbers()
+        return [text for text in (strangers, bare) if text] + doubtful_classes(said, "patients")[:TOLD]
+
+    def bare_numbers(self) -> str:
+        """That a number at the end of names, as in `001_002`, may be of a visit or slice, in one sentence; "" else."""
+        groups: dict[str, list[str]] = {}
+        for name in self.names:
+            if not self.said.get(name) and self.of(name) == name and (found := BARE.fullmatch(name)):
+                groups.setdefault(found[1], []).append(name)
+        shared = {stem: names for stem, names in groups.items() if len(names) > 1}
+        if not shared or len(groups) < 2:
+            return ""
+        stem, names = next(iter(shared.items()))
+        return (
+            f"{counted(sum(map(len, shared.values())), 'case')} differ from another in the last number alone "
+            f"({listed(names, 3)}), and count as a patient each; if {stem} is a patient, --patients '(.*)[_-]' says so"
+        )
 
     def strangers(self) -> str:
         """That `patients` names what is no case, while it says nothing of some cases, in one sentence; "" else."""
@@ -70,10 +102,11 @@ class Patients:
     @cached_property
     def _count_patients(self) -> bool:
         """Whether no case is said to be anyone's, and their last numbers alone tell them apart."""
-        return not self.said and len({self._stem(name) for name in self.names}) == 1
+        stems = {self._stem(name) for name in self.names}
+        return not self.said and len(stems) == 1 and not any(map(BIDS.fullmatch, self.names))
 
     def _stem(self, name: str) -> str:
-        return self.stems.get(name) or REPEATED.sub("", name)
+        return self.stems.get(name) or stem_of_name(name)
 
 
 def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:

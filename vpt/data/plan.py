@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from vpt.data.sizes import TrainingSizes
 from vpt.data.values import TrainingValues
@@ -62,8 +62,14 @@ class Window(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["window"] = "window"
-    low: float
-    high: float
+    low: FiniteFloat
+    high: FiniteFloat
+
+    @model_validator(mode="after")
+    def _spans(self) -> Window:
+        if self.low >= self.high:
+            raise ValueError("the lower value is not below the higher one")
+        return self
 
     def __str__(self) -> str:
         return f"window {self.low:g} to {self.high:g}, the same for every scan"
@@ -101,7 +107,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     plane: Plane
-    pixel_mm: float | None = Field(gt=0)
+    pixel_mm: FiniteFloat | None = Field(gt=0)
     image_size: int
     neighbours: bool
     channels: tuple[str, ...]
@@ -109,7 +115,7 @@ class Plan(BaseModel):
     padding: Padding = "centre"
     fill: Colour = (0.0, 0.0, 0.0)
     kind: Kind = "volumes"
-    slices: int | None = None
+    slices: int | None = Field(default=None, gt=0)
     skip_blank: bool = False
     crop: Crop = "none"
     sampling: Sampling = "even"
@@ -117,6 +123,14 @@ class Plan(BaseModel):
     sizes: TrainingSizes | None = None
     label_values: dict[int, str] | None = None
     reasons: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> Plan:
+        """One intensity, and of values one range, for each channel."""
+        counts = {len(self.intensity), len(self.channels if self.values is None else self.values.channels)}
+        if counts != {len(self.channels)} or not self.channels:
+            raise ValueError("channels, intensity and values are not of as many channels")
+        return self
 
     @property
     def mixes(self) -> bool:

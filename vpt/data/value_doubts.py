@@ -34,8 +34,9 @@ INTERCEPTS = (-1024.0, -1000.0)
 IDS, FEWER = 12, 4  # so few whole values look like labels where every case of the training had FEWER times as many
 INVERTED, COMPLEMENT = 0.7, 0.25  # how far a shape must lie outside, in all; of that its complement may, at most
 APART = 0.3  # at least so far apart lie the usual shapes and their complements, or a negative cannot be told
-SHAPED = (2, 3, 4, 5, 6, 7, 8, len(LEVELS))  # of a shape: 5 to 95 % and the frame
-FEWEST = 5  # cases: of less no shape is known
+SHAPED = [2, 3, 4, 5, 6, 7, 8, len(LEVELS)]  # of a shape: 5 to 95 % and the frame
+MIDDLE, SWAPPED, TINTED = slice(4, 7), 20.0, 120.0  # 25, 50 and 75 %; so far outside, and red from blue, in all
+FEWEST, COLOURFUL = 5, 40  # cases: of less no shape is known, and no colour
 GREY, COLOURED = 2.0, 12.0  # of 255, mean distance of the channels: grey JPEGs have less; marks drawn in have less
 
 
@@ -105,7 +106,7 @@ def _doubts(found: CaseValues, expected: Expected) -> Iterator[Doubt]:
             yield Doubt((values.low, values.high), (known.low, known.high), unit, reason, mend)
     values, known, unit = channels[0]
     shape = () if "HU" in expected.units else _inverted(found, expected.values)
-    for reason, mend in (*_coloured(found, expected.values), *shape):
+    for reason, mend in (*_coloured(found, expected.values), *_swapped(found, expected), *shape):
         yield Doubt((values.low, values.high), (known.low, known.high), unit, reason, mend)
     for values, known, unit in channels:
         for reason, mend in _below_zero(values, known) if unit == "none" else ():
@@ -124,6 +125,9 @@ def _off(found: ChannelValues, expected: ValueRange, unit: Unit) -> Iterator[tup
     elif unit != "none":
         for reason in _misplaced(found, expected, unit):
             yield reason, _mend_hu(found, expected) if unit == "HU" else "save it as those were saved"
+    if unit == "HU" and found.low < 0 < found.high and found.zeros > SPARE + TIMES * expected.zeros:
+        reason = f"{found.zeros:.0%} are just 0, which is water and tissue, of those at most {expected.zeros:.1%}"
+        yield reason, "if that is padding, or what was masked out, write air there, which is -1000"
 
 
 # --- pictures of 8 bits -----------------------------------------------------------------------------------------------
@@ -243,6 +247,24 @@ def _coloured(found: CaseValues, expected: TrainingValues) -> Iterator[tuple[str
         yield "a colour picture, and those are grey", "convert it to grey"
 
 
+def _swapped(found: CaseValues, expected: Expected) -> Iterator[tuple[str, str]]:
+    """Blue, green, red: only where they fit in that order as well as they do not in their own, and the training's red
+    and blue lie apart, as in tissue, and not as in all sorts of photographs.
+    """
+    if expected.units != ("8 bits",) * 3 or expected.values.cases < COLOURFUL:
+        return
+    red, green, blue = (values.quantiles[MIDDLE] for values in found.channels)
+    known = [np.array(channel.quantiles)[MIDDLE].T for channel in expected.values.channels]
+    if np.abs(known[0] - known[2]).sum() < TINTED:
+        return
+    own, turned = (
+        sum(_summed(values - high, low - values, slice(None)) for values, (low, high) in zip(order, known, strict=True))
+        for order in ((red, green, blue), (blue, green, red))
+    )
+    if own > SWAPPED and turned < COMPLEMENT * own:
+        yield "with red and blue exchanged it fits", "give red, green, blue: OpenCV reads blue first, image[..., ::-1]"
+
+
 def _inverted(found: CaseValues, expected: TrainingValues) -> Iterator[tuple[str, str]]:
     """Light where the training was dark: only where the complement fits as well as the values do not."""
     if expected.cases < FEWEST or any(values.width == 0 for values in found.channels):
@@ -259,17 +281,17 @@ def _inverted(found: CaseValues, expected: TrainingValues) -> Iterator[tuple[str
 def _outside(shape: np.ndarray, expected: ValueRange) -> float:
     """How far a shape lies outside those of the training, summed over its numbers."""
     low, high = np.array(expected.shape).T
-    return _summed(shape - high, low - shape)
+    return _summed(shape - high, low - shape, SHAPED)
 
 
 def _apart(expected: ValueRange) -> float:
     """How far the training's shapes lie from their own complements."""
     low, high = np.array(expected.shape).T
-    return _summed(low - _complement(low), _complement(high) - high)
+    return _summed(low - _complement(low), _complement(high) - high, SHAPED)
 
 
-def _summed(above: np.ndarray, below: np.ndarray) -> float:
-    return float(np.maximum(0, np.maximum(above, below))[list(SHAPED)].sum())
+def _summed(above: np.ndarray, below: np.ndarray, of: slice | list[int]) -> float:
+    return float(np.maximum(0, np.maximum(above, below))[of].sum())
 
 
 def _complement(shape: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from vpt.readers import Voxels
 from vpt.readers.voxels import Channel
@@ -19,7 +19,7 @@ USUAL = 5  # a fifth of the cases at each end has no usual shape
 FRAME = 0.05  # of a side: how far the outer frame reaches in
 PADDED, APART = 0.005, 0.1  # the least share of padding, and how far it lies below the rest, of the rest's width
 
-Span = tuple[float, float]
+Span = tuple[FiniteFloat, FiniteFloat]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class ChannelValues:
     low, high: of all voxels; floor: the lowest quantile, padding included; body: (N,) float32, some of them without
     padding, sorted and evenly spread; quantiles: of these voxels, at LEVELS; shape: (LEVELS + 1,), quantiles with the
     padding and the median along the outer frame, the lowest of the quantiles at 0 and the highest at 1; distinct: how
-    many different values; whole: no fractions.
+    many different values; whole: no fractions; zeros: the share that is just 0.
     """
 
     low: float
@@ -40,6 +40,7 @@ class ChannelValues:
     shape: np.ndarray
     distinct: int
     whole: bool
+    zeros: float = 0.0
 
     @property
     def width(self) -> float:
@@ -95,6 +96,7 @@ def _channel_values(channel: Channel, part: np.ndarray) -> ChannelValues:
         shape=_shape(_at_levels(sample), _frame(part)),
         distinct=1 + int(np.count_nonzero(np.diff(sample))),
         whole=bool((sample == np.rint(sample)).all()),
+        zeros=float(np.mean(sample == 0)),
     )
 
 
@@ -139,16 +141,18 @@ def _frame(part: np.ndarray) -> float:
 class ValueRange(BaseModel):
     """Of a channel over the cases of the training: the lowest and the highest that each number took.
 
-    quantiles: at LEVELS; shape: see `ChannelValues`, of the usual cases; width: the smallest; distinct: the fewest.
+    quantiles: at LEVELS; shape: see `ChannelValues`, of the usual cases; width: the smallest; distinct: the fewest;
+    zeros: the largest share that is just 0; all in plans before version 0.6.0, which did not look for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    low: float
-    high: float
-    quantiles: tuple[Span, ...]
-    shape: tuple[Span, ...]
-    width: float
+    low: FiniteFloat
+    high: FiniteFloat
+    quantiles: tuple[Span, ...] = Field(min_length=len(LEVELS), max_length=len(LEVELS))
+    shape: tuple[Span, ...] = Field(min_length=len(LEVELS) + 1, max_length=len(LEVELS) + 1)
+    width: FiniteFloat
     distinct: int
+    zeros: float = 1.0
 
 
 class TrainingValues(BaseModel):
@@ -178,6 +182,7 @@ def _range_over(cases: Sequence[ChannelValues], spared: int) -> ValueRange:
         shape=_spans([case.shape for case in cases], len(cases) // USUAL),
         width=_span([case.width for case in cases], spared)[0],
         distinct=int(_span([case.distinct for case in cases], spared)[0]),
+        zeros=_span([case.zeros for case in cases], spared)[1],
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.base import Source
 from vpt.readers.grid import Grid, picture_grid
-from vpt.readers.picture import PictureReader, lossy_format, picture_size
+from vpt.readers.picture import RGB_CODE, PictureReader, lossy_format, picture_size, require_opaque
 from vpt.readers.pillow_file import GREY_MODES, opened, palette, upright
 
 Colour = tuple[int, int, int]
@@ -69,10 +69,22 @@ class ColourMaskReader(PictureReader):
 
 @dataclass(frozen=True)
 class Palette:
-    """What an image's numbers stand for: the colours of those that its pixels use, and all colours that it lists."""
+    """What an image's numbers stand for: the colours of those that its pixels use, and all that it lists.
+
+    entries: red, green, blue of every number, a byte each.
+    """
 
     used: dict[int, Colour]
-    known: frozenset[Colour]
+    entries: bytes
+
+    def colour(self, number: int) -> Colour | None:
+        """None of a number that it does not list."""
+        listed = tuple(self.entries[3 * number : 3 * number + 3])
+        return (listed[0], listed[1], listed[2]) if listed else None
+
+    @property
+    def known(self) -> frozenset[Colour]:
+        return frozenset(zip(*(self.entries[k::3] for k in range(3)), strict=True))
 
     @property
     def is_grey(self) -> bool:
@@ -84,9 +96,11 @@ def palette_of(path: Path) -> Palette | None:
     with opened(path, pixels=True) as image:
         if image.mode != "P":
             return None
-        colours = [(int(red), int(green), int(blue)) for red, green, blue in palette(image)]
-        used = {int(k): colours[k] for k in np.unique(np.array(image)) if k < len(colours)}
-        return Palette(used, frozenset(colours))
+        found = Palette({}, palette(image).tobytes())
+        for k in np.unique(np.array(image)).tolist():
+            if colour := found.colour(k):
+                found.used[k] = colour
+        return found
 
 
 def colours_of(path: Path) -> dict[Colour, bool] | None:
@@ -113,8 +127,8 @@ def shown(colour: Colour) -> str:
 def _coded(path: Path) -> np.ndarray:
     """An image's colours (rows, columns) as 0xRRGGBB."""
     with opened(path, pixels=True) as image:
-        pixels = np.array(upright(image).convert("RGB")).astype(np.int64)
-    coded: np.ndarray = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+        require_opaque(image, path)
+        coded: np.ndarray = np.array(upright(image).convert("RGB")).astype(np.int64) @ RGB_CODE
     return coded
 
 

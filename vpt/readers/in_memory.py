@@ -16,7 +16,7 @@ from vpt.readers.base import Source
 from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.nifti import NiftiReader, volume_in_memory
-from vpt.readers.pillow_file import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, pixels_of, upright
+from vpt.readers.pillow_file import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, seen
 from vpt.readers.volumes import placed
 
 
@@ -37,7 +37,7 @@ class PillowReader(ArrayReader):
         if image.format == "TIFF" and getattr(image, "filename", "") and image.getexif().get(ORIENTATION, 1) != 1:
             raise VptError(f"{self.name}: a turned TIFF that Pillow opened by its path and scrambles; give its path")
         try:
-            return pixels_of(upright(image), self.name)
+            return seen(image, self.name)
         except DAMAGED as error:  # a file that was opened and is decoded now
             if isinstance(low := spoiled(self.name, error), MemoryError):
                 raise low from error

@@ -19,6 +19,7 @@ from vpt.errors import VptError
 from vpt.files import atomic
 from vpt.readers.base import Source, no_scan
 from vpt.readers.damage import require_memory, require_there, spoiled
+from vpt.readers.doubts import shear
 from vpt.readers.grid import Grid
 from vpt.readers.inflate import DENSEST, inflate
 from vpt.readers.nifti_header import DAMAGED, UNREADABLE, doubts_of, header_grid, opened, qform_of, require_channels
@@ -84,6 +85,7 @@ class NiftiReader(VolumeReader):
         """Labels under the scan's own header: affine, both transforms and their codes, units; no text of it is kept.
 
         A qform that cannot be read is replaced by the affine that is used, so that other programs read the same place.
+        Of a sheared affine without a qform one of straight axes is added, since ITK opens the mask only then.
         """
         scan = self._first
         header = scan.header.copy()
@@ -92,7 +94,7 @@ class NiftiReader(VolumeReader):
                 header[text] = b""
         header["intent_code"] = 0
         header.extensions = type(header.extensions)()
-        if qform_of(scan) is UNREADABLE:
+        if (qform := qform_of(scan)) is UNREADABLE or (qform is None and shear(self.grid())):
             header.set_qform(scan.affine, int(header["sform_code"]))
         header.set_data_dtype(labels.dtype)
         header.set_slope_inter(1, 0)

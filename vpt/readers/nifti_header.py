@@ -19,11 +19,12 @@ from vpt.readers.volumes import placed
 
 DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error)
 FARTHEST = 2**26  # bytes before the voxels
-SINGLE = b"n+1\0"  # NIfTI-1 in one file
+SINGLE, SINGLE_2 = b"n+1\0", b"n+2\0"  # NIfTI-1 and 2 in one file: the voxels follow the header
 UNREADABLE = np.full((4, 4), np.nan)
 IN_MM = {1: ("metres", 1000.0), 3: ("microns", 1e-3)}  # xyzt_units; 0 is unknown and counts as mm, as 2 is
 STEPS = {8: "s", 16: "ms", 24: "microseconds", 32: "Hz", 40: "ppm", 48: "rad/s"}  # xyzt_units of a fourth axis
 TIME_SERIES = 2001
+SAME_SIZE = 0.01  # of a voxel: what rounding leaves
 NO_SCAN = {  # intent codes -> what the voxels then are
     **dict.fromkeys(range(2, 25), "a statistical map"),
     1001: "an estimate",
@@ -81,16 +82,26 @@ def _require_usable(path: Path) -> bytes:
     for order in "<>":
         for size, place, kind, scale in ((348, 108, "f", "112f"), (540, 168, "q", "176d")):  # NIfTI-1, Analyze; NIfTI-2
             if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
-                _require_near_voxels(path, struct.unpack_from(f"{order}{kind}", head, place)[0])
+                start = struct.unpack_from(f"{order}{kind}", head, place)[0]
+                _require_near_voxels(path, start, size + 4 if _is_single(head, size) else 0)
                 _require_finite_slope(path, struct.unpack_from(f"{order}{scale[3:]}", head, int(scale[:3]))[0])
     return head
 
 
-def _require_near_voxels(path: Path, start: float) -> None:
-    """Refuse voxels that begin nowhere or far behind the header: nibabel would read, or inflate, all up to there."""
-    if not 0 <= start <= FARTHEST:
+def _is_single(head: bytes, size: int) -> bool:
+    """Whether the voxels follow in the same file, of which the header has so many bytes."""
+    return head[344:348] == SINGLE if size == 348 else head[4:8] == SINGLE_2
+
+
+def _require_near_voxels(path: Path, start: float, least: int) -> None:
+    """Refuse voxels that begin nowhere, inside of the header, or far behind it.
+
+    nibabel would take the header's own bytes for voxels, and all others for their neighbours; or read, or inflate, all
+    up to there.
+    """
+    if not least <= start <= FARTHEST:
         raise VptError(
-            f"{path}: its voxels begin at byte {start:g} by its header (vox_offset), expected 0 to "
+            f"{path}: its voxels begin at byte {start:g} by its header (vox_offset), expected {least} to "
             f"{FARTHEST}; copy or export it again"
         )
 
@@ -191,6 +202,7 @@ def doubts_of(image: Any, grid: Grid) -> list[str]:
     unit = IN_MM.get(space_unit(image))
     return [
         *_transforms(image, grid),
+        *_sizes(image, grid),
         *([converted(*unit)] if unit else []),
         *odd_spacing(grid),
         *shear(grid),
@@ -220,6 +232,29 @@ def _transforms(image: Any, grid: Grid) -> list[str]:
     return found
 
 
+def _sizes(image: Any, grid: Grid) -> list[str]:
+    """Voxel sizes in `pixdim` that are none, or others than those of the sform, where that is used; an unknown unit."""
+    unknown = space_unit(image)
+    found = [f"its unit of distances is {unknown}, which is none, and counts as mm; correct xyzt_units"] * (unknown > 3)
+    if not hasattr(image, "get_sform") or (raw := _raw(image)) is None:
+        return found
+    sizes = np.abs(raw["pixdim"][1 : 1 + min(image.ndim, 3)]).astype(float)
+    if int(raw["sform_code"]) <= 0:
+        if (raw["pixdim"][1 : 1 + len(sizes)] < 0).any():
+            found.append(
+                f"voxels of {by(raw['pixdim'][1 : 1 + len(sizes)].tolist())} mm, and no size is below 0, so the signs "
+                "are left out; write the true sizes into pixdim"
+            )
+    elif qform_of(image) is None or qform_of(image) is UNREADABLE:
+        own = np.linalg.norm(image.affine[:3, :3], axis=0)[: len(sizes)]
+        if not np.allclose(sizes, own, rtol=SAME_SIZE):
+            found.append(
+                f"voxels of {by(sizes.tolist())} mm in pixdim and of {by(own.tolist())} mm in the sform, which is "
+                "used; ITK-based programs use pixdim: write both alike"
+            )
+    return found
+
+
 def _scale(image: Any) -> list[str]:
     """An intercept that counts for nothing, since by the standard a slope of 0 (or none) is no scaling at all."""
     slope, inter = (float(value) for value in raw_scale(image))
@@ -238,11 +273,17 @@ def _scale(image: Any) -> list[str]:
 
 def raw_scale(image: Any) -> tuple[float, float]:
     """Slope and intercept as the file has them; (1, 0) of an image in memory."""
-    file = image.get_filename() if hasattr(image, "get_filename") else None
-    if not file or not Path(file).is_file() or "scl_slope" not in getattr(image.header, "keys", list)():
+    if (raw := _raw(image)) is None or "scl_slope" not in raw:
         return 1.0, 0.0
-    raw = _raw_header(image, Path(file))
     return float(raw["scl_slope"]), float(raw["scl_inter"])
+
+
+def _raw(image: Any) -> Any:
+    """The header as its file has it; None of an image in memory, or of a format with other fields."""
+    file = image.get_filename() if hasattr(image, "get_filename") else None
+    if not file or not Path(file).is_file() or not hasattr(image.header, "keys"):
+        return None
+    return _raw_header(image, Path(file))
 
 
 def _meaning(image: Any) -> list[str]:

@@ -15,7 +15,17 @@ from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
 from vpt.readers.grid import Grid, picture_grid
-from vpt.readers.pillow_file import DEEP_MODES, GREY_MODES, opened, palette, pixels_of, turn_of, upright
+from vpt.readers.pillow_file import (
+    DEEP_MODES,
+    GREY_MODES,
+    alpha_of,
+    opened,
+    palette,
+    pixels_of,
+    seen,
+    turn_of,
+    upright,
+)
 from vpt.readers.png import may_hold_exif, states_white
 
 if TYPE_CHECKING:
@@ -24,6 +34,8 @@ if TYPE_CHECKING:
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
 FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spans; between black and white; its share
+HALF_CLEAR = 128  # of alpha: what is less is not seen
+RGB_CODE = np.array([1 << 16, 1 << 8, 1])
 TURNED = (5, 6, 7, 8)  # EXIF: rows and columns change places
 
 
@@ -98,7 +110,7 @@ def read_picture(path: Path) -> np.ndarray:
     Raises VptError for a file that is missing, empty, damaged, no image, or of several pages.
     """
     with opened(path, pixels=True) as image:
-        return as_picture(pixels_of(upright(image), str(path)), str(path))
+        return as_picture(seen(image, str(path)), str(path))
 
 
 def is_colour(path: Path) -> bool:
@@ -123,8 +135,8 @@ def read_mask(path: Path) -> np.ndarray:
     """A mask's label ids (rows, columns), integers: its pixel values, or the indices of a palette with colours.
 
     The values of a .jpg are not exact: above 127 is 255, the others are 0. A 1-bit mask holds 0 and 255 as well.
-    Raises VptError for what `read_picture` refuses, colours, values that are no whole numbers, a lossy file that is
-    not called .jpg, and a .jpg with more than black and white.
+    Raises VptError for what `read_picture` refuses, colours, values that are no whole numbers, transparency that says
+    other than the values, a lossy file that is not called .jpg, and a .jpg with more than black and white.
     """
     with opened(path, pixels=True) as image:
         lossy = lossy_format(image, path)
@@ -133,10 +145,10 @@ def read_mask(path: Path) -> np.ndarray:
                 f"{path}: {lossy} by its content, whose values are not exact, so no label ids; "
                 "export the mask as PNG, or threshold it (above 127 is 255, the rest 0) and save that as PNG"
             )
-        image = upright(image)
+        require_opaque(image, path)
         if image.mode == "P" and not is_grey(palette(image)):
-            return np.array(image)
-        pixels = pixels_of(image, str(path))
+            return np.array(upright(image))
+        pixels = seen(image, str(path))
     if pixels.ndim == 3:
         if not is_grey(pixels):
             raise VptError(
@@ -149,6 +161,25 @@ def read_mask(path: Path) -> np.ndarray:
     if pixels.dtype.kind == "f":
         raise VptError(f"{path}: holds {pixels.dtype} values, expected label ids; save the mask as 8-bit grey")
     return pixels
+
+
+def require_opaque(image: Image, path: Path) -> None:
+    """Refuse a mask whose transparent pixels hold values that opaque ones hold too, or another one than 0.
+
+    Without its transparency it would say something else than it shows. What is transparent throughout tells nothing
+    apart, so its values count.
+    """
+    alpha = alpha_of(image)
+    if alpha is None or not (clear := alpha < HALF_CLEAR).any() or clear.all():
+        return
+    values = np.array(image) if image.mode == "P" else np.array(image.convert("RGB")).astype(np.int64) @ RGB_CODE
+    below = {*np.unique(values[clear]).tolist()}
+    if below & {*np.unique(values[~clear]).tolist()} or below - {0}:
+        raise VptError(
+            f"{path}: a mask that is drawn with transparency ({clear.mean():.0%} of its pixels), which its values "
+            "do not say; save it opaque, the background as 0 (mogrify -background black -alpha remove), or, if it is "
+            "in the transparency alone, take that for the mask (mogrify -alpha extract)"
+        )
 
 
 def _black_and_white(pixels: np.ndarray, path: Path) -> np.ndarray:

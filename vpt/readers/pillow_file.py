@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one number per pixel, of more than 8 bits
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
 MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for each
-BITS_PER_SAMPLE = 258  # of TIFF
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 ORIENTATION = 0x0112  # of EXIF
 DAMAGED = (  # what Pillow lets through of its decoders
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError,
@@ -95,6 +95,31 @@ def _refuse_deep_colour(image: Image, path: Path) -> None:
             f"{path}: several channels of more than 8 bits ({image.mode}), which cannot be read whole; "
             "save it as 8-bit colour, or as 16-bit grey with one channel"
         )
+
+
+def seen(image: Image, name: str) -> np.ndarray:
+    """`pixels_of` an image as it is seen: upright, and light where its file says so."""
+    negative, bits = _is_deep_negative(image), max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
+    pixels = pixels_of(upright(image), name)
+    if not negative:
+        return pixels
+    if pixels.dtype != np.uint16 or pixels.max(initial=0) >= 2**bits:
+        raise VptError(
+            f"{name}: a TIFF whose white is 0 by its header, of {image.mode} pixels; save it with black as 0"
+        )
+    return (2**bits - 1 - pixels).astype(np.uint16)
+
+
+def _is_deep_negative(image: Image) -> bool:
+    """A TIFF that says that 0 is white, of more than 8 bits: of fewer Pillow turns the values itself."""
+    return image.mode in DEEP_MODES and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def alpha_of(image: Image) -> np.ndarray | None:
+    """How opaque every pixel is, (rows, columns) uint8; None where an image says nothing of it."""
+    if "transparency" not in image.info and not {"A", "a"} & {*image.getbands()}:
+        return None
+    return np.array(image.convert("RGBA").getchannel("A"))
 
 
 def upright(image: Image) -> Image:

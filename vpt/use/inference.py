@@ -21,7 +21,7 @@ from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.machine.memory import in_gb, is_out_of_memory, total_memory
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
 from vpt.model import Output, PromptedModel
-from vpt.readers import Reader, Voxels, reader_of
+from vpt.readers import SUPPORTED, Reader, Voxels, format_of, reader_of
 from vpt.readers.content import other_content
 from vpt.readers.grid import by
 from vpt.tasks.batch import Batch, Forward
@@ -54,8 +54,11 @@ def require_kind(plan: Plan, scan: Any) -> None:
     """A scan has millimetres and an image has not, so a plan for one does not fit the other."""
     kind = reader_of(scan).kind
     if kind != plan.kind:
-        if isinstance(scan, str | Path) and (misnamed := other_content(Path(scan))):
-            raise misnamed
+        if isinstance(scan, str | Path):
+            if misnamed := other_content(Path(scan)):
+                raise misnamed
+            if Path(scan).is_file() and format_of(Path(scan)) is None:
+                raise VptError(f"{scan}: not a supported ending; {SUPPORTED}; convert it")
         shown = scan if isinstance(scan, str | Path) else f"a {type(scan).__name__}"
         if isinstance(scan, np.ndarray):
             raise VptError(

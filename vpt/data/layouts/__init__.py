@@ -15,7 +15,7 @@ from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.annotated import read_annotated, with_annotated
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
 from vpt.data.layouts.description import require_few_channels
-from vpt.data.layouts.image_folders import is_image_set, survey_images
+from vpt.data.layouts.image_folders import have_names_in_common, is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
 from vpt.data.layouts.medsam import is_medsam, survey_medsam
@@ -77,7 +77,7 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if not root.is_dir():
         raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
     if is_image_set(root) and (root / "masks").is_dir():
-        return survey_images(root)
+        return survey_images(root) if have_names_in_common(root) or not is_told_by_names(root) else survey_by_name(root)
     if not is_described(root) and is_medsam(root):
         return survey_medsam(root)
     if is_described(root) or not is_told_by_names(root):

@@ -38,13 +38,14 @@ def folder_rows(root: Path) -> Iterator[Row]:
 
 
 def unread_classes(root: Path) -> dict[str, list[Path]]:
-    """Folder, as seen from the root -> its files, of those where a class would be, but none of the files is read."""
+    """Folder, as seen from the root -> its files, of those where a class would be, but no file is read."""
     read = {folder for _, folder in class_folders(root)}
     tops = [path for path in _folders(root, root) if path not in read]
     inner = [path for top in tops if top.name.lower() in SIDE_WORDS for path in _folders(top, root) if path not in read]
     found = {}
     for path in [*(top for top in tops if top.name.lower() not in SIDE_WORDS), *inner]:
-        if files := list(Walk(path, root).files()):
+        files = list(Walk(path, root).files())
+        if files or not any(path.iterdir()):
             found[path.relative_to(root).as_posix()] = files
     return found
 

@@ -31,6 +31,12 @@ def is_image_set(root: Path) -> bool:
     return bool(scan_files(root / "images", "images"))
 
 
+def have_names_in_common(root: Path) -> bool:
+    """Whether any mask is called like an image, as here, and not `NAME_mask` or the like."""
+    images, masks = ({case_name(path) for path in scan_files(root / folder)} for folder in ("images", "masks"))
+    return bool(images & masks)
+
+
 def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files.
 

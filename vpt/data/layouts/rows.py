@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vpt.data.patients import REPEATED
+from vpt.data.patients import stem_of_name
 from vpt.readers import Source
 
 SIDE_WORDS = {
@@ -43,5 +43,5 @@ def stem_of(name: str, label: str) -> str:
     while len(parts) > 1 and (parts[0] == label or parts[0].lower() in SIDE_WORDS):
         parts = parts[1:]
     own = "/".join(parts)
-    stem = REPEATED.sub("", own)
+    stem = stem_of_name(own)
     return "" if stem == own or stem.endswith("/") else stem
