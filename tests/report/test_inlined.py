@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from base64 import b64decode
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import COLOURS
 
 from vpt.report.inlined import MOST_CASES, InlinedViewer, Inlining
-from vpt.use.pages.evaluation import write_evaluation_page
+from vpt.use.pages.evaluation import write_evaluation_page, write_run_page
 from vpt.use.runs import evaluate_run
 
 
@@ -26,6 +28,22 @@ def test_what_does_not_fit_is_left_out_and_counted_and_what_comes_after_it_may_f
     assert InlinedViewer(inlining.scenes, asked=2).note == ""
 
 
+def test_a_volume_that_does_not_fit_is_not_packed_to_its_end() -> None:
+    read = list[int]()
+
+    class Large(bytes):
+        def __getitem__(self, part):
+            read.append(part.start)
+            return super().__getitem__(part)
+
+    inlining = Inlining(room=2_000_000)
+    inlining.take({"name": "large"}, {"scan": Large(np.random.default_rng(0).bytes(16 << 20))})
+    assert inlining.scenes == []
+    assert max(read) < 4 << 20
+    inlining.take({"name": "small"}, {"scan": b"x" * 999})
+    assert len(inlining.scenes) == 1
+
+
 def test_a_page_holds_so_many_cases_at_most() -> None:
     inlining = Inlining()
     for number in range(MOST_CASES + 1):
@@ -33,10 +51,14 @@ def test_a_page_holds_so_many_cases_at_most() -> None:
     assert len(inlining.scenes) == MOST_CASES
 
 
-@pytest.fixture(scope="module")
-def page(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation with the viewer in its page, away from run and data."""
+@pytest.fixture(scope="module", params=["evaluation", "training"])
+def page(request: pytest.FixtureRequest, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an evaluation, or that a training ends with, with the viewer in it, away from run and data."""
     folder = tmp_path_factory.mktemp("page")
+    if request.param == "training":
+        run = shutil.copytree(tiny_run, folder / "run")
+        shown = {"dice": "mean Dice", "dice_dark": "dark", "dice_bright": "bright"}
+        return write_run_page(run, shown, "dice", viewer=True).rename(folder / "alone.html")
     report, out = evaluate_run(tiny_run, out=folder / "test")
     report.save(out)
     return write_evaluation_page(out, tiny_run, viewer=True).rename(folder / "alone.html")

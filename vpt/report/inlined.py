@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
+from zlib import compressobj
 
 MOST_MB = 20  # of packed volumes in a page
 MOST_CASES = 30
+LEVEL, GZIP, PIECE = 6, 31, 1 << 20  # how hard it is packed, zlib's number for gzip, bytes at a time
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,26 @@ class Inlining:
 
     def take(self, scene: Mapping[str, Any], volumes: Mapping[str, bytes]) -> None:
         """volumes: `scan` and the layers `0`, `1`, ... as `.nii`. What does not fit is left out."""
-        packed = {name: b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in volumes.items()}
-        size = sum(map(len, packed.values()))
-        if size <= self.room and len(self.scenes) < MOST_CASES:
-            self.room -= size
-            self.scenes.append({"scene": scene, "files": packed})
+        if len(self.scenes) == MOST_CASES:
+            return
+        room, packed = self.room, {}
+        for name, data in volumes.items():
+            if (whole := _packed(data, room)) is None:
+                return
+            packed[name] = whole
+            room -= len(whole)
+        self.room = room
+        self.scenes.append({"scene": scene, "files": packed})
+
+
+def _packed(data: bytes, room: int) -> str | None:
+    """In base64 what gzip makes of it; None as soon as that is more than `room` characters."""
+    packer = compressobj(LEVEL, wbits=GZIP)
+    parts, size = [], 0
+    for start in range(0, len(data), PIECE):
+        parts.append(packer.compress(data[start : start + PIECE]))
+        size += len(parts[-1])
+        if 4 * size > 3 * room:
+            return None
+    found = b64encode(b"".join([*parts, packer.flush()])).decode()
+    return found if len(found) <= room else None

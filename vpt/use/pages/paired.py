@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vpt.errors import VptError
@@ -12,36 +12,49 @@ from vpt.report.paired import MOST, PairedClasses, PairedFiles, PairedReport
 from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair
 from vpt.use.pages.evaluation import PAGE
+from vpt.use.pages.making import making_of
 from vpt.use.pages.planes import CaseFiles, show_twice
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
 
 
 def write_paired_page(
-    folder: Path, report: PairedReport, run: Path | None = None, data: Path | None = None, progress: Tick = silent
+    folder: Path,
+    report: PairedReport,
+    run: Path | None = None,
+    data: Path | None = None,
+    progress: Tick = silent,
+    command: Sequence[str] = (),
 ) -> Path:
     """Write the page of a comparison into a folder -> its path. run: the first, where two runs were compared, for its
-    data set and its plan; data: where that data set lies now.
+    data set and its plan; data: where that data set lies now; command: that made it.
 
     Raises:
         VptError: a page that cannot be written.
     """
     sources = _of_run(run, data) if run else sources_beside(each.reference for each in report.files.values())
     worst = report.found.cases[:MOST]
+    facts = [making_of("To repeat it", command, artifacts=_artifacts(report) if run else ())]
     if report.classes:
         thumbs = [_thumb(case, report.classes, sources) for case in worst]
-        page = paired_page(report, [], thumbs)
+        page = paired_page(report, [], thumbs, facts)
     else:
         cards = []
         for done, case in enumerate((case for case in worst if case.name in report.files), start=1):
             cards.append(_card(case, report.files[case.name], report.labels, sources))
             progress(done, len(worst), case.name)
-        page = paired_page(report, cards)
+        page = paired_page(report, cards, facts=facts)
     write_text(folder / PAGE, page)
     return folder / PAGE
 
 
 def _thumb(case: CasePair, classes: PairedClasses, sources: Sources) -> PairedThumb:
     return PairedThumb(case, sources.thumb(case.name), *classes.answers[case.name])
+
+
+def _artifacts(report: PairedReport) -> list[Path]:
+    from vpt.artifact import find_artifact
+
+    return [find_artifact(run) for run in (report.first, report.second)]
 
 
 def _of_run(run: Path, data: Path | None) -> Sources:
