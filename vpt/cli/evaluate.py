@@ -102,7 +102,6 @@ def evaluate(
         (split is not None and kind == "folds", f"--split {split}: every fold scores what it validates; leave it out"),
         (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
         (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
-        (viewer and compared, "--viewer: is of one evaluation; evaluate each by itself"),
         (postprocess == "choose" and kind != "run", "--postprocess choose: is of one run; choose for each by itself"),
         (quality and kind not in ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
         (quality and oracle_box, "--quality: is of masks that nobody helped with; leave --oracle-box out"),
@@ -142,7 +141,7 @@ def evaluate(
         if compared:
             from vpt.use.pages.paired import write_paired_page
 
-            page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick, sys.argv)
+            page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick, viewer, sys.argv)
             print(f"written: {saved}, comparison.csv, comparison.md, {page.name}")
             return
         page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer, sys.argv)

@@ -16,10 +16,13 @@ LEVEL, GZIP, PIECE = 6, 31, 1 << 20  # how hard it is packed, zlib's number for 
 
 @dataclass(frozen=True)
 class InlinedViewer:
-    """scenes: of the cases, as `view.js` reads them, with their files as data addresses; asked: how many there were."""
+    """scenes: of the cases, as `view.js` reads them, with their files as data addresses; asked: how many there were;
+    without: those of them whose scan is not known, or cannot be read.
+    """
 
     scenes: Sequence[Mapping[str, Any]]
     asked: int
+    without: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -30,9 +33,14 @@ class InlinedViewer:
         """What is not in it, and why; "" where all is."""
         if self.asked == len(self.scenes):
             return ""
+        why = []
+        if self.without:
+            why.append(f"of {self.without} the scan is not known or cannot be read")
+        if self.asked > len(self.scenes) + self.without:
+            why.append(f"a page holds {MOST_MB} MB of volumes and {MOST_CASES} cases at most")
         return (
-            f"{len(self.scenes)} of {self.asked} cases are in this page, which holds {MOST_MB} MB of volumes and "
-            f"{MOST_CASES} cases at most; vpt view SCAN MASK shows any."
+            f"{len(self.scenes)} of {self.asked} cases are in this page: {', and '.join(why)}. vpt view SCAN MASK "
+            "shows any."
         )
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vpt.palette import colours_of
 from vpt.report.classification import HEADLINES
+from vpt.report.inlined import InlinedViewer
 from vpt.report.mask_charts import confusion_rows
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
@@ -53,6 +54,7 @@ def paired_page(
     cards: Sequence[PairedCard],
     thumbs: Sequence[PairedThumb] = (),
     facts: Sequence[FactGroup] = (),
+    viewer: InlinedViewer | None = None,
 ) -> str:
     """One file of HTML. cards, of classes thumbs: of the cases that differ most, in order; facts: how to repeat it."""
     found = report.found
@@ -77,6 +79,7 @@ def paired_page(
         left_out=max(0, len(found.cases) - MOST_ROWS),
         digits=digits,
         facts=facts,
+        viewer=viewer,
     )
 
 

@@ -24,7 +24,8 @@ from vpt.scores.settings import Settings
 from vpt.use.pages.making import making_of
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
-from vpt.use.pages.viewer import inline_viewer
+from vpt.use.pages.viewer import inline_viewer, viewed
+from vpt.view.scenes import ViewedCase
 
 PAGE = "report.html"
 MOST_COUNTED = 60  # cases whose voxels are counted for the confusion between labels
@@ -111,10 +112,10 @@ def _viewer(section: MaskSection | ClassSection, folder: Path, sources: Sources)
     """All cases, worst first."""
     if not isinstance(section, MaskSection):
         raise VptError(f"{folder}: its cases are classified, and the viewer shows masks; leave --viewer out")
-    found: list[CaseFiles | VptError] = []
+    found: list[ViewedCase | VptError] = []
     for case in section.summary.worst_first():
         try:
-            found.append(_files(case, folder, sources))
+            found.append(viewed(_files(case, folder, sources)))
         except VptError as error:
             found.append(error)
     return inline_viewer(found, section.summary.labels)
