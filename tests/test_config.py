@@ -547,6 +547,7 @@ OF_SEGMENTATION: dict[str, Any] = {
     "train.foreground": 0.5,
     "train.postprocess": "auto",
     "train.keep_cases": False,
+    "train.viewer": True,
 }
 
 

@@ -16,3 +16,8 @@ def colours_of(labels: Iterable[int]) -> dict[int, str]:
 def lightened(colour: str) -> str:
     """A hex colour, two thirds of the way to white."""
     return "#" + "".join(f"{(int(colour[k : k + 2], 16) + 2 * 255) // 3:02x}" for k in (1, 3, 5))
+
+
+def darkened(colour: str) -> str:
+    """A hex colour, half of the way to black."""
+    return "#" + "".join(f"{int(colour[k : k + 2], 16) // 2:02x}" for k in (1, 3, 5))

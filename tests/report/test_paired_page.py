@@ -35,6 +35,12 @@ def test_the_headline_is_the_difference_and_what_it_is_worth(interval, said) -> 
     assert f"Mean Dice 0.750 in A and 0.650 in B over 3 cases: {said}" in page
 
 
+def test_too_few_patients_are_said_in_the_headline() -> None:
+    few = Paired((Difference("foreground", 3, 0.75, 0.65, (0.02, 0.3), 3),), CASES, (), ())
+    page = paired_page(PairedReport(few, "runs/A", "runs/B", "Dice", "bootstrap"), [])
+    assert "(95 % interval +0.020 to +0.300); 3 patients are too few to tell that from noise." in page
+
+
 def test_wins_losses_ties_and_what_is_not_compared_are_said() -> None:
     page = html.unescape(paired_page(report(), []))
     assert "Of 3 cases A is better in 1, B in 1; 1 within 0.001." in page

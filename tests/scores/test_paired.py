@@ -57,6 +57,17 @@ def test_patients_are_drawn_with_all_their_cases():
     assert widths[1] > 1.5 * widths[0]
 
 
+def test_of_fewer_than_five_patients_an_interval_tells_nothing():
+    better, worse = ({f"c{k}": dice + k for k in range(5)} for dice in (80, 60))
+    assert [each.verdict for each in pair_segmentations(report(**better), report(**worse)).differences] == [
+        "more than noise",
+        "more than noise",
+    ]
+    two_of_one = ("a", "a", "b", "c", "d")
+    found = pair_segmentations(report(two_of_one, **better), report(two_of_one, **worse))
+    assert [(each.cases, each.patients, each.verdict) for each in found.differences] == [(5, 4, "too few patients")] * 2
+
+
 def test_a_label_that_one_alone_has_predicted_where_there_is_none_is_listed():
     """The one that rightly predicts nothing has no score, so the pair says nothing; that is not kept silent."""
     found = pair_segmentations(report(a=90, b=ABSENT, c=ABSENT), report(a=80, b=INVENTED, c=ABSENT))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, generate_binary_structure
 
+from vpt.scores import surfaces
 from vpt.scores.surfaces import surface_distances, surface_of, surface_scores
 
 
@@ -112,6 +113,24 @@ def test_empty_masks_have_no_distance(absent):
         assert math.isnan(found.hd95)
         assert math.isnan(found.assd)
         assert found.nsd == pytest.approx(nsd, nan_ok=True)
+
+
+@pytest.mark.parametrize("slab", [1, 60, 10**6])
+@pytest.mark.parametrize("lies", ["C", "F", "turned", "cut out"])
+def test_surfaces_of_all_labels_are_those_of_each_alone(monkeypatch, slab, lies):
+    monkeypatch.setattr(surfaces, "SLAB", slab)
+    rng = np.random.default_rng(0)
+    volume = np.kron(rng.choice([0, 1, 2, 7, 70_000, -3], size=(4, 5, 3)), np.ones((3, 3, 3), np.int32))
+    volume[rng.random(volume.shape) < 0.1] = 2
+    volume = {"C": volume, "F": np.asfortranarray(volume), "turned": volume[::-1].transpose(2, 0, 1)}.get(
+        lies, np.pad(volume, 1, constant_values=7)[1:-1, 1:-1, 1:-1]
+    )
+    found = surfaces.surfaces_of(volume, [2, 7, 70_000, 9])
+    assert list(found) == [2, 7, 70_000, 9]
+    assert len(found[9]) == 0
+    for label, places in found.items():
+        expected = np.argwhere(surface_of(volume == label))
+        assert sorted(map(tuple, places.tolist())) == sorted(map(tuple, expected.tolist()))
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 8), (1, 6, 6), (6, 1, 1), (9, 9)])

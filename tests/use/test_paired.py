@@ -44,6 +44,7 @@ def test_a_run_and_itself(tiny_run, tmp_path):
     found = compare_runs(*runs, split="val", device="cpu")
     assert all(each.size == 0 for each in found.found.differences)
     assert (found.found.wins, found.found.losses) == (0, 0)
+    assert "scored on the val split" in found.said()
 
 
 @pytest.mark.slow

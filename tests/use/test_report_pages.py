@@ -17,6 +17,8 @@ from tiny_run import ONE_STEP
 
 from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.readers import Relabelled
+from vpt.use.pages import planes
 from vpt.use.pages.evaluation import write_evaluation_page, write_run_page
 
 AFFINE = np.diag([-1.0, -1.5, 3.0, 1.0])
@@ -239,6 +241,60 @@ def test_two_runs_are_compared_on_a_page(tiny_run, class_run, tmp_path, vpt) -> 
         assert page.count('<article class="case">') >= cases
         assert "no picture" not in page
         assert "A - B is +0.000" in page
+
+
+def test_confusion_counts_every_voxel_once_however_the_volume_is_cut(tmp_path, save, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    truth, found = (rng.choice([0, 2, 300], size=(5, 7, 11)).astype(np.int16) for _ in range(2))
+    truth[rng.random(truth.shape) < 0.2] = 9
+    files = [save(tmp_path / f"{name}.nii.gz", ids, AFFINE) for name, ids in (("truth", truth), ("found", found))]
+    sources = [
+        Relabelled(file, ((0, 0), (2, 2), (300, 300), *more), ignored)
+        for file, more, ignored in zip(files, [((9, 301),), ()], [301, None], strict=True)
+    ]
+    expected = [[int(((truth == a) & (found == b)).sum()) for b in (0, 2, 300)] for a in (0, 2, 300)]
+    for slab in (1, 80, 1_000_000):
+        monkeypatch.setattr(planes, "SLAB", slab)
+        counted = planes.count_confusion(planes.CaseFiles("a", None, *sources), {2: "a", 300: "b"})
+        assert counted.tolist() == expected
+
+
+def test_a_page_of_masks_says_what_was_compared_and_how_to_repeat_it(scored) -> None:
+    page = read(scored)
+    assert "<h1>masks against labelsTr</h1>" in page
+    assert f"<dd>vpt evaluate {scored} " in page
+    assert "numpy 2" in page
+
+
+@pytest.mark.slow
+def test_a_run_at_its_end_is_given_the_viewer_and_stays_as_it_was(tiny_run, tmp_path, vpt) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    assert 'id="volumes"' not in read(run)
+    before = (run / "best.safetensors").read_bytes()
+    told = vpt("train", "--resume", "--out", run, "--viewer")
+    assert told.code == 0, told.err
+    assert 'id="volumes"' in read(run)
+    assert (run / "best.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_evaluating_nifti_imports_no_dicom_and_a_dicom_header_inside_nifti_is_no_matter(tmp_path) -> None:
+    import nibabel
+
+    ids = np.zeros((6, 6, 6), np.uint8)
+    ids[2:4, 2:4, 2:4] = 1
+    mask = nibabel.Nifti1Image(ids, np.eye(4))
+    mask.header.extensions.append(nibabel.nifti1.Nifti1Extension(2, b"no DICOM at all"))
+    for folder in ("masks", "truth"):
+        (tmp_path / folder).mkdir()
+        nibabel.save(mask, tmp_path / folder / "a.nii.gz")
+    program = (
+        "import sys; from vpt.cli import main; sys.argv = ['vpt', 'evaluate', 'masks', 'truth']\n"
+        "try: main()\nfinally: print('pydicom' in sys.modules); import pydicom; print(pydicom.dcmread.__name__)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert "foreground  1.000" in told.stdout, told.stderr
+    assert told.stdout.endswith("False\ndcmread\n")
 
 
 @pytest.mark.slow

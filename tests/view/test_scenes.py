@@ -104,6 +104,18 @@ def test_masks_in_folders_belong_to_the_scans_of_their_names(case, tmp_path, sav
     ]
 
 
+def test_masks_of_other_names_belong_to_the_scans_of_their_ids(tmp_path, save) -> None:
+    for name in ("images/p1_T1", "images/p2_T1", "images/p3_T1", "images/p3_T2", "masks/p1_seg", "masks/p3_seg"):
+        save(tmp_path / f"{name}.nii.gz", np.zeros((8, 6, 5), np.uint8), LPS)
+    found = find_cases(tmp_path / "images", [tmp_path / "masks"])
+    assert {each.name: [path.name for path in each.masks] for each in found} == {
+        "p1_T1": ["p1_seg.nii.gz"],
+        "p2_T1": [],
+        "p3_T1": [],  # of two scans of one patient nobody knows which the mask is of
+        "p3_T2": [],
+    }
+
+
 def test_what_does_not_fit_together_is_said(case, tmp_path, save) -> None:
     save(tmp_path / "images/b.nii.gz", np.zeros((8, 6, 5), np.int16), LPS)
     with pytest.raises(VptError, match="one mask for 2 scans"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from vpt.cli.shared import (
     Weights,
     console,
     is_postprocessed,
+    light_imports,
     usage,
 )
 
@@ -88,10 +90,6 @@ def evaluate(
     """Dice, IoU, precision, recall, NSD, HD95, ASSD and volumes per case and label on the scans' own grid, by lesion
     and by group where asked: tables, summary.json, cases.csv (the worst first), evaluation.md, report.html.
     """
-    from vpt.progress import bar
-    from vpt.use.pages.evaluation import write_evaluation_page
-    from vpt.use.pages.paired import write_paired_page
-
     kind = _kind(paths, folds, mean)
     of_runs = kind in ("run", "mean", "runs", "folds")
     compared = kind in ("runs", "two masks")
@@ -104,7 +102,6 @@ def evaluate(
         (split is not None and kind == "folds", f"--split {split}: every fold scores what it validates; leave it out"),
         (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
         (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
-        (viewer and compared, "--viewer: is of one evaluation; evaluate each by itself"),
         (postprocess == "choose" and kind != "run", "--postprocess choose: is of one run; choose for each by itself"),
         (quality and kind not in ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
         (quality and oracle_box, "--quality: is of masks that nobody helped with; leave --oracle-box out"),
@@ -112,6 +109,12 @@ def evaluate(
     ):
         if wrong:
             usage(why)
+    with light_imports():
+        import scipy.ndimage
+        import scipy.spatial  # noqa: F401  # both are used by every score
+
+        from vpt.progress import bar
+        from vpt.use.pages.evaluation import write_evaluation_page
     settings: dict[str, Any] = {
         **_tolerances(tolerance),
         "empty": empty,
@@ -136,10 +139,12 @@ def evaluate(
     saved = report.save(folder)
     with bar("drawing the report") as tick:
         if compared:
-            page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick)
+            from vpt.use.pages.paired import write_paired_page
+
+            page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick, viewer, sys.argv)
             print(f"written: {saved}, comparison.csv, comparison.md, {page.name}")
             return
-        page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer)
+        page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer, sys.argv)
     also = ", quality.csv" if quality else ""
     print(f"written: {saved}, cases.csv, evaluation.md{also}, {page.name}")
 

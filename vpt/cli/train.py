@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vpt.cli.shared import ChosenDevice, PatientsPattern, Settings, Shots, Task, overrides_of, usage
+from vpt.cli.shared import ChosenDevice, PatientsPattern, Settings, Shots, Task, Viewer, overrides_of, usage
 from vpt.sections import HEADS, PROMPTS, TUNINGS
 
 
@@ -65,6 +65,7 @@ def train(
         int | None, typer.Option(min=1, help="Train in so many processes on this machine, one GPU each.")
     ] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="On so many machines (docs/scale.md).")] = None,
+    viewer: Viewer = False,
     set_: Settings = None,
 ) -> None:
     """Train prompts and a small head; without a config a plan is made from the data."""
@@ -92,6 +93,7 @@ def train(
         "data.fold": fold,
         "seed": seed,
         "device": device,
+        "train.viewer": True if viewer else None,
     }
     overrides = overrides_of(named, set_)
     if folds is not None:

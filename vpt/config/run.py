@@ -258,6 +258,10 @@ class TrainConfig(Section):
     """Of segmentation: up to 64 training cases go into the artifact as 64 numbers each, without names, so that
     `vpt predict --quality` can tell new scans from them; false where nothing of a case may leave the place.
     """
+    viewer: bool = False
+    """Of segmentation: report.html holds the volumes of the worst validation cases too, to scroll and turn, 20 MB at
+    most. It changes nothing of what is trained: `vpt train --resume --out RUN --viewer` gives it to a run at its end.
+    """
 
     @property
     def plain(self) -> bool:
@@ -279,6 +283,7 @@ OF_ONE_TASK: dict[str, Task] = {
     "train.calibrate": "classification",
     "train.postprocess": "segmentation",
     "train.keep_cases": "segmentation",
+    "train.viewer": "segmentation",
 }
 
 

@@ -249,7 +249,7 @@ def _write_page(run: Path, job: Job, log: Logger) -> None:
     """`report.html`; whatever goes wrong with it takes nothing from what is trained."""
     try:
         with bar("drawing the report") as tick:
-            write_run_page(run, job.shown, job.score, tick)
+            write_run_page(run, job.shown, job.score, tick, job.setup.config.train.viewer)
     except VptError as error:
         log.warning(f"no report.html: {error}")
     except Exception as error:

@@ -39,13 +39,14 @@ from vpt.vocabulary import Task
 from vpt.words import listed
 
 SEEN = 60.0  # seconds until a shared disk shows what another machine has written
-OF_TRAIN = ("epochs", "workers", "save_every", "postprocess")
+OF_TRAIN = ("epochs", "workers", "save_every", "postprocess", "viewer")
 FREE = {  # what they say changes nothing of what is computed
     "device",
     "callbacks",
     "train.workers",
     "train.save_every",
     "train.postprocess",
+    "train.viewer",
 }
 
 

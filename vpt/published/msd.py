@@ -38,7 +38,7 @@ PARTS = ("imagesTr", "labelsTr", "imagesTs")
 
 def origin_of(task: str) -> Origin:
     if task not in TASKS:
-        raise VptError(f"{task}: no task of the Decathlon{did_you_mean(task, TASKS)}; choose one of {', '.join(TASKS)}")
+        raise VptError(f"{task}: no task of the Decathlon; choose one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}")
     size, md5 = TASKS[task]
     return Origin(
         f"Medical Segmentation Decathlon, {task}",
@@ -53,8 +53,7 @@ def origin_of(task: str) -> Origin:
 def origin_called(name: str) -> Origin:
     """`hippocampus` -> where it comes from; raises VptError where no task is called so."""
     if name not in NAMES:
-        hint = did_you_mean(name, NAMES) or ""
-        raise VptError(f"{name}: no data set is called so{hint}; choose one of {', '.join(NAMES)}")
+        raise VptError(f"{name}: no data set is called so; choose one of {', '.join(NAMES)}{did_you_mean(name, NAMES)}")
     return origin_of(NAMES[name])
 
 

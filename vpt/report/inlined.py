@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
+from zlib import compressobj
 
 MOST_MB = 20  # of packed volumes in a page
 MOST_CASES = 30
+LEVEL, GZIP, PIECE = 6, 31, 1 << 20  # how hard it is packed, zlib's number for gzip, bytes at a time
 
 
 @dataclass(frozen=True)
 class InlinedViewer:
-    """scenes: of the cases, as `view.js` reads them, with their files as data addresses; asked: how many there were."""
+    """scenes: of the cases, as `view.js` reads them, with their files as data addresses; asked: how many there were;
+    without: those of them whose scan is not known, or cannot be read.
+    """
 
     scenes: Sequence[Mapping[str, Any]]
     asked: int
+    without: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -29,9 +33,14 @@ class InlinedViewer:
         """What is not in it, and why; "" where all is."""
         if self.asked == len(self.scenes):
             return ""
+        why = []
+        if self.without:
+            why.append(f"of {self.without} the scan is not known or cannot be read")
+        if self.asked > len(self.scenes) + self.without:
+            why.append(f"a page holds {MOST_MB} MB of volumes and {MOST_CASES} cases at most")
         return (
-            f"{len(self.scenes)} of {self.asked} cases are in this page, which holds {MOST_MB} MB of volumes and "
-            f"{MOST_CASES} cases at most; vpt view SCAN MASK shows any."
+            f"{len(self.scenes)} of {self.asked} cases are in this page: {', and '.join(why)}. vpt view SCAN MASK "
+            "shows any."
         )
 
     @property
@@ -49,8 +58,26 @@ class Inlining:
 
     def take(self, scene: Mapping[str, Any], volumes: Mapping[str, bytes]) -> None:
         """volumes: `scan` and the layers `0`, `1`, ... as `.nii`. What does not fit is left out."""
-        packed = {name: b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in volumes.items()}
-        size = sum(map(len, packed.values()))
-        if size <= self.room and len(self.scenes) < MOST_CASES:
-            self.room -= size
-            self.scenes.append({"scene": scene, "files": packed})
+        if len(self.scenes) == MOST_CASES:
+            return
+        room, packed = self.room, {}
+        for name, data in volumes.items():
+            if (whole := _packed(data, room)) is None:
+                return
+            packed[name] = whole
+            room -= len(whole)
+        self.room = room
+        self.scenes.append({"scene": scene, "files": packed})
+
+
+def _packed(data: bytes, room: int) -> str | None:
+    """In base64 what gzip makes of it; None as soon as that is more than `room` characters."""
+    packer = compressobj(LEVEL, wbits=GZIP)
+    parts, size = [], 0
+    for start in range(0, len(data), PIECE):
+        parts.append(packer.compress(data[start : start + PIECE]))
+        size += len(parts[-1])
+        if 4 * size > 3 * room:
+            return None
+    found = b64encode(b"".join([*parts, packer.flush()])).decode()
+    return found if len(found) <= room else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from vpt.report.charts import Bar, Chart, Dot, Line, Rule, axis_of, named_axis
 from vpt.report.mask_summary import MaskCase, MaskSummary
-from vpt.report.parts import amount
+from vpt.report.parts import amount, amounts
 
 MOST_DOTS = 400  # of a label; of more cases every so many in order of their score
 MOST_LABELS = 12  # in one chart, the lowest Dice first where there are more
@@ -70,6 +70,7 @@ def _bland_altman(summary: MaskSummary, label: int, colour: str) -> Chart | None
     differences = np.array([found - true for _, true, found in there])
     bias, spread = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
     ends = (bias - spread, bias + spread)
+    words = dict(zip(("bias", "low", "high"), amounts((bias, *ends)), strict=True))
     means = [(true + found) / 2 for _, true, found in there]
     dots = [
         Dot(mean, found - true, f"{case.name}: {amount(found)} {unit} predicted, {amount(true)} {unit} true", colour)
@@ -77,12 +78,16 @@ def _bland_altman(summary: MaskSummary, label: int, colour: str) -> Chart | None
     ]
     rules = [
         Rule(0.0, "", "x"),
-        Rule(bias, f"mean {amount(bias, '+')}", "x", dashed=True),
-        *(Rule(end, amount(end, "+"), "x", dashed=True) for end in ends if spread > 0),
+        Rule(bias, f"mean {words['bias']}", "x", dashed=True),
+        *(
+            Rule(end, words[which], "x", dashed=True)
+            for which, end in zip(("low", "high"), ends, strict=True)
+            if spread > 0
+        ),
     ]
     alt = (
-        f"{name} is off by {amount(bias, '+')} {unit} on average, 95 % of the cases between "
-        f"{amount(ends[0], '+')} and {amount(ends[1], '+')} {unit}"
+        f"{name} is off by {words['bias']} {unit} on average, 95 % of the cases between "
+        f"{words['low']} and {words['high']} {unit}"
     )
     x = axis_of(means, f"mean of truth and prediction, {unit}", most_ticks=5)
     y = axis_of([*differences.tolist(), *ends, 0.0], f"prediction - truth, {unit}", most_ticks=5)

@@ -14,6 +14,7 @@ from vpt.report.mask_summary import SHOWN, MaskCase, MaskSummary
 from vpt.report.overlays import Panel
 from vpt.report.parts import BEST, MOST_CONFUSED, MOST_ROWS, WORST, Tile, amount, digits, in_brackets, range_of
 from vpt.report.trust_chart import trust_chart
+from vpt.scores.groups import SMALL
 from vpt.words import counted, listed
 
 
@@ -94,6 +95,8 @@ def choose_cases(cases: Sequence[MaskCase]) -> list[tuple[MaskCase, str]]:
     worst = [
         (k, f"{_ordinal(k + 1)}worst of {count}" if count > 1 else "the only case") for k in range(min(WORST, count))
     ]
+    if 1 < count <= WORST:
+        worst[-1] = (count - 1, f"best of {count}")
     rest = [(k, "median") for k in [count // 2] if k >= WORST]
     best = [
         (k, f"{_ordinal(count - k)}best of {count}") for k in range(max(WORST, count - BEST), count) if k != count // 2
@@ -159,7 +162,7 @@ def _case_cells(case: MaskCase, summary: MaskSummary) -> list[tuple[str, str]]:
         scores = case.scores[label]
         values += [(scores.get(key, math.nan), SHOWN[key][1]) for key in ("Dice", "HD95") if key in summary.shown]
         true, found = (case.size(label, whose, summary.unit) for whose in ("ref", "pred"))
-        values.append((found - true, 2 if summary.unit == "mm" else 0))
+        values.append((found - true, 3 if summary.unit == "mm" else 0))
     return [(repr(value) if math.isfinite(value) else "", digits(value, count)) for value, count in values]
 
 
@@ -173,7 +176,8 @@ def _notes(summary: MaskSummary) -> list[str]:
         "hd95_undefined": "without a distance",
     }
     happened = [f"{counts[key]} {said}" for key, said in words.items() if counts.get(key)]
-    notes = [f"Intervals: 95 %, {summary.method}." if summary.method else ""]
+    few = f" Of {len(summary.cases)} they say little." if len(summary.cases) < SMALL else ""
+    notes = [f"Intervals: 95 %, {summary.method}.{few}" if summary.method and len(summary.cases) > 1 else ""]
     notes.append(
         f"Of {len(summary.cases)} cases x {counted(len(summary.labels), 'label')}: {', '.join(happened)}."
         if happened

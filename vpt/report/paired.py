@@ -148,8 +148,6 @@ class PairedReport:
 
 
 def _row(found: Difference) -> list[str]:
-    low, high = found.interval
-    verdict = "unknown" if not math.isfinite(low) else "within noise" if low <= 0 <= high else "more than noise"
     size = f"{found.size:+z.3f}" if math.isfinite(found.size) else "-"
     means = (shown(found.first), shown(found.second))
     return [
@@ -158,5 +156,5 @@ def _row(found: Difference) -> list[str]:
         *means,
         size,
         range_of(found.interval, signed=True),
-        verdict,
+        found.verdict,
     ]

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from vpt.palette import colours_of
 from vpt.report.classification import HEADLINES
+from vpt.report.inlined import InlinedViewer
 from vpt.report.mask_charts import confusion_rows
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
 from vpt.report.paired import PairedReport
 from vpt.report.paired_charts import cases_chart, difference_chart
 from vpt.report.parts import MOST_CONFUSED, MOST_ROWS, Tile, digits
+from vpt.report.report_page import FactGroup
 from vpt.scores.paired import TIE, CasePair
 from vpt.words import counted
 
@@ -47,8 +49,14 @@ class PairedThumb:
     second: str
 
 
-def paired_page(report: PairedReport, cards: Sequence[PairedCard], thumbs: Sequence[PairedThumb] = ()) -> str:
-    """One file of HTML. cards, or of classes thumbs: of the cases that differ most, in order."""
+def paired_page(
+    report: PairedReport,
+    cards: Sequence[PairedCard],
+    thumbs: Sequence[PairedThumb] = (),
+    facts: Sequence[FactGroup] = (),
+    viewer: InlinedViewer | None = None,
+) -> str:
+    """One file of HTML. cards, of classes thumbs: of the cases that differ most, in order; facts: how to repeat it."""
     found = report.found
     means, _ = report.blocks()
     named = [replace(each, score=HEADLINES.get(each.score, each.score)) for each in found.differences]
@@ -70,6 +78,8 @@ def paired_page(report: PairedReport, cards: Sequence[PairedCard], thumbs: Seque
         cases=found.cases[:MOST_ROWS],
         left_out=max(0, len(found.cases) - MOST_ROWS),
         digits=digits,
+        facts=facts,
+        viewer=viewer,
     )
 
 
@@ -100,8 +110,13 @@ def _headline(report: PairedReport) -> str:
     if not math.isfinite(low):
         judged = "; too few patients for an interval"
     else:
-        noise = "within noise" if low <= 0 <= high else "more than noise"
-        judged = f" (95 % interval {low:+z.3f} to {high:+z.3f}), {noise}"
+        few = main.verdict == "too few patients"
+        noise = (
+            f"; {counted(main.patients or 0, 'patient')} are too few to tell that from noise"
+            if few
+            else f", {main.verdict}"
+        )
+        judged = f" (95 % interval {low:+z.3f} to {high:+z.3f}){noise}"
     return (
         f"{score} {main.first:.3f} in A and {main.second:.3f} in B over {counted(main.cases, 'case')}: "
         f"A - B is {main.size:+z.3f}{judged}."

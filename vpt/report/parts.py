@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 WORST, BEST = 12, 4  # cases with pictures
@@ -20,7 +21,7 @@ class Tile:
 
 
 def digits(value: float, count: int) -> str:
-    return f"{value:.{count}f}" if math.isfinite(value) else "-"
+    return f"{value:z.{count}f}" if math.isfinite(value) else "-"
 
 
 def range_of(ends: tuple[float, float] | None, count: int) -> str:
@@ -38,4 +39,15 @@ def amount(value: float, sign: str = "") -> str:
     """Millilitres or pixels: three digits, large numbers whole. sign: "+" where it is a difference."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign}.3g}"
+    return f"{value:{sign},.0f}" if abs(value) >= 100 or value == round(value) else f"{value:{sign}.{_places(value)}f}"
+
+
+def amounts(values: Sequence[float]) -> list[str]:
+    """Differences that stand together, with as many decimals each as the largest of them has."""
+    places = _places(max(map(abs, values)))
+    return [f"{value:+z,.{places}f}" for value in values]
+
+
+def _places(value: float) -> int:
+    """Decimals that leave three digits of a number, none of 100 and more."""
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0

@@ -16,7 +16,7 @@ NaN is left out of means, so the report counts every such case (`vpt.scores.repo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.parallel import in_order
-from vpt.scores.surfaces import SurfaceScores, surface_scores
+from vpt.scores.surfaces import SLAB, SurfaceScores, score_places, surfaces_of
 
 Empty = Literal["nan", "one", "zero"]
 EMPTY_SCORE: dict[str, float] = {"nan": math.nan, "one": 1.0, "zero": 0.0}
@@ -107,7 +107,7 @@ def score_case(
         empty: Dice, IoU and NSD of a label that is absent in both.
         tolerance: of NSD, mm; tolerances: those of labels that have one of their own.
         ignored: where the reference has this id nothing counts, whatever was predicted.
-        workers: labels at a time; each takes 8 bytes a voxel of the box around it, and 150 a voxel of its surfaces.
+        workers: labels at a time; each takes 150 bytes a voxel of its surfaces.
 
     Raises:
         VptError: shapes differ, values are not integers, or an option is outside its range.
@@ -117,18 +117,57 @@ def score_case(
     _check_arrays(prediction, reference, spacing, labels)
     prediction, voxels = without_ignored(prediction, reference, ignored)
     absent, own = EMPTY_SCORE[empty], tolerances or {}
+    counts = count_labels(prediction, reference, labels)
+    surfaces: list[dict[int, np.ndarray]] = []
+    if distances:
+        both = (prediction, reference)
+        surfaces = [*_several(lambda volume: surfaces_of(volume, labels), both, workers)]
 
-    def score(label_and_box: tuple[int, Any]) -> LabelScores:
-        label, box = label_and_box
-        predicted, true = prediction[box] == label, reference[box] == label
-        within = own.get(label, tolerance)
-        surface = surface_scores(predicted, true, spacing, within, absent) if distances else SurfaceScores()
-        return _label_scores(predicted, true, voxels, spacing, surface, absent)
+    def score(label: int) -> LabelScores:
+        found = SurfaceScores()
+        if distances:
+            mine, theirs = (each[label] for each in surfaces)
+            found = score_places(mine, theirs, spacing, own.get(label, tolerance), absent)
+        return _label_scores(*counts[label], voxels, spacing, found, absent)
 
-    boxes = boxes_of(prediction, reference, labels)
-    if workers == 1:  # no threads for validation while training
-        return dict(zip(labels, map(score, zip(labels, boxes, strict=True)), strict=True))
-    return dict(zip(labels, in_order(score, zip(labels, boxes, strict=True), workers), strict=True))
+    return dict(zip(labels, _several(score, labels, workers), strict=True))
+
+
+def _several(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterable[Any]:
+    """Without threads for validation while training."""
+    return map(work, items) if workers == 1 else in_order(work, items, workers)
+
+
+def count_labels(
+    prediction: np.ndarray, reference: np.ndarray, labels: Iterable[int]
+) -> dict[int, tuple[int, int, int]]:
+    """Voxels of each label, above 0: in both, predicted, true; in one pass, a slab at a time."""
+    known = np.unique(np.array(list(labels), np.int64))
+    order = np.argsort([-abs(step) for step in reference.strides], kind="stable")  # as it lies in memory
+    mine, theirs = prediction.transpose(order), reference.transpose(order)
+    step = max(1, SLAB // max(1, math.prod(theirs.shape[1:])))
+    total = np.zeros((3, len(known) + 1), np.int64)
+    for start in range(0, len(theirs), step):
+        slabs = [volume[start : start + step] for volume in (mine, theirs)]
+        somewhere = (slabs[0] != 0) | (slabs[1] != 0)
+        if not somewhere.any():
+            continue
+        a, b = (_ranks(slab[somewhere], known) for slab in slabs)
+        for row, ranks in zip(total, (a[a == b], a, b), strict=True):
+            row += np.bincount(ranks, minlength=len(row))
+    return {int(label): tuple(total[:, k].tolist()) for k, label in enumerate(known, start=1)}
+
+
+def _ranks(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Ids (n,) -> 1 + their places in the sorted `known`, 0 of those that are not among them."""
+    if ids.dtype.itemsize == 1 and ids.dtype.kind in "bu":
+        small = known[known < 256]
+        table = np.zeros(256, np.intp)
+        table[small] = np.arange(1, len(small) + 1)
+        return table[ids.view(np.uint8)]
+    ids = ids.astype(np.int64, copy=False)
+    places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[places] == ids, places + 1, 0)
 
 
 def without_ignored(prediction: np.ndarray, reference: np.ndarray, ignored: int | None) -> tuple[np.ndarray, int]:
@@ -139,16 +178,10 @@ def without_ignored(prediction: np.ndarray, reference: np.ndarray, ignored: int 
 
 
 def _label_scores(
-    predicted: np.ndarray,
-    true: np.ndarray,
-    voxels: int,
-    spacing: Sequence[float],
-    surface: SurfaceScores,
-    absent: float,
+    tp: int, predicted: int, true: int, voxels: int, spacing: Sequence[float], surface: SurfaceScores, absent: float
 ) -> LabelScores:
-    """Masks cropped from a volume of `voxels` voxels, their distances, the score of an absent label -> scores."""
-    tp = int(np.count_nonzero(predicted & true))
-    fp, fn = int(np.count_nonzero(predicted)) - tp, int(np.count_nonzero(true)) - tp
+    """Voxels in both masks, in each, and of the volume; their distances; the score of an absent label -> scores."""
+    fp, fn = predicted - tp, true - tp
     union = tp + fp + fn
     voxel_ml = math.prod(float(step) for step in spacing) / 1000 if len(spacing) == 3 else math.nan
     return LabelScores(

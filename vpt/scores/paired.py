@@ -14,6 +14,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.scores.bootstrap import bootstrap
 from vpt.scores.classification import ClassificationScores
+from vpt.scores.groups import SMALL
 from vpt.scores.means import mean_defined, weighted_means
 from vpt.scores.segmentation import SegmentationScores
 
@@ -22,17 +23,32 @@ TIE = 0.001  # of Dice, or of a probability: what differs less is no win
 
 @dataclass(frozen=True)
 class Difference:
-    """One score of both on the same cases, first minus second with its 95 % interval; cases: how many have it."""
+    """One score of both on the same cases, first minus second with its 95 % interval; cases: how many have it;
+    patients: whose they are, None where that is not known.
+    """
 
     score: str
     cases: int
     first: float
     second: float
     interval: tuple[float, float]
+    patients: int | None = None
 
     @property
     def size(self) -> float:
         return self.first - self.second
+
+    @property
+    def verdict(self) -> str:
+        """Whether the interval holds 0. Of fewer than five patients it tells nothing: of three, all of whom one is
+        better for, it never does, though that happens by chance in one of four comparisons.
+        """
+        low, high = self.interval
+        if not math.isfinite(low):
+            return "unknown"
+        if self.patients is not None and self.patients < SMALL:
+            return "too few patients"
+        return "within noise" if low <= 0 <= high else "more than noise"
 
 
 @dataclass(frozen=True)
@@ -95,12 +111,14 @@ def pair_segmentations(first: SegmentationScores, second: SegmentationScores, sc
         means = weighted_means(drawn, a) - weighted_means(drawn, b)
         return {name: mean_defined(means[:, place], 1) for name, place in columns.items()}
 
-    intervals = bootstrap(difference, len(names), _patients(first.groups, mine))
+    patients = _patients(first.groups, mine)
+    intervals = bootstrap(difference, len(names), patients)
     differences = []
     for name, place in columns.items():
         ours, others = (float(mean_defined(mean_defined(each[:, place], 0), 0)) for each in (a, b))
-        cases = int(both[:, place].any(1).sum())
-        differences.append(Difference(name, cases, ours, others, intervals[name]))
+        scored = np.flatnonzero(both[:, place].any(1)).tolist()
+        whose = {patients[row] if patients else names[row] for row in scored}
+        differences.append(Difference(name, len(scored), ours, others, intervals[name], len(whose)))
     return Paired(
         tuple(differences),
         _ranked(names, mean_defined(a, 1), mean_defined(b, 1)),
@@ -126,14 +144,16 @@ def pair_classifications(first: ClassificationScores, second: ClassificationScor
         a, b = (statistic(weights) for statistic in statistics)
         return {name: a[name] - b[name] for name in a}
 
-    intervals = bootstrap(difference, len(names), _patients(first.groups, mine))
+    patients = _patients(first.groups, mine)
+    intervals = bootstrap(difference, len(names), patients)
     found = [part.scores() for _, part in parts]
     sure = [np.where(part.targets, part.probabilities, 1 - part.probabilities) for _, part in parts]
     truth = parts[0][1].targets
     weight = np.ones_like(truth) if first.target == "labels" else truth
     a, b = ((each * weight).sum(1) / weight.sum(1) for each in sure)
     differences = tuple(
-        Difference(name, len(names), found[0][name], found[1][name], intervals[name]) for name in intervals
+        Difference(name, len(names), found[0][name], found[1][name], intervals[name], len({*(patients or names)}))
+        for name in intervals
     )
     return Paired(differences, _ranked(names, a, b), *only)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,15 @@ def compare_runs(first: Path, second: Path, *, progress: Tick = silent, **settin
     from vpt.use.runs import evaluate_run
 
     reports = [evaluate_run(run, progress=progress, **settings)[0] for run in (first, second)]
-    return _paired(reports[0], reports[1], str(first), str(second))
+    found = _paired(reports[0], reports[1], str(first), str(second))
+    return replace(found, notes=(_sides(reports, (first, second)), *found.notes))
+
+
+def _sides(reports: Sequence[Report | ClassReport], runs: Sequence[Path]) -> str:
+    """Which side of the split each was scored on, and what else its title says of how."""
+    titles = [each.settings.title if isinstance(each, Report) else each.title for each in reports]
+    a, b = (title.removeprefix(f"{run}: ") for title, run in zip(titles, runs, strict=True))
+    return f"scored on the {a}" if a == b else f"scored: A on the {a}; B on the {b}"
 
 
 def compare_masks(first: Path, second: Path, references: Path, **settings: Any) -> PairedReport:

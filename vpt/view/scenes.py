@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from vpt.data.cases import Case, case_name, kind_of
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.description import read_labels
+from vpt.data.pairs import id_of
 from vpt.data.plan import ORIENTATIONS
 from vpt.data.scans import find_scans
 from vpt.errors import VptError
-from vpt.palette import colours_of, lightened
+from vpt.palette import colours_of, darkened, lightened
 from vpt.readers import LabelMap, Reader, Unit, reader_of
 from vpt.readers.as_nifti import label_bytes, scan_bytes
 from vpt.report.cuts import largest_error
@@ -75,7 +77,8 @@ class Scene:
 
 
 def find_cases(scan: Path, masks: Sequence[Path], channels: int = 1) -> list[ViewedCase]:
-    """A scan with its masks; of a folder of scans every one with the masks of its name in the folders of masks.
+    """A scan with its masks; of a folder of scans every one with the masks of its name in the folders of masks. Where
+    no mask is called like a scan, they are those of its id (`pat01_T1` with `pat01_seg`).
 
     Raises:
         VptError: no scans, a mask that is not there, a single mask for several scans, no mask for any of the scans.
@@ -87,7 +90,7 @@ def find_cases(scan: Path, masks: Sequence[Path], channels: int = 1) -> list[Vie
     if len(cases) > 1 and len(folders) < len(masks):
         single = next(mask for mask in masks if mask not in folders)
         raise VptError(f"{single}: one mask for {len(cases)} scans in {scan}; give the folder of their masks")
-    named = {folder: _by_name(folder) for folder in folders}
+    named = {folder: _masks_in(folder, [case.name for case in cases]) for folder in folders}
     found = [
         ViewedCase(
             case.name,
@@ -105,8 +108,14 @@ def find_cases(scan: Path, masks: Sequence[Path], channels: int = 1) -> list[Vie
     return found
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    return {case_name(path): path for path in sorted(folder.iterdir()) if kind_of(path) is not None}
+def _masks_in(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Name of a scan -> its mask in the folder: of the same name, or of the same id, if only these two have it."""
+    found = {case_name(path): path for path in sorted(folder.iterdir()) if kind_of(path) is not None}
+    if any(name in found for name in names):
+        return found
+    of_masks, of_scans = Counter(map(id_of, found)), Counter(map(id_of, names))
+    by_id = {id_of(name): path for name, path in found.items()}
+    return {name: by_id[id] for name in names if of_masks[id := id_of(name)] == of_scans[id] == 1}
 
 
 def _mask_of(case: Case, mask: Path, named: Mapping[str, Path] | None) -> Path | None:
@@ -130,7 +139,7 @@ def make_scene(case: ViewedCase, names: Mapping[int, str] | None) -> Scene:
     return Scene(
         case.name,
         scan_bytes(voxels, colour),
-        tuple(_layer(name, found, named, k > 0) for k, (name, found) in enumerate(zip(shown, maps, strict=True))),
+        tuple(_layer(name, found, named, k) for k, (name, found) in enumerate(zip(shown, maps, strict=True))),
         _error(maps, reader.unit),
         reader.unit,
         voxels.grid.shape[2] == 1,
@@ -153,11 +162,12 @@ def _apart(masks: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [f"{mask.resolve().parent.name}/{mask.name}" for mask in masks]
 
 
-def _layer(name: str, found: LabelMap, named: Mapping[int, str], light: bool) -> Layer:
-    """light: in lighter colours, which tell its labels from those of the first mask."""
+def _layer(name: str, found: LabelMap, named: Mapping[int, str], place: int) -> Layer:
+    """place: of the mask; the second is in lighter colours, others in darker ones, which tell them from the first."""
     ids = sorted({0, *found.ids})
     colours = colours_of({*named, *ids})
-    shown = {id: lightened(colour) if light else colour for id, colour in colours.items()}
+    shades = (str, lightened, darkened)
+    shown = {id: shades[min(place, 2)](colour) for id, colour in colours.items()}
     labels = tuple((id, named.get(id, str(id)), shown[id]) for id in ids if id)
     return Layer(name, label_bytes(positions(found.array, ids), found.grid), labels)
 

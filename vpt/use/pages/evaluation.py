@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,22 @@ from vpt.report.mask_view import CaseCard, MaskSection, choose_cases
 from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
+from vpt.scores.settings import Settings
+from vpt.use.pages.making import making_of
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
-from vpt.use.pages.viewer import inline_viewer
+from vpt.use.pages.viewer import inline_viewer, viewed
+from vpt.view.scenes import ViewedCase
 
 PAGE = "report.html"
 MOST_COUNTED = 60  # cases whose voxels are counted for the confusion between labels
 
 
-def write_run_page(run: Path, shown: Mapping[str, str], score: str, progress: Tick = silent) -> Path:
-    """`report.html` of a finished run -> its path. shown: validation scores by key; score: the one that chose.
+def write_run_page(
+    run: Path, shown: Mapping[str, str], score: str, progress: Tick = silent, viewer: bool = False
+) -> Path:
+    """`report.html` of a finished run -> its path. shown: validation scores by key; score: the one that chose; viewer:
+    the volumes of its validation cases are inside the page, worst first.
 
     Raises:
         VptError: a folder that is no finished run; a page that cannot be written.
@@ -38,35 +44,57 @@ def write_run_page(run: Path, shown: Mapping[str, str], score: str, progress: Ti
     from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
 
     artifact = read_artifact(run)
-    section = _section(run / "validation", sources_of(artifact), progress)
+    sources, validated = sources_of(artifact), run / "validation"
+    section = _section(validated, sources, progress)
     rows = read_metrics(run)
     charts = training_charts(rows, shown, score)
     facts = groups_of(run, artifact, rows)
-    title = f"{run.resolve().name}: {artifact.config.data.path.name}"
-    page = report_page("Training run", title, section, charts, facts, tiles_of(artifact), "validation case")
+    title = ": ".join(dict.fromkeys([run.resolve().name, artifact.config.data.path.name]))
+    inlined = _viewer(section, validated, sources) if viewer and section else None
+    page = report_page("Training run", title, section, charts, facts, tiles_of(artifact), "validation case", inlined)
     return _written(run, page)
 
 
 def write_evaluation_page(
-    folder: Path, run: Path | None = None, data: Path | None = None, progress: Tick = silent, viewer: bool = False
+    folder: Path,
+    run: Path | None = None,
+    data: Path | None = None,
+    progress: Tick = silent,
+    viewer: bool = False,
+    command: Sequence[str] = (),
 ) -> Path:
     """`report.html` of the evaluation that a folder holds (summary.json, cases.csv, masks) -> its path.
 
     run: whose model made the masks, if one is known; data: where its data set lies now;
-    viewer: the volumes are inside the page, worst first.
+    viewer: the volumes are inside the page, worst first; command: that made it.
 
     Raises:
         VptError: no evaluation; a page that cannot be written.
     """
     if run is not None:
-        return _write_page_of(run, folder, data, progress, viewer)
+        return _write_page_of(run, folder, data, progress, viewer, command)
     sources = _beside(folder)
     section = _require_section(folder, sources, progress)
     inlined = _viewer(section, folder, sources) if viewer else None
-    return _written(folder, report_page("Evaluation", section.summary.title, section, [], [], viewer=inlined))
+    facts = [making_of("To repeat it", command)]
+    return _written(folder, report_page("Evaluation", _title(section), section, [], facts, viewer=inlined))
 
 
-def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick, viewer: bool) -> Path:
+def _title(section: MaskSection | ClassSection) -> str:
+    """Of masks that are only called an evaluation what was compared: their folders, or of one case the files."""
+    summary = section.summary
+    if summary.title != Settings().title or not isinstance(summary, MaskSummary) or not summary.cases:
+        return summary.title
+    files = [Path(summary.cases[0].prediction_file), Path(summary.cases[0].reference_file)]
+    names = (
+        [file.parent.name or file.name for file in files] if len(summary.cases) > 1 else [file.name for file in files]
+    )
+    return " against ".join(names)
+
+
+def _write_page_of(
+    run: Path, folder: Path, data: Path | None, progress: Tick, viewer: bool, command: Sequence[str]
+) -> Path:
     """With what the run says of its model, which takes torch to read."""
     from vpt.artifact import read_artifact
     from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
@@ -74,7 +102,8 @@ def _write_page_of(run: Path, folder: Path, data: Path | None, progress: Tick, v
     artifact = read_artifact(run)
     sources = sources_of(artifact, data)
     section = _require_section(folder, sources, progress)
-    facts, tiles = groups_of(run, artifact, read_metrics(run)), tiles_of(artifact)
+    model, tiles = groups_of(run, artifact, read_metrics(run)), tiles_of(artifact)
+    facts = [*model, making_of("This evaluation", command)] if command else model
     inlined = _viewer(section, folder, sources) if viewer else None
     return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles, viewer=inlined))
 
@@ -83,10 +112,10 @@ def _viewer(section: MaskSection | ClassSection, folder: Path, sources: Sources)
     """All cases, worst first."""
     if not isinstance(section, MaskSection):
         raise VptError(f"{folder}: its cases are classified, and the viewer shows masks; leave --viewer out")
-    found: list[CaseFiles | VptError] = []
+    found: list[ViewedCase | VptError] = []
     for case in section.summary.worst_first():
         try:
-            found.append(_files(case, folder, sources))
+            found.append(viewed(_files(case, folder, sources)))
         except VptError as error:
             found.append(error)
     return inline_viewer(found, section.summary.labels)
@@ -128,21 +157,24 @@ def _require_section(folder: Path, sources: Sources, progress: Tick) -> MaskSect
 
 def _mask_section(summary: MaskSummary, folder: Path, sources: Sources, progress: Tick) -> MaskSection:
     chosen = choose_cases(summary.worst_first())
-    cards = []
+    cards, counts = [], dict[str, np.ndarray | None]()
     for done, (case, standing) in enumerate(chosen, start=1):
-        cards.append(_card(case, standing, summary.labels, folder, sources))
+        card, counts[case.name] = _card(case, standing, summary.labels, folder, sources)
+        cards.append(card)
         progress(done, len(chosen), case.name)
-    confusion, counted = _confusion(summary, folder, sources)
+    confusion, counted = _confusion(summary, folder, sources, counts)
     return MaskSection(summary, tuple(cards), confusion, counted)
 
 
-def _card(case: MaskCase, standing: str, labels: Mapping[int, str], folder: Path, sources: Sources) -> CaseCard:
-    """With pictures where the files are there, else with a note why there are none."""
+def _card(
+    case: MaskCase, standing: str, labels: Mapping[int, str], folder: Path, sources: Sources
+) -> tuple[CaseCard, np.ndarray | None]:
+    """With pictures where the files are there, else with a note why there are none; and the case's confusion."""
     try:
         shown = show_case(_files(case, folder, sources), labels, sources.plan)
     except VptError as error:
-        return CaseCard(case, standing, note=f"no picture: {error}")
-    return CaseCard(case, standing, shown.panels, shown.error)
+        return CaseCard(case, standing, note=f"no picture: {error}"), None
+    return CaseCard(case, standing, shown.panels, shown.error), shown.confusion
 
 
 def _files(case: MaskCase, folder: Path, sources: Sources) -> CaseFiles:
@@ -160,16 +192,23 @@ def _files(case: MaskCase, folder: Path, sources: Sources) -> CaseFiles:
     return CaseFiles(case.name, None, truth, found)
 
 
-def _confusion(summary: MaskSummary, folder: Path, sources: Sources) -> tuple[np.ndarray | None, int]:
-    """Between labels, over the cases that can be read; of one label the scores say it all."""
+def _confusion(
+    summary: MaskSummary, folder: Path, sources: Sources, counts: Mapping[str, np.ndarray | None]
+) -> tuple[np.ndarray | None, int]:
+    """Between labels, over the cases that can be read; of one label the scores say it all. counts: of those that are
+    known, None where one could not be shown.
+    """
     if len(summary.labels) < 2:
         return None, 0
     total, counted = np.zeros((len(summary.labels) + 1,) * 2, np.int64), 0
     for case in summary.worst_first()[:MOST_COUNTED]:
-        try:
-            total += count_confusion(_files(case, folder, sources), summary.labels)
-        except VptError:
-            continue
+        found = counts.get(case.name)
+        if found is None:
+            try:
+                found = count_confusion(_files(case, folder, sources), summary.labels)
+            except VptError:
+                continue
+        total += found
         counted += 1
     return (total, counted) if counted else (None, 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vpt.errors import VptError
@@ -12,36 +12,66 @@ from vpt.report.paired import MOST, PairedClasses, PairedFiles, PairedReport
 from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair
 from vpt.use.pages.evaluation import PAGE
+from vpt.use.pages.making import making_of
 from vpt.use.pages.planes import CaseFiles, show_twice
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
+from vpt.use.pages.viewer import inline_viewer, over_scan
+from vpt.view.scenes import ViewedCase
 
 
 def write_paired_page(
-    folder: Path, report: PairedReport, run: Path | None = None, data: Path | None = None, progress: Tick = silent
+    folder: Path,
+    report: PairedReport,
+    run: Path | None = None,
+    data: Path | None = None,
+    progress: Tick = silent,
+    viewer: bool = False,
+    command: Sequence[str] = (),
 ) -> Path:
     """Write the page of a comparison into a folder -> its path. run: the first, where two runs were compared, for its
-    data set and its plan; data: where that data set lies now.
+    data set and its plan; data: where that data set lies now; viewer: the volumes
+    are inside the page, those that differ most first; command: that made it.
 
     Raises:
-        VptError: a page that cannot be written.
+        VptError: a page that cannot be written, a viewer of what is classified.
     """
+    if viewer and report.classes:
+        raise VptError(f"{folder}: its cases are classified, and the viewer shows masks; leave --viewer out")
     sources = _of_run(run, data) if run else sources_beside(each.reference for each in report.files.values())
     worst = report.found.cases[:MOST]
+    facts = [making_of("To repeat it", command, artifacts=_artifacts(report) if run else ())]
     if report.classes:
         thumbs = [_thumb(case, report.classes, sources) for case in worst]
-        page = paired_page(report, [], thumbs)
+        page = paired_page(report, [], thumbs, facts)
     else:
         cards = []
         for done, case in enumerate((case for case in worst if case.name in report.files), start=1):
             cards.append(_card(case, report.files[case.name], report.labels, sources))
             progress(done, len(worst), case.name)
-        page = paired_page(report, cards)
+        inlined = inline_viewer(_viewed(report, sources), report.labels) if viewer else None
+        page = paired_page(report, cards, facts=facts, viewer=inlined)
     write_text(folder / PAGE, page)
     return folder / PAGE
 
 
 def _thumb(case: CasePair, classes: PairedClasses, sources: Sources) -> PairedThumb:
     return PairedThumb(case, sources.thumb(case.name), *classes.answers[case.name])
+
+
+def _viewed(report: PairedReport, sources: Sources) -> Iterator[ViewedCase | VptError]:
+    """A and B over the scan, between which the largest difference is gone to, and the truth."""
+    for case in report.found.cases:
+        if case.name in report.files:
+            files = report.files[case.name]
+            known = sources.masked_case(case.name, files.reference)
+            scan, truth = (known.scan, known.label) if known else (None, None)
+            yield over_scan(case.name, scan, {"A": files.first, "B": files.second, "truth": truth})
+
+
+def _artifacts(report: PairedReport) -> list[Path]:
+    from vpt.artifact import find_artifact
+
+    return [find_artifact(run) for run in (report.first, report.second)]
 
 
 def _of_run(run: Path, data: Path | None) -> Sources:

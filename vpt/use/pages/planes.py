@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vpt.data.label_maps import read_label
+from vpt.data.label_maps import positions, read_label
+from vpt.data.label_values import IGNORED
 from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window, scaled
 from vpt.palette import colours_of
 from vpt.readers import Grid, LabelMap, Reader, Voxels, reader_of
@@ -17,6 +18,7 @@ from vpt.report.overlays import Panel, draw_panel
 
 AXES = ORIENTATIONS["axial"]
 BLANK = 0.35  # grey, where there is no scan
+SLAB = 1_000_000  # voxels that are counted at a time
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,13 @@ class CaseFiles:
     found: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shown:
-    """Panels of a case, and its largest error in words."""
+    """Panels of a case, its largest error in words, and voxels (K, K), truth by prediction, where both are there."""
 
     panels: tuple[Panel, ...]
     error: str
+    confusion: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) ->
     place = error.place if error else _place([truth, found], scene.turned.shape)
     colours = colours_of(labels)
     panels = tuple(draw_panel(cropped(cut), colours, files.name) for cut in scene.cuts(place, truth, found))
-    return Shown(panels, _in_words("largest error", error, scene.turned, scene.unit))
+    return Shown(panels, _in_words("largest error", error, scene.turned, scene.unit), _confused(labels, *scene.maps))
 
 
 def show_twice(files: CaseFiles, second: Any, labels: Mapping[int, str], plan: Plan | None) -> ShownTwice:
@@ -107,14 +110,32 @@ class _Scene:
 
 
 def count_confusion(files: CaseFiles, labels: Mapping[int, str]) -> np.ndarray:
-    """Voxels (K, K), truth by prediction, the background first."""
+    """Voxels (K, K), truth by prediction, the background first; what is ignored is not counted."""
     reader = reader_of(files.truth)
     ids = [0, *labels]
     truth = read_label(files.truth, ids, None, files.name)
-    found = read_label(files.found, ids, truth.grid, reader.name)
-    counted = np.ones(truth.array.shape, bool) if truth.ignored is None else truth.array != truth.ignored
-    rows, columns = (np.searchsorted(ids, each.array[counted]) for each in (truth, found))
-    return np.bincount(rows * len(ids) + columns, minlength=len(ids) ** 2).reshape(len(ids), len(ids))
+    return _count(truth, read_label(files.found, ids, truth.grid, reader.name), ids)
+
+
+def _confused(labels: Mapping[int, str], truth: LabelMap | None, found: LabelMap | None) -> np.ndarray | None:
+    return _count(truth, found, [0, *labels]) if truth is not None and found is not None else None
+
+
+def _count(truth: LabelMap, found: LabelMap, ids: Sequence[int]) -> np.ndarray:
+    total = np.zeros(len(ids) ** 2, np.int64)
+    for true, predicted in zip(_slabs(truth.array), _slabs(found.array), strict=True):
+        rows, columns = positions(true, ids, truth.ignored), positions(predicted, ids)
+        cells = rows.astype(np.intp) * len(ids) + columns
+        total += np.bincount(
+            cells[rows != IGNORED] if truth.ignored is not None else cells.ravel(), minlength=total.size
+        )
+    return total.reshape(len(ids), len(ids))
+
+
+def _slabs(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Along the last axis of (X, Y, Z), which files store last: slices, or several of small ones."""
+    step = max(1, SLAB // max(1, array[..., 0].size))
+    return (array[..., start : start + step] for start in range(0, array.shape[-1], step))
 
 
 def _channels(reader: Reader, plan: Plan | None) -> int:

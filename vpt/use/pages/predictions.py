@@ -14,7 +14,7 @@ from vpt.progress import Tick, silent
 from vpt.report.predictions_page import PredictedCard, PredictedCase, cases_to_show, predictions_page, read_predicted
 from vpt.use.pages.evaluation import PAGE
 from vpt.use.pages.planes import CaseFiles, show_case
-from vpt.use.pages.viewer import inline_viewer
+from vpt.use.pages.viewer import inline_viewer, viewed
 from vpt.words import listed
 
 
@@ -48,7 +48,7 @@ def write_predictions_page(
         progress(done, len(chosen), case.name)
     unit = "px" if any(each.get("pixels") for each in found["cases"]) else "ml"
     answered = [each for each in cases if each.output and not each.failed and not each.answers]
-    files = [CaseFiles(each.name, known.get(each.name), None, folder / each.output) for each in answered]
+    files = [viewed(CaseFiles(each.name, known.get(each.name), None, folder / each.output)) for each in answered]
     inlined = inline_viewer(files, foreground) if viewer and foreground else None
     title, names = folder.resolve().name, [*foreground.values()]
     page = predictions_page(title, cases, cards, names, unit, [*_facts(found)], inlined)
