@@ -14,6 +14,7 @@ from vpt.machine.precision import Chosen, Precision, choose_precision
 from vpt.model import PromptedModel
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
+from vpt.use.known_task import of_task
 from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
 from vpt.vocabulary import Mirror
@@ -27,6 +28,7 @@ def load(
     compile: bool = False,
     tta: bool = False,
     postprocess: bool = True,
+    task: str | None = None,
 ) -> Segmenter | Classifier:
     """A trained model, ready for new scans; of several models the mean of their probabilities.
 
@@ -44,21 +46,23 @@ def load(
             (`train.mirror`), for two or four times the time.
         postprocess: False leaves masks as they are where the training chose what to do with them
             (`train.postprocess`); an ensemble does what more than half of its models do.
+        task: of a classifier that has learned several tasks one after another (`vpt train --continue`), the one that
+            all images are of: they are answered with its prompts and among its classes alone.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not
-            agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images.
+            agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images; a task that
+            the model has not learned.
     """
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
     require_alike(artifacts)
     chosen = choose_device(device)
     mirrors = [_mirror_of(artifact) if tta else "none" for artifact in artifacts]
-    return together(
-        [
-            _loaded(artifact, chosen, weights, precision, compile, mirror, postprocess)
-            for artifact, mirror in zip(artifacts, mirrors, strict=True)
-        ]
-    )
+    loaded = [
+        _loaded(artifact, chosen, weights, precision, compile, mirror, postprocess)
+        for artifact, mirror in zip(artifacts, mirrors, strict=True)
+    ]
+    return of_task(together(loaded), task)
 
 
 def _mirror_of(artifact: Artifact) -> Mirror:
