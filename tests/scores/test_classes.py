@@ -324,6 +324,16 @@ def test_where_all_was_looked_for_the_scores_are_the_same_and_a_label_that_nobod
     assert whole == pytest.approx(class_scores(p[:, keep], t[:, keep], "labels"))
 
 
+def test_a_label_that_all_have_who_were_looked_at_for_it_has_no_auroc():
+    p, t = sample("labels")
+    looked = np.ones_like(t)
+    looked[:, 1] = t[:, 1]
+    found = per_class_scores(p, t, "labels", looked)
+    assert math.isnan(found["auroc"][1])
+    assert math.isnan(found["specificity"][1])
+    assert class_scores(p, t, "labels", looked)["auroc"] == pytest.approx(np.mean(found["auroc"][[0, 2, 3]]))
+
+
 def test_what_was_looked_for_has_to_fit():
     p, t = sample("labels")
     with pytest.raises(VptError, match="case 0 has class"):
