@@ -25,7 +25,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset(
         {"tuning", "tasks", "streams", "wrapping", "explaining", "building", "artifact_header", "artifact_doubts"}
     ),
-    frozenset({"artifact", "view", "fair", "class_maps"}),
+    frozenset({"artifact", "view", "fair", "class_maps", "nearest_patches"}),
     frozenset({"artifact_tasks"}),
     frozenset({"use", "describe", "published"}),
     frozenset({"model_card"}),

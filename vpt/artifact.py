@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vpt.artifact_doubts import require_no_address, require_plausible, require_sane
-from vpt.artifact_header import BackboneHeader, TaskHeader, read_familiar, read_header, read_plan, refusal
+from vpt.artifact_header import BackboneHeader, Header, TaskHeader, read_familiar, read_header, read_plan, refusal
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
 from vpt.backbones.families import family_of
 from vpt.backbones.origin import UNKNOWN, Origin
@@ -169,7 +169,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
     path = find_artifact(run_or_artifact)
     again = "copy it again from where it was trained"
     tensors, metadata = read_tensors(path, again, lambda metadata: _read_settings(path, metadata))
-    header, config, plan = _read_settings(path, metadata)
+    header = _read_settings(path, metadata)
     require_sane(tensors, path)
     earlier = {}
     for number, each in enumerate(header.earlier):
@@ -184,8 +184,8 @@ def _artifact(
 ) -> Artifact:
     return Artifact(
         path=path,
-        config=config,
-        plan=plan,
+        config=_read_config(header, path),
+        plan=read_plan(header, path),
         labels=header.labels,
         backbone_sha256=header.backbone.sha256,
         preprocessing=header.backbone.preprocessing,
@@ -203,7 +203,7 @@ def _artifact(
     )
 
 
-def _read_settings(path: Path, metadata: Mapping[str, str]) -> tuple[Header, ResolvedConfig, Plan]:
+def _read_settings(path: Path, metadata: Mapping[str, str]) -> Header:
     """What a file's metadata say, each part doubted before it is believed."""
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format mark")
@@ -211,7 +211,10 @@ def _read_settings(path: Path, metadata: Mapping[str, str]) -> tuple[Header, Res
             f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt"
         )
     header = read_header(metadata.get("vpt"), path)
-    return header, _read_config(header, path), read_plan(header, path)
+    for each in (header, *header.earlier):
+        _read_config(each, path)
+        read_plan(each, path)
+    return header
 
 
 def _origin(header: BackboneHeader) -> Origin | None:

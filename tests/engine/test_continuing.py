@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import Told
 from tasks_in_turn import STEP, write_classes
 
 from vpt.artifact import read_artifact
@@ -78,6 +81,44 @@ def test_told_its_task_an_image_is_answered_bit_for_bit_as_before(data: Path, fi
         after.classify(path, task="ligth")
     with pytest.raises(VptError, match="task 'light': the model has learned one task alone"):
         before.classify(path, task="light")
+
+
+def test_predict_tells_images_whose_task_is_known(
+    vpt: Callable[..., Told], data: Path, first: Path, second: Path, tmp_path: Path
+) -> None:
+    images = ("predict", "-i", data / "bright", "--device", "cpu")
+    code, _, err = vpt(*images, "-m", second, "--task", "light", "-o", tmp_path / "light.json")
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "light.json").read_text())
+    old = classifier(first)
+    for name, given in found.items():
+        assert given == pytest.approx(old.classify(data / "bright" / f"{name}.png"), abs=1e-6)
+    code, _, err = vpt(*images, "-m", second, "--task", "stripes", "-o", tmp_path / "out")
+    assert code == 0, err
+    record = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {tuple(each["probabilities"]) for each in record["cases"]} == {("lying", "standing")}
+    assert {each["settings"]["task"] for each in record["cases"]} == {"stripes"}
+    header = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[0]
+    assert header == "name,prediction,p_lying,p_standing"
+    code, out, err = vpt(*images, "-m", second, "--task", "light", "-o", tmp_path / "out", "--continue")
+    assert "are unchanged" not in out  # an answer as another task is another answer
+    assert code == 0, err
+    header = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[0]
+    assert header == "name,prediction,p_dark,p_bright"
+
+
+def test_a_task_that_was_not_learned_is_refused_with_those_that_were(
+    vpt: Callable[..., Told], data: Path, first: Path, second: Path, tmp_path: Path
+) -> None:
+    images = ("predict", "-i", data / "bright", "--device", "cpu", "-o", tmp_path / "out.json")
+    code, _, err = vpt(*images, "-m", second, "--task", "organs")
+    assert (code, err) == (1, "error: task 'organs': the model has learned the tasks light, stripes\n")
+    code, _, err = vpt(*images, "-m", first, "--task", "light")
+    assert (code, err) == (1, "error: task 'light': the model has learned one task alone\n")
+    code, _, err = vpt(*images, "-m", f"a={first}", "-m", f"b={second}", "--task", "light")
+    assert code == 2
+    assert "--task light: not for several models side by side" in err
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_a_run_of_a_further_task_is_evaluated_among_all_classes(second: Path) -> None:

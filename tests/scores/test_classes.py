@@ -259,3 +259,87 @@ def test_wrong_input_is_told_in_one_sentence(words):
     with pytest.raises(VptError, match=words) as error:
         class_scores(*map(np.asarray, WRONG[words][:2]), WRONG[words][2])
     assert "\n" not in str(error.value)
+
+
+# --- labels that were not all looked for ------------------------------------------------------------------------------
+
+
+def partly(cases=40, classes=4, seed=0):
+    """Probabilities, references and what was looked for, at least one label of each case."""
+    p, t = sample("labels", cases, classes, seed)
+    rng = np.random.default_rng(seed + 1)
+    looked = rng.random((cases, classes)) < 0.6
+    looked[np.arange(cases), rng.integers(classes, size=cases)] = True
+    return p, t & looked, looked
+
+
+def test_a_case_counts_for_the_labels_alone_that_were_looked_for():
+    p, t, looked = partly()
+    found, whole = per_class_scores(p, t, "labels", looked), class_scores(p, t, "labels", looked)
+    for k in range(4):
+        rows = looked[:, k]
+        own, true = p[rows, k], t[rows, k]
+        decided = own > 0.5
+        assert found["n"][k] == true.sum()
+        assert found["recall"][k] == pytest.approx((decided & true).sum() / true.sum())
+        assert found["specificity"][k] == pytest.approx((~decided & ~true).sum() / (~true).sum())
+        assert found["precision"][k] == pytest.approx((decided & true).sum() / decided.sum())
+        assert found["auroc"][k] == pytest.approx(auroc_by_pairs(own, true))
+        assert found["average_precision"][k] == pytest.approx(precision_by_thresholds(own, true))
+        table = [[(~true & ~decided).sum(), (~true & decided).sum()], [(true & ~decided).sum(), (true & decided).sum()]]
+        assert confusion(p, t, "labels", looked)[k].tolist() == table
+    assert whole["auroc"] == pytest.approx(np.mean(found["auroc"]))
+    right = [all((p[i, k] > 0.5) == t[i, k] for k in range(4) if looked[i, k]) for i in range(40)]
+    assert whole["exact_match"] == pytest.approx(np.mean(right))
+    assert whole["ece"] == pytest.approx(gap_by_bins(p[looked], t[looked]))
+
+
+def test_what_nobody_has_looked_for_changes_no_score():
+    p, t, looked = partly()
+    other = np.where(looked, p, 1 - p)
+    assert class_scores(p, t, "labels", looked) == class_scores(other, t, "labels", looked)
+    assert intervals(p, t, "labels", None, looked, **OPTIONS) == intervals(other, t, "labels", None, looked, **OPTIONS)
+
+
+def test_resamples_of_partly_annotated_cases_are_those_of_repeated_ones():
+    p, t, looked = partly()
+    drawn = np.random.default_rng(5).integers(40, size=40)
+    weights = np.bincount(drawn, minlength=40)
+    found = weighted_scores(p, t, "labels", looked)(weights[:, None].astype(np.float32))
+    expected = class_scores(p[drawn], t[drawn], "labels", looked[drawn])
+    for name, value in expected.items():
+        assert found[name][0] == pytest.approx(value, abs=1e-6), name
+
+
+def test_where_all_was_looked_for_the_scores_are_the_same_and_a_label_that_nobody_looked_for_has_none():
+    p, t = sample("labels")
+    assert class_scores(p, t, "labels", np.ones_like(t)) == class_scores(p, t, "labels")
+    looked = np.ones_like(t)
+    looked[:, 2] = False
+    found = per_class_scores(p, t & looked, "labels", looked)
+    assert found["n"][2] == 0
+    assert all(math.isnan(found[key][2]) for key in ("recall", "precision", "specificity", "auroc"))
+    keep = [0, 1, 3]
+    whole = class_scores(p, t & looked, "labels", looked)
+    assert whole == pytest.approx(class_scores(p[:, keep], t[:, keep], "labels"))
+
+
+def test_a_label_that_all_have_who_were_looked_at_for_it_has_no_auroc():
+    p, t = sample("labels")
+    looked = np.ones_like(t)
+    looked[:, 1] = t[:, 1]
+    found = per_class_scores(p, t, "labels", looked)
+    assert math.isnan(found["auroc"][1])
+    assert math.isnan(found["specificity"][1])
+    assert class_scores(p, t, "labels", looked)["auroc"] == pytest.approx(np.mean(found["auroc"][[0, 2, 3]]))
+
+
+def test_what_was_looked_for_has_to_fit():
+    p, t = sample("labels")
+    with pytest.raises(VptError, match="case 0 has class"):
+        class_scores(p, np.ones_like(t), "labels", np.eye(40, 4, dtype=bool))
+    with pytest.raises(VptError, match="annotated has shape"):
+        class_scores(p, t, "labels", np.ones((40, 3), bool))
+    p, t = sample("classes")
+    with pytest.raises(VptError, match="one class of a case is always looked for"):
+        class_scores(p, t, "classes", t)

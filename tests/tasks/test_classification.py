@@ -81,6 +81,26 @@ def test_the_loss_of_labels(weights, smoothing):
     assert found.item() == pytest.approx(total / 12, rel=1e-5)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_labels_that_were_partly_looked_for(weights, smoothing):
+    """The mean over the answers that somebody has looked for; the others have no gradient, whatever stands there."""
+    looked = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
+    own, terms = weights or [1.0] * 3, []
+    for row, true, known in zip(LOGITS.tolist(), LABELS.tolist(), looked.tolist(), strict=True):
+        for x, t, w, counts in zip(row, true, own, known, strict=True):
+            soft = t * (1 - smoothing) + smoothing / 2
+            if counts:
+                terms.append(-w * soft * math.log(sigmoid(x)) - (1 - soft) * math.log(1 - sigmoid(x)))
+    logits, loss = LOGITS.clone().requires_grad_(), class_loss("labels", weights, smoothing)
+    found = loss(Output(logits), Batch(truth=LABELS, annotated=looked))
+    assert found.item() == pytest.approx(sum(terms) / 8, rel=1e-5)
+    found.backward()
+    assert torch.equal(logits.grad != 0, looked)
+    everything = Batch(truth=LABELS, annotated=torch.ones_like(looked))
+    assert torch.equal(loss(Output(LOGITS), everything), loss(Output(LOGITS), Batch(truth=LABELS)))
+
+
 @pytest.mark.parametrize("weights", [None, [1.0, 2.5, 0.4, 3.0]])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_of_grades(weights, smoothing):
@@ -120,6 +140,8 @@ def test_balanced_weights_by_hand():
     assert balanced_weights(truth, "grades") == pytest.approx(expected)
     labels = np.array([[1, 0, 0], [1, 0, 1], [1, 0, 0], [0, 0, 1]])
     assert balanced_weights(labels, "labels") == pytest.approx([1 / 3, 4.0, 1.0])  # a label that nothing has: 4 over 1
+    looked = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 1]], bool)
+    assert balanced_weights(labels, "labels", annotated=looked) == pytest.approx([0.0, 2.0, 0.5])
     rare = np.eye(2)[[0] * 99 + [1]]
     assert balanced_weights(rare, "classes", most=5.0) == pytest.approx([100 / 198, 5.0])
     assert balanced_weights(rare, "classes") == pytest.approx([100 / 198, 20.0])

@@ -12,7 +12,9 @@ import pytest
 import vpt
 from vpt.errors import VptError
 from vpt.explaining import SHARES
+from vpt.nearest_patches import Near
 from vpt.use.explain import explain
+from vpt.use.neighbours import Neighbours, crop
 
 
 def scan_of(data: Path) -> Path:
@@ -38,6 +40,48 @@ def test_a_scan_is_told_on_the_slice_in_which_most_is_found(tiny_run: Path, tiny
     assert 'src="http' not in page.read_text()
     assert len(json.loads(facts.read_text())["prompts"]) == 32
     assert set(np.load(maps)) == {f"block_{i}" for i in range(8)}
+
+
+def test_training_patches_near_to_prompts_are_shown_with_their_images(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    found = explain(tiny_run, scan_of(tiny_data), leave_out=False, images=3)
+    assert isinstance(found.near, Neighbours)
+    train = json.loads((tiny_run / "splits.json").read_text())["train"]
+    assert (len(found.near.names), found.near.of) == (3, len(train))
+    assert {*found.near.names} <= {*train}
+    again = explain(tiny_run, scan_of(tiny_data), leave_out=False, images=3)
+    assert [each.to_dict() for each in again.near.found[3, 1]] == [each.to_dict() for each in found.near.found[3, 1]]
+    for near in found.near.found.values():
+        assert len({each.case for each in near}) == 3
+        assert [each.cosine for each in near] == sorted((each.cosine for each in near), reverse=True)
+        assert all(each.slice is not None and each.crop.shape[:2] == (24, 24) for each in near)
+    page, facts, _ = found.save(tmp_path / "out")
+    assert page.read_text().count("training patches nearest to prompt") == 32
+    assert "of 3 training images (drawn from 4 with seed 0; of a volume one slice each)" in page.read_text()
+    told = json.loads(facts.read_text())
+    assert told["training_images"] == list(found.near.names)
+    assert set(told["prompts"][5]["nearest"][0]) == {"case", "slice", "row", "column", "cosine"}
+
+
+def test_the_crop_is_the_patch_among_those_around_it() -> None:
+    picture = np.arange(64.0).reshape(8, 8)
+    inside = crop(picture, Near(0, 1, 2, 4, 4, 1.0))
+    assert np.array_equal(inside, picture[0:6, 2:8])
+    corner = crop(picture, Near(0, 0, 3, 4, 4, 1.0))
+    assert np.array_equal(corner[2:4, 2:4], picture[0:2, 6:8])
+    assert np.array_equal(corner[2:4, 4:], picture[0:2, 7:8].repeat(2, 1))
+
+
+def test_without_the_training_images_it_is_said_or_refused(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copy(tiny_run / "best.safetensors", tmp_path / "alone.safetensors"))
+    with pytest.raises(VptError, match=r"no splits\.json beside it, so its training images are not known"):
+        explain(alone, scan_of(tiny_data), leave_out=False, images=3)
+    found = explain(alone, scan_of(tiny_data), leave_out=False, images=None)
+    assert "no splits.json beside it" in str(found.near)
+    page, facts, _ = found.save(tmp_path / "out")
+    assert "No training patches: " in page.read_text()
+    assert "nearest" not in facts.read_text()
 
 
 def test_a_slice_that_is_not_there_is_refused(tiny_run: Path, tiny_data: Path) -> None:

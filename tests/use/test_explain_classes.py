@@ -22,6 +22,7 @@ from vpt.engine.starting import adapted_model
 from vpt.errors import VptError
 from vpt.explaining import SHARES
 from vpt.use.explain import explain
+from vpt.use.explain_classes import ClassExplanation
 
 STORED = {"train.augment": "none", "precision": "32-true"}
 SCORED = ONE_CLASS_STEP | STORED | {"prompts": "class_prompts"}
@@ -62,6 +63,13 @@ def test_an_image_is_told_by_the_likeliest_classes(scored: Path, tiny_classes: P
     assert found.maps[0].evidence.shape == (4, 4)
     assert [each.share for each in found.hidden_by_evidence or ()] == list(SHARES)
     assert page.read_text().count('<th scope="col">evidence</th>') == 1
+
+
+def test_prompts_of_classes_have_no_patches_near_to_them(scored: Path, tiny_classes: Path) -> None:
+    image = sorted(tiny_classes.rglob("*.png"))[0]
+    with pytest.raises(VptError, match="prompts of classes ask the patches and are not asked by them"):
+        explain(scored, image, images=3)
+    assert isinstance(explain(scored, image, images=None), ClassExplanation)
 
 
 def test_a_slice_is_told_by_its_masks(masked: Path, tiny_data: Path, tmp_path: Path) -> None:

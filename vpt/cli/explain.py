@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +18,15 @@ def explain(
         Path, typer.Option("--out", "-o", help="Folder of explain.html, explain.json, attention.npz.")
     ] = Path("explain"),
     slice: Annotated[int | None, typer.Option(help="Of a volume; else the one in which most is found.")] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Training images that are searched for patches near to each prompt; 32 where they are there."
+        ),
+    ] = None,
+    volume: Annotated[
+        bool, typer.Option("--volume/--no-volume", help="Of a volume: attention/, a NIfTI file for each prompt.")
+    ] = True,
     maps_only: Annotated[bool, typer.Option("--maps-only", help="Do not answer without each prompt in turn.")] = False,
     weights: Weights = None,
     device: Device = "auto",
@@ -24,13 +34,32 @@ def explain(
         bool, typer.Option(help="Only warn of values that do not look like those of the training.")
     ] = False,
 ) -> None:
-    """What each prompt does on a scan: who attends to it, what changes without it, which are alike."""
+    """What each prompt does on a scan: who attends to it, what changes without it, which are alike, and which patches
+    of the training images are near to it.
+    """
     from vpt.progress import bar
     from vpt.use.explain import explain as explained
 
-    with bar("leaving prompts out") as tick:
+    with bar("explaining") as tick:
         found = explained(
-            run, scan, slice=slice, weights=weights, device=device, leave_out=not maps_only, force=force, progress=tick
+            run,
+            scan,
+            slice=slice,
+            weights=weights,
+            device=device,
+            leave_out=not maps_only,
+            images=images,
+            volumes=out / "attention" if volume else None,
+            force=force,
+            progress=tick,
         )
     where = "" if found.slice is None else f", slice {found.slice}"
-    print(f"{found.case}{where}: {found.watched} {found.score:.3f}; written: {', '.join(map(str, found.save(out)))}")
+    written = [*map(str, found.save(out)), *told_of_volumes(found)]
+    print(f"{found.case}{where}: {found.watched} {found.score:.3f}; written: {', '.join(written)}")
+    if images is None and isinstance(near := getattr(found, "near", None), str):
+        print(f"warning: no training patches: {near}", file=sys.stderr)
+
+
+def told_of_volumes(found: Any) -> list[str]:
+    files = getattr(found, "volumes", ())
+    return [f"{files[0].parent} ({len(files)} maps of the whole scan)"] if files else []

@@ -43,6 +43,13 @@ Force = Annotated[
 Compile = Annotated[
     bool, typer.Option("--compile", help="torch.compile: a minute or more at first, then some percent faster.")
 ]
+KnownTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Of a model that learned several tasks (vpt train --continue): the one that all scans are of.",
+    ),
+]
 Series = Annotated[
     str | None, typer.Option(help="Of several DICOM series in a folder: a number, a description, or largest.")
 ]
@@ -99,6 +106,7 @@ def predict(
     precision: Precision = None,
     force: Force = False,
     compile_: Compile = False,
+    task: KnownTask = None,
     series: Series = None,
     as_: As = "own",
     probabilities: Probabilities = False,
@@ -145,10 +153,10 @@ def predict(
     if several:
         from vpt.cli.tasks import Loading, predict_tasks
 
-        require_plain(tta, compile_, engine)
+        require_plain(tta, compile_, engine, task)
         loading = Loading(models, device, weights, precision, tidy)
         raise typer.Exit(predict_tasks(loading, scans, out, asked, merge, report, viewer))
-    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy)
+    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy, task)
     if quality:
         asked = with_limits(asked, loaded, mark, tta)
     if viewer:
@@ -159,6 +167,7 @@ def predict(
         "compile": compile_,
         "tta": tta,
         "postprocess": tidy,
+        "task": task,
     }
     spread = spread_over(engine, workers, arguments | {"device": loaded.device.type}, out, asked, mark)
     started = time.perf_counter()
@@ -183,9 +192,10 @@ def check_words(models: list[str], mean: bool, precision: str | None, form: str)
         usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
 
 
-def require_plain(tta: bool, compile_: bool, engine: str) -> None:
+def require_plain(tta: bool, compile_: bool, engine: str, task: str | None) -> None:
     """What several tasks side by side have no form of."""
-    for option, given in (("--tta", tta), ("--compile", compile_), (f"--engine {engine}", engine != "local")):
+    asked = {"--tta": tta, "--compile": compile_, f"--engine {engine}": engine != "local", f"--task {task}": bool(task)}
+    for option, given in asked.items():
         if given:
             usage(f"{option}: not for several models side by side; give one model, or --mean")
 
@@ -205,6 +215,7 @@ def load_marked(
     tta: bool,
     asked: Asked,
     postprocess: bool = True,
+    task: str | None = None,
 ) -> tuple[Segmenter | Classifier, ModelMark]:
     """The model, and the mark that its answers are recorded with."""
     from vpt.artifact import find_artifact
@@ -213,7 +224,7 @@ def load_marked(
     from vpt.use.models import models_in
 
     chosen = [find_artifact(path) for path in models_in(models)]
-    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta, postprocess)
+    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta, postprocess, task)
     settings: dict[str, Any] = {
         "tta": tta,
         "force": asked.force,
@@ -223,6 +234,8 @@ def load_marked(
         "compile": compile_,
         "device": loaded.device.type,
     }
+    if task is not None:
+        settings["task"] = task
     if words := _postprocess_of(loaded):
         settings["postprocess"] = words
     elif not postprocess:

@@ -11,6 +11,7 @@ import typer
 from vpt.cli.predict import (
     As,
     Force,
+    KnownTask,
     Mean,
     Precision,
     Preview,
@@ -38,6 +39,7 @@ def watch(
     recursive: Recursive = False,
     precision: Precision = None,
     force: Force = False,
+    task: KnownTask = None,
     series: Series = None,
     as_: As = "own",
     probabilities: Probabilities = False,
@@ -67,7 +69,7 @@ def watch(
         existing="continue",
         beside=Beside(probabilities, preview),
     )
-    loaded, mark = load_marked(models, device, weights, precision, False, tta, asked)
+    loaded, mark = load_marked(models, device, weights, precision, False, tta, asked, task=task)
     if isinstance(loaded, Classifier):
         require_table(asked)
     say_postprocess(loaded)

@@ -29,6 +29,7 @@ from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.left_out import beside, kinds, left_out
+from vpt.data.looked_for import looked_for_in_words, one_sided
 from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.reading import read_each, see
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
@@ -88,6 +89,7 @@ def check_labelled(
         *_unlike(found, facts),
         *_in_no_split(found, sides),
         *_classes(found, splits),
+        *_one_sided(found, splits),
         *_folders(found),
         *_guessed(found, splits),
         *_parted(found, facts, splits),
@@ -176,6 +178,14 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
         yield Problem("warning", str(found.source), text)
 
 
+def _one_sided(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
+    if not found.is_partly_annotated:
+        return
+    for each in splits[:1]:
+        for text in one_sided([found.case(name) for name in each.train], found.classes, "training"):
+            yield Problem("warning", str(found.source), text)
+
+
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
         yield Problem("warning", split_name(found), text)
@@ -260,6 +270,7 @@ def _summary(
         sides=first_sides(splits),
         problems=problems,
         kind=found.kind,
+        annotated=looked_for_in_words(found.cases, found.classes),
         classes=tuple(
             ClassSummary(name, everywhere[name], {side: count[name] for side, count in on.items()})
             for name in found.classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def copies(found: LabelledSet, looks: Sequence[Look], sides: Sides) -> Iterator[
             if len(on) > 1:
                 apart.append(" = ".join(f"{name} in {its}" for its, name in on.items()))
                 break
-        if len({each.target for each in group}) > 1:
+        if any(_contradict(one, other) for one, other in combinations(group, 2)):
             of = {_named(found, each): each.name for each in group}
             unlike.append(" = ".join(f"{name} of {its}" for its, name in of.items()))
     pixels = "pixels" if found.kind == "images" else "voxels"
@@ -59,7 +60,7 @@ def near_copies(found: LabelledSet, looks: Sequence[Look], sides: Sides) -> Iter
     unlike = [
         f"{one.name} of {_named(found, one)} = {other.name} of {_named(found, other)}"
         for one, other in pairs
-        if one.target != other.target
+        if _contradict(one, other)
     ]
     what = f"nearly the same {'image' if found.kind == 'images' else 'scan'}"
     if apart:
@@ -92,6 +93,14 @@ def _apart(one: Example, other: Example, sides: Sides) -> str:
         if mine and theirs and mine != theirs:
             return f"{one.name} in {mine} = {other.name} in {theirs}"
     return ""
+
+
+def _contradict(one: Example, other: Example) -> bool:
+    """Whether two are labelled otherwise in what both were annotated for."""
+    return any(
+        all(each.annotated is None or place in each.annotated for each in (one, other))
+        for place in {*one.target} ^ {*other.target}
+    )
 
 
 def _named(found: LabelledSet, example: Example) -> str:

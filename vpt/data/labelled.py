@@ -15,12 +15,14 @@ class Example:
     """An image and what it shows.
 
     images: one image file, NIfTI file, array of pixels or nibabel image, as `vpt.readers.reader_of` takes them;
-    target: positions in the set's `classes`, ascending, exactly one unless the target is `labels`.
+    target: positions in the set's `classes`, ascending, exactly one unless the target is `labels`; annotated: of
+    labels, the positions of those that somebody has looked for, None for all.
     """
 
     name: str
     images: tuple[Source, ...]
     target: tuple[int, ...]
+    annotated: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +56,8 @@ class LabelledSet(Cases[Example]):
     @property
     def labels(self) -> dict[int, str]:
         return dict(enumerate(self.classes))
+
+    @property
+    def is_partly_annotated(self) -> bool:
+        """Whether some example was not looked at for every label."""
+        return any(example.annotated is not None for example in self.cases)

@@ -85,6 +85,16 @@ def truth_of(examples: Sequence[Example], classes: int) -> np.ndarray:
     return truth
 
 
+def annotated_of(examples: Sequence[Example], classes: int) -> np.ndarray | None:
+    """(N, classes) bool, which somebody has looked for; None where that is all of them in all examples."""
+    if all(example.annotated is None for example in examples):
+        return None
+    found = np.zeros((len(examples), classes), bool)
+    for row, example in zip(found, examples, strict=True):
+        row[slice(None) if example.annotated is None else list(example.annotated)] = True
+    return found
+
+
 @dataclass(frozen=True)
 class StackDraw:
     """One training sample: an example by number, and the seed of its augmentation."""
@@ -129,13 +139,23 @@ def draw_stacks_of_groups(
 class StackDataset(Viewed):
     """StackDraw -> (slices (S, 3, size, size) float32 in [0, 1], truth (K,)), the slices of a stack augmented alike.
 
+    annotated: (N, K) bool, of which a draw then gives its row as well, (K,).
     views: so many fixed augmentations of every example are all there is (see `vpt.data.stored.Viewed`), and a draw's
     seed says which of them; 0: it makes a new one.
     """
 
-    def __init__(self, stacks: np.ndarray, truth: np.ndarray, augment: Augment, *, views: int = 0):
+    def __init__(
+        self,
+        stacks: np.ndarray,
+        truth: np.ndarray,
+        augment: Augment,
+        *,
+        views: int = 0,
+        annotated: np.ndarray | None = None,
+    ):
         self.stacks = stacks
         self.truth = truth
+        self.annotated = annotated
         self.augment = augment
         self.views = views
 
@@ -149,20 +169,25 @@ class StackDataset(Viewed):
     def view(self, number: int) -> StackDraw:
         return StackDraw(*divmod(number, self.views))
 
-    def __getitem__(self, draw: StackDraw) -> tuple[Tensor, Tensor]:
+    def labels_of(self, example: int) -> tuple[Tensor, ...]:
+        """Its truth (K,), and where it matters what it was annotated for, (K,) bool."""
+        parts = [self.truth] if self.annotated is None else [self.truth, self.annotated]
+        return tuple(torch.from_numpy(part[example]) for part in parts)
+
+    def __getitem__(self, draw: StackDraw) -> tuple[Tensor, ...]:
         stack = self.stacks[draw.example].astype(np.float32) / 255
         empty = np.zeros(stack.shape[2:], np.uint8)
         seed = view_seed(draw.example, draw.seed % self.views) if self.views else draw.seed
         augmented = [self.augment(image, empty, seed)[0] for image in stack]
-        return torch.from_numpy(np.stack(augmented)), torch.from_numpy(self.truth[draw.example])
+        return torch.from_numpy(np.stack(augmented)), *self.labels_of(draw.example)
 
 
 class StoredStacks(TorchDataset):
-    """StackDraw -> (what frozen blocks made of the slices, (S, V), truth (K,)); see `StackDataset`."""
+    """StackDraw -> (what frozen blocks made of the slices, (S, V), truth (K,), ...); see `StackDataset`."""
 
     def __init__(self, stacks: StackDataset, store: Store):
         self.stacks = stacks
         self.store = store
 
-    def __getitem__(self, draw: StackDraw) -> tuple[Tensor, Tensor]:
-        return self.store.read(self.stacks.number(draw)), torch.from_numpy(self.stacks.truth[draw.example])
+    def __getitem__(self, draw: StackDraw) -> tuple[Tensor, ...]:
+        return self.store.read(self.stacks.number(draw)), *self.stacks.labels_of(draw.example)

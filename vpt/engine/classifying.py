@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from vpt.artifact import load_trained, read_artifact, save_artifact
 from vpt.data.labelled import Example, LabelledSet
+from vpt.data.looked_for import looked_for_doubts
 from vpt.data.slice_stacks import (
     StackDataset,
     StackDraw,
     StoredStacks,
+    annotated_of,
     draw_stacks,
     draw_stacks_of_groups,
     prepare_stacks,
@@ -29,6 +31,7 @@ from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job, worst_of
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
+from vpt.errors import VptError
 from vpt.machine.precision import autocast
 from vpt.progress import bar
 from vpt.scores.classes import class_scores
@@ -74,9 +77,9 @@ class Classifying(Job):
         config, classes = self.setup.config, len(self.classes)
         self.examples, self.validation = self._examples("train"), self._examples("val")
         self.training, self.stacks = self._stacks("train", self.examples), self._stacks("val", self.validation)
-        self.truth = truth_of(self.validation, classes)
+        self.truth, self.looked = truth_of(self.validation, classes), annotated_of(self.validation, classes)
         self.columns = head_of(self.model).columns
-        weights = self._weights(self._own(truth_of(self.examples, classes)))
+        weights = self._weights()
         self.loss = within(self.columns, class_loss(self.target, weights, config.loss.smoothing))
         self.count = len(self.examples)
         self.batch_size = min(self.choose_batch_size(), self.count)
@@ -89,10 +92,11 @@ class Classifying(Job):
         with bar(f"preparing {part} examples") as tick:
             return prepare_stacks(examples, self.setup.plan, self.place(part)[0] / "stacks.npy", tick)
 
-    def _weights(self, truth: np.ndarray) -> list[float] | None:
+    def _weights(self) -> list[float] | None:
         given = self.setup.config.loss.class_weights
         if given == "balanced":
-            return balanced_weights(truth, self.target)
+            truth = self._own(truth_of(self.examples, len(self.classes)))
+            return balanced_weights(truth, self.target, annotated=annotated_of(self.examples, len(self.classes)))
         return None if isinstance(given, str) else list(self._own(np.array(given)))
 
     def _own(self, of_classes: np.ndarray) -> np.ndarray:
@@ -114,13 +118,15 @@ class Classifying(Job):
     def viewed(self, views: int) -> StackDataset:
         train = self.setup.config.train
         augment = make_augment(train.augment, self.setup.plan.around, train.mirror)
-        return StackDataset(self.training, truth_of(self.examples, len(self.classes)), augment, views=views)
+        truth, annotated = truth_of(self.examples, len(self.classes)), annotated_of(self.examples, len(self.classes))
+        return StackDataset(self.training, truth, augment, views=views, annotated=annotated)
 
     def samples(self, viewed: Viewed, store: Store | None) -> NamedSamples:
         assert isinstance(viewed, StackDataset)
+        labels = ["truth"] if viewed.annotated is None else ["truth", "annotated"]
         if store is None:
-            return NamedSamples(viewed, ["images", "truth"])
-        return NamedSamples(StoredStacks(viewed, store), ["rows", "truth"])
+            return NamedSamples(viewed, ["images", *labels])
+        return NamedSamples(StoredStacks(viewed, store), ["rows", *labels])
 
     def on_images(self) -> StackModel:
         return StackModel(self.model)
@@ -140,7 +146,8 @@ class Classifying(Job):
         found = super().doubts()
         if self.setup.config.train.calibrate and not self.validates:
             found.append("train.calibrate: no validation case to fit a temperature to, so the logits stay as they are")
-        return found
+        sides = {"training": self.setup.splits.train, "validation": self.setup.splits.val}
+        return [*found, *looked_for_doubts(self.labelled, sides)]
 
     def draw(self, epoch: int) -> list[list[StackDraw]]:
         given = {"steps": self.steps, "batch_size": self.batch_size, "seed": self.setup.config.seed, "epoch": epoch}
@@ -148,6 +155,11 @@ class Classifying(Job):
         return draw_stacks(self.count, **given) if groups is None else draw_stacks_of_groups(groups, **given)
 
     def answers(self) -> ClassAnswers:
+        if self.labelled.is_partly_annotated:
+            raise VptError(
+                "fair.method=reprogram: images are annotated for some of the labels only, so answers cannot be "
+                "compared between groups; take balanced or group_dro"
+            )
         return ClassAnswers(self.target, len(self.classes))
 
     def names(self, samples: Sequence[StackDraw]) -> list[str]:
@@ -167,7 +179,7 @@ class Classifying(Job):
         logits = self._logits(forward, self.validated)
         logits = logits if self.columns is None else logits[:, list(self.columns)]
         found = to_probabilities(logits, self.target).numpy()
-        scores = class_scores(found, self._own(self.truth).astype(bool), self.target)
+        scores = class_scores(found, self._own(self.truth).astype(bool), self.target, self.looked)
         if self.choosing:
             chooses = CHOOSES[self.target]
             own = [self._score(found, places, chooses) for places in self.choosing.values()]
@@ -176,7 +188,8 @@ class Classifying(Job):
 
     def _score(self, found: np.ndarray, places: Sequence[int], score: str) -> float:
         """Of some of the validation examples; NaN where they do not define it."""
-        return class_scores(found[places], self.truth[places].astype(bool), self.target)[score]
+        looked = None if self.looked is None else self.looked[places]
+        return class_scores(found[places], self.truth[places].astype(bool), self.target, looked)[score]
 
     def _logits(self, forward: nn.Module, stacks: np.ndarray) -> Tensor:
         """Of stacks or stored rows, as `classify_stacks`; each batch by one of the ranks."""
@@ -197,7 +210,8 @@ class Classifying(Job):
             logits = classify_stacks(whole, self.stacks, setup.device, images=self.inference_batch)
         temperature = 1.0
         if setup.config.train.calibrate:
-            temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target)
+            looked = None if self.looked is None else torch.from_numpy(self.looked)
+            temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target, looked)
             save_artifact(
                 best.path,
                 self.model,

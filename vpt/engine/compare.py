@@ -312,8 +312,8 @@ def per_case(report: Report | ClassReport) -> dict[str, float]:
     over the labels that have one; cases without any (absent in mask and reference) are left out.
     """
     if isinstance(report, ClassReport):
-        right = decisions(report.probabilities, report.target) == report.targets
-        values = right.mean(1) if report.target == "labels" else right.all(1)
+        right = (decisions(report.probabilities, report.target) == report.targets) & report.looked
+        values = right.sum(1) / report.looked.sum(1) if report.target == "labels" else report.right
         return dict(zip(report.names, values.astype(float).tolist(), strict=True))
     names = [case.name for case in report.cases]
     dice = zip(names, report.values("Dice"), strict=True)

@@ -13,7 +13,7 @@ from vpt.report.blocks import Block
 from vpt.report.charts import Axis, Bar, Chart, Dot, Line, axis_of
 from vpt.report.mask_charts import UNITS
 from vpt.report.stored_blocks import stored_blocks
-from vpt.scores.classes import BINS, bins_of, confidences
+from vpt.scores.classes import BINS, bins_of, counted_confidences
 from vpt.vocabulary import Target
 
 
@@ -32,7 +32,8 @@ class ClassCase:
 class ClassSummary:
     """scores, intervals: by key; per_class: class -> key -> value; counts: (K, K), of labels (K, 2, 2).
 
-    probabilities, truth: (N, K) of the cases in order; tables: of groups, with their headings.
+    probabilities, truth: (N, K) of the cases in order; looked: (N, K) bool, which labels somebody has looked for;
+    tables: of groups, with their headings; notes: what is to be said of all cases.
     """
 
     title: str
@@ -46,8 +47,10 @@ class ClassSummary:
     cases: tuple[ClassCase, ...]
     probabilities: np.ndarray
     truth: np.ndarray
+    looked: np.ndarray
     weights: str | None = None
     tables: tuple[tuple[str, Block], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def worst_first(self) -> list[ClassCase]:
         """Those whose truth was given the least probability."""
@@ -60,7 +63,9 @@ def read_class_summary(found: Mapping[str, Any], rows: Sequence[Mapping[str, str
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]).reshape(-1, len(classes))
     truth = np.array([[name in row["reference"].split("|") for name in classes] for row in rows], bool)
     truth = truth.reshape(-1, len(classes))
-    given = np.where(truth, probabilities, 1 - probabilities if target == "labels" else 1.0).min(1)
+    looked = np.array([[_is_looked_for(name, row) for name in classes] for row in rows], bool).reshape(truth.shape)
+    given = np.where(truth, probabilities, 1 - probabilities if target == "labels" else 1.0)
+    given = np.where(looked, given, 1.0).min(1)
     cases = [
         ClassCase(row["name"], row["reference"], row["prediction"], row["correct"] == "1", float(each))
         for row, each in zip(rows, given, strict=True)
@@ -80,17 +85,23 @@ def read_class_summary(found: Mapping[str, Any], rows: Sequence[Mapping[str, str
         cases=tuple(cases),
         probabilities=probabilities,
         truth=truth,
+        looked=looked,
         weights=found.get("weights"),
         tables=tuple(stored_blocks(found, "Scores")),
+        notes=tuple(found.get("notes", ())),
     )
+
+
+def _is_looked_for(name: str, row: Mapping[str, str]) -> bool:
+    return "annotated" not in row or name in row["annotated"].split("|")
 
 
 def reliability_charts(summary: ClassSummary) -> list[Chart]:
     """How often answers of a confidence are right, and how many there are."""
     if not len(summary.cases):
         return []
-    sure, right = (each.ravel() for each in confidences(summary.probabilities, summary.truth, summary.target))
-    bins = bins_of(sure).ravel()
+    sure, right = counted_confidences(summary.probabilities, summary.truth, summary.target, summary.looked)
+    bins = bins_of(sure)
     count = np.bincount(bins, minlength=BINS)
     filled = np.flatnonzero(count).tolist()
     share = np.bincount(bins, weights=right, minlength=BINS)[filled] / count[filled]

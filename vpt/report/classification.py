@@ -14,7 +14,7 @@ from vpt.report.blocks import Block
 from vpt.report.class_pictures import MOST_CLASSES, draw_confusion, draw_labels, draw_reliability
 from vpt.report.group_blocks import group_blocks
 from vpt.scores.bootstrap import LEVEL
-from vpt.scores.classes import confidences
+from vpt.scores.classes import counted_confidences
 from vpt.scores.classification import PER_CLASS, ClassificationScores, probabilities_csv
 from vpt.vocabulary import Target
 
@@ -54,7 +54,7 @@ class ClassReport(ClassificationScores):
             draw_labels(folder / "confusion.png", self.confusion(), self.classes, self.title)
         else:
             draw_confusion(folder / "confusion.png", self.confusion(), self.classes, self.title)
-        sure, right = confidences(self.probabilities, self.targets, self.target)
+        sure, right = counted_confidences(self.probabilities, self.targets, self.target, self.annotated)
         draw_reliability(folder / "reliability.png", sure, right, self.target, self.scores()["ece"], self.title)
         write_json(folder / "summary.json", self.summary())
         return folder / "summary.json"
@@ -119,6 +119,7 @@ class ClassReport(ClassificationScores):
             lines.append(
                 f"shown: the {shown} {self.target} with the lowest F1; summary.json has all {len(self.classes)}"
             )
+        lines += filter(None, [self.annotated_in_words()])
         return "\n".join([*lines, *([f"encoder: {self.weights}"] if self.weights else [])])
 
     def _noun(self) -> str:

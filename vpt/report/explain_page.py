@@ -11,6 +11,7 @@ import numpy as np
 
 from vpt.report.overlays import encoded
 from vpt.report.pages import render
+from vpt.words import counted
 
 SIDE = 160  # px of a map
 STRONGEST = 10
@@ -51,12 +52,22 @@ class Told(Looked, Protocol):
     @property
     def alike(self) -> dict[int, np.ndarray]: ...
 
+    @property
+    def near(self) -> Any: ...
+
+    @property
+    def volumes(self) -> Sequence[Any]: ...
+
 
 @dataclass(frozen=True)
 class MapCard:
+    """near: the training patches nearest to a prompt, two in a row, and what they are, the nearest first."""
+
     name: str
     said: str
     picture: str
+    near: str = ""
+    near_said: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,33 @@ def explain_page(told: Told) -> str:
         hidden_first=HIDDEN,
         hidden_columns=["most attending"],
         hidden=hidden_rows(told.hidden),
+        searched=_searched(told.near),
+        volumes=_volumes(told.volumes),
+    )
+
+
+def _searched(near: Any) -> str:
+    """What was searched for patches, or why nothing was."""
+    if isinstance(near, str):
+        return "" if near == "not asked for" else f"No training patches: {near}."
+    seen = counted(len(near.names), "training image")
+    all_of = "all of them" if len(near.names) == near.of else f"drawn from {near.of} with seed 0"
+    return (
+        f"Under each map: of {seen} ({all_of}; of a volume one slice each) the patches whose keys in that block are "
+        "nearest to the prompt's, of every image one, row by row, the nearest first; each stands in the middle of "
+        "those around it, with its image and cosine below. "
+        "Keys of all heads are compared as one vector, by their cosine, after the mean key of all patches is taken "
+        "off: it adds the same to every score of a softmax. What lies near to a prompt draws the same queries; it need "
+        "not attend to it."
+    )
+
+
+def _volumes(files: Sequence[Any]) -> str:
+    if not files:
+        return ""
+    return (
+        f"Attention over the whole scan lies in {files[0].parent.name}/, {counted(len(files), 'NIfTI file')} on the "
+        f"scan's own grid ({files[0].name} and its like): mean of the heads, interpolated between patches."
     )
 
 
@@ -90,7 +128,7 @@ def page_of(told: Looked, what: str, **own: Any) -> str:
         score=f"{told.score:.3f}",
         watched=told.watched,
         image=encoded(enlarged(told.image, 2 * SIDE)),
-        **own,
+        **{"searched": "", "volumes": "", **own},
     )
 
 
@@ -107,7 +145,7 @@ def _block(told: Told, block: int, prompts: list[Any]) -> MapGroup:
     said = f"Patches give its {len(prompts)} prompts {share:.1%} of their attention"
     if (pair := _most_alike(told.alike.get(block))) is not None:
         said += f"; most alike are {pair[0]} and {pair[1]}, cosine {pair[2]:.2f}"
-    return MapGroup(f"Block {block}", said, [_card(told.image, prompt) for prompt in prompts])
+    return MapGroup(f"Block {block}", said, [_card(told, prompt) for prompt in prompts])
 
 
 def _most_alike(cosines: np.ndarray | None) -> tuple[int, int, float] | None:
@@ -118,12 +156,34 @@ def _most_alike(cosines: np.ndarray | None) -> tuple[int, int, float] | None:
     return int(min(a, b)), int(max(a, b)), float(cosines[a, b])
 
 
-def _card(image: np.ndarray, prompt: Any) -> MapCard:
+def _card(told: Told, prompt: Any) -> MapCard:
     weights = np.asarray(prompt.attention, np.float32)
     said = f"{prompt.share:.2%} of attention, {weights.min():.2%} to {weights.max():.2%}"
     if prompt.influence is not None:
         said += f"; without it {-prompt.influence:+.4f}"
-    return MapCard(f"prompt {prompt.number}", said, encoded(over(image, weights)))
+    near = () if isinstance(told.near, str) else told.near.found[prompt.block, prompt.number]
+    return MapCard(f"prompt {prompt.number}", said, encoded(over(told.image, weights)), *_nearest(near))
+
+
+def _nearest(near: Sequence[Any]) -> tuple[str, str]:
+    if not near:
+        return "", ""
+    side, squares = SIDE // 2, np.ones((-(-len(near) // 2), 2, SIDE // 2, SIDE // 2, 3), np.float32)
+    for place, each in enumerate(near):
+        squares[divmod(place, 2)] = _square(each.crop, side)
+    words = "; ".join(f"{each.where}: {each.cosine:.2f}" for each in near)
+    return encoded(squares.swapaxes(1, 2).reshape(-1, SIDE, 3)), words
+
+
+def _square(crop: np.ndarray, side: int) -> np.ndarray:
+    """(side, side, 3), with a line around the middle third."""
+    import cv2
+
+    colours = crop if crop.ndim == 3 else np.repeat(crop[..., None], 3, -1)
+    square = cv2.resize(np.ascontiguousarray(colours, np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    low, high = side // 3 - 1, side - side // 3
+    cv2.rectangle(square, (low, low), (high, high), (1.0, 0.85, 0.0), 1)
+    return square
 
 
 def over(image: np.ndarray, weights: np.ndarray) -> np.ndarray:

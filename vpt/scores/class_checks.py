@@ -32,6 +32,27 @@ def checked(probabilities: Any, targets: Any, target: str) -> tuple[np.ndarray, 
     return probabilities, targets
 
 
+def checked_annotated(annotated: Any, targets: np.ndarray, target: str) -> np.ndarray:
+    """Which classes were looked for, as bool (N, K), all for None; raises VptError with what is wrong with it.
+
+    targets: (N, K) bool, as `checked` gives them.
+    """
+    if annotated is None:
+        return np.ones_like(targets)
+    annotated = np.asarray(annotated)
+    if annotated.shape != targets.shape or not np.isin(annotated, (0, 1)).all():
+        raise VptError(
+            f"annotated has shape {annotated.shape}, expected true and false for {targets.shape[0]} cases and "
+            f"{targets.shape[1]} classes"
+        )
+    annotated = annotated.astype(bool)
+    if target != "labels" and not annotated.all():
+        raise VptError(f"target {target}: one class of a case is always looked for; leave annotated out")
+    if len(odd := np.argwhere(targets & ~annotated)):
+        raise VptError(f"case {odd[0][0]} has class {odd[0][1]}, for which it was not annotated; one of both is wrong")
+    return annotated
+
+
 def checked_probabilities(probabilities: Any, target: str) -> np.ndarray:
     """The same as float64 (N, K); raises VptError when they cannot be probabilities of this kind of target."""
     if target not in get_args(Target):

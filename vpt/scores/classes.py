@@ -12,6 +12,9 @@ AUROC          of classes that some cases have and others lack
 torchmetrics gives 0 for these and counts it in its means, so its scores are taken per class and averaged here.
 Intervals need the same scores of thousands of resamples, which torchmetrics has no way to do at once: `weighted_scores`
 computes them with resamples as weights of the cases. The tests hold the two to the same values.
+
+Of labels that were not all looked for in every case (`annotated`, (N, K) bool, None for all), a case counts for those
+alone that were.
 """
 
 from __future__ import annotations
@@ -19,46 +22,47 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from vpt.scores.bootstrap import Statistic, bootstrap
-from vpt.scores.class_checks import checked
+from vpt.scores.class_checks import checked, checked_annotated
 from vpt.vocabulary import Target
 
 BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
 THRESHOLD = 0.5  # a label is predicted above it
+UNKNOWN = -1  # in the place of a reference that nobody has looked for
 SMALLEST = float(np.finfo(np.float32).eps)  # a probability of 0 for the truth would make the mean of -log infinite
 
 Scores = dict[str, float]
 
 
-def class_scores(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> Scores:
+def class_scores(
+    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
+) -> Scores:
     """Probabilities (N, K) in [0, 1] and references (N, K), bool -> each score of all N cases; NaN is undefined.
 
     Of one class per case (`classes`): accuracy, balanced_accuracy (mean recall), macro_f1, auroc (one against the
     rest), ece (expected calibration error, L1), nll (mean -log of the true class's probability, nats). Of `grades`,
     ordered classes, also quadratic_kappa and mae (of positions). Of `labels`, any number per case: auroc, macro_f1,
-    mean_average_precision, exact_match (all labels right), ece (over all N x K probabilities).
+    mean_average_precision, exact_match (all labels right that were looked for), ece (over all N x K probabilities).
 
     Raises:
         VptError: shapes do not agree, or a value cannot be a probability or a reference.
     """
     import torch
-    from torchmetrics.functional.classification import multiclass_cohen_kappa, multilabel_exact_match
+    from torchmetrics.functional.classification import multiclass_cohen_kappa
 
     probabilities, targets = checked(probabilities, targets, target)
-    each = per_class_scores(probabilities, targets, target)
+    each = per_class_scores(probabilities, targets, target, annotated)
     decided = decisions(probabilities, target)
     macro = {"macro_f1": mean(each["f1"]), "auroc": mean(each["auroc"])}
     if target == "labels":
-        exact = multilabel_exact_match(
-            torch.from_numpy(decided).long(), torch.from_numpy(targets).long(), len(each["n"])
-        )
         return macro | {
             "mean_average_precision": mean(each["average_precision"]),
-            "exact_match": float(exact),
-            "ece": calibration_error(probabilities, targets, target),
+            "exact_match": float(all_right(probabilities, targets, target, annotated).mean()),
+            "ece": calibration_error(probabilities, targets, target, annotated),
         }
     predicted, true = decided.argmax(1), targets.argmax(1)
     scores = {
@@ -77,7 +81,9 @@ def class_scores(probabilities: np.ndarray, targets: np.ndarray, target: Target)
     return scores
 
 
-def per_class_scores(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> dict[str, np.ndarray]:
+def per_class_scores(
+    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """-> n, recall, precision, specificity, f1, auroc, average_precision, each (K,): every class against the rest."""
     import torch
     from torchmetrics.functional.classification import (
@@ -87,35 +93,42 @@ def per_class_scores(probabilities: np.ndarray, targets: np.ndarray, target: Tar
     )
 
     probabilities, targets = checked(probabilities, targets, target)
-    given, true = torch.from_numpy(probabilities), torch.from_numpy(targets).long()
+    known = checked_annotated(annotated, targets, target)
+    given = torch.from_numpy(probabilities)
+    true = torch.from_numpy(np.where(known, targets, UNKNOWN)).long()
+    # torchmetrics fails where nothing is left of a label
+    ranked = torch.from_numpy(np.where(known.any(0), np.where(known, targets, UNKNOWN), 0)).long()
     decided = torch.from_numpy(decisions(probabilities, target)).long()
-    classes = targets.shape[1]
-    tp, fp, tn, fn, n = multilabel_stat_scores(decided, true, classes, average=None).numpy().astype(float).T
+    options: dict[str, Any] = {"num_labels": targets.shape[1], "average": None, "ignore_index": UNKNOWN}
+    tp, fp, tn, fn, n = multilabel_stat_scores(decided, true, **options).numpy().astype(float).T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a class without positives or negatives scores 0
-        auroc = multilabel_auroc(given, true, classes, average=None).double().numpy()
-        precisions = multilabel_average_precision(given, true, classes, average=None).double().numpy()
+        auroc = multilabel_auroc(given, ranked, **options).double().numpy()
+        precisions = multilabel_average_precision(given, ranked, **options).double().numpy()
     return {
         "n": n.astype(int),
         "recall": _ratio(tp, tp + fn),
         "precision": _ratio(tp, tp + fp),
         "specificity": _ratio(tn, tn + fp),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "auroc": np.where((n > 0) & (n < len(targets)), auroc, np.nan),
+        "auroc": np.where((n > 0) & (n < known.sum(0)), auroc, np.nan),
         "average_precision": np.where(n > 0, precisions, np.nan),
     }
 
 
-def confusion(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> np.ndarray:
+def confusion(
+    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
+) -> np.ndarray:
     """Counts: (K, K), reference by prediction; of labels (K, 2, 2), absent and present by not and predicted."""
     probabilities, targets = checked(probabilities, targets, target)
+    known = checked_annotated(annotated, targets, target)
     decided = decisions(probabilities, target)
     if target != "labels":
         return targets.T.astype(int) @ decided.astype(int)
     return np.array(
         [
-            [[np.sum((t == i) & (d == j)) for j in (0, 1)] for i in (0, 1)]
-            for t, d in zip(targets.T, decided.T, strict=True)
+            [[np.sum((t == i) & (d == j) & k) for j in (0, 1)] for i in (0, 1)]
+            for t, d, k in zip(targets.T, decided.T, known.T, strict=True)
         ]
     )
 
@@ -127,9 +140,11 @@ def decisions(probabilities: np.ndarray, target: Target) -> np.ndarray:
     return np.arange(probabilities.shape[1]) == probabilities.argmax(1)[:, None]
 
 
-def calibration_error(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> float:
+def calibration_error(
+    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
+) -> float:
     """Mean over decisions of |share that is right - mean confidence| in each of BINS equal bins of confidence."""
-    confidence, right = confidences(probabilities, targets, target)
+    confidence, right = counted_confidences(probabilities, targets, target, annotated)
     gaps = np.bincount(bins_of(confidence).ravel(), weights=(right - confidence).ravel(), minlength=BINS)
     return float(np.abs(gaps).sum() / confidence.size)
 
@@ -141,6 +156,15 @@ def confidences(probabilities: np.ndarray, targets: np.ndarray, target: Target) 
     if target == "labels":
         return probabilities, targets
     return probabilities.max(1, keepdims=True), (decisions(probabilities, target) & targets).any(1, keepdims=True)
+
+
+def counted_confidences(
+    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`confidences` of all answers that somebody has looked at, one after the other, (M,)."""
+    sure, right = confidences(probabilities, targets, target)
+    known = np.ones_like(right) if annotated is None or target != "labels" else annotated
+    return sure[known], right[known]
 
 
 def bins_of(confidence: np.ndarray) -> np.ndarray:
@@ -158,26 +182,32 @@ def intervals(
     targets: np.ndarray,
     target: Target,
     groups: Sequence[str] | None = None,
+    annotated: np.ndarray | None = None,
     *,
     level: float,
     resamples: int,
     seed: int,
 ) -> dict[str, tuple[float, float]]:
     """The keys of `class_scores` -> (low, high), percentile bootstrap over cases, or over groups (patients)."""
-    statistic = weighted_scores(probabilities, targets, target)
+    statistic = weighted_scores(probabilities, targets, target, annotated)
     return bootstrap(statistic, len(targets), groups, level=level, resamples=resamples, seed=seed)
 
 
-def weighted_scores(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> Statistic:
+def weighted_scores(
+    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
+) -> Statistic:
     """-> a function of weights (N, r) that gives the scores of `class_scores`, each (r,), of all r at once.
 
     Sums over cases are one matrix product; AUROC and average precision need one cumulative sum per class.
     """
     probabilities, targets = checked(probabilities, targets, target)
-    decided, right = decisions(probabilities, target), _counted_right(probabilities, targets, target)
+    looked = checked_annotated(annotated, targets, target)
+    decided, right = decisions(probabilities, target) & looked, all_right(probabilities, targets, target, looked)
     confidence, hit = confidences(probabilities, targets, target)
-    gaps = np.stack([np.where(bins_of(confidence) == k, hit - confidence, 0).sum(1) for k in range(BINS)])
+    answers = looked if target == "labels" else np.ones_like(hit)
+    gaps = np.stack([np.where(answers & (bins_of(confidence) == k), hit - confidence, 0).sum(1) for k in range(BINS)])
     known = {"right": right[None], "gaps": gaps, "tp": (decided & targets).T, "true": targets.T, "decided": decided.T}
+    known["answers"] = answers.sum(1)[None]
     if target != "labels":
         known["nll"] = _surprise(probabilities, targets)[None]
     if target == "grades":
@@ -191,14 +221,14 @@ def weighted_scores(probabilities: np.ndarray, targets: np.ndarray, target: Targ
         sums = dict(zip(known, np.split(rows @ weights, ends), strict=True))
         recall = _ratio(sums["tp"], sums["true"])
         f1 = _ratio(2 * sums["tp"], sums["true"] + sums["decided"])
-        columns = list(zip(probabilities.T, targets.T, strict=True))
+        columns = [(p[k], t[k], weights[k]) for p, t, k in zip(probabilities.T, targets.T, looked.T, strict=True)]
         found = {
             "macro_f1": _mean_of_rows(f1),
-            "auroc": _mean_of_rows(np.stack([_auroc(*column, weights) for column in columns])),
-            "ece": np.abs(sums["gaps"]).sum(0) / (total * confidence.shape[1]),
+            "auroc": _mean_of_rows(np.stack([_auroc(*column) for column in columns])),
+            "ece": np.abs(sums["gaps"]).sum(0) / sums["answers"][0],
         }
         if target == "labels":
-            precision = np.stack([_average_precision(*column, weights) for column in columns])
+            precision = np.stack([_average_precision(*column) for column in columns])
             return found | {"mean_average_precision": _mean_of_rows(precision), "exact_match": sums["right"][0] / total}
         found |= {
             "accuracy": sums["right"][0] / total,
@@ -237,9 +267,12 @@ def _average_precision(probability: np.ndarray, true: np.ndarray, weights: np.nd
     return _ratio((weights[true] * found / np.maximum(everything, 1)).sum(0, dtype=float), weights[true].sum(0))
 
 
-def _counted_right(probabilities: np.ndarray, targets: np.ndarray, target: Target) -> np.ndarray:
-    """(N,) bool: everything about the case is right."""
-    return (decisions(probabilities, target) == targets).all(1)
+def all_right(
+    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
+) -> np.ndarray:
+    """(N,) bool: everything about the case is right that somebody has looked for."""
+    right = decisions(probabilities, target) == targets
+    return (right if annotated is None else right | ~annotated).all(1)
 
 
 def _surprise(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

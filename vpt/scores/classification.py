@@ -14,13 +14,14 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.scores import classes as class_metrics
 from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, Statistic
-from vpt.scores.class_checks import checked, checked_probabilities
+from vpt.scores.class_checks import checked, checked_annotated, checked_probabilities
 from vpt.scores.classes import BINS, decisions
 from vpt.scores.fairness import score_odds
 from vpt.scores.groups import Grouping, GroupScores, large_of, members_of, score_groups
 from vpt.scores.plain import plain
 from vpt.versions import version_of
 from vpt.vocabulary import Target
+from vpt.words import counted, listed
 
 PER_CLASS = {  # key -> heading
     "n": "n",
@@ -36,7 +37,8 @@ PER_CLASS = {  # key -> heading
 class ClassificationScores:
     """Probabilities (N, K) and references (N, K), bool, of the named cases; `groups` names each case's patient.
 
-    weights: whose the encoder's are, and their licence; groupings: what scores are told apart by.
+    weights: whose the encoder's are, and their licence; groupings: what scores are told apart by; annotated: of labels
+    (N, K) bool, which somebody has looked for, None for all: a case counts for those alone.
 
     Raises:
         VptError: numbers of names, cases and classes do not agree, or a value cannot be a probability or a reference.
@@ -51,11 +53,15 @@ class ClassificationScores:
     groups: tuple[str, ...] | None = None
     weights: str | None = None
     groupings: tuple[Grouping, ...] = ()
+    annotated: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         probabilities, targets = checked(self.probabilities, self.targets, self.target)
         object.__setattr__(self, "probabilities", probabilities)
         object.__setattr__(self, "targets", targets)
+        if self.annotated is not None:
+            looked = checked_annotated(self.annotated, targets, self.target)
+            object.__setattr__(self, "annotated", None if looked.all() else looked)
         _check_names(self.names, self.classes, probabilities)
         if self.groups is not None and len(self.groups) != len(self.names):
             raise VptError(f"{len(self.groups)} groups for {len(self.names)} cases; name the patient of every case")
@@ -73,15 +79,35 @@ class ClassificationScores:
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """Class -> n, recall, specificity, precision, f1, auroc, each against the rest; NaN is undefined."""
-        found = class_metrics.per_class_scores(self.probabilities, self.targets, self.target)
-        return {name: {key: found[key][k].item() for key in PER_CLASS} for k, name in enumerate(self.classes)}
+        found = class_metrics.per_class_scores(self.probabilities, self.targets, self.target, self.annotated)
+        own = PER_CLASS if self.annotated is None else [*PER_CLASS, "annotated"]
+        found["annotated"] = self.looked.sum(0)
+        return {name: {key: found[key][k].item() for key in own} for k, name in enumerate(self.classes)}
 
     def confusion(self) -> np.ndarray:
         """Counts (K, K), reference by prediction; of labels (K, 2, 2), absent and present by not and predicted."""
-        return class_metrics.confusion(self.probabilities, self.targets, self.target)
+        return class_metrics.confusion(self.probabilities, self.targets, self.target, self.annotated)
+
+    @property
+    def looked(self) -> np.ndarray:
+        """(N, K) bool: what somebody has looked for."""
+        return np.ones_like(self.targets) if self.annotated is None else self.annotated
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) bool: everything about the case is right that somebody has looked for."""
+        return class_metrics.all_right(self.probabilities, self.targets, self.target, self.annotated)
+
+    def annotated_in_words(self) -> str:
+        """In how many cases each label was looked for; empty where that is all of them."""
+        if self.annotated is None:
+            return ""
+        counts = zip(self.classes, self.annotated.sum(0).tolist(), strict=True)
+        said = listed((f"{name} in {count}" for name, count in counts), 20)
+        return f"annotated: {said} of {counted(len(self.names), 'case')}, in which alone each is scored"
 
     def answers(self) -> list[tuple[str, str]]:
-        """Of every case the reference and the prediction, labels joined by |."""
+        """Of every case the reference and the prediction, labels joined by |, whether or not they were looked for."""
         decided = decisions(self.probabilities, self.target)
         return [
             (_joined(true, self.classes), _joined(found, self.classes))
@@ -93,11 +119,12 @@ class ClassificationScores:
         groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
         names = tuple(self.names[row] for row in rows)
         probabilities, targets = self.probabilities[list(rows)], self.targets[list(rows)]
-        return replace(self, names=names, probabilities=probabilities, targets=targets, groups=groups)
+        looked = None if self.annotated is None else self.annotated[list(rows)]
+        return replace(self, names=names, probabilities=probabilities, targets=targets, groups=groups, annotated=looked)
 
     def statistic(self) -> Statistic:
         """Of weights (cases, r): every score of all r resamples, but the calibration error, as of `intervals`."""
-        of_all = class_metrics.weighted_scores(self.probabilities, self.targets, self.target)
+        of_all = class_metrics.weighted_scores(self.probabilities, self.targets, self.target, self.annotated)
         return lambda weights: {name: values for name, values in of_all(weights).items() if name != "ece"}
 
     @cached_property
@@ -114,7 +141,7 @@ class ClassificationScores:
         members = members_of(self.names, grouping)
         compared = {group: members[group] for group in large_of(members, owner)}
         decided = decisions(self.probabilities, self.target)
-        return replace(found, odds=score_odds(decided, self.targets, self.classes, compared, owner))
+        return replace(found, odds=score_odds(decided, self.targets, self.classes, compared, owner, self.looked))
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`; undefined scores are NaN here and null there."""
@@ -131,26 +158,33 @@ class ClassificationScores:
                 "counts": self.confusion().tolist(),
             },
             **({"by_group": [plain(each) for each in self.by_group]} if self.by_group else {}),
+            **({"notes": [self.annotated_in_words()]} if self.annotated is not None else {}),
             "settings": self._settings(),
             **({"weights": self.weights} if self.weights else {}),
         }
 
     def to_csv(self) -> str:
-        """One row per case: reference and prediction (labels joined by |), whether all is right, probabilities."""
-        right = (decisions(self.probabilities, self.target) == self.targets).all(1)
-        rows = zip(self.names, self.answers(), right, self.probabilities, strict=True)
+        """One row per case: reference and prediction (labels joined by |), whether all is right, probabilities.
+
+        Where not all labels were looked for everywhere, those that were too.
+        """
+        rows = zip(self.names, self.answers(), self.right, self.probabilities, self.looked, strict=True)
+        partly = self.annotated is not None
         return _csv(
-            ["name", "reference", "prediction", "correct", *_columns(self.classes)],
-            ([name, true, found, int(is_right), *_digits(given)] for name, (true, found), is_right, given in rows),
+            ["name", "reference", "prediction", "correct", *(["annotated"] if partly else []), *_columns(self.classes)],
+            (
+                [name, *answer, int(right), *([_joined(looked, self.classes)] if partly else []), *_digits(given)]
+                for name, answer, right, given, looked in rows
+            ),
         )
 
     @cached_property
     def _scores(self) -> dict[str, float]:
-        return class_metrics.class_scores(self.probabilities, self.targets, self.target)
+        return class_metrics.class_scores(self.probabilities, self.targets, self.target, self.annotated)
 
     @cached_property
     def _intervals(self) -> dict[str, tuple[float, float]]:
-        given = (self.probabilities, self.targets, self.target, self.groups)
+        given = (self.probabilities, self.targets, self.target, self.groups, self.annotated)
         return class_metrics.intervals(*given, level=LEVEL, resamples=RESAMPLES, seed=SEED)
 
     def method(self) -> str:

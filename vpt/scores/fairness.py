@@ -55,15 +55,20 @@ def score_odds(
     classes: Sequence[str],
     members: Mapping[str, np.ndarray],
     patients: Sequence[str],
+    looked: np.ndarray | None = None,
 ) -> dict[str, Odds]:
     """Answers and truth (N, K) bool, and the places of each group's cases -> of each class how they differ.
 
-    Without classes that fewer than two groups have. patients: of every case, drawn together.
+    Without classes that fewer than two groups have. patients: of every case, drawn together; looked: (N, K) bool,
+    which classes somebody has looked for, in which cases alone each counts.
     """
+    counted = np.ones_like(truth) if looked is None else looked
 
     def rates(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(groups, K, r) each: sensitivity, and the share of false alarms."""
-        found = [_rates(decided[places], truth[places], weights[places]) for places in members.values()]
+        found = [
+            _rates(decided[places], truth[places], weights[places], counted[places]) for places in members.values()
+        ]
         return np.stack([hit for hit, _ in found]), np.stack([alarm for _, alarm in found])
 
     def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,15 +92,17 @@ def score_odds(
     return found
 
 
-def _rates(decided: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, K), (n, K), (n, r) -> (K, r) each; NaN where a resample has no case to count."""
+def _rates(
+    decided: np.ndarray, truth: np.ndarray, weights: np.ndarray, counted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, K), (n, K), (n, r), (n, K) -> (K, r) each; NaN where a resample has no case to count."""
 
     def share(of: np.ndarray) -> np.ndarray:
         count = of.T.astype(float) @ weights
         there = (of & decided).T.astype(float) @ weights
         return np.divide(there, count, out=np.full(count.shape, math.nan), where=count > 0)
 
-    return share(truth), share(~truth)
+    return share(truth & counted), share(~truth & counted)
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

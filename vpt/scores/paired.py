@@ -135,7 +135,8 @@ def pair_classifications(first: ClassificationScores, second: ClassificationScor
     if (first.target, first.classes) != (second.target, second.classes):
         raise VptError("the classes of the two differ; compare runs that were trained on the same data set")
     names, (mine, theirs), only = _common([first.names, second.names])
-    if not np.array_equal(first.targets[mine], second.targets[theirs]):
+    told = ((first.targets, second.targets), (first.looked, second.looked))
+    if not all(np.array_equal(a[mine], b[theirs]) for a, b in told):
         raise VptError("the references of the two differ; compare runs on the same data set")
     parts = [(each, each.restricted(rows)) for each, rows in ((first, mine), (second, theirs))]
     statistics = [part.statistic() for _, part in parts]
@@ -149,7 +150,7 @@ def pair_classifications(first: ClassificationScores, second: ClassificationScor
     found = [part.scores() for _, part in parts]
     sure = [np.where(part.targets, part.probabilities, 1 - part.probabilities) for _, part in parts]
     truth = parts[0][1].targets
-    weight = np.ones_like(truth) if first.target == "labels" else truth
+    weight = parts[0][1].looked if first.target == "labels" else truth
     a, b = ((each * weight).sum(1) / weight.sum(1) for each in sure)
     differences = tuple(
         Difference(name, len(names), found[0][name], found[1][name], intervals[name], len({*(patients or names)}))

@@ -27,6 +27,7 @@ def class_loss(target: Target, weights: Sequence[float] | None = None, smoothing
     classes: cross-entropy; labels: binary cross-entropy of every label; grades: binary cross-entropy of the K - 1
     questions "is it beyond grade k?" (Cheng et al., IJCNN 2008). `weights`, one per class: of an example's class, of a
     label's positive answers; the mean is that of the weighted examples. `smoothing` moves truth towards even odds.
+    Where a batch says which labels its examples were annotated for, the mean is over these answers alone.
     """
     given = None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
@@ -37,7 +38,11 @@ def class_loss(target: Target, weights: Sequence[float] | None = None, smoothing
     def of_labels(output: Output, batch: Batch) -> Tensor:
         logits, truth = output.logits, batch["truth"]
         soft = truth * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits.float(), soft, pos_weight=_on(given, logits))
+        annotated, positive = batch.get("annotated"), _on(given, logits)
+        if annotated is None or annotated.all():
+            return F.binary_cross_entropy_with_logits(logits.float(), soft, pos_weight=positive)
+        losses = F.binary_cross_entropy_with_logits(logits.float(), soft, pos_weight=positive, reduction="none")
+        return torch.where(annotated, losses, 0).sum() / annotated.sum()
 
     def of_grades(output: Output, batch: Batch) -> Tensor:
         logits, grade = output.logits, batch["truth"].argmax(1)
@@ -68,13 +73,16 @@ def _on(weights: Tensor | None, like: Tensor) -> Tensor | None:
     return None if weights is None else weights.to(like.device)
 
 
-def balanced_weights(truth: np.ndarray, target: Target, most: float = 20.0) -> list[float]:
+def balanced_weights(
+    truth: np.ndarray, target: Target, most: float = 20.0, annotated: np.ndarray | None = None
+) -> list[float]:
     """Truth (N, K) of 0 and 1 -> a weight per class, `most` at most.
 
     classes and grades: N / (K n_k), so that every class counts alike; labels: negatives over positives.
+    annotated: (N, K) bool, which labels somebody has looked for, in which examples alone each counts.
     """
     counts = truth.sum(0)
-    every = len(truth)
+    every = len(truth) if annotated is None else annotated.sum(0)
     ratios = (every - counts if target == "labels" else every / truth.shape[1]) / np.maximum(counts, 1)
     return [float(ratio) for ratio in np.minimum(ratios, most)]
 
@@ -94,9 +102,11 @@ def to_probabilities(logits: Tensor, target: Target, temperature: float = 1.0) -
     return torch.cat([ends[0], beyond], 1) - torch.cat([beyond, ends[1]], 1)
 
 
-def fit_temperature(logits: Tensor, truth: Tensor, target: Target) -> float:
+def fit_temperature(logits: Tensor, truth: Tensor, target: Target, annotated: Tensor | None = None) -> float:
     """The temperature under which the logits (N, outputs) have the least loss; 0.05 to 20 (Guo et al., ICML 2017)."""
     loss, batch = class_loss(target), Batch(truth=truth)
+    if annotated is not None:
+        batch["annotated"] = annotated
     candidates = torch.logspace(np.log10(0.05), np.log10(20), 601).tolist()
     return float(min(candidates, key=lambda t: float(loss(Output(logits / t), batch))))
 

@@ -108,7 +108,7 @@ class Classifier:
         self, stacks: Sequence[np.ndarray] | np.ndarray, progress: Tick = silent, task: str | None = None
     ) -> np.ndarray:
         """Prepared scans (N, S, 3, size, size) -> (N, K); task: see `classify`."""
-        found, number = [], None if task is None else self._number_of(task)
+        found, number = [], None if task is None else self.require_task(task)
         for turned, turn in enumerate(self.turns):
             images = np.ascontiguousarray(np.flip(np.asarray(stacks), turn))
             tick = partial(_within, progress, turned, len(self.turns))
@@ -117,7 +117,12 @@ class Classifier:
             found.append(to_probabilities(logits, self.target, self.temperature).numpy())
         return np.mean(found, axis=0)
 
-    def _number_of(self, task: str) -> int:
+    def require_task(self, task: str) -> int:
+        """The number of a task that it has learned.
+
+        Raises:
+            VptError: a task that is none of `tasks`, which the sentence lists.
+        """
         if task not in self.tasks:
             known = f"has learned the tasks {listed(self.tasks, 20)}" if self.tasks else "has learned one task alone"
             raise VptError(f"task {task!r}: the model {known}{did_you_mean(task, self.tasks)}")

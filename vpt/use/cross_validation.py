@@ -118,6 +118,7 @@ def _of_classes(reports: Sequence[ClassReport], title: str) -> ClassReport:
         names=tuple(chain.from_iterable(report.names for report in reports)),
         probabilities=np.concatenate([report.probabilities for report in reports]),
         targets=np.concatenate([report.targets for report in reports]),
+        annotated=np.concatenate([report.looked for report in reports]),
         groups=tuple(chain.from_iterable(report.groups or () for report in reports)),
         title=title,
         groupings=_merged_groupings([report.groupings for report in reports]),

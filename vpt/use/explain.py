@@ -17,13 +17,19 @@ from vpt.files import atomic, write_json, write_text
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.prompts.class_queries import ClassQueries
-from vpt.readers import Scan
+from vpt.readers import Scan, reader_of
 from vpt.report.explain_page import explain_page
 from vpt.tasks.images import Normalise
+from vpt.use.classifier import Classifier
 from vpt.use.explain_classes import ClassExplanation, explain_classes
+from vpt.use.explain_volume import write_volumes
 from vpt.use.load import load
 from vpt.use.models import models_in
+from vpt.use.neighbours import Neighbours, neighbours
+from vpt.use.segmenter import Segmenter
 from vpt.use.watched import look_at, shown
+
+SEARCHED = 32  # training images
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,9 @@ class Explanation:
     """What prompts do on one image of a scan.
 
     image: (S, S, 3) or (S, S) in [0, 1], as the encoder is given it; watched: in words, what the score is; alike:
-    block -> (P, P) cosines; heads: block -> (heads, rows, columns, P) softmax weights; hidden: a deletion curve.
+    block -> (P, P) cosines; heads: block -> (heads, rows, columns, P) softmax weights; hidden: a deletion curve; near:
+    the training patches nearest to each prompt, or in words why none were searched; volumes: files with its attention
+    over the whole scan.
     """
 
     case: str
@@ -43,6 +51,8 @@ class Explanation:
     alike: dict[int, np.ndarray]
     heads: dict[int, np.ndarray]
     hidden: tuple[Hidden, ...]
+    near: Neighbours | str = "not asked for"
+    volumes: tuple[Path, ...] = ()
 
     def save(self, out: str | Path) -> list[Path]:
         """explain.html, explain.json and attention.npz into the folder `out`."""
@@ -57,10 +67,13 @@ class Explanation:
         return [page, facts, maps]
 
     def to_dict(self) -> dict[str, object]:
-        prompts = [
+        prompts: list[dict[str, Any]] = [
             {"block": each.block, "number": each.number, "share": each.share, "influence": each.influence}
             for each in self.prompts
         ]
+        if isinstance(self.near, Neighbours):
+            for each in prompts:
+                each["nearest"] = [found.to_dict() for found in self.near.found[each["block"], each["number"]]]
         return {
             "case": self.case,
             "slice": self.slice,
@@ -69,6 +82,8 @@ class Explanation:
             "prompts": prompts,
             "similarity": {str(i): matrix.tolist() for i, matrix in self.alike.items()},
             "hidden": [each._asdict() for each in self.hidden],
+            **({"training_images": list(self.near.names)} if isinstance(self.near, Neighbours) else {}),
+            **({"volumes": [path.name for path in self.volumes]} if self.volumes else {}),
         }
 
 
@@ -80,6 +95,8 @@ def explain(
     weights: str | Path | None = None,
     device: str = "auto",
     leave_out: bool = True,
+    images: int | None = 0,
+    volumes: str | Path | None = None,
     force: bool = False,
     progress: Tick = silent,
 ) -> Explanation | ClassExplanation:
@@ -90,17 +107,26 @@ def explain(
     Args:
         slice: its number along the plan's axis; None takes the one in which most is found, or the middle one.
         leave_out: also answer without each prompt in turn, which takes a pass for each.
+        images: of the run's training cases so many are searched for the patches nearest to each prompt in key space;
+            None takes `SEARCHED` where the run's folder and data are there.
+        volumes: a folder into which, of a volume that is segmented, the attention to each prompt over the whole scan is
+            written, a NIfTI file each.
         force: as in `Segmenter.segment`.
 
     Raises:
         VptError: what `load` and the readers refuse; prompts that no block attends to beside its tokens; a slice that
-            is not there.
+            is not there; training images of an artifact without its run, or for prompts of classes.
     """
     if len(models := models_in(run)) > 1:
         raise VptError(f"{run}: {len(models)} models; explain reads the prompts of one, such as {models[0]}")
     answers = load(run, device, weights, "32-true")
     seen = look_at(answers, scan, slice, force)
     model = answers.model
+    if isinstance(model.prompts, ClassQueries) and images:
+        raise VptError(
+            f"{type(model.prompts).__name__}: prompts of classes ask the patches and are not asked by them, so no "
+            "training patches are near to them in key space; leave --images out"
+        )
     with torch.no_grad():
         image = Normalise.of(model).to(answers.device)(seen.image.to(answers.device))
     if isinstance(model.prompts, ClassQueries):
@@ -112,6 +138,7 @@ def explain(
     means = {i: each.weights[0].mean(0) for i, each in read.items()}  # over heads
     counts = {i: each.shape[-1] for i, each in means.items()}
     changes = influence(model, image, score, counts, progress) if leave_out else {}
+    near = _near(models[0], answers, image, images, progress)
     return Explanation(
         case=seen.name,
         slice=seen.slice,
@@ -126,7 +153,30 @@ def explain(
         alike={i: each.cosines.cpu().numpy() for i, each in read.items() if each.cosines is not None},
         heads={i: each.weights[0].cpu().numpy() for i, each in read.items()},
         hidden=_hidden(model, image, score, means, changes),
+        near=near,
+        volumes=_volumes(answers, scan, volumes, force, progress),
     )
+
+
+def _near(
+    run: Path, answers: Segmenter | Classifier, image: Tensor, count: int | None, progress: Tick
+) -> Neighbours | str:
+    if count == 0:
+        return "not asked for"
+    try:
+        return neighbours(run, answers, image, SEARCHED if count is None else count, progress)
+    except VptError as error:
+        if count is None:
+            return str(error)
+        raise
+
+
+def _volumes(
+    answers: Segmenter | Classifier, scan: Scan, folder: str | Path | None, force: bool, progress: Tick
+) -> tuple[Path, ...]:
+    if folder is None or not isinstance(answers, Segmenter) or reader_of(scan).kind != "volumes":
+        return ()
+    return write_volumes(answers, scan, Path(folder), force, progress)
 
 
 def _hidden(

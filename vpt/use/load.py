@@ -16,6 +16,7 @@ from vpt.model import PromptedModel
 from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
+from vpt.use.known_task import of_task
 from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
 from vpt.vocabulary import Mirror
@@ -29,6 +30,7 @@ def load(
     compile: bool = False,
     tta: bool = False,
     postprocess: bool = True,
+    task: str | None = None,
 ) -> Segmenter | Classifier:
     """A trained model, ready for new scans; of several models the mean of their probabilities.
 
@@ -46,10 +48,13 @@ def load(
             (`train.mirror`), for two or four times the time.
         postprocess: False leaves masks as they are where the training chose what to do with them
             (`train.postprocess`); an ensemble does what more than half of its models do.
+        task: of a classifier that has learned several tasks one after another (`vpt train --continue`), the one that
+            all images are of: they are answered with its prompts and among its classes alone.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not
-            agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images.
+            agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images; a task that
+            the model has not learned.
     """
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
     require_alike(artifacts)
@@ -60,9 +65,10 @@ def load(
         return _loaded(artifact, chosen, weights, precision, compile, mirror, postprocess)
 
     if artifacts[0].earlier:
-        members = {task: loaded(each) for task, each in answering(artifacts[0]).items()}
-        return SegmenterByTask({task: each for task, each in members.items() if isinstance(each, Segmenter)})
-    return together([loaded(artifact) for artifact in artifacts])
+        members = {name: loaded(each) for name, each in answering(artifacts[0]).items()}
+        segmenters = {name: each for name, each in members.items() if isinstance(each, Segmenter)}
+        return of_task(SegmenterByTask(segmenters), task)
+    return of_task(together([loaded(artifact) for artifact in artifacts]), task)
 
 
 def _mirror_of(artifact: Artifact) -> Mirror:

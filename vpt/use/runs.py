@@ -16,7 +16,7 @@ from vpt.data.groups import read_groupings
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.postprocess import in_words
-from vpt.data.slice_stacks import prepare_stacks, stacks_folder, truth_of
+from vpt.data.slice_stacks import annotated_of, prepare_stacks, stacks_folder, truth_of
 from vpt.data.splits import read_written
 from vpt.errors import VptError
 from vpt.files import make_folder
@@ -226,6 +226,7 @@ def report_on(
         names=tuple(example.name for example in examples),
         probabilities=probabilities,
         targets=truth_of(examples, len(labelled.classes)).astype(bool),
+        annotated=annotated_of(examples, len(labelled.classes)),
         classes=labelled.classes,
         target=labelled.target,
         title=title,

@@ -17,6 +17,7 @@ from vpt.progress import silent
 from vpt.readers import Scan, reader_of
 from vpt.tasks.classification import to_probabilities
 from vpt.use.classifier import Classifier
+from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
 
 Watch = Callable[[Tensor], tuple[Score, str]]
@@ -48,9 +49,7 @@ def _of_image(classifier: Classifier, scan: Scan, slice: int | None, force: bool
         raise VptError(
             f"slice {slice}: a classifier looks at the slices of its plan, and the middle one is told; leave it out"
         )
-    stack = classifier.prepare(scan, force)
-    middle = len(stack) // 2
-    image = torch.from_numpy(stack[middle : middle + 1]).float() / 255
+    middle, image = stack_image(classifier, scan, force)
 
     def watch(logits: Tensor) -> tuple[Score, str]:
         best = int(to_probabilities(logits, classifier.target, classifier.temperature)[0].argmax())
@@ -60,25 +59,40 @@ def _of_image(classifier: Classifier, scan: Scan, slice: int | None, force: bool
 
         return score, f"the probability of {classifier.classes[best]}"
 
-    return Seen(_name(scan), middle if len(stack) > 1 else None, image, watch)
+    return Seen(_name(scan), middle, image, watch)
+
+
+def stack_image(classifier: Classifier, scan: Scan, force: bool) -> tuple[int | None, Tensor]:
+    """The middle of the slices that it is given of a volume, with its number; or the image. (1, C, S, S) in [0, 1]."""
+    stack = classifier.prepare(scan, force)
+    middle = len(stack) // 2
+    return middle if len(stack) > 1 else None, torch.from_numpy(stack[middle : middle + 1]).float() / 255
 
 
 def _of_scan(segmenter: Segmenter, scan: Scan, slice: int | None, force: bool) -> Seen:
-    prepared, plan = segmenter.prepare(scan, force), segmenter.plan
+    prepared = segmenter.prepare(scan, force)
     found = segmenter.classes_of(prepared, None, silent)
     depth = len(found)
     if slice is not None and not 0 <= slice < depth:
         raise VptError(f"{prepared.reader.name}: no slice {slice}; it has {depth}, from 0 on")
     per_slice = (found > 0).reshape(depth, -1).sum(1)
     chosen = slice if slice is not None else int(per_slice.argmax()) if per_slice.any() else depth // 2
-    below = max(chosen - 1, 0)
-    part = prepared.slices[below : chosen + 2]
-    image = as_float32(as_channels(part, chosen - below, plan.neighbours)[None])
+    image = slice_image(segmenter, prepared, chosen, found[chosen] > 0)
+    return Seen(_name(scan), chosen if depth > 1 else None, image, _watch_mask)
+
+
+def slice_image(segmenter: Segmenter, prepared: PreparedScan, place: int, found: np.ndarray) -> Tensor:
+    """A slice of a prepared scan, of a larger one the square with what was `found` in its middle, or its own middle.
+
+    (1, C, S, S) in [0, 1], as the encoder is given it; found: (rows, columns) bool.
+    """
+    plan, below = segmenter.plan, max(place - 1, 0)
+    part = prepared.slices[below : place + 2]
+    image = as_float32(as_channels(part, place - below, plan.neighbours)[None])
     placement = placement_of(tuple(image.shape[-2:]), plan)  # type: ignore[arg-type]
     framed = placement.pad(image.numpy(), plan.around)
-    top, left = _window(found[chosen] > 0, framed.shape[-2:], plan.image_size)
-    square = crop_or_pad(framed, plan.image_size, top, left, plan.around)
-    return Seen(_name(scan), chosen if depth > 1 else None, torch.from_numpy(square), _watch_mask)
+    top, left = _window(found, framed.shape[-2:], plan.image_size)
+    return torch.from_numpy(crop_or_pad(framed, plan.image_size, top, left, plan.around))
 
 
 def _window(found: np.ndarray, size: tuple[int, ...], side: int) -> tuple[int, int]:

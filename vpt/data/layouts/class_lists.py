@@ -18,13 +18,15 @@ COLUMNS = {  # what a column holds -> the names it may have
     "label": ("label", "class", "diagnosis"),
     "split": ("split",),
     "patient": ("patient", "subject", "group"),
+    "annotated": ("annotated",),
 }
+ALL = "all"
 CSV_NAME = "labels.csv"
 LONGEST = 2**28  # bytes of a list
 
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
-    """A row for every line whose image is there; labels are the label cell's, split at `|`.
+    """A row for every line whose image is there; labels are the label cell's, split at `|`, as are annotated ones.
 
     Raises VptError where the file as a whole cannot be read or lacks a column.
     """
@@ -53,14 +55,21 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         if word and not side:
             text = f"split {word!r}, expected train, val or test{did_you_mean(word.lower(), SIDE_WORDS)}"
             problems.append(VptError(f"{where}: {text}"))
-        labels = tuple(dict.fromkeys(part for part in map(str.strip, cell["label"].split("|")) if part))
+        labels, looked_for = _names(cell["label"]), _names(cell.get("annotated", ""))
         name = _csv_name(cell["path"], source.parent)
         others = {
             _plain(column): cells[at].strip()
             for at, column in enumerate(header[: len(cells)])
-            if column.strip() and at not in (places["path"], places["label"], places.get("split"))
+            if column.strip()
+            and at not in (places["path"], places["label"], places.get("split"), places.get("annotated"))
         }
-        yield Row(where, name, image, labels, side, cell.get("patient", ""), stem_of(name, cell["label"]), others)
+        annotated = None if looked_for in ((), (ALL,)) else looked_for
+        stem = stem_of(name, cell["label"])
+        yield Row(where, name, image, labels, side, cell.get("patient", ""), stem, others, annotated)
+
+
+def _names(cell: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part for part in map(str.strip, cell.split("|")) if part))
 
 
 def csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:

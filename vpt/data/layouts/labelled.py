@@ -156,13 +156,17 @@ def _read(
         return path, list(folder_rows(path)), classes, target or "classes"
     if ending == ".csv":
         rows = list(csv_rows(source, problems))
-        return source, rows, classes, target or ("labels" if any(len(row.labels) > 1 for row in rows) else "classes")
+        return source, rows, classes, target or ("labels" if any(map(_has_several, rows)) else "classes")
     if ending == ".npz":
         rows, order, several = npz_rows(path, classes)
         if several and target in ("classes", "grades"):
             raise VptError(f"{path}: several labels an image, but the target is {target}; set it to labels")
         return path, rows, order, target or ("labels" if several else "classes")
     raise VptError(f"{path}: no data set for classification; {LAYOUTS}")
+
+
+def _has_several(row: Row) -> bool:
+    return len(row.labels) > 1 or row.annotated is not None
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------
@@ -211,10 +215,25 @@ def _usable(rows: Iterable[Row], names: Sequence[str], target: Target, problems:
     seen: dict[str, Row] = {}
     for row in rows:
         unknown = [label for label in row.labels if label not in known]
+        undeclared = [label for label in row.labels if row.annotated is not None and label not in row.annotated]
+        unclear = [label for label in row.annotated or () if label not in known]
         if row.name in seen:
             text = f"the second image called {row.name}; keep one of the two or rename it"
         elif unknown:
             text = f"{unknown[0]!r} is not in `classes` ({listed(names)}){did_you_mean(unknown[0], names)}"
+        elif target != "labels" and row.annotated is not None:
+            text = (
+                f"`annotated` names {listed(row.annotated)}, but the target is {target}, of which one is always looked "
+                "for; set the target to labels, or call the column otherwise"
+            )
+        elif unclear:
+            meant = did_you_mean(unclear[0], names) or f", which are {listed(names, 20)}"
+            text = f"`annotated` names {unclear[0]!r}, none of the classes{meant}"
+        elif undeclared:
+            text = (
+                f"has {listed(undeclared)}, but is annotated for {listed(row.annotated or ())} alone; add it to "
+                "`annotated`, or take the label out"
+            )
         elif target != "labels" and not row.labels:
             text = "no label; name the image's class, or set the target to labels if there can be none"
         elif target != "labels" and len(row.labels) > 1:
@@ -230,7 +249,14 @@ def _usable(rows: Iterable[Row], names: Sequence[str], target: Target, problems:
 
 def _examples(rows: Iterable[Row], names: Sequence[str]) -> tuple[Example, ...]:
     place = {name: number for number, name in enumerate(names)}
-    found = (Example(row.name, (row.image,), tuple(sorted(place[label] for label in row.labels))) for row in rows)
+
+    def places(labels: Sequence[str]) -> tuple[int, ...]:
+        return tuple(sorted(place[label] for label in labels))
+
+    def annotated(row: Row) -> tuple[int, ...] | None:
+        return None if row.annotated is None or {*row.annotated} >= place.keys() else places(row.annotated)
+
+    found = (Example(row.name, (row.image,), places(row.labels), annotated(row)) for row in rows)
     return tuple(sorted(found, key=lambda example: example.name))
 
 

@@ -20,7 +20,7 @@ class Row:
     """One image as its layout tells it; side and patient are empty where nothing says them.
 
     stem: the name without class, side and last number, "" where it is the name itself; others: what the columns say
-    that are looked at for none of these;
+    that are looked at for none of these; annotated: of labels, those that somebody has looked for, None for all;
     where: what a sentence about it begins with, the image's file or the line of the CSV.
     """
 
@@ -32,6 +32,7 @@ class Row:
     patient: str = ""
     stem: str = ""
     others: Mapping[str, str] = field(default_factory=dict)
+    annotated: tuple[str, ...] | None = None
 
 
 def stem_of(name: str, label: str) -> str:
