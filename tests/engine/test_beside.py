@@ -210,6 +210,19 @@ def test_a_folder_of_both_is_predicted_with_the_mask_of_each(
         assert (tmp_path / "out" / "previews" / f"{task}.png").is_file()
 
 
+def test_predict_tells_scans_whose_task_is_known(
+    vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
+) -> None:
+    scans = ("predict", "-i", organs / "discs" / "images" / "im5.png", "--device", "cpu")
+    assert vpt(*scans, "-m", second, "--task", "squares", "-o", tmp_path / "out").code == 0
+    told = by_task(second).segment(organs / "discs" / "images" / "im5.png", task="squares")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "im5.png")), np.asarray(told))
+    code, _, err = vpt(*scans, "-m", second, "--task", "cubes", "-o", tmp_path / "more")
+    assert (code, err) == (1, "error: task 'cubes': the model has learned the tasks discs, squares\n")
+    code, _, err = vpt(*scans, "-m", first, "--task", "discs", "-o", tmp_path / "more")
+    assert (code, err) == (1, "error: task 'discs': the model has learned one task alone; leave it out\n")
+
+
 def test_a_header_that_names_a_task_twice_is_damaged(second: Path, tmp_path: Path) -> None:
     with safe_open(second / "best.safetensors", framework="pt") as file:
         header = json.loads(file.metadata()["vpt"])
