@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from timm.layers import Attention, HybridEmbed, RmsNorm, SwiGLUPacked
-from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
+from timm.models.vision_transformer import DiffParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 
 from vpt.backbones import load_backbone
@@ -244,8 +244,8 @@ def test_a_fixed_vit_refuses_images_of_another_size_than_the_spec() -> None:
     ("name", "found"),
     [
         ("resnet50", "ResNet"),
-        ("swinv2_cr_tiny_224", "SwinTransformerV2Cr"),
-        ("vit_small_patch16_18x2_224", "ParallelThingsBlock"),
+        ("cait_xxs24_224", "Cait"),
+        ("vit_dwee_patch16_reg1_gap_256", "DiffAttention"),
     ],
 )
 def test_another_family_is_refused_with_what_is_supported(name: str, found: str) -> None:
@@ -257,8 +257,8 @@ def test_another_family_is_refused_with_what_is_supported(name: str, found: str)
 
 
 def test_blocks_and_attention_of_another_kind_are_refused() -> None:
-    for odd in ({"attn_layer": "diff"}, {"block_fn": ParallelScalingBlock}):
-        with pytest.raises(VptError, match=r"(DiffAttention|ParallelScalingBlock).*not supported.*vit_micro"):
+    for odd in ({"attn_layer": "diff"}, {"block_fn": DiffParallelScalingBlock}):
+        with pytest.raises(VptError, match=r"(DiffAttention|DiffParallelScalingBlock).*not supported.*vit_micro"):
             wrap(tiny_vit(**odd))
 
 
