@@ -12,7 +12,7 @@ from timm.layers import Attention, HybridEmbed, RmsNorm, SwiGLUPacked
 from timm.models.vision_transformer import DiffParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 
-from vpt.backbones import load_backbone
+from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.base import Backbone
 from vpt.backbones.tokens import Features
 from vpt.backbones.vit import VitBackbone
@@ -254,6 +254,19 @@ def test_another_family_is_refused_with_what_is_supported(name: str, found: str)
 
     for part in (name, found, "not supported", "VisionTransformer", "vit_small_patch16_224", "vit_micro"):
         assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("maxvit_tiny_tf_224", "MaxxVit is not supported, since it attends between convolutions"),
+        ("convnext_atto", "ConvNeXt is not supported, since it is made of convolutions"),
+        ("cait_xxs24_224", "since its class token attends in blocks of its own"),
+    ],
+)
+def test_what_stays_out_is_refused_with_its_reason(name: str, reason: str) -> None:
+    with pytest.raises(VptError, match=reason):
+        describe_backbone(name)
 
 
 def test_blocks_and_attention_of_another_kind_are_refused() -> None:
