@@ -12,12 +12,16 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from vpt.backbones import describe_backbone, load_backbone
-from vpt.backbones.eva import EvaBackbone
+from vpt.backbones.eva import EvaBackbone, turned
 from vpt.backbones.families import published
+from vpt.class_maps import class_attention, class_evidence
 from vpt.errors import VptError
+from vpt.explaining import read_prompts
 from vpt.heads import ClassifyHead
+from vpt.heads.class_scores import ClassScoreHead
 from vpt.model import PromptedModel, encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
+from vpt.prompts.class_queries import ClassQueries
 
 EVA_02: dict[str, Any] = {
     "qkv_fused": False,
@@ -224,3 +228,30 @@ def test_learned_turns_are_made_once_as_long_as_they_stay_and_anew_when_they_cha
         assert not torch.equal(backbone.rope(0), first)
     rope.freqs.requires_grad_(True)
     assert backbone.rope(0).requires_grad
+
+
+def test_who_attends_to_whom_is_read_off_where_heads_share_values() -> None:
+    """Against the softmax of a head written out; what single heads add is refused, since their values are shared."""
+    backbone = make_eva(**KINDS["Sapiens2, groups of heads"])
+    spec, images = backbone.spec, draw(1)
+    prompts = shaken(DeepPrompts(spec, count=2))
+    deep = PromptedModel(backbone, prompts, ClassifyHead(spec, outputs=2)).eval()
+    with torch.no_grad():
+        found = read_prompts(deep, images)[1].weights[0, 3]
+        block: Any = backbone.vit.blocks[1]
+        before = backbone.block(0, backbone.embed(images), prompts.context(0, 1)).sequence
+        attention, rope = block.attn, backbone.rope(1)
+        normed, own = block.norm1(before), block.norm1(prompts.context(1, 1))
+        query = attention.q_norm(attention.q_proj(normed)[0, :, 24:])[None, None]  # head 3 of 4, in the second group
+        keys = attention.k_norm(attention.k_proj(normed)[0, :, 8:])[None, None]
+        asked = attention.k_norm(attention.k_proj(own)[:, 8:])
+        query, keys = (turned(each, rope, spec.prefix, attention.rotate_half)[0, 0] for each in (query, keys))
+        scores = query @ torch.cat([asked, keys]).T / 8**0.5
+        wanted = scores.softmax(-1)[spec.prefix :, :2].unflatten(0, (8, 5))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+        classes = PromptedModel(backbone, ClassQueries(spec, classes=3, last=1), ClassScoreHead(spec, classes=3)).eval()
+        attention_map = class_attention(classes, images)
+        assert attention_map.shape == (1, 3, 4, 8, 5)
+        assert 0 < float(attention_map.sum((-1, -2)).max()) < 1
+    with pytest.raises(VptError, match="block 3 of tiny: its attention cannot be read off"):
+        class_evidence(classes, images, lambda logits: logits[:, 1])
