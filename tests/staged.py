@@ -45,10 +45,10 @@ def rows_of(prompts: DeepPrompts) -> dict[int, Tensor]:
     return {i: row for i in prompts.rows if isinstance(row := prompts.context(i, 1), Tensor)}
 
 
-def assert_an_artifact_gives_it_back(folder: str, path: Path, tuning: str = "prompts") -> None:
+def assert_an_artifact_gives_it_back(folder: str, path: Path, tuning: str = "prompts", method: str = "deep") -> None:
     """The model of a folder with two prompts, saved to `path` and restored, answers the same."""
     values: dict[str, Any] = {"data": {"path": str(path.parent)}, "backbone": {"name": folder}}
-    values |= {"prompts": {"method": "deep", "count": 2}, "tuning": {"method": tuning}}
+    values |= {"prompts": {"method": method, "count": 2}, "tuning": {"method": tuning}}
     config, images = load_config(values).resolved("segmentation"), draw(2, (48, 48))
     model = build_model(config, PLAN, 2)
     shaken(nn.ParameterList(model.trained().values()), 0.1)

@@ -52,6 +52,15 @@ def test_the_page_on_extending_runs(tiny_classes: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
+def test_the_page_on_loops_of_ones_own_runs() -> None:
+    names: dict[str, Any] = {}
+    for source in blocks("wrapping.md", "python"):
+        exec(compile(source, "docs/wrapping.md", "exec", dont_inherit=True), names)
+    assert names["losses"][-1] < 0.5 * names["losses"][0]
+    assert names["same"]
+    assert names["file"].getbuffer().nbytes < 20_000
+
+
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = json.loads((DOCS / "first_steps.ipynb").read_text(encoding="utf-8"))["cells"]

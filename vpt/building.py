@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from vpt.backbones import Backbone, load_backbone
+from vpt.backbones.weights import weights_file
 from vpt.config import Config, ResolvedConfig
 from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
@@ -87,7 +88,8 @@ def shared_encoder(
     For models that leave it frozen. A file of weights that was written again is loaded again.
     """
     given = weights or config.weights
-    stat = Path(given).stat() if given is not None and Path(given).is_file() else None
+    file = weights_file(given) if given is not None else None
+    stat = file.stat() if file is not None and file.is_file() else None
     version = (str(stat.st_size), str(stat.st_mtime_ns)) if stat else ()
     options = sorted(map(str, config.options.items()))
     key = (config.name, str(given), str(image_size), str(device), precision, *version, *options)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import Backbone
 from vpt.backbones.tokens import Tokens
-from vpt.explaining import watched
+from vpt.explaining import seen_together, unreadable, watched
 from vpt.model import UNKNOWN, PromptedModel
 
 Change = Callable[[Tensor], Tensor]
@@ -37,14 +37,20 @@ def class_evidence(model: PromptedModel, images: Tensor, score: Change) -> Tenso
 
     It is the slope of the score (of the logits, (B, K) -> (B,)) by a factor on what the patch is gathered as there:
     its attention times its value times what that does. Below 0 it speaks against. Right to first order.
+
+    Raises:
+        VptError: an encoder whose heads have no values of their own, or several attentions in a block.
     """
     backbone = model.backbone
     last, tokens = backbone.spec.depth - 1, entering_last(model, images)
     batch, rows, columns = tokens.grid.shape[:3]
     heads, others = backbone.spec.blocks[last].heads, tokens.prefix.shape[1] + tokens.prompts.shape[1]
+    gathered = _gathered(backbone, last, tokens, lambda values: values).shape[-1]
     factors = tokens.grid.new_ones(batch, others + rows * columns, heads, 1, requires_grad=True)
 
     def scaled(values: Tensor) -> Tensor:
+        if values.shape[-1] != gathered:  # heads that share values, or several attentions
+            raise unreadable(backbone, last)
         return (values.unflatten(-1, (heads, -1)) * factors).flatten(-2)
 
     with torch.enable_grad(), _values_changed(backbone, scaled):
@@ -70,13 +76,17 @@ def weights_on_patches(backbone: Backbone, i: int, tokens: Tokens) -> Tensor:
     """What travelling prompts give each patch in block `i`: (B, heads, P, rows, columns)."""
     batch, rows, columns = tokens.grid.shape[:3]
     heads, prefix, prompts = backbone.spec.blocks[i].heads, tokens.prefix.shape[1], tokens.prompts.shape[1]
-    depth, patches = backbone.spec.blocks[i].width // heads, rows * columns
-    before, found = _gathered(backbone, i, tokens, lambda values: values), []
+    before, patches = _gathered(backbone, i, tokens, lambda values: values), rows * columns
+    depth, found = before.shape[-1] // heads, []
     for first in range(0, patches, depth):
         some = min(depth, patches - first)
-        unit = before.new_zeros(before.shape[1], heads, depth)
+        unit = before.new_zeros(before.shape[1], 1, depth)  # the same for every head, however many have values
         unit[range(prefix + prompts + first, prefix + prompts + first + some), :, range(some)] = 1
-        change = _gathered(backbone, i, tokens, lambda values, unit=unit: values + unit.flatten(1)) - before  # type: ignore[misc]
+
+        def moved(values: Tensor, unit: Tensor = unit) -> Tensor:
+            return (values.unflatten(-1, (-1, depth)) + unit).flatten(-2)
+
+        change = _gathered(backbone, i, tokens, moved) - before
         found.append(change[:, prefix : prefix + prompts].unflatten(-1, (heads, depth))[..., :some])
     weights = torch.cat(found, -1).float().clamp(0, 1)  # (B, P, heads, patches)
     return weights.transpose(1, 2).reshape(batch, heads, prompts, rows, columns)
@@ -86,8 +96,7 @@ def _gathered(backbone: Backbone, i: int, tokens: Tokens, change: Change) -> Ten
     """What block `i` gathers by attention where its values are changed, (B, N, heads * d)."""
     with _values_changed(backbone, change), watched(backbone) as seen:
         backbone.block(i, tokens, None)
-    (gathered,) = seen
-    return gathered
+    return seen_together(backbone, i, seen)
 
 
 class _Changed(nn.Module):

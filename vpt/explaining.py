@@ -162,11 +162,27 @@ def _gathered(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) ->
     with watched(backbone) as seen:
         backbone.block(i, tokens, beside)
     batch, size = len(tokens.grid), tokens.grid.shape[1:3]
-    if seen and seen[0].ndim == 4:
-        size = seen[0].shape[1:3]
-    if len(seen) != 1 or len(seen[0]) != batch or seen[0][..., 0].numel() < batch * size.numel():
-        raise VptError(f"block {i} of {backbone.spec.name}: its attention cannot be read off; take another encoder")
-    return seen[0].reshape(batch, -1, seen[0].shape[-1]), size
+    gathered = seen_together(backbone, i, seen)
+    if gathered.ndim == 4:
+        size = gathered.shape[1:3]
+    if len(gathered) != batch or gathered[..., 0].numel() < batch * size.numel():
+        raise unreadable(backbone, i)
+    return gathered.reshape(batch, -1, gathered.shape[-1]), size
+
+
+def seen_together(backbone: Backbone, i: int, seen: list[Tensor]) -> Tensor:
+    """What the attentions of block `i` have gathered (B, ..., heads * d), all their heads in a row.
+
+    Raises:
+        VptError: nothing was seen, or what does not belong together.
+    """
+    if not seen or any(each.shape != seen[0].shape for each in seen):
+        raise unreadable(backbone, i)
+    return torch.cat(seen, -1)
+
+
+def unreadable(backbone: Backbone, i: int) -> VptError:
+    return VptError(f"block {i} of {backbone.spec.name}: its attention cannot be read off; take another encoder")
 
 
 @contextmanager

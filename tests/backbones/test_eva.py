@@ -7,16 +7,21 @@ from typing import Any
 import pytest
 import torch
 from encoders import EVA, draw, make_eva, shaken, total, tune
+from timm.layers import RmsNorm
 from timm.models.eva import Eva
 from torch import Tensor
 
 from vpt.backbones import describe_backbone, load_backbone
-from vpt.backbones.eva import EvaBackbone
+from vpt.backbones.eva import EvaBackbone, turned
 from vpt.backbones.families import published
+from vpt.class_maps import class_attention, class_evidence
 from vpt.errors import VptError
+from vpt.explaining import read_prompts
 from vpt.heads import ClassifyHead
+from vpt.heads.class_scores import ClassScoreHead
 from vpt.model import PromptedModel, encode
 from vpt.prompts import CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
+from vpt.prompts.class_queries import ClassQueries
 
 EVA_02: dict[str, Any] = {
     "qkv_fused": False,
@@ -53,6 +58,18 @@ KINDS: dict[str, dict[str, Any]] = {
         "num_reg_tokens": 0,
         "global_pool": "avg",
     },
+    "Sapiens2, groups of heads": {
+        "attn_type": "rope",
+        "qkv_fused": False,
+        "num_heads": 4,
+        "num_kv_heads": (4, 2, 1, 2),
+        "qk_norm": True,
+        "swiglu_mlp": True,
+        "norm_layer": RmsNorm,
+        "attn_only_layer_scale": True,
+        "global_pool": "avg",
+    },
+    "EVA-02, norms after": EVA_02 | {"use_post_norm": True, "scale_mlp": False},
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
 
@@ -154,15 +171,18 @@ def test_gradients_reach_every_prompt_and_no_frozen_weight(kind: str) -> None:
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
-@pytest.mark.parametrize("kind", ["DINOv3", "EVA-02"])
+@pytest.mark.parametrize("kind", ["DINOv3", "EVA-02", "EVA-02, norms after"])
 def test_the_controls_train_what_their_formulas_say(kind: str) -> None:
     backbone = make_eva(**KINDS[kind])
     lora = tune(PromptedModel(backbone, Prompts(), ClassifyHead(backbone.spec, outputs=3)), "lora", rank=2)
-    width, factors = 32, {"DINOv3": 1 + 3 + 1 + 1, "EVA-02": 6 + 2}[kind]
+    width, factors = 32, 6 if kind == "DINOv3" else 6 + 2
     assert total(lora.backbone) == 4 * 2 * width * factors
     for method in ("ssf", "adapter", "bias", "partial", "full"):
         own = make_eva(**KINDS[kind])
-        model = tune(PromptedModel(own, Prompts(), ClassifyHead(own.spec, outputs=3)), method)
+        model = PromptedModel(own, Prompts(), ClassifyHead(own.spec, outputs=3)).eval()
+        before = model(draw(2)).detach()
+        model = tune(model, method)
+        torch.testing.assert_close(model(draw(2)), before, rtol=1e-4, atol=1e-5)
         model(draw(2)).sum().backward()
         assert sum(p.grad is not None and bool(p.grad.abs().sum()) for p in model.trained().values()) > 2, method
 
@@ -176,12 +196,17 @@ def test_other_image_sizes_resize_positions_and_prompts_still_answer() -> None:
     assert found.grid.isfinite().all()
 
 
-@pytest.mark.slow
-def test_what_is_not_supported_is_refused_with_its_reason() -> None:
-    with pytest.raises(VptError, match="EvaBlockPostNorm is not supported, since it norms after its attention"):
-        describe_backbone("eva02_enormous_patch14_clip_224")
-    with pytest.raises(VptError, match=r"heads share keys and values \(grouped-query attention\)"):
-        describe_backbone("vit_large_patch16_sapiens2")
+def test_real_names_with_groups_of_heads_and_with_norms_after_are_described() -> None:
+    spec = describe_backbone("vit_large_patch16_sapiens2")
+    assert (spec.depth, spec.blocks[0].width, spec.blocks[-1].heads, spec.image_size) == (24, 1024, 16, (1024, 768))
+    assert describe_backbone("eva02_enormous_patch14_clip_224").depth == 64
+
+
+@torch.no_grad()
+def test_blocks_that_norm_after_take_no_normed_prompts() -> None:
+    backbone = make_eva(**KINDS["EVA-02, norms after"])
+    with pytest.raises(VptError, match="normed, but tiny norms after its attention, nothing before it; leave normed"):
+        encode(backbone, CrossPrompts(backbone.spec, normed=True), draw(1))
 
 
 def test_dinov3_is_described_with_its_registers_its_preprocessing_and_its_licence() -> None:
@@ -203,3 +228,30 @@ def test_learned_turns_are_made_once_as_long_as_they_stay_and_anew_when_they_cha
         assert not torch.equal(backbone.rope(0), first)
     rope.freqs.requires_grad_(True)
     assert backbone.rope(0).requires_grad
+
+
+def test_who_attends_to_whom_is_read_off_where_heads_share_values() -> None:
+    """Against the softmax of a head written out; what single heads add is refused, since their values are shared."""
+    backbone = make_eva(**KINDS["Sapiens2, groups of heads"])
+    spec, images = backbone.spec, draw(1)
+    prompts = shaken(DeepPrompts(spec, count=2))
+    deep = PromptedModel(backbone, prompts, ClassifyHead(spec, outputs=2)).eval()
+    with torch.no_grad():
+        found = read_prompts(deep, images)[1].weights[0, 3]
+        block: Any = backbone.vit.blocks[1]
+        before = backbone.block(0, backbone.embed(images), prompts.context(0, 1)).sequence
+        attention, rope = block.attn, backbone.rope(1)
+        normed, own = block.norm1(before), block.norm1(prompts.context(1, 1))
+        query = attention.q_norm(attention.q_proj(normed)[0, :, 24:])[None, None]  # head 3 of 4, in the second group
+        keys = attention.k_norm(attention.k_proj(normed)[0, :, 8:])[None, None]
+        asked = attention.k_norm(attention.k_proj(own)[:, 8:])
+        query, keys = (turned(each, rope, spec.prefix, attention.rotate_half)[0, 0] for each in (query, keys))
+        scores = query @ torch.cat([asked, keys]).T / 8**0.5
+        wanted = scores.softmax(-1)[spec.prefix :, :2].unflatten(0, (8, 5))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+        classes = PromptedModel(backbone, ClassQueries(spec, classes=3, last=1), ClassScoreHead(spec, classes=3)).eval()
+        attention_map = class_attention(classes, images)
+        assert attention_map.shape == (1, 3, 4, 8, 5)
+        assert 0 < float(attention_map.sum((-1, -2)).max()) < 1
+    with pytest.raises(VptError, match="block 3 of tiny: its attention cannot be read off"):
+        class_evidence(classes, images, lambda logits: logits[:, 1])

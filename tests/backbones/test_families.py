@@ -253,6 +253,7 @@ def test_every_family_of_ours_is_whole() -> None:
         "sam2",
         "none",
         "folder",
+        "hub",
         "vit",
     ]
     assert all(issubclass(family.options, NoOptions) or family.options.model_fields for family in FAMILIES)

@@ -182,9 +182,19 @@ def test_the_controls_train(kind: str) -> None:
     assert total(lora.backbone) == 4 * 2 * 32 * (1 + 3 + 1 + 1)
     for method in ("ssf", "adapter", "bias", "partial", "full"):
         own = make(kind)
-        model = tune(PromptedModel(own, Prompts(), ClassifyHead(own.spec, outputs=3)), method)
+        model = PromptedModel(own, Prompts(), ClassifyHead(own.spec, outputs=3)).eval()
+        before = model(draw(2)).detach()
+        model = tune(model, method)
+        torch.testing.assert_close(model(draw(2)), before, rtol=1e-4, atol=1e-5)
         model(draw(2)).sum().backward()
         assert sum(p.grad is not None and bool(p.grad.abs().sum()) for p in model.trained().values()) > 2, method
+
+
+@torch.no_grad()
+def test_blocks_that_norm_after_take_no_normed_prompts() -> None:
+    backbone = make("relative, norm after")
+    with pytest.raises(VptError, match="normed, but relative, norm after norms after its attention"):
+        encode(backbone, CrossPrompts(backbone.spec, normed=True), draw(1))
 
 
 def test_a_bias_that_trains_is_made_anew() -> None:

@@ -18,20 +18,20 @@ from staged import Staged, close, deep, rows_of
 import vpt
 from vpt.backbones.tokens import KeysValues
 from vpt.heads import ClassifyHead, MaskHead
-from vpt.model import PromptedModel, encode
+from vpt.model import PromptedModel, encode, frozen_below
 from vpt.prompts import AdditivePrompts, CrossPrompts, DeepPrompts, FourierPrompts, LowRankPrompts, Prompts
 
 FEW = {"depths": (2,), "num_heads": (2,)}  # a block as it is, and one shifted
 MODELS = {
     f"Swin {kind}": Staged(partial(swins.make_timm, kind), swins.wrap_swin, swins.literal, swins.SIZE, FEW)
-    for kind in ("v1", "v2")
+    for kind in ("v1", "v2", "v2 otherwise")
 }
 MODELS |= {
     f"Hiera, {kind}": Staged(partial(hieras.make_timm, kind), hieras.wrap_hiera, hieras.literal, hieras.SIZE)
     for kind in hieras.KINDS
 }
 MODELS["SAM 2"] = Staged(hieradets.make_timm, hieradets.wrap_hiera, hieradets.literal, hieradets.SIZE)
-ONE_OF_EACH = ("Swin v1", "Swin v2", "Hiera, plain", "SAM 2")
+ONE_OF_EACH = ("Swin v1", "Swin v2", "Swin v2 otherwise", "Hiera, plain", "SAM 2")
 EVERY = pytest.mark.parametrize("own", MODELS.values(), ids=MODELS.keys())
 EACH = pytest.mark.parametrize("own", [MODELS[name] for name in ONE_OF_EACH], ids=ONE_OF_EACH)
 METHODS = pytest.mark.parametrize(
@@ -42,7 +42,9 @@ METHODS = pytest.mark.parametrize(
         *(pytest.param(own, marks=pytest.mark.slow) for own in (LowRankPrompts, FourierPrompts)),
     ],
 )
-SWINS = pytest.mark.parametrize("own", [MODELS["Swin v1"], MODELS["Swin v2"]], ids=["v1", "v2"])
+SWINS = pytest.mark.parametrize(
+    "own", [MODELS[f"Swin {kind}"] for kind in ("v1", "v2", "v2 otherwise")], ids=["v1", "v2", "v2 otherwise"]
+)
 
 
 @EVERY
@@ -126,6 +128,16 @@ def test_projected_prompts_are_the_same(own: Staged) -> None:
     assert torch.equal(model.project_prompts()(images), before)
     for i in (1, 2):
         assert isinstance(backbone.project(i, torch.randn(4, backbone.spec.blocks[i].width)), KeysValues)
+
+
+@EACH
+@torch.no_grad()
+def test_what_is_stored_below_the_prompts_gives_the_same(own: Staged) -> None:
+    backbone, images = own.wrap(own.make_timm()), draw(2, own.size)
+    model = PromptedModel(backbone, deep(backbone, blocks="last:2"), MaskHead(backbone.spec, classes=2)).eval()
+    below = frozen_below(model.first_trained_block(), backbone, images, model.head.levels)
+    assert below.first == backbone.spec.depth - 2
+    assert torch.equal(model.head(model.encode(None, below=below).features, images), model(images))
 
 
 @EACH

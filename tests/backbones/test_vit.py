@@ -9,10 +9,10 @@ import pytest
 import timm
 import torch
 from timm.layers import Attention, HybridEmbed, RmsNorm, SwiGLUPacked
-from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
+from timm.models.vision_transformer import DiffParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 
-from vpt.backbones import load_backbone
+from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.base import Backbone
 from vpt.backbones.tokens import Features
 from vpt.backbones.vit import VitBackbone
@@ -244,8 +244,8 @@ def test_a_fixed_vit_refuses_images_of_another_size_than_the_spec() -> None:
     ("name", "found"),
     [
         ("resnet50", "ResNet"),
-        ("swinv2_cr_tiny_224", "SwinTransformerV2Cr"),
-        ("vit_small_patch16_18x2_224", "ParallelThingsBlock"),
+        ("cait_xxs24_224", "Cait"),
+        ("vit_dwee_patch16_reg1_gap_256", "DiffAttention"),
     ],
 )
 def test_another_family_is_refused_with_what_is_supported(name: str, found: str) -> None:
@@ -256,9 +256,22 @@ def test_another_family_is_refused_with_what_is_supported(name: str, found: str)
         assert part in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("maxvit_tiny_tf_224", "MaxxVit is not supported, since it attends between convolutions"),
+        ("convnext_atto", "ConvNeXt is not supported, since it is made of convolutions"),
+        ("cait_xxs24_224", "since its class token attends in blocks of its own"),
+    ],
+)
+def test_what_stays_out_is_refused_with_its_reason(name: str, reason: str) -> None:
+    with pytest.raises(VptError, match=reason):
+        describe_backbone(name)
+
+
 def test_blocks_and_attention_of_another_kind_are_refused() -> None:
-    for odd in ({"attn_layer": "diff"}, {"block_fn": ParallelScalingBlock}):
-        with pytest.raises(VptError, match=r"(DiffAttention|ParallelScalingBlock).*not supported.*vit_micro"):
+    for odd in ({"attn_layer": "diff"}, {"block_fn": DiffParallelScalingBlock}):
+        with pytest.raises(VptError, match=r"(DiffAttention|DiffParallelScalingBlock).*not supported.*vit_micro"):
             wrap(tiny_vit(**odd))
 
 

@@ -384,11 +384,31 @@ def test_a_whole_pickled_module_is_refused(tmp_path: Path, vit: VisionTransforme
         load_backbone(NAME, weights=tmp_path / "module.pth")
 
 
-def test_a_missing_file_and_a_folder_as_weights_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(VptError, match=r"no such file; .*\.safetensors") as refusal:
-            read_state(path)
-        assert str(path) in str(refusal.value)
+def test_a_missing_file_and_a_folder_without_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"none\.safetensors: no such file; .*\.safetensors"):
+        read_state(tmp_path / "none.safetensors")
+    with pytest.raises(VptError, match=r"the folder holds no weights; put model\.safetensors into it, or give a file"):
+        read_state(tmp_path)
+
+
+def test_a_folder_is_read_by_its_file_and_one_in_pieces_by_all_of_them(tmp_path: Path, state: State) -> None:
+    names = sorted(state)
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    for path in (whole, pieces):
+        path.mkdir()
+    save(whole / "model.safetensors", state)
+    halves = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
+    for file, own in halves.items():
+        save(pieces / file, {name: state[name] for name in own})
+    index = {"weight_map": {name: file for file, own in halves.items() for name in own}}
+    (pieces / "model.safetensors.index.json").write_text(json.dumps(index))
+    for path in (whole, pieces):
+        found = read_state(path)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[name], state[name]) for name in names)
+    (pieces / "two.safetensors").unlink()
+    with pytest.raises(VptError, match=r"index\.json: cannot be read as weights"):
+        read_state(pieces)
 
 
 # Identity

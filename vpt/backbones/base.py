@@ -32,6 +32,7 @@ __all__ = [
     "Tokens",
     "cannot_travel",
     "no_place",
+    "norms_nothing_before",
     "require_whole_patches",
     "uniform_blocks",
 ]
@@ -76,7 +77,9 @@ class BackboneSpec:
     `pool` is the encoder's own way to one vector, None where it has none. `mean` and `std` normalise an RGB image in
     [0, 1], as the weights were trained, and `padding` says where an image smaller than `image_size` lay: in the centre,
     surrounded by black, or in the corner at the top left, followed by the mean colour. `finishes_prompts`: what has
-    become of prompts that travelled can be read at the end (`Features.prompts`).
+    become of prompts that travelled can be read at the end (`Features.prompts`). `carries_prompts`: they can travel
+    although the blocks change their width, which the encoder's own merging of patches changes theirs with. `embedded`:
+    (height, width) in pixels of the patches that the image is first cut into, None where that is `patch`.
     """
 
     name: str
@@ -91,10 +94,17 @@ class BackboneSpec:
     registers: int = 0
     pool: Pool | None = None
     finishes_prompts: bool = False
+    carries_prompts: bool = False
+    embedded: tuple[int, int] | None = None
 
     @property
     def depth(self) -> int:
         return len(self.blocks)
+
+    @property
+    def first_patch(self) -> tuple[int, int]:
+        """(height, width) in pixels of the patches that the image is first cut into, which random prompts start by."""
+        return self.embedded or self.patch
 
     @property
     def has_cls(self) -> bool:
@@ -212,6 +222,11 @@ def cannot_travel(spec: BackboneSpec, why: str) -> VptError:
     return VptError(
         f"prompts: {spec.name} {why}, so prompts cannot travel from block to block; choose deep or additive prompts"
     )
+
+
+def norms_nothing_before(spec: BackboneSpec) -> VptError:
+    """The refusal of `SeparateContext.normed` where norms come after attention and MLP."""
+    return VptError(f"prompts: normed, but {spec.name} norms after its attention, nothing before it; leave normed out")
 
 
 def require_whole_patches(image_size: tuple[int, int], patch: tuple[int, int], name: str) -> None:

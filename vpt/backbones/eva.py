@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from timm.layers import AttentionRope, apply_rot_embed_cat
-from timm.models.eva import Eva, EvaAttention, EvaBlock
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, gather, mix_values, project_keys_values, project_queries, split_heads
-from vpt.backbones.base import BlockAttention
+from vpt.backbones.base import BlockAttention, norms_nothing_before
 from vpt.backbones.pieces import is_half, normalise
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
 from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
@@ -22,13 +22,14 @@ from vpt.errors import VptError
 
 
 class EvaBackbone(PlainBackbone):
-    """Any timm `Eva` of pre-norm blocks: with or without CLS, registers, absolute and rotary positions, layer scale.
+    """timm's `Eva`: with or without CLS, registers, absolute and rotary positions, layer scale; norms before or after.
 
     A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
     bfloat16 on a CPU, see `VitBackbone`). Biases that timm keeps apart from their projection become part of it.
 
     Prompts are keys and values under the block's own softmax. Their keys are not turned, like those of the CLS token,
-    whatever the patch that asks. Attended to apart (`SeparateContext`), neither side is turned.
+    whatever the patch that asks. Attended to apart (`SeparateContext`), neither side is turned. Where several heads
+    share keys and values (grouped queries), a prompt's are those of the group, once for each of its heads.
     """
 
     vit: Eva
@@ -36,6 +37,7 @@ class EvaBackbone(PlainBackbone):
     def __init__(self, vit: Eva, **about: Any):
         super().__init__(vit, **about)
         blocks: Any = vit.blocks
+        self.norms_after = type(blocks[0]) is EvaBlockPostNorm
         for block in blocks:
             merge_biases(block.attn)
         self._turns: dict[str, Tensor] = {}
@@ -52,17 +54,19 @@ class EvaBackbone(PlainBackbone):
         if context is None and unturned == self.spec.prefix and not one_row and not is_half(sequence):
             return parts_like(tokens, block(sequence, rope=rope))
         beside = self.project(i, context) if isinstance(context, Tensor) else context
-        normed = normalise(block.norm1, sequence)
+        before = _norm_before(block)
+        entering = normalise(before, sequence)
         if one_row:
             sequence, tokens = sequence[:, :1], only_first(tokens)
         own = beside if isinstance(beside, KeysValues) else None
-        mixed = attend(block.attn, normed, own, sequence.shape[1], rope, unturned)
-        sequence = sequence + block.drop_path1(scaled(block.gamma_1, mixed))
+        mixed = attend(block.attn, entering, own, sequence.shape[1], rope, unturned)
+        sequence = sequence + _first_branch(block, mixed)
         if isinstance(beside, SeparateContext):
-            mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
-            sequence = sequence + block.drop_path1(scaled(block.gamma_1, mixed))
-        after = block.mlp(normalise(block.norm2, sequence))
-        return parts_like(tokens, sequence + block.drop_path2(scaled(block.gamma_2, after)))
+            if beside.normed and self.norms_after:
+                raise norms_nothing_before(self.spec)
+            mixed = attend_apart(block.attn, *asked_apart(before, sequence, beside))
+            sequence = sequence + _first_branch(block, mixed)
+        return parts_like(tokens, sequence + _second_branch(block, sequence))
 
     def rope(self, i: int) -> Tensor | None:
         """How block `i` turns each patch, as timm gives it; None where positions are in the tokens alone."""
@@ -89,7 +93,7 @@ class EvaBackbone(PlainBackbone):
     def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.vit.blocks[i]
         qkv = Apart(block.attn) if block.attn.qkv is None else block.attn.qkv
-        return BlockAttention(block.norm1, qkv, block.attn.num_heads, block.attn.k_norm)
+        return BlockAttention(_norm_before(block), qkv, block.attn.num_heads, block.attn.k_norm)
 
     @staticmethod
     def require_supported(model: Any, name: str) -> None:
@@ -97,14 +101,24 @@ class EvaBackbone(PlainBackbone):
 
 
 class Apart(nn.Module):
-    """Projections that timm keeps apart, as one: tokens (..., C) -> queries, keys and values (..., 3 * heads * d)."""
+    """Projections that timm keeps apart, as one: tokens (..., C) -> queries, keys and values (..., 3 * heads * d).
+
+    Keys and values of a group of heads are there once for each of them.
+    """
 
     def __init__(self, attention: Any):
         super().__init__()
         self.projections = nn.ModuleList([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.shared_by, self.depth = heads_of_a_group(attention), attention.head_dim
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return torch.cat([project(tokens) for project in self.projections], -1)
+        queries, *others = (project(tokens) for project in self.projections)
+        return torch.cat([queries, *map(self._of_all_heads, others)], -1)
+
+    def _of_all_heads(self, projected: Tensor) -> Tensor:
+        if self.shared_by == 1:
+            return projected
+        return projected.unflatten(-1, (-1, self.depth)).repeat_interleave(self.shared_by, -2).flatten(-2)
 
 
 def attend(
@@ -116,10 +130,11 @@ def attend(
     """
     batch, heads = len(tokens), attention.num_heads
     (queries,) = split_heads(queries_of(attention, tokens[:, :rows]), heads, 1)
-    keys, values = split_heads(keys_values_of(attention, tokens), heads, 2)
+    keys, values = split_heads(keys_values_of(attention, tokens), heads // heads_of_a_group(attention), 2)
     half = attention.rotate_half
     queries = turned(attention.q_norm(queries), rope, unturned, half).type_as(values)
     keys = turned(attention.k_norm(keys), rope, unturned, half).type_as(values)
+    keys, values = for_all_heads(attention, keys, values)
     if beside is not None:
         keys = torch.cat([beside.keys.to(keys.dtype).expand(batch, -1, -1, -1), keys], 2)
         values = torch.cat([beside.values.to(values.dtype).expand(batch, -1, -1, -1), values], 2)
@@ -130,8 +145,9 @@ def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:
     """Attention of tokens (B, N, C) to the context (P, C) or (B, P, C) alone -> (B, N, C)."""
     batch, heads = len(tokens), attention.num_heads
     (queries,) = split_heads(queries_of(attention, tokens), heads, 1)
-    keys, values = split_heads(keys_values_of(attention, context), heads, 2)
-    keys, values = attention.k_norm(keys).expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)
+    keys, values = split_heads(keys_values_of(attention, context), heads // heads_of_a_group(attention), 2)
+    keys, values = for_all_heads(attention, attention.k_norm(keys), values)
+    keys, values = keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)
     return gather(attention, tokens, mix_values(attention.q_norm(queries), keys, values))
 
 
@@ -141,10 +157,23 @@ def queries_of(attention: Any, tokens: Tensor) -> Tensor:
 
 
 def keys_values_of(attention: Any, tokens: Tensor) -> Tensor:
-    """Normed tokens (..., C) -> keys and values (..., 2 * heads * d)."""
+    """Normed tokens (..., C) -> keys and values (..., 2 * groups * d), of groups of heads that share them."""
     if attention.qkv is None:
         return torch.cat([attention.k_proj(tokens), attention.v_proj(tokens)], -1)
     return project_keys_values(attention.qkv, tokens)
+
+
+def heads_of_a_group(attention: Any) -> int:
+    """How many heads share keys and values; 1 where each has its own."""
+    return getattr(attention, "num_kv_groups", 1)
+
+
+def for_all_heads(attention: Any, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, groups, N, d) -> (B, heads, N, d), those of a group once for each of its heads."""
+    shared_by = heads_of_a_group(attention)
+    if shared_by == 1:
+        return keys, values
+    return keys.repeat_interleave(shared_by, 1), values.repeat_interleave(shared_by, 1)
 
 
 def turned(heads: Tensor, rope: Tensor | None, unturned: int, half: bool) -> Tensor:
@@ -157,18 +186,14 @@ def turned(heads: Tensor, rope: Tensor | None, unturned: int, half: bool) -> Ten
 
 def require_rotary_blocks(model: Any, name: str) -> None:
     """Raise VptError unless `model` is a timm Eva whose blocks this adapter takes apart."""
-    odd = {type(block).__name__ for block in model.blocks if type(block) is not EvaBlock}
-    kinds = [type(block.attn) for block in model.blocks if type(block) is EvaBlock]
+    known = (EvaBlock, EvaBlockPostNorm)
+    odd = {type(block).__name__ for block in model.blocks if type(block) not in known}
+    kinds = [type(block.attn) for block in model.blocks if type(block) in known]
     odd |= {kind.__name__ for kind in kinds if kind not in (EvaAttention, AttentionRope)}
     if odd:
         raise VptError(
-            f"backbone {name}: Eva with {', '.join(sorted(odd))} is not supported, since it norms after its attention; "
-            "choose one of pre-norm blocks, for example eva02_small_patch14_224 or vit_small_patch16_dinov3"
-        )
-    if any(getattr(block.attn, "num_kv_groups", 1) > 1 for block in model.blocks):
-        raise VptError(
-            f"backbone {name}: its heads share keys and values (grouped-query attention), which is not supported; "
-            "choose another, for example vit_small_patch16_dinov3"
+            f"backbone {name}: Eva with {', '.join(sorted(odd))} is not supported; choose one of timm's own blocks, "
+            "for example eva02_small_patch14_224 or vit_small_patch16_dinov3"
         )
 
 
@@ -184,3 +209,21 @@ def merge_biases(attention: Any) -> None:
 def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
     """A branch under the block's layer scale, where it has one."""
     return branch if gamma is None else gamma * branch
+
+
+# --- the two kinds of blocks ------------------------------------------------------------------------------------------
+
+
+def _norm_before(block: Any) -> nn.Module:
+    return nn.Identity() if type(block) is EvaBlockPostNorm else block.norm1
+
+
+def _first_branch(block: Any, mixed: Tensor) -> Tensor:
+    after = block.norm1(mixed) if type(block) is EvaBlockPostNorm else scaled(block.gamma_1, mixed)
+    return block.drop_path1(after)
+
+
+def _second_branch(block: Any, sequence: Tensor) -> Tensor:
+    if type(block) is EvaBlockPostNorm:
+        return block.drop_path2(block.norm2(block.mlp(sequence)))
+    return block.drop_path2(scaled(block.gamma_2, block.mlp(normalise(block.norm2, sequence))))

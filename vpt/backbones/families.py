@@ -12,8 +12,9 @@ from typing import Any
 import timm
 from pydantic import Field, ValidationError
 
-from vpt.backbones import nothing, sam2_models, sam_models, tiny_vit_models, vit_models
+from vpt.backbones import hub_models, nothing, sam2_models, sam_models, tiny_vit_models, vit_models
 from vpt.backbones.base import Backbone, BackboneSpec, Padding
+from vpt.backbones.hub_models import say_licence
 from vpt.backbones.origin import Origin, origin_of
 from vpt.backbones.sam2_models import SAM2_CHECKPOINTS
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
@@ -154,8 +155,18 @@ FAMILIES: tuple[Family, ...] = (
         origin=vit_models.origin_of_folder,
     ),
     Family(
+        "hub",
+        "hf-hub:OWNER/NAME (a model of timm's on the Hugging Face hub)",
+        hub_models.is_hub,
+        hub_models.load_hub,
+        hub_models.describe_hub,
+        hub_models.fetch_hub,
+        VitOptions,
+        origin=hub_models.origin_of_hub,
+    ),
+    Family(
         "vit",
-        "every timm VisionTransformer of standard blocks (for example vit_base_patch16_224.augreg_in21k), "
+        "every timm VisionTransformer of its usual blocks (for example vit_base_patch16_224.augreg_in21k), "
         "EVA, DINOv3 and other rotary ViTs (vit_small_patch16_dinov3), BEiT and ViTs with relative positions, "
         "Swin and Swin v2 (swin_tiny_patch4_window7_224), Hiera and SAM 2's encoder (hiera_tiny_224, sam2_hiera_tiny)",
         vit_models.is_timm,
@@ -227,11 +238,12 @@ def load_backbone(
     Args:
         name: `vit_micro` or `sam_micro` (embedded, need no network); a timm model such as
             `vit_base_patch16_224.augreg_in21k`; a folder with `config.json` and weights as timm and the Hugging Face
-            hub save it (offline use); `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or `sam_med2d_vit_b`;
-            `lite_medsam` or `mobile_sam`; `sam2.1_hiera_tiny` and its like; `none`, for a head that reads the images
-            alone.
-        weights: a checkpoint on disk, for SAM also an address; None takes the pretrained weights of that name
-            (downloaded once), `"random"` takes seeded random weights: the control for what pretraining brings.
+            hub save it (offline use); `hf-hub:OWNER/NAME`; `sam_vit_b`, `sam_vit_l`, `sam_vit_h`, `medsam_vit_b` or
+            `sam_med2d_vit_b`; `lite_medsam` or `mobile_sam`; `sam2.1_hiera_tiny` and its like; `none`, for a head that
+            reads the images alone.
+        weights: a checkpoint on disk or a folder with one, for SAM also an address; None takes the pretrained weights
+            of that name (downloaded once), `"random"` takes seeded random weights: the control for what pretraining
+            brings.
         image_size: pixels, one number or (height, width); position embeddings are resized. None keeps the native size.
         options: of the family; of SAM `attention`: "fused", or "original" for the arithmetic of `segment_anything`.
 
@@ -241,6 +253,9 @@ def load_backbone(
     """
     family, size = family_of(name), (image_size, image_size) if isinstance(image_size, int) else image_size
     chosen = _options(family, name, options)
+    if weights is None and vit_models.is_timm(name):
+        vit_models.require_tag(name)
+        say_licence(name, published(name).licence)
     backbone = family.load(name, weights, size, **chosen.model_dump())
     if backbone.state_dict():
         backbone.origin = origin_of(weights, backbone.sha256, published(name))

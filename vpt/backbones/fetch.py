@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import Request, getproxies, proxy_bypass, url2pathname, urlopen
 
 import timm
 import torch
 from filelock import FileLock
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.utils import get_session
 
 from vpt.errors import VptError
@@ -31,6 +32,7 @@ PAUSES = (1.0, 3.0, 9.0)  # seconds before the second, third and fourth attempt
 TIMEOUT, FIRST_TIMEOUT = 30.0, 8.0  # seconds without a byte; and until a server has answered at all
 PATIENCE = 4.0  # seconds that the hub has to answer at all
 CHUNK = 1 << 20  # bytes
+OFFLINE = "VPT_OFFLINE"  # of the environment: set to anything but 0, nothing is asked of any other machine
 ELSEWHERE = "without a network fetch it on another machine (`vpt fetch`) and copy the file here (`--weights FILE`)"
 
 
@@ -96,6 +98,10 @@ def download(
     return target
 
 
+def offline() -> bool:
+    return os.environ.get(OFFLINE, "0") not in ("", "0")
+
+
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
     """One process at a time writes `part`; the others wait."""
@@ -121,6 +127,10 @@ def _fill(part: Path, url: str, known: _Hash, progress: Tick) -> None:
 
 def _persist(url: str, part: Path, progress: Tick) -> None:
     """Receive until the file is whole, again after a broken connection; of a server that never answered only once."""
+    if not url.startswith("file:"):
+        if offline():
+            raise VptError(f"{url}: is not fetched, since {OFFLINE} is set; unset it, or {ELSEWHERE}")
+        _require_host(url)
     answered = False
     for pause in (None,) if url.startswith("file:") else (*PAUSES, None):
         try:
@@ -140,6 +150,32 @@ def _persist(url: str, part: Path, progress: Tick) -> None:
         if pause is None or not again:
             raise VptError(f"{url}: cannot be fetched ({reason}); check the address, or try again later; {ELSEWHERE}")
         time.sleep(pause)
+
+
+def _require_host(url: str) -> None:
+    """Raise VptError unless the name of who is asked, a proxy's where there is one, is found within seconds.
+
+    A network without a server for names keeps who asks waiting, beyond any limit of the connection's own.
+    """
+    asked = urlsplit(url)
+    host = asked.hostname or ""
+    proxy = None if proxy_bypass(host) else getproxies().get(asked.scheme)
+    host = (urlsplit(proxy).hostname if proxy else None) or host
+    found: list[bool] = []
+
+    def ask() -> None:
+        with suppress(OSError):  # said by who connects
+            socket.getaddrinfo(host, None)
+        found.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    if not found:
+        raise VptError(
+            f"{url}: cannot be fetched (no one tells the address of {host}); check the network, or try again later; "
+            f"{ELSEWHERE}"
+        )
 
 
 def _receive(url: str, part: Path, progress: Tick, timeout: float) -> None:
@@ -216,15 +252,27 @@ def hub_file(name: str) -> Path:
         with hub_or_its_cache():
             return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # the hub's client raises a dozen kinds for one meaning
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise VptError(f"{name}: its weights cannot be fetched ({reason}); {ELSEWHERE}") from error
+        raise VptError(f"{name}: its weights cannot be fetched ({why_not(error)}); {ELSEWHERE}") from error
+
+
+def why_not(error: Exception) -> str:
+    """Why the hub's client gave nothing, in a line."""
+    if offline():
+        return f"{OFFLINE} is set, and they are not in the hub's cache"
+    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+
+
+def in_cache(repository: str) -> bool:
+    """Whether the weights of a repository of the hub were downloaded before."""
+    files = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
 
 
 @contextmanager
 def hub_or_its_cache() -> Iterator[None]:
     """Inside, the hub's client looks into its cache only, where the hub does not answer; else it tries for minutes."""
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = before or offline() or not _answers(constants.ENDPOINT)
     try:
         yield
     finally:

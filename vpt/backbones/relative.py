@@ -18,7 +18,7 @@ from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBloc
 from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, project_keys_values, project_queries, split_heads
-from vpt.backbones.base import BlockAttention
+from vpt.backbones.base import BlockAttention, norms_nothing_before
 from vpt.backbones.eva import merge_biases, scaled
 from vpt.backbones.pieces import normalise
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
@@ -35,6 +35,7 @@ class RelativeBackbone(PlainBackbone):
 
     def __init__(self, vit: Any, **about: Any):
         super().__init__(vit, **about)
+        self.norms_after = type(vit.blocks[0]) is ResPostRelPosBlock
         for block in vit.blocks:
             merge_biases(block.attn)
         self._biases: dict[int, tuple[str, Tensor]] = {}
@@ -64,6 +65,8 @@ class RelativeBackbone(PlainBackbone):
         own = beside if isinstance(beside, KeysValues) else None
         sequence = sequence + _first_branch(block, attend(block.attn, entering, own, sequence.shape[1], bias))
         if isinstance(beside, SeparateContext):
+            if beside.normed and self.norms_after:
+                raise norms_nothing_before(self.spec)
             asked = asked_apart(_norm_before(block), sequence, beside)
             sequence = sequence + _first_branch(block, attend_apart(block.attn, *asked))
         return parts_like(tokens, sequence + _second_branch(block, sequence))

@@ -18,6 +18,7 @@ from vpt.backbones.origin import Origin
 from vpt.backbones.renames import Renames, renamed
 from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam2 import Pyramid, Sam2Backbone, Sam2MaskDecoder, ends_of_stages
+from vpt.backbones.sam2_weights import official_names
 from vpt.backbones.sam_models import IMAGENET
 from vpt.backbones.weights import RANDOM, SAM2_TRUNK, read_state, require_fit, sam2_trunk, sha256_of
 from vpt.errors import VptError
@@ -143,10 +144,11 @@ def fill_sam2(sam: Sam2, state: dict[str, Tensor], path: Path, name: str) -> boo
     Raises:
         VptError: another model's checkpoint, or keys that are missing, left over or misshapen, each listed.
     """
+    state = official_names(state)
     if not any(key.endswith(PATCHES) for key in state):
         raise VptError(
             f"{path}: no checkpoint of {name}: found {some_of(state)}; expected {SAM2_TRUNK}{PATCHES} and so "
-            f"on, as in {SAM2_CHECKPOINTS[name].file.rpartition('/')[2]}"
+            f"on, or the same in the names of transformers, as in {SAM2_CHECKPOINTS[name].file.rpartition('/')[2]}"
         )
     beside = _beside_trunk(state)
     trunk = {key: value for key, value in state.items() if key not in beside}

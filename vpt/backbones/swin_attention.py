@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer import window_partition, window_reverse
 from timm.models.swin_transformer_v2 import WindowAttention as CosineAttention
+from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention as OtherCosineAttention
 from torch import Tensor, nn
 
 from vpt.backbones.attention import keys_and_values, project_queries, split_heads
 from vpt.backbones.tokens import KeysValues
 
+COSINE = (CosineAttention, OtherCosineAttention)
 SHARPEST = math.log(100)  # of what v2 learns for each head: its cosines are multiplied by 100 at most
 
 
@@ -28,34 +30,53 @@ class Unit(nn.Module):
         return F.normalize(vectors, dim=-1)
 
 
-def attend(block: Any, grid: Tensor, beside: KeysValues | None) -> Tensor:
+def attend(
+    block: Any, grid: Tensor, beside: KeysValues | None, travelling: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """What tokens (B, H, W, C), normed where the block norms before, gather in its windows, (B, H, W, C).
 
-    block: timm's own; beside: keys and values of prompts, the same in every window of an image.
+    block: timm's own; beside: keys and values of prompts, the same in every window of an image; travelling: prompts
+    (B, P, C), normed likewise, that are tokens of every window: what each gathers is the mean over the windows (B, P,
+    C), None without any.
     """
     size, window, shift = grid.shape[1:3], block.window_size, block.shift_size
     shifted = grid.roll((-shift[0], -shift[1]), (1, 2)) if any(shift) else grid
     padded = F.pad(shifted, (0, 0, 0, -size[1] % window[1], 0, -size[0] % window[0]))
     hidden = block.get_attn_mask(padded) if block.dynamic_mask else block.attn_mask
-    mixed = _attend_in(block.attn, window_partition(padded, window).flatten(1, 2), beside, hidden, len(grid))
+    tokens, batch = window_partition(padded, window).flatten(1, 2), len(grid)
+    count = 0
+    if travelling is not None:
+        count = travelling.shape[1]
+        tokens = torch.cat([travelling.repeat_interleave(len(tokens) // batch, 0), tokens], 1)
+    mixed = _attend_in(block.attn, tokens, beside, hidden, batch, count)
+    gathered = None
+    if travelling is not None:
+        own, mixed = mixed.split([count, mixed.shape[1] - count], 1)
+        gathered = block.attn.proj(own.unflatten(0, (batch, -1)).mean(1))
     merged = window_reverse(mixed.unflatten(1, window), window, padded.shape[1], padded.shape[2])
     merged = merged[:, : size[0], : size[1]]
-    return block.attn.proj(merged.roll(tuple(shift), (1, 2)) if any(shift) else merged)
+    return block.attn.proj(merged.roll(tuple(shift), (1, 2)) if any(shift) else merged), gathered
 
 
-def _attend_in(attention: Any, windows: Tensor, beside: KeysValues | None, hidden: Tensor | None, batch: int) -> Tensor:
-    """What windows (B * W, N, C), all of an image in a row, gather of themselves and its prompts, not projected yet.
+def _attend_in(
+    attention: Any, windows: Tensor, beside: KeysValues | None, hidden: Tensor | None, batch: int, first: int
+) -> Tensor:
+    """What windows (B * W, P + N, C), all of an image in a row, gather of themselves and its prompts, unprojected.
 
-    hidden: (W, N, N), what is added to hide patches of the other side; None where there are none.
+    hidden: (W, N, N), what is added to hide patches of the other side; None where there are none; first: P, how many
+    tokens of a window are no patches.
     """
     queries, keys, values = split_heads(attention.qkv(windows), attention.num_heads, 3)
     queries, keys = _scaled(attention, queries), _direction(attention, keys)
     bias = position_bias(attention)
     if hidden is not None:
         bias = bias + hidden.unsqueeze(1)
+    behind = 0
     if beside is not None:
         keys, values = _with_prompts(keys, beside.keys, batch), _with_prompts(values, beside.values, batch)
-        bias = F.pad(bias, (0, beside.keys.shape[2]))
+        behind = beside.keys.shape[2]
+    if first or behind:
+        bias = F.pad(bias, (first, behind, first, 0))
     scores = (queries @ keys.mT).unflatten(0, (batch, -1)) + bias
     weights = scores.softmax(-1).flatten(0, 1).to(values.dtype)
     return (weights @ values).transpose(1, 2).flatten(2)
@@ -72,17 +93,20 @@ def attend_apart(attention: Any, grid: Tensor, context: Tensor) -> Tensor:
 
 def _scaled(attention: Any, queries: Tensor) -> Tensor:
     """Queries (..., heads, N, d) whose products with keys go into the softmax."""
-    if isinstance(attention, CosineAttention):
-        return F.normalize(queries, dim=-1) * attention.logit_scale.clamp(max=SHARPEST).exp()
+    if isinstance(attention, COSINE):
+        scale = attention.logit_scale.view(-1, 1, 1).clamp(max=SHARPEST).exp()
+        return F.normalize(queries, dim=-1) * scale
     return queries * attention.scale
 
 
 def _direction(attention: Any, keys: Tensor) -> Tensor:
-    return F.normalize(keys, dim=-1) if isinstance(attention, CosineAttention) else keys
+    return F.normalize(keys, dim=-1) if isinstance(attention, COSINE) else keys
 
 
 def position_bias(attention: Any) -> Tensor:
     """(1, heads, N, N): what is added for every pair of patches of a window, by where one lies from the other."""
+    if isinstance(attention, OtherCosineAttention):
+        return attention._relative_positional_encodings()
     if not isinstance(attention, CosineAttention):
         return attention._get_rel_pos_bias()
     table = attention.cpb_mlp(attention.relative_coords_table).view(-1, attention.num_heads)

@@ -23,6 +23,8 @@ class Layout:
     prefix: int = 0
     registers: int = 0
     finishes_prompts: bool = False
+    carries_prompts: bool = False
+    embedded: tuple[int, int] | None = None
 
 
 class TimmBackbone(Backbone):
@@ -73,6 +75,8 @@ class TimmBackbone(Backbone):
             registers=layout.registers,
             pool=layout.pool,
             finishes_prompts=layout.finishes_prompts,
+            carries_prompts=layout.carries_prompts,
+            embedded=layout.embedded,
         )
 
     @staticmethod

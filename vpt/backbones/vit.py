@@ -6,26 +6,25 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.layers import Attention, HybridEmbed, PatchEmbed
+from timm.layers import HybridEmbed, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.attention import asked_apart, attend, attend_apart
-from vpt.backbones.base import BlockAttention, Level, Pool, uniform_blocks
-from vpt.backbones.pieces import is_half, normalise
+from vpt.backbones.base import BlockAttention, Level, Pool, norms_nothing_before, uniform_blocks
+from vpt.backbones.pieces import is_half
 from vpt.backbones.timm_model import Layout, Pooling, TimmBackbone
-from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
+from vpt.backbones.tokens import Context, Features, Keep, SeparateContext, Tokens
+from vpt.backbones.vit_blocks import BlockForm, form_of, odd_parts
 from vpt.errors import VptError
 
 REASONS = {  # of timm's classes: why they are not taken apart
-    "ParallelScalingBlock": "attention and MLP run side by side in a block, from one projection",
-    "ParallelThingsBlock": "each block holds several attentions side by side",
-    "ResPostBlock": "it norms after its attention",
     "Diff": "its attention is the difference of two",
     "NaFlexVit": "images of several sizes are packed into one sequence",
     "Cait": "its class token attends in blocks of its own",
-    "SwinTransformerV2Cr": "it makes its biases of positions otherwise than swinv2_tiny_window8_256 and its like",
+    "MaxxVit": "it attends between convolutions, within windows and then over a grid of their places",
+    "ResNet": "it is made of convolutions, which attend to nothing",
+    "ConvNeXt": "it is made of convolutions, which attend to nothing",
     "TinyVit": "it is known as Segment Anything's encoder only (lite_medsam, mobile_sam)",
     "VisionTransformerSAM": "it has no neck, as all weights of Segment Anything have",
 }
@@ -44,13 +43,18 @@ class PlainBackbone(TimmBackbone):
         reg_token = getattr(model, "reg_token", None)
         registers = 0 if reg_token is None else reg_token.shape[1]
         return Layout(
-            uniform_blocks(len(model.blocks), model.embed_dim, model.blocks[0].attn.num_heads, grid),
+            uniform_blocks(len(model.blocks), model.embed_dim, self.heads_of(model.blocks[0]), grid),
             Level(model.embed_dim, grid),
             pool_of(model, model.num_prefix_tokens > registers, self.pooling),
             model.num_prefix_tokens,
             registers,
             finishes_prompts=True,
         )
+
+    @staticmethod
+    def heads_of(block: Any) -> int:
+        heads: int = block.attn.num_heads
+        return heads
 
     def patches(self, images: Tensor) -> Tensor:
         patches = self.vit.patch_embed(images)
@@ -81,9 +85,10 @@ class PlainBackbone(TimmBackbone):
 
 
 class VitBackbone(PlainBackbone):
-    """Any timm `VisionTransformer` of standard blocks: with or without CLS, registers, layer scale, qk-norm, pre-norm.
+    """Any timm `VisionTransformer`: with or without CLS, registers, layer scale, qk-norm, pre-norm.
 
-    Its patches may come from a convolutional net (hybrids), which is frozen as all the rest.
+    Its blocks are of a kind in `vit_blocks.FORMS`: norms before or after attention and MLP, several of them at once, or
+    both side by side. Its patches may come from a convolutional net (hybrids), which is frozen as all the rest.
 
     A block without context is timm's own call, so with no prompts the output equals timm's bit for bit (except in
     bfloat16 on a CPU, where timm's attention would be slow, see `mix_values`: there up to rounding).
@@ -102,27 +107,40 @@ class VitBackbone(PlainBackbone):
         grid = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
         return Tokens.parts_of(sequence, self.spec.prefix, 0, grid)
 
+    def take(self, model: VisionTransformer) -> Layout:
+        layout = super().take(model)
+        self.norms_after = form_of(self.vit.blocks[0]).norms_after
+        return layout
+
+    @staticmethod
+    def heads_of(block: Any) -> int:
+        return form_of(block).attention_of(block).heads
+
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
-        sequence = join(tokens)
+        sequence, form = join(tokens), form_of(block)
         one_row = keep == "first" and self.spec.has_cls
         if context is None and not one_row and not is_half(sequence):
             return parts_like(tokens, block(sequence))
         beside = self.project(i, context) if isinstance(context, Tensor) else context
-        normed = normalise(block.norm1, sequence)
-        if one_row:
-            sequence, tokens = sequence[:, :1], only_first(tokens)
-        mixed = attend(block.attn, normed, beside if isinstance(beside, KeysValues) else None, sequence.shape[1])
-        sequence = sequence + block.drop_path1(block.ls1(mixed))
         if isinstance(beside, SeparateContext):
-            mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
-            sequence = sequence + block.drop_path1(block.ls1(mixed))
-        sequence = sequence + block.drop_path2(block.ls2(block.mlp(normalise(block.norm2, sequence))))
-        return parts_like(tokens, sequence)
+            self._require_apart(beside, form)
+        after = form.run(block, sequence, beside, 1 if one_row else sequence.shape[1])
+        return parts_like(only_first(tokens) if one_row else tokens, after)
+
+    def _require_apart(self, context: SeparateContext, form: BlockForm) -> None:
+        """Raise VptError unless its blocks have a place for such a context."""
+        if not form.takes_apart:
+            raise VptError(
+                f"prompts: cross, but {self.spec.name} runs attention and MLP side by side, so nothing comes between "
+                "them; choose deep, shallow or additive prompts"
+            )
+        if context.normed and form.norms_after:
+            raise norms_nothing_before(self.spec)
 
     def attention_of(self, i: int) -> BlockAttention:
-        block: Any = self.vit.blocks[i]
-        return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
+        block = self.vit.blocks[i]
+        return form_of(block).attention_of(block)
 
     @staticmethod
     def require_supported(model: Any, name: str) -> None:
@@ -139,18 +157,17 @@ def pool_of(vit: Any, has_cls: bool, pooling: Pooling) -> Pool:
 
 
 def require_standard_blocks(model: Any, name: str) -> None:
-    """Raise VptError unless `model` is a timm VisionTransformer of standard blocks."""
+    """Raise VptError unless `model` is a timm VisionTransformer of blocks that there is a form for."""
     found = type(model).__name__
     if type(model) in (VisionTransformer, VisionTransformerDistilled):
-        odd = {type(b).__name__ for b in model.blocks if type(b) is not Block}
-        odd |= {type(b.attn).__name__ for b in model.blocks if type(b) is Block and type(b.attn) is not Attention}
+        odd = odd_parts(model.blocks)
         odd |= {type(model.patch_embed).__name__} - {PatchEmbed.__name__, HybridEmbed.__name__}
         if not odd:
             return
         found = f"{found} with {', '.join(sorted(odd))}"
     said = [f"{found} is not supported", *(f"since {why}" for kind, why in REASONS.items() if kind in found)]
     raise VptError(
-        f"backbone {name}: {', '.join(said)}; choose a timm VisionTransformer of standard blocks, for example "
+        f"backbone {name}: {', '.join(said)}; choose a timm VisionTransformer of its usual blocks, for example "
         "vit_small_patch16_224, deit3_base_patch16_224, vit_base_patch14_reg4_dinov2, "
         "swin_tiny_patch4_window7_224, or the embedded vit_micro"
     )

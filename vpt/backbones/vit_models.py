@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +19,18 @@ from timm.models.hiera import Hiera
 from timm.models.hieradet_sam2 import HieraDet
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
 from vpt.backbones.eva import EvaBackbone
-from vpt.backbones.fetch import hub_or_its_cache
+from vpt.backbones.fetch import hub_or_its_cache, why_not
 from vpt.backbones.hiera import HieraBackbone
 from vpt.backbones.hieradet import HieraDetBackbone
 from vpt.backbones.origin import Origin
 from vpt.backbones.relative import RelativeBackbone
-from vpt.backbones.swin import SwinBackbone
+from vpt.backbones.swin import SwinBackbone, SwinCrBackbone
 from vpt.backbones.timm_model import Pooling, TimmBackbone
 from vpt.backbones.vit import VitBackbone
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
@@ -49,20 +51,21 @@ EARLIER = dict.fromkeys(
 COMMON = "apache-2.0"
 Size = tuple[int, int]
 Normalisation = Literal["own", "imagenet"]
-Timm = VisionTransformer | Eva | SwinTransformer | SwinTransformerV2 | Hiera | HieraDet
+Timm = VisionTransformer | Eva | SwinTransformer | SwinTransformerV2 | SwinTransformerV2Cr | Hiera | HieraDet
 ADAPTERS: dict[type[nn.Module], type[TimmBackbone]] = {  # of timm's models; of all others it is `VitBackbone`
     Eva: EvaBackbone,
     Beit: RelativeBackbone,
     VisionTransformerRelPos: RelativeBackbone,
     SwinTransformer: SwinBackbone,
     SwinTransformerV2: SwinBackbone,
+    SwinTransformerV2Cr: SwinCrBackbone,
     Hiera: HieraBackbone,
     HieraDet: HieraDetBackbone,
 }
 
 
 def load_micro(name: str, weights: str | Path | None, image_size: Size | None) -> Backbone:
-    return _backbone(micro_vit(weights), name, image_size)
+    return wrapped(micro_vit(weights), name, image_size)
 
 
 def origin_of_micro(name: str) -> Origin:
@@ -78,15 +81,15 @@ def origin_of_timm(name: str) -> Origin:
 
 def load_timm(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> Backbone:
     """A ViT of timm's, with its pretrained weights, those of a file, or random ones; options: see `VitOptions`."""
-    return _backbone(timm_vit(name, weights), name, image_size, **options)
+    return wrapped(timm_vit(name, weights), name, image_size, **options)
 
 
 def load_folder(name: str, weights: str | Path | None, image_size: Size | None, **options: Any) -> Backbone:
     """A folder with timm's `config.json` and weights, as `timm.models.save_for_hf` and the hub write it."""
     vit = _described_by(name)
     if weights != RANDOM:
-        load_weights(vit, weights or _weights_in(Path(name)), name)
-    return _backbone(vit, name, image_size, **options)
+        load_weights(vit, weights or name, name)
+    return wrapped(vit, name, image_size, **options)
 
 
 def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
@@ -95,7 +98,7 @@ def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
     Raises:
         VptError: a model of another kind, which stays as it is.
     """
-    adapter = _adapter(model)
+    adapter = adapter_of(model)
     adapter.require_supported(model, name)
     if hasattr(model, "head_dist"):
         raise VptError(
@@ -105,7 +108,7 @@ def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
     head = adapter.take_head(model)
     if not getattr(model, "pretrained_cfg", None):
         model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    return _backbone(model, name, None), head
+    return wrapped(model, name, None), head
 
 
 def origin_of_folder(name: str) -> Origin:
@@ -113,18 +116,18 @@ def origin_of_folder(name: str) -> Origin:
 
 
 def describe_micro(name: str, weights: str | Path | None) -> BackboneSpec:
-    return _spec(micro_vit(RANDOM), name)
+    return spec_of(micro_vit(RANDOM), name)
 
 
 def describe_timm(name: str, weights: str | Path | None, **options: Any) -> BackboneSpec:
     require_tag(name)
     with torch.device("meta"):
-        return _spec(_random_vit(name, name), name, **options)
+        return spec_of(_random_vit(name, name), name, **options)
 
 
 def describe_folder(name: str, weights: str | Path | None, **options: Any) -> BackboneSpec:
     with torch.device("meta"):
-        return _spec(_described_by(name), name, **options)
+        return spec_of(_described_by(name), name, **options)
 
 
 def micro_vit(weights: str | Path | None = None) -> VisionTransformer:
@@ -151,7 +154,7 @@ def timm_vit(name: str, weights: str | Path | None) -> Timm:
             vit = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client raises a dozen kinds for one meaning
         raise VptError(
-            f"backbone {name}: its pretrained weights cannot be had ({type(error).__name__}: {_first_line(error)}); "
+            f"backbone {name}: its pretrained weights cannot be had ({why_not(error)}); "
             "with a network try again, without one give a local file (`--weights FILE`) or a folder as the backbone"
         ) from error
     return vit
@@ -173,10 +176,14 @@ def require_tag(name: str) -> None:
 
 def fetch_vit(name: str, to: Path, progress: Tick) -> Path:
     """A folder with config.json and weights that `load_backbone(folder)` takes without a network."""
-    folder = to / name
+    return saved(to / name, lambda: timm_vit(name, None))
+
+
+def saved(folder: Path, load: Callable[[], Any]) -> Path:
+    """A folder as timm writes it for the hub, with what `load` gives; one that is there stays as it is."""
     if all(os.path.isfile(folder / wanted) for wanted in ("config.json", "model.safetensors")):
         return folder
-    vit: Any = timm_vit(name, None)
+    vit = load()
     part = folder.with_name(f".part-{os.getpid()}-{folder.name}")
     try:
         save_for_hf(vit, str(part), safe_serialization=True)
@@ -188,7 +195,7 @@ def fetch_vit(name: str, to: Path, progress: Tick) -> Path:
     return folder
 
 
-def _backbone(
+def wrapped(
     vit: Any,
     name: str,
     image_size: Size | None,
@@ -196,7 +203,7 @@ def _backbone(
     pooling: Pooling = "own",
 ) -> Backbone:
     sha256 = sha256_of(vit)
-    adapter = _adapter(vit)
+    adapter = adapter_of(vit)
     if image_size is not None:
         require_whole_patches(image_size, adapter.patch_of(vit), name)
         if image_size != adapter.size_of(vit):
@@ -204,13 +211,13 @@ def _backbone(
     return adapter(vit, name=name, **_normalisation(vit, normalisation), sha256=sha256, pooling=pooling)
 
 
-def _adapter(vit: Any) -> type[TimmBackbone]:
+def adapter_of(vit: Any) -> type[TimmBackbone]:
     """The one for a model of timm's; that of plain ViTs for all others, which refuses what it does not know."""
     return next((adapter for kind, adapter in ADAPTERS.items() if isinstance(vit, kind)), VitBackbone)
 
 
-def _spec(vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own") -> BackboneSpec:
-    return _adapter(vit)(vit, name=name, **_normalisation(vit, normalisation), sha256="", pooling=pooling).spec
+def spec_of(vit: Any, name: str, normalisation: Normalisation = "own", pooling: Pooling = "own") -> BackboneSpec:
+    return adapter_of(vit)(vit, name=name, **_normalisation(vit, normalisation), sha256="", pooling=pooling).spec
 
 
 def _normalisation(vit: Any, chosen: Normalisation) -> dict[str, Any]:
@@ -236,17 +243,10 @@ def _random_vit(source: str, name: str) -> Timm:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
-    adapter = _adapter(vit)
+    adapter = adapter_of(vit)
     adapter.require_supported(vit, name)
     adapter.wake(vit)
     return vit
-
-
-def _weights_in(folder: Path) -> Path:
-    for pattern in ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.pth", "*.pt", "*.bin"):
-        if found := sorted(folder.glob(pattern)):
-            return found[0]
-    raise VptError(f"backbone {folder}: the folder holds no weights; put model.safetensors beside its config.json")
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,11 +12,20 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from timm.models import eva, hiera, hieradet_sam2, swin_transformer, swin_transformer_v2, vision_transformer
+from timm.models import (
+    eva,
+    hiera,
+    hieradet_sam2,
+    swin_transformer,
+    swin_transformer_v2,
+    swin_transformer_v2_cr,
+    vision_transformer,
+)
 from torch import Tensor, nn
 
 from vpt.backbones.hugging_face import timms_names
 from vpt.backbones.npz import from_npz, read_npz
+from vpt.backbones.sam2_weights import official_names
 from vpt.errors import VptError
 from vpt.files import digest_tensors
 from vpt.machine.memory import is_out_of_memory
@@ -28,11 +38,16 @@ WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParall
 # What trainings pickle beside the weights, whole optimisers included: read as placeholders that do and hold nothing.
 BESIDE = ("argparse.Namespace", "builtins.dict", "pathlib.", "numpy.", "torch.optim.", "torch.utils.data.")
 BESIDE_DICT = "collections.defaultdict"
+SHARDS = "model.safetensors.index.json"
 SAM2_TRUNK = "image_encoder.trunk."
 
 
 def sam2_trunk(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Of a whole SAM 2 its image encoder, in timm's names; it has no last norm, so timm's stays as it starts."""
+    """Of a whole SAM 2 its image encoder, in timm's names; it has no last norm, so timm's stays as it starts.
+
+    Its layout is the official one or that of `transformers`.
+    """
+    state = official_names(state)
     if not any(key.startswith(SAM2_TRUNK) for key in state):
         return hieradet_sam2.checkpoint_filter_fn(state)
     own = {key: value for key, value in model.state_dict().items() if key.startswith("head.norm.")}
@@ -45,6 +60,7 @@ FILTERS: dict[type[nn.Module], Any] = {  # timm's, from the layouts of a model's
     hieradet_sam2.HieraDet: sam2_trunk,
     swin_transformer.SwinTransformer: swin_transformer.checkpoint_filter_fn,
     swin_transformer_v2.SwinTransformerV2: swin_transformer_v2.checkpoint_filter_fn,
+    swin_transformer_v2_cr.SwinTransformerV2Cr: swin_transformer_v2_cr.checkpoint_filter_fn,
 }
 
 
@@ -55,15 +71,31 @@ def sha256_of(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def weights_file(path: str | Path) -> Path:
+    """The file of weights that a path names: of a folder, as `transformers` and the hub save it, the one within it.
+
+    Raises:
+        VptError: a folder without one.
+    """
+    path = Path(path)
+    if not os.path.isdir(path):
+        return path
+    for pattern in ("model.safetensors", SHARDS, "pytorch_model.bin", "*.safetensors", "*.pth", "*.pt", "*.bin"):
+        if found := sorted(path.glob(pattern)):
+            return found[0]
+    raise VptError(f"{path}: the folder holds no weights; put model.safetensors into it, or give a file")
+
+
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """State dict of a `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz` file; nested (`model`, `state_dict`) and DDP too.
 
-    Pickled files are read with `weights_only=True` only.
+    Of a folder that of its file; of an index of several files that of all of them. Pickled files are read with
+    `weights_only=True` only.
 
     Raises:
         VptError: no such file, not a file of weights, too little memory.
     """
-    path = Path(path)
+    path = weights_file(path)
     if not os.path.isfile(path):
         raise VptError(
             f"{path}: no such file; give the path of the backbone's weights (.safetensors, .pth, .pt, .bin or .npz)"
@@ -99,6 +131,9 @@ class Placeholder:
 
 
 def _content(path: Path) -> Any:
+    if path.name.endswith(".index.json"):
+        named = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        return {key: value for name in sorted(named) for key, value in load_file(path.parent / Path(name).name).items()}
     if path.suffix == ".safetensors":
         return load_file(path)
     return read_npz(path) if path.suffix == ".npz" else _unpickled(path)
@@ -139,7 +174,8 @@ def load_weights(vit: Any, path: str | Path, name: str) -> None:
     Raises:
         VptError: keys that are missing, left over or misshapen, each listed.
     """
-    state = timms_names(from_npz(read_state(path)), vit, Path(path))
+    path = weights_file(path)
+    state = timms_names(from_npz(read_state(path)), vit, path)
     try:
         state = FILTERS.get(type(vit), vision_transformer.checkpoint_filter_fn)(state, vit)
     except (KeyError, RuntimeError, AssertionError, IndexError, AttributeError) as error:

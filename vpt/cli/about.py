@@ -28,9 +28,12 @@ def fetch(
     to: Annotated[Path, typer.Option("--to", help="The folder to put it in.")],
 ) -> None:
     """Download a backbone's weights, to be copied to a machine without a network."""
+    from vpt.backbones.families import family_of, published
     from vpt.backbones.families import fetch as fetch_weights
     from vpt.progress import bar
 
+    if family_of(name).fetch is not None:
+        print(f"weights of {published(name)}")
     with bar(f"fetching {name}") as tick:
         path = fetch_weights(name, to, tick)
     chosen = f"--backbone {path}" if path.is_dir() else f"--backbone {name} --weights {path}"

@@ -187,7 +187,7 @@ class PromptTable(nn.Module):
                 f"{', '.join(map(str, dict.fromkeys(self.widths)))}; leave it out"
             )
         learned = self.widths if project is None else [project] * len(self.widths)
-        self.tokens = by_width(learned, lambda rows, width: uniform_prompts(rows, count, width, spec.patch))
+        self.tokens = by_width(learned, lambda rows, width: uniform_prompts(rows, count, width, spec.first_patch))
         self.project = nn.Identity() if project is None else projection(project, self.widths[0])
         self.dropout = nn.Dropout(dropout)
 

@@ -95,7 +95,7 @@ class ConditionedPrompts(Prompts):
             )
         self.rows = {block: row for row, block in enumerate(chosen)}
         rows = len(self.rows)
-        self.offset = nn.Parameter(uniform_prompts(1, count, width, spec.patch)[0])
+        self.offset = nn.Parameter(uniform_prompts(1, count, width, spec.first_patch)[0])
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.rows)
         self.kernels = nn.Parameter(torch.randn(rows, kernel, kernel) / kernel)
         self.places = nn.Parameter(torch.zeros(rows, count, height - kernel + 1, columns - kernel + 1))

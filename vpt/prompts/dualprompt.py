@@ -97,13 +97,13 @@ class DualpromptPrompts(Prompts):
         self.shared, self.own = ({block: row for row, block in enumerate(each)} for each in (shared, own))
         self.heads = [block.heads for block in spec.blocks]
         self.pull = pull
-        start = uniform_prompts(len(shared), general_length, spec.blocks[shared[0]].width, spec.patch)
+        start = uniform_prompts(len(shared), general_length, spec.blocks[shared[0]].width, spec.first_patch)
         if learned == 1 or general == "always":
             self.general = nn.Parameter(start)
         else:
             self.register_buffer("general", start)
-        self.expert = nn.Parameter(uniform_prompts(len(own), length, spec.blocks[own[0]].width, spec.patch))
-        self.key = nn.Parameter(uniform_prompts(1, 1, query_width(spec), spec.patch)[0, 0])
+        self.expert = nn.Parameter(uniform_prompts(len(own), length, spec.blocks[own[0]].width, spec.first_patch))
+        self.key = nn.Parameter(uniform_prompts(1, 1, query_width(spec), spec.first_patch)[0, 0])
         self.register_buffer("past_experts", torch.zeros(learned - 1, *self.expert.shape))
         self.register_buffer("past_keys", torch.zeros(learned - 1, *self.key.shape))
 

@@ -70,8 +70,8 @@ class L2pPrompts(Prompts):
         if top > pool:
             raise VptError(f"prompts: top {top} of a pool of {pool}; choose at most as many as there are")
         width = one_width(spec, range(spec.depth), "a prompt that travels through all blocks (l2p)")
-        self.tokens = nn.Parameter(uniform_prompts(pool, length, width, spec.patch))
-        self.keys = nn.Parameter(uniform_prompts(1, pool, query_width(spec), spec.patch)[0])
+        self.tokens = nn.Parameter(uniform_prompts(pool, length, width, spec.first_patch))
+        self.keys = nn.Parameter(uniform_prompts(1, pool, query_width(spec), spec.first_patch)[0])
         self.top, self.pull = top, pull
 
     def begin(self, images: Tensor | None, info: Info) -> Chosen:

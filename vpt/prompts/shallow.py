@@ -34,16 +34,19 @@ class ShallowConfig(FromTokens):
 class ShallowPrompts(Prompts):
     """`count` learned tokens beside the patches of the first block: [CLS; prompts; patches]. Parameters: count * C.
 
+    Of an encoder that `carries_prompts` through stages of several widths (Swin) C is the width of the first.
+
     Args:
         spec: of the encoder; count: number of prompts; project, dropout: see `PromptTable`.
 
     Raises:
-        VptError: an encoder whose blocks change their width, through which no token can travel.
+        VptError: an encoder whose blocks change their width and that does not carry prompts along.
     """
 
     def __init__(self, spec: BackboneSpec, *, count: int = 50, project: int | None = None, dropout: float = 0.0):
         super().__init__()
-        one_width(spec, range(spec.depth), "a prompt that travels through all blocks (shallow)")
+        if not spec.carries_prompts:
+            one_width(spec, range(spec.depth), "a prompt that travels through all blocks (shallow)")
         self.table = PromptTable(spec, blocks=(0,), count=count, project=project, dropout=dropout)
         self.count = count
         self.starts = (0,) if project is None else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -74,12 +74,14 @@ def tune_adapter(
     `dropout`, in training, of hidden units: 0.1 in the authors' code. Start, ReLU, scale and width are theirs as well.
 
     Where a block scales its MLP's output (layer scale), the adapter's is scaled as well. Where it norms that output
-    (Swin v2), the adapter's is added after the norm. Blocks of convolutions, which have no MLP, stay as they are.
+    (Swin v2), the adapter's is added after the norm. Where it sums several MLPs, each has its adapter. Blocks of
+    convolutions, which have no MLP, stay as they are.
 
-    Parameters: 2 * C * width + width + C for every block with an MLP. `width` None: 64, but a quarter of C at most.
+    Parameters: 2 * C * width + width + C for every MLP. `width` None: 64, but a quarter of C at most.
 
     Raises:
-        VptError: `normed`, of an encoder whose MLPs read tokens that are not.
+        VptError: `normed`, of an encoder whose MLPs read tokens that are not; an encoder whose MLPs are no layers of
+            their own, since they share a projection with the attention.
     """
     if normed and model.backbone.norms_after:
         raise VptError(
@@ -87,20 +89,33 @@ def tune_adapter(
             "leave normed out"
         )
     backbone = model.backbone.requires_grad_(False)
-    for block in encoder_of(backbone).blocks:
-        if not hasattr(block, "mlp"):
-            continue
-        channels = next(block.mlp.parameters()).shape[-1]  # a block that widens its tokens has a wider MLP
+    found = [place for block in encoder_of(backbone).blocks for place in _mlps(block)]
+    if not found:
+        raise VptError(
+            f"tuning adapter: the blocks of {backbone.spec.name} have no MLP of their own, beside which an adapter "
+            "could stand; choose ssf, partial or bias"
+        )
+    for place, before in found:
+        channels = next(place.mlp.parameters()).shape[-1]  # a block that widens its tokens has a wider MLP
         narrow = width or max(1, min(WIDEST, channels // 4))
         if backbone.norms_after:
-            block.mlp, block.norm2 = nn.Sequential(block.mlp, block.norm2), nn.Identity()
-        outside = hasattr(block, "norm2")  # TinyViT has the norm inside its MLP
+            place.mlp, place.norm2 = nn.Sequential(place.mlp, place.norm2), nn.Identity()
         norm: nn.Module = nn.Identity()
-        if outside and not normed:  # the norm moves into the branch, so that what comes in is there for both
-            norm, block.norm2 = block.norm2, norm
-        elif normed and not outside:
-            norm, block.mlp.norm = block.mlp.norm, norm
-        adapted = AdaptedMlp(nn.Identity() if normed else norm, block.mlp, channels, narrow, scale, dropout)
-        adapted = adapted.to(next(block.mlp.parameters()))
-        block.mlp = nn.Sequential(norm, adapted) if normed and not outside else adapted
+        if before and not normed:  # the norm moves into the branch, so that what comes in is there for both
+            norm = getattr(place, before)
+            setattr(place, before, nn.Identity())
+        elif normed and not before:
+            norm, place.mlp.norm = place.mlp.norm, norm
+        adapted = AdaptedMlp(nn.Identity() if normed else norm, place.mlp, channels, narrow, scale, dropout)
+        adapted = adapted.to(next(place.mlp.parameters()))
+        place.mlp = nn.Sequential(norm, adapted) if normed and not before else adapted
     model.train(model.training)
+
+
+def _mlps(block: Any) -> list[tuple[Any, str]]:
+    """The modules of a block that have an `mlp`, and the name of the norm before it, "" where the MLP has it inside."""
+    if hasattr(block, "ffns"):
+        return [(branch, "norm") for branch in block.ffns]
+    if not hasattr(block, "mlp"):
+        return []
+    return [(block, "norm2" if hasattr(block, "norm2") else "")]

@@ -16,7 +16,7 @@ from vpt.model import PromptedModel
 from vpt.sections import Choice, Compared
 
 PARTS = ("patch_embed", "norm_pre", "blocks", "norm", "neck")  # what tokens pass through; not timm's pooling and head
-OF_POSITIONS = ".cpb_mlp."  # of Swin v2: from where patches lie to biases, no token passes through it
+OF_POSITIONS = (".cpb_mlp.", ".meta_mlp.")  # of Swin v2: from where patches lie to biases, no token passes through
 
 
 class TuningSettings(Choice):
@@ -63,5 +63,5 @@ def layers(backbone: Backbone) -> dict[str, Any]:
         for name, module in backbone.named_modules()
         if isinstance(getattr(module, "weight", None), nn.Parameter)
         and name.split(".")[1] in PARTS
-        and OF_POSITIONS not in name
+        and not any(part in name for part in OF_POSITIONS)
     }

@@ -8,6 +8,8 @@ from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.tuning.base import TuningSettings, compared, layers
 
+BESIDE = ".mlp_bias"  # of a layer whose projection has none for its other parts
+
 
 class BiasConfig(TuningSettings):
     method: Literal["bias"] = "bias"
@@ -29,7 +31,9 @@ def tune_bias(model: PromptedModel) -> None:
         VptError: an encoder without biases.
     """
     model.backbone.requires_grad_(False)
-    biases = [layer.bias for layer in layers(model.backbone).values() if layer.bias is not None]
+    found = (getattr(layer, "bias", None) for layer in layers(model.backbone).values())  # RMS norms know none
+    biases = [bias for bias in found if bias is not None]
+    biases += [bias for name, bias in model.backbone.named_parameters() if name.endswith(BESIDE)]
     if not biases:
         raise VptError(f"tuning bias: {model.backbone.spec.name} has no biases; choose partial, ssf, adapter or lora")
     for bias in biases:

@@ -38,7 +38,7 @@ def tune_lora(model: PromptedModel, *, rank: int = 8, alpha: int = 8) -> None:
     Parameters: depth * 6 * C * rank: rank * (C + 3 C) for qkv (6 C of three apart), rank * (C + C) for proj.
 
     Raises:
-        VptError: peft is not installed.
+        VptError: peft is not installed; an encoder whose attention shares a projection with its MLPs.
     """
     try:
         import peft
@@ -46,5 +46,10 @@ def tune_lora(model: PromptedModel, *, rank: int = 8, alpha: int = 8) -> None:
         raise VptError("tuning lora: peft is not installed; install it with `pip install vpt[lora]`") from error
     backbone = model.backbone.requires_grad_(False)
     targets = [name for name in layers(backbone) if name.endswith(PROJECTIONS)]
+    if not targets:
+        raise VptError(
+            f"tuning lora: the attention of {backbone.spec.name} has no projection of its own, its MLP has a part in "
+            "it; choose ssf, partial or bias"
+        )
     peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), backbone)
     backbone.eval()

@@ -58,7 +58,7 @@ def initialise(
     if how == "vipamin":
         _require_enough(tokens, count)
         generator = torch.Generator().manual_seed(seed)
-        drawn = [uniform_prompts(1, count, spec.blocks[i].width, spec.patch, generator)[0] for i in blocks]
+        drawn = [uniform_prompts(1, count, spec.blocks[i].width, spec.first_patch, generator)[0] for i in blocks]
         maps = [backbone.key_value_maps(i) for i in blocks]
         prompts.start_from(vipamin_prompts(tokens, drawn, maps, heads=[spec.blocks[i].heads for i in blocks]))
     else:
