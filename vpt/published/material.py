@@ -7,7 +7,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,8 +214,15 @@ def make_set(
         VptError: a folder that is there already, what is wrong with the material, no network; nothing is left then, but
             for the archives, which are gone on with.
     """
-    with new_folder(to) as (scratch, new):
-        build(Material(origin, source, downloads or to.parent / "downloads", scratch), new)
-        counts = {side: len(names) for side, names in read_splits(read_dataset(new)).to_dict().items()}
+    kept = downloads or to.parent / "downloads"
+    was_there = kept.exists()
+    try:
+        with new_folder(to) as (scratch, new):
+            build(Material(origin, source, kept, scratch), new)
+            counts = {side: len(names) for side, names in read_splits(read_dataset(new)).to_dict().items()}
+    finally:
+        if not was_there:
+            with suppress(OSError):  # there are archives in it
+                kept.rmdir()
     sides = ", ".join(f"{side} {count}" for side, count in counts.items())
     return f"{to}: {sum(counts.values())} cases are ready ({sides}), look at them with `vpt check {to}`"

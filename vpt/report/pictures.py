@@ -36,7 +36,9 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str
     if scored:
         best = max(scored, key=lambda row: row[score])
         below.scatter(best["epoch"], best[score], s=60, facecolors="none", edgecolors="black", zorder=3)
-        place: dict[str, Any] = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
+        late = best["epoch"] - epochs[0] > (epochs[-1] - epochs[0]) / 2  # then it is written to the left
+        place: dict[str, Any] = {"xytext": (-8 if late else 8, -16), "textcoords": "offset points"}
+        place["ha"] = "right" if late else "left"
         place["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
         below.annotate(f"best {best[score]:.3f}", (best["epoch"], best[score]), **place)
         below.legend(loc="lower right", ncols=min(4, len(shown) + 1))
@@ -80,13 +82,15 @@ def write_preview(
     colours = colours_of(range(1, len(labels)))
     panels = list(figure.subplots(1, 3 if len(image) > 1 else 2))
     if len(image) == 1:
-        _show(panels.pop(0), image[0], aspect, "image")
+        show_slice(panels.pop(0), image[0], aspect, "image")
     for axes, k in zip(panels, shown, strict=True):
-        _show(axes, image[k], aspect, f"slice {numbers[k] + 1} of {depth}" if depth > 1 else "reference and prediction")
-        _write_letters(axes, letters)
+        show_slice(
+            axes, image[k], aspect, f"slice {numbers[k] + 1} of {depth}" if depth > 1 else "reference and prediction"
+        )
+        write_letters(axes, letters)
         for ids, style in ((reference[k], "solid"), (prediction[k], "dashed")):
             for label in np.unique(ids[ids > 0]):
-                _outline(axes, ids == label, colours[int(label)], style)
+                outline(axes, ids == label, colours[int(label)], style)
     present = [int(label) for label in np.unique((prediction[shown], reference[shown])) if label > 0]
     handles = [Line2D([], [], color=colours[k], lw=4, label=labels[k]) for k in present]
     handles += [Line2D([], [], color="grey", ls=style, label=whose) for whose, style in STYLES.items()]
@@ -104,14 +108,14 @@ def read_png(path: Path) -> np.ndarray:
     return pixels
 
 
-def _outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
+def outline(axes: Any, mask: np.ndarray, colour: str, style: str) -> None:
     """A line of that colour over a dark one, seen on bright and on dark pixels."""
     axes.contour(mask, levels=[0.5], colors="black", linewidths=2.4, alpha=0.5)
     axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.3, linestyles=style)
 
 
-def _write_letters(axes: Any, letters: Letters | None) -> None:
-    """At the top, the right, the bottom, the left."""
+def write_letters(axes: Any, letters: Letters | None) -> None:
+    """Letters at the top, the right, the bottom, the left."""
     if letters is None:
         return
     from matplotlib.patheffects import withStroke
@@ -123,7 +127,8 @@ def _write_letters(axes: Any, letters: Letters | None) -> None:
         axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, size=9, color="white", path_effects=edge)
 
 
-def _show(axes: Any, image: np.ndarray, aspect: float, title: str) -> None:
+def show_slice(axes: Any, image: np.ndarray, aspect: float, title: str) -> None:
+    """(rows, columns) or (rows, columns, 3) in [0, 1]; aspect: a pixel's height by its width."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=aspect)
     axes.set_axis_off()
     axes.set_title(title, fontsize=9)

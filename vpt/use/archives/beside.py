@@ -20,6 +20,7 @@ from vpt.machine.memory import in_gb, total_memory
 from vpt.readers import Grid, LabelMap
 from vpt.readers.grid import by, restore
 from vpt.readers.nifti import write_steps
+from vpt.report.cuts import LETTERS, NAMES, Letters
 from vpt.scores.trust import Limits, Quality
 from vpt.tasks.witness import Witness
 from vpt.use.inference import CPU
@@ -104,15 +105,17 @@ class Probabilities:
 class Preview:
     """Three slices through what was found, or through the scan, on its own pixels.
 
-    images, classes: (3, rows, columns); places: the slices' numbers; names: of the classes; aspect: a pixel's height by
-    its width.
+    images, classes: (3, rows, columns); places: which slices of how many; names: of the classes; aspect: a pixel's
+    height by its width; letters: where its sides lie in a patient.
     """
 
     images: np.ndarray
     classes: np.ndarray
     places: list[int]
+    depth: int
     names: list[str]
     aspect: float
+    letters: Letters | None
 
     @classmethod
     def of(cls, segmenter: Segmenter, scan: PreparedScan, labels: np.ndarray) -> Preview:
@@ -126,12 +129,15 @@ class Preview:
         classes = np.searchsorted(sorted(segmenter.labels), np.stack([turned[k] for k in places]))
         rows, columns = scan.oriented.spacing[1:]
         names = [name for _, name in sorted(segmenter.labels.items())]
-        return cls(images, classes, places, names, rows / columns)
+        plan = segmenter.plan
+        letters = LETTERS[NAMES.index(plan.plane)] if plan.kind == "volumes" else None
+        return cls(images, classes, places, len(turned), names, rows / columns, letters)
 
     def write(self, path: Path, title: str) -> None:
         from vpt.report.prediction import write_prediction
 
-        write_prediction(path, self.images, self.classes, self.places, self.names, title, self.aspect)
+        of = (self.places, self.depth)
+        write_prediction(path, self.images, self.classes, of, self.names, title, self.aspect, self.letters)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,43 @@
+"""A picture of a prediction says which slices of how many it shows, where their sides lie, in the pages' colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from vpt.palette import colours_of
+from vpt.report.cuts import LETTERS
+from vpt.report.prediction import write_prediction
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    from matplotlib.figure import Figure
+
+    seen, save = list[Any](), Figure.savefig
+
+    def look(figure: Any, *place: Any, **options: Any) -> None:
+        seen.append(figure)
+        save(figure, *place, **options)
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    return seen
+
+
+def test_slices_are_counted_from_one_and_sides_are_named(figures: list[Any], tmp_path: Path) -> None:
+    classes = np.zeros((3, 8, 8), np.int64)
+    classes[:, 2:5, 2:5] = 2
+    images = np.full((3, 8, 8), 0.5)
+    names = ["background", "liver", "tumour"]
+    write_prediction(tmp_path / "a.png", images, classes, ([0, 4, 9], 10), names, "a", letters=LETTERS[0])
+
+    (figure,) = figures
+    assert [axes.get_title() for axes in figure.axes] == ["slice 1 of 10", "slice 5 of 10", "slice 10 of 10"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["A", "L", "P", "R"]
+    (line,) = figure.legends[0].get_lines()
+    assert (line.get_label(), to_hex(line.get_color())) == ("tumour", colours_of([1, 2])[2])
+    assert (tmp_path / "a.png").stat().st_size > 0
