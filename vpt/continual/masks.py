@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vpt.data.label_maps import read_label
 from vpt.data.layouts import read_dataset
 from vpt.data.splits import Splits, read_splits
 from vpt.engine.run import train
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.scores.continual import mask_score
 from vpt.use.by_task import ScanOfTask, SegmenterByTask
 from vpt.use.load import load
@@ -95,7 +96,9 @@ class MasksInTurn:
             key = task.name, case.name
             if told and self.chosen.get(key):
                 continue  # nothing is told that was not found
-            scan = segmenter.prepare(case.scan, force=True)
+            with warnings.catch_warnings():  # of values that are unlike those of another task, which it is not given to
+                warnings.simplefilter("ignore", VptWarning)
+                scan = segmenter.prepare(case.scan, force=True)
             self._found[key] = mask_score(*_both(segmenter, scan, task.dataset, case))
             if not told:
                 self.chosen[key] = scan.task == task.name
