@@ -96,7 +96,7 @@ def test_predict_is_told_the_task_of_all_scans(
     assert code == 1
     assert err.startswith("error: task 'disks': the model has learned the tasks discs, squares; did you mean discs?")
     code, _, err = vpt(*words, "discs", "-m", first, "-o", tmp_path / "other.png")
-    assert (code, err) == (1, "error: task 'discs': the model has learned one task alone\n")
+    assert (code, err) == (1, "error: task 'discs': the model has learned one task alone; leave it out\n")
     assert not (tmp_path / "other.png").exists()
 
 
