@@ -83,6 +83,23 @@ def test_one_file_holds_both_tasks(first: Path, second: Path) -> None:
     assert "Segmenting disc, square in images" in (second / "model_card.md").read_text()
 
 
+def test_predict_is_told_the_task_of_all_scans(
+    vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
+) -> None:
+    image = organs / "squares" / "images" / "im4.png"
+    words = ("predict", "-i", image, "--device", "cpu", "--task")
+    assert vpt(*words, "discs", "-m", second, "-o", tmp_path / "disc.png")[0] == 0
+    expected = by_task(second).segment(image, task="discs")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "disc.png")), expected)
+    assert not np.array_equal(expected, by_task(second).segment(image))
+    code, _, err = vpt(*words, "disks", "-m", second, "-o", tmp_path / "other.png")
+    assert code == 1
+    assert err.startswith("error: task 'disks': the model has learned the tasks discs, squares; did you mean discs?")
+    code, _, err = vpt(*words, "discs", "-m", first, "-o", tmp_path / "other.png")
+    assert (code, err) == (1, "error: task 'discs': the model has learned one task alone; leave it out\n")
+    assert not (tmp_path / "other.png").exists()
+
+
 def test_each_scan_is_answered_by_its_task_and_the_old_one_bit_for_bit(organs: Path, first: Path, second: Path) -> None:
     before, after = load(first, "cpu"), by_task(second)
     assert after.tasks == {"discs": ("disc",), "squares": ("square",)}

@@ -79,6 +79,8 @@ def test_a_run_learns_of_both_and_each_image_scores_for_what_was_looked_for(data
     summary = read_class_summary(validated, rows)
     assert summary.looked.sum() == 4
     assert len(reliability_charts(summary)) == 2
+    assert [case.looked_for for case in summary.cases] == [row["annotated"] for row in rows]
+    assert (run / "report.html").read_text().count("<p>looked for: lying</p>") == 2
     assert "in which alone each is scored" in (run / "validation" / "evaluation.md").read_text()
     whole, _ = evaluate_run(run, device="cpu")
     assert isinstance(whole, ClassReport)

@@ -19,13 +19,17 @@ from vpt.vocabulary import Target
 
 @dataclass(frozen=True)
 class ClassCase:
-    """A case: what it is, what it was taken for (labels joined by |), and the probability of what is true."""
+    """A case: what it is, what it was taken for (labels joined by |), and the probability of what is true.
+
+    looked_for: the labels by which it is judged, where these are not all.
+    """
 
     name: str
     reference: str
     prediction: str
     correct: bool
     given: float
+    looked_for: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +71,8 @@ def read_class_summary(found: Mapping[str, Any], rows: Sequence[Mapping[str, str
     given = np.where(truth, probabilities, 1 - probabilities if target == "labels" else 1.0)
     given = np.where(looked, given, 1.0).min(1)
     cases = [
-        ClassCase(row["name"], row["reference"], row["prediction"], row["correct"] == "1", float(each))
-        for row, each in zip(rows, given, strict=True)
+        ClassCase(row["name"], row["reference"], row["prediction"], row["correct"] == "1", float(each), words)
+        for row, each, words in zip(rows, given, map(_looked_for, rows, looked), strict=True)
     ]
     intervals = found["intervals"]
     return ClassSummary(
@@ -90,6 +94,10 @@ def read_class_summary(found: Mapping[str, Any], rows: Sequence[Mapping[str, str
         tables=tuple(stored_blocks(found, "Scores")),
         notes=tuple(found.get("notes", ())),
     )
+
+
+def _looked_for(row: Mapping[str, str], looked: np.ndarray) -> str:
+    return "" if looked.all() else row["annotated"]
 
 
 def _is_looked_for(name: str, row: Mapping[str, str]) -> bool:

@@ -48,8 +48,8 @@ def load(
             (`train.mirror`), for two or four times the time.
         postprocess: False leaves masks as they are where the training chose what to do with them
             (`train.postprocess`); an ensemble does what more than half of its models do.
-        task: of a classifier that has learned several tasks one after another (`vpt train --continue`), the one that
-            all images are of: they are answered with its prompts and among its classes alone.
+        task: of a model that has learned several tasks one after another (`vpt train --continue`), the one that all
+            scans are of: they are answered with its prompts and among its classes or labels alone.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not

@@ -29,7 +29,7 @@ from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_imag
 from vpt.data.layouts.lists import is_mask_list
 from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.medsam import is_medsam
-from vpt.data.layouts.rows import Row
+from vpt.data.layouts.rows import Row, annotation_fault
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 from vpt.files import read_json
@@ -215,25 +215,12 @@ def _usable(rows: Iterable[Row], names: Sequence[str], target: Target, problems:
     seen: dict[str, Row] = {}
     for row in rows:
         unknown = [label for label in row.labels if label not in known]
-        undeclared = [label for label in row.labels if row.annotated is not None and label not in row.annotated]
-        unclear = [label for label in row.annotated or () if label not in known]
         if row.name in seen:
             text = f"the second image called {row.name}; keep one of the two or rename it"
         elif unknown:
             text = f"{unknown[0]!r} is not in `classes` ({listed(names)}){did_you_mean(unknown[0], names)}"
-        elif target != "labels" and row.annotated is not None:
-            text = (
-                f"`annotated` names {listed(row.annotated)}, but the target is {target}, of which one is always looked "
-                "for; set the target to labels, or call the column otherwise"
-            )
-        elif unclear:
-            meant = did_you_mean(unclear[0], names) or f", which are {listed(names, 20)}"
-            text = f"`annotated` names {unclear[0]!r}, none of the classes{meant}"
-        elif undeclared:
-            text = (
-                f"has {listed(undeclared)}, but is annotated for {listed(row.annotated or ())} alone; add it to "
-                "`annotated`, or take the label out"
-            )
+        elif fault := annotation_fault(row, names, target):
+            text = fault
         elif target != "labels" and not row.labels:
             text = "no label; name the image's class, or set the target to labels if there can be none"
         elif target != "labels" and len(row.labels) > 1:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vpt.data.patients import stem_of_name
 from vpt.readers import Source
+from vpt.vocabulary import Target
+from vpt.words import did_you_mean, listed
 
 SIDE_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -46,3 +48,23 @@ def stem_of(name: str, label: str) -> str:
     own = "/".join(parts)
     stem = stem_of_name(own)
     return "" if stem == own or stem.endswith("/") else stem
+
+
+def annotation_fault(row: Row, names: Sequence[str], target: Target) -> str:
+    """What is wrong with what a row was annotated for, among the classes of these names; "" where nothing is."""
+    if row.annotated is None:
+        return ""
+    if target != "labels":
+        return (
+            f"`annotated` names {listed(row.annotated)}, but the target is {target}, of which one is always looked "
+            "for; set the target to labels, or call the column otherwise"
+        )
+    if unknown := [label for label in row.annotated if label not in names]:
+        meant = did_you_mean(unknown[0], names) or f", which are {listed(names, 20)}"
+        return f"`annotated` names {unknown[0]!r}, none of the classes{meant}"
+    if undeclared := [label for label in row.labels if label not in row.annotated]:
+        return (
+            f"has {listed(undeclared)}, but is annotated for {listed(row.annotated)} alone; add it to `annotated`, or "
+            "take the label out"
+        )
+    return ""
