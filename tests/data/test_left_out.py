@@ -259,3 +259,38 @@ def test_a_class_whose_folder_is_empty_is_told(tmp_path: Path) -> None:
         fill(tmp_path / name, *some("x", 6, ".png"))
     (tmp_path / "normal").mkdir()
     assert "the folder normal is empty, so it is no class; add its images, or remove it" in warnings(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["c", "a/patient7", "b/deep", "a/image.png"])
+def test_links_that_a_copy_left_as_text_are_told(tmp_path: Path, place: str) -> None:
+    root = tmp_path / "set"
+    for name in "ab":
+        fill(root / name, *some("x", 6, ".png"))
+    fill(tmp_path / "archive", *some("y", 3, ".png"))
+    target = os.path.relpath(tmp_path / "archive", (root / place).parent)
+    (root / place).write_text(target)
+    if place.endswith(".png"):
+        assert "not an image" in "".join(each.text for each in check_dataset(root).errors)
+    else:
+        said = f"1 link that a copy left as a text file, not followed: {place} to {target}; make it a link again"
+        assert said in warnings(root)
+        assert "not read" not in warnings(root)
+
+
+def test_a_set_of_which_all_classes_are_links_in_text_is_refused_by_what_they_are(tmp_path: Path) -> None:
+    for name in ("neg", "pos"):
+        fill(tmp_path / "store" / name, *some("x", 3, ".png"))
+        for side in ("train", "val"):
+            (tmp_path / "set" / side).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "set" / side / name).write_text(f"../../store/{name}")
+    with pytest.raises(
+        VptError, match=r"4 links that a copy left as a text file, not followed: train/neg to \.\./\.\./st"
+    ):
+        check_dataset(tmp_path / "set")
+
+
+def test_text_that_is_no_path_of_anything_is_none(tmp_path: Path) -> None:
+    for name in "ab":
+        fill(tmp_path / name, *some("x", 6, ".png"))
+    (tmp_path / "a" / "note").write_text("see the readme")
+    assert "1 nameless file is not read in a" in warnings(tmp_path)

@@ -347,3 +347,27 @@ def test_the_order_of_colours_is_not_doubted_where_the_training_had_all() -> Non
 
     known = expected(any_colour, "red", "images", fixed=True, cases=42)
     assert doubts(photograph, lambda rgb: rgb[..., ::-1], known) == [None] * len(NEW)
+
+
+# --- what was below 0, read as unsigned -------------------------------------------------------------------------------
+
+
+def _stored(seed: int) -> np.ndarray:
+    """An MR of whole numbers to 1500, whose background is noise about 0."""
+    found = brain(seed) / brain(seed).max() * 1500
+    return np.rint(found + np.random.default_rng(seed).normal(0, 8, found.shape))
+
+
+@pytest.mark.parametrize("cases", [1, 2, 12])
+@pytest.mark.parametrize("lower", [0, 3, 30, 200, 1000])
+def test_mr_that_was_wrapped_is_doubted_however_few_cases_were_trained_on(cases: int, lower: int) -> None:
+    known = expected(lambda seed: np.abs(_stored(seed)), "MRI", "volumes", fixed=False, cases=cases)
+    found = doubts(_stored, lambda mr: (mr - lower) % 65536, known)
+    assert all(doubt and "read as unsigned" in doubt.reason for doubt in found)
+    assert doubts(_stored, np.abs, known) == [None] * len(NEW)
+
+
+@pytest.mark.parametrize("top", [65535, 65000, 40000, 300000])
+def test_mr_of_the_whole_range_of_16_bits_is_not(top: int) -> None:
+    known = expected(lambda seed: np.abs(_stored(seed)), "MRI", "volumes", fixed=False, cases=3)
+    assert doubts(_stored, lambda mr: np.rint(np.clip(np.abs(mr) / 1000, 0, 1) * top), known) == [None] * len(NEW)

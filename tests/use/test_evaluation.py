@@ -496,6 +496,13 @@ def test_palettes_that_number_colours_otherwise_are_not_scored_by_number(tmp_pat
         evaluate(tmp_path / "out", tmp_path / "masks")
 
 
+def test_a_palette_whose_0_is_no_background_is_not_scored_by_number(tmp_path):
+    drawn = in_palette(tmp_path / "masks" / "a.png", 1 - square(value=1), RED, BLACK)
+    png(tmp_path / "out" / "a.png", square(value=1))
+    with pytest.raises(VptError, match=rf"^{drawn}: 0 is #c80000 in its palette and black, the background, is another"):
+        evaluate(tmp_path / "out", tmp_path / "masks")
+
+
 def test_one_palette_is_scored_by_number_beside_grey_masks_and_grey_palettes(tmp_path):
     drawn = in_palette(tmp_path / "drawn.png", square(value=1), BLACK, RED, GREEN)
     for other in (

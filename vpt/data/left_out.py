@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.readers import format_of, reader_of
 from vpt.words import counted, listed
 
+LONGEST_LINK = 1024  # bytes
 OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
 KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
@@ -83,6 +84,25 @@ def leads_nowhere(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
+def link_in_text(path: Path) -> str:
+    """Where a file leads that holds nothing but the path of something there, as git and some copies leave a link."""
+    try:
+        if path.is_symlink() or not 0 < path.stat().st_size <= LONGEST_LINK:
+            return ""
+        text = path.read_bytes().decode()
+        return text if text.isprintable() and (path.parent / text).exists() else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def _of_texts(root: Path, texts: Sequence[Path]) -> str:
+    links = listed((f"{path.relative_to(root).as_posix()} to {link_in_text(path)}" for path in texts), 3)
+    return (
+        f"{counted(len(texts), 'link')} that a copy left as a text file, not followed: {links}; make it a link again "
+        "(cp -a keeps them, git with core.symlinks=true), or copy what it leads to"
+    )
+
+
 def ending_of(path: Path) -> str:
     """`.nii.bz2`, `.mat`, ...; "" where there is none."""
     first, last = Path(path.stem).suffix.lower(), path.suffix.lower()
@@ -110,7 +130,8 @@ class LeftOut:
     def sentences(self, wanted: str = "", read: str = "") -> list[str]:
         """In words; `wanted`: what to convert files to, `read`: why files of known kinds are not read."""
         found = []
-        lost = [path for path in (*self.files, *self.nested) if leads_nowhere(path)]
+        texts = [path for path in (*self.files, *self.nested) if link_in_text(path)]
+        lost = [*texts, *(path for path in (*self.files, *self.nested) if leads_nowhere(path))]
         if files := [path for path in self.files if path not in lost]:
             known = [path for path in files if format_of(path)]
             other = [path for path in files if not format_of(path)]
@@ -127,9 +148,11 @@ class LeftOut:
                 f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
                 "as a folder of its own, or move the files up"
             )
-        if lost:
-            links = listed((f"{path.relative_to(self.root).as_posix()} to {os.readlink(path)}" for path in lost), 3)
-            found.append(f"{counted(len(lost), 'link')} to what is not there: {links}; mend or remove it")
+        if texts:
+            found.append(_of_texts(self.root, texts))
+        if gone := [path for path in lost if path not in texts]:
+            links = listed((f"{path.relative_to(self.root).as_posix()} to {os.readlink(path)}" for path in gone), 3)
+            found.append(f"{counted(len(gone), 'link')} to what is not there: {links}; mend or remove it")
         if self.circles:
             links = listed((path.relative_to(self.root).as_posix() for path in self.circles), 3)
             found.append(
@@ -149,7 +172,7 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
     for path in walk.files():
         if known & {*_at_and_above(path, root)}:
             continue
-        if path.parent == root and _is_description(path) and not leads_nowhere(path):
+        if path.parent == root and _is_description(path) and not (leads_nowhere(path) or link_in_text(path)):
             continue
         (deeper if nested and path.parent != root else files).append(path)
     return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))
@@ -176,7 +199,10 @@ def unread_beside(folder: Path) -> str:
     """What a folder holds that cannot be read, as the end of a sentence that found nothing in it; "" where nothing."""
     if not folder.is_dir():
         return ""
-    found = [path for path in Walk(folder).files() if not _is_description(path)]
+    every = list(Walk(folder).files())
+    if texts := [path for path in every if link_in_text(path)]:
+        return f"; {_of_texts(folder, texts)}"
+    found = [path for path in every if not _is_description(path)]
     other = [path for path in found if not format_of(path)]
     deeper = sorted({path.relative_to(folder).parts[0] for path in found if format_of(path) and path.parent != folder})
     unread = f"; {_are(other)} not read{_where(folder, other)}: convert them" if other else ""

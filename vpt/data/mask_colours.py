@@ -57,10 +57,17 @@ def _colours_in(mask: Path) -> Palette | dict[Colour, bool] | VptError | None:
 def require_one_numbering(masks: Sequence[Path]) -> None:
     """Masks of images that are compared number by number: a number stands for one colour in all their palettes.
 
-    Grey palettes are read by their values, and say nothing of colours. Raises VptError where two palettes differ, and
-    for what cannot be read.
+    Grey palettes are read by their values, and say nothing of colours. Raises VptError where two palettes differ, where
+    black has another number than 0, and for what cannot be read.
     """
     palettes = {path: found for path in masks if (found := palette_of(path)) and not found.is_grey}
+    for path, palette in palettes.items():
+        if _puts_black_elsewhere(palette):
+            raise VptError(
+                f"{path}: 0 is {shown(palette.colour(0) or BLACK)} in its palette and black, the background, is "
+                "another number; save all masks as grey, with 0 for the background and a value of its own for every "
+                "label"
+            )
     if differ := _differ(palettes):
         first, second, k, _, colour = differ
         raise VptError(

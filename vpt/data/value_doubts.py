@@ -12,9 +12,19 @@ from typing import Literal
 
 import numpy as np
 
+from vpt.data.colour_doubts import coloured, swapped
 from vpt.data.hu_modes import scaled_hu
 from vpt.data.plan import Plan, Window
-from vpt.data.values import HIGHEST, LEVELS, LOWEST, CaseValues, ChannelValues, TrainingValues, ValueRange
+from vpt.data.values import (
+    HIGHEST,
+    LEVELS,
+    LOWEST,
+    SIGNED,
+    CaseValues,
+    ChannelValues,
+    TrainingValues,
+    ValueRange,
+)
 from vpt.readers import Kind
 
 Unit = Literal["HU", "8 bits", "own", "none"]
@@ -28,16 +38,13 @@ AIR, LUNG, TISSUE, DENSE = -1100.0, -300.0, 150.0, 650.0  # HU: any part of a bo
 FAT, SOME = -150.0, 0.05  # HU: what has nothing below fat has no so large share of dense bone
 AIR_AT_MOST, FAR_BELOW = -800.0, 500.0  # HU, of a scan that may be CT
 NEGATIVE = 0.1  # of a scan, where those of the training had nothing below 0
-SIGNED = 2**15 - 1  # what lies above it was below 0 in 16 bits with a sign
 NEARLY_WHITE = 200  # of grey of 8 bits
 INTERCEPTS = (-1024.0, -1000.0)
 IDS, FEWER = 12, 4  # so few whole values look like labels where every case of the training had FEWER times as many
 INVERTED, COMPLEMENT = 0.7, 0.25  # how far a shape must lie outside, in all; of that its complement may, at most
 APART = 0.3  # at least so far apart lie the usual shapes and their complements, or a negative cannot be told
-SHAPED = [2, 3, 4, 5, 6, 7, 8, len(LEVELS)]  # of a shape: 5 to 95 % and the frame
-MIDDLE, SWAPPED, TINTED = slice(4, 7), 20.0, 120.0  # 25, 50 and 75 %; so far outside, and red from blue, in all
-FEWEST, COLOURFUL = 5, 40  # cases: of less no shape is known, and no colour
-GREY, COLOURED = 2.0, 12.0  # of 255, mean distance of the channels: grey JPEGs have less; marks drawn in have less
+SHAPED = (2, 3, 4, 5, 6, 7, 8, len(LEVELS))  # of a shape: 5 to 95 % and the frame
+FEWEST = 5  # cases: of less no shape is known
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,13 @@ def _doubts(found: CaseValues, expected: Expected) -> Iterator[Doubt]:
         for reason, mend in _off(values, known, unit):
             yield Doubt((values.low, values.high), (known.low, known.high), unit, reason, mend)
     values, known, unit = channels[0]
+    eight = set(expected.units) == {"8 bits"}
     shape = () if "HU" in expected.units else _inverted(found, expected.values)
-    for reason, mend in (*_coloured(found, expected.values), *_swapped(found, expected), *shape):
+    for reason, mend in (
+        *coloured(found, expected.values),
+        *(swapped(found, expected.values) if eight else ()),
+        *shape,
+    ):
         yield Doubt((values.low, values.high), (known.low, known.high), unit, reason, mend)
     for values, known, unit in channels:
         for reason, mend in _below_zero(values, known) if unit == "none" else ():
@@ -122,6 +134,11 @@ def _off(found: ChannelValues, expected: ValueRange, unit: Unit) -> Iterator[tup
         yield reason, "give the scan itself"
     if unit == "8 bits":
         yield from _not_8_bits(found, expected)
+    elif unit == "none" and found.is_wrapped:
+        yield (
+            "many lie just below 65536 and none halfway, as what was below 0 and is read as unsigned",
+            "save it signed",
+        )
     elif unit != "none":
         for reason in _misplaced(found, expected, unit):
             yield reason, _mend_hu(found, expected) if unit == "HU" else "save it as those were saved"
@@ -241,30 +258,6 @@ def _mend_hu(found: ChannelValues, expected: ValueRange) -> str:
 # --- the shape of a distribution --------------------------------------------------------------------------------------
 
 
-def _coloured(found: CaseValues, expected: TrainingValues) -> Iterator[tuple[str, str]]:
-    """Colour where all was grey. Grey where there was colour is no fault: photographs of a set may be grey, too."""
-    if expected.colour <= GREY and found.colour > COLOURED:
-        yield "a colour picture, and those are grey", "convert it to grey"
-
-
-def _swapped(found: CaseValues, expected: Expected) -> Iterator[tuple[str, str]]:
-    """Blue, green, red: only where they fit in that order as well as they do not in their own, and the training's red
-    and blue lie apart, as in tissue, and not as in all sorts of photographs.
-    """
-    if expected.units != ("8 bits",) * 3 or expected.values.cases < COLOURFUL:
-        return
-    red, green, blue = (values.quantiles[MIDDLE] for values in found.channels)
-    known = [np.array(channel.quantiles)[MIDDLE].T for channel in expected.values.channels]
-    if np.abs(known[0] - known[2]).sum() < TINTED:
-        return
-    own, turned = (
-        sum(_summed(values - high, low - values, slice(None)) for values, (low, high) in zip(order, known, strict=True))
-        for order in ((red, green, blue), (blue, green, red))
-    )
-    if own > SWAPPED and turned < COMPLEMENT * own:
-        yield "with red and blue exchanged it fits", "give red, green, blue: OpenCV reads blue first, image[..., ::-1]"
-
-
 def _inverted(found: CaseValues, expected: TrainingValues) -> Iterator[tuple[str, str]]:
     """Light where the training was dark: only where the complement fits as well as the values do not."""
     if expected.cases < FEWEST or any(values.width == 0 for values in found.channels):
@@ -281,17 +274,17 @@ def _inverted(found: CaseValues, expected: TrainingValues) -> Iterator[tuple[str
 def _outside(shape: np.ndarray, expected: ValueRange) -> float:
     """How far a shape lies outside those of the training, summed over its numbers."""
     low, high = np.array(expected.shape).T
-    return _summed(shape - high, low - shape, SHAPED)
+    return _summed(shape - high, low - shape)
 
 
 def _apart(expected: ValueRange) -> float:
     """How far the training's shapes lie from their own complements."""
     low, high = np.array(expected.shape).T
-    return _summed(low - _complement(low), _complement(high) - high, SHAPED)
+    return _summed(low - _complement(low), _complement(high) - high)
 
 
-def _summed(above: np.ndarray, below: np.ndarray, of: slice | list[int]) -> float:
-    return float(np.maximum(0, np.maximum(above, below))[of].sum())
+def _summed(above: np.ndarray, below: np.ndarray) -> float:
+    return float(np.maximum(0, np.maximum(above, below))[list(SHAPED)].sum())
 
 
 def _complement(shape: np.ndarray) -> np.ndarray:

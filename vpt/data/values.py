@@ -17,6 +17,7 @@ LEVELS = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 LOWEST, HIGHEST = 0, len(LEVELS) - 1
 USUAL = 5  # a fifth of the cases at each end has no usual shape
 FRAME = 0.05  # of a side: how far the outer frame reaches in
+SIGNED, WRAPPED = 2**15 - 1, 0.005  # what lies above it was below 0 in 16 bits with a sign; at least this share
 PADDED, APART = 0.005, 0.1  # the least share of padding, and how far it lies below the rest, of the rest's width
 
 Span = tuple[FiniteFloat, FiniteFloat]
@@ -46,6 +47,15 @@ class ChannelValues:
     def width(self) -> float:
         """Between the lowest and the highest quantile."""
         return float(self.quantiles[HIGHEST] - self.quantiles[LOWEST])
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Values at the end of 16 bits, so far above all others that they must be small ones below 0."""
+        k = int(np.searchsorted(self.body, SIGNED))
+        far, near = self.body[k:], self.body[:k]
+        if not (self.whole and self.high < 2 * (SIGNED + 1) and near.size and far.size >= WRAPPED * self.body.size):
+            return False
+        return bool(far[0] > 2 * SIGNED - SIGNED // 8 and near[-1] < SIGNED // 2)
 
     def above(self, limit: float) -> float:
         """The share of the sample above it."""
