@@ -114,7 +114,10 @@ def evaluate(
         import scipy.spatial  # noqa: F401  # both are used by every score
 
         from vpt.progress import bar
+        from vpt.readers import import_library
         from vpt.use.pages.evaluation import write_evaluation_page
+
+        import_library("volumes")
     settings: dict[str, Any] = {
         **_tolerances(tolerance),
         "empty": empty,

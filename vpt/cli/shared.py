@@ -62,20 +62,17 @@ def overrides_of(named: Mapping[str, Any], settings: list[str] | None) -> dict[s
 def light_imports() -> Iterator[None]:
     """Around the imports of a command that answers in a second or two: they look for no garbage among modules, and
     nibabel does not import pydicom, with its decoders and its client for downloads, to parse the DICOM headers that a
-    NIfTI file may carry, which vpt copies as they are. That is a fifth of such a command's time. What reads DICOM
-    imports pydicom afterwards.
+    NIfTI file may carry, which vpt copies as they are. What reads DICOM imports pydicom afterwards.
     """
     hidden = "pydicom" not in sys.modules
     gc.disable()
     if hidden:
         sys.modules["pydicom"] = None  # type: ignore[assignment]  # Python's way to say that there is none
     try:
-        import nibabel  # noqa: F401
-
-        if hidden:
-            del sys.modules["pydicom"]
         yield
     finally:
+        if hidden and "pydicom" in sys.modules and sys.modules["pydicom"] is None:
+            del sys.modules["pydicom"]
         gc.enable()
 
 
