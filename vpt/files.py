@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -242,13 +243,23 @@ def as_json(value: Any) -> str:
     return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 
+def require_file(path: str | Path, most: int, what: str) -> None:
+    """Raise VptError where there is no ordinary file of `most` bytes at the most: a pipe waits for ever, and a device
+    has no end. An OSError of looking at it is left as it is.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise VptError(f"{path}: a folder, pipe or device, expected a file of {what}; give a file")
+    if found.st_size > most:
+        raise VptError(
+            f"{path}: {found.st_size >> 20} MiB of {what}, expected {most >> 20} MiB at most; make it smaller"
+        )
+
+
 def read_json(path: str | Path) -> Any:
     """What a JSON file holds; raises VptError when it is missing, or with the place of a mistake."""
     try:
-        if (size := Path(path).stat().st_size) > LONGEST_JSON:
-            raise VptError(
-                f"{path}: {size >> 20} MiB of JSON, expected {LONGEST_JSON >> 20} MiB at most; make it smaller"
-            )
+        require_file(path, LONGEST_JSON, "JSON")
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError, as text of another coding is
         raise VptError(f"{path}: cannot be read as UTF-8 text ({error}); save it again as JSON") from error

@@ -25,11 +25,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def cores(most: int) -> int:
-    """Those of the machine, `most` of them at the most."""
-    return min(os.cpu_count() or 1, most)
-
-
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """work(item) of every item, in their order; `workers` of them at a time.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,48 @@ def test_a_signal_to_one_ends_all_with_the_state_of_that_step(
     train(None, run, resume=True)  # by one process
     assert "resumed with 1 instead of 2 processes" in (run / "train.log").read_text()
     assert_alike(run, whole)
+
+
+@pytest.mark.slow
+def test_after_a_signal_nobody_leaves_before_the_state_is_saved(tiny_data: Path, tmp_path: Path) -> None:
+    """Else `srun --kill-on-bad-exit` and torchrun end the one that is still saving."""
+    signalled, saved, order = at_step(1, 2, send(signal.SIGTERM)), tmp_path / "saved", tmp_path / "order"
+
+    def before(own: int) -> None:
+        signalled(own)
+        slowly_saved(saved) if own == 0 else note_at_leaving(order, saved)
+
+    ended = vpt_in_processes(words(tiny_data, tmp_path / "run", SETTINGS), tmp_path, before=before)
+    assert [each.code for each in ended] == [143, 143], ended
+    assert order.read_text() == "after"
+
+
+def slowly_saved(saved: Path) -> None:
+    """The first process takes two seconds for a state but the one before the first step."""
+    from vpt.engine import training
+
+    real = training.save_state
+
+    def save(path: Path, *given: Any) -> None:
+        if path.exists():
+            time.sleep(2)
+            saved.touch()
+        real(path, *given)
+
+    training.save_state = save
+
+
+def note_at_leaving(order: Path, saved: Path) -> None:
+    from vpt.engine.line import Line
+
+    real = Line.leave
+
+    def leave(line: Line, leaving: Any) -> bool:
+        said = real(line, leaving)
+        order.write_text("after" if saved.exists() else "before")
+        return said
+
+    Line.leave = leave  # type: ignore[method-assign]
 
 
 @pytest.mark.slow

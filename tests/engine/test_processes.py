@@ -48,6 +48,18 @@ def test_a_step_on_one_machine_needs_no_lists() -> None:
     assert (place.number, place.local, place.locals, place.address) == (1, 1, 2, "127.0.0.1")
 
 
+def test_each_task_of_srun_has_its_cores_and_others_share_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = place_of(environment=SRUN), place_of(environment=TORCHRUN)
+    assert one is not None
+    assert two is not None
+    monkeypatch.setattr("vpt.engine.processes.cores", lambda: 8)
+    assert one.cores({"SLURM_CPUS_PER_TASK": "6"}) == 6
+    assert two.cores({"SLURM_CPUS_PER_TASK": "6"}) == 4
+    monkeypatch.setattr("vpt.engine.processes.cores", lambda: 1)  # bound to one, whatever the job says
+    assert one.cores({"SLURM_CPUS_PER_TASK": "6"}) == 1
+    assert two.cores({}) == 1
+
+
 def test_devices_without_a_launcher_are_on_this_machine() -> None:
     place = place_of(3, environment={})
     assert place is not None

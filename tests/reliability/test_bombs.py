@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from limits import within
 
 from vpt.config.files import load_config, parse_override
+from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.errors import VptError
 from vpt.files import parse_json, read_json, read_tensors
@@ -130,6 +132,33 @@ def test_gigabytes_of_gzip_behind_the_voxels_are_not_read(tmp_path: Path) -> Non
             file.write(bytes(2**20))
     with within(), refused(r"a\.nii\.gz: truncated or damaged \(more than 16 MiB behind its voxels\)"):
         reader_of(tmp_path / "a.nii.gz").voxels(1)
+
+
+def test_zeros_without_end_behind_gzip_are_not_read(tmp_path: Path) -> None:
+    """Padding belongs to no member, so that nothing comes out of it."""
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(nifti_header((4, 4, 4)) + bytes(128)))
+    with path.open("r+b") as file:
+        file.truncate(2**40)  # of which nothing is on the disk
+    with within(), refused(r"a\.nii\.gz: truncated or damaged \(1099511627776 packed bytes for 480 bytes of voxels"):
+        reader_of(path).voxels(1)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "imagesTr/odd", "imagesTr/odd.nii.gz", "odd.dcm", "plan.png"])
+def test_a_pipe_in_a_data_set_is_not_waited_for(make_dataset: Callable[..., Path], name: str) -> None:
+    root = make_dataset()
+    (root / name).unlink(missing_ok=True)
+    os.mkfifo(root / name)
+    with within():
+        check_dataset(root)
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_json_from_what_is_no_file(tmp_path: Path, target: str) -> None:
+    path = tmp_path / "plan.json"
+    os.mkfifo(path) if target == "pipe" else path.symlink_to(target)
+    with within(), refused(r"plan\.json: a folder, pipe or device, expected a file of JSON; give a file"):
+        read_json(path)
 
 
 def test_too_little_memory_is_said_as_such_and_not_as_damage(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 LONGEST = 300  # seconds for a command
 SHIMS = {
     "vpt": f'exec {sys.executable} -c "from vpt.cli import main; main()" "$@"',
-    "srun": 'shift; SLURM_STEP_ID=0 SLURM_PROCID=0 exec "$@"',  # without its --ntasks=1
+    "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; SLURM_STEP_ID=0 SLURM_PROCID=0 exec "$@"',  # without options
     "scontrol": 'echo "$@" >> "$TOLD"',
 }
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from vpt.config.yaml_text import Unusable, parse_yaml
+from vpt.config.yaml_text import LONGEST, Unusable, parse_yaml
 from vpt.data.layouts import is_labelled
 from vpt.errors import VptError
-from vpt.files import absolute
+from vpt.files import absolute, require_file
 from vpt.sections import Section
 from vpt.words import did_you_mean, listed
 
@@ -130,6 +130,7 @@ def load_protocol(source: list[Path], overrides: dict[str, Any]) -> Protocol:
 def _read(path: Path) -> dict[str, Any]:
     """Paths are relative to the file."""
     try:
+        require_file(path, LONGEST, "YAML")
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, Unusable) as error:
         raise VptError(f"{path}: {getattr(error, 'reason', error)}; give a data set, or a protocol as YAML") from error

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vpt.data.mask_values import AT_ONCE, MANY, MOST_LABELS
 from vpt.errors import VptError
-from vpt.parallel import cores, in_processes
+from vpt.machine.available import cores
+from vpt.parallel import in_processes
 from vpt.readers import reader_of
 from vpt.readers.colours import BLACK, Colour, Palette, colours_of, palette_of, shown
 from vpt.words import listed

@@ -9,7 +9,8 @@ import numpy as np
 
 from vpt.data.likeness import digest_of, steps_of
 from vpt.data.values import CaseValues, values_of
-from vpt.parallel import cores, in_processes
+from vpt.machine.available import cores
+from vpt.parallel import in_processes
 from vpt.progress import Tick
 from vpt.readers import Grid, Kind, Reader, Source, import_library, reader_of
 

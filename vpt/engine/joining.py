@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from vpt.engine.interface import interface_to
 from vpt.engine.line import CONNECT, Leaving, Line, connect, is_local
 from vpt.engine.processes import Place, with_others
 from vpt.engine.ranks import ALONE, Ranks
@@ -43,7 +44,8 @@ def together(signals: Signals, place: Place | None, alone: bool = False) -> Iter
         store = _meet(place, others)
         line = connect(place, store, _follow(signals))
         try:
-            ranks = Ranks(place.number, place.of, place.locals, line)
+            _choose_interface(place, store, line)
+            ranks = Ranks(place.number, place.of, place.locals, line, place.cores())
             _join(ranks, store)
             yield ranks
             ranks.wait()
@@ -96,6 +98,15 @@ def _meet(place: Place, others: Sequence[Any]) -> distributed.Store:
     for number in range(place.of):
         _await(store, f"here{number}", place, number, others)
     return store
+
+
+def _choose_interface(place: Place, store: distributed.Store, line: Line) -> None:
+    """The one by which the first process's machine is reached; a user's own GLOO_SOCKET_IFNAME is kept."""
+    if place.number == 0:
+        store.set("address", line.own_address())
+    address = store.get("address").decode()
+    if address and (name := interface_to(address)):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def _join(ranks: Ranks, store: distributed.Store) -> None:
@@ -155,7 +166,7 @@ def _prepared(place: Place) -> Iterator[None]:
     if is_local(place.address) and any(name == "lo" for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else a name that this machine may not know of itself
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.locals))
+        torch.set_num_threads(place.cores())
     _take_gpu(place)
     try:
         if place.number == 0:

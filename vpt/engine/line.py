@@ -63,7 +63,7 @@ class Line:
         self.waiting = False  # in a collective, where no signal is heeded
         self._peers, self._heard = peers, heard
         self._gone: set[int] = set()  # those that have said that they leave
-        self._came, self._closed = threading.Event(), False
+        self._came, self._first_left, self._closed = threading.Event(), threading.Event(), False
         _close_in_children(self)
         threading.Thread(target=self._listen, name="vpt-line", daemon=True).start()
 
@@ -78,8 +78,14 @@ class Line:
         return VptError(sentence) if self._speaks(self.left) else SaidElsewhere(sentence)
 
     def leave(self, leaving: Leaving) -> bool:
-        """Say why, and close; whether the first process is sure to say what failed."""
+        """Say why, and close; whether the first process is sure to say what failed.
+
+        After a signal the first one is the first to go: it saves the state, and srun and torchrun end all others once
+        one has left, by a second signal.
+        """
         self._tell(leaving)
+        if leaving.why == "interrupted" and self.place.number > 0:
+            self._first_left.wait(SAVING * FORCED)
         said = leaving.why == "failed" and self.place.number > 0 and self._came.wait(FORCED)
         said = said and self.left is not None and not self._speaks(self.left)
         self._closed = True
@@ -88,6 +94,11 @@ class Line:
                 peer.shutdown(socket.SHUT_RDWR)
             peer.close()
         return bool(said)
+
+    def own_address(self) -> str:
+        """This machine's IPv4 address that another one has reached it at; "" where all are on one machine."""
+        found = (peer.getsockname()[0].removeprefix("::ffff:") for peer in self._peers.values())
+        return next((address for address in found if "." in address and not is_local(address)), "")
 
     # --- in a thread --------------------------------------------------------------------------------------------------
 
@@ -102,11 +113,15 @@ class Line:
                         self._hear(leaving)
                     if words.ended:
                         ready.unregister(key.fileobj)
+                        if words.number == 0:
+                            self._first_left.set()
                         if words.number not in self._gone and not self._closed:
                             self._hear(Leaving(words.number, "lost"))
 
     def _hear(self, leaving: Leaving) -> None:
         self._gone.add(leaving.number)
+        if leaving.number == 0:
+            self._first_left.set()
         if leaving.why != "done" and self.left is None:
             self.left = leaving
             self._tell(leaving)

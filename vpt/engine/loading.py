@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vpt.engine.signals import held_back, leave_to_main, quiet_children
 from vpt.errors import VptError
+from vpt.machine.available import cores
 
 EpochSampler = Callable[[int], Sequence[Sequence[Any]]]
 """The number of an epoch -> the samples of each of its batches, the same at every call."""
@@ -57,9 +57,9 @@ def _begun(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> 
         ) from error
 
 
-def choose_workers(wanted: int | None, sharing: int = 1) -> int:
-    """What the config says, else all cores but one, 8 at most, for each of the processes that share this machine."""
-    return min(8, max(0, (os.cpu_count() or 2) // sharing - 1)) if wanted is None else wanted
+def choose_workers(wanted: int | None, share: int | None = None) -> int:
+    """What the config says, else one less than this process's share of the cores, all of them by default; 8 at most."""
+    return min(8, (share or cores()) - 1) if wanted is None else wanted
 
 
 def _prepare_worker(worker: int) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from vpt.errors import VptError
+from vpt.machine.available import cores
 
 HERE = "127.0.0.1"
 SLURM_PORTS = range(15_000, 25_000)  # of which a job takes one by its number
@@ -37,6 +38,12 @@ class Place:
     @property
     def machines(self) -> int:
         return -(-self.of // self.locals)
+
+    def cores(self, environment: Mapping[str, str] = os.environ) -> int:
+        """This process's share of the cores: what `srun` gave each of its tasks, else as many as any other here."""
+        bound = cores()
+        given = environment.get("SLURM_CPUS_PER_TASK", "") if self.by == "srun" else ""
+        return max(1, min(bound, int(given)) if given.isdecimal() else bound // self.locals)
 
 
 def place_of(

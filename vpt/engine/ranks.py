@@ -27,12 +27,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process by its number among `of`; `locals` of them are on its machine."""
+    """This process by its number among `of`; `locals` of them are on its machine; cores: its own, None: all."""
 
     number: int = 0
     of: int = 1
     locals: int = 1
     line: Line | None = None
+    cores: int | None = None
 
     @property
     def first(self) -> bool:

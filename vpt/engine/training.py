@@ -241,7 +241,7 @@ def _settings(config: Config, job: Job) -> Settings:
         steps=job.steps,
         validate_every=train.validate_every,
         patience=train.patience,
-        workers=choose_workers(train.workers, job.ranks.locals),
+        workers=choose_workers(train.workers, job.ranks.cores),
         warmup=config.optim.warmup,
         clip=config.optim.clip,
         schedule=config.optim.schedule,

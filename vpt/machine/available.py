@@ -1,28 +1,33 @@
-"""How much memory a process may still take, by what the system says; without torch, for the readers of files."""
+"""How much memory and how many cores a process may take, by what the system says; without torch, for the readers."""
 
 from __future__ import annotations
 
+import math
+import os
 from contextlib import suppress
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from vpt.machine import cgroups
+
+
+def cores(most: int | None = None) -> int:
+    """Those that this process may use, `most` of them at the most: fewer than the machine has where a launcher or a
+    container binds it to some, or gives it a quota of their time.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroups.processors()
+    there = bound if quota is None else max(1, min(bound, math.ceil(quota)))
+    return there if most is None else min(there, most)
 
 
 def available_memory() -> int | None:
-    """Bytes: of the machine, the container and the process's own limit the least; None where no one can say."""
-    found = [_of_machine(), _of_container(), _of_process()]
+    """Bytes: of the machine, the process's control groups and its own limit the least; None where no one can say."""
+    found = [_of_machine(), cgroups.memory_left(), _of_process()]
     return min((each for each in found if each is not None), default=None)
 
 
 def _of_machine() -> int | None:
     return _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
-
-
-def _of_container() -> int | None:
-    with suppress(OSError, ValueError):  # no container, or no limit: "max"
-        most, used = (int((CGROUP / f"memory.{what}").read_text()) for what in ("max", "current"))
-        return max(0, most - used)
-    return None
 
 
 def _of_process() -> int | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from vpt.machine import cgroups
+
 MOST = 32  # images at once; more are no faster on a CPU, and little on a GPU
 TOO_LITTLE = (  # torch's words, of CPU and MPS too, and oneDNN's
     "out of memory",
@@ -36,15 +38,14 @@ def inference_batch(numbers: int, device: torch.device) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of a GPU, or of the machine, or of the container (cgroup v2) that the process runs in."""
+    """Bytes of a GPU, or of the machine, or of the container, unit or job that the process runs in."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     total = UNKNOWN
     with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no container, or no limit: "max"
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total
+    limit = cgroups.memory_limit()
+    return total if limit is None else min(total, limit)
 
 
 def in_gb(size: int) -> str:

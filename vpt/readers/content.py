@@ -29,6 +29,8 @@ NIFTI = (b"n+1\0", b"n+2\0")
 def other_content(path: Path) -> VptError | None:
     """What to say of a file whose content is of another format than its name says; None where that is not known."""
     try:
+        if not path.is_file():
+            return None
         with open(path, "rb") as file:
             head = file.read(HEAD)
     except OSError:

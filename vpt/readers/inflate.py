@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 AT_ONCE = 2**16  # bytes: what was inflated is copied while it is in the processor's cache
-MOST_BEHIND = 2**24  # bytes after the voxels that are still read for the checksum
+MOST_BEHIND = 2**24  # bytes after the voxels that are still read for the checksum, packed or not
 DENSEST = 1032  # times: deflate packs no bytes more tightly
 
 
@@ -22,6 +22,8 @@ def inflate(path: Path, size: int, start: int = 0) -> np.ndarray:
     packed = path.stat().st_size - start
     if size > packed * DENSEST:
         raise OSError(f"expected {size} bytes of voxels, which {packed} packed bytes cannot hold")
+    if packed > size + size // 8 + MOST_BEHIND:  # padding and empty members are packed bytes, too
+        raise OSError(f"{packed} packed bytes for {size} bytes of voxels, more than {MOST_BEHIND >> 20} MiB too many")
     out = np.empty(size, np.uint8)
     there, rest, got = out.data, bytearray(AT_ONCE), 0
     try:

@@ -36,6 +36,8 @@ def may_hold_exif(path: Path) -> bool:
         while len(head := file.read(8)) == 8:
             if head[4:] in EXIF:
                 return True
+            if head[4:] == b"IEND" or not head[4:].isalpha():  # zeros would be chunks without end
+                return False
             file.seek(int.from_bytes(head[:4], "big") + 4, 1)
     return False
 

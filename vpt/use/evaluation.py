@@ -14,7 +14,8 @@ from vpt.data.mask_colours import require_one_numbering
 from vpt.data.pairs import Matched, Pair, Volume, pair_masks
 from vpt.data.patients import Patients, by_pattern
 from vpt.errors import VptError
-from vpt.parallel import cores, in_order
+from vpt.machine.available import cores
+from vpt.parallel import in_order
 from vpt.progress import Tick, silent
 from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, LabelScores, check_options, score_case

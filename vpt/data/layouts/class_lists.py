@@ -10,6 +10,7 @@ from pathlib import Path
 from vpt.data.cases import kind_of, without_ending
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.errors import VptError
+from vpt.files import require_file
 from vpt.readers import SUPPORTED
 from vpt.words import did_you_mean, listed
 
@@ -75,10 +76,7 @@ def _names(cell: str) -> tuple[str, ...]:
 def csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of what is not blank, the header first; the separator is the header's."""
     try:
-        if (size := source.stat().st_size) > LONGEST:
-            raise VptError(
-                f"{source}: {size >> 20} MiB, expected a list of {LONGEST >> 20} MiB at most; give one of files"
-            )
+        require_file(source, LONGEST, "a list")
         with open(source, encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)

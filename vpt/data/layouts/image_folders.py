@@ -18,7 +18,8 @@ from vpt.data.left_out import ending_of, kinds, left_out
 from vpt.data.mask_colours import ids_by_colour
 from vpt.data.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask
 from vpt.errors import VptError
-from vpt.parallel import cores, in_processes
+from vpt.machine.available import cores
+from vpt.parallel import in_processes
 from vpt.readers import ColourMask, Reader, reader_of
 from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.layouts.by_name import only_channel
-from vpt.data.layouts.class_lists import csv_lines
+from vpt.data.layouts.class_lists import LONGEST, csv_lines
 from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.errors import VptError
-from vpt.files import parse_json
+from vpt.files import parse_json, require_file
 from vpt.readers import SUPPORTED, Kind
 from vpt.vocabulary import LISTS
 from vpt.words import did_you_mean, listed
@@ -108,6 +108,7 @@ def _lines(source: Path) -> Iterator[_Line]:
 
 def _json_lines(source: Path) -> Iterator[_Line]:
     try:
+        require_file(source, LONGEST, "a list")
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise VptError(f"{source}: no text file in UTF-8 ({error}); export it again") from error

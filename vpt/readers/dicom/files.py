@@ -163,7 +163,7 @@ def _is_called(path: Path) -> bool:
 
 def is_marked(path: Path) -> bool:
     """Whether a file says of itself that it is DICOM; a DICOMDIR lists files, and is no scan."""
-    if path.name.upper() == "DICOMDIR":
+    if path.name.upper() == "DICOMDIR" or not path.is_file():  # a pipe would be waited for
         return False
     try:
         with open(path, "rb") as file:
@@ -177,7 +177,7 @@ def headers_in(path: Path) -> tuple[list[Header], int]:
 
     Raises VptError where there are none, and for a damaged file whose name says that it is DICOM.
     """
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise VptError(f"{path}: no such file or folder; give a folder of DICOM files, a .zip of them or a .dcm file")
     files = _members(path) if path.suffix.lower() == ".zip" and path.is_file() else _files(path)
     found, others = [], 0
