@@ -33,7 +33,7 @@ def fetch(
     from vpt.progress import bar
 
     if family_of(name).fetch is not None:
-        print(f"weights of {published(name)}")
+        print(f"weights of {published(name)}", file=sys.stderr)
     with bar(f"fetching {name}") as tick:
         path = fetch_weights(name, to, tick)
     chosen = f"--backbone {path}" if path.is_dir() else f"--backbone {name} --weights {path}"
