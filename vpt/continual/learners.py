@@ -12,7 +12,7 @@ from torch import nn
 
 from vpt.building import load_encoder
 from vpt.config import load_config
-from vpt.config.run import TrainConfig
+from vpt.config.training import TrainConfig
 from vpt.continual.gradient_free import NearestMean, RanPac
 from vpt.continual.protocol import GRADIENT_FREE, JOINT, Protocol
 from vpt.continual.tasks import Task
