@@ -225,6 +225,9 @@ def test_a_folder_of_both_is_predicted_with_the_mask_of_each(
         found = np.asarray(Image.open(tmp_path / "out" / f"{task}.png"))
         assert set(np.unique(found)) <= {0, label}
         assert (tmp_path / "out" / "previews" / f"{task}.png").is_file()
+    record = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {case["case"]: case["task"] for case in record["cases"]} == {"discs": "discs", "squares": "squares"}
+    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("case,status,task,")
 
 
 def test_predict_tells_scans_whose_task_is_known(

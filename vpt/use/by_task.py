@@ -28,7 +28,6 @@ from vpt.words import did_you_mean, listed
 class ScanOfTask(PreparedScan):
     """A scan as its task has prepared it. distances: to the training cases of each task that takes it, none if told."""
 
-    task: str = ""
     distances: Mapping[str, float] | None = None
 
 

@@ -22,7 +22,7 @@ class PreparedScan:
 
     grid: the scan's own; whole: its voxels, turned as the plan orients them; part: what of these the plan's crop
     leaves, which the slices are of; oriented: where that lies; warned: what was said of its values, where they do not
-    look like those of the training and were taken all the same.
+    look like those of the training and were taken all the same; task: of a model of several, the one that it is for.
     """
 
     slices: PreparedSlices
@@ -32,3 +32,4 @@ class PreparedScan:
     oriented: Grid
     reader: Reader
     warned: tuple[str, ...] = ()
+    task: str = ""

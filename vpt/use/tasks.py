@@ -142,7 +142,7 @@ class MergedSegmenter(Segmenter):
                     warned += require_usual(self.members[name].plan, common.reader.name, common.whole, force)
         one = groups[0]
         return ScanOfTasks(
-            one.slices, one.grid, one.whole, one.part, one.oriented, one.reader, tuple(warned), tuple(groups)
+            one.slices, one.grid, one.whole, one.part, one.oriented, one.reader, tuple(warned), groups=tuple(groups)
         )
 
     def found_in(self, scan: PreparedScan, hints: Hints | None, progress: Tick, keep: Keep | None) -> np.ndarray:

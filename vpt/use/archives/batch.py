@@ -137,6 +137,7 @@ class Recorder:
             pixels=sizes,
             warnings=tuple(shown(text, case.images) for text in answer.warnings),
             quality=described(answer.quality, self.beside.limits) if answer.quality else {},
+            task=answer.task,
         )
         self._add(record)
         self.log.add(f"done {case.name} in {answer.seconds:.2f} s", *(f"    {text}" for text in record.warnings))

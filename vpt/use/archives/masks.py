@@ -29,7 +29,7 @@ from vpt.use.segmenter import Segmenter
 @dataclass(frozen=True)
 class Answer:
     """A mask that is written. seconds: of reading, computing and writing it; voxels: of each label, by its name;
-    quality: where it was asked for.
+    quality: where it was asked for; task: of a model of several, whose labels it has.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class Answer:
     voxel_ml: float | None
     warnings: tuple[str, ...]
     quality: Quality | None = None
+    task: str = ""
 
 
 Tell = Callable[[Case, Answer | Failure], None]
@@ -76,7 +77,7 @@ class Job:
         volume = prepared.grid.voxel_ml if prepared.reader.unit == "mm" else None
         counts = count_labels(labels, self.segmenter.labels)
         seconds += time.perf_counter() - started
-        answer = Answer(path, seconds, counts, volume, (*doubts, *prepared.warned), pending.quality)
+        answer = Answer(path, seconds, counts, volume, (*doubts, *prepared.warned), pending.quality, prepared.task)
         return Written(answer, mask, pending)
 
     def doubts(self, prepared: PreparedScan) -> list[str]:

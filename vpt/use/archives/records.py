@@ -35,7 +35,8 @@ class Record:
 
     case: its name in the output folder; files: names of its files, without their folders; output: the mask, by its
     path in the output folder; seconds: of reading, computing and writing; volumes_ml, pixels: of each label, of a
-    volume or of an image; probabilities: of each class; quality: see `vpt.scores.trust.described`; when: its end, UTC.
+    volume or of an image; probabilities: of each class; quality: see `vpt.scores.trust.described`; task: of a
+    model that segments several, the one that was told or chosen; when: its end, UTC.
     """
 
     case: str
@@ -56,6 +57,7 @@ class Record:
     part: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
+    task: str = ""
 
     def as_line(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
@@ -188,15 +190,17 @@ def _failure(record: Record) -> dict[str, Any]:
 def _csv(records: Sequence[Record]) -> str:
     """A row a case, what failed first: its labels' volumes (ml, or pixels), and why."""
     labels = list(dict.fromkeys(name for record in records for name in _sizes(record)))
+    tasks = ["task"] if any(record.task for record in records) else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ends = ("seconds", "output", "warnings", "reason", "when", "input_sha256", "model_sha256")
-    writer.writerow(["case", "status", *labels, *ends])
+    writer.writerow(["case", "status", *tasks, *labels, *ends])
     for record in records:
         sizes = _sizes(record)
         row = [f"{record.seconds:.3f}", record.output, " | ".join(record.warnings), record.reason, record.when]
         marks = [record.input_sha256[:16], record.model_sha256[:16]]
-        writer.writerow([record.case, record.status, *(sizes.get(name, "") for name in labels), *row, *marks])
+        whose = [record.task] if tasks else []
+        writer.writerow([record.case, record.status, *whose, *(sizes.get(name, "") for name in labels), *row, *marks])
     return text.getvalue()
 
 
