@@ -71,6 +71,15 @@ def test_every_kind_of_encoder_can_be_read(make: Any) -> None:
         assert (weights.sum(-1) < 1).all()
 
 
+def test_windows_that_are_computed_some_at_a_time_are_read_as_one_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = deep(make_tiny_sam("fused"))
+    images = draw(2, model.backbone.spec.image_size)
+    whole = read_prompts(model, images)
+    monkeypatch.setattr("vpt.backbones.strips.WIDE", 1)  # one row of windows of one image at a time
+    for i, (weights, _) in read_prompts(model, images).items():
+        torch.testing.assert_close(weights, whole[i].weights, rtol=1e-4, atol=1e-6)
+
+
 def test_more_prompts_than_a_head_has_numbers_and_a_prompt_that_all_attend_to() -> None:
     model = deep(make_vit(), count=20, blocks=(1,))
     found = read_prompts(model, draw(1))

@@ -162,12 +162,26 @@ def _gathered(backbone: Backbone, i: int, tokens: Tokens, beside: KeysValues) ->
     with watched(backbone) as seen:
         backbone.block(i, tokens, beside)
     batch, size = len(tokens.grid), tokens.grid.shape[1:3]
-    gathered = seen_together(backbone, i, seen)
+    gathered = seen_together(backbone, i, _whole(seen, size[0]))
     if gathered.ndim == 4:
         size = gathered.shape[1:3]
     if len(gathered) != batch or gathered[..., 0].numel() < batch * size.numel():
         raise unreadable(backbone, i)
     return gathered.reshape(batch, -1, gathered.shape[-1]), size
+
+
+def _whole(seen: list[Tensor], rows: int) -> list[Tensor]:
+    """Grids (B, H, W, C) that an attention computes some images and some rows of windows at a time, put together."""
+    if len(seen) < 2 or any(each.ndim != 4 for each in seen):
+        return seen
+    images: list[Tensor] = []
+    bands: list[Tensor] = []
+    for each in seen:
+        bands.append(each)
+        if sum(band.shape[1] for band in bands) == rows:
+            images.append(torch.cat(bands, 1))
+            bands = []
+    return seen if bands else [torch.cat(images)]
 
 
 def seen_together(backbone: Backbone, i: int, seen: list[Tensor]) -> Tensor:
