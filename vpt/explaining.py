@@ -58,10 +58,25 @@ def read_prompts(model: PromptedModel, images: Tensor) -> dict[int, Reading]:
     Raises:
         VptError: prompts that no block attends to beside its tokens, see `require_readable`.
     """
+    found: dict[int, Reading] = {}
+    for i, tokens, context, beside in beside_tokens(model, images):
+        cosines = _cosines(context) if isinstance(context, Tensor) else None
+        found[i] = Reading(_weights(model.backbone, i, tokens, beside), cosines)
+    return found
+
+
+@torch.no_grad()
+def beside_tokens(model: PromptedModel, images: Tensor) -> Iterator[tuple[int, Tokens, Context, KeysValues]]:
+    """Of normalised images (B, 3, H, W): the number of every block with prompts, the tokens that enter it, the prompts
+    beside them, and their keys and values.
+
+    Raises:
+        VptError: prompts that no block attends to beside its tokens, see `require_readable`.
+    """
     backbone, prompts = model.backbone, model.prompts
     tokens = backbone.embed(images)
     state = prompts.begin(images, informed(UNKNOWN, prompts, backbone, Below(0, tokens)))
-    found: dict[int, Reading] = {}
+    seen = False
     for i in range(backbone.spec.depth):
         tokens, context = prompts.enter(i, tokens, state)
         if context is not None or tokens.prompts.shape[1]:
@@ -69,12 +84,11 @@ def read_prompts(model: PromptedModel, images: Tensor) -> dict[int, Reading]:
         if context is not None:
             beside = backbone.project(i, context) if isinstance(context, Tensor) else context
             assert isinstance(beside, KeysValues)
-            cosines = _cosines(context) if isinstance(context, Tensor) else None
-            found[i] = Reading(_weights(backbone, i, tokens, beside), cosines)
+            seen = True
+            yield i, tokens, context, beside
         tokens = backbone.block(i, tokens, context)
-    if not found:
+    if not seen:
         require_readable(None, tokens, prompts)
-    return found
 
 
 def _cosines(context: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpt.backbones.base import KeysValues
-from vpt.explaining import require_readable
-from vpt.model import UNKNOWN, Below, PromptedModel, informed
+from vpt.explaining import beside_tokens
+from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 
 
@@ -87,23 +87,9 @@ def nearest_patches(
 @torch.no_grad()
 def keys_of(model: PromptedModel, image: Tensor) -> Iterator[tuple[int, BlockKeys]]:
     """Of a normalised image (1, 3, H, W): the number of every block with prompts, and the keys that it makes."""
-    backbone, prompts = model.backbone, model.prompts
-    tokens = backbone.embed(image)
-    state = prompts.begin(image, informed(UNKNOWN, prompts, backbone, Below(0, tokens)))
-    seen = False
-    for i in range(backbone.spec.depth):
-        tokens, context = prompts.enter(i, tokens, state)
-        if context is not None or tokens.prompts.shape[1]:
-            require_readable(context, tokens, prompts)
-        if context is not None:
-            beside = backbone.project(i, context) if isinstance(context, Tensor) else context
-            assert isinstance(beside, KeysValues)
-            patches = backbone.project(i, tokens.grid.flatten(1, 2))
-            seen = True
-            yield i, BlockKeys(_of_all_heads(beside), _of_all_heads(patches).unflatten(0, tokens.grid.shape[1:3]))
-        tokens = backbone.block(i, tokens, context)
-    if not seen:
-        require_readable(None, tokens, prompts)
+    for i, tokens, _, beside in beside_tokens(model, image):
+        patches = model.backbone.project(i, tokens.grid.flatten(1, 2))
+        yield i, BlockKeys(_of_all_heads(beside), _of_all_heads(patches).unflatten(0, tokens.grid.shape[1:3]))
 
 
 def _of_all_heads(found: KeysValues) -> Tensor:
