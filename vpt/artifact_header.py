@@ -81,7 +81,7 @@ def read_header(text: str | None, path: Path) -> Header:
     try:
         header = Header.model_validate(content)
     except ValidationError as error:
-        keys = ", ".join(sorted({".".join(map(str, problem["loc"])) or "all of it" for problem in error.errors()}))
+        keys = listed(sorted({".".join(map(str, problem["loc"])) or "all of it" for problem in error.errors()}))
         raise VptError(
             f"{path}: its header is damaged, or of another version{_writer(content)}: {keys} is missing or not what "
             "was expected; copy the file again, or use the version that wrote it"

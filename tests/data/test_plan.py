@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from vpt.data.plan import Percentiles, Plan, Window
+from vpt.data.plan import Percentiles, Plan, Window, read_plan
+from vpt.errors import VptError
 
 
 def test_percentiles_by_hand():
@@ -93,6 +96,16 @@ def test_a_plan_survives_json_and_unknown_keys_do_not():
         Plan.model_validate({**plan.model_dump(), "colour": 1})
     with pytest.raises(ValidationError):
         plan.plane = "axial"
+
+
+def test_a_plan_that_is_none_is_refused_in_a_sentence_however_many_keys_it_has(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({f"k{k}": k for k in range(2000)}))
+    with pytest.raises(
+        VptError, match=r"plan\.json: damaged, edited, or of another version: channels, .* more is"
+    ) as said:
+        read_plan(path)
+    assert len(str(said.value)) < 300 + len(str(path))
 
 
 def test_a_plan_of_before_there_were_images_still_loads():

@@ -15,6 +15,7 @@ from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Kind
 from vpt.vocabulary import COLOURS, Crop, Sampling
+from vpt.words import listed
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Padding = Literal["centre", "corner"]
@@ -165,7 +166,7 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(read_json(path))
     except ValidationError as error:
-        keys = ", ".join(sorted({".".join(map(str, problem["loc"])) or "all of it" for problem in error.errors()}))
+        keys = listed(sorted({".".join(map(str, problem["loc"])) or "all of it" for problem in error.errors()}))
         raise VptError(
             f"{path}: damaged, edited, or of another version: {keys} is missing or not what was expected; copy the run "
             "again, or use the version that wrote it"
