@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -29,11 +29,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from forms import formed
 from mutants import mutant
 from samples import Answer, Sample, make_samples
 
 SECONDS = 5  # of the processor, for one file; by the clock six times as many
 MEMORY = 2 * 2**30  # bytes above the worker's own
+Maker = Callable[[Path, int], tuple[bytes, bool]]
 FAULTS = ("traceback", "hang", "memory", "changed", "believed")
 
 
@@ -76,13 +78,15 @@ class Tally:
         return "\n".join(lines)
 
 
-def fuzz(mutants: int, seconds: float, seed: int = 0, workers: int = 2, kinds: Sequence[str] = ()) -> Tally:
-    """So many mutants, or as many as the time allows, spread evenly over the samples."""
+def fuzz(
+    mutants: int, seconds: float, seed: int = 0, workers: int = 2, kinds: Sequence[str] = (), make: Maker = mutant
+) -> Tally:
+    """So many mutants, or as many as the time allows, spread evenly over the samples; make: one by its seed."""
     tally, end = Tally(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         samples = [each for each in make_samples(Path(folder)) if not kinds or each.kind in kinds]
         seeds = iter(range(seed, seed + mutants))
-        pool = [Worker(samples, Path(folder) / f"worker-{k}") for k in range(workers)]
+        pool = [Worker(samples, Path(folder) / f"worker-{k}", make) for k in range(workers)]
         running = {worker: worker.start(number) for worker in pool if (number := next(seeds, None)) is not None}
         while running:
             for worker in list(running):
@@ -103,15 +107,16 @@ def fuzz(mutants: int, seconds: float, seed: int = 0, workers: int = 2, kinds: S
 class Worker:
     """A process that reads one mutant after the other; one that hangs or dies is replaced."""
 
-    def __init__(self, samples: Sequence[Sample], folder: Path):
+    def __init__(self, samples: Sequence[Sample], folder: Path, make: Maker):
         self.samples = samples
         self.folder = folder
+        self.make = make
         self._begin()
 
     def _begin(self) -> None:
         context = multiprocessing.get_context("fork")
         self.ours, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(self.samples, self.folder, theirs), daemon=True)
+        self.process = context.Process(target=serve, args=(self.samples, self.folder, self.make, theirs), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -143,7 +148,7 @@ class Worker:
         self.ours.close()
 
 
-def serve(samples: Sequence[Sample], folder: Path, connection: Connection) -> None:
+def serve(samples: Sequence[Sample], folder: Path, make: Maker, connection: Connection) -> None:
     """Seed after seed -> what became of its mutant."""
     import torch
 
@@ -160,7 +165,7 @@ def serve(samples: Sequence[Sample], folder: Path, connection: Connection) -> No
     while True:
         seed = connection.recv()
         k = seed % len(samples)
-        outcome = tried(samples[k], copies[k], seed, expected[k])
+        outcome = tried(samples[k], copies[k], seed, expected[k], make)
         connection.send((outcome.what, outcome.said))
 
 
@@ -179,9 +184,9 @@ def _too_long(number: int, frame: Any) -> None:
     raise TooLong
 
 
-def tried(sample: Sample, file: Path, seed: int, expected: Answer = None) -> Outcome:
+def tried(sample: Sample, file: Path, seed: int, expected: Answer = None, make: Maker = mutant) -> Outcome:
     """What the entry point makes of the mutant of that seed; `file`: the copy that is overwritten."""
-    content, only_damaged = mutant(sample.file, seed)
+    content, only_damaged = make(sample.file, seed)
     file.write_bytes(content)
     before = _listed(file.parent)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -242,10 +247,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="stop earlier")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--forms", action="store_true", help="odd forms of files (forms.py), not damage (mutants.py)")
     parser.add_argument("--kind", action="append", default=[], help="of files; all of them by default")
     given = parser.parse_args()
     started = time.monotonic()
-    tally = fuzz(given.mutants, given.seconds, given.seed, given.workers, given.kind)
+    tally = fuzz(given.mutants, given.seconds, given.seed, given.workers, given.kind, formed if given.forms else mutant)
     print("\n".join(_lines(tally)))
     print(json.dumps({"mutants": tally.tried, "faults": tally.fault_count(), "s": round(time.monotonic() - started)}))
     sys.exit(1 if tally.fault_count() else 0)
