@@ -66,7 +66,8 @@ def test_two_artifacts_share_one_encoder_that_is_loaded_once(tmp_path: Path, loa
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         for model, artifact in zip((first, second), artifacts, strict=True):
-            assert torch.equal(model(images), restore_model(artifact)(images))
+            # prepared for the device, whose products may round otherwise
+            torch.testing.assert_close(model(images), restore_model(artifact)(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tuning", ["full", "bias", "ssf", "adapter", "partial"])

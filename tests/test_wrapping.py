@@ -143,7 +143,9 @@ def test_a_model_of_another_kind_is_refused_and_stays_as_it_is() -> None:
     import timm
 
     model = timm.create_model("resnet10t", num_classes=3)
-    with pytest.raises(VptError, match="ResNet is not supported; choose a timm VisionTransformer"):
+    with pytest.raises(
+        VptError, match=r"ResNet is not supported, since it is made of convolutions.*; choose a timm Vision"
+    ):
         vpt.wrap(model)
     assert model.num_classes == 3
     assert isinstance(vpt.wrap(make()), Wrapped)

@@ -85,6 +85,12 @@ def test_a_bare_number_at_the_end_joins_nobody_but_is_said(names, stem):
     assert by_pattern(names, "(.*)[_-]")[names[0]] == stem
 
 
+def test_names_that_a_split_keeps_together_are_not_doubted():
+    found = Patients(["001_001", "001_002", "002_001"], {}, {})
+    assert found.doubts([{"train": ["001_001", "001_002"], "val": ["002_001"]}]) == []
+    assert len(found.doubts([{"train": ["001_001"], "val": ["002_001", "001_002"]}])) == 1
+
+
 @pytest.mark.parametrize("names", [["case_001", "case_002"], ["BraTS_2020_1", "BraTS_2020_2"], ["a1", "a2", "b1"]])
 def test_numbers_that_only_count_the_cases_are_not(names):
     assert Patients(names, {}, {}).doubts() == []

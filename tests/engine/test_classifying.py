@@ -298,7 +298,7 @@ def test_a_mean_is_what_validates_and_is_saved(tiny_classes: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_temperature_is_fitted_kept_and_used(tiny_classes: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(engine, "fit_temperature", lambda logits, truth, target: 2.5)
+    monkeypatch.setattr(engine, "fit_temperature", lambda logits, truth, target, looked: 2.5)
     wanted = CLASS_SETTINGS | {"train.calibrate": True, "precision": "32-true"}
     run = train(tiny_classes, tmp_path / "run", overrides=wanted)
     artifact = read_artifact(run)

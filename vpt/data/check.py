@@ -204,7 +204,7 @@ def _meant(colour: Colour, id: int, labels: Mapping[int, str]) -> str:
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
-    for text in dataset.whose.doubts():
+    for text in dataset.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(dataset.root), text)
 
 

@@ -189,7 +189,7 @@ def _one_sided(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
         yield Problem("warning", split_name(found), text)
-    for text in found.whose.doubts():
+    for text in found.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(found.source), text)
 
 

@@ -17,7 +17,7 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     headers = header_doubts(case for case in dataset.cases if case.name in used) if dataset.kind == "volumes" else []
     return [
         *([guess] if guess else []),
-        *dataset.whose.doubts(),
+        *dataset.whose.doubts([splits.to_dict()]),
         *guessed_on_two_sides(dataset, [splits]),
         *classes,
         *headers,

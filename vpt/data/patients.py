@@ -6,7 +6,7 @@ A guess is told as such, and refuses nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from vpt.data.class_names import doubtful_classes
@@ -66,21 +66,26 @@ class Patients:
         found = counted(len({self.of(name) for name in self.names}), "patient")
         return f"{found} in {counted(len(self.names), 'case')}, guessed: {number} of {example} {last}; {SETTLE}"
 
-    def doubts(self) -> list[str]:
-        """What is doubtful in what is said: cases that are not there, patients that may be one."""
+    def doubts(self, splits: Sequence[Mapping[str, Sequence[str]]] = ()) -> list[str]:
+        """What is doubtful in what is said: cases that are not there, patients that may be one.
+
+        splits: side -> its cases, of each split that is known.
+        """
         said = dict.fromkeys(self.said[name] for name in self.names if self.said.get(name))
         strangers = self.strangers()
-        bare = self.bare_numbers()
+        bare = self.bare_numbers(splits)
         return [text for text in (strangers, bare) if text] + doubtful_classes(said, "patients")[:TOLD]
 
-    def bare_numbers(self) -> str:
-        """That a number at the end of names, as in `001_002`, may be of a visit or slice, in one sentence; "" else."""
+    def bare_numbers(self, splits: Sequence[Mapping[str, Sequence[str]]] = ()) -> str:
+        """That a number at the end of names, as in `001_002`, may be of a visit or slice, in one sentence; "" else, and
+        where every split that is known keeps such names together.
+        """
         groups: dict[str, list[str]] = {}
         for name in self.names:
             if not self.said.get(name) and self.of(name) == name and (found := BARE.fullmatch(name)):
                 groups.setdefault(found[1], []).append(name)
         shared = {stem: names for stem, names in groups.items() if len(names) > 1}
-        if not shared or len(groups) < 2:
+        if not shared or len(groups) < 2 or (splits and not any(_parts(each, shared.values()) for each in splits)):
             return ""
         stem, names = next(iter(shared.items()))
         return (
@@ -126,3 +131,9 @@ def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:
             f"({listed(lost, 3)}); give a regular expression that finds one in every case's name"
         )
     return patients
+
+
+def _parts(split: Mapping[str, Sequence[str]], groups: Iterable[Sequence[str]]) -> bool:
+    """Whether a split has cases of one group on two sides."""
+    side = {name: side for side, names in split.items() for name in names}
+    return any(len({side[name] for name in group if name in side}) > 1 for group in groups)

@@ -83,7 +83,7 @@ def test_leaving_early_ends_the_thread():
 class Scan:
     """A prepared scan and its reader in one, which doubts nothing."""
 
-    unit, grid, warned = "px", None, ()
+    unit, grid, warned, task = "px", None, (), ""
 
     def __init__(self, name: str):
         self.name, self.reader = name, self
