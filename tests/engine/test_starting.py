@@ -80,7 +80,7 @@ def test_before_the_first_step_old_labels_are_answered_as_the_artifact_does(
     images = torch.randn(2, 3, 32, 32)
     before, now = restore_model(artifact)(images), job.model.eval()(images)
     assert list(setup.dataset.labels.values()) == ["background", "bright", "edge", "dark"]
-    assert torch.equal(now[:, [0, 3, 1]], before)
+    torch.testing.assert_close(now[:, [0, 3, 1]], before, rtol=1e-4, atol=1e-5)  # more classes may round otherwise
     assert setup.plan.model_dump(exclude={"reasons"}) == artifact.plan.model_dump(exclude={"reasons"})
     assert {name for name, p in job.model.named_parameters() if p.requires_grad} == {*artifact.tensors}
     assert job.starts() == [f"starts from {tiny_run / 'best.safetensors'}: bright, dark as learned there; edge anew"]
@@ -129,7 +129,7 @@ def test_old_labels_stay_as_labels_that_no_case_is_annotated_for(tiny_run: Path,
     job.prepare()
     images = torch.randn(2, 3, 32, 32)
     before, now = restore_model(read_artifact(tiny_run))(images), job.model.eval()(images)
-    assert torch.equal(now[:, [0, 2, 3]], before)
+    torch.testing.assert_close(now[:, [0, 2, 3]], before, rtol=1e-4, atol=1e-5)
     said = job.starts()[0]
     assert said.endswith("dark, bright as learned there, though no case is annotated for it; edge anew")
     assert setup.config.start.kept == ("dark", "bright")
