@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,11 +84,17 @@ def test_what_failed_is_said_by_the_first(three: Three) -> None:
 
 
 def test_a_signal_to_one_is_one_to_all(three: Three) -> None:
-    three.lines[2].leave(Leaving(2, "interrupted", signal=signal.SIGTERM))
+    told = Leaving(2, "interrupted", signal=signal.SIGTERM)
+    leaves = threading.Thread(target=three.lines[2].leave, args=(told,), daemon=True)
+    leaves.start()
     for number in (0, 1):
         error = three.lines[number].error(BROKEN)
         assert isinstance(error, Interrupted)
         assert error.code == 143
+    assert leaves.is_alive(), "the first one saves the state, and launchers end all once one has left"
+    three.lines[0].leave(Leaving(0, "interrupted", signal=signal.SIGTERM))
+    leaves.join(10)
+    assert not leaves.is_alive()
 
 
 def test_what_nobody_explains_is_shown(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,21 +52,20 @@ found = [pages()]
 with keeping_buffers(torch.device("cpu")):
     pages()  # at first they are new, and glibc takes some more beside them
     found.append(pages())
-print(*found, pages())
+print(*found)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 @pytest.mark.parametrize("chosen", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
-def test_freed_buffers_are_kept_inside_and_given_back_after(chosen: dict[str, str]) -> None:
+def test_freed_buffers_are_kept_inside(chosen: dict[str, str]) -> None:
     """By the pages that the system has to clear for 128 MB, taken and freed ten times; who chose otherwise, has."""
     done = subprocess.run(
         [sys.executable, "-c", COUNTING], env=os.environ | chosen, capture_output=True, text=True, check=True
     )
     once = 128_000_000 // resource.getpagesize()
-    before, inside, after = map(int, done.stdout.split())
+    before, inside = map(int, done.stdout.split())
     assert before > 8 * once
-    assert after > 8 * once
     assert inside > 8 * once if chosen else inside < 4 * once
 
 
