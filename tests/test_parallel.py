@@ -13,7 +13,8 @@ import time
 import pytest
 
 from vpt.errors import VptError
-from vpt.parallel import AHEAD, FEW, cores, in_order, in_processes
+from vpt.machine.available import cores
+from vpt.parallel import AHEAD, FEW, in_order, in_processes
 
 
 def test_results_are_in_the_order_of_their_items():
