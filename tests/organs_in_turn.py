@@ -8,19 +8,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from tasks_in_turn import SIDES
+from tasks_in_turn import STEP as QUICK
 
-SIDES = {"train": range(3), "val": range(3, 4), "test": range(4, 6)}
-STEP: dict[str, Any] = {
-    "train.epochs": 1,
+STEP: dict[str, Any] = QUICK | {
     "train.max_steps": 2,
-    "train.batch_size": 4,
-    "train.workers": 0,
-    "train.augment": "none",
-    "plan.image_size": 32,
     "prompts": {"method": "deep", "count": 2, "blocks": "last:2"},
     "head": {"kind": "mask", "width": 16, "detail": 8, "levels": 2},
-    "precision": "32-true",
-    "device": "cpu",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from encoders import draw, shaken
 from torch import Tensor, nn
 
+import vpt
 from vpt.artifact import read_artifact, restore_model, save_artifact
 from vpt.building import build_model
 from vpt.config import load_config
@@ -55,3 +57,18 @@ def assert_an_artifact_gives_it_back(folder: str, path: Path, tuning: str = "pro
     save_artifact(path, model.eval(), config=config, plan=PLAN, labels={0: "background", 1: "liver"}, scores={})
     with torch.no_grad():
         assert torch.equal(restore_model(read_artifact(path))(images), model(images))
+
+
+def assert_wrapped(make_timm: Callable[[], Any], images: Tensor) -> None:
+    """`vpt.wrap` gives timm's own output without prompts, trains prompts and head alone, and comes back."""
+    model = make_timm()
+    with torch.no_grad():
+        assert torch.equal(vpt.wrap(copy.deepcopy(model), "none").eval()(images), model(images))
+    wrapped = vpt.wrap(model, "deep:3")
+    wrapped(images).square().sum().backward()
+    trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
+    assert {name.partition(".")[0] for name in trained} == {"prompts", "head"}
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained.values())
+    other = vpt.wrap(make_timm(), "deep:3")
+    other.load_state_dict(wrapped.state_dict())
+    assert torch.equal(other.eval()(images), wrapped.eval()(images))

@@ -13,9 +13,8 @@ import pytest
 import swins
 import torch
 from encoders import draw, shaken
-from staged import Staged, close, deep, rows_of
+from staged import Staged, assert_wrapped, close, deep, rows_of
 
-import vpt
 from vpt.backbones.tokens import KeysValues
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.model import PromptedModel, encode, frozen_below
@@ -142,17 +141,7 @@ def test_what_is_stored_below_the_prompts_gives_the_same(own: Staged) -> None:
 
 @EACH
 def test_it_is_wrapped(own: Staged) -> None:
-    model, images = own.make_timm(num_classes=5), draw(2, own.size)
-    with torch.no_grad():
-        assert torch.equal(vpt.wrap(copy.deepcopy(model), "none").eval()(images), model(images))
-    wrapped = vpt.wrap(model, "deep:3")
-    wrapped(images).square().sum().backward()
-    trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
-    assert {name.partition(".")[0] for name in trained} == {"prompts", "head"}
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained.values())
-    other = vpt.wrap(own.make_timm(num_classes=5), "deep:3")
-    other.load_state_dict(wrapped.state_dict())
-    assert torch.equal(other.eval()(images), wrapped.eval()(images))
+    assert_wrapped(partial(own.make_timm, num_classes=5), draw(2, own.size))
 
 
 @pytest.mark.slow  # compiles

@@ -299,14 +299,14 @@ def test_adapters_of_the_second_version_are_added_after_its_norm() -> None:
 def test_bfloat16_is_as_near_as_timms_own_is_in_bfloat16(kind: str) -> None:
     swin, images = make_timm(kind), draw(4, SIZE)
     backbone = wrap_swin(swin)
-    exact, prompts = swin.forward_features(images).permute(0, 3, 1, 2), DeepPrompts(backbone.spec, count=2)
+    prompts = DeepPrompts(backbone.spec, count=2)
     wanted = literal(swin, images, rows_of(prompts)).detach()
     prepare_frozen(backbone, "bf16-mixed")
     with autocast("bf16-mixed", torch.device("cpu")):
-        original = swin.forward_features(images).permute(0, 3, 1, 2).float()
+        original = literal(swin, images, rows_of(prompts)).detach().float()  # the same prompts in timm's own layers
         found = encode(backbone, prompts, images).grid.float()
         found.square().sum().backward()
-    assert (found - wanted).norm() < 3 * (original - exact).norm()  # prompts of published size matter
+    assert (found - wanted).norm() < 2 * (original - wanted).norm()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in prompts.parameters())
 
 

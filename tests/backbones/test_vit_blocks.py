@@ -13,12 +13,11 @@ import pytest
 import timm
 import torch
 from encoders import PREPROCESSING, VIT, draw, shaken, total, tune
-from staged import assert_an_artifact_gives_it_back, close
+from staged import assert_an_artifact_gives_it_back, assert_wrapped, close
 from timm.layers import RmsNorm
 from timm.models.vision_transformer import ParallelScalingBlock, ParallelThingsBlock, ResPostBlock, VisionTransformer
 from torch import Tensor
 
-import vpt
 from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.vit import VitBackbone
 from vpt.class_maps import class_attention, class_evidence
@@ -297,14 +296,7 @@ def test_the_controls_train_what_their_formulas_say_or_are_refused(kind: str) ->
 
 @EACH
 def test_it_is_wrapped(kind: str) -> None:
-    model, images = timm_of(kind, num_classes=5), draw(2)
-    with torch.no_grad():
-        assert torch.equal(vpt.wrap(copy.deepcopy(model), "none").eval()(images), model(images))
-    wrapped = vpt.wrap(model, "deep:3")
-    wrapped(images).square().sum().backward()
-    trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
-    assert {name.partition(".")[0] for name in trained} == {"prompts", "head"}
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained.values())
+    assert_wrapped(partial(timm_of, kind, num_classes=5), draw(2))
 
 
 def test_who_attends_to_whom_is_read_off_or_refused() -> None:

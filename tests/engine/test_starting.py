@@ -29,7 +29,7 @@ from vpt.engine.setup import Setup, prepare_setup
 from vpt.engine.signals import Interrupted
 from vpt.engine.starting import adapted_model, adopt
 from vpt.errors import VptError
-from vpt.model import Output
+from vpt.model import Output, PromptedModel
 from vpt.tasks.held import filled
 from vpt.tasks.partly import over_annotated
 from vpt.tasks.segmentation import dice_ce
@@ -67,6 +67,23 @@ def setup_of(data: Path, start: Path, **changes: Any) -> Setup:
     return prepare_setup(load_config(data, OWN | {"start": str(start)} | changes))
 
 
+def assert_answered_alike(model: PromptedModel, rows: list[int], before: PromptedModel) -> None:
+    """Bit for bit what enters the layer of the classes, and its numbers of these rows.
+
+    How their products are rounded depends on the number of rows on some processors, so they are compared as rounded.
+    """
+    images, entering = torch.randn(2, 3, 32, 32), []
+    for each in (model.eval(), before):
+        hook = each.head.classify.register_forward_pre_hook(lambda _, given: entering.append(given[0]))
+        entering.append(each(images).detach())
+        hook.remove()
+    (features, now, expected_features, expected) = entering
+    assert torch.equal(features, expected_features)
+    for name, tensor in before.head.classify.state_dict().items():
+        assert torch.equal(model.head.classify.state_dict()[name][rows], tensor)
+    assert (now[:, rows] - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
 # --- the start --------------------------------------------------------------------------------------------------------
 
 
@@ -77,10 +94,8 @@ def test_before_the_first_step_old_labels_are_answered_as_the_artifact_does(
     job = Segmenting(tmp_path / "run", setup, tmp_path / "cache")
     job.prepare()
     artifact = read_artifact(tiny_run)
-    images = torch.randn(2, 3, 32, 32)
-    before, now = restore_model(artifact)(images), job.model.eval()(images)
     assert list(setup.dataset.labels.values()) == ["background", "bright", "edge", "dark"]
-    torch.testing.assert_close(now[:, [0, 3, 1]], before, rtol=1e-4, atol=1e-5)  # more classes may round otherwise
+    assert_answered_alike(job.model, [0, 3, 1], restore_model(artifact))
     assert setup.plan.model_dump(exclude={"reasons"}) == artifact.plan.model_dump(exclude={"reasons"})
     assert {name for name, p in job.model.named_parameters() if p.requires_grad} == {*artifact.tensors}
     assert job.starts() == [f"starts from {tiny_run / 'best.safetensors'}: bright, dark as learned there; edge anew"]
@@ -127,9 +142,7 @@ def test_old_labels_stay_as_labels_that_no_case_is_annotated_for(tiny_run: Path,
     assert setup.dataset.labels == {0: "background", 2: "edge", 4: "dark", 5: "bright"}
     job = Segmenting(tmp_path / "run", setup, tmp_path / "cache")
     job.prepare()
-    images = torch.randn(2, 3, 32, 32)
-    before, now = restore_model(read_artifact(tiny_run))(images), job.model.eval()(images)
-    torch.testing.assert_close(now[:, [0, 2, 3]], before, rtol=1e-4, atol=1e-5)
+    assert_answered_alike(job.model, [0, 2, 3], restore_model(read_artifact(tiny_run)))
     said = job.starts()[0]
     assert said.endswith("dark, bright as learned there, though no case is annotated for it; edge anew")
     assert setup.config.start.kept == ("dark", "bright")

@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,3 +104,17 @@ def _ip(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     if check and done.returncode != 0:
         raise SystemExit(f"ip {' '.join(words)}: {done.stderr.strip()}")
     return done
+
+
+def report_trials(trials: Mapping[str, Callable[[], Iterable[str]]], parts: Sequence[str]) -> int:
+    """Run the trials whose name holds one of `parts` (all without any), print their faults, and give the exit code."""
+    faults = 0
+    for name, trial in trials.items():
+        if parts and not any(part in name for part in parts):
+            continue
+        print(f"{name}:", flush=True)
+        started, found = time.monotonic(), list(trial())
+        faults += len(found)
+        print(f"    {len(found)} faults, {time.monotonic() - started:.0f} s", *found, sep="\n    ", flush=True)
+    print(f"{faults} faults")
+    return 1 if faults else 0

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hosts import Host, missing, two_hosts
+from hosts import Host, missing, report_trials, two_hosts
 from together import SETTINGS, assert_alike, words
 
 PORT = 29_500
@@ -197,22 +197,14 @@ def all_trials(trials: Trials) -> dict[str, Callable[[], Iterator[str]]]:
 
 def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--only", default="", help="trials whose name holds this")
-    only, faults = asked.parse_args().only, 0
+    asked.add_argument("--only", action="append", default=[], help="trials whose name holds this, or one of these")
+    only = asked.parse_args().only
     if reason := missing():
         print(f"skipped: {reason}")
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     with tempfile.TemporaryDirectory() as folder:
-        for name, trial in all_trials(prepared(Path(folder))).items():
-            if only not in name:
-                continue
-            print(f"{name}:", flush=True)
-            started, found = time.monotonic(), list(trial())
-            faults += len(found)
-            print(f"    {len(found)} faults, {time.monotonic() - started:.0f} s", *found, sep="\n    ", flush=True)
-    print(f"{faults} faults")
-    return 1 if faults else 0
+        return report_trials(all_trials(prepared(Path(folder))), only)
 
 
 if __name__ == "__main__":

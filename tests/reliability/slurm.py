@@ -26,6 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cluster import Cluster, cluster, missing
+from hosts import report_trials
 from kills import differing_masks, differing_runs
 from together import SETTINGS, assert_alike, words
 
@@ -247,27 +248,19 @@ def all_trials(trials: Trials) -> dict[str, Callable[[], Iterator[str]]]:
 
 def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--only", action="append", help="trials whose name holds this, or one of these")
+    asked.add_argument("--only", action="append", default=[], help="trials whose name holds this, or one of these")
     asked.add_argument("--steps", type=int, default=STEPS, help="of an epoch; fewer where the machine is slow")
-    given, faults = asked.parse_args(), 0
+    given = asked.parse_args()
     if reason := missing():
         print(f"skipped: {reason}")
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # before a cluster is made, so that nothing is left running
     with tempfile.TemporaryDirectory() as name, cluster(Path(name) / "slurm") as made:
         Path(name).chmod(0o755)
         print(made.tell("sbatch", "--version"))
-        for name_of, trial in all_trials(prepared(made, Path(name), given.steps)).items():
-            if given.only and not any(part in name_of for part in given.only):
-                continue
-            print(f"{name_of}:", flush=True)
-            started, found = time.monotonic(), list(trial())
-            faults += len(found)
-            print(f"    {len(found)} faults, {time.monotonic() - started:.0f} s", *found, sep="\n    ", flush=True)
-    print(f"{faults} faults")
-    return 1 if faults else 0
+        return report_trials(all_trials(prepared(made, Path(name), given.steps)), given.only)
 
 
 if __name__ == "__main__":
