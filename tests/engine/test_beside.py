@@ -21,6 +21,7 @@ from vpt.artifact import FORMAT, read_artifact
 from vpt.artifact_tasks import answering, common_ids, tasks_of
 from vpt.config import load_config
 from vpt.describe import describe
+from vpt.engine.beside import shared_labels
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup, reopen_run
 from vpt.errors import VptError
@@ -251,6 +252,14 @@ def test_a_header_that_names_a_task_twice_is_damaged(second: Path, tmp_path: Pat
     save_file(load_file(second / "best.safetensors"), path, metadata=metadata)
     with pytest.raises(VptError, match="its header is damaged: it names a task twice"):
         read_artifact(path)
+
+
+def test_a_label_that_is_one_with_an_earlier_one_is_said(first: Path) -> None:
+    tasks = tasks_of(read_artifact(first))
+    (name,) = (name for label, name in tasks["discs"].labels.items() if label)
+    (said,) = shared_labels({0: "background", 1: name, 2: "cube"}, tasks)
+    assert said.startswith(f"{name} is one label with that of discs; if it is not, name it in dataset.json")
+    assert shared_labels({0: "background", 1: "cube"}, tasks) == []
 
 
 def test_labels_keep_their_ids_and_a_name_is_one_label() -> None:

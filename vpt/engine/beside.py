@@ -118,6 +118,23 @@ def share_prompts(model: PromptedModel, tasks: Mapping[str, Artifact]) -> None:
     model.prompts.load_state_dict({name.removeprefix(PROMPTS): t for name, t in prompts_in(last).items()})
 
 
+def shared_labels(labels: Mapping[int, str], tasks: Mapping[str, Artifact]) -> list[str]:
+    """A sentence for each label that is one with that of a task before, since it has the same name.
+
+    labels: of the new task. Masks without names are all of an `object`, be it a liver or a lung.
+    """
+    found = {
+        name: [task for task, each in tasks.items() if name in {n for label, n in each.labels.items() if label}]
+        for label, name in labels.items()
+        if label
+    }
+    return [
+        f"{name} is one label with that of {listed(theirs, 5)}; if it is not, name it in dataset.json (labels)"
+        for name, theirs in found.items()
+        if theirs
+    ]
+
+
 def beside_in_words(config: ResolvedConfig, tasks: Mapping[str, Artifact]) -> str:
     """What becomes of the tasks before."""
     task, known = config.start.task, listed(tasks, 10)

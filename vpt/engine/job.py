@@ -20,7 +20,7 @@ from vpt.building import build_model
 from vpt.data.doubts import doubts_of
 from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
-from vpt.engine.beside import beside_in_words, share_prompts
+from vpt.engine.beside import beside_in_words, share_prompts, shared_labels
 from vpt.engine.continuing import task_in_words
 from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
@@ -216,6 +216,7 @@ class Job(ABC):
         said = [] if start is None else [self._goes_on(start)]
         if self.setup.earlier:
             said.append(beside_in_words(self.setup.config, self.setup.earlier))
+            said += shared_labels(self.setup.dataset.labels, self.setup.earlier)
         if groups:
             fair = self.setup.fair
             sides = f"training {groups.counts(splits.train)}; validation {groups.counts(splits.val)}"
