@@ -11,8 +11,11 @@ Target = Literal["classes", "labels", "grades"]
 Mirror = Literal["none", "horizontal", "vertical", "both"]
 """Which mirror images of a slice count as images too: left and right, up and down, or both."""
 Sampling = Literal["even", "by_label"]
-Crop = Literal["none", "foreground"]
 """How training draws labelled slices: alike, or every label as often as the others."""
+Crop = Literal["none", "foreground"]
+"""What is looked at of a volume: all, or the box around what is not air, padding or 0."""
+Planes = Literal["one", "all"]
+"""Whether slices of a volume are cut in the plan's plane alone, or in the other two as well."""
 LISTS, ARRAYS = (".csv", ".tsv", ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
 COLOURS = 3  # channels of the images that encoders are given
 NO_ENCODER = "none"  # the backbone of a head that reads the images alone

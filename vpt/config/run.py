@@ -13,7 +13,7 @@ from vpt.config.training import LossConfig, OptimConfig, TrainConfig
 from vpt.errors import VptError
 from vpt.files import absolute, is_address
 from vpt.sections import FAIR, HEADS, PROMPTS, TUNINGS, Room, Section
-from vpt.vocabulary import Crop, Sampling, Target, Task
+from vpt.vocabulary import Crop, Planes, Sampling, Target, Task
 
 
 def _from(room: Room[Any]) -> BeforeValidator:
@@ -129,6 +129,11 @@ class PlanConfig(Section):
 
     plane: Literal["axial", "coronal", "sagittal"] | None = None
     """Which slices of a volume the encoder sees."""
+    planes: Planes = "one"
+    """Of a volume that is segmented, slices in that plane (`one`), or training draws from axial, coronal and sagittal
+    ones alike, and the mean probability of the three decides (`all`), for three times the time of a new scan; for
+    voxels that are about cubes.
+    """
     image_size: int | None = Field(None, ge=8)
     """Side of the images that the encoder sees, in pixels."""
     pixel_mm: float | None = Field(None, gt=0)
@@ -161,6 +166,7 @@ OF_ONE_TASK: dict[str, Task] = {
     "plan.skip_blank": "segmentation",
     "plan.sampling": "segmentation",
     "plan.crop": "segmentation",
+    "plan.planes": "segmentation",
     "train.foreground": "segmentation",
     "train.calibrate": "classification",
     "train.postprocess": "segmentation",
@@ -228,6 +234,10 @@ class Config(Section):
         require_partners(self.prompts, head)
         if task == "segmentation" and self.loss.class_weights == "balanced":
             raise VptError("loss.class_weights=balanced is for classification; of segmentation give a list of weights")
+        if self.plan.planes == "all" and getattr(head, "hints", False):
+            raise VptError(
+                "head.hints: a box lies in one plane, and plan.planes=all looks in three; leave one of them out"
+            )
         if strict:
             self._refuse_settings_of_another(task)
         optim = self.optim if self.optim.lr else self.optim.model_copy(update={"lr": HEAD_RATES[task]})

@@ -29,10 +29,10 @@ class Fingerprint:
             for plane, axes in _AXES.items()
         }
 
-    def longer_sides(self, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
-        """Of the slices of every case: (N,) voxels and (N,) mm."""
-        extents = np.array([_in_plane(grid, plane) for grid in self.grids])  # (N, 2, 2): rows/columns, (voxels, mm)
-        return extents[:, :, 0].max(1), extents[:, :, 1].max(1)
+    def longer_sides(self, planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray]:
+        """Of the slices of every case in these planes, the longest: (N,) voxels and (N,) mm."""
+        extents = np.array([[side for plane in planes for side in _in_plane(grid, plane)] for grid in self.grids])
+        return extents[:, :, 0].max(1), extents[:, :, 1].max(1)  # (N, rows and columns of each plane, (voxels, mm))
 
     def sizes(self, plane: Plane) -> TrainingSizes:
         """Of the slices of nearly all cases: a twentieth at each end, which may be mistakes, is not looked at."""

@@ -14,7 +14,7 @@ from vpt.data.values import TrainingValues
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Kind
-from vpt.vocabulary import COLOURS, Crop, Sampling
+from vpt.vocabulary import COLOURS, Crop, Planes, Sampling
 from vpt.words import listed
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -97,6 +97,7 @@ class Plan(BaseModel):
     kind: what it was made for, NIfTI volumes or images; slices: read of a volume that is classified, evenly spread;
     None where all are read; skip_blank: of a scan that is segmented, slices of one value throughout (air, padding) are
     background, and the encoder does not see them;
+    planes: of a scan that is segmented, slices in `plane`, or in all three, whose mean probability decides;
     crop: of a scan that is segmented, all is prepared, or the box around its foreground, outside of which all is
     background;
     sampling: how training draws labelled slices, evenly, or every label as often as the others;
@@ -118,6 +119,7 @@ class Plan(BaseModel):
     kind: Kind = "volumes"
     slices: int | None = Field(default=None, gt=0)
     skip_blank: bool = False
+    planes: Planes = "one"
     crop: Crop = "none"
     sampling: Sampling = "even"
     values: TrainingValues | None = None
@@ -152,11 +154,20 @@ class Plan(BaseModel):
     def orientation(self) -> str:
         return ORIENTATIONS[self.plane]
 
+    @property
+    def others(self) -> tuple[Plan, ...]:
+        """The same plan in each of the other planes that it looks at, none where that is one."""
+        if self.planes == "one":
+            return ()
+        others = (plane for plane in ORIENTATIONS if plane != self.plane)
+        return tuple(self.model_copy(update={"plane": plane, "planes": "one"}) for plane in others)
+
     def __str__(self) -> str:
         if self.kind == "volumes":
             scale = "longer side resized" if self.pixel_mm is None else f"{self.pixel_mm:g} mm per pixel"
             part = " of the foreground" if self.crop == "foreground" else ""
-            return f"{self.plane} slices{part}, {scale}, {self.image_size} px"
+            cut = self.plane if self.planes == "one" else "axial, coronal and sagittal"
+            return f"{cut} slices{part}, {scale}, {self.image_size} px"
         scale = "longer side" if self.pixel_mm is None else f"every {self.pixel_mm:g} px to one, tiles of"
         return f"images, {scale} {self.image_size} px"
 

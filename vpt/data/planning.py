@@ -21,7 +21,7 @@ from vpt.data.values import CaseValues, values_of, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Kind, reader_of
-from vpt.vocabulary import COLOURS, Crop, Sampling
+from vpt.vocabulary import COLOURS, Crop, Planes, Sampling
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read
@@ -69,6 +69,7 @@ class Wishes:
     skip_blank: bool = False
     sampling: Sampling | None = None
     crop: Crop | None = None
+    planes: Planes = "one"
 
 
 def make_plan(
@@ -108,6 +109,7 @@ def make_plan(
         kind=dataset.kind,
         slices=None if flat else wishes.slices,
         skip_blank=wishes.skip_blank,
+        planes=wishes.planes,
         crop=wishes.crop or "none",
         sampling=sampling,
         values=values_over(seen),
@@ -144,7 +146,7 @@ def choose_grid(
         crop = decide("crop", wishes.crop, lambda: choose_crop(dataset, read, progress))
         if crop == "foreground" and None in (wishes.image_size, wishes.pixel_mm):
             found = Fingerprint(tuple(cropped_grid(dataset, case) for case in read))
-    voxels, millimetres = found.longer_sides(plane)
+    voxels, millimetres = found.longer_sides([plane] if wishes.planes == "one" else list(ORIENTATIONS))
     size = decide("image_size", wishes.image_size, lambda: _choose_size(float(np.median(voxels)), encoder, flat))
     pixel = decide("pixel_mm", wishes.pixel_mm, lambda: _choose_pixel(millimetres, size, flat, wishes.slices))
     near = False if flat else decide("neighbours", wishes.neighbours, lambda: _choose_neighbours(dataset))
@@ -162,6 +164,8 @@ def _require_possible(dataset: Planned, wishes: Wishes) -> None:
         return
     if wishes.plane not in (None, "axial"):
         raise VptError(f"{dataset.root}: images have no {wishes.plane} plane; leave plan.plane out")
+    if wishes.planes == "all":
+        raise VptError(f"{dataset.root}: images have one plane; leave plan.planes out")
     if wishes.crop == "foreground":
         raise VptError(f"{dataset.root}: images are taken whole, only volumes are cropped; leave plan.crop out")
     if wishes.neighbours:

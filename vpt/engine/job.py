@@ -134,7 +134,7 @@ class Job(ABC):
         self.forward = (above if stored else self.on_images()).to(setup.device)
         self.dataset = self.samples(viewed, self.store("train", viewed, numbers, above) if stored else None)
         if setup.groups:
-            self.dataset = GroupedSamples(self.dataset, setup.groups.numbers(setup.splits.train), self.case_of)
+            self.dataset = GroupedSamples(self.dataset, self.groups_of_cases, self.case_of)
 
     def store(self, part: str, viewed: Viewed, numbers: np.ndarray, above: OverPrefix) -> Store:
         """What the frozen prefix makes of these views of a side's data; made where it is not there yet."""
@@ -156,10 +156,15 @@ class Job(ABC):
         """What groups could be told apart by."""
 
     @property
+    def groups_of_cases(self) -> Sequence[int]:
+        """The group of everything that `case_of` numbers."""
+        assert self.setup.groups is not None
+        return self.setup.groups.numbers(self.setup.splits.train)
+
+    @property
     def balanced(self) -> Sequence[int] | None:
-        """The group of every training case where groups are drawn as often as each other."""
-        groups = self.setup.groups
-        return groups.numbers(self.setup.splits.train) if groups and self.setup.fair.balances else None
+        """These groups where all are drawn as often as each other."""
+        return self.groups_of_cases if self.setup.groups and self.setup.fair.balances else None
 
     @property
     def choosing(self) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
 from vpt.data.label_maps import read_label
+from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, in_words
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
@@ -39,8 +40,8 @@ from vpt.tasks.held import holding
 from vpt.tasks.partly import over_annotated
 from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, where_it_counts
 from vpt.use.archives import mask_file
+from vpt.use.planes import segmenter_of
 from vpt.use.runs import evaluate_split
-from vpt.use.segmenter import Segmenter
 from vpt.use.tidying import choose_steps
 from vpt.words import listed
 
@@ -64,7 +65,9 @@ class Segmenting(Job):
 
     def read(self) -> None:
         config = self.setup.config
-        self.training, self.validation = (self._prepare_cases(part) for part in ("train", "val"))
+        plan = self.setup.plan
+        self.training = [case for each in (plan, *plan.others) for case in self._prepare_cases("train", each)]
+        self.validation = self._prepare_cases("val", plan)
         if not any(case.foreground for case in self.training):
             root = self.segmented.root
             raise VptError(f"{root}: no training case has a labelled voxel, so there is nothing to learn; check masks")
@@ -89,11 +92,18 @@ class Segmenting(Job):
         teacher, classes = teacher_of(self.setup.config, self.setup.start, self.segmented.labels, names)
         return holding(self.loss, SliceModel(teacher), classes)
 
-    def _prepare_cases(self, part: str) -> list[PreparedCase]:
-        setup = self.setup
-        with bar(f"preparing {part} cases") as tick:
-            cases = [self.segmented.case(name) for name in getattr(setup.splits, part)]
-            return prepare_cases(self.segmented, cases, setup.plan, self.cache, tick, native=part == "val")
+    def _prepare_cases(self, part: str, plan: Plan) -> list[PreparedCase]:
+        """In the plan's plane; those of another plane than the run's lie in a folder of their own."""
+        own = plan is self.setup.plan
+        with bar(f"preparing {part} cases{'' if own else f', {plan.plane}'}") as tick:
+            cases = [self.segmented.case(name) for name in getattr(self.setup.splits, part)]
+            cache = self.cache if own else self.cache / plan.plane
+            return prepare_cases(self.segmented, cases, plan, cache, tick, native=part == "val")
+
+    @property
+    def groups_of_cases(self) -> Sequence[int]:
+        """A case has its group in each of the planes that it is drawn in."""
+        return [*super().groups_of_cases] * (1 + len(self.setup.plan.others))
 
     @property
     def fixed(self) -> bool:
@@ -175,7 +185,9 @@ class Segmenting(Job):
         return MaskAnswers(len(self.segmented.labels))
 
     def names(self, samples: Sequence[SliceDraw]) -> list[str]:
-        return [f"{self.training[draw.case].name} slice {draw.slice}" for draw in samples]
+        plans, count = (self.setup.plan, *self.setup.plan.others), len(self.setup.splits.train)
+        planes = ["" if len(plans) == 1 else f"{plan.plane} " for plan in plans]
+        return [f"{self.training[each.case].name} {planes[each.case // count]}slice {each.slice}" for each in samples]
 
     def images(self) -> Iterator[Tensor]:
         """Slices of the first epoch's draw, `LOOKED_AT` batches at most."""
@@ -195,7 +207,7 @@ class Segmenting(Job):
         setup, run = self.setup, self.run
         best = read_artifact(run / "best.safetensors")
         load_trained(self.model, best.tensors, best.path)
-        segmenter = Segmenter.from_model(self.model, setup.plan, setup.dataset.labels, setup.device, self.precision)
+        segmenter = segmenter_of(self.model, setup.plan, setup.dataset.labels, setup.device, self.precision)
         folder = run / "validation"
         cases = [self.segmented.case(name) for name in setup.splits.val]
         with bar("validating") as tick:
@@ -247,7 +259,8 @@ class Segmenting(Job):
         path = self.run / "best.safetensors"
         load_trained(self.model, read_artifact(path).tensors, path)
         setup = self.setup
-        keep_cases(path, self.model, self.training, setup.plan, setup.device, self.precision, self.inference_batch)
+        cases = self.training[: len(setup.splits.train)]  # as a new scan's features are, of the plan's own plane
+        keep_cases(path, self.model, cases, setup.plan, setup.device, self.precision, self.inference_batch)
 
 
 def _or_last(dice: np.ndarray) -> float:

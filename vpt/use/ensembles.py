@@ -56,6 +56,7 @@ def _answers(artifact: Artifact) -> dict[str, Any]:
         "kind": plan.kind,
         "channels": ", ".join(plan.channels),
         "plane": plan.plane,
+        "plan.planes": plan.planes,
         "plan.pixel_mm": plan.pixel_mm,
         "plan.image_size": plan.image_size,
         "plan.slices": plan.slices,

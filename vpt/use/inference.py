@@ -97,11 +97,13 @@ def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> Re
 def require_memory(plan: Plan, reader: Reader, labels: int) -> None:
     """Refuse a scan that takes more than the machine has, by its header alone, before anything is read.
 
-    At the least a byte for each voxel of a channel, the mask twice, and of one slice two float32 for each label.
+    At the least a byte for each voxel of a channel, the mask twice, and of one slice two float32 for each label; in all
+    planes (and no foreground alone) a float32 for each voxel and label.
     """
     grid = reader.grid()
     mask, slice_pixels = 2 * bool(labels), prod(grid.turned(plan.orientation)[1].shape[1:])
     need = prod(grid.shape) * (len(plan.channels) + mask) + slice_pixels * labels * 8
+    need += prod(grid.shape) * labels * 4 * (plan.planes == "all" and plan.crop == "none")
     if need > (there := total_memory(CPU)):
         raise VptError(
             f"{reader.name}: {by(grid.shape)} voxels take at least {in_gb(need)} to be answered, and this machine has "

@@ -18,6 +18,7 @@ from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
 from vpt.use.known_task import of_task
 from vpt.use.models import models_in
+from vpt.use.planes import segmenter_of
 from vpt.use.segmenter import Segmenter
 from vpt.vocabulary import Mirror
 
@@ -108,7 +109,7 @@ def ready(
     """An artifact's restored model as what answers for its task."""
     if artifact.config.task == "segmentation":
         steps = artifact.postprocess if postprocess else None
-        return Segmenter.from_model(
+        return segmenter_of(
             model, artifact.plan, artifact.labels, device, precision, artifact.codes, mirror, steps, artifact.familiar
         )
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"

@@ -42,10 +42,10 @@ Asked = tuple[Classifier, int]
 
 
 def sight_of(member: Segmenter | Classifier) -> Hashable:
-    """Equal for tasks to which the same scan is the same images. One that mixes channels, or adds to images, sees
-    what no other does.
+    """Equal for tasks to which the same scan is the same images. One that mixes channels, adds to images, or looks in
+    several planes, sees what no other does.
     """
-    if member.model.mixing is not None or member.model.trigger is not None:
+    if member.model.mixing is not None or member.model.trigger is not None or member.plan.others:
         return id(member)
     return tuple(getattr(member.plan, name) for name in SEEN)
 
@@ -74,6 +74,8 @@ def segment_together(
 ) -> list[np.ndarray]:
     """Of each of several tasks of one sight what its `classes_of` gives of a scan that one of them prepared."""
     first = members[0]
+    if first.plan.others:  # alone, see `sight_of`
+        return [first.classes_of(scan, None, progress)]
     together = SideBySide([member.model for member in members]).to(first.device)
     forward = in_precision(together, precision, first.device)
 

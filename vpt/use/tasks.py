@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from vpt.data.hints import Hints
 from vpt.errors import VptError
@@ -92,8 +93,13 @@ class TaskSegmenter(Segmenter):
         self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None
     ) -> np.ndarray:
         if keep is not None or hints is not None:  # probabilities and hints are of one task
-            return super().classes_of(scan, hints, progress, keep)
+            return self.shared.members[self.task].classes_of(scan, hints, progress, keep)
         return self.shared.classes(self.task, progress)
+
+    def probabilities_of(
+        self, scan: PreparedScan, hints: np.ndarray | None = None, batch: int | None = None
+    ) -> Iterator[Tensor]:
+        return self.shared.members[self.task].probabilities_of(scan, hints, batch)
 
 
 @dataclass(frozen=True, eq=False)
