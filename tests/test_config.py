@@ -544,6 +544,7 @@ OF_SEGMENTATION: dict[str, Any] = {
     "plan.skip_blank": True,
     "plan.sampling": "by_label",
     "plan.crop": "foreground",
+    "plan.planes": "all",
     "train.foreground": 0.5,
     "train.postprocess": "auto",
     "train.keep_cases": False,

@@ -121,6 +121,13 @@ def restore(volume: np.ndarray, axcodes: str, grid: Grid, box: Box | None = None
     return restored
 
 
+def turned_view(volume: np.ndarray, grid: Grid, axcodes: str) -> np.ndarray:
+    """(X, Y, Z, ...) on a grid -> a view of it with axes nearest to `axcodes`, as `Grid.turned` lays them out."""
+    from nibabel.orientations import apply_orientation
+
+    return apply_orientation(volume, grid.turned(axcodes)[0])
+
+
 def by(values: Sequence[float]) -> str:
     """Numbers as "4x5x6"."""
     return "x".join(map(_short, values))

@@ -14,6 +14,7 @@ from vpt.data.prepared import PreparedSlices
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
+from vpt.readers.grid import turned_view
 from vpt.tasks.segmentation import likeliest_classes, logits_of_slices, probabilities_of
 from vpt.use.inference import in_smaller_batches
 from vpt.use.prepared_scan import Keep, PreparedScan
@@ -59,7 +60,7 @@ class SegmenterInPlanes(Segmenter):
         sums = np.zeros((depth, len(self.labels), rows, columns), np.float32)
         for plan in others:
             voxels = scan.slices.voxels.oriented(plan.orientation)
-            turned = _turned(sums, scan, plan)
+            turned = _seen_along(plan, sums, scan)
             for into, found in zip(turned, self._in(plan, PreparedSlices.of(voxels, plan), batch), strict=True):
                 into += found.cpu().numpy()
                 done += 1
@@ -86,13 +87,9 @@ def _told(means: Iterator[Tensor], keep: Keep | None) -> Iterator[Tensor]:
         yield mean
 
 
-def _turned(sums: np.ndarray, scan: PreparedScan, plan: Plan) -> np.ndarray:
+def _seen_along(plan: Plan, sums: np.ndarray, scan: PreparedScan) -> np.ndarray:
     """(slices, K, rows, columns) of a prepared scan as a view of it in the plane of another plan."""
-    from nibabel.orientations import apply_orientation
-
-    turn, _ = scan.oriented.turned(plan.orientation)
-    last = apply_orientation(np.moveaxis(sums, 1, -1), turn)
-    return np.moveaxis(last, -1, 1)
+    return np.moveaxis(turned_view(np.moveaxis(sums, 1, -1), scan.oriented, plan.orientation), -1, 1)
 
 
 def _require_no_hints(hints: np.ndarray | None) -> None:
