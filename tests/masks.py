@@ -12,7 +12,7 @@ from forwards import forward_of
 from plans import plan_with
 from torch import Tensor
 
-from vpt.artifact import build_model
+from vpt.building import build_model
 from vpt.config import Config
 from vpt.data.plan import Percentiles, Plan, Window
 from vpt.model import PromptedModel

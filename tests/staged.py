@@ -12,11 +12,12 @@ from encoders import draw, shaken
 from torch import Tensor, nn
 
 import vpt
-from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.prompts import DeepPrompts
+from vpt.restoring import restore_model
 
 PLAN = Plan(plane="axial", pixel_mm=1.0, image_size=48, neighbours=True, channels=("CT",), intensity=(Percentiles(),))
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS
 
-from vpt.artifact import FORMAT, find_artifact, read_artifact, restore_model, save_artifact
+from vpt.artifact import FORMAT, find_artifact, read_artifact, save_artifact
 from vpt.backbones import load_backbone
 from vpt.backbones.families import published
 from vpt.building import build_model
@@ -23,6 +23,7 @@ from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
+from vpt.restoring import restore_model
 
 PLAN = Plan(
     plane="coronal", pixel_mm=0.75, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)

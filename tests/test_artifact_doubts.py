@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from vpt.artifact import Artifact, read_artifact, restore_model, save_artifact
+from vpt.artifact import Artifact, read_artifact, save_artifact
 from vpt.artifact_doubts import require_sane
 from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
 from vpt.files import read_tensors, write_tensors
+from vpt.restoring import restore_model
 
 PLAN = Plan(
     plane="axial", pixel_mm=1.0, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)

@@ -12,12 +12,13 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones import load_backbone
 from vpt.backbones.vit_models import ASSETS
 from vpt.building import build_model
 from vpt.config import Config, as_written, build_config, dump_config, load_config, load_written
 from vpt.data.plan import Percentiles, Plan
+from vpt.restoring import restore_model
 
 PLAN = Plan(
     plane="axial", pixel_mm=1.0, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)

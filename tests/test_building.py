@@ -14,7 +14,7 @@ from plans import plan_with
 from safetensors.torch import load_file, save_file
 
 from vpt import building
-from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones.vit_models import MICRO_WEIGHTS
 from vpt.building import build_model, load_encoder, shared_encoder
 from vpt.config import Config, load_config
@@ -22,6 +22,7 @@ from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.machine.precision import prepare_frozen
+from vpt.restoring import restore_model
 
 CPU = torch.device("cpu")
 PLAN = plan_with(image_size=64)

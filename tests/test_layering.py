@@ -26,7 +26,7 @@ LEVELS: tuple[frozenset[str], ...] = (
         {"tuning", "tasks", "streams", "wrapping", "explaining", "building", "artifact_header", "artifact_doubts"}
     ),
     frozenset({"artifact", "view", "fair", "class_maps", "nearest_patches"}),
-    frozenset({"artifact_tasks"}),
+    frozenset({"artifact_tasks", "restoring"}),
     frozenset({"use", "describe", "published"}),
     frozenset({"model_card"}),
     frozenset({"engine"}),
@@ -48,7 +48,9 @@ RESERVED: dict[str, frozenset[str]] = {
     "jinja2": frozenset({"report"}),
     "ray": frozenset({"use.archives"}),
     "peft": frozenset({"tuning.lora"}),
-    "vpt.config": frozenset({"config", "building", "artifact", "artifact_doubts", "use", "engine", "continual", "cli"}),
+    "vpt.config": frozenset(
+        {"config", "building", "artifact", "artifact_doubts", "restoring", "use", "engine", "continual", "cli"}
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from tiny_run import ONE_STEP
 from torch import nn
 
 import vpt
-from vpt.artifact import read_artifact, restore_model
+from vpt.artifact import read_artifact
 from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.families import published
 from vpt.backbones.tokens import SeparateContext
@@ -34,6 +34,7 @@ from vpt.prompts import (
     Prompts,
     ShallowPrompts,
 )
+from vpt.restoring import restore_model
 
 EVERY = pytest.mark.parametrize("kind", KINDS)
 SLOW = pytest.mark.slow

@@ -24,7 +24,7 @@ from tiny_classes import HEAD_ONLY
 from tiny_run import ONE_STEP
 
 import vpt
-from vpt.artifact import read_artifact, restore_model
+from vpt.artifact import read_artifact
 from vpt.backbones import describe_backbone
 from vpt.config import load_config
 from vpt.data.layouts import read_dataset
@@ -40,6 +40,7 @@ from vpt.readers.array import ArrayReader
 from vpt.readers.base import Reader
 from vpt.readers.nifti import NiftiReader
 from vpt.report.segmentation import Report
+from vpt.restoring import restore_model
 from vpt.scores.segmentation import CaseResult, Settings
 
 FAST = {key: value for key, value in HEAD_ONLY.items() if key != "prompts"} | {

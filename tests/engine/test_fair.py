@@ -17,7 +17,7 @@ from tiny_run import SETTINGS, assert_same_run, rows
 from together import SETTINGS as TOGETHER
 from together import assert_alike, in_processes
 
-from vpt.artifact import read_artifact, restore_model
+from vpt.artifact import read_artifact
 from vpt.data.layouts import read_dataset
 from vpt.engine.learning import Learner
 from vpt.engine.run import train
@@ -25,6 +25,7 @@ from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.fair.group_dro import GroupDro
 from vpt.model import Output
+from vpt.restoring import restore_model
 from vpt.tasks.batch import LearningLoss
 from vpt.tasks.classification import class_loss
 from vpt.use.bank import Bank

@@ -24,7 +24,7 @@ from tiny_run import ONE_STEP, SETTINGS, as_trained, assert_same_run, rows
 
 import vpt.engine.job as job
 import vpt.engine.segmenting as engine
-from vpt.artifact import read_artifact, restore_model
+from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
 from vpt.backbones.weights import sha256_of
 from vpt.config import load_config
@@ -33,6 +33,7 @@ from vpt.engine.run import train
 from vpt.engine.signals import Interrupted
 from vpt.errors import VptError
 from vpt.machine.precision import choose_precision
+from vpt.restoring import restore_model
 from vpt.tasks.batch import Batch, Output
 from vpt.tasks.segmentation import dice_ce
 

@@ -16,7 +16,7 @@ import torch
 from tiny_classes import CLASS_SETTINGS
 from tiny_run import ONE_STEP, SETTINGS, assert_same_run
 
-from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
@@ -30,6 +30,7 @@ from vpt.engine.signals import Interrupted
 from vpt.engine.starting import adapted_model, adopt
 from vpt.errors import VptError
 from vpt.model import Output, PromptedModel
+from vpt.restoring import restore_model
 from vpt.tasks.held import filled
 from vpt.tasks.partly import over_annotated
 from vpt.tasks.segmentation import dice_ce

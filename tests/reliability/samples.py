@@ -87,8 +87,9 @@ def check_classes(path: Path) -> Answer:
 
 def use_artifact(path: Path) -> Answer:
     """`vpt info` and the start of `vpt predict`."""
-    from vpt.artifact import read_artifact, restore_model
+    from vpt.artifact import read_artifact
     from vpt.describe import describe
+    from vpt.restoring import restore_model
 
     describe(str(path))
     found = read_artifact(path)

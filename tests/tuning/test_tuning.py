@@ -19,7 +19,7 @@ from segment_anything.modeling.image_encoder import window_partition, window_unp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vpt.artifact import read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones import load_backbone
 from vpt.backbones.base import Added, Backbone
 from vpt.backbones.sam import SamBackbone
@@ -33,6 +33,7 @@ from vpt.errors import VptError
 from vpt.heads.base import Head
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
+from vpt.restoring import restore_model
 from vpt.tuning.partial import tune_partial
 from vpt.tuning.ssf import Scaled
 

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from tiny_classes import CLASSES, ONE_CLASS_STEP, stripes
 
 import vpt
-from vpt.artifact import load_trained, read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.building import build_model
 from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.restoring import load_trained, restore_model
 from vpt.tasks.batch import Batch
 from vpt.use.classifier import Classifier
 from vpt.use.load import load

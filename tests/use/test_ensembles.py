@@ -11,10 +11,11 @@ import torch
 from masks import LABELS, scan, scan_plan, tiny, voxels
 from tiny_classes import stripes
 
-from vpt.artifact import load_trained, read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones import load_backbone
 from vpt.data.plan import Plan, Window
 from vpt.errors import VptError
+from vpt.restoring import load_trained, restore_model
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import ClassifierEnsemble, SegmenterEnsemble
 from vpt.use.load import load

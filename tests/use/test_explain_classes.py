@@ -12,7 +12,7 @@ from tiny_classes import ONE_CLASS_STEP
 from tiny_run import ONE_STEP
 
 import vpt
-from vpt.artifact import read_artifact, restore_model
+from vpt.artifact import read_artifact
 from vpt.config import load_config
 from vpt.engine.compare import Comparison, Trial
 from vpt.engine.methods import choose_methods
@@ -21,6 +21,7 @@ from vpt.engine.setup import read_data
 from vpt.engine.starting import adapted_model
 from vpt.errors import VptError
 from vpt.explaining import SHARES
+from vpt.restoring import restore_model
 from vpt.use.explain import explain
 from vpt.use.explain_classes import ClassExplanation
 

@@ -11,10 +11,11 @@ import torch
 from masks import image_plan, tiny
 from tiny_classes import stripes
 
-from vpt.artifact import load_trained, read_artifact, restore_model, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.building import build_model
 from vpt.config import Config
 from vpt.errors import VptError
+from vpt.restoring import load_trained, restore_model
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
 

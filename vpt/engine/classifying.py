@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpt.artifact import load_trained, read_artifact, save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.looked_for import looked_for_doubts
 from vpt.data.slice_stacks import (
@@ -34,6 +34,7 @@ from vpt.engine.setup import Setup
 from vpt.errors import VptError
 from vpt.machine.precision import autocast
 from vpt.progress import bar
+from vpt.restoring import load_trained
 from vpt.scores.classes import class_scores
 from vpt.tasks.answers import ClassAnswers
 from vpt.tasks.batch import NamedSamples

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vpt.artifact import Artifact, restore_model
+from vpt.artifact import Artifact
 from vpt.artifact_tasks import name_of, named_by
 from vpt.building import FROZEN
 from vpt.config import Config, ResolvedConfig
@@ -18,6 +18,7 @@ from vpt.heads import Answer
 from vpt.heads.by_task import ByTaskConfig, ByTaskHead
 from vpt.heads.linear import ClassifyHead
 from vpt.model import PromptedModel
+from vpt.restoring import restore_model
 from vpt.words import listed
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpt.artifact import Artifact, load_trained, read_artifact, save_artifact
+from vpt.artifact import Artifact, read_artifact, save_artifact
 from vpt.backbones.tiny_vit_models import is_packaged
 from vpt.data.annotated import annotation_doubts
 from vpt.data.cached_slices import PreparedCase, prepare_cases
@@ -33,6 +33,7 @@ from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.readers import reader_of
 from vpt.report.pictures import write_preview
+from vpt.restoring import load_trained
 from vpt.tasks.answers import MaskAnswers
 from vpt.tasks.batch import Loss, NamedSamples
 from vpt.tasks.frozen import FrozenPrefix

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vpt.artifact import Artifact, encoder_of, find_artifact, read_artifact, restore_model
+from vpt.artifact import Artifact, find_artifact, read_artifact
 from vpt.config import Config, ResolvedConfig
 from vpt.config.start import StartConfig
 from vpt.data.annotated import counts_of
@@ -26,6 +26,7 @@ from vpt.engine.continuing import continued_model, further_task
 from vpt.errors import VptError
 from vpt.heads import Answer
 from vpt.model import PromptedModel
+from vpt.restoring import encoder_of, restore_model
 from vpt.words import listed
 
 CHOSEN_ANEW = ("sampling",)  # of the plan: nothing that the encoder sees

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vpt.artifact import Artifact, read_artifact, restore_model
+from vpt.artifact import Artifact, read_artifact
 from vpt.artifact_tasks import tasks_of
 from vpt.backbones import Backbone, describe_backbone
 from vpt.building import FROZEN
@@ -19,6 +19,7 @@ from vpt.machine.device import choose_device
 from vpt.machine.precision import Precision, choose_precision
 from vpt.progress import Tick, silent
 from vpt.readers import Mask, Scan
+from vpt.restoring import restore_model
 from vpt.use.classifier import Classifier
 from vpt.use.inference import ReadScan, read_scan, require_usual, warn_of_header
 from vpt.use.load import ready

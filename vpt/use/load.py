@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from vpt.artifact import Artifact, read_artifact, restore_model
+from vpt.artifact import Artifact, read_artifact
 from vpt.artifact_tasks import answering
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import Chosen, Precision, choose_precision
 from vpt.model import PromptedModel
+from vpt.restoring import restore_model
 from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
