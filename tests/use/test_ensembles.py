@@ -71,6 +71,24 @@ def test_an_ensemble_is_the_mean_of_its_models_probabilities(models, ensemble):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("turned", [False, True])
+def test_models_of_other_pixels_and_sizes_see_a_scan_through_their_own(models, tmp_path, turned):
+    others = [
+        trained(tmp_path / "wide.safetensors", 5, scan_plan(intensity=WINDOW, image_size=96, pixel_mm=0.7)),
+        trained(tmp_path / "whole.safetensors", 6, scan_plan(intensity=WINDOW, pixel_mm=None, planes="all")),
+    ]
+    paths = [*others, models[0]] if turned else [models[0], *others]
+    given = scan((20, 18, 12))
+    apart = [probabilities(load(path, "cpu", precision="32-true"), given) for path in paths]
+    together = load(paths, "cpu", precision="32-true")
+    assert (apart[0] - apart[1]).abs().max() > 0.01
+    assert (probabilities(together, given) - torch.stack(apart).mean(0)).abs().max() < 1e-5
+    mask, quality = together.segment_with_quality(given)
+    assert np.array_equal(voxels(mask), voxels(together.segment(given)))
+    assert 0 < quality.whole.agreement < 1
+
+
+@pytest.mark.slow
 def test_one_model_alone_is_the_model_bit_for_bit(models):
     one, alone, given = load([models[0]], "cpu"), load(models[0], "cpu"), scan()
     assert type(one) is Segmenter
@@ -94,7 +112,7 @@ def test_models_share_the_encoder_that_they_leave_frozen(models, monkeypatch):
     ("changes", "labels", "said"),
     [
         ({"plane": "coronal"}, LABELS, "plane coronal against axial"),
-        ({"pixel_mm": 2.0}, LABELS, "plan.pixel_mm 2.0 against"),
+        ({"crop": "foreground"}, LABELS, "plan.crop foreground against none"),
         ({}, {0: "background", 3: "rim", 118: "core"}, "labels 118 core against 117 core;"),
         ({}, {0: "background", 3: "rim"}, "labels none against 117 core;"),
     ],

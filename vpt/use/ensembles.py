@@ -27,9 +27,10 @@ from vpt.words import listed
 
 
 def require_alike(artifacts: Sequence[Artifact]) -> None:
-    """Raise VptError unless all have one task, the same labels, and make the same slices of a scan.
+    """Raise VptError unless all have one task and the same labels, and look at the same part of a scan in one plane.
 
-    Windows may differ, as those of folds do: every model sees a scan through its own.
+    Windows may differ, as those of folds do, and so may pixels and image sizes of segmentations, as those of different
+    encoders do: every model sees a scan through its own. A stack of slices, and a box or points, lie on one grid.
     """
     first, *others = artifacts
     if others and (tasks := next((each for each in artifacts if each.earlier), None)):
@@ -49,6 +50,8 @@ def require_alike(artifacts: Sequence[Artifact]) -> None:
 def _answers(artifact: Artifact) -> dict[str, Any]:
     """What models of one ensemble must agree in, by the words for it."""
     config, plan = artifact.config, artifact.plan
+    hinted = getattr(config.head, "hints", False)
+    on_a_grid = config.task == "classification" or hinted
     return {
         "task": config.task,
         "target": config.data.target,
@@ -56,12 +59,9 @@ def _answers(artifact: Artifact) -> dict[str, Any]:
         "kind": plan.kind,
         "channels": ", ".join(plan.channels),
         "plane": plan.plane,
-        "plan.planes": plan.planes,
-        "plan.pixel_mm": plan.pixel_mm,
-        "plan.image_size": plan.image_size,
-        "plan.slices": plan.slices,
         "plan.crop": plan.crop,
-        "head.hints": getattr(config.head, "hints", False),
+        "head.hints": hinted,
+        **{f"plan.{name}": getattr(plan, name) for name in ("pixel_mm", "image_size", "slices") if on_a_grid},
     }
 
 
@@ -84,7 +84,7 @@ def together(models: Sequence[Segmenter | Classifier]) -> Segmenter | Classifier
 
 
 class SegmenterEnsemble(Segmenter):
-    """Segmenters on one plane and pixel, whose mean probability on the scan's own pixels decides, slice by slice.
+    """Segmenters of slices in one plane, whose mean probability on the scan's own pixels decides, slice by slice.
 
     What it tells of itself (model, plan, codes) is the first one's. With masks it does what more than half of them do.
     """
@@ -160,7 +160,8 @@ class SegmenterEnsemble(Segmenter):
         return float(np.mean(apart)) if apart else math.nan
 
     def _seen_by(self, member: Segmenter, scan: PreparedScan) -> PreparedScan:
-        if member.plan.intensity == self.plan.intensity:
+        first, own = self.plan, member.plan
+        if (own.intensity, own.pixel_mm, own.image_size) == (first.intensity, first.pixel_mm, first.image_size):
             return scan
         return replace(scan, slices=PreparedSlices.of(scan.slices.voxels, member.plan))
 
