@@ -16,6 +16,8 @@ Crop = Literal["none", "foreground"]
 """What is looked at of a volume: all, or the box around what is not air, padding or 0."""
 Planes = Literal["one", "all"]
 """Whether slices of a volume are cut in the plan's plane alone, or in the other two as well."""
+Interpolation = Literal["bilinear", "bicubic"]
+"""How an image is enlarged; where it shrinks, areas are averaged."""
 LISTS, ARRAYS = (".csv", ".tsv", ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
 COLOURS = 3  # channels of the images that encoders are given
 NO_ENCODER = "none"  # the backbone of a head that reads the images alone

@@ -21,6 +21,8 @@ from vpt.backbones import describe_backbone, load_backbone, register_backbones
 from vpt.backbones.families import FAMILIES, Family, NoOptions, families, family_of, fetch, published
 from vpt.backbones.origin import KNOWN, Origin
 from vpt.backbones.sam_models import SIZES, build_sam
+from vpt.config import load_config
+from vpt.engine.setup import encoder_input
 from vpt.errors import VptError
 
 TIMM = "test_vit.r160_in1k"
@@ -303,3 +305,18 @@ def test_weights_that_are_known_are_known_under_any_name(tmp_path: Path, monkeyp
 def test_a_family_of_someone_else_may_say_nothing(registered: dict[str, Family]) -> None:
     registered["own"] = replace(FAMILIES[0], name="own", claims=lambda name: name == "own", origin=None)
     assert str(published("own")) == "own, of which no one has said whose they are; licence: not known here"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vit_micro", "bilinear"),
+        ("sam_micro", "bilinear"),
+        ("vit_small_patch14_dinov2", "bicubic"),
+        ("swin_tiny_patch4_window7_224", "bicubic"),
+    ],
+)
+def test_how_images_are_enlarged_is_the_weights_own(name: str, said: str) -> None:
+    assert describe_backbone(name).interpolation == said
+    config = load_config({"data": {"path": "."}, "backbone": {"name": name}}).resolved("segmentation")
+    assert encoder_input(config).interpolation == said

@@ -22,11 +22,11 @@ def test_a_head_is_given_the_images_as_they_are() -> None:
     assert (backbone.spec.depth, list(backbone.state_dict())) == (0, [])
 
 
-@pytest.mark.parametrize("name", ["vit_micro", "sam_micro", "lite_medsam"])
+@pytest.mark.parametrize("name", ["vit_micro", "sam_micro", "lite_medsam", "vit_tiny_patch16_224"])
 def test_images_are_given_as_to_the_encoder_in_whose_place_it_stands(name: str) -> None:
     other = describe_backbone(name)
     own = describe_backbone("none", **in_place_of(other))
-    for asked in ("image_size", "patch", "mean", "std", "padding"):
+    for asked in ("image_size", "patch", "mean", "std", "padding", "interpolation"):
         assert getattr(own, asked) == getattr(other, asked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,9 @@ from vpt.data.framing import (
     require_usable,
     resize_image,
 )
+from vpt.data.prepared import PreparedSlices
 from vpt.errors import VptError
+from vpt.readers import reader_of
 
 
 @pytest.mark.parametrize("size", [(30, 26), (20, 40), (60, 7), (40, 13), (80, 26), (9, 4)])
@@ -31,6 +34,30 @@ def test_resizing_keeps_a_slope_straight_on_both_axes(size):
         steps = np.diff(out, axis=axis)
         inner = steps[2:-2] if axis == 0 else steps[:, 1:-1] if size[1] < 13 else steps[:, 2:-2]
         assert np.allclose(inner, ramp.shape[axis] / size[axis], rtol=0.35)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_images_are_enlarged_as_said_and_stay_in_range(mode):
+    image = np.random.default_rng(0).random((9, 7)).round().astype(np.float32)  # edges that overshoot
+    expected = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None], (31, 40), mode=mode)[0, 0]
+    assert mode == "bilinear" or expected.max() > 1.05
+    assert np.allclose(resize_image(image, (31, 40), mode), expected.clamp(0, 1), atol=1e-5)
+    assert np.array_equal(resize_image(image, (3, 7), mode), resize_image(image, (3, 7)))  # areas are averaged
+
+
+def test_slices_are_enlarged_as_the_plan_says():
+    voxels = _voxels(np.random.default_rng(1).random((6, 5, 2)))
+    plans = [plan_with(pixel_mm=0.25, interpolation=mode) for mode in ("bilinear", "bicubic")]
+    slices = [PreparedSlices.of(voxels, plan)[0:1][0, 0] for plan in plans]
+    assert not np.allclose(*slices, atol=0.01)
+    for plan, found in zip(plans, slices, strict=True):
+        raw = next(iter(voxels.slices(0, [0]))).copy()
+        assert np.allclose(found, resize_image(raw, found.shape, plan.interpolation))
+
+
+def _voxels(array):
+    image = nib.Nifti1Image(array.astype(np.float32), np.eye(4))
+    return reader_of(image).voxels(1).oriented(plan_with().orientation)
 
 
 # --- channels ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from vpt.backbones.attention import key_value_maps, keys_and_values
 from vpt.backbones.origin import Origin
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
+from vpt.vocabulary import Interpolation
 
 __all__ = [
     "Added",
@@ -80,6 +81,7 @@ class BackboneSpec:
     become of prompts that travelled can be read at the end (`Features.prompts`). `carries_prompts`: they can travel
     although the blocks change their width, which the encoder's own merging of patches changes theirs with. `embedded`:
     (height, width) in pixels of the patches that the image is first cut into, None where that is `patch`.
+    `interpolation`: how images were enlarged in its pretraining.
     """
 
     name: str
@@ -96,6 +98,7 @@ class BackboneSpec:
     finishes_prompts: bool = False
     carries_prompts: bool = False
     embedded: tuple[int, int] | None = None
+    interpolation: Interpolation = "bilinear"
 
     @property
     def depth(self) -> int:

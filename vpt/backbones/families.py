@@ -23,7 +23,7 @@ from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.sections import Section, entry_points_of, load_foreign
-from vpt.vocabulary import NO_ENCODER
+from vpt.vocabulary import NO_ENCODER, Interpolation
 
 Size = tuple[int, int]  # (height, width) in pixels
 Weights = str | Path | None
@@ -62,6 +62,8 @@ class ImageOptions(Section):
     """Deviation of each channel."""
     padding: Padding = "centre"
     """Where an image lies in what is filled up: in the centre, or in the upper left corner."""
+    interpolation: Interpolation = "bilinear"
+    """How it is enlarged."""
 
 
 @dataclass(frozen=True)

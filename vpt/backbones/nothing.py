@@ -12,6 +12,7 @@ from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, Pa
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
 from vpt.backbones.weights import RANDOM, sha256_of
 from vpt.errors import VptError
+from vpt.vocabulary import Interpolation
 
 Size = tuple[int, int]  # (height, width) in pixels
 Values = tuple[float, float, float]  # of red, green and blue
@@ -52,13 +53,23 @@ def load_none(name: str, weights: str | Path | None, image_size: Size | None, **
 
 
 def describe_none(
-    name: str, weights: str | Path | None, *, native: int, patch: int, mean: Values, std: Values, padding: Padding
+    name: str,
+    weights: str | Path | None,
+    *,
+    native: int,
+    patch: int,
+    mean: Values,
+    std: Values,
+    padding: Padding,
+    interpolation: Interpolation,
 ) -> BackboneSpec:
     """The spec at the native size; what a plan needs to know of an encoder is given, see `in_place_of`."""
     if weights not in (None, RANDOM):
         raise VptError(f"backbone {name}: it is no encoder and has no weights, found {weights}; leave them out")
     size = (native, native)
-    return BackboneSpec(name, size, (patch, patch), 0, mean, std, (), Level(3, size), padding)
+    return BackboneSpec(
+        name, size, (patch, patch), 0, mean, std, (), Level(3, size), padding, interpolation=interpolation
+    )
 
 
 def in_place_of(spec: BackboneSpec) -> dict[str, Any]:
@@ -69,4 +80,5 @@ def in_place_of(spec: BackboneSpec) -> dict[str, Any]:
         "mean": spec.mean,
         "std": spec.std,
         "padding": spec.padding,
+        "interpolation": spec.interpolation,
     }

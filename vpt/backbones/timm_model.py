@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, BlockSpec, Level, Pool, require_whole_patches, three
+from vpt.vocabulary import Interpolation
 
 Pooling = Literal["own", "plain"]
 
@@ -77,6 +78,7 @@ class TimmBackbone(Backbone):
             finishes_prompts=layout.finishes_prompts,
             carries_prompts=layout.carries_prompts,
             embedded=layout.embedded,
+            interpolation=_interpolation_of(model),
         )
 
     @staticmethod
@@ -128,3 +130,9 @@ class StagedBackbone(TimmBackbone):
         head = nn.Sequential(nn.Dropout(model.head.drop.p), model.head.fc)
         model.head.fc = nn.Identity()
         return head
+
+
+def _interpolation_of(model: Any) -> Interpolation:
+    """As timm's own evaluation enlarges images for these weights; bilinear where nothing is said."""
+    known = getattr(model, "pretrained_cfg", None) or {}
+    return "bicubic" if known.get("interpolation") == "bicubic" else "bilinear"

@@ -14,7 +14,7 @@ from torch import Tensor
 from vpt.data.plan import Padding, Plan
 from vpt.errors import VptError
 from vpt.readers.grid import Grid
-from vpt.vocabulary import COLOURS
+from vpt.vocabulary import COLOURS, Interpolation
 
 SLAB = 32  # slices that are made at once, or those of a batch where it has more
 ABSURD = 32  # times the plan's pixel, or a 32nd of it: metres or microns that were written as mm, digits that are lost
@@ -22,12 +22,20 @@ MEASURABLE = 1e6  # mm
 GROWN, LARGE = 64, 2**27  # times the pixels, and numbers in all: above both a slice is not resized
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) -> size, pixel centres half a pixel in; along an axis that shrinks areas are averaged."""
+def resize_image(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> np.ndarray:
+    """(h, w) in [0, 1] -> size, pixel centres half a pixel in; along an axis that shrinks areas are averaged.
+
+    Bicubic values that overshoot are clipped.
+    """
     smaller = min(image.shape[0], size[0]), min(image.shape[1], size[1])
     if image.shape != smaller:  # by itself, since INTER_AREA repeats pixels along an axis that grows
         image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
-    return image if smaller == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    if smaller == size:
+        return image
+    if interpolation == "bilinear":
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    enlarged = cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(enlarged, 0, 1, out=enlarged)
 
 
 def prepared_size(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from vpt.data.values import TrainingValues
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Kind
-from vpt.vocabulary import COLOURS, Crop, Planes, Sampling
+from vpt.vocabulary import COLOURS, Crop, Interpolation, Planes, Sampling
 from vpt.words import listed
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -94,6 +94,8 @@ class Plan(BaseModel):
     image_size; image_size: side of the square that the encoder sees, in pixels;
     neighbours: the slices above and below are the first and the last of the three input channels;
     padding: where a slice smaller than the square is put; fill: the colour in [0, 1] around it;
+    interpolation: how slices are enlarged to the pixel, as images were for the encoder's weights; shrunk ones are
+    averaged over areas;
     kind: what it was made for, NIfTI volumes or images; slices: read of a volume that is classified, evenly spread;
     None where all are read; skip_blank: of a scan that is segmented, slices of one value throughout (air, padding) are
     background, and the encoder does not see them;
@@ -116,6 +118,7 @@ class Plan(BaseModel):
     intensity: tuple[Intensity, ...]
     padding: Padding = "centre"
     fill: Colour = (0.0, 0.0, 0.0)
+    interpolation: Interpolation = "bilinear"
     kind: Kind = "volumes"
     slices: int | None = Field(default=None, gt=0)
     skip_blank: bool = False

@@ -21,7 +21,7 @@ from vpt.data.values import CaseValues, values_of, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Kind, reader_of
-from vpt.vocabulary import COLOURS, Crop, Planes, Sampling
+from vpt.vocabulary import COLOURS, Crop, Interpolation, Planes, Sampling
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read
@@ -45,12 +45,15 @@ class Planned(Protocol):
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """What an encoder takes: the size that it was trained at and its patches, in pixels; how slices were padded."""
+    """What an encoder takes: the size that it was trained at and its patches, in pixels; how slices were padded and
+    enlarged.
+    """
 
     native_size: int
     patch: int
     padding: Padding = "centre"
     fill: Colour = (0.0, 0.0, 0.0)
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def make_plan(
         intensity=intensity,
         padding=encoder.padding,
         fill=encoder.fill,
+        interpolation=encoder.interpolation,
         kind=dataset.kind,
         slices=None if flat else wishes.slices,
         skip_blank=wishes.skip_blank,

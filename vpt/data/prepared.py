@@ -13,6 +13,7 @@ import torch
 from vpt.data.framing import resize_image, size_of_slices
 from vpt.data.plan import Plan, scale
 from vpt.readers import Voxels
+from vpt.vocabulary import Interpolation
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class PreparedSlices:
     voxels: Voxels
     limits: tuple[tuple[float, float], ...]
     size: tuple[int, int]
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def of(cls, voxels: Voxels, plan: Plan) -> Self:
@@ -33,7 +35,7 @@ class PreparedSlices:
         size = size_of_slices(voxels.name, voxels.grid, plan)
         channels = enumerate(plan.intensity)
         limits = tuple(intensity.limits(partial(voxels.slices, channel)) for channel, intensity in channels)
-        return cls(voxels, limits, size)
+        return cls(voxels, limits, size, plan.interpolation)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -54,4 +56,7 @@ class PreparedSlices:
         for channel, (low, high) in enumerate(self.limits):
             for row, image in zip(rows, self.voxels.slices(channel, chosen), strict=True):
                 # torch's half is ten times as fast as NumPy's
-                out[row, channel] = torch.from_numpy(resize_image(scale(image, low, high), self.size))
+                out[row, channel] = torch.from_numpy(self._resized(scale(image, low, high)))
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        return resize_image(image, self.size, self.interpolation)

@@ -111,6 +111,7 @@ def encoder_input(config: ResolvedConfig) -> EncoderInput:
         patch=max(backbone.patch),
         padding=backbone.padding,
         fill=backbone.mean if backbone.padding == "corner" else (0.0, 0.0, 0.0),
+        interpolation=backbone.interpolation,
     )
 
 

@@ -25,6 +25,8 @@ from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
 from vpt.words import listed
 
+SLICED = ("intensity", "pixel_mm", "image_size", "interpolation")  # what of a plan decides prepared slices
+
 
 def require_alike(artifacts: Sequence[Artifact]) -> None:
     """Raise VptError unless all have one task and the same labels, and look at the same part of a scan in one plane.
@@ -160,8 +162,7 @@ class SegmenterEnsemble(Segmenter):
         return float(np.mean(apart)) if apart else math.nan
 
     def _seen_by(self, member: Segmenter, scan: PreparedScan) -> PreparedScan:
-        first, own = self.plan, member.plan
-        if (own.intensity, own.pixel_mm, own.image_size) == (first.intensity, first.pixel_mm, first.image_size):
+        if all(getattr(member.plan, name) == getattr(self.plan, name) for name in SLICED):
             return scan
         return replace(scan, slices=PreparedSlices.of(scan.slices.voxels, member.plan))
 

@@ -30,6 +30,7 @@ SEEN = (
     "intensity",
     "padding",
     "fill",
+    "interpolation",
     "kind",
     "slices",
     "skip_blank",
