@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from encoders import draw, shaken
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from vpt.artifact import read_artifact, save_artifact
 from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
+from vpt.heads import ClassifyHead
+from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts
 from vpt.restoring import restore_model
 
@@ -58,6 +62,22 @@ def assert_an_artifact_gives_it_back(folder: str, path: Path, tuning: str = "pro
     save_artifact(path, model.eval(), config=config, plan=PLAN, labels={0: "background", 1: "liver"}, scores={})
     with torch.no_grad():
         assert torch.equal(restore_model(read_artifact(path))(images), model(images))
+
+
+def assert_compiles(backbone: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks through torch's compiler, but for its code generator, which takes a minute: values and gradients."""
+    model = PromptedModel(backbone, deep(backbone), ClassifyHead(backbone.spec, outputs=3)).eval()
+
+    def both() -> list[Tensor]:
+        out = model(images)
+        return [out, *torch.autograd.grad(out.square().sum(), list(model.prompts.parameters()))]
+
+    expected = both()
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model.compile_blocks()
+    for found, wanted in zip(both(), expected, strict=True):
+        assert close(found, wanted, 1e-4)
 
 
 def assert_wrapped(make_timm: Callable[[], Any], images: Tensor) -> None:

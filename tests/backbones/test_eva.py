@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from encoders import EVA, draw, make_eva, shaken, total, tune
+from staged import assert_compiles
 from timm.layers import RmsNorm
 from timm.models.eva import Eva
 from torch import Tensor
@@ -255,3 +256,9 @@ def test_who_attends_to_whom_is_read_off_where_heads_share_values() -> None:
         assert 0 < float(attention_map.sum((-1, -2)).max()) < 1
     with pytest.raises(VptError, match="block 3 of tiny: its attention cannot be read off"):
         class_evidence(classes, images, lambda logits: logits[:, 1])
+
+
+@pytest.mark.slow  # compiles
+@EVERY
+def test_it_compiles(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_compiles(make_eva(**KINDS[kind]), draw(2), monkeypatch)

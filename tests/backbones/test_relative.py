@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from encoders import PREPROCESSING, draw, shaken, total, tune
+from staged import assert_compiles
 from timm.models.beit import Beit
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
 from torch import Tensor
@@ -260,3 +261,9 @@ def test_who_attends_to_whom_is_read_off_every_kind(kind: str) -> None:
         assert (weights >= 0).all()  # the least of them are lost in rounding
         assert (weights.sum(-1) > 0).all()
         assert (weights.sum(-1) < 1).all()
+
+
+@pytest.mark.slow  # compiles
+@EVERY
+def test_it_compiles(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_compiles(make(kind), draw(2), monkeypatch)

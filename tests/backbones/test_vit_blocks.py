@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 from encoders import PREPROCESSING, VIT, draw, shaken, total, tune
-from staged import assert_an_artifact_gives_it_back, assert_wrapped, close
+from staged import assert_an_artifact_gives_it_back, assert_compiles, assert_wrapped, close
 from timm.layers import RmsNorm
 from timm.models.vision_transformer import ParallelScalingBlock, ParallelThingsBlock, ResPostBlock, VisionTransformer
 from torch import Tensor
@@ -361,3 +361,9 @@ def test_a_folder_loads_at_other_sizes_and_an_artifact_gives_the_same_model_back
     with torch.no_grad():
         wanted = model.forward_features(images)[:, model.num_prefix_tokens :]
     assert torch.equal(found.grid.flatten(2).transpose(1, 2), wanted)
+
+
+@pytest.mark.slow  # compiles
+@EVERY
+def test_it_compiles(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_compiles(make(kind), draw(2), monkeypatch)
