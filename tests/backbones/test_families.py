@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vpt
 from vpt.backbones import describe_backbone, load_backbone, register_backbones
-from vpt.backbones.families import FAMILIES, Family, NoOptions, families, family_of, fetch, published
+from vpt.backbones.families import FAMILIES, Family, families, family_of, fetch, published
+from vpt.backbones.options import NoOptions
 from vpt.backbones.origin import KNOWN, Origin
 from vpt.backbones.sam_models import SIZES, build_sam
 from vpt.config import load_config

@@ -15,7 +15,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from vpt.backbones import load_backbone
-from vpt.backbones.families import SamOptions, family_of
+from vpt.backbones.families import family_of
+from vpt.backbones.options import SamOptions
 from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_models import CHECKPOINTS, SIZES, Size, build_sam, is_sam
 from vpt.backbones.tokens import Tokens

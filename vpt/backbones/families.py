@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from vpt.backbones import hub_models, nothing, sam2_models, sam_models, tiny_vit_models, vit_models
-from vpt.backbones.base import Backbone, BackboneSpec, Padding
+from vpt.backbones.base import Backbone, BackboneSpec
 from vpt.backbones.hub_models import say_licence
+from vpt.backbones.options import ImageOptions, NoOptions, SamOptions, VitOptions
 from vpt.backbones.origin import Origin, origin_of
 from vpt.backbones.sam2_models import SAM2_CHECKPOINTS
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
@@ -23,47 +24,10 @@ from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.sections import Section, entry_points_of, load_foreign
-from vpt.vocabulary import NO_ENCODER, Interpolation
+from vpt.vocabulary import NO_ENCODER
 
 Size = tuple[int, int]  # (height, width) in pixels
 Weights = str | Path | None
-
-
-class NoOptions(Section):
-    """Of a family that has none."""
-
-
-class VitOptions(Section):
-    """Of timm's ViTs, see `VitBackbone`."""
-
-    normalisation: vit_models.Normalisation = "own"
-    """Of images: "own", as the weights were trained, or "imagenet", ImageNet's mean and deviation."""
-    pooling: vit_models.Pooling = "own"
-    """The vector of an image: "own", the model's way, or "plain", its CLS token or the mean of its patches alone."""
-
-
-class SamOptions(Section):
-    """Of SAM's encoders."""
-
-    attention: sam_models.Arithmetic = "fused"
-    """"fused", or "original", the arithmetic of `segment_anything` itself."""
-
-
-class ImageOptions(Section):
-    """How images are planned, framed and normalised where no encoder says so."""
-
-    native: int = Field(256, ge=1)
-    """Side of the images in pixels where the plan chooses none."""
-    patch: int = Field(16, ge=1)
-    """Sides are multiples of it, in pixels."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Mean of each channel, of values in [0, 1]."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Deviation of each channel."""
-    padding: Padding = "centre"
-    """Where an image lies in what is filled up: in the centre, or in the upper left corner."""
-    interpolation: Interpolation = "bilinear"
-    """How it is enlarged."""
 
 
 @dataclass(frozen=True)
