@@ -15,18 +15,16 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vpt.artifact import Artifact
 from vpt.building import build_model
 from vpt.data.doubts import doubts_of
-from vpt.data.splits import fold_count, is_fixed
 from vpt.data.stored import Store, Viewed
-from vpt.engine.beside import beside_in_words, share_prompts, shared_labels
-from vpt.engine.continuing import task_in_words
+from vpt.engine.announcing import folds_proposed, starts_of
+from vpt.engine.beside import share_prompts
 from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
-from vpt.engine.starting import adapted_model, start_in_words
+from vpt.engine.starting import adapted_model
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
 from vpt.fair.base import Given
@@ -39,8 +37,6 @@ from vpt.tasks.batch import Batch, GroupedSamples, Loss
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
 from vpt.words import listed
-
-FEW = 50  # cases: of fewer a single validation split says little
 
 
 class Job(ABC):
@@ -217,20 +213,7 @@ class Job(ABC):
 
     def starts(self) -> list[str]:
         """What the run goes on from, and the groups that it treats alike."""
-        start, groups, splits = self.setup.start, self.setup.groups, self.setup.splits
-        said = [] if start is None else [self._goes_on(start)]
-        if self.setup.earlier:
-            said.append(beside_in_words(self.setup.config, self.setup.earlier))
-            said += shared_labels(self.setup.dataset.labels, self.setup.earlier)
-        if groups:
-            fair = self.setup.fair
-            sides = f"training {groups.counts(splits.train)}; validation {groups.counts(splits.val)}"
-            said.append(f"fair {fair.method}, groups by {fair.by}: {sides}")
-        return said
-
-    def _goes_on(self, start: Artifact) -> str:
-        config = self.setup.config
-        return task_in_words(start, config) if config.start.adds else start_in_words(start, self.setup.dataset)
+        return starts_of(self.setup)
 
     def proposals(self) -> list[str]:
         """What could be chosen instead, to who left it open."""
@@ -295,21 +278,6 @@ class Job(ABC):
 def worst_of(score: str) -> str:
     """The key of the worst group's score."""
     return f"worst_{score}"
-
-
-def folds_proposed(setup: Setup) -> list[str]:
-    """To train folds, where few cases are there and none is left to test with, to whoever chose no fold."""
-    config, splits = setup.config.data, setup.splits
-    cases = len(splits.train) + len(splits.val)
-    if splits.test or config.fold is not None or config.shots or config.use_val or cases > FEW:
-        return []
-    if is_fixed(setup.dataset):
-        return []
-    folds = fold_count(setup.dataset)
-    return [
-        f"{cases} cases and no test split; `vpt train {config.path} --folds {folds}` scores every case by a model that "
-        "has not seen it"
-    ]
 
 
 def require_weights(setup: Setup) -> None:
