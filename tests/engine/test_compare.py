@@ -30,8 +30,9 @@ from vpt.config import load_config
 from vpt.data.layouts import read_dataset
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
-from vpt.engine.compare import Comparison, Trial, compare, per_case
+from vpt.engine.compare import Comparison, Trial, compare
 from vpt.engine.methods import Method, choose_methods, methods
+from vpt.engine.outcome import per_case
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup
 from vpt.engine.signals import Interrupted

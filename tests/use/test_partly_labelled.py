@@ -14,7 +14,7 @@ from tiny_classes import CLASSES, HEAD_ONLY, stripes
 
 from vpt.config import load_config
 from vpt.engine.classifying import Classifying
-from vpt.engine.compare import per_case
+from vpt.engine.outcome import per_case
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup
 from vpt.model import Output

@@ -6,7 +6,6 @@ validation side, then the method learns from both sides together, once per seed,
 
 from __future__ import annotations
 
-import csv
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from vpt.artifact import read_artifact
@@ -28,6 +26,7 @@ from vpt.engine.checkpoint import has_state
 from vpt.engine.classifying import CHOOSES
 from vpt.engine.folder import STATE
 from vpt.engine.methods import CONTROLS, Method, choose_methods
+from vpt.engine.outcome import cost_of, in_a_line, per_case
 from vpt.engine.run import train
 from vpt.engine.setup import read_data
 from vpt.errors import VptError
@@ -35,10 +34,7 @@ from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.machine.device import choose_device
 from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
-from vpt.report.classification import ClassReport
 from vpt.report.comparison import write_comparison
-from vpt.report.segmentation import Report
-from vpt.scores.classes import decisions
 from vpt.sections import PROMPTS
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
@@ -253,7 +249,7 @@ class Comparison:
             result = self._measure(trial, folder, time.monotonic() - started, peak_memory(device))
         except Exception as error:  # whatever it is, the other methods go on
             folder.mkdir(exist_ok=True)
-            result = {"failed": _in_a_line(error)}
+            result = {"failed": in_a_line(error)}
         write_json(folder / RESULT, {"settings": dict(trial.settings), "seed": trial.seed, **result})
 
     def _cache(self, trial: Trial) -> Path:
@@ -287,40 +283,10 @@ class Comparison:
         return in_place_of(describe_backbone(own.name, weights=own.weights, **own.options))
 
     def _measure(self, trial: Trial, folder: Path, seconds: float, memory: int | None) -> dict[str, Any]:
-        artifact = read_artifact(folder / "last.safetensors")
-        with open(folder / "metrics.csv", newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        result: dict[str, Any] = {
-            "counts": artifact.counts,
-            "weights": str(artifact.origin) if artifact.origin else None,
-            "artifact_bytes": artifact.path.stat().st_size,
-            "peak_memory": memory,
-            "seconds": max(seconds, float(last["seconds"])),  # of a resumed run the whole training
-            "seconds_per_step": float(last["seconds"]) / float(last["steps"]),
-        }
+        result = {**cost_of(folder, seconds), "peak_memory": memory}
         if not trial.final:
+            artifact = read_artifact(folder / "last.safetensors")
             return result | {"score": artifact.scores["validation"][self.score]}
         report, _ = evaluate_run(folder, device=self.base.device, cache=self._cache(trial))
         tested = per_case(report)
         return result | {"tested": tested, "patients": {name: self.dataset.patient(name) for name in tested}}
-
-
-def per_case(report: Report | ClassReport) -> dict[str, float]:
-    """Case -> the score that is compared.
-
-    Of classes and grades 1 where the answer is right, of labels the share of right answers, of masks Dice, averaged
-    over the labels that have one; cases without any (absent in mask and reference) are left out.
-    """
-    if isinstance(report, ClassReport):
-        right = (decisions(report.probabilities, report.target) == report.targets) & report.looked
-        values = right.sum(1) / report.looked.sum(1) if report.target == "labels" else report.right
-        return dict(zip(report.names, values.astype(float).tolist(), strict=True))
-    names = [case.name for case in report.cases]
-    dice = zip(names, report.values("Dice"), strict=True)
-    return {name: float(np.nanmean(values)) for name, values in dice if not np.isnan(values).all()}
-
-
-def _in_a_line(error: Exception) -> str:
-    """What went wrong, for a table; the kind of error too where it was not foreseen."""
-    said = str(error).strip().partition("\n")[0]
-    return said if isinstance(error, VptError) and said else ": ".join(filter(None, [type(error).__name__, said]))
