@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from vpt.errors import VptError
-from vpt.files import write_tensors
+from vpt.tensor_files import write_tensors
 
 SIDE, QUALITY = 96, 90  # pixels; of WebP
 

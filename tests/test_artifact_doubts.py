@@ -20,8 +20,8 @@ from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError
-from vpt.files import read_tensors, write_tensors
 from vpt.restoring import restore_model
+from vpt.tensor_files import read_tensors, write_tensors
 
 PLAN = Plan(
     plane="axial", pixel_mm=1.0, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)

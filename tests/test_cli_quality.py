@@ -15,7 +15,7 @@ import torch
 from commands import Told
 
 from vpt.artifact import read_artifact
-from vpt.files import read_tensors, write_tensors
+from vpt.tensor_files import read_tensors, write_tensors
 from vpt.use.load import load
 
 Vpt = Callable[..., Told]

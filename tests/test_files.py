@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from vpt import files
 from vpt.errors import VptError
-from vpt.files import atomic, read_json, read_tensors, write_json, write_tensors, write_text
+from vpt.files import atomic, read_json, write_json, write_text
+from vpt.tensor_files import read_tensors, write_tensors
 
 BIG = {"a": torch.zeros(100_000)}
 

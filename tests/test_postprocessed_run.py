@@ -17,7 +17,7 @@ from vpt.data.postprocess import largest_component, tidied
 from vpt.engine import segmenting
 from vpt.engine.run import train
 from vpt.errors import VptError
-from vpt.files import read_tensors, write_tensors
+from vpt.tensor_files import read_tensors, write_tensors
 from vpt.use.load import load
 from vpt.use.tidying import Choice, Tried
 

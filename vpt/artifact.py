@@ -19,9 +19,9 @@ from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps
 from vpt.errors import VptError
-from vpt.files import read_tensors, write_tensors
 from vpt.model import PromptedModel
 from vpt.readers import Code
+from vpt.tensor_files import read_tensors, write_tensors
 from vpt.versions import version_of
 
 FORMAT = "vpt-artifact/1"

@@ -200,7 +200,7 @@ def artifact_tensors(content: bytes, rng: random.Random) -> bytes:
     import torch
     from safetensors.torch import load, save
 
-    from vpt.files import CHECKSUM, checksum
+    from vpt.tensor_files import CHECKSUM, checksum
 
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])

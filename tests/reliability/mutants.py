@@ -204,7 +204,7 @@ def artifact_header(content: bytes, rng: random.Random) -> bytes:
         name = rng.choice(sorted(tensors))
         odd = (float("nan"), 1e30, 0.0)
         tensors[name] = rng.choice((tensors[name] * rng.choice(odd), tensors[name][:1].clone(), torch.zeros(3, 0)))
-    from vpt.files import CHECKSUM, checksum
+    from vpt.tensor_files import CHECKSUM, checksum
 
     if rng.randrange(2):
         metadata[CHECKSUM] = checksum(tensors, metadata)

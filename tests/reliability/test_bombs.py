@@ -19,9 +19,10 @@ from vpt.config.files import load_config, parse_override
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.errors import VptError
-from vpt.files import parse_json, read_json, read_tensors
+from vpt.files import parse_json, read_json
 from vpt.readers import reader_of
 from vpt.readers.damage import spoiled
+from vpt.tensor_files import read_tensors
 
 CANNOT_HOLD = r"30000x30000x30000 voxels, 54,000,000,000,000 bytes, which the [\d,]+ bytes of .+ cannot hold"
 

@@ -25,8 +25,9 @@ from vpt.backbones.sam_models import IMAGENET, UNIT_RANGE
 from vpt.backbones.tiny_vit import TinyVitBackbone, TinyVitEncoder
 from vpt.backbones.weights import RANDOM, read_state, require_fit, sha256_of
 from vpt.errors import VptError
-from vpt.files import make_folder, write_tensors
+from vpt.files import make_folder
 from vpt.progress import Tick
+from vpt.tensor_files import write_tensors
 from vpt.words import some_of
 
 

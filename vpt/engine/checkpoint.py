@@ -15,11 +15,12 @@ from torch import Tensor
 from vpt.engine.average import Average
 from vpt.engine.randomness import random_state, restore_random
 from vpt.errors import VptError
-from vpt.files import make_folder, read_tensors, write_tensors
+from vpt.files import make_folder
 from vpt.machine.moments import moments_of, restore_moments
 from vpt.model import PromptedModel
 from vpt.restoring import load_trained
 from vpt.tasks.batch import LearningLoss
+from vpt.tensor_files import read_tensors, write_tensors
 
 
 @dataclass
