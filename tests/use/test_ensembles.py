@@ -111,7 +111,6 @@ def test_models_share_the_encoder_that_they_leave_frozen(models, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "labels", "said"),
     [
-        ({"plane": "coronal"}, LABELS, "plane coronal against axial"),
         ({"crop": "foreground"}, LABELS, "plan.crop foreground against none"),
         ({}, {0: "background", 3: "rim", 118: "core"}, "labels 118 core against 117 core;"),
         ({}, {0: "background", 3: "rim"}, "labels none against 117 core;"),

@@ -93,6 +93,22 @@ def test_a_network_that_knows_bright_voxels_finds_just_these(planes: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [{"intensity": WINDOW}, CROPPED], ids=["whole", "cropped"])
+def test_a_model_of_each_plane_together_is_the_mean_over_the_planes_too(tmp_path: Path, more: dict) -> None:
+    """Of the same prompts and head, they are one model that looks in all three."""
+    plan, given = scan_plan(planes="all", **more), framed()
+    three = vpt.load(trained(tmp_path / "all.safetensors", 1, plan), "cpu", precision="32-true")
+    paths = [in_one_plane(tmp_path / f"{plane}.safetensors", plan, plane) for plane in ORIENTATIONS]
+    together = vpt.load(paths, "cpu", precision="32-true")
+    assert (three.held, together.held) == (1, 2)
+    found = [torch.stack(list(each.probabilities_of(each.prepare(given)))) for each in (three, together)]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+    mask, quality = together.segment_with_quality(given)
+    assert (voxels(mask) == voxels(three.segment(given))).mean() > 0.9995
+    assert 0 < quality.whole.agreement < 1
+
+
+@pytest.mark.slow
 def test_it_is_answered_alone_in_ensembles_and_in_a_bank(tmp_path: Path) -> None:
     given = scan((20, 18, 12))
     paths = [trained(tmp_path / f"{k}.safetensors", k, scan_plan(planes="all", intensity=WINDOW)) for k in (1, 2)]

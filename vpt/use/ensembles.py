@@ -21,18 +21,20 @@ from vpt.readers import Scan
 from vpt.tasks.segmentation import likeliest_classes
 from vpt.use.classifier import Classifier
 from vpt.use.inference import in_smaller_batches, read_scan, require_usual
+from vpt.use.planes import empty_volume, seen_along, turned_to
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
 from vpt.words import listed
 
-SLICED = ("intensity", "pixel_mm", "image_size", "interpolation")  # what of a plan decides prepared slices
+SLICED = ("intensity", "pixel_mm", "image_size", "interpolation")  # what of a plan decides the slices of its plane
+GRID = ("plane", "pixel_mm", "image_size", "slices")  # what a stack of slices, a box and points lie on
 
 
 def require_alike(artifacts: Sequence[Artifact]) -> None:
-    """Raise VptError unless all have one task and the same labels, and look at the same part of a scan in one plane.
+    """Raise VptError unless all have one task and the same labels, and look at the same part of a scan.
 
-    Windows may differ, as those of folds do, and so may pixels and image sizes of segmentations, as those of different
-    encoders do: every model sees a scan through its own. A stack of slices, and a box or points, lie on one grid.
+    Windows may differ, as those of folds do, and so may planes, pixels and image sizes of segmentations: every model
+    sees a scan through its own. But a stack of slices, and a box or points, lie on one grid.
     """
     first, *others = artifacts
     if others and (tasks := next((each for each in artifacts if each.earlier), None)):
@@ -60,10 +62,9 @@ def _answers(artifact: Artifact) -> dict[str, Any]:
         "labels": {f"{label} {name}" for label, name in artifact.labels.items()},
         "kind": plan.kind,
         "channels": ", ".join(plan.channels),
-        "plane": plan.plane,
         "plan.crop": plan.crop,
         "head.hints": hinted,
-        **{f"plan.{name}": getattr(plan, name) for name in ("pixel_mm", "image_size", "slices") if on_a_grid},
+        **{f"plan.{name}": getattr(plan, name) for name in GRID if on_a_grid},
     }
 
 
@@ -86,9 +87,11 @@ def together(models: Sequence[Segmenter | Classifier]) -> Segmenter | Classifier
 
 
 class SegmenterEnsemble(Segmenter):
-    """Segmenters of slices in one plane, whose mean probability on the scan's own pixels decides, slice by slice.
+    """Segmenters whose mean probability on the scan's own pixels decides, slice by slice in the plane of the first.
 
-    What it tells of itself (model, plan, codes) is the first one's. With masks it does what more than half of them do.
+    Of each one in another plane the probabilities of the whole prepared part are held, 4 bytes for each voxel and
+    label. What it tells of itself (model, plan, codes) is the first one's. With masks it does what more than half of
+    them do.
     """
 
     def __init__(self, members: Sequence[Segmenter]):
@@ -106,6 +109,10 @@ class SegmenterEnsemble(Segmenter):
             next((member.known for member in members if member.known), None),
         )
         self.members = tuple(members)
+
+    @property
+    def held(self) -> int:
+        return sum(member.held + (member.plan.plane != self.plan.plane) for member in self.members)
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         prepared = super().prepare(scan, force)
@@ -128,14 +135,22 @@ class SegmenterEnsemble(Segmenter):
         return self._means(self._each(scan, hints, batch), None)
 
     def _each(self, scan: PreparedScan, hints: np.ndarray | None, batch: int | None) -> Iterator[tuple[Tensor, ...]]:
-        """Of each slice the probabilities of every member."""
-        return zip(
-            *(
-                member.probabilities_of(self._seen_by(member, scan), hints, batch and min(batch, member.batch_size))
-                for member in self.members
-            ),
-            strict=True,
-        )
+        """Of each slice in the first one's plane the probabilities of every member."""
+        return zip(*(self._of(member, scan, hints, batch) for member in self.members), strict=True)
+
+    def _of(
+        self, member: Segmenter, scan: PreparedScan, hints: np.ndarray | None, batch: int | None
+    ) -> Iterator[Tensor]:
+        seen = self._seen_by(member, scan)
+        found = member.probabilities_of(seen, hints, batch and min(batch, member.batch_size))
+        if member.plan.plane == self.plan.plane:
+            yield from found
+            return
+        volume = empty_volume(scan, len(self.labels))
+        for into, each in zip(seen_along(member.plan, volume, scan), found, strict=True):
+            into[...] = each.cpu().numpy()
+        for place in volume:
+            yield torch.from_numpy(place).to(self.device)
 
     @torch.inference_mode()
     def _means(self, found: Iterator[tuple[Tensor, ...]], keep: Keep | None) -> Iterator[Tensor]:
@@ -162,6 +177,8 @@ class SegmenterEnsemble(Segmenter):
         return float(np.mean(apart)) if apart else math.nan
 
     def _seen_by(self, member: Segmenter, scan: PreparedScan) -> PreparedScan:
+        if member.plan.plane != self.plan.plane:
+            return turned_to(member.plan, scan)
         if all(getattr(member.plan, name) == getattr(self.plan, name) for name in SLICED):
             return scan
         return replace(scan, slices=PreparedSlices.of(scan.slices.voxels, member.plan))

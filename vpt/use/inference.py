@@ -77,8 +77,9 @@ class ReadScan(NamedTuple):
     warned: tuple[str, ...]
 
 
-def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> ReadScan:
-    """A new scan whose values and mm fit those of the training. labels: that it is segmented into, which takes memory.
+def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0, held: int = 0) -> ReadScan:
+    """A new scan whose values and mm fit those of the training. labels: that it is segmented into, which takes memory;
+    held: see `require_memory`.
 
     Raises:
         VptError: what the readers refuse, more voxels than there is memory for, another kind than the plan's, and
@@ -87,23 +88,25 @@ def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0) -> Re
     """
     require_kind(plan, scan)
     reader = reader_of(scan)
-    require_memory(plan, reader, labels)
+    require_memory(plan, reader, labels, held)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
     if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
     return ReadScan(reader, voxels, require_usual(plan, reader.name, voxels, force))
 
 
-def require_memory(plan: Plan, reader: Reader, labels: int) -> None:
+def require_memory(plan: Plan, reader: Reader, labels: int, held: int = 0) -> None:
     """Refuse a scan that takes more than the machine has, by its header alone, before anything is read.
 
-    At the least a byte for each voxel of a channel, the mask twice, and of one slice two float32 for each label; in all
-    planes (and no foreground alone) a float32 for each voxel and label.
+    At the least a byte for each voxel of a channel, the mask twice, and of one slice two float32 for each label.
+
+    held: how many volumes of probabilities are held, float32 for each voxel and label; of a foreground, whose size no
+    header says, they are not reckoned with.
     """
     grid = reader.grid()
     mask, slice_pixels = 2 * bool(labels), prod(grid.turned(plan.orientation)[1].shape[1:])
     need = prod(grid.shape) * (len(plan.channels) + mask) + slice_pixels * labels * 8
-    need += prod(grid.shape) * labels * 4 * (plan.planes == "all" and plan.crop == "none")
+    need += held * prod(grid.shape) * labels * 4 * (plan.crop == "none")
     if need > (there := total_memory(CPU)):
         raise VptError(
             f"{reader.name}: {by(grid.shape)} voxels take at least {in_gb(need)} to be answered, and this machine has "

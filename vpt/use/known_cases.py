@@ -43,7 +43,7 @@ class KnownCases:
         """Of a model that is ready for inference."""
         pooled = in_precision(PooledEncoder(model).eval().to(device), precision, device)
         encoder = model.backbone if model.mixing is None else model
-        sight = (id(encoder), tuple(plan.intensity), plan.pixel_mm, plan.interpolation)
+        sight = (id(encoder), plan.plane, tuple(plan.intensity), plan.pixel_mm, plan.interpolation)
         return cls(familiar, pooled, plan, device, batch_size, sight)
 
     def features_of(self, scan: PreparedScan) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,16 +53,18 @@ class SegmenterInPlanes(Segmenter):
         _require_no_hints(hints)
         return self._means(scan, batch or self.batch_size, silent)
 
+    @property
+    def held(self) -> int:
+        return 1
+
     @torch.inference_mode()
     def _means(self, scan: PreparedScan, batch: int, progress: Tick) -> Iterator[Tensor]:
         """Of each slice in the plan's own plane (K, rows, columns); progress: of the slices of all planes."""
         others, done, total = self.plan.others, 0, sum(scan.oriented.shape)
-        depth, rows, columns = scan.oriented.shape
-        sums = np.zeros((depth, len(self.labels), rows, columns), np.float32)
+        sums = empty_volume(scan, len(self.labels))
         for plan in others:
-            voxels = scan.slices.voxels.oriented(plan.orientation)
-            turned = _seen_along(plan, sums, scan)
-            for into, found in zip(turned, self._in(plan, PreparedSlices.of(voxels, plan), batch), strict=True):
+            turned = turned_to(plan, scan)
+            for into, found in zip(seen_along(plan, sums, scan), self._in(plan, turned.slices, batch), strict=True):
                 into += found.cpu().numpy()
                 done += 1
                 progress(done, total, "")
@@ -87,9 +90,21 @@ def _told(means: Iterator[Tensor], keep: Keep | None) -> Iterator[Tensor]:
         yield mean
 
 
-def _seen_along(plan: Plan, sums: np.ndarray, scan: PreparedScan) -> np.ndarray:
+def empty_volume(scan: PreparedScan, classes: int) -> np.ndarray:
+    """(slices, K, rows, columns) of the prepared part, float32, all 0."""
+    depth, rows, columns = scan.oriented.shape
+    return np.zeros((depth, classes, rows, columns), np.float32)
+
+
+def turned_to(plan: Plan, scan: PreparedScan) -> PreparedScan:
+    """The same part of a scan as another plan prepares it, in its own plane."""
+    voxels = scan.slices.voxels.oriented(plan.orientation)
+    return replace(scan, slices=PreparedSlices.of(voxels, plan), oriented=voxels.grid)
+
+
+def seen_along(plan: Plan, volume: np.ndarray, scan: PreparedScan) -> np.ndarray:
     """(slices, K, rows, columns) of a prepared scan as a view of it in the plane of another plan."""
-    return np.moveaxis(turned_view(np.moveaxis(sums, 1, -1), scan.oriented, plan.orientation), -1, 1)
+    return np.moveaxis(turned_view(np.moveaxis(volume, 1, -1), scan.oriented, plan.orientation), -1, 1)
 
 
 def _require_no_hints(hints: np.ndarray | None) -> None:

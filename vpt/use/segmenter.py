@@ -166,13 +166,18 @@ class Segmenter:
         name, plan = Path(prepared.reader.name).name, self.plan_for(prepared)
         return shown(mask, self.labels, partial(show_result, name=name, scan=scan, plan=plan))
 
+    @property
+    def held(self) -> int:
+        """How many volumes of probabilities are in memory at once."""
+        return 0
+
     def plan_for(self, scan: PreparedScan) -> Plan:
         """The plan by which a scan was prepared."""
         return self.plan
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
-        reader, voxels, warned = read_scan(self.plan, scan, force, len(self.labels))
+        reader, voxels, warned = read_scan(self.plan, scan, force, len(self.labels), self.held)
         whole = voxels.oriented(self.plan.orientation)
         part = Part.by(self.plan.crop, whole, self.plan.channels)
         inside = part.of(whole)
