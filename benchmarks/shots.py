@@ -26,7 +26,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 NAMES = {"deep": "10 deep prompts + head", "head": "head alone"}
 COLOURS = {"deep": "#0072b2", "head": "#d55e00"}
-EPOCHS = 2  # the best of them by validation
+EPOCH = 20  # steps, since few images of a classification are soon all seen; validated twice
 
 
 def settings(arm: str, shots: int, weights: str, size: int, batch: int, steps: int) -> dict[str, Any]:
@@ -37,8 +37,9 @@ def settings(arm: str, shots: int, weights: str, size: int, batch: int, steps: i
         "plan.image_size": size,
         "data.shots": shots or None,
         "train.batch_size": batch,
-        "train.epochs": EPOCHS,
-        "train.max_steps": steps // EPOCHS,
+        "train.epochs": steps // EPOCH,
+        "train.max_steps": EPOCH,
+        "train.validate_every": max(1, steps // EPOCH // 2),
         "train.augment": "light",
     } | ARMS[arm]
 
