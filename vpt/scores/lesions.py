@@ -17,7 +17,8 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.scores.bootstrap import bootstrap
-from vpt.scores.cases import boxes_of, without_ignored
+from vpt.scores.cases import without_ignored
+from vpt.scores.components import Components, alike, components_of, overlaps
 
 OVERLAP = 0.5
 SIZES = {"mm": (0.1, 1.0, 10.0), "px": (100.0, 1000.0, 10000.0)}  # where bins of lesion sizes meet, in ml or pixels
@@ -69,49 +70,28 @@ def score_lesions(
     labels = list(labels)
     prediction, _ = without_ignored(prediction, reference, ignored)
     unit = math.prod(map(float, spacing)) / 1000 if len(spacing) == 3 else 1.0
-    boxes = boxes_of(prediction, reference, labels)
-    return {
-        label: match_lesions(prediction[box] == label, reference[box] == label, unit, overlap)
-        for label, box in zip(labels, boxes, strict=True)
-    }
+    theirs = components_of(reference, labels)
+    mine = components_of(alike(reference, prediction), labels)
+    return {label: _match(mine[label], theirs[label], unit, overlap) for label in labels}
 
 
 def match_lesions(predicted: np.ndarray, true: np.ndarray, unit: float = 1.0, overlap: float = OVERLAP) -> LesionScores:
     """Two masks (bool) of one shape, the size of a voxel -> their lesions."""
-    (mine, sizes), (theirs, true_sizes) = components(predicted), components(true)
-    pairs, shared = _overlaps(theirs, mine)
-    union = true_sizes[pairs[0]] + sizes[pairs[1]] - shared
-    lesions = [Lesion(float(size) * unit) for size in true_sizes]
+    mine, theirs = (components_of(mask, [1])[1] for mask in (alike(true, predicted), true))
+    return _match(mine, theirs, unit, overlap)
+
+
+def _match(mine: Components, theirs: Components, unit: float, overlap: float) -> LesionScores:
+    pairs, shared = overlaps(theirs, mine)
+    union = theirs.sizes[pairs[0]] + mine.sizes[pairs[1]] - shared
+    lesions = [Lesion(float(size) * unit) for size in theirs.sizes]
     taken: set[int] = set()
     for k in np.argsort(-shared / union, kind="stable"):
         own, other, iou = int(pairs[0, k]), int(pairs[1, k]), float(shared[k] / union[k])
         if iou >= overlap and not lesions[own].found and other not in taken:
             lesions[own] = Lesion(lesions[own].size, iou, 2 * iou / (1 + iou))
             taken.add(other)
-    return LesionScores(tuple(lesions), tuple(float(n) * unit for k, n in enumerate(sizes) if k not in taken))
-
-
-def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A mask (bool) -> 1, 2, ... in its components (26 or 8 neighbours), 0 outside, int32; their sizes in voxels."""
-    from scipy.ndimage import label
-
-    parts, count = label(mask, structure=np.ones((3,) * mask.ndim, bool), output=np.int32)
-    sizes = np.zeros(count + 1, np.int64)
-    for slab in parts:
-        sizes += np.bincount(slab.ravel(), minlength=count + 1)
-    return parts, sizes[1:]
-
-
-def _overlaps(theirs: np.ndarray, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays of components -> the pairs that share voxels, (2, K) from 0, and how many they share, (K,)."""
-    both = (theirs > 0) & (mine > 0)
-    if not both.any():
-        return np.zeros((2, 0), int), np.zeros(0, int)
-    found = np.stack([theirs[both], mine[both]]) - 1
-    starts = np.flatnonzero(np.r_[True, (found[:, 1:] != found[:, :-1]).any(0)])  # of runs, which are few
-    lengths = np.diff(np.r_[starts, found.shape[1]])
-    pairs, place = np.unique(found[:, starts], axis=1, return_inverse=True)
-    return pairs, np.bincount(place.ravel(), lengths).astype(int)
+    return LesionScores(tuple(lesions), tuple(float(n) * unit for k, n in enumerate(mine.sizes) if k not in taken))
 
 
 def check_overlap(overlap: float) -> None:
