@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 from vpt.config import load_config
 from vpt.data.cached_slices import prepare_cases
+from vpt.data.check import check_dataset
 from vpt.data.label_values import IGNORED
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import prepare_setup
@@ -56,3 +58,27 @@ def test_the_worst_group_is_the_one_with_the_least_dice() -> None:
     assert means(scores, names) == {"dice_liver": 0.75, "dice_tumour": 0.5}
     assert worst_dice([[0], [1, 2], [2]], scores, names) == 0.5
     assert worst_dice([[2]], scores, names) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("every", "said"),
+    [
+        (True, "where the background is expected, and 0 inside; are the labels inverted? Then write the background as"),
+        (False, "(case_0) have a label along their edges and 0 inside, the others 0 along theirs; are these inverted?"),
+    ],
+)
+def test_inverted_masks_are_told_before_a_training_as_vpt_check_tells_them(
+    copied_data: Path, tmp_path: Path, every: bool, said: str
+) -> None:
+    setup = prepare_setup(load_config(copied_data, SETTINGS))
+    for name in [case.name for case in setup.dataset.cases] if every else setup.splits.train[:1]:
+        path = copied_data / "labelsTr" / f"{name}.nii.gz"
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image((np.asanyarray(image.dataobj) == 0).astype(np.uint8), image.affine), path)
+    said = said.replace("case_0", setup.splits.train[0])
+    job = Segmenting(tmp_path, setup, tmp_path / "cache")
+    job.prepare()
+    (doubt,) = (each for each in job.doubts() if "inverted" in each)
+    assert doubt.startswith(f"{copied_data}: ")
+    assert said in doubt
+    assert any(said in each.text for each in check_dataset(copied_data).warnings)

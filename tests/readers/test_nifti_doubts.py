@@ -271,3 +271,16 @@ def test_itk_opens_the_mask_of_a_sheared_scan_and_nibabel_puts_it_where_the_scan
         itk.ReadImage(str(tmp_path / "a.nii"))
     assert np.array_equal(itk.GetArrayFromImage(itk.ReadImage(str(tmp_path / "mask.nii.gz"))).T, labels)
     np.testing.assert_allclose(nib.load(tmp_path / "mask.nii.gz").affine, sheared, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "place", "value"), [("h", 252, -3), ("f", 80, 0.0), ("f", 84, -1.2)])
+def test_nibabel_prints_nothing_of_a_header_that_is_read_here_and_what_it_did_of_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, place: int, value: float
+) -> None:
+    """A code that is none, a size that is none, one below 0."""
+    path = patched(save(tmp_path / "a.nii"), kind, place, value)
+    reader_of(path).doubts()
+    reader_of(path).voxels(1).values()
+    assert caplog.messages == []
+    nib.load(path)
+    assert caplog.messages != []

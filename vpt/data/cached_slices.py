@@ -14,6 +14,7 @@ from vpt.data.annotated import classes_annotated, require_annotated
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.cropping import Part
 from vpt.data.framing import prepared_size, require_bounded
+from vpt.data.inside_out import Outline, outline_of
 from vpt.data.label_maps import positions, read_label
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
@@ -62,6 +63,7 @@ class PreparedCase:
     holding: tuple[tuple[int, ...], ...] = ()  # the slices with each label, where they are drawn by label
     part: Part | None = None  # of `native`, which was prepared; None: all
     annotated: tuple[int, ...] | None = None  # the classes that somebody has looked for; None: all
+    outline: Outline | None = None  # of its mask, for doubts about it
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         return np.load(self.images, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
@@ -111,7 +113,17 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
     own_labels, inside = own if native else None, Part.from_array(np.load(box)) if crops else None
     annotated = classes_annotated(case, dataset.labels)
     return PreparedCase(
-        case.name, images, labels, own_labels, foreground, len(mask), mask.shape[1:], holding, inside, annotated
+        case.name,
+        images,
+        labels,
+        own_labels,
+        foreground,
+        len(mask),
+        mask.shape[1:],
+        holding,
+        inside,
+        annotated,
+        outline_of(case.name, mask, tuple(dataset.labels)),
     )
 
 

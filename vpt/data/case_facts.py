@@ -9,6 +9,7 @@ import numpy as np
 from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.findings import Problem, problem_of, unforeseen
+from vpt.data.inside_out import Outline
 from vpt.data.label_maps import read_label
 from vpt.data.reading import see
 from vpt.data.strata import Held
@@ -35,6 +36,11 @@ class CaseFacts:
     edge: dict[int, int] = field(default_factory=dict)  # id -> voxels at the outer edge of every slice
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def outline(self) -> Outline:
+        """Of a mask that was read."""
+        return Outline(self.case.name, self.edge, self.size - sum((self.voxels or {}).values()), self.size)
+
 
 def read_safely(case: Case, dataset: SegmentationSet) -> CaseFacts:
     """`_read_case`, in which no error of one file, whatever it is, hides the others."""
@@ -54,7 +60,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
         facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
         for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):
             if low == high and (dataset.kind == "volumes" or len(set(facts.ranges)) == 1):
-                text = f"all {element_of(dataset)}s of {channel} are {low:g}; is the export complete?"
+                text = f"all {dataset.element}s of {channel} are {low:g}; is the export complete?"
                 facts.problems.append(Problem("warning", str(first), text))
     except VptError as error:
         facts.problems.append(problem_of(error))
@@ -89,7 +95,3 @@ def _at_the_edge(labels: np.ndarray) -> dict[int, int]:
     """Label ids (X, Y, Z) -> id and voxels of the first and the last along X and Y."""
     edge = np.concatenate([labels[k].ravel() for k in (0, -1)] + [labels[:, k].ravel() for k in (0, -1)])
     return counted(edge)
-
-
-def element_of(dataset: SegmentationSet) -> str:
-    return "voxel" if dataset.kind == "volumes" else "pixel"

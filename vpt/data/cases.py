@@ -130,6 +130,11 @@ class SegmentationSet(Cases[Case]):
         return any(case.annotated is not None for case in self.cases)
 
     @property
+    def element(self) -> str:
+        """What its masks are made of."""
+        return "voxel" if self.kind == "volumes" else "pixel"
+
+    @property
     def ignores(self) -> bool:
         """Whether some voxels count neither in the loss nor in scores."""
         return self.label_values is not None and self.label_values.ignored is not None

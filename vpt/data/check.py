@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.annotated import annotated_in_words
-from vpt.data.case_facts import CaseFacts, element_of, held_in, read_safely
+from vpt.data.case_facts import CaseFacts, held_in, read_safely
 from vpt.data.cases import SegmentationSet
 from vpt.data.check_labelled import check_labelled
 from vpt.data.findings import (
@@ -24,6 +24,7 @@ from vpt.data.findings import (
     spread_of,
 )
 from vpt.data.header_doubts import single_slices, unusual_spacing
+from vpt.data.inside_out import inverted, masks_of
 from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.left_out import left_out
@@ -40,9 +41,6 @@ from vpt.words import counted, listed
 
 UNLABELLED = {"imagesTs", "labelsTs"}  # scans to predict, which MSD and nnU-Net keep beside the others
 FEW_PIXELS = 10  # a mask of less is likely a slip of the mouse
-NEARLY_ALL_EDGE = 0.9  # of the images' edges: a label that lies there is likely the background
-EDGE = 0.97  # the same of a single mask
-NEARLY_ALL = 0.99  # of an image: a mask of more is likely inverted
 
 
 def check_dataset(
@@ -70,8 +68,8 @@ def check_dataset(
         *(problem_of(error) for error in split_errors),
         *(problem for each in facts for problem in each.problems),
         *_label_problems(dataset, facts),
-        *_background(dataset, facts),
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
+        *_background(dataset, facts),
         *twins(dataset, looks, splits),
         *near_twins(dataset, looks, splits),
         *_unlike(dataset, facts),
@@ -104,39 +102,9 @@ def _hu(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Proble
 
 
 def _background(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
-    """A background that is not 0: no 0 anywhere, or another label along the edges of nearly all."""
-    read = [each for each in facts if each.voxels]
-    edges: Counter[int] = Counter()
-    for each in read:
-        edges.update(each.edge)
-    if not read:
-        return
-    (id, most), every = max(edges.items(), key=lambda item: item[1]), sum(edges.values())
-    without = all(sum(each.voxels.values()) == each.size for each in read if each.voxels)
-    if without or (id and most > NEARLY_ALL_EDGE * every):
-        where = f"label {id} ({dataset.labels.get(id, id)}) lies along {most / every:.0%} of the edges"
-        text = (
-            f"no {element_of(dataset)} is 0, which stands for the background, and {where}; is that the background?"
-            if without
-            else f"{where}, where the background is expected, and 0 inside; are the labels inverted?"
-        )
-        yield Problem("warning", _masks_of(dataset), f"{text} Then write the background as 0")
-    elif odd := [each.case.name for each in read if _is_inside_out(each)]:
-        some = f"{len(odd)} of {counted(len(read), 'mask')} ({listed(odd, 3)})"
-        said = f"{some} have a label along their edges and 0 inside, the others 0 along theirs"
-        text = f"{said}; are these inverted? Then write their background as 0"
-        yield Problem("warning", _masks_of(dataset), text)
-
-
-def _is_inside_out(facts: CaseFacts) -> bool:
-    """Whether one label lies along the edges of a mask, and what is 0 lies within it."""
-    every, zeros = sum(facts.edge.values()), facts.edge.get(0, 0)
-    inside = facts.size - sum((facts.voxels or {}).values()) - zeros
-    return zeros <= (1 - EDGE) * every and max(facts.edge.values()) >= EDGE * every and inside > 0.01 * facts.size
-
-
-def _masks_of(dataset: SegmentationSet) -> str:
-    return str(dataset.root / "masks") if dataset.kind == "images" else str(dataset.root)
+    """A background that is not 0."""
+    for text in inverted(dataset, [each.outline for each in facts if each.voxels is not None]):
+        yield Problem("warning", masks_of(dataset), text)
 
 
 def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
@@ -144,7 +112,7 @@ def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Ite
     read = [each.voxels for each in facts if each.voxels is not None]
     present = {id for voxels in read for id in voxels}
     if read and not present:
-        nothing = f"no {element_of(dataset)} of any label in {counted(len(read), 'case')}"
+        nothing = f"no {dataset.element} of any label in {counted(len(read), 'case')}"
         text = f"{nothing}, so nothing can be learned; check the export"
         yield Problem("error", str(dataset.root), text)
     elif read:
@@ -167,20 +135,17 @@ def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Ite
 
 def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """Masks of images that may be a mistake; one line for all of a kind, since there are thousands of images."""
-    masks = [(each.case, sum(each.voxels.values()), each.size) for each in facts if each.voxels is not None]
+    masks = [(each.case, sum(each.voxels.values())) for each in facts if each.voxels is not None]
     doubts = {
-        "empty; fine if nothing is there, otherwise annotate them": [c.name for c, n, _ in masks if n == 0],
+        "empty; fine if nothing is there, otherwise annotate them": [c.name for c, n in masks if n == 0],
         f"of less than {FEW_PIXELS} pixels; are they slips of the mouse?": [
-            c.name for c, n, _ in masks if 0 < n < FEW_PIXELS
-        ],
-        f"on more than {NEARLY_ALL:.0%} of the image; are they inverted?": [
-            c.name for c, n, size in masks if n > NEARLY_ALL * size
+            c.name for c, n in masks if 0 < n < FEW_PIXELS
         ],
         "JPEG; their values are not exact, so above 127 counts as 255, the rest as 0: save masks as PNG": [
-            c.name for c, _, _ in masks if c.label and reader_of(c.label).is_lossy
+            c.name for c, _ in masks if c.label and reader_of(c.label).is_lossy
         ],
     }
-    labels = (case.label.mask if isinstance(case.label, Relabelled) else case.label for case, _, _ in masks)
+    labels = (case.label.mask if isinstance(case.label, Relabelled) else case.label for case, _ in masks)
     coloured = [label for label in labels if isinstance(label, ColourMask)]
     if coloured:
         ids = listed(

@@ -17,6 +17,7 @@ from vpt.data.annotated import annotation_doubts
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
+from vpt.data.inside_out import inverted, masks_of
 from vpt.data.label_maps import read_label
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, in_words
@@ -149,6 +150,8 @@ class Segmenting(Job):
         sides = {"training": self.setup.splits.train, "validation": self.setup.splits.val}
         held = held_labels(self.setup.config, self.segmented, self.setup.splits.train)
         found += annotation_doubts(self.segmented, sides, held)
+        outlines = [case.outline for case in (*self.training, *self.validation) if case.outline]
+        found += [f"{masks_of(self.segmented)}: {text}" for text in inverted(self.segmented, outlines)]
         if self.setup.config.train.postprocess == "auto" and not self.validates:
             found.append("train.postprocess: no validation case to choose by, so masks stay as they are")
         return found

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,9 @@ NO_SCAN = {  # intent codes -> what the voxels then are
 }
 
 
+_OURS: ContextVar[bool] = ContextVar("a header that is opened here", default=False)
+
+
 def opened(path: Path) -> Any:
     """The nibabel image of a NIfTI file, header read and voxels not."""
     import nibabel
@@ -65,12 +71,29 @@ def loaded(path: Path) -> Any:
     head = _require_usable(path)
     try:
         known = head[344:348] == SINGLE and path.name.lower().endswith((".nii", ".nii.gz"))
-        image: Any = nibabel.Nifti1Image.from_filename(path) if known else nibabel.load(path)  # which tries all formats
+        with nibabel_quiet():
+            image: Any = nibabel.Nifti1Image.from_filename(path) if known else nibabel.load(path)  # tries all formats
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
         raise other_content(path) or VptError(f"{path}: {_refused(error)}") from error
     if not _field(image, "sform_code"):
         _check_voxel_size(image, path)
     return image
+
+
+@contextmanager
+def nibabel_quiet() -> Iterator[None]:
+    """What nibabel prints of odd headers is not printed, `doubts_of` says what counts; elsewhere it prints as ever."""
+    logger = logging.getLogger("nibabel.global")
+    logger.addFilter(_is_not_ours)  # once: it is not added again
+    token = _OURS.set(True)
+    try:
+        yield
+    finally:
+        _OURS.reset(token)
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return not _OURS.get()
 
 
 def _require_usable(path: Path) -> bytes:

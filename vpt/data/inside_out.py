@@ -1,0 +1,90 @@
+"""Masks whose background is not 0: told by what lies along their edges, in `vpt check` and before a training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vpt.data.cases import SegmentationSet
+from vpt.words import counted, listed
+
+NEARLY_ALL_EDGE = 0.9  # of the masks' edges: a label that lies there is likely the background
+EDGE = 0.97  # the same of a single mask
+NEARLY_ALL = 0.99  # of an image: a mask of more is likely inverted
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Of one case's mask: id -> voxels at the outer edge of its slices; how many voxels are 0, and how many all are."""
+
+    case: str
+    edge: Mapping[int, int]
+    zeros: int
+    size: int
+
+    @property
+    def is_inside_out(self) -> bool:
+        """Whether one label lies along the edges, and what is 0 lies within it."""
+        every, outside = sum(self.edge.values()), self.edge.get(0, 0)
+        inside = self.zeros - outside
+        return outside <= (1 - EDGE) * every and max(self.edge.values()) >= EDGE * every and inside > 0.01 * self.size
+
+    @property
+    def is_nearly_all(self) -> bool:
+        return self.size - self.zeros > NEARLY_ALL * self.size
+
+
+def outline_of(case: str, slices: np.ndarray, ids: Sequence[int]) -> Outline:
+    """Label maps as they are cached, (slices, rows, columns) of positions in `ids` -> their outline."""
+    edge = np.concatenate([slices[:, k].ravel() for k in (0, -1)] + [slices[:, :, k].ravel() for k in (0, -1)])
+    found, counts = np.unique(edge[edge >= 0], return_counts=True)  # what is ignored is below 0
+    at_edge = {int(ids[place]): int(count) for place, count in zip(found, counts, strict=True)}
+    return Outline(case, at_edge, int(np.count_nonzero(slices == 0)), slices.size)
+
+
+def masks_of(dataset: SegmentationSet) -> str:
+    """Where its masks are, for whom all of them are meant."""
+    return str(dataset.root / "masks") if dataset.kind == "images" else str(dataset.root)
+
+
+def inverted(dataset: SegmentationSet, masks: Sequence[Outline]) -> list[str]:
+    """What is doubtful in the background of the masks of cases, or of images, a sentence each."""
+    labelled = [mask for mask in masks if mask.zeros < mask.size]
+    found = [_background(labelled, dataset.labels, dataset.element)]
+    if dataset.kind == "images":
+        found.append(_nearly_all(masks))
+    return [text for text in found if text]
+
+
+def _background(masks: Sequence[Outline], labels: Mapping[int, str], element: str) -> str:
+    """No 0 anywhere, another label along nearly all edges, or a few inverted masks; "" where nothing is odd."""
+    edges: Counter[int] = Counter()
+    for mask in masks:
+        edges.update(mask.edge)
+    if not edges:
+        return ""
+    (id, most), every = max(edges.items(), key=lambda item: item[1]), sum(edges.values())
+    without = not any(mask.zeros for mask in masks)
+    if without or (id and most > NEARLY_ALL_EDGE * every):
+        where = f"label {id} ({labels.get(id, id)}) lies along {most / every:.0%} of the edges"
+        text = (
+            f"no {element} is 0, which stands for the background, and {where}; is that the background?"
+            if without
+            else f"{where}, where the background is expected, and 0 inside; are the labels inverted?"
+        )
+        return f"{text} Then write the background as 0"
+    if odd := [mask.case for mask in masks if mask.is_inside_out]:
+        some = f"{len(odd)} of {counted(len(masks), 'mask')} ({listed(odd, 3)})"
+        said = f"{some} have a label along their edges and 0 inside, the others 0 along theirs"
+        return f"{said}; are these inverted? Then write their background as 0"
+    return ""
+
+
+def _nearly_all(masks: Sequence[Outline]) -> str:
+    if not (odd := [mask.case for mask in masks if mask.is_nearly_all]):
+        return ""
+    some = f"{len(odd)} of {counted(len(masks), 'mask')} {'is' if len(odd) == 1 else 'are'}"
+    return f"{some} on more than {NEARLY_ALL:.0%} of the image ({listed(odd, 3)}); are they inverted?"
