@@ -7,7 +7,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from compared import put, scores
 
+from vpt.cli import app
+from vpt.data.check import check_dataset
+from vpt.report.comparison import write_comparison
+from vpt.report.continual_page import MethodRow, continual_page
+from vpt.scores.continual import Order
+from vpt.use.check_page import write_check_page
+from vpt.use.explain import explain
 from vpt.use.pages.paired import write_paired_page
 from vpt.use.paired import compare_masks, compare_runs
 
@@ -36,6 +44,38 @@ def two_classifiers(tmp_path_factory: pytest.TempPathFactory, class_run: Path) -
     return write_paired_page(report.save(folder).parent, report, class_run).parent
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, tiny_data: Path) -> Path:
+    """A folder of the other pages: of methods compared, a data set, predictions, prompts, tasks in turn."""
+    root = tmp_path_factory.mktemp("others")
+    for seed, method in [(0, "deep"), (1, "deep"), (0, "head")]:
+        put(root / "compared", method, seed, scores(*np.linspace(0.5 + 0.1 * seed, 0.9, 12)))
+    methods = {"deep": "VPT-deep, 10", "head": "head only", "unet": "U-Net from scratch"}
+    write_comparison(root / "compared", methods, 2, "Blobs: 3 methods", "Dice", control="head")
+    write_check_page(check_dataset(tiny_data), root / "check.html", command=["vpt", "check"])
+    (root / "few").mkdir()
+    for scan in sorted((tiny_data / "imagesTr").iterdir())[:2]:
+        (root / "few" / scan.name).write_bytes(scan.read_bytes())
+    with pytest.raises(SystemExit):
+        app(["predict", "-i", str(root / "few"), "-o", str(root / "pred"), "-m", str(tiny_run), "--report"])
+    explain(tiny_run, sorted((tiny_data / "imagesTr").iterdir())[0], device="cpu", images=2).save(root / "prompts")
+    order = Order(("liver", "lung"), ((0.9,), (0.7, 0.8)), {"a": 0.8}, {"a": 0.8}, {"a": 0}, 3.0)
+    row = MethodRow("prompts of its own", [order], 0.75, (0.7, 0.8), 0.75, 0.8, 0.2, 3.0)
+    (root / "continual.html").write_text(continual_page("organs", [row]))
+    return root
+
+
+OTHERS = ("compared/compare.html", "check.html", "pred/report.html", "prompts/explain.html", "continual.html")
+
+
+@pytest.fixture(params=[*PAGES, *OTHERS])
+def page_file(request: pytest.FixtureRequest) -> Path:
+    """Every kind of page."""
+    if request.param in OTHERS:
+        return request.getfixturevalue("others") / request.param
+    return request.getfixturevalue(request.param) / "report.html"
+
+
 @pytest.fixture(params=PAGES)
 def report(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param) / "report.html"
@@ -47,21 +87,21 @@ def column(page, number: int) -> list[str]:
     )
 
 
-def test_it_says_nothing_and_asks_for_nothing(opened, report) -> None:
-    shown = opened(report)
+def test_it_says_nothing_and_asks_for_nothing(opened, page_file) -> None:
+    shown = opened(page_file)
     shown.page.wait_for_timeout(200)
     assert shown.said == []
-    assert [address for address in shown.asked if not address.startswith("data:")] == [report.as_uri()]
+    assert [address for address in shown.asked if not address.startswith("data:")] == [page_file.as_uri()]
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_has_no_serious_fault(opened, report, dark) -> None:
-    assert opened(report, dark=dark).faults() == []
+def test_it_has_no_serious_fault(opened, page_file, dark) -> None:
+    assert opened(page_file, dark=dark).faults() == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1600])
-def test_it_fits_every_width(opened, report, width) -> None:
-    page = opened(report, width=width).page
+def test_it_fits_every_width(opened, page_file, width) -> None:
+    page = opened(page_file, width=width).page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -83,8 +123,8 @@ def test_headings_sort_by_mouse_and_by_keyboard(opened, report) -> None:
     assert page.locator("#all-cases th[aria-sort]").count() == 1
 
 
-def test_everything_that_can_be_used_is_reached_by_tab(opened, report) -> None:
-    page = opened(report).page
+def test_everything_that_can_be_used_is_reached_by_tab(opened, page_file) -> None:
+    page = opened(page_file).page
     wanted = page.evaluate("document.querySelectorAll('a[href], button, input, [tabindex=\"0\"]').length")
     reached = set()
     for _ in range(wanted + 5):
@@ -92,6 +132,21 @@ def test_everything_that_can_be_used_is_reached_by_tab(opened, report) -> None:
         reached.add(page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
     body = page.evaluate("[...document.querySelectorAll('*')].indexOf(document.body)")
     assert len(reached - {body, -1, 0}) == wanted
+
+
+def test_methods_are_sorted_by_their_numbers_and_named_beside_their_dots(opened, others) -> None:
+    page = opened(others / OTHERS[0], width=390).page
+    page.locator("#costs thead button").nth(7).click()  # seconds in all
+    assert page.locator("#costs tbody th").all_inner_texts() == ["head only", "VPT-deep, 10", "U-Net from scratch"]
+    names = page.locator(".strips .name").all()
+    assert [name.inner_text() for name in names] == ["VPT-deep, 10", "head only"]
+    for name, strip in zip(names, page.locator(".strips svg:not(.axis)").all(), strict=True):
+        box, words = strip.bounding_box(), name.bounding_box()
+        assert words["y"] < box["y"]  # above its dots, which have the whole width
+        assert box["width"] > 300
+        assert all(
+            box["x"] <= dot.bounding_box()["x"] <= box["x"] + box["width"] for dot in strip.locator("circle").all()
+        )
 
 
 def test_outlines_can_be_taken_away(opened, tiny_run) -> None:

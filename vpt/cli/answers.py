@@ -90,10 +90,11 @@ def write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, ask
     from vpt.use.archives.finding import find_archive
     from vpt.use.classifier import Classifier
     from vpt.use.pages.predictions import write_predictions_page
+    from vpt.use.runs import origin_in_words
 
-    plan = loaded.plan
+    plan, weights = loaded.plan, origin_in_words(loaded.model) or ""
     with bar("drawing the report") as tick:
         if isinstance(loaded, Classifier):
-            return write_predictions_page(out, {}, progress=tick)
+            return write_predictions_page(out, {}, progress=tick, command=sys.argv, weights=weights)
         found = find_archive(scans, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
-        return write_predictions_page(out, loaded.labels, found.cases, plan, tick, viewer)
+        return write_predictions_page(out, loaded.labels, found.cases, plan, tick, viewer, sys.argv, weights)

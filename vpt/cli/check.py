@@ -55,7 +55,7 @@ def check(
         from vpt.use.check_page import write_check_page
 
         with bar("drawing") as tick:
-            write_check_page(found, html, tick)
+            write_check_page(found, html, tick, sys.argv)
         written.append(html)
     if written:
         print(f"written: {', '.join(map(str, written))}", file=sys.stderr if json else sys.stdout)

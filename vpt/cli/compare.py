@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,7 @@ def compare(
     except Interrupted as stop:
         print(f"interrupted; the same command goes on where it stopped (--out {out})")
         raise typer.Exit(stop.code) from None
-    console().print(comparison.write())
+    console().print(comparison.write(sys.argv))
     print(f"page: {out / 'compare.html'}, picture: {out / 'compare.png'}, table: {out / 'compare.csv'}")
 
 

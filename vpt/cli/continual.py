@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ def continual(
     protocol = load_protocol(data, {key: value for key, value in own.items() if value is not None})
     out = out or Path("runs") / f"continual-{data[0].resolve().stem}"
     try:
-        found = run_protocol(protocol, out)
+        found = run_protocol(protocol, out, sys.argv)
     except Interrupted as stop:
         print(f"interrupted; the same command goes on where it stopped (--out {out})")
         raise typer.Exit(stop.code) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from vpt.scores.continual import (
     final_interval,
     forgetting,
 )
+from vpt.use.pages.making import making_of
 
 RESULT = "result.json"
+WRITTEN = "continual.json"
+USED = ("vpt", "torch", "timm", "numpy")  # what trainings and scores come from
 AnyTask = Task | MaskTask
 
 
@@ -60,11 +64,11 @@ class Learned:
         }
 
 
-def run_protocol(protocol: Protocol, out: str | Path) -> list[Learned]:
+def run_protocol(protocol: Protocol, out: str | Path, command: Sequence[str] = ()) -> list[Learned]:
     """Learn and test; what is finished in `out` is kept, so the same call goes on.
 
     Leaves `continual.json` and `continual.html` of the protocol's methods, and a folder for each method and seed with
-    the run of each task.
+    the run of each task. command: as `sys.argv` has it, for the page.
 
     Raises:
         VptError: what is wrong with the protocol, the data or a training; another protocol in the folder.
@@ -88,7 +92,7 @@ def run_protocol(protocol: Protocol, out: str | Path) -> list[Learned]:
     for method in protocol.learners:
         orders = tuple(_learned(protocol, method, seed, tasks, out) for seed, tasks in sequences.items())
         found.append(Learned(method, orders, final_interval(orders, patients)))
-        _write(protocol, found, out)
+        _write(protocol, found, out, command)
     return found
 
 
@@ -164,9 +168,9 @@ def _read(path: Path) -> Order:
     )
 
 
-def _write(protocol: Protocol, found: list[Learned], out: Path) -> None:
+def _write(protocol: Protocol, found: list[Learned], out: Path, command: Sequence[str]) -> None:
     write_json(
-        out / "continual.json",
+        out / WRITTEN,
         {"protocol": protocol.model_dump(mode="json"), "methods": [each.to_dict() for each in found]},
     )
     rows = [
@@ -185,4 +189,5 @@ def _write(protocol: Protocol, found: list[Learned], out: Path) -> None:
     ]
     title = " and ".join(path.name for path in protocol.data)
     score = "Dice" if protocol.of_masks else "accuracy"
-    write_text(out / "continual.html", continual_page(title, rows, score))
+    facts = [making_of("To repeat it", command, {"protocol": f"{out / WRITTEN}, with all settings"}, packages=USED)]
+    write_text(out / "continual.html", continual_page(title, rows, score, facts))

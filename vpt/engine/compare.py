@@ -36,11 +36,13 @@ from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
 from vpt.report.comparison import write_comparison
 from vpt.sections import PROMPTS
+from vpt.use.pages.making import making_of
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
 
 WAIT = 2.0  # seconds between looks at what other processes do
 RESULT = "result.json"
+USED = ("vpt", "torch", "timm", "monai", "numpy")  # what trainings and scores come from
 OWN = {"train.augment": "none", "train.workers": 0}  # what `overrides` do not say otherwise, whatever a YAML file says
 
 
@@ -203,13 +205,27 @@ class Comparison:
         path = self.folder(trial) / RESULT
         return read_json(path) if path.exists() else None
 
-    def write(self) -> Any:
-        """The table of what there is, in files and for a terminal."""
+    def write(self, command: Sequence[str] = ()) -> Any:
+        """The table of what there is, in files and for a terminal; command: that asked for it, for the page."""
         shown = {name: method.shown for name, method in self.methods.items()}
         title = f"{self.dataset.name}: {len(shown)} methods"
         together = self.base.data.shots is None
+        named = {
+            "data set": str(self.base.data.path),
+            "encoder": self.base.backbone.name,
+            "seeds": ", ".join(map(str, range(self.seeds))),
+            "device": str(choose_device(self.base.device)),
+            "settings": f"{self.out / 'config.yaml'}, of each training in its folder",
+        }
         return write_comparison(
-            self.out, shown, self.seeds, title, self.tested, control=CONTROLS[self.task], together=together
+            self.out,
+            shown,
+            self.seeds,
+            title,
+            self.tested,
+            control=CONTROLS[self.task],
+            together=together,
+            facts=[making_of("To repeat it", command, named, packages=USED)],
         )
 
     @property

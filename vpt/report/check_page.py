@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vpt.report.pages import render
+from vpt.report.report_page import FactGroup
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,20 @@ def check_page(
     cards: Sequence[Card],
     unshown: int,
     legend: Mapping[str, tuple[int, int, int]],
+    repeat: Sequence[FactGroup] = (),
 ) -> str:
-    """One file of HTML. findings: (severity, file, text); unshown: cases without a card; legend: label -> RGB."""
+    """One file of HTML.
+
+    findings: (severity, file, text); unshown: cases without a card; legend: label -> RGB; repeat: how it was made.
+    """
     return render(
         "check.html",
         title=title,
         verdict=verdict,
-        facts=facts,
+        holds=facts,
         findings=findings,
         cards=cards,
         unshown=unshown,
+        facts=repeat,
         legend={name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in legend.items()},
     )

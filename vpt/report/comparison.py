@@ -10,6 +10,7 @@ from typing import Any
 
 from vpt.files import write_json, write_text
 from vpt.report.comparison_views import comparison_page, draw_comparison, terminal_table
+from vpt.report.report_page import FactGroup
 from vpt.scores.bootstrap import LEVEL, RESAMPLES
 from vpt.scores.comparison import Result, measure, read_results
 from vpt.words import listed
@@ -45,13 +46,14 @@ def write_comparison(
     *,
     control: str | None = None,
     together: bool = True,
+    facts: Sequence[FactGroup] = (),
 ) -> Any:
     """Write compare.csv, compare.json, compare.png and compare.html into `out` -> the table for a terminal.
 
     compare.json has the words of the table and, under `measured`, the numbers behind them.
 
     control: the method without prompts, the head alone, from which differences are shown as well; together: the finals
-    learned from training and validation cases.
+    learned from training and validation cases; facts: how to repeat it, for the page.
     """
     results = read_results(out, shown, seeds)
     measured = measure(results, control)
@@ -71,7 +73,7 @@ def write_comparison(
     picture.unlink(missing_ok=True)  # one of an earlier comparison would not fit the table
     if done:
         draw_comparison(picture, done, [found for found in measured if found], title, score)
-    page = comparison_page(rows, COLUMNS, title, score, _said(done, together), picture if done else None)
+    page = comparison_page(rows, measured, COLUMNS, title, score, _said(done, together), facts)
     write_text(out / "compare.html", page)
     return terminal_table(rows, title, score)
 

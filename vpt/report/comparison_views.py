@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
@@ -10,8 +9,12 @@ from typing import Any
 
 from vpt.files import atomic
 from vpt.report.pages import render
+from vpt.report.parts import Tile
+from vpt.report.report_page import FactGroup
+from vpt.report.strips import Strip, Strips, strips_of
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.comparison import Result
+from vpt.words import counted
 
 TERMINAL = {  # the columns that fit
     "shown": "method",
@@ -22,6 +25,9 @@ TERMINAL = {  # the columns that fit
     "trained": "trained",
     "total": "seconds",
 }
+SCORES = ("shown", "score", "seeds", "behind", "verdict", "gain")  # columns of the page's tables
+COSTS = ("shown", "trained", "prompts", "artifact", "memory", "step", "seconds", "total", "chosen")
+RANGES = {"score": "interval", "behind": "margin", "gain": "gain_margin"}  # what stands below a number
 
 
 def draw_comparison(
@@ -60,29 +66,67 @@ def _literal(text: str) -> str:
 
 def comparison_page(
     rows: Sequence[Mapping[str, str]],
+    measured: Sequence[Mapping[str, Any] | None],
     columns: Mapping[str, str],
     title: str,
     score: str,
     said: str,
-    picture: Path | None,
+    facts: Sequence[FactGroup] = (),
 ) -> str:
     """`compare.html`, whole in one file; columns: key of a row -> heading; said: how the scores came about."""
+    done = [(row, found) for row, found in zip(rows, measured, strict=True) if found]
     return render(
         "compare.html",
         title=title,
-        score=score,
+        headline=_headline(rows, score),
+        tiles=_tiles(rows, measured, score),
+        chart=_strips(done, score) if done else None,
         said=said,
-        picture=base64.b64encode(picture.read_bytes()).decode() if picture else None,
-        best=_best(rows, score),
+        scores=[key for key in SCORES if key != "gain" or any(row["gain"] for row in rows)],
+        costs=[key for key in COSTS if key != "memory" or any(row["memory"].strip("-") for row in rows)],
+        ranges=RANGES,
         worded=("shown", "verdict", "chosen"),
         numbers=("score", "behind", "gain", "trained", "prompts", "artifact", "memory", "step", "seconds", "total"),
-        columns={key: words for key, words in columns.items() if key != "note"},  # they would be far to the right
+        heads=columns,
         rows=rows,
+        starred=any("*" in row["gain"] for row in rows),
         notes=_notes(rows),
+        facts=facts,
     )
 
 
-def _best(rows: Sequence[Mapping[str, str]], score: str) -> str:
+def _strips(done: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]], score: str) -> Strips:
+    strips = [
+        Strip(
+            row["shown"],
+            f"{found['parameters']['trained']:,} trained",
+            tuple(found["seeds"]),
+            found["score"],
+            tuple(found["interval"]) if found["interval"] else None,
+        )
+        for row, found in done
+    ]
+    best, last = strips[0], strips[-1]
+    alt = f"Test {score} of {counted(len(strips), 'method')}, from {best.mean:.3f} ({best.name}) "
+    return strips_of(strips, f"test {score}", f"{alt}to {last.mean:.3f} ({last.name})")
+
+
+def _tiles(rows: Sequence[Mapping[str, str]], measured: Sequence[Mapping[str, Any] | None], score: str) -> list[Tile]:
+    done = [found for found in measured if found]
+    if not done:
+        return []
+    best, *others = [row for row in rows if row["score"]]
+    near = sum(row["verdict"] == "within noise" for row in others)
+    hours = sum(found["seconds_in_all"] for found in done) / 3600
+    return [
+        Tile(f"Best test {score}", best["score"], best["interval"].strip("-")),
+        Tile("Trained parameters of it", best["trained"], f"artifact of {best['artifact']} KB"),
+        *([Tile("Within noise of it", f"{near} of {len(others)}", "other methods")] if others else []),
+        Tile("Time of all trainings", f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min", "searches included"),
+    ]
+
+
+def _headline(rows: Sequence[Mapping[str, str]], score: str) -> str:
     """What came out, in a sentence."""
     done = [row for row in rows if row["score"]]
     if not done:
@@ -91,7 +135,8 @@ def _best(rows: Sequence[Mapping[str, str]], score: str) -> str:
     interval = f" ({first['interval']})" if first["interval"] not in ("", "-") else ""
     near = sum(row["verdict"] == "within noise" for row in others)
     within = f"; {near} of the {len(others)} others {'is' if near == 1 else 'are'} within noise of it" if others else ""
-    return f"{first['shown']} is the best: test {score} {first['score']}{interval}{within}."
+    name = f"{first['shown'][:1].upper()}{first['shown'][1:]}"
+    return f"{name} is the best: test {score} {first['score']}{interval}{within}."
 
 
 def terminal_table(rows: Sequence[Mapping[str, str]], title: str, score: str) -> Any:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vpt.palette import LABELS
 from vpt.report.charts import Axis, Chart, Dot, Line, axis_of
 from vpt.report.pages import render
 from vpt.report.parts import digits, range_of
+from vpt.report.report_page import FactGroup
 from vpt.scores.continual import Order, average_accuracy
-
-COLOURS = ("#0a7d5a", "#b4560b", "#5b4bb5", "#1f6fb2", "#a8326e", "#6b7a1c", "#7a5230", "#5f6b76")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,13 @@ class MethodRow:
     chosen: float | None = None
 
 
-def continual_page(title: str, rows: Sequence[MethodRow], score: str = "accuracy") -> str:
-    """One file of HTML; the methods in their order. score: what is between 0 and 1, "accuracy" or "Dice"."""
+def continual_page(
+    title: str, rows: Sequence[MethodRow], score: str = "accuracy", facts: Sequence[FactGroup] = ()
+) -> str:
+    """One file of HTML; the methods in their order.
+
+    score: what is between 0 and 1, "accuracy" or "Dice"; facts: how to repeat it.
+    """
     best = max(rows, key=lambda row: row.final)
     count = len(rows[0].orders[0].tasks)
     return render(
@@ -57,6 +62,7 @@ def continual_page(title: str, rows: Sequence[MethodRow], score: str = "accuracy
             for row in rows
         ],
         chart=_chart(rows, score),
+        facts=facts,
         matrices=[_matrix(row) for row in rows if row.orders[0].matrix is not None],
     )
 
@@ -68,7 +74,7 @@ def _said(value: float | None) -> str:
 def _chart(rows: Sequence[MethodRow], score: str) -> Chart:
     """The mean score on the tasks so far, after each task, a line for each method."""
     lines, dots = [], []
-    for row, colour in zip(rows, COLOURS * len(rows), strict=False):
+    for row, colour in zip(rows, LABELS * len(rows), strict=False):
         points = _curve(row)
         last = f"{row.shown}: {points[-1][1]:.3f}"
         lines.append(Line(tuple(points), last, colour))
@@ -84,8 +90,8 @@ def _chart(rows: Sequence[MethodRow], score: str) -> Chart:
         y,
         lines=tuple(lines),
         dots=tuple(dots),
-        width=620,
-        height=320,
+        width=520,
+        height=280,
         legend=True,
     )
 

@@ -13,12 +13,16 @@ from vpt.data.thumbnails import colours, thumbnail
 from vpt.files import write_text
 from vpt.progress import Tick, silent
 from vpt.report.check_page import Card, check_page
+from vpt.use.pages.making import making_of
 
 MOST = 300  # cards on a page; 160 px in JPEG are some 6 KB
 
 
-def write_check_page(found: Check, page: Path, progress: Tick = silent) -> None:
-    """Write the page of what `vpt.data.check.check_dataset` found: all doubtful cases, and others up to 300 in all."""
+def write_check_page(found: Check, page: Path, progress: Tick = silent, command: Sequence[str] = ()) -> None:
+    """Write the page of what `vpt.data.check.check_dataset` found: all doubtful cases, and others up to 300 in all.
+
+    command: as `sys.argv` has it.
+    """
     dataset = found.dataset
     findings = _by_file(found)
     cases: list[Case | Example] = sorted(
@@ -34,7 +38,8 @@ def write_check_page(found: Check, page: Path, progress: Tick = silent) -> None:
     of = colours(dataset.labels) if isinstance(dataset, SegmentationSet) else {}
     legend = {dataset.labels[id]: colour for id, colour in of.items()}
     unshown = len(cases) - len(shown)
-    write_text(page, check_page(found.name, found.verdict(), found.facts(), said, cards, unshown, legend))
+    repeat = [making_of("To repeat it", command)]
+    write_text(page, check_page(found.name, found.verdict(), found.facts(), said, cards, unshown, legend, repeat))
 
 
 def _by_file(found: Check) -> dict[str, list[Problem]]:

@@ -15,19 +15,25 @@ USED = ("vpt", "numpy", "scipy", "nibabel")  # what scores come from
 
 
 def making_of(
-    heading: str, command: Sequence[str], named: Mapping[str, str] | None = None, artifacts: Sequence[Path] = ()
+    heading: str,
+    command: Sequence[str],
+    named: Mapping[str, str] | None = None,
+    artifacts: Sequence[Path] = (),
+    packages: Sequence[str] = USED,
 ) -> FactGroup:
     """command: as `sys.argv` has it, empty where it was no command; named: what was compared; artifacts: the models."""
-    return FactGroup(heading, tuple(_facts(command, named or {}, artifacts)))
+    return FactGroup(heading, tuple(_facts(command, named or {}, artifacts, packages)))
 
 
-def _facts(command: Sequence[str], named: Mapping[str, str], artifacts: Sequence[Path]) -> Iterator[tuple[str, str]]:
+def _facts(
+    command: Sequence[str], named: Mapping[str, str], artifacts: Sequence[Path], packages: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     if command:
         yield "command", shlex.join([Path(command[0]).name, *command[1:]])
         yield "started in", str(Path.cwd())
     yield from named.items()
     for path in artifacts:
         yield str(path), f"SHA-256 {sha256(path.read_bytes()).hexdigest()}"
-    yield "versions", ", ".join(f"{name} {version_of(name)}" for name in USED if version_of(name))
+    yield "versions", ", ".join(f"{name} {version_of(name)}" for name in packages if version_of(name))
     yield "python", platform.python_version()
     yield "platform", platform.platform()

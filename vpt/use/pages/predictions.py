@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ def write_predictions_page(
     plan: Plan | None = None,
     progress: Tick = silent,
     viewer: bool = False,
+    command: Sequence[str] = (),
+    weights: str = "",
 ) -> Path:
     """Write the page of what `vpt predict` recorded in a folder -> its path.
 
     labels: id -> name of what the model segments, empty of one that classifies; scans: what was predicted, for the
     pictures, without which outlines lie on grey; plan: how the model sees them; viewer: the volumes are inside
-    the page.
+    the page; command: as `sys.argv` has it; weights: whose the encoder's are, and their licence.
 
     Raises:
         VptError: no `predictions.json`; a page that cannot be written.
@@ -51,7 +54,8 @@ def write_predictions_page(
     files = [viewed(CaseFiles(each.name, known.get(each.name), None, folder / each.output)) for each in answered]
     inlined = inline_viewer(files, foreground) if viewer and foreground else None
     title, names = folder.resolve().name, [*foreground.values()]
-    page = predictions_page(title, cases, cards, names, unit, [*_facts(found)], inlined)
+    facts = [*([("weights of the encoder", weights)] if weights else []), *_facts(found), *_asked(command)]
+    page = predictions_page(title, cases, cards, names, unit, facts, inlined)
     write_text(folder / PAGE, page)
     return folder / PAGE
 
@@ -79,6 +83,19 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "versions", listed(versions) or "not recorded"
     settings = dict.fromkeys(
-        f"{name} {value}" for each in records for name, value in each.get("settings", {}).items() if value is not None
+        _option(name, value) for each in records for name, value in each.get("settings", {}).items()
     )
-    yield "settings", listed(settings, 20) or "not recorded"
+    yield "options", " ".join(filter(None, settings)) or "not recorded"
+
+
+def _option(name: str, value: Any) -> str:
+    """A recorded setting as it is given: `--device cpu`, `--tta`; nothing of one that was off."""
+    if value is None or value is False:
+        return ""
+    return f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
+
+
+def _asked(command: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if command:
+        yield "last command", shlex.join([Path(command[0]).name, *command[1:]])
+        yield "started in", str(Path.cwd())
