@@ -16,6 +16,7 @@ from commands import Told
 
 from vpt.artifact import read_artifact
 from vpt.tensor_files import read_tensors, write_tensors
+from vpt.use.folds import DONE, MARK
 from vpt.use.load import load
 
 Vpt = Callable[..., Told]
@@ -112,6 +113,22 @@ def test_without_limits_scores_are_written_nothing_is_flagged_and_that_is_said(
     row = rows_of(tmp_path / "out/quality.csv")[0]
     assert (row["agreement"], row["flag"]) == ("", "")
     assert float(row["distance"]) > 0
+
+
+def test_folds_have_no_limits_and_none_are_advised(
+    vpt: Vpt, seeds: list[Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    """`vpt evaluate --mean` would refuse them: none validates what the others have not trained on."""
+    for fold, run in enumerate(seeds[:2]):
+        (tmp_path / f"folds/fold-{fold}").mkdir(parents=True)
+        shutil.copy(run / "best.safetensors", tmp_path / f"folds/fold-{fold}")
+        (tmp_path / f"folds/fold-{fold}" / DONE).write_text("{}")
+    (tmp_path / "folds" / MARK).write_text('{"folds": 2}')
+    scan = next((tiny_data / "imagesTr").iterdir())
+    told = vpt("predict", "-i", scan, "-o", tmp_path / "out", "-m", tmp_path / "folds", "--quality")
+    assert told.code == 0
+    assert "folds have no limits, since each has trained on what another validates" in told.err
+    assert "vpt evaluate" not in told.err
 
 
 def test_an_artifact_of_before_has_no_distance_and_that_is_said(

@@ -181,6 +181,11 @@ def test_volumes_are_not_given_to_a_model_of_images_nor_the_other_way_round(
         classifier.classify(path)
     with pytest.raises(VptError, match="a Nifti1Image: a volume, but the model was trained on images"):
         classifier.classify(nib.load(path))
+    flat = tiny_classes / "flat" / "im0.png"
+    with pytest.raises(
+        VptError, match=r"2 scans in a list, which are the channels of one volume, .* give images one by"
+    ):
+        classifier.classify([flat, flat])
     with pytest.raises(VptError, match=r"im0\.png: an image, but the model was trained on NIfTI volumes"):
         of_scans.classify(tiny_classes / "flat" / "im0.png")
     with pytest.raises(VptError, match=r"an array of shape .* says no spacing"):

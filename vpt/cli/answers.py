@@ -56,6 +56,7 @@ def require_folder(out: Path, option: str) -> None:
 def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, tta: bool) -> Asked:
     """With the limits of these models' quality; what there is none of is said."""
     from vpt.use.classifier import Classifier
+    from vpt.use.folds import is_of_folds
     from vpt.use.limits import find_limits, require_different
 
     if isinstance(loaded, Classifier):
@@ -63,7 +64,12 @@ def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, t
     require_different(mark.artifacts)
     limits = find_limits(mark.artifacts, tta)
     runs = " ".join(str(path.parent) for path in mark.artifacts)
-    if limits is None:
+    if limits is None and len(mark.artifacts) > 1 and all(is_of_folds(path.parent.parent) for path in mark.artifacts):
+        print(
+            "warning: folds have no limits, since each has trained on what another validates; nothing is flagged",
+            file=sys.stderr,
+        )
+    elif limits is None:
         options = "".join([" --mean" if len(mark.artifacts) > 1 else "", " --quality", " --tta" if tta else ""])
         print(
             f"warning: no limits yet, so nothing is flagged; choose them: vpt evaluate {runs}{options}", file=sys.stderr

@@ -121,7 +121,7 @@ def _tiles(rows: Sequence[Mapping[str, str]], measured: Sequence[Mapping[str, An
     return [
         Tile(f"Best test {score}", best["score"], best["interval"].strip("-")),
         Tile("Trained parameters of it", best["trained"], f"artifact of {best['artifact']} KB"),
-        *([Tile("Within noise of it", f"{near} of {len(others)}", "other methods")] if others else []),
+        *([Tile("Within noise of it", f"{near} of {len(others)}", "of the others")] if others else []),
         Tile("Time of all trainings", f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min", "searches included"),
     ]
 
@@ -134,7 +134,9 @@ def _headline(rows: Sequence[Mapping[str, str]], score: str) -> str:
     first, *others = done
     interval = f" ({first['interval']})" if first["interval"] not in ("", "-") else ""
     near = sum(row["verdict"] == "within noise" for row in others)
-    within = f"; {near} of the {len(others)} others {'is' if near == 1 else 'are'} within noise of it" if others else ""
+    of = f"{near} of the {len(others)} others" if others[1:] else others[0]["shown"] if others else ""
+    be = "are" if near > 1 else "is" if near or others[1:] else "is not"
+    within = f"; {of} {be} within noise of it" if others else ""
     name = f"{first['shown'][:1].upper()}{first['shown'][1:]}"
     return f"{name} is the best: test {score} {first['score']}{interval}{within}."
 

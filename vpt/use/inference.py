@@ -65,6 +65,11 @@ def require_kind(plan: Plan, scan: Any) -> None:
                 f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "
                 "give a NIfTI file, or nibabel.Nifti1Image(array, affine)"
             )
+        if isinstance(scan, list | tuple) and plan.kind == "images":
+            raise VptError(
+                f"{counted(len(scan), 'scan')} in a {type(scan).__name__}, which are the channels of one volume, but "
+                "the model was trained on images; give images one by one"
+            )
         found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("a volume", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
 

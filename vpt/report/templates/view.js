@@ -13,6 +13,8 @@ function volume(which, part, more) {
 const nv = new niivue.Niivue({
   backColor: [0, 0, 0, 1],
   crosshairColor: [1, 1, 1, 0.5],
+  fontColor: [1, 1, 1, 1],
+  showAllOrientationMarkers: true,
   crosshairWidth: 0.3,
   crosshairWidthUnit: "percent",
   isRadiologicalConvention: true,
