@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import label
 
 from vpt.scores.components import alike, components_of, overlaps
+from vpt.scores.lesions import score_lesions
 
 
 def drawn(found, shape):
@@ -62,3 +63,21 @@ def test_an_empty_label_has_none():
     found = components_of(np.zeros((3, 4, 5), np.uint8), [1])[1]
     assert len(found.sizes) == len(found.starts) == 0
     assert overlaps(found, found)[0].shape == (2, 0)
+
+
+def test_stray_voxels_in_far_corners_cost_next_to_nothing():
+    """Of 20 labels that each reach through a volume of 40 million voxels: under 5 s and 100 MB beside it."""
+    import time
+    import tracemalloc
+
+    reference, prediction = np.zeros((400, 400, 250), np.uint8, "F"), np.zeros((400, 400, 250), np.uint8, "F")
+    for k in range(1, 21):
+        reference[k, 0, 0] = reference[-k, -1, -1] = prediction[k, 0, 0] = k
+    score_lesions(reference[:9, :9, :9], reference[:9, :9, :9], (1, 1, 1), [1])  # SciPy's import, once
+    tracemalloc.start()
+    start = time.perf_counter()
+    found = score_lesions(prediction, reference, (1, 1, 1), range(1, 21))
+    assert time.perf_counter() - start < 5
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    assert {(each.found, each.missed, each.false) for each in found.values()} == {(1, 1, ())}
