@@ -13,6 +13,8 @@ from vpt.report.parts import digits, range_of
 from vpt.report.report_page import FactGroup
 from vpt.scores.continual import Order, average_accuracy
 
+COLOURS = tuple(colour for colour in LABELS if colour != "#ffffff")  # seen on white paper too
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -74,7 +76,7 @@ def _said(value: float | None) -> str:
 def _chart(rows: Sequence[MethodRow], score: str) -> Chart:
     """The mean score on the tasks so far, after each task, a line for each method."""
     lines, dots = [], []
-    for row, colour in zip(rows, LABELS * len(rows), strict=False):
+    for row, colour in zip(rows, COLOURS * len(rows), strict=False):
         points = _curve(row)
         last = f"{row.shown}: {points[-1][1]:.3f}"
         lines.append(Line(tuple(points), last, colour))
@@ -90,8 +92,8 @@ def _chart(rows: Sequence[MethodRow], score: str) -> Chart:
         y,
         lines=tuple(lines),
         dots=tuple(dots),
-        width=520,
-        height=280,
+        width=420,
+        height=240,
         legend=True,
     )
 
