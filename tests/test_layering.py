@@ -19,7 +19,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"words", "vocabulary", "palette", "progress", "parallel", "versions"}),
     frozenset({"files", "machine", "sections"}),
-    frozenset({"tensor_files"}),
+    frozenset({"sealed", "tensor_files"}),
     frozenset({"backbones", "config", "readers", "scores"}),
     frozenset({"data", "prompts", "heads", "report", "mixing", "trigger"}),
     frozenset({"model"}),

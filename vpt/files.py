@@ -16,6 +16,7 @@ from typing import Any
 from vpt.errors import VptError
 
 LONGEST_JSON = 256 << 20  # bytes
+NO_TEXT = "its name is not UTF-8"
 PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d+)-")  # of a write that goes on, or was killed
 
 
@@ -32,6 +33,8 @@ def absolute(path: Path) -> Path:
     """
     if is_address(str(path)):
         return path
+    if not is_text(str(path)):
+        raise ValueError(f"no place of a file ({NO_TEXT})")
     try:
         return path.expanduser().resolve()
     except (RuntimeError, OSError) as error:
@@ -52,8 +55,24 @@ def can_be_path(text: str) -> bool:
     return "\0" not in text and len(text) < 4000 and max(map(len, names)) <= 255
 
 
+def is_text(name: object) -> bool:
+    """Whether a name can be written in UTF-8, as records and artifacts are; a file's need not be such."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def spelled(name: object) -> str:
+    """A name as Python writes it, in characters that can be shown: `\\xff` of a byte that is no UTF-8, `\\n`."""
+    return repr(os.fsencode(str(name)).decode("utf-8", "backslashreplace"))[1:-1].replace("\\\\", "\\")
+
+
 def make_folder(path: Path, instead: str) -> None:
     """Make a folder and those above it; raises VptError where it cannot, `instead` says what else to do."""
+    if not is_text(path):
+        raise VptError(f"{spelled(path)}: {NO_TEXT}; {instead}")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,6 +147,13 @@ def _machine() -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """In UTF-8; raises VptError where it names a file that is called by other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        before, after = text[: error.start].rpartition("\n")[2], text[error.start :].partition("\n")[0]
+        where = spelled((before[-80:] + after)[:200])
+        raise VptError(f"{path}: cannot be written, a file's name in it is not UTF-8 ({where}); rename it") from error
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_the_first_folder_is_the_class(tmp_path):
     assert found.sides == {}
     with pytest.raises(VptError, match=r"no case is called 'cat/image_0009'; did you mean cat/image_000"):
         found.case("cat/image_0009")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_images_and_classes_whose_names_are_not_utf_8_are_told(tmp_path):
+    root = folders(tmp_path / "zoo", cat=3, ant=2)
+    picture(root / "cat/\udcff.png")
+    picture(root / "\udcfe/x.png")
+    said = problems(root)
+    assert [text.rpartition("zoo/")[2] for text in said] == [
+        "cat/\\xff.png: its name is not UTF-8; rename it",
+        "\\xfe/x.png: its name is not UTF-8; rename it",
+    ]
 
 
 def test_every_image_is_its_own_patient_unless_its_name_is_that_of_a_slice(tmp_path):

@@ -510,6 +510,7 @@ def test_methods_that_fail_do_not_end_the_others(
     rows = {row["name"]: row for row in json.loads((done.out / "compare.json").read_text())["methods"]}
     assert next(iter(rows)) == "linear"
     assert rows["linear"]["note"] == ""
+    assert done.without_result == ["nan", "refused", "unbuilt", "odd"]
     failed = r"0 of 1 seeds; 1 of 1 trainings failed \(--retry-failed tries again\): "
     for name, why in {
         "nan": "the model's answers in the validation are not finite",
@@ -647,6 +648,20 @@ def test_the_command_goes_on_with_a_folder_and_shows_the_table(
     for name in ("compare.html", "compare.png", "compare.csv"):
         assert str(out / name) in said
         assert (out / name).stat().st_size > 0
+
+
+def test_the_command_fails_where_every_training_did(
+    monkeypatch: pytest.MonkeyPatch, vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path
+) -> None:
+    def full(*_: Any, **__: Any) -> Path:
+        raise VptError("no room on the disk")
+
+    monkeypatch.setattr(module, "train", full)
+    code, said, _ = vpt("compare", tiny_classes, "-o", tmp_path / "out", "--methods", "linear", "--seeds", 1)
+
+    assert code == 1
+    assert "trainings failed" in said
+    assert "no room on the disk" in " ".join(said.split())
 
 
 def test_the_command_lists_its_methods(vpt: Callable[..., Told]) -> None:

@@ -81,6 +81,8 @@ def test_nodes_without_a_launcher_are_told_where_the_first_is() -> None:
         (TORCHRUN | {"RANK": "4"}, None, None, "this is process 4 of 4"),
         (TORCHRUN | {"RANK": "x"}, None, None, "RANK='x' in the environment, expected a number"),
         ({"WORLD_SIZE": "2"}, None, None, "RANK='' in the environment"),
+        ({"SLURM_PROCID": "x"}, None, None, "SLURM_PROCID='x' in the environment, expected a number"),
+        (TORCHRUN | {"MASTER_PORT": "99999"}, None, None, "MASTER_PORT=99999 in the environment, expected 1 to 65535"),
         ({}, None, 2, "--nodes 2 without a launcher: .*MASTER_ADDR"),
     ],
 )

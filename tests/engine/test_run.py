@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.metadata import version
@@ -492,6 +493,16 @@ def test_a_file_in_the_place_of_the_folder(tiny_data: Path, tmp_path: Path) -> N
     with pytest.raises(VptError, match="run's folder cannot be made"):
         train(tiny_data, tmp_path / "run" / "below", overrides=ONE_STEP)
     assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_names_that_are_not_utf_8_are_refused_before_anything_is_trained(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"run\\xff: its name is not UTF-8; choose another --out"):
+        train(tiny_data, tmp_path / "run\udcff", overrides=ONE_STEP)
+    data = shutil.copytree(tiny_data, tmp_path / "data\udcff")
+    with pytest.raises(VptError, match=r"data\.path: .*its name is not UTF-8"):
+        train(data, tmp_path / "run", overrides=ONE_STEP)
+    assert [path.name for path in tmp_path.iterdir()] == ["data\udcff"]
 
 
 @pytest.mark.parametrize("below", ["", "deeper/run"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
@@ -33,7 +34,9 @@ from forms import formed
 from mutants import mutant
 from samples import Answer, Sample, make_samples
 
-SECONDS = 5  # of the processor, for one file; by the clock six times as many
+SECONDS = 5  # of the processor, for one file
+STUCK = 6 * SECONDS  # of the processor, with the making of the file, where a library does not look at signals
+WAITED = 300.0  # by the clock, where other work takes the processor, or a reader waits for what never comes
 MEMORY = 2 * 2**30  # bytes above the worker's own
 Maker = Callable[[Path, int], tuple[bytes, bool]]
 FAULTS = ("traceback", "hang", "memory", "changed", "believed")
@@ -122,7 +125,7 @@ class Worker:
 
     def start(self, seed: int) -> int:
         self.ours.send(seed)
-        self.since = time.monotonic()
+        self.since, self.spent = time.monotonic(), _processor_seconds(self.process.pid)
         return seed
 
     def outcome(self) -> Outcome | None:
@@ -133,9 +136,10 @@ class Worker:
             except (EOFError, ConnectionResetError):
                 self._replace()
                 return Outcome("traceback", "the process ended")
-        if time.monotonic() - self.since > 6 * SECONDS:  # a library that does not look at signals
+        busy = _processor_seconds(self.process.pid) - self.spent > STUCK
+        if busy or time.monotonic() - self.since > WAITED:
             self._replace()
-            return Outcome("hang", "not to be interrupted")
+            return Outcome("hang", "not to be interrupted" if busy else "waits")
         return None
 
     def _replace(self) -> None:
@@ -146,6 +150,15 @@ class Worker:
         self.process.kill()
         self.process.join()
         self.ours.close()
+
+
+def _processor_seconds(process: int | None) -> float:
+    """Of the user and of the system; 0 of a process that has ended."""
+    try:
+        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def serve(samples: Sequence[Sample], folder: Path, make: Maker, connection: Connection) -> None:

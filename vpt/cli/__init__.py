@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -78,6 +79,8 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     warnings.showwarning = partial(_warn, warnings.showwarning)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         app()
     except SaidElsewhere:

@@ -69,6 +69,8 @@ def compare(
         raise typer.Exit(stop.code) from None
     console().print(comparison.write(sys.argv))
     print(f"page: {out / 'compare.html'}, picture: {out / 'compare.png'}, table: {out / 'compare.csv'}")
+    if len(comparison.without_result) == len(comparison.methods):
+        raise typer.Exit(1)
 
 
 def _seconds(text: str) -> float:

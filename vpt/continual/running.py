@@ -21,6 +21,7 @@ from vpt.scores.continual import (
     final_interval,
     forgetting,
 )
+from vpt.sealed import read_sealed, write_sealed
 from vpt.use.pages.making import making_of
 
 RESULT = "result.json"
@@ -145,7 +146,7 @@ def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: 
     )
     make_folder(folder, "choose another --out")
     classes = {} if protocol.of_masks else {"classes": [task.classes for task in tasks]}
-    write_json(folder / RESULT, {**asdict(order), **classes})
+    write_sealed(folder / RESULT, {**asdict(order), **classes})
     return order
 
 
@@ -155,7 +156,7 @@ def _scores(protocol: Protocol, learner: Any, task: AnyTask, *, told: bool) -> d
 
 
 def _read(path: Path) -> Order:
-    values = read_json(path)
+    values = read_sealed(path)
     matrix = values["matrix"]
     return Order(
         tasks=tuple(values["tasks"]),

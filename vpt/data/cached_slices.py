@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from vpt.data.annotated import classes_annotated, require_annotated
+from vpt.data.cached_arrays import damaged, mapped
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.cropping import Part
 from vpt.data.framing import prepared_size, require_bounded
 from vpt.data.inside_out import Outline, outline_of
 from vpt.data.label_maps import positions, read_label
+from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
 from vpt.data.sampling import held_by_slices
@@ -66,7 +68,12 @@ class PreparedCase:
     outline: Outline | None = None  # of its mask, for doubts about it
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.load(self.images, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
+        return mapped(self.images, "f", 4), mapped(self.labels, "iu", 3)
+
+    def truth(self) -> np.ndarray:
+        """The array of `native`."""
+        assert self.native is not None  # validation cases are prepared with it
+        return mapped(self.native, "iu", 3)
 
 
 def prepare_cases(
@@ -107,10 +114,10 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
         if native:
             _save(own, positions(np.ascontiguousarray(label.array), ids, label.ignored))
         _save(images, prepare_image(part.of(image), plan, torch.float16))
-    mask = np.load(labels, mmap_mode="r")
+    mask = _require_like(images, labels, len(dataset.labels))
     foreground = tuple(int(k) for k in np.flatnonzero((mask > 0).any(axis=(1, 2))))
     holding = _holding(mask, len(dataset.labels) - 1) if plan.sampling == "by_label" else ()
-    own_labels, inside = own if native else None, Part.from_array(np.load(box)) if crops else None
+    own_labels, inside = own if native else None, Part.from_array(mapped(box, "iu", 2)) if crops else None
     annotated = classes_annotated(case, dataset.labels)
     return PreparedCase(
         case.name,
@@ -125,6 +132,16 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
         annotated,
         outline_of(case.name, mask, tuple(dataset.labels)),
     )
+
+
+def _require_like(images: Path, labels: Path, classes: int) -> np.ndarray:
+    """The labels, if they are such and fit the images."""
+    pictures, mask = mapped(images, "f", 4), mapped(labels, "iu", 3)
+    if pictures.shape[::2] != mask.shape[:2] or pictures.shape[3] != mask.shape[2]:
+        raise damaged(images, f"{pictures.shape}, beside labels of {mask.shape}")
+    if mask.size and ((mask >= classes) | (mask < IGNORED)).any():
+        raise damaged(labels, f"values beyond the {classes} classes")
+    return mask
 
 
 def _holding(classes: np.ndarray, labels: int) -> tuple[tuple[int, ...], ...]:

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from vpt.data.label_values import LabelValues
 from vpt.data.patients import Patients
 from vpt.errors import VptError
+from vpt.files import is_text
 from vpt.readers import (
     ChosenSeries,
     Code,
@@ -30,6 +31,7 @@ from vpt.readers import (
 from vpt.words import did_you_mean
 
 LONGEST_NAME = 200  # bytes of a case's name, to which endings are added
+UNSEEN = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of what ends a line
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,16 @@ def require_plain_names(dataset: SegmentationSet) -> None:
         raise VptError(
             f"{dataset.source if dataset.source.name else dataset.root}: the case {name[:80]!r} {what}; rename it"
         )
+
+
+def unfit_name(name: str) -> str:
+    """What keeps answers, records and pages from being called by a scan's name or path; "" where nothing does."""
+    if not is_text(name):
+        return "is not UTF-8"
+    if any(unicodedata.category(letter) in UNSEEN for letter in name):
+        return "holds characters that control a terminal or end a line"
+    size = max(len(part.encode()) for part in name.split("/"))
+    return f"is of {size} bytes, expected {LONGEST_NAME} at most" if size > LONGEST_NAME else ""
 
 
 def case_name(path: str | Path | ColourMask | LabelFiles | Relabelled) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from vpt.data.cached_arrays import damaged, mapped
 from vpt.data.cached_slices import prepare_image
 from vpt.data.framing import as_channels, placement_of
 from vpt.data.plan import Plan
@@ -50,16 +51,19 @@ def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress
 
     Raises VptError for what the readers refuse.
     """
+    shape = (len(examples), plan.slices or 1, plan.inputs, plan.image_size, plan.image_size)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        shape = (len(examples), plan.slices or 1, plan.inputs, plan.image_size, plan.image_size)
         with atomic(path) as part:
             stacks = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
             for done, example in enumerate(examples):
                 stacks[done] = prepare_stack(reader_of(example.images).voxels(len(plan.channels)), plan)
                 progress(done + 1, len(examples), example.name)
             stacks.flush()
-    return np.load(path, mmap_mode="r")
+    found = mapped(path, "u", 5)
+    if found.shape != shape:
+        raise damaged(path, f"{found.shape}, expected {shape}")
+    return found
 
 
 def stacks_folder(cache: Path, source: Path, examples: Sequence[Example], plan: Plan) -> Path:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vpt.data.cached_arrays import damaged, mapped
 from vpt.errors import VptError
 from vpt.files import atomic
 from vpt.readers import ColourMask
@@ -86,7 +87,7 @@ def is_whole(path: Path, count: int) -> bool:
     """Whether a file of so many rows is there, with their checksums, which earlier versions did not write."""
     try:
         return len(_mapped(path)[0]) == count
-    except (OSError, ValueError):
+    except VptError:
         return False
 
 
@@ -107,10 +108,14 @@ def write_rows(path: Path, batches: Iterable[np.ndarray], count: int) -> None:
 
 
 def _mapped(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The rows, memory-mapped, and their checksums (N,). Raises ValueError where one of them is not whole."""
-    rows = np.load(path, mmap_mode="r")
-    end = rows.offset + rows.nbytes
-    return rows, np.memmap(path, SUM, "r", offset=end, shape=(len(rows),))
+    """The rows, memory-mapped, and their checksums (N,). Raises VptError where one of them is not whole."""
+    rows = mapped(path)
+    if not isinstance(rows, np.memmap) or not rows.ndim:
+        raise damaged(path, "it holds no rows")
+    try:
+        return rows, np.memmap(path, SUM, "r", offset=rows.offset + rows.nbytes, shape=(len(rows),))
+    except (OSError, ValueError) as error:
+        raise damaged(path, f"its checksums are missing: {error}") from error
 
 
 def _sum_of(row: np.ndarray) -> int:

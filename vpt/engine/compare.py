@@ -30,11 +30,12 @@ from vpt.engine.outcome import cost_of, in_a_line, per_case
 from vpt.engine.run import train
 from vpt.engine.setup import read_data
 from vpt.errors import VptError
-from vpt.files import make_folder, read_json, write_json, write_text
+from vpt.files import make_folder, write_text
 from vpt.machine.device import choose_device
 from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
 from vpt.report.comparison import write_comparison
+from vpt.sealed import read_sealed, write_sealed
 from vpt.sections import PROMPTS
 from vpt.use.pages.making import making_of
 from vpt.use.runs import evaluate_run
@@ -149,7 +150,7 @@ class Comparison:
     def forget_failures(self) -> None:
         """Take back what failed. Seeds learned with what a search chose, and it may choose otherwise now."""
         for name in self.methods:
-            results = {path: read_json(path) for path in (self.out / name).glob(f"*/{RESULT}")}
+            results = {path: read_sealed(path) for path in (self.out / name).glob(f"*/{RESULT}")}
             failed = [path for path, result in results.items() if "failed" in result]
             searched = any(path.parent.name.startswith("search-") for path in failed)
             seeds = [path for path in results if path.parent.name.startswith("seed-")] if searched else []
@@ -203,7 +204,13 @@ class Comparison:
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
         path = self.folder(trial) / RESULT
-        return read_json(path) if path.exists() else None
+        return read_sealed(path) if path.exists() else None
+
+    @property
+    def without_result(self) -> list[str]:
+        """The methods of which every training failed."""
+        found = {name: list((self.out / name).glob(f"*/{RESULT}")) for name in self.methods}
+        return [name for name, paths in found.items() if paths and all("failed" in read_sealed(path) for path in paths)]
 
     def write(self, command: Sequence[str] = ()) -> Any:
         """The table of what there is, in files and for a terminal; command: that asked for it, for the page."""
@@ -266,7 +273,7 @@ class Comparison:
         except Exception as error:  # whatever it is, the other methods go on
             folder.mkdir(exist_ok=True)
             result = {"failed": in_a_line(error)}
-        write_json(folder / RESULT, {"settings": dict(trial.settings), "seed": trial.seed, **result})
+        write_sealed(folder / RESULT, {"settings": dict(trial.settings), "seed": trial.seed, **result})
 
     def _cache(self, trial: Trial) -> Path:
         """Where its prepared data lie: the same cases look otherwise under the plan of other training cases."""

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from vpt.engine.checkpoint import has_state
 from vpt.errors import VptError
-from vpt.files import PART, clear_parts, is_running, read_json, write_json
+from vpt.files import NO_TEXT, PART, clear_parts, is_running, is_text, read_json, spelled, write_json
 
 STATE = Path("state") / "last.safetensors"
 RUNNING = Path("state") / "running.json"  # there from the first write of a run to its end
@@ -89,6 +89,8 @@ def _holds_files(run: Path) -> bool:
 
 def _made(run: Path) -> list[Path]:
     """Make the folder and its `state/`; those that are new, innermost first."""
+    if not is_text(run):
+        raise VptError(f"{spelled(run)}: {NO_TEXT}; choose another --out")
     missing = [folder for folder in (run / "state", run, *run.parents) if not folder.exists()]
     try:
         (run / "state").mkdir(parents=True, exist_ok=True)

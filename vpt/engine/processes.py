@@ -16,6 +16,7 @@ from vpt.machine.available import cores
 
 HERE = "127.0.0.1"
 SLURM_PORTS = range(15_000, 25_000)  # of which a job takes one by its number
+READ_BY_LIGHTNING = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # when it is imported, by `int`
 LEAVING = 60.0  # seconds for the processes that we started to follow the first one
 
 
@@ -56,6 +57,9 @@ def place_of(
     Raises:
         VptError: an environment that leaves it open; `devices` or `nodes` other than what the launcher started.
     """
+    for name in READ_BY_LIGHTNING:
+        if not re.fullmatch(r"-?\d+", environment.get(name, "0")):
+            raise _no_number(environment, name)
     if _says_several(environment, "WORLD_SIZE"):
         place = _by_torchrun(environment)
     elif _says_several(environment, "SLURM_STEP_NUM_TASKS"):
@@ -199,6 +203,8 @@ def _checked(place: Place) -> Place:
             f"{place.by}: this is process {place.number} of {place.of}, {place.local} of {place.locals} on its "
             "machine, which cannot be; start the command by one launcher, and set none of its variables by hand"
         )
+    if not 0 < place.port < 2**16:
+        raise VptError(f"MASTER_PORT={place.port} in the environment, expected 1 to 65535; give a free port")
     return place
 
 
@@ -210,5 +216,10 @@ def _says_several(environment: Mapping[str, str], name: str) -> bool:
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     text = environment.get(name, "" if default is None else str(default))
     if not text.isdecimal():
-        raise VptError(f"{name}={text!r} in the environment, expected a number; start the command by one launcher")
+        raise _no_number(environment, name)
     return int(text)
+
+
+def _no_number(environment: Mapping[str, str], name: str) -> VptError:
+    text = environment.get(name, "")
+    return VptError(f"{name}={text!r} in the environment, expected a number; start the command by one launcher")

@@ -40,8 +40,7 @@ def validate(
     scores: list[dict[int, float]] = []
     for case in ranks.dealt(cases):
         images, _ = case.read()
-        assert case.native is not None  # validation cases are prepared with it
-        truth = np.load(case.native, mmap_mode="r")
+        truth = case.truth()
         found = segment_slices(
             forward,
             images,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vpt.files import read_json
 from vpt.scores.bootstrap import RESAMPLES, SEED, draws, percentiles
+from vpt.sealed import read_sealed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_results(out: Path, shown: Mapping[str, str], seeds: int) -> list[Result
 
     Seeds from `seeds` on, of an earlier comparison that had more, are left out.
     """
-    every = {name: tuple(read_json(path) for path in sorted((out / name).glob("*/result.json"))) for name in shown}
+    every = {name: tuple(read_sealed(path) for path in sorted((out / name).glob("*/result.json"))) for name in shown}
     finals = {
         name: tuple(sorted((one for one in all_ if one["seed"] < seeds and one.get("tested")), key=_seed))
         for name, all_ in every.items()

@@ -56,6 +56,35 @@ def test_other_lines_are_no_records(tmp_path: Path, line: bytes) -> None:
     assert list(read_records(tmp_path)) == ["a"]
 
 
+@settings(max_examples=50, deadline=None)
+@given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_a_line_of_which_a_bit_has_changed_is_no_record(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("flipped")
+    journal = Journal(folder)
+    journal.add([DONE])
+    whole = bytearray(journal.path.read_bytes())
+    whole[place % (len(whole) - 1)] ^= 1 << bit
+    journal.path.write_bytes(whole)
+
+    assert list(read_records(folder).values()) in ([], [DONE])
+
+
+@pytest.mark.parametrize(
+    "odd", [{"seconds": "x"}, {"files": 5}, {"settings": "{"}, {"warnings": [1]}, {"volumes_ml": []}, {"status": "ok"}]
+)
+def test_a_line_with_other_types_is_no_record(tmp_path: Path, odd: dict[str, Any]) -> None:
+    journal = Journal(tmp_path)
+    journal.add([DONE])
+    values = json.loads(journal.path.read_bytes())
+    del values["crc32"]
+    journal.path.write_text(json.dumps(values) + "\n" + json.dumps(values | odd | {"case": "b"}) + "\n")
+
+    assert list(read_records(tmp_path)) == ["a"]
+    summarise(tmp_path)
+
+
 def test_summaries_tell_failures_first(tmp_path: Path) -> None:
     begin(tmp_path)
     Journal(tmp_path).add([DONE, FAILED])

@@ -32,7 +32,7 @@ from vpt.data.layouts.medsam import is_medsam
 from vpt.data.layouts.rows import Row, annotation_fault
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
-from vpt.files import read_json
+from vpt.files import NO_TEXT, is_text, read_json, spelled
 from vpt.readers import Kind, reader_of
 from vpt.vocabulary import Target
 from vpt.words import did_you_mean, listed, some_of
@@ -108,6 +108,7 @@ def survey_labelled(
         _refuse_classes(classes)
     problems: list[VptError] = []
     source, rows, order, target = _read(path, target, classes if only is None else None, problems)
+    rows = _of_text(rows, problems)
     rows, apart = _chosen(rows, only, order, target, path)
     order = order if only is None else classes or only
     root = source if source.is_dir() else source.parent
@@ -140,6 +141,17 @@ def survey_labelled(
     )
     _keep_patients_together(found, rows, problems)
     return found, problems
+
+
+def _of_text(rows: Sequence[Row], problems: list[VptError]) -> list[Row]:
+    """Without those that nothing can be called by."""
+    named = []
+    for row in rows:
+        if is_text("".join((row.name, *row.labels))):
+            named.append(row)
+        else:
+            problems.append(VptError(f"{spelled(row.where)}: {NO_TEXT}; rename it"))
+    return named
 
 
 def _read(

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files
+from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
 from vpt.data.left_out import leads_back
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import find_scans, image_cases, scans_at, unread_scans
 from vpt.errors import VptError
-from vpt.files import real
+from vpt.files import real, spelled
 from vpt.readers import Kind
 from vpt.use.archives.attempts import Failure
 from vpt.words import counted, listed
@@ -46,7 +46,7 @@ def find_archive(
         VptError: a place that is not there, no scan at all, two of one name.
     """
     if not any(path.is_dir() and kind_of(path) is None for path in inputs):
-        return Found(find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series))
+        return _named_well(Found(find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)))
     if missing := [path for path in inputs if not path.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a scan or a folder of them")
     files = [(prefix, file) for path in inputs for prefix, file in _files_at(path, out, recursive)]
@@ -62,7 +62,15 @@ def find_archive(
     unread = (
         [] if recursive else [f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read)]
     )
-    return Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread))
+    return _named_well(Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread)))
+
+
+def _named_well(found: Found) -> Found:
+    """Scans whose names no answer can be called by are failures."""
+    unfit = {case.name: what for case in found.cases if (what := unfit_name(case.name))}
+    cases = tuple(case for case in found.cases if case.name not in unfit)
+    failures = [Failure(spelled(name), f"{spelled(name)}: the name {what}; rename it") for name, what in unfit.items()]
+    return replace(found, cases=cases, failures=(*found.failures, *failures))
 
 
 def _files_at(path: Path, out: Path, recursive: bool) -> Iterator[tuple[str, Path]]:

@@ -15,10 +15,13 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
+
+from pydantic import TypeAdapter
 
 from vpt.errors import VptError
 from vpt.files import make_folder, write_json, write_text
@@ -26,6 +29,8 @@ from vpt.scores.trust import quality_csv
 from vpt.versions import version_of
 
 JOURNALS = ".journal"
+CHECK = b',"crc32":'
+LONGEST_LINE = 1 << 24  # bytes; a record of 20,000 classes has 1 MB
 QUOTED = re.compile(r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
 
 
@@ -60,7 +65,9 @@ class Record:
     task: str = ""
 
     def as_line(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+        """JSON with a CRC-32 of itself in its last key."""
+        text = json.dumps(asdict(self), separators=(",", ":")).encode()
+        return text[:-1] + CHECK + str(crc32(text)).encode() + b"}\n"
 
 
 def now() -> str:
@@ -118,30 +125,31 @@ def journals(folder: Path) -> frozenset[Path]:
 def read_records(folder: Path, without: frozenset[Path] = frozenset()) -> dict[str, Record]:
     """The last record of every case, of all journals of a folder but these, by name.
 
-    A line that is cut off, as a kill leaves it, is none: its scan counts as not done.
+    A line that is cut off, as a kill leaves it, or damaged is none: its scan counts as not done.
     """
     found: dict[str, Record] = {}
     for path in sorted(journals(folder) - without):
         with open(path, "rb") as file:
-            for record in filter(None, map(_record, file)):
+            for record in filter(None, map(_record, iter(lambda: file.readline(LONGEST_LINE), b""))):
                 if record.case not in found or found[record.case].when <= record.when:
                     found[record.case] = record
     return dict(sorted(found.items()))
 
 
-NAMES = {each.name for each in fields(Record)}
-TEXTS = ("case", "status", "input_sha256", "model_sha256", "settings", "when")
+RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
 def _record(line: bytes) -> Record | None:
+    """Lines of versions before 0.6 have no CRC-32."""
+    text, check, crc = line.rstrip().rpartition(CHECK)
+    if check and crc != b"%d}" % crc32(text + b"}"):
+        return None
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
+        record = RECORD.validate_python(json.loads(line))
+        json.loads(record.settings)
+    except (ValueError, RecursionError):  # of pydantic, too
         return None
-    if not isinstance(values, dict) or not all(isinstance(values.get(name), str) for name in TEXTS):
-        return None
-    known = {name: value for name, value in values.items() if name in NAMES}
-    return Record(**known | {name: tuple(known.get(name) or ()) for name in ("files", "warnings")})
+    return record
 
 
 # --- summaries --------------------------------------------------------------------------------------------------------

@@ -13,23 +13,34 @@ from typing import Any
 from vpt.artifact import Artifact
 from vpt.data.label_values import LabelValues
 from vpt.data.postprocess import in_words
-from vpt.files import read_json
+from vpt.errors import VptError
+from vpt.files import read_json, require_file
 from vpt.model import trained_parts
 from vpt.report.parts import Tile
 from vpt.report.report_page import FactGroup
 from vpt.vocabulary import NO_ENCODER
 
 Row = Mapping[str, float]
+LONGEST_METRICS = 64 << 20  # bytes
 
 
 def read_metrics(run: Path) -> list[Row]:
-    """metrics.csv, a row per epoch; NaN where a cell is empty."""
-    if not (run / "metrics.csv").is_file():
+    """metrics.csv, a row per epoch; NaN where a cell is empty.
+
+    Raises:
+        VptError: it is damaged.
+    """
+    path = run / "metrics.csv"
+    if not path.is_file():
         return []
-    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
-        return [
-            {key: float(value) if value else math.nan for key, value in row.items()} for row in csv.DictReader(file)
-        ]
+    require_file(path, LONGEST_METRICS, "numbers")
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [
+                {key: float(value) if value else math.nan for key, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError, csv.Error) as error:  # a row with more cells than columns has a list in it
+        raise VptError(f"{path}: damaged ({error}); remove it, and pages go without its curves") from error
 
 
 def groups_of(run: Path, artifact: Artifact, rows: Sequence[Row]) -> list[FactGroup]:
