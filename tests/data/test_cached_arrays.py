@@ -28,6 +28,12 @@ def _with_value(path: Path, value: int) -> None:
     np.save(path, array)
 
 
+def _with_bytes(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
@@ -37,6 +43,8 @@ def _with_value(path: Path, value: int) -> None:
         ("image", lambda path: np.save(path, np.load(path).astype(np.int16))),
         ("label", lambda path: np.save(path, np.load(path).astype(np.float32))),
         ("label", lambda path: _with_value(path, 3)),
+        ("image", lambda path: _with_bytes(path, -9)),
+        ("label", lambda path: _with_bytes(path, -200)),
         ("label", lambda path: path.write_bytes(path.read_bytes().replace(b": False", b": (((((", 1))),
     ],
 )  # fmt: skip

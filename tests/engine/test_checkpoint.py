@@ -74,7 +74,7 @@ def test_the_file_holds_tensors_and_json_only_and_nothing_of_the_frozen_backbone
     path = tmp_path / "state" / "last.safetensors"
     save_state(path, model, optimizer, PROGRESS)
     with safe_open(path, framework="pt") as file:  # refuses whatever is not plain tensors
-        assert set(file.metadata()) == {"progress", "backbone", "sha256"}
+        assert set(file.metadata()) == {"progress", "backbone", "decided", "sha256"}
     names = load_file(path).keys()
     assert {name.removeprefix("model.") for name in names if name.startswith("model.")} == model.trained_state().keys()
     assert not any("backbone" in name for name in names)

@@ -396,6 +396,32 @@ def test_the_same_call_goes_on_after_a_signal_but_not_after_the_end(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["splits.json", "plan.json", "state"])
+def test_a_run_does_not_go_on_with_what_another_decided(
+    tiny_data: Path, tmp_path: Path, signal_at: Callable[..., None], name: str
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    for folder, more in ((run, {}), (other, {"seed": 3})):
+        signal_at(2, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            train(tiny_data, folder, overrides=SETTINGS | more)
+    said = name
+    if name == "splits.json":
+        sides = json.loads((run / name).read_text())
+        (run / name).write_text(json.dumps(sides | {"train": sides["train"][1:]}))
+    elif name == "plan.json":
+        plan = json.loads((run / name).read_text())
+        (run / name).write_text(json.dumps(plan | {"pixel_mm": plan["pixel_mm"] * 1.5}))
+    else:
+        shutil.rmtree(run / "state")
+        shutil.copytree(other / "state", run / "state")
+        said = r"splits.json|config.yaml \(seed\)"
+    signal_at(10**5)
+    with pytest.raises(VptError, match=rf"was saved by a run with another ({said}); put back the one"):
+        train(None, run, resume=True)
+
+
+@pytest.mark.slow
 def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
 ) -> None:

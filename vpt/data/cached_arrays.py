@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.files import atomic
+
+SUM = 4  # bytes behind the array: its CRC-32
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """A `.npy`, complete or not at all, with a checksum behind the array."""
+    whole = np.ascontiguousarray(array)
+    with atomic(path) as part:
+        with open(part, "wb") as file:
+            np.save(file, whole)
+        sealed(part, whole)
+
+
+def sealed(path: Path, whole: np.ndarray) -> None:
+    """Put the checksum behind an array that was written to its file by itself."""
+    with open(path, "ab") as file:
+        file.write(crc32(whole.data).to_bytes(SUM, "little"))
+
+
+def require_unchanged(path: Path, kinds: str = "fiu", axes: int | None = None) -> None:
+    """Raise VptError where the array, see `mapped`, is not what was saved; earlier versions saved no checksum."""
+    found = mapped(path, kinds, axes)
+    assert isinstance(found, np.memmap)
+    with open(path, "rb") as file:
+        file.seek(found.offset + found.nbytes)
+        said = file.read()
+    if said and said != crc32(found.data).to_bytes(SUM, "little"):
+        raise damaged(path, "its content is not what was saved")
 
 
 def mapped(path: Path, kinds: str = "fiu", axes: int | None = None) -> np.ndarray:

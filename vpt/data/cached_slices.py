@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vpt.data.annotated import classes_annotated, require_annotated
-from vpt.data.cached_arrays import damaged, mapped
+from vpt.data.cached_arrays import damaged, mapped, require_unchanged, save_array
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.cropping import Part
 from vpt.data.framing import prepared_size, require_bounded
@@ -21,7 +21,6 @@ from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
 from vpt.data.sampling import held_by_slices
-from vpt.files import atomic
 from vpt.progress import Tick
 from vpt.readers import LabelMap, Voxels, reader_of
 
@@ -109,11 +108,15 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
         image = image.oriented(plan.orientation)
         part = Part.by(plan.crop, image, plan.channels)
         if crops:
-            _save(box, part.array())
-        _save(labels, prepare_label(part.of_labels(label), ids, plan))
+            save_array(box, part.array())
+        save_array(labels, prepare_label(part.of_labels(label), ids, plan))
         if native:
-            _save(own, positions(np.ascontiguousarray(label.array), ids, label.ignored))
-        _save(images, prepare_image(part.of(image), plan, torch.float16))
+            save_array(own, positions(np.ascontiguousarray(label.array), ids, label.ignored))
+        save_array(images, prepare_image(part.of(image), plan, torch.float16))
+    else:
+        require_unchanged(images, "f", 4)
+        for path in (labels, *([own] if native else []), *([box] if crops else [])):
+            require_unchanged(path, "iu")
     mask = _require_like(images, labels, len(dataset.labels))
     foreground = tuple(int(k) for k in np.flatnonzero((mask > 0).any(axis=(1, 2))))
     holding = _holding(mask, len(dataset.labels) - 1) if plan.sampling == "by_label" else ()
@@ -147,8 +150,3 @@ def _require_like(images: Path, labels: Path, classes: int) -> np.ndarray:
 def _holding(classes: np.ndarray, labels: int) -> tuple[tuple[int, ...], ...]:
     held = held_by_slices(classes, labels)
     return tuple(tuple(np.flatnonzero(one).tolist()) for one in held.T)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with atomic(path) as part, open(part, "wb") as file:
-        np.save(file, array)

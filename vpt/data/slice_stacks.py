@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from vpt.data.cached_arrays import damaged, mapped
+from vpt.data.cached_arrays import damaged, mapped, require_unchanged, sealed
 from vpt.data.cached_slices import prepare_image
 from vpt.data.framing import as_channels, placement_of
 from vpt.data.plan import Plan
@@ -60,6 +60,9 @@ def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress
                 stacks[done] = prepare_stack(reader_of(example.images).voxels(len(plan.channels)), plan)
                 progress(done + 1, len(examples), example.name)
             stacks.flush()
+            sealed(part, stacks)
+    else:
+        require_unchanged(path, "u", 5)
     found = mapped(path, "u", 5)
     if found.shape != shape:
         raise damaged(path, f"{found.shape}, expected {shape}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -62,11 +63,12 @@ def save_state(
     average: Average | None = None,
     scaler: Any = None,
     learned: LearningLoss | None = None,
+    decided: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Trained tensors and their mean, optimiser moments, gradient scale, what a loss has learned, random state and
     progress, in one file.
 
-    It is complete or absent, and the one before is kept.
+    It is complete or absent, and the one before is kept. decided: what the run is besides, by the file that says so.
     """
     make_folder(path.parent, "free space, or choose another --out")
     tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
@@ -77,6 +79,7 @@ def save_state(
         tensors |= {f"loss.{name}": t.cpu().contiguous() for name, t in learned.state().items()}
     tensors |= {f"random.{name}": t for name, t in random_state().items()}
     header = {"progress": json.dumps(asdict(progress)), "backbone": model.backbone.sha256}
+    header["decided"] = json.dumps(dict(decided))
     if scaler is not None:
         header["scaler"] = json.dumps(scaler.state_dict())
     write_tensors(_next_of(path), tensors, header)
@@ -105,11 +108,13 @@ def load_state(
     scaler: Any = None,
     say: Callable[[str], None] = lambda said: None,
     learned: LearningLoss | None = None,
+    decided: Mapping[str, str] = MappingProxyType({}),
 ) -> Progress:
     """Bring all to where `save_state` left it, if the backbone is the same; `say` is told of a damaged newest state.
 
     Raises:
-        VptError: both states are damaged, or they are of another model.
+        VptError: both states are damaged, or they are of another model, or of a run that is another one by what was
+            `decided`.
     """
     tensors, metadata = _read_newest(path, say)
     if metadata.get("backbone") != model.backbone.sha256:
@@ -117,6 +122,12 @@ def load_state(
         raise VptError(
             f"{path}: the run was started on other weights of {model.backbone.spec.name} (SHA-256 {started}..., found "
             f"{found}...); put those back, or finish it with the version of vpt that its environment.json names"
+        )
+    saved = json.loads(metadata.get("decided", "{}"))  # nothing before version 0.6
+    if differing := [name for name, said in decided.items() if saved.get(name, said) != said]:
+        raise VptError(
+            f"{path}: was saved by a run with another {differing[0]}; put back the one it was started with, or the "
+            "state that belongs to it"
         )
     load_trained(model, _part(tensors, "model."), path)
     restore_moments(optimizer, _part(tensors, "optimizer."))

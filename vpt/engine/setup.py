@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,13 @@ class Setup:
     start: Artifact | None = None  # that the run goes on from; None for a run that is there already
     earlier: Mapping[str, Artifact] = field(default_factory=dict)  # tasks that the run's own task stands beside
     groups: Groups | None = None  # that are treated alike, where the config has `fair`
+
+    def decided(self) -> dict[str, str]:
+        """File of the run -> what it says, as a hash or a word, that a training must not find changed on its way."""
+        plan = self.plan.model_dump_json(exclude={"reasons"}, exclude_defaults=True)
+        sides = json.dumps(self.splits.to_dict(), sort_keys=True)
+        said = {"splits.json": sides, "plan.json": plan, "config.yaml (seed)": str(self.config.seed)}
+        return {name: sha256(text.encode()).hexdigest() for name, text in said.items()}
 
     @property
     def fair(self) -> Any:

@@ -108,11 +108,13 @@ class _Kept:
     scaler: Any
 
     def save(self, progress: Progress) -> None:
-        save_state(self.path, self.job.model, self.optimizer, progress, self.average, self.scaler, self.learned)
+        kept = self.job.model, self.optimizer, progress, self.average, self.scaler
+        save_state(self.path, *kept, self.learned, self.job.setup.decided())
 
     def load(self, log: Logger) -> Progress:
         model, learned = self.job.model, self.learned
-        return load_state(self.path, model, self.optimizer, self.average, self.scaler, log.warning, learned)
+        decided = self.job.setup.decided()
+        return load_state(self.path, model, self.optimizer, self.average, self.scaler, log.warning, learned, decided)
 
     @property
     def learned(self) -> LearningLoss | None:
