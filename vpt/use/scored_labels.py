@@ -67,17 +67,17 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
             names = {id: name for id, name in values.labels.items() if id}
             return Labels(names, str(file), values=None if values.is_plain else values)
     found: set[int] = set()
-    values = MaskValues(Path(pairs[0].reference.shown).parent)
+    seen = MaskValues(Path(pairs[0].reference.shown).parent)
     for reference in (pair.reference for pair in pairs):
         refuse_scan(held := reference.read(), reference.shown)
         ids = held.ids
         if ids[0] < 0:
             raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
         found.update(ids)
-        values.add(
+        seen.add(
             Path(reference.shown).name, SeenMask.of(held, MOST_SHADES if reference.unit == "px" else MOST_LABELS)
         )
-    for doubt in values.problems():
+    for doubt in seen.problems():
         raise VptError(f"{doubt}, or give `labels`")
     if found <= {0}:
         raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
