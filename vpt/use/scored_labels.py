@@ -74,9 +74,7 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
         if ids[0] < 0:
             raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
         found.update(ids)
-        seen.add(
-            Path(reference.shown).name, SeenMask.of(held, MOST_SHADES if reference.unit == "px" else MOST_LABELS)
-        )
+        seen.add(Path(reference.shown).name, SeenMask.of(held, MOST_SHADES if reference.unit == "px" else MOST_LABELS))
     for doubt in seen.problems():
         raise VptError(f"{doubt}, or give `labels`")
     if found <= {0}:
