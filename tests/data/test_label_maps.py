@@ -53,7 +53,7 @@ def test_unknown_and_broken_label_values(tmp_path, save):
         r"label 9 not in 0, 1, 2; add it to `labels` in dataset\.json, as `ignore` if it marks what shall not"
     ):
         label_of(path, image, LABELS)
-    with refuses("label -1 not in 0, 1, 2"):
+    with refuses("holds -1, expected label ids of 0 and above"):
         label_of(save(tmp_path / "l.nii.gz", -(VOXELS % 2).astype(np.int16)), image, LABELS)
     with refuses(r"values 0\.5, 1\.5 are not whole numbers; .* nearest neighbour"):
         label_of(save(tmp_path / "l.nii.gz", (VOXELS % 4) / 2.0), image, LABELS)

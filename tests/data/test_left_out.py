@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zlib
@@ -16,6 +17,7 @@ from vpt.data.layouts import read_labelled
 from vpt.data.left_out import Walk, ending_of, kinds
 from vpt.data.scans import find_scans, unread_scans
 from vpt.errors import VptError
+from vpt.use.archives.finding import find_archive
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -294,3 +296,37 @@ def test_text_that_is_no_path_of_anything_is_none(tmp_path: Path) -> None:
         fill(tmp_path / name, *some("x", 6, ".png"))
     (tmp_path / "a" / "note").write_text("see the readme")
     assert "1 nameless file is not read in a" in warnings(tmp_path)
+
+
+@pytest.mark.parametrize("litter", ["@eaDir", "__MACOSX", ".ipynb_checkpoints", "$RECYCLE.BIN", "lost+found"])
+def test_thumbnails_and_bins_of_the_system_are_no_images(tmp_path: Path, litter: str) -> None:
+    for name in ("ill", "well"):
+        fill(tmp_path / name, *some(name, 6, ".png"))
+        fill(tmp_path / name / litter, "THUMB.png")
+    fill(tmp_path / litter, "THUMB.jpg")
+
+    assert len(read_labelled(tmp_path).cases) == 12
+    assert check_dataset(tmp_path).warnings == ()
+
+
+def test_what_predict_does_not_read_is_told_with_subfolders_too(tmp_path, save):
+    scans = fill(tmp_path / "scans", "a.mgz")
+    fill(scans / "p0", "b.mgz", "c.nii.zst")
+    for place in ("x.nii.gz", "p0/t1.nii.gz", "p1/t1.nii.gz"):
+        save(scans / place, np.zeros((2, 2, 2), np.uint8))
+    os.symlink("..", scans / "p1/up")
+    said = find_archive([scans], "volumes", 1, tmp_path / "out", recursive=True).notes
+    assert list(said) == [
+        f"{scans}: 3 files (2 .mgz, 1 .nii.zst) are not read in p0; convert them, or take them out",
+        f"{scans}: 1 link back to a folder above, not followed: p1/up; remove it",
+    ]
+
+
+@pytest.mark.parametrize(("said", "told"), [(20, True), (5, True), (4, False), (0, False), ("4", False), (True, False)])
+def test_a_set_of_fewer_cases_than_it_says_is_told(make_dataset, said, told):
+    source = make_dataset() / "dataset.json"
+    source.write_text(json.dumps(json.loads(source.read_text()) | {"numTraining": said}))
+    found = [each.text for each in check_dataset(source.parent).warnings if "numTraining" in each.text]
+    assert found == (
+        [f"`numTraining` is {said}, but 4 cases of it can be found; is the copy complete?"] if told else []
+    )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -432,3 +433,41 @@ def test_an_object_that_reaches_the_edges_is_not_inverted(make_masks):
 
     root = make_masks(lambda k: near(k) if k == 1 else Image.fromarray(binary(k)), cases=6)
     assert not [each.text for each in check_dataset(root).warnings if "inverted" in each.text]
+
+
+# --- ids below 0 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [(-1, 1), (1, -1), (-100, 1), (-1, -2), (-32768, 1)])
+def test_ids_below_0_are_refused_wherever_they_are_read(make_dataset, values):
+    root = make_dataset()
+    for path in (root / "labelsTr").iterdir():
+        image = nib.load(path)
+        ids_of = np.array([0, *values], np.int16)[np.asarray(image.dataobj)]
+        nib.save(nib.Nifti1Image(ids_of, image.affine), path)
+    sentence = f"holds {', '.join(map(str, sorted(v for v in values if v < 0)))}, expected label ids of 0 and above"
+    assert all(each.text.startswith(sentence) and "`ignore`" in each.text for each in check_dataset(root).errors)
+    assert len(check_dataset(root).errors) == 4
+    for number in range(4):  # and where nothing names the labels
+        (root / f"imagesTr/case_{number:02d}_0000.nii.gz").rename(root / f"p{number}_T1.nii.gz")
+        (root / f"labelsTr/case_{number:02d}.nii.gz").rename(root / f"p{number}_seg.nii.gz")
+    (root / "dataset.json").unlink()
+    with pytest.raises(VptError, match=r"p0_seg\.nii\.gz: holds -"):
+        read_dataset(root)
+
+
+# --- TIFF of floats ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (0, 255, 128), (0, 3000, 70000)])
+def test_whole_numbers_that_are_stored_as_floats_are_ids(make_masks, values):
+    root = make_masks(lambda n: Image.fromarray(np.array(values, np.float32)[ids(n)]), ending="tif")
+    assert [*read_dataset(root).labels] == sorted(values)
+    assert np.array_equal(reader_of(root / "masks/c1.tif").labels().array[..., 0].T, np.array(values)[ids(1)])
+
+
+@pytest.mark.parametrize("odd", [0.5, float("nan"), float("inf"), -1.0, 2.0**25])
+def test_other_floats_are_none(make_masks, odd):
+    root = make_masks(lambda n: Image.fromarray(np.array([0, 1, odd], np.float32)[ids(n)]), ending="tif")
+    with pytest.raises(VptError, match=r"c0\.tif: holds float32 values such as .*, whole numbers from 0 on; threshold"):
+        read_dataset(root)

@@ -7,9 +7,11 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from values import body, seen
 
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset
+from vpt.data.not_hu import doubtful_hu
 from vpt.data.planning import EncoderInput, Wishes, make_plan
 from vpt.errors import VptError
 
@@ -49,3 +51,25 @@ def test_a_lost_intercept_throughout_is_warned_of_and_hu_is_not(ct):
     assert check.ok
     assert ["no value is below 0 in 4 cases (20" in each.text for each in check.warnings] == [True]
     assert check_dataset(ct(-900, 1200)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda hu: hu + 1024, "nearly nothing lies below -150 in 4 cases and much above 650"),
+        (lambda hu: hu + 1000, "nearly nothing lies below -150 in 4 cases and much above 650"),
+        (lambda hu: np.where(hu < -800, -2000, hu + 1024), "nearly nothing lies below -150 in 4 cases and much above"),
+        (lambda hu: hu * 10, "values lie below -1500 in 4 cases"),
+        (lambda hu: hu - 1024, "values lie below -1500 in 4 cases"),
+    ],
+)
+def test_another_zero_or_scale_throughout_is_warned_of(change, said):
+    assert said in (doubtful_hu(["CT"], [seen(change(body(number))) for number in range(4)]) or "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda hu: hu, lambda hu: np.where(hu < -800, -3024, hu), lambda hu: np.clip(hu, -160, 240), lambda hu: hu[8:24]],
+)
+def test_hu_padded_clipped_or_cropped_throughout_is_not(change):
+    assert doubtful_hu(["CT"], [seen(change(body(number))) for number in range(4)]) is None

@@ -53,3 +53,24 @@ def test_many_are_counted_in_one_line() -> None:
 
     assert len(found) == TOLD + 1
     assert [*found.values()][-1].endswith("(so 4 more: 10, 11, 12 and 1 more)")
+
+
+@pytest.mark.parametrize("odd", [{0, 3, 6, 9}, {1, 3, 5, 7, 9, 11}, {0, 1, 2, 3, 4, 5, 6, 7}])
+@pytest.mark.parametrize("change", [lambda hu: hu + 1024, lambda hu: hu / 1000, lambda hu: hu * 10, lambda hu: hu / 2])
+def test_ct_that_is_not_in_hu_in_a_third_of_the_set_and_more(change: Change, odd: set[int]) -> None:
+    found = odd_ones(body, "CT", "volumes", change, odd)
+
+    assert found.keys() == {str(k) for k in odd}
+    whose = "of those with air at -1000" if len(odd) >= 6 else "of most other cases"
+    assert all(f"do not look like the HU {whose} (-1" in text for text in found.values())
+
+
+@pytest.mark.parametrize(
+    "change", [lambda hu: np.clip(hu, -160, 240), lambda hu: hu[8:24, 8:24], lambda hu: hu + 40, lambda hu: hu * 0.97]
+)
+def test_ct_that_was_clipped_or_cropped_in_half_of_a_set_is_not_doubted(change: Change) -> None:
+    assert odd_ones(body, "CT", "volumes", change, {1, 3, 5, 7, 9, 11}) == {}
+
+
+def test_a_set_of_pictures_from_0_to_1_has_no_unit_to_compare() -> None:
+    assert odd_ones(lambda seed: (xray(seed) / 255).astype(np.float32), "grey", "images", lambda a: a, set()) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from vpt.data.check import check_dataset
 from vpt.errors import VptError
 from vpt.readers import reader_of
 
@@ -284,3 +286,19 @@ def test_nibabel_prints_nothing_of_a_header_that_is_read_here_and_what_it_did_of
     assert caplog.messages == []
     nib.load(path)
     assert caplog.messages != []
+
+
+def test_a_masks_own_transforms_are_a_doubt_where_they_are_not_its_scans(make_dataset) -> None:
+    root = make_dataset()
+    for folder in ("imagesTr", "labelsTr"):
+        for path in sorted((root / folder).iterdir()):
+            image = nib.load(path)
+            image.set_qform(image.affine, 1)
+            if "case_01" in path.name or (folder, path.name) == ("labelsTr", "case_02.nii.gz"):
+                image.header["quatern_b"], image.header["quatern_c"] = 0.9, 0.9
+            image.header["scl_slope"], image.header["scl_inter"] = 1, 0
+            image.header["vox_offset"], data = 352, np.asarray(image.dataobj)
+            path.write_bytes(gzip.compress(image.header.binaryblock + bytes(4) + data.tobytes(order="F")))
+    said = [(each.file, each.text) for each in check_dataset(root).warnings]
+    unreadable = "its qform is unreadable (its quaternion is no rotation), the sform is used; write it again"
+    assert said == [("imagesTr/case_01_0000.nii.gz", unreadable), ("labelsTr/case_02.nii.gz", unreadable)]

@@ -673,3 +673,47 @@ def test_an_atlas_is_no_scan(tmp_path):
     atlas = np.kron(ids, np.ones((4, 4, 4), int))
     file = save(tmp_path / "atlas.nii.gz", atlas, dtype=np.int16)
     assert evaluate(file, file).mean() == 1
+
+
+# --- what references' values mean -------------------------------------------------------------------------------------
+
+
+def shaded(array):
+    """A mask of 0 and 255 with the shades of a linear interpolation along one axis."""
+    return np.rint(np.mean([np.roll(array * 255.0, step, axis=0) for step in (-1, 0, 1)], axis=0)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        (
+            lambda k: shaded(cube(1 + k, 6)),
+            "hold values 85, 170 (50.0% of what is no background), which lie at the edges",
+        ),
+        (lambda k: shaded(cube(2, 6)) if k else cube(1, 6, label=255), "1 of 2 masks (b.nii.gz) hold values 85, 170"),
+        (lambda k: cube(2, label=(1, 255)[k]), "(a.nii.gz) hold 1, but 1 mask (b.nii.gz) hold 255: likely the same"),
+    ],
+)
+def test_references_with_shades_or_written_in_two_ways_are_refused(tmp_path, reference, said):
+    for k, name in enumerate("ab"):
+        save(tmp_path / f"pred/{name}.nii.gz", cube(2 + k, label=255))
+        save(tmp_path / f"ref/{name}.nii.gz", reference(k))
+    refused(said, tmp_path / "pred", tmp_path / "ref")
+    refused("or give `labels`", tmp_path / "pred", tmp_path / "ref")
+    assert evaluate(tmp_path / "pred", tmp_path / "ref", labels=[255]).labels == {255: "255"}
+
+
+def test_soft_references_of_pictures_are_refused_though_they_hold_many_values(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    soft = 6 * np.clip(40 * (1.5 - np.hypot(x - 30, y - 30) / 20), 0, 40).astype(np.uint8)
+    for folder, mask in (("pred", (soft > 120).astype(np.uint8) * np.uint8(240)), ("ref", soft)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(mask).save(tmp_path / folder / "a.png")
+    refused("which lie at the edges of other labels", tmp_path / "pred", tmp_path / "ref")
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(1, 255), (255, 1), (1, 65535)])
+def test_the_only_label_written_in_another_way_is_told(mine, theirs):
+    sentence = f"label {mine} not in {theirs} (from the references); if it is the same label written in another way"
+    box = cube().astype(np.uint16)
+    refused(sentence, image(box * mine, dtype=np.uint16), image(box * theirs, dtype=np.uint16))

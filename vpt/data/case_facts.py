@@ -69,7 +69,8 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     try:
         label = read_label(case.label, dataset.labels, facts.grid, str(first))
         require_annotated(label, case, dataset.labels)
-        texts = reader_of(case.label).label_doubts() if case.label is not None else []
+        told = {problem.text for problem in facts.problems}  # of the scan, whose header its mask often has
+        texts = [text for text in reader_of(case.label).label_doubts() if text not in told]
         facts.problems += [Problem("warning", str(case.label), text) for text in texts]
         array, facts.stored = label.counted, label.stored or label.ids
         facts.voxels = {id: count for id, count in counted(array).items() if id != 0}

@@ -27,6 +27,7 @@ from vpt.data.header_doubts import single_slices, unusual_spacing
 from vpt.data.inside_out import inverted, masks_of
 from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
+from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.left_out import left_out
 from vpt.data.not_hu import doubtful_hu, no_hu
 from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
@@ -205,6 +206,8 @@ def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Pr
     read = [file for case in dataset.cases for file in case.files]
     out = left_out(dataset.root, [*read, *(Path(problem_of(error).file) for error in told)])
     files = [path for path in out.files if path.relative_to(dataset.root).parts[0] not in UNLABELLED]
+    if text := fewer_than_said(description(source := dataset.root / "dataset.json"), len(dataset.cases)):
+        yield Problem("warning", str(source), text)
     read_as = " to .nii.gz" if dataset.kind == "volumes" else " to PNG"
     for text in replace(out, files=tuple(files)).sentences(read_as, ": they belong to no case; move or remove them"):
         yield Problem("warning", str(dataset.root), text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.data.label_values import IGNORED
+from vpt.data.label_values import IGNORED, require_no_negative
 from vpt.data.mask_values import shades_of
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, reader_of
@@ -44,6 +44,7 @@ def read_label(
             f"{path}: not on the grid of {image}: {found.grid.difference(grid)}; export the mask on the scan's own "
             "grid, or resample it with nearest neighbour"
         )
+    require_no_negative(found.ids if found.stored is None else found.stored, path)
     known = {*labels} if found.ignored is None else {*labels, found.ignored}
     if unknown := [id for id in found.ids if id not in known]:
         written = [value for value, _ in path.ids] if isinstance(path, Relabelled) else labels

@@ -16,7 +16,7 @@ from vpt.words import counted, listed
 
 LONGEST_LINK = 1024  # bytes
 OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
-SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
+SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
 BESIDE = (
     ".md",
@@ -57,7 +57,7 @@ class Walk:
     def _below(self, folder: Path, above: tuple[Path, ...], entered: Counter[Path]) -> Iterator[Path]:
         folders = []
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or path.name.lower() in SYSTEM:
+            if is_hidden(path):
                 continue
             if not path.is_dir():
                 yield path
@@ -70,6 +70,11 @@ class Walk:
             entered[real] += 1
             if entered[real] <= OFTEN:
                 yield from self._below(path, (*above, real), entered)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is the system's own: hidden, or thumbnails and bins that one leaves in every folder."""
+    return path.name.startswith(".") or path.name.lower() in SYSTEM
 
 
 def leads_back(folder: Path, above: Iterable[Path]) -> bool:

@@ -47,9 +47,10 @@ class SeenMask:
     values: dict[int, tuple[int, int, int]]
 
     @classmethod
-    def of(cls, labels: LabelMap) -> Self:
+    def of(cls, labels: LabelMap, most: int = MOST_LABELS) -> Self:
+        """most: values that are looked at one by one."""
         foreground = frozenset(labels.ids) - {0}
-        counts = dict.fromkeys(foreground if len(foreground) <= MOST_LABELS else (), (0, 0, 0))
+        counts = dict.fromkeys(foreground if len(foreground) <= most else (), (0, 0, 0))
         for k in _some_slices(labels.array) if counts else ():
             for id, more in _counted(labels.array[..., k], foreground).items():
                 pixels, even, between = (count + one for count, one in zip(counts[id], more, strict=True))
@@ -131,8 +132,9 @@ class MaskValues:
             f"{self.folder}: {len(masks)} of {counted(len(self.foregrounds), 'mask')} ({listed(masks, 3)}) hold "
             f"{'the value' if len(shades) == 1 else 'values'} {listed(shades, 8)} ({share:.1%} of what is no "
             "background), which lie at the edges of other labels, as interpolation or a lossy format (JPEG, WebP) "
-            "leaves them; export the masks again as PNG without interpolation (nearest neighbour), or threshold them "
-            "(above 127 is 255, the rest 0); if these are labels, name them under `labels` in dataset.json"
+            "leaves them; export the masks again without interpolation (nearest neighbour; pictures as PNG), or "
+            "threshold them (above 127 is 255, the rest 0); if these are labels, name them under `labels` in "
+            "dataset.json"
         )
 
     def _mixed(self) -> Iterator[VptError]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpt.data.value_doubts import is_ct
-from vpt.data.values import CaseValues
+from vpt.data.value_doubts import DENSE, FAT, SOME, is_ct
+from vpt.data.values import LEVELS, CaseValues
 from vpt.words import counted
 
 NARROW = 20.0  # HU on both sides of water, which no scan keeps within; [0, 1] and standard scores do
+FIRST = LEVELS.index(0.01)
+BELOW_AIR = -1500.0  # HU: what is no padding lies above it
 RENAME = "save it in HU, or, if it is meant so, give the channel another name than CT in `channel_names`"
 
 
@@ -23,12 +25,27 @@ def no_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
 
 
 def doubtful_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
-    """What makes it likely: no value is below 0 anywhere; None where that is not so."""
+    """What makes it likely in all cases: no value below 0; or of each no fat and air, but much bone; or far below air.
+
+    None where that is not so.
+    """
     for low, high in _spans(channels, cases):
         if low >= 0:
             return (
                 f"a CT by its name, but no value is below 0 in {counted(len(cases), 'case')} "
                 f"({low:.4g} to {high:.4g}), and air has -1000 HU; {RENAME}"
+            )
+    for k in (k for k, name in enumerate(channels) if is_ct(name) and cases):
+        each = [case.channels[k] for case in cases]
+        if all(one.quantiles[FIRST] > FAT and one.above(DENSE) > SOME for one in each):
+            return (
+                f"a CT by its name, but nearly nothing lies below {FAT:g} in {counted(len(cases), 'case')} and much "
+                f"above {DENSE:g}, and air has -1000 HU; is its intercept lost? {RENAME[0].upper()}{RENAME[1:]}"
+            )
+        if all(one.quantiles[FIRST] < BELOW_AIR for one in each):
+            return (
+                f"a CT by its name, but values lie below {BELOW_AIR:g} in {counted(len(cases), 'case')}, and air, than "
+                f"which nothing is less dense, has -1000 HU; {RENAME}"
             )
     return None
 

@@ -68,17 +68,19 @@ def scans_at(path: Path) -> list[Path]:
     return scan_files(path) or sorted(folder for folder in deeper if kind_of(folder) is not None)
 
 
-def unread_scans(path: str | Path, channels: int, out: Path, read: Iterable[Path] | None = None) -> list[str]:
+def unread_scans(
+    path: str | Path, channels: int, out: Path, read: Iterable[Path] | None = None, *, recursive: bool = False
+) -> list[str]:
     """What lies in a folder of scans to predict and is none of them, as sentences; `out`: where the masks go.
 
-    read: the files that are scans, by default those that `find_scans` finds.
+    read: the files that are scans, by default those that `find_scans` finds; recursive: with those in its subfolders.
     """
     folder = Path(path)
     if not folder.is_dir() or kind_of(folder) is not None:
         return []
     if read is None:
         read = [file for case in find_scans(folder, channels) for file in case.images]
-    found = left_out(folder, list(read), nested=True)
+    found = left_out(folder, list(read), nested=not recursive)
     made = os.path.abspath(out)
     files, nested = (
         tuple(file for file in each if not Path(os.path.abspath(file)).is_relative_to(made))

@@ -16,6 +16,7 @@ from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.nifti import NiftiReader
 from vpt.readers.voxels import Voxels
+from vpt.words import listed
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ def _inside(path: Path, grid: Grid, first: str) -> np.ndarray:
     if not found.grid.matches(grid):
         raise VptError(f"{path}: not on the grid of {first}: {found.grid.difference(grid)}; export all masks alike")
     if len(ids := set(found.ids) - {0}) > 1:
-        raise VptError(f"{path}: {len(ids)} values above 0 in the mask of one label, expected one; keep that one")
+        raise VptError(
+            f"{path}: {len(ids)} values besides 0 ({listed(sorted(ids), 5)}) in the mask of one label, expected one; "
+            "if they are shades, as interpolation leaves them at edges, threshold the mask, else keep one value"
+        )
     inside: np.ndarray = found.array != 0
     return inside

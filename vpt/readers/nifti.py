@@ -22,7 +22,16 @@ from vpt.readers.damage import require_memory, require_there, spoiled
 from vpt.readers.doubts import shear
 from vpt.readers.grid import Grid
 from vpt.readers.inflate import DENSEST, inflate
-from vpt.readers.nifti_header import DAMAGED, UNREADABLE, doubts_of, header_grid, opened, qform_of, require_channels
+from vpt.readers.nifti_header import (
+    DAMAGED,
+    UNREADABLE,
+    doubts_of,
+    header_grid,
+    opened,
+    qform_of,
+    require_channels,
+    transforms_in_doubt,
+)
 from vpt.readers.volumes import VolumeReader
 from vpt.readers.voxels import Channel, Voxels
 
@@ -80,6 +89,9 @@ class NiftiReader(VolumeReader):
 
     def doubts(self) -> list[str]:
         return doubts_of(self._first, self.grid())
+
+    def label_doubts(self) -> list[str]:
+        return transforms_in_doubt(self._first, self.grid())
 
     def mask(self, labels: np.ndarray) -> Nifti1Image:
         """Labels under the scan's own header: affine, both transforms and their codes, units; no text of it is kept.

@@ -225,7 +225,7 @@ def doubts_of(image: Any, grid: Grid) -> list[str]:
     """What other programs may see differently in a usable header."""
     unit = IN_MM.get(space_unit(image))
     return [
-        *_transforms(image, grid),
+        *transforms_in_doubt(image, grid),
         *_sizes(image, grid),
         *([converted(*unit)] if unit else []),
         *odd_spacing(grid),
@@ -235,7 +235,7 @@ def doubts_of(image: Any, grid: Grid) -> list[str]:
     ]
 
 
-def _transforms(image: Any, grid: Grid) -> list[str]:
+def transforms_in_doubt(image: Any, grid: Grid) -> list[str]:
     """A qform that cannot be read, none of both, or two that disagree."""
     if not hasattr(image, "get_sform"):
         return [f"the format stores no orientation, so it is a guess ({grid.axcodes}); save it as NIfTI with an affine"]

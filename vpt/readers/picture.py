@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
 FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spans; between black and white; its share
+EXACT = 2**24  # above it 32-bit floats skip whole numbers
 HALF_CLEAR = 128  # of alpha: what is less is not seen
 RGB_CODE = np.array([1 << 16, 1 << 8, 1])
 TURNED = (5, 6, 7, 8)  # EXIF: rows and columns change places
@@ -158,9 +159,7 @@ def read_mask(path: Path) -> np.ndarray:
         pixels = np.rint(pixels.mean(-1)).astype(np.uint8)
     if lossy:
         return _black_and_white(pixels, path)
-    if pixels.dtype.kind == "f":
-        raise VptError(f"{path}: holds {pixels.dtype} values, expected label ids; save the mask as 8-bit grey")
-    return pixels
+    return _whole(pixels, path) if pixels.dtype.kind == "f" else pixels
 
 
 def require_opaque(image: Image, path: Path) -> None:
@@ -180,6 +179,18 @@ def require_opaque(image: Image, path: Path) -> None:
             "do not say; save it opaque, the background as 0 (mogrify -background black -alpha remove), or, if it is "
             "in the transparency alone, take that for the mask (mogrify -alpha extract)"
         )
+
+
+def _whole(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Floats that are label ids, as some programs store every TIFF; others are refused."""
+    ids = np.unique(pixels)
+    if not np.isfinite(ids).all() or (ids != np.rint(ids)).any() or ids[0] < 0 or ids[-1] > EXACT:
+        odd = next(id for id in ids if not (np.isfinite(id) and id == np.rint(id) and 0 <= id <= EXACT))
+        raise VptError(
+            f"{path}: holds {pixels.dtype} values such as {odd:.4g}, expected label ids, whole numbers from 0 on; "
+            "threshold a soft mask, and save it as 8-bit grey"
+        )
+    return pixels.astype(np.int32)
 
 
 def _black_and_white(pixels: np.ndarray, path: Path) -> np.ndarray:

@@ -11,12 +11,15 @@ import numpy as np
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.annotated import names_annotated
 from vpt.data.layouts.description import description, read_labels
+from vpt.data.mask_values import MOST_LABELS, MaskValues, SeenMask
 from vpt.data.pairs import Pair
 from vpt.errors import VptError
 from vpt.readers import LabelMap
 from vpt.words import did_you_mean, listed
 
+ONE_LABEL = {1, 255, 65535}  # ways to write the only one
 MOST_IDS = 64  # a mask with more is looked at: an atlas has areas, a scan has another value in nearly every voxel
+MOST_SHADES = 256  # of a picture's mask, all values are looked at for those that interpolation leaves
 ROUGH = 0.5  # of neighbours inside the foreground, so many differ in a scan
 
 
@@ -42,8 +45,13 @@ class Labels:
         if unknown := [id for id in ids if id not in {0, *self.names}]:
             raise VptError(
                 f"{shown}: label{'s' if len(unknown) > 1 else ''} {listed(unknown)} not in {listed(self.names, 20)} "
-                f"(from {self.origin}); add it to `labels`, or take it out of the file"
+                f"(from {self.origin}); {self._mended(unknown)}"
             )
+
+    def _mended(self, unknown: Sequence[int]) -> str:
+        if len(unknown) == len(self.names) == 1 and {*unknown, *self.names} <= ONE_LABEL:
+            return f"if it is the same label written in another way, write {next(iter(self.names))} in both"
+        return "add it to `labels`, or take it out of the file"
 
 
 def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequence[Pair]) -> Labels:
@@ -59,12 +67,16 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
             names = {id: name for id, name in values.labels.items() if id}
             return Labels(names, str(file), values=None if values.is_plain else values)
     found: set[int] = set()
+    seen = MaskValues(Path(pairs[0].reference.shown).parent)
     for reference in (pair.reference for pair in pairs):
         refuse_scan(held := reference.read(), reference.shown)
         ids = held.ids
         if ids[0] < 0:
             raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
         found.update(ids)
+        seen.add(Path(reference.shown).name, SeenMask.of(held, MOST_SHADES if reference.unit == "px" else MOST_LABELS))
+    for doubt in seen.problems():
+        raise VptError(f"{doubt}, or give `labels`")
     if found <= {0}:
         raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
     return Labels({id: str(id) for id in sorted(found - {0})}, "the references")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
-from vpt.data.left_out import Walk, leads_back
+from vpt.data.left_out import Walk, is_hidden, leads_back
 from vpt.readers import is_part
 
 SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes
@@ -53,7 +53,7 @@ def unread_classes(root: Path) -> dict[str, list[Path]]:
 def _folders(folder: Path, root: Path) -> list[Path]:
     """Those in a folder, links included but for those back to a folder above."""
     above = [Path(os.path.realpath(each)) for each in (root, folder)]
-    inside = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    inside = (path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
     return sorted(path for path in inside if not leads_back(path, above))
 
 

@@ -12,7 +12,7 @@ from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Code
-from vpt.words import did_you_mean, listed
+from vpt.words import counted, did_you_mean, listed
 
 MOST_CHANNELS = 16  # that a model mixes to the three of its encoder
 
@@ -36,6 +36,14 @@ def read_patients(content: dict[str, Any], source: Path) -> dict[str, str]:
     if not isinstance(patients, dict):
         raise VptError(f'{source}: `patients` is no object; expected {{"CASE": "PATIENT", ...}}')
     return {str(case): str(patient) for case, patient in patients.items()}
+
+
+def fewer_than_said(content: dict[str, Any], found: int) -> str:
+    """That `numTraining` counts more cases than there are, as after a copy that broke off; "" where it does not."""
+    said = content.get("numTraining")
+    if isinstance(said, bool) or not isinstance(said, int) or said <= found:
+        return ""
+    return f"`numTraining` is {said}, but {counted(found, 'case')} of it can be found; is the copy complete?"
 
 
 def require_few_channels(channels: Sequence[str], source: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
 from vpt.data.label_maps import TURN
+from vpt.data.label_values import require_no_negative
 from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
 from vpt.data.left_out import ending_of, kinds, left_out
 from vpt.data.mask_colours import ids_by_colour
@@ -140,6 +141,7 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
         if isinstance(seen, VptError):  # reading the case says so again
             unread.append(seen)
         else:
+            require_no_negative(seen.foreground, path)
             values.add(path.name, seen)
         if len(values.ids) > MOST_LABELS:
             raise VptError(

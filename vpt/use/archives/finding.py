@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
-from vpt.data.left_out import leads_back
+from vpt.data.left_out import is_hidden, leads_back
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import find_scans, image_cases, scans_at, unread_scans
 from vpt.errors import VptError
@@ -59,9 +59,9 @@ def find_archive(
     cases, masks = without_masks(cases)
     read = [image for case in (*cases, *masks) for image in case.images]
     read += [file for prefix, file in files]
-    unread = (
-        [] if recursive else [f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read)]
-    )
+    unread = [
+        f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read, recursive=recursive)
+    ]
     return _named_well(Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread)))
 
 
@@ -88,7 +88,7 @@ def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path
     """A folder and those below it; none that is a scan itself, that is hidden, that leads back or holds the answers."""
     yield folder
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() or path.name.startswith(".") or kind_of(path) is not None:
+        if not path.is_dir() or is_hidden(path) or kind_of(path) is not None:
             continue
         if real(path) != made and not leads_back(path, above):
             yield from _folders(path, (*above, real(path)), made)
