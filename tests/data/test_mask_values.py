@@ -129,7 +129,17 @@ LABELS: dict[str, Draw] = {
     "neighbours": lambda n: Image.fromarray(ids(n) + np.uint8(10) * (ids(n) > 0)),
     "a point": lambda n: Image.fromarray(np.where(np.arange(64 * 48).reshape(SIZE) == 5, 3, ids(n)).astype(np.uint8)),
     "partly": lambda n: Image.fromarray(ids(n) * (ids(n) == 1 + n % 2)),
+    "small beside white": lambda n: Image.fromarray(small_ones(n, 255, 7)),
+    "two small beside 16 bits": lambda n: Image.fromarray(small_ones(n, 40_000, 7, 3)),
 }
+
+
+def small_ones(number: int, large: int, *small: int) -> np.ndarray:
+    """A large label, and squares of 4 x 4 pixels of others."""
+    found = np.where(ids(number) == 2, large, 0).astype(np.uint16 if large > 255 else np.uint8)
+    for k, value in enumerate(small):
+        found[40:44, 4 + 8 * k : 8 + 8 * k] = value
+    return found
 
 
 @pytest.mark.parametrize("how", LABELS)

@@ -122,7 +122,8 @@ class MaskValues:
                 found |= beside & uneven
         rare = {id for id in uneven if id <= NEAR and any(count[peak] >= 4 * count[id] for peak in peaks)}
         scattered = all(self.values[id].even < FEW_EVEN * count[id] for id in rare)
-        return found | rare if found or scattered else found
+        lossy = len(rare) > 1 and max(peaks) < 256 and scattered  # one value alone, or beside a wide one, is a label
+        return found | rare if found or lossy else found
 
     def _shaded(self, shades: Sequence[int]) -> VptError:
         masks = sorted({name for id in shades for name in self.values[id].masks})
