@@ -315,7 +315,7 @@ def a_label_between_whole_numbers(root: Path) -> None:
     rewrite(root / LABEL, voxels(root / LABEL) * np.float32(0.5))
 
 
-@fault("error", LABEL, "-1", "correct the mask")
+@fault("error", LABEL, "-1", "the background as 0")
 def a_label_below_zero(root: Path) -> None:
     rewrite(root / LABEL, voxels(root / LABEL).astype(np.int16) - 1)
 

@@ -94,8 +94,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def results(out: Path) -> dict[str, dict[str, Any]]:
-    """METHOD/TRIAL -> its result, without what a clock or the system measured."""
-    measured = ("seconds", "seconds_per_step", "peak_memory", "artifact_bytes")
+    """METHOD/TRIAL -> its result, without what a clock or the system measured, and the checksum over all."""
+    measured = ("seconds", "seconds_per_step", "peak_memory", "artifact_bytes", "sha256")
     found = {}
     for path in sorted(out.glob("*/*/result.json")):
         content = json.loads(path.read_text())
