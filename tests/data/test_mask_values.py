@@ -106,7 +106,16 @@ SHADED: dict[str, Callable[[Path], Draw]] = {
     "labels": lambda _: lambda n: Image.fromarray(ids(n) * np.uint8(120)).filter(ImageFilter.BoxBlur(1)),
     "jpeg 95": lambda path: through_jpeg(path, 95),
     "jpeg 90": lambda path: through_jpeg(path, 90),
+    "a value here and there": lambda _: lambda n: Image.fromarray(speckled(n, 255)),
+    "the same beside 16 bits": lambda _: lambda n: Image.fromarray(speckled(n, 40_000)),
 }
+
+
+def speckled(number: int, large: int) -> np.ndarray:
+    """A label, and around it single pixels of 3."""
+    found = np.where(ids(number) == 1, large, 0).astype(np.uint16 if large > 255 else np.uint8)
+    found[np.random.default_rng(number).random(SIZE) > 0.98] = 3
+    return found
 
 
 @pytest.mark.parametrize("how", SHADED)

@@ -5,10 +5,12 @@ They share disks, users and processors, and reach each other by the cable only. 
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,6 +106,22 @@ def _ip(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     if check and done.returncode != 0:
         raise SystemExit(f"ip {' '.join(words)}: {done.stderr.strip()}")
     return done
+
+
+def trial_parser(description: str | None) -> argparse.ArgumentParser:
+    """What all scripts of trials are asked with: `--only`, parts of the names of those that shall run."""
+    asked = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--only", action="append", default=[], help="trials whose name holds this, or one of these")
+    return asked
+
+
+def can_begin(reason: str | None) -> bool:
+    """Whether nothing is missing for the trials, which is said; SIGTERM ends them with nothing left running."""
+    if reason:
+        print(f"skipped: {reason}")
+        return False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return True
 
 
 def report_trials(trials: Mapping[str, Callable[[], Iterable[str]]], parts: Sequence[str]) -> int:

@@ -9,8 +9,6 @@ the cable cut, so that nobody is told; the same command again after each. Faults
 
 from __future__ import annotations
 
-import argparse
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hosts import Host, missing, report_trials, two_hosts
+from hosts import Host, can_begin, missing, report_trials, trial_parser, two_hosts
 from together import SETTINGS, assert_alike, words
 
 PORT = 29_500
@@ -196,13 +194,9 @@ def all_trials(trials: Trials) -> dict[str, Callable[[], Iterator[str]]]:
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--only", action="append", default=[], help="trials whose name holds this, or one of these")
-    only = asked.parse_args().only
-    if reason := missing():
-        print(f"skipped: {reason}")
+    only = trial_parser(__doc__).parse_args().only
+    if not can_begin(missing()):
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     with tempfile.TemporaryDirectory() as folder:
         return report_trials(all_trials(prepared(Path(folder))), only)
 

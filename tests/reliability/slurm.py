@@ -10,7 +10,6 @@ code 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cluster import Cluster, cluster, missing
-from hosts import report_trials
+from hosts import can_begin, report_trials, trial_parser
 from kills import differing_masks, differing_runs
 from together import SETTINGS, assert_alike, words
 
@@ -248,16 +247,13 @@ def all_trials(trials: Trials) -> dict[str, Callable[[], Iterator[str]]]:
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--only", action="append", default=[], help="trials whose name holds this, or one of these")
+    asked = trial_parser(__doc__)
     asked.add_argument("--steps", type=int, default=STEPS, help="of an epoch; fewer where the machine is slow")
     given = asked.parse_args()
-    if reason := missing():
-        print(f"skipped: {reason}")
+    if not can_begin(missing()):
         return 0
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # before a cluster is made, so that nothing is left running
     with tempfile.TemporaryDirectory() as name, cluster(Path(name) / "slurm") as made:
         Path(name).chmod(0o755)
         print(made.tell("sbatch", "--version"))

@@ -10,7 +10,6 @@ of one that was left alone. Faults are printed, exit code 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -27,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hosts import report_trials
+from hosts import can_begin, report_trials, trial_parser
 from kills import differing_masks, differing_runs
 from together import SETTINGS, words
 
@@ -313,13 +312,9 @@ def _vpt(given: list[object]) -> None:
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--only", action="append", default=[], help="trials whose name holds this, or one of these")
-    only = asked.parse_args().only
-    if reason := missing():
-        print(f"skipped: {reason}")
+    only = trial_parser(__doc__).parse_args().only
+    if not can_begin(missing()):
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running or mounted
     with tempfile.TemporaryDirectory() as name, machine(Path(name)) as made:
         print(subprocess.run(["systemctl", "--version"], capture_output=True, text=True).stdout.partition("\n")[0])
         try:

@@ -25,6 +25,7 @@ NEAR = 16  # levels that a lossy format moves a value by
 EVEN = 0.8  # of a label's pixels, so many and more have neighbours of their own value only; of a border's, fewer
 SLICES = 8  # looked at of a volume
 FEW_EVEN = 0.3  # fewer than these are scattered, and make no area
+NO_AREA = 0.05  # the same of a value that may be a small label
 WHITE = {*range(255 - NEAR, 256), 4095, 32767, 65280, 65535}  # of 8, 12, 15 and 16 bits, and nearly
 AT_ONCE, MANY = 4, 200  # masks that are read at a time; so many are worth processes
 
@@ -121,9 +122,10 @@ class MaskValues:
                 peaks.append(peak)
                 found |= beside & uneven
         rare = {id for id in uneven if id <= NEAR and any(count[peak] >= 4 * count[id] for peak in peaks)}
-        scattered = all(self.values[id].even < FEW_EVEN * count[id] for id in rare)
-        lossy = len(rare) > 1 and max(peaks) < 256 and scattered  # one value alone, or beside a wide one, is a label
-        return found | rare if found or lossy else found
+        lossy = len(rare) > 1 and max(peaks) < 256  # 8 bits and several values: small labels are seldom so
+        most = FEW_EVEN if lossy else NO_AREA
+        scattered = all(self.values[id].even < most * count[id] for id in rare)
+        return found | rare if found or scattered else found
 
     def _shaded(self, shades: Sequence[int]) -> VptError:
         masks = sorted({name for id in shades for name in self.values[id].masks})

@@ -66,7 +66,7 @@ class Setup:
     groups: Groups | None = None  # that are treated alike, where the config has `fair`
 
     def decided(self) -> dict[str, str]:
-        """File of the run -> what it says, as a hash or a word, that a training must not find changed on its way."""
+        """File of the run -> SHA-256 of what it says, which a training must not find changed on its way."""
         plan = self.plan.model_dump_json(exclude={"reasons"}, exclude_defaults=True)
         sides = json.dumps(self.splits.to_dict(), sort_keys=True)
         said = {"splits.json": sides, "plan.json": plan, "config.yaml (seed)": str(self.config.seed)}
