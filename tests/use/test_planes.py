@@ -133,6 +133,7 @@ def test_a_case_trains_in_each_plane_and_is_named_with_it(tiny_data: Path, tmp_p
     job, count = Segmenting(tmp_path, setup, tmp_path / "cache"), len(setup.splits.train)
     job.read()
     assert len(job.training) == 3 * count
+    assert [case.name for case in job.in_own_plane] == list(setup.splits.train)
     scans = [nib.load(setup.dataset.case(name).images[0]) for name in setup.splits.train]
     depths = [nib.as_closest_canonical(scan).shape for scan in scans]
     for k, case in enumerate(job.training):

@@ -103,6 +103,11 @@ class Segmenting(Job):
             return prepare_cases(self.segmented, cases, plan, cache, tick, native=part == "val")
 
     @property
+    def in_own_plane(self) -> list[PreparedCase]:
+        """The training cases, each once, in the plan's own plane."""
+        return self.training[: len(self.setup.splits.train)]
+
+    @property
     def groups_of_cases(self) -> Sequence[int]:
         """A case has its group in each of the planes that it is drawn in."""
         return [*super().groups_of_cases] * (1 + len(self.setup.plan.others))
@@ -150,7 +155,7 @@ class Segmenting(Job):
         sides = {"training": self.setup.splits.train, "validation": self.setup.splits.val}
         held = held_labels(self.setup.config, self.segmented, self.setup.splits.train)
         found += annotation_doubts(self.segmented, sides, held)
-        outlines = [case.outline for case in (*self.training, *self.validation) if case.outline]
+        outlines = [case.outline for case in (*self.in_own_plane, *self.validation) if case.outline]
         found += [f"{masks_of(self.segmented)}: {text}" for text in inverted(self.segmented, outlines)]
         if self.setup.config.train.postprocess == "auto" and not self.validates:
             found.append("train.postprocess: no validation case to choose by, so masks stay as they are")
@@ -263,7 +268,7 @@ class Segmenting(Job):
         path = self.run / "best.safetensors"
         load_trained(self.model, read_artifact(path).tensors, path)
         setup = self.setup
-        cases = self.training[: len(setup.splits.train)]  # as a new scan's features are, of the plan's own plane
+        cases = self.in_own_plane  # as a new scan's features are
         keep_cases(path, self.model, cases, setup.plan, setup.device, self.precision, self.inference_batch)
 
 
