@@ -61,6 +61,10 @@ def test_only_the_tasks_asked_for_answer_in_their_order(bank: vpt.Bank) -> None:
     found = bank.segment(given, ["elsewhere", "core"])
     assert list(found) == ["elsewhere", "core"]
     assert np.array_equal(voxels(found["core"]), voxels(bank.segment(given, ["core"])["core"]))
+    other = scan(seed=1)
+    alone = [bank.segment(one, ["core"])["core"] for one in (other, given)]
+    for masks, expected in zip(bank.segment([other, given], ["core"]), alone, strict=True):
+        assert np.array_equal(voxels(masks["core"]), voxels(expected))
 
 
 @pytest.mark.slow
@@ -74,10 +78,12 @@ def test_classes_are_those_of_each_task_alone_in_batches_that_mix_them(
         expected = alone[task].classify(image)
         assert found.keys() == expected.keys()
         assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-5)
-    assert bank.classify(images[0]) == {
-        "kind": pytest.approx(alone["kind"].classify(images[0]), abs=1e-5),
-        "grade": pytest.approx(alone["grade"].classify(images[0]), abs=1e-5),
-    }
+    expected = [
+        {task: pytest.approx(alone[task].classify(image), abs=1e-5) for task in ("kind", "grade")}
+        for image in images[:2]
+    ]
+    assert bank.classify(images[0]) == expected[0]
+    assert bank.classify(images[:2]) == expected
 
 
 def test_all_tasks_have_the_encoder_that_is_in_memory_once(bank: vpt.Bank) -> None:

@@ -25,6 +25,7 @@ from vpt.use.inference import ReadScan, read_scan, require_usual, warn_of_header
 from vpt.use.load import ready
 from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
+from vpt.use.several import scans_in
 from vpt.use.side_by_side import Asked, classify_together, segment_together, sight_of
 from vpt.words import did_you_mean, listed
 
@@ -120,15 +121,22 @@ class Bank:
 
     def segment(
         self, scan: Scan, tasks: Iterable[str] | None = None, *, force: bool = False, progress: Tick = silent
-    ) -> dict[str, Mask]:
+    ) -> dict[str, Mask] | list[dict[str, Mask]]:
         """A scan as `Segmenter.segment` takes it -> of each task its mask; by default of all tasks that segment.
 
-        Memory holds the scan once for all tasks that prepare it alike, and a mask for each task.
+        A list of scans -> a list of these. Memory holds a scan once for all tasks that prepare it alike, and a mask for
+        each task.
 
         Raises:
             VptError: what the tasks refuse; one that does not segment.
         """
         asked = self._asked(tasks, Segmenter)
+        several = scans_in(scan, *(member.plan for member in asked.values()))
+        found = [self._segment(one, asked, force, progress) for one in ([scan] if several is None else several)]
+        return found[0] if several is None else found
+
+    def _segment(self, scan: Scan, asked: Mapping[str, Segmenter], force: bool, progress: Tick) -> dict[str, Mask]:
+        """The masks of one scan."""
         masks: dict[str, Mask] = {}
         groups = by_sight(asked)
         for number, group in enumerate(groups):
@@ -147,15 +155,20 @@ class Bank:
 
     def classify(
         self, scan: Scan, tasks: Iterable[str] | None = None, *, force: bool = False
-    ) -> dict[str, dict[str, float]]:
+    ) -> dict[str, dict[str, float]] | list[dict[str, dict[str, float]]]:
         """An image or scan as `Classifier.classify` takes it -> of each task {class: p}; by default of all that do.
+
+        A list of scans -> a list of these.
 
         Raises:
             VptError: what the tasks refuse; one that does not classify.
         """
         asked = self._asked(tasks, Classifier)
-        answers = self.classify_each([(scan, task) for task in asked], force=force)
-        return dict(zip(asked, answers, strict=True))
+        several = scans_in(scan, *(member.plan for member in asked.values()))
+        scans = [scan] if several is None else several
+        answers = iter(self.classify_each([(one, task) for one in scans for task in asked], force=force))
+        found = [dict(zip(asked, answers, strict=False)) for _ in scans]
+        return found[0] if several is None else found
 
     def classify_each(
         self, requests: Sequence[tuple[Scan, str]], *, force: bool = False, progress: Tick = silent

@@ -91,8 +91,11 @@ class SegmenterByTask(Segmenter):
         frame: Frame = "voxel",
         form: Form = "own",
         force: bool = False,
-    ) -> Mask:
-        """As `Segmenter.segment`; task: the scan's, which is chosen by its features where it is not told."""
+    ) -> Mask | list[Mask]:
+        """As `Segmenter.segment`; task: the scan's, or that of all scans of a list.
+
+        Where it is not told, each scan's is chosen by its features.
+        """
         of = self if task is None else self.of_task(task)
         given: dict[str, Any] = {
             "box": box,

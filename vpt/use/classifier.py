@@ -22,6 +22,7 @@ from vpt.readers import Scan, reader_of
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
 from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
+from vpt.use.several import scans_in
 from vpt.vocabulary import Mirror, Target
 from vpt.words import did_you_mean, listed
 
@@ -82,10 +83,13 @@ class Classifier:
         head = self.model.head
         return head.learned if isinstance(head, ByTaskHead) else {}
 
-    def classify(self, scan: Scan, *, force: bool = False, task: str | None = None) -> dict[str, float]:
+    def classify(
+        self, scan: Scan, *, force: bool = False, task: str | None = None
+    ) -> dict[str, float] | list[dict[str, float]]:
         """An image's path or pixels, a NIfTI path (several for several channels) or a nibabel image -> {class: p}.
 
-        Images of Pillow and SimpleITK and MONAI's MetaTensor are taken too.
+        Images of Pillow and SimpleITK and MONAI's MetaTensor are taken too. A list of scans -> a list of answers, from
+        batches of them. (To a model of several channels a list is one scan, and a list of lists several.)
 
         The probabilities sum to 1, but for `labels`, which have one each. force: only warn of values that do not look
         like those of the training; task: which of `tasks` the image is of, where that is known: then it is told apart
@@ -95,10 +99,19 @@ class Classifier:
             VptError: what the readers refuse; values that do not look like those of the training; an image of a model
                 trained on volumes, and the other way round.
         """
-        prepared = self.prepare(scan, force)
-        warn_of_header(reader_of(scan), self.plan)
-        found = dict(zip(self.classes, self.probabilities([prepared], task=task)[0].tolist(), strict=True))
-        return found if task is None else {name: found[name] for name in self.tasks[task]}
+        several = scans_in(scan, self.plan)
+        scans = [scan] if several is None else several
+        rows: list[np.ndarray] = []
+        for start in range(0, len(scans), self.batch_size):
+            stacks = []
+            for one in scans[start : start + self.batch_size]:
+                stacks.append(self.prepare(one, force))
+                warn_of_header(reader_of(one), self.plan)
+            rows.extend(self.probabilities(stacks, task=task))
+        answers = [dict(zip(self.classes, row.tolist(), strict=True)) for row in rows]
+        if task is not None:
+            answers = [{name: found[name] for name in self.tasks[task]} for found in answers]
+        return answers[0] if several is None else answers
 
     def prepare(self, scan: Any, force: bool = False) -> np.ndarray:
         """A scan as `classify` takes it -> (S, 3, size, size) uint8, what the encoder is given."""

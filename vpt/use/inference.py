@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from math import prod
@@ -64,11 +65,6 @@ def require_kind(plan: Plan, scan: Any) -> None:
             raise VptError(
                 f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "
                 "give a NIfTI file, or nibabel.Nifti1Image(array, affine)"
-            )
-        if isinstance(scan, list | tuple) and plan.kind == "images":
-            raise VptError(
-                f"{counted(len(scan), 'scan')} in a {type(scan).__name__}, which are the channels of one volume, but "
-                "the model was trained on images; give images one by one"
             )
         found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("a volume", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
@@ -138,17 +134,25 @@ def in_smaller_batches(name: str, batch: int, work: Callable[[int], Made]) -> Ma
     told = (
         f"{name}: too little memory for {counted(batch, 'image')} at once, done with {fewer}; single voxels may differ"
     )
-    warnings.warn(told, VptWarning, stacklevel=2)
+    warnings.warn(told, VptWarning, stacklevel=_callers_level())
     return in_smaller_batches(name, fewer, work)
 
 
 def warn_of_header(reader: Reader, *plans: Plan) -> None:
-    """Say what a scan's header leaves open, as `vpt predict` does: a `HeaderWarning` at the line of one's caller's.
+    """Say what a scan's header leaves open, as `vpt predict` does: a `HeaderWarning` at the user's own line.
 
     plans: of the models that are given it; what several of them doubt alike is said once.
     """
     for text in dict.fromkeys(text for plan in plans for text in reader_doubts(reader, plan)):
-        warnings.warn(text, HeaderWarning, stacklevel=3)
+        warnings.warn(text, HeaderWarning, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """The `stacklevel` of a warning, given by the caller of this, that shows the first line outside of this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "vpt":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[str, ...]:
@@ -163,7 +167,7 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
     found = values_of(voxels)
     if plan.kind == "volumes" and all(channel.low == channel.high for channel in found.channels):
         said = f"{name}: all voxels are {found.channels[0].low:g}; is the export complete?"
-        warnings.warn(said, VptWarning, stacklevel=4)
+        warnings.warn(said, VptWarning, stacklevel=_callers_level())
         return (*size, said)
     if doubt := doubt_of(found, expected):
         return (*size, *refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force))
@@ -183,5 +187,5 @@ def refuse(said: str, force: bool) -> tuple[str, ...]:
     """Raise VptError, or with `force` warn -> the warning."""
     if not force:
         raise VptError(f"{said}, or go on with --force (force=True)")
-    warnings.warn(said, VptWarning, stacklevel=5)
+    warnings.warn(said, VptWarning, stacklevel=_callers_level())
     return (said,)

@@ -36,6 +36,7 @@ from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read
 from vpt.use.known_cases import KnownCases
 from vpt.use.pages.result import show_result
 from vpt.use.prepared_scan import Keep, PreparedScan
+from vpt.use.several import require_one, scans_in
 from vpt.vocabulary import Mirror
 
 
@@ -107,7 +108,7 @@ class Segmenter:
         frame: Frame = "voxel",
         form: Form = "own",
         force: bool = False,
-    ) -> Mask:
+    ) -> Mask | list[Mask]:
         """A NIfTI path (several for several channels) or a nibabel image -> labels (X, Y, Z) on its grid, header kept.
 
         It is a nibabel image too, a `vpt.Segmentation`, which a notebook shows and which knows its `volumes` in ml.
@@ -119,6 +120,9 @@ class Segmenter:
 
         An image's path, a Pillow image, or its pixels (rows, columns) or (rows, columns, 3) uint8 -> label ids (rows,
         columns) in the smallest unsigned type.
+
+        A list of scans -> a list of masks. (To a model of several channels a list is one scan, and a list of lists
+        several.) All masks are in memory, and a scan that is refused ends it: `vpt predict` goes on past one.
 
         A model trained with `head.hints` can be told where to look. Outside the slices that a box crosses all is
         background.
@@ -137,9 +141,15 @@ class Segmenter:
                 a model that was trained on images, and the other way round; a box or points that lie outside, or of a
                 model that takes none.
         """
-        prepared = self.prepare(scan, force)
-        warn_of_header(prepared.reader, self.plan_for(prepared))
-        return self.shown(scan, prepared, self.segment_prepared(prepared, box, points, point_labels, frame, form))
+        several = scans_in(scan, self.plan)
+        require_one(several, box, points)
+        masks = []
+        for one in [scan] if several is None else several:
+            prepared = self.prepare(one, force)
+            warn_of_header(prepared.reader, self.plan_for(prepared))
+            found = self.segment_prepared(prepared, box, points, point_labels, frame, form)
+            masks.append(self.shown(one, prepared, found))
+        return masks[0] if several is None else masks
 
     def segment_with_quality(self, scan: Scan, *, force: bool = False) -> tuple[Mask, Quality]:
         """`segment`, and how far the mask is to be trusted: see `Quality`.
