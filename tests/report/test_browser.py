@@ -15,7 +15,6 @@ from vpt.report.comparison import write_comparison
 from vpt.report.continual_page import MethodRow, continual_page
 from vpt.scores.continual import Order
 from vpt.use.check_page import write_check_page
-from vpt.use.explain import explain
 from vpt.use.pages.paired import write_paired_page
 from vpt.use.paired import compare_masks, compare_runs
 
@@ -58,7 +57,9 @@ def others(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, tiny_data: 
         (root / "few" / scan.name).write_bytes(scan.read_bytes())
     with pytest.raises(SystemExit):
         app(["predict", "-i", str(root / "few"), "-o", str(root / "pred"), "-m", str(tiny_run), "--report"])
-    explain(tiny_run, sorted((tiny_data / "imagesTr").iterdir())[0], device="cpu", images=2).save(root / "prompts")
+    scan = sorted((tiny_data / "imagesTr").iterdir())[0]
+    with pytest.raises(SystemExit):
+        app(["explain", str(tiny_run), str(scan), "--images", "2", "--no-volume", "-o", str(root / "prompts")])
     order = Order(("liver", "lung"), ((0.9,), (0.7, 0.8)), {"a": 0.8}, {"a": 0.8}, {"a": 0}, 3.0)
     row = MethodRow("prompts of its own", [order], 0.75, (0.7, 0.8), 0.75, 0.8, 0.2, 3.0)
     (root / "continual.html").write_text(continual_page("organs", [row]))
@@ -74,6 +75,11 @@ def page_file(request: pytest.FixtureRequest) -> Path:
     if request.param in OTHERS:
         return request.getfixturevalue("others") / request.param
     return request.getfixturevalue(request.param) / "report.html"
+
+
+@pytest.mark.parametrize("name", ["check.html", "prompts/explain.html"])
+def test_it_says_how_to_repeat_it(opened, others, name) -> None:
+    assert {"command", "started in", "versions"} <= set(opened(others / name).page.locator("dt").all_inner_texts())
 
 
 @pytest.fixture(params=PAGES)

@@ -10,6 +10,8 @@ import typer
 
 from vpt.cli.shared import Device, Weights
 
+USED = ("vpt", "torch", "timm", "numpy")
+
 
 def explain(
     run: Annotated[Path, typer.Argument(help="A run's folder or an artifact (.safetensors).")],
@@ -37,8 +39,11 @@ def explain(
     """What each prompt does on a scan: who attends to it, what changes without it, which are alike, and which patches
     of the training images are near to it.
     """
+    from vpt.artifact import find_artifact
     from vpt.progress import bar
     from vpt.use.explain import explain as explained
+    from vpt.use.models import models_in
+    from vpt.use.pages.making import making_of
 
     with bar("explaining") as tick:
         found = explained(
@@ -54,7 +59,8 @@ def explain(
             progress=tick,
         )
     where = "" if found.slice is None else f", slice {found.slice}"
-    written = [*map(str, found.save(out)), *told_of_volumes(found)]
+    repeat = making_of("To repeat it", sys.argv, artifacts=[find_artifact(models_in(run)[0])], packages=USED)
+    written = [*map(str, found.save(out, [repeat])), *told_of_volumes(found)]
     print(f"{found.case}{where}: {found.watched} {found.score:.3f}; written: {', '.join(written)}")
     if images is None and isinstance(near := getattr(found, "near", None), str):
         print(f"warning: no training patches: {near}", file=sys.stderr)

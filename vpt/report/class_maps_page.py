@@ -9,6 +9,7 @@ import numpy as np
 
 from vpt.report.explain_page import Looked, MapCard, MapGroup, hidden_rows, over, page_of
 from vpt.report.overlays import encoded
+from vpt.report.report_page import FactGroup
 
 HIDDEN = {
     "attention": "the patches that add most to the likeliest class (evidence), those that its prompt attends to most",
@@ -30,8 +31,8 @@ class Told(Looked, Protocol):
     def hidden_by_evidence(self) -> Sequence[Any] | None: ...
 
 
-def class_maps_page(told: Told) -> str:
-    """One file of HTML."""
+def class_maps_page(told: Told, facts: Sequence[FactGroup] = ()) -> str:
+    """One file of HTML. facts: how to repeat it."""
     groups = [_masks(told)] if told.kind == "masks" else [_attention(told.image, each) for each in told.maps]
     return page_of(
         told,
@@ -41,6 +42,7 @@ def class_maps_page(told: Told) -> str:
         hidden_first=HIDDEN[told.kind],
         hidden_columns=HIDDEN_COLUMNS[told.kind],
         hidden=hidden_rows(*([] if told.hidden_by_evidence is None else [told.hidden_by_evidence]), told.hidden),
+        facts=facts,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from vpt.report.overlays import encoded
 from vpt.report.pages import render
+from vpt.report.report_page import FactGroup
 from vpt.words import counted
 
 SIDE = 160  # px of a map
@@ -77,8 +78,8 @@ class MapGroup:
     cards: list[MapCard]
 
 
-def explain_page(told: Told) -> str:
-    """One file of HTML."""
+def explain_page(told: Told, facts: Sequence[FactGroup] = ()) -> str:
+    """One file of HTML. facts: how to repeat it."""
     groups = [_block(told, i, list(group)) for i, group in groupby(told.prompts, lambda prompt: prompt.block)]
     known = [prompt for prompt in told.prompts if prompt.influence is not None]
     strongest = sorted(known, key=lambda prompt: -abs(prompt.influence))[:STRONGEST]
@@ -92,6 +93,7 @@ def explain_page(told: Told) -> str:
         hidden=hidden_rows(told.hidden),
         searched=_searched(told.near),
         volumes=_volumes(told.volumes),
+        facts=facts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vpt.progress import Tick, silent
 from vpt.prompts.class_queries import ClassQueries
 from vpt.readers import Scan, reader_of
 from vpt.report.explain_page import explain_page
+from vpt.report.report_page import FactGroup
 from vpt.tasks.images import Normalise
 from vpt.use.classifier import Classifier
 from vpt.use.explain_classes import ClassExplanation, explain_classes
@@ -54,17 +56,17 @@ class Explanation:
     near: Neighbours | str = "not asked for"
     volumes: tuple[Path, ...] = ()
 
-    def save(self, out: str | Path) -> list[Path]:
-        """explain.html, explain.json and attention.npz into the folder `out`."""
+    def save(self, out: str | Path, facts: Sequence[FactGroup] = ()) -> list[Path]:
+        """explain.html, explain.json and attention.npz into the folder `out`; facts: how to repeat it, for the page."""
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
-        page, facts, maps = out / "explain.html", out / "explain.json", out / "attention.npz"
-        write_text(page, explain_page(self))
-        write_json(facts, self.to_dict())
+        page, numbers, maps = out / "explain.html", out / "explain.json", out / "attention.npz"
+        write_text(page, explain_page(self, facts))
+        write_json(numbers, self.to_dict())
         arrays: dict[str, Any] = {f"block_{i}": heads.astype(np.float16) for i, heads in self.heads.items()}
         with atomic(maps) as part:
             np.savez_compressed(part, **arrays)
-        return [page, facts, maps]
+        return [page, numbers, maps]
 
     def to_dict(self) -> dict[str, object]:
         prompts: list[dict[str, Any]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from vpt.class_maps import class_attention, class_evidence
 from vpt.explaining import Hidden, deletion
 from vpt.files import atomic, write_json, write_text
 from vpt.report.class_maps_page import class_maps_page
+from vpt.report.report_page import FactGroup
 from vpt.tasks.classification import to_probabilities
 from vpt.use.classifier import Classifier
 from vpt.use.segmenter import Segmenter
@@ -58,19 +60,22 @@ class ClassExplanation:
     hidden: tuple[Hidden, ...]
     hidden_by_evidence: tuple[Hidden, ...] | None = None
 
-    def save(self, out: str | Path) -> list[Path]:
-        """explain.html, explain.json and maps.npz (a map for each class by its number, heads beside) into `out`."""
+    def save(self, out: str | Path, facts: Sequence[FactGroup] = ()) -> list[Path]:
+        """explain.html, explain.json and maps.npz (a map for each class by its number, heads beside) into `out`.
+
+        facts: how to repeat it, for the page.
+        """
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
-        page, facts, maps = out / "explain.html", out / "explain.json", out / "maps.npz"
-        write_text(page, class_maps_page(self))
-        write_json(facts, self.to_dict())
+        page, numbers, maps = out / "explain.html", out / "explain.json", out / "maps.npz"
+        write_text(page, class_maps_page(self, facts))
+        write_json(numbers, self.to_dict())
         arrays = {f"map_{number}": each.map for number, each in enumerate(self.maps)}
         arrays |= {f"heads_{number}": each.heads for number, each in enumerate(self.maps) if len(each.heads)}
         arrays |= {f"evidence_{k}": each.evidence for k, each in enumerate(self.maps) if each.evidence is not None}
         with atomic(maps) as part:
             np.savez_compressed(part, **{name: values.astype(np.float16) for name, values in arrays.items()})  # type: ignore[arg-type]
-        return [page, facts, maps]
+        return [page, numbers, maps]
 
     def to_dict(self) -> dict[str, object]:
         return {
