@@ -22,6 +22,7 @@ from vpt.engine.signals import Interrupted, Signals
 from vpt.errors import SaidElsewhere, VptError, VptWarning
 from vpt.progress import quiet
 
+NAMING = 10.0  # seconds for a name to be known, which a machine's start may take
 PATIENT = timedelta(days=7)  # of a collective: others may prepare data meanwhile; who is lost is noticed by the line
 
 
@@ -119,6 +120,7 @@ def _join(ranks: Ranks, store: distributed.Store) -> None:
 
 def _store(place: Place) -> distributed.Store:
     """Where the processes find each other: torchrun's own, else the first process keeps it; new at every call."""
+    _require_known(place.address)
     kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     limit = timedelta(seconds=CONNECT)
     try:
@@ -137,6 +139,26 @@ def _store(place: Place) -> distributed.Store:
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     times = store.add(f"vpt{restarts}-{place.number}", 1)
     return distributed.PrefixStore(f"vpt{restarts}-{times}", store)
+
+
+def _require_known(address: str) -> None:
+    """Torch asks for a name that nobody knows until its time is up.
+
+    Raises:
+        VptError: a name that stays unknown for `NAMING` seconds.
+    """
+    until = time.monotonic() + NAMING
+    while True:
+        try:
+            socket.getaddrinfo(address, None)
+            return
+        except (OSError, UnicodeError) as error:  # a name with an empty or too long part cannot be asked for
+            if time.monotonic() > until:
+                raise VptError(
+                    f"MASTER_ADDR={address}: this machine knows no other of that name ({error}); give the name or "
+                    "address by which the first process's machine is reached from here"
+                ) from error
+        time.sleep(0.5)
 
 
 def _await(store: distributed.Store, key: str, place: Place, number: int, others: Sequence[Any]) -> None:
