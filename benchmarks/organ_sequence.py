@@ -88,7 +88,8 @@ def main() -> None:
         shuffle=given.seeds > 1,
         seeds=tuple(range(given.seeds)),
         settings=SETTINGS | encoder | {"train.epochs": epochs, "train.max_steps": given.steps // epochs},
-        prompts={method: {"blocks": "last:2"} for method in ("own", "sequential")},
+        methods=("own", "sequential", "head", "joint"),
+        prompts={method: {"blocks": "last:2"} for method in ("own", "sequential", "joint")},
     )
     console().print(table_of(run_protocol(protocol, given.out / "continual")))
 

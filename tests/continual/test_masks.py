@@ -7,10 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from organs_in_turn import STEP, write_organ
+from PIL import Image
 
 from vpt.continual import Protocol, run_protocol
+from vpt.continual.mask_tasks import make_mask_tasks
+from vpt.continual.masks_at_once import put_together
+from vpt.data.layouts import read_dataset
+from vpt.data.splits import read_splits
 from vpt.errors import VptError
-from vpt.files import read_json
+from vpt.files import read_json, write_json
 from vpt.scores.continual import mask_score
 
 
@@ -31,7 +36,9 @@ def organs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_methods_and_sets_that_do_not_fit_are_refused(organs: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(VptError, match="ranpac: not for tasks that segment; expected some of own, sequential, head"):
+    with pytest.raises(
+        VptError, match="ranpac: not for tasks that segment; expected some of own, sequential, head, joint"
+    ):
         run_protocol(Protocol(data=organs, methods=("ranpac",)), tmp_path)
     with pytest.raises(VptError, match="one task; give two data sets with masks at least"):
         run_protocol(Protocol(data=organs[:1]), tmp_path)
@@ -60,3 +67,57 @@ def test_tasks_of_their_own_forget_nothing(organs: tuple[Path, Path], tmp_path: 
     assert [each["chosen_rightly"] for each in written] == [1, 1, 1]
     again = run_protocol(wanted.model_copy(update={"methods": ("own",)}), tmp_path)
     assert again[0].orders == own.orders
+
+
+# --- all tasks at once ------------------------------------------------------------------------------------------------
+
+
+def test_sets_put_together_are_numbered_alike_and_say_what_each_was_annotated_for(tmp_path: Path) -> None:
+    """Two sites of one organ, and another organ whose value is taken."""
+    paths = (
+        write_organ(tmp_path / "here", "disc", "liver"),
+        write_organ(tmp_path / "there", "square", "liver", value=255, first=10),
+        write_organ(tmp_path / "chest", "disc", "lung", first=20),
+    )
+    tasks = make_mask_tasks(Protocol(data=paths, shuffle=False), 0)
+    found = read_dataset(put_together(tasks, tmp_path / "all"), None, None)
+    assert found.labels == {0: "background", 1: "liver", 2: "lung"}
+    sides = read_splits(found)
+    assert not sides.test
+    assert len(sides.train) == sum(len(task.splits.train) for task in tasks)
+    assert len(sides.val) == sum(len(task.splits.val) for task in tasks)
+    for task, label in zip(tasks, (1, 1, 2), strict=True):
+        for name in (*task.splits.train, *task.splits.val):
+            case, own = found.case(f"{task.name}__{name}"), task.dataset.case(name)
+            assert case.images == (own.images[0].resolve(),)
+            assert case.annotated == {label}
+            assert found.patient(case.name) == f"{task.name}/{task.dataset.patient(name)}"
+            mask, truth = np.asarray(Image.open(case.label)), np.asarray(Image.open(own.label))
+            assert np.array_equal(mask == label, truth > 0)
+            assert set(np.unique(mask)) == {0, label}
+
+
+def test_what_cannot_be_put_together_is_refused(organs: tuple[Path, Path], tmp_path: Path) -> None:
+    other = write_organ(tmp_path / "partly", "disc")
+    described = read_json(other / "dataset.json")
+    write_json(other / "dataset.json", {**described, "labels": {**described["labels"], "ignore": 7}})
+    tasks = make_mask_tasks(Protocol(data=(organs[1], other), shuffle=False), 0)
+    with pytest.raises(VptError, match="joint: partly has voxels that count nowhere"):
+        put_together(tasks, tmp_path / "all")
+
+
+@pytest.mark.slow
+def test_all_at_once_learns_every_task_and_is_told_what_belongs_to_it(
+    organs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = {key: value for key, value in STEP.items() if key != "prompts"} | {"train.max_steps": 30}
+    (joint,) = run_protocol(Protocol(data=organs, methods=("joint",), shuffle=False, settings=settings), tmp_path)
+    order = joint.orders[0]
+    assert order.matrix is None
+    assert joint.chosen is None
+    assert len(order.right) == 4
+    assert all(order.told[name] >= score for name, score in order.right.items()), "labels of others only lower it"
+    assert np.mean(list(order.told.values())) > 0.4
+    run = tmp_path / "joint-0" / "all"
+    assert (run / "best.safetensors").is_file()
+    assert "all tasks at once" in (tmp_path / "continual.html").read_text()

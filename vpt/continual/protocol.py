@@ -31,6 +31,7 @@ OF_MASKS: dict[str, dict[str, Any]] = {
     OWN: {"method": "deep", "count": 10},
     "sequential": {"method": "deep", "count": 10},
     "head": {"method": "none"},
+    JOINT: {"method": "deep", "count": 10},
 }
 METHODS = tuple(dict.fromkeys((*OF_CLASSES, *OF_MASKS)))
 SHOWN = {
@@ -56,7 +57,8 @@ class Protocol(Section):
     shuffle: bool = True
     """Classes are dealt to the tasks, and several data sets come, in an order that the seed draws; else as read."""
     methods: tuple[str, ...] | None = None
-    """Who learns it; null: all, of several data sets all but `joint`. Of masks: `own`, `sequential`, `head`."""
+    """Who learns it; null: all, of several data sets all but `joint`. Of masks: `own`, `sequential`, `head`,
+    `joint`."""
     seeds: tuple[int, ...] = (0,)
     """Of the order and of all that training draws; every method learns every one of these sequences."""
     projection: int = Field(2000, ge=1)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vpt.continual.learners import Learner, make_learner
-from vpt.continual.masks import MasksInTurn, MaskTask, make_mask_tasks
+from vpt.continual.mask_tasks import MaskTask, make_mask_tasks
+from vpt.continual.masks_at_once import MasksAtOnce
+from vpt.continual.masks_in_turn import MasksInTurn
 from vpt.continual.protocol import JOINT, SHOWN, Protocol
 from vpt.continual.tasks import Task, make_tasks
 from vpt.errors import VptError
@@ -75,7 +77,7 @@ def run_protocol(protocol: Protocol, out: str | Path, command: Sequence[str] = (
         VptError: what is wrong with the protocol, the data or a training; another protocol in the folder.
     """
     out = Path(out)
-    if JOINT in protocol.learners and len(protocol.data) > 1:
+    if JOINT in protocol.learners and len(protocol.data) > 1 and not protocol.of_masks:
         raise VptError(
             f"joint: learns the classes of one data set, found {len(protocol.data)}; leave it out of the methods, or "
             "put their images into one set"
@@ -115,8 +117,10 @@ def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: 
     if (folder / RESULT).is_file():
         return _read(folder / RESULT)
     started = time.monotonic()
-    learner: Learner | MasksInTurn
-    if protocol.of_masks:
+    learner: Learner | MasksInTurn | MasksAtOnce
+    if protocol.of_masks and method == JOINT:
+        learner = MasksAtOnce(tasks, protocol, seed, folder, out / "cache")
+    elif protocol.of_masks:
         learner = MasksInTurn(method, protocol, seed, folder, out / "cache")
     else:
         learner = make_learner(method, tasks, protocol, seed, folder, out / "cache")

@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vpt.config import load_config
+from vpt.continual.mask_tasks import MaskTask, by_name, true_masks
 from vpt.continual.protocol import Protocol
-from vpt.continual.tasks import order_of_sites
-from vpt.data.cases import Case, SegmentationSet
-from vpt.data.label_maps import read_label
-from vpt.data.layouts import read_dataset
-from vpt.data.splits import Splits, read_splits
 from vpt.engine.run import train
-from vpt.errors import VptError, VptWarning
+from vpt.errors import VptWarning
 from vpt.scores.continual import mask_score
-from vpt.use.by_task import ScanOfTask, SegmenterByTask
+from vpt.use.by_task import SegmenterByTask
 from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
-
-
-@dataclass(frozen=True)
-class MaskTask:
-    """A data set with masks, and who of it is tested."""
-
-    name: str
-    path: Path
-    dataset: SegmentationSet
-    splits: Splits
-
-    @property
-    def tested(self) -> list[Case]:
-        return [self.dataset.case(name) for name in self.splits.test]
-
-
-def make_mask_tasks(protocol: Protocol, seed: int) -> list[MaskTask]:
-    """The data sets in the order of that seed.
-
-    Raises:
-        VptError: fewer than two; two of one name; one without test cases.
-    """
-    return [_task(name, path) for name, path in order_of_sites(protocol, np.random.default_rng(seed))]
-
-
-def _task(name: str, path: Path) -> MaskTask:
-    dataset = read_dataset(path, None, None)
-    splits = read_splits(dataset)
-    if not splits.test:
-        raise VptError(f"{path}: {name} has no test case; fix the sides in split.json: train, val and test")
-    return MaskTask(name, path, dataset, splits)
 
 
 class MasksInTurn:
@@ -99,20 +61,8 @@ class MasksInTurn:
             with warnings.catch_warnings():  # of values that are unlike those of another task, which it is not given to
                 warnings.simplefilter("ignore", VptWarning)
                 scan = segmenter.prepare(case.scan, force=True)
-            self._found[key] = mask_score(*_both(segmenter, scan, task.dataset, case))
+            found = by_name(segmenter.labels_of(scan), segmenter.labels)
+            self._found[key] = mask_score(found, true_masks(task, case, scan.grid))
             if not told:
                 self.chosen[key] = scan.task == task.name
         return {case.name: self._found[task.name, case.name] for case in task.tested}
-
-
-def _both(
-    segmenter: SegmenterByTask, scan: ScanOfTask, dataset: SegmentationSet, case: Case
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What is found and what is there, label by label, by its name."""
-    found = segmenter.labels_of(scan)
-    truth = read_label(case.label, list(dataset.labels), scan.grid, case.name).counted
-    return _by_name(found, segmenter.labels), _by_name(truth, dataset.labels)
-
-
-def _by_name(ids: np.ndarray, labels: dict[int, str]) -> dict[str, np.ndarray]:
-    return {name: ids == label for label, name in labels.items() if label}
