@@ -6,14 +6,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from commands import Told
 from tasks_in_turn import STEP, write_classes
 
+from vpt.config import load_config
 from vpt.continual import Protocol, run_protocol
 from vpt.continual import running as module
+from vpt.continual.sight import Sight
+from vpt.continual.tasks import make_tasks
 from vpt.errors import VptError
 from vpt.files import read_json
+from vpt.tasks.images import Normalise
+from vpt.use.classifier import Classifier
 from vpt.use.load import load
 
 
@@ -96,3 +103,24 @@ def test_the_command_shows_a_table(vpt: Callable[..., Told], data: Path, tmp_pat
     assert "dualprompt  DualPrompt" in vpt("continual", data, "--methods", "list").out
     wrong = vpt("continual", data, "--out", tmp_path / "other", "--methods", "nmc")
     assert (wrong.code, "no method is called 'nmc'; did you mean ncm" in wrong.err) == (1, True)
+
+
+@pytest.mark.slow
+def test_ranpac_as_published_adapts_to_the_first_task_alone(data: Path, tmp_path: Path) -> None:
+    wanted = protocol(data, methods=("ranpac", "ranpac_prompts"), shuffle=False)
+    _, adapted = run_protocol(wanted, tmp_path)
+    assert [len(row) for row in adapted.orders[0].matrix or ()] == [1, 2]
+    runs = sorted(path.parent.name for path in tmp_path.glob("ranpac_prompts-0/*/best.safetensors"))
+    assert runs == ["1"], "no gradient after the first task"
+    first = load(tmp_path / "ranpac_prompts-0" / "1", "cpu", precision="32-true")
+    assert isinstance(first, Classifier)
+    before, task = make_tasks(wanted, 0)
+    assert set(first.classes) == set(before.classes)
+    seen = Sight.trained(first).features(task, task.tested, tmp_path / "cache")
+    for number, example in enumerate(task.tested):
+        image = torch.from_numpy(first.prepare(example.images[0])).float() / 255
+        with torch.no_grad():
+            found = first.model.features(Normalise.of(first.model)(image))
+            assert np.allclose(seen[number], first.model.head.pool(found)[0], atol=1e-5)
+    unprompted = Sight.frozen(load_config({"data": {"path": str(data)}}, STEP)).features(task, task.tested, tmp_path)
+    assert not np.allclose(seen, unprompted, atol=1e-3)

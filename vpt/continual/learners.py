@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from vpt.building import load_encoder
 from vpt.config import load_config
 from vpt.config.training import TrainConfig
 from vpt.continual.gradient_free import NearestMean, RanPac
-from vpt.continual.protocol import GRADIENT_FREE, JOINT, Protocol
+from vpt.continual.protocol import ADAPTED, JOINT, ON_FEATURES, Protocol
+from vpt.continual.sight import Sight, prepared
 from vpt.continual.tasks import Task
-from vpt.data.labelled import Example
-from vpt.data.plan import Plan
-from vpt.data.slice_stacks import prepare_stacks, stacks_folder
 from vpt.engine.run import train
-from vpt.engine.setup import Setup, prepare_setup
-from vpt.machine.memory import inference_batch
-from vpt.model import Below, Output, frozen_query, numbers_per_image
-from vpt.progress import bar
-from vpt.tasks.batch import Batch
-from vpt.tasks.classification import classify_stacks
-from vpt.tasks.images import Normalise
+from vpt.machine.precision import Precision
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
 
@@ -52,39 +43,50 @@ class Learner(ABC):
 
 def make_learner(method: str, tasks: Sequence[Task], protocol: Protocol, seed: int, out: Path, cache: Path) -> Learner:
     """out: a folder for this method's runs; cache: for prepared images, shared by all methods."""
-    if method in GRADIENT_FREE:
-        return OnFeatures(method, tasks[0], protocol, seed, cache)
+    if method in ON_FEATURES:
+        return OnFeatures(method, protocol, seed, out, cache)
     if method == JOINT:
         return AllAtOnce(tasks, protocol, seed, out, cache)
     return OneByOne(method, protocol, seed, out, cache)
 
 
-class OneByOne(Learner):
-    """Trains a run for every task, each going on from the one before."""
+class Trained(Learner):
+    """Trains runs, in `out`; cache: for prepared images."""
 
     def __init__(self, method: str, protocol: Protocol, seed: int, out: Path, cache: Path):
         self.method, self.protocol, self.seed, self.out, self.cache = method, protocol, seed, out, cache
+
+    def train(self, values: dict[str, Any], name: str, own: Mapping[str, Any] = MappingProxyType({})) -> Path:
+        """A run called so, of that config; own: what goes before the protocol's settings."""
+        overrides = {**OWN, **self.protocol.settings, "seed": self.seed, **own}
+        run = self.out / name
+        return train(load_config(values, overrides), run, resume=True, cache=self.cache, brief=True, alone=True)
+
+    def loaded(self, run: Path, precision: Precision = "auto") -> Classifier:
+        found = load(run, self.protocol.settings.get("device", "auto"), precision=precision)
+        assert isinstance(found, Classifier)
+        return found
+
+
+class OneByOne(Trained):
+    """Trains a run for every task, each going on from the one before."""
+
+    def __init__(self, method: str, protocol: Protocol, seed: int, out: Path, cache: Path):
+        super().__init__(method, protocol, seed, out, cache)
         self.runs: list[Path] = []
         self.classifier: Classifier | None = None
 
     def learn(self, task: Task) -> None:
-        run = self.out / f"{len(self.runs) + 1}"
-        values: dict[str, Any] = {"data": {"path": str(task.path), "only": list(task.classes)}}
-        values["start"] = {"task": task.name}
+        values = first_values(task, self.protocol.prompts_of(self.method))
         if self.runs:
+            del values["prompts"]  # they go on as they are
             values["start"] |= {"path": str(self.runs[-1]), "adds": True}
-        else:
-            values["prompts"] = self.protocol.prompts_of(self.method)
-        self._train(values, run, {})
+        self.take(self.train(values, f"{len(self.runs) + 1}"))
 
-    def _train(self, values: dict[str, Any], run: Path, own: dict[str, Any]) -> None:
-        overrides = {**OWN, **self.protocol.settings, "seed": self.seed, **own}
-        self.runs.append(
-            train(load_config(values, overrides), run, resume=True, cache=self.cache, brief=True, alone=True)
-        )
-        found = load(run, self.protocol.settings.get("device", "auto"))
-        assert isinstance(found, Classifier)
-        self.classifier = found
+    def take(self, run: Path) -> None:
+        """Answer by it."""
+        self.runs.append(run)
+        self.classifier = self.loaded(run)
 
     def answers(self, task: Task, *, told: bool) -> list[str]:
         classifier = self.classifier
@@ -109,24 +111,35 @@ class AllAtOnce(OneByOne):
             data = {"path": str(task.path), "only": classes}
             epochs = len(self.tasks) * self.protocol.settings.get("train.epochs", TrainConfig().epochs)
             values = {"data": data, "prompts": self.protocol.prompts_of(JOINT)}
-            self._train(values, self.out / "all", {"train.epochs": epochs})
+            self.take(self.train(values, "all", {"train.epochs": epochs}))
 
 
-class OnFeatures(Learner):
-    """A gradient-free control on the features of the frozen encoder, in the plan of the first task."""
+class OnFeatures(Trained):
+    """A control without a gradient, on features in the plan of the first task.
 
-    def __init__(self, method: str, first: Task, protocol: Protocol, seed: int, cache: Path):
-        self.method, self.first, self.protocol, self.seed, self.cache = method, first, protocol, seed, cache
+    They are those of the frozen encoder; or, as RanPAC is published (McDonnell et al., NeurIPS 2023, algorithm 1), of
+    the encoder with prompts that were trained on the first task and stay as that has left them.
+    """
+
+    def __init__(self, method: str, protocol: Protocol, seed: int, out: Path, cache: Path):
+        super().__init__(method, protocol, seed, out, cache)
         self.sight: Sight | None = None
         self.control: NearestMean | RanPac = NearestMean()
         self.tested: dict[str, np.ndarray] = {}  # features of test cases, by task
 
     def learn(self, task: Task) -> None:
-        self.sight = self.sight or Sight.of(self.first, self.protocol)
+        self.sight = self.sight or self._sight(task)
         features = self.sight.features(task, task.trained, self.cache)
-        if self.method == "ranpac" and isinstance(self.control, NearestMean):
+        if self.method != "ncm" and isinstance(self.control, NearestMean):
             self.control = RanPac(features.shape[1], self.protocol.projection, self.seed)
         self.control.learn(features, task.labels(task.trained))
+
+    def _sight(self, first: Task) -> Sight:
+        if self.method != ADAPTED:
+            data = {"path": str(first.path), "only": list(first.classes)}
+            return Sight.frozen(load_config({"data": data}, {**OWN, **self.protocol.settings}))
+        values = first_values(first, self.protocol.prompts_of(self.method))
+        return Sight.trained(self.loaded(self.train(values, "1"), "32-true"))
 
     def answers(self, task: Task, *, told: bool) -> list[str]:
         assert self.sight is not None
@@ -136,46 +149,10 @@ class OnFeatures(Learner):
         return named(found, self.control.classes, task.classes if told else None)
 
 
-class FrozenFeatures(nn.Module):
-    """An encoder without prompts: images (B, 1, 3, S, S) in [0, 1] -> (B, C), its own feature of each."""
-
-    def __init__(self, setup: Setup):
-        super().__init__()
-        self.backbone = load_encoder(setup.config.backbone, setup.plan.image_size)
-        self.normalise = Normalise(self.backbone.spec, None)
-
-    def forward(self, batch: Batch) -> Output:
-        images = self.normalise(batch["images"].flatten(0, 1))
-        return Output(frozen_query(self.backbone, Below(0, self.backbone.embed(images))))
-
-
-class Sight:
-    """How the first task's plan and the encoder of the settings see images."""
-
-    def __init__(self, setup: Setup):
-        self.setup = setup
-        self.forward = FrozenFeatures(setup).eval().to(setup.device)
-
-    @classmethod
-    def of(cls, task: Task, protocol: Protocol) -> Sight:
-        values = {"data": {"path": str(task.path), "only": list(task.classes)}}
-        return cls(prepare_setup(load_config(values, {**OWN, **protocol.settings})))
-
-    def features(self, task: Task, examples: Sequence[Example], cache: Path) -> np.ndarray:
-        """(N, C) float32."""
-        stacks = prepared(task, examples, self.setup.plan, cache)
-        images = inference_batch(
-            numbers_per_image(self.forward.backbone.spec, self.setup.plan.image_size), self.setup.device
-        )
-        found: np.ndarray = classify_stacks(self.forward, stacks, self.setup.device, images=images).numpy()
-        return found
-
-
-def prepared(task: Task, examples: Sequence[Example], plan: Plan, cache: Path) -> np.ndarray:
-    """(N, 1, 3, size, size) uint8, as the plan makes them."""
-    place = stacks_folder(cache, task.dataset.source, examples, plan)
-    with bar(f"preparing {task.name}") as tick:
-        return prepare_stacks(examples, plan, place / "stacks.npy", tick)
+def first_values(task: Task, prompts: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run that learns a task alone."""
+    data = {"path": str(task.path), "only": list(task.classes)}
+    return {"data": data, "start": {"task": task.name}, "prompts": prompts}
 
 
 def named(scores: np.ndarray, classes: Sequence[str], among: Sequence[str] | None) -> list[str]:

@@ -24,8 +24,9 @@ TUNED: dict[str, dict[str, Any]] = {  # trained, task after task, with `vpt trai
     "head": {"method": "none"},
 }
 JOINT = "joint"  # the prompts of `sequential`, trained on all tasks at once
-GRADIENT_FREE = ("ncm", "ranpac")
-OF_CLASSES = (*GRADIENT_FREE, *TUNED, JOINT)
+ADAPTED = "ranpac_prompts"  # the prompts of `sequential`, trained on the first task alone; then no gradient
+ON_FEATURES = ("ncm", "ranpac", ADAPTED)
+OF_CLASSES = (*ON_FEATURES, *TUNED, JOINT)
 OWN = "own"  # of masks: every task has prompts and a head of its own
 OF_MASKS: dict[str, dict[str, Any]] = {
     OWN: {"method": "deep", "count": 10},
@@ -36,7 +37,8 @@ OF_MASKS: dict[str, dict[str, Any]] = {
 METHODS = tuple(dict.fromkeys((*OF_CLASSES, *OF_MASKS)))
 SHOWN = {
     "ncm": "nearest class mean",
-    "ranpac": "RanPAC",
+    "ranpac": "RanPAC on the frozen encoder",
+    ADAPTED: "RanPAC on prompts of the first task",
     "coda": "CODA-Prompt",
     "l2p": "L2P",
     "dualprompt": "DualPrompt",
@@ -107,7 +109,7 @@ class Protocol(Section):
     def prompts_of(self, method: str) -> dict[str, Any]:
         """The section of a method that trains."""
         masks = method in OF_MASKS and self.of_masks
-        own = OF_MASKS[method] if masks else TUNED["sequential" if method == JOINT else method]
+        own = OF_MASKS[method] if masks else TUNED["sequential" if method in (JOINT, ADAPTED) else method]
         return {**own, **self.prompts.get(method, {})}
 
 
