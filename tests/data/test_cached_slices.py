@@ -17,7 +17,8 @@ from vpt.data.cached_slices import PreparedCase, prepare_cases, prepare_image, p
 from vpt.data.label_maps import positions
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan, Window
-from vpt.data.planning import EncoderInput, make_plan
+from vpt.data.planned import EncoderInput
+from vpt.data.planning import make_plan
 from vpt.errors import VptError
 from vpt.progress import silent
 from vpt.readers import LabelMap, Voxels

@@ -15,7 +15,8 @@ from vpt.data.cached_slices import prepare_cases
 from vpt.data.cropping import Part, choose_crop, foreground_box
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Window
-from vpt.data.planning import EncoderInput, Wishes, make_plan
+from vpt.data.planned import EncoderInput, Wishes
+from vpt.data.planning import make_plan
 from vpt.errors import VptError
 from vpt.progress import silent
 from vpt.use.ensembles import together

@@ -12,7 +12,8 @@ from values import body, seen
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset
 from vpt.data.not_hu import doubtful_hu
-from vpt.data.planning import EncoderInput, Wishes, make_plan
+from vpt.data.planned import EncoderInput, Wishes
+from vpt.data.planning import make_plan
 from vpt.errors import VptError
 
 ENCODER = EncoderInput(native_size=64, patch=8)

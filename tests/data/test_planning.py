@@ -14,7 +14,8 @@ from PIL import Image
 from vpt.data.cases import SegmentationSet
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window
-from vpt.data.planning import EncoderInput, Wishes, make_plan
+from vpt.data.planned import EncoderInput, Wishes
+from vpt.data.planning import make_plan
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
 from vpt.readers import reader_of

@@ -11,7 +11,8 @@ from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.drawing import SliceDraw, draw_epoch
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import ORIENTATIONS
-from vpt.data.planning import EncoderInput, Wishes, make_plan
+from vpt.data.planned import EncoderInput, Wishes
+from vpt.data.planning import make_plan
 from vpt.data.sampling import choose_sampling, held_by_slices
 from vpt.progress import silent
 

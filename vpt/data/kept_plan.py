@@ -7,7 +7,8 @@ from typing import Any
 
 from vpt.data.header_doubts import another_size
 from vpt.data.plan import Plan
-from vpt.data.planning import FINGERPRINTED, Planned, Wishes, sampling_of, spread
+from vpt.data.planned import FINGERPRINTED, Planned, Wishes, spread
+from vpt.data.planning import sampling_of
 from vpt.data.value_doubts import Expected, doubt_of
 from vpt.data.values import values_of
 from vpt.errors import VptError

@@ -4,79 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vpt.data.cropping import choose_crop, cropped_grid
 from vpt.data.fingerprint import Fingerprint, fingerprint_of
-from vpt.data.label_maps import read_label
+from vpt.data.intensities import choose_intensity, given_window, read_values
 from vpt.data.not_hu import no_hu
-from vpt.data.plan import ORIENTATIONS, Colour, Intensity, Padding, Percentiles, Plan, Plane, Window
+from vpt.data.plan import ORIENTATIONS, Plan, Plane
+from vpt.data.planned import FINGERPRINTED, NOTHING_FIXED, EncoderInput, Planned, Wishes, spread
 from vpt.data.sampling import choose_sampling
-from vpt.data.value_doubts import is_ct
-from vpt.data.values import CaseValues, values_of, values_over
+from vpt.data.values import CaseValues, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
-from vpt.readers import Kind, reader_of
-from vpt.vocabulary import COLOURS, Crop, Interpolation, Planes, Sampling
-
-SOFT_TISSUE = (-160.0, 240.0)  # HU
-FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read
+from vpt.vocabulary import COLOURS, Crop, Sampling
 
 Given = TypeVar("Given")
 Chosen = TypeVar("Chosen")
 
 
-class Planned(Protocol):
-    """What a plan needs to know of a data set: a `SegmentationSet` or a `LabelledSet`."""
-
-    @property
-    def root(self) -> Path: ...
-    @property
-    def channels(self) -> tuple[str, ...]: ...
-    @property
-    def kind(self) -> Kind: ...
-    @property
-    def labels(self) -> dict[int, str]: ...
-
-
-@dataclass(frozen=True)
-class EncoderInput:
-    """What an encoder takes: the size that it was trained at and its patches, in pixels; how slices were padded and
-    enlarged.
-    """
-
-    native_size: int
-    patch: int
-    padding: Padding = "centre"
-    fill: Colour = (0.0, 0.0, 0.0)
-    interpolation: Interpolation = "bilinear"
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user fixed; None is left to the data. The fields are the plan's, but for the window (low, high).
-
-    slices: so many of every volume are classified, each whole in the square; None segments all of them.
-    """
-
-    plane: Plane | None = None
-    image_size: int | None = None
-    pixel_mm: float | None = None
-    neighbours: bool | None = None
-    window: tuple[float, float] | None = None
-    slices: int | None = None
-    skip_blank: bool = False
-    sampling: Sampling | None = None
-    crop: Crop | None = None
-    planes: Planes = "one"
-
-
 def make_plan(
-    dataset: Planned, cases: Sequence[Any], encoder: EncoderInput, wishes: Wishes = Wishes(), progress: Tick = silent
+    dataset: Planned,
+    cases: Sequence[Any],
+    encoder: EncoderInput,
+    wishes: Wishes = NOTHING_FIXED,
+    progress: Tick = silent,
 ) -> Plan:
     """Plan from the training cases (of a LabelledSet: examples) only. What is given is taken, the rest is the data's.
 
@@ -90,14 +44,14 @@ def make_plan(
     assert wishes.image_size is not None
     assert wishes.neighbours is not None
     reasons |= _about_channels(dataset, wishes.neighbours)
-    intensity = _choose_window(dataset, wishes.window) if wishes.window is not None else None
+    intensity = given_window(dataset, wishes.window) if wishes.window is not None else None
     seen: list[CaseValues] = []
     if intensity is None:
-        intensity, reasons["intensity"] = _choose_intensity(dataset, cases, wishes, seen, progress)
+        intensity, reasons["intensity"] = choose_intensity(dataset, cases, wishes, seen, progress)
     sampling = "even" if wishes.slices is not None else wishes.sampling
     if sampling is None:
         sampling, reasons["sampling"] = sampling_of(dataset, cases, wishes.plane, progress)
-    seen = seen or _read_values(dataset, cases, progress)
+    seen = seen or read_values(dataset, cases, progress)
     if not flat and wishes.window is None and (text := no_hu(dataset.channels, seen)):
         raise VptError(f"{dataset.root}: {text}")
     return Plan(
@@ -231,82 +185,3 @@ def _choose_neighbours(dataset: Planned) -> tuple[bool, str]:
 def sampling_of(dataset: Planned, cases: Sequence[Any], plane: Plane, progress: Tick) -> tuple[Sampling, str]:
     most = FINGERPRINTED[dataset.kind]
     return choose_sampling(dataset, spread(cases, most), ORIENTATIONS[plane], most, progress)
-
-
-# --- intensities ------------------------------------------------------------------------------------------------------
-
-
-def _choose_window(dataset: Planned, window: tuple[float, float]) -> tuple[Intensity, ...]:
-    """The window that was given: of CT, or where there is none of every channel."""
-    low, high = window
-    if low >= high:
-        raise VptError(f"plan.window: {low:g} to {high:g}; give the lower value first")
-    given, is_ct = Window(low=low, high=high), _are_ct(dataset)
-    return tuple(given if ct or not any(is_ct) else Percentiles() for ct in is_ct)
-
-
-def _choose_intensity(
-    dataset: Planned, cases: Sequence[Any], wishes: Wishes, seen: list[CaseValues], progress: Tick
-) -> tuple[tuple[Intensity, ...], str]:
-    is_ct = _are_ct(dataset)
-    if dataset.kind == "images":
-        return _image_intensity(dataset, cases)
-    if not any(is_ct):
-        reason = "not CT: percentiles of every scan's own non-zero voxels"
-        return tuple(Percentiles() for _ in dataset.channels), reason
-    if wishes.slices is not None:
-        reason = f"CT without masks: soft tissue, {SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU"
-        soft = Window(low=SOFT_TISSUE[0], high=SOFT_TISSUE[1])
-        return tuple(soft if ct else Percentiles() for ct in is_ct), reason
-    low, high = _foreground_range(dataset, cases, seen, progress)
-    reason = "CT: 0.5 and 99.5 percentile of the labelled voxels of the training cases, 50 HU wider"
-    return tuple(Window(low=low[k], high=high[k]) if ct else Percentiles() for k, ct in enumerate(is_ct)), reason
-
-
-def _are_ct(dataset: Planned) -> list[bool]:
-    return [is_ct(name) for name in dataset.channels]
-
-
-def _image_intensity(dataset: Planned, cases: Sequence[Any]) -> tuple[tuple[Intensity, ...], str]:
-    if any(reader_of(case.images[0]).is_deep() for case in cases):
-        reason = "images of more than 8 bits: percentiles of every image's own non-zero pixels"
-        return tuple(Percentiles() for _ in dataset.channels), reason
-    return tuple(Window(low=0, high=255) for _ in dataset.channels), "8-bit images: all values from 0 to 255"
-
-
-def _foreground_range(
-    dataset: Planned, cases: Sequence[Any], seen: list[CaseValues], progress: Tick
-) -> tuple[list[float], list[float]]:
-    """Per channel: 0.5 and 99.5 percentile over the labelled voxels of 40 cases that have any, widened by 50.
-
-    What the values of all cases read are like is added to `seen`.
-    """
-    most, samples = FINGERPRINTED["volumes"], list[np.ndarray]()
-    for case in spread(cases, most):
-        if len(samples) == most:
-            break
-        voxels = reader_of(case.images).voxels(len(dataset.channels))
-        seen.append(values_of(voxels))
-        label = read_label(case.label, dataset.labels, voxels.grid, voxels.name)
-        inside = voxels.values()[:, label.counted > 0]
-        if inside.size:
-            samples.append(inside[:, :: max(1, inside.shape[1] // 20_000)])
-        progress(len(samples), min(len(cases), most), case.name)
-    if not samples:
-        raise VptError(f"{dataset.root}: no labelled voxel in the training cases; there is nothing to learn from")
-    low, high = np.percentile(np.concatenate(samples, axis=1), (0.5, 99.5), axis=1)
-    return [float(v) - 50 for v in low], [float(v) + 50 for v in high]
-
-
-def _read_values(dataset: Planned, cases: Sequence[Any], progress: Tick) -> list[CaseValues]:
-    chosen, found = spread(cases, FINGERPRINTED[dataset.kind])[: FINGERPRINTED[dataset.kind]], list[CaseValues]()
-    for case in chosen:
-        found.append(values_of(reader_of(case.images).voxels(len(dataset.channels))))
-        progress(len(found), len(chosen), case.name)
-    return found
-
-
-def spread(cases: Sequence[Any], most: int) -> list[Any]:
-    """All cases, but first those evenly spread over the data set, `most` at most, then those between."""
-    step = max(1, math.ceil(len(cases) / most))
-    return [cases[k] for k in sorted(range(len(cases)), key=lambda k: k % step)]

@@ -26,7 +26,8 @@ from vpt.data.kept_plan import keep_plan
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled, read_dataset, read_labelled
 from vpt.data.plan import Plan, read_plan
-from vpt.data.planning import EncoderInput, Wishes, make_plan
+from vpt.data.planned import EncoderInput, Wishes
+from vpt.data.planning import make_plan
 from vpt.data.splits import Splits, read_splits, read_written
 from vpt.engine.beside import is_beside, keep_copy, kept_tasks, require_same_files
 from vpt.engine.callbacks.base import dotted
