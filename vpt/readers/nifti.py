@@ -22,15 +22,14 @@ from vpt.readers.damage import require_memory, require_there, spoiled
 from vpt.readers.doubts import shear
 from vpt.readers.grid import Grid
 from vpt.readers.inflate import DENSEST, inflate
+from vpt.readers.nifti_doubts import doubts_of, transforms_in_doubt
 from vpt.readers.nifti_header import (
     DAMAGED,
     UNREADABLE,
-    doubts_of,
     header_grid,
     opened,
     qform_of,
     require_channels,
-    transforms_in_doubt,
 )
 from vpt.readers.volumes import VolumeReader
 from vpt.readers.voxels import Channel, Voxels

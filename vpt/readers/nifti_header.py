@@ -1,4 +1,4 @@
-"""Headers of NIfTI files: opened, doubted, their units converted; and what of them is refused."""
+"""Headers of NIfTI files: opened, their units converted; and what of them is refused. Doubts: `nifti_doubts`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.base import SUPPORTED
 from vpt.readers.content import other_content
-from vpt.readers.doubts import converted, odd_spacing, shear
 from vpt.readers.grid import Grid, by
 from vpt.readers.volumes import placed
 
@@ -28,21 +27,6 @@ UNREADABLE = np.full((4, 4), np.nan)
 IN_MM = {1: ("metres", 1000.0), 3: ("microns", 1e-3)}  # xyzt_units; 0 is unknown and counts as mm, as 2 is
 STEPS = {8: "s", 16: "ms", 24: "microseconds", 32: "Hz", 40: "ppm", 48: "rad/s"}  # xyzt_units of a fourth axis
 TIME_SERIES = 2001
-SAME_SIZE = 0.01  # of a voxel: what rounding leaves
-NO_SCAN = {  # intent codes -> what the voxels then are
-    **dict.fromkeys(range(2, 25), "a statistical map"),
-    1001: "an estimate",
-    1002: "a label map",
-    1003: "a label map",
-    1004: "matrices",
-    1005: "symmetric matrices",
-    1006: "displacements",
-    1007: "vectors",
-    1008: "a set of points",
-    1009: "triangles",
-    1010: "quaternions",
-    **dict.fromkeys(range(2006, 2019), "a field of deformations or coefficients"),
-}
 
 
 _OURS: ContextVar[bool] = ContextVar("a header that is opened here", default=False)
@@ -75,7 +59,7 @@ def loaded(path: Path) -> Any:
             image: Any = nibabel.Nifti1Image.from_filename(path) if known else nibabel.load(path)  # tries all formats
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *DAMAGED) as error:
         raise other_content(path) or VptError(f"{path}: {_refused(error)}") from error
-    if not _field(image, "sform_code"):
+    if not field(image, "sform_code"):
         _check_voxel_size(image, path)
     return image
 
@@ -147,7 +131,7 @@ def _refused(error: Exception) -> str:
     return f"not a NIfTI file, or cut off in its header ({error}); convert or export it again"
 
 
-def _raw_header(image: Any, path: Path) -> Any:
+def raw_header(image: Any, path: Path) -> Any:
     """The header as the file has it: nibabel takes scales out of its own, and mends sizes in silence."""
     from nibabel.openers import ImageOpener
 
@@ -158,7 +142,7 @@ def _raw_header(image: Any, path: Path) -> Any:
 
 def _check_voxel_size(image: Any, path: Path) -> None:
     """Refuse a size of 0 in the file itself: nibabel's own header has it silently mended to 1 mm."""
-    sizes = _raw_header(image, path)["pixdim"][1 : 1 + min(image.ndim, 3)]
+    sizes = raw_header(image, path)["pixdim"][1 : 1 + min(image.ndim, 3)]
     if not (np.isfinite(sizes) & (sizes != 0)).all():
         raise VptError(f"{path}: voxel size {by(sizes.tolist())} mm in its header; write the true size into pixdim")
 
@@ -183,139 +167,36 @@ def header_grid(image: Any, name: str) -> Grid:
 
 def space_unit(image: Any) -> int:
     """The code of `xyzt_units` for distances; 0 where the format has none."""
-    return int(_field(image, "xyzt_units")) & 0b111
+    return int(field(image, "xyzt_units")) & 0b111
 
 
-def _field(image: Any, name: str) -> Any:
+def field(image: Any, name: str) -> Any:
     header = image.header
     return header[name] if hasattr(header, "keys") and name in header else 0  # Analyze and MGH have fewer
 
 
 def require_channels(image: Any, name: str) -> None:
     """Refuse a fourth axis that is time by the header: its steps are no channels."""
-    if steps := _steps(image):
+    if unit := steps_of(image):
         raise VptError(
-            f"{name}: 4-D with {image.shape[3]} volumes in {steps} by its header, so a series and no channels; give "
+            f"{name}: 4-D with {image.shape[3]} volumes in {unit} by its header, so a series and no channels; give "
             "one volume or their mean, or, if they are channels, take the unit of time (xyzt_units) off the header"
         )
 
 
-def _steps(image: Any) -> str:
+def steps_of(image: Any) -> str:
     """What makes a series of the fourth axis, in words; "" where nothing does, as a step of 0 or 1, which is unset."""
-    if not _has_channels(image):
+    if not has_channels(image):
         return ""
-    unit, step = _time_unit(image), float(_field(image, "pixdim")[4]) if _field(image, "xyzt_units") else 0.0
+    unit, step = time_unit(image), float(field(image, "pixdim")[4]) if field(image, "xyzt_units") else 0.0
     if unit and step not in (0.0, 1.0):
         return f"steps of {step:.4g} {unit}"
-    return "the intent `time series`" if int(_field(image, "intent_code")) == TIME_SERIES else ""
+    return "the intent `time series`" if int(field(image, "intent_code")) == TIME_SERIES else ""
 
 
-def _has_channels(image: Any) -> bool:
+def has_channels(image: Any) -> bool:
     return bool(image.ndim == 4 and image.shape[3] > 1)
 
 
-def _time_unit(image: Any) -> str:
-    return STEPS.get(int(_field(image, "xyzt_units")) & 0b111000, "")
-
-
-# --- doubts -----------------------------------------------------------------------------------------------------------
-
-
-def doubts_of(image: Any, grid: Grid) -> list[str]:
-    """What other programs may see differently in a usable header."""
-    unit = IN_MM.get(space_unit(image))
-    return [
-        *transforms_in_doubt(image, grid),
-        *_sizes(image, grid),
-        *([converted(*unit)] if unit else []),
-        *odd_spacing(grid),
-        *shear(grid),
-        *_scale(image),
-        *_meaning(image),
-    ]
-
-
-def transforms_in_doubt(image: Any, grid: Grid) -> list[str]:
-    """A qform that cannot be read, none of both, or two that disagree."""
-    if not hasattr(image, "get_sform"):
-        return [f"the format stores no orientation, so it is a guess ({grid.axcodes}); save it as NIfTI with an affine"]
-    sform, qform = image.get_sform(coded=True)[0], qform_of(image)
-    found = []
-    if unreadable := qform is UNREADABLE:
-        found.append("its qform is unreadable (its quaternion is no rotation), the sform is used; write it again")
-        qform = None
-    if sform is None and qform is None and not unreadable:
-        guess = f"neither sform nor qform, so its orientation is a guess ({grid.axcodes})"
-        found.append(f"{guess}; save it with an affine")
-    if sform is not None and qform is not None:
-        shape, (_, factor) = grid.shape, IN_MM.get(space_unit(image), ("mm", 1.0))
-        apart = Grid(shape, sform).apart(Grid(shape, qform)) * factor
-        if apart > min(grid.spacing) / 10:
-            used = "the sform is used, other programs may use the qform"
-            found.append(f"sform and qform are {apart:.3g} mm apart; {used}")
-    return found
-
-
-def _sizes(image: Any, grid: Grid) -> list[str]:
-    """Voxel sizes in `pixdim` that are none, or others than those of the sform, where that is used; an unknown unit."""
-    unknown = space_unit(image)
-    found = [f"its unit of distances is {unknown}, which is none, and counts as mm; correct xyzt_units"] * (unknown > 3)
-    if not hasattr(image, "get_sform") or (raw := _raw(image)) is None:
-        return found
-    sizes = np.abs(raw["pixdim"][1 : 1 + min(image.ndim, 3)]).astype(float)
-    if int(raw["sform_code"]) <= 0:
-        if (raw["pixdim"][1 : 1 + len(sizes)] < 0).any():
-            found.append(
-                f"voxels of {by(raw['pixdim'][1 : 1 + len(sizes)].tolist())} mm, and no size is below 0, so the signs "
-                "are left out; write the true sizes into pixdim"
-            )
-    elif qform_of(image) is None or qform_of(image) is UNREADABLE:
-        own = np.linalg.norm(image.affine[:3, :3], axis=0)[: len(sizes)]
-        if not np.allclose(sizes, own, rtol=SAME_SIZE):
-            found.append(
-                f"voxels of {by(sizes.tolist())} mm in pixdim and of {by(own.tolist())} mm in the sform, which is "
-                "used; ITK-based programs use pixdim: write both alike"
-            )
-    return found
-
-
-def _scale(image: Any) -> list[str]:
-    """An intercept that counts for nothing, since by the standard a slope of 0 (or none) is no scaling at all."""
-    slope, inter = (float(value) for value in raw_scale(image))
-    if np.isfinite(slope) and slope != 0:
-        return []
-    if not np.isfinite(inter) or (inter == 0 and slope != 0):
-        told = f"its slope is {slope:g} and its intercept {inter:g}, so values are taken as they are stored"
-        return [f"{told}; write a slope of 1 and an intercept of 0 if it is meant so"]
-    if inter == 0:
-        return []
-    return [
-        f"its slope is {slope:g}, which is no scaling by the standard, so its intercept of {inter:g} is not added; "
-        "other programs may add it: write a slope of 1 if it is meant"
-    ]
-
-
-def raw_scale(image: Any) -> tuple[float, float]:
-    """Slope and intercept as the file has them; (1, 0) of an image in memory."""
-    if (raw := _raw(image)) is None or "scl_slope" not in raw:
-        return 1.0, 0.0
-    return float(raw["scl_slope"]), float(raw["scl_inter"])
-
-
-def _raw(image: Any) -> Any:
-    """The header as its file has it; None of an image in memory, or of a format with other fields."""
-    file = image.get_filename() if hasattr(image, "get_filename") else None
-    if not file or not Path(file).is_file() or not hasattr(image.header, "keys"):
-        return None
-    return _raw_header(image, Path(file))
-
-
-def _meaning(image: Any) -> list[str]:
-    """An intent that is no scan's, and a fourth axis that may be time."""
-    found = []
-    if what := NO_SCAN.get(int(_field(image, "intent_code"))):
-        code = int(_field(image, "intent_code"))
-        found.append(f"{what} by its header (intent {code}), expected a scan; is it the right file?")
-    if _has_channels(image) and (unit := _time_unit(image)) and not _steps(image):
-        found.append(f"4-D with a unit of time ({unit}) in its header; its {image.shape[3]} volumes count as channels")
-    return found
+def time_unit(image: Any) -> str:
+    return STEPS.get(int(field(image, "xyzt_units")) & 0b111000, "")
