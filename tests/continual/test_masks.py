@@ -9,6 +9,7 @@ import pytest
 from organs_in_turn import STEP, write_organ
 from PIL import Image
 
+from vpt.cli.continual import table_of
 from vpt.continual import Protocol, run_protocol
 from vpt.continual.mask_tasks import make_mask_tasks
 from vpt.continual.masks_at_once import put_together
@@ -111,7 +112,11 @@ def test_all_at_once_learns_every_task_and_is_told_what_belongs_to_it(
     organs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     settings = {key: value for key, value in STEP.items() if key != "prompts"} | {"train.max_steps": 30}
-    (joint,) = run_protocol(Protocol(data=organs, methods=("joint",), shuffle=False, settings=settings), tmp_path)
+    wanted = Protocol(data=organs, methods=("head", "joint"), shuffle=False, settings=settings)
+    head, joint = run_protocol(wanted, tmp_path)
+    columns = [[list(column.cells)[-1] for column in table_of(shown).columns] for shown in ([joint], [head, joint])]
+    assert columns[0][:1] == columns[1][:1] == ["all tasks at once"]
+    assert columns[1].count("-") == 3, "no matrix, and no task chosen"
     order = joint.orders[0]
     assert order.matrix is None
     assert joint.chosen is None

@@ -66,21 +66,25 @@ def table_of(found: Any) -> Any:
 
     from vpt.continual.protocol import SHOWN
 
-    of_masks = found[0].chosen is not None
+    of_masks = any(each.chosen is not None for each in found)
     chosen = ["task chosen"] if of_masks else []
     table = Table("method", "final", "95 % interval", "incremental", "forgetting", "told the task", *chosen, "seconds")
     for each in found:
         row = each.to_dict()
         low, high = row["final_interval"]
-        dashed = ("-" if row[key] is None else f"{row[key]:.3f}" for key in ("average_incremental", "forgetting"))
         ends = f"{low:.3f} to {high:.3f}"
         table.add_row(
             SHOWN[each.method],
             f"{row['final']:.3f}",
             ends,
-            *dashed,
+            _or_dash(row["average_incremental"]),
+            _or_dash(row["forgetting"]),
             f"{row['final_told']:.3f}",
-            *([f"{row['chosen_rightly']:.3f}"] if of_masks else []),
+            *([_or_dash(row["chosen_rightly"])] if of_masks else []),
             f"{row['seconds']:.0f}",
         )
     return table
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
