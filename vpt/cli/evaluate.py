@@ -103,6 +103,11 @@ def evaluate(
         (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
         (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
         (postprocess == "choose" and kind != "run", "--postprocess choose: is of one run; choose for each by itself"),
+        (
+            out is not None and out.suffix.lower() in (".json", ".csv", ".md", ".html") and not out.is_dir(),
+            f"--out {out}: is a folder, in which summary.json, cases.csv, evaluation.md and report.html are put; "
+            f"give {out.parent if out is not None and str(out.parent) != '.' else 'scores'}",
+        ),
         (quality and kind not in ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
         (quality and oracle_box, "--quality: is of masks that nobody helped with; leave --oracle-box out"),
         (lesions is not None and compared, f"--lesions {lesions}: are not compared; evaluate each by itself"),

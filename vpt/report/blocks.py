@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +56,10 @@ class Block:
         ruled = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows] if self.head else []
         table = "\n".join("| " + " | ".join(map(_escaped, row)) + " |" for row in ruled)
         notes = "\n".join(f"* {_escaped(line)}" for note in self.notes for line in note.splitlines())
-        return "\n\n".join(filter(None, [f"{'#' * level} {_escaped(self.title)}", table, notes]))
+        title = _escaped(", ".join(self.title.splitlines()))
+        return "\n\n".join(filter(None, [f"{'#' * level} {title}" if title else "", table, notes]))
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """So that stars and bars of names stay what they are."""
+    return re.sub(r"([\\|*])", r"\\\1", cell).replace("<", "&lt;")
