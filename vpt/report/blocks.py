@@ -28,21 +28,15 @@ class Block:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(
-            title=Text(self.title) if self.title else None,
-            title_justify="left",
-            box=SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            collapse_padding=True,
-        )
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
         for index, name in enumerate(self.head):
             whole = "interval" in name
             table.add_column(name, justify="right" if index else "left", no_wrap=whole, overflow="fold")
         for index, row in enumerate(self.rows):
             table.add_row(*map(Text, row), end_section=index == len(self.rows) - 1 - self.last and self.last > 0)
+        title = [Text(self.title, style="table.title")] if self.title else []  # as wide as the terminal, not the table
         said = [Text(note) for note in self.notes]
-        return Group(*([table] if self.head else [Text(self.title)]), *([Text(), *said] if said else []))
+        return Group(*title, *([table] if self.head else []), *([Text(), *said] if said else []))
 
     def text(self) -> str:
         """The same as plain text, for logs and files."""
