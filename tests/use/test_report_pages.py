@@ -285,7 +285,7 @@ def test_a_page_calls_cases_as_the_tables_do_and_says_what_its_scores_leave_out(
     page = read(scored)
     assert headings(page) == ["case_02", "case_01", "case_00", "case_03"]
     assert "1 absent in truth and prediction (scored 1)" in page
-    assert "NSD within 1 mm (core 2.5 mm)" in page
+    assert "NSD within 1 mm (core: 2.5 mm)" in page
     assert "1 case without it in truth and prediction left out" in page
 
 

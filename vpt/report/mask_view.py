@@ -211,5 +211,5 @@ def _tolerance(summary: MaskSummary) -> str:
     if found is None or "NSD" not in summary.shown:
         return ""
     own = settings.get(f"tolerances_{unit}", {}).items()
-    others = ", ".join(f"{summary.labels.get(int(label), label)} {distance:g} {unit}" for label, distance in own)
+    others = ", ".join(f"{summary.labels.get(int(label), label)}: {distance:g} {unit}" for label, distance in own)
     return f"NSD within {found:g} {unit}{f' ({others})' if others else ''}, HD95 and ASSD by surface voxels."
