@@ -428,6 +428,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ["evaluate", "PRED", "REF", "--labels", "one"],
         ["evaluate", "PRED", "REF", "--tolerance", "liver:3"],
         ["evaluate", "PRED", "REF", "--groups", "people.csv"],
+        ["evaluate", "PRED", "REF", "--out", "scores.json"],
         ["evaluate", "PRED", "PRED", "REF", "--by", "sex"],
         ["evaluate", "PRED", "PRED", "REF", "--lesions", "all"],
         ["evaluate", "RUN", "--labels", "1"],

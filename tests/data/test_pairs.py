@@ -88,6 +88,19 @@ def test_folders_are_paired_by_what_names_say_of_the_case(predictions, reference
     assert matched.said.startswith(f"paired by the id in the names: {sorted(predictions)[0]} with pat01")
 
 
+def test_of_those_paired_by_id_only_what_finds_none_is_named(tmp_path):
+    mine = touch(tmp_path / "a", "pat01_pred.nii.gz", "pat02_pred.nii.gz", "pat44_pred.nii.gz")
+    truth = touch(tmp_path / "b", "pat01_seg.nii.gz", "pat02_seg.nii.gz", "pat03_seg.nii.gz")
+    refused(f"no reference for pat44 in {mine}; files are paired by the id in their names, as pat01", mine, truth)
+
+
+def test_files_beside_those_that_say_mask_are_named(tmp_path):
+    mine = touch(tmp_path / "a", "pat01_seg.nii.gz", "pat01_T1.nii.gz", "pat44_pred.nii.gz")
+    matched = pair_masks(mine, touch(tmp_path / "b", "pat01_mask.nii.gz"))
+    assert [pair.case for pair in matched.pairs] == ["pat01"]
+    assert matched.said.endswith("2 files not taken for masks, since others say so: pat01_T1.nii.gz, pat44_pred.nii.gz")
+
+
 @pytest.mark.parametrize(
     ("predictions", "references", "both"),
     [

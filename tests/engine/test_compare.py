@@ -138,6 +138,20 @@ def test_the_model_of_a_comparison_is_its_winner(finished: Comparison, tiny_clas
     assert winner.classify(picture) == vpt.load(finished.out / best / "seed-0", device="cpu").classify(picture)
 
 
+@pytest.mark.slow
+def test_evaluating_a_comparison_is_evaluating_its_winner_beside_it(finished: Comparison, vpt) -> None:
+    """And leaves the winner's own files alone."""
+    finished.write()
+    best = json.loads((finished.out / "compare.json").read_text())["methods"][0]["name"]
+    own = sorted((path, path.stat().st_mtime_ns) for path in (finished.out / best).rglob("*") if path.is_file())
+    told = vpt("evaluate", finished.out, "--device", "cpu")
+    assert told.code == 0, told.err
+    assert f"takes {best}/seed-0" in told.err
+    assert f"{best}/seed-0: test split" in told.out.replace("\n", "")
+    assert (finished.out / "winner/summary.json").is_file()
+    assert sorted((path, path.stat().st_mtime_ns) for path in (finished.out / best).rglob("*") if path.is_file()) == own
+
+
 def test_a_comparison_without_a_tested_method_has_no_model(tmp_path: Path) -> None:
     (tmp_path / "compare.json").write_text(
         json.dumps({"methods": [{"name": "deep", "shown": "VPT", "measured": None}]})

@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 
 from vpt.palette import colours_of
 from vpt.report.cuts import LETTERS
+from vpt.report.pictures import write_progress
 from vpt.report.prediction import write_prediction
 
 
@@ -37,7 +38,24 @@ def test_slices_are_counted_from_one_and_sides_are_named(figures: list[Any], tmp
 
     (figure,) = figures
     assert [axes.get_title() for axes in figure.axes] == ["slice 1 of 10", "slice 5 of 10", "slice 10 of 10"]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["A", "L", "P", "R"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["A", "L", "P", "R"]  # without mm, no scale
     (line,) = figure.legends[0].get_lines()
     assert (line.get_label(), to_hex(line.get_color())) == ("tumour", colours_of([1, 2])[2])
     assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_a_scan_has_a_scale_in_mm(figures: list[Any], tmp_path: Path) -> None:
+    """Of 64 mm a quarter is 16, and 10 the next round length below: 20 pixels of half a millimetre."""
+    pictures = np.zeros((1, 32, 128))
+    write_prediction(tmp_path / "a.png", pictures, pictures.astype(int), ([0], 1), ["background"], "a", pixel_mm=0.5)
+    (axes,) = figures[0].axes
+    assert [text.get_text() for text in axes.texts] == ["10 mm"]
+    assert np.ptp(axes.lines[0].get_xdata()) == pytest.approx(20)
+
+
+def test_progress_has_the_labels_colours(figures: list[Any], tmp_path: Path) -> None:
+    """As masks on pictures have, in the order of the labels; black is the score that chooses."""
+    rows = [{"epoch": 1, "loss": 1.0, "lr": 0.1, "dice": 0.5, "dice_a": 0.4, "dice_b": 0.6}]
+    write_progress(tmp_path / "p.png", rows, {"dice_a": "a", "dice_b": "b"}, "dice", "run")
+    colours = {line.get_label(): to_hex(line.get_color()) for line in figures[0].axes[1].lines}
+    assert colours == {"a": colours_of([1, 2])[1], "b": colours_of([1, 2])[2], "mean Dice": "#000000"}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from label_scores import scores
 from rich.console import Console
 
 from vpt.errors import VptError
+from vpt.report.blocks import Block
 from vpt.report.segmentation import Report
 from vpt.scores.settings import CaseResult, Settings
 
@@ -151,7 +153,8 @@ def test_summary_has_nnunets_keys_and_ours(mixed):
     assert set(summary["foreground_mean"]) == set(summary["mean"]["1"]) == keys
     assert list(summary["mean"]) == ["1", "2"]
     case = summary["metric_per_case"][1]
-    assert set(case) == {"metrics", "prediction_file", "reference_file"}
+    assert set(case) == {"case", "metrics", "prediction_file", "reference_file"}
+    assert case["case"] == "case1"
     assert set(case["metrics"]["2"]) == keys
     assert case["prediction_file"] == "pred/case1.nii.gz"
     assert case["metrics"]["2"]["FP"] == 3
@@ -164,6 +167,13 @@ def test_summary_has_nnunets_keys_and_ours(mixed):
     low, high = summary["confidence_intervals"]["1"]["Dice"]
     assert 0.5 <= low <= high <= 1
     assert summary["confidence_intervals"]["2"]["HD95"] == [None, None]
+
+
+def test_markdown_has_no_empty_heading_and_keeps_stars_of_names():
+    found = report((scores(5, 5, 5),), labels={1: "liver *"}).markdown()
+    assert not re.search(r"^#+\s*$", found, re.MULTILINE)
+    assert r"| liver \* | 0.500 |" in found
+    assert Block("A: one\nB: two", notes=["* few"]).markdown(2) == "## A: one, B: two\n\n* \\* few"
 
 
 def test_settings_name_the_implementation(mixed):

@@ -45,12 +45,15 @@ def of_scans(scan_run: Path) -> Classifier:
 
 
 def test_a_path_its_text_and_its_pixels_have_the_same_probabilities(classifier: Classifier, tiny_classes: Path) -> None:
+    itk = pytest.importorskip("SimpleITK", reason="SimpleITK, the extra itk, is not installed")
     path = tiny_classes / "lying" / "im6.png"
     found = classifier.classify(path)
     assert list(found) == list(CLASSES)
     assert sum(found.values()) == pytest.approx(1)
-    for same in (str(path), np.asarray(Image.open(path))):
+    flat = itk.ReadImage(str(path))  # two dimensions
+    for same in (str(path), np.asarray(Image.open(path)), flat):
         assert classifier.classify(same) == found
+    assert classifier.classify([flat, path]) == [pytest.approx(found, abs=1e-6)] * 2
     assert classifier.classify(tiny_classes / "standing" / "im6.png") != found
 
 

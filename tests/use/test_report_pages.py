@@ -206,6 +206,7 @@ def test_two_that_are_compared_are_shown_over_the_same_planes(compared) -> None:
     assert headings(page) == ["case_02", "case_01", "case_00"]
     worst, shifted, same = page_of_cases(page)
     assert "A is better by 1.000" in worst
+    assert re.findall(r"<li>([AB]: .*?)</li>", worst) == ["A: Dice 1.000", "B: Dice 0.000, nothing predicted"]
     assert re.search(r"largest difference: 0\.\d+ ml", worst)
     assert "alike in both" in same
     assert "largest difference" not in same
@@ -264,6 +265,28 @@ def test_a_page_of_masks_says_what_was_compared_and_how_to_repeat_it(scored) -> 
     assert "<h1>masks against labelsTr</h1>" in page
     assert f"<dd>vpt evaluate {scored} " in page
     assert "numpy 2" in page
+    assert "NSD within 1 mm, HD95" in page
+    masks = sorted(scored.glob("*.nii.gz"))
+    printed = "".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in masks)
+    assert f"4 files, SHA-256 of their `sha256sum` {sha256(printed.encode()).hexdigest()}" in page
+
+
+def test_a_page_calls_cases_as_the_tables_do_and_says_what_its_scores_leave_out(scored, tmp_path, vpt) -> None:
+    """Paired by id: neither by the mask's name nor by the reference's. Label 2 is in no mask of one case."""
+    import nibabel as nib
+
+    for path in (*scored.glob("*.nii.gz"), *(truth := tmp_path / "nnunet/labelsTr").glob("*.nii.gz")):
+        mask = nib.load(path)
+        if path.name.startswith("case_03"):
+            nib.save(nib.Nifti1Image(np.minimum(np.asarray(mask.dataobj), 1), mask.affine), path)
+        path.rename(path.with_name(path.name.replace(".nii", "_pred.nii" if path.parent == scored else "_seg.nii")))
+    told = vpt("evaluate", scored, truth, "--tolerance", "1,core=2.5", "--empty", "one")
+    assert "case_00_pred.nii.gz with case_00_seg.nii.gz (case_00)" in told.out, told.err
+    page = read(scored)
+    assert headings(page) == ["case_02", "case_01", "case_00", "case_03"]
+    assert "1 absent in truth and prediction (scored 1)" in page
+    assert "NSD within 1 mm (core: 2.5 mm)" in page
+    assert "1 case without it in truth and prediction left out" in page
 
 
 @pytest.mark.slow

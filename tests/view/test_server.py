@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -135,3 +138,16 @@ def test_it_listens_on_this_machine_alone_under_a_name_of_its_own(server: Server
 def test_a_port_that_is_taken_is_said(server: Server, scan: Path) -> None:
     with pytest.raises(VptError, match=f"port {server.server_port} cannot be taken"):
         Server(Viewer([ViewedCase("a", (scan,), ())], None), server.server_port)
+
+
+def test_a_browser_that_goes_in_the_midst_of_an_answer_prints_no_traceback(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = f"GET /{server.viewer.token}/niivue.js HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as gone:
+            gone.sendall(said.encode())
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+    time.sleep(0.5)
+    assert ask(server, "")[0] == 200
+    assert capfd.readouterr().err == ""

@@ -29,7 +29,8 @@ def evaluate(
         typer.Argument(
             metavar="RUN | FOLDS | MASKS TRUTH | RUN RUN | RUN RUN .. --mean | MASKS MASKS TRUTH",
             help="A run's folder (its test split is segmented), a folder of folds, or masks and the true masks. Two "
-            "runs, or two folders of masks and the truth, are compared case by case.",
+            "runs, or two folders of masks and the truth, are compared case by case. A folder of `vpt compare` stands "
+            "for the run that won.",
         ),
     ],
     out: Annotated[
@@ -90,6 +91,7 @@ def evaluate(
     """Dice, IoU, precision, recall, NSD, HD95, ASSD and volumes per case and label on the scans' own grid, by lesion
     and by group where asked: tables, summary.json, cases.csv (the worst first), evaluation.md, report.html.
     """
+    paths, out = _winners(paths, out)
     kind = _kind(paths, folds, mean)
     of_runs = kind in ("run", "mean", "runs", "folds")
     compared = kind in ("runs", "two masks")
@@ -103,6 +105,11 @@ def evaluate(
         (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
         (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
         (postprocess == "choose" and kind != "run", "--postprocess choose: is of one run; choose for each by itself"),
+        (
+            out is not None and out.suffix.lower() in (".json", ".csv", ".md", ".html") and not out.is_dir(),
+            f"--out {out}: is a folder, in which summary.json, cases.csv, evaluation.md and report.html are put; "
+            f"give {out.parent if out is not None and str(out.parent) != '.' else 'scores'}",
+        ),
         (quality and kind not in ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
         (quality and oracle_box, "--quality: is of masks that nobody helped with; leave --oracle-box out"),
         (lesions is not None and compared, f"--lesions {lesions}: are not compared; evaluate each by itself"),
@@ -150,6 +157,15 @@ def evaluate(
         page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer, sys.argv)
     also = ", quality.csv" if quality else ""
     print(f"written: {saved}, cases.csv, evaluation.md{also}, {page.name}")
+
+
+def _winners(paths: list[Path], out: Path | None) -> tuple[list[Path], Path | None]:
+    """Comparisons replaced by the run that won; of one alone the scores go into its own folder `winner`."""
+    from vpt.use.models import is_comparison, winner_of
+
+    if len(paths) == 1 and is_comparison(paths[0]):
+        out = out or paths[0] / "winner"
+    return [winner_of(path) if is_comparison(path) else path for path in paths], out
 
 
 def _choose_postprocess(run: Path, data: Path | None, device: str) -> None:

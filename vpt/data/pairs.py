@@ -13,7 +13,7 @@ from vpt.data.label_values import LabelValues
 from vpt.data.layouts.by_name import IMAGE, MASK
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
-from vpt.words import listed
+from vpt.words import counted, listed
 
 PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "output", "result"}
 SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
@@ -121,14 +121,19 @@ def _pair_folders(predictions: Any, references: Any) -> Matched:
     said = ""
     if found.keys() - expected.keys() or _scans_in_the_way(found, expected):
         by_id = [_by_id(masks, folder) for masks, folder in ((found, predictions), (expected, references))]
-        if by_id[0].keys() <= by_id[1].keys():
+        paired = [id for id in by_id[0] if id in by_id[1]]
+        if len(paired) == len(by_id[0]) or len(paired) > len(found.keys() & expected.keys()):
+            passed = [*_passed(found, by_id[0]), *_passed(expected, by_id[1])]
             found, expected = by_id
-            example = next(iter(found))
+            example = paired[0]
             files = [Path(masks[example].shown).name for masks in (found, expected)]
             said = f"paired by the id in the names: {files[0]} with {files[1]} ({example})"
+            if passed:
+                said += f"; {counted(len(passed), 'file')} not taken for masks, since others say so: {listed(passed)}"
     if unpaired := sorted(found.keys() - expected.keys()):
+        how = "the id in their names" if said else "name"
         raise VptError(
-            f"{references}: no reference for {listed(unpaired)} in {predictions}; files are paired by name, as "
+            f"{references}: no reference for {listed(unpaired)} in {predictions}; files are paired by {how}, as "
             f"{listed(expected, 2)}: rename the predictions, take them out, or add their references"
         )
     pairs = [Pair(mask, expected[name], name) for name, mask in found.items()]
@@ -173,6 +178,11 @@ def _by_id(masks: Mapping[str, Mask], folder: Any) -> dict[str, Mask]:
             )
         found[id] = mask
     return dict(sorted(found.items()))
+
+
+def _passed(masks: Mapping[str, Mask], taken: Mapping[str, Mask]) -> list[str]:
+    """The files' names of those that `_by_id` did not take."""
+    return [Path(mask.shown).name for mask in masks.values() if mask not in taken.values()]
 
 
 def _tells_kind(word: str) -> bool:

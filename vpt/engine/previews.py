@@ -48,11 +48,15 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A case's scan as it is drawn, (slices, rows, columns) or with three colours, in [0, 1]."""
+    """A case's scan as it is drawn, (slices, rows, columns) or with three colours, in [0, 1].
+
+    pixel_mm: a pixel's width, None of images.
+    """
 
     image: np.ndarray
     aspect: float
     letters: Letters | None
+    pixel_mm: float | None
 
 
 def show_scan(case: Case, setup: Setup) -> Shown:
@@ -63,7 +67,8 @@ def show_scan(case: Case, setup: Setup) -> Shown:
     colour = plan.kind == "images" and len(plan.channels) == 3
     channels = [scale(values) for scale, values in zip(plan.intensity, oriented.values(), strict=True)]
     letters = LETTERS[NAMES.index(plan.plane)] if plan.kind == "volumes" else None
-    return Shown(np.stack(channels, axis=-1) if colour else channels[0], rows_mm / columns_mm, letters)
+    pixel_mm = columns_mm if plan.kind == "volumes" else None
+    return Shown(np.stack(channels, axis=-1) if colour else channels[0], rows_mm / columns_mm, letters, pixel_mm)
 
 
 class Previews:
@@ -130,5 +135,6 @@ class Previews:
             shown.aspect,
             shown.letters,
             (seen.places, seen.depth),
+            shown.pixel_mm,
         )
         return path

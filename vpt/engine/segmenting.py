@@ -293,4 +293,4 @@ def _preview(path: Path, case: Case, mask: Path, setup: Setup, title: str) -> No
         np.searchsorted(ids, read_label(file, ids, grid, scan.name).oriented(plan.orientation).counted)
         for file in (mask_file(mask.parent, case), case.label)
     )
-    write_preview(path, shown.image, found, truth, names, title, shown.aspect, shown.letters)
+    write_preview(path, shown.image, found, truth, names, title, shown.aspect, shown.letters, pixel_mm=shown.pixel_mm)

@@ -15,9 +15,17 @@ from vpt.readers.array import ArrayReader, as_picture
 from vpt.readers.base import Source
 from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
+from vpt.readers.itk import ItkReader, require_itk
 from vpt.readers.nifti import NiftiReader, volume_in_memory
 from vpt.readers.pillow_file import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, seen
 from vpt.readers.volumes import placed
+
+
+def flat_pixels(scan: Any) -> Any:
+    """A SimpleITK image of two dimensions -> its pixels (rows, columns[, colours]); anything else as it is."""
+    if not ItkReader.claims((scan,)) or scan.GetDimension() != 2 or "label" in scan.GetPixelIDTypeAsString():
+        return scan
+    return require_itk("the image given").GetArrayFromImage(scan)
 
 
 class PillowReader(ArrayReader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,21 +28,15 @@ class Block:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(
-            title=Text(self.title) if self.title else None,
-            title_justify="left",
-            box=SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            collapse_padding=True,
-        )
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
         for index, name in enumerate(self.head):
             whole = "interval" in name
             table.add_column(name, justify="right" if index else "left", no_wrap=whole, overflow="fold")
         for index, row in enumerate(self.rows):
             table.add_row(*map(Text, row), end_section=index == len(self.rows) - 1 - self.last and self.last > 0)
+        title = [Text(self.title, style="table.title")] if self.title else []  # as wide as the terminal, not the table
         said = [Text(note) for note in self.notes]
-        return Group(*([table] if self.head else [Text(self.title)]), *([Text(), *said] if said else []))
+        return Group(*title, *([table] if self.head else []), *([Text(), *said] if said else []))
 
     def text(self) -> str:
         """The same as plain text, for logs and files."""
@@ -55,8 +50,10 @@ class Block:
         ruled = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows] if self.head else []
         table = "\n".join("| " + " | ".join(map(_escaped, row)) + " |" for row in ruled)
         notes = "\n".join(f"* {_escaped(line)}" for note in self.notes for line in note.splitlines())
-        return "\n\n".join(filter(None, [f"{'#' * level} {_escaped(self.title)}", table, notes]))
+        title = _escaped(", ".join(self.title.splitlines()))
+        return "\n\n".join(filter(None, [f"{'#' * level} {title}" if title else "", table, notes]))
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """So that stars and bars of names stay what they are."""
+    return re.sub(r"([\\|*])", r"\\\1", cell).replace("<", "&lt;")

@@ -10,6 +10,7 @@ import numpy as np
 from vpt.report.charts import Bar, Chart, Dot, Line, Rule, axis_of, named_axis
 from vpt.report.mask_summary import MaskCase, MaskSummary
 from vpt.report.parts import amount, amounts
+from vpt.words import counted
 
 MOST_DOTS = 400  # of a label; of more cases every so many in order of their score
 MOST_LABELS = 12  # in one chart, the lowest Dice first where there are more
@@ -85,9 +86,11 @@ def _bland_altman(summary: MaskSummary, label: int, colour: str) -> Chart | None
             if spread > 0
         ),
     ]
+    absent = sum(true + found == 0 for _, true, found in sizes)
+    alone = f"; {counted(absent, 'case')} without it in truth and prediction left out" if absent else ""
     alt = (
         f"{name} is off by {words['bias']} {unit} on average, 95 % of the cases between "
-        f"{words['low']} and {words['high']} {unit}"
+        f"{words['low']} and {words['high']} {unit}{alone}"
     )
     x = axis_of(means, f"mean of truth and prediction, {unit}", most_ticks=5)
     y = axis_of([*differences.tolist(), *ends, 0.0], f"prediction - truth, {unit}", most_ticks=5)

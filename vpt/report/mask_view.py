@@ -12,7 +12,18 @@ from vpt.palette import colours_of
 from vpt.report.mask_charts import confusion_rows, dice_chart, volume_charts
 from vpt.report.mask_summary import SHOWN, MaskCase, MaskSummary
 from vpt.report.overlays import Panel
-from vpt.report.parts import BEST, MOST_CONFUSED, MOST_ROWS, WORST, Tile, amount, digits, in_brackets, range_of
+from vpt.report.parts import (
+    BEST,
+    EMPTY_WORDS,
+    MOST_CONFUSED,
+    MOST_ROWS,
+    WORST,
+    Tile,
+    amount,
+    digits,
+    in_brackets,
+    range_of,
+)
 from vpt.report.trust_chart import trust_chart
 from vpt.scores.groups import SMALL
 from vpt.words import counted, listed
@@ -169,8 +180,9 @@ def _case_cells(case: MaskCase, summary: MaskSummary) -> list[tuple[str, str]]:
 def _notes(summary: MaskSummary) -> list[str]:
     """How means and intervals came about, and what they leave out."""
     counts = summary.counts["foreground"]
+    empty = EMPTY_WORDS.get(str(summary.settings.get("empty")), "")
     words = {
-        "both_empty": "absent in truth and prediction",
+        "both_empty": f"absent in truth and prediction{f' ({empty})' if empty else ''}",
         "missed": "missed altogether",
         "false_positives": "predicted where there is none",
         "hd95_undefined": "without a distance",
@@ -183,9 +195,21 @@ def _notes(summary: MaskSummary) -> list[str]:
         if happened
         else ""
     )
+    notes.append(_tolerance(summary))
     if summary.missing:
         notes.append(
             f"{counted(len(summary.missing), 'reference')} without a prediction, not scored: "
             f"{listed(summary.missing, 20)}."
         )
     return [note for note in (*notes, *summary.notes) if note]
+
+
+def _tolerance(summary: MaskSummary) -> str:
+    """Within what distance surfaces agree for NSD, of all labels and of those with one of their own."""
+    unit, settings = summary.unit, summary.settings
+    found = settings.get(f"tolerance_{unit}")
+    if found is None or "NSD" not in summary.shown:
+        return ""
+    own = settings.get(f"tolerances_{unit}", {}).items()
+    others = ", ".join(f"{summary.labels.get(int(label), label)}: {distance:g} {unit}" for label, distance in own)
+    return f"NSD within {found:g} {unit}{f' ({others})' if others else ''}, HD95 and ASSD by surface voxels."

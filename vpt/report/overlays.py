@@ -140,10 +140,14 @@ def _outlines(
     return [Outline(path_of(ids == id, size), colours[id], whose) for id in present]
 
 
-def _bar(width: float, scale: float, unit: str) -> ScaleBar:
+def bar_length(width: float) -> float:
     """A round length of about a quarter of the width."""
     power = 10.0 ** math.floor(math.log10(width / 4))
-    length = max(factor * power for factor in (1, 2, 5) if factor * power <= width / 4)
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= width / 4)
+
+
+def _bar(width: float, scale: float, unit: str) -> ScaleBar:
+    length = bar_length(width)
     return ScaleBar(round(length * scale, 1), f"{length:g} {unit}")
 
 

@@ -23,12 +23,15 @@ from vpt.words import counted
 
 @dataclass(frozen=True)
 class PairedCard:
-    """A case with its masks in both. difference: where these differ most; note: why there is no picture."""
+    """A case with its masks in both. difference: where these differ most; empty: which of them is; note: why there is
+    no picture.
+    """
 
     case: CasePair
     first: tuple[Panel, ...] = ()
     second: tuple[Panel, ...] = ()
     difference: str = ""
+    empty: tuple[bool, bool] = (False, False)
     note: str = ""
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 WORST, BEST = 12, 4  # cases with pictures
 MOST_ROWS = 1000  # of the table of all cases
 MOST_CONFUSED = 20  # labels or classes of a matrix
+EMPTY_WORDS = {"nan": "left out of means", "one": "scored 1", "zero": "scored 0"}  # absent in truth and prediction
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vpt.files import atomic
-from vpt.palette import colours_of
+from vpt.palette import LABELS, colours_of
 from vpt.report.cuts import Letters
+from vpt.report.overlays import bar_length
 
-COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#17becf", "#7f7f7f")
 STYLES = {"reference": "solid", "prediction": "dashed"}
 
 
 def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str, str], score: str, title: str) -> None:
-    """`progress.png`: loss, validation scores, learning rate. shown: key -> name; score: the key that chooses."""
+    """`progress.png`: loss, validation scores in the labels' colours, learning rate.
+
+    shown: key -> name; score: the key that chooses.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import Normal, Stroke
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 7), layout="constrained")
@@ -28,9 +33,10 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str
     above.set(ylabel="training loss", title=title)
     scored = [row for row in rows if score in row]
     at = [row["epoch"] for row in scored]
-    for (key, name), colour in zip(shown.items(), COLOURS * len(shown), strict=False):
-        if key != score:
-            below.plot(at, [row.get(key, np.nan) for row in scored], color=colour, label=name)
+    casing = [Stroke(linewidth=3.2, foreground="0.35"), Normal()]  # light colours are seen on white
+    for key, colour in zip([key for key in shown if key != score], cycle(LABELS)):
+        values = [row.get(key, np.nan) for row in scored]
+        below.plot(at, values, color=colour, label=shown[key], path_effects=casing)
     name = shown.get(score, "mean Dice")
     below.plot(at, [row[score] for row in scored], color="black", lw=2, label=name)
     if scored:
@@ -66,12 +72,13 @@ def write_preview(
     aspect: float = 1.0,
     letters: Letters | None = None,
     of: tuple[Sequence[int], int] | None = None,
+    pixel_mm: float | None = None,
 ) -> None:
     """Three slices, or an image beside itself alone: outlines of the reference, solid, and of the prediction, dashed.
 
     image: (slices, rows, columns) or (slices, rows, columns, 3) in [0, 1]; prediction, reference: (slices, rows,
     columns), positions in `labels`; aspect: a pixel's height by its width; letters: where its sides lie in a
-    patient; of: which slices of how many these are, None where they are all.
+    patient; of: which slices of how many these are, None where they are all; pixel_mm: a pixel's width, None of images.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -88,6 +95,7 @@ def write_preview(
             axes, image[k], aspect, f"slice {numbers[k] + 1} of {depth}" if depth > 1 else "reference and prediction"
         )
         write_letters(axes, letters)
+        write_scale(axes, image.shape[2], pixel_mm)
         for ids, style in ((reference[k], "solid"), (prediction[k], "dashed")):
             for label in np.unique(ids[ids > 0]):
                 outline(axes, ids == label, colours[int(label)], style)
@@ -125,6 +133,20 @@ def write_letters(axes: Any, letters: Letters | None) -> None:
     for letter, (x, y, across, up) in zip(letters, (top, right, bottom, left), strict=True):
         edge = [withStroke(linewidth=2, foreground="black")]
         axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, size=9, color="white", path_effects=edge)
+
+
+def write_scale(axes: Any, columns: int, pixel_mm: float | None) -> None:
+    """A bar of a round length at the lower left; none where pixels have no mm."""
+    if pixel_mm is None:
+        return
+    from matplotlib.patheffects import withStroke
+
+    length, edge = bar_length(columns * pixel_mm), [withStroke(linewidth=3, foreground="black")]
+    start, place = 0.03 * columns, axes.get_xaxis_transform()
+    axes.plot(
+        [start, start + length / pixel_mm], [0.03, 0.03], transform=place, color="white", lw=1.6, path_effects=edge
+    )
+    axes.text(start, 0.05, f"{length:g} mm", transform=place, va="bottom", size=7, color="white", path_effects=edge)
 
 
 def show_slice(axes: Any, image: np.ndarray, aspect: float, title: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from vpt.files import atomic
 from vpt.palette import colours_of
 from vpt.report.cuts import Letters
-from vpt.report.pictures import outline, show_slice, write_letters
+from vpt.report.pictures import outline, show_slice, write_letters, write_scale
 
 
 def write_prediction(
@@ -22,10 +22,12 @@ def write_prediction(
     title: str,
     aspect: float = 1.0,
     letters: Letters | None = None,
+    pixel_mm: float | None = None,
 ) -> None:
     """images (N, rows, columns) in [0, 1], classes likewise, positions in `names`; of: which slices of how many.
 
-    aspect: a pixel's height by its width; letters: where its sides lie in a patient.
+    aspect: a pixel's height by its width; letters: where its sides lie in a patient; pixel_mm: a pixel's width, None
+    of images.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -37,6 +39,7 @@ def write_prediction(
     for axes, image, found, place in zip(panels, images, classes, places, strict=True):
         show_slice(axes, image, aspect, f"slice {place + 1} of {depth}" if depth > 1 else "")
         write_letters(axes, letters)
+        write_scale(axes, images.shape[2], pixel_mm)
         for label in np.unique(found[found > 0]).tolist():
             outline(axes, found == label, colours[label], "solid")
     present = [label for label in np.unique(classes).tolist() if label > 0]

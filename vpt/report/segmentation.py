@@ -9,13 +9,13 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks, range_of, shown
 from vpt.report.lesion_blocks import lesion_blocks
+from vpt.report.parts import EMPTY_WORDS
 from vpt.report.trust_blocks import trust_blocks
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.means import mean_defined
 from vpt.scores.segmentation import SegmentationScores
 from vpt.words import counted, listed
 
-EMPTY_WORDS = {"nan": "left out of means", "one": "scored 1", "zero": "scored 0"}
 WHY = {
     "both_empty": "empty in both",
     "missed": "missed",

@@ -9,6 +9,7 @@ from typing import Any
 from vpt.palette import LABELS
 from vpt.report.charts import Axis, Chart, Dot, Line, Rule, axis_of
 from vpt.report.mask_charts import UNITS
+from vpt.words import counted
 
 
 def training_charts(rows: Sequence[Mapping[str, float]], shown: Mapping[str, str], score: str) -> list[Chart]:
@@ -26,7 +27,9 @@ def training_charts(rows: Sequence[Mapping[str, float]], shown: Mapping[str, str
 def _curve(title: str, rows: Sequence[Mapping[str, float]], key: str) -> Chart:
     points = tuple((row["epoch"], row[key]) for row in rows if math.isfinite(row.get(key, math.nan)))
     values = [value for _, value in points]
-    alt = f"{title} over {len(rows)} epochs" + (f", from {values[0]:.3g} to {values[-1]:.3g}" if values else "")
+    alt = f"{title} over {counted(len(rows), 'epoch')}" + (
+        f", from {values[0]:.3g} to {values[-1]:.3g}" if values else ""
+    )
     y = axis_of(values, least=(0.0,), most_ticks=5)
     dots = tuple(Dot(x, y_, f"epoch {x:.0f}: {y_:.4g}") for x, y_ in points) if len(points) < 40 else ()
     return Chart(title, alt, _epochs(rows), y, lines=(Line(points, title),) if points else (), dots=dots, left=56)

@@ -194,6 +194,7 @@ class SegmentationScores:
             **({"weights": self.weights} if self.weights else {}),
             "metric_per_case": [
                 {
+                    "case": case.name,
                     "metrics": {str(label): self._scores_of(case, label) for label in self.labels},
                     "prediction_file": case.prediction_file,
                     "reference_file": case.reference_file,

@@ -25,6 +25,7 @@ from vpt.model import Output, PromptedModel
 from vpt.readers import SUPPORTED, Reader, Voxels, format_of, reader_of
 from vpt.readers.content import other_content
 from vpt.readers.grid import by
+from vpt.readers.in_memory import flat_pixels
 from vpt.tasks.batch import Batch, Forward
 from vpt.words import counted
 
@@ -87,6 +88,7 @@ def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0, held:
             mm or values that do not look like those of the training; with `force` these are only warned of
             (`VptWarning`).
     """
+    scan = flat_pixels(scan) if plan.kind == "images" else scan
     require_kind(plan, scan)
     reader = reader_of(scan)
     require_memory(plan, reader, labels, held)

@@ -29,7 +29,11 @@ def models_in(given: str | Path | Sequence[str | Path]) -> list[Path]:
 def _models_of(path: Path) -> list[Path]:
     if is_of_folds(path):
         return fold_runs(path)
-    return [winner_of(path)] if (path / TABLE).is_file() else [path]
+    return [winner_of(path)] if is_comparison(path) else [path]
+
+
+def is_comparison(folder: Path) -> bool:
+    return (folder / TABLE).is_file()
 
 
 def winner_of(comparison: Path) -> Path:

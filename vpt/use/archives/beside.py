@@ -106,7 +106,7 @@ class Preview:
     """Three slices through what was found, or through the scan, on its own pixels.
 
     images, classes: (3, rows, columns); places: which slices of how many; names: of the classes; aspect: a pixel's
-    height by its width; letters: where its sides lie in a patient.
+    height by its width; letters: where its sides lie in a patient; pixel_mm: its width, None of images.
     """
 
     images: np.ndarray
@@ -116,6 +116,7 @@ class Preview:
     names: list[str]
     aspect: float
     letters: Letters | None
+    pixel_mm: float | None
 
     @classmethod
     def of(cls, segmenter: Segmenter, scan: PreparedScan, labels: np.ndarray) -> Preview:
@@ -130,14 +131,16 @@ class Preview:
         rows, columns = scan.oriented.spacing[1:]
         names = [name for _, name in sorted(segmenter.labels.items())]
         plan = segmenter.plan
-        letters = LETTERS[NAMES.index(plan.plane)] if plan.kind == "volumes" else None
-        return cls(images, classes, places, len(turned), names, rows / columns, letters)
+        in_mm = plan.kind == "volumes"
+        letters, pixel_mm = (LETTERS[NAMES.index(plan.plane)], columns) if in_mm else (None, None)
+        return cls(images, classes, places, len(turned), names, rows / columns, letters, pixel_mm)
 
     def write(self, path: Path, title: str) -> None:
         from vpt.report.prediction import write_prediction
 
         of = (self.places, self.depth)
-        write_prediction(path, self.images, self.classes, of, self.names, title, self.aspect, self.letters)
+        shape = (self.aspect, self.letters, self.pixel_mm)
+        write_prediction(path, self.images, self.classes, of, self.names, title, *shape)
 
 
 @dataclass(eq=False)

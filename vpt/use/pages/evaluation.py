@@ -21,7 +21,7 @@ from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
 from vpt.scores.settings import Settings
-from vpt.use.pages.making import making_of
+from vpt.use.pages.making import making_of, masks_sha256
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
 from vpt.use.pages.viewer import inline_viewer, viewed
@@ -76,7 +76,7 @@ def write_evaluation_page(
     sources = _beside(folder)
     section = _require_section(folder, sources, progress)
     inlined = _viewer(section, folder, sources) if viewer else None
-    facts = [making_of("To repeat it", command)]
+    facts = [making_of("To repeat it", command, _hashes(section))]
     return _written(folder, report_page("Evaluation", _title(section), section, [], facts, viewer=inlined))
 
 
@@ -103,9 +103,20 @@ def _write_page_of(
     sources = sources_of(artifact, data)
     section = _require_section(folder, sources, progress)
     model, tiles = groups_of(run, artifact, read_metrics(run)), tiles_of(artifact)
-    facts = [*model, making_of("This evaluation", command)] if command else model
+    facts = [*model, making_of("This evaluation", command, _hashes(section))] if command else model
     inlined = _viewer(section, folder, sources) if viewer else None
     return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles, viewer=inlined))
+
+
+def _hashes(section: MaskSection | ClassSection) -> dict[str, str]:
+    """Of what was scored, where it is masks."""
+    if not isinstance(section, MaskSection):
+        return {}
+    cases = section.summary.cases
+    return {
+        "masks": masks_sha256([case.prediction_file for case in cases]),
+        "truth": masks_sha256([case.reference_file for case in cases]),
+    }
 
 
 def _viewer(section: MaskSection | ClassSection, folder: Path, sources: Sources) -> InlinedViewer:
@@ -134,7 +145,7 @@ def _section(folder: Path, sources: Sources, progress: Tick) -> MaskSection | Cl
         return None
     found = read_json(folder / "summary.json")
     if "metric_per_case" in found:
-        names = [case_name(each["prediction_file"]) for each in found["metric_per_case"]]
+        names = [each.get("case") or case_name(each["prediction_file"]) for each in found["metric_per_case"]]
         return _mask_section(read_mask_summary(found, names), folder, sources, progress)
     if "confusion" not in found:
         return None

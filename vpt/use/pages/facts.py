@@ -19,6 +19,7 @@ from vpt.model import trained_parts
 from vpt.report.parts import Tile
 from vpt.report.report_page import FactGroup
 from vpt.vocabulary import NO_ENCODER
+from vpt.words import counted
 
 Row = Mapping[str, float]
 LONGEST_METRICS = 64 << 20  # bytes
@@ -89,7 +90,10 @@ def _model(artifact: Artifact, rows: Sequence[Row]) -> Iterator[tuple[str, str]]
     yield "artifact", f"{artifact.path.stat().st_size / 1e6:.2f} MB"
     if rows:
         last = rows[-1]
-        yield "training", f"{last['epoch']:.0f} epochs, {last['steps']:,.0f} steps, {_duration(last['seconds'])}"
+        yield (
+            "training",
+            f"{counted(int(last['epoch']), 'epoch')}, {last['steps']:,.0f} steps, {_duration(last['seconds'])}",
+        )
         yield "time per step", f"{1000 * last['seconds'] / max(last['steps'], 1):.0f} ms, validation included"
 
 

@@ -9,7 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from vpt.report.report_page import FactGroup
+from vpt.use.archives.fingerprints import file_sha256
 from vpt.versions import version_of
+from vpt.words import counted
 
 USED = ("vpt", "numpy", "scipy", "nibabel")  # what scores come from
 
@@ -25,13 +27,24 @@ def making_of(
     return FactGroup(heading, tuple(_facts(command, named or {}, artifacts, packages)))
 
 
+def masks_sha256(files: Sequence[str]) -> str:
+    """Of masks one digest in words, that of what `sha256sum` prints of them in their folder, by name; "" where one is
+    no file any more.
+    """
+    paths = sorted(map(Path, files), key=lambda path: path.name)
+    if not paths or not all(path.is_file() for path in paths):
+        return ""
+    lines = "".join(f"{file_sha256(path)}  {path.name}\n" for path in paths)
+    return f"{counted(len(paths), 'file')}, SHA-256 of their `sha256sum` {sha256(lines.encode()).hexdigest()}"
+
+
 def _facts(
     command: Sequence[str], named: Mapping[str, str], artifacts: Sequence[Path], packages: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     if command:
         yield "command", shlex.join([Path(command[0]).name, *command[1:]])
         yield "started in", str(Path.cwd())
-    yield from named.items()
+    yield from ((name, words) for name, words in named.items() if words)
     for path in artifacts:
         yield str(path), f"SHA-256 {sha256(path.read_bytes()).hexdigest()}"
     yield "versions", ", ".join(f"{name} {version_of(name)}" for name in packages if version_of(name))

@@ -12,7 +12,7 @@ from vpt.report.paired import MOST, PairedClasses, PairedFiles, PairedReport
 from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair
 from vpt.use.pages.evaluation import PAGE
-from vpt.use.pages.making import making_of
+from vpt.use.pages.making import making_of, masks_sha256
 from vpt.use.pages.planes import CaseFiles, show_twice
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
 from vpt.use.pages.viewer import inline_viewer, over_scan
@@ -39,7 +39,7 @@ def write_paired_page(
         raise VptError(f"{folder}: its cases are classified, and the viewer shows masks; leave --viewer out")
     sources = _of_run(run, data) if run else sources_beside(each.reference for each in report.files.values())
     worst = report.found.cases[:MOST]
-    facts = [making_of("To repeat it", command, artifacts=_artifacts(report) if run else ())]
+    facts = [making_of("To repeat it", command, _hashes(report), _artifacts(report) if run else ())]
     if report.classes:
         thumbs = [_thumb(case, report.classes, sources) for case in worst]
         page = paired_page(report, [], thumbs, facts)
@@ -68,6 +68,16 @@ def _viewed(report: PairedReport, sources: Sources) -> Iterator[ViewedCase | Vpt
             yield over_scan(case.name, scan, {"A": files.first, "B": files.second, "truth": truth})
 
 
+def _hashes(report: PairedReport) -> dict[str, str]:
+    """Of the masks of both, and of the truth."""
+    files = report.files.values()
+    return {
+        "masks of A": masks_sha256([each.first for each in files]),
+        "masks of B": masks_sha256([each.second for each in files]),
+        "truth": masks_sha256([each.reference for each in files]),
+    }
+
+
 def _artifacts(report: PairedReport) -> list[Path]:
     from vpt.artifact import find_artifact
 
@@ -90,4 +100,4 @@ def _card(case: CasePair, files: PairedFiles, labels: Mapping[int, str], sources
         )
     except VptError as error:
         return PairedCard(case, note=f"no picture: {error}")
-    return PairedCard(case, shown.first, shown.second, shown.difference)
+    return PairedCard(case, shown.first, shown.second, shown.difference, shown.empty)

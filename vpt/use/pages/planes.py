@@ -42,11 +42,15 @@ class Shown:
 
 @dataclass(frozen=True)
 class ShownTwice:
-    """Panels of a case with the masks of two over the same planes, and where these differ most in words."""
+    """Panels of a case with the masks of two over the same planes, and where these differ most in words.
+
+    empty: of each of the two whether its mask is.
+    """
 
     first: tuple[Panel, ...]
     second: tuple[Panel, ...]
     difference: str
+    empty: tuple[bool, bool]
 
 
 def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) -> Shown:
@@ -83,7 +87,8 @@ def show_twice(files: CaseFiles, second: Any, labels: Mapping[int, str], plan: P
     colours = colours_of(labels)
     drawn = [[draw_panel(cut, colours, files.name) for cut in cropped_alike(pair)] for pair in planes]
     mine, theirs = zip(*drawn, strict=True)
-    return ShownTwice(mine, theirs, _in_words("largest difference", apart, scene.turned, scene.unit))
+    words = _in_words("largest difference", apart, scene.turned, scene.unit)
+    return ShownTwice(mine, theirs, words, (not one.any(), not other.any()))
 
 
 @dataclass(frozen=True, eq=False)
