@@ -102,7 +102,7 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
     if not all(path.exists() for path in (images, labels, *([own] if native else []), *([box] if crops else []))):
         ids = tuple(dataset.labels)
         image = reader_of(case.images).voxels(len(dataset.channels))
-        found = read_label(case.label, ids, image.grid, image.name)
+        found = read_label(case.label, dataset.labels, image.grid, image.name)
         require_annotated(found, case, dataset.labels)
         label = found.oriented(plan.orientation)
         image = image.oriented(plan.orientation)

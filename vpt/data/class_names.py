@@ -15,7 +15,7 @@ def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]
     """
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(_plain(name), []).append(name)
+        alike.setdefault(plain_name(name), []).append(name)
     return [
         f"{what} {' and '.join(map(repr, names))} may be one, written in {len(names)} ways; write them alike"
         for names in alike.values()
@@ -34,7 +34,8 @@ def _folded(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name without what two ways to write it differ in."""
     if NUMBER.fullmatch(name.strip()):
         return f"{float(name):g}" if abs(float(name)) < 1e5 else str(float(name))
     return re.sub(r"[\s_-]+", " ", name.strip()).casefold()

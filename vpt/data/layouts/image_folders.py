@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
-from vpt.data.label_maps import TURN
+from vpt.data.label_maps import how_to_turn
 from vpt.data.label_values import require_no_negative
 from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
 from vpt.data.left_out import ending_of, kinds, left_out
@@ -197,12 +197,17 @@ def turned(cases: Sequence[Case]) -> Iterator[VptError]:
             apart.append((case.images[0].name, *turns))
     if apart:
         marks = listed(sorted({f"{image} against {mask}" for _, image, mask in apart}), 3)
+        own = all(image == 1 for _, image, _ in apart)  # the masks alone are marked
         without = all(mask == 1 for _, _, mask in apart)
+        how = (
+            "have no mark of EXIF, and their masks are turned by one"
+            if own
+            else f"are turned by EXIF, and the masks {'have no such mark' if without else 'are not turned alike'}"
+        )
         yield VptError(
             f"{cases[0].images[0].parent}: {len(apart)} of {counted(len(cases), 'image')} "
-            f"({listed((name for name, _, _ in apart), 3)}) are turned by EXIF, and the masks "
-            f"{'have no such mark' if without else 'are not turned alike'} (orientation {marks}), so that they may not "
-            f"lie on each other; {TURN}"
+            f"({listed((name for name, _, _ in apart), 3)}) {how} (orientation {marks}), so that they may not "
+            f"lie on each other; {how_to_turn(not own)}"
         )
 
 
