@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
+from vpt.data.label_doubts import unnamed_label
 from vpt.data.label_maps import how_to_turn
 from vpt.data.label_values import require_no_negative
 from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
@@ -147,7 +148,8 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
             raise VptError(
                 f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; shades at the "
                 "edges of labels are left by interpolation and lossy formats: "
-                "threshold soft masks (0 and 255) and save them as PNG, or name the ids under `labels` in dataset.json"
+                "threshold soft masks (0 and 255) and save them as PNG; of numbered objects (instances) write every "
+                "one as 1; or name the ids under `labels` in dataset.json"
             )
     if masks and len(unread) == len(masks):
         raise_first(unread, "the other masks are like it")
@@ -155,7 +157,7 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
     if not found:
         raise VptError(f"{folder}: no mask holds a value above 0, so nothing can be learned; check the export")
     problems += values.problems()
-    names = ["object"] if len(found) == 1 else [f"label {id}" for id in found]
+    names = ["object"] if len(found) == 1 else [unnamed_label(id) for id in found]
     return {0: "background", **dict(zip(found, names, strict=True))}
 
 
