@@ -31,7 +31,7 @@ from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.left_out import left_out
 from vpt.data.mask_values import SHADES, TWO_WAYS
-from vpt.data.not_hu import doubtful_hu, no_hu
+from vpt.data.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.reading import read_each
 from vpt.data.seams import interpolated
@@ -103,7 +103,7 @@ def _hu(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Proble
         read = [each.values for each in facts if each.values]
         if text := no_hu(dataset.channels, read):
             yield Problem("error", str(dataset.root), text)
-        elif text := doubtful_hu(dataset.channels, read):
+        elif text := doubtful_hu(dataset.channels, read) or unnamed_hu(dataset.channels, read):
             yield Problem("warning", str(dataset.root), text)
 
 
