@@ -91,7 +91,7 @@ def test_every_file_without_its_partner_is_told(make_images, save):
         "images/case_00.png: the second file called case_00; keep one of the two",
         "images/case_01.png: an image without a mask; add masks/case_01.png or remove the image",
         "masks/case_02.png: a mask without an image; add images/case_02.png or remove the mask",
-        "masks/case_04.nii.gz: a NIfTI file among images; keep one kind, take the others out",
+        "masks/case_04.nii.gz: a volume among images; keep one kind, take the others out",
     ]
     with pytest.raises(VptError, match="3 more of this kind; `vpt check"):
         read_dataset(root)

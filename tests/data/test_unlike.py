@@ -127,5 +127,14 @@ def test_mr_that_was_normalised_throughout_is_none() -> None:
         assert odd_ones(brain, "T1", "volumes", change, set(range(12))) == {}
 
 
+@pytest.mark.parametrize("odd", [{0, 2, 4, 6, 8, 10}, {1, 5, 9}, {0, 1, 2, 3, 4, 5, 6, 7}, set(range(11))])
+@pytest.mark.parametrize("factor", [4, 16, 100, 257])
+def test_pictures_of_8_bits_beside_some_of_more_are_told(odd: set[int], factor: int) -> None:
+    found = odd_ones(xray, "grey", "images", lambda grey: grey.astype(np.float32) * factor, odd)
+
+    assert found
+    assert all("two depths" in text or "do not look like" in text for text in found.values())
+
+
 def test_a_set_of_pictures_from_0_to_1_has_no_unit_to_compare() -> None:
     assert odd_ones(lambda seed: (xray(seed) / 255).astype(np.float32), "grey", "images", lambda a: a, set()) == {}

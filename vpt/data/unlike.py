@@ -12,6 +12,7 @@ from vpt.readers import Kind
 from vpt.words import listed
 
 TOLD = 10  # in a line each
+WHITE = 255  # of 8 bits
 FEW_WITH_AIR = 3  # of so many it is known what a CT of the set is like
 
 
@@ -36,6 +37,8 @@ def unlike_others(
     doubts = [(file, doubt.sentence(others)) for file, doubt in found if doubt]
     if not doubts and "none" in expected.units:
         yield from _of_two_signs(cases, expected)
+    if not doubts and kind == "images":
+        yield from _of_two_depths(cases)
     yield from doubts[:TOLD]
     if more := doubts[TOLD:]:
         file, text = more[0]
@@ -70,6 +73,21 @@ def _of_two_signs(cases: Sequence[tuple[str, CaseValues]], expected: Expected) -
                 f"{len(more)} ({_names(more)}), as where some were normalised or are CT; give all as the scanner wrote "
                 "them, or all scaled alike"
             ),
+        )
+
+
+def _of_two_depths(cases: Sequence[tuple[str, CaseValues]]) -> Iterator[tuple[str, str]]:
+    """Pictures of which some need 8 bits and the others more: none has a white that all have."""
+    highest = [(file, max(channel.high for channel in values.channels)) for file, values in cases]
+    shallow = [file for file, high in highest if 1 < high <= WHITE]
+    deep = [file for file, high in highest if high > WHITE]
+    if shallow and deep:
+        fewer, what = (shallow, "no value above 255") if len(shallow) < len(deep) else (deep, "values above 255")
+        rest = "some" if fewer is shallow else "none"
+        text = f"{len(fewer)} of {len(cases)} pictures ({_names(fewer)}) have {what}, the others {rest}, so they are of"
+        yield (
+            fewer[0],
+            (f"{text} two depths, and all are scaled by their own percentiles; save all alike, with 8 bits or with 16"),
         )
 
 

@@ -90,7 +90,7 @@ def _paired(root: Path) -> tuple[dict[str, Path], dict[str, Path], list[VptError
     problems: list[VptError] = []
     for folder in (root / "images", root / "masks"):
         if volumes := scan_files(folder, "volumes"):
-            problems.append(VptError(f"{volumes[0]}: a NIfTI file among images; keep one kind, take the others out"))
+            problems.append(VptError(f"{volumes[0]}: a volume among images; keep one kind, take the others out"))
     images, masks = (_by_name(root / folder, problems) for folder in ("images", "masks"))
     unread = {path.name.removesuffix(ending_of(path)): path for path in left_out(root / "masks", masks.values()).files}
     for name in sorted(images.keys() - masks.keys()):
