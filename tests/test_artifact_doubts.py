@@ -19,7 +19,7 @@ from vpt.artifact_doubts import require_sane
 from vpt.building import build_model
 from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.restoring import restore_model
 from vpt.tensor_files import read_tensors, write_tensors
 
@@ -116,6 +116,7 @@ def test_an_encoder_larger_than_the_machine_is_refused(original: Path, monkeypat
     [
         ({"plan": {"image_size": 10**6}}, r"plan\.image_size 1000000"),
         ({"plan": {"image_size": 0}}, r"plan\.image_size 0"),
+        ({"plan": {"pixel_mm": 1e-9}}, r"plan\.pixel_mm 1e-09"),
         ({"config": {"prompts": {"count": 10**9}}}, r"prompts\.count 1000000000"),
         ({"config": {"head": {"width": 10**8}}}, r"head\.width 100000000"),
         ({"config": {"prompts": {"count": 50_000}}}, "misshapen keys: prompts"),
@@ -131,6 +132,12 @@ HEADERS: dict[str, dict[str, Any]] = {
     "scores": {"scores": {"validation": "good"}},
     "counts": {"counts": {"trained": "many"}},
     "codes": {"codes": {"rim": 1}},
+}
+
+
+HEADERS |= {
+    "a name twice": {"labels": {"1": "background"}},
+    "a name of blanks": {"labels": {"1": " "}},
 }
 
 
@@ -154,7 +161,7 @@ def test_two_hundred_random_bytes_anywhere_in_the_payload_are_told(original: Pat
 def test_values_that_no_training_gives_are_refused(original: Path, value: float) -> None:
     found: Artifact = read_artifact(original)
     name = next(iter(found.tensors))
-    with pytest.raises(VptError, match=rf"(are not finite|hold values beyond 1e\+06) \({name}\); copy the file again"):
+    with pytest.raises(VptError, match=rf"(are not finite|hold values beyond 10000) \({name}\); copy the file again"):
         require_sane(replace(found, tensors={name: torch.tensor([0.0, value])}).tensors, original)
 
 
@@ -250,3 +257,107 @@ def test_a_newer_version_is_named_also_where_the_checksum_does_not_fit(original:
     ):
         read_artifact(path)
     assert tensors
+
+
+TWO: dict[str, Any] = {"channels": ["T1", "T2"], "intensity": [{"kind": "percentiles"}] * 2}
+
+
+@pytest.mark.parametrize("change", [TWO, {"kind": "images"}, {"slices": 3}], ids=["channels", "images", "slices"])
+def test_a_plan_that_no_planning_makes_is_refused(forged: Callable[..., Path], change: dict[str, Any]) -> None:
+    with pytest.raises(VptError, match=r"best\.safetensors: its header is damaged, or was edited: .* copy the file"):
+        read_artifact(forged(plan=change))
+
+
+NEWER: dict[str, dict[str, Any]] = {
+    "method": {"prompts": {"method": "hyper"}},
+    "head": {"head": {"kind": "state_space"}},
+    "choice": {"train": {"augment": "wild"}},
+    "key": {"optim": {"lookahead": 5}},
+    "target": {"data": {"target": "boxes"}},
+    "encoder": {"backbone": {"name": "vit_colossal"}},
+    "option": {"backbone": {"options": {"registers": 4}}},
+}
+
+
+@pytest.mark.parametrize("change", NEWER.values(), ids=NEWER)
+def test_what_a_newer_version_brought_is_told_as_such(forged: Callable[..., Path], change: dict[str, Any]) -> None:
+    newer = forged(config=change, versions={"vpt": "99.1.0"})
+    with pytest.raises(VptError, match=r"best\.safetensors: made with a newer vpt 99\.1\.0: .*; update vpt$"):
+        restore_model(read_artifact(newer))
+
+    with pytest.raises(VptError, match=r"best\.safetensors: ") as told:
+        restore_model(read_artifact(forged(config=change)))
+    assert "made with a newer" not in str(told.value)
+
+
+@pytest.mark.parametrize("change", [{"prompts": {"count": 0}}, {"prompts": {"dropout": 2}}, {"task": "detection"}])
+def test_a_setting_that_an_edit_spoilt_is_told_as_damage(original: Path, tmp_path: Path, change: Any) -> None:
+    tensors, metadata = read_tensors(original, "")
+    header = json.loads(metadata["vpt"])
+    for section, values in change.items():
+        header["config"][section] = values if isinstance(values, str) else header["config"][section] | values
+    write_tensors(tmp_path / "best.safetensors", tensors, metadata | {"vpt": json.dumps(header)})
+
+    with pytest.raises(VptError, match=r"its header is damaged, or was edited: made with vpt .*; copy the file"):
+        read_artifact(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize("version", ["99.1.0", "0.0.1"])
+def test_entries_that_are_unknown_here_are_warned_of(forged: Callable[..., Path], version: str) -> None:
+    path = forged(versions={"vpt": version})
+    tensors, metadata = read_tensors(path, "")
+    write_tensors(path, tensors, metadata | {"vpt": json.dumps(json.loads(metadata["vpt"]) | {"sharpen": 2})})
+
+    with pytest.warns(VptWarning, match=r"best\.safetensors: its header \(vpt .*\) holds sharpen, which this version"):
+        read_artifact(path)
+
+
+def test_a_key_that_stands_in_a_header_twice_is_refused(original: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_tensors(original, "")
+    for key in ("labels", "plan", "temperature", "config", "counts"):
+        text = f'{metadata["vpt"][:-1]}, "{key}": {json.dumps(json.loads(metadata["vpt"])[key])}}}'
+        write_tensors(tmp_path / "best.safetensors", tensors, metadata | {"vpt": text})
+        with pytest.raises(VptError, match=rf"its header is damaged \('{key}' is in it twice\)"):
+            read_artifact(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize("temperature", [0, -1, 1e-300, 1e300, float("nan"), float("inf")])
+def test_a_temperature_that_leaves_no_answer_is_refused(original: Path, tmp_path: Path, temperature: float) -> None:
+    tensors, metadata = read_tensors(original, "")
+    header = json.dumps(json.loads(metadata["vpt"]) | {"temperature": temperature})
+    write_tensors(tmp_path / "best.safetensors", tensors, metadata | {"vpt": header})
+
+    with pytest.raises(VptError, match="its header is damaged: temperature"):
+        read_artifact(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("factor", "of", "said"),
+    [
+        (0.0, "", "all numbers of its trained head are 0"),
+        (0.0, "head.", "all numbers of its trained head are 0"),
+        (1e-42, "", "all numbers of its trained head are 0"),
+        (1e8, "", "hold values beyond 10000"),
+        (1e30, "head.", "hold values beyond 10000"),
+        (float("nan"), "head.", "are not finite"),
+    ],
+)
+def test_numbers_that_give_one_answer_to_all_are_refused(
+    original: Path, tmp_path: Path, factor: float, of: str, said: str
+) -> None:
+    tensors, metadata = read_tensors(original, "")
+    changed = {name: tensor * factor if name.startswith(of) else tensor for name, tensor in tensors.items()}
+    write_tensors(tmp_path / "best.safetensors", changed, metadata)
+
+    with pytest.raises(
+        VptError, match=rf"best\.safetensors: .*{said}.*; copy the file again from where it was trained"
+    ):
+        read_artifact(tmp_path / "best.safetensors")
+
+
+def test_prompts_that_are_0_are_those_of_a_start(original: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_tensors(original, "")
+    changed = {name: tensor * (not name.startswith("prompts.")) for name, tensor in tensors.items()}
+    write_tensors(tmp_path / "best.safetensors", changed, metadata)
+
+    restore_model(read_artifact(tmp_path / "best.safetensors"))

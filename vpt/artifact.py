@@ -11,7 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from vpt.artifact_doubts import require_sane
-from vpt.artifact_header import BackboneHeader, Header, TaskHeader, read_familiar, read_header, read_plan, refusal
+from vpt.artifact_header import (
+    BackboneHeader,
+    Header,
+    TaskHeader,
+    read_familiar,
+    read_header,
+    read_plan,
+    refusal,
+    unusable,
+)
 from vpt.backbones import BackboneSpec
 from vpt.backbones.origin import UNKNOWN, Origin
 from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown_keys
@@ -218,5 +227,8 @@ def _read_config(header: TaskHeader, path: Path) -> ResolvedConfig:
     values = as_written(header.config)
     if unknown := unknown_keys(values):
         raise refusal(header, path, unknown)
-    config = build_config(values, str(path))
-    return config.resolved(config.task or "segmentation", strict=False)
+    try:
+        config = build_config(values, str(path))
+        return config.resolved(config.task or "segmentation", strict=False)
+    except VptError as error:
+        raise unusable(header.versions, path, str(error)) from error

@@ -21,9 +21,11 @@ from vpt.heads.base import Answer
 from vpt.machine.memory import total_memory
 from vpt.words import some_of
 
-LARGEST_VALUE = 1e6  # of a trained number; beyond it a file is damaged, or its training diverged
+LARGEST_VALUE = 1e4  # of a trained number; beyond it a file is damaged, or its training diverged
+SMALLEST_VALUE = 1e-30  # of the largest number of a head; below it every answer is the same
 LARGEST_SETTING = 100_000  # of a method's whole numbers: tokens, ranks, widths
 LARGEST_IMAGE = 4096  # pixels of the side of the image that an encoder sees
+SMALLEST_PIXEL = 1e-6  # mm, of what is read
 CPU = torch.device("cpu")
 
 
@@ -35,6 +37,11 @@ def require_sane(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise VptError(f"{path}: the trained tensors are not finite ({some_of(odd, 3)}); {again}")
     if odd := [name for name, tensor in numbers.items() if tensor.numel() and tensor.abs().max() > LARGEST_VALUE]:
         raise VptError(f"{path}: the trained tensors hold values beyond {LARGEST_VALUE:g} ({some_of(odd, 3)}); {again}")
+    heads = [tensor.abs().max() for name, tensor in numbers.items() if name.startswith("head.") and tensor.numel()]
+    if heads and max(heads) < SMALLEST_VALUE:
+        raise VptError(
+            f"{path}: all numbers of its trained head are 0, so that every answer would be the same; {again}"
+        )
 
 
 def require_no_address(backbone: BackboneConfig, weights: str | Path | None, path: Path) -> None:
@@ -82,11 +89,15 @@ def _require_sizes(config: ResolvedConfig, plan: Plan, path: Path) -> None:
         for section in ("prompts", "head", "tuning")
         for key, value in getattr(config, section).model_dump().items()
     }
-    absurd = {key: value for key, value in settings.items() if isinstance(value, int) and value > LARGEST_SETTING}
+    absurd: dict[str, float] = {
+        key: value for key, value in settings.items() if isinstance(value, int) and value > LARGEST_SETTING
+    }
     if not 8 <= plan.image_size <= LARGEST_IMAGE:
         absurd["plan.image_size"] = plan.image_size
+    if plan.pixel_mm is not None and (config.task == "classification" or not SMALLEST_PIXEL < plan.pixel_mm < 1e5):
+        absurd["plan.pixel_mm"] = plan.pixel_mm  # what is classified is resized whole
     if absurd:
-        said = ", ".join(f"{key} {value}" for key, value in absurd.items())
+        said = ", ".join(f"{key} {value:.10g}" for key, value in absurd.items())
         raise VptError(f"{path}: its header is damaged, or was edited: {said}; copy the file again")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Step
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.words import listed
 
 LARGEST_ID = 2**63 - 1  # of a label
+COLDEST, HOTTEST = 1e-4, 1e4  # temperatures beyond make every answer certain, or none
 
 
 class BackboneHeader(BaseModel):
@@ -65,6 +66,18 @@ class Header(TaskHeader):
     earlier: tuple[EarlierHeader, ...] = ()
 
 
+class _Twice(ValueError):
+    """A key that stands in one object twice, of which nobody can say which is meant."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
+    return found
+
+
 def read_header(text: str | None, path: Path) -> Header:
     """The header's text -> its content.
 
@@ -72,11 +85,12 @@ def read_header(text: str | None, path: Path) -> Header:
         VptError: no JSON, a key that is missing or of another kind, a temperature that divides nothing.
     """
     try:
-        content = json.loads(text or "")
+        content = json.loads(text or "", object_pairs_hook=_once)
         json.dumps(content, ensure_ascii=False).encode()  # half a character could not be shown
     except (ValueError, RecursionError) as error:  # a number with thousands of digits is a ValueError
+        twice = f"{error}" if isinstance(error, _Twice) else "no JSON"
         raise VptError(
-            f"{path}: its header is damaged (no JSON); copy the file again from where it was trained"
+            f"{path}: its header is damaged ({twice}); copy the file again from where it was trained"
         ) from error
     try:
         header = Header.model_validate(content)
@@ -88,6 +102,7 @@ def read_header(text: str | None, path: Path) -> Header:
         ) from error
     for each in (header, *header.earlier):
         _require_whole(each, path)
+        _warn_of_unknown(each, path)
     tasks = [each.task for each in header.earlier]
     if len(set(tasks)) < len(tasks):
         raise VptError(f"{path}: its header is damaged: it names a task twice; copy the file again")
@@ -95,7 +110,7 @@ def read_header(text: str | None, path: Path) -> Header:
 
 
 def _require_whole(header: TaskHeader, path: Path) -> None:
-    if not (math.isfinite(header.temperature) and header.temperature > 0):
+    if not COLDEST <= header.temperature <= HOTTEST:  # NaN neither
         raise VptError(f"{path}: its header is damaged: temperature {header.temperature}; copy the file again")
     if missing := [part for part in ("trained", "frozen") if part not in header.counts]:
         raise VptError(f"{path}: its header is damaged: no count of {missing[0]} parameters; copy the file again")
@@ -114,7 +129,23 @@ def _odd_label(labels: dict[int, str]) -> str:
         return f"its labels begin with {least}, expected 0"
     if (most := max(labels)) > LARGEST_ID:
         return f"label {most}, expected ids up to {LARGEST_ID}"
-    return next((f"label {id} has no name" for id, name in labels.items() if not name), "")
+    if nameless := [id for id, name in labels.items() if not name.strip()]:
+        return f"label {nameless[0]} has no name"
+    names = list(labels.values())
+    return next((f"two labels are called {name}" for name in names if names.count(name) > 1), "")
+
+
+def _warn_of_unknown(header: TaskHeader, path: Path) -> None:
+    """Entries that this version does not know may change what the trained numbers mean."""
+    if unknown := sorted(header.model_extra or {}):
+        written, own = header.versions.get("vpt", "of an unknown number"), version("vpt")
+        mend = "update vpt" if is_newer(header.versions) else "compare it with the original"
+        warnings.warn(
+            f"{path}: its header (vpt {written}) holds {listed(unknown, 3)}, which this version ({own}) does not know "
+            f"and leaves aside; {mend}",
+            VptWarning,
+            stacklevel=4,
+        )
 
 
 def read_plan(header: TaskHeader, path: Path) -> Plan:
@@ -142,14 +173,25 @@ def read_familiar(header: TaskHeader, path: Path) -> Familiar | None:
 
 def refusal(header: TaskHeader, path: Path, unknown: Sequence[str], wrong: Sequence[str] = ()) -> VptError:
     """Of an artifact whose settings this version cannot read; `unknown`: those that it does not know."""
-    written, own = header.versions.get("vpt", "of an unknown number"), version("vpt")
     said = [(unknown, "unknown here"), (wrong, "not what was expected")]
     what = " and ".join(f"{listed(keys, 3)} {'is' if len(keys) == 1 else 'are'} {how}" for keys, how in said if keys)
-    if _number(written) > _number(own):
+    return unusable(header.versions, path, what)
+
+
+def unusable(versions: Mapping[str, str], path: Path, what: str) -> VptError:
+    """The refusal of an artifact for something that this version cannot use; versions: that it was made by."""
+    written, own = versions.get("vpt", "of an unknown number"), version("vpt")
+    what = what.removeprefix(f"{path}: ")
+    if is_newer(versions):
         return VptError(f"{path}: made with a newer vpt {written}: {what} (this is {own}); update vpt")
     return VptError(
         f"{path}: its header is damaged, or was edited: made with vpt {written}, but {what}; copy the file again"
     )
+
+
+def is_newer(versions: Mapping[str, str]) -> bool:
+    """Whether a later version than this one wrote it."""
+    return _number(versions.get("vpt", "")) > _number(version("vpt"))
 
 
 def _writer(content: Any) -> str:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vpt.artifact import Artifact, preprocessing_of
 from vpt.artifact_doubts import require_no_address, require_plausible
+from vpt.artifact_header import is_newer, unusable
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
-from vpt.backbones.families import family_of
+from vpt.backbones.families import family_of, require_known
 from vpt.backbones.vit_models import EARLIER
 from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
@@ -39,6 +40,7 @@ def restore_model(
     if weights is None and config.backbone.weights is None:
         weights = EARLIER.get(artifact.backbone_sha256)
     require_no_address(config.backbone, weights, artifact.path)
+    _require_known(artifact, _name(config.backbone, weights))
     encoder = _encoder_of(artifact, weights)
     require_plausible(
         config, artifact.plan, len(artifact.labels), _spec(encoder, weights), artifact.tensors, artifact.path
@@ -56,6 +58,16 @@ def restore_model(
         )
     load_trained(model, artifact.tensors, artifact.path)
     return model.eval()
+
+
+def _require_known(artifact: Artifact, name: str) -> None:
+    """An encoder, or an option of one, that came with a later version is told as such."""
+    try:
+        require_known(name, artifact.config.backbone.options)
+    except VptError as error:
+        if is_newer(artifact.versions):
+            raise unusable(artifact.versions, artifact.path, str(error)) from error
+        raise VptError(f"{artifact.path}: {error}") from error
 
 
 def _encoder_of(artifact: Artifact, weights: str | Path | None) -> BackboneConfig:

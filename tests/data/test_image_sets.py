@@ -91,7 +91,7 @@ def test_every_file_without_its_partner_is_told(make_images, save):
         "images/case_00.png: the second file called case_00; keep one of the two",
         "images/case_01.png: an image without a mask; add masks/case_01.png or remove the image",
         "masks/case_02.png: a mask without an image; add images/case_02.png or remove the mask",
-        "masks/case_04.nii.gz: a NIfTI file among images; keep one kind, take the others out",
+        "masks/case_04.nii.gz: a volume among images; keep one kind, take the others out",
     ]
     with pytest.raises(VptError, match="3 more of this kind; `vpt check"):
         read_dataset(root)
@@ -208,10 +208,21 @@ def test_images_and_masks_with_one_mark_are_turned_together(make_images, orienta
     assert check_dataset(root).ok
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_of_masks_that_alone_are_marked_it_is_their_mark_that_is_to_go(make_images, orientation):
+    root = make_images(cases=4)
+    turn(root, "masks", orientation)
+
+    found = " ".join(problems(root) if orientation < 5 else map(str, check_dataset(root).problems))
+
+    assert "take the mark off the masks (exiftool -Orientation= masks)" in found
+    assert "-Orientation= images" not in found
+
+
 def test_masks_that_alone_are_marked_or_marked_otherwise_are_refused(make_images):
     root = make_images(cases=4)
     turn(root, "masks", 3)
-    assert "are turned by EXIF, and the masks are not turned alike (orientation 1 against 3)" in problems(root)[0]
+    assert "have no mark of EXIF, and their masks are turned by one (orientation 1 against 3)" in problems(root)[0]
     turn(root, "images", 4)
     assert "(orientation 4 against 3)" in problems(root)[0]
 

@@ -143,7 +143,7 @@ def test_volumes_in_class_folders(tmp_path, save):
         read_labelled(tmp_path)
     (tmp_path / "dataset.json").unlink()
     picture(tmp_path / "well/d.png")
-    assert problems(tmp_path)[0] == "ill/a.nii.gz: a NIfTI file among images; keep one kind, take the others out"
+    assert problems(tmp_path)[0] == "ill/a.nii.gz: a volume among images; keep one kind, take the others out"
 
 
 def test_what_is_wrong_with_class_folders(tmp_path):

@@ -11,7 +11,7 @@ from values import body, seen
 
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset
-from vpt.data.not_hu import doubtful_hu
+from vpt.data.not_hu import doubtful_hu, unnamed_hu
 from vpt.data.planned import EncoderInput, Wishes
 from vpt.data.planning import make_plan
 from vpt.errors import VptError
@@ -74,3 +74,26 @@ def test_another_zero_or_scale_throughout_is_warned_of(change, said):
 )
 def test_hu_padded_clipped_or_cropped_throughout_is_not(change):
     assert doubtful_hu(["CT"], [seen(change(body(number))) for number in range(4)]) is None
+
+
+@pytest.mark.parametrize("name", ["image", "0", "scan", "channel", "T1"])
+def test_hu_under_another_name_is_said(name):
+    said = unnamed_hu([name], [seen(body(number)) for number in range(4)])
+
+    assert said is not None
+    assert said.startswith(f"{name} has air at -1000 in 4 cases, as CT in HU, but is not called so")
+    assert unnamed_hu(["CT"], [seen(body(number)) for number in range(4)]) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda hu: hu + 1024,
+        lambda hu: np.clip(hu, -160, 240),
+        lambda hu: (hu + 1000) / 2000,
+        lambda hu: hu / 2,
+        lambda hu: np.abs(hu),
+    ],
+)
+def test_other_values_are_no_hu_under_another_name(change):
+    assert unnamed_hu(["image"], [seen(change(body(number))) for number in range(4)]) is None

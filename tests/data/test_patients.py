@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vpt.data.check import check_dataset
+from vpt.data.class_names import missing_among
 from vpt.data.doubts import doubts_of
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.patients import Patients, by_pattern
@@ -191,8 +192,10 @@ def test_a_column_of_the_csv_says_whose(tmp_path, column):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("1", "1.0"), ("Pos", "pos"), ("2", "02"), ("not sure", "not_sure"), ("grade-1", "Grade 1")]
-)
+    ("one", "other"), [("1", "1.0"), ("Pos", "pos"), ("2", "02"), ("not sure", "not_sure"), ("grade-1", "Grade 1"),
+     ("1e0", "1"), ("1", "True"), ("no", "0"), ("pos", "pos\u200b"), ("caf\u00e9", "cafe\u0301"), ("a\u2013b", "a-b"),
+     ("'2'", "2")],
+)  # fmt: skip
 def test_classes_that_may_be_one_are_one_doubt(tmp_path, one, other):
     lines = (f"a.png,{one},train", f"b.png,{other},train", f"c.png,{one},val", "d.png,7,val")
     found = read_labelled(table(tmp_path, *lines))
@@ -203,7 +206,9 @@ def test_classes_that_may_be_one_are_one_doubt(tmp_path, one, other):
     assert doubted[0] in doubts_of(found, read_splits(found))
 
 
-@pytest.mark.parametrize("pair", [("1", "-1"), ("1", "10"), ("grade 2+", "grade 2"), ("a", "b"), ("1.5", "1")])
+@pytest.mark.parametrize(
+    "pair", [("1", "-1"), ("1", "10"), ("grade 2+", "grade 2"), ("a", "b"), ("1.5", "1"), ("-1", "+1"), ("yes", "no")]
+)
 def test_classes_that_differ_are_not_doubted(tmp_path, pair):
     table(
         tmp_path,
@@ -225,6 +230,12 @@ def test_classes_that_differ_are_not_doubted(tmp_path, pair):
         (("sub-01_ses-1_run-1", "sub-01_ses-2_run-1", "sub-02_ses-1_run-1"), "sub-01"),
         (("p1_t0", "p1_t1", "p2_t0"), "p1"),
         (("id7_left", "id7_right", "id8_left"), "id7"),
+        (("p1_wk0", "p1_wk12", "p2_wk0"), "p1"),
+        (("slide1_x0_y256", "slide1_x256_y0", "slide2_x0_y0"), "slide1"),
+        (("img1", "img1_flip", "img2"), "img1"),
+        (("img1", "img1_rot90", "img2"), "img1"),
+        (("img1", "img1 copy", "img2"), "img1"),
+        (("img1 copy", "img1 copy 2", "img2 copy"), "img1"),
     ],
 )
 def test_visits_runs_and_sides_are_one_patients(names, patient):
@@ -259,3 +270,23 @@ def test_patients_of_cases_that_are_not_there_are_told_where_others_are_nobodys(
 def test_patients_that_may_be_one_are_told(pair):
     (told,) = Patients(["a", "b", "c"], dict(zip("abc", (*pair, "other"), strict=True)), {}).doubts()
     assert told.startswith(f"patients {pair[0]!r} and {pair[1]!r} may be one, written in 2 ways")
+
+
+@pytest.mark.parametrize("mark", ["nan", "NaN", "N/A", "null", "?"])
+def test_marks_of_what_is_not_known_are_told(mark):
+    told = Patients(["a", "b", "c"], dict(zip("abc", ("P1", mark, "P2"), strict=True)), {}).doubts()
+    assert told == missing_among(["P1", mark, "P2"], "patients")
+    assert told[0].startswith(f"patients hold {mark!r}, with which tables mark what is not known")
+
+
+@pytest.mark.parametrize(("classes", "doubted"), [(["0", "1", "None"], True), (["0", "1", "2", "NA"], True),
+    (["none", "mild", "severe"], False), (["NA", "K", "CL"], False), (["unknown", "cat", "dog"], False),
+    (["0", "1", "2"], False)])  # fmt: skip
+def test_none_is_a_class_among_words_and_a_mark_among_numbers(classes, doubted):
+    assert bool(missing_among(classes)) == doubted
+
+
+@pytest.mark.parametrize(("said", "told"), [({}, False), ({"a": "p"}, False), ({"a": "p", "b": "q", "c": "p"}, True),
+    ({"a": "p", "b": "q"}, True), (dict.fromkeys("abcd", "p"), False)])  # fmt: skip
+def test_a_few_whose_patient_is_not_said_are_told(said, told):
+    assert any("is not said, as that of the other" in text for text in Patients([*"abcd"], said, {}).doubts()) == told

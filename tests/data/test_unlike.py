@@ -72,5 +72,69 @@ def test_ct_that_was_clipped_or_cropped_in_half_of_a_set_is_not_doubted(change: 
     assert odd_ones(body, "CT", "volumes", change, {1, 3, 5, 7, 9, 11}) == {}
 
 
+@pytest.mark.parametrize("name", ["image", "0", "scan"])
+@pytest.mark.parametrize("odd", [{4}, {1, 3, 5, 7, 9, 11}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda hu: hu + 1024,
+        lambda hu: np.clip(hu + 1024, 0, None),
+        lambda hu: hu + 1000,
+        lambda hu: (hu + 1000) / 2000,
+        lambda hu: np.clip(hu / 8 + 128, 0, 255),
+    ],
+)
+def test_ct_is_known_by_its_values_whatever_it_is_called(change: Change, odd: set[int], name: str) -> None:
+    assert odd_ones(body, name, "volumes", change, odd).keys() == {str(k) for k in odd}
+    assert odd_ones(body, name, "volumes", lambda hu: hu, odd) == {}
+
+
+def normalised(mr: np.ndarray) -> np.ndarray:
+    return (mr - mr.mean()) / mr.std()
+
+
+def normalised_inside(mr: np.ndarray) -> np.ndarray:
+    inside = mr > 0.1 * mr.max()
+    return np.where(inside, (mr - mr[inside].mean()) / mr[inside].std(), 0)
+
+
+@pytest.mark.parametrize("change", [normalised, normalised_inside, lambda mr: 2 * mr / mr.max() - 1])
+@pytest.mark.parametrize("odd", [{0, 2, 4, 6, 8, 10}, {1, 5, 9, 11}, set(range(11))])
+def test_mr_of_which_some_were_normalised_are_told(change: Change, odd: set[int]) -> None:
+    found = odd_ones(brain, "T1", "volumes", change, odd)
+
+    assert found
+    assert all("below 0" in text for text in found.values())
+    assert all(f" {len(odd)} " in text or "of most other cases" in text for text in found.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mr: mr / mr.max(),
+        lambda mr: mr * 1.37,
+        lambda mr: np.rint(mr / mr.max() * 255),
+        lambda mr: np.where(np.arange(mr.size).reshape(mr.shape) % 401 == 0, -0.05 * mr.max(), mr),
+        lambda mr: np.pad(mr, ((3, 3), (3, 3), (0, 0))),
+    ],
+)
+def test_mr_in_another_scale_beside_others_is_no_doubt(change: Change) -> None:
+    assert odd_ones(brain, "T1", "volumes", change, {0, 2, 4, 6, 8, 10}) == {}
+
+
+def test_mr_that_was_normalised_throughout_is_none() -> None:
+    for change in (normalised, normalised_inside):
+        assert odd_ones(brain, "T1", "volumes", change, set(range(12))) == {}
+
+
+@pytest.mark.parametrize("odd", [{0, 2, 4, 6, 8, 10}, {1, 5, 9}, {0, 1, 2, 3, 4, 5, 6, 7}, set(range(11))])
+@pytest.mark.parametrize("factor", [4, 16, 100, 257])
+def test_pictures_of_8_bits_beside_some_of_more_are_told(odd: set[int], factor: int) -> None:
+    found = odd_ones(xray, "grey", "images", lambda grey: grey.astype(np.float32) * factor, odd)
+
+    assert found
+    assert all("two depths" in text or "do not look like" in text for text in found.values())
+
+
 def test_a_set_of_pictures_from_0_to_1_has_no_unit_to_compare() -> None:
     assert odd_ones(lambda seed: (xray(seed) / 255).astype(np.float32), "grey", "images", lambda a: a, set()) == {}

@@ -175,6 +175,24 @@ def test_values_below_0_where_mr_had_none_are_doubted(fault: str) -> None:
     assert all(doubt and ("it looks like CT" in doubt.reason) == (fault == "CT") for doubt in found)
 
 
+@pytest.mark.parametrize("name", ["image", "0", "T1"])
+@pytest.mark.parametrize("fault", NOT_HU)
+def test_ct_that_is_called_otherwise_is_known_by_its_values(name: str, fault: str) -> None:
+    unnamed = expected(body, name, "volumes", fixed=False)
+
+    assert unnamed.units == ("HU",)
+    assert all(doubts(body, NOT_HU[fault], unnamed))
+    assert doubts(body, lambda hu: hu, unnamed) == [None] * len(NEW)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-3, 37])
+def test_values_that_are_nowhere_below_0_where_a_tenth_of_the_training_was_are_doubted(scale: float) -> None:
+    normalised = expected(lambda seed: brain(seed) - np.median(brain(seed)[6:-6, 6:-6]), "MRI", "volumes", fixed=False)
+
+    found = doubts(brain, lambda mr: mr * scale, normalised)
+    assert all(doubt and "none is below 0, where a tenth" in doubt.reason for doubt in found)
+
+
 def test_few_values_below_0_are_none_and_where_the_training_had_some_neither() -> None:
     def overshoot(mr: np.ndarray) -> np.ndarray:
         return np.where(np.arange(mr.size).reshape(mr.shape) % 401 == 0, -0.05 * mr.max(), mr)

@@ -123,3 +123,20 @@ def test_masked_pixels_are_refused_and_an_unmasked_array_is_not():
     with refuses("masked pixels, whose values are unknown; fill them"):
         reader_of(np.ma.masked_less(GREY, 50)).voxels(1)
     assert reader_of(np.ma.masked_array(GREY)).voxels(1).grid.shape == (5, 6, 1)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda grey: grey.astype(">u2"),
+        lambda grey: grey.astype("<u2"),
+        np.asfortranarray,
+        lambda grey: np.asmatrix(grey),
+        lambda grey: grey[..., None],
+        lambda grey: np.flipud(grey)[::-1],
+    ],
+)
+def test_an_array_is_the_same_however_it_lies_in_memory(same):
+    found = reader_of(same(GREY)).voxels(1)
+
+    assert np.array_equal(found.values()[0, ..., 0].T, GREY)

@@ -215,10 +215,33 @@ def test_dimensions_and_channels_that_do_not_fit(tmp_path, save):
         reader_of(three).voxels(2)
     with refuses("2 channel files, expected 3"):
         reader_of([three, three]).voxels(3)
-    with refuses(r"shape \(4, 5, 6, 1, 3\), expected a volume"):
-        reader_of(save(tmp_path / "five.nii.gz", np.zeros((4, 5, 6, 1, 3), np.int16))).voxels(1)
+    with refuses(r"shape \(4, 5, 6, 2, 3\), expected a volume"):
+        reader_of(save(tmp_path / "five.nii.gz", np.zeros((4, 5, 6, 2, 3), np.int16))).voxels(1)
     with refuses("colour or complex voxels"):
         reader_of(save(tmp_path / "rgb.nii.gz", np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")]))).voxels(1)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("more", [(1,), (1, 1), (1, 1, 1), (1, 3), (3,), (3, 1), (1, 3, 1)])
+def test_axes_of_one_step_are_none_and_vectors_are_channels(tmp_path, save, more, ending):
+    channels = max(more)
+    voxels = np.arange(4 * 5 * 6 * channels, dtype=np.int16).reshape(4, 5, 6, *more, order="F")
+
+    reader = reader_of(save(tmp_path / f"scan{ending}", voxels))
+    found = reader.voxels(channels).values()
+
+    assert reader.count_channels() == channels
+    assert np.array_equal(np.moveaxis(found, 0, -1), voxels.reshape(4, 5, 6, channels, order="F"))
+    assert reader.mask(np.ones((4, 5, 6), np.uint8)).shape == (4, 5, 6)
+
+
+def test_channels_that_itk_wrote_are_read(tmp_path):
+    import SimpleITK
+
+    voxels = np.random.default_rng(0).normal(0, 1, (6, 5, 4, 2)).astype(np.float32)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels, isVector=True), str(tmp_path / "two.nii.gz"))
+
+    assert np.array_equal(reader_of(tmp_path / "two.nii.gz").voxels(2).values(), voxels.transpose(3, 2, 1, 0))
 
 
 def test_channel_files_on_different_grids(tmp_path, save):

@@ -244,6 +244,11 @@ def describe_backbone(name: str, *, weights: Weights = None, **options: Any) -> 
     return family.describe(name, weights, **_options(family, name, options).model_dump())
 
 
+def require_known(name: str, options: Mapping[str, Any]) -> None:
+    """Raise VptError for a name that no family claims, or options that it does not take."""
+    _options(family_of(name), name, options)
+
+
 def fetch(name: str, to: Path, progress: Tick = silent) -> Path:
     """A backbone's weights in the folder `to`, for a machine without a network.
 

@@ -21,8 +21,10 @@ from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
 from vpt.data.sampling import held_by_slices
+from vpt.data.seams import Seams, seams_of
 from vpt.progress import Tick
 from vpt.readers import LabelMap, Voxels, reader_of
+from vpt.readers.voxels import counted
 
 
 def prepare_image(
@@ -65,6 +67,7 @@ class PreparedCase:
     part: Part | None = None  # of `native`, which was prepared; None: all
     annotated: tuple[int, ...] | None = None  # the classes that somebody has looked for; None: all
     outline: Outline | None = None  # of its mask, for doubts about it
+    seams: Seams | None = None  # the same
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         return mapped(self.images, "f", 4), mapped(self.labels, "iu", 3)
@@ -102,7 +105,7 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
     if not all(path.exists() for path in (images, labels, *([own] if native else []), *([box] if crops else []))):
         ids = tuple(dataset.labels)
         image = reader_of(case.images).voxels(len(dataset.channels))
-        found = read_label(case.label, ids, image.grid, image.name)
+        found = read_label(case.label, dataset.labels, image.grid, image.name)
         require_annotated(found, case, dataset.labels)
         label = found.oriented(plan.orientation)
         image = image.oriented(plan.orientation)
@@ -134,6 +137,7 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
         inside,
         annotated,
         outline_of(case.name, mask, tuple(dataset.labels)),
+        seams_of(case.name, np.moveaxis(np.asarray(mask), 0, -1), counted(mask)),
     )
 
 

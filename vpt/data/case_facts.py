@@ -12,6 +12,7 @@ from vpt.data.findings import Problem, problem_of, unforeseen
 from vpt.data.inside_out import Outline
 from vpt.data.label_maps import read_label
 from vpt.data.reading import see
+from vpt.data.seams import Seams, seams_of
 from vpt.data.strata import Held
 from vpt.data.values import CaseValues
 from vpt.errors import VptError
@@ -34,6 +35,7 @@ class CaseFacts:
     ml: dict[int, float] = field(default_factory=dict)
     size: int = 0  # voxels of the label map
     edge: dict[int, int] = field(default_factory=dict)  # id -> voxels at the outer edge of every slice
+    seams: Seams | None = None  # of a mask that was read
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -76,6 +78,7 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
         facts.voxels = {id: count for id, count in counted(array).items() if id != 0}
         facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
         facts.size, facts.edge = array.size, _at_the_edge(array)
+        facts.seams = seams_of(case.name, array, facts.voxels)
         if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
             text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
             facts.problems.append(Problem("warning", str(case.label), text))

@@ -25,13 +25,16 @@ from vpt.data.findings import (
 )
 from vpt.data.header_doubts import single_slices, unusual_spacing
 from vpt.data.inside_out import inverted, masks_of
+from vpt.data.label_doubts import doubtful_numbers
 from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.left_out import left_out
-from vpt.data.not_hu import doubtful_hu, no_hu
+from vpt.data.mask_values import SHADES, TWO_WAYS
+from vpt.data.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.reading import read_each
+from vpt.data.seams import interpolated
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.twins import Look, near_twins, twins
 from vpt.data.unlike import unlike_others
@@ -71,6 +74,8 @@ def check_dataset(
         *_label_problems(dataset, facts),
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
         *_background(dataset, facts),
+        *_numbers(dataset, facts, pairing),
+        *_interpolated(dataset, facts, pairing),
         *twins(dataset, looks, splits),
         *near_twins(dataset, looks, splits),
         *_unlike(dataset, facts),
@@ -98,13 +103,29 @@ def _hu(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Proble
         read = [each.values for each in facts if each.values]
         if text := no_hu(dataset.channels, read):
             yield Problem("error", str(dataset.root), text)
-        elif text := doubtful_hu(dataset.channels, read):
+        elif text := doubtful_hu(dataset.channels, read) or unnamed_hu(dataset.channels, read):
             yield Problem("warning", str(dataset.root), text)
 
 
 def _background(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """A background that is not 0."""
     for text in inverted(dataset, [each.outline for each in facts if each.voxels is not None]):
+        yield Problem("warning", masks_of(dataset), text)
+
+
+def _numbers(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[VptError]) -> Iterator[Problem]:
+    """Numbers without a name that may be no labels; where they were refused as one label's, it is told."""
+    if any(TWO_WAYS in str(error) for error in told):
+        return
+    for text in doubtful_numbers(dataset.labels, [each.voxels for each in facts if each.voxels]):
+        yield Problem("warning", masks_of(dataset), text)
+
+
+def _interpolated(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[VptError]) -> Iterator[Problem]:
+    """Labels between others as interpolation leaves them; where their values were refused for it, it is told."""
+    if any(SHADES in str(error) for error in told):
+        return
+    for text in interpolated([each.seams for each in facts if each.seams]):
         yield Problem("warning", masks_of(dataset), text)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vpt.data.class_copies import Look, copies, near_copies, split_name
-from vpt.data.class_names import doubtful_classes
+from vpt.data.class_names import doubtful_classes, missing_among
 from vpt.data.findings import (
     Check,
     ClassSummary,
@@ -163,7 +163,7 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     if missing := [name for name in found.classes if not everywhere[name]]:
         text = f"no example of {listed(missing)}; add some, or leave out the class"
         yield Problem("warning", str(found.source), text)
-    for doubt in doubtful_classes(found.classes):
+    for doubt in (*doubtful_classes(found.classes), *missing_among(found.classes)):
         yield Problem("warning", str(found.source), doubt)
     if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
         text = f"no training example of {listed(unseen)}; put some on the side train, or leave out the class"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 
-NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+from vpt.words import listed
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,2})?")
+TRUTH = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # beside 1 and 0 they are the same
+MISSING = {"nan", "n/a", "#n/a", "<na>", "null", "nat", "#value!", "?"}
+MAYBE = {"na", "none", "nil", "unknown", "-", "."}  # beside numbers alone; they may be names
 
 
 def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]:
@@ -15,7 +21,7 @@ def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]
     """
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(_plain(name), []).append(name)
+        alike.setdefault(plain_name(name), []).append(name)
     return [
         f"{what} {' and '.join(map(repr, names))} may be one, written in {len(names)} ways; write them alike"
         for names in alike.values()
@@ -34,7 +40,30 @@ def _folded(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def _plain(name: str) -> str:
-    if NUMBER.fullmatch(name.strip()):
+def plain_name(name: str) -> str:
+    """A name without what two ways to write it differ in."""
+    letters = [letter for letter in unicodedata.normalize("NFKC", name) if not _is_unseen(letter)]
+    name = "".join(letters).strip().strip("'\"").strip()
+    if NUMBER.fullmatch(name):
         return f"{float(name):g}" if abs(float(name)) < 1e5 else str(float(name))
-    return re.sub(r"[\s_-]+", " ", name.strip()).casefold()
+    words = "".join(" " if unicodedata.category(letter) == "Pd" or letter == "_" else letter for letter in name).split()
+    word = " ".join(words).casefold()
+    return TRUTH.get(word, word)
+
+
+def _is_unseen(letter: str) -> bool:
+    """As a space of no width, which spreadsheets and web pages leave."""
+    return unicodedata.category(letter) in ("Cf", "Cc") and not letter.isspace()
+
+
+def missing_among(names: Collection[str], what: str = "classes") -> list[str]:
+    """A sentence of names that stand for what is not known, as programs write it into tables."""
+    numbers = sum(NUMBER.fullmatch(name.strip()) is not None for name in names)
+    marks = MISSING | MAYBE if 0 < numbers >= len(names) - 2 else MISSING
+    odd = [name for name in names if name.strip().casefold() in marks]
+    if not odd:
+        return []
+    return [
+        f"{what} hold {listed(map(repr, odd), 3)}, with which tables mark what is not known; take these lines out, or "
+        "write what is meant"
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vpt.data.class_names import doubtful_classes
+from vpt.data.class_names import doubtful_classes, missing_among
 from vpt.data.header_doubts import header_doubts
 from vpt.data.labelled import LabelledSet
 from vpt.data.one_patient import guessed_on_two_sides
@@ -12,7 +12,9 @@ from vpt.data.splits import AnySet, Splits
 def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     """How the names were read as patients, classes that may be one, and what headers leave open."""
     guess = dataset.whose.guess()
-    classes = doubtful_classes(dataset.classes) if isinstance(dataset, LabelledSet) else []
+    classes = []
+    if isinstance(dataset, LabelledSet):
+        classes = [*doubtful_classes(dataset.classes), *missing_among(dataset.classes)]
     used = {name for names in splits.to_dict().values() for name in names}
     headers = header_doubts(case for case in dataset.cases if case.name in used) if dataset.kind == "volumes" else []
     return [

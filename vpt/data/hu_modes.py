@@ -24,7 +24,17 @@ LUNGS, SHARP = -880.0, 1.5  # HU: from here to EMPTY those of lungs rise; they d
 VALLEY = 0.8  # of the peak of fat: what lies beside it on both sides at most
 AIRED = -850.0  # HU: the training had air
 WATERY = 300.0  # HU: and no median above it
+NOISY = (-1150.0, -850.0)  # HU: where air lies, with its noise
 LIGHT, DARK = 400.0, -150.0  # HU: half of no scan lies above it where nothing is below fat
+
+
+def looks_like_hu(expected: ValueRange) -> bool:
+    """Whether every case has its lowest values, without padding, where air is, and its median where a body's may be."""
+    return all(map(is_air, expected.quantiles[LOWEST])) and expected.quantiles[LEVELS.index(0.5)][1] < WATERY
+
+
+def is_air(value: float) -> bool:
+    return NOISY[0] <= value <= NOISY[1]
 
 
 def scaled_hu(found: ChannelValues, expected: ValueRange) -> Iterator[str]:

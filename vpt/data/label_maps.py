@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from vpt.data.class_names import plain_name
 from vpt.data.label_values import IGNORED, require_no_negative
 from vpt.data.mask_values import shades_of
 from vpt.errors import VptError
@@ -15,10 +16,15 @@ from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, read
 from vpt.readers.grid import by, some
 from vpt.readers.relabelled import LARGE, replaced
 
-TURN = (
-    "if the masks were drawn on the pixels as stored, take the mark off the images "
-    "(exiftool -Orientation= images), if on the images as seen, turn their pixels (mogrify -auto-orient images/*)"
-)
+
+def how_to_turn(images: bool) -> str:
+    """What to do where EXIF turns image and mask in different ways; images: these are marked, or else the masks."""
+    marked = "images" if images else "masks"
+    drawn = "on the images as seen" if images else "as they are seen themselves"
+    return (
+        f"if the masks were drawn on the pixels as stored, take the mark off the {marked} "
+        f"(exiftool -Orientation= {marked}), if {drawn}, turn their pixels (mogrify -auto-orient {marked}/*)"
+    )
 
 
 def read_label(
@@ -29,9 +35,9 @@ def read_label(
 ) -> LabelMap:
     """Label ids (X, Y, Z), uint8, int16, int32 or int64 as the largest of `labels` needs, on the grid of their image.
 
-    grid, image: where the image lies (None: not compared), and its name. Raises VptError for what a reader refuses,
-    another grid, ids that are not in `labels` and count, values between ids, and for None, the label of a case that has
-    none.
+    labels: ids, of a data set with their names; grid, image: where the image lies (None: not compared), and its name.
+    Raises VptError for what a reader refuses, another grid, ids that are not in `labels` and count or that their file
+    calls as the data set calls another, values between ids, and for None, the label of a case that has none.
     """
     if path is None:
         raise VptError(f"{image}: no label belongs to it; add one, or leave the case out")
@@ -51,7 +57,20 @@ def read_label(
         raise VptError(
             f"{path}: label {some(unknown)} not in {some(sorted(written))}; {_mended(found, unknown, labels)}"
         )
+    if isinstance(labels, Mapping):
+        _require_same_names(found, labels, path)
     return replace(found, array=found.array.astype(_dtype_for(max(known))))
+
+
+def _require_same_names(found: LabelMap, labels: Mapping[int, str], path: object) -> None:
+    """A file that names its ids (DICOM SEG) calls none of them as the data set calls another."""
+    called = {plain_name(name): id for id, name in labels.items()}
+    for id, name in found.names:
+        if id in found.ids and called.get(plain_name(name), id) != id:
+            raise VptError(
+                f"{path}: its segment {id} is called {name}, which is label {called[plain_name(name)]} of the data "
+                f"set, and {id} is {labels[id]}; number the segments as `labels` in dataset.json does, or correct that"
+            )
 
 
 def positions(label: np.ndarray, ids: Sequence[int], ignored: int | None = None) -> np.ndarray:
@@ -103,7 +122,7 @@ def _other_size(path: str, found: Grid, turned: int, image: str, grid: Grid) -> 
     columns, rows, _ = found.shape
     if seen != turned and (rows, columns) == grid.shape[:2]:
         marks = f"{_marked('the image', seen)} and {_marked('the mask', turned)}"
-        return VptError(f"{path}: {sizes}, because EXIF turns {marks}; {TURN}")
+        return VptError(f"{path}: {sizes}, because EXIF turns {marks}; {how_to_turn(seen != 1)}")
     return VptError(f"{path}: {sizes}; export the mask at the image's own size, or resize it with nearest neighbour")
 
 

@@ -18,6 +18,8 @@ from vpt.readers import LabelMap
 from vpt.readers.picture import lowest_and_highest
 from vpt.words import counted, listed
 
+SHADES = "which lie at the edges of other labels"
+TWO_WAYS = "written in two ways"
 MOST_LABELS = 30  # more values than these are no label ids, but shades
 APART = 8  # labels nearer to each other than this have no shades between them, but other labels
 BRIGHT = 64  # ids of this and above are seldom next to others, so rare values near to a frequent one are shades of it
@@ -52,7 +54,7 @@ class SeenMask:
         """most: values that are looked at one by one."""
         foreground = frozenset(labels.ids) - {0}
         counts = dict.fromkeys(foreground if len(foreground) <= most else (), (0, 0, 0))
-        for k in _some_slices(labels.array) if counts else ():
+        for k in some_slices(labels.array) if counts else ():
             for id, more in _counted(labels.array[..., k], foreground).items():
                 pixels, even, between = (count + one for count, one in zip(counts[id], more, strict=True))
                 counts[id] = pixels, even, between
@@ -134,7 +136,7 @@ class MaskValues:
         return VptError(
             f"{self.folder}: {len(masks)} of {counted(len(self.foregrounds), 'mask')} ({listed(masks, 3)}) hold "
             f"{'the value' if len(shades) == 1 else 'values'} {listed(shades, 8)} ({share:.1%} of what is no "
-            "background), which lie at the edges of other labels, as interpolation or a lossy format (JPEG, WebP) "
+            f"background), {SHADES}, as interpolation or a lossy format (JPEG, WebP) "
             "leaves them; export the masks again without interpolation (nearest neighbour; pictures as PNG), or "
             "threshold them (above 127 is 255, the rest 0); if these are labels, name them under `labels` in "
             "dataset.json"
@@ -149,7 +151,7 @@ class MaskValues:
                 names = [name for name, found in self.foregrounds.items() if found and found <= ids]
                 written.append(f"{counted(len(names), 'mask')} ({listed(names, 2)}) hold {listed(sorted(ids))}")
             yield VptError(
-                f"{self.folder}: {', but '.join(written)}: likely the same labels, written in two ways; write all "
+                f"{self.folder}: {', but '.join(written)}: likely the same labels, {TWO_WAYS}; write all "
                 "masks alike (for instance every 1 as 255); if these are labels of their own, name them under `labels` "
                 "in dataset.json"
             )
@@ -179,7 +181,7 @@ def shades_of(labels: LabelMap) -> list[int]:
     return values.shades()
 
 
-def _some_slices(array: np.ndarray) -> list[int]:
+def some_slices(array: np.ndarray) -> list[int]:
     """Places along the last axis, evenly spread over those where a mask (X, Y, Z) is not 0."""
     held = np.flatnonzero(array.any((0, 1))).tolist() if array.shape[2] > 1 else [0]
     return held[:: max(1, -(-len(held) // SLICES))]

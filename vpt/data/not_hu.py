@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vpt.data.hu_modes import looks_like_hu
 from vpt.data.value_doubts import DENSE, FAT, SOME, is_ct
-from vpt.data.values import LEVELS, CaseValues
+from vpt.data.values import LEVELS, CaseValues, values_over
 from vpt.words import counted
 
 NARROW = 20.0  # HU on both sides of water, which no scan keeps within; [0, 1] and standard scores do
+FEW = 3  # cases; of fewer it is not known
 FIRST = LEVELS.index(0.01)
 BELOW_AIR = -1500.0  # HU: what is no padding lies above it
 RENAME = "save it in HU, or, if it is meant so, give the channel another name than CT in `channel_names`"
@@ -48,6 +50,20 @@ def doubtful_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | N
                 f"which nothing is less dense, has -1000 HU; {RENAME}"
             )
     return None
+
+
+def unnamed_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
+    """That a channel which is not called CT has the values of CT in all cases, in words; None where that is not so."""
+    if len(cases) < FEW:
+        return None
+    known = values_over(cases).channels
+    names = [name for name, values in zip(channels, known, strict=True) if not is_ct(name) and looks_like_hu(values)]
+    if not names:
+        return None
+    return (
+        f"{names[0]} has air at -1000 in {counted(len(cases), 'case')}, as CT in HU, but is not called so, and is "
+        "scaled by each scan's own percentiles; call it CT in `channel_names` to have one window in HU for all"
+    )
 
 
 def _spans(channels: Sequence[str], cases: Sequence[CaseValues]) -> list[tuple[float, float]]:

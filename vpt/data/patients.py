@@ -9,19 +9,24 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
-from vpt.data.class_names import doubtful_classes
+from vpt.data.class_names import doubtful_classes, missing_among
 from vpt.errors import VptError
 from vpt.words import counted, listed
 
-NUMBERED = "frame|timepoint|time|tp|visit|vis|session|ses|run|rep|scan|echo|slice|slc|sl|week|month|day|aug"
+NUMBERED = "frame|timepoint|time|tp|visit|vis|session|ses|run|rep|scan|echo|slice|slc|sl|week|month|wk|day|aug"
 LETTERS = "[fmstvz]"  # of a frame, month, session, time, visit, slice; `_S_0295` is a subject
 PARTS = "tile|patch|crop"  # of one image, by rows and columns
+COPIES = (
+    r"(?:[_ -]copy(?:[_ -]?\(?\d+\)?)?|[_-](?:[hv]?flip(?:ped)?|mirror(?:ed)?|rot(?:ated)?[_-]?\d+))"  # of an image
+)
+PLACES = r"[_-]x[_-]?\d+[_-]y[_-]?\d+"  # of a patch in an image
 NAMED = (
     "(?:ses-)?(?:pre|post|baseline|bl|followup)|arterial|portal|venous|insp|exp|ed|es"  # of a visit, a phase
     "|left|right|l|r|od|os|(?:[lr][_-]?)?(?:cc|mlo)"  # of eyes, knees, breasts and their views
 )
 REPEATED = re.compile(
-    rf"(?:[_-](?:(?:(?:{NUMBERED})[_-]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED}))+$|(?<=\d)(?:l|r|od|os|v\d+)$",
+    rf"(?:[_-](?:(?:(?:{NUMBERED})[_-]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED})|{COPIES}|{PLACES})+$"
+    r"|(?<=\d)(?:l|r|od|os|v\d+)$",
     re.IGNORECASE,
 )
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9]+)_[^/]*")  # the subject stands first, whatever follows
@@ -57,8 +62,9 @@ class Patients:
 
     def guess(self) -> str:
         """How the names were read, in one sentence; "" where nothing is guessed, or any reading gives the same."""
-        read = [name for name in self.names if not self.said.get(name) and self._stem(name) != name]
-        joined = len({self._stem(name) for name in read}) < len(read)
+        unsaid = [name for name in self.names if not self.said.get(name)]
+        read = [name for name in unsaid if self._stem(name) != name]
+        joined = len(set(map(self._stem, unsaid))) < len(unsaid)
         if not joined:
             return ""
         example, number = next((name, name.removeprefix(self._stem(name))) for name in read)
@@ -72,9 +78,8 @@ class Patients:
         splits: side -> its cases, of each split that is known.
         """
         said = dict.fromkeys(self.said[name] for name in self.names if self.said.get(name))
-        strangers = self.strangers()
-        bare = self.bare_numbers(splits)
-        return [text for text in (strangers, bare) if text] + doubtful_classes(said, "patients")[:TOLD]
+        own = [self.strangers() or self.unsaid(), self.bare_numbers(splits)]
+        return [*filter(None, own), *missing_among(said, "patients"), *doubtful_classes(said, "patients")[:TOLD]]
 
     def bare_numbers(self, splits: Sequence[Mapping[str, Sequence[str]]] = ()) -> str:
         """That a number at the end of names, as in `001_002`, may be of a visit or slice, in one sentence; "" else, and
@@ -91,6 +96,17 @@ class Patients:
         return (
             f"{counted(sum(map(len, shared.values())), 'case')} differ from another in the last number alone "
             f"({listed(names, 3)}), and count as a patient each; if {stem} is a patient, --patients '(.*)[_-]' says so"
+        )
+
+    def unsaid(self) -> str:
+        """That whose a few cases are is not said, where it is of most, in one sentence; "" else."""
+        unsaid = [name for name in self.names if not self.said.get(name)]
+        if not unsaid or 2 * len(unsaid) > len(self.names):
+            return ""
+        return (
+            f"the patient of {listed(unsaid, 3)} is not said, as that of the other "
+            f"{counted(len(self.names) - len(unsaid), 'case')} is, so each counts as one of its own, or as its name "
+            "says; say it of all"
         )
 
     def strangers(self) -> str:

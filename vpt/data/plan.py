@@ -132,10 +132,14 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _fits_itself(self) -> Plan:
-        """One intensity, and of values one range, for each channel."""
+        """One intensity, and of values one range, for each channel; what no planning would put together is damaged."""
         counts = {len(self.intensity), len(self.channels if self.values is None else self.values.channels)}
         if counts != {len(self.channels)} or not self.channels:
             raise ValueError("channels, intensity and values are not of as many channels")
+        if self.neighbours and (len(self.channels) > 1 or self.kind == "images"):
+            raise ValueError("neighbouring slices are of one channel of a volume")
+        if self.slices is not None and self.pixel_mm is not None:
+            raise ValueError("what is classified is resized whole, whatever its pixel")
         return self
 
     @property

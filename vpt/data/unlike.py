@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from vpt.data.hu_modes import is_air
 from vpt.data.value_doubts import FEWEST, Expected, doubt_of, is_ct, units_of
 from vpt.data.values import LOWEST, USUAL, CaseValues, values_over
 from vpt.readers import Kind
 from vpt.words import listed
 
 TOLD = 10  # in a line each
-AIR = (-1150.0, -850.0)  # HU: where it lies, with noise
+WHITE = 255  # of 8 bits
 FEW_WITH_AIR = 3  # of so many it is known what a CT of the set is like
 
 
@@ -24,9 +26,8 @@ def unlike_others(
     """
     if len(cases) < FEWEST:
         return
-    usual = (kind == "volumes" and _with_air([values for _, values in cases], channels)) or [
-        values for _, values in cases
-    ]
+    every = [values for _, values in cases]
+    usual = (kind == "volumes" and _with_air(every, channels)) or every
     most = values_over(usual, spared=len(usual) // USUAL)
     named = zip(channels, most.channels, strict=True)
     fixed = [is_ct(name) if kind == "volumes" else 1 < known.high <= 255 for name, known in named]
@@ -34,6 +35,10 @@ def unlike_others(
     found = [(file, doubt_of(values, expected)) for file, values in cases]
     others = "of most other cases" if len(usual) > len(cases) / 2 else "of those with air at -1000"
     doubts = [(file, doubt.sentence(others)) for file, doubt in found if doubt]
+    if not doubts and "none" in expected.units:
+        yield from _of_two_signs(cases, expected)
+    if not doubts and kind == "images":
+        yield from _of_two_depths(cases)
     yield from doubts[:TOLD]
     if more := doubts[TOLD:]:
         file, text = more[0]
@@ -41,11 +46,50 @@ def unlike_others(
 
 
 def _with_air(cases: Sequence[CaseValues], channels: Sequence[str]) -> list[CaseValues]:
-    """The cases whose CT has its lowest values, without padding, where air is; none where they are too few."""
-    places = [k for k, name in enumerate(channels) if is_ct(name)]
-    found = [case for case in cases if places and all(_is_air(case.channels[k].quantiles[LOWEST]) for k in places)]
+    """The cases whose CT has its lowest values, without padding, where air is; none where they are too few.
+
+    What CT is called is not asked: nothing else has many of its lowest values there.
+    """
+    aired = [[is_air(float(channel.quantiles[LOWEST])) for channel in case.channels] for case in cases]
+    often = [sum(column) >= FEW_WITH_AIR for column in zip(*aired, strict=True)]
+    places = [k for k, name in enumerate(channels) if is_ct(name) or often[k]]
+    found = [case for case, air in zip(cases, aired, strict=True) if places and all(air[k] for k in places)]
     return found if len(found) >= FEW_WITH_AIR else []
 
 
-def _is_air(value: float) -> bool:
-    return AIR[0] <= value <= AIR[1]
+def _of_two_signs(cases: Sequence[tuple[str, CaseValues]], expected: Expected) -> Iterator[tuple[str, str]]:
+    """Scans without a unit of which some have much below 0 and the others nothing, as normalised ones beside raw."""
+    for k, unit in enumerate(expected.units):
+        below = [file for file, values in cases if unit == "none" and values.channels[k].has_much_below_0]
+        above = [file for file, values in cases if unit == "none" and values.channels[k].low >= 0]
+        if not (below and above):
+            continue
+        fewer, more = sorted((below, above), key=len)
+        has, others = ("much", "nothing") if fewer is below else ("nothing", "much")
+        yield (
+            fewer[0],
+            (
+                f"{has} lies below 0 in {len(fewer)} of {len(cases)} cases ({_names(fewer)}), and {others} in "
+                f"{len(more)} ({_names(more)}), as where some were normalised or are CT; give all as the scanner wrote "
+                "them, or all scaled alike"
+            ),
+        )
+
+
+def _of_two_depths(cases: Sequence[tuple[str, CaseValues]]) -> Iterator[tuple[str, str]]:
+    """Pictures of which some need 8 bits and the others more: none has a white that all have."""
+    highest = [(file, max(channel.high for channel in values.channels)) for file, values in cases]
+    shallow = [file for file, high in highest if 1 < high <= WHITE]
+    deep = [file for file, high in highest if high > WHITE]
+    if shallow and deep:
+        fewer, what = (shallow, "no value above 255") if len(shallow) < len(deep) else (deep, "values above 255")
+        rest = "some" if fewer is shallow else "none"
+        text = f"{len(fewer)} of {len(cases)} pictures ({_names(fewer)}) have {what}, the others {rest}, so they are of"
+        yield (
+            fewer[0],
+            (f"{text} two depths, and all are scaled by their own percentiles; save all alike, with 8 bits or with 16"),
+        )
+
+
+def _names(files: Sequence[str]) -> str:
+    return listed((Path(file).name for file in files), 2)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from vpt.data.colour_doubts import coloured, swapped
-from vpt.data.hu_modes import scaled_hu
+from vpt.data.hu_modes import looks_like_hu, scaled_hu
 from vpt.data.plan import Plan, Window
 from vpt.data.values import (
     HIGHEST,
@@ -64,9 +64,9 @@ class Expected:
 
 
 def units_of(values: TrainingValues, names: Sequence[str], kind: Kind, fixed: Sequence[bool]) -> tuple[Unit, ...]:
-    """Of every channel; fixed: whether its values mean the same in every scan."""
+    """Of every channel; fixed: whether its values mean the same in every scan, as CT does whatever it is called."""
     return tuple(
-        _unit(channel, name, kind) if is_fixed else "none"
+        _unit(channel, name, kind) if is_fixed or (kind == "volumes" and looks_like_hu(channel)) else "none"
         for channel, name, is_fixed in zip(values.channels, names, fixed, strict=True)
     )
 
@@ -74,7 +74,7 @@ def units_of(values: TrainingValues, names: Sequence[str], kind: Kind, fixed: Se
 def _unit(expected: ValueRange, name: str, kind: Kind) -> Unit:
     if kind == "images":
         return "8 bits" if expected.low >= 0 and expected.high <= 255 else "own"
-    return "HU" if is_ct(name) and expected.low < -100 else "own"
+    return "HU" if (is_ct(name) or looks_like_hu(expected)) and expected.low < -100 else "own"
 
 
 def is_ct(channel: str) -> bool:
@@ -233,6 +233,8 @@ class _Limits:
 def _below_zero(found: ChannelValues, expected: ValueRange) -> Iterator[tuple[str, str]]:
     """Of scans scaled by their own percentiles, which leave out what is 0: CT, or one that was scaled before."""
     share = found.below(0.0)
+    if found.low >= 0 and expected.quantiles[LEVELS.index(0.1)][1] < 0:
+        yield "none is below 0, where a tenth of those is at least", "scale it as those were scaled"
     if expected.low < 0:
         return
     if share == 0 and found.floor < 0:

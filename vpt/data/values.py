@@ -18,6 +18,7 @@ LOWEST, HIGHEST = 0, len(LEVELS) - 1
 USUAL = 5  # a fifth of the cases at each end has no usual shape
 FRAME = 0.05  # of a side: how far the outer frame reaches in
 SIGNED, WRAPPED = 2**15 - 1, 0.005  # what lies above it was below 0 in 16 bits with a sign; at least this share
+MUCH = 0.1  # of a scan, below 0
 PADDED, APART = 0.005, 0.1  # the least share of padding, and how far it lies below the rest, of the rest's width
 
 Span = tuple[FiniteFloat, FiniteFloat]
@@ -56,6 +57,12 @@ class ChannelValues:
         if not (self.whole and self.high < 2 * (SIGNED + 1) and near.size and far.size >= WRAPPED * self.body.size):
             return False
         return bool(far[0] > 2 * SIGNED - SIGNED // 8 and near[-1] < SIGNED // 2)
+
+    @property
+    def has_much_below_0(self) -> bool:
+        """A tenth of it, or a padding that lies there."""
+        share = self.below(0.0)
+        return share > MUCH or (share == 0 and self.floor < 0)
 
     def above(self, limit: float) -> float:
         """The share of the sample above it."""

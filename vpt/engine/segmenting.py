@@ -21,6 +21,7 @@ from vpt.data.inside_out import inverted, masks_of
 from vpt.data.label_maps import read_label
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, in_words
+from vpt.data.seams import interpolated
 from vpt.data.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
@@ -155,8 +156,10 @@ class Segmenting(Job):
         sides = {"training": self.setup.splits.train, "validation": self.setup.splits.val}
         held = held_labels(self.setup.config, self.segmented, self.setup.splits.train)
         found += annotation_doubts(self.segmented, sides, held)
-        outlines = [case.outline for case in (*self.in_own_plane, *self.validation) if case.outline]
-        found += [f"{masks_of(self.segmented)}: {text}" for text in inverted(self.segmented, outlines)]
+        cases = (*self.in_own_plane, *self.validation)
+        texts = inverted(self.segmented, [case.outline for case in cases if case.outline])
+        texts += interpolated([case.seams for case in cases if case.seams], tuple(self.segmented.labels))
+        found += [f"{masks_of(self.segmented)}: {text}" for text in texts]
         if self.setup.config.train.postprocess == "auto" and not self.validates:
             found.append("train.postprocess: no validation case to choose by, so masks stay as they are")
         return found

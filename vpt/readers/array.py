@@ -84,6 +84,10 @@ class ArrayReader(Reader):
 
 def as_picture(pixels: np.ndarray, name: str) -> np.ndarray:
     """Pixels (rows, columns) or (rows, columns, 3) -> (1 or 3, rows, columns); near-equal channels become one."""
+    if isinstance(pixels, np.matrix):  # which stays 2-D whatever is taken of it
+        pixels = np.asarray(pixels)
+    if not pixels.dtype.isnative:
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     if np.ma.is_masked(pixels):

@@ -13,7 +13,8 @@ from vpt.readers.grid import Grid
 class LabelMap:
     """Label ids (X, Y, Z), integers; the ids that occur, sorted; where they lie, and the name to call it by.
 
-    ignored: the id of voxels that do not count; stored: the values that the file has, where ids stand for others.
+    ignored: the id of voxels that do not count; stored: the values that the file has, where ids stand for others;
+    names: what the file itself calls an id, of those that it names.
     """
 
     array: np.ndarray
@@ -22,6 +23,7 @@ class LabelMap:
     name: str
     ignored: int | None = None
     stored: tuple[int, ...] | None = None
+    names: tuple[tuple[int, str], ...] = ()
 
     def oriented(self, axcodes: str) -> LabelMap:
         """The same labels with axes nearest to `axcodes`, as a view: turned as `Voxels.oriented` turns the scan."""

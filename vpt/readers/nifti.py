@@ -30,6 +30,7 @@ from vpt.readers.nifti_header import (
     opened,
     qform_of,
     require_channels,
+    usual_shape,
 )
 from vpt.readers.volumes import VolumeReader
 from vpt.readers.voxels import Channel, Voxels
@@ -67,7 +68,7 @@ class NiftiReader(VolumeReader):
         return header_grid(self._first, self.name)
 
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._first.shape)
+        return usual_shape(self._first.shape)
 
     def voxels(self, channels: int) -> Voxels:
         for source in self.sources:
@@ -155,8 +156,7 @@ def _read(image: Any, name: str) -> tuple[Channel, Grid]:
     except DAMAGED as error:
         raise spoiled(name, error) from error
     array = read.stored
-    if array.ndim == 4 and array.shape[-1] == 1:
-        array = array[..., 0]
+    array = array.reshape(usual_shape(array.shape), order="A")
     return Channel(array.reshape(grid.shape + array.shape[3:], order="A"), read.slope, read.inter), grid
 
 

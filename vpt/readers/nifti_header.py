@@ -162,7 +162,14 @@ def header_grid(image: Any, name: str) -> Grid:
         raise VptError(f"{name}: no affine, so voxels have no place in space; give the scan's own")
     _, factor = IN_MM.get(space_unit(image), ("mm", 1.0))
     scale = np.diag([factor, factor, factor, 1.0])
-    return placed(image.shape, scale @ np.asarray(image.affine, np.float64), name)
+    return placed(usual_shape(image.shape), scale @ np.asarray(image.affine, np.float64), name)
+
+
+def usual_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(X, Y, Z) or (X, Y, Z, C), of what has axes of length 1 behind these, or its vectors on NIfTI's fifth axis."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return (*shape[:3], shape[4]) if len(shape) == 5 and shape[3] == 1 else shape
 
 
 def space_unit(image: Any) -> int:

@@ -316,6 +316,97 @@ def test_a_missing_slice_is_said_with_its_neighbours(tmp_path):
         read(folder)
 
 
+SPOILT = {
+    "a position that is none": ("ImagePositionPatient", ["nan", "0", "0"], r"ImagePositionPatient is nanx0x0, which"),
+    "one without end": ("ImagePositionPatient", ["1e400", "0", "0"], r"ImagePositionPatient is infx0x0, which is none"),
+    "pixels of no size": ("PixelSpacing", [0, 0], r"PixelSpacing is 0x0, which is none; export the original series"),
+    "pixels of less": ("PixelSpacing", [-1, 1], r"PixelSpacing is -1x1, which is none"),
+    "numbers of a palette": ("PhotometricInterpretation", "PALETTE COLOR", r"3_000\.dcm is in colour, expected grey"),
+}
+
+
+@pytest.mark.parametrize(("keyword", "value", "sentence"), SPOILT.values(), ids=SPOILT)
+def test_what_makes_no_volume_of_one_slice_is_said(tmp_path, keyword, value, sentence):
+    with refuses(sentence):
+        read(write_series(tmp_path / "ct", change=lambda k, data: setattr(data, keyword, value)))
+
+
+def test_slices_in_another_direction_in_the_series_are_named(tmp_path):
+    uid = dcmread(write_series(tmp_path / "ct") / "3_000.dcm").SeriesInstanceUID
+    one = numbers()[:1]
+    write_series(
+        tmp_path / "ct", one, series=8, turn=OBLIQUE, change=lambda k, data: setattr(data, "SeriesInstanceUID", uid)
+    )
+
+    with refuses(r"slices of which lie in another direction, or say none: 8_000\.dcm, 6 slices\); take these out, or"):
+        read(tmp_path / "ct")
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_slices_of_several_by_their_headers_are_a_doubt(tmp_path, keyword):
+    folder = write_series(tmp_path / "ct", change=lambda k, data: setattr(data, keyword, f"1.2.{k > 2:d}"))
+
+    assert np.array_equal(read(folder), HU)
+    (doubt,) = reader_of(folder).doubts()
+    assert doubt.startswith("its slices are of 2 ")
+    assert "1.2." not in doubt
+
+
+@pytest.mark.parametrize(
+    ("said", "doubted"),
+    [(STEP, False), (STEP / 2, True), (STEP / 3, True), (STEP / 1.5, False), (9, False), (0.1, False)],
+)
+def test_slices_that_lie_farther_apart_than_their_header_says_are_a_doubt(tmp_path, said, doubted):
+    folder = write_series(tmp_path / "ct", change=lambda k, data: setattr(data, "SpacingBetweenSlices", said))
+
+    assert any("are slices missing?" in text for text in reader_of(folder).doubts()) == doubted
+
+
+def test_a_list_of_a_disks_files_is_passed_over_damaged_or_not(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+
+    assert np.array_equal(read(folder), HU)
+    assert reader_of(folder).doubts() == []
+
+
+def test_a_slice_whose_white_is_the_others_black_is_said(tmp_path):
+    def change(k, data):
+        data.PhotometricInterpretation = "MONOCHROME1" if k == 2 else "MONOCHROME2"
+
+    with refuses(
+        r"least number means white in 3_002\.dcm \(MONOCHROME1\) and black in 3_000\.dcm, so they are not one"
+    ):
+        read(write_series(tmp_path / "mr", kind=MRImageStorage, change=change))
+    assert np.array_equal(read(write_series(tmp_path / "ct", change=change)), HU)  # of CT it is about display
+
+
+@pytest.mark.parametrize(("high", "shift", "readable"), [(11, 0, True), (15, 0, True), (15, 4, False), (13, 2, False)])
+def test_numbers_in_the_upper_bits_are_said(tmp_path, high, shift, readable):
+    def change(k, data):
+        data.BitsStored, data.HighBit = 12, high
+
+    pixels = numbers().astype(np.uint16)
+    folder = write_series(tmp_path / "ct", pixels << shift, change=change)
+
+    if readable:
+        assert np.array_equal(read(folder), HU)
+        return
+    with refuses(rf"its numbers of 12 bits end at bit {high} \(HighBit\), expected 11, so they would be read cut off"):
+        read(folder)
+
+
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_frames_that_are_not_as_many_as_their_places_are_said(tmp_path, count):
+    path = write_multiframe(tmp_path / "mr.dcm")
+    data = dcmread(path)
+    data.NumberOfFrames = count
+    data.save_as(path)
+
+    with refuses(rf"mr\.dcm: {count} frames, but places of 5 \(its functional groups\)"):
+        read(path)
+
+
 def test_two_slices_at_one_place_are_said(tmp_path):
     folder = write_series(tmp_path / "ct")
     shutil.copy(folder / "3_002.dcm", folder / "copy.dcm")

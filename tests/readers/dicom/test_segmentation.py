@@ -210,6 +210,36 @@ def test_segments_are_label_ids_where_a_data_set_reads_them(pair):
         read_label(path, {0: "background", 1: "liver"}, reader.grid(), "ct")
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {0: "background", 1: "tumour", 2: "liver"},
+        {0: "background", 1: "Tumour ", 2: "Liver"},
+        {0: "background", 1: "spleen", 2: "LIVER"},
+        {0: "background", 1: "tumour", 2: "spleen"},
+        {0: "background", 1: "spleen", 2: "spleen_rest", 3: "liver"},
+    ],
+)
+def test_segments_that_are_called_as_another_label_are_refused(pair, labels):
+    reader, _, path = pair
+
+    with pytest.raises(
+        VptError, match=r"seg\.dcm: its segment . is called (liver|tumour), which is label .*; number the"
+    ):
+        read_label(path, labels, reader.grid(), "ct")
+    assert read_label(path, list(labels), reader.grid(), "ct").ids == (
+        0,
+        1,
+        2,
+    )  # without names there are none to differ
+
+
+def test_segments_that_are_called_otherwise_are_read(pair):
+    reader, _, path = pair
+    for one, two in (("label 1", "label 2"), ("Leber", "Tumor"), ("Liver", "TUMOUR"), ("organ", "tumour")):
+        assert read_label(path, {0: "background", 1: one, 2: two}, reader.grid(), "ct").ids == (0, 1, 2)
+
+
 def test_frames_are_put_on_a_longer_series_turned_otherwise(pair):
     reader, labels, path = pair
     affine = reader.grid().affine @ np.array([[-1, 0, 0, 7], [0, 0, 1, 0], [0, 1, 0, -2], [0, 0, 0, 1.0]])

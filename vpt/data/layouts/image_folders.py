@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
-from vpt.data.label_maps import TURN
+from vpt.data.label_doubts import unnamed_label
+from vpt.data.label_maps import how_to_turn
 from vpt.data.label_values import require_no_negative
 from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
 from vpt.data.left_out import ending_of, kinds, left_out
@@ -89,7 +90,7 @@ def _paired(root: Path) -> tuple[dict[str, Path], dict[str, Path], list[VptError
     problems: list[VptError] = []
     for folder in (root / "images", root / "masks"):
         if volumes := scan_files(folder, "volumes"):
-            problems.append(VptError(f"{volumes[0]}: a NIfTI file among images; keep one kind, take the others out"))
+            problems.append(VptError(f"{volumes[0]}: a volume among images; keep one kind, take the others out"))
     images, masks = (_by_name(root / folder, problems) for folder in ("images", "masks"))
     unread = {path.name.removesuffix(ending_of(path)): path for path in left_out(root / "masks", masks.values()).files}
     for name in sorted(images.keys() - masks.keys()):
@@ -147,7 +148,8 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
             raise VptError(
                 f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; shades at the "
                 "edges of labels are left by interpolation and lossy formats: "
-                "threshold soft masks (0 and 255) and save them as PNG, or name the ids under `labels` in dataset.json"
+                "threshold soft masks (0 and 255) and save them as PNG; of numbered objects (instances) write every "
+                "one as 1; or name the ids under `labels` in dataset.json"
             )
     if masks and len(unread) == len(masks):
         raise_first(unread, "the other masks are like it")
@@ -155,7 +157,7 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
     if not found:
         raise VptError(f"{folder}: no mask holds a value above 0, so nothing can be learned; check the export")
     problems += values.problems()
-    names = ["object"] if len(found) == 1 else [f"label {id}" for id in found]
+    names = ["object"] if len(found) == 1 else [unnamed_label(id) for id in found]
     return {0: "background", **dict(zip(found, names, strict=True))}
 
 
@@ -197,12 +199,17 @@ def turned(cases: Sequence[Case]) -> Iterator[VptError]:
             apart.append((case.images[0].name, *turns))
     if apart:
         marks = listed(sorted({f"{image} against {mask}" for _, image, mask in apart}), 3)
+        own = all(image == 1 for _, image, _ in apart)  # the masks alone are marked
         without = all(mask == 1 for _, _, mask in apart)
+        how = (
+            "have no mark of EXIF, and their masks are turned by one"
+            if own
+            else f"are turned by EXIF, and the masks {'have no such mark' if without else 'are not turned alike'}"
+        )
         yield VptError(
             f"{cases[0].images[0].parent}: {len(apart)} of {counted(len(cases), 'image')} "
-            f"({listed((name for name, _, _ in apart), 3)}) are turned by EXIF, and the masks "
-            f"{'have no such mark' if without else 'are not turned alike'} (orientation {marks}), so that they may not "
-            f"lie on each other; {TURN}"
+            f"({listed((name for name, _, _ in apart), 3)}) {how} (orientation {marks}), so that they may not "
+            f"lie on each other; {how_to_turn(not own)}"
         )
 
 

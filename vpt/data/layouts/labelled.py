@@ -265,7 +265,7 @@ def _examples(rows: Iterable[Row], names: Sequence[str]) -> tuple[Example, ...]:
 def _kind(rows: Sequence[Row], problems: list[VptError]) -> Kind:
     volumes = [row for row in rows if reader_of(row.image).kind == "volumes"]
     if 0 < len(volumes) < len(rows):
-        problems.append(VptError(f"{volumes[0].image}: a NIfTI file among images; keep one kind, take the others out"))
+        problems.append(VptError(f"{volumes[0].image}: a volume among images; keep one kind, take the others out"))
     return "volumes" if len(volumes) == len(rows) else "images"
 
 

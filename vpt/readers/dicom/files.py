@@ -29,6 +29,7 @@ INSTALL = "pip install 'vpt[dicom]'"
 MARK = b"DICM"  # behind a preamble of 128 bytes
 FIRST_TAGS = {b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0"}
 """What a file without preamble begins with: the length of a group, characters, kind of image or object."""
+LIST = "DICOMDIR"
 DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which lists files and holds no image
 QUOTING = r"(pydicom|highdicom|vpt\.readers\.dicom)(\.|$)"  # modules whose warnings quote what they read
 MOST_BYTES = 8 * 2**30  # of a zip, unpacked
@@ -163,7 +164,7 @@ def _is_called(path: Path) -> bool:
 
 def is_marked(path: Path) -> bool:
     """Whether a file says of itself that it is DICOM; a DICOMDIR lists files, and is no scan."""
-    if path.name.upper() == "DICOMDIR" or not path.is_file():  # a pipe would be waited for
+    if path.name.upper() == LIST or not path.is_file():  # a pipe would be waited for
         return False
     try:
         with open(path, "rb") as file:
@@ -199,7 +200,7 @@ def headers_in(path: Path) -> tuple[list[Header], int]:
 def _files(path: Path) -> list[DicomFile]:
     if not path.is_dir():
         return [DicomFile(path)]
-    return [DicomFile(each) for each in sorted(path.iterdir()) if each.is_file() and each.name[0] != "."]
+    return [DicomFile(each) for each in sorted(path.iterdir()) if each.is_file() and not _is_passed_over(each.name)]
 
 
 def _members(path: Path) -> list[DicomFile]:
@@ -223,7 +224,13 @@ def _members(path: Path) -> list[DicomFile]:
             "and give the folder of one series"
         )
     names = sorted(each.filename for each in inside)
-    return [DicomFile(path, name) for name in names if PurePosixPath(name).name[0] != "." and "__MACOSX" not in name]
+    read = [name for name in names if not _is_passed_over(PurePosixPath(name).name) and "__MACOSX" not in name]
+    return [DicomFile(path, name) for name in read]
+
+
+def _is_passed_over(name: str) -> bool:
+    """Hidden files, and the list of a disk's files, damaged or not."""
+    return name[0] == "." or name.upper() == LIST
 
 
 def _header(file: DicomFile) -> Header | None:

@@ -64,11 +64,17 @@ def labels_on(header: Header, grid: Grid, name: str) -> LabelMap:
         if kind != "LABELMAP" and frame.segment is None:
             raise VptError(f"{name}: {frame.name} names no segment; export it again")
         _put(out, grid, frame, part * out.dtype.type(1 if kind == "LABELMAP" else frame.segment), name, leaning)
-    return LabelMap(out, tuple(np.unique(out).tolist()), grid, name)
+    return LabelMap(out, tuple(np.unique(out).tolist()), grid, name, names=_names(header))
 
 
 def _world(header: Header) -> str:
     return str(header.get("FrameOfReferenceUID") or "")
+
+
+def _names(header: Header) -> tuple[tuple[int, str], ...]:
+    """What the file calls its segments, by their numbers."""
+    items = header.data.get("SegmentSequence") or []
+    return tuple((int(item.SegmentNumber), str(item.get("SegmentLabel") or "").strip()) for item in items)
 
 
 def _numbers(header: Header) -> list[int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MEASURED = ("CT", "PT")  # their values have units (HU, Bq/ml), however they are meant to be shown
-INVERTED = "MONOCHROME1"
+INVERTED, COLOURS = "MONOCHROME1", "PALETTE COLOR"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 DENSEST = 2**14  # times: no JPEG or RLE of a scan is packed more tightly
 
@@ -55,9 +55,16 @@ def _scale(frame: Frame) -> tuple[float, float]:
 
 
 def _require_values(frames: Sequence[Frame], name: str) -> None:
+    first = frames[0]
     for frame in frames:
         header = frame.header
-        if int(header.get("SamplesPerPixel") or 1) != 1:
+        if is_inverted(header) != is_inverted(first.header):
+            white, black = (frame, first) if is_inverted(header) else (first, frame)
+            raise VptError(
+                f"{name}: the least number means white in {white.name} (MONOCHROME1) and black in {black.name}, so "
+                "they are not one scan's; export the original series"
+            )
+        if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation") == COLOURS:
             raise VptError(f"{name}: {frame.name} is in colour, expected grey; export the original series")
         table = _table(header)
         in_units = frame.inter is not None or (table is not None and table.get("ModalityLUTType") == "HU")
@@ -140,6 +147,7 @@ def decoded(file: DicomFile, name: str) -> np.ndarray:
         if syntax is not None and syntax.is_compressed and syntax.is_encapsulated:
             _require_decoder(syntax, called)
         _require_there(data, called)
+        _require_low_bits(data, called)
         pixels: np.ndarray = data.pixel_array
     return pixels
 
@@ -157,6 +165,26 @@ def _require_there(data: Any, called: str) -> None:
             f"{held:,} bytes of its pixels cannot hold; copy or export it again"
         )
     require_memory(called, (frames, rows, columns), claimed)
+
+
+def _require_low_bits(data: Any, called: str) -> None:
+    """Refuse numbers that lie in the upper bits by their header: what is read are the lower ones.
+
+    A header that says so of numbers that fill the lowest bits and need no others is a slip, and nothing is lost.
+    """
+    stored, high, allocated = (int(data.get(key) or 0) for key in ("BitsStored", "HighBit", "BitsAllocated"))
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    if high + 1 <= stored or stored >= allocated or allocated not in (8, 16, 32) or "PixelData" not in data:
+        return
+    if syntax is not None and syntax.is_encapsulated:  # a codec knows its own bits
+        return
+    order = ">" if syntax is not None and not syntax.is_little_endian else "<"
+    numbers = np.frombuffer(data.PixelData, np.dtype(f"{order}u{allocated // 8}"))
+    if int(numbers.max(initial=0)) >> stored or (numbers.any() and not (numbers % 2 ** (high + 1 - stored)).any()):
+        raise VptError(
+            f"{called}: its numbers of {stored} bits end at bit {high} (HighBit), expected {stored - 1}, so they would "
+            "be read cut off; export the original series"
+        )
 
 
 def _require_decoder(syntax: Any, called: str) -> None:

@@ -22,7 +22,7 @@ from vpt.readers.dicom.pixels import channel_of, is_inverted, is_packed_with_los
 from vpt.readers.dicom.radiograph import is_radiograph
 from vpt.readers.dicom.segmentation import segmentation
 from vpt.readers.dicom.series import ChosenSeries, Series, choose_series, group_series, left_out
-from vpt.readers.dicom.stack import Stack, frames_of, stack_of
+from vpt.readers.dicom.stack import UNEVEN, Stack, frames_of, stack_of
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.segments import Form, Naming
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
 
 INVERTED = "MONOCHROME1"
+SAME = {"PatientID": "patients", "StudyInstanceUID": "studies", "FrameOfReferenceUID": "frames of reference"}
+MISSING = range(2, 5)  # times the distance that is said
 
 
 class DicomReader(Reader):
@@ -224,6 +226,7 @@ def _decisions(stack: Stack) -> list[str]:
     """What was done to the slices of a series before they became a volume, and what is lost already."""
     first = stack.frames[0].header
     found = []
+    found += [*_of_several(stack), *_wide(stack)]
     if stack.shifts is not None:
         found.append(f"the gantry was tilted by {stack.lean:.3g} degrees: resampled to straight axes, {stack.grid}")
     if is_inverted(first):
@@ -233,3 +236,31 @@ def _decisions(stack: Stack) -> list[str]:
     if is_packed_with_losses(first):
         found.append("its pixels were compressed with losses")
     return found
+
+
+def _of_several(stack: Stack) -> list[str]:
+    """Slices whose headers say that they are not of one scan; the patient is not named."""
+    headers = list(dict.fromkeys(frame.header for frame in stack.frames))
+    found = []
+    for keyword, what in SAME.items():
+        values = {str(value) for header in headers if (value := header.get(keyword)) is not None}
+        if len(values) > 1:
+            text = (
+                f"its slices are of {len(values)} {what} by their headers; are they one scan's? Export the series again"
+            )
+            found.append(text)
+    return found
+
+
+def _wide(stack: Stack) -> list[str]:
+    """Slices that lie two to four times as far apart as their headers say, as where every second one is missing."""
+    said, step = stack.frames[0].header.get("SpacingBetweenSlices"), stack.grid.spacing[2]
+    if said is None or len(stack.frames) < 2 or not float(said):
+        return []
+    times = step / abs(float(said))
+    if round(times) not in MISSING or abs(times - round(times)) > UNEVEN:
+        return []
+    return [
+        f"its slices lie {step:.4g} mm apart and its header says {abs(float(said)):.4g} (SpacingBetweenSlices); are "
+        "slices missing? Copy the series again"
+    ]

@@ -12,6 +12,7 @@ from vpt.readers.dicom.files import Header
 from vpt.words import counted, listed
 
 LARGEST = "largest"
+ODD = "of which lie in another direction, or say none:"
 SPLIT = re.compile(r"[\s^=,_]+")  # between the parts of a patient's name
 
 
@@ -102,8 +103,17 @@ def _kind(group: Sequence[Header]) -> str:
         return "frames without places"
     if all(header.get("ImagePositionPatient") is None and not _has_planes(header) for header in group):
         return "no place in space"
-    turns = {tuple(round(float(part), 2) for part in header.get("ImageOrientationPatient") or ()) for header in group}
-    return "volume" if len(turns) == 1 else f"slices in {len(turns)} directions"
+    turns: dict[tuple[float, ...], list[Header]] = {}
+    for header in group:
+        turn = tuple(round(float(part), 2) for part in header.get("ImageOrientationPatient") or ())
+        turns.setdefault(turn, []).append(header)
+    if len(turns) == 1:
+        return "volume"
+    most = max(turns.values(), key=len)
+    if 2 * len(most) <= len(group):
+        return f"slices in {len(turns)} directions"
+    odd = [header.file.name for header in group if not any(header is each for each in most)]
+    return f"slices {ODD} {listed(odd, 3)}"
 
 
 def _has_planes(header: Header) -> bool:
@@ -122,7 +132,10 @@ def choose_series(found: Sequence[Series], wanted: str | None, name: str) -> Ser
             "--series DESCRIPTION or --series largest"
         )
     if not volumes:
-        raise VptError(f"{name}: no series of slices in it, only {_list(found)}; give the folder of the scan itself")
+        mend = "take these out, or " if any(ODD in each.kind for each in found) else ""
+        raise VptError(
+            f"{name}: no series of slices in it, only {_list(found)}; {mend}give the folder of the scan itself"
+        )
     return volumes[0]
 
 

@@ -77,6 +77,11 @@ def frames_of(header: Header) -> list[Frame]:
             )
         return [_frame(header, 0, [header.data])]
     shared = header.data.get("SharedFunctionalGroupsSequence") or []
+    if (count := int(header.get("NumberOfFrames") or 1)) != len(per_frame):
+        raise VptError(
+            f"{header.file}: {count} frames, but places of {len(per_frame)} (its functional groups), so which lies "
+            "where is not known; copy or export it again"
+        )
     return [_frame(header, k, [group, *shared]) for k, group in enumerate(per_frame)]
 
 
@@ -91,6 +96,12 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
     ):
         if value is None or len(value) != length:
             raise VptError(f"{header.file}: no {keyword}, so it has no place in space; export the original series")
+    for keyword, value, least in (("ImagePositionPatient", place, -np.inf), ("PixelSpacing", pixel, 0.0)):
+        if not all(np.isfinite(float(part)) and float(part) > least for part in value):
+            raise VptError(
+                f"{header.file}: its {keyword} is {by([float(part) for part in value])}, which is none; export the "
+                "original series"
+            )
     between = _value(groups, "PixelMeasuresSequence", "SpacingBetweenSlices")
     thick = _value(groups, "PixelMeasuresSequence", "SliceThickness")
     slope, inter = (
