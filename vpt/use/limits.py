@@ -10,11 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
-from vpt.files import read_json, write_json
+from vpt.files import file_sha256, read_json, write_json
 from vpt.progress import Tick, silent
 from vpt.scores.plain import plain
 from vpt.scores.trust import Limits, Quality, choose_limits
-from vpt.use.archives.fingerprints import file_sha256
 from vpt.use.segmenter import Segmenter
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
+from vpt.files import file_sha256
 from vpt.readers import reader_of
 
 
@@ -68,8 +69,3 @@ def _files_of(case: Case) -> Iterator[tuple[str, Path]]:
             yield from ((file.relative_to(path).as_posix(), file) for file in below)
         elif path.is_file():
             yield path.name, path
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from vpt.files import file_sha256
 from vpt.report.report_page import FactGroup
-from vpt.use.archives.fingerprints import file_sha256
 from vpt.versions import version_of
 from vpt.words import counted
 
