@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scans import voxels_of
 
-from vpt.data.value_doubts import Expected, units_of
+from vpt.data.doubts.values import Expected, units_of
 from vpt.data.values import CaseValues, values_of, values_over
 from vpt.readers import Kind
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vpt.data.class_names import written_otherwise
+from vpt.data.doubts.class_names import written_otherwise
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from plans import plan_with
 
 from vpt.data.cached_slices import prepare_image, prepare_label
 from vpt.data.check import check_dataset
-from vpt.data.doubts import doubts_of
-from vpt.data.header_doubts import header_doubts, scan_doubts, single_slices, unusual_spacing
+from vpt.data.doubts.headers import header_doubts, scan_doubts, single_slices, unusual_spacing
+from vpt.data.doubts.said import doubts_of
 from vpt.data.layouts import read_dataset
 from vpt.data.scans import find_scans
 from vpt.data.splits import read_splits

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from vpt.data.check import check_dataset
+from vpt.data.doubts.mask_values import MANY
 from vpt.data.layouts import read_dataset, survey
-from vpt.data.mask_values import MANY
 from vpt.data.scans import find_scans
 from vpt.data.splits import read_splits
 from vpt.errors import VptError

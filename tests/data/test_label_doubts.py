@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vpt.data.check import check_dataset
-from vpt.data.label_doubts import doubtful_numbers, unnamed_label
+from vpt.data.doubts.labels import doubtful_numbers, unnamed_label
 
 DOUBTED: dict[str, tuple[list[set[int]], str]] = {
     "a border of void": ([{1, 255}, {1, 255}, {1}], r"255 lies beside 1 in the same masks"),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from values import body, brain, xray
 
-from vpt.data.likeness import alike, steps_of
+from vpt.data.doubts.likeness import alike, steps_of
 
 
 def volume(array: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ import pytest
 from values import body, seen
 
 from vpt.data.check import check_dataset
+from vpt.data.doubts.not_hu import doubtful_hu, unnamed_hu
 from vpt.data.layouts import read_dataset
-from vpt.data.not_hu import doubtful_hu, unnamed_hu
 from vpt.data.planned import EncoderInput, Wishes
 from vpt.data.planning import make_plan
 from vpt.errors import VptError

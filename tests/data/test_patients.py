@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vpt.data.check import check_dataset
-from vpt.data.class_names import missing_among
-from vpt.data.doubts import doubts_of
+from vpt.data.doubts.class_names import missing_among
+from vpt.data.doubts.said import doubts_of
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.patients import Patients, by_pattern
 from vpt.data.splits import read_splits

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from vpt.data.check import check_dataset
-from vpt.data.seams import interpolated, seams_of
+from vpt.data.doubts.seams import interpolated, seams_of
 
 Draw = Callable[[int], np.ndarray]
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import plan_with
 
+from vpt.data.doubts.headers import another_size, unlike_the_plan
 from vpt.data.fingerprint import Fingerprint
-from vpt.data.header_doubts import another_size, unlike_the_plan
 from vpt.data.sizes import TrainingSizes
 from vpt.readers import Grid
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from values import body, brain, seen, xray
 
-from vpt.data.unlike import TOLD, unlike_others
+from vpt.data.doubts.unlike import TOLD, unlike_others
 from vpt.readers import Kind
 
 Change = Callable[[np.ndarray], np.ndarray]

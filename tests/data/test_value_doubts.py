@@ -12,7 +12,7 @@ from plans import plan_with
 from scipy.ndimage import uniform_filter
 from values import body, brain, expected, photograph, seen, xray
 
-from vpt.data.value_doubts import Doubt, Expected, doubt_of
+from vpt.data.doubts.values import Doubt, Expected, doubt_of
 from vpt.data.values import values_over
 
 CT = expected(body, "CT", "volumes", fixed=True)

@@ -13,7 +13,7 @@ import torch
 from masks import image_plan, scan, scan_plan, threshold
 from tiny_classes import CLASSES
 
-from vpt.data.header_doubts import scan_doubts
+from vpt.data.doubts.headers import scan_doubts
 from vpt.data.scans import find_scans
 from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.use.classifier import Classifier

@@ -14,14 +14,14 @@ from vpt.data.annotated import classes_annotated, require_annotated
 from vpt.data.cached_arrays import damaged, mapped, require_unchanged, save_array
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.cropping import Part
+from vpt.data.doubts.inside_out import Outline, outline_of
+from vpt.data.doubts.seams import Seams, seams_of
 from vpt.data.framing import prepared_size, require_bounded
-from vpt.data.inside_out import Outline, outline_of
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
 from vpt.data.sampling import held_by_slices
-from vpt.data.seams import Seams, seams_of
 from vpt.progress import Tick
 from vpt.readers import LabelMap, Voxels, reader_of
 from vpt.readers.voxels import counted

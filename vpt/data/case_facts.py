@@ -8,11 +8,11 @@ import numpy as np
 
 from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
+from vpt.data.doubts.inside_out import Outline
+from vpt.data.doubts.seams import Seams, seams_of
 from vpt.data.findings import Problem, problem_of, unforeseen
-from vpt.data.inside_out import Outline
 from vpt.data.label_maps import read_label
 from vpt.data.reading import see
-from vpt.data.seams import Seams, seams_of
 from vpt.data.strata import Held
 from vpt.data.values import CaseValues
 from vpt.errors import VptError

@@ -13,6 +13,16 @@ from vpt.data.annotated import annotated_in_words
 from vpt.data.case_facts import CaseFacts, held_in, read_safely
 from vpt.data.cases import SegmentationSet
 from vpt.data.check_labelled import check_labelled
+from vpt.data.doubts.headers import single_slices, unusual_spacing
+from vpt.data.doubts.inside_out import inverted, masks_of
+from vpt.data.doubts.labels import doubtful_numbers
+from vpt.data.doubts.left_out import left_out
+from vpt.data.doubts.mask_values import SHADES, TWO_WAYS
+from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
+from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.doubts.seams import interpolated
+from vpt.data.doubts.twins import Look, near_twins, twins
+from vpt.data.doubts.unlike import unlike_others
 from vpt.data.findings import (
     Check,
     LabelSummary,
@@ -23,21 +33,11 @@ from vpt.data.findings import (
     seen_from,
     spread_of,
 )
-from vpt.data.header_doubts import single_slices, unusual_spacing
-from vpt.data.inside_out import inverted, masks_of
-from vpt.data.label_doubts import doubtful_numbers
 from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.description import description, fewer_than_said
-from vpt.data.left_out import left_out
-from vpt.data.mask_values import SHADES, TWO_WAYS
-from vpt.data.not_hu import doubtful_hu, no_hu, unnamed_hu
-from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.reading import read_each
-from vpt.data.seams import interpolated
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
-from vpt.data.twins import Look, near_twins, twins
-from vpt.data.unlike import unlike_others
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Relabelled, reader_of
 from vpt.readers.colours import Colour, shown

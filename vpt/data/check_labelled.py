@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from vpt.data.class_copies import Look, copies, near_copies, split_name
-from vpt.data.class_names import doubtful_classes, missing_among
+from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
+from vpt.data.doubts.class_names import doubtful_classes, missing_among
+from vpt.data.doubts.headers import unusual_spacing
+from vpt.data.doubts.left_out import beside, kinds, left_out
+from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.doubts.unlike import unlike_others
 from vpt.data.findings import (
     Check,
     ClassSummary,
@@ -23,17 +27,13 @@ from vpt.data.findings import (
     spread_of,
     unforeseen,
 )
-from vpt.data.header_doubts import unusual_spacing
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
-from vpt.data.left_out import beside, kinds, left_out
 from vpt.data.looked_for import looked_for_in_words, one_sided
-from vpt.data.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.reading import read_each, see
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
-from vpt.data.unlike import unlike_others
 from vpt.data.values import CaseValues
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vpt.data.doubts.values import is_ct
 from vpt.data.label_maps import read_label
-from vpt.data.value_doubts import is_ct
 from vpt.progress import Tick
 from vpt.readers import Grid, LabelMap, Voxels, reader_of
 from vpt.readers.grid import Box, in_place

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from vpt.data.doubts.values import is_ct
 from vpt.data.label_maps import read_label
 from vpt.data.plan import Intensity, Percentiles, Window
 from vpt.data.planned import FINGERPRINTED, Planned, Wishes, spread
-from vpt.data.value_doubts import is_ct
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
 from vpt.progress import Tick

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vpt.data.header_doubts import another_size
+from vpt.data.doubts.headers import another_size
+from vpt.data.doubts.values import Expected, doubt_of
 from vpt.data.plan import Plan
 from vpt.data.planned import FINGERPRINTED, Planned, Wishes, spread
 from vpt.data.planning import sampling_of
-from vpt.data.value_doubts import Expected, doubt_of
 from vpt.data.values import values_of
 from vpt.errors import VptError
 from vpt.progress import Tick, silent

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.data.class_names import plain_name
+from vpt.data.doubts.class_names import plain_name
+from vpt.data.doubts.mask_values import shades_of
 from vpt.data.label_values import IGNORED, require_no_negative
-from vpt.data.mask_values import shades_of
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, reader_of
 from vpt.readers.grid import by, some

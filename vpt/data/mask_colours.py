@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vpt.data.mask_values import AT_ONCE, MANY, MOST_LABELS
+from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS
 from vpt.errors import VptError
 from vpt.machine.available import cores
 from vpt.parallel import in_processes

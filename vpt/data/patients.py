@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
-from vpt.data.class_names import doubtful_classes, missing_among
+from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.errors import VptError
 from vpt.words import counted, listed
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vpt.data.cropping import choose_crop, cropped_grid
+from vpt.data.doubts.not_hu import no_hu
 from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.intensities import choose_intensity, given_window, read_values
-from vpt.data.not_hu import no_hu
 from vpt.data.plan import ORIENTATIONS, Plan, Plane
 from vpt.data.planned import FINGERPRINTED, NOTHING_FIXED, EncoderInput, Planned, Wishes, spread
 from vpt.data.sampling import choose_sampling

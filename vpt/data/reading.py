@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from vpt.data.likeness import digest_of, steps_of
+from vpt.data.doubts.likeness import digest_of, steps_of
 from vpt.data.values import CaseValues, values_of
 from vpt.machine.available import cores
 from vpt.parallel import in_processes

@@ -17,7 +17,7 @@ from vpt.data.cases import (
     raise_first,
     scan_files,
 )
-from vpt.data.left_out import left_out, unread_beside
+from vpt.data.doubts.left_out import left_out, unread_beside
 from vpt.errors import VptError
 from vpt.readers import SUPPORTED
 

@@ -11,7 +11,7 @@ from vpt.artifact import Artifact
 from vpt.artifact_tasks import name_of, named_by
 from vpt.building import FROZEN
 from vpt.config import Config, ResolvedConfig
-from vpt.data.class_names import written_otherwise
+from vpt.data.doubts.class_names import written_otherwise
 from vpt.data.layouts import read_labelled
 from vpt.errors import VptError
 from vpt.heads import Answer

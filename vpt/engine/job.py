@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vpt.building import build_model
-from vpt.data.doubts import doubts_of
+from vpt.data.doubts.said import doubts_of
 from vpt.data.stored import Store, Viewed
 from vpt.engine.announcing import folds_proposed, starts_of
 from vpt.engine.beside import share_prompts

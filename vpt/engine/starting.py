@@ -16,7 +16,7 @@ from vpt.config import Config, ResolvedConfig
 from vpt.config.start import StartConfig
 from vpt.data.annotated import counts_of
 from vpt.data.cases import SegmentationSet
-from vpt.data.class_names import written_otherwise
+from vpt.data.doubts.class_names import written_otherwise
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled
 from vpt.data.plan import Plan, Window

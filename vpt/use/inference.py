@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from vpt.data.depth import in_8_bits
+from vpt.data.doubts.headers import another_size, reader_doubts
+from vpt.data.doubts.values import Expected, doubt_of
 from vpt.data.framing import size_of_slices
-from vpt.data.header_doubts import another_size, reader_doubts
 from vpt.data.plan import Plan
-from vpt.data.value_doubts import Expected, doubt_of
 from vpt.data.values import values_of
 from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.machine.memory import in_gb, is_out_of_memory, total_memory

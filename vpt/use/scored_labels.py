@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.annotated import names_annotated
 from vpt.data.layouts.description import description, read_labels
-from vpt.data.mask_values import MOST_LABELS, MaskValues, SeenMask
 from vpt.data.pairs import Pair
 from vpt.errors import VptError
 from vpt.readers import LabelMap

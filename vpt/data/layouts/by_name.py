@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
+from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.rows import SIDE_WORDS
-from vpt.data.left_out import Walk
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
 from vpt.words import counted, listed

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
+from vpt.data.doubts.left_out import Walk, is_hidden, leads_back
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
-from vpt.data.left_out import Walk, is_hidden, leads_back
 from vpt.readers import is_part
 
 SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
-from vpt.data.label_doubts import unnamed_label
+from vpt.data.doubts.labels import unnamed_label
+from vpt.data.doubts.left_out import ending_of, kinds, left_out
+from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask
 from vpt.data.label_maps import how_to_turn
 from vpt.data.label_values import require_no_negative
 from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
-from vpt.data.left_out import ending_of, kinds, left_out
 from vpt.data.mask_colours import ids_by_colour
-from vpt.data.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask
 from vpt.errors import VptError
 from vpt.machine.available import cores
 from vpt.parallel import in_processes

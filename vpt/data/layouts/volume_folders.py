@@ -17,10 +17,10 @@ from vpt.data.cases import (
     scan_files,
     without_suffix,
 )
+from vpt.data.doubts.left_out import unread_beside
 from vpt.data.layouts.description import labels_of, read_channels, read_codes, read_patients, shown_name
 from vpt.data.layouts.image_folders import as_images
 from vpt.data.layouts.regions import regions_in_words
-from vpt.data.left_out import unread_beside
 from vpt.errors import VptError
 from vpt.files import can_be_path, read_json
 from vpt.readers import Kind, LabelFiles, endings

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.cases import Case
-from vpt.data.header_doubts import reader_doubts, scan_doubts
+from vpt.data.doubts.headers import reader_doubts, scan_doubts
 from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.progress import Tick, silent

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
-from vpt.data.left_out import is_hidden, leads_back
+from vpt.data.doubts.left_out import is_hidden, leads_back
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import find_scans, image_cases, scans_at, unread_scans
 from vpt.errors import VptError

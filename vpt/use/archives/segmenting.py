@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.data.cases import Case
-from vpt.data.header_doubts import unlike_the_plan
+from vpt.data.doubts.headers import unlike_the_plan
 from vpt.errors import VptError
 from vpt.files import clear_parts_beside
 from vpt.progress import Tick, silent

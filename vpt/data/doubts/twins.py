@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpt.data.cases import Case, SegmentationSet
+from vpt.data.doubts.likeness import alike
 from vpt.data.findings import Problem
-from vpt.data.likeness import alike
 from vpt.data.splits import Splits, drawn
 from vpt.words import listed
 

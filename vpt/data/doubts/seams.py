@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vpt.data.mask_values import some_slices
+from vpt.data.doubts.mask_values import some_slices
 from vpt.readers.picture import lowest_and_highest
 from vpt.words import counted, listed
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vpt.data.hu_modes import is_air
-from vpt.data.value_doubts import FEWEST, Expected, doubt_of, is_ct, units_of
+from vpt.data.doubts.hu_modes import is_air
+from vpt.data.doubts.values import FEWEST, Expected, doubt_of, is_ct, units_of
 from vpt.data.values import LOWEST, USUAL, CaseValues, values_over
 from vpt.readers import Kind
 from vpt.words import listed

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from vpt.data.colour_doubts import coloured, swapped
-from vpt.data.hu_modes import looks_like_hu, scaled_hu
+from vpt.data.doubts.colours import coloured, swapped
+from vpt.data.doubts.hu_modes import looks_like_hu, scaled_hu
 from vpt.data.plan import Plan, Window
 from vpt.data.values import (
     HIGHEST,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.label_values import IGNORE
-from vpt.data.mask_values import MOST_LABELS
 from vpt.words import counted, listed
 
 VOIDS = (255, 65535)  # that void has beside small ids, in Pascal VOC, Cityscapes and ADE20K

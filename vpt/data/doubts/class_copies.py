@@ -8,9 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
+from vpt.data.doubts.likeness import alike
 from vpt.data.findings import Problem
 from vpt.data.labelled import Example, LabelledSet
-from vpt.data.likeness import alike
 from vpt.data.splits import split_source
 from vpt.words import counted, listed
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vpt.data.class_names import doubtful_classes, missing_among
-from vpt.data.header_doubts import header_doubts
+from vpt.data.doubts.class_names import doubtful_classes, missing_among
+from vpt.data.doubts.headers import header_doubts
+from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.labelled import LabelledSet
-from vpt.data.one_patient import guessed_on_two_sides
 from vpt.data.splits import AnySet, Splits
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpt.data.hu_modes import looks_like_hu
-from vpt.data.value_doubts import DENSE, FAT, SOME, is_ct
+from vpt.data.doubts.hu_modes import looks_like_hu
+from vpt.data.doubts.values import DENSE, FAT, SOME, is_ct
 from vpt.data.values import LEVELS, CaseValues, values_over
 from vpt.words import counted
 
