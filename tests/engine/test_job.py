@@ -150,6 +150,6 @@ def test_an_encoder_of_medical_images_is_proposed_where_it_is_installed_and_none
     job = described(task, tiny_data if task == "segmentation" else tiny_classes, tmp_path, **changes)
     sentence = (
         "lite_medsam is installed, an encoder that was trained on medical images; "
-        "--backbone lite_medsam takes it in the place of vit_micro"
+        "--backbone lite_medsam --head sam_decoder takes it, with its decoder, in the place of vit_micro"
     )
     assert job.proposals() == ([sentence] if said else [])

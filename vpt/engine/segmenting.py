@@ -171,8 +171,8 @@ class Segmenting(Job):
             return found
         return [
             *found,
-            f"{MEDICAL} is installed, an encoder that was trained on medical images; --backbone {MEDICAL} takes it "
-            f"in the place of {self.setup.config.backbone.name}",
+            f"{MEDICAL} is installed, an encoder that was trained on medical images; --backbone {MEDICAL} --head "
+            f"sam_decoder takes it, with its decoder, in the place of {self.setup.config.backbone.name}",
         ]
 
     def draw(self, epoch: int) -> list[list[SliceDraw]]:
