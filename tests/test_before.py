@@ -97,7 +97,7 @@ def test_a_classifier_of_an_older_version_reads_the_vector_that_it_learned_from(
     backbone = {"name": "test_vit2", "weights": "random"}
     plain = load_config(values | {"backbone": backbone | {"options": {"pooling": "plain"}}})
     own, plan, path = load_config(values | {"backbone": backbone}), PLAN, tmp_path / "a.safetensors"
-    plan = PLAN.model_copy(update={"image_size": 64})
+    plan = PLAN.model_copy(update={"image_size": 64, "pixel_mm": None})
     model, images = build_model(plain, plan, 2).eval(), torch.randn(2, 3, 64, 64)
     save_artifact(path, model, config=own, plan=plan, labels={0: "a", 1: "b"}, scores={})
     assert read_artifact(path).pool == "mean"

@@ -151,7 +151,7 @@ def test_a_model_is_what_its_config_says() -> None:
     assert isinstance(model.head, MaskHead)
     assert (model.head.classify.out_channels, model.prompts.count) == (4, 3)
     classes = load_config({"data": {"path": "x", "target": "grades"}, "task": "classification"})
-    graded = build_model(classes, plan_with(image_size=64, slices=4), 5)
+    graded = build_model(classes, plan_with(image_size=64, slices=4, pixel_mm=None), 5)
     assert isinstance(graded.head, ClassifyHead)
     assert graded.head.output.out_features == 4
     assert graded.head.over_slices is not None
