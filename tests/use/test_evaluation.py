@@ -351,7 +351,10 @@ def test_volumes_that_are_not_3d_are_said_before_any_is_scored(folders):
         progress=lambda *step: seen.append(step),
     )
     assert seen == []
-    refused("image: shape (4, 4, 4, 1, 2), expected a volume", image(np.ones((4, 4, 4, 1, 2))), image(cube()))
+    refused(
+        "image: shape (4, 4, 4, 2) is 4-D, expected a 3-D label map", image(np.ones((4, 4, 4, 1, 2))), image(cube())
+    )
+    refused("image: shape (4, 4, 4, 2, 2), expected a volume", image(np.ones((4, 4, 4, 2, 2))), image(cube()))
 
 
 def test_a_last_axis_of_one_is_no_axis(tmp_path):

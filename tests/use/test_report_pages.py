@@ -281,7 +281,7 @@ def test_a_page_calls_cases_as_the_tables_do_and_says_what_its_scores_leave_out(
             nib.save(nib.Nifti1Image(np.minimum(np.asarray(mask.dataobj), 1), mask.affine), path)
         path.rename(path.with_name(path.name.replace(".nii", "_pred.nii" if path.parent == scored else "_seg.nii")))
     told = vpt("evaluate", scored, truth, "--tolerance", "1,core=2.5", "--empty", "one")
-    assert "case_00_pred.nii.gz with case_00_seg.nii.gz (case_00)" in told.out, told.err
+    assert "case_00_pred.nii.gz with case_00_seg.nii.gz (case_00)" in " ".join(told.out.split()), told.err
     page = read(scored)
     assert headings(page) == ["case_02", "case_01", "case_00", "case_03"]
     assert "1 absent in truth and prediction (scored 1)" in page
