@@ -317,7 +317,7 @@ def test_a_key_that_stands_in_a_header_twice_is_refused(original: Path, tmp_path
     for key in ("labels", "plan", "temperature", "config", "counts"):
         text = f'{metadata["vpt"][:-1]}, "{key}": {json.dumps(json.loads(metadata["vpt"])[key])}}}'
         write_tensors(tmp_path / "best.safetensors", tensors, metadata | {"vpt": text})
-        with pytest.raises(VptError, match=rf"its header is damaged \('{key}' is in it twice\)"):
+        with pytest.raises(VptError, match=rf"its header is damaged \(the key '{key}' twice in one object\)"):
             read_artifact(tmp_path / "best.safetensors")
 
 

@@ -16,6 +16,7 @@ from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Step
 from vpt.errors import VptError, VptWarning
+from vpt.files import Repeated, unrepeated
 from vpt.words import listed
 
 LARGEST_ID = 2**63 - 1  # of a label
@@ -66,18 +67,6 @@ class Header(TaskHeader):
     earlier: tuple[EarlierHeader, ...] = ()
 
 
-class _Twice(ValueError):
-    """A key that stands in one object twice, of which nobody can say which is meant."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
-    return found
-
-
 def read_header(text: str | None, path: Path) -> Header:
     """The header's text -> its content.
 
@@ -85,12 +74,12 @@ def read_header(text: str | None, path: Path) -> Header:
         VptError: no JSON, a key that is missing or of another kind, a temperature that divides nothing.
     """
     try:
-        content = json.loads(text or "", object_pairs_hook=_once)
+        content = json.loads(text or "", object_pairs_hook=unrepeated)
         json.dumps(content, ensure_ascii=False).encode()  # half a character could not be shown
     except (ValueError, RecursionError) as error:  # a number with thousands of digits is a ValueError
-        twice = f"{error}" if isinstance(error, _Twice) else "no JSON"
+        what = str(error) if isinstance(error, Repeated) else "no JSON"
         raise VptError(
-            f"{path}: its header is damaged ({twice}); copy the file again from where it was trained"
+            f"{path}: its header is damaged ({what}); copy the file again from where it was trained"
         ) from error
     try:
         header = Header.model_validate(content)

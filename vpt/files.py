@@ -197,7 +197,7 @@ def parse_json(text: str, name: object) -> Any:
         VptError: with the name and, where it is known, the place of the mistake.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        value = json.loads(text, object_pairs_hook=unrepeated, parse_constant=_no_number)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()  # half a character could not be shown or written
         return value
@@ -211,11 +211,16 @@ def parse_json(text: str, name: object) -> Any:
         raise VptError(f"{name}: not usable JSON ({error}); correct it") from error
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class Repeated(ValueError):
+    """A key that stands in one object twice, of which nobody can say which is meant."""
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of JSON in which no key may stand twice. Raises `Repeated`."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice in one object")
+        raise Repeated(f"the key {next(name for name in names if names.count(name) > 1)!r} twice in one object")
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -56,9 +55,9 @@ class Trained(Learner):
     def __init__(self, method: str, protocol: Protocol, seed: int, out: Path, cache: Path):
         self.method, self.protocol, self.seed, self.out, self.cache = method, protocol, seed, out, cache
 
-    def train(self, values: dict[str, Any], name: str, own: Mapping[str, Any] = MappingProxyType({})) -> Path:
+    def train(self, values: dict[str, Any], name: str, own: Mapping[str, Any] | None = None) -> Path:
         """A run called so, of that config; own: what goes before the protocol's settings."""
-        overrides = {**OWN, **self.protocol.settings, "seed": self.seed, **own}
+        overrides = {**OWN, **self.protocol.settings, "seed": self.seed, **(own or {})}
         run = self.out / name
         return train(load_config(values, overrides), run, resume=True, cache=self.cache, brief=True, alone=True)
 
@@ -135,11 +134,11 @@ class OnFeatures(Trained):
         self.control.learn(features, task.labels(task.trained))
 
     def _sight(self, first: Task) -> Sight:
-        if self.method != ADAPTED:
-            data = {"path": str(first.path), "only": list(first.classes)}
-            return Sight.frozen(load_config({"data": data}, {**OWN, **self.protocol.settings}))
-        values = first_values(first, self.protocol.prompts_of(self.method))
-        return Sight.trained(self.loaded(self.train(values, "1"), "32-true"))
+        if self.method == ADAPTED:
+            run = self.train(first_values(first, self.protocol.prompts_of(ADAPTED)), "1")
+            return Sight.trained(self.loaded(run, "32-true"))
+        config = load_config(first_values(first, {"method": "none"}), {**OWN, **self.protocol.settings})
+        return Sight.frozen(config)
 
     def answers(self, task: Task, *, told: bool) -> list[str]:
         assert self.sight is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from vpt.data.cases import Case, SegmentationSet
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import read_dataset
 from vpt.data.splits import Splits, read_splits
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.readers import Grid
 
 
@@ -46,6 +49,14 @@ def _task(name: str, path: Path) -> MaskTask:
     if not splits.test:
         raise VptError(f"{path}: {name} has no test case; fix the sides in split.json: train, val and test")
     return MaskTask(name, path, dataset, splits)
+
+
+@contextmanager
+def of_any_task() -> Iterator[None]:
+    """Scans of one task are prepared as another's inside: that their values are unlike is not warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VptWarning)
+        yield
 
 
 def true_masks(task: MaskTask, case: Case, grid: Grid) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import numpy as np
 from vpt.artifact_tasks import common_ids, common_labels
 from vpt.config import load_config
 from vpt.config.training import TrainConfig
-from vpt.continual.mask_tasks import MaskTask, by_name, true_masks
+from vpt.continual.mask_tasks import MaskTask, by_name, of_any_task, true_masks
 from vpt.continual.protocol import JOINT, Protocol
 from vpt.data.cases import Case
 from vpt.data.label_maps import read_label
 from vpt.engine.run import train
-from vpt.errors import VptError, VptWarning
+from vpt.errors import VptError
 from vpt.files import write_json, write_text
 from vpt.readers import Naming, reader_of
 from vpt.scores.continual import mask_score
@@ -77,8 +76,7 @@ class MasksAtOnce:
         assert self.segmenter is not None
         key = task.name, case.name
         if key not in self._answers:
-            with warnings.catch_warnings():  # the values of one task are unlike those of another
-                warnings.simplefilter("ignore", VptWarning)
+            with of_any_task():
                 scan = self.segmenter.prepare(case.scan, force=True)
             found = by_name(self.segmenter.labels_of(scan), self.segmenter.labels)
             self._answers[key] = found, true_masks(task, case, scan.grid)

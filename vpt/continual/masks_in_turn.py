@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from vpt.config import load_config
-from vpt.continual.mask_tasks import MaskTask, by_name, true_masks
+from vpt.continual.mask_tasks import MaskTask, by_name, of_any_task, true_masks
 from vpt.continual.protocol import Protocol
 from vpt.engine.run import train
-from vpt.errors import VptWarning
 from vpt.scores.continual import mask_score
 from vpt.use.by_task import SegmenterByTask
 from vpt.use.load import load
@@ -58,8 +56,7 @@ class MasksInTurn:
             key = task.name, case.name
             if told and self.chosen.get(key):
                 continue  # nothing is told that was not found
-            with warnings.catch_warnings():  # of values that are unlike those of another task, which it is not given to
-                warnings.simplefilter("ignore", VptWarning)
+            with of_any_task():
                 scan = segmenter.prepare(case.scan, force=True)
             found = by_name(segmenter.labels_of(scan), segmenter.labels)
             self._found[key] = mask_score(found, true_masks(task, case, scan.grid))

@@ -44,13 +44,12 @@ def copies(found: LabelledSet, looks: Sequence[Look], sides: Sides) -> Iterator[
             of = {_named(found, each): each.name for each in group}
             unlike.append(" = ".join(f"{name} of {its}" for its, name in of.items()))
     pixels = "pixels" if found.kind == "images" else "voxels"
-    if apart:
-        text = f"{counted(len(apart), 'image')} with the same {pixels} on two sides ({listed(apart, 3)})"
-        fix = "scores are then too good: keep one of each, or all on one side"
-        yield Problem("warning", split_name(found), f"{text}; {fix}")
-    if unlike:
-        text = f"{counted(len(unlike), 'image')} with the same {pixels} under different labels ({listed(unlike, 3)})"
-        yield Problem("warning", str(found.source), f"{text}; keep the right one")
+    yield from _told(
+        found,
+        ("image", f"with the same {pixels}"),
+        (apart, "scores are then too good: keep one of each, or all on one side"),
+        (unlike, "keep the right one"),
+    )
 
 
 def near_copies(found: LabelledSet, looks: Sequence[Look], sides: Sides) -> Iterator[Problem]:
@@ -63,13 +62,26 @@ def near_copies(found: LabelledSet, looks: Sequence[Look], sides: Sides) -> Iter
         if _contradict(one, other)
     ]
     what = f"nearly the same {'image' if found.kind == 'images' else 'scan'}"
-    if apart:
-        text = f"{counted(len(apart), 'pair')} of {what} on two sides ({listed(apart, 3)})"
-        fix = "scores are then too good: put both on one side, or say in `patients` that they are one patient's"
-        yield Problem("warning", split_name(found), f"{text}; {fix}")
-    if unlike:
-        text = f"{counted(len(unlike), 'pair')} of {what} under different labels ({listed(unlike, 3)})"
-        yield Problem("warning", str(found.source), f"{text}; are both right?")
+    yield from _told(
+        found,
+        ("pair", f"of {what}"),
+        (apart, "scores are then too good: put both on one side, or say in `patients` that they are one patient's"),
+        (unlike, "are both right?"),
+    )
+
+
+def _told(
+    found: LabelledSet, what: tuple[str, str], apart: tuple[list[str], str], unlike: tuple[list[str], str]
+) -> Iterator[Problem]:
+    """what: they are, to be counted, and what is said of them; each with how to mend it: those on two sides, and those
+    under different labels.
+    """
+    noun, said = what
+    where = ((apart, "on two sides", split_name(found)), (unlike, "under different labels", str(found.source)))
+    for (copies, mend), how, file in where:
+        if copies:
+            text = f"{counted(len(copies), noun)} {said} {how} ({listed(copies, 3)})"
+            yield Problem("warning", file, f"{text}; {mend}")
 
 
 def split_name(found: LabelledSet) -> str:
