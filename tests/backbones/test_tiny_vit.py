@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.tiny_vit import TinyVitBackbone
+from vpt.backbones.tiny_vit_attention import into_windows, out_of_windows
 from vpt.backbones.tokens import KeysValues, SeparateContext
 from vpt.errors import VptError
 from vpt.heads.mask import MaskHead
@@ -370,3 +371,21 @@ def test_loaded_biases_take_the_place_of_those_gathered_before(attention: Arithm
 
     assert not torch.equal(before, after)
     assert torch.equal(encode(backbone, Prompts(), images).grid, before)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (6, 6), (2, 2)])
+def test_gradients_of_windows_are_those_of_finite_differences(size: tuple[int, int]) -> None:
+    """Also of the padding, which trains where `qkv` or the norm does, and which not every window has."""
+    whole = all(side % 3 == 0 for side in size)
+    grid = torch.randn(2, *size, 2, 3, dtype=torch.float64, requires_grad=True)
+    padding = torch.randn(2, 1, 1, 3, dtype=torch.float64, requires_grad=True)
+
+    def there(grid: Tensor, padding: Tensor) -> Tensor:
+        return into_windows(grid, 3, None if whole else padding)
+
+    def and_back(grid: Tensor, padding: Tensor) -> Tensor:
+        return out_of_windows(there(grid, padding)[..., :2].square(), size)
+
+    torch.testing.assert_close(out_of_windows(there(grid, padding), size), grid)
+    assert torch.autograd.gradcheck(there, (grid, padding))
+    assert torch.autograd.gradcheck(and_back, (grid, padding))

@@ -90,6 +90,54 @@ def into_windows(grid: Tensor, window: int, padding: Tensor | None) -> Tensor:
 
     padding (heads, 1, 1, D): what stands where windows reach over the border; None where none does.
     """
+    windows: Tensor = _IntoWindows.apply(grid, padding, window)
+    return windows
+
+
+def out_of_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, rows, columns, heads, window, window, D) -> (B, H, W, heads, D), without what reaches over the border."""
+    grid: Tensor = _OutOfWindows.apply(windows, size)
+    return grid
+
+
+class _IntoWindows(torch.autograd.Function):
+    """Each is the other's gradient, one copy; autograd of the copies by regions would copy the whole for each."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, padding: Tensor | None, window: int) -> Tensor:
+        ctx.size, ctx.padding = grid.shape[1:3], None if padding is None else padding.dtype
+        return _fill_windows(grid, window, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        windows, size = along[0], ctx.size
+        d_grid = _gather(windows, size) if ctx.needs_input_grad[0] else None
+        if ctx.padding is None or not ctx.needs_input_grad[1]:
+            return d_grid, None, None
+        beyond = windows.clone()
+        for _, inside in _regions(*size, windows.shape[4]):
+            beyond[inside] = 0
+        d_padding = beyond.sum((0, 1, 2, 4, 5), dtype=torch.promote_types(windows.dtype, torch.float32))
+        return d_grid, d_padding[:, None, None].to(ctx.padding), None
+
+
+class _OutOfWindows(torch.autograd.Function):
+    """See `_IntoWindows`."""
+
+    @staticmethod
+    def forward(ctx: Any, windows: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.window = windows.shape[4]
+        return _gather(windows, size)
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor, None]:
+        grid = along[0]
+        whole = all(side % ctx.window == 0 for side in grid.shape[1:3])
+        return _fill_windows(grid, ctx.window, None if whole else grid.new_zeros(())), None
+
+
+def _fill_windows(grid: Tensor, window: int, padding: Tensor | None) -> Tensor:
+    """See `into_windows`."""
     batch, height, width, heads, depth = grid.shape
     rows, columns = -(-height // window), -(-width // window)
     windows = grid.new_empty(batch, rows, columns, heads, window, window, depth)
@@ -104,8 +152,8 @@ def into_windows(grid: Tensor, window: int, padding: Tensor | None) -> Tensor:
     return windows
 
 
-def out_of_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, rows, columns, heads, window, window, D) -> (B, H, W, heads, D), without what reaches over the border."""
+def _gather(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """See `out_of_windows`."""
     grid = windows.new_empty(len(windows), *size, windows.shape[3], windows.shape[-1])
     for place, inside in _regions(*size, windows.shape[4]):
         region = windows[inside].permute(0, 1, 4, 2, 5, 3, 6)
