@@ -616,3 +616,17 @@ def test_labels_are_names_with_values(given):
 def test_a_slip_of_yaml_in_labels_is_said():
     with pytest.raises(VptError, match=r"labels.*a: true and false .* are no values"):
         load_config({"data": {"path": ".", "labels": {"a": True}}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({"task": "segmentation"}, (2e-3, 2e-4)),
+        ({"task": "segmentation", "tuning": "lora"}, (2e-3, 1e-3)),
+        ({"task": "segmentation", "tuning": "ssf", "optim.lr": 1e-4}, (1e-4, 5e-3)),
+        ({"task": "classification", "tuning": "ssf", "optim.backbone_lr": 1e-4}, (1e-2, 1e-4)),
+    ],
+)
+def test_a_rate_that_is_not_set_is_that_of_the_head_or_tuning(settings: dict, rates: tuple[float, float]) -> None:
+    optim = load_config({"data": DATA}, settings).resolved(settings["task"]).optim
+    assert (optim.lr, optim.backbone_lr) == rates

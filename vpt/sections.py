@@ -50,7 +50,9 @@ class Choice(Section):
 
     compared: the rows of `vpt compare`; tasks: what it is for; needs: a package that has to be installed; encoded:
     whether it needs an encoder, False of what reads the images alone; partner: of prompts that one head alone reads,
-    that head, and of that head these prompts; offered: False of what nobody chooses, because a command makes it.
+    that head, and of that head these prompts; offered: False of what nobody chooses, because a command makes it;
+    own_rate: of heads and tunings, the learning rate of what they train where the config leaves it null, None for the
+    usual one.
     """
 
     compared: ClassVar[tuple[Compared, ...]] = ()
@@ -59,6 +61,7 @@ class Choice(Section):
     encoded: ClassVar[bool] = True
     partner: ClassVar[str | None] = None
     offered: ClassVar[bool] = True
+    own_rate: ClassVar[float | None] = None
 
     @classmethod
     def name_by(cls, key: str) -> str:

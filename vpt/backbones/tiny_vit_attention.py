@@ -115,7 +115,7 @@ class _IntoWindows(torch.autograd.Function):
         if ctx.padding is None or not ctx.needs_input_grad[1]:
             return d_grid, None, None
         beyond = windows.clone()
-        for _, inside in _regions(*size, windows.shape[4]):
+        for _, inside in _regions(size[0], size[1], windows.shape[4]):
             beyond[inside] = 0
         d_padding = beyond.sum((0, 1, 2, 4, 5), dtype=torch.promote_types(windows.dtype, torch.float32))
         return d_grid, d_padding[:, None, None].to(ctx.padding), None

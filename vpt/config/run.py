@@ -46,7 +46,8 @@ HeadField = Annotated[Any, _from(HEADS)]
 TuningField = Annotated[Any, _from(TUNINGS)]
 FairField = Annotated[Any, _from(FAIR)]
 CallbackName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")]
-HEAD_RATES: dict[Task, float] = {"segmentation": 2e-3, "classification": 1e-2}
+HEAD_RATES: dict[Task, float] = {"segmentation": 2e-3, "classification": 1e-2}  # of heads that name none
+BACKBONE_RATE = 2e-4  # likewise of tunings
 DEFAULT_HEADS: dict[Task, str] = {"segmentation": "mask", "classification": "linear"}
 
 
@@ -215,7 +216,7 @@ class Config(Section):
     """
 
     def resolved(self, task: Task, *, strict: bool = True) -> ResolvedConfig:
-        """With the task, a head that fits it, and its rate; strict: settings of the other task are refused.
+        """With the task, a head that fits it, and the rates; strict: settings of the other task are refused.
 
         Raises:
             VptError: a head, or a setting, of the other task.
@@ -240,7 +241,9 @@ class Config(Section):
             )
         if strict:
             self._refuse_settings_of_another(task)
-        optim = self.optim if self.optim.lr else self.optim.model_copy(update={"lr": HEAD_RATES[task]})
+        lr = self.optim.lr or head.own_rate or HEAD_RATES[task]
+        backbone_lr = self.optim.backbone_lr or self.tuning.own_rate or BACKBONE_RATE
+        optim = self.optim.model_copy(update={"lr": lr, "backbone_lr": backbone_lr})
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return ResolvedConfig(**values | {"task": task, "head": head, "optim": optim})
 
@@ -269,7 +272,7 @@ def require_partners(prompts: Any, head: Any) -> None:
 
 
 class ResolvedConfig(Config):
-    """One training run as it is done: the task, the head and its rate are known."""
+    """One training run as it is done: the task, the head, its rate and that of the backbone are known."""
 
     task: Task
     head: HeadField

@@ -16,13 +16,13 @@ class OptimConfig(Section):
     method: Literal["adamw", "sgd"] = "adamw"
     """`adamw`, or `sgd` with `momentum`, as VPT was published (lr = base / 256 * batch size, base 0.05 to 50)."""
     lr: float | None = Field(None, gt=0)
-    """The head's rate; null: 2e-3 to segment, 1e-2 to classify."""
+    """The head's rate; null is the head's own: 2e-3 to segment (U-Net 1e-3), 1e-2 to classify."""
     prompt_lr: float = Field(5e-3, gt=0)
     """The prompts' rate."""
-    backbone_lr: float = Field(2e-4, gt=0)
-    """The rate of whatever `tuning` trains or adds in the encoder. Its default is that of `full` and `partial`, which
-    move pretrained weights; what starts from zero wants more: about 1e-3 for `lora`, `adapter` and `bias`, 5e-3 for
-    `ssf`.
+    backbone_lr: float | None = Field(None, gt=0)
+    """The rate of whatever `tuning` trains or adds in the encoder; null is the method's own: 2e-4 of `full` and
+    `partial`, which move pretrained weights; 1e-3 of `lora`, `adapter` and `bias` and 5e-3 of `ssf`, which start from
+    what changes nothing.
     """
     weight_decay: float = Field(1e-2, ge=0)
     """Of the head, and of what `tuning` trains."""

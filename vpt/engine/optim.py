@@ -25,10 +25,9 @@ def build_optimizer(
     Of head and backbone only matrices and kernels decay; prompts have a decay of their own. Where channels are mixed,
     that trains with the head's rate and does not decay, since it starts from a mean and not from zero. A trigger is
     learned as prompts are.
-    `backbone_lr` goes to all that tuning trains or adds in the backbone. Starting points per method, from the papers
-    and from what is usual with AdamW; search around them on the validation split:
-    full, partial 2e-4 (pretrained weights move: 1e-5 to 5e-4); bias 1e-3 (1e-4 to 1e-2); ssf 5e-3 (1e-3 to 1e-2);
-    adapter 1e-3 (5e-4 to 5e-3); lora 1e-3 (5e-4 to 5e-3).
+    `backbone_lr` goes to all that tuning trains or adds in the backbone. Every method has one to start from
+    (`Choice.own_rate`); search around it on the validation split: full, partial 1e-5 to 5e-4; bias 1e-4 to 1e-2;
+    ssf 1e-3 to 1e-2; adapter and lora 5e-4 to 5e-3.
     """
     rates = {"prompts": prompt_lr, "head": lr, "backbone": backbone_lr}
     groups = []

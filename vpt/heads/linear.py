@@ -32,6 +32,7 @@ class LinearConfig(HeadSettings):
     """Of the weights: "normal", deviation 0.02; "kaiming", deviation sqrt(2 / classes), as in the code of VPT."""
 
     tasks = ("classification",)
+    own_rate = RATE
     compared = (Compared("linear", "head only, linear", {}, RATE),)
 
     def build(self, backbone: Any, answer: Answer) -> ClassifyHead:

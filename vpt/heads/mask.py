@@ -29,6 +29,7 @@ class MaskHeadConfig(HeadSettings):
     """How many depths of the encoder are read."""
 
     tasks = ("segmentation",)
+    own_rate = RATE
     compared = (Compared("mask", "mask head only", {}, RATE, aside=True),)
 
     def build(self, backbone: Any, answer: Answer) -> MaskHead:

@@ -24,6 +24,7 @@ class MlpConfig(HeadSettings):
     """Units of the hidden layer."""
 
     tasks = ("classification",)
+    own_rate = RATE
     compared = (Compared("mlp", "head only, MLP", {}, RATE),)
 
     def build(self, backbone: Any, answer: Answer) -> ClassifyHead:

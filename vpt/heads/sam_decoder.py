@@ -39,6 +39,7 @@ class SamDecoderConfig(HeadSettings):
     """Trained to take boxes and points as well, through SAM's own prompt encoder."""
 
     tasks = ("segmentation",)
+    own_rate = RATE
     compared = (Compared("sam_decoder", "SAM decoder only", {}, RATE, aside=True),)
 
     def build(self, backbone: Any, answer: Answer) -> SamDecoderHead:

@@ -29,6 +29,7 @@ class UnetConfig(HeadSettings):
 
     tasks = ("segmentation",)
     encoded = False
+    own_rate = RATE
     compared = (Compared("unet", "U-Net from scratch", {}, RATE),)
 
     def build(self, backbone: Any, answer: Answer) -> UnetHead:

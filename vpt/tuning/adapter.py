@@ -31,7 +31,8 @@ class AdapterConfig(TuningSettings):
     dropout: float = Field(0.1, ge=0, lt=1)
     """Probability, in training."""
 
-    compared = (compared("adapter", "adapter (AdaptFormer)", 1e-3),)
+    own_rate = 1e-3
+    compared = (compared("adapter", "adapter (AdaptFormer)", own_rate),)
 
     def apply(self, model: PromptedModel) -> None:
         tune_adapter(model, **self.arguments())

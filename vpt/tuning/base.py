@@ -36,9 +36,9 @@ class TuningSettings(Choice):
         return self.model_dump(exclude={"method"})
 
 
-def compared(name: str, shown: str, start: float, **settings: Any) -> Compared:
-    """A row of `vpt compare`; start: of `optim.backbone_lr`."""
-    return Compared(name, shown, settings, start)
+def compared(name: str, shown: str, rate: float, **settings: Any) -> Compared:
+    """A row of `vpt compare`; rate: around which that of the backbone is searched, the method's own."""
+    return Compared(name, shown, settings, rate)
 
 
 def encoder_of(backbone: Backbone) -> Any:

@@ -15,7 +15,8 @@ class BiasConfig(TuningSettings):
     method: Literal["bias"] = "bias"
     """The encoder's biases train too (BitFit)."""
 
-    compared = (compared("bias", "bias (BitFit)", 1e-3),)
+    own_rate = 1e-3
+    compared = (compared("bias", "bias (BitFit)", own_rate),)
 
     def apply(self, model: PromptedModel) -> None:
         tune_bias(model)

@@ -12,7 +12,8 @@ class FullConfig(TuningSettings):
     method: Literal["full"] = "full"
     """The whole encoder trains: full fine-tuning."""
 
-    compared = (compared("full", "full fine-tuning", 2e-4),)
+    own_rate = 2e-4
+    compared = (compared("full", "full fine-tuning", own_rate),)
 
     def apply(self, model: PromptedModel) -> None:
         tune_full(model)

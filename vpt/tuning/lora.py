@@ -21,7 +21,8 @@ class LoraConfig(TuningSettings):
     alpha: int = Field(8, ge=1)
     """What they make together is scaled by alpha / rank."""
 
-    compared = (compared("lora", "LoRA, rank 8", 1e-3),)
+    own_rate = 1e-3
+    compared = (compared("lora", "LoRA, rank 8", own_rate),)
     needs = "peft"
 
     def apply(self, model: PromptedModel) -> None:

@@ -17,7 +17,8 @@ class PartialConfig(TuningSettings):
     blocks: int = Field(1, ge=1)
     """How many of the last blocks."""
 
-    compared = (compared("partial", "last block (partial-1)", 2e-4, blocks=1),)
+    own_rate = 2e-4
+    compared = (compared("partial", "last block (partial-1)", own_rate, blocks=1),)
 
     def apply(self, model: PromptedModel) -> None:
         tune_partial(model, **self.arguments())

@@ -14,7 +14,8 @@ class SsfConfig(TuningSettings):
     method: Literal["ssf"] = "ssf"
     """The features of the frozen encoder are scaled and shifted (SSF)."""
 
-    compared = (compared("ssf", "SSF", 5e-3),)
+    own_rate = 5e-3
+    compared = (compared("ssf", "SSF", own_rate),)
 
     def apply(self, model: PromptedModel) -> None:
         tune_ssf(model)
