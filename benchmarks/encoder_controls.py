@@ -18,7 +18,7 @@ MASK = {"head": {"kind": "mask"}}
 NONE = {"prompts": {"method": "none"}}
 EVERYWHERE = {"prompts": {"method": "deep", "count": 16}}
 LAST = {"prompts": {"method": "deep", "count": 16, "blocks": "last:8"}}  # the attention at 1/4 of the image's side
-FULL = {"tuning": {"method": "full"}}
+FULL = {"tuning": {"method": "full"}, "optim.backbone_lr": 2e-4}
 METHODS: dict[str, dict[str, Any]] = {
     "decoder": NONE | DECODER,
     "deep": EVERYWHERE | DECODER,

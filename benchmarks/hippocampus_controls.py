@@ -21,7 +21,7 @@ METHODS: dict[str, dict[str, object]] = {
     "deep": {"prompts": {"method": "deep"}},
     "head": {"prompts": {"method": "none"}},
     "shallow": {"prompts": {"method": "shallow"}},
-    "full": {"prompts": {"method": "none"}, "tuning": "full"},
+    "full": {"prompts": {"method": "none"}, "tuning": "full", "optim.backbone_lr": 2e-4},
 }
 NAMES = {
     "deep": "VPT-deep, 10 prompts in 8 blocks",

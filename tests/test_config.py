@@ -622,6 +622,7 @@ def test_a_slip_of_yaml_in_labels_is_said():
     ("settings", "rates"),
     [
         ({"task": "segmentation"}, (2e-3, 2e-4)),
+        ({"task": "segmentation", "tuning": "full"}, (2e-3, 5e-5)),
         ({"task": "segmentation", "tuning": "lora"}, (2e-3, 1e-3)),
         ({"task": "segmentation", "tuning": "ssf", "optim.lr": 1e-4}, (1e-4, 5e-3)),
         ({"task": "classification", "tuning": "ssf", "optim.backbone_lr": 1e-4}, (1e-2, 1e-4)),

@@ -20,9 +20,9 @@ class OptimConfig(Section):
     prompt_lr: float = Field(5e-3, gt=0)
     """The prompts' rate."""
     backbone_lr: float | None = Field(None, gt=0)
-    """The rate of whatever `tuning` trains or adds in the encoder; null is the method's own: 2e-4 of `full` and
-    `partial`, which move pretrained weights; 1e-3 of `lora`, `adapter` and `bias` and 5e-3 of `ssf`, which start from
-    what changes nothing.
+    """The rate of whatever `tuning` trains or adds in the encoder; null is the method's own: 5e-5 of `full` and
+    2e-4 of `partial`, which move pretrained weights; 1e-3 of `lora`, `adapter` and `bias` and 5e-3 of `ssf`, which
+    start from what changes nothing.
     """
     weight_decay: float = Field(1e-2, ge=0)
     """Of the head, and of what `tuning` trains."""
