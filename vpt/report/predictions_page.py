@@ -102,7 +102,8 @@ def predictions_page(
     """One file of HTML. cases: in order; labels: names of what is segmented; unit: ml or px."""
     failed = [case for case in cases if case.failed]
     nothing = sum(case.nothing_predicted for case in cases)
-    sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} answered"]
+    verb = "segmented" if labels else "classified"
+    sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} {verb}"]
     sentences += [f"in {counted(nothing, 'scan')} nothing was predicted"] if nothing else []
     judged = [case for case in cases if case.beyond is not None]
     flagged = sum(bool(case.beyond) for case in judged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def _segmented(found: Mapping[str, Any]) -> bool:
     return not any(each.get("probabilities") for each in found["cases"])
 
 
+def _moment(written: str) -> str:
+    """To the minute, where it is a time with its zone."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return written
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".rstrip()
+
+
 def _card(case: PredictedCase, folder: Path, scan: Any, labels: Mapping[int, str], plan: Plan | None) -> PredictedCard:
     try:
         shown = show_case(CaseFiles(case.name, scan, None, folder / case.output), labels, plan)
@@ -74,7 +84,7 @@ def _card(case: PredictedCase, folder: Path, scan: Any, labels: Mapping[int, str
 
 def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """When, by which model and versions; of several all are named."""
-    yield "written", str(found.get("written", "not recorded"))
+    yield "written", _moment(str(found.get("written", "not recorded")))
     records = found["cases"]
     models = dict.fromkeys(str(each["model_sha256"]) for each in records if each.get("model_sha256"))
     yield "model, SHA-256", listed(models) or "not recorded"

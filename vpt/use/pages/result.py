@@ -10,6 +10,7 @@ from vpt.errors import VptError
 from vpt.palette import colours_of
 from vpt.readers.shown import Segmentation
 from vpt.report.pages import render
+from vpt.report.parts import amount
 from vpt.use.pages.planes import CaseFiles, show_case
 from vpt.words import listed
 
@@ -25,7 +26,7 @@ def show_result(mask: Segmentation, name: str, scan: Any, plan: Plan) -> str:
         shown = show_case(CaseFiles(name, scan, None, mask), labels, plan)
     except VptError:
         shown = show_case(CaseFiles(name, None, None, mask), labels, plan)
-    found = [f"{name} {volumes[name]:.3g} ml" for name in labels.values() if volumes[name]]
-    rows = [(colours[label], name, volumes[name]) for label, name in labels.items()]
+    found = [f"{name} {amount(volumes[name])} ml" for name in labels.values() if volumes[name]]
+    rows = [(colours[label], name, amount(volumes[name])) for label, name in labels.items()]
     headline = listed(found) or "nothing was found"
     return render("result.html", name=name, headline=headline, panels=shown.panels, rows=rows)
