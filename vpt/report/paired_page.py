@@ -60,8 +60,11 @@ def paired_page(
     thumbs: Sequence[PairedThumb] = (),
     facts: Sequence[FactGroup] = (),
     viewer: InlinedViewer | None = None,
+    to_view: str = "",
 ) -> str:
-    """One file of HTML. cards, of classes thumbs: of the cases that differ most, in order; facts: how to repeat it."""
+    """One file of HTML. cards, of classes thumbs: of the cases that differ most, in order; facts: how to repeat it;
+    to_view: the command that puts volumes inside the page.
+    """
     found = report.found
     means, *others = report.blocks()[:-1]
     named = [replace(each, score=HEADLINES.get(each.score, each.score)) for each in found.differences]
@@ -90,6 +93,7 @@ def paired_page(
         digits=digits,
         facts=facts,
         viewer=viewer,
+        to_view="" if report.classes else to_view,
     )
 
 

@@ -98,8 +98,11 @@ def predictions_page(
     unit: str,
     facts: Sequence[tuple[str, str]],
     viewer: InlinedViewer | None = None,
+    to_view: str = "",
 ) -> str:
-    """One file of HTML. cases: in order; labels: names of what is segmented; unit: ml or px."""
+    """One file of HTML. cases: in order; labels: names of what is segmented; unit: ml or px; to_view: the command
+    that puts volumes inside the page.
+    """
     failed = [case for case in cases if case.failed]
     nothing = sum(case.nothing_predicted for case in cases)
     verb = "segmented" if labels else "classified"
@@ -134,6 +137,7 @@ def predictions_page(
         amount=amount,
         facts=facts,
         viewer=viewer,
+        to_view=to_view if labels else "",
     )
 
 

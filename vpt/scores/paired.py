@@ -132,8 +132,8 @@ def pair_segmentations(first: SegmentationScores, second: SegmentationScores) ->
         *only,
         tuple((names[row], words[column]) for row, column in np.argwhere(lonely)),
         {
-            score: _differences(*pair, words, names, patients, less=score in LESS_IS_BETTER)
-            for score, (*pair, _) in found.items()
+            score: _differences(ours, others, words, names, patients, less=score in LESS_IS_BETTER)
+            for score, (ours, others, _) in found.items()
         },
         {score: int(alone.sum()) for score, (*_, alone) in found.items()},
     )

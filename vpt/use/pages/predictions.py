@@ -15,6 +15,7 @@ from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
 from vpt.report.predictions_page import PredictedCard, PredictedCase, cases_to_show, predictions_page, read_predicted
 from vpt.use.pages.evaluation import PAGE
+from vpt.use.pages.making import in_words, to_view
 from vpt.use.pages.planes import CaseFiles, show_case
 from vpt.use.pages.viewer import inline_viewer, viewed
 from vpt.words import listed
@@ -56,7 +57,7 @@ def write_predictions_page(
     inlined = inline_viewer(files, foreground) if viewer and foreground else None
     title, names = folder.resolve().name, [*foreground.values()]
     facts = [*([("weights of the encoder", weights)] if weights else []), *_facts(found), *_asked(command)]
-    page = predictions_page(title, cases, cards, names, unit, facts, inlined)
+    page = predictions_page(title, cases, cards, names, unit, facts, inlined, to_view(command))
     write_text(folder / PAGE, page)
     return folder / PAGE
 
@@ -107,5 +108,5 @@ def _option(name: str, value: Any) -> str:
 
 def _asked(command: Sequence[str]) -> Iterator[tuple[str, str]]:
     if command:
-        yield "last command", shlex.join([Path(command[0]).name, *command[1:]])
+        yield "last command", in_words(command)
         yield "started in", str(Path.cwd())
