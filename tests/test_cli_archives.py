@@ -126,7 +126,7 @@ def test_a_folder_of_masks_gets_its_page_of_all_that_it_records(
 
     assert (told.code, f"report: {tmp_path}/out/report.html" in told.out) == (1, True)
     page = (tmp_path / "out/report.html").read_text()
-    assert "3 of 4 scans answered" in page
+    assert "3 of 4 scans segmented" in page
     assert page.index("broken.nii.gz: an empty file") < page.index("<h3>deep/blobs_000</h3>")
     assert "data:image/" in page
     assert "no picture" not in page
@@ -142,7 +142,7 @@ def test_a_folder_of_classes_gets_a_page_and_a_file_none(
     words = ("predict", "-i", tiny_classes / "flat", "-m", class_run, "--device", "cpu", "--report")
 
     assert vpt(*words, "-o", tmp_path / "out").code == 0
-    assert "scans answered." in (tmp_path / "out/report.html").read_text()
+    assert "scans classified." in (tmp_path / "out/report.html").read_text()
 
     told = vpt(*words, "-o", tmp_path / "a.csv")
     assert (told.code, "give a folder as the output" in told.err) == (2, True)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vpt.prompts import Prompts as Prompts
     from vpt.prompts import ShallowPrompts as ShallowPrompts
     from vpt.readers.shown import Segmentation as Segmentation
+    from vpt.readers.shown import SegmentedImage as SegmentedImage
     from vpt.report.classification import ClassReport as ClassReport
     from vpt.report.segmentation import Report as Report
     from vpt.sections import HEADS, PROMPTS, TUNINGS
@@ -70,6 +71,7 @@ _HOMES = {
     "Report": "vpt.report.segmentation",
     "SamDecoderHead": "vpt.heads",
     "Segmentation": "vpt.readers.shown",
+    "SegmentedImage": "vpt.readers.shown",
     "Segmenter": "vpt.use.segmenter",
     "ShallowPrompts": "vpt.prompts",
     "VptError": "vpt.errors",

@@ -59,10 +59,51 @@ def test_any_number_type_of_a_meta_tensor_is_read(kind: torch.dtype) -> None:
     np.testing.assert_array_equal(reader.voxels(1).channels[0].scaled(), tensor.double().numpy())
 
 
-@pytest.mark.parametrize("shape", [(60,), (3, 20), (1, 1, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(60,), (1, 1, 3, 4, 5)])
 def test_a_meta_tensor_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(VptError, match=r"expected \(channels, X, Y, Z\) or \(X, Y, Z\)"):
         reader_of(MetaTensor(torch.from_numpy(VOXELS.reshape(shape)), affine=torch.eye(4))).voxels(1)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_meta_tensor_of_a_flat_file_is_a_volume_of_one_slice_at_its_place(tmp_path: Path, first: bool) -> None:
+    nib.save(nib.Nifti1Image(VOXELS[..., 0], AFFINE), tmp_path / "flat.nii.gz")
+    loaded = LoadImage(image_only=True)(tmp_path / "flat.nii.gz")
+    reader = reader_of(EnsureChannelFirst()(loaded) if first else loaded)
+
+    assert reader.grid().matches(reader_of(tmp_path / "flat.nii.gz").grid())
+    assert reader.grid().shape == (*VOXELS.shape[:2], 1)
+    np.testing.assert_array_equal(reader.voxels(1).channels[0].scaled()[..., 0], VOXELS[..., 0])
+
+
+def test_a_flat_meta_tensor_lies_where_its_affine_says() -> None:
+    reader = reader_of(MetaTensor(torch.from_numpy(VOXELS[..., 0]), affine=torch.from_numpy(AFFINE)))
+    np.testing.assert_array_equal(reader.grid().affine, AFFINE)
+    assert reader.grid().shape == (*VOXELS.shape[:2], 1)
+
+
+def test_a_slice_that_was_taken_out_of_a_meta_tensor_is_refused(tmp_path: Path) -> None:
+    """MONAI leaves it the affine of the volume, which says neither which slice it is nor along which axis."""
+    nib.save(nifti(), tmp_path / "a.nii.gz")
+    loaded = LoadImage(image_only=True)(tmp_path / "a.nii.gz")
+
+    with pytest.raises(VptError, match=r"a slice of a volume .* keep its axis, tensor\[\.\.\., k : k \+ 1\]"):
+        reader_of(loaded[..., 1]).voxels(1)
+    assert reader_of(loaded[..., 1:2]).grid().shape == (*VOXELS.shape[:2], 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_meta_tensor_that_may_be_a_slice_with_channels_is_refused(channels: int) -> None:
+    """It was read as a volume so many voxels wide, in which nothing was found."""
+    tensor = MetaTensor(torch.zeros(channels, 20, 30), affine=torch.from_numpy(AFFINE))
+    with pytest.raises(VptError, match=rf"a slice of {channels} channel\(s\), or a volume {channels} wide"):
+        reader_of(tensor).voxels(1)
+
+
+def test_a_narrow_volume_that_its_file_says_is_one_is_read(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((3, 20, 30), np.float32), AFFINE), tmp_path / "a.nii.gz")
+    loaded = LoadImage(image_only=True)(tmp_path / "a.nii.gz")
+    assert reader_of(loaded).grid().shape == (3, 20, 30)
 
 
 # --- Pillow -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel
@@ -15,6 +16,8 @@ from vpt.report.comparison import write_comparison
 from vpt.report.continual_page import MethodRow, continual_page
 from vpt.scores.continual import Order
 from vpt.use.check_page import write_check_page
+from vpt.use.evaluation import evaluate
+from vpt.use.pages.evaluation import write_evaluation_page
 from vpt.use.pages.paired import write_paired_page
 from vpt.use.paired import compare_masks, compare_runs
 
@@ -60,13 +63,33 @@ def others(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, tiny_data: 
     scan = sorted((tiny_data / "imagesTr").iterdir())[0]
     with pytest.raises(SystemExit):
         app(["explain", str(tiny_run), str(scan), "--images", "2", "--no-volume", "-o", str(root / "prompts")])
+    (root / "masks").mkdir()
+    lines = ["case,site"]
+    for k, path in enumerate(sorted((tiny_data / "labelsTr").glob("*.nii.gz"))):
+        truth = nibabel.Nifti1Image.from_filename(path)
+        data = np.asarray(truth.dataobj).copy()
+        data[: 6 + 2 * k] = 0
+        nibabel.save(nibabel.Nifti1Image(data, truth.affine, truth.header), root / "masks" / path.name)
+        lines.append(f"{path.name.removesuffix('.nii.gz')},{'AB'[k % 2]}")
+    (root / "groups.csv").write_text("\n".join(lines))
+    report = evaluate(
+        root / "masks", tiny_data / "labelsTr", lesions="all", by="site", groups=root / "groups.csv", workers=1
+    )
+    write_evaluation_page(report.save(root / "grouped").parent)
     order = Order(("liver", "lung"), ((0.9,), (0.7, 0.8)), {"a": 0.8}, {"a": 0.8}, {"a": 0}, 3.0)
     row = MethodRow("prompts of its own", [order], 0.75, (0.7, 0.8), 0.75, 0.8, 0.2, 3.0)
     (root / "continual.html").write_text(continual_page("organs", [row]))
     return root
 
 
-OTHERS = ("compared/compare.html", "check.html", "pred/report.html", "prompts/explain.html", "continual.html")
+OTHERS = (
+    "grouped/report.html",
+    "compared/compare.html",
+    "check.html",
+    "pred/report.html",
+    "prompts/explain.html",
+    "continual.html",
+)
 
 
 @pytest.fixture(params=[*PAGES, *OTHERS])
@@ -129,6 +152,45 @@ def test_headings_sort_by_mouse_and_by_keyboard(opened, report) -> None:
     assert page.locator("#all-cases th[aria-sort]").count() == 1
 
 
+def number(cell: str) -> float:
+    """What a cell begins with, without its thousands."""
+    return float(re.match(r"[+-]?[\d,]+\.?\d*", cell).group().replace(",", ""))
+
+
+def cells_of(table) -> list[list[str]]:
+    """By column."""
+    return table.evaluate(
+        "t => [...t.tHead.rows[0].cells].map((_, k) => [...t.tBodies[0].rows].map(r => r.cells[k].innerText.trim()))"
+    )
+
+
+def test_every_table_sorts_numbers_as_numbers_and_gets_its_order_back(opened, page_file) -> None:
+    page = opened(page_file).page
+    for table in page.locator("main table").all():
+        heads = table.locator("thead th").all()
+        before = cells_of(table)
+        for k, head in enumerate(heads):
+            for way, back in (("ascending", False), ("descending", True)):
+                head.locator("button").press("Enter")
+                assert head.get_attribute("aria-sort") == way
+                found = [cell for cell in cells_of(table)[k] if cell not in ("", "-")]
+                if all(re.match(r"[+-]?\d[\d,.]*($|\s)", cell) for cell in found):
+                    assert [*map(number, found)] == sorted(map(number, found), reverse=back)
+            head.locator("button").press("Enter")
+            assert head.get_attribute("aria-sort") is None
+            assert cells_of(table) == before
+
+
+def test_groups_and_lesions_sort(opened, others) -> None:
+    page = opened(others / "grouped/report.html").page
+    table = page.locator("h3:has-text('by site') + .wide table")
+    assert sorted(table.locator("tbody th").all_inner_texts()) == ["A *", "B *"]
+    table.locator("thead button").first.click()
+    table.locator("thead button").first.click()
+    assert table.locator("tbody th").all_inner_texts() == ["B *", "A *"]
+    assert page.locator("h3:has-text('Lesions') + .wide thead button").count() == 9
+
+
 def test_everything_that_can_be_used_is_reached_by_tab(opened, page_file) -> None:
     page = opened(page_file).page
     wanted = page.evaluate("document.querySelectorAll('a[href], button, input, [tabindex=\"0\"]').length")
@@ -141,7 +203,7 @@ def test_everything_that_can_be_used_is_reached_by_tab(opened, page_file) -> Non
 
 
 def test_methods_are_sorted_by_their_numbers_and_named_beside_their_dots(opened, others) -> None:
-    page = opened(others / OTHERS[0], width=390).page
+    page = opened(others / "compared/compare.html", width=390).page
     page.locator("#costs thead button").nth(7).click()  # seconds in all
     assert page.locator("#costs tbody th").all_inner_texts() == ["head only", "VPT-deep, 10", "U-Net from scratch"]
     names = page.locator(".strips .name").all()

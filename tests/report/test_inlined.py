@@ -27,9 +27,11 @@ def test_what_does_not_fit_is_left_out_and_counted_and_what_comes_after_it_may_f
 
     assert viewer.names == ["a", "c"]
     assert gzip.decompress(b64decode(viewer.scenes[0]["files"]["scan"])) == b"x" * 999
-    assert viewer.note.startswith("2 of 4 cases are in this page: a page holds 20 MB")
+    assert viewer.note.startswith("2 of 4 cases are in this page. A page holds 20 MB")
     unknown = InlinedViewer([], asked=4, without=4).note
-    assert unknown.startswith("0 of 4 cases are in this page: of 4 the scan is not known or cannot be read. vpt view")
+    assert unknown.startswith(
+        "0 of 4 cases are in this page. Of 4 the scan is not known or cannot be read; scans are looked"
+    )
     assert InlinedViewer(inlining.scenes, asked=2).note == ""
 
 

@@ -55,6 +55,42 @@ def test_names_are_escaped_and_a_missing_picture_is_said() -> None:
     assert "A is better by 0.400" in page
 
 
+def by_label(names: tuple[str, ...]) -> PairedReport:
+    """One case: the first label is better in A, the last far better in B."""
+    sizes = [0.1] + [0.0] * (len(names) - 2) + [-0.3]
+    pairs = {name: (0.6 + size, 0.6) for name, size in zip(names, sizes, strict=True)}
+    whole = Difference("foreground", 6, 0.6, 0.6, (-0.1, 0.1), 6, 1, 0)
+    each = tuple(
+        Difference(name, 6, a, b, (a - b - 0.01, a - b + 0.01), 6, int(a > b), int(a < b))
+        for name, (a, b) in pairs.items()
+    )
+    found = Paired((whole, *each), (CasePair("case", 0.6, 0.6, pairs),), (), ())
+    return PairedReport(found, "A", "B", "Dice", "bootstrap", labels=dict(enumerate(names, 1)))
+
+
+def test_a_page_tells_labels_apart() -> None:
+    report = by_label(("liver", "tumour"))
+    page = html.unescape(paired_page(report, [PairedCard(report.found.cases[0])]))
+    assert "within noise. By more than noise A is ahead in liver, B is ahead in tumour." in page
+    assert re.findall(r'<th scope="row">tumour</th>(?:<td>[^<]*</td>){6}<td>(\d)</td><td>(\d)</td>', page) == [
+        ("0", "1")
+    ]
+    assert "</span> tumour: 0.300 and 0.600 (-0.300)</li>" in page
+    assert '<th scope="col">A - B: tumour</th>' in page
+    assert page.index('<th scope="row">tumour') < page.index("<tfoot>") < page.index('<th scope="row">foreground')
+
+
+def test_of_many_labels_a_case_shows_those_that_differ_most() -> None:
+    names = tuple(f"organ {k}" for k in range(1, 13))
+    report = by_label(names)
+    page = html.unescape(paired_page(report, [PairedCard(report.found.cases[0])]))
+    assert '<th scope="col" class="words">most in</th>' in page
+    assert '<td class="words">organ 12 -0.300</td>' in page
+    shown = re.findall(r"</span> (organ \d+): ", page)
+    assert shown[:2] == ["organ 12", "organ 1"]
+    assert len(shown) == 4
+
+
 def test_charts_have_every_score_and_every_case() -> None:
     drawn = difference_chart(report((0.02, 0.3)).found.differences)
     assert drawn is not None
@@ -85,6 +121,6 @@ def test_of_classes_both_matrices_and_the_answers_to_the_cases_that_differ_most_
 
     assert "Balanced accuracy 1.000 in A and 0.500 in B over 2 cases" in page
     assert [page.count(f'aria-label="Confusion matrix of {name}"') for name in "AB"] == [1, 1]
-    assert re.findall(r'<td style="--share: [^"]*">(\d+)<', page) == ["1", "0", "0", "1", "0", "1", "0", "1"]
+    assert re.findall(r'<td style="--share: [^"]*"[^>]*>(\d+)<', page) == ["1", "0", "0", "1", "0", "1", "0", "1"]
     assert '<p class="good">A: cat, right; truth given 0.900</p>' in page
     assert '<p class="error">B: dog; truth given 0.200</p>' in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from vpt.errors import VptError
 from vpt.report.classification import ClassReport
 from vpt.report.paired import PairedReport
 from vpt.report.segmentation import Report
+from vpt.scores.cases import LabelScores
 from vpt.scores.paired import pair_classifications, pair_segmentations
 from vpt.scores.settings import CaseResult
 
@@ -75,6 +77,96 @@ def test_a_label_that_one_alone_has_predicted_where_there_is_none_is_listed():
     assert (found.differences[0].cases, found.wins) == (1, 1)
     said = PairedReport(found, "A", "B", "Dice", "how").text()
     assert "1 not compared, since one of the two rightly predicted nothing and so has no score: b (liver)" in said
+
+
+def two_labels(**cases):
+    """Case -> the Dice of liver and of tumour in hundredths, or scores."""
+    made = {
+        name: [each if isinstance(each, LabelScores) else scores(each, 100 - each, 100 - each) for each in pair]
+        for name, pair in cases.items()
+    }
+    results = tuple(CaseResult(name, "", "", {1: liver, 2: tumour}) for name, (liver, tumour) in made.items())
+    return Report(results, {1: "liver", 2: "tumour"})
+
+
+@pytest.fixture
+def opposed():
+    """A is ahead in the liver of all six cases, B in the tumour of five; means of a case hide it."""
+    first = two_labels(a=(80, 40), b=(70, 50), c=(90, 30), d=(60, 60), e=(75, 45), f=(85, 55))
+    second = two_labels(a=(70, 50), b=(62, 58), c=(84, 36), d=(50, 70), e=(70, 45), f=(81, 64))
+    return PairedReport(pair_segmentations(first, second), "A", "B", "Dice", "how", labels=first.labels)
+
+
+def test_every_label_has_its_own_difference_interval_wins_and_losses(opposed):
+    whole, liver, tumour = opposed.found.differences
+    assert (liver.size, tumour.size) == pytest.approx((43 / 600, -43 / 600))
+    assert (liver.wins, liver.losses, tumour.wins, tumour.losses) == (6, 0, 0, 5)
+    assert (liver.verdict, tumour.verdict, whole.verdict) == ("more than noise", "more than noise", "within noise")
+    assert liver.interval[0] > 0.04
+    assert tumour.interval[1] < -0.03
+    assert (whole.wins, whole.losses) == (opposed.found.wins, opposed.found.losses) == (1, 1)
+
+
+def test_labels_are_in_text_markdown_json_and_csv(opposed, tmp_path):
+    text = opposed.text().splitlines()
+    won = [line.split() for line in text if line.startswith(("liver", "tumour", "foreground"))]
+    assert [(words[0], *words[-2:]) for words in won] == [
+        ("liver", "6", "0"), ("tumour", "0", "5"), ("foreground", "1", "1"),
+    ]  # fmt: skip
+    assert "by more than noise A is ahead in liver, B is ahead in tumour" in text
+    written = json.loads(opposed.save(tmp_path).read_text())
+    assert [(each["score"], each["wins"], each["losses"]) for each in written["differences"]][1:] == [
+        ("liver", 6, 0), ("tumour", 0, 5),
+    ]  # fmt: skip
+    assert next(case for case in written["per_case"] if case["name"] == "a")["labels"]["tumour"] == [0.4, 0.5]
+    rows = {row["case"]: row for row in csv.DictReader((tmp_path / "comparison.csv").open())}
+    assert (rows["a"]["A tumour"], rows["a"]["B tumour"]) == ("0.4", "0.5")
+    assert float(rows["a"]["A - B tumour"]) == pytest.approx(-0.1)
+    assert "| tumour | 6 |" in (tmp_path / "comparison.md").read_text()
+
+
+def test_of_two_labels_that_cancel_the_case_names_the_one_that_differs_most(opposed):
+    by_name = {case.name: case.furthest for case in opposed.found.cases}
+    assert by_name["f"] == ("tumour", pytest.approx(-0.09))
+    assert by_name["e"] == ("liver", pytest.approx(0.05))
+
+
+def test_of_distances_the_shorter_wins_and_what_one_alone_has_is_counted():
+    near, far = scores(50, 50, 50, hd95=1.0), scores(50, 50, 50, hd95=4.0)
+    first = two_labels(a=(near, near), b=(near, far), c=(scores(0, 0, 100), near))
+    second = two_labels(a=(far, near), b=(near, near), c=(near, far))
+    found = pair_segmentations(first, second)
+    _, liver, tumour = found.others["HD95"]
+    assert (liver.cases, liver.wins, liver.losses, liver.size) == (2, 1, 0, -1.5)
+    assert (tumour.cases, tumour.wins, tumour.losses, tumour.size) == (3, 1, 1, 0)
+    assert found.halves == {"IoU": 0, "precision": 1, "recall": 0, "NSD": 0, "HD95": 1, "ASSD": 1}
+    said = PairedReport(found, "A", "B", "Dice", "how", labels=first.labels).text()
+    assert "left out, since one of the two has no such score there: precision in 1, HD95 in 1, ASSD in 1" in said
+    assert "HD95 (mm), ASSD (mm): less is better" in said
+
+
+def test_a_label_that_one_alone_has_is_in_no_win_of_it():
+    first = two_labels(a=(90, ABSENT), b=(90, 50))
+    second = two_labels(a=(80, INVENTED), b=(80, 40))
+    found = pair_segmentations(first, second)
+    tumour = found.differences[2]
+    assert (tumour.cases, tumour.wins, tumour.losses) == (1, 1, 0)
+    report = PairedReport(found, "A", "B", "Dice", "how", labels=first.labels)
+    assert next(row for row in csv.DictReader(report.to_csv().splitlines()) if row["case"] == "a")["A tumour"] == ""
+
+
+def test_many_labels_are_said_to_differ_by_chance():
+    names = {k: f"organ {k}" for k in range(1, 8)}
+
+    def seven(more):
+        return Report(
+            tuple(CaseResult(f"c{n}", "", "", {k: scores(50 + n + more * k, 50, 50) for k in names}) for n in range(6)),
+            names,
+        )
+
+    said = PairedReport(pair_segmentations(seven(1), seven(0)), "A", "B", "Dice", "how", labels=names).by_label()
+    assert said.startswith("by more than noise A is ahead in organ 1, organ 2")
+    assert "of 7 labels that are alike, one in twenty does so by chance" in said
 
 
 def test_what_cannot_be_compared_is_said():

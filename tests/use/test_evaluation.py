@@ -63,7 +63,7 @@ def refused(sentence, *arguments, **options):
 def test_folders_are_paired_by_case_name(folders):
     report = evaluate(*map(str, folders))
     assert [case.name for case in report.cases] == ["a", "b", "c"]
-    assert report.labels == {1: "1", 2: "2"}
+    assert report.labels == {1: "label 1", 2: "label 2"}
     assert report.values("Dice").tolist() == [[1, 1], [0.5, 1], [1, 0]]
     assert report.cases[1].scores[1].hd95 == pytest.approx(2 * 0.5)
     assert report.cases[0].scores[1].volume_ref_ml == pytest.approx(
@@ -107,7 +107,7 @@ def test_float_files_and_scaled_files_hold_labels(tmp_path):
     assert evaluate(tmp_path / "scaled.nii", image(cube(label=3))).mean() == 1.0
     floats = save(tmp_path / "floats.nii.gz", cube(label=2), dtype=np.float32)
     assert evaluate(floats, image(cube(label=2))).mean() == 1.0
-    assert evaluate(image(cube(label=2), dtype=np.int16), floats).labels == {2: "2"}
+    assert evaluate(image(cube(label=2), dtype=np.int16), floats).labels == {2: "label 2"}
 
 
 def test_options_reach_the_scores(folders):
@@ -184,20 +184,20 @@ def test_dataset_json_that_does_not_fit_is_said(folders, content, sentence):
 
 def test_dataset_json_without_labels_is_passed_over(folders):
     (folders[1] / "dataset.json").write_text('{"name": "mine"}')
-    assert evaluate(*folders).labels == {1: "1", 2: "2"}
+    assert evaluate(*folders).labels == {1: "label 1", 2: "label 2"}
 
 
 def test_given_labels_may_be_some_of_those_in_the_references(folders):
     save(folders[0] / "a.nii.gz", cube())
     pair = folders[0] / "a.nii.gz", folders[1] / "a.nii"
-    assert evaluate(*pair, [1]).labels == {1: "1"}
+    assert evaluate(*pair, [1]).labels == {1: "label 1"}
     assert evaluate(*pair, {0: "background", 1: "organ"}).labels == {1: "organ"}
 
 
 def test_label_only_in_one_reference_is_scored_in_all(folders):
     save(folders[1] / "c.nii", cube() + cube(8, 2, 7))
     report = evaluate(*folders, empty="nan")
-    assert report.labels == {1: "1", 2: "2", 7: "7"}
+    assert report.labels == {1: "label 1", 2: "label 2", 7: "label 7"}
     assert report.counts(7) == {"cases": 3, "both_empty": 2, "false_positives": 0, "missed": 1, "hd95_undefined": 1}
 
 
@@ -241,7 +241,7 @@ def test_references_without_prediction_are_left_out_and_named(folders, tmp_path)
     report = evaluate(*folders)
     assert [case.name for case in report.cases] == ["b", "c"]
     assert report.missing == ("a", "d", "e", "f", "g", "h")
-    assert report.labels == {1: "1", 2: "2"}
+    assert report.labels == {1: "label 1", 2: "label 2"}
     assert np.array_equal(report.values("Dice"), expected[1:])
     said = "6 of 8 references have no prediction and are not scored: a, d, e and 3 more (--strict makes this an error)"
     assert said == report.text().splitlines()[-1]
@@ -527,7 +527,7 @@ def test_folders_of_images_are_scored_in_pixels(tmp_path):
         png(tmp_path / "pred" / f"{name}.png", square(top=10 + shift))
         png(tmp_path / "masks" / f"{name}.bmp", square())
     report = evaluate(tmp_path / "pred", tmp_path / "masks")
-    assert report.labels == {255: "255"}
+    assert report.labels == {255: "label 255"}
     assert report.values("Dice").ravel().tolist() == [1, 0.75]
     assert report.values("HD95").ravel().tolist() == [0, 4]
     assert report.cases[1].scores[255].nsd < 1
@@ -563,7 +563,7 @@ def test_labels_of_images_come_from_dataset_json_where_there_is_one(tmp_path):
     (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "7": "polyp"}}))
     assert evaluate(tmp_path / "out", tmp_path / "data" / "masks").labels == {7: "polyp"}
     (tmp_path / "data" / "dataset.json").write_text(json.dumps({"name": "polyps"}))
-    assert evaluate(tmp_path / "out", tmp_path / "data" / "masks").labels == {7: "7"}
+    assert evaluate(tmp_path / "out", tmp_path / "data" / "masks").labels == {7: "label 7"}
 
 
 # --- lesions, tolerances, groups --------------------------------------------------------------------------------------
@@ -703,7 +703,7 @@ def test_references_with_shades_or_written_in_two_ways_are_refused(tmp_path, ref
         save(tmp_path / f"ref/{name}.nii.gz", reference(k))
     refused(said, tmp_path / "pred", tmp_path / "ref")
     refused("or give `labels`", tmp_path / "pred", tmp_path / "ref")
-    assert evaluate(tmp_path / "pred", tmp_path / "ref", labels=[255]).labels == {255: "255"}
+    assert evaluate(tmp_path / "pred", tmp_path / "ref", labels=[255]).labels == {255: "label 255"}
 
 
 def test_soft_references_of_pictures_are_refused_though_they_hold_many_values(tmp_path):

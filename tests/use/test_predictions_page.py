@@ -60,7 +60,7 @@ def test_the_most_unusual_come_first_and_failures_before_all(folder, tmp_path) -
     raw = write_predictions_page(folder, LABELS, find_scans(tmp_path / "scans", 1)).read_text()
     page = html.unescape(raw)
     assert order(page) == ["empty", "doubtful", "large", "also", "usual"]
-    assert "5 of 6 scans answered; in 1 scan nothing was predicted." in page
+    assert "5 of 6 scans segmented; in 1 scan nothing was predicted." in page
     assert page.index("broken.nii.gz: damaged") < page.index('<article class="case">')
     assert "its unit is not said" in page
     assert "<i>" not in raw

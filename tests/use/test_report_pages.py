@@ -111,6 +111,29 @@ def test_scans_of_a_data_set_are_behind_the_outlines_of_compared_masks(scored) -
     assert len("".join(blank)) < len("".join(flat))  # outlines on grey, for want of scans
 
 
+def test_scans_beside_the_truth_are_found_although_predictions_lie_there_too(tmp_path, make_dataset, vpt) -> None:
+    """project/scans, project/truth, project/found: no data set, since scans and predictions are called alike."""
+    root = make_dataset(cases=4)
+    for name in ("found", "truth"):
+        shutil.copytree(root / "labelsTr", tmp_path / "project" / name)
+    assert vpt("evaluate", tmp_path / "project/found", tmp_path / "project/truth", "--viewer").code == 0
+    page = read(tmp_path / "project/found")
+    assert "0 of 4 cases are in this page. Of 4 the scan is not known" in page
+    assert "such as a folder scans or imagesTr beside theirs" in page
+
+    (tmp_path / "project/scans").mkdir()
+    for scan in (root / "imagesTr").iterdir():  # what the page asks for
+        shutil.copy(scan, tmp_path / "project/scans" / scan.name.replace("_0000", ""))
+    assert vpt("evaluate", tmp_path / "project/found", tmp_path / "project/truth", "--viewer").code == 0
+    assert "are inside this page" in read(tmp_path / "project/found")
+
+
+def test_a_page_without_volumes_says_how_to_have_them(scored, tmp_path) -> None:
+    page = read(scored)
+    assert '<a href="#viewer">Volumes</a>' in page
+    assert f"<code>vpt evaluate {scored} {tmp_path}/nnunet/labelsTr --viewer</code>" in page
+
+
 def test_without_the_masks_the_page_says_so_and_keeps_the_scores(scored) -> None:
     before = read(scored)
     (scored / "case_01.nii.gz").unlink()

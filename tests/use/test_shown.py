@@ -8,9 +8,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from tiny_run import ONE_STEP
 
 import vpt
 from vpt.artifact import find_artifact
+from vpt.readers.shown import shown
 from vpt.use.segmenter import Segmenter
 
 
@@ -19,6 +23,25 @@ def segmenter(tiny_run: Path) -> Segmenter:
     loaded = vpt.load(find_artifact(tiny_run), device="cpu")
     assert isinstance(loaded, Segmenter)
     return loaded
+
+
+@pytest.fixture(scope="module")
+def of_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, np.ndarray]:
+    """A model of images, and one that it is given."""
+    root = tmp_path_factory.mktemp("flat")
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (root / "set" / name).mkdir(parents=True)
+    for k in range(6):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[8 : 24 + k, 10:30] = 255
+        picture = rng.integers(0, 60, mask.shape, np.uint8) + mask // 2
+        Image.fromarray(picture).save(root / f"set/images/{k}.png")
+        Image.fromarray(mask).save(root / f"set/masks/{k}.png")
+    run = vpt.train(root / "set", root / "run", overrides=ONE_STEP)
+    loaded = vpt.load(run, device="cpu")
+    assert isinstance(loaded, Segmenter)
+    return loaded, picture
 
 
 @pytest.fixture
@@ -91,3 +114,43 @@ def test_without_its_scan_it_shows_the_outlines_alone(segmenter: Segmenter, scan
 
     assert 0 < len(mask._repr_html_()) < len(with_scan)
     assert mask.slicer[:1]._repr_html_() is None
+
+
+# --- of images --------------------------------------------------------------------------------------------------------
+
+
+def test_of_an_image_it_is_the_array_that_it_was() -> None:
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4) % 3
+    mask = shown(ids, {0: "background", 1: "cup", 2: "disc"}, lambda _: "drawn")
+
+    assert isinstance(mask, vpt.SegmentedImage)
+    assert isinstance(mask, np.ndarray)
+    assert (mask.dtype, mask.shape) == (np.uint8, (3, 4))
+    assert type(np.asarray(mask)) is np.ndarray
+    assert np.shares_memory(mask, ids)
+    np.testing.assert_array_equal(torch.from_numpy(mask).numpy(), ids)
+    np.testing.assert_array_equal(np.asarray(Image.fromarray(mask)), ids)
+    assert mask.pixels == {"cup": 4, "disc": 4}
+    assert mask._repr_html_() == "drawn"
+    assert mask[1:]._repr_html_() is None
+    assert (mask == 1)._repr_html_() is None
+
+
+@pytest.mark.slow
+def test_of_an_image_it_shows_the_picture_its_labels_and_their_pixels(of_images) -> None:
+    segmenter, picture = of_images
+    mask = segmenter.segment(picture)
+    assert isinstance(mask, vpt.SegmentedImage)
+    assert mask.shape == picture.shape
+    (label,) = mask.pixels
+    assert mask.pixels[label] == np.count_nonzero(np.asarray(mask))
+
+    mask[...] = 0  # a mask that is changed is shown as it is now
+    mask[5:15, 5:25] = next(id for id, name in segmenter.labels.items() if name == label)
+    found = mask._repr_html_()
+    tags = Tags(found)
+    assert tags.open == []
+    assert tags.seen.count("figure") == 1
+    assert f"{label} 200 px" in found
+    assert 'class="edge found"' in found
+    assert "NaN" not in found

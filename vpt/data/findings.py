@@ -203,10 +203,11 @@ def _plain(value: Any) -> Any:
 
 
 def _describe(label: LabelSummary, cases: int, kind: Kind) -> str:
+    name = "" if label.name == f"label {label.id}" else f"{label.name}: "  # the line begins with this word
     if kind == "images":
         area = f"{label.mean_share:.1%} of the image on average where present"
-        return f"{label.name}: in {label.cases} of {cases} images, {area}"
-    return f"{label.name}: in {label.cases} of {cases} cases, {label.voxels} voxels, mean {label.mean_ml:.3g} ml"
+        return f"{name}in {label.cases} of {cases} images, {area}"
+    return f"{name}in {label.cases} of {cases} cases, {label.voxels:,} voxels, mean {label.mean_ml:.3g} ml"
 
 
 # --- helpers of the checks --------------------------------------------------------------------------------------------

@@ -68,8 +68,14 @@ class PillowReader(ArrayReader):
         return self.sources[0].mode in DEEP_MODES
 
 
+FEW, FLAT = 4, 4  # so many voxels along the first axis, so many times as many along the others, may be channels as well
+
+
 class MetaTensorReader(NiftiReader):
-    """A MONAI MetaTensor, (channels, X, Y, Z) or (X, Y, Z), in the world of its affine (RAS); masks are nibabel's."""
+    """A MONAI MetaTensor, (channels, X, Y, Z) or (X, Y, Z), in the world of its affine (RAS); masks are nibabel's.
+
+    (X, Y), or (channels, X, Y) where its file was of two dimensions, is a volume of one slice.
+    """
 
     endings: ClassVar[tuple[str, ...]] = ()
 
@@ -84,12 +90,36 @@ class MetaTensorReader(NiftiReader):
     def _open(self, source: Source) -> Any:
         voxels = source.as_tensor().detach().cpu()
         voxels = (voxels.float() if voxels.is_floating_point() else voxels).numpy()
-        if voxels.ndim not in (3, 4):
-            shape = tuple(voxels.shape)
-            raise VptError(
-                f"{self.name}: shape {shape}, expected (channels, X, Y, Z) or (X, Y, Z); index or reshape it"
-            )
-        array = np.moveaxis(voxels, 0, -1) if voxels.ndim == 4 else voxels
+        array = self._as_volume(voxels, tuple(int(size) for size in source.meta.get("spatial_shape", ())))
         affine = source.affine.cpu().numpy()
         placed(array.shape, affine, self.name)  # nibabel refuses what has no place with a library's own error
         return volume_in_memory(array.astype(np.uint8) if array.dtype == bool else array, affine)
+
+    def _as_volume(self, voxels: np.ndarray, of_file: tuple[int, ...]) -> np.ndarray:
+        """(X, Y, Z) or (X, Y, Z, channels); of_file: the shape that MONAI found in the file, () where it read none.
+
+        MONAI leaves the affine as it was when axes are taken away, so that only a file of two dimensions says where a
+        slice of two lies.
+        """
+        shape = tuple(voxels.shape)
+        if voxels.ndim == 2 and len(of_file) < 3:
+            return voxels[..., None]
+        if voxels.ndim == 3 and len(of_file) == 2:
+            return np.moveaxis(voxels, 0, -1)[:, :, None]
+        if voxels.ndim == 4:
+            return np.moveaxis(voxels, 0, -1)
+        if voxels.ndim == 2:
+            raise VptError(
+                f"{self.name}: shape {shape}, a slice of a volume of {of_file}, whose affine does not say which; keep "
+                "its axis, tensor[..., k : k + 1]"
+            )
+        if voxels.ndim != 3:
+            raise VptError(
+                f"{self.name}: shape {shape}, expected (channels, X, Y, Z) or (X, Y, Z); index or reshape it"
+            )
+        if shape[0] <= FEW and shape != of_file and min(shape[1:]) > FLAT * shape[0]:
+            raise VptError(
+                f"{self.name}: shape {shape}, a slice of {shape[0]} channel(s), or a volume {shape[0]} wide? Give a "
+                "slice as (channels, X, Y, 1), a volume as (1, X, Y, Z)"
+            )
+        return voxels

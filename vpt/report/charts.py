@@ -65,7 +65,7 @@ class Bar:
 class Chart:
     """What is drawn, from behind to the front: bars, rules, lines, dots.
 
-    alt: what it shows, in a sentence; left, bottom, top, right: of the marks; legend: of the lines.
+    alt: what it shows, in a sentence; left (at least), bottom, top, right: of the marks; legend: of the lines.
     """
 
     title: str
@@ -84,8 +84,14 @@ class Chart:
     right: float = 12
     legend: bool = False
 
+    @property
+    def start(self) -> float:
+        """Where the marks begin: right of the title of the axis and of its longest number."""
+        longest = max((len(words) for _, words in self.y.ticks), default=0)
+        return max(self.left, 10 + 6.2 * longest + (16 if self.y.title else 0))
+
     def px(self, x: float) -> float:
-        return round(self.left + self.x.share(x) * (self.width - self.left - self.right), 1)
+        return round(self.start + self.x.share(x) * (self.width - self.start - self.right), 1)
 
     def py(self, y: float) -> float:
         return round(self.height - self.bottom - self.y.share(y) * (self.height - self.top - self.bottom), 1)

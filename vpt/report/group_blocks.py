@@ -85,5 +85,5 @@ def shown(value: float, form: str = ".3f") -> str:
 
 def range_of(interval: tuple[float, float], signed: bool = False) -> str:
     low, high = interval
-    form = "+.3f" if signed else ".3f"
+    form = "+z.3f" if signed else "z.3f"
     return f"{low:{form}} to {high:{form}}" if math.isfinite(low) else "-"

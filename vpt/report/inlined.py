@@ -35,13 +35,14 @@ class InlinedViewer:
             return ""
         why = []
         if self.without:
-            why.append(f"of {self.without} the scan is not known or cannot be read")
+            why.append(
+                f"of {self.without} the scan is not known or cannot be read; scans are looked for in the data set that "
+                "the true masks lie in, such as a folder scans or imagesTr beside theirs; of a run, where --data says"
+            )
         if self.asked > len(self.scenes) + self.without:
             why.append(f"a page holds {MOST_MB} MB of volumes and {MOST_CASES} cases at most")
-        return (
-            f"{len(self.scenes)} of {self.asked} cases are in this page: {', and '.join(why)}. vpt view SCAN MASK "
-            "shows any."
-        )
+        told = " ".join(f"{each[0].upper()}{each[1:]}." for each in why)
+        return f"{len(self.scenes)} of {self.asked} cases are in this page. {told} vpt view SCAN MASK shows any."
 
     @property
     def niivue(self) -> str:

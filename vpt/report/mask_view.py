@@ -20,6 +20,7 @@ from vpt.report.parts import (
     WORST,
     Tile,
     amount,
+    amounts,
     digits,
     in_brackets,
     range_of,
@@ -59,7 +60,7 @@ class MaskSection:
         """What came out, in one sentence; noun: what its cases are called."""
         summary = self.summary
         dice = {name: digits(summary.dice(str(label)), 3) for label, name in summary.labels.items()}
-        several = f"; {', '.join(f'{name} {value}' for name, value in dice.items())}" if 1 < len(dice) <= 4 else ""
+        several = f"; {', '.join(f'{name}: {value}' for name, value in dice.items())}" if 1 < len(dice) <= 4 else ""
         missed = sum(case.nothing_predicted for case in summary.cases)
         nothing = f"; in {counted(missed, 'case')} nothing was predicted" if missed else ""
         mean = f"{digits(summary.dice(), 3)}{in_brackets(summary.intervals['foreground'].get('Dice'))}"
@@ -132,14 +133,14 @@ def _score_rows(summary: MaskSummary) -> list[tuple[str, str, list[tuple[str, st
             (digits(means.get(score, math.nan), SHOWN[score][1]), range_of(ends.get(score), SHOWN[score][1]))
             for score in summary.shown
         ]
-        rows.append((key, name, [*cells, (_size_error(means, summary.unit), "")]))
-    return rows
+        rows.append((key, name, cells))
+    errors = amounts([_size_error(summary.means[key], summary.unit) for key, _ in named])
+    return [(key, name, [*cells, (error, "")]) for (key, name, cells), error in zip(rows, errors, strict=True)]
 
 
-def _size_error(means: Mapping[str, float], unit: str) -> str:
+def _size_error(means: Mapping[str, float], unit: str) -> float:
     pred, ref = ("volume_pred_ml", "volume_ref_ml") if unit == "mm" else ("n_pred", "n_ref")
-    error = means.get(pred, math.nan) - means.get(ref, math.nan)
-    return amount(error, "+")
+    return means.get(pred, math.nan) - means.get(ref, math.nan)
 
 
 def _label_lines(case: MaskCase, summary: MaskSummary, colours: Mapping[int, str]) -> list[tuple[str, str, str]]:
@@ -163,18 +164,23 @@ def _case_heads(summary: MaskSummary) -> list[str]:
     """What `_case_cells` has of every label."""
     units = {"Dice": "Dice", "HD95": f"HD95 ({summary.unit})"}
     scores = [words for key, words in units.items() if key in summary.shown]
-    return [f"{name}: {words}" for name in summary.labels.values() for words in (*scores, f"{summary.size_unit} off")]
+    scores.append(f"error ({summary.size_unit})")
+    return [f"{name}: {words}" for name in summary.labels.values() for words in scores]
 
 
 def _case_cells(case: MaskCase, summary: MaskSummary) -> list[tuple[str, str]]:
     """Cells of the table of all cases: what sorts, and what is shown."""
-    values = [(case.dice, 3)]
+    values, signs = [(case.dice, 3)], [""]
     for label in summary.labels:
         scores = case.scores[label]
         values += [(scores.get(key, math.nan), SHOWN[key][1]) for key in ("Dice", "HD95") if key in summary.shown]
         true, found = (case.size(label, whose, summary.unit) for whose in ("ref", "pred"))
         values.append((found - true, 3 if summary.unit == "mm" else 0))
-    return [(repr(value) if math.isfinite(value) else "", digits(value, count)) for value, count in values]
+        signs += [""] * (len(values) - len(signs) - 1) + ["+"]
+    return [
+        (repr(value) if math.isfinite(value) else "", digits(value, count, sign))
+        for (value, count), sign in zip(values, signs, strict=True)
+    ]
 
 
 def _notes(summary: MaskSummary) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ def render(template: str, **values: Any) -> str:
 def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    templates = Environment(
         loader=PackageLoader("vpt.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -28,3 +29,15 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    templates.filters |= {"sentence": sentence, "spaced": spaced}
+    return templates
+
+
+def sentence(words: str) -> str:
+    """A note as one writes it in a page: a capital, and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '!', '?', ':')) else '.'}"
+
+
+def spaced(words: object) -> str:
+    """Per cent with the space before it that all pages have."""
+    return re.sub(r"(?<=\d)%", "\N{NO-BREAK SPACE}%", str(words))

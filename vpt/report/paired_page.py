@@ -13,12 +13,14 @@ from vpt.report.inlined import InlinedViewer
 from vpt.report.mask_charts import confusion_rows
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
-from vpt.report.paired import PairedReport
+from vpt.report.paired import PairedReport, furthest, signed
 from vpt.report.paired_charts import cases_chart, difference_chart
 from vpt.report.parts import MOST_CONFUSED, MOST_ROWS, Tile, digits
 from vpt.report.report_page import FactGroup
 from vpt.scores.paired import TIE, CasePair
 from vpt.words import counted
+
+MOST_LABELS = 4  # of a case
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,13 @@ def paired_page(
     thumbs: Sequence[PairedThumb] = (),
     facts: Sequence[FactGroup] = (),
     viewer: InlinedViewer | None = None,
+    to_view: str = "",
 ) -> str:
-    """One file of HTML. cards, of classes thumbs: of the cases that differ most, in order; facts: how to repeat it."""
+    """One file of HTML. cards, of classes thumbs: of the cases that differ most, in order; facts: how to repeat it;
+    to_view: the command that puts volumes inside the page.
+    """
     found = report.found
-    means, _ = report.blocks()
+    means, *others = report.blocks()[:-1]
     named = [replace(each, score=HEADLINES.get(each.score, each.score)) for each in found.differences]
     charts = [difference_chart(named), cases_chart(found.cases, report.of_case)]
     return render(
@@ -71,7 +76,12 @@ def paired_page(
         headline=_headline(report),
         tiles=_tiles(report),
         means=means,
-        notes=report.said(),
+        others=others,
+        columns=_columns(report),
+        furthest=furthest,
+        of_labels=_of_labels,
+        signed=signed,
+        notes=[note for note in report.said() if note != report.by_label()],
         charts=[chart for chart in charts if chart is not None],
         cards=cards,
         thumbs=thumbs,
@@ -83,7 +93,22 @@ def paired_page(
         digits=digits,
         facts=facts,
         viewer=viewer,
+        to_view="" if report.classes else to_view,
     )
+
+
+def _columns(report: PairedReport) -> list[str]:
+    """Labels that have a column of their own in the table of all cases; of many the one that differs most is named."""
+    names = list(report.labels.values())
+    return names if 1 < len(names) <= MOST_LABELS else []
+
+
+def _of_labels(case: CasePair) -> list[tuple[str, float, float]]:
+    """The labels that differ most, name and both scores, as many as a card has room for; none of a single label."""
+    there = [(name, a, b) for name, (a, b) in case.labels.items() if math.isfinite(a - b)]
+    if len(case.labels) < 2:
+        return []
+    return sorted(there, key=lambda each: -abs(each[1] - each[2]))[:MOST_LABELS]
 
 
 def _confusion(report: PairedReport) -> list[tuple[str, list[tuple[str, list[tuple[int, float]]]]]]:
@@ -120,9 +145,10 @@ def _headline(report: PairedReport) -> str:
             else f", {main.verdict}"
         )
         judged = f" (95 % interval {low:+z.3f} to {high:+z.3f}){noise}"
+    by_label = report.by_label()
     return (
         f"{score} {main.first:.3f} in A and {main.second:.3f} in B over {counted(main.cases, 'case')}: "
-        f"A - B is {main.size:+z.3f}{judged}."
+        f"A - B is {main.size:+z.3f}{judged}." + (f" {by_label[0].upper()}{by_label[1:]}." if by_label else "")
     )
 
 

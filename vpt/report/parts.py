@@ -21,8 +21,9 @@ class Tile:
     more: str = ""
 
 
-def digits(value: float, count: int) -> str:
-    return f"{value:z.{count}f}" if math.isfinite(value) else "-"
+def digits(value: float, count: int, sign: str = "") -> str:
+    """sign: "+" where it is a difference."""
+    return f"{value:{sign}z,.{count}f}" if math.isfinite(value) else "-"
 
 
 def range_of(ends: tuple[float, float] | None, count: int) -> str:
@@ -45,8 +46,8 @@ def amount(value: float, sign: str = "") -> str:
 
 def amounts(values: Sequence[float]) -> list[str]:
     """Differences that stand together, with as many decimals each as the largest of them has."""
-    places = _places(max(map(abs, values)))
-    return [f"{value:+z,.{places}f}" for value in values]
+    places = _places(max((abs(value) for value in values if math.isfinite(value)), default=0.0))
+    return [digits(value, places, "+") for value in values]
 
 
 def _places(value: float) -> int:

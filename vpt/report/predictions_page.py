@@ -98,11 +98,15 @@ def predictions_page(
     unit: str,
     facts: Sequence[tuple[str, str]],
     viewer: InlinedViewer | None = None,
+    to_view: str = "",
 ) -> str:
-    """One file of HTML. cases: in order; labels: names of what is segmented; unit: ml or px."""
+    """One file of HTML. cases: in order; labels: names of what is segmented; unit: ml or px; to_view: the command
+    that puts volumes inside the page.
+    """
     failed = [case for case in cases if case.failed]
     nothing = sum(case.nothing_predicted for case in cases)
-    sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} answered"]
+    verb = "segmented" if labels else "classified"
+    sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} {verb}"]
     sentences += [f"in {counted(nothing, 'scan')} nothing was predicted"] if nothing else []
     judged = [case for case in cases if case.beyond is not None]
     flagged = sum(bool(case.beyond) for case in judged)
@@ -133,6 +137,7 @@ def predictions_page(
         amount=amount,
         facts=facts,
         viewer=viewer,
+        to_view=to_view if labels else "",
     )
 
 

@@ -31,11 +31,12 @@ def report_page(
     tiles: Sequence[Tile] = (),
     noun: str = "case",
     viewer: InlinedViewer | None = None,
+    to_view: str = "",
 ) -> str:
     """One file of HTML.
 
     kind: "Training run", "Evaluation"; section: what was scored, None where nothing was; noun: what its cases are
-    called in the headline; viewer: of volumes inside the page.
+    called in the headline; viewer: of volumes inside the page; to_view: the command that puts them there.
     """
     return render(
         "report.html",
@@ -48,4 +49,5 @@ def report_page(
         training=training,
         facts=facts,
         viewer=viewer,
+        to_view=to_view if isinstance(section, MaskSection) else "",
     )

@@ -6,8 +6,8 @@ What is compared is paired: only cases, and labels of them, that have a score in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,13 +18,16 @@ from vpt.scores.groups import SMALL
 from vpt.scores.means import mean_defined, weighted_means
 from vpt.scores.segmentation import SegmentationScores
 
-TIE = 0.001  # of Dice, or of a probability: what differs less is no win
+TIE = 0.001  # of a score, a distance or a probability: what differs less is no win
+OTHERS = ("IoU", "precision", "recall", "NSD", "HD95", "ASSD")  # of masks, beside the Dice
+LESS_IS_BETTER = ("HD95", "ASSD")
 
 
 @dataclass(frozen=True)
 class Difference:
     """One score of both on the same cases, first minus second with its 95 % interval; cases: how many have it;
-    patients: whose they are, None where that is not known.
+    patients: whose they are, None where that is not known; wins, losses: of cases, in which the first is better, or the
+    second, by more than a TIE; None of a score that single cases do not have.
     """
 
     score: str
@@ -33,6 +36,8 @@ class Difference:
     second: float
     interval: tuple[float, float]
     patients: int | None = None
+    wins: int | None = None
+    losses: int | None = None
 
     @property
     def size(self) -> float:
@@ -53,15 +58,22 @@ class Difference:
 
 @dataclass(frozen=True)
 class CasePair:
-    """One case: its score in both."""
+    """One case: its score in both; labels: the same of each label by its name, NaN where the two are not compared."""
 
     name: str
     first: float
     second: float
+    labels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def size(self) -> float:
         return self.first - self.second
+
+    @property
+    def furthest(self) -> tuple[str, float]:
+        """The label in which the two differ most, and the first minus the second there; ("", 0.0) without labels."""
+        sizes = {name: a - b for name, (a, b) in self.labels.items() if math.isfinite(a - b)}
+        return max(sizes.items(), key=lambda each: abs(each[1]), default=("", 0.0))
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,9 @@ class Paired:
     """Differences of means, and the cases, those that differ most first.
 
     only_first, only_second: cases that the other does not have; one_sided: (case, label) with a score in one alone,
-    because the label is absent in the reference and only the other predicted it.
+    because the label is absent in the reference and only the other predicted it. Of masks, others: the differences in
+    each of OTHERS that both have, as `differences` is of the Dice; halves: of how many labels of cases one alone has
+    it, mostly because the other predicted nothing.
     """
 
     differences: tuple[Difference, ...]
@@ -77,33 +91,65 @@ class Paired:
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     one_sided: tuple[tuple[str, str], ...] = ()
+    others: Mapping[str, tuple[Difference, ...]] = field(default_factory=dict)
+    halves: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def wins(self) -> int:
-        return sum(case.size >= TIE for case in self.cases)
+        return _wins([case.size for case in self.cases])[0]
 
     @property
     def losses(self) -> int:
-        return sum(case.size <= -TIE for case in self.cases)
+        return _wins([case.size for case in self.cases])[1]
 
     @property
     def ties(self) -> int:
         return len(self.cases) - self.wins - self.losses
 
 
-def pair_segmentations(first: SegmentationScores, second: SegmentationScores, score: str = "Dice") -> Paired:
-    """Two evaluations with the same labels on the same references; of a case the mean over its labels counts.
+def pair_segmentations(first: SegmentationScores, second: SegmentationScores) -> Paired:
+    """Two evaluations with the same labels on the same references; of a case the mean Dice over its labels counts.
 
     Raises VptError where labels or rules differ, or no case is in both.
     """
     if first.labels != second.labels:
         raise VptError(f"labels {first.labels} and {second.labels} differ; compare evaluations of the same labels")
     names, (mine, theirs), only = _common([[case.name for case in each.cases] for each in (first, second)])
-    a, b = first.values(score)[mine], second.values(score)[theirs]
-    both = np.isfinite(a) & np.isfinite(b)
-    lonely = np.argwhere(np.isfinite(a) != np.isfinite(b))
-    words = list(first.labels.values())
-    a, b = np.where(both, a, np.nan), np.where(both, b, np.nan)
+    words, patients = list(first.labels.values()), _patients(first.groups, mine)
+
+    def both(score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(cases, labels) of each, NaN where one of the two is undefined, and where one alone is."""
+        a, b = first.values(score)[mine], second.values(score)[theirs]
+        there = np.isfinite(a) & np.isfinite(b)
+        return np.where(there, a, np.nan), np.where(there, b, np.nan), np.isfinite(a) != np.isfinite(b)
+
+    a, b, lonely = both("Dice")
+    found = {score: both(score) for score in OTHERS}
+    found = {score: each for score, each in found.items() if np.isfinite(each[0]).any()}
+    return Paired(
+        _differences(a, b, words, names, patients),
+        _ranked(names, mean_defined(a, 1), mean_defined(b, 1), _by_label(words, a, b)),
+        *only,
+        tuple((names[row], words[column]) for row, column in np.argwhere(lonely)),
+        {
+            score: _differences(ours, others, words, names, patients, less=score in LESS_IS_BETTER)
+            for score, (ours, others, _) in found.items()
+        },
+        {score: int(alone.sum()) for score, (*_, alone) in found.items()},
+    )
+
+
+def _differences(
+    a: np.ndarray,
+    b: np.ndarray,
+    words: Sequence[str],
+    names: Sequence[str],
+    patients: Sequence[str] | None,
+    less: bool = False,
+) -> tuple[Difference, ...]:
+    """One score of both, (cases, labels), undefined in the same places: of the foreground and of each label; less: of
+    which less is better.
+    """
     columns = {"foreground": slice(None), **{name: slice(k, k + 1) for k, name in enumerate(words)}}
 
     def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -111,20 +157,26 @@ def pair_segmentations(first: SegmentationScores, second: SegmentationScores, sc
         means = weighted_means(drawn, a) - weighted_means(drawn, b)
         return {name: mean_defined(means[:, place], 1) for name, place in columns.items()}
 
-    patients = _patients(first.groups, mine)
     intervals = bootstrap(difference, len(names), patients)
-    differences = []
+    found = []
     for name, place in columns.items():
         ours, others = (float(mean_defined(mean_defined(each[:, place], 0), 0)) for each in (a, b))
-        scored = np.flatnonzero(both[:, place].any(1)).tolist()
+        scored = np.flatnonzero(np.isfinite(a[:, place]).any(1)).tolist()
         whose = {patients[row] if patients else names[row] for row in scored}
-        differences.append(Difference(name, len(scored), ours, others, intervals[name], len(whose)))
-    return Paired(
-        tuple(differences),
-        _ranked(names, mean_defined(a, 1), mean_defined(b, 1)),
-        *only,
-        tuple((names[row], words[column]) for row, column in lonely),
-    )
+        wins = _wins((mean_defined(a[:, place], 1) - mean_defined(b[:, place], 1)).tolist())
+        wins = wins[::-1] if less else wins
+        found.append(Difference(name, len(scored), ours, others, intervals[name], len(whose), *wins))
+    return tuple(found)
+
+
+def _by_label(words: Sequence[str], a: np.ndarray, b: np.ndarray) -> list[dict[str, tuple[float, float]]]:
+    """Of each case, what both have of each label."""
+    return [dict(zip(words, zip(*rows, strict=True), strict=True)) for rows in zip(a.tolist(), b.tolist(), strict=True)]
+
+
+def _wins(sizes: Sequence[float]) -> tuple[int, int]:
+    """How many differences are above 0, and how many below, by a TIE or more."""
+    return sum(size >= TIE for size in sizes), sum(size <= -TIE for size in sizes)
 
 
 def pair_classifications(first: ClassificationScores, second: ClassificationScores) -> Paired:
@@ -175,6 +227,13 @@ def _patients(groups: Sequence[str] | None, rows: Sequence[int]) -> list[str] | 
     return None if groups is None else [groups[row] for row in rows]
 
 
-def _ranked(names: Sequence[str], first: np.ndarray, second: np.ndarray) -> tuple[CasePair, ...]:
-    pairs = [CasePair(*row) for row in zip(names, first.tolist(), second.tolist(), strict=True)]
+def _ranked(
+    names: Sequence[str],
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: Sequence[Mapping[str, tuple[float, float]]] | None = None,
+) -> tuple[CasePair, ...]:
+    """Those that differ most first; labels: of each case, see `CasePair`."""
+    of_labels = labels or [{}] * len(names)
+    pairs = [CasePair(*row) for row in zip(names, first.tolist(), second.tolist(), of_labels, strict=True)]
     return tuple(sorted((pair for pair in pairs if math.isfinite(pair.size)), key=lambda pair: -abs(pair.size)))

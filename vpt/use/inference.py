@@ -67,6 +67,11 @@ def require_kind(plan: Plan, scan: Any) -> None:
                 f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "
                 "give a NIfTI file, or nibabel.Nifti1Image(array, affine)"
             )
+        if plan.kind == "images" and hasattr(scan, "as_tensor"):
+            raise VptError(
+                f"{shown}: its rows and columns may lie either way, and the model was trained on images; give the "
+                "image's file, or its pixels as an array (rows, columns)"
+            )
         found, expected = ("an image", "NIfTI volumes") if kind == "images" else ("a volume", "images")
         raise VptError(f"{shown}: {found}, but the model was trained on {expected}; give it what it was trained on")
 

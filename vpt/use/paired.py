@@ -46,7 +46,8 @@ def _paired(one: Report | ClassReport, other: Report | ClassReport, first: str, 
     if isinstance(one, Report) and isinstance(other, Report):
         notes = tuple(dict.fromkeys([*one.notes, *other.notes]))
         found = pair_segmentations(one, other)
-        return PairedReport(found, first, second, "Dice", _how(one), notes, one.labels, _files(one, other))
+        files, unit = _files(one, other), one.settings.unit
+        return PairedReport(found, first, second, "Dice", _how(one), notes, one.labels, files, unit=unit)
     if isinstance(one, ClassReport) and isinstance(other, ClassReport):
         shown = "probability of the truth"
         found = pair_classifications(one, other)

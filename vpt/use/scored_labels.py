@@ -36,7 +36,7 @@ class Labels:
         """The id of a label that is named, or given as its id; `where` begins the sentence about one that is none."""
         named = {name: id for id, name in self.names.items()} | {str(id): id for id in self.names}
         if str(label) not in named:
-            known = listed(self.names.values(), 20)
+            known = listed((name.removeprefix("label ") for name in self.names.values()), 20)
             meant = did_you_mean(str(label), self.names.values())
             raise VptError(f"{where}: {label} is none of the labels {known} (from {self.origin}){meant}")
         return named[str(label)]
@@ -79,7 +79,7 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
         raise VptError(f"{doubt}, or give `labels`")
     if found <= {0}:
         raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
-    return Labels({id: str(id) for id in sorted(found - {0})}, "the references")
+    return Labels({id: f"label {id}" for id in sorted(found - {0})}, "the references")
 
 
 def annotated_of(
@@ -112,7 +112,7 @@ def require_declared(ids: Iterable[int], annotated: Collection[int], labels: Lab
 
 
 def _given_labels(given: Mapping[int, str] | Iterable[int]) -> Labels:
-    named = given if isinstance(given, Mapping) else {label: str(label) for label in given}
+    named = given if isinstance(given, Mapping) else {label: f"label {label}" for label in given}
     try:
         names = dict(sorted((int(label), str(name)) for label, name in named.items() if int(label) != 0))
     except (TypeError, ValueError):

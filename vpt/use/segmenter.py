@@ -113,13 +113,13 @@ class Segmenter:
 
         It is a nibabel image too, a `vpt.Segmentation`, which a notebook shows and which knows its `volumes` in ml.
 
-        A SimpleITK image -> one; a MONAI MetaTensor, (C, X, Y, Z) or (X, Y, Z) -> a nibabel image.
+        A SimpleITK image -> one; a MONAI MetaTensor, (C, X, Y, Z), (X, Y, Z) or one slice (X, Y) -> a nibabel image.
 
         The folder or .zip of a DICOM series, `ChosenSeries(folder, "3")` of one among several -> a NIfTI image, or as
         `form` says ("dicom-seg", "dicom-seg-labelmap") a DICOM segmentation (pydicom).
 
         An image's path, a Pillow image, or its pixels (rows, columns) or (rows, columns, 3) uint8 -> label ids (rows,
-        columns) in the smallest unsigned type.
+        columns) in the smallest unsigned type, an array that a notebook shows too (`vpt.SegmentedImage`).
 
         A list of scans -> a list of masks. (To a model of several channels a list is one scan, and a list of lists
         several.) All masks are in memory, and a scan that is refused ends it: `vpt predict` goes on past one.

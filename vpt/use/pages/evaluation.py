@@ -21,7 +21,7 @@ from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
 from vpt.scores.settings import Settings
-from vpt.use.pages.making import making_of, masks_sha256
+from vpt.use.pages.making import in_words, making_of, masks_sha256, to_view
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
 from vpt.use.pages.viewer import inline_viewer, viewed
@@ -51,7 +51,9 @@ def write_run_page(
     facts = groups_of(run, artifact, rows)
     title = ": ".join(dict.fromkeys([run.resolve().name, artifact.config.data.path.name]))
     inlined = _viewer(section, validated, sources) if viewer and section else None
-    page = report_page("Training run", title, section, charts, facts, tiles_of(artifact), "validation case", inlined)
+    again = f"{in_words(['vpt', 'evaluate', str(run)])} --split val --viewer"
+    tiles = tiles_of(artifact)
+    page = report_page("Training run", title, section, charts, facts, tiles, "validation case", inlined, again)
     return _written(run, page)
 
 
@@ -77,7 +79,8 @@ def write_evaluation_page(
     section = _require_section(folder, sources, progress)
     inlined = _viewer(section, folder, sources) if viewer else None
     facts = [making_of("To repeat it", command, _hashes(section))]
-    return _written(folder, report_page("Evaluation", _title(section), section, [], facts, viewer=inlined))
+    page = report_page("Evaluation", _title(section), section, [], facts, viewer=inlined, to_view=to_view(command))
+    return _written(folder, page)
 
 
 def _title(section: MaskSection | ClassSection) -> str:
@@ -105,7 +108,10 @@ def _write_page_of(
     model, tiles = groups_of(run, artifact, read_metrics(run)), tiles_of(artifact)
     facts = [*model, making_of("This evaluation", command, _hashes(section))] if command else model
     inlined = _viewer(section, folder, sources) if viewer else None
-    return _written(folder, report_page("Evaluation", section.summary.title, section, [], facts, tiles, viewer=inlined))
+    page = report_page(
+        "Evaluation", section.summary.title, section, [], facts, tiles, viewer=inlined, to_view=to_view(command)
+    )
+    return _written(folder, page)
 
 
 def _hashes(section: MaskSection | ClassSection) -> dict[str, str]:

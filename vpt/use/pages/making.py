@@ -27,6 +27,16 @@ def making_of(
     return FactGroup(heading, tuple(_facts(command, named or {}, artifacts, packages)))
 
 
+def in_words(command: Sequence[str]) -> str:
+    """`sys.argv` as one types it."""
+    return shlex.join([Path(command[0]).name, *command[1:]])
+
+
+def to_view(command: Sequence[str]) -> str:
+    """The same with the volumes inside the page; "" where it was no command."""
+    return f"{in_words(command)} --viewer" if command else ""
+
+
 def masks_sha256(files: Sequence[str]) -> str:
     """Of masks one digest in words, that of what `sha256sum` prints of them in their folder, by name; "" where one is
     no file any more.
@@ -42,7 +52,7 @@ def _facts(
     command: Sequence[str], named: Mapping[str, str], artifacts: Sequence[Path], packages: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     if command:
-        yield "command", shlex.join([Path(command[0]).name, *command[1:]])
+        yield "command", in_words(command)
         yield "started in", str(Path.cwd())
     yield from ((name, words) for name, words in named.items() if words)
     for path in artifacts:

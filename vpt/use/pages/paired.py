@@ -12,7 +12,7 @@ from vpt.report.paired import MOST, PairedClasses, PairedFiles, PairedReport
 from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair
 from vpt.use.pages.evaluation import PAGE
-from vpt.use.pages.making import making_of, masks_sha256
+from vpt.use.pages.making import making_of, masks_sha256, to_view
 from vpt.use.pages.planes import CaseFiles, show_twice
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
 from vpt.use.pages.viewer import inline_viewer, over_scan
@@ -49,7 +49,7 @@ def write_paired_page(
             cards.append(_card(case, report.files[case.name], report.labels, sources))
             progress(done, len(worst), case.name)
         inlined = inline_viewer(_viewed(report, sources), report.labels) if viewer else None
-        page = paired_page(report, cards, facts=facts, viewer=inlined)
+        page = paired_page(report, cards, facts=facts, viewer=inlined, to_view=to_view(command))
     write_text(folder / PAGE, page)
     return folder / PAGE
 

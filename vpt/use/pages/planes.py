@@ -15,6 +15,7 @@ from vpt.palette import colours_of
 from vpt.readers import Grid, LabelMap, Reader, Voxels, reader_of
 from vpt.report.cuts import Cut, Error, Place, Take, cropped, cropped_alike, cuts_at, largest_error, middle_of
 from vpt.report.overlays import Panel, draw_panel
+from vpt.report.parts import amount
 
 AXES = ORIENTATIONS["axial"]
 BLANK = 0.35  # grey, where there is no scan
@@ -198,5 +199,5 @@ def _blank(shape: tuple[int, int, int]) -> Take:
 def _in_words(what: str, error: Error | None, grid: Grid, unit: str) -> str:
     if error is None:
         return ""
-    size = f"{error.voxels:,} pixels" if unit == "px" else f"{error.voxels * grid.voxel_ml:.3g} ml"
+    size = f"{error.voxels:,} pixels" if unit == "px" else f"{amount(error.voxels * grid.voxel_ml)} ml"
     return f"{what}: {size}"

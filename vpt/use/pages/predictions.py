@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
 from vpt.report.predictions_page import PredictedCard, PredictedCase, cases_to_show, predictions_page, read_predicted
 from vpt.use.pages.evaluation import PAGE
+from vpt.use.pages.making import in_words, to_view
 from vpt.use.pages.planes import CaseFiles, show_case
 from vpt.use.pages.viewer import inline_viewer, viewed
 from vpt.words import listed
@@ -55,13 +57,22 @@ def write_predictions_page(
     inlined = inline_viewer(files, foreground) if viewer and foreground else None
     title, names = folder.resolve().name, [*foreground.values()]
     facts = [*([("weights of the encoder", weights)] if weights else []), *_facts(found), *_asked(command)]
-    page = predictions_page(title, cases, cards, names, unit, facts, inlined)
+    page = predictions_page(title, cases, cards, names, unit, facts, inlined, to_view(command))
     write_text(folder / PAGE, page)
     return folder / PAGE
 
 
 def _segmented(found: Mapping[str, Any]) -> bool:
     return not any(each.get("probabilities") for each in found["cases"])
+
+
+def _moment(written: str) -> str:
+    """To the minute, where it is a time with its zone."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return written
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".rstrip()
 
 
 def _card(case: PredictedCase, folder: Path, scan: Any, labels: Mapping[int, str], plan: Plan | None) -> PredictedCard:
@@ -74,7 +85,7 @@ def _card(case: PredictedCase, folder: Path, scan: Any, labels: Mapping[int, str
 
 def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """When, by which model and versions; of several all are named."""
-    yield "written", str(found.get("written", "not recorded"))
+    yield "written", _moment(str(found.get("written", "not recorded")))
     records = found["cases"]
     models = dict.fromkeys(str(each["model_sha256"]) for each in records if each.get("model_sha256"))
     yield "model, SHA-256", listed(models) or "not recorded"
@@ -97,5 +108,5 @@ def _option(name: str, value: Any) -> str:
 
 def _asked(command: Sequence[str]) -> Iterator[tuple[str, str]]:
     if command:
-        yield "last command", shlex.join([Path(command[0]).name, *command[1:]])
+        yield "last command", in_words(command)
         yield "started in", str(Path.cwd())

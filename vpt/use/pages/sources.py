@@ -12,6 +12,7 @@ from vpt.data.cases import Case, SegmentationSet, case_name
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.layouts.by_name import IMAGE
+from vpt.data.pairs import pair_masks
 from vpt.data.plan import Plan
 from vpt.data.thumbnails import thumbnail
 from vpt.errors import VptError
@@ -68,7 +69,27 @@ def sources_beside(references: Iterable[str]) -> Sources:
                 return Sources(read_dataset(root))
             except VptError:
                 continue
+        return _scans_beside(Path(reference))
     return Sources()
+
+
+def _scans_beside(reference: Path) -> Sources:
+    """Of masks that lie beside what is no data set, such as those that models predicted: the scans in the folder beside
+    them that is called so, paired by name.
+    """
+    beside = reference.parent.parent
+    for folder in sorted(each for each in _folders_in(beside) if each.name.lower() in IMAGE):
+        try:
+            pairs = pair_masks(reference.parent, folder).pairs
+        except VptError:
+            continue
+        cases = tuple(Case(pair.case, (pair.reference.source,), pair.prediction.source) for pair in pairs)
+        return Sources(SegmentationSet(beside, beside.name, (folder.name,), {}, cases))
+    return Sources()
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [each for each in folder.iterdir() if each.is_dir()] if folder.is_dir() else []
 
 
 def _roots(reference: Path) -> list[Path]:
@@ -79,5 +100,5 @@ def _roots(reference: Path) -> list[Path]:
     described = [root for root in (inner, outer) if (root / "dataset.json").is_file()]
     if described or not outer.is_dir():
         return [*described, *(root for root in (inner,) if root not in described)]
-    holds_scans = any(each.is_dir() and each.name.lower() in IMAGE for each in outer.iterdir())
+    holds_scans = any(each.name.lower() in IMAGE for each in _folders_in(outer))
     return [inner, outer] if holds_scans else [inner]
