@@ -207,7 +207,7 @@ def main() -> int:
                 print(f"seed {seed}, {kind.name}, {one.file}: {one.outcome}\n{one.said}", flush=True)
     for (kind_name, outcome), number in sorted(counts.items()):
         print(f"{number:4d} {kind_name}: {outcome}")
-    print(f"{faults} faults")
+    print(f"{given.number} damaged folders, {faults} faults")
     return 1 if faults else 0
 
 

@@ -8,7 +8,6 @@ were changed or made, and damage that a checksum should have shown. Exit code 1 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -266,7 +265,7 @@ def main() -> None:
     started = time.monotonic()
     tally = fuzz(given.mutants, given.seconds, given.seed, given.workers, given.kind, formed if given.forms else mutant)
     print("\n".join(_lines(tally)))
-    print(json.dumps({"mutants": tally.tried, "faults": tally.fault_count(), "s": round(time.monotonic() - started)}))
+    print(f"{tally.tried} mutants, {tally.fault_count()} faults, {time.monotonic() - started:.0f} s")
     sys.exit(1 if tally.fault_count() else 0)
 
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpt.words import counted
+
 NAMES = ("vpt-one", "vpt-two")
 NETWORK = "10.171.0"  # reached from inside the namespaces only
 HOSTS = Path("/run/vpt-hosts")  # a file for each machine, that stands in the place of /etc/hosts there
@@ -126,13 +128,13 @@ def can_begin(reason: str | None) -> bool:
 
 def report_trials(trials: Mapping[str, Callable[[], Iterable[str]]], parts: Sequence[str]) -> int:
     """Run the trials whose name holds one of `parts` (all without any), print their faults, and give the exit code."""
-    faults = 0
+    tried = faults = 0
     for name, trial in trials.items():
         if parts and not any(part in name for part in parts):
             continue
         print(f"{name}:", flush=True)
         started, found = time.monotonic(), list(trial())
-        faults += len(found)
+        tried, faults = tried + 1, faults + len(found)
         print(f"    {len(found)} faults, {time.monotonic() - started:.0f} s", *found, sep="\n    ", flush=True)
-    print(f"{faults} faults")
+    print(f"{counted(tried, 'trial')}, {faults} faults")
     return 1 if faults else 0

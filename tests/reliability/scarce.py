@@ -22,6 +22,8 @@ from pathlib import Path
 
 from kills import SETTINGS, damaged, import_all, left_over, require, run
 
+from vpt.words import counted
+
 MEGABYTES = (8, 64, 128, 192, 384, 768)
 DISKS = (0.02, 1, 2, 4)
 LARGE = ("--set", "plan.image_size=256", "--set", "train.batch_size=16", "--set", "train.workers=0")
@@ -29,19 +31,22 @@ LARGE = ("--set", "plan.image_size=256", "--set", "train.batch_size=16", "--set"
 
 def main() -> int:
     faults: list[str] = []
+    tried = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         commands = prepared(folder)
         for megabytes in MEGABYTES:
             for what, words in commands.items():
                 faults += with_memory(folder, what, words, megabytes)
+                tried += 1
         if os.geteuid() == 0:
             for megabytes in DISKS:
                 for what in ("train", "predict"):
                     faults += on_disk(folder, what, commands[what], megabytes)
+                    tried += 1
         else:
             print("disks: not tried, for only root can mount them")
-    print(f"{len(faults)} faults", *faults, sep="\n")
+    print(f"{counted(tried, 'command')} with too little, {len(faults)} faults", *faults, sep="\n")
     return 1 if faults else 0
 
 
