@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vpt.data.cached_arrays import mapped, save_array
 from vpt.data.cached_slices import prepare_cases
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan
@@ -58,3 +60,15 @@ def test_what_is_damaged_is_named_and_can_be_made_anew(data: Path, tmp_path: Pat
         prepare_cases(dataset, dataset.cases, PLAN, tmp_path / "cache", silent)
 
     assert "prepared anew" in str(said.value)
+
+
+def test_a_system_without_file_handles_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_array(tmp_path / "a.npy", np.zeros(3))
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np, "load", refused)
+    with pytest.raises(VptError, match=r"a\.npy: cannot be opened \(Too many open files\); allow more") as said:
+        mapped(tmp_path / "a.npy")
+    assert "remove" not in str(said.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -543,6 +544,51 @@ def test_a_worker_that_was_killed_is_said_in_a_sentence_where_samples_are_asked_
     with pytest.raises(VptError, match=r"process that makes samples was ended .*set train.workers below 1, 0 for none"):
         loop.run(replace(SETTINGS, workers=1, steps=20), loss=loss)
     assert not interrupted
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_into_shared_memory_is_not_waited_for(
+    slices: NamedSamples, cases: list[PreparedCase], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in containers, whose /dev/shm is of 64 MB."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    others = set(multiprocessing.active_children())
+    monkeypatch.setattr(torch.UntypedStorage, "_new_using_fd_cpu", refused)  # the worker is forked
+    with pytest.raises(VptError, match=r"does not fit into /dev/shm .*set train.workers below 1, 0 for none"):
+        batches(slices, cases, replace(SETTINGS, workers=1), epoch=1)
+    assert "Traceback" not in capfd.readouterr().err
+    assert not set(multiprocessing.active_children()) - others
+
+
+@pytest.mark.slow
+def test_no_worker_is_left_by_a_failure_in_a_step(loop: Loop) -> None:
+    """It would be waited for at the program's end, and ignores the signal that ends such."""
+    others = set(multiprocessing.active_children())
+
+    def loss(output: Output, batch: Batch) -> Tensor:
+        raise ValueError("nobody expected this")
+
+    with pytest.raises(ValueError, match="nobody expected") as held:  # its traceback holds what the frames hold
+        loop.run(replace(SETTINGS, workers=1, steps=20), loss=loss)
+    assert held.tb
+    assert not set(multiprocessing.active_children()) - others
+
+
+def test_what_a_worker_refuses_is_said_in_its_own_sentence(
+    slices: NamedSamples, cases: list[PreparedCase], tmp_path: Path
+) -> None:
+    for path in (cases[0].images, cases[0].labels):
+        shutil.copy(path, tmp_path / path.name)
+        (tmp_path / path.name).write_bytes(path.read_bytes()[:40])
+    broken = [replace(case, images=tmp_path / cases[0].images.name) for case in cases]
+    damaged = NamedSamples(SliceDataset(broken, PLAN, make_augment("light")), slices.names)
+    for workers in (0, 1):
+        with pytest.raises(VptError, match=r"^\S+\.npy: damaged \(.*prepared anew$") as said:
+            batches(damaged, cases, replace(SETTINGS, workers=workers), epoch=1)
+        assert "Traceback" not in str(said.value)
 
 
 def test_workers_that_cannot_be_started_are_said_in_a_sentence(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

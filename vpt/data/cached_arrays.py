@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from zlib import crc32
 
@@ -10,6 +11,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.files import atomic
 
+NOT_THE_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # faults: what the system lacks
 SUM = 4  # bytes behind the array: its CRC-32
 
 
@@ -49,6 +51,12 @@ def mapped(path: Path, kinds: str = "fiu", axes: int | None = None) -> np.ndarra
         found: np.ndarray = np.load(path, mmap_mode="r")
     except MemoryError:
         raise
+    except OSError as error:
+        if error.errno not in NOT_THE_FILES:
+            raise damaged(path, f"{type(error).__name__}: {error}") from error
+        raise VptError(
+            f"{path}: cannot be opened ({error.strerror}); allow more open files (ulimit -n), or free memory"
+        ) from error
     except Exception as error:  # a header is read as Python, which fails in many ways
         raise damaged(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in kinds or axes not in (None, found.ndim):

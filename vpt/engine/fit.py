@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -111,8 +111,8 @@ def fit(
         tick = stack.enter_context(hooks.shown())
         while progress.epoch < settings.epochs and not out_of_patience(progress, settings):
             drawn = draw(progress.epoch)[progress.step :]
-            batches = load(dataset, [ranks.share(batch) for batch in drawn], settings.workers)
-            train_epoch(learner, batches, drawn, settings, progress, hooks, signals, tick)
+            with closing(load(dataset, [ranks.share(batch) for batch in drawn], settings.workers)) as batches:
+                train_epoch(learner, batches, drawn, settings, progress, hooks, signals, tick)
             try:
                 end_epoch(learner, settings, progress, hooks, signals)
             except Interrupted:  # in the validation, which is done again

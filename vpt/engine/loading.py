@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
@@ -24,24 +26,48 @@ def make_loader(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int
     return DataLoader(dataset, batch_sampler=order, num_workers=workers, worker_init_fn=_prepare_worker, generator=own)
 
 
-def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Any]:
+def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> Generator[Any, None, None]:
     """The same, with workers that leave signals to the main process from the start.
+
+    It is to be closed where it is left before its end (`contextlib.closing`): a worker ignores the signal by which
+    Python ends what is left of it, so that the program would wait for the worker for ever.
 
     Raises:
         VptError: workers that cannot be started; one that was ended from outside, as a system does that is short of
-            memory.
+            memory; a batch that does not fit into shared memory; what a worker refuses.
     """
+    loaded = _begun(dataset, batches, workers)
     try:
-        loaded = _begun(dataset, batches, workers)
         with quiet_children():
             yield from loaded
+    except (VptError, OSError, MemoryError) as error:
+        raise _in_its_words(error) from error
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or "Caught" in str(error):
+        if "DataLoader worker" not in str(error) or ("Caught" in str(error) and "shared memory" not in str(error)):
             raise
+        why = str(error).strip().splitlines()[-1 if "Caught" in str(error) else 0]
         raise VptError(
-            f"a process that makes samples was ended from outside ({str(error).splitlines()[0]}), as systems do that "
-            f"are short of memory; set train.workers below {workers}, 0 for none"
+            f"a process that makes samples was ended ({why}), as by systems that are short of memory, or since a batch "
+            f"does not fit into /dev/shm (docker run --shm-size=2g); set train.workers below {workers}, 0 for none"
         ) from error
+    finally:
+        _end_workers(loaded)
+
+
+def _end_workers(loaded: Any) -> None:
+    """Of a loader's iterator, which need not be at its end."""
+    if hasattr(loaded, "_shutdown_workers"):
+        loaded._shutdown_workers()
+        for worker in loaded._workers:
+            worker.kill()
+
+
+def _in_its_words(error: VptError | OSError | MemoryError) -> Exception:
+    """What failed in a worker, which torch hands on with the worker's whole traceback as its text."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    _, found, said = str(error).rpartition(f"\n{name}: ")
+    return kind(said.rstrip()) if found and "in DataLoader worker" in str(error) else error
 
 
 def _begun(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Any]:
@@ -63,8 +89,14 @@ def choose_workers(wanted: int | None, share: int | None = None) -> int:
 
 
 def _prepare_worker(worker: int) -> None:
-    """Leave signals to the main process, and the cores to the other workers."""
+    """Leave signals to the main process, and the cores to the other workers; end where samples cannot be sent."""
     leave_to_main()
+    setattr(Queue, "_on_queue_feeder_error", staticmethod(_end_unsent))  # noqa: B010 (mypy knows no such method)
     import cv2
 
     cv2.setNumThreads(0)
+
+
+def _end_unsent(error: BaseException, sample: object) -> None:
+    """In a worker whose shared memory is full, say: without it the main process would wait for the sample for ever."""
+    os._exit(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -119,10 +120,10 @@ def make_store(
     model.eval()
     above.to(setup.device)
 
-    def encoded() -> Iterator[np.ndarray]:
+    def encoded() -> Generator[np.ndarray, None, None]:
         done = 0
-        with bar(title) as tick:
-            for images, *_ in load(dataset, batches, choose_workers(setup.config.train.workers)):
+        with closing(load(dataset, batches, choose_workers(setup.config.train.workers))) as loaded, bar(title) as tick:
+            for images, *_ in loaded:
                 rows = above.encode(images.to(setup.device))
                 yield to_half(rows) if above.half_precision else rows.float().cpu().numpy()
                 done += len(images)
@@ -132,7 +133,8 @@ def make_store(
     precision = choose_precision(setup.config.precision, setup.device)  # as the blocks would run in training
     with FileLock(f"{path}.lock"), torch.no_grad(), autocast(precision, setup.device):
         if not is_whole(path, len(numbers)):
-            write_rows(path, encoded(), len(numbers))
+            with closing(encoded()) as rows:
+                write_rows(path, rows, len(numbers))
     return Store(path, numbers)
 
 
