@@ -60,6 +60,27 @@ def test_the_entry_point_is_installed() -> None:
     assert script.load() is main
 
 
+@pytest.mark.slow
+def test_what_cannot_be_printed_is_said_and_a_reader_that_leaves_is_no_fault_of_the_data(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", line, "bash", sys.executable, "-m", "vpt.cli", "check", str(tiny_data)]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+
+    told = run('"$@" > /dev/full')
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1)
+    assert "No space left on device" in told.stderr
+    told = run('"$@" | true; exit ${PIPESTATUS[0]}')
+    assert (told.returncode, told.stderr) == (141, "")
+    told = run('mkdir "$TMPDIR/gone"; cd "$TMPDIR/gone"; rmdir "$TMPDIR/gone"; "$@"')
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1)
+    assert "the folder that this is started in is gone" in told.stderr
+    for line in ('"$@" <&- >&-', 'COLUMNS=x "$@"', 'COLUMNS=0 "$@"'):
+        told = run(line)
+        assert (told.returncode, told.stderr) == (0, "")
+
+
 # --- every command ----------------------------------------------------------------------------------------------------
 
 

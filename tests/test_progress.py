@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Callable
@@ -92,3 +93,28 @@ def test_nothing_is_live_where_one_of_the_outputs_is_a_file(
     assert progress.is_live()
     with progress.quiet():
         assert not progress.is_live()
+
+
+class Closed(io.TextIOBase):
+    """A terminal whose window is gone."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_work_goes_on_where_the_terminal_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Closed())
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with progress.bar("training", above=lambda width: Text("a table")) as tick:
+        for done in range(3):
+            tick(done, 3, "loss 1")
+            progress.say("a line")

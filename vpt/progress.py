@@ -5,14 +5,43 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 Tick = Callable[[int, int, str], None]  # done, total, note
 EVERY = 10.0  # seconds from one plain line to the next
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, on standard output unless told otherwise.
+
+    Where nobody can read it any more (a closed terminal, the end of a pipe, a full disk), the work goes on: what takes
+    hours does not end for want of a reader.
+    """
+    with suppress(OSError):
+        print(text, file=stream, flush=True)
+
+
+class _Unfailing:
+    """A terminal for bars, which may be closed while they are drawn."""
+
+    def __init__(self, terminal: TextIO):
+        self._terminal = terminal
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._terminal, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._terminal.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._terminal.flush()
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -52,7 +81,7 @@ def bar(title: str, above: Callable[[int], RenderableType] | None = None) -> Ite
     else:
         from rich.console import Console
 
-        with _drawn(title, above, Console(stderr=True)) as tick:
+        with _drawn(title, above, Console(file=cast(TextIO, _Unfailing(sys.stderr)))) as tick:
             yield tick
 
 
@@ -92,7 +121,7 @@ def _plain(title: str) -> Tick:
         if now - said > EVERY:
             said = now
             left = f", {in_words((now - started) / (done - first) * (total - done))} left" if done > first else ""
-            print(f"{title}: {done}/{total} {note}{left}", file=sys.stderr, flush=True)
+            say(f"{title}: {done}/{total} {note}{left}", sys.stderr)
 
     return tick
 

@@ -12,7 +12,7 @@ from vpt.engine import signals as module
 from vpt.engine.signals import STOPPING, Interrupted, heed_signals, held_back
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_is_noted_and_raised_where_the_work_asks(number: int, code: int) -> None:
     with heed_signals() as signals:
         os.kill(os.getpid(), number)
@@ -46,6 +46,24 @@ def test_the_same_wish_twice_is_one_and_a_second_one_acts_at_once(monkeypatch: p
         monkeypatch.setattr(module, "TWICE", 0.0)
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_processor_time_that_is_used_up_is_said_every_second_and_is_one_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TWICE", 0.0)
+    with heed_signals() as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGXCPU)
+        assert signals.number == signal.SIGXCPU
+
+
+def test_nohup_keeps_a_training_from_the_end_of_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with heed_signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_handlers_are_put_back() -> None:

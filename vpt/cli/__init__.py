@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
@@ -21,10 +23,12 @@ from vpt.cli.evaluate import evaluate
 from vpt.cli.explain import explain
 from vpt.cli.fetch_data import fetch_data
 from vpt.cli.predict import predict
+from vpt.cli.shared import UNREAD
 from vpt.cli.train import train
 from vpt.cli.view import view
 from vpt.cli.watch import watch
 from vpt.errors import SaidElsewhere, VptError, VptWarning
+from vpt.progress import say
 
 app = typer.Typer(
     name="vpt",
@@ -81,28 +85,70 @@ def main() -> NoReturn:
     warnings.showwarning = partial(_warn, warnings.showwarning)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
+    sys.exit(_delivered(_run(debug)))
+
+
+def _run(debug: bool) -> int | str | None:
+    """The command that was asked for -> its exit code."""
+    stream = sys.stdout
+    if not _is_somewhere():
+        _complain("the folder that this is started in is gone; change to one that is there")
+        return 1
     try:
         app()
+    except SystemExit as left:
+        return left.code if sys.stdout is stream else UNREAD  # typer puts another in the place of one that is unread
     except SaidElsewhere:
-        _leave(1)
+        return 1
+    except BrokenPipeError:  # `vpt ... | head`: whoever read has seen enough
+        return UNREAD
     except VptError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        _leave(1)
+        _complain(str(error))
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"error: {str(error) or 'out of memory'}; --debug shows where it arose", file=sys.stderr)
-        _leave(1)
+        _complain(f"{str(error) or 'out of memory'}; --debug shows where it arose")
     except RuntimeError as error:
         if debug or not _wants_memory(error):
             raise
         said = str(error).partition("\n")[0]
-        told = f"error: too little memory ({said}); close other programs, or use a machine with more"
-        print(f"{told}; --debug shows where it arose", file=sys.stderr)
-        _leave(1)
-    _leave(0)
+        told = f"too little memory ({said}); close other programs, or use a machine with more"
+        _complain(f"{told}; --debug shows where it arose")
+    return 1
+
+
+def _is_somewhere() -> bool:
+    """Whether there is a working folder, without which libraries end the process in words of their own."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+def _complain(sentence: str) -> None:
+    say(f"error: {sentence}", sys.stderr)
+
+
+def _delivered(code: int | str | None) -> int | str | None:
+    """The exit code once all that was printed has left; a full disk, or a reader that is gone, is an end of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # it is None where the caller had closed it
+                stream.flush()
+        except OSError as error:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left in it would be tried again
+            if isinstance(error, BrokenPipeError):
+                code = code or UNREAD
+            elif not code:
+                _complain(
+                    f"what was printed could not all be written ({error.strerror}); make room, or print elsewhere"
+                )
+                code = 1
+    return code
 
 
 def _wants_memory(error: RuntimeError) -> bool:
@@ -118,11 +164,6 @@ def _wants_memory(error: RuntimeError) -> bool:
 def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
     """A warning of ours as one line, without the place in our code; any other as Python shows it."""
     if issubclass(category, VptWarning):
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        say(f"warning: {message}", sys.stderr)
     else:
         otherwise(message, category, *place)
-
-
-def _leave(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.exit(code)

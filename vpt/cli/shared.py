@@ -15,6 +15,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+WIDTH = 110  # of tables that go into a file
+UNREAD = 141  # exit code as of a program that SIGPIPE ends: who read its output has left (`vpt ... | head`)
+
 RunsOrArtifacts = Annotated[
     list[str],
     typer.Option(
@@ -84,8 +87,14 @@ def usage(message: str) -> NoReturn:
 def console() -> Console:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "110"))
-    return Console(width=width)
+    class Told(Console):
+        def on_broken_pipe(self) -> None:
+            raise SystemExit(UNREAD)
+
+    if sys.stdout is not None and sys.stdout.isatty():
+        return Told()
+    asked = os.environ.get("COLUMNS", "")
+    return Told(width=int(asked) if asked.isdecimal() and int(asked) else WIDTH)
 
 
 def is_postprocessed(word: str) -> bool:

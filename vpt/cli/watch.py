@@ -24,6 +24,7 @@ from vpt.cli.predict import (
     say_postprocess,
 )
 from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
+from vpt.progress import say
 
 
 def watch(
@@ -73,12 +74,8 @@ def watch(
     if isinstance(loaded, Classifier):
         require_table(asked)
     say_postprocess(loaded)
-    watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=_say)
-    with heed_signals(partial(_say, "ends after the present scan; once more ends it at once")) as signals:
-        _say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")
+    watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=say)
+    with heed_signals(partial(say, "ends after the present scan; once more ends it at once")) as signals:
+        say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")
         watching.run(lambda: signals.number is not None, lambda: signals.wait(every))
-    _say("ended; the same command goes on")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+    say("ended; the same command goes on")

@@ -104,7 +104,7 @@ class TrainConfig(Section):
     """The blocks go through `torch.compile`."""
     save_every: str = Field("10m", pattern=r"^[1-9][0-9]*m?$", coerce_numbers_to_str=True)
     """How often the state to resume from is saved within an epoch: after so many batches (`200`) or minutes (`10m`).
-    It is saved at the end of every epoch as well, and on SIGINT and SIGTERM.
+    It is saved at the end of every epoch as well, and on a signal to stop.
     """
     calibrate: bool = False
     """Of classification: divide the logits by a temperature that is fitted to the validation split."""

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from vpt.files import write_text
+from vpt.files import require_own, write_text
+from vpt.progress import say
 
 
 class Printed(logging.Handler):
@@ -19,11 +20,15 @@ class Printed(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "is_in_table", False):
-            print(self.format(record), flush=True)
+            say(self.format(record))
 
 
 def open_log(path: Path, terminal: bool = True) -> logging.Logger:
-    """A logger that writes to `path` with times, and, unless told not to, to the terminal without."""
+    """A logger that writes to `path` with times, and, unless told not to, to the terminal without.
+
+    Raises VptError where a link or a pipe stands in its place.
+    """
+    require_own(path)
     log = logging.getLogger(f"vpt.run.{path.resolve()}")
     log.setLevel(logging.INFO)
     log.propagate = False

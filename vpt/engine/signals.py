@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what is being done saves itself and leaves."""
+"""SIGINT, SIGTERM and what else asks a program to end: what is being done saves itself and leaves."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal, or the connection to it, was closed; SIGXCPU: the processor time of a limit is used up.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name))
+HANGUP = getattr(signal, "SIGHUP", None)
+EVERY_SECOND = getattr(signal, "SIGXCPU", None)  # sent again and again until the hard limit
 TWICE = 1.0  # seconds: `timeout` and wrappers send a signal to a process and to its group, which is one wish
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; what has been done is saved, and the same command goes on with it."""
+    """A signal to stop came; what has been done is saved, and the same command goes on with it."""
 
     def __init__(self, number: int = signal.SIGINT):
         super().__init__(signal.Signals(number).name)
@@ -23,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def code(self) -> int:
-        """The exit code that says so: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit code that says so: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP, 152 for SIGXCPU."""
         return 128 + self.number
 
 
@@ -70,7 +73,7 @@ class Signals:
             self.number, self._since = number, time.monotonic()
             self._came.set()
             self._told()
-        elif time.monotonic() - self._since < TWICE:
+        elif time.monotonic() - self._since < TWICE or number == EVERY_SECOND:
             return
         else:
             signal.signal(number, signal.SIG_DFL)  # a third one does not ask
@@ -81,12 +84,17 @@ class Signals:
 
 @contextmanager
 def heed_signals(told: Callable[[], None] = lambda: None) -> Iterator[Signals]:
-    """SIGINT and SIGTERM are noted inside, and their handlers put back after. In other threads none is ever noted."""
+    """Signals to stop are noted inside, and their handlers put back after. In other threads none is ever noted.
+
+    SIGHUP that is ignored stays so: that is what `nohup` is for.
+    """
     signals = Signals(told)
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
+    if before.get(HANGUP) == signal.SIG_IGN:
+        del before[HANGUP]
     for number in before:
         signal.signal(number, signals.receive)
     try:
