@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vpt.engine import folder as module
-from vpt.engine.folder import LOCK, RUNNING, STATE, at_work, standing_of
+from vpt.engine.folder import LOCK, RUNNING, STATE, at_work, require_same, same_folder, standing_of
 from vpt.errors import VptError
 
 
@@ -120,3 +120,34 @@ def test_workers_of_a_killed_training_are_waited_for(tmp_path: Path, monkeypatch
     with at_work(run, "begun"):
         pass
     assert waited == [module.WORKERS_END]
+
+
+def test_a_folder_that_is_another_one_is_noticed_and_one_that_only_moved_is_not(tmp_path: Path) -> None:
+    run = fill(tmp_path / "run", "config.yaml")
+    stays = same_folder(run)
+    fill(run, "thesis.txt")
+    assert stays()
+    run.rename(tmp_path / "aside")
+    assert not stays()
+    fill(run, "state/last.safetensors", "best.safetensors")
+    assert not stays()
+    with pytest.raises(VptError, match=r"another folder was put in the place of the run's.*nothing in it was touched"):
+        require_same(run, stays())
+
+
+def test_another_run_that_lies_in_the_place_of_this_one_keeps_its_files(tmp_path: Path) -> None:
+    run, aside = tmp_path / "run", tmp_path / "aside"
+    with pytest.raises(VptError, match="a failure"), at_work(run, "new"):  # noqa: PT012 (what happens meanwhile)
+        run.rename(aside)
+        fill(run, "state/running.json", "state/.lock")
+        raise VptError("a failure")
+    assert (run / "state" / "running.json").is_file()
+    assert (run / "state" / ".lock").is_file()
+
+
+@pytest.mark.parametrize("said", ["7", "[]", '{"process": "x"}', '{"process": 1e99, "host": "a", "since": "b"}', "{"])
+def test_who_was_at_work_may_be_damaged(tmp_path: Path, said: str) -> None:
+    run = fill(tmp_path / "run", "config.yaml", "state/last.safetensors")
+    (run / RUNNING).write_text(said)
+    with at_work(run, "stopped"):
+        assert json.loads((run / RUNNING).read_text())["process"] == os.getpid()

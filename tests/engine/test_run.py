@@ -396,15 +396,15 @@ def test_the_same_call_goes_on_after_a_signal_but_not_after_the_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["splits.json", "plan.json", "state"])
+@pytest.mark.parametrize("name", ["splits.json", "plan.json", "state", "labels", "scan"])
 def test_a_run_does_not_go_on_with_what_another_decided(
-    tiny_data: Path, tmp_path: Path, signal_at: Callable[..., None], name: str
+    copied_data: Path, tmp_path: Path, signal_at: Callable[..., None], name: str
 ) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
-    for folder, more in ((run, {}), (other, {"seed": 3})):
+    for folder, more in ((run, {}), (other, {"seed": 3}))[: 1 + (name == "state")]:
         signal_at(2, signal.SIGTERM)
         with pytest.raises(Interrupted):
-            train(tiny_data, folder, overrides=SETTINGS | more)
+            train(copied_data, folder, overrides=SETTINGS | more)
     said = name
     if name == "splits.json":
         sides = json.loads((run / name).read_text())
@@ -412,6 +412,16 @@ def test_a_run_does_not_go_on_with_what_another_decided(
     elif name == "plan.json":
         plan = json.loads((run / name).read_text())
         (run / name).write_text(json.dumps(plan | {"pixel_mm": plan["pixel_mm"] * 1.5}))
+    elif name == "labels":
+        described = json.loads((copied_data / "dataset.json").read_text())
+        labels = {"background": 0, "bright": 1, "dark": 2}
+        (copied_data / "dataset.json").write_text(json.dumps(described | {"labels": labels}))
+        said = "set of labels"
+    elif name == "scan":
+        scan = copied_data / "imagesTr" / f"{json.loads((run / 'splits.json').read_text())['train'][0]}_0000.nii.gz"
+        image = nib.load(scan)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 500, image.affine, image.header), scan)
+        said = "data, of which a file is larger or smaller"
     else:
         shutil.rmtree(run / "state")
         shutil.copytree(other / "state", run / "state")

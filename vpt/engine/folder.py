@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -62,16 +62,42 @@ def at_work(run: Path, standing: Standing) -> Iterator[None]:
     with _locked(run):
         if standing_of(run) != standing or not (run / LOCK).is_file():
             raise VptError(f"{run}: another training has just been at work in it; look at it, and start again")
+        stays = same_folder(run)
         try:
             for folder, _, _ in os.walk(run):
                 clear_parts(Path(folder), own=True)
             write_json(run / RUNNING, {"process": os.getpid(), "host": platform.node(), "since": _now()})
             yield
-            (run / RUNNING).unlink(missing_ok=True)
+            if stays():
+                (run / RUNNING).unlink(missing_ok=True)
         except Exception:
-            if not _holds_files(run):
+            if stays() and not _holds_files(run):
                 _remove_empty(run, fresh)
             raise
+
+
+def same_folder(run: Path) -> Callable[[], bool]:
+    """A question, to be asked as often as one likes, whether the folder is still the one that it is now.
+
+    Who renames the folder of a training that goes on, and puts another run there, must not lose the other by it.
+    """
+    number = run.stat().st_ino
+
+    def stays() -> bool:
+        try:
+            return run.stat().st_ino == number or _owner(run).get("process") == os.getpid()
+        except OSError:
+            return False
+
+    return stays
+
+
+def require_same(run: Path, stays: bool) -> None:
+    """Raises VptError where it does not."""
+    if not stays:
+        raise VptError(
+            f"{run}: another folder was put in the place of the run's, so the training ends; nothing in it was touched"
+        )
 
 
 def remove_begun(run: Path) -> None:
@@ -136,9 +162,13 @@ def _acquire(lock: FileLock, run: Path) -> None:
 
 
 def _owner(run: Path) -> dict[str, Any]:
-    """Who trains in the folder, or did when it was killed."""
+    """Who trains in the folder, or did when it was killed; nothing where the file that says so is damaged."""
     with suppress(VptError):
-        return dict(read_json(run / RUNNING))
+        found = read_json(run / RUNNING)
+        if isinstance(found, dict) and found.keys() >= {"host", "since"}:
+            process = found.get("process")
+            if type(process) is int and 0 < process < 2**31:
+                return found
     return {}
 
 

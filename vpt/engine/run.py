@@ -17,7 +17,7 @@ from vpt.engine.callbacks.tensorboard import TensorBoard
 from vpt.engine.checkpoint import Progress
 from vpt.engine.classifying import Classifying
 from vpt.engine.fit import in_words
-from vpt.engine.folder import STATE, Standing, at_work, remove_begun, standing_of
+from vpt.engine.folder import STATE, Standing, at_work, remove_begun, require_same, same_folder, standing_of
 from vpt.engine.job import Job
 from vpt.engine.joining import together
 from vpt.engine.logs import open_log, silent_log
@@ -158,10 +158,11 @@ def _go_on(
         job = _followed(run, config, cache, ranks)
     log = _log(run, brief, ranks)
     _tell_start(log, run, job, "resumed" if resume else "started")
-    told = Told(callbacks, log.warning)
+    told, stays = Told(callbacks, log.warning), same_folder(run)
     with told.until_end(run):
         progress = train_job(run, job, log, signals, told, resume=resume, brief=brief)
         if ranks.first:
+            require_same(run, stays())
             _end(run, job, log, progress, brief)
         ranks.wait()
 
@@ -182,13 +183,15 @@ def _begun(run: Path, config: Config, cache: Path, ranks: Ranks) -> Job:
     """The job of a run that starts; what is wrong with it leaves nothing behind."""
     setup = prepare_setup(config)
     require_own(setup.device, ranks)
+    stays = same_folder(run)
     try:
         describe_run(run, setup)
         job = JOBS[setup.task](run, setup, cache, ranks)
         with ranks.in_turn():
             job.prepare()
     except Exception:
-        remove_begun(run)
+        if stays():
+            remove_begun(run)
         raise
     return job
 

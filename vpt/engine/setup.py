@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vpt.artifact_tasks import tasks_of
 from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_written
 from vpt.data.annotated import keep_labels
-from vpt.data.cases import SegmentationSet
+from vpt.data.cases import Case, SegmentationSet
 from vpt.data.few_shot import draw_shots
 from vpt.data.grouped import Groups, read_groups
 from vpt.data.kept_plan import keep_plan
@@ -70,8 +71,26 @@ class Setup:
         """File of the run -> SHA-256 of what it says, which a training must not find changed on its way."""
         plan = self.plan.model_dump_json(exclude={"reasons"}, exclude_defaults=True)
         sides = json.dumps(self.splits.to_dict(), sort_keys=True)
-        said = {"splits.json": sides, "plan.json": plan, "config.yaml (seed)": str(self.config.seed)}
+        said = {
+            "splits.json": sides,
+            "plan.json": plan,
+            "config.yaml (seed)": str(self.config.seed),
+            "set of labels": json.dumps(self.dataset.labels),
+            "data, of which a file is larger or smaller": json.dumps(self._sizes),
+        }
         return {name: sha256(text.encode()).hexdigest() for name, text in said.items()}
+
+    @cached_property
+    def _sizes(self) -> dict[str, list[int]]:
+        """Bytes of each file of the cases that are learned from and validated, wherever they lie."""
+        seen = {*self.splits.train, *self.splits.val}
+        found: dict[str, list[int]] = {}
+        for case in self.dataset.cases:
+            if case.name in seen:
+                files = case.files if isinstance(case, Case) else case.images
+                paths = [file for file in files if isinstance(file, Path)]
+                found[case.name] = [path.stat().st_size if path.is_file() else 0 for path in paths]
+        return found
 
     @property
     def fair(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import Logger
@@ -20,7 +20,7 @@ from vpt.engine.callbacks import Told
 from vpt.engine.callbacks.base import Epoch
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.fit import Cadence, Hooks, Settings, fit
-from vpt.engine.folder import STATE
+from vpt.engine.folder import STATE, require_same, same_folder
 from vpt.engine.job import Job
 from vpt.engine.learning import scaler_of
 from vpt.engine.loading import choose_workers
@@ -64,7 +64,8 @@ def train_job(
     ranks.start_alike(model)
     optimizer = build_optimizer(model, **config.optim.model_dump(exclude={"warmup", "schedule", "clip", "ema"}))
     average = Average(model, config.optim.ema) if config.optim.ema else None
-    kept = _Kept(run / STATE, job, optimizer, average, scaler_of(fabric))
+    stays = same_folder(run)
+    kept = _Kept(run / STATE, job, optimizer, average, scaler_of(fabric), stays)
     # the model is on its device, where the optimiser's moments go as well
     progress = _resumed(kept, ranks, log) if resume else Progress(processes=ranks.of)
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
@@ -76,7 +77,7 @@ def train_job(
         hooks = Hooks(
             validate=(lambda: job.validate(forward)) if job.validates else None,
             save=save,
-            epoch_end=ranks.only_first(_Ended(run, job, log, callbacks, brief)),
+            epoch_end=ranks.only_first(_Ended(run, job, log, callbacks, brief, stays)),
             say=log.warning,
             names=job.names,
             shown=lambda: bar("training", lambda width: _table(job, progress, width)),
@@ -106,8 +107,10 @@ class _Kept:
     optimizer: torch.optim.Optimizer
     average: Average | None
     scaler: Any
+    stays: Callable[[], bool]  # whether the run's folder is still the same
 
     def save(self, progress: Progress) -> None:
+        require_same(self.job.run, self.stays())
         kept = self.job.model, self.optimizer, progress, self.average, self.scaler
         save_state(self.path, *kept, self.learned, self.job.setup.decided())
 
@@ -148,8 +151,10 @@ class _Ended:
     log: Logger
     callbacks: Told
     brief: bool
+    stays: Callable[[], bool]
 
     def __call__(self, progress: Progress, best: bool) -> None:
+        require_same(self.run, self.stays())
         row, job = progress.rows[-1], self.job
         scores = {key: value for key, value in row.items() if key == job.score or key in job.shown}
         for name in ("best.safetensors", "last.safetensors")[not best :]:

@@ -107,13 +107,17 @@ def _origin(artifact: Artifact) -> Iterator[tuple[str, str]]:
 
 
 def _environment(run: Path, artifact: Artifact) -> Iterator[tuple[str, str]]:
-    found: Mapping[str, Any] = read_json(run / "environment.json") if (run / "environment.json").is_file() else {}
-    if command := found.get("command"):
+    said = read_json(run / "environment.json") if (run / "environment.json").is_file() else {}
+    found: Mapping[str, Any] = said if isinstance(said, dict) else {}
+    command = found.get("command")
+    if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
         yield "command", shlex.join([Path(command[0]).name, *command[1:]])
     yield "run", str(run)
     yield "seed", str(artifact.config.seed)
     yield artifact.path.name, f"SHA-256 {sha256(artifact.path.read_bytes()).hexdigest()}"
-    versions = found.get("versions") or artifact.versions
+    versions = found.get("versions")
+    if not isinstance(versions, dict) or not versions:
+        versions = artifact.versions
     yield "versions", ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     for key in ("python", "platform", "device", "threads"):
         if key in found:
