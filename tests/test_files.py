@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from vpt import files
 from vpt.errors import VptError
-from vpt.files import atomic, read_json, write_json, write_text
+from vpt.files import atomic, holds_file, read_json, require_own, write_json, write_text
 from vpt.tensor_files import read_tensors, write_tensors
 
 BIG = {"a": torch.zeros(100_000)}
@@ -219,3 +219,23 @@ def test_too_little_memory_is_no_damage_of_tensors(
     monkeypatch.setattr("safetensors.safe_open", full)
     with pytest.raises(VptError, match=r"a\.safetensors: too little memory for its tensors; close other programs"):
         read_tensors(tmp_path / "a.safetensors", "make it again")
+
+
+def test_what_stands_in_the_place_of_a_file_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    assert not holds_file(path)
+    path.write_text("{}")
+    assert holds_file(path)
+    require_own(path)
+    for make in (
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to("gone"),
+        lambda path: path.symlink_to(path),
+    ):
+        path.rmdir() if path.is_dir() else path.unlink()
+        make(path)
+        with pytest.raises(VptError, match=r"split\.json: .*, expected a file; put the file there, or remove this"):
+            holds_file(path)
+        with pytest.raises(VptError, match=r"split\.json: .* is not written into; remove it"):
+            require_own(path)

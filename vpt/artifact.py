@@ -28,6 +28,7 @@ from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps
 from vpt.errors import VptError
+from vpt.files import holds_file
 from vpt.model import PromptedModel
 from vpt.readers import Code
 from vpt.tensor_files import read_tensors, write_tensors
@@ -155,7 +156,7 @@ def find_artifact(run_or_artifact: str | Path) -> Path:
     if path.is_file():
         return path
     for name in ("best.safetensors", "last.safetensors"):
-        if (path / name).is_file():
+        if holds_file(path / name):
             return path / name
     what = "holds no best.safetensors or last.safetensors" if path.is_dir() else "no such file or folder"
     raise VptError(f"{path}: {what}; give a run's folder (of `vpt train`) or an artifact (.safetensors)")

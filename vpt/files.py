@@ -167,6 +167,26 @@ def as_json(value: Any) -> str:
     return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 
+def holds_file(path: Path) -> bool:
+    """Whether a file is there that need not be.
+
+    Raises:
+        VptError: a folder, a pipe, or a link to what is gone stands in its place; without it another answer is given.
+    """
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        found = "a link to what is not there" if path.is_symlink() and not path.exists() else "a folder, pipe or device"
+        raise VptError(f"{path}: {found}, expected a file; put the file there, or remove this")
+    return False
+
+
+def require_own(path: Path) -> None:
+    """Raises VptError where a link, folder, pipe or device stands in the place of a file that is to be written on."""
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise VptError(f"{path}: a link, folder, pipe or device, which is not written into; remove it")
+
+
 def require_file(path: str | Path, most: int, what: str) -> None:
     """Raise VptError where there is no ordinary file of `most` bytes at the most: a pipe waits for ever, and a device
     has no end. An OSError of looking at it is left as it is.

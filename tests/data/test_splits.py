@@ -209,3 +209,11 @@ def test_drawn_folds_hold_each_class_in_proportion_and_whole_patients(tmp_path):
 def test_labelled_sets_with_a_fixed_split(data_root, name, counts):
     splits = read_splits(read_labelled(data_root / name))
     assert (len(splits.train), len(splits.val), len(splits.test)) == counts
+
+
+def test_a_split_that_is_a_link_to_nothing_is_no_other_split(make_dataset) -> None:
+    """Data sets of git-annex or DVC, of which the files were not fetched."""
+    root = make_dataset()
+    (root / "split.json").symlink_to("../.git/annex/objects/split.json")
+    with pytest.raises(VptError, match=r"split\.json: a link to what is not there, expected a file"):
+        read_splits(read_dataset(root))

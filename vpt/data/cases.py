@@ -32,6 +32,7 @@ from vpt.words import did_you_mean
 
 LONGEST_NAME = 200  # bytes of a case's name, to which endings are added
 UNSEEN = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of what ends a line
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # what makes text run the other way
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ def unfit_name(name: str) -> str:
         return "is not UTF-8"
     if any(unicodedata.category(letter) in UNSEEN for letter in name):
         return "holds characters that control a terminal or end a line"
+    if any(unicodedata.bidirectional(letter) in TURNING for letter in name):
+        return "holds characters that turn its letters round, so that it reads as another"
     size = max(len(part.encode()) for part in name.split("/"))
     return f"is of {size} bytes, expected {LONGEST_NAME} at most" if size > LONGEST_NAME else ""
 

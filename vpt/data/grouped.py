@@ -12,7 +12,7 @@ from vpt.data.groups import read_grouping
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import Splits
 from vpt.errors import VptError
-from vpt.files import read_json, write_json
+from vpt.files import holds_file, read_json, write_json
 from vpt.scores.groups import SMALL, Grouping, large_of, members_of
 from vpt.words import listed
 
@@ -89,7 +89,7 @@ def read_groups(fair: Any, dataset: SegmentationSet | LabelledSet, splits: Split
 
 
 def _read(fair: Any, dataset: SegmentationSet | LabelledSet, cases: Sequence[str]) -> Grouping:
-    described = [path for path in (dataset.root / "dataset.json",) if path.is_file()]
+    described = [path for path in (dataset.root / "dataset.json",) if holds_file(path)]
     where: dict[str, Any] = {"file": fair.groups, "columns": dataset.columns, "described": described}
     return read_grouping(fair.by, cases, dataset.patient, **where, settings=SETTINGS)
 

@@ -15,7 +15,7 @@ from vpt.data.cases import SegmentationSet, case_name, raise_first, without_endi
 from vpt.data.labelled import LabelledSet
 from vpt.data.strata import Held, deal, of_patients, read_held
 from vpt.errors import VptError
-from vpt.files import read_json
+from vpt.files import holds_file, read_json
 from vpt.progress import Tick, silent
 from vpt.words import counted, did_you_mean
 
@@ -89,7 +89,7 @@ def survey_splits(
     if not 0 <= chosen < count:
         raise VptError(f"{dataset.root}: there is no fold {chosen}, expected 0 to {count - 1}")
     listed_folds = dataset.root / "splits_final.json"
-    if not is_fixed(dataset) and listed_folds.is_file():
+    if not is_fixed(dataset) and holds_file(listed_folds):
         return _named_splits(dataset, read_json(listed_folds)[chosen], listed_folds)
     names, test, problems = _to_draw_from(dataset)
     if problems:
@@ -122,7 +122,7 @@ def fold_count(dataset: AnySet, folds: int | None = None) -> int:
     cannot be so many.
     """
     source = dataset.root / "splits_final.json"
-    if is_fixed(dataset) or not source.is_file():
+    if is_fixed(dataset) or not holds_file(source):
         return _drawn_count(dataset, folds)
     content = read_json(source)
     if not isinstance(content, list) or not content:
@@ -190,13 +190,13 @@ def _source(dataset: AnySet) -> Path:
 def _fixing(dataset: AnySet) -> Path | None:
     """The file (or folder, whose subfolders are train, val and test) that fixes the sides."""
     files = (dataset.root / name for name in ("split.json", "splits_final.json"))
-    return next((file for file in files if file.is_file()), _source(dataset) if _own_sides(dataset) else None)
+    return next((file for file in files if holds_file(file)), _source(dataset) if _own_sides(dataset) else None)
 
 
 def is_fixed(dataset: AnySet) -> bool:
     """Whether split.json, or the set itself, says who trains and who is tested."""
-    return (dataset.root / "split.json").is_file() or (
-        not (dataset.root / "splits_final.json").is_file() and bool(_own_sides(dataset))
+    return holds_file(dataset.root / "split.json") or (
+        not holds_file(dataset.root / "splits_final.json") and bool(_own_sides(dataset))
     )
 
 
@@ -233,7 +233,7 @@ def fold_in_words(dataset: AnySet, fold: int | None, folds: int | None, splits: 
 def _fixed_splits(dataset: AnySet, needed: Collection[str] = ("train", "val")) -> tuple[Splits, list[VptError]]:
     """What split.json, or the set itself, says; needed: sides that must not be empty."""
     fixed = dataset.root / "split.json"
-    if fixed.is_file():
+    if holds_file(fixed):
         return _named_splits(dataset, read_json(fixed), fixed, needed)
     own = _own_sides(dataset)
     named = {side: [name for name, its in own.items() if its == side] for side in SIDES}

@@ -96,7 +96,8 @@ def test_what_is_of_another_kind_is_left_out_and_said(fill: Callable[..., Path])
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
 def test_scans_whose_names_cannot_be_written_are_failures_and_stop_no_other(fill, tmp_path: Path) -> None:
     root = fill("all", "a.nii.gz")
-    for name in (b"\xff.nii.gz", b"b\nc.nii.gz", b"\x1b[31m.nii.gz", b"d" * 201 + b".nii.gz"):
+    turned = "\u202egnp.nii.gz".encode()
+    for name in (b"\xff.nii.gz", b"b\nc.nii.gz", b"\x1b[31m.nii.gz", b"d" * 201 + b".nii.gz", turned):
         shutil.copy(root / "a.nii.gz", os.path.join(os.fsencode(root), name))
 
     found = find_archive([root], "volumes", 1, OUT)
@@ -104,5 +105,6 @@ def test_scans_whose_names_cannot_be_written_are_failures_and_stop_no_other(fill
     assert [case.name for case in found.cases] == ["a"]
     said = {failure.name: failure.reason for failure in found.failures}
     assert said["\\xff"] == "\\xff: the name is not UTF-8; rename it"
-    assert set(said) == {"\\xff", "b\\nc", "\\x1b[31m", "d" * 201}
+    assert set(said) == {"\\xff", "b\\nc", "\\x1b[31m", "d" * 201, "\\u202egnp"}
+    assert "reads as another" in said["\\u202egnp"]
     json.dumps(said, ensure_ascii=False).encode()

@@ -10,7 +10,7 @@ from typing import Any
 from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues, require_plain_name
 from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
-from vpt.files import read_json
+from vpt.files import holds_file, read_json
 from vpt.readers import Code
 from vpt.words import counted, did_you_mean, listed
 
@@ -19,7 +19,7 @@ MOST_CHANNELS = 16  # that a model mixes to the three of its encoder
 
 def description(source: Path) -> dict[str, Any]:
     """What a dataset.json says; nothing where there is none."""
-    content = read_json(source) if source.is_file() else {}
+    content = read_json(source) if holds_file(source) else {}
     if not isinstance(content, dict):
         raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object")
     return content

@@ -32,7 +32,7 @@ from vpt.data.layouts.medsam import is_medsam
 from vpt.data.layouts.rows import Row, annotation_fault
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
-from vpt.files import NO_TEXT, is_text, read_json, spelled
+from vpt.files import NO_TEXT, holds_file, is_text, read_json, spelled
 from vpt.readers import Kind, reader_of
 from vpt.vocabulary import Target
 from vpt.words import did_you_mean, listed, some_of
@@ -53,7 +53,7 @@ def is_labelled(path: str | Path) -> bool:
         return path.suffix.lower() in (".csv", ".npz") and not is_mask_list(path)
     if (is_image_set(path) and (path / "masks").is_dir()) or _has_label_ids(path / "dataset.json"):
         return False
-    if (path / CSV_NAME).is_file():
+    if holds_file(path / CSV_NAME):
         return True
     return bool(class_folders(path)) and not is_told_by_names(path) and not is_medsam(path)
 

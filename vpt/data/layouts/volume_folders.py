@@ -22,7 +22,7 @@ from vpt.data.layouts.description import labels_of, read_channels, read_codes, r
 from vpt.data.layouts.image_folders import as_images
 from vpt.data.layouts.regions import regions_in_words
 from vpt.errors import VptError
-from vpt.files import can_be_path, read_json
+from vpt.files import can_be_path, holds_file, read_json
 from vpt.readers import Kind, LabelFiles, endings
 
 LAYOUTS = (
@@ -37,8 +37,8 @@ LAYOUTS = (
 def is_described(root: Path) -> bool:
     """Whether a dataset.json lists the cases, or stands above the folders that hold them."""
     source = root / "dataset.json"
-    if not source.is_file() or (root / "imagesTr").is_dir():
-        return source.is_file()
+    if not holds_file(source) or (root / "imagesTr").is_dir():
+        return holds_file(source)
     content = read_json(source)
     return not isinstance(content, dict) or bool(content.get("training"))
 

@@ -24,7 +24,7 @@ from zlib import crc32
 from pydantic import TypeAdapter
 
 from vpt.errors import VptError
-from vpt.files import make_folder, write_json, write_text
+from vpt.files import make_folder, require_own, write_json, write_text
 from vpt.scores.trust import quality_csv
 from vpt.versions import version_of
 
@@ -224,6 +224,11 @@ class Log:
         self.path = folder / "log.txt"
 
     def add(self, *lines: str) -> None:
+        """Raises VptError where it cannot be written, or a link or a pipe stands in its place."""
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write("".join(f"{stamp} [{os.getpid()}] {line}\n" for line in lines))
+        require_own(self.path)
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write("".join(f"{stamp} [{os.getpid()}] {line}\n" for line in lines))
+        except OSError as error:
+            raise VptError(f"{self.path}: cannot be written ({error.strerror}); what was answered is whole") from error
