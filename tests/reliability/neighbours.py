@@ -58,7 +58,11 @@ def odd_cases(place: Place) -> Iterator[str]:
     for folder in ("imagesTr", "labelsTr"):
         (data / folder).mkdir()
     for k, name in enumerate(NAMES[:20]):
-        shutil.copy(images[k % 6], data / "imagesTr" / f"{name}_0000.nii.gz")
+        image = nib.load(images[k % 6])
+        other = nib.Nifti1Image(
+            np.asarray(image.dataobj) + k, image.affine, image.header
+        )  # a scan given twice is refused
+        nib.save(other, data / "imagesTr" / f"{name}_0000.nii.gz")
         shutil.copy(masks[k % 6], data / "labelsTr" / f"{name}.nii.gz")
     said = json.loads((place.data / "dataset.json").read_text())
     said["labels"] = {"background": 0, "[bold]<b>x": 1, "{0}%s": 2}
