@@ -270,7 +270,7 @@ def moved(place: Place, what: str) -> Iterator[str]:
             shutil.copytree(aside / "cache", run / "cache")
 
     said = in_training(place, act)
-    yield from judged(said, 1, "another folder was put" if what == "replaced" else "the run's folder is gone")
+    yield from judged(said, 1, *(() if what == "replaced" else ("the run's folder is gone",)))  # or its slices are
     if what == "replaced":
         shutil.rmtree(place.folder / "moving" / "cache")
         yield from differing_runs(place.folder / "moving", place.model)
