@@ -12,8 +12,9 @@ import numpy as np
 
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
-from vpt.data.doubts.headers import unusual_spacing
+from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
+from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.doubts.unlike import unlike_others
 from vpt.data.findings import (
@@ -56,6 +57,7 @@ class _Facts:
     digest: str = ""
     steps: np.ndarray | None = None
     problems: list[Problem] = field(default_factory=list)
+    doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
 
     @property
     def is_empty(self) -> bool:
@@ -83,6 +85,7 @@ def check_labelled(
         *map(problem_of, pairing),
         *map(problem_of, split_errors),
         *(problem for each in facts for problem in each.problems),
+        *(Problem("warning", file, text) for file, text in once(doubt for each in facts for doubt in each.doubts)),
         *_empty(found, facts),
         *copies(found, looks, sides),
         *near_copies(found, looks, sides),
@@ -105,8 +108,11 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
     facts = _Facts(example, str(source) if isinstance(source, Path) else f"{found.source}: {example.name}")
     try:
         see(facts, example.images, len(found.channels), found.kind)
-        if found.kind == "volumes" and isinstance(source, Path):
-            facts.problems += [Problem("warning", facts.file, text) for text in reader_of(source).doubts()]
+        doubts = reader_of(source).doubts() if isinstance(source, Path) else []
+        if found.kind == "volumes":
+            facts.problems += [Problem("warning", facts.file, text) for text in doubts]
+        else:
+            facts.doubts += [(facts.file, text) for text in doubts]
     except VptError as error:
         if isinstance(source, Path):
             facts.problems.append(_unseen_colour(example, found) or problem_of(error))
@@ -145,7 +151,10 @@ def _empty(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
 def _unlike(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
     """Values that do not fit those of the others."""
     read = [(each.file, each.values) for each in facts if each.values]
-    for file, text in unlike_others(read, found.channels, found.kind):
+    doubts = list(unlike_others(read, found.channels, found.kind))
+    seen = [Seen(each.file, each.values, each.steps) for each in facts if each.values and each.steps is not None]
+    doubts += negatives(seen, found.kind, (text for _, text in doubts))
+    for file, text in doubts:
         yield Problem("warning", file, text)
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
-from vpt.data.doubts.headers import header_doubts
+from vpt.data.doubts.headers import file_doubts, header_doubts
+from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.labelled import LabelledSet
+from vpt.data.planned import FINGERPRINTED, spread
 from vpt.data.splits import AnySet, Splits
+
+LOOKED_AT = FINGERPRINTED["images"]
 
 
 def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
@@ -16,11 +22,21 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     if isinstance(dataset, LabelledSet):
         classes = [*doubtful_classes(dataset.classes), *missing_among(dataset.classes)]
     used = {name for names in splits.to_dict().values() for name in names}
-    headers = header_doubts(case for case in dataset.cases if case.name in used) if dataset.kind == "volumes" else []
+    if dataset.kind == "volumes":
+        files = header_doubts(case for case in dataset.cases if case.name in used)
+    else:
+        files = _of_pictures(dataset, used)
     return [
         *([guess] if guess else []),
         *dataset.whose.doubts([splits.to_dict()]),
         *guessed_on_two_sides(dataset, [splits]),
         *classes,
-        *headers,
+        *files,
     ]
+
+
+def _of_pictures(dataset: AnySet, used: Collection[str]) -> list[str]:
+    """Of 100 images at most: what their files hide, and whether some are negatives."""
+    cases = spread([case for case in dataset.cases if case.name in used], LOOKED_AT)[:LOOKED_AT]
+    seen = seen_among(cases, len(dataset.channels), dataset.kind) if len(cases) >= FEWEST else []
+    return [*file_doubts(cases), *(f"{dataset.root}: {text}" for _, text in negatives(seen, dataset.kind))]
