@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from vpt.data.check import check_dataset
+from vpt.data.doubts.mask_looks import look_at, mask_doubts
 from vpt.data.doubts.scattered import dithered, scatter_of
 
 BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) * 16 + 8
@@ -66,6 +67,32 @@ def test_dithering_leaves_single_pixels(how: str) -> None:
 @pytest.mark.parametrize("how", SOUND)
 def test_sound_masks_have_none(how: str) -> None:
     assert doubts(SOUND[how]) == []
+
+
+@pytest.mark.parametrize(("same", "said"), [(10, True), (8, True), (7, False), (0, False)])
+def test_one_mask_for_many_cases(same: int, said: bool) -> None:
+    masks = [disc(0 if number < same else number).astype(np.uint8)[..., None] for number in range(10)]
+    looks = [look_at(f"c{number}", mask, {0, 1}) for number, mask in enumerate(masks)]
+    empty = [look_at(f"e{number}", np.zeros((96, 96, 1), np.uint8), {0}) for number in range(6)]
+
+    found = mask_doubts([*looks, *empty], {0: "background", 1: "object"}, "images")
+
+    listed = f"c0, c1, c2 and {same - 3} more"
+    assert found == [f"{same} of 16 masks ({listed}) are the same, pixel for pixel; is that so?"] * said
+
+
+def test_check_tells_images_that_are_their_masks(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        for number in range(6):
+            drawn = disc(number).astype(np.uint8) * np.uint8(255 if part == "masks" else 90)
+            if part == "images" and number > 1:
+                drawn = drawn + np.random.default_rng(number).integers(0, 90, drawn.shape).astype(np.uint8)
+            Image.fromarray(drawn).save(tmp_path / part / f"c{number}.png")
+
+    told = [problem for problem in check_dataset(tmp_path).problems if "the same as its mask" in problem.text]
+
+    assert [Path(problem.file).name for problem in told] == ["c0.png", "c1.png"]
 
 
 @pytest.mark.parametrize("odd", [0, 2])

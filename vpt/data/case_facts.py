@@ -9,6 +9,7 @@ import numpy as np
 from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.doubts.mask_looks import MaskLook, look_at
+from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.findings import Problem, problem_of, unforeseen
 from vpt.data.label_maps import read_label
 from vpt.data.reading import see
@@ -75,12 +76,24 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
         facts.voxels = {id: count for id, count in counted(array).items() if id != 0}
         facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
         facts.size, facts.look = array.size, look_at(case.name, array, facts.voxels)
+        if facts.voxels and facts.values and _is_mask(case, len(dataset.channels), facts.values, array):
+            text = "the same as its mask, but for what its values are; give the image itself"
+            facts.problems.append(Problem("warning", str(first), text))
         if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
             text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
             facts.problems.append(Problem("warning", str(case.label), text))
     except VptError as error:
         facts.problems.append(problem_of(error))
     return facts
+
+
+def _is_mask(case: Case, channels: int, values: CaseValues, labels: np.ndarray) -> bool:
+    """Whether an image of few values is constant on each label of its own mask (X, Y, Z), and differs between them."""
+    if max(channel.distinct for channel in values.channels) > MOST_LABELS:
+        return False
+    image = reader_of(case.images).voxels(channels).values()[0]
+    pairs = np.unique(np.stack([labels.ravel(), image.ravel()]), axis=1)
+    return len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
 
 
 def held_in(facts: CaseFacts, dataset: SegmentationSet) -> Held:

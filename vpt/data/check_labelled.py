@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
-from vpt.data.doubts.class_names import doubtful_classes, missing_among
+from vpt.data.doubts.class_images import masks_as_classes, told_by_the_file
+from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
 from vpt.data.doubts.negatives import Seen, negatives
@@ -92,6 +93,7 @@ def check_labelled(
         *_unlike(found, facts),
         *_in_no_split(found, sides),
         *_classes(found, splits),
+        *_images_of_classes(found, facts),
         *_one_sided(found, splits),
         *_folders(found),
         *_guessed(found, splits),
@@ -172,7 +174,7 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     if missing := [name for name in found.classes if not everywhere[name]]:
         text = f"no example of {listed(missing)}; add some, or leave out the class"
         yield Problem("warning", str(found.source), text)
-    for doubt in (*doubtful_classes(found.classes), *missing_among(found.classes)):
+    for doubt in class_doubts(found.classes):
         yield Problem("warning", str(found.source), doubt)
     if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
         text = f"no training example of {listed(unseen)}; put some on the side train, or leave out the class"
@@ -184,6 +186,14 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     if ranked and ranked[0][1] > IMBALANCE * ranked[-1][1]:
         (most, many), (least, rare) = ranked[0], ranked[-1]
         text = f"{many} examples of {most}, but {rare} of {least}; weigh the classes, and look at each one's score"
+        yield Problem("warning", str(found.source), text)
+
+
+def _images_of_classes(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    """Masks that count as a class, and classes that their files alone tell apart."""
+    read = [(each.example, each.values, each.grid, each.file) for each in facts if each.values and each.grid]
+    masks = masks_as_classes(found, [(example, values) for example, values, _, _ in read])
+    for text in masks or told_by_the_file(found, read):
         yield Problem("warning", str(found.source), text)
 
 

@@ -38,8 +38,8 @@ class Seen:
     steps: np.ndarray
 
 
-def seen_among(cases: Iterable[Any], channels: int, kind: Kind) -> list[Seen]:
-    """These cases read; of those that cannot be, nothing."""
+def seen_among(cases: Iterable[Any], channels: int, kind: Kind) -> list[tuple[Any, Seen]]:
+    """These cases, each with what it looks like; without those that cannot be read."""
     found = []
     for case in cases:
         try:
@@ -48,7 +48,7 @@ def seen_among(cases: Iterable[Any], channels: int, kind: Kind) -> list[Seen]:
             continue
         source = case.images[0]
         file = str(source) if isinstance(source, Path) else case.name
-        found.append(Seen(file, values_of(voxels), steps_of(voxels.values(), kind)))
+        found.append((case, Seen(file, values_of(voxels), steps_of(voxels.values(), kind))))
     return found
 
 

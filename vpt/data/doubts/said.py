@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from vpt.data.doubts.class_names import doubtful_classes, missing_among
+from vpt.data.doubts.class_images import masks_as_classes
+from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
@@ -20,7 +21,7 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     guess = dataset.whose.guess()
     classes = []
     if isinstance(dataset, LabelledSet):
-        classes = [*doubtful_classes(dataset.classes), *missing_among(dataset.classes)]
+        classes = class_doubts(dataset.classes)
     used = {name for names in splits.to_dict().values() for name in names}
     if dataset.kind == "volumes":
         files = header_doubts(case for case in dataset.cases if case.name in used)
@@ -36,7 +37,11 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
 
 
 def _of_pictures(dataset: AnySet, used: Collection[str]) -> list[str]:
-    """Of 100 images at most: what their files hide, and whether some are negatives."""
+    """Of 100 images at most: what their files hide, whether some are negatives, and whether a class is of masks."""
     cases = spread([case for case in dataset.cases if case.name in used], LOOKED_AT)[:LOOKED_AT]
-    seen = seen_among(cases, len(dataset.channels), dataset.kind) if len(cases) >= FEWEST else []
-    return [*file_doubts(cases), *(f"{dataset.root}: {text}" for _, text in negatives(seen, dataset.kind))]
+    classes = dataset if isinstance(dataset, LabelledSet) else None
+    seen = seen_among(cases, len(dataset.channels), dataset.kind) if classes or len(cases) >= FEWEST else []
+    found = [text for _, text in negatives([look for _, look in seen], dataset.kind)]
+    if classes:
+        found += masks_as_classes(classes, [(case, look.values) for case, look in seen])
+    return [*file_doubts(cases), *(f"{dataset.root}: {text}" for text in found)]

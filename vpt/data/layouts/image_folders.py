@@ -136,6 +136,8 @@ def _has_colour(path: Path, exact: bool) -> bool:
 
 def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) -> dict[int, str]:
     """Id -> name of the values that the masks hold: the background, and the object or labels by number."""
+    if not masks:
+        raise VptError(f"{folder}: no mask in it; put a mask of the same name there for every image")
     values = MaskValues(folder)
     unread: list[VptError] = []
     for path, seen in zip(masks, in_processes(_seen, masks, cores(AT_ONCE), MANY), strict=True):
