@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
-from vpt.data.doubts.class_images import masks_as_classes, told_by_the_file
+from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes, told_by_the_file
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
@@ -193,7 +193,7 @@ def _images_of_classes(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[
     """Masks that count as a class, and classes that their files alone tell apart."""
     read = [(each.example, each.values, each.grid, each.file) for each in facts if each.values and each.grid]
     masks = masks_as_classes(found, [(example, values) for example, values, _, _ in read])
-    for text in masks or told_by_the_file(found, read):
+    for text in masks or patients_as_classes(found) or told_by_the_file(found, read):
         yield Problem("warning", str(found.source), text)
 
 

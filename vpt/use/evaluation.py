@@ -158,7 +158,7 @@ def _score(
         refuse_scan(held, mask.shown)
     if labels.complete:
         labels.check(found, pair.prediction.shown)
-        labels.check(true, pair.reference.shown)
+        labels.check(true, pair.reference.shown, true.ignored)
     require_declared((id for id in true.ids if id != true.ignored), annotated, labels, pair.reference.shown)
     seen = see_mask(pair.prediction, found, labels), see_mask(pair.reference, true, labels)
     prediction, reference = found.array, true.array

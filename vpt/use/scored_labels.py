@@ -43,9 +43,9 @@ class Labels:
             raise VptError(f"{where}: {label} is none of the labels {known} (from {self.origin}){meant}")
         return named[str(label)]
 
-    def check(self, found: LabelMap, shown: str) -> None:
+    def check(self, found: LabelMap, shown: str, ignored: int | None = None) -> None:
         """Raise VptError for a mask that holds another label."""
-        if unknown := [id for id in found.ids if id not in {0, found.ignored, *self.names}]:
+        if unknown := [id for id in found.ids if id not in {0, ignored, *self.names}]:
             raise VptError(
                 f"{shown}: label{'s' if len(unknown) > 1 else ''} {listed(unknown, 8)} not in {listed(self.names, 20)} "
                 f"(from {self.origin}); {self._mended(found, unknown)}"

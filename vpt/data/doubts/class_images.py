@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.data.cases import case_name
 from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.values import CaseValues
@@ -16,8 +17,9 @@ from vpt.words import listed
 
 ALIKE = 0.9  # of a class, so many are called as images of another
 MANY = 2  # times as many values as a mask may have: a picture
-FEWEST = 5  # images of a class, and of the others; of fewer nothing is told
-EACH = 5  # images at least for every size that a class has
+FEWEST = 8  # images of a class, and of the others; of fewer nothing is told
+EACH, KINDS = 5, 10  # images at least for every size that a class has; sizes at most, where one can tell something
+FEW_CLASSES = 3  # of fewer folders nothing is told
 COLOUR = 1.0  # levels that channels lie apart, on average, where there is colour
 
 Valued = tuple[Example, CaseValues]
@@ -40,6 +42,23 @@ def masks_as_classes(found: LabelledSet, read: Sequence[Valued]) -> list[str]:
     return []
 
 
+def patients_as_classes(found: LabelledSet) -> list[str]:
+    """Folders that all hold files of the same names (flair, t1, lesions), as folders of patients do."""
+    if not found.source.is_dir():
+        return []
+    stems = _by_class(found, ((example, case_name(Path(example.name))) for example in found.cases))
+    names = {frozenset(each) for each in stems.values()}
+    subjects = [name for name in stems if name.lower().startswith("sub-")]
+    same = len(names) == 1 and any(stem.isalpha() for stem in next(iter(names)))
+    if len(stems) < FEW_CLASSES or not (same or len(subjects) == len(stems)):
+        return []
+    files = sorted({stem for each in stems.values() for stem in each})
+    return [
+        f"the {len(stems)} folders {listed(stems, 3)} count as classes, but hold files such as {listed(files, 3)}, as "
+        "folders of patients do; to segment, let the masks' names say mask, label or seg; to classify, give labels.csv"
+    ]
+
+
 def told_by_the_file(found: LabelledSet, read: Sequence[tuple[Example, CaseValues, Grid, str]]) -> list[str]:
     """A class whose files differ from all others in their size, format or colour, so that nothing has to be seen."""
     if found.kind != "images" or found.target != "classes":
@@ -59,7 +78,7 @@ def _apart(
         others = [value for other, values in classes.items() if other != name for value in values]
         own, theirs = {*mine}, {*others}
         few = len(mine) >= EACH * len(own) and len(others) >= EACH * len(theirs)
-        if min(len(mine), len(others)) >= FEWEST and few and not own & theirs:
+        if min(len(mine), len(others)) >= FEWEST and few and len(own | theirs) <= KINDS and not own & theirs:
             return [
                 f"all {len(mine)} images of {name!r} are of another {what} ({listed(sorted(map(shown, own)), 3)}) than "
                 f"all {len(others)} others ({listed(sorted(map(shown, theirs)), 3)}), so that a model may learn that "

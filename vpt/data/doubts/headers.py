@@ -65,7 +65,7 @@ def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]
 
     told: file and sentence of what was doubted when they were read; by default their headers are read for it.
     """
-    cases = list(cases)
+    cases = [case for case in cases if reader_of(case.images).kind == plan.kind]
     doubts = file_doubts(cases) if told is None else _together(told)
     if plan.kind == "images":
         return doubts
@@ -75,6 +75,8 @@ def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]
 
 def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
     """The same sentences of one new scan, by the reader that read it."""
+    if reader.kind != plan.kind:
+        return []
     beside = reader.alone() if plan.slices is None else []  # what is classified may be slices
     own = [f"{reader.name}: {text}" for text in (*reader.doubts(), *beside)]
     if plan.kind == "images":

@@ -65,7 +65,9 @@ def mask_doubts(
     if not shades_told:
         seams, ids = [look.seams for look in looks], tuple(labels) if of_places else None
         found += interpolated(seams, ids) or thin_throughout(seams, without_name(labels), ids)
-    return [*found, *dithered([look.scatter for look in looks]), *_the_same(looks)]
+    if kind == "images":  # labels of volumes are often a threshold of noisy values, which leaves such pixels too
+        found += dithered([look.scatter for look in looks])
+    return [*found, *_the_same(looks)]
 
 
 def _the_same(looks: Sequence[MaskLook]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from vpt.data.doubts.class_images import masks_as_classes
+from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
@@ -21,7 +21,7 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     guess = dataset.whose.guess()
     classes = []
     if isinstance(dataset, LabelledSet):
-        classes = class_doubts(dataset.classes)
+        classes = [*class_doubts(dataset.classes), *patients_as_classes(dataset)]
     used = {name for names in splits.to_dict().values() for name in names}
     if dataset.kind == "volumes":
         files = header_doubts(case for case in dataset.cases if case.name in used)

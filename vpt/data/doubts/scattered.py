@@ -15,7 +15,7 @@ from vpt.data.doubts.mask_values import some_slices
 from vpt.words import counted, listed
 
 OF_EDGE, EACH_WAY = 0.06, 0.015  # single pixels of a mask, of those at its edges: all, and of either colour
-FEWEST = 3  # of either colour; of fewer nothing is told
+FEWEST = 8  # of either colour; of fewer nothing is told
 
 
 @dataclass(frozen=True)
