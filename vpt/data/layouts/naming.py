@@ -11,7 +11,7 @@ IMAGE = {"image", "images", "imagestr", "img", "imgs", "scan", "scans", "volume"
 MORE = {"lbl", "msk", "roi", "contour", "delineation", "labelmap", "maske"}  # not of folders, which may be classes
 MORE |= {f"{word}s" for word in MORE}
 APART = re.compile(r"[_\-. ]+")
-CASES = re.compile(r"[_\-. ]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[0-9])(?=[a-z])")  # also in P7Mask and P7mask
+CASES = re.compile(r"[_\-. ]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[0-9])(?=[a-z])")  # P7Mask, P7mask
 
 
 @dataclass(frozen=True)
