@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,8 +88,8 @@ def _apart(
     return []
 
 
-def _by_class(found: LabelledSet, read: Iterable[tuple[Example, object]]) -> dict[str, list]:  # type: ignore[type-arg]
-    classes: dict[str, list[object]] = {}
+def _by_class(found: LabelledSet, read: Iterable[tuple[Example, Any]]) -> dict[str, list[Any]]:
+    classes: dict[str, list[Any]] = {}
     for example, value in read:
         for place in example.target:
             classes.setdefault(found.classes[place], []).append(value)
