@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from vpt.data.check import check_dataset
-from vpt.data.doubts.seams import interpolated, seams_of
+from vpt.data.doubts.seams import interpolated, seams_of, thin_throughout
 
 Draw = Callable[[int], np.ndarray]
 
@@ -117,6 +117,31 @@ SOUND: dict[str, Draw] = {
 @pytest.mark.parametrize("how", SOUND)
 def test_thin_labels_are_none(how: str) -> None:
     assert doubts(SOUND[how]) == []
+
+
+@pytest.mark.parametrize(
+    ("draw", "unnamed", "said"),
+    [
+        (SOUND["a wall of one pixel"], {1, 2}, ["1 is a thin line between 0 and 2 wherever it is; if it is a contour"]),
+        (
+            SOUND["a wall of two pixels"],
+            {1, 2},
+            ["1 is a thin line between 0 and 2 wherever it is; if it is a contour"],
+        ),
+        (SOUND["a wall of one pixel"], {2}, []),
+        (SOUND["layers"], {1, 2, 3, 4}, ["2 is a thin line between 1 and 3 wherever it is"]),
+        (SOUND["layers"], {1, 3, 4}, []),
+        (SOUND["a rim"], {1, 2}, []),
+        (SOUND["discs"], {1, 2, 3, 4}, []),
+        (RESAMPLED["4 turned"][0], {1, 2, 3, 4}, []),
+    ],
+)
+def test_a_thin_line_without_a_name_may_be_a_contour(draw: Draw, unnamed: set[int], said: list[str]) -> None:
+    masks = [draw(number).astype(np.int16) for number in range(6)]
+    cases = [seams_of(f"c{k}", mask.T[..., None], np.unique(mask)) for k, mask in enumerate(masks)]
+    found = thin_throughout(cases, unnamed)
+    assert len(found) == len(said)
+    assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
 
 
 def test_what_is_ignored_lies_between_nothing() -> None:

@@ -284,6 +284,36 @@ def test_transparency_that_says_what_the_values_say_changes_nothing(tmp_path, al
     assert np.array_equal(read_mask(saved(tmp_path / "b.png", clear_outside((9, 9, 9), (0, 0, 0)))), INSIDE * 9)
 
 
+DRAWN = np.random.default_rng(3).integers(1, 255, (6, 5, 3), np.uint8)
+HOLES = np.where(np.arange(5) < 2, 0, 255).astype(np.uint8) * np.ones((6, 1), np.uint8)
+
+
+def with_alpha(pixels: np.ndarray, alpha: np.ndarray = HOLES) -> Image.Image:
+    return Image.fromarray(np.dstack([pixels, alpha]))
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "hides"),
+    [
+        ("a.png", with_alpha(DRAWN), True),
+        ("a.webp", with_alpha(DRAWN), True),
+        ("a.tif", with_alpha(DRAWN), True),
+        ("grey.png", with_alpha(DRAWN[..., :1].repeat(3, 2)).convert("LA"), True),
+        ("black.png", with_alpha(DRAWN * (HOLES > 0)[..., None]), False),
+        ("white.png", with_alpha(np.where(HOLES[..., None] > 0, DRAWN, 255).astype(np.uint8)), False),
+        ("opaque.png", with_alpha(DRAWN, np.full_like(HOLES, 255)), False),
+        ("all.png", with_alpha(DRAWN, np.zeros_like(HOLES)), False),
+        ("faint.png", with_alpha(DRAWN, np.full_like(HOLES, 40)), False),
+        ("plain.png", Image.fromarray(DRAWN), False),
+    ],
+)
+def test_what_transparency_hides_is_told(tmp_path, name, image, hides):
+    saved(tmp_path / name, image, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
+    assert ["mogrify -background black -alpha remove" in text for text in reader_of(tmp_path / name).doubts()] == [
+        True
+    ] * hides
+
+
 def tiff(path: Path, pixels: np.ndarray, photometric: int, bits: int) -> Path:
     """A grey TIFF of one strip; photometric: 0 where 0 is white, 1 where it is black."""
     content = pixels.astype("<u2" if bits == 16 else "u1").tobytes()

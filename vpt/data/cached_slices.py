@@ -14,8 +14,7 @@ from vpt.data.annotated import classes_annotated, require_annotated
 from vpt.data.cached_arrays import damaged, mapped, require_unchanged, save_array
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.cropping import Part
-from vpt.data.doubts.inside_out import Outline, outline_of
-from vpt.data.doubts.seams import Seams, seams_of
+from vpt.data.doubts.mask_looks import MaskLook, look_at
 from vpt.data.framing import prepared_size, require_bounded
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import IGNORED
@@ -66,8 +65,7 @@ class PreparedCase:
     holding: tuple[tuple[int, ...], ...] = ()  # the slices with each label, where they are drawn by label
     part: Part | None = None  # of `native`, which was prepared; None: all
     annotated: tuple[int, ...] | None = None  # the classes that somebody has looked for; None: all
-    outline: Outline | None = None  # of its mask, for doubts about it
-    seams: Seams | None = None  # the same
+    look: MaskLook | None = None  # of its mask, for doubts about it
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         return mapped(self.images, "f", 4), mapped(self.labels, "iu", 3)
@@ -136,8 +134,7 @@ def _prepare_case(dataset: SegmentationSet, case: Case, plan: Plan, cache: Path,
         holding,
         inside,
         annotated,
-        outline_of(case.name, mask, tuple(dataset.labels)),
-        seams_of(case.name, np.moveaxis(np.asarray(mask), 0, -1), counted(mask)),
+        look_at(case.name, np.moveaxis(np.asarray(mask), 0, -1), counted(mask), tuple(dataset.labels)),
     )
 
 

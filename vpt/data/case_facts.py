@@ -8,8 +8,8 @@ import numpy as np
 
 from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.doubts.inside_out import Outline
-from vpt.data.doubts.seams import Seams, seams_of
+from vpt.data.doubts.mask_looks import MaskLook, look_at
+from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.findings import Problem, problem_of, unforeseen
 from vpt.data.label_maps import read_label
 from vpt.data.reading import see
@@ -34,14 +34,9 @@ class CaseFacts:
     stored: tuple[int, ...] = ()  # values of the label's file
     ml: dict[int, float] = field(default_factory=dict)
     size: int = 0  # voxels of the label map
-    edge: dict[int, int] = field(default_factory=dict)  # id -> voxels at the outer edge of every slice
-    seams: Seams | None = None  # of a mask that was read
+    look: MaskLook | None = None  # of a mask that was read
     problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def outline(self) -> Outline:
-        """Of a mask that was read."""
-        return Outline(self.case.name, self.edge, self.size - sum((self.voxels or {}).values()), self.size)
+    doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
 
 
 def read_safely(case: Case, dataset: SegmentationSet) -> CaseFacts:
@@ -59,7 +54,10 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     try:
         readers = see(facts, case.images, len(dataset.channels), dataset.kind)
         doubts = [(path, text) for path, reader in zip(case.images, readers, strict=True) for text in reader.doubts()]
-        facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
+        if dataset.kind == "images":
+            facts.doubts += [(str(path), text) for path, text in doubts]
+        else:
+            facts.problems += [Problem("warning", str(path), text) for path, text in doubts]
         for channel, (low, high) in zip(dataset.channels, facts.ranges, strict=True):
             if low == high and (dataset.kind == "volumes" or len(set(facts.ranges)) == 1):
                 text = f"all {dataset.element}s of {channel} are {low:g}; is the export complete?"
@@ -77,8 +75,10 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
         array, facts.stored = label.counted, label.stored or label.ids
         facts.voxels = {id: count for id, count in counted(array).items() if id != 0}
         facts.ml = {id: count * label.grid.voxel_ml for id, count in facts.voxels.items()}
-        facts.size, facts.edge = array.size, _at_the_edge(array)
-        facts.seams = seams_of(case.name, array, facts.voxels)
+        facts.size, facts.look = array.size, look_at(case.name, array, facts.voxels)
+        if facts.voxels and facts.values and _is_mask(case, len(dataset.channels), facts.values, array):
+            text = "the same as its mask, but for what its values are; give the image itself"
+            facts.problems.append(Problem("warning", str(first), text))
         if not facts.voxels and dataset.kind == "volumes":  # of images, `_mask_doubts` tells them together
             text = "an empty label, only background; fine if nothing is there, otherwise annotate it"
             facts.problems.append(Problem("warning", str(case.label), text))
@@ -87,15 +87,18 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     return facts
 
 
+def _is_mask(case: Case, channels: int, values: CaseValues, labels: np.ndarray) -> bool:
+    """Whether an image of few values is constant on each label of its own mask (X, Y, Z), and differs between them."""
+    if max(channel.distinct for channel in values.channels) > MOST_LABELS:
+        return False
+    image = reader_of(case.images).voxels(channels).values()[0]
+    pairs = np.unique(np.stack([labels.ravel(), image.ravel()]), axis=1)
+    return len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
+
+
 def held_in(facts: CaseFacts, dataset: SegmentationSet) -> Held:
     """As `read_held` would read it; nothing where the label was not read."""
     if not facts.voxels:
         return Held()
     amount = sum(facts.ml.values()) if dataset.kind == "volumes" else sum(facts.voxels.values()) / facts.size
     return Held(frozenset(facts.voxels), amount)
-
-
-def _at_the_edge(labels: np.ndarray) -> dict[int, int]:
-    """Label ids (X, Y, Z) -> id and voxels of the first and the last along X and Y."""
-    edge = np.concatenate([labels[k].ravel() for k in (0, -1)] + [labels[:, k].ravel() for k in (0, -1)])
-    return counted(edge)

@@ -13,14 +13,15 @@ from vpt.data.annotated import annotated_in_words
 from vpt.data.case_facts import CaseFacts, held_in, read_safely
 from vpt.data.cases import SegmentationSet
 from vpt.data.check_labelled import check_labelled
-from vpt.data.doubts.headers import single_slices, unusual_spacing
-from vpt.data.doubts.inside_out import inverted, masks_of
+from vpt.data.doubts.headers import once, single_slices, unusual_spacing
+from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.labels import doubtful_numbers
 from vpt.data.doubts.left_out import left_out
+from vpt.data.doubts.mask_looks import mask_doubts
 from vpt.data.doubts.mask_values import SHADES, TWO_WAYS
+from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
-from vpt.data.doubts.seams import interpolated
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import unlike_others
 from vpt.data.findings import (
@@ -71,11 +72,11 @@ def check_dataset(
         *(problem_of(error) for error in pairing),
         *(problem_of(error) for error in split_errors),
         *(problem for each in facts for problem in each.problems),
+        *(Problem("warning", file, text) for file, text in once(doubt for each in facts for doubt in each.doubts)),
         *_label_problems(dataset, facts),
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
-        *_background(dataset, facts),
         *_numbers(dataset, facts, pairing),
-        *_interpolated(dataset, facts, pairing),
+        *_looks(dataset, facts, pairing),
         *twins(dataset, looks, splits),
         *near_twins(dataset, looks, splits),
         *_unlike(dataset, facts),
@@ -93,7 +94,14 @@ def check_dataset(
 def _unlike(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """Values that do not fit those of the other cases."""
     read = [(str(each.case.images[0]), each.values) for each in facts if each.values]
-    for file, text in unlike_others(read, dataset.channels, dataset.kind):
+    doubts = list(unlike_others(read, dataset.channels, dataset.kind))
+    seen = [
+        Seen(str(each.case.images[0]), each.values, each.steps)
+        for each in facts
+        if each.values and each.steps is not None
+    ]
+    doubts += negatives(seen, dataset.kind, (text for _, text in doubts))
+    for file, text in doubts:
         yield Problem("warning", file, text)
 
 
@@ -107,12 +115,6 @@ def _hu(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Proble
             yield Problem("warning", str(dataset.root), text)
 
 
-def _background(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
-    """A background that is not 0."""
-    for text in inverted(dataset, [each.outline for each in facts if each.voxels is not None]):
-        yield Problem("warning", masks_of(dataset), text)
-
-
 def _numbers(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[VptError]) -> Iterator[Problem]:
     """Numbers without a name that may be no labels; where they were refused as one label's, it is told."""
     if any(TWO_WAYS in str(error) for error in told):
@@ -121,11 +123,11 @@ def _numbers(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequenc
         yield Problem("warning", masks_of(dataset), text)
 
 
-def _interpolated(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[VptError]) -> Iterator[Problem]:
-    """Labels between others as interpolation leaves them; where their values were refused for it, it is told."""
-    if any(SHADES in str(error) for error in told):
-        return
-    for text in interpolated([each.seams for each in facts if each.seams]):
+def _looks(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[VptError]) -> Iterator[Problem]:
+    """A background that is not 0, edges that were interpolated or dithered; what was refused is not told again."""
+    shades_told = any(SHADES in str(error) for error in told)
+    looks = [each.look for each in facts if each.look]
+    for text in mask_doubts(looks, dataset.labels, dataset.kind, shades_told=shades_told):
         yield Problem("warning", masks_of(dataset), text)
 
 

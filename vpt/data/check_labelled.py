@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
-from vpt.data.doubts.class_names import doubtful_classes, missing_among
-from vpt.data.doubts.headers import unusual_spacing
+from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes, told_by_the_file
+from vpt.data.doubts.class_names import class_doubts
+from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
+from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.doubts.unlike import unlike_others
 from vpt.data.findings import (
@@ -56,6 +58,7 @@ class _Facts:
     digest: str = ""
     steps: np.ndarray | None = None
     problems: list[Problem] = field(default_factory=list)
+    doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
 
     @property
     def is_empty(self) -> bool:
@@ -83,12 +86,14 @@ def check_labelled(
         *map(problem_of, pairing),
         *map(problem_of, split_errors),
         *(problem for each in facts for problem in each.problems),
+        *(Problem("warning", file, text) for file, text in once(doubt for each in facts for doubt in each.doubts)),
         *_empty(found, facts),
         *copies(found, looks, sides),
         *near_copies(found, looks, sides),
         *_unlike(found, facts),
         *_in_no_split(found, sides),
         *_classes(found, splits),
+        *_images_of_classes(found, facts),
         *_one_sided(found, splits),
         *_folders(found),
         *_guessed(found, splits),
@@ -105,8 +110,11 @@ def _read(example: Example, found: LabelledSet) -> _Facts:
     facts = _Facts(example, str(source) if isinstance(source, Path) else f"{found.source}: {example.name}")
     try:
         see(facts, example.images, len(found.channels), found.kind)
-        if found.kind == "volumes" and isinstance(source, Path):
-            facts.problems += [Problem("warning", facts.file, text) for text in reader_of(source).doubts()]
+        doubts = reader_of(source).doubts() if isinstance(source, Path) else []
+        if found.kind == "volumes":
+            facts.problems += [Problem("warning", facts.file, text) for text in doubts]
+        else:
+            facts.doubts += [(facts.file, text) for text in doubts]
     except VptError as error:
         if isinstance(source, Path):
             facts.problems.append(_unseen_colour(example, found) or problem_of(error))
@@ -145,7 +153,10 @@ def _empty(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
 def _unlike(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
     """Values that do not fit those of the others."""
     read = [(each.file, each.values) for each in facts if each.values]
-    for file, text in unlike_others(read, found.channels, found.kind):
+    doubts = list(unlike_others(read, found.channels, found.kind))
+    seen = [Seen(each.file, each.values, each.steps) for each in facts if each.values and each.steps is not None]
+    doubts += negatives(seen, found.kind, (text for _, text in doubts))
+    for file, text in doubts:
         yield Problem("warning", file, text)
 
 
@@ -163,7 +174,7 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     if missing := [name for name in found.classes if not everywhere[name]]:
         text = f"no example of {listed(missing)}; add some, or leave out the class"
         yield Problem("warning", str(found.source), text)
-    for doubt in (*doubtful_classes(found.classes), *missing_among(found.classes)):
+    for doubt in class_doubts(found.classes):
         yield Problem("warning", str(found.source), doubt)
     if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
         text = f"no training example of {listed(unseen)}; put some on the side train, or leave out the class"
@@ -175,6 +186,14 @@ def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     if ranked and ranked[0][1] > IMBALANCE * ranked[-1][1]:
         (most, many), (least, rare) = ranked[0], ranked[-1]
         text = f"{many} examples of {most}, but {rare} of {least}; weigh the classes, and look at each one's score"
+        yield Problem("warning", str(found.source), text)
+
+
+def _images_of_classes(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
+    """Masks that count as a class, and classes that their files alone tell apart."""
+    read = [(each.example, each.values, each.grid, each.file) for each in facts if each.values and each.grid]
+    masks = masks_as_classes(found, [(example, values) for example, values, _, _ in read])
+    for text in masks or patients_as_classes(found) or told_by_the_file(found, read):
         yield Problem("warning", str(found.source), text)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.doubts.class_names import plain_name
-from vpt.data.doubts.mask_values import shades_of
+from vpt.data.doubts.mask_looks import BETWEEN, lie_between
 from vpt.data.label_values import IGNORED, require_no_negative
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, reader_of
@@ -100,11 +100,8 @@ def _dtype_for(largest: int) -> type[np.integer]:
 
 def _mended(found: LabelMap, unknown: Collection[int], labels: Collection[int]) -> str:
     """What to do about ids that are no labels: not to name them where they are shades, or another way to write one."""
-    if found.array.shape[2] == 1 and {*unknown} <= {*shades_of(found)}:
-        return (
-            "they lie at the edges of other labels, as interpolation or a lossy format (JPEG, WebP) leaves them: "
-            "export the mask again as PNG without interpolation (nearest neighbour)"
-        )
+    if lie_between(found, unknown):
+        return f"{BETWEEN}: export the mask again without interpolation (nearest neighbour; pictures as PNG)"
     foreground, expected = {*found.ids} - {0}, {*labels} - {0}
     if len(foreground) == len(expected) == 1 and foreground | expected <= {1, 255, 65535}:
         same = f"or, if it is the same label written in another way, write {expected.pop()} in this mask"

@@ -10,7 +10,7 @@ from typing import Any
 
 from vpt.data.cases import case_name, scan_files
 from vpt.data.label_values import LabelValues
-from vpt.data.layouts.by_name import IMAGE, MASK
+from vpt.data.layouts.naming import IMAGE, MASK
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
 from vpt.words import counted, listed

@@ -16,8 +16,8 @@ from vpt.backbones.tiny_vit_models import is_packaged
 from vpt.data.annotated import annotation_doubts
 from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.doubts.inside_out import inverted, masks_of
-from vpt.data.doubts.seams import interpolated
+from vpt.data.doubts.inside_out import masks_of
+from vpt.data.doubts.mask_looks import mask_doubts
 from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
 from vpt.data.label_maps import read_label
 from vpt.data.plan import Plan
@@ -157,8 +157,8 @@ class Segmenting(Job):
         held = held_labels(self.setup.config, self.segmented, self.setup.splits.train)
         found += annotation_doubts(self.segmented, sides, held)
         cases = (*self.in_own_plane, *self.validation)
-        texts = inverted(self.segmented, [case.outline for case in cases if case.outline])
-        texts += interpolated([case.seams for case in cases if case.seams], tuple(self.segmented.labels))
+        looks = [case.look for case in cases if case.look]
+        texts = mask_doubts(looks, self.segmented.labels, self.segmented.kind, of_places=True)
         found += [f"{masks_of(self.segmented)}: {text}" for text in texts]
         if self.setup.config.train.postprocess == "auto" and not self.validates:
             found.append("train.postprocess: no validation case to choose by, so masks stay as they are")

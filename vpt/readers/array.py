@@ -43,8 +43,10 @@ class ArrayReader(Reader):
         return array
 
     def grid(self) -> Grid:
-        rows, columns = self.sources[0].shape[:2]
-        return picture_grid(rows, columns)
+        shape = self.sources[0].shape
+        if len(shape) < 2:
+            raise VptError(f"{self.name}: shape {shape}, expected (rows, columns) or (rows, columns, 3); reshape it")
+        return picture_grid(*shape[:2])
 
     def voxels(self, channels: int) -> Voxels:
         """(C, columns, rows, 1) as they are stored; grey is repeated where colour is expected."""

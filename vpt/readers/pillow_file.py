@@ -115,9 +115,13 @@ def _is_deep_negative(image: Image) -> bool:
     return image.mode in DEEP_MODES and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
+def has_alpha(image: Image) -> bool:
+    return "transparency" in image.info or bool({"A", "a"} & {*image.getbands()})
+
+
 def alpha_of(image: Image) -> np.ndarray | None:
     """How opaque every pixel is, (rows, columns) uint8; None where an image says nothing of it."""
-    if "transparency" not in image.info and not {"A", "a"} & {*image.getbands()}:
+    if not has_alpha(image):
         return None
     return np.array(image.convert("RGBA").getchannel("A"))
 

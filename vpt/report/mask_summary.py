@@ -60,7 +60,8 @@ class MaskSummary:
     """An evaluation of masks: labels by id, their means and intervals (`foreground`: over all), and the cases.
 
     unit: of distances, mm or px; method: of the intervals, in words; settings: how scores were made; notes: on cases;
-    tables: of lesions, groups and trust, with their headings; trust: which cases to trust, where it was asked for.
+    doubts: of masks; tables: of lesions, groups and trust, with their headings; trust: which cases to trust, where it
+    was asked for.
     """
 
     title: str
@@ -75,6 +76,7 @@ class MaskSummary:
     settings: Mapping[str, Any]
     weights: str | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     tables: tuple[tuple[str, Block], ...] = ()
     trust: TrustScores | None = None
 
@@ -118,6 +120,7 @@ def read_mask_summary(found: Mapping[str, Any], names: Sequence[str]) -> MaskSum
         settings=settings,
         weights=found.get("weights"),
         notes=tuple(found.get("notes", ())),
+        doubts=tuple(map(str, found.get("doubts", ()))),
         tables=tuple(stored_blocks(found, "Dice")),
         trust=stored_trust(found),
     )

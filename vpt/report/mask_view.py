@@ -207,7 +207,8 @@ def _notes(summary: MaskSummary) -> list[str]:
             f"{counted(len(summary.missing), 'reference')} without a prediction, not scored: "
             f"{listed(summary.missing, 20)}."
         )
-    return [note for note in (*notes, *summary.notes) if note]
+    doubts = [f"Warning: {doubt}" for doubt in summary.doubts]
+    return [note for note in (*doubts, *notes, *summary.notes) if note]
 
 
 def _tolerance(summary: MaskSummary) -> str:

@@ -56,18 +56,18 @@ class Report(SegmentationScores):
 
         first, *others = (block.table() for block in self.blocks())
         parts = [first, *(part for block in others for part in (Text(), block))]
-        gap = [Text(self._gap(), style="bold yellow")] if self.missing else []
-        return Group(*parts, Text("\n" + self._footer()), *gap)
+        warned = [Text(line, style="bold yellow") for line in self._warnings()]
+        return Group(*parts, Text("\n" + self._footer()), *warned)
 
     def text(self) -> str:
         """The same as plain text, for logs and files."""
         blocks = [block.text() for block in self.blocks()]
-        return "\n".join([*blocks, self._footer(), *([self._gap()] if self.missing else [])])
+        return "\n".join([*blocks, self._footer(), *self._warnings()])
 
     def markdown(self) -> str:
         """The same as a page in Markdown, with the worst cases and what is left out of means."""
         first, *others = self.blocks()
-        said = Block("How", notes=[*self._footer().splitlines(), *([self._gap()] if self.missing else [])])
+        said = Block("How", notes=[*self._footer().splitlines(), *self._warnings()])
         blocks = [*others, self._worst(), *([self._left_out()] if self.left_out() else []), said]
         return "\n\n".join([first.markdown(1), *(block.markdown(2) for block in blocks)]) + "\n"
 
@@ -141,8 +141,11 @@ class Report(SegmentationScores):
         rows = [[each["case"], each["label"], WHY[each["why"]]] for each in self.left_out()]
         return Block("Absent in the prediction, the reference or both", ["case", "label", "what"], rows)
 
+    def _warnings(self) -> list[str]:
+        """What a reader must not overlook: doubtful masks, scores of a part of the references."""
+        return [*(f"warning: {doubt}" for doubt in self.doubts), *([self._gap()] if self.missing else [])]
+
     def _gap(self) -> str:
-        """What a reader must not overlook: the scores are of a part of the references."""
         return (
             f"{len(self.missing)} of {len(self.cases) + len(self.missing)} references have no prediction and are not "
             f"scored: {listed(self.missing, 3)} (--strict makes this an error)"

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,19 @@ from vpt.scores.trust import Limits, Quality, described, quality_csv
 from vpt.scores.trust_scores import TrustScores, score_trust
 from vpt.words import counted, listed
 
+Side = Literal["predictions", "references"]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What may be wrong with the masks of one side: a sentence."""
+
+    side: Side
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.side}: {self.text}"
+
 
 @dataclass(frozen=True)
 class SegmentationScores:
@@ -34,7 +47,7 @@ class SegmentationScores:
 
     missing: the references that had no prediction and so are in no score; groups: names each case's patient;
     weights: whose the encoder's are, and their licence; groupings: what scores are told apart by; notes: what a reader
-    has to know of the cases, such as how they were paired.
+    has to know of the cases, such as how they were paired; doubts: what may be wrong with the masks.
 
     Raises:
         VptError: another number of groups than of cases.
@@ -48,6 +61,7 @@ class SegmentationScores:
     weights: str | None = None
     groupings: tuple[Grouping, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     qualities: tuple[Quality, ...] | None = None
     limits: Limits | None = None
 
@@ -185,6 +199,7 @@ class SegmentationScores:
             "left_out": self.left_out(),
             "labels": {str(label): name for label, name in self.labels.items()},
             **({"notes": notes} if (notes := [*filter(None, [self.annotated()]), *self.notes]) else {}),
+            **({"doubts": [str(doubt) for doubt in self.doubts]} if self.doubts else {}),
             **(
                 {"lesions": {str(label): plain(found) for label, found in self.lesions.items()}} if self.lesions else {}
             ),

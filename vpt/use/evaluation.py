@@ -21,6 +21,7 @@ from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, LabelScores, check_options, score_case
 from vpt.scores.lesions import OVERLAP, LesionScores, check_overlap, score_lesions
 from vpt.scores.settings import CaseResult, Settings
+from vpt.use.doubted_masks import Seen, doubts_of_masks, see_mask
 from vpt.use.scored_labels import (
     Labels,
     annotated_of,
@@ -80,8 +81,11 @@ def evaluate(
 
     Raises:
         VptError: a prediction without reference, an unreadable file, grids that differ, a label that is not in
-            `labels`, values that are no whole numbers or those of a scan, palettes in which a number is not the same
-            colour, no label at all, an option outside its range.
+            `labels`, values that are no whole numbers, those of a scan or shades between labels, palettes in which a
+            number is not the same colour, no label at all, an option outside its range.
+
+    What may be wrong in masks and cannot be known (edges that were interpolated or dithered, an inverted background,
+    numbers that are no labels) stands in `Report.doubts`.
 
     >>> evaluate("out", "labelsTr").save("scores")
     """
@@ -105,13 +109,16 @@ def evaluate(
     names = [pair.case for pair in pairs]
     groupings = read_groupings(by, names, whose, file=groups, described=dataset_files(pairs))
     read = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
-    results, threads = [], workers or cores(MOST_WORKERS)
+    results: list[CaseResult] = []
+    seen: list[tuple[Seen, Seen]] = []
+    threads = workers or cores(MOST_WORKERS)
     at_once = min(threads, len(read))  # the labels of few cases share what is left
     known = annotated_of(pairs, chosen, annotated)
-    for result in in_order(
+    for result, both in in_order(
         lambda each: _score(*each, chosen, settings, threads // at_once), zip(read, known, strict=True), at_once
     ):
         results.append(result)
+        seen.append(both)
         progress(len(results), len(pairs), result.name)
     return Report(
         tuple(results),
@@ -121,6 +128,7 @@ def evaluate(
         groups=tuple(whose(name) for name in names),
         groupings=groupings,
         notes=tuple(filter(None, [matched.said, guess])),
+        doubts=doubts_of_masks(pairs, seen, chosen),
     )
 
 
@@ -140,15 +148,19 @@ def _matched(predictions: Any, references: Any, strict: bool) -> Matched:
     return matched
 
 
-def _score(pair: Pair, annotated: Collection[int], labels: Labels, settings: Settings, workers: int) -> CaseResult:
+def _score(
+    pair: Pair, annotated: Collection[int], labels: Labels, settings: Settings, workers: int
+) -> tuple[CaseResult, tuple[Seen, Seen]]:
+    """A case's scores, and what is to be doubted in its masks."""
     mine, theirs = pair.grids()
     found, true = pair.prediction.read(mine), pair.reference.read(theirs)
     for held, mask in ((found, pair.prediction), (true, pair.reference)):
         refuse_scan(held, mask.shown)
     if labels.complete:
-        labels.check(found.ids, pair.prediction.shown)
-        labels.check((id for id in true.ids if id != true.ignored), pair.reference.shown)
+        labels.check(found, pair.prediction.shown)
+        labels.check(true, pair.reference.shown, true.ignored)
     require_declared((id for id in true.ids if id != true.ignored), annotated, labels, pair.reference.shown)
+    seen = see_mask(pair.prediction, found, labels), see_mask(pair.reference, true, labels)
     prediction, reference = found.array, true.array
     spacing: tuple[float, ...] = theirs.spacing
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
@@ -169,7 +181,7 @@ def _score(pair: Pair, annotated: Collection[int], labels: Labels, settings: Set
     lesions = score_lesions(prediction, reference, spacing, asked, overlap=overlap, ignored=true.ignored)
     scores = {label: scores.get(label, LabelScores.unknown()) for label in labels.names}
     lesions = {label: lesions.get(label, LesionScores((), ())) for label in settings.lesions}
-    return CaseResult(pair.case, pair.prediction.shown, pair.reference.shown, scores, lesions)
+    return CaseResult(pair.case, pair.prediction.shown, pair.reference.shown, scores, lesions), seen
 
 
 def _patients(pairs: Sequence[Pair], pattern: str | None) -> tuple[Callable[[str], str], str]:

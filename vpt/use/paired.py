@@ -44,7 +44,8 @@ def compare_masks(first: Path, second: Path, references: Path, **settings: Any) 
 
 def _paired(one: Report | ClassReport, other: Report | ClassReport, first: str, second: str) -> PairedReport:
     if isinstance(one, Report) and isinstance(other, Report):
-        notes = tuple(dict.fromkeys([*one.notes, *other.notes]))
+        warned = [f"warning: {doubt}" for doubt in (*one.doubts, *other.doubts)]
+        notes = tuple(dict.fromkeys([*one.notes, *other.notes, *warned]))
         found = pair_segmentations(one, other)
         files, unit = _files(one, other), one.settings.unit
         return PairedReport(found, first, second, "Dice", _how(one), notes, one.labels, files, unit=unit)

@@ -289,6 +289,7 @@ def evaluate_split(
         groups=tuple(patient(case.name) for case in cases),
         weights=origin_in_words(segmenter.model),
         notes=(),
+        doubts=tuple(doubt for doubt in report.doubts if doubt.side == "references"),  # the masks are the model's own
         qualities=tuple(qualities) if quality else None,
     )
 

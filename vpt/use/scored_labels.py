@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask
+from vpt.data.doubts.mask_looks import BETWEEN, lie_between
+from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask, too_many_values
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.annotated import names_annotated
 from vpt.data.layouts.description import description, read_labels
@@ -30,6 +31,7 @@ class Labels:
     names: dict[int, str]
     origin: str
     complete: bool = True  # False: the references may hold others as well
+    found: bool = False  # in the references, where nobody has named them
     values: LabelValues | None = None  # what is in the files stands for, where it is not the labels' ids
 
     def id_of(self, label: int | str, where: str) -> int:
@@ -41,14 +43,17 @@ class Labels:
             raise VptError(f"{where}: {label} is none of the labels {known} (from {self.origin}){meant}")
         return named[str(label)]
 
-    def check(self, ids: Iterable[int], shown: str) -> None:
-        if unknown := [id for id in ids if id not in {0, *self.names}]:
+    def check(self, found: LabelMap, shown: str, ignored: int | None = None) -> None:
+        """Raise VptError for a mask that holds another label."""
+        if unknown := [id for id in found.ids if id not in {0, ignored, *self.names}]:
             raise VptError(
-                f"{shown}: label{'s' if len(unknown) > 1 else ''} {listed(unknown)} not in {listed(self.names, 20)} "
-                f"(from {self.origin}); {self._mended(unknown)}"
+                f"{shown}: label{'s' if len(unknown) > 1 else ''} {listed(unknown, 8)} not in {listed(self.names, 20)} "
+                f"(from {self.origin}); {self._mended(found, unknown)}"
             )
 
-    def _mended(self, unknown: Sequence[int]) -> str:
+    def _mended(self, found: LabelMap, unknown: Sequence[int]) -> str:
+        if lie_between(found, unknown):
+            return f"{BETWEEN}: export it again without interpolation (nearest neighbour), or threshold it"
         if len(unknown) == len(self.names) == 1 and {*unknown, *self.names} <= ONE_LABEL:
             return f"if it is the same label written in another way, write {next(iter(self.names))} in both"
         return "add it to `labels`, or take it out of the file"
@@ -77,9 +82,11 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
         seen.add(Path(reference.shown).name, SeenMask.of(held, MOST_SHADES if reference.unit == "px" else MOST_LABELS))
     for doubt in seen.problems():
         raise VptError(f"{doubt}, or give `labels`")
+    if len(found - {0}) > MOST_LABELS and pairs[0].reference.unit == "px":
+        raise VptError(f"{too_many_values(Path(pairs[-1].reference.shown))}, or give `labels`")
     if found <= {0}:
         raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
-    return Labels({id: f"label {id}" for id in sorted(found - {0})}, "the references")
+    return Labels({id: f"label {id}" for id in sorted(found - {0})}, "the references", found=True)
 
 
 def annotated_of(

@@ -1,4 +1,4 @@
-"""Classes that may be one, written in two ways."""
+"""Classes that may be one, written in two ways, and names of classes that are likely none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from vpt.words import listed
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,2})?")
 TRUTH = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # beside 1 and 0 they are the same
-MISSING = {"nan", "n/a", "#n/a", "<na>", "null", "nat", "#value!", "?"}
+MISSING = {"nan", "n/a", "#n/a", "<na>", "null", "nat", "#value!", "?", "unlabeled", "unlabelled", "not labeled"}
 MAYBE = {"na", "none", "nil", "unknown", "-", "."}  # beside numbers alone; they may be names
+BELOW_ALL = {"-1", "-9", "-99", "-999"}  # beside numbers of 0 and above
+SIDES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+JOINED = re.compile(r"\s*[;,/&+]\s*")
 
 
 def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]:
@@ -26,6 +29,35 @@ def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]
         f"{what} {' and '.join(map(repr, names))} may be one, written in {len(names)} ways; write them alike"
         for names in alike.values()
         if len(names) > 1
+    ]
+
+
+def class_doubts(classes: Collection[str]) -> list[str]:
+    """All that the names of classes let doubt."""
+    return [*doubtful_classes(classes), *missing_among(classes), *_sides(classes), *_joined(classes)]
+
+
+def _sides(classes: Collection[str]) -> list[str]:
+    sides = [name for name in classes if name.strip().casefold() in SIDES]
+    if not sides or len(sides) == len(classes):
+        return []
+    return [
+        f"{listed(map(repr, sides))} {'is a class' if len(sides) == 1 else 'are classes'} here, beside "
+        f"{listed((name for name in classes if name not in sides), 3)}, but called as a side of the split is; if it is "
+        "that, put folders of the classes into train, val and test"
+    ]
+
+
+def _joined(classes: Collection[str]) -> list[str]:
+    """Names that join others of the set, as several labels of one image do in lists of other programs."""
+    known = {plain_name(name) for name in classes}
+    parts = {name: [plain_name(part) for part in JOINED.split(name)] for name in classes}
+    joined = [name for name, each in parts.items() if len(each) > 1 and all(each) and known & {*each}]
+    if not joined:
+        return []
+    return [
+        f"classes {listed(map(repr, joined), 3)} join names that are classes too; if these are several labels of an "
+        "image, write them with | between (a|b)"
     ]
 
 
@@ -58,8 +90,10 @@ def _is_unseen(letter: str) -> bool:
 
 def missing_among(names: Collection[str], what: str = "classes") -> list[str]:
     """A sentence of names that stand for what is not known, as programs write it into tables."""
-    numbers = sum(NUMBER.fullmatch(name.strip()) is not None for name in names)
-    marks = MISSING | MAYBE if 0 < numbers >= len(names) - 2 else MISSING
+    numbers = [name.strip() for name in names if NUMBER.fullmatch(name.strip())]
+    marks = MISSING | MAYBE if 0 < len(numbers) >= len(names) - 2 else MISSING
+    if len(numbers) == len(names) and sum(name.startswith("-") for name in numbers) == 1 < len(names):
+        marks = marks | BELOW_ALL
     odd = [name for name in names if name.strip().casefold() in marks]
     if not odd:
         return []

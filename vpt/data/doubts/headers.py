@@ -29,7 +29,7 @@ def header_doubts(cases: Iterable[Any]) -> list[str]:
     cases = list(cases)
     grids = [grid for case in cases for grid in _grid(case)]
     odd = [*unusual_spacing(grids), *single_slices(grids)]
-    return [*_of_each(cases), *(f"{name}: {text}" for name, text in odd)]
+    return [*file_doubts(cases), *(f"{name}: {text}" for name, text in odd)]
 
 
 def unusual_spacing(grids: Sequence[tuple[str, Grid]]) -> Iterator[tuple[str, str]]:
@@ -65,18 +65,22 @@ def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]
 
     told: file and sentence of what was doubted when they were read; by default their headers are read for it.
     """
-    cases = [case for case in cases if plan.kind == "volumes"]
-    doubts = _of_each(cases) if told is None else _together(told)
+    cases = [case for case in cases if reader_of(case.images).kind == plan.kind]
+    doubts = file_doubts(cases) if told is None else _together(told)
+    if plan.kind == "images":
+        return doubts
     grids = (found for case in cases for found in _grid(case))
     return [*doubts, *(text for name, grid in grids for text in unlike_the_plan(name, grid, plan))]
 
 
 def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
     """The same sentences of one new scan, by the reader that read it."""
-    if plan.kind != "volumes":
+    if reader.kind != plan.kind:
         return []
     beside = reader.alone() if plan.slices is None else []  # what is classified may be slices
     own = [f"{reader.name}: {text}" for text in (*reader.doubts(), *beside)]
+    if plan.kind == "images":
+        return own
     return [*own, *unlike_the_plan(reader.name, reader.grid(), plan)]
 
 
@@ -123,7 +127,8 @@ def _little_is_left(turned: Grid, image_size: int, pixel: float) -> bool:
     return left < image_size / LITTLE and left * SHRUNK < max(sides)
 
 
-def _of_each(cases: Sequence[Any]) -> list[str]:
+def file_doubts(cases: Sequence[Any]) -> list[str]:
+    """What the readers of scans and masks doubt, a sentence for all files of the same doubt."""
     paths = [source for case in cases for source in case.images if isinstance(source, Path)]
     labels = [label for case in cases if (label := getattr(case, "label", None)) is not None]
     found = [(str(path), _told(reader_of(path).doubts)) for path in paths]
@@ -147,10 +152,20 @@ def _grid(case: Any) -> list[tuple[str, Grid]]:
 
 def _together(doubts: Iterable[tuple[str, str]]) -> list[str]:
     """One sentence for all files of the same doubt."""
+    return [f"{names[0]}{_and_more(names)}: {text}" for text, names in _by_text(doubts)]
+
+
+def once(doubts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(file, sentence) of pictures, of which thousands may have the same doubt: that is told once."""
+    return [(names[0], f"{text}{_and_more(names)}") for text, names in _by_text(doubts)]
+
+
+def _by_text(doubts: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
     files: dict[str, list[str]] = {}
     for name, text in doubts:
         files.setdefault(text, []).append(name)
-    more = {
-        text: f" (and {counted(len(names) - 1, 'more file')})" if names[1:] else "" for text, names in files.items()
-    }
-    return [f"{names[0]}{more[text]}: {text}" for text, names in files.items()]
+    return files.items()
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" (and {counted(len(names) - 1, 'more file')})" if names[1:] else ""

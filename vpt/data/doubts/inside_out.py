@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpt.data.cases import SegmentationSet
+from vpt.readers import Kind
+from vpt.readers.voxels import counted as pixels_of
 from vpt.words import counted, listed
 
 NEARLY_ALL_EDGE = 0.9  # of the masks' edges: a label that lies there is likely the background
@@ -37,12 +39,13 @@ class Outline:
         return self.size - self.zeros > NEARLY_ALL * self.size
 
 
-def outline_of(case: str, slices: np.ndarray, ids: Sequence[int]) -> Outline:
-    """Label maps as they are cached, (slices, rows, columns) of positions in `ids` -> their outline."""
-    edge = np.concatenate([slices[:, k].ravel() for k in (0, -1)] + [slices[:, :, k].ravel() for k in (0, -1)])
-    found, counts = np.unique(edge[edge >= 0], return_counts=True)  # what is ignored is below 0
-    at_edge = {int(ids[place]): int(count) for place, count in zip(found, counts, strict=True)}
-    return Outline(case, at_edge, int(np.count_nonzero(slices == 0)), slices.size)
+def outline_of(case: str, labels: np.ndarray, ids: Sequence[int] | None = None) -> Outline:
+    """A label map (X, Y, Z) of ids, or of places in `ids`, whose slices lie along its last axis -> its outline."""
+    edge = np.concatenate([labels[k].ravel() for k in (0, -1)] + [labels[:, k].ravel() for k in (0, -1)])
+    at_edge = {
+        id if ids is None else ids[id]: count for id, count in pixels_of(edge).items() if id >= 0
+    }  # below 0 is what is ignored
+    return Outline(case, at_edge, labels.size - int(np.count_nonzero(labels)), labels.size)
 
 
 def masks_of(dataset: SegmentationSet) -> str:
@@ -50,11 +53,11 @@ def masks_of(dataset: SegmentationSet) -> str:
     return str(dataset.root / "masks") if dataset.kind == "images" else str(dataset.root)
 
 
-def inverted(dataset: SegmentationSet, masks: Sequence[Outline]) -> list[str]:
-    """What is doubtful in the background of the masks of cases, or of images, a sentence each."""
+def inverted(masks: Sequence[Outline], labels: Mapping[int, str], kind: Kind) -> list[str]:
+    """What is doubtful in the background of the masks of cases, or of images, a sentence each; labels: id -> name."""
     labelled = [mask for mask in masks if mask.zeros < mask.size]
-    found = [_background(labelled, dataset.labels, dataset.element)]
-    if dataset.kind == "images":
+    found = [_background(labelled, labels, "pixel" if kind == "images" else "voxel")]
+    if kind == "images":
         found.append(_nearly_all(masks))
     return [text for text in found if text]
 

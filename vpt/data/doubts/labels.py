@@ -21,9 +21,14 @@ def unnamed_label(id: int) -> str:
     return f"label {id}"
 
 
+def without_name(labels: Mapping[int, str]) -> set[int]:
+    """The ids above 0 that nothing names; labels: id -> name."""
+    return {id for id, name in labels.items() if id and name == unnamed_label(id)}
+
+
 def doubtful_numbers(labels: Mapping[int, str], held: Sequence[Collection[int]]) -> list[str]:
     """Sentences about the ids above 0 that cases hold, each case's; labels: id -> name."""
-    unnamed = {id for id, name in labels.items() if id and name == unnamed_label(id)}
+    unnamed = without_name(labels)
     masks = [{*ids} for ids in held if ids]
     if not masks or {*labels} - {0} != unnamed:
         return []

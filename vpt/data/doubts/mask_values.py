@@ -174,6 +174,15 @@ class MaskValues:
         return [small, large] if spread else []
 
 
+def too_many_values(path: Path) -> VptError:
+    """Of the mask with which a set holds more values than `MOST_LABELS`."""
+    return VptError(
+        f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; shades at the edges of "
+        "labels are left by interpolation and lossy formats: threshold soft masks (0 and 255) and save them as PNG; of "
+        "numbered objects (instances) write every one as 1; or name the ids under `labels` in dataset.json"
+    )
+
+
 def shades_of(labels: LabelMap) -> list[int]:
     """The values of one mask of an image that look like no labels, sorted."""
     values = MaskValues(Path(labels.name))

@@ -107,13 +107,38 @@ def interpolated(cases: Sequence[Seams], ids: Sequence[int] | None = None) -> li
     ]
 
 
+def thin_throughout(cases: Sequence[Seams], unnamed: Collection[int], ids: Sequence[int] | None = None) -> list[str]:
+    """Of labels that nothing names: one that is a line between two others wherever it is.
+
+    A contour that was drawn, or what interpolation at one and the same place between pixels leaves: nobody can tell.
+    """
+    areas = frozenset[int]().union(*(case.areas for case in cases))
+    named = list(ids) if ids is not None else None
+    found = []
+    for (low, high), edge in sorted(_summed(cases).items()):
+        between = [named[k] if named else k for k in sorted(edge.between)]
+        lines = edge.places >= FEWEST and edge.seams >= NEARLY_ALL * edge.places and not edge.between & areas
+        if lines and len(between) == 1 and {*between} <= {*unnamed} and not edge.is_interpolated(areas):
+            lower, higher = (named[low], named[high]) if named else (low, high)
+            found.append(
+                f"{between[0]} is a thin line between {lower} and {higher} wherever it is; if it is a contour of its "
+                "own, name it under `labels` in dataset.json; if interpolation left it, do that again with nearest "
+                "neighbour"
+            )
+    return found
+
+
 def _pairs(cases: Sequence[Seams], areas: frozenset[int]) -> dict[Pair, Edge]:
     """The edges of all cases together that look interpolated."""
+    return {pair: edge for pair, edge in _summed(cases).items() if edge.is_interpolated(areas)}
+
+
+def _summed(cases: Sequence[Seams]) -> dict[Pair, Edge]:
     every: dict[Pair, Edge] = {}
     for case in cases:
         for pair, edge in case.edges.items():
             every[pair] = every.get(pair, Edge()) + edge
-    return {pair: edge for pair, edge in every.items() if edge.is_interpolated(areas)}
+    return every
 
 
 def _edges(rows: np.ndarray) -> dict[Pair, Edge]:

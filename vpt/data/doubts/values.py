@@ -41,6 +41,7 @@ NEGATIVE = 0.1  # of a scan, where those of the training had nothing below 0
 NEARLY_WHITE = 200  # of grey of 8 bits
 INTERCEPTS = (-1024.0, -1000.0)
 IDS, FEWER = 12, 4  # so few whole values look like labels where every case of the training had FEWER times as many
+LIGHT = "light where they are dark"
 INVERTED, COMPLEMENT = 0.7, 0.25  # how far a shape must lie outside, in all; of that its complement may, at most
 APART = 0.3  # at least so far apart lie the usual shapes and their complements, or a negative cannot be told
 SHAPED = (2, 3, 4, 5, 6, 7, 8, len(LEVELS))  # of a shape: 5 to 95 % and the frame
@@ -268,9 +269,9 @@ def _inverted(found: CaseValues, expected: TrainingValues) -> Iterator[tuple[str
     if np.mean([_apart(known) for known in expected.channels]) < APART:
         return
     outside = np.mean([_outside(values.shape, known) for values, known in pairs])
-    turned = np.mean([_outside(_complement(values.shape), known) for values, known in pairs])
+    turned = np.mean([_outside(complement(values.shape), known) for values, known in pairs])
     if outside > INVERTED and turned < COMPLEMENT * outside:
-        yield "light where they are dark, and the other way round", "invert it, if it is a negative"
+        yield f"{LIGHT}, and the other way round", "invert it, if it is a negative"
 
 
 def _outside(shape: np.ndarray, expected: ValueRange) -> float:
@@ -282,13 +283,13 @@ def _outside(shape: np.ndarray, expected: ValueRange) -> float:
 def _apart(expected: ValueRange) -> float:
     """How far the training's shapes lie from their own complements."""
     low, high = np.array(expected.shape).T
-    return _summed(low - _complement(low), _complement(high) - high)
+    return _summed(low - complement(low), complement(high) - high)
 
 
 def _summed(above: np.ndarray, below: np.ndarray) -> float:
     return float(np.maximum(0, np.maximum(above, below))[list(SHAPED)].sum())
 
 
-def _complement(shape: np.ndarray) -> np.ndarray:
+def complement(shape: np.ndarray) -> np.ndarray:
     """Of a negative. Low and high change places, so do those of a range."""
     return np.append(1 - shape[-2::-1], 1 - shape[-1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
+from vpt.data.layouts.naming import IMAGE, MASK, PLAIN, WAYS, NameWords
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
@@ -26,9 +27,7 @@ from vpt.words import counted, listed
 
 Words = tuple[str, ...]
 
-MASK = {"mask", "label", "labelstr", "seg", "segmentation", "gt", "truth", "groundtruth", "annotation", "manual"}
-MASK |= {f"{word}s" for word in MASK}
-IMAGE = {"image", "images", "imagestr", "img", "imgs", "scan", "scans", "volume", "volumes"}
+ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
 UNLABELLED = {"imagests", "labelsts"}
 DESCRIBED = "`vpt check {} --write dataset.json` fixes it"
 
@@ -77,7 +76,24 @@ class _Pairing:
 
 def is_told_by_names(root: Path) -> bool:
     """Whether scans and masks can be told apart and paired by their names."""
-    return root.is_dir() and bool(_paired(list(_files(root))).both)
+    return root.is_dir() and bool(_found(root)[1].both)
+
+
+def _found(root: Path) -> tuple[list[_File], _Pairing]:
+    paths = _paths(root)
+    read = [*_files(root, paths, PLAIN)]
+    pairing = _paired(read)
+    for words in () if pairing.both else WAYS:
+        files = [*_files(root, paths, words)]
+        if (found := _paired(files)).both and not _by_chance(found):
+            return files, found
+    return read, pairing
+
+
+def _by_chance(pairing: _Pairing) -> bool:
+    """Whether only some of the files find a partner, so that what pairs them is likely chance."""
+    scans, masks = len(pairing.scans), len(pairing.masks)
+    return len(pairing.both) < ENOUGH * max(scans, masks)
 
 
 def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
@@ -85,8 +101,8 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
 
     A dataset.json may name channels, labels and patients. Raises VptError where the labels cannot be told.
     """
-    source, files = root / "dataset.json", list(_files(root))
-    content, pairing = description(source), _paired(files)
+    source = root / "dataset.json"
+    content, (files, pairing) = description(source), _found(root)
     problems = [*_alone(root, files, pairing), *_incomplete(root, pairing)]
     kinds = {kind_of(file.path) for case in pairing.both for file in pairing.scans[case].values()}
     if len(kinds) > 1:
@@ -117,33 +133,35 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def _files(root: Path) -> Iterator[_File]:
+def _paths(root: Path) -> list[Path]:
     paths = [path.relative_to(root) for path in Walk(root).files() if kind_of(path) and not is_part(path)]
-    paths = [path for path in paths if not {each.lower() for each in path.parts[:-1]} & UNLABELLED]
+    return [path for path in paths if not {each.lower() for each in path.parts[:-1]} & UNLABELLED]
+
+
+def _files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[_File]:
     masks_in: dict[str, set[bool]] = defaultdict(set)
     for path in paths:
-        masks_in[path.parts[0]].add(_says_mask(path))
+        masks_in[path.parts[0]].add(_says_mask(path, by))
     for path in paths:
         apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
         *folders, _ = path.parts[1:] if apart else path.parts
-        above, own = ([word for part in parts for word in _telling(part)] for parts in (folders, [case_name(path)]))
-        whole = any(MASK & {*map(str.lower, _words(each))} for each in folders)
+        above = [word for part in folders for word in _telling(part, by, MASK)]
+        own = _telling(case_name(path), by, by.masks)
+        whole = any(MASK & {*map(str.lower, by.of(each))} for each in folders)
         words = (*above, *own) or (case_name(path),)
         side = next((SIDE_WORDS[each.lower()] for each in path.parts[:-1] if each.lower() in SIDE_WORDS), "")
-        yield _File(root / path, words, max(1, len(own)) if whole else 1, _says_mask(path), side)
+        yield _File(root / path, words, max(1, len(own)) if whole else 1, _says_mask(path, by), side)
 
 
-def _says_mask(path: Path) -> bool:
-    return any(word.lower() in MASK for part in (*path.parts[:-1], case_name(path)) for word in _words(part))
+def _says_mask(path: Path, by: NameWords) -> bool:
+    """By a folder, or by its own name."""
+    folders = any(word.lower() in MASK for part in path.parts[:-1] for word in by.of(part))
+    return folders or any(word.lower() in by.masks for word in by.of(case_name(path)))
 
 
-def _telling(part: str) -> list[str]:
+def _telling(part: str, by: NameWords, masks: Collection[str]) -> list[str]:
     """The words that tell the case."""
-    return [word for word in _words(part) if word.lower() not in MASK | IMAGE]
-
-
-def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[_\-. ]+", name) if word]
+    return [word for word in by.of(part) if word.lower() not in masks and word.lower() not in IMAGE]
 
 
 def _paired(files: Sequence[_File]) -> _Pairing:
@@ -254,7 +272,7 @@ def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool
 def only_channel(root: Path, scans: Sequence[Path]) -> tuple[str, ...]:
     """The channel of cases with one scan each: CT where the names of all scans, or of their folders in it, say so."""
     names = ((path.relative_to(root) if path.is_relative_to(root) else path).parts for path in scans)
-    said = all("ct" in (word.lower() for part in parts for word in _words(part.split(".")[0])) for parts in names)
+    said = all("ct" in (word.lower() for part in parts for word in PLAIN.of(part.split(".")[0])) for parts in names)
     return ("CT",) if said else ("image",)
 
 

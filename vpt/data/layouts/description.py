@@ -105,8 +105,8 @@ def _disjoint(pairs: list[tuple[int, str]], order: Any, source: Path) -> list[tu
 
 def _pairs(found: dict[str, Any], source: Path) -> list[tuple[int, str]]:
     """(id, name) in the order of the file; of a list of ids one pair each."""
-    if not all(isinstance(value, int | list) for value in found.values()) and all(_is_id(key) for key in found):
-        pairs = [(int(key), str(value)) for key, value in found.items()]
+    if not all(isinstance(value, int | float | list) for value in found.values()) and all(_is_id(key) for key in found):
+        pairs = [(_id(key), str(value)) for key, value in found.items()]
         if len({id for id, _ in pairs}) == len({name for _, name in pairs}) == len(pairs):
             return pairs
         raise VptError(
@@ -116,7 +116,7 @@ def _pairs(found: dict[str, Any], source: Path) -> list[tuple[int, str]]:
     named = {str(name): value if isinstance(value, list) else [value] for name, value in found.items()}
     if not all(values and all(_is_id(value) for value in values) for values in named.values()):
         raise VptError(f"{source}: labels {found} are neither id -> name nor name -> id (whole numbers from 0 on)")
-    pairs = [(int(value), name) for name, values in named.items() for value in values]
+    pairs = [(_id(value), name) for name, values in named.items() for value in values]
     if len(set(pairs)) < len(pairs):
         raise VptError(f"{source}: labels {found} name the same id twice; make them unique")
     if any(id == 0 and name == IGNORE for id, name in pairs):
@@ -149,4 +149,9 @@ def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) ->
 
 
 def _is_id(value: Any) -> bool:
-    return not isinstance(value, bool) and re.fullmatch(r"\d{1,18}", str(value)) is not None
+    """1, "1" and 1.0, as R and pandas write whole numbers."""
+    return not isinstance(value, bool) and re.fullmatch(r"\d{1,18}(\.0)?", str(value)) is not None
+
+
+def _id(value: Any) -> int:
+    return int(str(value).removesuffix(".0"))

@@ -14,7 +14,7 @@ from typing import Any
 from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
 from vpt.data.doubts.labels import unnamed_label
 from vpt.data.doubts.left_out import ending_of, kinds, left_out
-from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask
+from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask, too_many_values
 from vpt.data.label_maps import how_to_turn
 from vpt.data.label_values import require_no_negative
 from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
@@ -137,6 +137,8 @@ def _has_colour(path: Path, exact: bool) -> bool:
 
 def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) -> dict[int, str]:
     """Id -> name of the values that the masks hold: the background, and the object or labels by number."""
+    if not masks:
+        raise VptError(f"{folder}: no mask in it; put a mask of the same name there for every image")
     values = MaskValues(folder)
     unread: list[VptError] = []
     for path, seen in zip(masks, in_processes(_seen, masks, cores(AT_ONCE), MANY), strict=True):
@@ -146,12 +148,7 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
             require_no_negative(seen.foreground, path)
             values.add(path.name, seen)
         if len(values.ids) > MOST_LABELS:
-            raise VptError(
-                f"{path}: with it the masks hold more than {MOST_LABELS} values, expected label ids; shades at the "
-                "edges of labels are left by interpolation and lossy formats: "
-                "threshold soft masks (0 and 255) and save them as PNG; of numbered objects (instances) write every "
-                "one as 1; or name the ids under `labels` in dataset.json"
-            )
+            raise too_many_values(path)
     if masks and len(unread) == len(masks):
         raise_first(unread, "the other masks are like it")
     found = sorted(values.ids)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vpt.errors import VptError
 from vpt.machine.available import available_memory
 from vpt.readers.content import other_content
-from vpt.words import counted
+from vpt.words import counted, listed
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -191,6 +191,8 @@ def headers_in(path: Path) -> tuple[list[Header], int]:
     if not found:
         below = sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
         inner = f"; did you mean {path / below[0]}?" if below else "; give the folder that holds the series"
+        if len(below) > 1:
+            inner = f", but {len(below)} folders ({listed(below, 3)}); give one of these, a series in one folder"
         if packed := [file.name for file in files if file.name.lower().endswith(".zip")]:
             inner = f", but {packed[0]}, which is a zip itself; unpack it, and give that or its folder"
         raise VptError(f"{path}: no DICOM file in {'this folder' if path.is_dir() else 'it'}{inner}")
@@ -231,6 +233,16 @@ def _members(path: Path) -> list[DicomFile]:
 def _is_passed_over(name: str) -> bool:
     """Hidden files, and the list of a disk's files, damaged or not."""
     return name[0] == "." or name.upper() == LIST
+
+
+def series_of(folder: Path) -> str | None:
+    """The SeriesInstanceUID of the first DICOM file in a folder; None where it has none, or cannot be read."""
+    first = next((each for each in sorted(folder.iterdir()) if is_dicom(each)), None)
+    try:
+        header = _header(DicomFile(first)) if first else None
+    except VptError:
+        return None
+    return str(header.get("SeriesInstanceUID") or "") or None if header else None
 
 
 def _header(file: DicomFile) -> Header | None:

@@ -16,25 +16,21 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.base import Reader, Source
 from vpt.readers.dicom import files
+from vpt.readers.dicom.doubts import alone, decisions
 from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom, is_marked
 from vpt.readers.dicom.labels import FRACTIONAL, labels_on, own_grid
-from vpt.readers.dicom.pixels import channel_of, is_inverted, is_packed_with_losses
+from vpt.readers.dicom.pixels import channel_of
 from vpt.readers.dicom.radiograph import is_radiograph
 from vpt.readers.dicom.segmentation import segmentation
 from vpt.readers.dicom.series import ChosenSeries, Series, choose_series, group_series, left_out
-from vpt.readers.dicom.stack import UNEVEN, Stack, frames_of, stack_of
+from vpt.readers.dicom.stack import Stack, frames_of, stack_of
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.segments import Form, Naming
 from vpt.readers.voxels import Voxels
-from vpt.words import counted
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
-
-INVERTED = "MONOCHROME1"
-SAME = {"PatientID": "patients", "StudyInstanceUID": "studies", "FrameOfReferenceUID": "frames of reference"}
-MISSING = range(2, 5)  # times the distance that is said
 
 
 class DicomReader(Reader):
@@ -144,13 +140,13 @@ class DicomReader(Reader):
             return []
         with guarded(self.name):
             found = [text for _, texts in self._series for text in texts]
-            return found + [text for stack in self._stacks for text in _decisions(stack)]
+            return found + [text for stack in self._stacks for text in decisions(stack)]
 
     def alone(self) -> list[str]:
         """Of a slice that was given by itself, where others lie beside it."""
         if self._segmentation is not None:
             return []
-        return [text for each in zip(self.sources, self._stacks, strict=True) for text in _alone(*each)]
+        return [text for each in zip(self.sources, self._stacks, strict=True) for text in alone(*each)]
 
     def label_doubts(self) -> list[str]:
         header = self._segmentation
@@ -209,58 +205,3 @@ class DicomReader(Reader):
         """A segmentation that `mask_as` gave."""
         with guarded(path, "the DICOM SEG could not be written"):
             mask.save_as(path, enforce_file_format=True)
-
-
-def _alone(source: Source, stack: Stack) -> list[str]:
-    if not isinstance(source, Path) or source.is_dir() or len(stack.frames) > 1:
-        return []
-    folder = source.parent
-    beside = sum(files.is_dicom(each) for each in folder.iterdir() if each.name[0] != ".") - 1
-    if beside < 1:
-        return []
-    text = f"a single slice, and {counted(beside, 'more DICOM file')} {'lies' if beside == 1 else 'lie'} beside it"
-    return [f"{text}; for the whole series give the folder, {folder}"]
-
-
-def _decisions(stack: Stack) -> list[str]:
-    """What was done to the slices of a series before they became a volume, and what is lost already."""
-    first = stack.frames[0].header
-    found = []
-    found += [*_of_several(stack), *_wide(stack)]
-    if stack.shifts is not None:
-        found.append(f"the gantry was tilted by {stack.lean:.3g} degrees: resampled to straight axes, {stack.grid}")
-    if is_inverted(first):
-        found.append("the least number means white (MONOCHROME1): inverted")
-    elif first.get("PhotometricInterpretation") == INVERTED:
-        found.append("the least number is shown white (MONOCHROME1), but its values have units: not inverted")
-    if is_packed_with_losses(first):
-        found.append("its pixels were compressed with losses")
-    return found
-
-
-def _of_several(stack: Stack) -> list[str]:
-    """Slices whose headers say that they are not of one scan; the patient is not named."""
-    headers = list(dict.fromkeys(frame.header for frame in stack.frames))
-    found = []
-    for keyword, what in SAME.items():
-        values = {str(value) for header in headers if (value := header.get(keyword)) is not None}
-        if len(values) > 1:
-            text = (
-                f"its slices are of {len(values)} {what} by their headers; are they one scan's? Export the series again"
-            )
-            found.append(text)
-    return found
-
-
-def _wide(stack: Stack) -> list[str]:
-    """Slices that lie two to four times as far apart as their headers say, as where every second one is missing."""
-    said, step = stack.frames[0].header.get("SpacingBetweenSlices"), stack.grid.spacing[2]
-    if said is None or len(stack.frames) < 2 or not float(said):
-        return []
-    times = step / abs(float(said))
-    if round(times) not in MISSING or abs(times - round(times)) > UNEVEN:
-        return []
-    return [
-        f"its slices lie {step:.4g} mm apart and its header says {abs(float(said)):.4g} (SpacingBetweenSlices); are "
-        "slices missing? Copy the series again"
-    ]

@@ -1,0 +1,94 @@
+"""Names of scans and masks as people write them are paired; what pairs by chance, or says no mask, is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vpt.data.check import check_dataset
+from vpt.data.check_labelled import check_labelled
+from vpt.data.layouts.by_name import is_told_by_names
+from vpt.errors import VptError
+from vpt.readers import reader_of
+
+
+def volume(path: Path, number: int, is_mask: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(number).normal(200, 20, (8, 9, 4)).astype(np.float32)
+    label = np.zeros((8, 9, 4), np.uint8)
+    label[2:5, 2 : 5 + number % 3, 1:3] = 1
+    nib.save(nib.Nifti1Image(label if is_mask else voxels + 90 * label, np.eye(4)), path)
+
+
+def pairs(root: Path, scan: str, mask: str) -> Path:
+    """Five cases of each, `#` is the number of the case."""
+    for number in range(5):
+        for name, is_mask in ((scan, False), (mask, True)):
+            volume(root / f"{name.replace('#', str(number))}.nii.gz", number, is_mask)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        ("P#", "P#_lbl"),
+        ("P#", "P#-msk"),
+        ("P#", "P# contour"),
+        ("P#", "P#_ROI"),
+        ("P#_T1", "P#_Maske"),
+        ("P#img", "P#seg"),
+        ("P#Image", "P#Mask"),
+        ("case#CT", "case#CTLabel"),
+        ("p#_T1", "P#_SEG"),
+        ("Scan_Pat#", "scan_pat#_lbl"),
+    ],
+)
+def test_names_that_are_paired(tmp_path: Path, scan: str, mask: str) -> None:
+    check = check_dataset(pairs(tmp_path, scan, mask))
+    assert (check.cases, [label.cases for label in check.labels]) == (5, [5])
+    assert [problem for problem in check.problems if problem.severity == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [("normal/img_#", "roi/roi_#"), ("P#", "Q#"), ("contour/#", "plain/#"), ("a/roi#", "b/roi#"), ("P#", "P#_flair")],
+)
+def test_names_that_are_not(tmp_path: Path, scan: str, mask: str) -> None:
+    pairs(tmp_path, scan, mask)
+    assert is_told_by_names(tmp_path) == ("roi/" in mask)  # files called roi beside files called img are masks
+
+
+def test_a_pair_among_many_is_chance(tmp_path: Path) -> None:
+    for number in range(5):
+        volume(tmp_path / f"scan{number}.nii.gz", number, False)
+    volume(tmp_path / "scan0_lbl.nii.gz", 0, True)
+    assert not is_told_by_names(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [{"background": 0, "organ": 1.0}, {"0.0": "background", "1.0": "organ"}])
+def test_whole_numbers_are_ids_however_they_are_written(tmp_path: Path, labels: dict[str, object]) -> None:
+    pairs(tmp_path, "imagesTr/c#_0000", "labelsTr/c#")
+    described = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".nii.gz", "numTraining": 5}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    assert [(label.id, label.name) for label in check_dataset(tmp_path).labels] == [(1, "organ")]
+
+
+@pytest.mark.parametrize(
+    "names", [("#/flair", "#/t1", "#/lesions"), ("sub-0#/anat/sub-0#_T1w", "sub-0#/anat/sub-0#_T2w")]
+)
+def test_folders_of_patients_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for number in range(5):
+        for place, name in enumerate(names):
+            volume(tmp_path / f"{name.replace('#', str(number))}.nii.gz", number + 10 * place, False)
+    found = [problem.text for problem in check_labelled(tmp_path).problems if "folders of patients" in problem.text]
+    assert len(found) == 1
+    assert "the 5 folders" in found[0]
+
+
+def test_an_array_without_axes_is_one_sentence() -> None:
+    with pytest.raises(VptError, match=r"shape \(\), expected \(rows, columns\)"):
+        reader_of(np.array(3)).grid()

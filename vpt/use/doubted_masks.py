@@ -1,0 +1,79 @@
+"""What is doubtful in the masks of an evaluation, as `vpt check` and `vpt train` doubt those of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpt.data.doubts.labels import doubtful_numbers, unnamed_label
+from vpt.data.doubts.mask_looks import MaskLook, look_at, mask_doubts
+from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask
+from vpt.data.pairs import Mask, Pair
+from vpt.readers import Kind, LabelMap, reader_of
+from vpt.scores.segmentation import Doubt, Side
+from vpt.use.scored_labels import MOST_SHADES, Labels
+from vpt.words import counted, listed
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of one mask: its look, the ids above 0, whether its file keeps no exact values, and its values.
+
+    values: only where others than the labels may be in it, which nobody has looked at then.
+    """
+
+    name: str
+    look: MaskLook
+    held: frozenset[int]
+    lossy: bool
+    values: SeenMask | None
+
+
+def see_mask(mask: Mask, found: LabelMap, labels: Labels) -> Seen:
+    array = found.counted
+    held = frozenset(found.ids) - {0, found.ignored}
+    lossy = isinstance(mask.source, Path) and reader_of(mask.source).is_lossy
+    values = None if labels.complete else SeenMask.of(found, MOST_SHADES if mask.unit == "px" else MOST_LABELS)
+    name = Path(mask.shown).name
+    return Seen(name, look_at(name, array, held), held, lossy, values)
+
+
+def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], labels: Labels) -> tuple[Doubt, ...]:
+    """About predictions and references; seen: both of every pair."""
+    sides: Mapping[Side, Sequence[Seen]] = {
+        "references": [reference for _, reference in seen],
+        "predictions": [prediction for prediction, _ in seen],
+    }
+    kind: Kind = "images" if pairs[0].reference.unit == "px" else "volumes"
+    names = {0: "background", **{id: unnamed_label(id) for id in labels.names}} if labels.found else labels.names
+    found = []
+    for side, masks in sides.items():
+        shades = _shades(side, masks, labels)
+        texts = mask_doubts([mask.look for mask in masks], names, kind, shades_told=bool(shades))
+        if side == "references" and labels.found:
+            texts += doubtful_numbers(names, [mask.held for mask in masks])
+        texts += [*_lossy(masks), *shades]
+        found += [Doubt(side, text) for text in texts]
+    return tuple(found)
+
+
+def _lossy(masks: Sequence[Seen]) -> list[str]:
+    if not (lossy := [mask.name for mask in masks if mask.lossy]):
+        return []
+    some = f"{len(lossy)} of {counted(len(masks), 'mask')} ({listed(lossy, 3)}) {'is' if len(lossy) == 1 else 'are'}"
+    return [f"{some} JPEG, whose values are not exact, so above 127 counts as 255, the rest as 0; save masks as PNG"]
+
+
+def _shades(side: Side, masks: Sequence[Seen], labels: Labels) -> list[str]:
+    """Values beside those of the labels that were given, which are not scored: shades, or a label's second value."""
+    values = MaskValues(Path(side))
+    for mask in masks:
+        if mask.values:
+            values.add(mask.name, mask.values)
+    if not values.ids - labels.names.keys():
+        return []
+    shades = values.shades()
+    if shades and not {*shades} - labels.names.keys():
+        return []
+    return [str(problem).removeprefix(f"{side}: ") for problem in values.problems()]
