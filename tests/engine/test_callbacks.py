@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -210,8 +211,12 @@ def test_wandb_writes_a_training_offline(tmp_path: Path, monkeypatch: pytest.Mon
     run = tmp_path / "run"
     for resumed in (False, True):
         follow(run, "wandb", resumed)
+        time.sleep(1)  # the folder of each part is called by its second
 
     name = (run / "state" / "wandb_run").read_text()
     written = list((run / "wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))
     assert len(written) == 2  # of each part, for `wandb sync`
+    until = time.monotonic() + 60  # its own process may still be writing
+    while min(path.stat().st_size for path in written) <= 1000 and time.monotonic() < until:
+        time.sleep(0.1)
     assert all(path.stat().st_size > 1000 for path in written)

@@ -8,6 +8,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ def test_a_pipe_in_a_data_set_is_not_waited_for(make_dataset: Callable[..., Path
     root = make_dataset()
     (root / name).unlink(missing_ok=True)
     os.mkfifo(root / name)
-    with within():
+    described = name == "dataset.json"
+    with within(), refused("a folder, pipe or device, expected a file") if described else nullcontext():
         check_dataset(root)
 
 

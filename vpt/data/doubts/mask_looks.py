@@ -39,6 +39,11 @@ def look_at(case: str, labels: np.ndarray, held: Collection[int], ids: Sequence[
     return MaskLook(outline_of(case, labels, ids), seams_of(case, labels, held), scatter_of(case, labels), digest)
 
 
+def look_at_whole(name: str, found: LabelMap) -> MaskLook:
+    """A label map whose labels nobody has named; what is ignored is background."""
+    return look_at(name, found.counted, {*found.ids} - {0, found.ignored})
+
+
 def lie_between(found: LabelMap, ids: Collection[int]) -> bool:
     """Whether these of its values lie at the edges of others: shades in a picture, seams in any mask."""
     if found.array.shape[2] == 1 and {*ids} <= {*shades_of(found)}:

@@ -26,7 +26,7 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     if dataset.kind == "volumes":
         files = header_doubts(case for case in dataset.cases if case.name in used)
     else:
-        files = _of_pictures(dataset, used)
+        files = _of_pictures(dataset, used, frozenset(splits.test))
     return [
         *([guess] if guess else []),
         *dataset.whose.doubts([splits.to_dict()]),
@@ -36,11 +36,16 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     ]
 
 
-def _of_pictures(dataset: AnySet, used: Collection[str]) -> list[str]:
-    """Of 100 images at most: what their files hide, whether some are negatives, and whether a class is of masks."""
+def _of_pictures(dataset: AnySet, used: Collection[str], tested: Collection[str]) -> list[str]:
+    """Of 100 images at most: what their files hide, whether some are negatives, and whether a class is of masks.
+
+    No pixel of those that are `tested` is looked at.
+    """
     cases = spread([case for case in dataset.cases if case.name in used], LOOKED_AT)[:LOOKED_AT]
     classes = dataset if isinstance(dataset, LabelledSet) else None
-    seen = seen_among(cases, len(dataset.channels), dataset.kind) if classes or len(cases) >= FEWEST else []
+    untested = [case for case in cases if case.name not in tested]
+    looks = classes is not None or len(untested) >= FEWEST
+    seen = seen_among(untested, len(dataset.channels), dataset.kind) if looks else []
     found = [text for _, text in negatives([look for _, look in seen], dataset.kind)]
     if classes:
         found += masks_as_classes(classes, [(case, look.values) for case, look in seen])
