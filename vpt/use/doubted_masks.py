@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.data.doubts.labels import doubtful_numbers, unnamed_label
-from vpt.data.doubts.mask_looks import MaskLook, look_at_whole, mask_doubts
+from vpt.data.doubts.mask_looks import MaskLook, look_at_map, mask_doubts
 from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask
 from vpt.data.pairs import Mask, Pair
 from vpt.readers import Kind, LabelMap, reader_of
@@ -35,7 +35,7 @@ def see_mask(mask: Mask, found: LabelMap, labels: Labels) -> Seen:
     lossy = isinstance(mask.source, Path) and reader_of(mask.source).is_lossy
     values = None if labels.complete else SeenMask.of(found, MOST_SHADES if mask.unit == "px" else MOST_LABELS)
     name = Path(mask.shown).name
-    return Seen(name, look_at_whole(name, found), held, lossy, values)
+    return Seen(name, look_at_map(name, found, held), held, lossy, values)
 
 
 def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], labels: Labels) -> tuple[Doubt, ...]:

@@ -39,9 +39,9 @@ def look_at(case: str, labels: np.ndarray, held: Collection[int], ids: Sequence[
     return MaskLook(outline_of(case, labels, ids), seams_of(case, labels, held), scatter_of(case, labels), digest)
 
 
-def look_at_whole(name: str, found: LabelMap) -> MaskLook:
-    """A label map whose labels nobody has named; what is ignored is background."""
-    return look_at(name, found.counted, {*found.ids} - {0, found.ignored})
+def look_at_map(name: str, found: LabelMap, held: Collection[int]) -> MaskLook:
+    """`look_at` of a mask as it was read, in which what is ignored is background."""
+    return look_at(name, found.counted, held)
 
 
 def lie_between(found: LabelMap, ids: Collection[int]) -> bool:
