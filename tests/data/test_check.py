@@ -52,7 +52,7 @@ def test_sound_dataset_is_summed_up(make_dataset):
     assert core.mean_ml == pytest.approx(8 * (2 + 4.5 + 2) / 3 / 1000)
     assert (check.splits, check.split_source) == (
         {"train": 2, "val": 1, "test": 0},
-        "fold 0 of 3, drawn by case, labels spread evenly",
+        "fold 0 of 3, drawn by patient, each with its share of every label, and of little and much foreground",
     )
     images = [np.asarray(nib.load(path).dataobj) for path in (root / "imagesTr").glob("*_0001.nii.gz")]
     assert check.intensity[1] == pytest.approx((min(map(np.min, images)), max(map(np.max, images))))

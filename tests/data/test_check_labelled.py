@@ -196,7 +196,10 @@ def test_a_csv_is_checked_line_by_line(tmp_path):
 
 def test_drawn_folds_are_said_to_be_drawn(tmp_path):
     check = check_dataset(folders(tmp_path, cat=10, dog=10))
-    assert (check.splits, check.split_source) == ({"train": 16, "val": 4, "test": 0}, "fold 0 of 5, drawn by case")
+    assert (check.splits, check.split_source) == (
+        {"train": 16, "val": 4, "test": 0},
+        "fold 0 of 5, drawn by patient, each with its share of every class",
+    )
     shutil.copy(tmp_path / "cat/i05.png", tmp_path / "dog/i03.png")
     assert len(check_dataset(tmp_path).warnings) == 2
 

@@ -186,7 +186,11 @@ def test_drawn_folds_hold_each_class_in_proportion_and_whole_patients(tmp_path):
     lines = [f"i{k:02d}.png,{'rare' if k < 10 else 'often'},p{k // 2}" for k in range(50)]
     found = labelled(tmp_path, *lines, header="path,label,patient")
     folds, problems = survey_folds(found)
-    assert (len(folds), problems, split_source(found)) == (5, [], "drawn by case")
+    assert (len(folds), problems, split_source(found)) == (
+        5,
+        [],
+        "drawn by patient, each with its share of every class",
+    )
     for splits in folds:
         assert [found.case(name).target for name in splits.val].count((1,)) == 2
         assert (len(splits.val), len(splits.train), splits.test) == (10, 40, ())

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from vpt.errors import VptError
 from vpt.scores import bootstrap as resampling
 from vpt.scores.bootstrap import bootstrap
-from vpt.scores.classes import class_scores, confusion, intervals, per_class_scores, weighted_scores
+from vpt.scores.class_resamples import intervals, weighted_by_class, weighted_scores
+from vpt.scores.classes import class_scores, confusion, per_class_scores
 
 NAN = math.nan
 KINDS = ("classes", "grades", "labels")
@@ -196,6 +197,21 @@ def test_weights_are_repeated_cases(target, cases, classes, seed):
 
     expected = class_scores(p[repeated], t[repeated], target)
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(KINDS), st.integers(1, 12), st.integers(2, 4), st.integers(0, 1000))
+def test_weights_are_repeated_cases_of_every_class(target, cases, classes, seed):
+    p, t = sample(target, cases, classes, seed)
+    weights = np.random.default_rng(seed).integers(0, 3, cases)
+    weights[0] += 1
+    repeated = np.repeat(np.arange(cases), weights)
+
+    found = weighted_by_class(p, t, target)
+
+    expected = per_class_scores(p[repeated], t[repeated], target)
+    for score, of_classes in found.items():
+        assert of_classes(weights[:, None])[:, 0] == pytest.approx(expected[score], abs=1e-5, nan_ok=True)
 
 
 @pytest.mark.parametrize("target", KINDS)

@@ -195,6 +195,56 @@ def test_classifications():
     assert "ece" not in by_score
 
 
+def test_every_class_of_two_that_classify():
+    """Both are right about every "no"; the first answers all thirty "yes", the second ten of them."""
+    names = tuple(f"c{k}" for k in range(60))
+    truth = np.eye(2, dtype=bool)[[0] * 30 + [1] * 30]
+
+    def answering(right, owners=None):
+        sure = np.where(np.arange(60) < 30 + right, 0.9, 0.2)
+        return ClassReport(
+            names, np.where(truth, sure[:, None], 1 - sure[:, None]), truth, ("no", "yes"), "classes", groups=owners
+        )
+
+    found = pair_classifications(answering(30), answering(10))
+    no, yes = found.by_class["recall"]
+    assert (no.cases, no.size, no.wins, no.losses, no.verdict) == (30, 0, 0, 0, "within noise")
+    assert (yes.cases, yes.first, yes.wins, yes.losses) == (30, 1.0, 20, 0)
+    assert yes.second == pytest.approx(1 / 3)
+    # the share of thirty cases: 1.96 standard errors of a binomial
+    assert np.diff(yes.interval).item() == pytest.approx(2 * 1.96 * np.sqrt(1 / 3 * 2 / 3 / 30), rel=0.1)
+    assert all(each.wins is None for each in found.by_class["auroc"])
+
+    report = PairedReport(found, "runs/A", "runs/B", "probability of the truth", "how")
+    assert report.by_label() == "by more than noise in sensitivity to a class A is ahead in yes"
+    assert "Sensitivity of every class" in report.text()
+    assert "AUROC of every class" in report.markdown()
+    assert [each["score"] for each in report.summary()["by_class"]["recall"]] == ["no", "yes"]
+    two_patients = tuple("ab"[k % 2] for k in range(60))
+    found = pair_classifications(answering(30, two_patients), answering(10, two_patients))
+    assert found.by_class["recall"][1].verdict == "too few patients"
+
+
+def test_of_many_classes_those_that_differ_most_are_shown():
+    names = tuple(f"c{k}" for k in range(150))
+    truth = np.eye(30, dtype=bool)[np.arange(150) % 30]
+    wrong = np.roll(truth, 1, axis=1)
+
+    def answering(right):
+        return ClassReport(names, np.where(right[:, None], truth, wrong).astype(float), truth, names[:30], "classes")
+
+    first = answering(np.ones(150, bool))
+    second = answering(np.arange(150) % 30 != 7)
+    text = PairedReport(pair_classifications(first, second), "A", "B", "probability of the truth", "how").text()
+    assert text.count("shown: the 10 of 30 that differ most; comparison.json has all") == 2
+    assert next(line for line in text.splitlines() if line.startswith("c7 ")).split()[1:5] == [
+        "5",
+        "1.000",
+        "0.000",
+        "+1.000",
+    ]
+
+
 def test_the_files(tmp_path):
     found = PairedReport(pair_segmentations(report(a=90, b=80), report(a=50, b=85)), "runs/A", "runs/B", "Dice", "how")
     written = json.loads(found.save(tmp_path).read_text())

@@ -209,7 +209,7 @@ def split_source(dataset: AnySet) -> str:
     """Where the sides come from, in words."""
     fixing = _fixing(dataset)
     if fixing is None:
-        return "drawn by case" + (", labels spread evenly" if isinstance(dataset, SegmentationSet) else "")
+        return f"drawn by patient, {_spread(dataset)}"
     return f"{fixing.name}/" if fixing.is_dir() else fixing.name
 
 
@@ -220,14 +220,19 @@ def fold_in_words(dataset: AnySet, fold: int | None, folds: int | None, splits: 
     which = f"fold {fold or 0} of {fold_count(dataset, folds)}"
     if not drawn(dataset) and not is_fixed(dataset):
         return f"{which} in {split_source(dataset)}"
-    share = "label, and of little and much foreground" if isinstance(dataset, SegmentationSet) else "class"
     over = ""
     if is_fixed(dataset):
         apart = (
             f"its test side, {counted(len(splits.test), 'case')}, stays apart" if splits.test else "it has no test side"
         )
         over = f" over train and val of {split_source(dataset)} ({apart})"
-    return f"{which}, drawn by patient{over}, each with its share of every {share}"
+    return f"{which}, drawn by patient{over}, {_spread(dataset)}"
+
+
+def _spread(dataset: AnySet) -> str:
+    """What every fold has its share of, see `_folds_of`."""
+    what = "label, and of little and much foreground" if isinstance(dataset, SegmentationSet) else "class"
+    return f"each with its share of every {what}"
 
 
 def _fixed_splits(dataset: AnySet, needed: Collection[str] = ("train", "val")) -> tuple[Splits, list[VptError]]:

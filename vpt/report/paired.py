@@ -17,11 +17,13 @@ from vpt.report.blocks import Block
 from vpt.report.classification import HEADLINES
 from vpt.report.group_blocks import range_of, shown
 from vpt.scores.bootstrap import LEVEL
+from vpt.scores.classification import PER_CLASS
 from vpt.scores.paired import LESS_IS_BETTER, TIE, CasePair, Difference, Paired
 from vpt.scores.plain import plain
 from vpt.words import counted, listed
 
 MOST = 10  # cases that are shown
+MOST_CLASSES = 20  # with a row each
 MANY = 4  # labels of which more are said to differ by chance
 WINS = ("A better", "B better")
 _HEAD = ("A", "B", "A - B", f"{LEVEL:.0%} interval", "difference")
@@ -86,6 +88,7 @@ class PairedReport:
             "B": self.second,
             "differences": _sized(found.differences),
             **({"other_scores": {score: _sized(each) for score, each in found.others.items()}} if found.others else {}),
+            **({"by_class": {key: _sized(each) for key, each in found.by_class.items()}} if found.by_class else {}),
             "intervals": {"level": LEVEL, "method": f"{self.method}, paired"},
             "cases": {
                 "score": self.of_case,
@@ -128,10 +131,11 @@ class PairedReport:
         return "\n\n".join([first.markdown(1), *(block.markdown(2) for block in more)]) + "\n"
 
     def blocks(self) -> list[Block]:
-        """The differences of means, of masks those of other scores too, and the cases that differ most."""
+        """The differences of means, of masks in other scores, of every class, and the cases that differ most."""
         means = Block(f"A: {self.first}\nB: {self.second}", *self._of_differences(), last=1 if self.labels else 0)
         others = [self._others()] if self.found.others else []
-        return [means, *others, self._cases()]
+        classes = [self._of_classes(score, found) for score, found in self.found.by_class.items()]
+        return [means, *others, *classes, self._cases()]
 
     def _of_differences(self) -> tuple[list[str], list[list[str]]]:
         """Heading and rows; of masks the labels, with how many cases each of the two wins, and the foreground last."""
@@ -147,6 +151,17 @@ class PairedReport:
         if halves := [f"{score} in {count}" for score, count in self.found.halves.items() if count]:
             notes.append(f"labels of cases left out, since one of the two has no such score there: {', '.join(halves)}")
         return Block("Other scores, mean over the labels", *_table(["", "cases", *_HEAD], rows), notes)
+
+    def _of_classes(self, score: str, found: Sequence[Difference]) -> Block:
+        """Every class in one score; of many those that differ most."""
+        shown = found
+        if len(found) > MOST_CLASSES:
+            shown = sorted(found, key=lambda each: (not math.isfinite(each.size), -abs(each.size)))[:MOST]
+        left = f"shown: the {len(shown)} of {len(found)} that differ most; comparison.json has all"
+        notes = [left] if len(shown) < len(found) else []
+        heading = PER_CLASS[score]
+        title = f"{heading[0].upper()}{heading[1:]} of every class"
+        return Block(title, *_table(["class", "cases", *_HEAD], [(each.score, each) for each in shown]), notes)
 
     @property
     def _less(self) -> list[str]:
@@ -169,15 +184,18 @@ class PairedReport:
         return self.found.cases[:MOST]
 
     def by_label(self) -> str:
-        """In which of several labels the two differ by more than noise; "" of one label."""
-        if not self.has_labels:
+        """In which of several labels, or classes by their sensitivity, the two differ by more than noise; "" of one."""
+        each = self.found.differences[1:] if self.labels else self.found.by_class.get("recall", ())
+        one, many = ("label", "labels") if self.labels else ("class", "classes")
+        if len(each) < 2:
             return ""
-        found = [each for each in self.found.differences[1:] if each.verdict == "more than noise"]
+        found = [difference for difference in each if difference.verdict == "more than noise"]
         if not found:
-            return "no label by itself differs by more than noise"
-        chance = f"; of {len(self.labels)} labels that are alike, one in twenty does so by chance"
+            return f"no {one} by itself differs by more than noise" + ("" if self.labels else " in its sensitivity")
+        chance = f"; of {len(each)} {many} that are alike, one in twenty does so by chance"
         said = ", ".join(_ahead("A", found) + _ahead("B", found))
-        return f"by more than noise {said}{chance if len(self.labels) > MANY else ''}"
+        where = "" if self.labels else "in sensitivity to a class "
+        return f"by more than noise {where}{said}{chance if len(each) > MANY else ''}"
 
     @property
     def has_labels(self) -> bool:

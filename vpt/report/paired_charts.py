@@ -9,6 +9,7 @@ from vpt.report.charts import Chart, Dot, Line, Rule, axis_of, named_axis
 from vpt.scores.paired import TIE, CasePair, Difference
 
 MOST_COLUMNS = 12
+GLYPH = 6.5  # px, of a letter below a column
 MOST_DOTS = 1000  # those that differ most
 
 
@@ -28,8 +29,9 @@ def difference_chart(differences: Sequence[Difference]) -> Chart | None:
         words.append(told)
     heights = [y for line in lines for _, y in line.points] + [dot.y for dot in dots]
     width = max(380, 60 + 70 * len(drawn))
-    short = 72 // max(len(drawn), 3)
-    names = [each.score if len(each.score) <= short else f"{each.score[: short - 1]}…" for each in drawn]
+    room = int((width - 60) / len(drawn) / GLYPH)
+    words_below = [each.score.split(" (")[0] for each in drawn]
+    names = [name if len(name) <= room else f"{name[: room - 1]}…" for name in words_below]
     return Chart(
         "A minus B",
         f"A minus B with 95 % intervals; {'; '.join(words)}",

@@ -10,8 +10,6 @@ AUROC          of classes that some cases have and others lack
 =============  ==========================================
 
 torchmetrics gives 0 for these and counts it in its means, so its scores are taken per class and averaged here.
-Intervals need the same scores of thousands of resamples, which torchmetrics has no way to do at once: `weighted_scores`
-computes them with resamples as weights of the cases. The tests hold the two to the same values.
 
 Of labels that were not all looked for in every case (`annotated`, (N, K) bool, None for all), a case counts for those
 alone that were.
@@ -21,12 +19,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vpt.scores.bootstrap import Statistic, bootstrap
 from vpt.scores.class_checks import checked, checked_annotated
 from vpt.vocabulary import Target
 
@@ -70,7 +66,7 @@ def class_scores(
         "balanced_accuracy": mean(each["recall"]),
         **macro,
         "ece": calibration_error(probabilities, targets, target),
-        "nll": float(_surprise(probabilities, targets).mean()),
+        "nll": float(surprise(probabilities, targets).mean()),
     }
     if target == "grades":
         first, second = torch.from_numpy(predicted), torch.from_numpy(true)
@@ -107,10 +103,10 @@ def per_class_scores(
         precisions = multilabel_average_precision(given, ranked, **options).double().numpy()
     return {
         "n": n.astype(int),
-        "recall": _ratio(tp, tp + fn),
-        "precision": _ratio(tp, tp + fp),
-        "specificity": _ratio(tn, tn + fp),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "recall": ratio(tp, tp + fn),
+        "precision": ratio(tp, tp + fp),
+        "specificity": ratio(tn, tn + fp),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
         "auroc": np.where((n > 0) & (n < known.sum(0)), auroc, np.nan),
         "average_precision": np.where(n > 0, precisions, np.nan),
     }
@@ -174,97 +170,7 @@ def bins_of(confidence: np.ndarray) -> np.ndarray:
 
 def mean(values: np.ndarray) -> float:
     """The mean without NaN; NaN where nothing is left."""
-    return float(_mean_of_rows(values[:, None])[0])
-
-
-def intervals(
-    probabilities: np.ndarray,
-    targets: np.ndarray,
-    target: Target,
-    groups: Sequence[str] | None = None,
-    annotated: np.ndarray | None = None,
-    *,
-    level: float,
-    resamples: int,
-    seed: int,
-) -> dict[str, tuple[float, float]]:
-    """The keys of `class_scores` -> (low, high), percentile bootstrap over cases, or over groups (patients)."""
-    statistic = weighted_scores(probabilities, targets, target, annotated)
-    return bootstrap(statistic, len(targets), groups, level=level, resamples=resamples, seed=seed)
-
-
-def weighted_scores(
-    probabilities: np.ndarray, targets: np.ndarray, target: Target, annotated: np.ndarray | None = None
-) -> Statistic:
-    """-> a function of weights (N, r) that gives the scores of `class_scores`, each (r,), of all r at once.
-
-    Sums over cases are one matrix product; AUROC and average precision need one cumulative sum per class.
-    """
-    probabilities, targets = checked(probabilities, targets, target)
-    looked = checked_annotated(annotated, targets, target)
-    decided, right = decisions(probabilities, target) & looked, all_right(probabilities, targets, target, looked)
-    confidence, hit = confidences(probabilities, targets, target)
-    answers = looked if target == "labels" else np.ones_like(hit)
-    gaps = np.stack([np.where(answers & (bins_of(confidence) == k), hit - confidence, 0).sum(1) for k in range(BINS)])
-    known = {"right": right[None], "gaps": gaps, "tp": (decided & targets).T, "true": targets.T, "decided": decided.T}
-    known["answers"] = answers.sum(1)[None]
-    if target != "labels":
-        known["nll"] = _surprise(probabilities, targets)[None]
-    if target == "grades":
-        p, t = decided.argmax(1), targets.argmax(1)
-        known["moments"] = np.stack([p, t, p**2 + t**2, (p - t) ** 2, np.abs(p - t)])
-    rows = np.concatenate(list(known.values())).astype(np.float64)
-    ends = np.cumsum([len(part) for part in known.values()])[:-1]
-
-    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        total = weights.sum(0, dtype=float)
-        sums = dict(zip(known, np.split(rows @ weights, ends), strict=True))
-        recall = _ratio(sums["tp"], sums["true"])
-        f1 = _ratio(2 * sums["tp"], sums["true"] + sums["decided"])
-        columns = [(p[k], t[k], weights[k]) for p, t, k in zip(probabilities.T, targets.T, looked.T, strict=True)]
-        found = {
-            "macro_f1": _mean_of_rows(f1),
-            "auroc": _mean_of_rows(np.stack([_auroc(*column) for column in columns])),
-            "ece": np.abs(sums["gaps"]).sum(0) / sums["answers"][0],
-        }
-        if target == "labels":
-            precision = np.stack([_average_precision(*column) for column in columns])
-            return found | {"mean_average_precision": _mean_of_rows(precision), "exact_match": sums["right"][0] / total}
-        found |= {
-            "accuracy": sums["right"][0] / total,
-            "balanced_accuracy": _mean_of_rows(recall),
-            "nll": sums["nll"][0] / total,
-        }
-        if target == "grades":
-            p, t, squares, apart, mae = sums["moments"] / total
-            # by chance E(p - t)^2 = E p^2 + E t^2 - 2 E p E t; rounding must not make a kappa of 0 / 0
-            chance = np.where(squares - 2 * p * t > 1e-9, squares - 2 * p * t, 0)
-            found |= {"quadratic_kappa": 1 - _ratio(apart, chance), "mae": mae}
-        return found
-
-    return scores
-
-
-def _auroc(probability: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N,), (N,) bool, (N, r) -> (r,): how often a positive lies above a negative, half where they tie."""
-    if true.all() or not true.any():
-        return np.full(weights.shape[1], np.nan)
-    negatives = np.flatnonzero(~true)[np.argsort(probability[~true], kind="stable")]
-    below = np.zeros((len(negatives) + 1, weights.shape[1]), np.float32)  # exact: whole numbers
-    np.cumsum(weights[negatives], axis=0, out=below[1:])
-    first, last = (np.searchsorted(probability[negatives], probability[true], side) for side in ("left", "right"))
-    positives = weights[true]
-    won = (positives * (below[first] + below[last])).sum(0, dtype=float) / 2
-    return _ratio(won, positives.sum(0, dtype=float) * below[-1])
-
-
-def _average_precision(probability: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N,), (N,) bool, (N, r) -> (r,): the mean over positives of the precision at each one's probability."""
-    order = np.argsort(-probability, kind="stable")
-    cut = np.searchsorted(-probability[order], -probability[true], "right") - 1  # the last of those that tie
-    everything = np.cumsum(weights[order], axis=0)[cut]
-    found = np.cumsum(weights[order] * true[order, None], axis=0)[cut]
-    return _ratio((weights[true] * found / np.maximum(everything, 1)).sum(0, dtype=float), weights[true].sum(0))
+    return float(mean_of_rows(values[:, None])[0])
 
 
 def all_right(
@@ -275,16 +181,16 @@ def all_right(
     return (right if annotated is None else right | ~annotated).all(1)
 
 
-def _surprise(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def surprise(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(probabilities[targets], SMALLEST))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) != 0)
 
 
-def _mean_of_rows(values: np.ndarray) -> np.ndarray:
+def mean_of_rows(values: np.ndarray) -> np.ndarray:
     """(K, r) -> (r,): without NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0).sum(0), defined.sum(0).astype(float))
+    return ratio(np.where(defined, values, 0).sum(0), defined.sum(0).astype(float))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.scores import class_resamples
 from vpt.scores import classes as class_metrics
 from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, Statistic
 from vpt.scores.class_checks import checked, checked_annotated, checked_probabilities
@@ -94,6 +95,11 @@ class ClassificationScores:
         return np.ones_like(self.targets) if self.annotated is None else self.annotated
 
     @property
+    def decided(self) -> np.ndarray:
+        """(N, K) bool: what is answered."""
+        return decisions(self.probabilities, self.target)
+
+    @property
     def right(self) -> np.ndarray:
         """(N,) bool: everything about the case is right that somebody has looked for."""
         return class_metrics.all_right(self.probabilities, self.targets, self.target, self.annotated)
@@ -108,10 +114,9 @@ class ClassificationScores:
 
     def answers(self) -> list[tuple[str, str]]:
         """Of every case the reference and the prediction, labels joined by |, whether or not they were looked for."""
-        decided = decisions(self.probabilities, self.target)
         return [
             (_joined(true, self.classes), _joined(found, self.classes))
-            for true, found in zip(self.targets, decided, strict=True)
+            for true, found in zip(self.targets, self.decided, strict=True)
         ]
 
     def restricted(self, rows: Sequence[int]) -> Self:
@@ -124,8 +129,12 @@ class ClassificationScores:
 
     def statistic(self) -> Statistic:
         """Of weights (cases, r): every score of all r resamples, but the calibration error, as of `intervals`."""
-        of_all = class_metrics.weighted_scores(self.probabilities, self.targets, self.target, self.annotated)
+        of_all = class_resamples.weighted_scores(self.probabilities, self.targets, self.target, self.annotated)
         return lambda weights: {name: values for name, values in of_all(weights).items() if name != "ece"}
+
+    def statistic_by_class(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """recall and auroc of every class, each a function of weights (cases, r) that gives (classes, r)."""
+        return class_resamples.weighted_by_class(self.probabilities, self.targets, self.target, self.annotated)
 
     @cached_property
     def by_group(self) -> tuple[GroupScores, ...]:
@@ -140,8 +149,7 @@ class ClassificationScores:
         owner = self.groups or self.names
         members = members_of(self.names, grouping)
         compared = {group: members[group] for group in large_of(members, owner)}
-        decided = decisions(self.probabilities, self.target)
-        return replace(found, odds=score_odds(decided, self.targets, self.classes, compared, owner, self.looked))
+        return replace(found, odds=score_odds(self.decided, self.targets, self.classes, compared, owner, self.looked))
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`; undefined scores are NaN here and null there."""
@@ -185,7 +193,7 @@ class ClassificationScores:
     @cached_property
     def _intervals(self) -> dict[str, tuple[float, float]]:
         given = (self.probabilities, self.targets, self.target, self.groups, self.annotated)
-        return class_metrics.intervals(*given, level=LEVEL, resamples=RESAMPLES, seed=SEED)
+        return class_resamples.intervals(*given, level=LEVEL, resamples=RESAMPLES, seed=SEED)
 
     def method(self) -> str:
         """How the intervals came about."""

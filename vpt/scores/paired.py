@@ -6,8 +6,9 @@ What is compared is paired: only cases, and labels of them, that have a score in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from vpt.scores.segmentation import SegmentationScores
 
 TIE = 0.001  # of a score, a distance or a probability: what differs less is no win
 OTHERS = ("IoU", "precision", "recall", "NSD", "HD95", "ASSD")  # of masks, beside the Dice
+_OfClasses = Callable[[np.ndarray], np.ndarray]  # weights (cases, r) -> (classes, r)
 LESS_IS_BETTER = ("HD95", "ASSD")
 
 
@@ -83,7 +85,8 @@ class Paired:
     only_first, only_second: cases that the other does not have; one_sided: (case, label) with a score in one alone,
     because the label is absent in the reference and only the other predicted it. Of masks, others: the differences in
     each of OTHERS that both have, as `differences` is of the Dice; halves: of how many labels of cases one alone has
-    it, mostly because the other predicted nothing.
+    it, mostly because the other predicted nothing. Of classes, by_class: the differences of every class against the
+    rest, in "recall" (its wins: the cases of that class which the first alone answers right) and "auroc".
     """
 
     differences: tuple[Difference, ...]
@@ -93,6 +96,7 @@ class Paired:
     one_sided: tuple[tuple[str, str], ...] = ()
     others: Mapping[str, tuple[Difference, ...]] = field(default_factory=dict)
     halves: Mapping[str, int] = field(default_factory=dict)
+    by_class: Mapping[str, tuple[Difference, ...]] = field(default_factory=dict)
 
     @property
     def wins(self) -> int:
@@ -208,7 +212,41 @@ def pair_classifications(first: ClassificationScores, second: ClassificationScor
         Difference(name, len(names), found[0][name], found[1][name], intervals[name], len({*(patients or names)}))
         for name in intervals
     )
-    return Paired(differences, _ranked(names, a, b), *only)
+    of_classes = _by_class(parts[0][1], parts[1][1], names, patients)
+    return Paired(differences, _ranked(names, a, b), *only, by_class=of_classes)
+
+
+def _by_class(
+    first: ClassificationScores, second: ClassificationScores, names: Sequence[str], patients: Sequence[str] | None
+) -> dict[str, tuple[Difference, ...]]:
+    """Of the same cases in the same order."""
+    truth, owner = first.targets, patients or names
+    right = [truth & each.decided for each in (first, second)]
+    found = {}
+    statistics = first.statistic_by_class(), second.statistic_by_class()
+    for score in statistics[0]:
+        a, b = (each[score] for each in statistics)
+        intervals = bootstrap(partial(_apart, first.classes, a, b), len(names), patients)
+        ours, others = (of_classes(np.ones((len(names), 1)))[:, 0].tolist() for of_classes in (a, b))
+        whose = [{owner[row] for row in np.flatnonzero(has).tolist()} for has in truth.T]
+        wins = [_wins(sizes) for sizes in (right[0].astype(float) - right[1]).T.tolist()]
+        found[score] = tuple(
+            Difference(
+                name,
+                int(truth[:, k].sum()),
+                ours[k],
+                others[k],
+                intervals[name],
+                len(whose[k]),
+                *(wins[k] if score == "recall" else ()),
+            )
+            for k, name in enumerate(first.classes)
+        )
+    return found
+
+
+def _apart(classes: Sequence[str], first: _OfClasses, second: _OfClasses, weights: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(classes, first(weights) - second(weights), strict=True))
 
 
 def _common(
