@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, gather, mix_values, project_keys_values, project_queries, split_heads
 from vpt.backbones.base import BlockAttention, norms_nothing_before
+from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import is_half, normalise
+from vpt.backbones.strips import runs_in_pieces
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
 from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
 from vpt.errors import VptError
@@ -180,8 +182,24 @@ def turned(heads: Tensor, rope: Tensor | None, unturned: int, half: bool) -> Ten
     """Queries or keys (B, heads, N, d), those after the first `unturned` by the place of their patch."""
     if rope is None or heads.shape[2] <= unturned:
         return heads
+    if half and is_half(heads) and runs_in_pieces(heads) and heads.dtype == torch.bfloat16:
+        return _turned_image_by_image(heads, rope, unturned)
     patches = apply_rot_embed_cat(heads[:, :, unturned:], rope, half=half)
     return torch.cat([heads[:, :, :unturned], patches], 2)
+
+
+def _turned_image_by_image(heads: Tensor, rope: Tensor, unturned: int) -> Tensor:
+    """The same sums in float32, in the processor's cache: x cos + (-x2, x1) sin of the halves x1, x2 of every head."""
+    (sin, cos), middle = rope.chunk(2, -1), heads.shape[-1] // 2
+    out = torch.empty_like(heads)
+    out[:, :, :unturned] = heads[:, :, :unturned]
+    for own, place in zip(heads[:, :, unturned:], out[:, :, unturned:], strict=True):
+        x = own.float()
+        found = x * cos
+        found[..., :middle].addcmul_(x[..., middle:], sin[..., :middle], value=-1)
+        found[..., middle:].addcmul_(x[..., :middle], sin[..., middle:])
+        place.copy_(found)
+    return out
 
 
 def require_rotary_blocks(model: Any, name: str) -> None:
@@ -225,5 +243,5 @@ def _first_branch(block: Any, mixed: Tensor) -> Tensor:
 
 def _second_branch(block: Any, sequence: Tensor) -> Tensor:
     if type(block) is EvaBlockPostNorm:
-        return block.drop_path2(block.norm2(block.mlp(sequence)))
-    return block.drop_path2(scaled(block.gamma_2, block.mlp(normalise(block.norm2, sequence))))
+        return block.drop_path2(block.norm2(feed_forward(block.mlp, sequence)))
+    return block.drop_path2(scaled(block.gamma_2, feed_forward(block.mlp, normalise(block.norm2, sequence))))

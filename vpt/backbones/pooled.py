@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, keys_and_values, mix_values, project_queries, split_heads
 from vpt.backbones.base import BlockAttention, cannot_travel
+from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import is_half, normalise
 from vpt.backbones.timm_model import StagedBackbone
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
@@ -65,7 +66,7 @@ class PooledBackbone(StagedBackbone):
             asking, asked = asked_apart(block.norm1, tokens, beside)
             mixed = attend_apart(block.attn, self.spec.blocks[i].heads, asking.flatten(1, -2), asked)
             tokens = tokens + block.ls1(mixed.view_as(tokens))
-        return tokens + block.ls2(block.mlp(normalise(block.norm2, tokens)))
+        return tokens + block.ls2(feed_forward(block.mlp, normalise(block.norm2, tokens)))
 
     def _require_no_wider(self, i: int) -> None:
         narrow = [n for n, block in enumerate(self.encoder.blocks) if block.dim == block.dim_out]

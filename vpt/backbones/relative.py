@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vpt.backbones.attention import asked_apart, project_keys_values, project_queries, split_heads
 from vpt.backbones.base import BlockAttention, norms_nothing_before
 from vpt.backbones.eva import merge_biases, scaled
+from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import normalise
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
 from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
@@ -197,6 +198,6 @@ def _first_branch(block: Any, mixed: Tensor) -> Tensor:
 
 def _second_branch(block: Any, sequence: Tensor) -> Tensor:
     if type(block) is ResPostRelPosBlock:
-        return block.drop_path2(block.norm2(block.mlp(sequence)))
-    after = block.mlp(normalise(block.norm2, sequence))
+        return block.drop_path2(block.norm2(feed_forward(block.mlp, sequence)))
+    after = feed_forward(block.mlp, normalise(block.norm2, sequence))
     return block.drop_path2(scaled(block.gamma_2, after) if type(block) is BeitBlock else block.ls2(after))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart
 from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, require_whole_patches, uniform_blocks
+from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import normalise
 from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
@@ -160,4 +161,4 @@ def _residual(block: Any, tokens: Tensor, attended: Tensor, context: Context | N
     tokens = tokens + attended
     if isinstance(context, SeparateContext):
         tokens = tokens + attend_apart(block.attn, *asked_apart(block.norm1, tokens, context))
-    return tokens + block.mlp(normalise(block.norm2, tokens))
+    return tokens + feed_forward(block.mlp, normalise(block.norm2, tokens))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from timm.models.tiny_vit import MBConv, NormMlp, PatchMerging
 from torch import Tensor, nn
 
+from vpt.backbones.feed_forward import is_exact
 from vpt.backbones.pieces import normalise
 from vpt.machine.gelu import convolve_gelu, multiply_gelu, needs_gradients
 
@@ -47,11 +48,7 @@ def _is_bottleneck(block: Any, acts: list[Any]) -> bool:
     layers = (block.conv1, block.conv2, block.conv3)
     if type(block) not in (MBConv, PatchMerging) or any(type(layer) is not nn.Conv2d for layer in layers):
         return False
-    return all(map(_is_exact, acts)) and block.conv2.kernel_size == (3, 3) and block.conv2.padding == (1, 1)
-
-
-def _is_exact(act: Any) -> bool:
-    return type(act) is nn.GELU and act.approximate == "none"
+    return all(map(is_exact, acts)) and block.conv2.kernel_size == (3, 3) and block.conv2.padding == (1, 1)
 
 
 def _bottleneck(block: Any, image: Tensor, rows: slice, step: int) -> Tensor:
@@ -66,7 +63,7 @@ def _bottleneck(block: Any, image: Tensor, rows: slice, step: int) -> Tensor:
 
 def add_mlp(mlp: nn.Module, grid: Tensor) -> Tensor:
     """x + mlp(x) of tokens (B, H, W, C)."""
-    if not (runs_in_pieces(grid, mlp) and isinstance(mlp, NormMlp) and _is_exact(mlp.act)):
+    if not (runs_in_pieces(grid, mlp) and isinstance(mlp, NormMlp) and is_exact(mlp.act)):
         return grid + mlp(grid)
     layers: Any = mlp
     out = torch.empty_like(grid)

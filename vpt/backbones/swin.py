@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart
 from vpt.backbones.base import BlockAttention, BlockSpec, Level, cannot_travel, norms_nothing_before
+from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import normalise
 from vpt.backbones.swin_attention import Unit, attend, attend_apart, merge_biases
 from vpt.backbones.timm_model import Layout, StagedBackbone
@@ -156,11 +157,11 @@ class SwinBackbone(StagedBackbone):
                 raise norms_nothing_before(self.spec)
             grid = grid + after(attend_apart(block.attn, *asked_apart(before, grid, beside)))
         before, after = self._norms(block.norm2)
-        grid = self.behind(block, grid + after(block.mlp(normalise(before, grid))))
+        grid = self.behind(block, grid + after(feed_forward(block.mlp, normalise(before, grid))))
         if travelling is None or gathered is None:
             return grid, None
         travelling = travelling + gathered
-        return grid, travelling + block.mlp(normalise(before, travelling))
+        return grid, travelling + feed_forward(block.mlp, normalise(before, travelling))
 
     def behind(self, block: Any, grid: Tensor) -> Tensor:
         """What a block does last of all."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart, attend, attend_apart, mix_values
 from vpt.backbones.base import BlockAttention
+from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import normalise
 from vpt.backbones.tokens import KeysValues, SeparateContext
 
@@ -58,7 +59,7 @@ class InTurn(BlockForm):
         if isinstance(beside, SeparateContext):
             mixed = attend_apart(block.attn, *asked_apart(block.norm1, sequence, beside))
             sequence = sequence + block.drop_path1(block.ls1(mixed))
-        return sequence + block.drop_path2(block.ls2(block.mlp(normalise(block.norm2, sequence))))
+        return sequence + block.drop_path2(block.ls2(feed_forward(block.mlp, normalise(block.norm2, sequence))))
 
 
 class NormedAfter(BlockForm):
@@ -78,7 +79,7 @@ class NormedAfter(BlockForm):
         if isinstance(beside, SeparateContext):
             mixed = attend_apart(block.attn, *asked_apart(nn.Identity(), sequence, beside))
             sequence = sequence + block.drop_path1(block.norm1(mixed))
-        return sequence + block.drop_path2(block.norm2(block.mlp(sequence)))
+        return sequence + block.drop_path2(block.norm2(feed_forward(block.mlp, sequence)))
 
 
 class ManyAtOnce(BlockForm):
@@ -110,7 +111,7 @@ class ManyAtOnce(BlockForm):
         if isinstance(beside, SeparateContext):
             mixed = [attend_apart(b.attn, *asked_apart(b.norm, sequence, beside)) for b in block.attns]
             sequence = sequence + _sum(block.attns, mixed)
-        return sequence + _sum(block.ffns, [b.mlp(normalise(b.norm, sequence)) for b in block.ffns])
+        return sequence + _sum(block.ffns, [feed_forward(b.mlp, normalise(b.norm, sequence)) for b in block.ffns])
 
 
 class SideBySide(BlockForm):
