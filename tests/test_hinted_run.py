@@ -35,7 +35,8 @@ from vpt.model import PromptedModel
 from vpt.tasks.batch import Batch, Output
 from vpt.tasks.segmentation import segment_slices
 from vpt.use.load import load
-from vpt.use.runs import evaluate_run, reference_box
+from vpt.use.runs import evaluate_run
+from vpt.use.scored_splits import reference_box
 from vpt.use.segmenter import Segmenter
 
 CPU = torch.device("cpu")

@@ -96,7 +96,7 @@ def write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, ask
     from vpt.use.archives.finding import find_archive
     from vpt.use.classifier import Classifier
     from vpt.use.pages.predictions import write_predictions_page
-    from vpt.use.runs import origin_in_words
+    from vpt.use.scored_splits import origin_in_words
 
     plan, weights = loaded.plan, origin_in_words(loaded.model) or ""
     with bar("drawing the report") as tick:

@@ -1,8 +1,8 @@
-"""Who learns a sequence of tasks: prompts that are trained with every task, or sums of frozen features."""
+"""Who learns a sequence of classes: prompts that are trained with every task, or sums of frozen features."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from vpt.config import load_config
 from vpt.config.training import TrainConfig
 from vpt.continual.gradient_free import NearestMean, RanPac
-from vpt.continual.protocol import ADAPTED, JOINT, ON_FEATURES, Protocol
+from vpt.continual.learner import Learner
+from vpt.continual.protocol import ADAPTED, JOINT, Protocol
 from vpt.continual.sight import Sight, prepared
 from vpt.continual.tasks import Task
 from vpt.engine.run import train
@@ -23,12 +24,8 @@ from vpt.use.load import load
 OWN: dict[str, Any] = {"train.augment": "none"}  # unless a protocol says otherwise
 
 
-class Learner(ABC):
-    """Learns tasks in their order, and names the classes of test cases. Keeps no image of a task."""
-
-    @abstractmethod
-    def learn(self, task: Task) -> None:
-        """The next task, from its training cases."""
+class OfClasses(Learner):
+    """Names the classes of test cases. Keeps no image of a task."""
 
     def scores(self, task: Task, *, told: bool) -> dict[str, float]:
         """Of each test case, by its name, 1 where the answer is its class, else 0."""
@@ -40,16 +37,7 @@ class Learner(ABC):
         """The class of each test case, among all that were learned; told: among those of its task."""
 
 
-def make_learner(method: str, tasks: Sequence[Task], protocol: Protocol, seed: int, out: Path, cache: Path) -> Learner:
-    """out: a folder for this method's runs; cache: for prepared images, shared by all methods."""
-    if method in ON_FEATURES:
-        return OnFeatures(method, protocol, seed, out, cache)
-    if method == JOINT:
-        return AllAtOnce(tasks, protocol, seed, out, cache)
-    return OneByOne(method, protocol, seed, out, cache)
-
-
-class Trained(Learner):
+class Trained(OfClasses):
     """Trains runs, in `out`; cache: for prepared images."""
 
     def __init__(self, method: str, protocol: Protocol, seed: int, out: Path, cache: Path):

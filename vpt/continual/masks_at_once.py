@@ -11,6 +11,7 @@ import numpy as np
 from vpt.artifact_tasks import common_ids, common_labels
 from vpt.config import load_config
 from vpt.config.training import TrainConfig
+from vpt.continual.learner import Learner
 from vpt.continual.mask_tasks import MaskTask, by_name, of_any_task, true_masks
 from vpt.continual.protocol import JOINT, Protocol
 from vpt.data.cases import Case
@@ -27,7 +28,7 @@ from vpt.use.segmenter import Segmenter
 Masks = dict[str, np.ndarray]  # label -> where it is
 
 
-class MasksAtOnce:
+class MasksAtOnce(Learner):
     """Trains one run on all tasks, for as many epochs as they have together: what one after another could come to.
 
     A label of another task that it finds counts against it, where the task is not told. Its folder keeps the masks of

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.config import load_config
+from vpt.continual.learner import Learner
 from vpt.continual.mask_tasks import MaskTask, by_name, of_any_task, true_masks
 from vpt.continual.protocol import Protocol
 from vpt.engine.run import train
@@ -15,11 +16,8 @@ from vpt.use.load import load
 from vpt.use.segmenter import Segmenter
 
 
-class MasksInTurn:
-    """Trains a run for every task, each beside those of the one before. Keeps no image of a task.
-
-    chosen: of every test case of the last asking, by its task and name, whether its task was chosen rightly.
-    """
+class MasksInTurn(Learner):
+    """Trains a run for every task, each beside those of the one before. Keeps no image of a task."""
 
     def __init__(self, method: str, protocol: Protocol, seed: int, out: Path, cache: Path):
         self.method, self.protocol, self.seed, self.out, self.cache = method, protocol, seed, out, cache

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.continual.learners import Learner, make_learner
-from vpt.continual.mask_tasks import MaskTask, make_mask_tasks
-from vpt.continual.masks_at_once import MasksAtOnce
-from vpt.continual.masks_in_turn import MasksInTurn
+from vpt.continual.kinds import make_learner, tasks_of
+from vpt.continual.learner import Learner
+from vpt.continual.mask_tasks import MaskTask
 from vpt.continual.protocol import JOINT, SHOWN, Protocol
-from vpt.continual.tasks import Task, make_tasks
+from vpt.continual.tasks import Task
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.report.continual_page import MethodRow, continual_page
@@ -82,8 +81,7 @@ def run_protocol(protocol: Protocol, out: str | Path, command: Sequence[str] = (
             f"joint: learns the classes of one data set, found {len(protocol.data)}; leave it out of the methods, or "
             "put their images into one set"
         )
-    make: Any = make_mask_tasks if protocol.of_masks else make_tasks
-    sequences: dict[int, list[Any]] = {seed: make(protocol, seed) for seed in protocol.seeds}
+    sequences = {seed: tasks_of(protocol, seed) for seed in protocol.seeds}
     make_folder(out, "choose another --out")
     _require_same(protocol, out)
     patients = {
@@ -117,13 +115,7 @@ def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: 
     if (folder / RESULT).is_file():
         return _read(folder / RESULT)
     started = time.monotonic()
-    learner: Learner | MasksInTurn | MasksAtOnce
-    if protocol.of_masks and method == JOINT:
-        learner = MasksAtOnce(tasks, protocol, seed, folder, out / "cache")
-    elif protocol.of_masks:
-        learner = MasksInTurn(method, protocol, seed, folder, out / "cache")
-    else:
-        learner = make_learner(method, tasks, protocol, seed, folder, out / "cache")
+    learner = make_learner(method, tasks, protocol, seed, folder, out / "cache")
     matrix: list[tuple[float, ...]] = []
     right: dict[str, float] = {}
     for number, task in enumerate(tasks):
@@ -136,7 +128,7 @@ def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: 
         print(f"{SHOWN[method]}, seed {seed}, after {task.name}: {', '.join(f'{share:.3f}' for share in matrix[-1])}")
     told = [_scores(protocol, learner, task, told=True) for task in tasks]
     chosen = None
-    if isinstance(learner, MasksInTurn):
+    if learner.chosen is not None:
         by_name = {task.name: task for task in tasks}
         chosen = {_name(protocol, by_name[task], case): is_right for (task, case), is_right in learner.chosen.items()}
     order = Order(
@@ -154,7 +146,7 @@ def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: 
     return order
 
 
-def _scores(protocol: Protocol, learner: Any, task: AnyTask, *, told: bool) -> dict[str, float]:
+def _scores(protocol: Protocol, learner: Learner, task: AnyTask, *, told: bool) -> dict[str, float]:
     """Of each test case of a task, by its name among all."""
     return {_name(protocol, task, name): score for name, score in learner.scores(task, told=told).items()}
 

@@ -51,7 +51,7 @@ from vpt.tasks.classification import (
     within,
 )
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
-from vpt.use.runs import origin_in_words, report_on
+from vpt.use.scored_splits import origin_in_words, report_on
 
 SHOWN = {
     "classes": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"},

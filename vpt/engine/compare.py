@@ -16,8 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vpt.artifact import read_artifact
-from vpt.backbones import describe_backbone, load_backbone
-from vpt.backbones.nothing import in_place_of
+from vpt.backbones import load_backbone
 from vpt.config import Config, dump_config, load_config
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
@@ -29,6 +28,7 @@ from vpt.engine.methods import CONTROLS, Method, choose_methods
 from vpt.engine.outcome import cost_of, in_a_line, per_case
 from vpt.engine.run import train
 from vpt.engine.setup import read_data
+from vpt.engine.trial import Trial, config_of
 from vpt.errors import VptError
 from vpt.files import make_folder, write_text
 from vpt.machine.device import choose_device
@@ -36,7 +36,6 @@ from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
 from vpt.report.comparison import write_comparison
 from vpt.sealed import read_sealed, write_sealed
-from vpt.sections import PROMPTS
 from vpt.use.pages.making import making_of
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
@@ -45,17 +44,6 @@ WAIT = 2.0  # seconds between looks at what other processes do
 RESULT = "result.json"
 USED = ("vpt", "torch", "timm", "monai", "numpy")  # what trainings and scores come from
 OWN = {"train.augment": "none", "train.workers": 0}  # what `overrides` do not say otherwise, whatever a YAML file says
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training. name: of its folder below the method's; settings: what is tried; final: with a seed, and tested."""
-
-    method: str
-    name: str
-    settings: Mapping[str, Any]
-    seed: int = 0
-    final: bool = False
 
 
 def compare(
@@ -267,7 +255,8 @@ class Comparison:
         reset_peak(device)
         started = time.monotonic()
         try:
-            config, own = None if resume else self._config(trial), {"device": self.base.device}
+            config = None if resume else config_of(trial, self.methods[trial.method], self.base, self.task)
+            own = {"device": self.base.device}
             train(config, folder, overrides=own, resume=resume, cache=self._cache(trial), brief=True, alone=True)
             result = self._measure(trial, folder, time.monotonic() - started, peak_memory(device))
         except Exception as error:  # whatever it is, the other methods go on
@@ -280,30 +269,6 @@ class Comparison:
         if not trial.final:
             return self.out / "cache" / "search"
         return self.out / "cache" / (f"seed-{trial.seed}" if self.base.data.shots else "final")
-
-    def _config(self, trial: Trial) -> Config:
-        """The base with the method's own prompts, tuning and head, so that nothing else of these differs."""
-        method = self.methods[trial.method]
-        overrides = {**trial.settings, "seed": trial.seed}
-        overrides["data.use_val"] = trial.final and self.base.data.shots is None  # few shots stay few
-        overrides["train.validate_every"] = self.base.train.epochs
-        values = self.base.model_dump(mode="json")
-        values["tuning"] = {"method": "prompts"}
-        if self.base.head is not None and self.base.head.partner:
-            values["head"] = None  # it reads the base's prompts alone
-        if self.task == "classification" and "head" in method.settings and values["head"]:
-            overrides["head.pool"] = values["head"]["pool"]
-        values |= {key: dict(value) for key, value in method.settings.items()}
-        if PROMPTS.section(values["prompts"]["method"]).partner:
-            values["head"] = None  # which is theirs
-        if "backbone" in method.settings:
-            values["backbone"]["options"] = self._images()
-        return load_config(values, overrides)
-
-    def _images(self) -> dict[str, Any]:
-        """For a method without an encoder: the images as all others are given them, by the same plan."""
-        own = self.base.backbone
-        return in_place_of(describe_backbone(own.name, weights=own.weights, **own.options))
 
     def _measure(self, trial: Trial, folder: Path, seconds: float, memory: int | None) -> dict[str, Any]:
         result = {**cost_of(folder, seconds), "peak_memory": memory}

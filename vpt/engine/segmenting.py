@@ -44,7 +44,7 @@ from vpt.tasks.partly import over_annotated
 from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, where_it_counts
 from vpt.use.archives import mask_file
 from vpt.use.planes import segmenter_of
-from vpt.use.runs import evaluate_split
+from vpt.use.scored_splits import evaluate_split
 from vpt.use.tidying import choose_steps
 from vpt.words import listed
 

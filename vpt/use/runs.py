@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vpt.artifact import find_artifact
 from vpt.data.annotated import keep_labels
-from vpt.data.cases import Case, Cases
+from vpt.data.cases import Cases
 from vpt.data.groups import read_groupings
-from vpt.data.labelled import Example, LabelledSet
+from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.postprocess import in_words
-from vpt.data.slice_stacks import annotated_of, prepare_stacks, stacks_folder, truth_of
 from vpt.data.splits import read_written
 from vpt.errors import VptError
-from vpt.files import make_folder
-from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
-from vpt.readers import reader_of
 from vpt.report.classification import ClassReport
 from vpt.scores.cases import check_options
 from vpt.scores.groups import Grouping
-from vpt.scores.trust import Quality
-from vpt.use.archives import Beside, Failure, classify_cases, mask_file, segment_cases
-from vpt.use.archives.masks import Answer
 from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
-from vpt.use.evaluation import evaluate
 from vpt.use.limits import judge, keep_limits, require_different
 from vpt.use.load import load
-from vpt.use.segmenter import Segmenter
+from vpt.use.scored_splits import classify_split, evaluate_split, reference_box
 
 if TYPE_CHECKING:
     from vpt.config.run import DataConfig
@@ -190,51 +180,6 @@ def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> 
     return split, f"{split} split"
 
 
-def classify_split(
-    classifier: Classifier,
-    labelled: LabelledSet,
-    examples: Sequence[Example],
-    *,
-    title: str,
-    cache: Path | None = None,
-    progress: Tick = silent,
-) -> ClassReport:
-    """Classify labelled examples and score them."""
-    if cache is None:
-        named = [(example.name, example.images) for example in examples]
-        _, probabilities, failures = classify_cases(classifier, named, progress, force=True)
-        if failures:
-            raise VptError("; ".join(failure.reason for failure in failures))
-    else:
-        place = stacks_folder(cache, labelled.source, examples, classifier.plan)
-        probabilities = classifier.probabilities(
-            prepare_stacks(examples, classifier.plan, place / "stacks.npy", progress)
-        )
-    return report_on(labelled, examples, probabilities, title, origin_in_words(classifier.model))
-
-
-def origin_in_words(model: PromptedModel) -> str | None:
-    """Whose the weights of a model's encoder are, and their licence; None where it has none."""
-    return str(model.backbone.origin) if model.backbone.origin else None
-
-
-def report_on(
-    labelled: LabelledSet, examples: Sequence[Example], probabilities: np.ndarray, title: str, weights: str | None
-) -> ClassReport:
-    """Probabilities (N, K) of N examples beside what they are labelled with; weights: see `origin_in_words`."""
-    return ClassReport(
-        names=tuple(example.name for example in examples),
-        probabilities=probabilities,
-        targets=truth_of(examples, len(labelled.classes)).astype(bool),
-        annotated=annotated_of(examples, len(labelled.classes)),
-        classes=labelled.classes,
-        target=labelled.target,
-        title=title,
-        groups=tuple(labelled.patient(example.name) for example in examples),
-        weights=weights,
-    )
-
-
 def _labelled(run: Path, data: str | Path | None) -> LabelledSet:
     """The run's own data set for classification, with the target and the classes it was trained with."""
     known = _data_config(run)
@@ -242,63 +187,6 @@ def _labelled(run: Path, data: str | Path | None) -> LabelledSet:
     if not path.exists():
         raise VptError(f"{path}: the run's data set is not there; say where it lies now with --data")
     return read_labelled(path, known.target, known.classes, known.patients, known.only)
-
-
-def evaluate_split(
-    segmenter: Segmenter,
-    cases: Sequence[Case],
-    folder: Path,
-    patient: Callable[[str], str],
-    *,
-    title: str,
-    progress: Tick = silent,
-    box: Callable[[Case], Any] | None = None,
-    quality: bool = False,
-    **settings: Any,
-) -> Report:
-    """Segment labelled cases into `folder` and score every mask.
-
-    patient: whose scan a case of that name is, since intervals are over patients; box: where to look in a case;
-    quality: is looked at as well. Values that do not look like those of the training are warned of: they belong to the
-    same data set.
-    """
-    make_folder(folder, "choose another place")
-    qualities = list[Quality]()
-
-    def tell(case: Case, found: Answer | Failure) -> None:
-        if isinstance(found, Answer) and found.quality:
-            qualities.append(found.quality)
-
-    beside = Beside(quality=quality)
-    failures = segment_cases(
-        segmenter, cases, lambda case: mask_file(folder, case), progress, box, force=True, beside=beside, tell=tell
-    )
-    if failures:
-        raise VptError("; ".join(failure.reason for failure in failures))
-    report = evaluate(
-        [mask_file(folder, case) for case in cases],
-        [case.label for case in cases if case.label is not None],
-        {label: name for label, name in segmenter.labels.items() if label > 0},
-        annotated=[case.annotated for case in cases if case.label is not None],
-        title=title,
-        **settings,
-    )
-    return replace(
-        report,
-        cases=tuple(replace(scored, name=case.name) for scored, case in zip(report.cases, cases, strict=True)),
-        groups=tuple(patient(case.name) for case in cases),
-        weights=origin_in_words(segmenter.model),
-        notes=(),
-        doubts=tuple(doubt for doubt in report.doubts if doubt.side == "references"),  # the masks are the model's own
-        qualities=tuple(qualities) if quality else None,
-    )
-
-
-def reference_box(case: Case) -> np.ndarray | None:
-    """The box (2, 3) around all labels of a case's reference, in voxels; None where it is empty."""
-    assert case.label is not None  # of a data set's case
-    places = np.argwhere(reader_of(case.label).labels_on(reader_of(case.scan).grid()).counted)
-    return np.stack([places.min(0), places.max(0)]) if len(places) else None
 
 
 def _data_config(run: Path) -> DataConfig:

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from vpt.data.cropping import Part
 from vpt.data.familiar import Familiar
-from vpt.data.hints import Frame, Hints, make_hints
+from vpt.data.hints import Frame, Hints
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, tidied
 from vpt.data.prepared import PreparedSlices
 from vpt.data.transforms import TURNS
-from vpt.errors import VptError
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
@@ -37,6 +36,7 @@ from vpt.use.known_cases import KnownCases
 from vpt.use.pages.result import show_result
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.several import require_one, scans_in
+from vpt.use.told_places import hints_of
 from vpt.vocabulary import Mirror
 
 
@@ -222,30 +222,8 @@ class Segmenter:
         keep: Keep | None = None,
     ) -> np.ndarray:
         """Label ids (X, Y, Z) on the scan's own grid; keep: see `Keep`."""
-        return self.found_in(scan, self._hints_of(scan, box, points, point_labels, frame), progress, keep)
-
-    def _hints_of(
-        self, scan: PreparedScan, box: Any, points: Any, point_labels: Sequence[int] | None, frame: Frame
-    ) -> Hints | None:
-        """What a user said of where to look, in voxels of the prepared part; None where nothing was said."""
-        if scan.reader.unit == "px" and frame == "ras":
-            raise VptError("frame 'ras': an image has no millimetres; give columns and rows with frame 'voxel'")
-        given = make_hints(box, points, point_labels, frame, scan.grid)
-        if given is None:
-            return None
-        if not self.model.head.takes_hints:
-            raise VptError("this model takes no box or points; train one with head.kind=sam_decoder, head.hints=true")
-        if self.mirror != "none":
-            raise VptError(
-                "mirror images (tta) take no box or points, which lie elsewhere in them; leave one of them out"
-            )
-        hints = given.moved(scan.grid, scan.oriented)
-        if scan.part.share < 1 and not hints.lie_in(scan.oriented):
-            raise VptError(
-                f"{scan.reader.name}: the box or a point lies outside of the scan's foreground, which is all that this "
-                "model looks at (plan.crop=foreground); give places inside the body"
-            )
-        return hints
+        hints = hints_of(scan, self.model.head.takes_hints, self.mirror, box, points, point_labels, frame)
+        return self.found_in(scan, hints, progress, keep)
 
     def found_in(self, scan: PreparedScan, hints: Hints | None, progress: Tick, keep: Keep | None) -> np.ndarray:
         """`labels_of`, of hints in voxels of the prepared part."""
