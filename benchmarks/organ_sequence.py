@@ -26,10 +26,8 @@ from vpt.data.splits import read_splits
 
 ORGANS = {"liver": "ct_liver2d", "lung": "cxr_lung", "tumour": "busi"}
 SETTINGS: dict[str, Any] = {
-    "precision": "32-true",
     "train.augment": "none",
     "train.workers": 0,
-    "train.batch_size": 16,
     "device": "cpu",
 }
 
@@ -76,6 +74,8 @@ def main() -> None:
     parser.add_argument("--backbone", default="vit_micro")
     parser.add_argument("--weights", help="of the backbone, a file")
     parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--batch", type=int, default=16)
     given = parser.parse_args()
     data = given.out / "data"
     if not data.exists():
@@ -87,7 +87,10 @@ def main() -> None:
         data=tuple(data / label for label in ORGANS),
         shuffle=given.seeds > 1,
         seeds=tuple(range(given.seeds)),
-        settings=SETTINGS | encoder | {"train.epochs": epochs, "train.max_steps": given.steps // epochs},
+        settings=SETTINGS
+        | encoder
+        | {"precision": given.precision, "train.batch_size": given.batch}
+        | {"train.epochs": epochs, "train.max_steps": given.steps // epochs},
         methods=("own", "sequential", "head", "joint"),
         prompts={method: {"blocks": "last:2"} for method in ("own", "sequential", "joint")},
     )

@@ -30,12 +30,13 @@ from vpt.config import load_config
 from vpt.data.layouts import read_dataset
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
-from vpt.engine.compare import Comparison, Trial, compare
+from vpt.engine.compare import Comparison, compare
 from vpt.engine.methods import Method, choose_methods, methods
 from vpt.engine.outcome import per_case
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup
 from vpt.engine.signals import Interrupted
+from vpt.engine.trial import Trial
 from vpt.errors import VptError, VptWarning
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import Reader
@@ -256,7 +257,7 @@ def test_a_method_is_what_its_name_says_whatever_the_config(
     tiny_classes: Path, tmp_path: Path, given: dict[str, Any]
 ) -> None:
     done = compare(tiny_classes, tmp_path / "out", methods=["linear", "deep"], budget=0, overrides=FAST | given)
-    linear, deep = (done._config(Trial(name, "search", {})) for name in ("linear", "deep"))
+    linear, deep = (done.config_of(Trial(name, "search", {})) for name in ("linear", "deep"))
     assert {linear.tuning.method, deep.tuning.method} == {"prompts"}
     assert linear.head is None or linear.head.model_dump() == {
         "kind": "linear",
@@ -343,7 +344,7 @@ def test_a_network_of_its_own_sees_the_images_that_the_encoder_would(tiny_data: 
 
 def test_heads_are_compared_that_the_config_has_not(tiny_data: Path, tmp_path: Path) -> None:
     comparison = segmenting(tiny_data, tmp_path, ["sam_decoder", "mask", "deep"])
-    arms = {name: comparison._config(Trial(name, "search", {})) for name in comparison.methods}
+    arms = {name: comparison.config_of(Trial(name, "search", {})) for name in comparison.methods}
     assert {name: (arm.head.kind, arm.prompts.method) for name, arm in arms.items()} == {
         "sam_decoder": ("sam_decoder", "none"),
         "mask": ("mask", "none"),

@@ -14,11 +14,12 @@ from tiny_run import ONE_STEP
 import vpt
 from vpt.artifact import read_artifact
 from vpt.config import load_config
-from vpt.engine.compare import Comparison, Trial
+from vpt.engine.compare import Comparison
 from vpt.engine.methods import choose_methods
 from vpt.engine.run import train
 from vpt.engine.setup import read_data
 from vpt.engine.starting import adapted_model
+from vpt.engine.trial import Trial
 from vpt.errors import VptError
 from vpt.explaining import SHARES
 from vpt.restoring import restore_model
@@ -109,7 +110,7 @@ def test_in_a_comparison_each_method_has_the_head_that_reads_it(tiny_classes: Pa
         resolved, data = read_data(base)
         names = ["linear", "deep", "class_prompts", "class_prompts_deep"]
         comparison = Comparison(tmp_path, resolved, "classification", data, choose_methods(names, "classification"), 1)
-        found = [comparison._config(Trial(name, "search", {})).resolved("classification") for name in names]
+        found = [comparison.config_of(Trial(name, "search", {})).resolved("classification") for name in names]
         assert [config.head.kind for config in found][2:] == ["class_scores"] * 2
         assert found[0].head.kind == "linear"
         assert found[1].head.kind == given.get("head", {"kind": "linear"})["kind"]

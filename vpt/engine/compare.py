@@ -255,7 +255,7 @@ class Comparison:
         reset_peak(device)
         started = time.monotonic()
         try:
-            config = None if resume else config_of(trial, self.methods[trial.method], self.base, self.task)
+            config = None if resume else self.config_of(trial)
             own = {"device": self.base.device}
             train(config, folder, overrides=own, resume=resume, cache=self._cache(trial), brief=True, alone=True)
             result = self._measure(trial, folder, time.monotonic() - started, peak_memory(device))
@@ -263,6 +263,10 @@ class Comparison:
             folder.mkdir(exist_ok=True)
             result = {"failed": in_a_line(error)}
         write_sealed(folder / RESULT, {"settings": dict(trial.settings), "seed": trial.seed, **result})
+
+    def config_of(self, trial: Trial) -> Config:
+        """What a training is told."""
+        return config_of(trial, self.methods[trial.method], self.base, self.task)
 
     def _cache(self, trial: Trial) -> Path:
         """Where its prepared data lie: the same cases look otherwise under the plan of other training cases."""
