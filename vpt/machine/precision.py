@@ -39,8 +39,8 @@ def autocast(precision: Chosen, device: torch.device) -> AbstractContextManager[
 def prepare_frozen(module: nn.Module, precision: Chosen) -> None:
     """Make the frozen layers of `module` ready to compute in that precision, with what is fastest here.
 
-    In half precision their weights are kept as `autocast` would round them in every forward: its results bit for bit,
-    at half the memory and without the rounding. The module is of use under `autocast(precision, ...)` only from then
+    In half precision their weights are kept as `autocast` would round them in every forward: its results, up to the
+    rounding between a layer and its GELU (`vpt.machine.gelu`), at half the memory. The module is of use under `autocast(precision, ...)` only from then
     on. In float32 their products take the faster of torch's libraries (`vpt.machine.products`), which changes the
     last digits. What trains stays as it is.
     """
