@@ -40,9 +40,9 @@ def prepare_frozen(module: nn.Module, precision: Chosen) -> None:
     """Make the frozen layers of `module` ready to compute in that precision, with what is fastest here.
 
     In half precision their weights are kept as `autocast` would round them in every forward: its results, up to the
-    rounding between a layer and its GELU (`vpt.machine.gelu`), at half the memory. The module is of use under `autocast(precision, ...)` only from then
-    on. In float32 their products take the faster of torch's libraries (`vpt.machine.products`), which changes the
-    last digits. What trains stays as it is.
+    rounding between a layer and its GELU (`vpt.machine.gelu`), at half the memory. The module is of use under
+    `autocast(precision, ...)` only from then on. In float32 their products take the faster of torch's libraries
+    (`vpt.machine.products`), which changes the last digits. What trains stays as it is.
     """
     if precision not in HALF:
         route_products(module)
