@@ -1,4 +1,4 @@
-"""One training of a comparison, and its config: the base's with the method's own prompts, tuning and head."""
+"""One training of a comparison, and its config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Trial:
 
 
 def config_of(trial: Trial, method: Method, base: Config, task: Task) -> Config:
-    """Nothing else of these three differs from method to method."""
+    """The base's, with the method's own prompts, tuning and head, so that nothing else of these differs."""
     overrides = {**trial.settings, "seed": trial.seed}
     overrides["data.use_val"] = trial.final and base.data.shots is None  # few shots stay few
     overrides["train.validate_every"] = base.train.epochs
