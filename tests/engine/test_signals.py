@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -32,6 +33,31 @@ def test_work_that_can_be_done_again_is_left_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         went_on.append(True)
     assert not went_on
+
+
+def into_an_error() -> None:
+    raise ValueError("could not determine the shape")
+
+
+def into_nothing() -> None:
+    pass
+
+
+@pytest.mark.parametrize("turned", [into_an_error, into_nothing])
+def test_what_a_library_makes_of_an_interruption_is_still_one(turned: Callable[[], None]) -> None:
+    """As safetensors does, in whose reading of a file the signal comes."""
+    with heed_signals() as signals, pytest.raises(Interrupted) as stop, signals.at_once():  # noqa: PT012
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            turned()
+    assert stop.value.code == 143
+
+
+def test_an_error_after_a_signal_that_only_was_noted_stays_one() -> None:
+    with heed_signals() as signals, pytest.raises(ValueError, match="shape"), signals.at_once(), signals.later():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        into_an_error()
 
 
 def test_what_came_before_is_raised_on_entry() -> None:

@@ -101,7 +101,8 @@ def train(
         ranks.wait()  # until all know how the folder stands
         with at_work(run, standing) if ranks.first else nullcontext():
             try:
-                _go_on(run, known, standing, cache or run / "cache", signals, callbacks, brief, ranks)
+                with signals.at_once():  # once more, so that what a library made of it is told as what it is
+                    _go_on(run, known, standing, cache or run / "cache", signals, callbacks, brief, ranks)
             except Interrupted as stop:
                 log = _log(run, brief, ranks)
                 log.info(f"interrupted{stop.place}; continue with: vpt train --resume --out {run}")

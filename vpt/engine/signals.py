@@ -38,6 +38,7 @@ class Signals:
         self._told, self._came = told, threading.Event()
         self._since = 0.0
         self._at_once = False
+        self._raised = False  # in the midst of whatever was done
 
     def wait(self, seconds: float) -> bool:
         """Until a signal has come, or so long -> whether one has."""
@@ -50,11 +51,21 @@ class Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside a signal raises Interrupted wherever it meets the program: for work that can be done again."""
+        """Inside a signal raises Interrupted wherever it meets the program: for work that can be done again.
+
+        A library in whose midst it is raised may pass it over, or raise an error of its own for it: then it is raised
+        anew at the end of what is done inside.
+        """
         before, self._at_once = self._at_once, True
         try:
             self.check()
             yield
+            if self._raised:
+                self.check()
+        except Exception as error:
+            if self._raised:
+                raise Interrupted(self.number or signal.SIGINT) from error
+            raise
         finally:
             self._at_once = before
 
@@ -79,6 +90,7 @@ class Signals:
             signal.signal(number, signal.SIG_DFL)  # a third one does not ask
             raise Interrupted(number)
         if self._at_once:
+            self._raised = True
             raise Interrupted(number)
 
 
