@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from vpt.readers import format_of, reader_of
@@ -34,6 +35,8 @@ BESIDE = (
     ".log",
     ".bib",
 )
+SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # beside a scan, of its name: what dcm2niix and BIDS say of it
+DESCRIBING = {"dataset_description.json", "readme", "readme.md", "changes", "license"}  # of a part of a data set
 DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
 
 
@@ -179,6 +182,8 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
             continue
         if path.parent == root and _is_description(path) and not (leads_nowhere(path) or link_in_text(path)):
             continue
+        if _is_sidecar(path):
+            continue
         (deeper if nested and path.parent != root else files).append(path)
     return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))
 
@@ -224,6 +229,15 @@ def _with_their_parts(read: Iterable[Path]) -> set[str]:
 def _is_description(path: Path) -> bool:
     name = path.name.lower()
     return name in KNOWN or name.endswith(BESIDE) or not path.suffix
+
+
+def _is_sidecar(path: Path) -> bool:
+    """What only says something of other files: of a scan of its name, of numbers of labels, of a part of the set."""
+    name = path.name.lower()
+    if name in DESCRIBING or name.endswith("dseg.tsv"):
+        return True
+    alike = path.parent.glob(f"{escape(path.stem)}.*") if path.suffix.lower() in SIDECARS else ()
+    return any(map(format_of, alike))
 
 
 def _are(files: Collection[Path]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from vpt.data.cases import kind_of, raise_first, without_ending
 from vpt.data.labelled import Example, LabelledSet
+from vpt.data.layouts.bids import is_bids
 from vpt.data.layouts.by_name import is_told_by_names
 from vpt.data.layouts.class_folders import class_folders, folder_rows
 from vpt.data.layouts.class_lists import CSV_NAME, csv_rows
@@ -55,7 +56,7 @@ def is_labelled(path: str | Path) -> bool:
         return False
     if holds_file(path / CSV_NAME):
         return True
-    return bool(class_folders(path)) and not is_told_by_names(path) and not is_medsam(path)
+    return bool(class_folders(path)) and not is_bids(path) and not is_told_by_names(path) and not is_medsam(path)
 
 
 def _has_label_ids(source: Path) -> bool:
