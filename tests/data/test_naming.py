@@ -11,7 +11,7 @@ import pytest
 
 from vpt.data.check import check_dataset
 from vpt.data.check_labelled import check_labelled
-from vpt.data.layouts import is_labelled, read_dataset
+from vpt.data.layouts import is_labelled, read_dataset, survey
 from vpt.data.layouts.by_name import is_told_by_names
 from vpt.errors import VptError
 from vpt.readers import reader_of
@@ -107,6 +107,17 @@ def test_a_sequence_may_stand_first(tmp_path: Path, scans: tuple[str, str], mask
     check = check_dataset(tmp_path)
     assert check.channels == tuple(scan.casefold().removesuffix("_#") for scan in scans)
     assert (check.cases, check.problems) == (5, ())
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask"), [("img_{}", "mask_{:02}"), ("{}/ct", "masks/mask{:03}"), ("s{}-T1", "s{}-t1-roi")]
+)
+def test_few_pairs_by_chance_do_not_hide_the_others(tmp_path: Path, scan: str, mask: str) -> None:
+    for number in range(5, 13):  # 10 to 12 are written alike where the others are not
+        volume(tmp_path / f"{scan.format(number)}.nii.gz", number, False)
+        volume(tmp_path / f"{mask.format(number)}.nii.gz", number, True)
+    dataset, problems = survey(tmp_path)
+    assert (len(dataset.cases), problems) == (8, [])
 
 
 def test_sides_pair_by_rare_words_too(tmp_path: Path) -> None:

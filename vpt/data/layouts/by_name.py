@@ -88,17 +88,17 @@ def _found(root: Path) -> tuple[list[_File], _Pairing]:
     paths = _paths(root)
     read = [*_files(root, paths, PLAIN)]
     pairing = _paired(read, PLAIN)
-    for words in () if pairing.both else WAYS:
+    for words in WAYS if _by_chance(pairing) else ():
         files = [*_files(root, paths, words)]
-        if (found := _paired(files, words)).both and not _by_chance(found):
+        if not _by_chance(found := _paired(files, words)):
             return files, found
     return read, pairing
 
 
 def _by_chance(pairing: _Pairing) -> bool:
-    """Whether only some of the files find a partner, so that what pairs them is likely chance."""
+    """Whether none or only some of the files find a partner, so that what pairs them is likely chance."""
     scans, masks = len(pairing.scans), len(pairing.masks)
-    return len(pairing.both) < ENOUGH * max(scans, masks)
+    return not pairing.both or len(pairing.both) < ENOUGH * max(scans, masks)
 
 
 def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:

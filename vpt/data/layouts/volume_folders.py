@@ -30,7 +30,7 @@ LAYOUTS = (
     "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
     "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz; of "
     "DICOM imagesTr/CASE/, a folder of the series, and labelsTr/CASE.dcm, its DICOM SEG), "
-    "images (images/NAME.png with masks/NAME.png), pairs by name (pat01_T1.nii.gz with pat01_seg.nii.gz), "
+    "images (images/NAME.png with masks/NAME.png), BIDS, pairs by name (pat01_T1.nii.gz with pat01_seg.nii.gz), "
     "and a list of cases (a .csv with the columns image and mask)"
 )
 
