@@ -110,7 +110,14 @@ def test_a_sequence_may_stand_first(tmp_path: Path, scans: tuple[str, str], mask
 
 
 @pytest.mark.parametrize(
-    ("scan", "mask"), [("img_{}", "mask_{:02}"), ("{}/ct", "masks/mask{:03}"), ("s{}-T1", "s{}-t1-roi")]
+    ("scan", "mask"),
+    [
+        ("img_{}", "mask_{:02}"),
+        ("scan{}", "scan{:02}_msk"),
+        ("vol-{:02}", "truth-{}"),
+        ("images/img{}", "masks/img{:02}"),
+        ("ct_{}", "seg_{:02}"),
+    ],
 )
 def test_few_pairs_by_chance_do_not_hide_the_others(tmp_path: Path, scan: str, mask: str) -> None:
     for number in range(5, 13):  # 10 to 12 are written alike where the others are not

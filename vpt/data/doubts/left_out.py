@@ -19,8 +19,10 @@ LONGEST_LINK = 1024  # bytes
 OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
-DOCUMENTS = (".md", ".rst", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".pptx", ".html", ".bib", ".cff", ".log")
-DOCUMENTS += (".py", ".ipynb", ".sh", ".md5", ".sha1", ".sha256")  # that no one would convert to a scan
+DOCUMENTS = (  # that no one would convert to a scan
+    *(".md", ".rst", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".pptx", ".html", ".bib", ".cff"),
+    *(".log", ".py", ".ipynb", ".sh", ".md5", ".sha1", ".sha256"),
+)
 BESIDE = (
     *DOCUMENTS,
     ".txt",

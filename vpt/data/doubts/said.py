@@ -54,7 +54,7 @@ def _of_volumes(dataset: AnySet, used: Collection[str], splits: Splits) -> list[
     No voxel of those that are tested is looked at.
     """
     tested = {*splits.test}
-    cases = [case for case in dataset.cases if case.name in used - tested]
+    cases = [case for case in dataset.cases if case.name in used and case.name not in tested]
     cases = _affordable(spread(cases, FINGERPRINTED["volumes"])[: FINGERPRINTED["volumes"]])
     if len(cases) < FEWEST_CASES:
         return []
