@@ -330,3 +330,30 @@ def test_a_set_of_fewer_cases_than_it_says_is_told(make_dataset, said, told):
     assert found == (
         [f"`numTraining` is {said}, but 4 cases of it can be found; is the copy complete?"] if told else []
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("images/c00.json", False),  # as dcm2niix leaves it beside each scan
+        ("images/c00.bval", False),
+        ("logs/run.log", False),
+        ("papers/methods.docx", False),
+        ("code/convert.ipynb", False),
+        ("SHA256SUMS.sha256", False),
+        ("CITATION.cff", False),
+        ("images/README.md", False),
+        ("images/notes.json", True),
+        ("images/c00.txt", True),  # may be an annotation
+        ("masks/c00.xml", True),
+        ("images/c00.npy", True),
+    ],
+)
+def test_what_only_says_something_of_files_is_not_left_out(make_images, name: str, told: bool) -> None:
+    root = make_images()
+    first = sorted((root / "images").iterdir())[0].name.partition(".")[0]
+    path = root / name.replace("c00", first)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+    said = [problem.text for problem in check_dataset(root).problems if "not read" in problem.text]
+    assert bool(said) == told

@@ -11,6 +11,7 @@ import pytest
 
 from vpt.data.check import check_dataset
 from vpt.data.check_labelled import check_labelled
+from vpt.data.layouts import is_labelled, read_dataset, survey
 from vpt.data.layouts.by_name import is_told_by_names
 from vpt.errors import VptError
 from vpt.readers import reader_of
@@ -45,6 +46,25 @@ def pairs(root: Path, scan: str, mask: str) -> Path:
         ("case#CT", "case#CTLabel"),
         ("p#_T1", "P#_SEG"),
         ("Scan_Pat#", "scan_pat#_lbl"),
+        ("vol#", "truth#"),
+        ("volume-#", "segmentation-#"),
+        ("img_00#", "lab_00#"),
+        ("image#", "label#"),
+        ("IMG#", "SEG#"),
+        ("scan_00#", "mask_#"),
+        ("CT.#", "RS.#"),
+        ("CT#", "RTSTRUCT#"),
+        ("ct_#", "seg_#"),
+        ("mri_#", "lesion_mask_#"),
+        ("input_#", "target_#"),
+        ("Patient-#", "Patient-# (mask)"),
+        ("a#_orig", "a#_lab"),
+        ("img/a#", "ann/a#"),
+        ("img/img_#", "lab/lab_#"),
+        ("Images/scan#", "Labels/label#"),
+        ("inputs/a#", "targets/a#"),
+        ("raw/a#", "ROI/a#"),
+        ("images/a#", "contours/a#_roi"),
     ],
 )
 def test_names_that_are_paired(tmp_path: Path, scan: str, mask: str) -> None:
@@ -55,7 +75,17 @@ def test_names_that_are_paired(tmp_path: Path, scan: str, mask: str) -> None:
 
 @pytest.mark.parametrize(
     ("scan", "mask"),
-    [("normal/img_#", "roi/roi_#"), ("P#", "Q#"), ("contour/#", "plain/#"), ("a/roi#", "b/roi#"), ("P#", "P#_flair")],
+    [
+        ("normal/img_#", "roi/roi_#"),
+        ("P#", "Q#"),
+        ("contour/#", "plain/#"),
+        ("a/roi#", "b/roi#"),
+        ("P#", "P#_flair"),
+        ("lab/a#", "clinic/a#"),
+        ("target/x#", "other/x#"),
+        ("CT_#", "MR_#"),
+        ("us1_#", "us2_#"),
+    ],
 )
 def test_names_that_are_not(tmp_path: Path, scan: str, mask: str) -> None:
     pairs(tmp_path, scan, mask)
@@ -67,6 +97,66 @@ def test_a_pair_among_many_is_chance(tmp_path: Path) -> None:
         volume(tmp_path / f"scan{number}.nii.gz", number, False)
     volume(tmp_path / "scan0_lbl.nii.gz", 0, True)
     assert not is_told_by_names(tmp_path)
+
+
+@pytest.mark.parametrize(("scans", "mask"), [(("adc_#", "dwi_#"), "seg_#"), (("T1_#", "T2_#"), "lesion_mask_#")])
+def test_a_sequence_may_stand_first(tmp_path: Path, scans: tuple[str, str], mask: str) -> None:
+    pairs(tmp_path, scans[0], mask)
+    for number in range(5):
+        volume(tmp_path / f"{scans[1].replace('#', str(number))}.nii.gz", 50 + number, False)
+    check = check_dataset(tmp_path)
+    assert check.channels == tuple(scan.casefold().removesuffix("_#") for scan in scans)
+    assert (check.cases, check.problems) == (5, ())
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        ("img_{}", "mask_{:02}"),
+        ("scan{}", "scan{:02}_msk"),
+        ("vol-{:02}", "truth-{}"),
+        ("images/img{}", "masks/img{:02}"),
+        ("ct_{}", "seg_{:02}"),
+    ],
+)
+def test_few_pairs_by_chance_do_not_hide_the_others(tmp_path: Path, scan: str, mask: str) -> None:
+    for number in range(5, 13):  # 10 to 12 are written alike where the others are not
+        volume(tmp_path / f"{scan.format(number)}.nii.gz", number, False)
+        volume(tmp_path / f"{mask.format(number)}.nii.gz", number, True)
+    dataset, problems = survey(tmp_path)
+    assert (len(dataset.cases), problems) == (8, [])
+
+
+def test_sides_pair_by_rare_words_too(tmp_path: Path) -> None:
+    for side, number in (("train", "1#"), ("val", "2#")):
+        pairs(tmp_path, f"{side}/img/a{number}", f"{side}/ann/a{number}")
+    dataset = read_dataset(tmp_path)
+    assert sorted({*dataset.sides.values()}) == ["train", "val"]
+    assert [case.images[0].name for case in dataset.cases] == [Path(case.label).name for case in dataset.cases]
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "said"),
+    [
+        (
+            "p#",
+            "p#_m",
+            "names differ in m, which does not say mask: if one is the mask's, call that mask, seg or label",
+        ),
+        ("p#_T1", "p#_tumor", "names differ in t1, tumor, which do not say mask"),
+        ("mri_#", "lesion_#", "names differ in lesion, mri, which do not say mask"),
+        ("volumes/v#", "segmentations/s#", "such as segmentations/s0.nii.gz say mask, but none is called as a scan"),
+        ("img/x#", "ann/y#", "such as ann/y0.nii.gz say mask, but none is called as a scan, such as img/x0.nii.gz"),
+        ("case_a#", "mask_b#", "such as mask_b0.nii.gz say mask, but none is called as a scan"),
+    ],
+)
+def test_what_is_not_paired_says_how_it_is_settled(tmp_path: Path, scan: str, mask: str, said: str) -> None:
+    pairs(tmp_path, scan, mask)
+    assert not is_labelled(tmp_path)
+    with pytest.raises(VptError) as caught:
+        read_dataset(tmp_path)
+    assert said in str(caught.value)
+    assert "or list all in cases.csv with the columns image and mask" in str(caught.value)
 
 
 @pytest.mark.parametrize("labels", [{"background": 0, "organ": 1.0}, {"0.0": "background", "1.0": "organ"}])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
+from vpt.data.cases import SegmentationSet
 from vpt.data.check import check_dataset
 from vpt.data.doubts.likeness import steps_of
 from vpt.data.doubts.negatives import Seen, negatives
@@ -115,3 +118,56 @@ def test_check_and_training_say_it(half_negated: Path) -> None:
     dataset = read_dataset(half_negated)
     (doubt,) = [text for text in doubts_of(dataset, read_splits(dataset)) if "light where" in text]
     assert doubt.startswith(f"{half_negated}: 12 of 24 images (")
+
+
+# --- volumes ----------------------------------------------------------------------------------------------------------
+
+
+def head_in_slices(seed: int) -> np.ndarray:
+    """(X, Y, Z) of MR: a skull around grey, slice by slice."""
+    rng = np.random.default_rng(seed)
+    return np.stack([head(rng)[::2, ::2] for _ in range(6)], axis=2).astype(np.int16)
+
+
+def head_set(root: Path, count: int, odd: Sequence[int], tested: Sequence[int] = ()) -> SegmentationSet:
+    for folder in ("scans", "masks"):
+        (root / folder).mkdir()
+    for number in range(count):
+        voxels = head_in_slices(number)
+        label = np.zeros(voxels.shape, np.uint8)
+        label[12:20, 12 : 18 + number % 3, 1:5] = 1
+        for folder, array in (("scans", 255 - voxels if number in odd else voxels), ("masks", label)):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), root / folder / f"h{number:02}.nii.gz")
+    names = [f"h{number:02}" for number in range(count)]
+    test = [names[number] for number in tested]
+    rest = [name for name in names if name not in test]
+    (root / "split.json").write_text(json.dumps({"train": rest[2:], "val": rest[:2], "test": test}))
+    return read_dataset(root)
+
+
+def doubted(dataset: SegmentationSet) -> list[str]:
+    return [text for text in doubts_of(dataset, read_splits(dataset)) if "light where" in text]
+
+
+@pytest.mark.parametrize("odd", [[3], [0, 5], range(0, 24, 3), range(12), range(0, 24, 2)])
+def test_negated_volumes_are_told_before_training_too(tmp_path: Path, odd: Sequence[int]) -> None:
+    dataset = head_set(tmp_path, 24, odd)
+    checked = [problem for problem in check_dataset(tmp_path).problems if "light where" in problem.text]
+    said = doubted(dataset)
+    assert len(said) == len(checked) > 0
+    assert all(problem.text in text for problem, text in zip(checked, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("count", "odd", "tested"), [(24, [], []), (8, [], []), (24, range(6), range(6)), (4, [1], [])]
+)
+def test_sound_volumes_and_those_that_are_tested_are_not(
+    tmp_path: Path, count: int, odd: Sequence[int], tested: Sequence[int]
+) -> None:
+    assert doubted(head_set(tmp_path, count, odd, tested)) == []
+
+
+def test_volumes_that_would_take_long_are_not_all_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = head_set(tmp_path, 24, range(12))
+    monkeypatch.setattr("vpt.data.doubts.said.MOST_VOXELS", 4 * 32 * 32 * 6)
+    assert doubted(dataset) == []

@@ -244,8 +244,18 @@ def scan_files(folder: Path, kind: Kind | None = None) -> list[Path]:
     """The scans in a folder, or those of one kind, sorted by name; [] when there is no such folder."""
     if not folder.is_dir():
         return []
-    kinds = ("volumes", "images") if kind is None else (kind,)
-    return sorted(path for path in folder.iterdir() if kind_of(path) in kinds and not is_part(path))
+    found = (path for path in folder.iterdir() if _is_scan(path, kind))
+    return sorted(found, key=lambda path: path.name)
+
+
+def holds_scan(folder: Path, kind: Kind | None = None) -> bool:
+    """Whether `scan_files` finds any."""
+    return folder.is_dir() and any(_is_scan(path, kind) for path in folder.iterdir())
+
+
+def _is_scan(path: Path, kind: Kind | None) -> bool:
+    found = kind_of(path)
+    return found is not None and kind in (None, found) and not is_part(path)
 
 
 def channel_files(image: Path, channels: int) -> tuple[Path, ...]:

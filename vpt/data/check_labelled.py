@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vpt.data.class_counts import counted_classes, problems_of_classes
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
 from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes, told_by_the_file
-from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
 from vpt.data.doubts.negatives import Seen, negatives
@@ -41,9 +40,6 @@ from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
 from vpt.vocabulary import Target
 from vpt.words import counted, listed
-
-FEW_EXAMPLES = 5  # of a class: with less, nothing can be learned, nor measured
-IMBALANCE = 20  # the most frequent class to the rarest
 
 
 @dataclass
@@ -92,7 +88,7 @@ def check_labelled(
         *near_copies(found, looks, sides),
         *_unlike(found, facts),
         *_in_no_split(found, sides),
-        *_classes(found, splits),
+        *problems_of_classes(found, splits),
         *_images_of_classes(found, facts),
         *_one_sided(found, splits),
         *_folders(found),
@@ -165,28 +161,6 @@ def _in_no_split(found: LabelledSet, sides: Sequence[dict[str, str]]) -> Iterato
     if sides and unused:
         text = f"{counted(len(unused), 'image')} on no side ({listed(unused, 3)}); add to train, or leave out"
         yield Problem("warning", split_name(found), text)
-
-
-def _classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
-    """Classes with nothing to learn from, few examples, or far less than others."""
-    everywhere = _counted(found, [each.name for each in found.cases])
-    learned = [_counted(found, each.train) for each in splits]
-    if missing := [name for name in found.classes if not everywhere[name]]:
-        text = f"no example of {listed(missing)}; add some, or leave out the class"
-        yield Problem("warning", str(found.source), text)
-    for doubt in class_doubts(found.classes):
-        yield Problem("warning", str(found.source), doubt)
-    if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
-        text = f"no training example of {listed(unseen)}; put some on the side train, or leave out the class"
-        yield Problem("warning", split_name(found), text)
-    if few := [f"{name} ({count})" for name, count in everywhere.items() if count < FEW_EXAMPLES]:
-        text = f"fewer than {FEW_EXAMPLES} examples of {listed(few)}; add some, or join classes"
-        yield Problem("warning", str(found.source), text)
-    ranked = everywhere.most_common()
-    if ranked and ranked[0][1] > IMBALANCE * ranked[-1][1]:
-        (most, many), (least, rare) = ranked[0], ranked[-1]
-        text = f"{many} examples of {most}, but {rare} of {least}; weigh the classes, and look at each one's score"
-        yield Problem("warning", str(found.source), text)
 
 
 def _images_of_classes(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
@@ -270,8 +244,8 @@ def _summary(
 ) -> Check:
     grids = [each.grid for each in facts if each.grid]
     folds = f"fold 0 of {len(splits)}, " if len(splits) > 1 else ""
-    everywhere = _counted(found, [each.name for each in found.cases])
-    on = {side: _counted(found, names) for side, names in splits[0].to_dict().items()} if splits else {}
+    everywhere = counted_classes(found, [each.name for each in found.cases])
+    on = {side: counted_classes(found, names) for side, names in splits[0].to_dict().items()} if splits else {}
     return Check(
         root=found.root,
         name=found.name,
@@ -295,10 +269,3 @@ def _summary(
             for name in found.classes
         ),
     )
-
-
-def _counted(found: LabelledSet, names: Iterable[str]) -> Counter[str]:
-    """Class -> how many of the examples called so have it, in the order of the classes."""
-    targets = {each.name: each.target for each in found.cases}
-    places = Counter(place for name in names for place in targets.get(name, ()))
-    return Counter({found.classes[place]: places[place] for place in sorted(places)})

@@ -17,7 +17,11 @@ from vpt.scores.groups import Grouping
 from vpt.words import did_you_mean, listed
 
 CASE = ("case", "id", "name", "image", "scan", "mask", "path", "file", "filename")
-PATIENT = ("patient", "subject")
+PATIENT = (
+    "patient",
+    "subject",
+    "participant_id",
+)  # the last in tables of BIDS, which write "n/a" where nothing is known
 MOST_NUMBERS = 10  # a column with more different ones is cut into QUARTERS
 QUARTERS = 4
 
@@ -117,7 +121,11 @@ def _read(source: Path, names: Sequence[str], patient: Callable[[str], str], col
             )
     owners = {name: patient(name) if by_patient else _line_of(name, lines, source) for name in names}
     return {
-        head: {name: lines[owner][place] for name, owner in owners.items() if owner in lines}
+        head: {
+            name: lines[owner][place]
+            for name, owner in owners.items()
+            if owner in lines and not (heads[key] == PATIENT[-1] and lines[owner][place] == "n/a")
+        }
         for place, head in enumerate(heads)
         if place != key
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Splits:
     test: tuple[str, ...]
 
     def to_dict(self) -> dict[str, list[str]]:
-        return {side: list(names) for side, names in asdict(self).items()}
+        return {"train": list(self.train), "val": list(self.val), "test": list(self.test)}
 
 
 AnySet = SegmentationSet | LabelledSet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from vpt.readers.base import Kind, Reader
@@ -31,6 +32,7 @@ def format_of(path: Path) -> type[Reader] | None:
     return next((reader for reader in FORMATS if reader.claims_name(path)), None)
 
 
+@cache
 def endings(kind: Kind | None = None) -> tuple[str, ...]:
     """Of the files' names of all formats, or of those of one kind."""
     return tuple(ending for reader in FORMATS if kind in (None, reader.kind) for ending in reader.endings)

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from vpt.readers import format_of, reader_of
@@ -18,22 +19,22 @@ LONGEST_LINK = 1024  # bytes
 OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
+DOCUMENTS = (  # that no one would convert to a scan
+    *(".md", ".rst", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".pptx", ".html", ".bib", ".cff"),
+    *(".log", ".py", ".ipynb", ".sh", ".md5", ".sha1", ".sha256"),
+)
 BESIDE = (
-    ".md",
+    *DOCUMENTS,
     ".txt",
-    ".rst",
-    ".pdf",
     ".json",
     ".csv",
     ".tsv",
     ".jsonl",
     ".yaml",
     ".yml",
-    ".html",
-    ".py",
-    ".log",
-    ".bib",
 )
+SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # beside a scan, of its name: what dcm2niix and BIDS say of it
+DESCRIBING = {"dataset_description.json", "readme", "readme.md", "changes", "license"}  # of a part of a data set
 DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
 
 
@@ -169,7 +170,8 @@ class LeftOut:
 def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> LeftOut:
     """What is not read of a folder and below, when `read` are the files that are.
 
-    nested: files in subfolders count as such. Descriptions at the top (README.md, dataset.json, ...) do not count.
+    nested: files in subfolders count as such. Descriptions at the top (README.md, dataset.json, ...), documents and
+    what lies beside a scan of its name do not count.
     """
     walk, known = Walk(root), _with_their_parts(read)
     files: list[Path] = []
@@ -177,7 +179,8 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
     for path in walk.files():
         if known & {*_at_and_above(path, root)}:
             continue
-        if path.parent == root and _is_description(path) and not (leads_nowhere(path) or link_in_text(path)):
+        describes = _is_sidecar(path) or (path.parent == root and _is_description(path))
+        if describes and not (leads_nowhere(path) or link_in_text(path)):
             continue
         (deeper if nested and path.parent != root else files).append(path)
     return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))
@@ -224,6 +227,15 @@ def _with_their_parts(read: Iterable[Path]) -> set[str]:
 def _is_description(path: Path) -> bool:
     name = path.name.lower()
     return name in KNOWN or name.endswith(BESIDE) or not path.suffix
+
+
+def _is_sidecar(path: Path) -> bool:
+    """What only says something of other files: of a scan of its name, of numbers of labels, of a part of the set."""
+    name = path.name.lower()
+    if name in DESCRIBING or name.endswith(("dseg.tsv", *DOCUMENTS)):
+        return True
+    alike = path.parent.glob(f"{escape(path.stem)}.*") if path.suffix.lower() in SIDECARS else ()
+    return any(map(format_of, alike))
 
 
 def _are(files: Collection[Path]) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
 
 from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
+from vpt.data.doubts.unlike import unlike_others
+from vpt.data.doubts.values import FEWEST as FEWEST_CASES
+from vpt.data.doubts.values import LIGHT
 from vpt.data.labelled import LabelledSet
 from vpt.data.planned import FINGERPRINTED, spread
 from vpt.data.splits import AnySet, Splits
+from vpt.errors import VptError
+from vpt.readers import reader_of
 
 LOOKED_AT = FINGERPRINTED["images"]
+MOST_VOXELS = 2**29  # of volumes: half a minute where they are compressed
 
 
 def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
@@ -24,7 +33,10 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         classes = [*class_doubts(dataset.classes), *patients_as_classes(dataset)]
     used = {name for names in splits.to_dict().values() for name in names}
     if dataset.kind == "volumes":
-        files = header_doubts(case for case in dataset.cases if case.name in used)
+        files = [
+            *header_doubts(case for case in dataset.cases if case.name in used),
+            *_of_volumes(dataset, used, splits),
+        ]
     else:
         files = _of_pictures(dataset, used, frozenset(splits.test))
     return [
@@ -34,6 +46,37 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         *classes,
         *files,
     ]
+
+
+def _of_volumes(dataset: AnySet, used: Collection[str], splits: Splits) -> list[str]:
+    """Whether some of 40 volumes at most are negatives, alone or as a group; as few as fit into `MOST_VOXELS`.
+
+    No voxel of those that are tested is looked at.
+    """
+    tested = {*splits.test}
+    cases = [case for case in dataset.cases if case.name in used and case.name not in tested]
+    cases = _affordable(spread(cases, FINGERPRINTED["volumes"])[: FINGERPRINTED["volumes"]])
+    if len(cases) < FEWEST_CASES:
+        return []
+    seen = [look for _, look in seen_among(cases, len(dataset.channels), dataset.kind)]
+    alone = unlike_others([(look.file, look.values) for look in seen], dataset.channels, dataset.kind)
+    light = [(file, text) for file, text in alone if LIGHT in text]
+    found = light or negatives(seen, dataset.kind)
+    return [f"{file if light else dataset.root}: {text}" for file, text in found]
+
+
+def _affordable(cases: Sequence[Any]) -> list[Any]:
+    """The first of them, as far as their headers say that they can be read in about the time of the planning."""
+    left, found = MOST_VOXELS, []
+    for case in cases:
+        try:
+            left -= int(np.prod(reader_of(case.images).grid().shape)) * len(case.images)
+        except VptError:  # reading the case says why
+            continue
+        if left < 0:
+            break
+        found.append(case)
+    return found
 
 
 def _of_pictures(dataset: AnySet, used: Collection[str], tested: Collection[str]) -> list[str]:

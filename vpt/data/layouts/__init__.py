@@ -13,6 +13,7 @@ from pathlib import Path
 from vpt.data.cases import SegmentationSet, raise_first, require_plain_names
 from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.annotated import read_annotated, with_annotated
+from vpt.data.layouts.bids import is_bids, survey_bids
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
 from vpt.data.layouts.description import require_few_channels
 from vpt.data.layouts.image_folders import have_names_in_common, is_image_set, survey_images
@@ -76,6 +77,8 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         return survey_list(root)
     if not root.is_dir():
         raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
+    if not is_described(root) and is_bids(root):
+        return survey_bids(root)
     if is_image_set(root) and (root / "masks").is_dir():
         return survey_images(root) if have_names_in_common(root) or not is_told_by_names(root) else survey_by_name(root)
     if not is_described(root) and is_medsam(root):

@@ -13,19 +13,20 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
-from vpt.data.layouts.naming import IMAGE, MASK, PLAIN, WAYS, NameWords
+from vpt.data.layouts.naming import MASK, PLAIN, WAYS, NameWords
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
 from vpt.words import counted, listed
 
 Words = tuple[str, ...]
+Place = Literal["", "last", "first"]  # of the word for a sequence or a label in a name; "": there is none
 
 ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
 UNLABELLED = {"imagests", "labelsts"}
@@ -37,29 +38,33 @@ class _File:
     """A file, and the words of its folders and name that tell its case.
 
     last: how many of them, at the end, may say which sequence or label it is: one, or, in a folder of masks, all of
-    the file's name; side: where a folder is called train, val or test.
+    the file's name; first: where the file's own words begin, of which one may say it too; side: where a folder is
+    called train, val or test.
     """
 
     path: Path
     words: Words
     last: int
+    first: int
     is_mask: bool
     side: str
 
-    def split(self, apart: bool) -> tuple[Words, str]:
-        """The words of the case and, if that is told `apart`, the sequence or label."""
-        at = len(self.words) - self.last * apart
-        return self.words[:at], "_".join(self.words[at:])
+    def split(self, at: Place) -> tuple[Words, str]:
+        """The words of the case and, where one says it, the sequence or label."""
+        if at == "first":
+            return self.words[: self.first] + self.words[self.first + 1 :], self.words[self.first]
+        k = len(self.words) - self.last * (at == "last")
+        return self.words[:k], "_".join(self.words[k:])
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Scans and masks by case, where the last word of a scan's (a mask's) name tells the sequence (the label)."""
+    """Scans and masks by case; by_sequence, by_label: where a scan's (a mask's) name tells the sequence (the label)."""
 
     scans: Mapping[Words, Mapping[str, _File]]
     masks: Mapping[Words, Mapping[str, _File]]
-    by_sequence: bool
-    by_label: bool
+    by_sequence: Place
+    by_label: Place
 
     @cached_property
     def both(self) -> list[Words]:
@@ -82,18 +87,18 @@ def is_told_by_names(root: Path) -> bool:
 def _found(root: Path) -> tuple[list[_File], _Pairing]:
     paths = _paths(root)
     read = [*_files(root, paths, PLAIN)]
-    pairing = _paired(read)
-    for words in () if pairing.both else WAYS:
+    pairing = _paired(read, PLAIN)
+    for words in WAYS if _by_chance(pairing) else ():
         files = [*_files(root, paths, words)]
-        if (found := _paired(files)).both and not _by_chance(found):
+        if not _by_chance(found := _paired(files, words)):
             return files, found
     return read, pairing
 
 
 def _by_chance(pairing: _Pairing) -> bool:
-    """Whether only some of the files find a partner, so that what pairs them is likely chance."""
+    """Whether none or only some of the files find a partner, so that what pairs them is likely chance."""
     scans, masks = len(pairing.scans), len(pairing.masks)
-    return len(pairing.both) < ENOUGH * max(scans, masks)
+    return not pairing.both or len(pairing.both) < ENOUGH * max(scans, masks)
 
 
 def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
@@ -140,17 +145,20 @@ def _paths(root: Path) -> list[Path]:
 
 def _files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[_File]:
     masks_in: dict[str, set[bool]] = defaultdict(set)
+    of_masks = by.folders_of_masks(paths)
+    says_mask = {path: _says_mask(path, by) or bool(of_masks & {*path.parents}) for path in paths}
     for path in paths:
-        masks_in[path.parts[0]].add(_says_mask(path, by))
+        masks_in[path.parts[0]].add(says_mask[path])
     for path in paths:
         apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
-        *folders, _ = path.parts[1:] if apart else path.parts
-        above = [word for part in folders for word in _telling(part, by, MASK)]
+        folders = [each for each in [*path.parents][-2::-1] if not (apart and each == path.parents[-2])]
+        above = [word for each in folders if each not in of_masks for word in _telling(each.name, by, MASK)]
         own = _telling(case_name(path), by, by.masks)
-        whole = any(MASK & {*map(str.lower, by.of(each))} for each in folders)
+        whole = any(MASK & {*map(str.lower, by.of(each.name))} for each in folders)
         words = (*above, *own) or (case_name(path),)
+        last, first = max(1, len(own)) if whole else 1, min(len(above), len(words) - 1)
         side = next((SIDE_WORDS[each.lower()] for each in path.parts[:-1] if each.lower() in SIDE_WORDS), "")
-        yield _File(root / path, words, max(1, len(own)) if whole else 1, _says_mask(path, by), side)
+        yield _File(root / path, words, last, first, says_mask[path], side)
 
 
 def _says_mask(path: Path, by: NameWords) -> bool:
@@ -161,16 +169,17 @@ def _says_mask(path: Path, by: NameWords) -> bool:
 
 def _telling(part: str, by: NameWords, masks: Collection[str]) -> list[str]:
     """The words that tell the case."""
-    return [word for word in by.of(part) if word.lower() not in masks and word.lower() not in IMAGE]
+    return [word for word in by.of(part) if word.lower() not in masks and word.lower() not in by.images]
 
 
-def _paired(files: Sequence[_File]) -> _Pairing:
+def _paired(files: Sequence[_File], by: NameWords) -> _Pairing:
     """The reading of the names that pairs most; of equals the one that takes fewer words for sequences and labels."""
-    readings = [(by_sequence, by_label) for by_label in (False, True) for by_sequence in (False, True)]
+    places: tuple[Place, ...] = ("", "last", "first") if by.loosely else ("", "last")
+    readings = [(by_sequence, by_label) for by_label in places for by_sequence in places]
     return max((_read(files, *reading) for reading in readings), key=lambda found: len(found.both))
 
 
-def _read(files: Sequence[_File], by_sequence: bool, by_label: bool) -> _Pairing:
+def _read(files: Sequence[_File], by_sequence: Place, by_label: Place) -> _Pairing:
     scans: dict[Words, dict[str, _File]] = defaultdict(dict)
     masks: dict[Words, dict[str, _File]] = defaultdict(dict)
     for file in files:
@@ -246,10 +255,12 @@ def _names(pairing: _Pairing) -> list[str]:
     """The scans' own names, without the sequence; where two cases would be called alike, all words."""
     files = [next(iter(pairing.scans[case].values())) for case in pairing.both]
     own = [case_name(file.path) for file in files]
-    if pairing.by_sequence:
+    if pairing.by_sequence == "last":
         own = [
             re.sub(rf"[_\-. ]*{re.escape(file.words[-1])}$", "", name) for file, name in zip(files, own, strict=True)
         ]
+    if pairing.by_sequence == "first":
+        return ["_".join(case) for case in pairing.both]
     return own if all(own) and len(set(own)) == len(own) else ["_".join(case) for case in pairing.both]
 
 

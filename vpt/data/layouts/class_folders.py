@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
 from vpt.data.doubts.left_out import Walk, is_hidden, leads_back
+from vpt.data.layouts.naming import name_roles
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.readers import is_part
 
@@ -20,7 +21,7 @@ def class_folders(root: Path) -> list[tuple[str, Path]]:
     [] where there are fewer than two classes, or where the names are those of images with masks.
     """
     tops = [path for path in _folders(root, root) if any(True for _ in _images_below(path, root))]
-    if {path.name.lower() for path in tops} & SEGMENTATION:
+    if {path.name.lower() for path in tops} & SEGMENTATION or name_roles([path.name for path in tops]):
         return []
     if tops and all(path.name.lower() in SIDE_WORDS for path in tops):
         found = [(SIDE_WORDS[top.name.lower()], path) for top in tops for path in _folders(top, root)]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Case, SegmentationSet, case_name, raise_first, scan_files
+from vpt.data.cases import Case, SegmentationSet, case_name, holds_scan, raise_first, scan_files
 from vpt.data.doubts.labels import unnamed_label
 from vpt.data.doubts.left_out import ending_of, kinds, left_out
 from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask, too_many_values
@@ -32,7 +32,7 @@ GREY, COLOUR = ("grey",), ("red", "green", "blue")
 
 def is_image_set(root: Path) -> bool:
     """Whether a folder has images/ with image files in it."""
-    return bool(scan_files(root / "images", "images"))
+    return holds_scan(root / "images", "images")
 
 
 def have_names_in_common(root: Path) -> bool:

@@ -6,18 +6,19 @@ for `vpt check`, `read_labelled` raises the first one; who trains and who is tes
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from vpt.data.cases import kind_of, raise_first, without_ending
-from vpt.data.labelled import Example, LabelledSet
+from vpt.data.labelled import LabelledSet
+from vpt.data.layouts.bids import is_bids
 from vpt.data.layouts.by_name import is_told_by_names
 from vpt.data.layouts.class_folders import class_folders, folder_rows
 from vpt.data.layouts.class_lists import CSV_NAME, csv_rows
+from vpt.data.layouts.class_rows import chosen, examples, ordered, refuse_classes, usable
 from vpt.data.layouts.description import (
     description,
     read_channels,
@@ -29,13 +30,13 @@ from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_imag
 from vpt.data.layouts.lists import is_mask_list
 from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.medsam import is_medsam
-from vpt.data.layouts.rows import Row, annotation_fault
+from vpt.data.layouts.rows import Row
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 from vpt.files import NO_TEXT, holds_file, is_text, read_json, spelled
 from vpt.readers import Kind, reader_of
 from vpt.vocabulary import Target
-from vpt.words import did_you_mean, listed, some_of
+from vpt.words import did_you_mean, listed
 
 LAYOUTS = (
     "supported are class folders (CLASS/NAME.jpg), labels.csv with the columns `path` and `label`, and a MedMNIST .npz"
@@ -55,7 +56,7 @@ def is_labelled(path: str | Path) -> bool:
         return False
     if holds_file(path / CSV_NAME):
         return True
-    return bool(class_folders(path)) and not is_told_by_names(path) and not is_medsam(path)
+    return bool(class_folders(path)) and not is_bids(path) and not is_told_by_names(path) and not is_medsam(path)
 
 
 def _has_label_ids(source: Path) -> bool:
@@ -105,18 +106,18 @@ def survey_labelled(
             f"target {target!r}, expected {' or '.join(get_args(Target))}{did_you_mean(target, get_args(Target))}"
         )
     if classes is not None:
-        _refuse_classes(classes)
+        refuse_classes(classes)
     problems: list[VptError] = []
     source, rows, order, target = _read(path, target, classes if only is None else None, problems)
     rows = _of_text(rows, problems)
-    rows, apart = _chosen(rows, only, order, target, path)
+    rows, apart = chosen(rows, only, order, target, path)
     order = order if only is None else classes or only
     root = source if source.is_dir() else source.parent
     content = description(root / "dataset.json")
     names = tuple(
-        order if order is not None else _ordered({label for row in rows for label in row.labels}, target, path)
+        order if order is not None else ordered({label for row in rows for label in row.labels}, target, path)
     )
-    rows = _usable(rows, names, target, problems)
+    rows = usable(rows, names, target, problems)
     if not rows:
         raise problems[0] if problems else VptError(f"{path}: no image in it; {LAYOUTS}")
     if len(names) < 2:
@@ -130,7 +131,7 @@ def survey_labelled(
         _channels(rows, kind, content, root / "dataset.json"),
         names,
         target,
-        _examples(rows, names),
+        examples(rows, names),
         said if patients is None else by_pattern([row.name for row in rows], patients),
         {row.name: row.side for row in rows if row.side},
         kind,
@@ -179,84 +180,6 @@ def _read(
 
 def _has_several(row: Row) -> bool:
     return len(row.labels) > 1 or row.annotated is not None
-
-
-# --- classes ----------------------------------------------------------------------------------------------------------
-
-
-def _refuse_classes(classes: Sequence[str]) -> None:
-    if twice := sorted({name for name in classes if list(classes).count(name) > 1}):
-        raise VptError(f"classes: {twice[0]!r} is named twice; name every class once")
-    if len(classes) < 2:
-        raise VptError(f"classes: {len(classes)} named ({listed(classes)}), expected at least 2")
-
-
-def _ordered(names: Iterable[str], target: Target, path: Path) -> list[str]:
-    """Numbers by their value, else by name, which is no order for grades."""
-    found = sorted(names)
-    if all(re.fullmatch(r"[+-]?\d+(\.\d+)?", name) for name in found):
-        return sorted(found, key=float)
-    if target == "grades":
-        shown = ", ".join(found)
-        raise VptError(f"{path}: the grades {shown} are no numbers; give their order, the lowest first, as `classes`")
-    return found
-
-
-def _chosen(
-    rows: list[Row], only: Sequence[str] | None, order: Sequence[str] | None, target: Target, path: Path
-) -> tuple[list[Row], list[str]]:
-    """The rows of the classes in `only`, and the names of the others; order: of all classes, where it is known."""
-    if only is None:
-        return rows, []
-    if target != "classes":
-        raise VptError(f"{path}: data.only is for images of one class each, and the target is {target}; leave it out")
-    _refuse_classes(only)
-    known = {label for row in rows for label in row.labels} | {*(order or ())}
-    if unknown := [name for name in only if name not in known]:
-        raise VptError(
-            f"{path}: data.only names {unknown[0]!r}, which is no class of it ({some_of(known)})"
-            f"{did_you_mean(unknown[0], known)}"
-        )
-    apart = [row for row in rows if not {*row.labels} <= {*only}]
-    return [row for row in rows if {*row.labels} <= {*only}], [row.name for row in apart]
-
-
-def _usable(rows: Iterable[Row], names: Sequence[str], target: Target, problems: list[VptError]) -> list[Row]:
-    """The rows that have a name of their own and fitting labels, in their order."""
-    known = set(names)
-    seen: dict[str, Row] = {}
-    for row in rows:
-        unknown = [label for label in row.labels if label not in known]
-        if row.name in seen:
-            text = f"the second image called {row.name}; keep one of the two or rename it"
-        elif unknown:
-            text = f"{unknown[0]!r} is not in `classes` ({listed(names)}){did_you_mean(unknown[0], names)}"
-        elif fault := annotation_fault(row, names, target):
-            text = fault
-        elif target != "labels" and not row.labels:
-            text = "no label; name the image's class, or set the target to labels if there can be none"
-        elif target != "labels" and len(row.labels) > 1:
-            text = (
-                f"{len(row.labels)} labels ({listed(row.labels)}), expected one; set the target to labels for several"
-            )
-        else:
-            seen[row.name] = row
-            continue
-        problems.append(VptError(f"{row.where}: {text}"))
-    return list(seen.values())
-
-
-def _examples(rows: Iterable[Row], names: Sequence[str]) -> tuple[Example, ...]:
-    place = {name: number for number, name in enumerate(names)}
-
-    def places(labels: Sequence[str]) -> tuple[int, ...]:
-        return tuple(sorted(place[label] for label in labels))
-
-    def annotated(row: Row) -> tuple[int, ...] | None:
-        return None if row.annotated is None or {*row.annotated} >= place.keys() else places(row.annotated)
-
-    found = (Example(row.name, (row.image,), places(row.labels), annotated(row)) for row in rows)
-    return tuple(sorted(found, key=lambda example: example.name))
 
 
 # --- what else a set is -----------------------------------------------------------------------------------------------

@@ -3,28 +3,63 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 MASK = {"mask", "label", "labelstr", "seg", "segmentation", "gt", "truth", "groundtruth", "annotation", "manual"}
 MASK |= {f"{word}s" for word in MASK}
 IMAGE = {"image", "images", "imagestr", "img", "imgs", "scan", "scans", "volume", "volumes"}
 MORE = {"lbl", "msk", "roi", "contour", "delineation", "labelmap", "maske"}  # not of folders, which may be classes
 MORE |= {f"{word}s" for word in MORE}
+RARE = {"lab", "ann", "anno", "target", "rs", "rtstruct", "rtss"}  # said beside a word for images, or before a number
+RARE |= {f"{word}s" for word in RARE}
+RARE_IMAGE = {"vol", "vols", "raw", "orig", "original", "originals", "input", "inputs"}
+KINDS = {"ct", "cbct", "mr", "mri", "pet", "pt", "us"}  # of scans, which a number may follow: CT7
 APART = re.compile(r"[_\-. ]+")
 CASES = re.compile(r"[_\-. ]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[0-9])(?=[a-z])")  # P7Mask, P7mask
+MARKS = re.compile(r"[_\-. ()\[\]]+")
+NUMBERED = re.compile(r"([A-Za-z]+)(\d+)")
 
 
 @dataclass(frozen=True)
 class NameWords:
-    """How names are taken apart: between which letters, what says mask in a file's own name, and whether P7 is p7."""
+    """How names are taken apart: between which letters, what says mask or image in a file's own name, whether P7 is p7.
+
+    loosely: a word of a role or kind and its number are two (`mask7`, `ct07`), 07 is 7, a sequence or label may stand
+    first (`ct_7`, `lesion_mask_7`), and a folder's rarer word counts beside a folder of images.
+    """
 
     between: re.Pattern[str] = APART
     masks: frozenset[str] = frozenset(MASK)
+    images: frozenset[str] = frozenset(IMAGE)
     folded: bool = False
+    loosely: bool = False
 
     def of(self, name: str) -> list[str]:
         words = [word for word in self.between.split(name) if word]
+        if self.loosely:
+            words = [part.lstrip("0") or "0" for word in words for part in self._apart(word)]
         return [word.casefold() for word in words] if self.folded else words
+
+    def _apart(self, word: str) -> tuple[str, ...]:
+        found = NUMBERED.fullmatch(word)
+        return found.groups() if found and found[1].lower() in self.masks | self.images | KINDS else (word,)
+
+    def folders_of_masks(self, paths: Iterable[Path]) -> set[Path]:
+        """Folders called by a rarer word for masks (`ann`, `roi`), which stand beside one of images (`img`)."""
+        beside: dict[Path, set[Path]] = defaultdict(set)
+        for path in paths if self.loosely else ():
+            for folder in path.parents[:-1]:
+                beside[folder.parent].add(folder)
+        return {
+            each
+            for folders in beside.values()
+            if any(_are_all(folder.name, self.images) for folder in folders)
+            for each in folders
+            if _are_all(each.name, self.masks)
+        }
 
 
 PLAIN = NameWords()
@@ -32,5 +67,18 @@ WAYS = (
     NameWords(masks=frozenset(MASK | MORE)),
     NameWords(between=CASES, masks=frozenset(MASK | MORE)),
     NameWords(between=CASES, masks=frozenset(MASK | MORE), folded=True),
+    NameWords(MARKS, frozenset(MASK | MORE | RARE), frozenset(IMAGE | RARE_IMAGE), folded=True, loosely=True),
 )
 """What is tried where the plain reading of the names finds no pair; the first that pairs enough is taken."""
+
+
+def name_roles(folders: Collection[str]) -> bool:
+    """Whether two folders are called images and masks, by any words for these."""
+    last = WAYS[-1]
+    return len(folders) == 2 and all(
+        any(_are_all(folder, words) for folder in folders) for words in (last.masks, last.images)
+    )
+
+
+def _are_all(name: str, words: Collection[str]) -> bool:
+    return {*WAYS[-1].of(name)} <= {*words}

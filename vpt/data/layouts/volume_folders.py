@@ -21,6 +21,7 @@ from vpt.data.doubts.left_out import unread_beside
 from vpt.data.layouts.description import labels_of, read_channels, read_codes, read_patients, shown_name
 from vpt.data.layouts.image_folders import as_images
 from vpt.data.layouts.regions import regions_in_words
+from vpt.data.layouts.unpaired import why_unpaired
 from vpt.errors import VptError
 from vpt.files import can_be_path, holds_file, read_json
 from vpt.readers import Kind, LabelFiles, endings
@@ -29,7 +30,7 @@ LAYOUTS = (
     "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
     "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz; of "
     "DICOM imagesTr/CASE/, a folder of the series, and labelsTr/CASE.dcm, its DICOM SEG), "
-    "images (images/NAME.png with masks/NAME.png), pairs by name (pat01_T1.nii.gz with pat01_seg.nii.gz), "
+    "images (images/NAME.png with masks/NAME.png), BIDS, pairs by name (pat01_T1.nii.gz with pat01_seg.nii.gz), "
     "and a list of cases (a .csv with the columns image and mask)"
 )
 
@@ -47,7 +48,7 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files."""
     source = root / "dataset.json"
     if not source.is_file():
-        raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{unread_beside(root)}")
+        raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{why_unpaired(root)}{unread_beside(root)}")
     content = read_json(source)
     if not isinstance(content, dict):
         raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object; {LAYOUTS}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.labelled import LabelledSet
+from vpt.data.layouts.bids_tables import table_of_participants
 from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.readers import LabelFiles, Relabelled
@@ -47,7 +48,9 @@ def _content(dataset: SegmentationSet) -> dict[str, Any]:
         for case in dataset.cases
         if case.annotated is not None
     }
-    known = {"patients": dataset.patients, "codes": dataset.codes, "annotated": annotated}
+    table = table_of_participants(dataset.root) if dataset.columns else None
+    groups = _seen(table, dataset.root) if table else ""
+    known = {"patients": dataset.patients, "codes": dataset.codes, "annotated": annotated, "groups": groups}
     return content | {key: value for key, value in known.items() if value}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vpt.data.cases import Case, SegmentationSet, case_name
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
-from vpt.data.layouts.by_name import IMAGE
+from vpt.data.layouts.naming import IMAGE
 from vpt.data.pairs import pair_masks
 from vpt.data.plan import Plan
 from vpt.data.thumbnails import thumbnail
