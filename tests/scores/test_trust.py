@@ -46,12 +46,14 @@ def test_pairwise_dice_is_the_mean_over_pairs_of_masks(masks):
         each = []
         for a, b in pairs:
             both = (a == k).sum() + (b == k).sum()
-            each.append(1.0 if both == 0 else 2 * ((a == k) & (b == k)).sum() / both)
-        assert found[place] == pytest.approx(np.mean(each))
+            each += [2 * ((a == k) & (b == k)).sum() / both] if both else []
+        assert found[place] == pytest.approx(np.mean(each) if each else np.nan, nan_ok=True)
 
 
-def test_masks_that_are_all_empty_agree_and_an_empty_one_agrees_with_no_other():
-    assert pairwise_dice(np.zeros((3, 1)), np.zeros((3, 1))).tolist() == [1]
+def test_empty_masks_have_nothing_to_agree_on_and_an_empty_one_agrees_with_no_other():
+    """Three models that miss a tumour are not to be trusted for that they miss it together."""
+    assert np.isnan(pairwise_dice(np.zeros((3, 1)), np.zeros((3, 1)))).all()
+    assert pairwise_dice(np.array([[0], [0], [5]]), np.zeros((3, 1))).tolist() == [0]
     assert pairwise_dice(np.array([[0], [5]]), np.zeros((1, 1))).tolist() == [0]
 
 

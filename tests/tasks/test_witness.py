@@ -74,9 +74,10 @@ def test_one_model_has_entropy_and_no_agreement():
     assert 0 < found.whole.entropy < 1
 
 
-def test_where_nothing_is_found_all_agree_and_nothing_is_unsure():
+def test_where_nothing_is_found_there_is_nothing_to_agree_on_or_to_be_unsure_of():
     background = torch.zeros(2, 3, 3, 4, 4)
     background[:, :, 0] = 1
     found = seen(background).quality()
-    assert (found.whole.voxels, found.whole.agreement) == (0, 1)
+    assert found.whole.voxels == 0
+    assert math.isnan(found.whole.agreement)
     assert math.isnan(found.whole.entropy)

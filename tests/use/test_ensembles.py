@@ -85,7 +85,7 @@ def test_models_of_other_pixels_and_sizes_see_a_scan_through_their_own(models, t
     assert (probabilities(together, given) - torch.stack(apart).mean(0)).abs().max() < 1e-5
     mask, quality = together.segment_with_quality(given)
     assert np.array_equal(voxels(mask), voxels(together.segment(given)))
-    assert 0 < quality.whole.agreement < 1
+    assert 0 <= quality.whole.agreement < 1  # one model alone finds a label
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vpt.scores.means import mean_defined
 from vpt.scores.plain import plain
 
 TRUST = ("agreement", "entropy", "distance")
@@ -26,7 +27,7 @@ SHARE = 0.95  # of ordinary cases, that a limit is to hold
 class StructureQuality:
     """Of one label, or of all: voxels that were found, how far the members agree, how unsure their mean is there.
 
-    agreement: mean Dice of the pairs of members, NaN of a single model; entropy: of the mean probability, 1 where all
+    agreement: see `pairwise_dice`; entropy: of the mean probability, 1 where all
     labels are as likely, averaged over what was found, NaN where that is nothing.
     """
 
@@ -37,7 +38,8 @@ class StructureQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of a case without its truth. whole: its agreement is the mean over labels, its entropy that of all they found.
+    """Of a case without its truth. whole: its agreement is the mean over labels that a member found, its entropy that
+    of all they found.
 
     distance: to the nearest training cases, 1 where it is as theirs among each other; NaN where the model kept none.
     """
@@ -58,15 +60,14 @@ class Quality:
 
 def pairwise_dice(sizes: np.ndarray, shared: np.ndarray) -> np.ndarray:
     """Voxels (M, K) of M members' masks of K labels, and those that each pair shares (M (M - 1) / 2, K), pairs in the
-    order of `combinations` -> the mean Dice of the pairs (K,). Two empty masks agree (1); NaN of a single member.
+    order of `combinations` -> the mean Dice of the pairs (K,).
+
+    Two empty masks have nothing to agree on, as their entropy has nothing to be of, and do not count; NaN where all are
+    empty, and of a single member.
     """
     pairs = list(combinations(range(len(sizes)), 2))
-    if not pairs:
-        return np.full(sizes.shape[1], math.nan)
-    both = np.array([sizes[a] + sizes[b] for a, b in pairs])
-    dice = np.divide(2 * shared, both, out=np.ones(both.shape), where=both > 0)
-    mean: np.ndarray = dice.mean(0)
-    return mean
+    both = np.array([sizes[a] + sizes[b] for a, b in pairs]).reshape(len(pairs), sizes.shape[1])
+    return mean_defined(np.divide(2 * shared, both, out=np.full(both.shape, math.nan), where=both > 0), 0)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpt.scores.means import mean_defined
 from vpt.scores.trust import Quality, StructureQuality, pairwise_dice
 from vpt.tasks.segmentation import likeliest
 
@@ -55,7 +56,7 @@ class Witness:
             name: StructureQuality(int(found[k]), float(agreement[k]), _mean(unsure[k], found[k]))
             for k, name in enumerate(self.names)
         }
-        whole = StructureQuality(int(found.sum()), float(agreement.mean()), _mean(unsure.sum(), found.sum()))
+        whole = StructureQuality(int(found.sum()), float(mean_defined(agreement, 0)), _mean(unsure.sum(), found.sum()))
         return Quality(whole, structures, distance)
 
 
