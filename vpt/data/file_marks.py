@@ -10,6 +10,7 @@ from vpt.parallel import in_order
 
 END = 2**20  # bytes that are read at each end of a file; a packed one has a checksum of the whole in its last eight
 WORKERS = 8  # threads; files on a network's disk answer slowly, but several at a time
+MANY = 64  # files for which threads are begun, each of which takes up to 130 MB of address space
 
 
 def marks_of(files: Sequence[Path]) -> list[str]:
@@ -18,7 +19,7 @@ def marks_of(files: Sequence[Path]) -> list[str]:
     Times of change are not looked at: a copy of the data is the data. Of a folder (a DICOM series) the mark is of the
     names and sizes in it, and of its first and its last file; of what is gone it is "".
     """
-    return list(in_order(_mark_of, files, WORKERS))
+    return [_mark_of(file) for file in files] if len(files) < MANY else list(in_order(_mark_of, files, WORKERS))
 
 
 def _mark_of(path: Path) -> str:
