@@ -24,6 +24,7 @@ def test_a_copy_has_the_same_mark_and_a_byte_at_either_end_another(tmp_path: Pat
         path.write_bytes(changed)
     paths[4].write_bytes(content + b"\0")
     marks = marks_of(paths)
+    assert marks_of(paths * 20) == marks * 20  # by threads
     assert marks[0] == marks[1]
     assert len(set(marks)) == 4
 
