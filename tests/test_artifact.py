@@ -20,7 +20,7 @@ from vpt.backbones.families import published
 from vpt.building import build_model
 from vpt.config import Config, ResolvedConfig, load_config
 from vpt.data.plan import Percentiles, Plan
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
 from vpt.restoring import restore_model
@@ -327,12 +327,16 @@ def test_tensors_that_do_not_fit_are_named(saved: Path) -> None:
         restore_model(read_artifact(saved))
 
 
-def test_best_is_taken_before_last(tmp_path: Path) -> None:
+def test_best_is_taken_before_last_and_last_is_not_taken_in_silence(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     (tmp_path / "last.safetensors").touch()
-    assert find_artifact(tmp_path) == tmp_path / "last.safetensors"
+    with pytest.warns(VptWarning, match=r"holds no best\.safetensors .* so last\.safetensors is used"):
+        assert find_artifact(tmp_path) == tmp_path / "last.safetensors"
     (tmp_path / "best.safetensors").touch()
     assert find_artifact(tmp_path) == tmp_path / "best.safetensors"
     assert find_artifact(tmp_path / "last.safetensors") == tmp_path / "last.safetensors"
+    assert not recwarn.list
 
 
 def test_a_place_without_an_artifact_is_said(tmp_path: Path) -> None:

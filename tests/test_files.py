@@ -193,13 +193,25 @@ def test_a_header_of_absurd_length_is_refused(tmp_path: Path, length: int) -> No
         read_tensors(tmp_path / "a", "copy it again")
 
 
+def test_a_disk_that_knows_no_permissions_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As exFAT and some shares, which refuse `chmod` to whoever does not own the mount."""
+
+    def refuse(*given: object, **more: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    write_text(tmp_path / "a.txt", "text")
+    assert (tmp_path / "a.txt").read_text() == "text"
+
+
 def test_parts_of_killed_writers_are_cleared_and_others_stay(tmp_path: Path) -> None:
     gone, machine = 2**22 + 1, files._machine()
     dead, alive, elsewhere = f".part-{machine}-{gone}-a", f".part-{machine}-{os.getpid()}-b", f".part-ffffff-{gone}-c"
-    for name in (dead, alive, elsewhere, f".part-{gone}-old", "d.part", ".part-of-mine"):
+    strange = f".part-{machine}-{10**20}-d"  # no number that a process has
+    for name in (dead, alive, elsewhere, f".part-{gone}-old", "d.part", ".part-of-mine", strange):
         (tmp_path / name).write_text("")
     files.clear_parts(tmp_path)
-    kept = {alive, "d.part", ".part-of-mine"}
+    kept = {alive, "d.part", ".part-of-mine", strange}
     assert {item.name for item in tmp_path.iterdir()} == {*kept, elsewhere, f".part-{gone}-old"}
     files.clear_parts(tmp_path, own=True)
     assert {item.name for item in tmp_path.iterdir()} == kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from vpt.config import Config, ResolvedConfig, as_written, build_config, unknown
 from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.files import holds_file
 from vpt.model import PromptedModel
 from vpt.readers import Code
@@ -151,13 +152,22 @@ def preprocessing_of(spec: BackboneSpec) -> dict[str, Any]:
 
 
 def find_artifact(run_or_artifact: str | Path) -> Path:
-    """A run's folder -> its `best.safetensors` (or `last`, where no validation has run yet); a file -> itself."""
+    """A run's folder -> its `best.safetensors`; a file -> itself.
+
+    Where only `last.safetensors` is there it is taken, with a `VptWarning`. Raises VptError where neither is.
+    """
     path = Path(run_or_artifact)
     if path.is_file():
         return path
-    for name in ("best.safetensors", "last.safetensors"):
-        if holds_file(path / name):
-            return path / name
+    if holds_file(path / "best.safetensors"):
+        return path / "best.safetensors"
+    if holds_file(last := path / "last.safetensors"):
+        told = (
+            f"{path}: holds no best.safetensors (no validation has run yet, or the file was lost), so last.safetensors "
+            "is used, the weights of the last step, whose validation may be worse"
+        )
+        warnings.warn(told, VptWarning, stacklevel=1)  # one place, so that it is said once
+        return last
     what = "holds no best.safetensors or last.safetensors" if path.is_dir() else "no such file or folder"
     raise VptError(f"{path}: {what}; give a run's folder (of `vpt train`) or an artifact (.safetensors)")
 

@@ -17,7 +17,7 @@ from vpt.errors import VptError
 
 LONGEST_JSON = 256 << 20  # bytes
 NO_TEXT = "its name is not UTF-8"
-PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d+)-")  # of a write that goes on, or was killed
+PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d{1,9})-")  # of a write that goes on, or was killed
 
 
 def is_address(given: str) -> bool:
@@ -96,7 +96,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield part
         with open(part, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(part, mode)
+        if part.stat().st_mode != mode:  # disks without permissions refuse to be asked, even for what they have
+            os.chmod(part, mode)
         os.replace(part, path)
     except OSError as error:
         raise VptError(

@@ -396,7 +396,7 @@ def test_the_same_call_goes_on_after_a_signal_but_not_after_the_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["splits.json", "plan.json", "state", "labels", "scan"])
+@pytest.mark.parametrize("name", ["splits.json", "plan.json", "state", "labels", "scan", "mask of the same size"])
 def test_a_run_does_not_go_on_with_what_another_decided(
     copied_data: Path, tmp_path: Path, signal_at: Callable[..., None], name: str
 ) -> None:
@@ -422,6 +422,12 @@ def test_a_run_does_not_go_on_with_what_another_decided(
         image = nib.load(scan)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 500, image.affine, image.header), scan)
         said = "data, of which a file is larger or smaller"
+    elif name == "mask of the same size":
+        mask = copied_data / "labelsTr" / f"{json.loads((run / 'splits.json').read_text())['train'][0]}.nii.gz"
+        content = bytearray(mask.read_bytes())
+        content[-8] ^= 1
+        mask.write_bytes(content)
+        said = "data, of which a file holds something else"
     else:
         shutil.rmtree(run / "state")
         shutil.copytree(other / "state", run / "state")

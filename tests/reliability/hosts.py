@@ -136,5 +136,6 @@ def report_trials(trials: Mapping[str, Callable[[], Iterable[str]]], parts: Sequ
         started, found = time.monotonic(), list(trial())
         tried, faults = tried + 1, faults + len(found)
         print(f"    {len(found)} faults, {time.monotonic() - started:.0f} s", *found, sep="\n    ", flush=True)
+        print(f"{counted(tried, 'trial')} so far, {faults} faults", flush=True)
     print(f"{counted(tried, 'trial')}, {faults} faults")
     return 1 if faults else 0

@@ -88,12 +88,19 @@ def try_all(folder: Path, number: int, predictions: int, seed: int) -> Found:
         took = _try_training(folder / f"run-{trial}", data, more, whole, seconds, rng, found)
         expected[name] = (whole, min(seconds, took), more)
         print(dict(found.kills), *found.faults[-1:], file=sys.stderr, flush=True)
+        print_so_far(found)
     masks, seconds = _predict(folder, data, folder / "plain")
     for trial in count():
         if sum(found.kills.values()) >= number + predictions or found.faults[LIMIT:]:
             break
         _try_prediction(folder / f"masks-{trial}", data, folder / "plain", masks, seconds, rng, found)
+        print_so_far(found)
     return found
+
+
+def print_so_far(found: Found) -> None:
+    """What `proof.py` has of a trial that is stopped."""
+    print(f"{sum(found.kills.values())} kills so far, {len(found.faults)} faults", flush=True)
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@
 
 FOLDER gets what each trial prints (`NAME.log`), its figures (`NAME.json`) and the table of all (`proof.md`). A trial
 that has figures of this commit in FOLDER is not repeated, so that an interrupted proof goes on, and two calls with
-different `--only` share the processors. SLURM, machines, units and small disks are for root; what this machine lacks is
-in the table as not run, with the reason. Exit code 1 where a trial found a fault or did not end.
+different `--only` share the processors. Of a trial that is stopped the table has what it counted so far. SLURM,
+machines, units and small disks are for root; what this machine lacks is in the table as not run, with the reason. Exit
+code 1 where a trial found a fault or did not end.
 """
 
 from __future__ import annotations
@@ -65,12 +66,15 @@ def main() -> int:
     asked.add_argument("--only", action="append", default=[], choices=TRIALS, help="trials; all of them by default")
     given = asked.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the trial that runs ends too
     commit, bad = commit_here(), False
     for name in given.only or TRIALS:
-        figures = known(given.out, name, commit) or run(name, given.out, commit)
+        try:
+            figures = known(given.out, name, commit) or run(name, given.out, commit)
+        finally:
+            (given.out / "proof.md").write_text(table(given.out), encoding="utf-8")  # of all calls into this folder
         bad |= figures.faults != 0 and not figures.counted.startswith("skipped")
         print(row(figures), flush=True)
-        (given.out / "proof.md").write_text(table(given.out), encoding="utf-8")
     return 1 if bad else 0
 
 
@@ -85,7 +89,8 @@ def known(out: Path, name: str, commit: str) -> Figures | None:
     """Figures of an earlier call on the same commit, where the trial ended."""
     path = out / f"{name}.json"
     found = Figures(**json.loads(path.read_text())) if path.exists() else None
-    return found if found and found.commit == commit and found.faults is not None else None
+    ended = found and found.faults is not None and "so far" not in found.counted
+    return found if ended and found.commit == commit else None
 
 
 def run(name: str, out: Path, commit: str) -> Figures:
@@ -102,18 +107,20 @@ def run(name: str, out: Path, commit: str) -> Figures:
             stderr=told,
             start_new_session=True,
         )
+        stopped: BaseException | None = None
         try:
             process.wait(LONGEST)
-        except BaseException as error:  # also Ctrl-C: nothing is left running
+        except BaseException as error:  # also Ctrl-C: nothing is left running, and what was counted so far is kept
+            stopped = error
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
     counted, faults = outcome(log.read_text(errors="replace"), process.returncode)
     load = (round(before, 1), round(os.getloadavg()[0], 1))
     took = round(time.monotonic() - since)
     figures = Figures(name, " ".join(TRIALS[name]), commit, f"{started:%Y-%m-%d %H:%M}", took, load, counted, faults)
     (out / f"{name}.json").write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
+    if stopped and not isinstance(stopped, subprocess.TimeoutExpired):
+        raise stopped
     return figures
 
 

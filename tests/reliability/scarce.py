@@ -4,7 +4,9 @@
 
 Memory is a bound on the address space, from next to nothing above what a process starts with; disks are `tmpfs` of a
 few megabytes, for which one has to be root. A fault is a traceback, an exit code but 0 and 1, "truncated or damaged" of
-files that are whole, a file that is not, or a command that does not go on once there is room.
+files that are whole, a file that is not, or a command that does not go on once there is room. Counted apart are
+commands that a library, or Python, ended by a signal or a word of its own where it found no memory, which nobody can
+catch; what those leave has to be whole as well.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,20 +27,22 @@ from kills import SETTINGS, damaged, import_all, left_over, require, run
 
 from vpt.words import counted
 
-MEGABYTES = (8, 64, 128, 192, 384, 768)
+MEGABYTES = (8, 64, 128, 192, 288, 320, 384, 512, 768)
+BY_LIBRARIES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, 127)  # 127 is the C library's own
 DISKS = (0.02, 1, 2, 4)
 LARGE = ("--set", "plan.image_size=256", "--set", "train.batch_size=16", "--set", "train.workers=0")
 
 
 def main() -> int:
     faults: list[str] = []
+    ended: list[str] = []
     tried = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         commands = prepared(folder)
         for megabytes in MEGABYTES:
             for what, words in commands.items():
-                faults += with_memory(folder, what, words, megabytes)
+                faults += with_memory(folder, what, words, megabytes, ended)
                 tried += 1
         if os.geteuid() == 0:
             for megabytes in DISKS:
@@ -46,7 +51,8 @@ def main() -> int:
                     tried += 1
         else:
             print("disks: not tried, for only root can mount them")
-    print(f"{counted(tried, 'command')} with too little, {len(faults)} faults", *faults, sep="\n")
+    said = f"{counted(tried, 'command')} with too little, {len(ended)} of them ended by a library, {len(faults)} faults"
+    print(*ended, said, *faults, sep="\n")
     return 1 if faults else 0
 
 
@@ -77,9 +83,15 @@ def prepared(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def with_memory(folder: Path, what: str, words: Sequence[str], megabytes: int) -> Iterator[str]:
+def with_memory(folder: Path, what: str, words: Sequence[str], megabytes: int, ended: list[str]) -> Iterator[str]:
+    """Faults; `ended` is added to where a library ended the command."""
     out, log = folder / f"{what}-{megabytes}", folder / "log"
     code = run(_into(words, out), log, begin=partial(_bound, megabytes))
+    if code in BY_LIBRARIES:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] or [""]
+        ended.append(f"{what} with {megabytes} MB: ended by a library ({code}): {last[0][:160]}")
+        yield from (f"{what} with {megabytes} MB: {fault}" for fault in damaged(out))
+        return
     yield from _faults(f"{what} with {megabytes} MB", code, log, out)
 
 

@@ -178,6 +178,7 @@ def bounded(place: Place, bound: int, value: int) -> Iterator[str]:
 
 
 def from_mounts(place: Place) -> dict[str, Trial]:
+    hidden = "mount -t tmpfs tmpfs /proc"  # by which torch knows the processor
     closed, tiny = place.new("closed"), "mount -t tmpfs -o size=64k tmpfs /dev/shm"
     shut = INSIDE.format(READ_ONLY.format(closed))
     gone = f'mkdir {place.folder}/gone; cd {place.folder}/gone; rmdir {place.folder}/gone; "$@"'
@@ -185,8 +186,9 @@ def from_mounts(place: Place) -> dict[str, Trial]:
         "/dev/shm of 64 kB": partial(
             refused, place, place.train(place.no("tight")), INSIDE.format(tiny), "does not fit into /dev/shm"
         ),
-        "/proc and /sys hidden": partial(
-            trains, place, INSIDE.format("mount -t tmpfs tmpfs /sys; mount -t tmpfs tmpfs /proc")
+        "/sys hidden": partial(trains, place, INSIDE.format("mount -t tmpfs tmpfs /sys")),
+        "/proc hidden": partial(
+            refused, place, place.train(place.no("blind")), INSIDE.format(hidden), "/proc is hidden"
         ),
         "data read-only": partial(trains, place, INSIDE.format(READ_ONLY.format(place.data))),
         "a closed folder for a run": partial(

@@ -27,7 +27,7 @@ from vpt.backbones.hugging_face import timms_names
 from vpt.backbones.npz import from_npz, read_npz
 from vpt.backbones.sam2_weights import official_names
 from vpt.errors import VptError
-from vpt.machine.memory import is_out_of_memory
+from vpt.machine.scarce import is_out_of_memory
 from vpt.tensor_files import digest_tensors
 from vpt.words import some_of
 

@@ -28,6 +28,8 @@ from vpt.cli.train import train
 from vpt.cli.view import view
 from vpt.cli.watch import watch
 from vpt.errors import SaidElsewhere, VptError, VptWarning
+from vpt.machine.available import address_space
+from vpt.machine.scarce import KINDS, is_out_of_memory
 from vpt.progress import say
 
 app = typer.Typer(
@@ -106,17 +108,20 @@ def _run(debug: bool) -> int | str | None:
         if debug:
             raise
         _complain(str(error))
-    except (OSError, MemoryError) as error:
-        if debug:
+    except (OSError, *KINDS) as error:
+        if debug or not (isinstance(error, OSError) or is_out_of_memory(error)):
             raise
-        _complain(f"{str(error) or 'out of memory'}; --debug shows where it arose")
-    except RuntimeError as error:
-        if debug or not _wants_memory(error):
-            raise
-        said = str(error).partition("\n")[0]
-        told = f"too little memory ({said}); close other programs, or use a machine with more"
-        _complain(f"{told}; --debug shows where it arose")
+        _complain(f"{_in_words(error)}; --debug shows where it arose")
     return 1
+
+
+def _in_words(error: Exception) -> str:
+    """What the system or a library says, in a line; of too little memory, what to do."""
+    said = str(error).partition("\n")[0] or type(error).__name__
+    if not is_out_of_memory(error) or (isinstance(error, MemoryError) and str(error)):  # which says it itself
+        return said
+    more = "use a machine with more" if address_space() is None else "raise the limit on it (ulimit -v unlimited)"
+    return f"too little memory ({said}); close other programs, or {more}"
 
 
 def _is_somewhere() -> bool:
@@ -149,16 +154,6 @@ def _delivered(code: int | str | None) -> int | str | None:
                 )
                 code = 1
     return code
-
-
-def _wants_memory(error: RuntimeError) -> bool:
-    if "can't start new thread" in str(error):
-        return True
-    if "torch" not in sys.modules:  # nor is there the memory to import it
-        return False
-    from vpt.machine.memory import is_out_of_memory
-
-    return is_out_of_memory(error)
 
 
 def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:

@@ -15,7 +15,7 @@ from vpt.engine.average import Average
 from vpt.engine.randomness import restore_random, torch_state
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.errors import VptError
-from vpt.machine.memory import is_out_of_memory
+from vpt.machine.scarce import KINDS, is_out_of_memory
 from vpt.model import Output
 from vpt.tasks.batch import Batch, LearningLoss, Loss, to_device
 
@@ -185,7 +185,7 @@ class Learner:
         made, failed = None, False
         try:
             made = work()
-        except (MemoryError, RuntimeError) as error:
+        except KINDS as error:
             if not is_out_of_memory(error):
                 raise
             failed = True

@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from vpt.engine.line import Line
 from vpt.engine.randomness import restore_random, torch_state
 from vpt.errors import VptError
-from vpt.machine.memory import is_out_of_memory
+from vpt.machine.scarce import is_out_of_memory
 from vpt.model import PromptedModel
 
 Made = TypeVar("Made")

@@ -29,7 +29,7 @@ from vpt.engine.signals import Interrupted, Signals, heed_signals
 from vpt.engine.training import train_job
 from vpt.errors import VptError
 from vpt.files import write_text
-from vpt.machine.memory import is_out_of_memory
+from vpt.machine.scarce import KINDS, TO_TRAIN, is_out_of_memory, require_room
 from vpt.model import PromptedModel, trained_parts
 from vpt.model_card import write_card
 from vpt.progress import bar
@@ -85,6 +85,7 @@ def train(
         vpt.engine.signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     run = Path(out)
+    require_room(TO_TRAIN)
     if config is None and not resume:
         raise VptError("no data set or config to train on; give one, or resume an interrupted run")
     if config is None and start is not None:
@@ -107,7 +108,7 @@ def train(
                 log = _log(run, brief, ranks)
                 log.info(f"interrupted{stop.place}; continue with: vpt train --resume --out {run}")
                 raise
-            except (MemoryError, RuntimeError) as error:
+            except KINDS as error:
                 if not is_out_of_memory(error):
                     raise
                 raise VptError(

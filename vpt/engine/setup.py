@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vpt.config import Config, ResolvedConfig, dump_config, load_written
 from vpt.data.annotated import keep_labels
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.few_shot import draw_shots
+from vpt.data.file_marks import marks_of
 from vpt.data.grouped import Groups, read_groups
 from vpt.data.kept_plan import keep_plan
 from vpt.data.labelled import LabelledSet
@@ -77,19 +79,37 @@ class Setup:
             "config.yaml (seed)": str(self.config.seed),
             "set of labels": json.dumps(self.dataset.labels),
             "data, of which a file is larger or smaller": json.dumps(self._sizes),
+            "data, of which a file holds something else": json.dumps(self._marks),
         }
         return {name: sha256(text.encode()).hexdigest() for name, text in said.items()}
 
     @cached_property
     def _sizes(self) -> dict[str, list[int]]:
         """Bytes of each file of the cases that are learned from and validated, wherever they lie."""
-        seen = {*self.splits.train, *self.splits.val}
-        found: dict[str, list[int]] = {}
+        return {
+            name: [path.stat().st_size if path.is_file() else 0 for path in paths]
+            for name, paths in self._files.items()
+        }
+
+    @cached_property
+    def _marks(self) -> dict[str, list[str]]:
+        """What each of these files holds, see `marks_of`, and what a list or a folder says of an example."""
+        marks = iter(marks_of([path for paths in self._files.values() for path in paths]))
+        found = {name: list(islice(marks, len(paths))) for name, paths in self._files.items()}
+        if isinstance(self.dataset, LabelledSet):
+            for case in self.dataset.cases:
+                if case.name in found:
+                    found[case.name].append(str((case.target, case.annotated)))
+        return found
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        """Of the cases that are learned from and validated; an array in memory has none."""
+        seen, found = {*self.splits.train, *self.splits.val}, {}
         for case in self.dataset.cases:
             if case.name in seen:
                 files = case.files if isinstance(case, Case) else case.images
-                paths = [file for file in files if isinstance(file, Path)]
-                found[case.name] = [path.stat().st_size if path.is_file() else 0 for path in paths]
+                found[case.name] = [file for file in files if isinstance(file, Path)]
         return found
 
     @property

@@ -30,8 +30,9 @@ from vpt.engine.ranks import Ranks
 from vpt.engine.signals import Interrupted, Signals
 from vpt.engine.table import epoch_table
 from vpt.errors import VptError
-from vpt.machine.memory import is_out_of_memory, keeping_buffers
+from vpt.machine.memory import keeping_buffers
 from vpt.machine.precision import prepare_frozen
+from vpt.machine.scarce import KINDS, is_out_of_memory
 from vpt.model import Output
 from vpt.progress import bar, is_live
 from vpt.report.pictures import write_progress
@@ -218,7 +219,7 @@ def _told(run: Path, job: Job, progress: Progress) -> Iterator[None]:
     except Interrupted as stop:
         stop.place = f" in epoch {progress.epoch + 1}, step {progress.step}"
         raise
-    except (MemoryError, RuntimeError) as error:
+    except KINDS as error:
         if not is_out_of_memory(error):
             raise
         raise VptError(

@@ -22,7 +22,7 @@ def cores(most: int | None = None) -> int:
 
 def available_memory() -> int | None:
     """Bytes: of the machine, the process's control groups and its own limit the least; None where no one can say."""
-    found = [_of_machine(), cgroups.memory_left(), _of_process()]
+    found = [_of_machine(), cgroups.memory_left(), address_space()]
     return min((each for each in found if each is not None), default=None)
 
 
@@ -30,8 +30,8 @@ def _of_machine() -> int | None:
     return _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
 
 
-def _of_process() -> int | None:
-    """What a limit of its address space leaves (ulimit -v)."""
+def address_space() -> int | None:
+    """Bytes that a limit on the process's address space leaves (ulimit -v); None without one."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 

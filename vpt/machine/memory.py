@@ -14,12 +14,6 @@ import torch
 from vpt.machine import cgroups
 
 MOST = 32  # images at once; more are no faster on a CPU, and little on a GPU
-TOO_LITTLE = (  # torch's words, of CPU and MPS too, and oneDNN's
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "could not create a primitive",
-)
 UNKNOWN = 8 * 2**30  # bytes of a machine that does not say
 TRIM, PAD, MAPPED_FROM, MAPPINGS = -1, -2, -3, -4  # of `mallopt`, from glibc's malloc.h
 KEPT = {MAPPINGS: 0, TRIM: 2**31 - 1, PAD: 64 * 2**20}
@@ -51,13 +45,6 @@ def total_memory(device: torch.device) -> int:
 def in_gb(size: int) -> str:
     """Bytes in words: "12.3 GB"."""
     return f"{size / 1e9:.1f} GB" if size < 1e14 else f"{size / 1e9:.0e} GB"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was too little memory, of the machine or of a GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in TOO_LITTLE)
 
 
 @contextmanager

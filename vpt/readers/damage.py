@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
 from vpt.errors import VptError
 from vpt.machine.available import available_memory
+from vpt.machine.scarce import is_out_of_memory
 from vpt.readers.grid import by
 
 SMALL = 2**20  # bytes of an array for which no one is asked whether they are free
@@ -19,11 +19,7 @@ NO_MEMORY = ("Cannot allocate memory", "Error -4 ", "Unable to allocate", "out o
 def spoiled(name: object, error: BaseException) -> Exception:
     """The error to raise for what a library raised: a `VptError` of a damaged file, or a `MemoryError`."""
     reason = " ".join(str(error).split())
-    if (
-        isinstance(error, MemoryError)
-        or getattr(error, "errno", None) == errno.ENOMEM
-        or any(word in reason for word in NO_MEMORY)
-    ):
+    if is_out_of_memory(error) or any(word in reason for word in NO_MEMORY):
         return MemoryError(f"{name}: too little memory is free to read it; close other programs")
     return VptError(f"{name}: truncated or damaged ({reason}); {AGAIN}")
 

@@ -19,8 +19,9 @@ from vpt.data.framing import size_of_slices
 from vpt.data.plan import Plan
 from vpt.data.values import values_of
 from vpt.errors import HeaderWarning, VptError, VptWarning
-from vpt.machine.memory import in_gb, is_out_of_memory, total_memory
+from vpt.machine.memory import in_gb, total_memory
 from vpt.machine.precision import Chosen, autocast, prepare_frozen
+from vpt.machine.scarce import KINDS, is_out_of_memory
 from vpt.model import Output, PromptedModel
 from vpt.readers import SUPPORTED, Reader, Voxels, format_of, reader_of
 from vpt.readers.content import other_content
@@ -129,7 +130,7 @@ def in_smaller_batches(name: str, batch: int, work: Callable[[int], Made]) -> Ma
     """
     try:
         return work(batch)
-    except (MemoryError, RuntimeError) as error:
+    except KINDS as error:
         if not is_out_of_memory(error):
             raise
         if batch == 1:

@@ -12,6 +12,7 @@ from vpt.artifact_tasks import answering
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import Chosen, Precision, choose_precision
+from vpt.machine.scarce import TO_ANSWER, require_room
 from vpt.model import PromptedModel
 from vpt.restoring import restore_model
 from vpt.use.by_task import SegmenterByTask
@@ -58,6 +59,7 @@ def load(
             agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images; a task that
             the model has not learned.
     """
+    require_room(TO_ANSWER)
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
     require_alike(artifacts)
     chosen = choose_device(device)

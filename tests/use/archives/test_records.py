@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,35 @@ def test_records_of_several_processes_are_merged_and_the_last_counts(tmp_path: P
     assert list(found) == ["a", "b"]
     assert found["a"] == DONE
     assert (found["b"].status, found["b"].when) == ("done", "2026-01-03")
+
+
+def test_the_last_counts_where_the_clock_was_set_back_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = 3_980_000_000.0  # in 2096
+    before = Journal(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("time.time", lambda: ahead)
+        before.add([replace(FAILED, when="2096-02-13")])
+    os.utime(before.path, (ahead, ahead))
+    after = Journal(tmp_path)
+    after.add([DONE])
+    after.add([replace(FAILED, status="done", when="2026-01-03", reason="")])
+    summarise(tmp_path)
+
+    assert read_records(tmp_path)["b"].status == "done"
+    assert json.loads((tmp_path / "failures.json").read_text()) == {}
+    assert "order" not in json.loads((tmp_path / "predictions.json").read_text())["cases"][0]
+
+
+def test_records_from_before_there_was_an_order_are_followed_by_new_ones(tmp_path: Path) -> None:
+    begin(tmp_path)
+    line = json.loads(FAILED.as_line())
+    del line["order"], line["crc32"]
+    (tmp_path / ".journal" / "20990101T000000-0.jsonl").write_text(json.dumps(line | {"when": "2099-01-01"}) + "\n")
+    Journal(tmp_path).add([replace(FAILED, status="done", reason="")])
+
+    assert read_records(tmp_path)["b"].status == "done"
 
 
 @settings(max_examples=25, deadline=None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vpt.errors import VptError
+from vpt.machine.scarce import is_out_of_memory
 from vpt.parallel import settled
 
 Given = TypeVar("Given")
@@ -59,6 +60,8 @@ def _failure(name: str, file: object, error: Exception) -> Failure:
     said, kind = str(error).partition("\n")[0], type(error).__name__
     if isinstance(error, USUAL):
         return Failure(name, f"{file}: could not be processed ({said or kind}); the others were")
+    if is_out_of_memory(error):
+        return Failure(name, f"{file}: could not be processed (too little memory: {said or kind}); the others were")
     reason = f"{file}: could not be processed ({kind}{': ' if said else ''}{said}), which nobody expected"
     return Failure(name, f"{reason}; please report it with log.txt (or run it with --debug)", kind, frames(error))
 

@@ -13,9 +13,10 @@ import json
 import os
 import re
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from vpt.versions import version_of
 
 JOURNALS = ".journal"
 CHECK = b',"crc32":'
+MOMENT = 0.001  # seconds between two records
 LONGEST_LINE = 1 << 24  # bytes; a record of 20,000 classes has 1 MB
 QUOTED = re.compile(r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
 
@@ -41,7 +43,8 @@ class Record:
     case: its name in the output folder; files: names of its files, without their folders; output: the mask, by its
     path in the output folder; seconds: of reading, computing and writing; volumes_ml, pixels: of each label, of a
     volume or of an image; probabilities: of each class; quality: see `vpt.scores.trust.described`; task: of a
-    model that segments several, the one that was told or chosen; when: its end, UTC.
+    model that segments several, the one that was told or chosen; when: its end, UTC; order: seconds, greater than that
+    of every record before it, also where the clock was set back meanwhile (0 before 0.6).
     """
 
     case: str
@@ -63,6 +66,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     task: str = ""
+    order: float = field(default=0.0, compare=False)
 
     def as_line(self) -> bytes:
         """JSON with a CRC-32 of itself in its last key."""
@@ -92,6 +96,7 @@ class Journal:
         """folder: where the answers lie. Nothing is made yet."""
         self.folder = folder / JOURNALS
         self.path = self.folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.jsonl"
+        self._last: float | None = None  # the order of the last record; None before the first
 
     def add(self, records: Sequence[Record]) -> None:
         """Append, and wait until it is on the disk.
@@ -101,11 +106,19 @@ class Journal:
         """
         make_folder(self.folder, "choose another output")
         try:
+            lines = b"".join(replace(record, order=self._next()).as_line() for record in records)
             with open(self.path, "ab", buffering=0) as file:
-                file.write(b"".join(record.as_line() for record in records))
+                file.write(lines)
                 os.fsync(file.fileno())
         except OSError as error:
             raise VptError(f"{self.path}: cannot be written ({error.strerror}); the mask itself is whole") from error
+
+    def _next(self) -> float:
+        """The time, or a moment after the last record here, and after the last write of those that others have left."""
+        if self._last is None:
+            self._last = max((path.stat().st_mtime for path in journals(self.folder.parent)), default=0.0)
+        self._last = max(time.time(), self._last + MOMENT)
+        return self._last
 
 
 def is_recorded(folder: Path) -> bool:
@@ -131,7 +144,8 @@ def read_records(folder: Path, without: frozenset[Path] = frozenset()) -> dict[s
     for path in sorted(journals(folder) - without):
         with open(path, "rb") as file:
             for record in filter(None, map(_record, iter(lambda: file.readline(LONGEST_LINE), b""))):
-                if record.case not in found or found[record.case].when <= record.when:
+                before = found.get(record.case)
+                if before is None or (before.order, before.when) <= (record.order, record.when):
                     found[record.case] = record
     return dict(sorted(found.items()))
 
@@ -186,8 +200,10 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _filled(record: Record) -> dict[str, Any]:
-    """Without what is empty."""
-    values = {name: value for name, value in asdict(record).items() if value not in ("", (), {}, [])}
+    """Without what is empty, and without its place in the journals."""
+    said = asdict(record)
+    del said["order"]
+    values = {name: value for name, value in said.items() if value not in ("", (), {}, [])}
     return values | {"settings": json.loads(record.settings)}
 
 
