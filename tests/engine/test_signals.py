@@ -11,6 +11,7 @@ import pytest
 
 from vpt.engine import signals as module
 from vpt.engine.signals import STOPPING, Interrupted, heed_signals, held_back
+from vpt.use.archives.attempts import attempt
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -52,6 +53,21 @@ def test_what_a_library_makes_of_an_interruption_is_still_one(turned: Callable[[
         except KeyboardInterrupt:
             turned()
     assert stop.value.code == 143
+
+
+@pytest.mark.parametrize("turned", [into_an_error, into_nothing])
+def test_nor_is_it_a_failure_of_the_scan_that_it_met(turned: Callable[[], None]) -> None:
+    def segment() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            turned()
+
+    with heed_signals() as signals, pytest.raises(Interrupted) as stop, signals.at_once():  # noqa: PT012
+        attempt("a", "a.nii.gz", segment)
+        attempt("b", "b.nii.gz", lambda: pytest.fail("the batch went on"))
+    assert stop.value.code == 143
+    assert attempt("c", "c.nii.gz", lambda: "a mask") == "a mask"  # of the next batch
 
 
 def test_an_error_after_a_signal_that_only_was_noted_stays_one() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from vpt.machine.interruption import forget, raise_again, remember
+
 # SIGHUP: the terminal, or the connection to it, was closed; SIGXCPU: the processor time of a limit is used up.
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name))
 HANGUP = getattr(signal, "SIGHUP", None)
@@ -38,7 +40,6 @@ class Signals:
         self._told, self._came = told, threading.Event()
         self._since = 0.0
         self._at_once = False
-        self._raised = False  # in the midst of whatever was done
 
     def wait(self, seconds: float) -> bool:
         """Until a signal has come, or so long -> whether one has."""
@@ -60,11 +61,9 @@ class Signals:
         try:
             self.check()
             yield
-            if self._raised:
-                self.check()
+            raise_again()
         except Exception as error:
-            if self._raised:
-                raise Interrupted(self.number or signal.SIGINT) from error
+            raise_again(error)
             raise
         finally:
             self._at_once = before
@@ -90,8 +89,7 @@ class Signals:
             signal.signal(number, signal.SIG_DFL)  # a third one does not ask
             raise Interrupted(number)
         if self._at_once:
-            self._raised = True
-            raise Interrupted(number)
+            raise remember(Interrupted(number))
 
 
 @contextmanager
@@ -114,6 +112,7 @@ def heed_signals(told: Callable[[], None] = lambda: None) -> Iterator[Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        forget()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vpt.errors import VptError
+from vpt.machine.interruption import raise_again
 from vpt.machine.scarce import is_out_of_memory
 from vpt.parallel import settled
 
@@ -43,15 +44,20 @@ class DiskFull(VptError):
 def attempt(name: str, file: object, work: Callable[[], Made]) -> Made | Failure:
     """What `work` makes of the scan `name`, or why it could not; only an interrupt and a full disk come through.
 
+    An interrupt that a library passed over, or made an error of its own of, is one.
+
     Raises:
         DiskFull: nothing more can be written.
     """
     try:
-        return work()
+        made = work()
     except Exception as error:
+        raise_again(error)
         if is_no_space(error):
             raise DiskFull(f"{error}; free space and go on with --continue") from error
         return _failure(name, file, error)
+    raise_again()
+    return made
 
 
 def _failure(name: str, file: object, error: Exception) -> Failure:
