@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from vpt.backbones.attention import asked_apart, gather, mix_values, project_keys_values, project_queries, split_heads
 from vpt.backbones.base import BlockAttention, norms_nothing_before
 from vpt.backbones.feed_forward import feed_forward
-from vpt.backbones.pieces import is_half, normalise
-from vpt.backbones.strips import runs_in_pieces
+from vpt.backbones.pieces import is_half, normalise, runs_in_pieces
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
 from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
 from vpt.errors import VptError
@@ -182,7 +181,7 @@ def turned(heads: Tensor, rope: Tensor | None, unturned: int, half: bool) -> Ten
     """Queries or keys (B, heads, N, d), those after the first `unturned` by the place of their patch."""
     if rope is None or heads.shape[2] <= unturned:
         return heads
-    if half and is_half(heads) and runs_in_pieces(heads) and heads.dtype == torch.bfloat16:
+    if half and heads.dtype == torch.bfloat16 and runs_in_pieces(heads):
         return _turned_image_by_image(heads, rope, unturned)
     patches = apply_rot_embed_cat(heads[:, :, unturned:], rope, half=half)
     return torch.cat([heads[:, :, :unturned], patches], 2)

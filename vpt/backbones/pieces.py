@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpt.machine.gelu import needs_gradients
 from vpt.machine.products import batches_by_onednn, by_onednn
 
 CHUNK = 2**22  # bytes of scores at a time
@@ -140,3 +141,8 @@ def is_half(tokens: Tensor) -> bool:
     """Whether products of them run in bfloat16 on a CPU."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
     return tokens.device.type == "cpu" and dtype == torch.bfloat16
+
+
+def runs_in_pieces(x: Tensor, *modules: nn.Module) -> bool:
+    """Whether it pays: on a CPU; and is possible: without gradients, outside of `torch.compile`."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not needs_gradients(x, *modules)

@@ -15,8 +15,8 @@ from timm.models.tiny_vit import MBConv, NormMlp, PatchMerging
 from torch import Tensor, nn
 
 from vpt.backbones.feed_forward import is_exact
-from vpt.backbones.pieces import normalise
-from vpt.machine.gelu import convolve_gelu, multiply_gelu, needs_gradients
+from vpt.backbones.pieces import normalise, runs_in_pieces
+from vpt.machine.gelu import convolve_gelu, multiply_gelu
 
 WIDE = 2**22  # numbers at a time, 16 MiB in float32
 
@@ -71,11 +71,6 @@ def add_mlp(mlp: nn.Module, grid: Tensor) -> Tensor:
         part = grid[some, rows]
         torch.add(part, layers.fc2(multiply_gelu(layers.fc1, normalise(layers.norm, part))), out=out[some, rows])
     return out
-
-
-def runs_in_pieces(x: Tensor, *modules: nn.Module) -> bool:
-    """Whether it pays: on a CPU; and is possible: without gradients, outside of `torch.compile`."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not needs_gradients(x, *modules)
 
 
 def places(batch: int, rows: int, numbers: int, unit: int = 1) -> Iterator[Place]:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpt.backbones.pieces import normalise
-from vpt.backbones.strips import places, runs_in_pieces
+from vpt.backbones.pieces import normalise, runs_in_pieces
+from vpt.backbones.strips import places
 from vpt.backbones.tokens import KeysValues
 from vpt.machine.gelu import needs_gradients
 

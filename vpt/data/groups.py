@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vpt.data.cases import without_ending
+from vpt.data.layouts.bids_tables import PARTICIPANT, UNKNOWN
 from vpt.data.layouts.class_lists import csv_lines
 from vpt.data.layouts.description import description
 from vpt.errors import VptError
@@ -17,11 +18,7 @@ from vpt.scores.groups import Grouping
 from vpt.words import did_you_mean, listed
 
 CASE = ("case", "id", "name", "image", "scan", "mask", "path", "file", "filename")
-PATIENT = (
-    "patient",
-    "subject",
-    "participant_id",
-)  # the last in tables of BIDS, which write "n/a" where nothing is known
+PATIENT = ("patient", "subject", PARTICIPANT)
 MOST_NUMBERS = 10  # a column with more different ones is cut into QUARTERS
 QUARTERS = 4
 
@@ -124,7 +121,7 @@ def _read(source: Path, names: Sequence[str], patient: Callable[[str], str], col
         head: {
             name: lines[owner][place]
             for name, owner in owners.items()
-            if owner in lines and not (heads[key] == PATIENT[-1] and lines[owner][place] == "n/a")
+            if owner in lines and not (heads[key] == PARTICIPANT and lines[owner][place] == UNKNOWN)
         }
         for place, head in enumerate(heads)
         if place != key

@@ -222,14 +222,14 @@ def _by_class(
     """Of the same cases in the same order."""
     truth, owner = first.targets, patients or names
     right = [truth & each.decided for each in (first, second)]
+    wins = [_wins(sizes) for sizes in (right[0].astype(float) - right[1]).T.tolist()]
+    whose = [{owner[row] for row in np.flatnonzero(has).tolist()} for has in truth.T]
     found = {}
     statistics = first.statistic_by_class(), second.statistic_by_class()
     for score in statistics[0]:
         a, b = (each[score] for each in statistics)
         intervals = bootstrap(partial(_apart, first.classes, a, b), len(names), patients)
         ours, others = (of_classes(np.ones((len(names), 1)))[:, 0].tolist() for of_classes in (a, b))
-        whose = [{owner[row] for row in np.flatnonzero(has).tolist()} for has in truth.T]
-        wins = [_wins(sizes) for sizes in (right[0].astype(float) - right[1]).T.tolist()]
         found[score] = tuple(
             Difference(
                 name,

@@ -16,7 +16,7 @@ from vpt.data.cases import Case, SegmentationSet, kind_of
 from vpt.data.layouts.bids_files import OF_A_CASE, BidsFile, bids_files, chosen_by, has_subjects
 from vpt.data.layouts.bids_scans import BidsMask, Masks, sequences_of
 from vpt.data.layouts.bids_tables import labels_in_tables, participants
-from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.description import case_in_words, description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles
@@ -59,7 +59,7 @@ def survey_bids(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         whole,
         said | read_patients(content, source),
         kind,
-        guess=_said(root, whole[0], len(whole), channels, _left(files, masks, elsewhere)),
+        guess="read as BIDS: " + case_in_words(root, whole[0], len(whole), channels, _left(files, masks, elsewhere)),
         columns=participants(root, said),
     ), problems
 
@@ -166,13 +166,3 @@ def _left(files: Sequence[BidsFile], masks: Masks, elsewhere: Sequence[str]) -> 
     without = sorted({file.subject for file in files if file.is_scan} - masked)
     left = f"; left out: {counted(len(without), 'subject')} without a mask ({listed(without, 3)})" if without else ""
     return left + (f"; left out: {listed(elsewhere)}, on another grid than the masks" if elsewhere else "")
-
-
-def _said(root: Path, case: Case, count: int, channels: Sequence[str], left: str) -> str:
-    scans = [path.relative_to(root).as_posix() for path in case.images]
-    masks = [path.relative_to(root).as_posix() for path in case.files[len(scans) :]]
-    return (
-        f"read as BIDS: {counted(count, 'case')} such as {case.name}, with the {'scans' if len(scans) > 1 else 'scan'} "
-        f"{listed(scans, 4)} ({', '.join(channels)}) and the {'masks' if len(masks) > 1 else 'mask'} "
-        f"{listed(masks, 4)}{left}; `vpt check {root} --write dataset.json` fixes it"
-    )

@@ -11,7 +11,8 @@ from vpt.data.layouts.description import labels_of
 from vpt.errors import VptError
 from vpt.words import listed
 
-PARTICIPANTS, KEY, NOTHING = "participants.tsv", "participant_id", ("", "n/a")
+PARTICIPANTS, PARTICIPANT, UNKNOWN = "participants.tsv", "participant_id", "n/a"  # the table, its key, no value
+NOTHING = ("", UNKNOWN)
 ABOVE = ("", "rawdata")  # where the table of participants lies
 
 
@@ -25,12 +26,12 @@ def participants(root: Path, subjects: Mapping[str, str]) -> dict[str, dict[str,
         return {}
     (_, header), *body = list(csv_lines(source)) or [(1, [])]
     heads = [name.strip().casefold() for name in header]
-    if KEY not in heads:
-        raise VptError(f"{source}: no column `{KEY}` among {listed(header, 10)}; add one, or take the file out")
+    if PARTICIPANT not in heads:
+        raise VptError(f"{source}: no column `{PARTICIPANT}` among {listed(header, 10)}; add one, or take the file out")
     lines: dict[str, list[str]] = {}
     for number, cells in body:
         told = [cell.strip() for cell in [*cells, *[""] * (len(heads) - len(cells))]]
-        subject = f"sub-{told[heads.index(KEY)].removeprefix('sub-')}"
+        subject = f"sub-{told[heads.index(PARTICIPANT)].removeprefix('sub-')}"
         if lines.setdefault(subject, told) != told:
             raise VptError(f"{source}: line {number}: {subject} has another line further up; keep one of the two")
     return {
@@ -40,7 +41,7 @@ def participants(root: Path, subjects: Mapping[str, str]) -> dict[str, dict[str,
             if subject in lines and lines[subject][place] not in NOTHING
         }
         for place, head in enumerate(heads)
-        if head and head != KEY
+        if head and head != PARTICIPANT
     }
 
 

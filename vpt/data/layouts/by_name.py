@@ -17,20 +17,19 @@ from typing import Any, Literal
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.doubts.left_out import Walk
-from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.description import case_in_words, description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.naming import MASK, PLAIN, WAYS, NameWords
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
-from vpt.words import counted, listed
+from vpt.words import listed
 
 Words = tuple[str, ...]
 Place = Literal["", "last", "first"]  # of the word for a sequence or a label in a name; "": there is none
 
 ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
 UNLABELLED = {"imagests", "labelsts"}
-DESCRIBED = "`vpt check {} --write dataset.json` fixes it"
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         read_patients(content, source),
         kind,
         {name: side for name, side in sides.items() if side},
-        guess=_said(root, cases[0], len(cases), channels),
+        guess="guessed from the names: " + case_in_words(root, cases[0], len(cases), channels),
     ), problems
 
 
@@ -285,13 +284,3 @@ def only_channel(root: Path, scans: Sequence[Path]) -> tuple[str, ...]:
     names = ((path.relative_to(root) if path.is_relative_to(root) else path).parts for path in scans)
     said = all("ct" in (word.lower() for part in parts for word in PLAIN.of(part.split(".")[0])) for parts in names)
     return ("CT",) if said else ("image",)
-
-
-def _said(root: Path, case: Case, count: int, channels: Sequence[str]) -> str:
-    scans = [path.relative_to(root).as_posix() for path in case.images]
-    masks = [path.relative_to(root).as_posix() for path in case.files[len(scans) :]]
-    return (
-        f"guessed from the names: {counted(count, 'case')} such as {case.name}, with the "
-        f"{'scans' if len(scans) > 1 else 'scan'} {listed(scans, 4)} ({', '.join(channels)}) and the "
-        f"{'masks' if len(masks) > 1 else 'mask'} {listed(masks, 4)}; {DESCRIBED.format(root)}"
-    )

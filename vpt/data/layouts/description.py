@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vpt.data.cases import Case
 from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues, require_plain_name
 from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
@@ -155,3 +156,14 @@ def _is_id(value: Any) -> bool:
 
 def _id(value: Any) -> int:
     return int(str(value).removesuffix(".0"))
+
+
+def case_in_words(root: Path, case: Case, count: int, channels: Sequence[str], left_out: str = "") -> str:
+    """What was read where nothing describes it: how many cases, and one with its files, as seen from `root`."""
+    scans = [path.relative_to(root).as_posix() for path in case.images]
+    masks = [path.relative_to(root).as_posix() for path in case.files[len(scans) :]]
+    return (
+        f"{counted(count, 'case')} such as {case.name}, with the {'scans' if len(scans) > 1 else 'scan'} "
+        f"{listed(scans, 4)} ({', '.join(channels)}) and the {'masks' if len(masks) > 1 else 'mask'} "
+        f"{listed(masks, 4)}{left_out}; `vpt check {root} --write dataset.json` fixes it"
+    )
