@@ -262,6 +262,10 @@ def test_another_family_is_refused_with_what_is_supported(name: str, found: str)
         ("maxvit_tiny_tf_224", "MaxxVit is not supported, since it attends between convolutions"),
         ("convnext_atto", "ConvNeXt is not supported, since it is made of convolutions"),
         ("cait_xxs24_224", "since its class token attends in blocks of its own"),
+        ("xcit_nano_12_p16_224", "since it attends between channels"),
+        ("pvt_v2_b0", "since its keys are of patches that a convolution has made fewer"),
+        ("mixer_s32_224", "since nothing in it attends to tokens"),
+        ("botnet26t_256", "since its attention is of a form that is not taken apart"),
     ],
 )
 def test_what_stays_out_is_refused_with_its_reason(name: str, reason: str) -> None:

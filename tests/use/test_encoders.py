@@ -33,6 +33,12 @@ def test_what_does_not_load_has_its_reason() -> None:
     assert facts_of(found) == {"name": found.name, "kind": "NaFlexViT", "refused": found.refused}
 
 
+def test_timms_other_models_are_told_with_why_they_are_refused() -> None:
+    found = catalogue("pit_ti_*")
+    assert {each.name for each in found} >= {"pit_ti_224", "pit_ti_distilled_224"}
+    assert all(each.spec is None and "pooled by convolutions between stages" in each.refused for each in found)
+
+
 def test_a_pattern_that_nothing_fits_says_what_may_have_been_meant() -> None:
     with pytest.raises(
         VptError, match=r"beit_base_patch16_22: no encoder is called so; did you mean beit_base_patch16"

@@ -36,7 +36,11 @@ MODULES = {  # of timm: those of encoders made of blocks that attend
     "vision_transformer_hybrid": "ViT on a convolutional stem",
     "naflexvit": "NaFlexViT",
     "cait": "CaiT",
+    "qwen3_vit": "Qwen3-VL, DeepSeek-V4: encoders of language models",
+    "deepseek_vit": "Qwen3-VL, DeepSeek-V4: encoders of language models",
+    "gemma4_vit": "Gemma 4",
 }
+OTHERS = "timm's others"
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,13 @@ class Entry:
 def catalogue(pattern: str = "*", progress: Tick = silent) -> list[Entry]:
     """Every name of these kinds that fits a pattern (`*dinov3*`), described without weights in memory.
 
+    Where none of them does, those of timm's other models that do, each with why it is refused.
+
     Raises:
         VptError: none fits.
     """
     kinds = {name: kind for name, kind in _kinds().items() if fnmatchcase(name, pattern)}
+    kinds = kinds or dict.fromkeys(timm.list_models(pattern), OTHERS)
     if not kinds:
         hint = did_you_mean(pattern, _kinds()) or f"; `vpt backbones '*{pattern.strip('*')[:4]}*'` looks for more"
         raise VptError(f"{pattern}: no encoder is called so{hint}")

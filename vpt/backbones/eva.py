@@ -37,7 +37,7 @@ class EvaBackbone(PlainBackbone):
 
     def __init__(self, vit: Eva, **about: Any):
         super().__init__(vit, **about)
-        blocks: Any = vit.blocks
+        blocks: Any = self.vit.blocks
         self.norms_after = type(blocks[0]) is EvaBlockPostNorm
         for block in blocks:
             merge_biases(block.attn)
@@ -231,16 +231,20 @@ def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
 # --- the two kinds of blocks ------------------------------------------------------------------------------------------
 
 
+def _scale(block: Any, branch: int) -> Tensor | None:
+    return getattr(block, f"gamma_{branch}", None)
+
+
 def _norm_before(block: Any) -> nn.Module:
     return nn.Identity() if type(block) is EvaBlockPostNorm else block.norm1
 
 
 def _first_branch(block: Any, mixed: Tensor) -> Tensor:
-    after = block.norm1(mixed) if type(block) is EvaBlockPostNorm else scaled(block.gamma_1, mixed)
+    after = block.norm1(mixed) if type(block) is EvaBlockPostNorm else scaled(_scale(block, 1), mixed)
     return block.drop_path1(after)
 
 
 def _second_branch(block: Any, sequence: Tensor) -> Tensor:
     if type(block) is EvaBlockPostNorm:
         return block.drop_path2(block.norm2(feed_forward(block.mlp, sequence)))
-    return block.drop_path2(scaled(block.gamma_2, feed_forward(block.mlp, normalise(block.norm2, sequence))))
+    return block.drop_path2(scaled(_scale(block, 2), feed_forward(block.mlp, normalise(block.norm2, sequence))))

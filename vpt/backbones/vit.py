@@ -13,21 +13,12 @@ from torch import Tensor
 
 from vpt.backbones.base import BlockAttention, Level, Pool, norms_nothing_before, uniform_blocks
 from vpt.backbones.pieces import is_half
+from vpt.backbones.refused import refusal
 from vpt.backbones.timm_model import Layout, Pooling, TimmBackbone
 from vpt.backbones.tokens import Context, Features, Keep, SeparateContext, Tokens
 from vpt.backbones.vit_blocks import BlockForm, form_of, odd_parts
 from vpt.errors import VptError
 
-REASONS = {  # of timm's classes: why they are not taken apart
-    "Diff": "its attention is the difference of two",
-    "NaFlexVit": "images of several sizes are packed into one sequence",
-    "Cait": "its class token attends in blocks of its own",
-    "MaxxVit": "it attends between convolutions, within windows and then over a grid of their places",
-    "ResNet": "it is made of convolutions, which attend to nothing",
-    "ConvNeXt": "it is made of convolutions, which attend to nothing",
-    "TinyVit": "it is known as Segment Anything's encoder only (lite_medsam, mobile_sam)",
-    "VisionTransformerSAM": "it has no neck, as all weights of Segment Anything have",
-}
 POOLS: dict[str, Pool] = {"token": "cls", "map": "attention"}  # timm's names; all others are means of the patches
 
 
@@ -165,12 +156,7 @@ def require_standard_blocks(model: Any, name: str) -> None:
         if not odd:
             return
         found = f"{found} with {', '.join(sorted(odd))}"
-    said = [f"{found} is not supported", *(f"since {why}" for kind, why in REASONS.items() if kind in found)]
-    raise VptError(
-        f"backbone {name}: {', '.join(said)}; choose a timm VisionTransformer of its usual blocks, for example "
-        "vit_small_patch16_224, deit3_base_patch16_224, vit_base_patch14_reg4_dinov2, "
-        "swin_tiny_patch4_window7_224, or the embedded vit_micro"
-    )
+    raise refusal(model, found, name)
 
 
 def join(tokens: Tokens) -> Tensor:

@@ -14,9 +14,11 @@ from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer, save_for_hf
 from timm.models.beit import Beit
+from timm.models.deepseek_vit import DeepseekVitClassifier
 from timm.models.eva import Eva
 from timm.models.hiera import Hiera
 from timm.models.hieradet_sam2 import HieraDet
+from timm.models.qwen3_vit import Qwen3VitClassifier
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
@@ -32,6 +34,7 @@ from vpt.backbones.origin import Origin
 from vpt.backbones.relative import RelativeBackbone
 from vpt.backbones.swin import SwinBackbone, SwinCrBackbone
 from vpt.backbones.timm_model import Pooling, TimmBackbone
+from vpt.backbones.towers import TowerBackbone
 from vpt.backbones.vit import VitBackbone
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
@@ -61,6 +64,8 @@ ADAPTERS: dict[type[nn.Module], type[TimmBackbone]] = {  # of timm's models; of 
     SwinTransformerV2Cr: SwinCrBackbone,
     Hiera: HieraBackbone,
     HieraDet: HieraDetBackbone,
+    Qwen3VitClassifier: TowerBackbone,
+    DeepseekVitClassifier: TowerBackbone,
 }
 
 

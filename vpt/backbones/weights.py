@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from timm.models import (
+    deepseek_vit,
     eva,
     hiera,
     hieradet_sam2,
+    qwen3_vit,
     swin_transformer,
     swin_transformer_v2,
     swin_transformer_v2_cr,
@@ -55,9 +57,11 @@ def sam2_trunk(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 FILTERS: dict[type[nn.Module], Any] = {  # timm's, from the layouts of a model's authors to its own
+    deepseek_vit.DeepseekVitClassifier: deepseek_vit.checkpoint_filter_fn_classifier,
     eva.Eva: eva.checkpoint_filter_fn,
     hiera.Hiera: hiera.checkpoint_filter_fn,
     hieradet_sam2.HieraDet: sam2_trunk,
+    qwen3_vit.Qwen3VitClassifier: qwen3_vit.checkpoint_filter_fn_classifier,
     swin_transformer.SwinTransformer: swin_transformer.checkpoint_filter_fn,
     swin_transformer_v2.SwinTransformerV2: swin_transformer_v2.checkpoint_filter_fn,
     swin_transformer_v2_cr.SwinTransformerV2Cr: swin_transformer_v2_cr.checkpoint_filter_fn,

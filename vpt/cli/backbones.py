@@ -37,4 +37,4 @@ def backbones(
             facts = f"{row.kind}, {row.image} px, patch {row.patch}, blocks {row.blocks}{licence}"
             console().print(f"[bold]{row.name}[/bold]: {facts}", soft_wrap=True, highlight=False)
         if count := sum(bool(each.refused) for each in found):
-            print(f"{count} more do not load; --refused says why")
+            print(f"{count}{' more' if count < len(found) else ''} do not load; --refused says why")
