@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,9 @@ from vpt.backbones.sam import SamBackbone
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.backbones.vit import VitBackbone
+from vpt.heads import ClassifyHead
 from vpt.model import PromptedModel
+from vpt.prompts import Prompts
 from vpt.sections import TUNINGS
 
 WIDTH, DEPTH, NECK, GRID = 32, 4, 16, (8, 5)
@@ -195,6 +197,18 @@ def tune(model: PromptedModel, method: str, **settings: Any) -> PromptedModel:
     """The model, tuned as a config's section of that name says."""
     TUNINGS.section(method)(**settings).apply(model)
     return model
+
+
+def assert_controls_start_as_nothing(make: Callable[[], Backbone]) -> None:
+    """Each way to tune an encoder leaves its answers as they are at first, and then learns."""
+    for method in ("ssf", "adapter", "bias", "partial", "full"):
+        own = make()
+        model = PromptedModel(own, Prompts(), ClassifyHead(own.spec, outputs=3)).eval()
+        before = model(draw(2)).detach()
+        model = tune(model, method)
+        torch.testing.assert_close(model(draw(2)), before, rtol=1e-4, atol=1e-5)
+        model(draw(2)).sum().backward()
+        assert sum(p.grad is not None and bool(p.grad.abs().sum()) for p in model.trained().values()) > 2, method
 
 
 def draw(batch: int, size: tuple[int, int] = (64, 40), seed: int = 1) -> Tensor:
