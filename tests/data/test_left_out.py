@@ -55,7 +55,7 @@ def test_jfif_and_single_gif_are_read(tmp_path):
     ("folder", "names", "said"),
     [
         ("a", some("y", 20, ".heic"), "20 .heic files are not read in a; convert them to PNG, or take them out"),
-        ("a/deep", ["y.jp2"], "1 .jp2 file is not read in a/deep; convert them to PNG"),
+        ("a/deep", ["y.heic"], "1 .heic file is not read in a/deep; convert them to PNG"),
         ("", ["y.mat", "z.npy"], "2 files (1 .mat, 1 .npy) are not read; convert them"),
         (
             "c",
@@ -85,8 +85,8 @@ def test_a_class_of_one_side_with_only_unread_files_is_named(tmp_path):
     for side in ("train", "val"):
         for name in ("a", "b"):
             fill(tmp_path / side / name, *some(f"{side}{name}", 5, ".png"))
-    fill(tmp_path / "train/c", *some("q", 4, ".tga"))
-    assert "train/c: no file of the class c is read (4 .tga), so it is no class" in warnings(tmp_path)
+    fill(tmp_path / "train/c", *some("q", 4, ".pcx"))
+    assert "train/c: no file of the class c is read (4 .pcx), so it is no class" in warnings(tmp_path)
 
 
 def test_too_few_classes_are_refused_with_what_is_not_read(tmp_path):

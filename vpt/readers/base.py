@@ -35,7 +35,8 @@ Mask: TypeAlias = "Nifti1Image | np.ndarray | Dataset"
 
 SUPPORTED = (
     "supported are .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .hdr with .img, .npz (MedSAM), "
-    "DICOM (a folder or .zip of a series, .dcm), and images: .png, .jpg, .bmp, .tif, .gif, .webp"
+    "DICOM (a folder or .zip of a series, .dcm), and images: .png, .jpg, .bmp, .tif, .gif, .webp, "
+    ".pgm, .ppm, .pbm, .pnm, .jp2, .j2k, .tga"
 )
 
 
@@ -93,12 +94,13 @@ class Reader(ABC):
         """The scan as a map of label ids, whichever it holds."""
 
     def labels_on(self, grid: Grid) -> LabelMap:
-        """The same for a scan on that grid: put there, by a format in which every slice has a place of its own."""
-        return self.labels()
+        """The same for a scan on that grid: put there, where it has the same voxels in whichever order."""
+        return self.labels().laid_as(grid)
 
     def label_grid_beside(self, other: Grid) -> Grid:
-        """`label_grid`; or the grid of what it is compared with, where its slices can be put there."""
-        return self.label_grid()
+        """`label_grid`; or the grid of what it is compared with, where its voxels can be put there."""
+        mine = self.label_grid()
+        return mine if mine.turn_to(other) is None else other
 
     @abstractmethod
     def count_channels(self, exact: bool = True) -> int:

@@ -14,6 +14,8 @@ STARTS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
     (b"GIF8", "a GIF image", (".gif",)),
     (b"II*\0", "a TIFF image", (".tif", ".tiff")),
     (b"MM\0*", "a TIFF image", (".tif", ".tiff")),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image", (".jp2",)),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image", (".j2k", ".jp2")),
     (b"NRRD000", "a NRRD volume", (".nrrd", ".nhdr")),
     (b"ObjectType", "a MetaImage volume", (".mha", ".mhd")),
     (b"PK\x03\x04", "a zip archive", (".zip", ".npz")),
@@ -23,6 +25,7 @@ NO_DATA: tuple[tuple[bytes, str], ...] = (
     (b"<!doctype html", "a web page, as a failed download leaves it; download the file again"),
     (b"<html", "a web page, as a failed download leaves it; download the file again"),
 )
+PHONES = tuple(b"ftyp" + brand for brand in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"hevc"))
 NIFTI = (b"n+1\0", b"n+2\0")
 
 
@@ -38,6 +41,8 @@ def other_content(path: Path) -> VptError | None:
     for start, what in NO_DATA:
         if head.lower().startswith(start):
             return VptError(f"{path}: {what}")
+    if head[4:12] in PHONES:
+        return VptError(f"{path}: an AVIF or HEIC image by its content, which is not read; convert it to PNG")
     what, endings = _format_of(head)
     if not what or path.name.lower().endswith(endings):
         return None

@@ -66,6 +66,20 @@ class Grid:
         """Equal shapes, and corners nearer than `tolerance` times the smallest spacing."""
         return self.shape == other.shape and self.apart(other) <= tolerance * min(*self.spacing, *other.spacing)
 
+    def turn_to(self, other: Grid) -> np.ndarray | None:
+        """How to permute and flip axes (3, 2), as nibabel says it, so that each voxel comes where it is in `other`.
+
+        None where the two do not have the same voxels.
+        """
+        from nibabel.orientations import inv_ornt_aff, io_orientation
+
+        turn = io_orientation(np.linalg.inv(other.affine) @ self.affine)
+        if np.isnan(turn).any():
+            return None
+        x, y, z = (self.shape[int(axis)] for axis in np.argsort(turn[:, 0]))
+        turned = Grid((x, y, z), self.affine @ inv_ornt_aff(turn, self.shape))
+        return turn if turned.matches(other) else None
+
     def difference(self, other: Grid) -> str:
         """In words what is not the same, "mine against theirs": shape, spacing, axes, origin, rotation."""
         parts = []

@@ -97,7 +97,7 @@ def _reader(path: Path) -> Reader:
 
 def _inside(path: Path, grid: Grid, first: str) -> np.ndarray:
     """Where a mask is not 0, checked to be of one label and to lie on the grid of the `first`."""
-    found = _reader(path).labels()
+    found = _reader(path).labels_on(grid)
     if not found.grid.matches(grid):
         raise VptError(f"{path}: not on the grid of {first}: {found.grid.difference(grid)}; export all masks alike")
     if len(ids := set(found.ids) - {0}) > 1:

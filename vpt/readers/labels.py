@@ -32,6 +32,17 @@ class LabelMap:
         turn, grid = self.grid.turned(axcodes)
         return replace(self, array=apply_orientation(self.array, turn), grid=grid)
 
+    def laid_as(self, grid: Grid) -> LabelMap:
+        """The same labels with their axes in the order of that grid, where it has the same voxels; else as they are.
+
+        Programs write a label map with other axes than its scan (RAS, LPS); its affine says which voxel is which.
+        """
+        from nibabel.orientations import apply_orientation
+
+        if self.grid.matches(grid) or (turn := self.grid.turn_to(grid)) is None:
+            return self
+        return replace(self, array=np.ascontiguousarray(apply_orientation(self.array, turn)), grid=grid)
+
     def cropped(self, box: tuple[slice, slice, slice]) -> LabelMap:
         """The labels in a box, as a view; `ids` are still those of all."""
         return replace(self, array=self.array[box], grid=self.grid.cropped(box))

@@ -1,4 +1,5 @@
-"""Image files (PNG, JPEG, BMP, TIFF, GIF, WebP): decoded with Pillow into grey or colour, masks into label ids.
+"""Image files (PNG, JPEG, BMP, TIFF, GIF, WebP, Netpbm, JPEG 2000, Targa), decoded with Pillow: into grey or colour,
+masks into label ids.
 
 Whatever a file's mode (palette, alpha, CMYK, 1 bit, 16 bit), what comes out is grey or red, green, blue, turned upright
 as its EXIF orientation asks. Neither torch nor MONAI is needed, so that `vpt check` starts at once.
@@ -15,6 +16,7 @@ from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture, is_grey
 from vpt.readers.base import Source
 from vpt.readers.grid import Grid, picture_grid
+from vpt.readers.jpeg2000 import Jpeg2000
 from vpt.readers.pillow_file import (
     DEEP_MODES,
     GREY_MODES,
@@ -28,6 +30,7 @@ from vpt.readers.pillow_file import (
     upright,
 )
 from vpt.readers.png import may_hold_exif, states_white
+from vpt.readers.pnm import Pnm
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,6 +63,13 @@ class PictureReader(ArrayReader):
         ".tiff",
         ".gif",
         ".webp",
+        ".pgm",
+        ".ppm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".j2k",
+        ".tga",
     )
 
     @classmethod
@@ -89,7 +99,7 @@ class PictureReader(ArrayReader):
         return orientation(self.sources[0])
 
     def white(self) -> float | None:
-        return float(np.iinfo(np.uint16).max) if states_white(self.sources[0]) else None
+        return white_of(self.sources[0])
 
     @property
     def is_lossy(self) -> bool:
@@ -141,6 +151,14 @@ def is_deep(path: Path) -> bool:
         return image.mode in DEEP_MODES
 
 
+def white_of(path: Path) -> float | None:
+    """The value of white in a picture of more than 8 bits, where its file states it: see the readers of headers."""
+    if states_white(path) or ((pnm := Pnm.of(path)) and pnm.is_scaled and pnm.white > 255):
+        return float(np.iinfo(np.uint16).max)
+    found = Jpeg2000.of(path)
+    return float(found.white) if found and found.white else None
+
+
 def read_mask(path: Path) -> np.ndarray:
     """A mask's label ids (rows, columns), integers: its pixel values, or the indices of a palette with colours.
 
@@ -168,6 +186,8 @@ def read_mask(path: Path) -> np.ndarray:
         pixels = np.rint(pixels.mean(-1)).astype(np.uint8)
     if lossy:
         return _black_and_white(pixels, path)
+    if image.format == "PPM" and (pnm := Pnm.of(path)) and pnm.is_scaled:
+        return np.rint(pixels.astype(np.float64) * (pnm.white / pnm.scaled_to)).astype(pixels.dtype)
     return _whole(pixels, path) if pixels.dtype.kind == "f" else pixels
 
 
@@ -248,6 +268,8 @@ def lossy_format(image: Image, path: Path) -> str:
     """The format of an opened file that keeps no exact values, whatever the file is called; "" else."""
     if image.format in ("JPEG", "MPO"):
         return "JPEG"
+    if image.format == "JPEG2000":
+        return "JPEG 2000"
     if image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
         return "TIFF with JPEG or WebP compression"
     return "lossy WebP" if image.format == "WEBP" and not _is_lossless_webp(path) else ""

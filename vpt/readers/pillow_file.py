@@ -16,7 +16,9 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.content import other_content
 from vpt.readers.damage import spoiled
+from vpt.readers.jpeg2000 import Jpeg2000
 from vpt.readers.png import damaged_chunk
+from vpt.readers.pnm import Pnm
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +28,8 @@ GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
 MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for each
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 ORIENTATION = 0x0112  # of EXIF
+READ = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")  # others start programs, or lose depth
+TARGA = ".tga"  # has no mark of its own, so that its name has to say it
 DAMAGED = (  # what Pillow lets through of its decoders
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError,
     struct.error, zlib.error,
@@ -46,12 +50,14 @@ def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
         raise VptError(f"{path}: an empty file, expected an image; copy or export it again")
     try:
         # As a file and not by its path: from that Pillow maps plain TIFF into memory, and scrambles turned ones.
-        with open(path, "rb") as file, Image.open(file) as image:
+        formats = ["TGA"] if path.name.lower().endswith(TARGA) else READ
+        with open(path, "rb") as file, Image.open(file, formats=formats) as image:
             if pixels and image.format == "PNG" and (chunk := damaged_chunk(path)):
                 raise OSError(f"the checksum of its part {chunk!r} is wrong")
             _refuse_pages(image, path)
             _refuse_huge(image, path)
             _refuse_deep_colour(image, path)
+            _refuse_what_is_not_said(image, path)
             yield image
     except UnidentifiedImageError as error:
         damaged = VptError(f"{path}: not an image, or damaged in its header; export it again as PNG")
@@ -95,6 +101,18 @@ def _refuse_deep_colour(image: Image, path: Path) -> None:
             f"{path}: several channels of more than 8 bits ({image.mode}), which cannot be read whole; "
             "save it as 8-bit colour, or as 16-bit grey with one channel"
         )
+
+
+def _refuse_what_is_not_said(image: Image, path: Path) -> None:
+    """Formats whose headers Pillow does not look at closely enough to give all that they hold."""
+    refusal = ""
+    if image.format == "PPM" and (pnm := Pnm.of(path)):
+        refusal = pnm.refusal(path)
+    if image.format == "JPEG2000":
+        found = Jpeg2000.of(path)
+        refusal = found.refusal(image.mode) if found else "JPEG 2000 that is damaged in its header; export it again"
+    if refusal:
+        raise VptError(f"{path}: {refusal}")
 
 
 def seen(image: Image, name: str) -> np.ndarray:
