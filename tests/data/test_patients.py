@@ -86,6 +86,47 @@ def test_a_bare_number_at_the_end_joins_nobody_but_is_said(names, stem):
     assert by_pattern(names, "(.*)[_-]")[names[0]] == stem
 
 
+@pytest.mark.parametrize(
+    ("names", "said", "pattern"),
+    [
+        (["患者01_第1次", "患者01_第2次", "患者02_第1次"], "last word alone (患者01_第1次, 患者01_第2次)", "(.*)[_-]"),
+        (["Pat1_Schicht1", "Pat1_Schicht2", "Pat2_Schicht1"], "last word alone (Pat1_S", "(.*)[_-]"),
+        (["P1-termin-a", "P1-termin-b", "P2-termin-a"], "last word alone (P1-termin-a", "(.*)[_-]"),
+        (["101A", "101B", "102A", "102B"], "4 cases differ from another in the last word alone (101A", "(.*).$"),
+        (
+            ["JD_2019-01-02", "JD_2020-02-03", "MK_2019-05-06"],
+            "2 cases differ from another in the last date",
+            "(.*?)[_-]",
+        ),
+        (["JD-20190102", "JD-20200203", "MK-20190506"], "last date alone (JD-20190102", "(.*?)[_-]"),
+        (["r1_Q1", "r1_fast", "r2_fast", "r2_Q1"], "last word alone", "(.*)[_-]"),
+    ],
+)
+def test_a_word_or_a_date_at_the_end_joins_nobody_but_is_said(names, said, pattern):
+    whose = Patients(names, {}, {})
+    (text,) = whose.doubts()
+    assert said in text
+    assert f"--patients '{pattern}" in text
+    assert len({whose.of(name) for name in names}) == len(names)
+    settled = by_pattern(names, text.partition("--patients '")[2].partition("'")[0])
+    assert len({*settled.values()}) == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["case_00000_left_kidney", "case_00001_tumour"],
+        ["3f2a9c", "91bb0e", "a8d7aa"],
+        ["20051019_38557_0100_PP", "20051020_43808_0100_PP"],
+        ["LIDC-IDRI-0001", "LIDC-IDRI-0002"],
+        ["hospital_Meier", "hospital_Huber", "clinic_Meier"],
+        ["cju0qx73cjw570799j4n5cjze", "cju0roawvklrq0799vmjorwfv"],
+    ],
+)
+def test_words_that_only_name_the_cases_are_not(names):
+    assert Patients(names, {}, {}).doubts() == []
+
+
 def test_names_that_a_split_keeps_together_are_not_doubted():
     found = Patients(["001_001", "001_002", "002_001"], {}, {})
     assert found.doubts([{"train": ["001_001", "001_002"], "val": ["002_001"]}]) == []
@@ -236,6 +277,16 @@ def test_classes_that_differ_are_not_doubted(tmp_path, pair):
         (("img1", "img1_rot90", "img2"), "img1"),
         (("img1", "img1 copy", "img2"), "img1"),
         (("img1 copy", "img1 copy 2", "img2 copy"), "img1"),
+        (("OAS2_0001_MR1", "OAS2_0001_MR2", "OAS2_0002_MR1"), "OAS2_0001"),
+        (("p01_study1_view1_frontal", "p01_study2_view1_lateral", "p02_study1_view1_frontal"), "p01"),
+        (("sub01_BL", "sub01_FU", "sub02_BL"), "sub01"),
+        (("sub01_FU1", "sub01_FU2", "sub02_FU1"), "sub01"),
+        (("A_exam1", "A_exam2", "B_exam1"), "A"),
+        (("A_year1", "A_year2", "B_year1"), "A"),
+        (("s1_acq1", "s1_acq2", "s2_acq1"), "s1"),
+        (("s1_phase00", "s1_phase50", "s2_phase00"), "s1"),
+        (("s1_supine", "s1_prone", "s2_supine"), "s1"),
+        (("lung7-inhale", "lung7-exhale", "lung8-inhale"), "lung7"),
     ],
 )
 def test_visits_runs_and_sides_are_one_patients(names, patient):

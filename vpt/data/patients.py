@@ -13,7 +13,10 @@ from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.errors import VptError
 from vpt.words import counted, listed
 
-NUMBERED = "frame|timepoint|time|tp|visit|vis|session|ses|run|rep|scan|echo|slice|slc|sl|week|month|wk|day|aug"
+NUMBERED = (
+    "frame|timepoint|time|tp|visit|vis|session|ses|run|rep|scan|echo|slice|slc|sl|week|month|wk|day|aug"
+    "|year|yr|exam|study|view|series|acq|phase|level|core|roi|mr|followup|fu"
+)
 LETTERS = "[fmstvz]"  # of a frame, month, session, time, visit, slice; `_S_0295` is a subject
 PARTS = "tile|patch|crop"  # of one image, by rows and columns
 COPIES = (
@@ -21,7 +24,8 @@ COPIES = (
 )
 PLACES = r"[_-]x[_-]?\d+[_-]y[_-]?\d+"  # of a patch in an image
 NAMED = (
-    "(?:ses-)?(?:pre|post|baseline|bl|followup)|arterial|portal|venous|insp|exp|ed|es"  # of a visit, a phase
+    "(?:ses-)?(?:pre|post|baseline|bl|followup|fu)"  # of a visit
+    "|arterial|portal|venous|insp|exp|inhale|exhale|ed|es|supine|prone|frontal|lateral"  # of a phase, a position
     "|left|right|l|r|od|os|(?:[lr][_-]?)?(?:cc|mlo)"  # of eyes, knees, breasts and their views
 )
 REPEATED = re.compile(
@@ -30,7 +34,9 @@ REPEATED = re.compile(
     re.IGNORECASE,
 )
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9]+)_[^/]*")  # the subject stands first, whatever follows
+DATED = re.compile(r"(.+?)[_-](?:19|20)\d\d([_-]?)\d\d\2\d\d")
 BARE = re.compile(r"(.*\d)[_-]\d+")
+WORDED = re.compile(r"(.*\d.*)[_-]([^_-]*[^\W\d_][^_-]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
 TOLD = 5  # doubts of one kind
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
 
@@ -82,21 +88,27 @@ class Patients:
         return [*filter(None, own), *missing_among(said, "patients"), *doubtful_classes(said, "patients")[:TOLD]]
 
     def bare_numbers(self, splits: Sequence[Mapping[str, Sequence[str]]] = ()) -> str:
-        """That a number at the end of names, as in `001_002`, may be of a visit or slice, in one sentence; "" else, and
-        where every split that is known keeps such names together.
+        """That a number, a date or a word at the end of names, as in `001_002` and `001_MR2`, may be of a visit or
+        slice, in one sentence; "" else, and where every split that is known keeps such names together.
         """
-        groups: dict[str, list[str]] = {}
-        for name in self.names:
-            if not self.said.get(name) and self.of(name) == name and (found := BARE.fullmatch(name)):
-                groups.setdefault(found[1], []).append(name)
-        shared = {stem: names for stem, names in groups.items() if len(names) > 1}
-        if not shared or len(groups) < 2 or (splits and not any(_parts(each, shared.values()) for each in splits)):
-            return ""
-        stem, names = next(iter(shared.items()))
-        return (
-            f"{counted(sum(map(len, shared.values())), 'case')} differ from another in the last number alone "
-            f"({listed(names, 3)}), and count as a patient each; if {stem} is a patient, --patients '(.*)[_-]' says so"
-        )
+        alone = [name for name in self.names if not self.said.get(name) and self.of(name) == name]
+        for what, groups in (
+            ("number", _grouped((name, found[1]) for name in alone if (found := BARE.fullmatch(name)))),
+            ("date", _grouped((name, found[1]) for name in alone if (found := DATED.fullmatch(name)))),
+            ("word", _by_words(alone)),
+        ):
+            shared = {stem: names for stem, names in groups.items() if len(names) > 1}
+            if not shared or len(groups) < 2 or (splits and not any(_parts(each, shared.values()) for each in splits)):
+                continue
+            stem, names = next(iter(shared.items()))
+            pattern = "(.*)[_-]" if what == "number" or names[0][len(stem)] in "_-" else "(.*).$"
+            pattern = "(.*?)[_-](?:19|20)" if what == "date" else pattern
+            return (
+                f"{counted(sum(map(len, shared.values())), 'case')} differ from another in the last {what} alone "
+                f"({listed(names, 3)}), and count as a patient each; if {stem} is a patient, --patients '{pattern}' "
+                "says so"
+            )
+        return ""
 
     def unsaid(self) -> str:
         """That whose a few cases are is not said, where it is of most, in one sentence; "" else."""
@@ -147,6 +159,24 @@ def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:
             f"({listed(lost, 3)}); give a regular expression that finds one in every case's name"
         )
     return patients
+
+
+def _grouped(stems: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """(name, stem) -> the names of each stem."""
+    groups: dict[str, list[str]] = {}
+    for name, stem in stems:
+        groups.setdefault(stem, []).append(name)
+    return groups
+
+
+def _by_words(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names of each stem behind which a word stands that stands behind another too, as those of visits do."""
+    found = [(name, match[1] or match[3], match[2] or match[4]) for name in names if (match := WORDED.fullmatch(name))]
+    behind: dict[str, set[str]] = {}
+    for _, stem, word in found:
+        behind.setdefault(word, set()).add(stem)
+    again = {stem for stems in behind.values() if len(stems) > 1 for stem in stems}
+    return _grouped((name, stem) for name, stem, _ in found if stem in again)
 
 
 def _parts(split: Mapping[str, Sequence[str]], groups: Iterable[Sequence[str]]) -> bool:
