@@ -156,6 +156,34 @@ def test_what_was_read_is_said_written_down_and_read_again(tmp_path: Path, capsy
     assert (groups.of, groups.without) == ({"sub-01": "F", "sub-02": "M"}, ("sub-03", "sub-04", "sub-05"))
 
 
+@pytest.mark.parametrize(
+    ("said", "annotated", "having"),
+    [
+        (["lesion"], {2}, [4, 5]),
+        ("lesion", {2}, [4, 5]),
+        ("all", None, [4, 5]),
+        (["all"], None, [4, 5]),
+        (["edema", "lesion"], None, [4, 5]),
+    ],
+)
+def test_a_case_that_lacks_a_labels_mask_is_refused_until_it_is_said_who_looked(
+    tmp_path: Path, said: object, annotated: set[int] | None, having: list[int]
+) -> None:
+    bids(tmp_path, [f"{RAW}_T1w"], [(LESION, 1), (f"{MANUAL}_label-edema_mask", -1)])
+    (tmp_path / "derivatives/manual/sub-03/anat/sub-03_label-edema_mask.nii.gz").unlink()
+    _, (problem,) = survey(tmp_path)
+    assert "sub-03 has masks of lesion, but none of edema" in str(problem)
+    assert '"annotated": {"sub-03": ["lesion"]}, or "all" in the place of the list' in str(problem)
+
+    (tmp_path / "dataset.json").write_text(json.dumps({"annotated": {"sub-03": said}}))
+    check = check_dataset(tmp_path)
+
+    assert errors(check) == []
+    assert check.dataset is not None
+    assert {case.name: case.annotated for case in check.dataset.cases}["sub-03"] == annotated
+    assert [label.cases for label in check.labels] == having
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 

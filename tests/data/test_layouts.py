@@ -14,8 +14,9 @@ from tiny_run import ONE_STEP
 
 from vpt.cli import app
 from vpt.data.check import check_dataset
+from vpt.data.groups import read_groupings
 from vpt.data.label_maps import read_label
-from vpt.data.layouts import is_labelled, read_dataset, survey
+from vpt.data.layouts import is_labelled, read_dataset, survey, write_description
 from vpt.data.splits import read_splits
 from vpt.engine.run import train
 from vpt.errors import VptError
@@ -145,6 +146,22 @@ def test_what_was_guessed_can_be_written_down_and_read_again(layout, put, tmp_pa
         app(["check", str(tmp_path), "--write", "dataset.json"], standalone_mode=False)
 
 
+@pytest.mark.parametrize("said", [["liver"], "liver", "all", ["all"], ["liver", "spleen"]])
+def test_a_case_without_a_labels_mask_is_refused_until_it_is_said_who_looked(put, tmp_path, said):
+    for k in range(4):
+        put(f"s{k}/ct.nii.gz"), put(f"s{k}/segmentations/liver.nii.gz", 1), put(f"s{k}/segmentations/spleen.nii.gz", 2)
+    (tmp_path / "s2/segmentations/spleen.nii.gz").unlink()
+    _, (problem,) = survey(tmp_path)
+    name = next(case.name for case in survey(tmp_path)[0].cases if "s2" in case.name)
+    assert f"{name} has masks of liver, but none of spleen" in str(problem)
+    assert f'"annotated": {{"{name}": ["liver"]}}' in str(problem)
+
+    (tmp_path / "dataset.json").write_text(json.dumps({"annotated": {name: said}}))
+    assert not survey(tmp_path)[1]
+    looked_for = {case.name: case.annotated for case in read_dataset(tmp_path).cases}[name]
+    assert looked_for == ({1} if "liver" in said and len(said) != 2 else None)
+
+
 def test_a_case_without_a_sequence_that_others_have_is_named(put, tmp_path):
     suffixes(put)
     (tmp_path / "pat1_T2.nii.gz").unlink()
@@ -223,6 +240,34 @@ def test_a_list_says_which_files_are_a_case(put, tmp_path, ending):
     assert [name.casefold() for name in dataset.channels] == ["t1", "t2"]
     assert dataset.patient("case 1") == "p0"
     assert read_splits(dataset).val == ("case 2", "case 3")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("named", [True, False])
+def test_what_else_a_list_says_is_written_down_too(put, tmp_path, ending, named):
+    rows = []
+    for k in range(4):
+        put(f"a/{k}.nii.gz"), put(f"c/{k}.nii.gz", 1)
+        rows.append(
+            {"image": f"a/{k}.nii.gz", "mask": f"c/{k}.nii.gz", "sex": "MF"[k % 2], "site": "x, y" if k else ""}
+        )
+        rows[-1] |= {"case": f"case {k}"} if named else {}
+    if ending != ".jsonl":
+        rows = [{**row, "site": row["site"].replace(", ", "-")} for row in rows]
+    before = read_dataset(write_list(tmp_path, ending, rows))
+
+    written = write_description(before, Path("dataset.json"))
+
+    after = read_dataset(tmp_path)
+    names = [case.name for case in after.cases]
+    assert [path.name for path in written] == ["dataset.json", "groups.csv"]
+    for column in ("sex", "site"):
+        (groups,) = read_groupings(
+            column, names, after.patient, columns=after.columns, described=[tmp_path / "dataset.json"]
+        )
+        assert groups.of == before.columns[column]
+    with pytest.raises(VptError, match="exists already"):
+        write_description(before, Path("dataset.json"))
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,22 @@ def names_annotated(content: Mapping[str, Any], source: Path) -> Said:
     return {name: frozenset(names - {BACKGROUND, IGNORE}) for name, names in listed_names.items() if names != {ALL}}
 
 
+def is_told(content: Mapping[str, Any], case: str) -> bool:
+    """Whether a dataset.json says which labels were looked for in a case, so that a mask that it lacks is no slip."""
+    found = content.get(WORD)
+    return isinstance(found, dict) and case in found
+
+
+def without_masks(case: str, having: Sequence[str], missing: Sequence[str]) -> str:
+    """Of a case that lacks masks which others have: what that may mean, and how to say which it is."""
+    looked_for = ", ".join(f'"{name}"' for name in having)
+    return (
+        f"{case} has masks of {listed(having, 8)}, but none of {listed(missing, 8)}, which other cases have; add it, "
+        f'or say in dataset.json what was looked for: "{WORD}": {{"{case}": [{looked_for}]}}, or "{ALL}" in the place '
+        f"of the list if there is no {listed(missing, 3)} in it"
+    )
+
+
 def _is_names(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, kind_of
+from vpt.data.layouts.annotated import is_told, without_masks
 from vpt.data.layouts.bids_files import OF_A_CASE, BidsFile, bids_files, chosen_by, has_subjects
 from vpt.data.layouts.bids_scans import BidsMask, Masks, sequences_of
 from vpt.data.layouts.bids_tables import labels_in_tables, participants
@@ -114,7 +115,7 @@ def _labelled(
     """The labels, and what each case's are read from."""
     names = sorted({mask.label for found in masks.values() for mask in found})
     if len(names) > 1 or any(len(found) > 1 for found in masks.values()):
-        return _in_own_files(masks, names, problems)
+        return _in_own_files(masks, names, content, problems)
     paths = {case: found[0].file.path for case, found in masks.items()}
     given = labels_of(content, root / "dataset.json") if content.get("labels") else None
     given = given or labels_in_tables(root, list(paths.values()))
@@ -127,9 +128,9 @@ def _labelled(
 
 
 def _in_own_files(
-    masks: Masks, names: Sequence[str], problems: list[VptError]
+    masks: Masks, names: Sequence[str], content: dict[str, Any], problems: list[VptError]
 ) -> tuple[dict[int, str], Mapping[str, LabelFiles]]:
-    """A file for every label; a case that lacks one has nothing of it."""
+    """A file for every label; a case that lacks one has nothing of it, or nobody looked: dataset.json says which."""
     ids = {name: id for id, name in enumerate(names, start=1)}
     if "" in ids:
         some = next(mask for found in masks.values() for mask in found if not mask.label)
@@ -140,9 +141,9 @@ def _in_own_files(
         for mask in its:
             if of[mask.label] != mask.file.path:
                 problems.append(VptError(f"{mask.file.path}: the second mask of {mask.label} of {case}; keep one"))
-        if missing := [name for name in names if name not in of]:
-            text = f"{case} has masks of {listed(of, 8)}, but none of {listed(missing, 8)}, which other cases have"
-            problems.append(VptError(f"{its[0].file.path}: {text}; add it (empty if nothing is there)"))
+        missing = [name for name in names if name not in of]
+        if missing and not is_told(content, case):
+            problems.append(VptError(f"{its[0].file.path}: {without_masks(case, sorted(of), missing)}"))
         found[case] = LabelFiles(tuple((path, ids[name]) for name, path in sorted(of.items())))
     return {0: "background", **{id: name for name, id in ids.items()}}, found
 

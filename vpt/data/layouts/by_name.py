@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.doubts.left_out import Walk
+from vpt.data.layouts.annotated import is_told, without_masks
 from vpt.data.layouts.description import case_in_words, description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.naming import MASK, PLAIN, WAYS, NameWords
@@ -107,7 +108,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """
     source = root / "dataset.json"
     content, (files, pairing) = description(source), _found(root)
-    problems = [*_alone(root, files, pairing), *_incomplete(root, pairing)]
+    problems = [*_alone(root, files, pairing), *_incomplete(pairing, content)]
     kinds = {kind_of(file.path) for case in pairing.both for file in pairing.scans[case].values()}
     if len(kinds) > 1:
         problems.append(VptError(f"{root}: images and volumes among the scans; keep one kind, take the others out"))
@@ -211,19 +212,18 @@ def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[Vp
         yield VptError(f"{file.path}: {text}")
 
 
-def _incomplete(root: Path, pairing: _Pairing) -> Iterator[VptError]:
-    """Cases that lack a sequence or a label's mask that others have."""
-    for case in pairing.both:
-        for group, expected, what in (
-            (pairing.scans, pairing.sequences, "scans"),
-            (pairing.masks, pairing.labels, "masks"),
-        ):
-            if missing := [name for name in expected if name not in group[case]]:
-                some = next(iter(group[case].values())).path
-                yield VptError(
-                    f"{some}: {'_'.join(case)} has the {what} {listed(group[case], 8)}, but not {listed(missing, 8)}, "
-                    "which other cases have; add it, or take the case out"
-                )
+def _incomplete(pairing: _Pairing, content: dict[str, Any]) -> Iterator[VptError]:
+    """Cases that lack a sequence, or the mask of a label that others have and nothing says who looked for it."""
+    for case, name in zip(pairing.both, _names(pairing), strict=True):
+        scans, masks = pairing.scans[case], pairing.masks[case]
+        if missing := [sequence for sequence in pairing.sequences if sequence not in scans]:
+            yield VptError(
+                f"{next(iter(scans.values())).path}: {name} has the scans {listed(scans, 8)}, but not "
+                f"{listed(missing, 8)}, which other cases have; add it, or take the case out"
+            )
+        missing = [label for label in pairing.labels if label not in masks]
+        if missing and not is_told(content, name):
+            yield VptError(f"{next(iter(masks.values())).path}: {without_masks(name, sorted(masks), missing)}")
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.labelled import LabelledSet
+from vpt.data.layouts.annotated import WORD
 from vpt.data.layouts.bids_tables import table_of_participants
 from vpt.errors import VptError
-from vpt.files import write_json
+from vpt.files import write_json, write_text
 from vpt.readers import LabelFiles, Relabelled
+
+GROUPS = "groups.csv"
 
 
 def write_description(dataset: SegmentationSet | LabelledSet, path: Path) -> list[Path]:
-    """Channels, labels, patients and every case's files; sides go into a split.json beside it. Returns what is new.
+    """Channels, labels, patients and every case's files; sides go into a split.json beside it, and what else a list
+    says of its cases into a groups.csv. Returns what is new.
 
     A path without a folder lies in the data set's. Raises VptError for another name or folder than DATA/dataset.json,
     for files that are there already, and for a data set for classification.
@@ -25,15 +32,34 @@ def write_description(dataset: SegmentationSet | LabelledSet, path: Path) -> lis
     path = path if path.is_absolute() or path.parent != Path() else dataset.root / path
     if path.name != "dataset.json" or path.resolve().parent != dataset.root.resolve():
         raise VptError(f"{path}: the description is read from {dataset.root / 'dataset.json'}; write it there")
-    split = path.with_name("split.json")
-    if there := [each for each in (path, split) if each.exists() and (each == path or dataset.sides)]:
+    split, groups = path.with_name("split.json"), path.with_name(GROUPS)
+    told = _told(dataset)
+    new = [path, *([split] if dataset.sides else []), *([groups] if told else [])]
+    if there := [each for each in new if each.exists()]:
         raise VptError(f"{there[0]}: exists already; move it away to have it written anew")
     write_json(path, _content(dataset))
-    if not dataset.sides:
-        return [path]
-    sides = ("train", "val", "test")
-    write_json(split, {side: [name for name, its in dataset.sides.items() if its == side] for side in sides})
-    return [path, split]
+    if dataset.sides:
+        sides = ("train", "val", "test")
+        write_json(split, {side: [name for name, its in dataset.sides.items() if its == side] for side in sides})
+    if told:
+        write_text(groups, _as_csv(told, [case.name for case in dataset.cases]))
+    return new
+
+
+def _told(dataset: SegmentationSet) -> dict[str, dict[str, str]]:
+    """Columns that no other file keeps: BIDS' have a table of their own, and `annotated` is in dataset.json."""
+    if table_of_participants(dataset.root):
+        return {}
+    columns = {head: cells for head, cells in dataset.columns.items() if not re.fullmatch(rf"{WORD}(_\d+)?", head)}
+    return {head: cells for head, cells in columns.items() if any(cells.values())}
+
+
+def _as_csv(columns: dict[str, dict[str, str]], cases: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", *columns])
+    writer.writerows([case, *(cells.get(case, "") for cells in columns.values())] for case in cases)
+    return text.getvalue()
 
 
 def _content(dataset: SegmentationSet) -> dict[str, Any]:
@@ -49,7 +75,7 @@ def _content(dataset: SegmentationSet) -> dict[str, Any]:
         if case.annotated is not None
     }
     table = table_of_participants(dataset.root) if dataset.columns else None
-    groups = _seen(table, dataset.root) if table else ""
+    groups = _seen(table, dataset.root) if table else GROUPS if _told(dataset) else ""
     known = {"patients": dataset.patients, "codes": dataset.codes, "annotated": annotated, "groups": groups}
     return content | {key: value for key, value in known.items() if value}
 
