@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scans import voxels_of
 from values import body, brain, seen, xray
 
-from vpt.data.doubts.unlike import TOLD, unlike_others
+from vpt.data.doubts.unlike import TOLD, same_channels, unlike_others
+from vpt.data.values import values_of
 from vpt.readers import Kind
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -138,3 +140,29 @@ def test_pictures_of_8_bits_beside_some_of_more_are_told(odd: set[int], factor: 
 
 def test_a_set_of_pictures_from_0_to_1_has_no_unit_to_compare() -> None:
     assert odd_ones(lambda seed: (xray(seed) / 255).astype(np.float32), "grey", "images", lambda a: a, set()) == {}
+
+
+# --- one file under two names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda first, k: first, "6 of 6 cases"),
+        (lambda first, k: first if k == 2 else brain(k + 50), "1 of 6 cases (case2)"),
+        (lambda first, k: first.astype(np.float64), "6 of 6 cases"),
+        (lambda first, k: first[::-1], "6 of 6 cases"),
+        (lambda first, k: first * 1.5, None),
+        (lambda first, k: brain(k + 50), None),
+        (lambda first, k: first * 0, None),
+    ],
+)
+def test_channels_that_hold_the_same_scan_are_told(change, told) -> None:
+    cases = []
+    for k in range(6):
+        first = brain(k)
+        pair = np.stack([first, np.asarray(change(first, k), np.float32)])
+        cases.append((f"case{k}", values_of(voxels_of(pair))))
+    found = same_channels(cases, ("T1", "T2"))
+    assert [told in text for text in found] == ([True] if told else [])
+    assert all(text.startswith("T1 and T2 hold the same values in") for text in found)

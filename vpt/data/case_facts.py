@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
+from vpt.data.doubts.beside import Beside, beside
 from vpt.data.doubts.mask_looks import MaskLook, look_at
 from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.findings import Problem, problem_of, unforeseen
@@ -35,14 +38,21 @@ class CaseFacts:
     ml: dict[int, float] = field(default_factory=dict)
     size: int = 0  # voxels of the label map
     look: MaskLook | None = None  # of a mask that was read
+    beside: Beside | None = None  # of some cases
     problems: list[Problem] = field(default_factory=list)
     doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
 
 
-def read_safely(case: Case, dataset: SegmentationSet) -> CaseFacts:
-    """`_read_case`, in which no error of one file, whatever it is, hides the others."""
+def read_safely(case: Case, dataset: SegmentationSet, near: Mapping[str, Case] | None = None) -> CaseFacts:
+    """`_read_case`, in which no error of one file, whatever it is, hides the others.
+
+    near: the cases beside it, where image and mask are compared with each other.
+    """
     try:
-        return _read_case(case, dataset)
+        facts = _read_case(case, dataset)
+        if near is not None and facts.voxels and facts.values:
+            facts.beside = _compared(case, dataset, near)
+        return facts
     except Exception as error:  # of a library: a file can be broken in ways that no reader foresees
         return CaseFacts(case, problems=[unforeseen(error, str(case.images[0]))])
 
@@ -85,6 +95,17 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     except VptError as error:
         facts.problems.append(problem_of(error))
     return facts
+
+
+def _compared(case: Case, dataset: SegmentationSet, near: Mapping[str, Case]) -> Beside | None:
+    """An image beside its mask, and beside those of the cases next to it as far as they can be read."""
+    image = reader_of(case.images).voxels(len(dataset.channels))
+    mask = read_label(case.label, dataset.labels, image.grid, case.name)
+    others: dict[str, np.ndarray] = {}
+    for where, other in near.items():
+        with suppress(VptError):
+            others[where] = read_label(other.label, dataset.labels, None, other.name).counted
+    return beside(case.name, image.values(), mask.counted, dataset.kind, others)
 
 
 def _is_mask(case: Case, channels: int, values: CaseValues, labels: np.ndarray) -> bool:

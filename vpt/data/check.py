@@ -13,6 +13,7 @@ from vpt.data.annotated import annotated_in_words
 from vpt.data.case_facts import CaseFacts, held_in, read_safely
 from vpt.data.cases import SegmentationSet
 from vpt.data.check_labelled import check_labelled
+from vpt.data.doubts.beside import compared, drawn_in, misplaced
 from vpt.data.doubts.headers import once, single_slices, unusual_spacing
 from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.labels import doubtful_numbers
@@ -23,7 +24,7 @@ from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
 from vpt.data.doubts.twins import Look, near_twins, twins
-from vpt.data.doubts.unlike import unlike_others
+from vpt.data.doubts.unlike import same_channels, unlike_others
 from vpt.data.findings import (
     Check,
     LabelSummary,
@@ -65,7 +66,10 @@ def check_dataset(
             raise VptError(f"{root}: a data set for classification, whose images have no masks; leave --labels out")
         return check_labelled(root, progress=progress, patients=patients)
     dataset, pairing = survey(root, patients, labels)
-    facts = read_each(lambda case: read_safely(case, dataset), dataset.cases, dataset.kind, progress)
+    near = compared(dataset.cases, dataset.kind)
+    facts = read_each(
+        lambda case: read_safely(case, dataset, near.get(case.name)), dataset.cases, dataset.kind, progress
+    )
     splits, split_errors = survey_folds(dataset, {each.case.name: held_in(each, dataset) for each in facts})
     looks = [Look(each.case, each.digest, each.steps) for each in facts]
     problems = [
@@ -77,6 +81,7 @@ def check_dataset(
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
         *_numbers(dataset, facts, pairing),
         *_looks(dataset, facts, pairing),
+        *_beside(dataset, facts),
         *twins(dataset, looks, splits),
         *near_twins(dataset, looks, splits),
         *_unlike(dataset, facts),
@@ -103,6 +108,10 @@ def _unlike(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Pr
     doubts += negatives(seen, dataset.kind, (text for _, text in doubts))
     for file, text in doubts:
         yield Problem("warning", file, text)
+    if dataset.kind == "volumes":
+        cases = [(each.case.name, each.values) for each in facts if each.values]
+        for text in same_channels(cases, dataset.channels):
+            yield Problem("warning", str(dataset.root), text)
 
 
 def _hu(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
@@ -128,6 +137,13 @@ def _looks(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[
     shades_told = any(SHADES in str(error) for error in told)
     looks = [each.look for each in facts if each.look]
     for text in mask_doubts(looks, dataset.labels, dataset.kind, shades_told=shades_told):
+        yield Problem("warning", masks_of(dataset), text)
+
+
+def _beside(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
+    """Masks that lie turned on their images, or are drawn into them."""
+    found = [each.beside for each in facts if each.beside]
+    for text in (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind)):
         yield Problem("warning", masks_of(dataset), text)
 
 

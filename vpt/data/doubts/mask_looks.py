@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vpt.data.doubts.contours import Hollow, hollow_of, outlines
 from vpt.data.doubts.inside_out import Outline, inverted, outline_of
 from vpt.data.doubts.labels import without_name
 from vpt.data.doubts.likeness import digest_of
@@ -22,7 +23,7 @@ BETWEEN = "they lie at the edges of other labels, as interpolation or a lossy fo
 
 @dataclass(frozen=True)
 class MaskLook:
-    """Of one case's mask: what lies at its outside, between its labels, and at their edges.
+    """Of one case's mask: what lies at its outside, between its labels, at their edges, and what it encloses.
 
     digest: a name for the content of some of its slices, "" where it is empty.
     """
@@ -30,13 +31,20 @@ class MaskLook:
     outline: Outline
     seams: Seams
     scatter: Scatter
+    hollow: Hollow
     digest: str
 
 
 def look_at(case: str, labels: np.ndarray, held: Collection[int], ids: Sequence[int] | None = None) -> MaskLook:
     """A label map (X, Y, Z), what is ignored below 0, and the values it holds; ids: see `outline_of`."""
     digest = digest_of(labels[None, ..., some_slices(labels)]) if {*held} - {0} else ""
-    return MaskLook(outline_of(case, labels, ids), seams_of(case, labels, held), scatter_of(case, labels), digest)
+    return MaskLook(
+        outline_of(case, labels, ids),
+        seams_of(case, labels, held),
+        scatter_of(case, labels),
+        hollow_of(case, labels),
+        digest,
+    )
 
 
 def look_at_map(name: str, found: LabelMap, held: Collection[int]) -> MaskLook:
@@ -72,6 +80,7 @@ def mask_doubts(
         found += interpolated(seams, ids) or thin_throughout(seams, without_name(labels), ids)
     if kind == "images":  # labels of volumes are often a threshold of noisy values, which leaves such pixels too
         found += dithered([look.scatter for look in looks])
+    found += outlines([look.hollow for look in looks])
     return [*found, *_the_same(looks)]
 
 

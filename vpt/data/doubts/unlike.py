@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vpt.data.doubts.hu_modes import is_air
 from vpt.data.doubts.values import FEWEST, Expected, doubt_of, is_ct, units_of
-from vpt.data.values import LOWEST, USUAL, CaseValues, values_over
+from vpt.data.values import LOWEST, USUAL, CaseValues, ChannelValues, values_over
 from vpt.readers import Kind
-from vpt.words import listed
+from vpt.words import counted, listed
 
 TOLD = 10  # in a line each
 WHITE = 255  # of 8 bits
@@ -93,3 +96,26 @@ def _of_two_depths(cases: Sequence[tuple[str, CaseValues]]) -> Iterator[tuple[st
 
 def _names(files: Sequence[str]) -> str:
     return listed((Path(file).name for file in files), 2)
+
+
+def same_channels(cases: Sequence[tuple[str, CaseValues]], names: Sequence[str]) -> list[str]:
+    """Channels that hold the same values in a scan, as a file that was copied under two names leaves them.
+
+    cases: name and values of scans; names: of their channels. A sentence for each two of them.
+    """
+    found = []
+    for first, second in itertools.combinations(range(len(names)), 2):
+        odd = [case for case, values in cases if _are_same(values.channels[first], values.channels[second])]
+        if odd:
+            some = f"{len(odd)} of {counted(len(cases), 'case')} ({listed(odd, 3)})"
+            found.append(
+                f"{names[first]} and {names[second]} hold the same values in {some}; is one file there under two "
+                "names? Give each channel its own scan"
+            )
+    return found
+
+
+def _are_same(one: ChannelValues, other: ChannelValues) -> bool:
+    """Equal in all that is kept of them; what is constant is told otherwise."""
+    ends = (one.low, one.high, one.zeros, one.distinct) == (other.low, other.high, other.zeros, other.distinct)
+    return ends and one.low < one.high and np.array_equal(one.body, other.body)
