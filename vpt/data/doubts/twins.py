@@ -57,7 +57,9 @@ def near_twins(dataset: SegmentationSet, looks: Sequence[Look], splits: Sequence
     yield from (Problem("warning", file, text) for file, text in found[:TOLD])
     if more := found[TOLD:]:
         file, text = more[0]
-        yield Problem("warning", file, f"{text} (so {len(more)} more: {listed((name for name, _ in more), 3)})")
+        yield Problem(
+            "warning", file, f"{text} (so {len(more)} more: {listed(dict.fromkeys(name for name, _ in more), 3)})"
+        )
 
 
 Sides = list[dict[str, str]]
