@@ -55,6 +55,29 @@ def dicom_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@pytest.mark.parametrize("sep", ["/", "\\"])
+def test_a_list_names_the_folders_of_series(dicom_data: Path, tmp_path: Path, sep: str) -> None:
+    rows = [
+        f"{name},labels{sep}{name}.dcm" for name in sorted(each.name for each in (dicom_data / "imagesTr").iterdir())
+    ]
+    for name in (row.partition(",")[0] for row in rows):
+        shutil.copytree(dicom_data / "imagesTr" / name, tmp_path / "scans" / name)
+    shutil.copytree(dicom_data / "labelsTr", tmp_path / "labels")
+    (tmp_path / "cases.csv").write_text("\n".join(["image,mask", *(f"scans{sep}{row}" for row in rows)]))
+
+    found = check_dataset(tmp_path / "cases.csv")
+
+    assert [problem.text for problem in found.problems if problem.severity == "error"] == []
+    assert found.cases == len(rows)
+    assert [label.cases for label in found.labels] == [label.cases for label in check_dataset(dicom_data).labels]
+
+
+def test_a_series_by_itself_is_told_what_it_is_for(dicom_data: Path) -> None:
+    series = sorted((dicom_data / "imagesTr").iterdir())[0]
+    with pytest.raises(VptError, match=r"a scan by itself \(DICOM\), and no data set; `vpt predict -i .+labelsTr/CASE"):
+        check_dataset(series)
+
+
 @pytest.fixture(scope="module")
 def dicom_run(dicom_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step on it. Read only."""

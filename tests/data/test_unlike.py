@@ -166,3 +166,42 @@ def test_channels_that_hold_the_same_scan_are_told(change, told) -> None:
     found = same_channels(cases, ("T1", "T2"))
     assert [told in text for text in found] == ([True] if told else [])
     assert all(text.startswith("T1 and T2 hold the same values in") for text in found)
+
+
+# --- red and blue exchanged in a part ---------------------------------------------------------------------------------
+
+
+def tinted(seed: int) -> np.ndarray:
+    """(40, 48, 3), reddish, as tissue in an endoscope."""
+    grey = xray(seed).astype(float)
+    return np.clip(np.dstack([grey * 1.2 + 30, grey * 0.6 + 12, grey * 0.4 + 5]), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("cases", [20, 40, 60])
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.5])
+def test_pictures_whose_red_and_blue_are_exchanged_in_a_part_are_told(cases: int, share: float) -> None:
+    odd = int(cases * share)
+    arrays = [tinted(k)[..., ::-1] if k < odd else tinted(k) for k in range(cases)]
+    found = dict(unlike_others([(f"{k}.png", seen(array)) for k, array in enumerate(arrays)], "rgb", "images"))
+    told = [text for text in found.values() if "red and blue exchanged" in text]
+    each = share < 0.2 and cases >= 40  # then most are known well enough to tell it of each that is not like them
+    assert len(told) == (odd if each else 1)
+    assert each or told[0].startswith(f"{odd} of {cases} pictures (")
+
+
+ORDERED: dict[str, Callable[[int], np.ndarray]] = {
+    "all reddish": tinted,
+    "all bluish": lambda k: tinted(k)[..., ::-1],
+    "all tints": lambda k: np.roll(tinted(k), k % 3, -1) if k % 4 else np.dstack([xray(k)] * 3),
+    "between": lambda k: (
+        tinted(k) * np.linspace(0, 1, 30)[k] + tinted(k)[..., ::-1] * np.linspace(1, 0, 30)[k]
+    ).astype(np.uint8),
+    "some greenish, as under another lamp": lambda k: tinted(k) if k % 3 else tinted(k)[..., [1, 0, 0]] // 2 * 2,
+    "grey": lambda k: np.dstack([xray(k)] * 3),
+}
+
+
+@pytest.mark.parametrize("how", ORDERED)
+def test_colours_that_lie_in_their_order_are_not(how: str) -> None:
+    cases = [(f"{k}.png", seen(np.ascontiguousarray(ORDERED[how](k)))) for k in range(30)]
+    assert [text for text in dict(unlike_others(cases, "rgb", "images")).values() if "exchanged" in text] == []

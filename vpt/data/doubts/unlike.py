@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.data.doubts.colours import of_two_orders
 from vpt.data.doubts.hu_modes import is_air
 from vpt.data.doubts.values import FEWEST, Expected, doubt_of, is_ct, units_of
 from vpt.data.values import LOWEST, USUAL, CaseValues, ChannelValues, values_over
@@ -42,6 +43,7 @@ def unlike_others(
         yield from _of_two_signs(cases, expected)
     if not doubts and kind == "images":
         yield from _of_two_depths(cases)
+        yield from of_two_orders(cases)
     yield from doubts[:TOLD]
     if more := doubts[TOLD:]:
         file, text = more[0]

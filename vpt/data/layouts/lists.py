@@ -164,10 +164,10 @@ def _case(line: _Line, root: Path, columns: Sequence[str]) -> Case | VptError:
 
 
 def _there(root: Path, path: str) -> Path | None:
-    """The file of a path, also where it is written as on Windows."""
+    """The file of a path, or the folder of a DICOM series, also where it is written as on Windows."""
     places = [root / path, root / path.replace("\\", "/")]
     try:
-        return next((place for place in places if place.is_file()), None)
+        return next((place for place in places if place.is_file() or (place.is_dir() and kind_of(place))), None)
     except (OSError, ValueError):  # a name that is too long, or holds a null byte
         return None
 

@@ -48,6 +48,12 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files."""
     source = root / "dataset.json"
     if not source.is_file():
+        if root.is_dir() and kind_of(root):
+            raise VptError(
+                f"{root}: a scan by itself (DICOM), and no data set; `vpt predict -i {root} -o OUT -m RUN` segments "
+                "it. To train, give its masks too: imagesTr/CASE/, a folder of the series, with labelsTr/CASE.dcm, "
+                "its DICOM SEG, or a cases.csv with the columns image and mask"
+            )
         raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{why_unpaired(root)}{unread_beside(root)}")
     content = read_json(source)
     if not isinstance(content, dict):
