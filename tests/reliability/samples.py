@@ -296,14 +296,21 @@ def pictures(root: Path) -> list[Sample]:
     grey = Image.fromarray(rng.integers(0, 255, (20, 24), np.uint8))
     colour = Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8))
     grey.save(made / "grey.png")
-    for ending in ("png", "jpg", "tiff", "bmp", "webp"):
+    for ending in ("png", "jpg", "tiff", "bmp", "webp", "ppm", "jp2", "tga"):
         colour.save(made / f"colour.{ending}")
+    Image.fromarray(rng.integers(0, 2**16, (20, 24), np.uint16)).save(made / "deep.pgm")
+    Image.fromarray(rng.integers(0, 2**16, (20, 24), np.uint16)).save(made / "deep.j2k")
+    (made / "text.pgm").write_text(f"P2 # of a scanner\n24 20\n3\n{' '.join(map(str, rng.integers(0, 4, 480)))}\n")
     colour.quantize(4).save(made / "palette.png")
     colour.quantize(4).save(made / "palette.gif")
     grey.save(made / "packed.tif", compression="tiff_lzw")
-    scans = ("colour.png", "colour.jpg", "colour.tiff", "colour.bmp", "colour.webp", "palette.gif", "packed.tif")
+    scans = (
+        *(f"colour.{ending}" for ending in ("png", "jpg", "tiff", "bmp", "webp", "ppm", "jp2", "tga")),
+        *("palette.gif", "packed.tif", "deep.pgm", "deep.j2k"),
+    )
     return [
         *(Sample("picture", made / name, scan, sealed=name.endswith("png")) for name in scans),
+        Sample("picture", made / "text.pgm", picture_mask),
         Sample("picture", made / "grey.png", picture_mask, sealed=True),
         Sample("picture", made / "palette.png", picture_mask, sealed=True),
     ]
