@@ -13,6 +13,9 @@ from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from vpt.data.check import check_dataset
 from vpt.data.doubts.beside import OF_VOLUMES, TURNS, beside, misplaced
+from vpt.data.doubts.said import doubts_of
+from vpt.data.layouts import read_dataset
+from vpt.data.splits import Splits
 
 CASES = 12
 
@@ -144,6 +147,27 @@ def test_of_noise_nothing_is_told_in_many_draws(cases: int) -> None:
 def test_turns_and_their_names_are_all_there_are() -> None:
     array = np.arange(27).reshape(3, 3, 3)
     assert len({turn(array).tobytes() for turn in (TURNS | OF_VOLUMES).values()} | {array.tobytes()}) == 12
+
+
+@pytest.mark.parametrize(
+    ("lay", "change", "said"),
+    [
+        (pictures, lambda image, mask, k: (image, mask[:, ::-1]), "better mirrored left to right"),
+        (pictures, lambda image, mask, k: (image, mask.T), "better transposed"),
+        (pictures, lambda image, mask, k: (np.where(mask, 255, image), mask), "can be read off"),
+        (volumes, lambda image, mask, k: (image, mask[::-1]), "better reversed along the first axis"),
+        (volumes, lambda image, mask, k: (np.where(mask, 3000, image), mask), "can be read off"),
+        (pictures, lambda image, mask, k: (image, mask), ""),
+        (volumes, lambda image, mask, k: (image, mask), ""),
+    ],
+)
+def test_a_training_says_it_of_what_it_does_not_test(tmp_path: Path, lay: Callable, change: Change, said: str) -> None:
+    lay(tmp_path, change)
+    names = [f"{k:02d}" for k in range(CASES)]
+    dataset = read_dataset(tmp_path)
+    told = doubts_of(dataset, Splits(tuple(names[:8]), tuple(names[8:10]), tuple(names[10:])))
+    found = [text for text in told if "compared" in text]
+    assert [said in text and "of 10 " in text for text in found] == ([True] if said else [])
 
 
 # --- images that show their labels ------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def read_safely(case: Case, dataset: SegmentationSet, near: Mapping[str, Case] |
     try:
         facts = _read_case(case, dataset)
         if near is not None and facts.voxels and facts.values:
-            facts.beside = _compared(case, dataset, near)
+            facts.beside = seen_beside(case, dataset, near)
         return facts
     except Exception as error:  # of a library: a file can be broken in ways that no reader foresees
         return CaseFacts(case, problems=[unforeseen(error, str(case.images[0]))])
@@ -97,8 +97,11 @@ def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     return facts
 
 
-def _compared(case: Case, dataset: SegmentationSet, near: Mapping[str, Case]) -> Beside | None:
-    """An image beside its mask, and beside those of the cases next to it as far as they can be read."""
+def seen_beside(case: Case, dataset: SegmentationSet, near: Mapping[str, Case]) -> Beside | None:
+    """An image beside its mask, and beside those of the cases next to it as far as they can be read.
+
+    Raises VptError where the case itself cannot be.
+    """
     image = reader_of(case.images).voxels(len(dataset.channels))
     mask = read_label(case.label, dataset.labels, image.grid, case.name)
     others: dict[str, np.ndarray] = {}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from vpt.data.case_facts import seen_beside
+from vpt.data.cases import SegmentationSet
+from vpt.data.doubts.beside import Beside, compared, drawn_in, misplaced
 from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
+from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.unlike import unlike_others
@@ -39,6 +44,8 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         ]
     else:
         files = _of_pictures(dataset, used, frozenset(splits.test))
+    if isinstance(dataset, SegmentationSet):
+        files += _of_masks(dataset, used - {*splits.test})
     return [
         *([guess] if guess else []),
         *dataset.whose.doubts([splits.to_dict()]),
@@ -63,6 +70,20 @@ def _of_volumes(dataset: AnySet, used: Collection[str], splits: Splits) -> list[
     light = [(file, text) for file, text in alone if LIGHT in text]
     found = light or negatives(seen, dataset.kind)
     return [f"{file if light else dataset.root}: {text}" for file, text in found]
+
+
+def _of_masks(dataset: SegmentationSet, names: Collection[str]) -> list[str]:
+    """Whether the masks of some of the named cases lie turned on their images, or are drawn into them."""
+    cases = [case for case in dataset.cases if case.name in names and case.label is not None]
+    near = compared(cases, dataset.kind)
+    looked_at = [case for case in cases if case.name in near]
+    found: list[Beside] = []
+    for case in _affordable(looked_at) if dataset.kind == "volumes" else looked_at:
+        with suppress(VptError):  # reading the case says why
+            if look := seen_beside(case, dataset, near[case.name]):
+                found.append(look)
+    texts = (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind))
+    return [f"{masks_of(dataset)}: {text}" for text in texts]
 
 
 def _affordable(cases: Sequence[Any]) -> list[Any]:
