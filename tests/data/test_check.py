@@ -132,6 +132,11 @@ def test_no_foreground_anywhere_is_an_error(make_dataset):
     assert len(check.warnings) == 4
 
 
+def test_where_no_split_can_be_made_there_is_none(make_dataset):
+    plain = check_dataset(make_dataset(cases=1)).plain()
+    assert "split none" in [" ".join(line.split()) for line in plain.splitlines()]
+
+
 def test_label_in_no_case_is_a_warning(make_dataset):
     root = make_dataset()
     for number in range(4):

@@ -147,9 +147,14 @@ class Check:
             *((f"label {label.id}", _describe(label, self.cases, self.kind)) for label in self.labels),
             *([("annotated", self.annotated)] if self.annotated else []),
             *((f"class {each.name}", str(each)) for each in self.classes),
-            ("split", f"{', '.join(f'{side} {n}' for side, n in self.splits.items())} ({self.split_source})"),
+            ("split", self._sides()),
             *([("patients", self.patients)] if self.patients else []),
         ]
+
+    def _sides(self) -> str:
+        """How many cases each side has; "none" where no split can be made."""
+        sides = ", ".join(f"{side} {number}" for side, number in self.splits.items())
+        return f"{sides} ({self.split_source})" if sides else "none"
 
     def _geometry(self) -> list[tuple[str, str]]:
         if self.kind == "images":
