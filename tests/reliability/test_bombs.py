@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,50 @@ def test_a_metaimage(tmp_path: Path) -> None:
         reader_of(tmp_path / "a.mha").voxels(1)
 
 
+NRRD = (
+    "NRRD0004\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 4 4\n"
+    "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nendian: little\nencoding: raw\n"
+)
+
+
+@pytest.mark.parametrize("field", ["dimension: " + "9" * 2000, "units: " + "x" * 2000, "no field " * 200])
+def test_fields_of_a_nrrd_by_which_its_library_would_end_the_process(tmp_path: Path, field: str) -> None:
+    """ITK's reader overruns a buffer where it tells of them: SIGSEGV."""
+    (tmp_path / "a.nrrd").write_bytes(f"{NRRD}{field}\n\n".encode() + bytes(64))
+    with within(), refused(rf"a\.nrrd: a line of {len(field.encode()):,} bytes in its header .*expected 500 at most"):
+        reader_of(tmp_path / "a.nrrd").voxels(1)
+
+
+def test_a_header_of_a_nrrd_without_an_end(tmp_path: Path) -> None:
+    (tmp_path / "a.nrrd").write_bytes(f"{NRRD}{'a:=b' + chr(10)}".encode() * 2**18)
+    with within(), refused(r"a\.nrrd: a header of over 1 MiB, or none that ends"):
+        reader_of(tmp_path / "a.nrrd").voxels(1)
+
+
+@pytest.mark.parametrize("line", ["# " + "x" * 5000, "note:=" + "a: b " * 1000, "content: " + "x" * 5000])
+def test_what_may_be_long_in_a_nrrd_is_read(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.nrrd").write_bytes(f"{NRRD}{line}\n\n".encode() + bytes(64))
+    assert reader_of(tmp_path / "a.nrrd").voxels(1).values().shape == (1, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("DimSize = " + "9" * 5000, "sizes '9{60}' in its header"),
+        ("ElementNumberOfChannels = " + "9" * 5000, "sizes '9{60}' in its header"),
+        ("ElementNumberOfChannels =", "sizes '' in its header"),
+        ("HeaderSize = " + "9" * 5000, "HeaderSize '9{60}', expected a number of bytes"),
+    ],
+)
+def test_a_metaimage_of_numbers_without_end(tmp_path: Path, field: str, said: str) -> None:
+    """Of thousands of digits Python makes no number, but an error."""
+    (tmp_path / "a.raw").write_bytes(bytes(64))
+    text = f"NDims = 3\n{field}\nDimSize = 4 4 4\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    (tmp_path / "a.mhd").write_text(text)
+    with within(), refused(rf"a\.mhd: {said}"):
+        reader_of(tmp_path / "a.mhd").voxels(1)
+
+
 # --- arrays, pictures, DICOM ------------------------------------------------------------------------------------------
 
 
@@ -298,6 +343,49 @@ def test_dicom_that_claims_more_pixels_than_it_has(tmp_path: Path) -> None:
         within(),
         refused(r"its header claims 1 frames of 60000x60000 pixels, 7,200,000,000 bytes, which the 96 bytes"),
     ):
+        reader_of(folder).voxels(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dicom_that_is_deflated_behind_a_long_header(tmp_path: Path) -> None:
+    """pydicom inflates such a file at once, whatever comes out: 2 MB are 2 GB."""
+    from dicom_series import header
+    from pydicom import dcmwrite
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    data = header()
+    data.file_meta.MediaStorageSOPInstanceUID = "1.2.3" + "4" * 4000  # the syntax stands behind it
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.is_implicit_VR, data.is_little_endian = False, True
+    dcmwrite(tmp_path / "a.dcm", data, enforce_file_format=False)
+    with open(tmp_path / "a.dcm", "ab") as file:
+        file.write(os.urandom(2**20))
+    with within(64), refused(r"a\.dcm: packed whole by deflate, 1\.0 MiB, expected 1 MiB at most"):
+        reader_of(tmp_path / "a.dcm").voxels(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dicom_whose_frames_claim_more_than_their_header(tmp_path: Path) -> None:
+    """400 bytes of JPEG 2000, for whose 40,000 x 40,000 pixels their decoder takes 1.6 GB and more."""
+    from dicom_series import SHAPE, write_series
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    rows, columns = SHAPE[1:]
+    made = BytesIO()
+    Image.fromarray(np.zeros((rows, columns), np.uint8)).save(made, "JPEG2000", no_jp2=True, num_resolutions=1)
+    sizes = struct.pack(">8I", columns, rows, 0, 0, columns, rows, 0, 0)
+    large = made.getvalue().replace(sizes, struct.pack(">8I", 40_000, 40_000, 0, 0, 40_000, 40_000, 0, 0))
+
+    def pack(k: int, data: Any) -> None:
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+        data.PixelData = encapsulate([large if k == 3 else made.getvalue()])
+        data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+        data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+
+    folder = write_series(tmp_path / "series", change=pack)
+    with within(), refused("frame 0 is 40000x40000x1 by itself .rows, columns, samples., its header says 6x8x1"):
         reader_of(folder).voxels(1)
 
 

@@ -12,7 +12,16 @@ from vpt.errors import VptError
 from vpt.readers.content import other_content
 from vpt.readers.grid import Grid
 from vpt.readers.itk import ItkFileReader, header_of
-from vpt.readers.text_header import AT_END, Claim, fields_of, read_voxels, require_file, require_voxels, whole_numbers
+from vpt.readers.text_header import (
+    AT_END,
+    Claim,
+    fields_of,
+    read_voxels,
+    require_file,
+    require_voxels,
+    whole_number,
+    whole_numbers,
+)
 from vpt.readers.voxels import Channel
 
 TYPES = {  # without MET_LONG, which has 4 bytes or 8
@@ -52,7 +61,7 @@ class MetaImageReader(ItkFileReader):
     def _channel(self, source: Path, name: str) -> Channel:
         """By the header's own function from what is stored to intensities, which ITK does not apply."""
         fields, array = _fields(source), read_voxels(source, claim_of(source))
-        if int(fields.get("elementnumberofchannels", "1")) > 1:
+        if array.ndim > len(fields["dimsize"].split()):
             array = np.moveaxis(array, 0, -1)
         return Channel(array, *_scale(source, fields))
 
@@ -77,12 +86,13 @@ def claim_of(path: Path) -> Claim:
         raise VptError(f"{path}: of type {kind.upper()}, which has 4 bytes in some programs and 8 in others; save anew")
     if kind not in TYPES or LAST not in fields or "dimsize" not in fields:
         raise other_content(path) or VptError(
-            f"{path}: not a MetaImage, or damaged in its header (type {kind!r}); export the scan again"
+            f"{path}: not a MetaImage, or damaged in its header (type {kind[:60]!r}); export the scan again"
         )
     if _says(fields, "binarydata", "false"):
         raise VptError(f"{path}: voxels as text, expected binary; save it again")
-    (channels,) = whole_numbers(path, fields.get("elementnumberofchannels", "1").split()[0])
-    sizes = whole_numbers(path, fields["dimsize"])
+    sizes, (channels, *_) = (
+        whole_numbers(path, fields.get(name, "1")) for name in ("dimsize", "elementnumberofchannels")
+    )
     big = _says(fields, "binarydatabyteordermsb", "true") or _says(fields, "elementbyteordermsb", "true")
     file = _file(fields) or None
     return Claim(
@@ -96,10 +106,11 @@ def claim_of(path: Path) -> Claim:
 
 def _header_size(path: Path, fields: dict[str, str]) -> int:
     """Bytes before the voxels in a file of their own."""
-    size = fields.get("headersize", "0")
-    if size != str(AT_END) and not size.isdecimal():
-        raise VptError(f"{path}: HeaderSize {size!r}, expected a number of bytes or -1; save it as .mha")
-    return int(size)
+    said = fields.get("headersize", "0")
+    size = AT_END if said == str(AT_END) else whole_number(said)
+    if size is None:
+        raise VptError(f"{path}: HeaderSize {said[:60]!r}, expected a number of bytes or -1; save it as .mha")
+    return size
 
 
 def _scale(path: Path, fields: dict[str, str]) -> tuple[float, float]:

@@ -187,7 +187,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except DAMAGED as error:
         if isinstance(low := spoiled(path, error), MemoryError):
             raise low from error
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:200]
         raise VptError(f"{path}: truncated, damaged or no .npz ({reason}); copy or export the file again") from error
 
 

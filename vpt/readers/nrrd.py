@@ -13,7 +13,17 @@ from vpt.errors import VptError
 from vpt.readers.content import other_content
 from vpt.readers.grid import Grid
 from vpt.readers.itk import ItkFileReader, header_of
-from vpt.readers.text_header import AT_END, Claim, fields_of, read_voxels, require_file, require_voxels, whole_numbers
+from vpt.readers.text_header import (
+    AT_END,
+    LONGEST,
+    Claim,
+    fields_of,
+    read_voxels,
+    require_file,
+    require_voxels,
+    whole_number,
+    whole_numbers,
+)
 from vpt.readers.voxels import Channel
 
 TYPES = {  # all the names that a type may have -> NumPy's
@@ -29,6 +39,8 @@ TYPES = {  # all the names that a type may have -> NumPy's
     "double": "f8",
 }
 PACKINGS: dict[str, Literal["raw", "gzip"]] = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}
+LONGEST_FIELD = 500  # bytes; where ITK finds fault with one beyond 1,000, it overruns a buffer and ends the process
+FREE_TEXT = b"content:"
 IN_SPACE = {"domain", "space", "time"}  # kinds of axes that are not a voxel's own numbers
 
 
@@ -70,6 +82,7 @@ class NrrdReader(ItkFileReader):
 
 def claim_of(path: Path) -> Claim:
     """What the header says of its voxels; refused where that cannot be told."""
+    _require_short(path)
     fields, length = fields_of(path, ":", "")
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in TYPES or "sizes" not in fields:
@@ -84,6 +97,24 @@ def claim_of(path: Path) -> Claim:
     return Claim(whole_numbers(path, fields["sizes"]), dtype, PACKINGS[encoding], file, start)
 
 
+def _require_short(path: Path) -> None:
+    """Refuse fields that are longer than any has to be; comments, keys with values (`:=`) and free text may be."""
+    with open(path, "rb") as file:
+        head = file.read(LONGEST)
+    for line in head.split(b"\n"):
+        if not line.strip():
+            return
+        field, has_value, _ = line.partition(b": ")
+        free = line.startswith((b"#", FREE_TEXT)) or b":=" in (field if has_value else line)
+        if len(line) > LONGEST_FIELD and not free:
+            raise other_content(path) or VptError(
+                f"{path}: a line of {len(line):,} bytes in its header ({field[:20].decode('latin-1')!r}...), expected "
+                f"{LONGEST_FIELD} at most; damaged, or no NRRD: export the scan again"
+            )
+    if len(head) == LONGEST:
+        raise VptError(f"{path}: a header of over {LONGEST >> 20} MiB, or none that ends; export the scan again")
+
+
 def own_axis(fields: dict[str, str]) -> int | None:
     """Which axis, if any, runs over a voxel's own numbers and not through space."""
     directions = re.findall(r"none|\([^)]*\)", fields.get("space directions", ""))
@@ -96,7 +127,7 @@ def _skipped(path: Path, fields: dict[str, str]) -> int:
     """Bytes before the voxels in a file of their own; 0 where the header skips nothing."""
     lines, count = (fields.get(f"{what} skip") or fields.get(f"{what}skip") or "0" for what in ("line", "byte"))
     file, raw = _file(fields), fields.get("encoding", "").lower() == "raw"
-    known = count == "0" or (raw and (count == str(AT_END) or (count.isdecimal() and file)))
+    known = count == "0" or (raw and (count == str(AT_END) or (whole_number(count) is not None and file)))
     if lines != "0" or not known:
         raise VptError(f"{path}: skips {lines} lines and {count} bytes of {file or 'itself'}; save it as .nrrd")
     return int(count)

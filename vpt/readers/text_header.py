@@ -20,6 +20,7 @@ from vpt.readers.inflate import DENSEST, inflate
 
 LONGEST = 2**20  # bytes of a header
 AT_END = -1
+MOST_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,15 @@ def require_file(path: Path, what: str) -> None:
 
 def whole_numbers(path: Path, text: str) -> tuple[int, ...]:
     """The sizes in a header, all from 1 on."""
-    parts = text.split()
-    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise VptError(f"{path}: sizes {text!r} in its header, expected whole numbers from 1 on; export it again")
-    return tuple(map(int, parts))
+    found = tuple(whole_number(part) or 0 for part in text.split())
+    if not all(found) or not found:
+        raise VptError(f"{path}: sizes {text[:60]!r} in its header, expected whole numbers from 1 on; export it again")
+    return found
+
+
+def whole_number(text: str) -> int | None:
+    """None of what is none, or beyond any file; of thousands of digits Python makes no number."""
+    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else None
 
 
 def require_voxels(path: Path, claim: Claim) -> Path:

@@ -9,11 +9,11 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vpt.errors import VptError
 from vpt.machine.available import available_memory
@@ -34,7 +34,7 @@ DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which lists files and holds no
 QUOTING = r"(pydicom|highdicom|vpt\.readers\.dicom)(\.|$)"  # modules whose warnings quote what they read
 MOST_BYTES = 8 * 2**30  # of a zip, unpacked
 MOST_MEMBERS = 100_000
-DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax "deflated explicit VR little endian"
+DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax "deflated explicit VR little endian"
 MOST_DEFLATED = 2**20  # bytes, which may become a thousand times as many
 
 
@@ -89,13 +89,29 @@ class DicomFile:
     def _refuse_deflated(self, source: BytesIO | Path) -> None:
         """A rare way to pack a whole file, which pydicom inflates at once, whatever comes out."""
         with nullcontext(source) if isinstance(source, BytesIO) else open(source, "rb") as file:
-            start, size = file.read(2048), file.seek(0, SEEK_END)
+            size = file.seek(0, SEEK_END)
+            deflated = size > MOST_DEFLATED and _is_deflated(file)
             file.seek(0)
-        if DEFLATED in start and size > MOST_DEFLATED:
+        if deflated:
             raise VptError(
-                f"{self}: packed whole by deflate, {size >> 20} MiB, expected {MOST_DEFLATED >> 20} MiB at most; "
+                f"{self}: packed whole by deflate, {size / 2**20:.1f} MiB, expected {MOST_DEFLATED >> 20} MiB at most; "
                 "export it uncompressed"
             )
+
+
+def _is_deflated(file: BinaryIO) -> bool:
+    """Whether pydicom would inflate it: by the header's first group, as it reads that, however long it is."""
+    from pydicom.filereader import read_dataset
+
+    file.seek(0)
+    start = 132 if file.read(132)[128:] == MARK else 0
+    for implicit in (False, True):  # the second as pydicom tries it where the first makes no sense
+        file.seek(start)
+        with suppress(Exception):  # what is wrong with it is said when it is read
+            first = read_dataset(file, implicit, True, stop_when=lambda tag, vr, length: tag.group != 2)
+            if first.get("TransferSyntaxUID") == DEFLATED:
+                return True
+    return False
 
 
 def _syntax_of(data: Dataset) -> UID:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.damage import require_memory
+from vpt.readers.dicom.codestreams import require_sizes
 from vpt.readers.dicom.files import INSTALL, DicomFile, Header, guarded
 from vpt.readers.dicom.stack import Frame, Stack
 from vpt.readers.voxels import Channel
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MEASURED = ("CT", "PT")  # their values have units (HU, Bq/ml), however they are meant to be shown
 INVERTED, COLOURS = "MONOCHROME1", "PALETTE COLOR"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+RUNS = "1.2.840.10008.1.2.5"  # RLE, whose packed bytes become 64 times as many at the most, and name no size
 DENSEST = 2**14  # times: no JPEG or RLE of a scan is packed more tightly
 
 
@@ -155,16 +157,20 @@ def decoded(file: DicomFile, name: str) -> np.ndarray:
 def _require_there(data: Any, called: str) -> None:
     """Refuse more pixels than the file can hold (VptError), or than fit into memory (MemoryError)."""
     frames, rows, columns = (int(data.get(key) or 1) for key in ("NumberOfFrames", "Rows", "Columns"))
-    bits = int(data.get("BitsAllocated") or 8) * int(data.get("SamplesPerPixel") or 1)
+    samples = int(data.get("SamplesPerPixel") or 1)
+    bits = int(data.get("BitsAllocated") or 8) * samples
     key = next(key for key in PIXELS if key in data)
     claimed, held = frames * rows * columns * bits // 8, len(data[key].value or b"")
-    packed = data.file_meta.get("TransferSyntaxUID") in (None, "") or data.file_meta.TransferSyntaxUID.is_compressed
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    packed = syntax in (None, "") or syntax.is_compressed
     if min(frames, rows, columns) < 1 or claimed > held * (DENSEST if packed else 1):
         raise VptError(
             f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, which the "
             f"{held:,} bytes of its pixels cannot hold; copy or export it again"
         )
     require_memory(called, (frames, rows, columns), claimed)
+    if packed and syntax and syntax.is_encapsulated and syntax != RUNS:
+        require_sizes(data, rows, columns, samples, frames, called)
 
 
 def _require_low_bits(data: Any, called: str) -> None:

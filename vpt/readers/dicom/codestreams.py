@@ -1,0 +1,84 @@
+"""What a packed frame says of its own size: 400 bytes of JPEG 2000 can claim 40,000x40,000 pixels, which their decoder
+takes memory for, whatever the DICOM header around them says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from vpt.errors import VptError
+
+JPEG, JPEG2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"  # start of image; of a codestream and of its SIZ
+BOXED = b"\0\0\0\x0cjP  "  # a JPEG 2000 file, which some programs put into DICOM where its codestream belongs
+FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF of JPEG and JPEG-LS, without tables of the same row
+BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a content
+SCAN, END = 0xDA, 0xD9
+
+
+class Size(NamedTuple):
+    rows: int
+    columns: int
+    samples: int  # of a pixel
+
+
+def require_sizes(data: Any, rows: int, columns: int, samples: int, frames: int, called: str) -> None:
+    """Raises VptError where a frame of encapsulated JPEG, JPEG-LS or JPEG 2000 is not as large as the header says."""
+    for number, frame in enumerate(_frames(data, frames)):
+        found = size_of(frame)
+        if found is None:
+            raise VptError(f"{called}: frame {number} is packed, but holds no size; damaged: copy or export it again")
+        if found != (rows, columns, samples):
+            raise VptError(
+                f"{called}: frame {number} is {found.rows}x{found.columns}x{found.samples} by itself (rows, columns, "
+                f"samples), its header says {rows}x{columns}x{samples}; copy or export it again"
+            )
+
+
+def _frames(data: Any, frames: int) -> Iterator[bytes]:
+    """As pydicom hands them to a decoder."""
+    from pydicom.encaps import generate_frames
+
+    offsets = data.get("ExtendedOffsetTable"), data.get("ExtendedOffsetTableLengths")
+    return generate_frames(data.PixelData, number_of_frames=frames, extended_offsets=offsets if all(offsets) else None)
+
+
+def size_of(frame: bytes) -> Size | None:
+    """By the frame's own header (JPEG: ITU-T T.81 B.2.2; JPEG 2000: T.800 A.5.1); None where it has none."""
+    if frame.startswith(BOXED):
+        frame = _unboxed(frame)
+    if frame.startswith(JPEG2000):
+        right, bottom, left, top = (int.from_bytes(frame[k : k + 4], "big") for k in range(8, 24, 4))
+        return Size(bottom - top, right - left, int.from_bytes(frame[40:42], "big")) if len(frame) > 42 else None
+    return _of_jpeg(frame) if frame.startswith(JPEG) else None
+
+
+def _unboxed(frame: bytes) -> bytes:
+    """The codestream of a JPEG 2000 file (T.800 I.4)."""
+    at = 0
+    while len(head := frame[at : at + 16]) >= 8:
+        length, start = int.from_bytes(head[:4], "big"), 8
+        if length == 1:
+            length, start = int.from_bytes(head[8:], "big"), 16
+        if head[4:8] == b"jp2c":
+            return frame[at + start :]
+        if length < start:  # 0 is "to the end"
+            break
+        at += length
+    return b""
+
+
+def _of_jpeg(frame: bytes) -> Size | None:
+    at = len(JPEG)
+    while len(head := frame[at : at + 4]) == 4 and head[0] == 0xFF:
+        marker = head[1]
+        if marker == 0xFF or marker in BARE:
+            at += 1 if marker == 0xFF else 2
+        elif marker in FRAMES:
+            rows, columns = (int.from_bytes(frame[at + k : at + k + 2], "big") for k in (5, 7))
+            return Size(rows, columns, frame[at + 9]) if len(frame) > at + 9 else None
+        elif marker in (SCAN, END) or (length := int.from_bytes(head[2:], "big")) < 2:
+            return None
+        else:
+            at += 2 + length
+    return None
