@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from types import SimpleNamespace
+from typing import Any
 
-from vpt.engine.processes import is_first, place_of
+import pytest
+import torch
+
+from vpt.engine.processes import is_first, place_of, refuse_settings_of_fabric
+from vpt.engine.training import _fabric
 from vpt.errors import VptError
 
 TORCHRUN = {
@@ -100,3 +106,29 @@ def test_what_cannot_be_is_refused(
 def test_one_alone_has_no_place(environment: dict[str, str]) -> None:
     assert place_of(environment=environment) is None
     assert is_first(environment)
+
+
+@pytest.mark.parametrize("by", ["0", "1"])  # fabric run, or variables that something else has left
+def test_variables_of_fabric_overrule_nothing_of_a_training(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    told = {"CLI_USED": by, "ACCELERATOR": "auto", "DEVICES": "2", "NUM_NODES": "2", "PRECISION": "64-true"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"LT_{name}", value)
+    job: Any = SimpleNamespace(setup=SimpleNamespace(device=torch.device("cpu")), precision="32-true")
+    made = _fabric(job)
+    assert made.world_size == 1
+    assert made.strategy.precision.precision == "32-true"
+    assert os.environ["LT_DEVICES"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LT_PRECISION", "16-mixed", r"fabric run --precision=16-mixed: .* leave it out, and give --set precision"),
+        ("LT_STRATEGY", "fsdp", "fabric run --strategy=fsdp: .* leave it out"),
+    ],
+)
+def test_what_fabric_run_asks_for_in_vain_is_refused(name: str, value: str, said: str) -> None:
+    with pytest.raises(VptError, match=said):
+        refuse_settings_of_fabric({"LT_CLI_USED": "1", "LT_DEVICES": "2", name: value})
+    refuse_settings_of_fabric({name: value})
+    refuse_settings_of_fabric({"LT_CLI_USED": "1", "LT_DEVICES": "2", "LT_ACCELERATOR": "cpu", "LT_NUM_NODES": "1"})

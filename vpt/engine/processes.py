@@ -17,6 +17,7 @@ from vpt.machine.available import cores
 HERE = "127.0.0.1"
 SLURM_PORTS = range(15_000, 25_000)  # of which a job takes one by its number
 READ_BY_LIGHTNING = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # when it is imported, by `int`
+OF_FABRIC = "LT_"  # what the variables begin with by which `fabric run` overrules every `Fabric`
 LEAVING = 60.0  # seconds for the processes that we started to follow the first one
 
 
@@ -81,6 +82,25 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is alone, or the one of several that speaks."""
     place = place_of(environment=environment)
     return place is None or place.number == 0
+
+
+def refuse_settings_of_fabric(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises VptError where `fabric run` was given what a run takes from its config; of processes it is a torchrun."""
+    if environment.get(f"{OF_FABRIC}CLI_USED", "0") == "0":
+        return
+    for name, instead in (("precision", ", and give --set precision=..."), ("strategy", "")):
+        if wanted := environment.get(f"{OF_FABRIC}{name.upper()}"):
+            raise VptError(f"fabric run --{name}={wanted}: a training does not heed it; leave it out{instead}")
+
+
+@contextmanager
+def without_fabric(environment: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """Inside no variable overrules what a `Fabric` is given, as those of `fabric run` do, or any of that name."""
+    hidden = {name: environment.pop(name) for name in list(environment) if name.startswith(OF_FABRIC)}
+    try:
+        yield
+    finally:
+        environment.update(hidden)
 
 
 @contextmanager

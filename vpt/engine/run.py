@@ -21,7 +21,7 @@ from vpt.engine.folder import STATE, Standing, at_work, remove_begun, require_sa
 from vpt.engine.job import Job
 from vpt.engine.joining import together
 from vpt.engine.logs import open_log, silent_log
-from vpt.engine.processes import place_of
+from vpt.engine.processes import place_of, refuse_settings_of_fabric
 from vpt.engine.ranks import Ranks, require_own
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import Setup, agreed, describe_run, follow_run, prepare_setup, reopen_run
@@ -86,6 +86,7 @@ def train(
     """
     run = Path(out)
     require_room(TO_TRAIN)
+    refuse_settings_of_fabric()
     if config is None and not resume:
         raise VptError("no data set or config to train on; give one, or resume an interrupted run")
     if config is None and start is not None:

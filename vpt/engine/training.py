@@ -26,6 +26,7 @@ from vpt.engine.learning import scaler_of
 from vpt.engine.loading import choose_workers
 from vpt.engine.logs import write_metrics
 from vpt.engine.optim import build_optimizer
+from vpt.engine.processes import without_fabric
 from vpt.engine.ranks import Ranks
 from vpt.engine.signals import Interrupted, Signals
 from vpt.engine.table import epoch_table
@@ -203,12 +204,13 @@ def _fabric(job: Job) -> Fabric:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it announces the precision
     device, on_gpu = job.setup.device, job.setup.device.type == "cuda"
-    return Fabric(
-        accelerator=device.type,
-        devices=[torch.cuda.current_device() if device.index is None else device.index] if on_gpu else 1,
-        precision=job.precision,
-        plugins=[LightningEnvironment()],
-    )
+    with without_fabric():
+        return Fabric(
+            accelerator=device.type,
+            devices=[torch.cuda.current_device() if device.index is None else device.index] if on_gpu else 1,
+            precision=job.precision,
+            plugins=[LightningEnvironment()],
+        )
 
 
 @contextmanager
