@@ -107,6 +107,18 @@ def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
         load_state(path, model, optimizer)
 
 
+def test_of_other_data_it_says_how_to_go_on(tmp_path: Path) -> None:
+    """A scan that was packed anew has the same voxels, which nobody can know without reading all of them."""
+    model, optimizer = build()
+    path = tmp_path / "state" / "last.safetensors"
+    what = "data, of which a file is larger or smaller"
+    save_state(path, model, optimizer, PROGRESS, decided={what: "a", "splits.json": "b"})
+    with pytest.raises(VptError, match=rf"another {what}; put back .* packed .* another, .* with --from {tmp_path}$"):
+        load_state(path, model, optimizer, decided={what: "c", "splits.json": "b"})
+    with pytest.raises(VptError, match=r"another splits\.json; put back .* belongs to it$"):
+        load_state(path, model, optimizer, decided={what: "a", "splits.json": "c"})
+
+
 def test_the_gradient_scale_of_float16_is_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "state" / "last.safetensors"
     scaler, other = torch.amp.GradScaler("cpu", init_scale=256.0), torch.amp.GradScaler("cpu")

@@ -63,7 +63,7 @@ class Figures:
 def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--out", type=Path, required=True, help="folder for logs, figures and the table")
-    asked.add_argument("--only", action="append", default=[], choices=TRIALS, help="trials; all of them by default")
+    asked.add_argument("--only", nargs="+", action="extend", default=[], choices=TRIALS, help="trials, or else all")
     given = asked.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the trial that runs ends too

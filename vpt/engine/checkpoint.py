@@ -125,9 +125,13 @@ def load_state(
         )
     saved = json.loads(metadata.get("decided", "{}"))  # nothing before version 0.6
     if differing := [name for name, said in decided.items() if saved.get(name, said) != said]:
+        packed = (
+            "; a file that was only packed or written anew counts as another, since not all voxels are read for this: "
+            f"where that is so, start another run from what this one has learned, with --from {path.parent.parent}"
+        )
         raise VptError(
             f"{path}: was saved by a run with another {differing[0]}; put back the one it was started with, or the "
-            "state that belongs to it"
+            f"state that belongs to it{packed if differing[0].startswith('data') else ''}"
         )
     load_trained(model, _part(tensors, "model."), path)
     restore_moments(optimizer, _part(tensors, "optimizer."))
