@@ -42,9 +42,10 @@ bench: setup
 bench-guard: setup
 	$(BIN)/python benchmarks/guard.py
 
-# Known weaknesses of the pinned versions (asks the index's advisories), and what the installation is made of (CycloneDX).
+# Known weaknesses of the pinned versions (asks the index's advisories; fails where it does not know a package, which is
+# no word of its being safe), and what the installation is made of (CycloneDX).
 audit: setup
-	$(BIN)/python -m uv tool run --from pip-audit pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m uv tool run --from pip-audit pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 sbom: setup
 	$(BIN)/python -m uv tool run --from cyclonedx-bom cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file sbom.json

@@ -114,6 +114,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_an_audit_that_could_ask_nobody_fails() -> None:
+    """Without --strict pip-audit skips packages of which it learns nothing, finds nothing wrong, and leaves with 0."""
+    recipe = (DOCS.parent / "Makefile").read_text(encoding="utf-8").partition("\naudit:")[2].split("\n\n")[0]
+    assert "pip-audit --strict" in recipe
+
+
 @pytest.mark.parametrize("page", [DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", *sorted(DOCS.glob("*.md"))])
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.S)
