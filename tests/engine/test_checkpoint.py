@@ -16,6 +16,7 @@ from vpt.errors import VptError
 from vpt.heads import MaskHead
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts
+from vpt.tensor_files import write_tensors
 
 PROGRESS = Progress(
     epoch=3, step=2, best=0.1 + 0.2, best_epoch=2, loss_sum=1 / 3, seconds=4.5, rows=[{"epoch": 1, "loss": 0.1}]
@@ -151,6 +152,29 @@ def test_a_damaged_newest_state_falls_back_and_says_so(tmp_path: Path) -> None:
     assert len(told) == 1
     assert told[0].startswith(f"{path}: damaged: ")
     assert told[0].endswith("the state before it is taken")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({}, "holds no state of a run"),  # as an artifact that was put in its place
+        ({"progress": "{"}, "holds no state of a run"),
+        ({"progress": '{"epok": 1}'}, "holds no state of a run, or one of a newer version"),
+        ({"progress": "{}"}, "holds a part of a state only"),
+    ],
+)
+def test_what_is_whole_but_no_state_falls_back_too(tmp_path: Path, metadata: dict[str, str], said: str) -> None:
+    model, optimizer = build()
+    path, told = tmp_path / "state" / "last.safetensors", []
+    save_state(path, model, optimizer, PROGRESS)
+    save_state(path, model, optimizer, PROGRESS)
+    write_tensors(path, {"a": torch.zeros(2)}, metadata)
+    assert load_state(path, model, optimizer, say=told.append) == PROGRESS
+    assert said in told[0]
+    assert "the state before it is taken" in told[0]
+    write_tensors(path.with_name("previous.safetensors"), {"a": torch.zeros(2)}, metadata)
+    with pytest.raises(VptError, match=rf"previous\.safetensors: {said}.*; so is the newest state: start the run anew"):
+        load_state(path, model, optimizer)
 
 
 def test_both_damaged_is_a_sentence(tmp_path: Path) -> None:

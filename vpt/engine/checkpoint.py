@@ -116,7 +116,7 @@ def load_state(
         VptError: both states are damaged, or they are of another model, or of a run that is another one by what was
             `decided`.
     """
-    tensors, metadata = _read_newest(path, say)
+    tensors, metadata, progress = _read_newest(path, say)
     if metadata.get("backbone") != model.backbone.sha256:
         started, found = str(metadata.get("backbone"))[:16], model.backbone.sha256[:16]
         raise VptError(
@@ -142,10 +142,14 @@ def load_state(
     if scaler is not None and "scaler" in metadata:
         scaler.load_state_dict(json.loads(metadata["scaler"]))
     restore_random(_part(tensors, "random."))
-    return Progress(**json.loads(metadata["progress"]))
+    return progress
 
 
-def _read_newest(path: Path, say: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, str]]:
+Read = tuple[dict[str, Tensor], dict[str, str], Progress]
+"""Tensors and header of a state, and how far its run had come."""
+
+
+def _read_newest(path: Path, say: Callable[[str], None]) -> Read:
     previous = previous_of(path)
     if not path.is_file() and _next_of(path).is_file():
         _move_up(path)
@@ -154,14 +158,26 @@ def _read_newest(path: Path, say: Callable[[str], None]) -> tuple[dict[str, Tens
         otherwise = "there is no other, so start the run anew in another folder"
     if path.is_file() or not previous.is_file():
         try:
-            return read_tensors(path, otherwise)
+            return _read(path, otherwise)
         except VptError as error:
             if not previous.is_file():
                 raise
             say(str(error))
     else:
         say(f"{path}: the newest state is missing; {otherwise}")
-    return read_tensors(previous, "so is the newest state: start the run anew in another folder")
+    return _read(previous, "so is the newest state: start the run anew in another folder")
+
+
+def _read(path: Path, otherwise: str) -> Read:
+    """Raises VptError for what is damaged, or no state, as an artifact in its place."""
+    tensors, metadata = read_tensors(path, otherwise)
+    try:
+        progress = Progress(**json.loads(metadata["progress"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise VptError(f"{path}: holds no state of a run, or one of a newer version; {otherwise}") from error
+    if "backbone" not in metadata or "random.cpu" not in tensors:
+        raise VptError(f"{path}: holds a part of a state only; {otherwise}")
+    return tensors, metadata, progress
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
