@@ -452,6 +452,8 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ["evaluate", "PRED", "REF", "--out", "scores.json"],
         ["evaluate", "PRED", "PRED", "REF", "--by", "sex"],
         ["evaluate", "PRED", "PRED", "REF", "--lesions", "all"],
+        ["evaluate", "PRED", "REF", "--empty", "none"],
+        ["evaluate", "PRED", "REF", "--lesion-overlap", "0"],
         ["evaluate", "RUN", "--labels", "1"],
         ["evaluate", "RUN", "--patients", "p"],
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,6 +42,11 @@ class Hasty(vpt.Callback):
         raise ConnectionError("no server")
 
 
+class Refused(Hasty):
+    def on_check(self) -> None:
+        raise PermissionError("no such key")
+
+
 class Clumsy(Listener):
     def on_epoch(self, epoch: Epoch) -> None:
         raise ZeroDivisionError("division by zero")
@@ -54,6 +61,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     heard.clear()
     module = ModuleType("listeners")
     module.Listener, module.Hasty, module.Clumsy, module.Mute = Listener, Hasty, Clumsy, Mute  # type: ignore[attr-defined]
+    module.Refused = Refused  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "listeners", module)
 
 
@@ -93,6 +101,7 @@ def test_a_run_tells_its_start_every_epoch_and_its_end_with_the_folder_complete(
         ("listeners:Other", "listeners:Other cannot be imported or made (AttributeError"),
         ("listeners:Mute", "listeners:Mute has no method on_epoch; derive it from vpt.Callback"),
         ("json:dumps", "json:dumps cannot be imported or made (TypeError"),
+        ("listeners:Refused", "listeners:Refused cannot start (PermissionError: no such key); mend it or leave it out"),
     ],
 )
 def test_what_is_no_callback_is_refused_before_anything_is_written(
@@ -201,6 +210,24 @@ def test_mlflow_has_one_run_of_a_training_that_was_interrupted(tmp_path: Path, m
     assert found[0].data.params["optim.prompt_lr"] == "0.005"
     history = MlflowClient().get_metric_history(found[0].info.run_id, "dice")
     assert [(each.step, each.value) for each in history] == [(1, 0.1), (2, 0.2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_server_that_does_not_answer_is_told_before_anything_is_prepared(tmp_path: Path, name: str) -> None:
+    pytest.importorskip(name)
+    nobody = "http://127.0.0.1:9"
+    env = os.environ | {"MLFLOW_TRACKING_URI": nobody, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    env |= {"WANDB_BASE_URL": nobody, "WANDB_API_KEY": "a" * 40, "WANDB_MODE": "online"}
+    code = (
+        "from vpt.engine.callbacks import check_callbacks, load_callbacks; from vpt.errors import VptError\n"
+        f"try: check_callbacks(load_callbacks(['{name}']))\n"
+        "except VptError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    assert f"callbacks: {name} cannot start (" in done.stdout
 
 
 @pytest.mark.slow

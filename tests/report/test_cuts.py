@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpt.report.cuts import cropped, cuts_at, largest_error, middle_of
+from vpt.report.cuts import cropped, cuts_at, largest_error, middle_of, worst_error
 
 SHAPE = (6, 8, 10)
 
@@ -53,6 +53,24 @@ def test_the_place_is_always_one_where_they_differ(seed: int) -> None:
     error = largest_error(truth, found)
     if error is not None:
         assert truth[error.place] != found[error.place]
+
+
+def test_a_missed_lesion_comes_before_the_border_of_an_organ() -> None:
+    truth, found = empty(), empty()
+    truth[:, :, :6], found[:, :, 1:7] = 1, 1  # Dice 0.83, 48 voxels at either side
+    assert worst_error(truth, found, [1, 2]).voxels == 48
+    truth[2, 3, 3] = 2  # in the organ, and taken for it
+    error = worst_error(truth, found, [1, 2])
+    assert (error.place, error.voxels, error.label) == ((2, 3, 3), 1, 2)
+    truth[2, 3, 3], found[4, 7, 9] = 1, 2  # nothing is there
+    assert worst_error(truth, found, [1, 2]).place == (4, 7, 9)
+    assert worst_error(truth, truth.copy(), [1, 2]) is None
+
+
+def test_of_labels_that_are_missed_alike_the_larger_one_is_shown() -> None:
+    truth = empty()
+    truth[0, 0, :2], truth[3, 3:5, 4:8] = 1, 2
+    assert worst_error(truth, empty(), [1, 2]).label == 2
 
 
 def test_the_middle_of_a_ring_is_on_the_ring() -> None:

@@ -89,6 +89,12 @@ def test_the_scale_bar_is_a_round_length(millimetres: float, words: str) -> None
     assert drawn.bar.length / drawn.width == pytest.approx(float(words.split()[0]) / millimetres, abs=1e-3)
 
 
+@pytest.mark.parametrize(("columns", "is_raised"), [(30, False), (8, True)])
+def test_the_scale_bar_of_a_narrow_plane_stands_above_the_letter_in_its_middle(columns: int, is_raised: bool) -> None:
+    bar = panel(shape=(20, columns)).bar
+    assert (bar.height > 20) == is_raised  # the letter ends 20 units above the edge
+
+
 def test_large_pictures_shrink_and_their_labels_with_them() -> None:
     truth = np.zeros((1000, 2000), np.int64)
     truth[500:, 1000:] = 1

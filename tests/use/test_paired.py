@@ -36,6 +36,8 @@ def test_two_folders_of_masks(tmp_path):
     assert "of 3 cases A is better in 2, B in 1; 0 within 0.001" in text
     assert "1 case only in B, not compared: p3_s1" in text
     assert "over patients" in text
+    guessed = [note for note in found.notes if "guessed" in note]
+    assert [note.partition(" patients")[0] for note in guessed] == ["A: 2", "B: 3"]  # of other cases, so not the same
 
 
 @pytest.mark.slow

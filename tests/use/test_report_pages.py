@@ -230,7 +230,7 @@ def test_two_that_are_compared_are_shown_over_the_same_planes(compared) -> None:
     worst, shifted, same = page_of_cases(page)
     assert "A is better by 1.000" in worst
     assert re.findall(r"<li>([AB]: .*?)</li>", worst) == ["A: Dice 1.000", "B: Dice 0.000, nothing predicted"]
-    assert re.search(r"largest difference: 0\.\d+ ml", worst)
+    assert re.search(r"largest difference of [\w ]+: 0\.\d+ ml", worst)
     assert "alike in both" in same
     assert "largest difference" not in same
     assert shifted.count('<figure class="panel"') == 6  # three planes, twice

@@ -93,6 +93,15 @@ def test_its_volumes_are_those_of_its_voxels_in_ml(segmenter: Segmenter, scan: P
     assert mask.volumes == {name: pytest.approx((voxels == k).sum() * ml) for k, name in segmenter.labels.items() if k}
 
 
+def test_a_part_that_lost_the_names_has_its_volumes_by_id() -> None:
+    ids = np.zeros((4, 5, 6), np.uint8)
+    ids[1:3, 1:3, 2], ids[1, 1, 5] = 3, 1
+    mask = shown(nib.Nifti1Image(ids, np.diag([1.0, 2.0, 5.0, 1.0])), {0: "background", 1: "a", 3: "b"}, lambda _: "")
+
+    assert mask.volumes == pytest.approx({"a": 0.01, "b": 0.04})
+    assert mask.slicer[:, :, :4].volumes == pytest.approx({"label 3": 0.04})
+
+
 @pytest.mark.slow
 def test_it_shows_three_planes_its_labels_and_their_volumes(segmenter: Segmenter, scan: Path) -> None:
     shown = segmenter.segment(scan)._repr_html_()

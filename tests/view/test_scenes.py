@@ -60,7 +60,15 @@ def test_masks_of_one_name_are_called_with_their_folders(case) -> None:
 def test_the_largest_difference_is_a_place_in_mm(case) -> None:
     (x, y, z), words = make_scene(case, None).error
     assert (-x in (2, 3, 4), -y in (3, 4.5), z) == (True, True, 3)  # voxels 2 to 4, 2 to 3, and 1 by the affine
-    assert words == "0.027 ml"
+    assert words == "7, 0.027 ml"  # of two labels that one
+
+
+def test_the_difference_is_that_of_the_label_in_which_they_agree_least(case, tmp_path, save) -> None:
+    lost = np.asarray(nib.load(case.masks[1]).dataobj).copy()
+    lost[0, 0, 0] = 0
+    other = save(tmp_path / "lost/a.nii.gz", lost, LPS)
+    place, words = make_scene(ViewedCase("a", case.scan, (case.masks[0], other)), {7: "tumour", 300: "cyst"}).error
+    assert (place, words) == ((0, 0, 0), "cyst, 0.0045 ml")
 
 
 def test_equal_masks_have_no_difference(case) -> None:

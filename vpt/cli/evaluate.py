@@ -20,6 +20,7 @@ from vpt.cli.shared import (
     usage,
 )
 
+EMPTY = ("nan", "one", "zero")
 Kind = Literal["run", "mean", "runs", "folds", "masks", "two masks"]
 
 
@@ -96,6 +97,8 @@ def evaluate(
     of_runs = kind in ("run", "mean", "runs", "folds")
     compared = kind in ("runs", "two masks")
     for wrong, why in (
+        (empty not in EMPTY, f"--empty {empty}: expected {', '.join(EMPTY[:-1])} or {EMPTY[-1]}"),
+        (not 0 < lesion_overlap <= 1, f"--lesion-overlap {lesion_overlap:g}: expected an IoU above 0 and up to 1"),
         (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
         (tta and not of_runs, "--tta needs a run, not folders of masks"),
         (postprocess != "auto" and not of_runs, "--postprocess needs a run, not folders of masks"),

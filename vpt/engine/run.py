@@ -12,7 +12,7 @@ from vpt.config import Config, ResolvedConfig, dump_config, load_config
 from vpt.config.start import StartConfig
 from vpt.data.cases import SegmentationSet
 from vpt.data.splits import fold_in_words
-from vpt.engine.callbacks import Callback, Told, load_callbacks
+from vpt.engine.callbacks import Callback, Told, check_callbacks, load_callbacks
 from vpt.engine.callbacks.tensorboard import TensorBoard
 from vpt.engine.checkpoint import Progress
 from vpt.engine.classifying import Classifying
@@ -100,6 +100,7 @@ def train(
         assert known is not None
         quiet = brief or not ranks.first
         callbacks = {} if quiet else {"tensorboard": TensorBoard(), **load_callbacks(known.callbacks)}
+        check_callbacks(callbacks)
         ranks.wait()  # until all know how the folder stands
         with at_work(run, standing) if ranks.first else nullcontext():
             try:

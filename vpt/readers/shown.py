@@ -27,12 +27,13 @@ class Segmentation(Nifti1Image):
 
     @property
     def volumes(self) -> dict[str, float]:
-        """Name of each label -> its volume in ml."""
+        """Name of each label -> its volume in ml; of a part that has no names, by `label ID`."""
         ids, counts = np.unique(np.asanyarray(self.dataobj), return_counts=True)
         found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
         x, y, z = (*self.shape, 1)[:3]
         ml = Grid((x, y, z), self.affine).voxel_ml
-        return {name: found.get(label, 0) * ml for label, name in self.labels.items() if label}
+        labels = self.labels or {label: f"label {label}" for label in found}
+        return {name: found.get(label, 0) * ml for label, name in labels.items() if label}
 
     def _repr_html_(self) -> str | None:
         """None, by which a notebook falls back to the text, where nobody has said how to draw it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from vpt.scores.cases import count_labels
 
 LARGE = 40_000_000  # voxels; in larger boxes every second one of an axis is looked at
 MARGIN, LEAST = 0.15, 0.45  # around what is labelled, and of the plane's side that is shown at least
@@ -44,10 +46,32 @@ class Cut:
 
 @dataclass(frozen=True)
 class Error:
-    """Connected voxels where truth and prediction differ: one in their middle, and how many there are."""
+    """Connected voxels where truth and prediction differ: one in their middle, how many there are, and in which label
+    they were looked for; None: in all.
+    """
 
     place: Place
     voxels: int
+    label: int | None = None
+
+
+def worst_error(truth: np.ndarray, found: np.ndarray, labels: Iterable[int]) -> Error | None:
+    """Of the label whose two masks overlap least (Dice), the largest part in which they differ; None if all are equal.
+
+    So a lesion that was missed is seen, whose case is among the worst for it, and not the border of a large organ.
+
+    truth, found: label ids (slices, rows, columns); labels: those that are looked at, above 0.
+    """
+    apart = {
+        label: (2 * both / (true + mine), true + mine - 2 * both)
+        for label, (both, mine, true) in count_labels(found, truth, labels).items()
+        if true + mine > 2 * both
+    }
+    if not apart:
+        return None
+    label = min(apart, key=lambda each: (apart[each][0], -apart[each][1]))
+    error = largest_error(truth == label, found == label)
+    return replace(error, label=label) if error else None
 
 
 def largest_error(truth: np.ndarray, found: np.ndarray) -> Error | None:

@@ -14,6 +14,8 @@ from vpt.report.cuts import Cut, Letters
 
 HEIGHT = 240.0  # of every panel in the units of its drawing, so that what is written is of one size in a row
 MOST_PIXELS = 420  # of a picture's longer side
+LOW, RAISED = 10.0, 30.0  # how high the scale bar is, and how high where it would touch the letter in the middle
+GLYPH = 9.0  # of the units of a drawing that a character of its words is wide
 SHARP = 0.3  # of a unit: how far an outline may be from where it is
 QUALITY = 84
 
@@ -29,8 +31,11 @@ class Outline:
 
 @dataclass(frozen=True)
 class ScaleBar:
-    length: float  # in units of the drawing
+    """length: in units of the drawing; height: of its line above the lower edge."""
+
+    length: float
     words: str
+    height: float
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,10 @@ def bar_length(width: float) -> float:
 
 def _bar(width: float, scale: float, unit: str) -> ScaleBar:
     length = bar_length(width)
-    return ScaleBar(round(length * scale, 1), f"{length:g} {unit}")
+    words = f"{length:g} {unit}"
+    room = width * scale / 2 - 10 - GLYPH  # up to the letter
+    fits = max(length * scale, GLYPH * len(words)) < room
+    return ScaleBar(round(length * scale, 1), words, LOW if fits else RAISED)
 
 
 def _alt(cut: Cut, case: str) -> str:

@@ -42,10 +42,21 @@ def compare_masks(first: Path, second: Path, references: Path, **settings: Any) 
     return _paired(reports[0], reports[1], str(first), str(second))
 
 
+def _of_whom(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """What is said of both, then what is said of one alone, with its letter."""
+    alone = [
+        f"{letter}: {said}"
+        for letter, own, other in (("A", first, second), ("B", second, first))
+        for said in own
+        if said not in other
+    ]
+    return [*(said for said in first if said in second), *alone]
+
+
 def _paired(one: Report | ClassReport, other: Report | ClassReport, first: str, second: str) -> PairedReport:
     if isinstance(one, Report) and isinstance(other, Report):
-        warned = [f"warning: {doubt}" for doubt in (*one.doubts, *other.doubts)]
-        notes = tuple(dict.fromkeys([*one.notes, *other.notes, *warned]))
+        warned = [f"warning: {doubt}" for doubt in _of_whom([*map(str, one.doubts)], [*map(str, other.doubts)])]
+        notes = (*_of_whom(one.notes, other.notes), *warned)
         found = pair_segmentations(one, other)
         files, unit = _files(one, other), one.settings.unit
         return PairedReport(found, first, second, "Dice", _how(one), notes, one.labels, files, unit=unit)

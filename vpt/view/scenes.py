@@ -19,7 +19,7 @@ from vpt.errors import VptError
 from vpt.palette import colours_of, darkened, lightened
 from vpt.readers import LabelMap, Reader, Unit, reader_of
 from vpt.readers.as_nifti import label_bytes, scan_bytes
-from vpt.report.cuts import largest_error
+from vpt.report.cuts import worst_error
 from vpt.words import listed
 
 AXES = ORIENTATIONS["axial"]
@@ -140,7 +140,7 @@ def make_scene(case: ViewedCase, names: Mapping[int, str] | None) -> Scene:
         case.name,
         scan_bytes(voxels, colour),
         tuple(_layer(name, found, named, k) for k, (name, found) in enumerate(zip(shown, maps, strict=True))),
-        _error(maps, reader.unit),
+        _error(maps, reader.unit, named),
         reader.unit,
         voxels.grid.shape[2] == 1,
         (*notes, *reader.doubts()),
@@ -186,15 +186,18 @@ def _names_beside(files: Sequence[Path]) -> Mapping[int, str]:
     return {}
 
 
-def _error(maps: Sequence[LabelMap], unit: str) -> tuple[tuple[float, float, float], str] | None:
-    """Where the first two masks differ most."""
+def _error(
+    maps: Sequence[LabelMap], unit: str, named: Mapping[int, str]
+) -> tuple[tuple[float, float, float], str] | None:
+    """Where the first two masks differ most, in the label in which they agree least."""
     if len(maps) < 2:
         return None
     first, second = (found.oriented(AXES) for found in maps[:2])
-    error = largest_error(first.counted, second.counted)
+    labels = sorted({*first.ids, *second.ids} - {0})
+    error = worst_error(first.counted, second.counted, labels)
     if error is None:
         return None
     x, y, z = (first.grid.affine @ [*error.place, 1])[:3].tolist()
-    if unit == "px":
-        return (x, y, z), f"{error.voxels:,} pixels"
-    return (x, y, z), f"{error.voxels * first.grid.voxel_ml:.3g} ml"
+    size = f"{error.voxels:,} pixels" if unit == "px" else f"{error.voxels * first.grid.voxel_ml:.3g} ml"
+    whose = f"{named.get(error.label, error.label)}, " if error.label is not None and len(labels) > 1 else ""
+    return (x, y, z), f"{whose}{size}"

@@ -35,6 +35,24 @@ def load_callbacks(names: Sequence[str]) -> dict[str, Callback]:
     return {name: _ours(name) if ":" not in name else _foreign(name) for name in names}
 
 
+def check_callbacks(callbacks: Mapping[str, Callback]) -> None:
+    """Before anything is written or prepared. Raises VptError with what the `on_check` of one raises."""
+    for name, callback in callbacks.items():
+        check = getattr(callback, "on_check", None)  # which those that are not derived from `Callback` need not have
+        try:
+            if check is not None:
+                check()
+        except Exception as error:
+            raise _cannot_start(name, error) from error
+
+
+def _cannot_start(name: str, error: Exception) -> VptError:
+    return VptError(
+        f"callbacks: {name} cannot start ({type(error).__name__}: {error}); mend it or leave it out, and give the same "
+        "command again"
+    )
+
+
 def _ours(name: str) -> Callback:
     if name not in OURS:
         hint = did_you_mean(name, OURS) or f"; expected {', '.join(OURS)}, or package.module:Class"
@@ -75,10 +93,7 @@ class Told:
             try:
                 callback.on_start(told)
             except Exception as error:
-                raise VptError(
-                    f"callbacks: {name} cannot start ({type(error).__name__}: {error}); mend it or leave it out, and "
-                    "give the same command again"
-                ) from error
+                raise _cannot_start(name, error) from error
             self._started[name] = callback
 
     def epoch(self, told: Epoch) -> None:

@@ -51,9 +51,12 @@ class End:
 class Callback:
     """Told of a training; made without arguments. Derive from it, and override what you need.
 
-    What `on_start` raises ends the run before its first step. What the others raise is a warning in the log: the
-    callback is told nothing more, and the training goes on.
+    What `on_check` raises ends the run before anything is written or prepared, what `on_start` raises before its first
+    step. What the others raise is a warning in the log: the callback is told nothing more, and the training goes on.
     """
+
+    def on_check(self) -> None:
+        """Whether there will be somebody to tell: raise where a server refuses, before the data are prepared for it."""
 
     def on_start(self, start: Start) -> None: ...
 

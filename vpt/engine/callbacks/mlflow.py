@@ -12,6 +12,11 @@ STATUS = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 class MlflowRun(Callback):
     needs = "mlflow"
 
+    def on_check(self) -> None:
+        import mlflow
+
+        mlflow.search_experiments(max_results=1)
+
     def on_start(self, start: Start) -> None:
         import mlflow
 

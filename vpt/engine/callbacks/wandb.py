@@ -11,6 +11,12 @@ from vpt.files import write_text
 class WandbRun(Callback):
     needs = "wandb"
 
+    def on_check(self) -> None:
+        import wandb
+
+        if wandb.setup().settings.mode in ("online", "shared"):
+            wandb.login(verify=True)
+
     def on_start(self, start: Start) -> None:
         import wandb
 

@@ -13,7 +13,7 @@ from vpt.data.label_values import IGNORED
 from vpt.data.plan import ORIENTATIONS, Percentiles, Plan, Window, scaled
 from vpt.palette import colours_of
 from vpt.readers import Grid, LabelMap, Reader, Voxels, reader_of
-from vpt.report.cuts import Cut, Error, Place, Take, cropped, cropped_alike, cuts_at, largest_error, middle_of
+from vpt.report.cuts import Cut, Error, Place, Take, cropped, cropped_alike, cuts_at, middle_of, worst_error
 from vpt.report.overlays import Panel, draw_panel
 from vpt.report.parts import amount
 
@@ -55,7 +55,7 @@ class ShownTwice:
 
 
 def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) -> Shown:
-    """Planes through the largest error, or where there is none through what is labelled.
+    """Planes through the largest error of the label that scores worst, or without errors through what is labelled.
 
     labels: id -> name; plan: how the scan becomes grey, None to stretch its values.
 
@@ -64,15 +64,16 @@ def show_case(files: CaseFiles, labels: Mapping[int, str], plan: Plan | None) ->
     """
     scene = _Scene.of(files.scan, [files.truth, files.found], labels, plan)
     truth, found = _ids(*scene.maps)
-    error = largest_error(truth, found) if truth is not None and found is not None else None
+    error = worst_error(truth, found, labels) if truth is not None and found is not None else None
     place = error.place if error else _place([truth, found], scene.turned.shape)
     colours = colours_of(labels)
     panels = tuple(draw_panel(cropped(cut), colours, files.name) for cut in scene.cuts(place, truth, found))
-    return Shown(panels, _in_words("largest error", error, scene.turned, scene.unit), _confused(labels, *scene.maps))
+    return Shown(panels, _in_words("largest error", error, labels, scene), _confused(labels, *scene.maps))
 
 
 def show_twice(files: CaseFiles, second: Any, labels: Mapping[int, str], plan: Plan | None) -> ShownTwice:
-    """Planes through the largest part in which the masks of two, `files.found` and `second`, differ.
+    """Planes through the largest part in which the masks of two, `files.found` and `second`, differ, of the label in
+    which they agree least.
 
     Raises:
         VptError: see `show_case`.
@@ -82,13 +83,13 @@ def show_twice(files: CaseFiles, second: Any, labels: Mapping[int, str], plan: P
     other = _ids(scene.maps[0], scene.maps[2])[1]
     assert one is not None
     assert other is not None
-    apart = largest_error(one, other)
+    apart = worst_error(one, other, labels)
     place = apart.place if apart else _place([truth, one, other], scene.turned.shape)
     planes = zip(scene.cuts(place, truth, one), scene.cuts(place, truth, other), strict=True)
     colours = colours_of(labels)
     drawn = [[draw_panel(cut, colours, files.name) for cut in cropped_alike(pair)] for pair in planes]
     mine, theirs = zip(*drawn, strict=True)
-    words = _in_words("largest difference", apart, scene.turned, scene.unit)
+    words = _in_words("largest difference", apart, labels, scene)
     return ShownTwice(mine, theirs, words, (not one.any(), not other.any()))
 
 
@@ -196,8 +197,11 @@ def _blank(shape: tuple[int, int, int]) -> Take:
     return take
 
 
-def _in_words(what: str, error: Error | None, grid: Grid, unit: str) -> str:
+def _in_words(what: str, error: Error | None, labels: Mapping[int, str], scene: _Scene) -> str:
+    """Of several labels, of which one it is."""
     if error is None:
         return ""
-    size = f"{error.voxels:,} pixels" if unit == "px" else f"{amount(error.voxels * grid.voxel_ml)} ml"
-    return f"{what}: {size}"
+    pixels = scene.unit == "px"
+    size = f"{error.voxels:,} pixels" if pixels else f"{amount(error.voxels * scene.turned.voxel_ml)} ml"
+    whose = f" of {labels[error.label]}" if error.label is not None and len(labels) > 1 else ""
+    return f"{what}{whose}: {size}"
