@@ -44,7 +44,7 @@ def _said(found: TrustScores) -> Iterator[str]:
 
 
 WHY_MISSING = {
-    "agreement": "takes several models (--mean)",
+    "agreement": "takes several models (--mean), and cases in which one of them finds something",
     "entropy": "nothing was found in any case",
     "distance": "the model keeps no training cases; those of version 0.5 and later do",
 }
