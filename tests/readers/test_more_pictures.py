@@ -169,3 +169,13 @@ def test_a_set_of_them_is_ready_to_train(tmp_path: Path, image: str, mask: str) 
 
     assert not found.problems
     assert [label.cases for label in found.labels] == [6, 6]
+
+
+@pytest.mark.parametrize("length", [2**31, 2**32 - 1])
+def test_a_part_that_claims_more_than_the_file_has_takes_no_memory(tmp_path: Path, length: int) -> None:
+    """Pillow asks for as many bytes as a box of JP2 says that it has."""
+    content = saved(RGB, "JPEG2000")
+    at = content.index(b"jp2h") - 4
+    path = written(tmp_path / "a.jp2", content[:at] + length.to_bytes(4, "big") + content[at + 4 :])
+    with pytest.raises(VptError, match=r"a\.jp2: truncated or damaged \(its part b'jp2h' is longer than the file\)"):
+        read_picture(path)

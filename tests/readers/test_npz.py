@@ -91,6 +91,12 @@ def test_what_a_spacing_leaves_open_is_said(tmp_path: Path, spacing: Any, doubt:
     ("arrays", "reason"),
     [
         ({"images": np.zeros(3)}, "holds images, expected the arrays `imgs`"),
+        (
+            {"imgs": np.zeros((2, 2, 2)), "spaging": np.ones(3)},
+            "holds `spaging` and no `spacing`, without",
+        ),
+        ({"imgs": np.zeros((2, 2, 2)), "Spacing": np.ones(3)}, "holds `Spacing` and no `spacing`"),
+        ({"imgs": np.zeros((2, 2, 2)), "spacings": np.ones(3)}, "holds `spacings` and no `spacing`"),
         ({"gts": volume()[1]}, r"holds gts, expected a scan \(`imgs`\); add the array"),
         ({"imgs": np.zeros((2, 2, 2, 2))}, r"`imgs` has the shape \(2, 2, 2, 2\), expected \(D, H, W\) or \(H, W, 3\)"),
         ({"imgs": np.zeros((0, 2, 2))}, r"shape \(2, 2, 0\), expected a volume"),

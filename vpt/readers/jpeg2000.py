@@ -92,8 +92,17 @@ def _colour(file: BinaryIO, start: int, end: int) -> tuple[int, int] | None:
     return None
 
 
+def box_beyond(path: Path) -> bytes:
+    """The name of a box of a JP2 file that claims more bytes than there are, which Pillow would ask memory for."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        if file.read(len(FILE)) != FILE:
+            return b""
+        return next((name for name, place, length in _boxes(file, 0, size) if place + length > size), b"")
+
+
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and length of the content of each box; a damaged one ends them."""
+    """Name, place and length of the content of each box, as it claims; a damaged one ends them."""
     place = start
     while place + 8 <= end:
         file.seek(place)
@@ -105,5 +114,5 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, i
             length = end - place
         if length < ahead:
             return
-        yield name, place + ahead, min(length, end - place) - ahead
+        yield name, place + ahead, length - ahead
         place += length

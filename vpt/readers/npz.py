@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -150,6 +151,11 @@ def arrays_of(path: Path) -> dict[str, Described]:
     if SCAN not in found and LABELS not in found:
         there = listed(held) if held else "nothing"
         raise VptError(f"{path}: holds {there}, expected the arrays `imgs` (and `gts` to train); rename them")
+    if SPACING not in found and (misnamed := get_close_matches(SPACING, held, n=1, cutoff=0.75)):
+        raise VptError(
+            f"{path}: holds `{misnamed[0]}` and no `spacing`, without which voxels would count as cubes of 1 mm; "
+            "rename it if it is that, or else take it out"
+        )
     return found
 
 

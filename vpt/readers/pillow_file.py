@@ -16,7 +16,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.content import other_content
 from vpt.readers.damage import spoiled
-from vpt.readers.jpeg2000 import Jpeg2000
+from vpt.readers.jpeg2000 import Jpeg2000, box_beyond
 from vpt.readers.png import damaged_chunk
 from vpt.readers.pnm import Pnm
 
@@ -51,6 +51,8 @@ def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
     try:
         # As a file and not by its path: from that Pillow maps plain TIFF into memory, and scrambles turned ones.
         formats = ["TGA"] if path.name.lower().endswith(TARGA) else READ
+        if box := box_beyond(path):
+            raise OSError(f"its part {box!r} is longer than the file")
         with open(path, "rb") as file, Image.open(file, formats=formats) as image:
             if pixels and image.format == "PNG" and (chunk := damaged_chunk(path)):
                 raise OSError(f"the checksum of its part {chunk!r} is wrong")
