@@ -179,3 +179,12 @@ def test_only_the_array_that_is_asked_for_is_held(tmp_path: Path) -> None:
     assert headers < 2**20
     assert whole < scan.nbytes + 2**21
     assert voxels.channels[0].stored.nbytes == scan.nbytes
+
+
+def test_a_name_that_is_damaged_in_the_list_of_contents_alone_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.npz", imgs=volume()[0], spacing=SPACING)
+    content = path.read_bytes()
+    at = content.rindex(b"spacing.npy")
+    path.write_bytes(content[: at + 1] + b"\x7f\xff" + content[at + 3 :])
+    with pytest.raises(VptError, match=r"a\.npz: truncated, damaged or no \.npz \(File name in directory"):
+        reader_of(path).grid()

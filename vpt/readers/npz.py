@@ -12,7 +12,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -167,6 +167,9 @@ def described(path: Path, names: Collection[str]) -> tuple[dict[str, Described],
     found = {}
     with _opened(path) as archive:
         held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for info in held.values():  # a name that is damaged in the directory alone would be an array that is not there
+            with suppress(RuntimeError):  # packed in a way that zipfile has no means for, which is no damage
+                archive.open(info).close()
         for name in names:
             if info := held.get(name):
                 with archive.open(info) as file:
