@@ -167,7 +167,8 @@ def described(path: Path, names: Collection[str]) -> tuple[dict[str, Described],
     found = {}
     with _opened(path) as archive:
         held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        for member in held.values():  # a name that is damaged in the directory alone would be an array that is not there
+        # A name that is damaged in the directory alone would be that of an array that is not there.
+        for member in held.values():
             with suppress(RuntimeError):  # packed in a way that zipfile has no means for, which is no damage
                 archive.open(member).close()
         for name in names:
