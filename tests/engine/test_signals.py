@@ -6,10 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import vpt
+from vpt.engine import run as run_module
 from vpt.engine import signals as module
+from vpt.engine.folder import standing_of
 from vpt.engine.signals import STOPPING, Interrupted, heed_signals, held_back
 from vpt.use.archives.attempts import attempt
 
@@ -68,6 +73,24 @@ def test_nor_is_it_a_failure_of_the_scan_that_it_met(turned: Callable[[], None])
         attempt("b", "b.nii.gz", lambda: pytest.fail("the batch went on"))
     assert stop.value.code == 143
     assert attempt("c", "c.nii.gz", lambda: "a mask") == "a mask"  # of the next batch
+
+
+def test_what_was_begun_goes_on_where_a_library_made_an_error_of_the_signal(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = run_module.describe_run
+
+    def described_in_a_library(run: Path, setup: Any) -> None:
+        describe(run, setup)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            into_an_error()
+
+    monkeypatch.setattr(run_module, "describe_run", described_in_a_library)
+    with pytest.raises(Interrupted):
+        vpt.train(tiny_data, tmp_path / "run", overrides={"train.workers": 0})
+    assert standing_of(tmp_path / "run") == "begun"
 
 
 def test_an_error_after_a_signal_that_only_was_noted_stays_one() -> None:

@@ -29,6 +29,7 @@ from vpt.engine.signals import Interrupted, Signals, heed_signals
 from vpt.engine.training import train_job
 from vpt.errors import VptError
 from vpt.files import write_text
+from vpt.machine.interruption import raise_again
 from vpt.machine.scarce import KINDS, TO_TRAIN, is_out_of_memory, require_room
 from vpt.model import PromptedModel, trained_parts
 from vpt.model_card import write_card
@@ -193,7 +194,8 @@ def _begun(run: Path, config: Config, cache: Path, ranks: Ranks) -> Job:
         job = JOBS[setup.task](run, setup, cache, ranks)
         with ranks.in_turn():
             job.prepare()
-    except Exception:
+    except Exception as error:
+        raise_again(error)  # an interruption that a library made an error of, after which what was begun goes on
         if stays():
             remove_begun(run)
         raise
