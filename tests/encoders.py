@@ -22,7 +22,7 @@ from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateCo
 from vpt.backbones.vit import VitBackbone
 from vpt.heads import ClassifyHead
 from vpt.model import PromptedModel
-from vpt.prompts import Prompts
+from vpt.prompts import DeepPrompts, Prompts
 from vpt.sections import TUNINGS
 
 WIDTH, DEPTH, NECK, GRID = 32, 4, 16, (8, 5)
@@ -209,6 +209,14 @@ def assert_controls_start_as_nothing(make: Callable[[], Backbone]) -> None:
         torch.testing.assert_close(model(draw(2)), before, rtol=1e-4, atol=1e-5)
         model(draw(2)).sum().backward()
         assert sum(p.grad is not None and bool(p.grad.abs().sum()) for p in model.trained().values()) > 2, method
+
+
+def assert_gradients_reach_prompts_alone(backbone: Backbone) -> None:
+    """Every deep prompt gets a gradient, and no frozen weight."""
+    prompts = DeepPrompts(backbone.spec, count=2)
+    PromptedModel(backbone, prompts, ClassifyHead(backbone.spec, outputs=3))(draw(2)).square().sum().backward()
+    assert (prompts.table.tokens.grad.abs().sum(-1) > 0).all()
+    assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
 def draw(batch: int, size: tuple[int, int] = (64, 40), seed: int = 1) -> Tensor:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import PREPROCESSING, assert_controls_start_as_nothing, draw, shaken, total, tune
+from encoders import (
+    PREPROCESSING,
+    assert_controls_start_as_nothing,
+    assert_gradients_reach_prompts_alone,
+    draw,
+    shaken,
+    total,
+    tune,
+)
 from staged import assert_compiles
 from timm.models.beit import Beit
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
@@ -169,11 +177,7 @@ def test_images_of_a_batch_know_nothing_of_each_other(kind: str) -> None:
 
 @EVERY
 def test_gradients_reach_every_prompt_and_no_frozen_weight(kind: str) -> None:
-    backbone = make(kind)
-    model = PromptedModel(backbone, DeepPrompts(backbone.spec, count=2), ClassifyHead(backbone.spec, outputs=3))
-    model(draw(2)).square().sum().backward()
-    assert (model.prompts.table.tokens.grad.abs().sum(-1) > 0).all()
-    assert all(parameter.grad is None for parameter in backbone.parameters())
+    assert_gradients_reach_prompts_alone(make(kind))
 
 
 @pytest.mark.parametrize("kind", ["BEiT", "relative, norm after"])

@@ -38,7 +38,7 @@ class Jpeg2000:
             if start != FILE:
                 return None
             colour = None
-            for name, place, length in _boxes(file, 0, size):
+            for name, place, length in boxes(file, 0, size):
                 if name == b"jp2h":
                     colour = _colour(file, place, place + min(length, MOST))
                 elif name == b"jp2c":
@@ -84,7 +84,7 @@ class Jpeg2000:
 
 def _colour(file: BinaryIO, start: int, end: int) -> tuple[int, int] | None:
     """The way and the number of the first `colr`: the first counts."""
-    for name, place, length in _boxes(file, start, end):
+    for name, place, length in boxes(file, start, end):
         if name == b"colr" and length >= 3:
             file.seek(place)
             content = file.read(min(length, 7))
@@ -98,10 +98,10 @@ def box_beyond(path: Path) -> bytes:
     with open(path, "rb") as file:
         if file.read(len(FILE)) != FILE:
             return b""
-        return next((name for name, place, length in _boxes(file, 0, size) if place + length > size), b"")
+        return next((name for name, place, length in boxes(file, 0, size) if place + length > size), b"")
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, place and length of the content of each box, as it claims; a damaged one ends them."""
     place = start
     while place + 8 <= end:

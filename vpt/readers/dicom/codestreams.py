@@ -5,12 +5,14 @@ takes memory for, whatever the DICOM header around them says.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any, NamedTuple
 
 from vpt.errors import VptError
+from vpt.readers.jpeg2000 import FILE, STREAM, boxes
 
-JPEG, JPEG2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"  # start of image; of a codestream and of its SIZ
-BOXED = b"\0\0\0\x0cjP  "  # a JPEG 2000 file, which some programs put into DICOM where its codestream belongs
+JPEG = b"\xff\xd8"  # start of image
+BOXED = FILE[:8]  # a JPEG 2000 file, which some programs put into DICOM where its codestream belongs
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF of JPEG and JPEG-LS, without tables of the same row
 BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a content
 SCAN, END = 0xDA, 0xD9
@@ -47,25 +49,16 @@ def size_of(frame: bytes) -> Size | None:
     """By the frame's own header (JPEG: ITU-T T.81 B.2.2; JPEG 2000: T.800 A.5.1); None where it has none."""
     if frame.startswith(BOXED):
         frame = _unboxed(frame)
-    if frame.startswith(JPEG2000):
+    if frame.startswith(STREAM):
         right, bottom, left, top = (int.from_bytes(frame[k : k + 4], "big") for k in range(8, 24, 4))
         return Size(bottom - top, right - left, int.from_bytes(frame[40:42], "big")) if len(frame) > 42 else None
     return _of_jpeg(frame) if frame.startswith(JPEG) else None
 
 
 def _unboxed(frame: bytes) -> bytes:
-    """The codestream of a JPEG 2000 file (T.800 I.4)."""
-    at = 0
-    while len(head := frame[at : at + 16]) >= 8:
-        length, start = int.from_bytes(head[:4], "big"), 8
-        if length == 1:
-            length, start = int.from_bytes(head[8:], "big"), 16
-        if head[4:8] == b"jp2c":
-            return frame[at + start :]
-        if length < start:  # 0 is "to the end"
-            break
-        at += length
-    return b""
+    """The codestream of a JPEG 2000 file; nothing where its boxes do not come to one."""
+    walked = boxes(BytesIO(frame), 0, len(frame))
+    return next((frame[place:] for name, place, _ in walked if name == b"jp2c"), b"")
 
 
 def _of_jpeg(frame: bytes) -> Size | None:
