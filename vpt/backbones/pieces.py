@@ -12,12 +12,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.machine.gelu import needs_gradients
 from vpt.machine.products import batches_by_onednn, by_onednn
 
 CHUNK = 2**22  # bytes of scores at a time
+VECTOR = 32  # numbers of bfloat16 that torch's softmax takes at once
+FEW = 12  # numbers at the end of a row that it takes one by one in less time than a filled row costs
 
 Place = Any  # an index of (B, heads, ...)
 
@@ -31,10 +34,24 @@ def mix_in_pieces(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -
     out = queries.new_empty(batch, rows, heads, values.shape[-1]).transpose(1, 2)
     with _products_of(queries):
         for place, step in _places(queries, keys):
-            transposed, own = keys[place].mT, values[place]
+            own, beside = filled(keys[place], values[place])
             for q, o in zip(queries[place].split(step, -2), out[place].split(step, -2), strict=True):
-                o.copy_(((q * scale) @ transposed).softmax(-1) @ own)
+                scores = (q * scale) @ own.mT
+                scores[..., keys.shape[-2] :] = -torch.inf
+                o.copy_(scores.softmax(-1) @ beside)
     return out
+
+
+def filled(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (..., M, d) with zeros behind them, so that a row of scores holds whole vectors, where it pays.
+
+    torch's softmax takes the last numbers of a row of bfloat16 one by one. The scores of what is added are the caller's
+    to hide.
+    """
+    more = -keys.shape[-2] % VECTOR
+    if not 0 < more <= VECTOR - FEW or not is_half(keys):
+        return keys, values
+    return F.pad(keys, (0, 0, 0, more)), F.pad(values, (0, 0, 0, more))
 
 
 def _products_of(tensor: Tensor) -> AbstractContextManager[None]:

@@ -17,11 +17,12 @@ from timm.models.beit import Block as BeitBlock
 from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBlock, VisionTransformerRelPos
 from torch import Tensor, nn
 
-from vpt.backbones.attention import asked_apart, project_keys_values, project_queries, split_heads
+from vpt.backbones.attention import KEPT, asked_apart, project_keys_values, project_queries, split_heads
 from vpt.backbones.base import BlockAttention, norms_nothing_before
+from vpt.backbones.biased import mix_biased
 from vpt.backbones.eva import merge_biases, scaled
 from vpt.backbones.feed_forward import feed_forward
-from vpt.backbones.pieces import normalise
+from vpt.backbones.pieces import is_half, normalise
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
 from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
 from vpt.errors import VptError
@@ -143,6 +144,9 @@ def attend(attention: Any, tokens: Tensor, beside: KeysValues | None, rows: int,
         keys = torch.cat([beside.keys.to(keys.dtype).expand(batch, -1, -1, -1), keys], 2)
         values = torch.cat([beside.values.to(values.dtype).expand(batch, -1, -1, -1), values], 2)
         bias = None if bias is None else F.pad(bias, (beside.keys.shape[2], 0))
+    few = not torch.is_grad_enabled() or queries[..., 0].numel() * keys.shape[-2] <= KEPT
+    if bias is not None and few and is_half(queries) and not torch.compiler.is_compiling():
+        return _gather(attention, mix_biased(queries * queries.shape[-1] ** -0.5, keys, values, bias))
     return _gather(attention, F.scaled_dot_product_attention(queries, keys, values, bias))
 
 

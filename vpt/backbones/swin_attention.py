@@ -17,6 +17,7 @@ from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention as Other
 from torch import Tensor, nn
 
 from vpt.backbones.attention import keys_and_values, project_queries, split_heads
+from vpt.backbones.biased import mix_biased, with_prompts
 from vpt.backbones.tokens import KeysValues
 
 COSINE = (CosineAttention, OtherCosineAttention)
@@ -73,13 +74,11 @@ def _attend_in(
         bias = bias + hidden.unsqueeze(1)
     behind = 0
     if beside is not None:
-        keys, values = _with_prompts(keys, beside.keys, batch), _with_prompts(values, beside.values, batch)
+        keys, values = with_prompts(keys, beside.keys, batch), with_prompts(values, beside.values, batch)
         behind = beside.keys.shape[2]
     if first or behind:
         bias = F.pad(bias, (first, behind, first, 0))
-    scores = (queries @ keys.mT).unflatten(0, (batch, -1)) + bias
-    weights = scores.softmax(-1).flatten(0, 1).to(values.dtype)
-    return (weights @ values).transpose(1, 2).flatten(2)
+    return mix_biased(queries, keys, values, bias).transpose(1, 2).flatten(2)
 
 
 def attend_apart(attention: Any, grid: Tensor, context: Tensor) -> Tensor:
@@ -112,12 +111,6 @@ def position_bias(attention: Any) -> Tensor:
     table = attention.cpb_mlp(attention.relative_coords_table).view(-1, attention.num_heads)
     pairs = table[attention.relative_position_index]
     return 16 * torch.sigmoid(pairs.permute(2, 0, 1)).unsqueeze(0)
-
-
-def _with_prompts(patches: Tensor, prompts: Tensor, batch: int) -> Tensor:
-    """Keys or values (B * W, heads, N, d) and those of prompts (1 or B, heads, P, d) after them."""
-    prompts = prompts.to(patches.dtype).expand(batch, -1, -1, -1)
-    return torch.cat([patches, prompts.repeat_interleave(len(patches) // batch, 0)], 2)
 
 
 def merge_biases(attention: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpt.backbones.biased import mix_biased, with_prompts
 from vpt.backbones.pieces import normalise, runs_in_pieces
 from vpt.backbones.strips import places
 from vpt.backbones.tokens import KeysValues
@@ -52,9 +53,9 @@ def attend(attention: Any, grid: Tensor, beside: KeysValues | None, window: int)
     queries, keys, values = _parts(attention, windows.flatten(0, 2).flatten(2, 3))
     bias = position_bias(attention)
     if beside is not None:
-        keys, values = _with_prompts(keys, beside.keys, len(grid)), _with_prompts(values, beside.values, len(grid))
+        keys, values = with_prompts(keys, beside.keys, len(grid)), with_prompts(values, beside.values, len(grid))
         bias = F.pad(bias, (0, beside.keys.shape[2]))
-    mixed = _mix(queries, keys, values, bias, attention.scale).view(*windows.shape[:-1], -1)
+    mixed = mix_biased(queries * attention.scale, keys, values, bias).view(*windows.shape[:-1], -1)
     return attention.proj(out_of_windows(mixed, size).flatten(3))
 
 
@@ -192,18 +193,3 @@ def position_bias(attention: Any) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():  # training may use what inference gathered
             known[key] = table[:, attention.attention_bias_idxs]
     return known[key]
-
-
-def _with_prompts(patches: Tensor, prompts: Tensor, batch: int) -> Tensor:
-    """Keys or values (B * windows, heads, N, d) and those of prompts (1 or B, heads, P, d) after them."""
-    prompts = prompts.to(patches.dtype).expand(batch, -1, -1, -1)
-    return torch.cat([patches, prompts.repeat_interleave(len(patches) // batch, 0)], 2)
-
-
-def _mix(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """softmax(scale * q k^T + bias) v of windows (W, heads, N, d), keys and values (W, heads, M, d)."""
-    scores = (queries * scale) @ keys.mT
-    if scores.requires_grad or bias.requires_grad:
-        return (scores + bias).softmax(-1).to(values.dtype) @ values
-    scores += bias
-    return torch.softmax(scores, -1, out=scores) @ values
