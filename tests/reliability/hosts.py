@@ -126,6 +126,16 @@ def can_begin(reason: str | None) -> bool:
     return True
 
 
+def _faults_of(trial: Callable[[], Iterable[str]]) -> list[str]:
+    """One that cannot go on has a fault, and the trials after it take place."""
+    found: list[str] = []
+    try:
+        found.extend(trial())
+    except SystemExit as left:
+        found.append(f"ended before its time: {left}")
+    return found
+
+
 def report_trials(trials: Mapping[str, Callable[[], Iterable[str]]], parts: Sequence[str]) -> int:
     """Run the trials whose name holds one of `parts` (all without any), print their faults, and give the exit code."""
     tried = faults = 0
@@ -133,7 +143,7 @@ def report_trials(trials: Mapping[str, Callable[[], Iterable[str]]], parts: Sequ
         if parts and not any(part in name for part in parts):
             continue
         print(f"{name}:", flush=True)
-        started, found = time.monotonic(), list(trial())
+        started, found = time.monotonic(), _faults_of(trial)
         tried, faults = tried + 1, faults + len(found)
         print(f"    {len(found)} faults, {time.monotonic() - started:.0f} s", *found, sep="\n    ", flush=True)
         print(f"{counted(tried, 'trial')} so far, {faults} faults", flush=True)

@@ -32,7 +32,7 @@ from together import SETTINGS, assert_alike, words
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 LONGEST = 600.0  # seconds for a job with all its starts
 STEPS = 150  # of each epoch
-LONG = 20_000
+LONG = 1000  # epochs: more than anybody waits for
 LIMIT = 5  # minutes, of which SLURM warns after three; a start that takes longer would be requeued for ever
 ONE, TWO, ARRAY = "--ntasks=1", "--nodes=2", "--array"  # what tells the scripts of the page apart
 
@@ -57,10 +57,10 @@ class Trials:
     whole: Path
     steps: int
 
-    def train(self, name: str, holding: str, *options: str, steps: int | None = None) -> tuple[str, Path]:
+    def train(self, name: str, holding: str, *options: str, epochs: int = 2) -> tuple[str, Path]:
         """Submit the page's script for a training -> its job and its run."""
         run = self.folder / f"{name}-{'two' if holding == TWO else 'one'}"
-        more = [word for key, value in settings(steps or self.steps).items() for word in ("--set", f"{key}={value}")]
+        more = [word for key, value in settings(self.steps, epochs).items() for word in ("--set", f"{key}={value}")]
         text = script(holding, {"/data/liver": self.data, "/work/runs/liver": run})
         return self.cluster.submit(text.replace("--resume", f"--resume {' '.join(more)}"), *options), run
 
@@ -132,7 +132,7 @@ def preempted(trials: Trials, holding: str, options: Sequence[str]) -> Iterator[
 
 def over(trials: Trials, holding: str, options: Sequence[str]) -> Iterator[str]:
     """The time is over: the signal of the script's `--signal`, two minutes before the limit; then it is given up."""
-    job, run = trials.train("over", holding, f"--time={LIMIT}", *options, steps=LONG)
+    job, run = trials.train("over", holding, f"--time={LIMIT}", *options, epochs=LONG)
     trials.steps_in(run)
     trials.steps_in(run, 2)
     (facts,) = trials.cluster.facts(job)
@@ -205,9 +205,9 @@ def steps_of_two(trials: Trials) -> Iterator[str]:
         yield from differing_masks(out, masks_of_one(trials))
 
 
-def settings(steps: int) -> dict[str, object]:
-    every = str(max(1, steps // 8)) if steps < LONG else "20"
-    return SETTINGS | {"train.epochs": 2, "train.max_steps": steps, "train.save_every": every, "train.workers": 1}
+def settings(steps: int, epochs: int = 2) -> dict[str, object]:
+    every = str(max(1, steps // 8))
+    return SETTINGS | {"train.epochs": epochs, "train.max_steps": steps, "train.save_every": every, "train.workers": 1}
 
 
 def masks_of_one(trials: Trials) -> Path:
