@@ -564,6 +564,22 @@ def test_a_batch_that_does_not_fit_into_shared_memory_is_not_waited_for(
 
 
 @pytest.mark.slow
+def test_a_worker_whose_samples_cannot_be_fetched_says_that_few_files_are_allowed(
+    slices: NamedSamples, cases: list[PreparedCase], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The thread of a worker that hands samples over would print a traceback, and try again for ever."""
+
+    def refused(*_: object) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("multiprocessing.connection.Listener.accept", refused)  # the worker is forked
+    monkeypatch.setattr("vpt.engine.loading.open_files", lambda: 16)
+    with pytest.raises(VptError, match=r"or needs more than 16 open files \(ulimit -n\); set train.workers below 1"):
+        batches(slices, cases, replace(SETTINGS, workers=1), epoch=1)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
 def test_no_worker_is_left_by_a_failure_in_a_step(loop: Loop) -> None:
     """It would be waited for at the program's end, and ignores the signal that ends such."""
     others = set(multiprocessing.active_children())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.queues import Queue
 from typing import Any
@@ -13,10 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from vpt.engine.signals import held_back, leave_to_main, quiet_children
 from vpt.errors import VptError
-from vpt.machine.available import cores
+from vpt.machine.available import cores, open_files
 
 EpochSampler = Callable[[int], Sequence[Sequence[Any]]]
 """The number of an epoch -> the samples of each of its batches, the same at every call."""
+
+USUAL_FILES = 256  # the least that systems allow a process by default
 
 
 def make_loader(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> DataLoader:
@@ -48,10 +51,17 @@ def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> Ge
         why = str(error).strip().splitlines()[-1 if "Caught" in str(error) else 0]
         raise VptError(
             f"a process that makes samples was ended ({why}), as by systems that are short of memory, or since a batch "
-            f"does not fit into /dev/shm (docker run --shm-size=2g); set train.workers below {workers}, 0 for none"
+            f"does not fit into /dev/shm (docker run --shm-size=2g){_few_files()}; set train.workers below {workers}, "
+            "0 for none"
         ) from error
     finally:
         _end_workers(loaded)
+
+
+def _few_files() -> str:
+    """Words for a limit on open files below what systems usually have: every batch on its way takes some."""
+    allowed = open_files()
+    return "" if allowed is None or allowed >= USUAL_FILES else f", or needs more than {allowed} open files (ulimit -n)"
 
 
 def _end_workers(loaded: Any) -> None:
@@ -92,11 +102,14 @@ def _prepare_worker(worker: int) -> None:
     """Leave signals to the main process, and the cores to the other workers; end where samples cannot be sent."""
     leave_to_main()
     setattr(Queue, "_on_queue_feeder_error", staticmethod(_end_unsent))  # noqa: B010 (mypy knows no such method)
+    sys.excepthook = _end_unsent  # called by the thread that hands samples over, which would try again for ever
     import cv2
 
     cv2.setNumThreads(0)
 
 
-def _end_unsent(error: BaseException, sample: object) -> None:
-    """In a worker whose shared memory is full, say: without it the main process would wait for the sample for ever."""
+def _end_unsent(*why: object) -> None:
+    """In a worker whose shared memory is full, say, or which may open no more files: without it the main process would
+    wait for the sample for ever.
+    """
     os._exit(1)

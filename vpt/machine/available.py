@@ -41,6 +41,16 @@ def address_space() -> int | None:
     return None
 
 
+def open_files() -> int | None:
+    """How many files the process may have open at a time (ulimit -n); None without a limit."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return None if most == resource.RLIM_INFINITY else most
+    return None
+
+
 def _kilobytes(path: Path, key: str) -> int | None:
     with suppress(OSError, StopIteration, ValueError):
         line = next(line for line in path.read_text().splitlines() if line.startswith(key))
