@@ -28,15 +28,16 @@ def mirror_doubts(names: Collection[str], mirror: Mirror, plan: Plan) -> list[st
     found = _exchanged(names, mirror, plan)
     if not found:
         return []
-    left = next((other for other in ("vertical", "horizontal") if _is_less(other, mirror, names, plan)), "none")
+    instead = next((other for other in ("vertical", "horizontal") if _is_less(other, mirror, names, plan)), "none")
     pairs = listed((f"{first!r} and {second!r}" for first, second in found), 3)
     return [
         f"train.mirror={mirror} exchanges the sides of {pairs}, which then cannot be told apart by where they lie; "
-        f"set train.mirror={left}"
+        f"set train.mirror={instead}"
     ]
 
 
 def _is_less(other: Mirror, mirror: Mirror, names: Collection[str], plan: Plan) -> bool:
+    """Whether `other` takes some of the mirror images, and only such as exchange no sides."""
     return set(TURNS[other]) < set(TURNS[mirror]) and not _exchanged(names, other, plan)
 
 
