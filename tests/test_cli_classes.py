@@ -106,7 +106,8 @@ def test_interrupted_then_resumed(
 MISTAKES = {
     "--head mask": "head.kind=mask is not for classification; choose linear or mlp",
     "--task segmentation": "{data}: ",
-    "--task segmentation --head linear": "head.kind=linear is not for segmentation; choose mask, sam_decoder or unet",
+    "--task segmentation --head linear": "head.kind=linear is not for segmentation; choose mask, readout, sam_decoder "
+    "or unet",
     "--task sorting": "config: task: Input should be 'segmentation' or 'classification', found 'sorting'",
     "--shots 9": "{data}: 4 training examples of flat, fewer than the 9 shots; lower data.shots",
     "--shots 0": "config: data.shots: Input should be greater than or equal to 1, found 0",

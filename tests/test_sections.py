@@ -46,7 +46,7 @@ OWN = {
         "none",
         "shallow",
     ),
-    "head": ("by_task", "class_masks", "class_scores", "linear", "mask", "mlp", "sam_decoder", "unet"),
+    "head": ("by_task", "class_masks", "class_scores", "linear", "mask", "mlp", "readout", "sam_decoder", "unet"),
     "tuning": ("adapter", "bias", "full", "lora", "partial", "prompts", "ssf"),
 }
 EVERY_ROOM = pytest.mark.parametrize("room", ROOMS)
@@ -281,7 +281,8 @@ def test_a_head_of_another_package_is_built(installed: Any) -> None:
     installed("vpt.heads", "wide = foreign:Wide", source)
     config = load_config({"data": {"path": "x"}, "task": "classification", "head": {"kind": "wide", "pool": "mean"}})
     assert config.resolved("classification").head.pool == "mean"
-    with pytest.raises(VptError, match=r"head\.kind=wide is not for segmentation; choose mask, sam_decoder or unet, "):
+    said = r"head\.kind=wide is not for segmentation; choose mask, readout, sam_decoder or unet, "
+    with pytest.raises(VptError, match=said):
         config.resolved("segmentation")
 
 

@@ -22,6 +22,7 @@ from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
 
 
+@torch.inference_mode(False)  # as `load_backbone`: others share the encoder
 def restore_model(
     artifact: Artifact,
     weights: str | Path | None = None,

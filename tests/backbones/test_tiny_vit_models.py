@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vpt.backbones.tiny_vit_models as models
+from vpt.backbones import load_backbone
 from vpt.backbones.tiny_vit_models import (
     LITE_MEDSAM,
     TINY_CHECKPOINTS,
@@ -116,6 +117,7 @@ def test_lite_medsam_has_its_published_structure() -> None:
     stages = [((256, 256), 64, 2), ((128, 128), 128, 2), ((64, 64), 160, 6), ((64, 64), 320, 2)]
     assert [(b.grid, b.width) for b in spec.blocks] == [(grid, width) for grid, width, n in stages for _ in range(n)]
     assert spec.attending == tuple(range(2, 12))
+    assert [round(spec.share_below(i), 2) for i in (0, 4, 10, 12)] == [0, 0.42, 0.67, 1]  # stages of unlike work
     assert (spec.finished.width, spec.finished.grid) == (256, (64, 64))
 
 
@@ -339,3 +341,16 @@ def test_fetched_weights_are_the_same_in_safetensors(site_packages: Path, tmp_pa
         assert file.metadata()["licence"] == "Apache-2.0"
         assert "LiteMedSAM" in file.metadata()["origin"]
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_an_encoder_that_was_loaded_in_inference_mode_answers_and_trains() -> None:
+    with torch.inference_mode():  # as a server does that loads a model when it is first asked for it
+        backbone = load_backbone("lite_medsam", weights="random")
+        found = encode(backbone, Prompts(), torch.ones(1, 3, 32, 32)).grid
+    plain = load_backbone("lite_medsam", weights="random")
+    prompts = DeepPrompts(plain.spec, count=2)
+
+    encode(backbone, prompts, torch.ones(1, 3, 32, 32)).grid.sum().backward()
+
+    assert torch.equal(found, encode(plain, Prompts(), torch.ones(1, 3, 32, 32)).grid)
+    assert all(parameter.grad is not None for parameter in prompts.parameters())

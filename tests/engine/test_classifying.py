@@ -418,8 +418,8 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_no_folder(tiny_classes: Pa
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"head": {"kind": "linear"}}, r"head\.kind=linear is not for segmentation; choose mask, sam_decoder or unet"),
-        ({"head.kind": "mlp"}, r"head\.kind=mlp is not for segmentation; choose mask, sam_decoder or unet"),
+        ({"head": {"kind": "linear"}}, r"head\.kind=linear is not for segmentation; choose mask, readout, sam_decoder"),
+        ({"head.kind": "mlp"}, r"head\.kind=mlp is not for segmentation; choose mask, readout, sam_decoder or unet"),
         ({"loss.class_weights": "balanced"}, r"loss\.class_weights=balanced is for classification; of segmentation"),
         (
             {"data.target": "grades"},

@@ -263,7 +263,7 @@ def test_what_is_stored_is_no_dead_end_for_gradients(tiny_data: Path, tmp_path: 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
 
-PREFIX = PrefixPlan(first=9, depth=12, views=4, fixed=False, gb=2.345, limit=8, unit="slice")
+PREFIX = PrefixPlan(first=9, depth=12, views=4, fixed=False, gb=2.345, limit=10, unit="slice", share=0.75)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,9 @@ PREFIX = PrefixPlan(first=9, depth=12, views=4, fixed=False, gb=2.345, limit=8, 
         ({"first": 0}, False, "train.views=4: no block stays as it was, so fixed views save no time; leave it out"),
         ({"first": 0, "views": 0}, False, None),
         ({"first": 0, "views": 1, "fixed": True}, False, None),
-        ({"first": 5, "views": 0}, False, None),
+        ({"views": 0, "limit": 8}, False, "with train.views=4 and train.cache_gb=10 they run once for each of 4 views"),
+        ({"first": 4, "share": 0.42, "views": 0}, False, "first 4 of 12 blocks .*, about 42% of a forward pass, since"),
+        ({"first": 4, "share": 0.33, "views": 0}, False, None),
     ],
 )
 def test_a_run_says_what_is_stored_or_what_would_pay(change: dict[str, Any], stored: bool, said: str | None) -> None:

@@ -11,6 +11,7 @@ from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads import ClassifyHead, MaskHead
 from vpt.heads.base import Head
+from vpt.heads.readout import ReadoutHead
 from vpt.heads.unet import UnetHead
 
 SPEC = plain_spec(width=16, depth=2, heads=2, image_size=(32, 32), patch=(8, 8))
@@ -26,6 +27,8 @@ def features(width: int = 16) -> Features:
 def made(kind: str, classes: int) -> Head:
     if kind == "mask":
         return MaskHead(SPEC, classes=classes, width=16, detail=8, levels=2)
+    if kind == "readout":
+        return ReadoutHead(SPEC, classes=classes, levels=2, hidden=8)
     if kind == "unet":
         return UnetHead(SPEC, classes=classes, width=4)
     return ClassifyHead(SPEC, outputs=classes, hidden=8 if kind == "mlp" else None)
@@ -44,7 +47,7 @@ def answers(head: Head, given: Features) -> Tensor:
     return head.eval()(given, torch.randn(2, 3, 32, 32))
 
 
-@pytest.mark.parametrize("kind", ["mask", "unet", "linear", "mlp"])
+@pytest.mark.parametrize("kind", ["mask", "readout", "unet", "linear", "mlp"])
 def test_labels_that_were_learned_are_answered_as_before(kind: str) -> None:
     torch.manual_seed(0)
     learned, head = shaken(made(kind, 3)), made(kind, 4)

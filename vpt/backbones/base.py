@@ -118,6 +118,11 @@ class BackboneSpec:
         """The blocks that have a place for prompts as keys and values."""
         return tuple(i for i, block in enumerate(self.blocks) if block.attends)
 
+    def share_below(self, i: int) -> float:
+        """About which share of a forward pass the blocks below `i` take: by their tokens and the squares of widths."""
+        work = [block.grid[0] * block.grid[1] * block.width**2 for block in self.blocks]
+        return sum(work[:i]) / max(1, sum(work))
+
     def entered(self, i: int) -> Level:
         """The grid that enters block `i`."""
         return Level(self.blocks[i].width, self.blocks[i].grid)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from pydantic import ValidationError
 
 from vpt.backbones import hub_models, nothing, sam2_models, sam_models, tiny_vit_models, vit_models
@@ -192,6 +193,7 @@ def family_of(name: str) -> Family:
     )
 
 
+@torch.inference_mode(False)  # a server may load inside of that mode; what was made in it could never train
 def load_backbone(
     name: str,
     *,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vpt.building import build_model
+from vpt.data.doubts.mirrored_sides import mirror_doubts
 from vpt.data.doubts.said import doubts_of
 from vpt.data.stored import Store, Viewed
 from vpt.engine.announcing import folds_proposed, starts_of
@@ -125,6 +126,7 @@ class Job(ABC):
             gb=images * above.bytes / 1e9,
             limit=train.cache_gb,
             unit=self.unit,
+            share=self.model.backbone.spec.share_below(prefix.first),
         )
         stored = self.prefix_plan.stored
         self.forward = (above if stored else self.on_images()).to(setup.device)
@@ -209,7 +211,8 @@ class Job(ABC):
         """What a person should know before the training starts."""
         splits, groups = self.setup.splits, self.setup.groups
         of_groups = groups.doubts(splits.train, splits.val) if groups else ()
-        return [*doubts_of(self.setup.dataset, splits), *of_groups, *self.prefix_plan.doubts()]
+        mirrored = mirror_doubts(self.setup.dataset.labels.values(), self.setup.config.train.mirror, self.setup.plan)
+        return [*doubts_of(self.setup.dataset, splits), *of_groups, *mirrored, *self.prefix_plan.doubts()]
 
     def starts(self) -> list[str]:
         """What the run goes on from, and the groups that it treats alike."""

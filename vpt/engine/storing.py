@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from vpt.progress import bar
 from vpt.tasks.frozen import OverPrefix
 
 SUGGESTED = 4  # views, to a run that could store them
+PAYS = 0.4  # of a forward pass: LiteMedSAM below its third stage, whose steps are 1.3 times as fast so (docs/speed.md)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class PrefixPlan:
 
     first: so many of `depth` blocks are the prefix: they run as in the frozen encoder whatever is learned;
     views: of every slice or example, 1 where `fixed`, which is always the same, 0 where it is drawn anew;
-    gb: what storing takes, with 0 views what each of them would take; limit: `train.cache_gb`; unit: "slice".
+    gb: what storing takes, with 0 views what each of them would take; limit: `train.cache_gb`; unit: "slice";
+    share: of a forward pass that the prefix takes.
     """
 
     first: int
@@ -39,6 +42,7 @@ class PrefixPlan:
     gb: float
     limit: float
     unit: str
+    share: float
 
     @property
     def stored(self) -> bool:
@@ -47,6 +51,7 @@ class PrefixPlan:
     def doubts(self) -> list[str]:
         """What is stored, or why nothing is; what else would pay."""
         blocks = f"all {self.depth}" if self.first == self.depth else f"the first {self.first} of {self.depth}"
+        most = SUGGESTED * self.gb
         if self.first == 0:
             if self.fixed or not self.views:
                 return []
@@ -61,12 +66,13 @@ class PrefixPlan:
                 f"{blocks} blocks run in every step: storing their output would take {_in_gb(self.gb)}, more than "
                 f"train.cache_gb={self.limit:g}; raise that, and they run {self._each(self.views)}"
             ]
-        if 2 * self.first < self.depth:
+        if self.share < PAYS:
             return []
+        room = f" and train.cache_gb={math.ceil(most)}" if most > self.limit else ""
         return [
-            f"{blocks} blocks run in every step, since every {self.unit} is cropped or augmented anew; "
-            f"with train.views={SUGGESTED} they run {self._each(SUGGESTED)}, and up to "
-            f"{_in_gb(SUGGESTED * self.gb)} are stored"
+            f"{blocks} blocks run in every step, about {self.share:.0%} of a forward pass, since every {self.unit} is "
+            f"cropped or augmented anew; with train.views={SUGGESTED}{room} they run {self._each(SUGGESTED)}, and up "
+            f"to {_in_gb(most)} are stored"
         ]
 
     def _each(self, views: int) -> str:

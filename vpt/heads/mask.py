@@ -72,7 +72,7 @@ class MaskHead(Head):
     def forward(self, features: Features, images: Tensor, hints: Tensor | None = None) -> Tensor:
         projected = [project(grid) for project, grid in zip(self.project, features.levels, strict=True)]
         finest = max((grid.shape[-2:] for grid in projected), key=lambda size: size[0] * size[1])
-        mask = self.mix(torch.stack([_resized(grid, finest) for grid in projected]).sum(0))
+        mask = self.mix(torch.stack([resized(grid, finest) for grid in projected]).sum(0))
         full = self.image_full(images)
         half = self.image_half(full)
         quarter = self.image_quarter(half)
@@ -82,7 +82,7 @@ class MaskHead(Head):
         return self.classify(mask)
 
 
-def _resized(grid: Tensor, size: torch.Size) -> Tensor:
+def resized(grid: Tensor, size: torch.Size) -> Tensor:
     """(B, C, h, w) -> (B, C, *size); itself where it has that size."""
     return grid if grid.shape[-2:] == size else F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
 

@@ -35,6 +35,7 @@ Made = TypeVar("Made")
 CPU = torch.device("cpu")
 
 
+@torch.inference_mode(False)  # as `load_backbone`
 def make_ready(model: PromptedModel, device: torch.device, precision: Chosen) -> PromptedModel:
     """The model in eval mode on its device, made ready for inference in that precision, in place."""
     model = model.eval().to(device)
