@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from plans import plan_with
 from safetensors.torch import load_file, save_file
@@ -201,3 +203,21 @@ def test_without_an_encoder_nothing_can_be_classified() -> None:
     config = load_config({"data": {"path": "x"}, **UNET, "head": {"kind": "linear"}}).resolved("classification")
     with pytest.raises(VptError, match=r"found head\.kind=linear; set head\.kind=unet"):
         build_model(config, PLAN, 2)
+
+
+def test_a_folder_of_weights_brings_its_normalisation_and_may_move(tmp_path: Path) -> None:
+    """As `transformers` saves it: no backbone by itself, but weights with what says how images were prepared."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, old / "model.safetensors")
+    (old / "config.json").write_text(json.dumps({"model_type": "vit", "num_attention_heads": 2}))
+    (old / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3, "image_std": [0.2] * 3}))
+    artifact = saved(tmp_path, "moved", backbone={"name": "test_vit", "weights": str(old)})
+    assert artifact.preprocessing["mean"] == [0.1] * 3
+    old.rename(new)
+    spec = restore_model(artifact, new).backbone.spec
+    assert (spec.mean, spec.std) == ((0.1,) * 3, (0.2,) * 3)
+    (new / "preprocessor_config.json").unlink()
+    with pytest.raises(VptError, match=r"trained on images with .* keep beside its weights what lay there in training"):
+        restore_model(artifact, new)

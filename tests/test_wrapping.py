@@ -149,3 +149,22 @@ def test_a_model_of_another_kind_is_refused_and_stays_as_it_is() -> None:
         vpt.wrap(model)
     assert model.num_classes == 3
     assert isinstance(vpt.wrap(make()), Wrapped)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_type_has_prompts_of_that_type(dtype: torch.dtype) -> None:
+    model = vpt.wrap(make().to(dtype), "deep:3")
+    assert model(draw(2).to(dtype)).dtype == dtype
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_a_model_that_says_nothing_of_its_images_has_a_normalisation() -> None:
+    encoder = make()
+    encoder.pretrained_cfg = {"std": (0.2, 0.3, 0.4)}
+    spec = vpt.wrap(encoder, "none").spec
+    assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
+
+
+def test_a_method_that_adds_to_the_loss_is_refused() -> None:
+    with pytest.raises(VptError, match="L2pPrompts adds to the loss, which a loop of your own does not see"):
+        vpt.wrap(make(), "l2p")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
 
 from vpt.backbones import Backbone, load_backbone
+from vpt.backbones.beside import is_backbone
 from vpt.backbones.weights import weights_file
 from vpt.config import Config, ResolvedConfig
 from vpt.config.run import BackboneConfig
@@ -68,10 +68,10 @@ def require_together(config: ResolvedConfig, encoder: bool) -> None:
 def load_encoder(config: BackboneConfig, image_size: int, weights: str | Path | None = None) -> Backbone:
     """An encoder of one's own, on the CPU in float32.
 
-    `weights` replaces the config's: a file, or a folder where the encoder is one.
+    `weights` replaces the config's: a file or a folder with one, or a folder that describes its encoder itself.
     """
     name = config.name
-    if weights is not None and os.path.isdir(weights):
+    if weights is not None and is_backbone(weights):
         name, weights = str(weights), None
     return load_backbone(name, weights=weights or config.weights, image_size=image_size, **config.options)
 

@@ -211,6 +211,15 @@ def read_json(path: str | Path) -> Any:
     return parse_json(text, path)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file that others wrote, for what it may say; {} where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def parse_json(text: str, name: object) -> Any:
     """JSON as the standard has it: no NaN, no key twice in an object, no nesting without end.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from vpt.artifact import Artifact, preprocessing_of
 from vpt.artifact_doubts import require_no_address, require_plausible
 from vpt.artifact_header import is_newer, unusable
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
+from vpt.backbones.beside import is_backbone
 from vpt.backbones.families import family_of, require_known
 from vpt.backbones.vit_models import EARLIER
 from vpt.backbones.weights import require_fit
@@ -55,7 +55,8 @@ def restore_model(
     if artifact.preprocessing not in ({}, now := preprocessing_of(model.backbone.spec)):
         raise VptError(
             f"{artifact.path}: trained on images with {artifact.preprocessing}, but {config.backbone.name} is given "
-            f"{now} by this version; use vpt {artifact.versions.get('vpt', 'of the training')}"
+            f"{now} here; keep beside its weights what lay there in training (preprocessor_config.json, config.json), "
+            f"or use vpt {artifact.versions.get('vpt', 'of the training')}"
         )
     load_trained(model, artifact.tensors, artifact.path)
     return model.eval()
@@ -97,7 +98,7 @@ def encoder_of(artifact: Artifact, weights: str | Path | None = None) -> Backbon
 
 
 def _name(config: BackboneConfig, weights: str | Path | None) -> str:
-    return str(weights) if weights is not None and os.path.isdir(weights) else config.name
+    return str(weights) if weights is not None and is_backbone(weights) else config.name
 
 
 def _spec(config: BackboneConfig, weights: str | Path | None) -> BackboneSpec:

@@ -28,14 +28,21 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
         model: a `VisionTransformer`, `Eva`, Swin, Hiera or `HieraDet` with the weights that shall stay; it is taken
             apart, so use it no more.
         prompts: a method and its number, "deep:10", "shallow:50", "none"; its settings as in a config,
-            {"method": "deep", "count": 10, "blocks": "last:4"}; or prompts that were made for its spec.
+            {"method": "deep", "count": 10, "blocks": "last:4"}; or prompts that were made for its spec. They move to
+            the model's device and type.
 
     Raises:
-        VptError: a model of another kind, or a method or setting that is not known.
+        VptError: a model of another kind, a method or setting that is not known, or a method that adds to the loss.
     """
     backbone, head = taken_apart(model, type(model).__name__)
     own = prompts if isinstance(prompts, Prompts) else _build(prompts, backbone.spec)
-    return Wrapped(backbone, own, head)
+    if type(own).penalty is not Prompts.penalty:
+        raise VptError(
+            f"prompts: {type(own).__name__} adds to the loss, which a loop of your own does not see, so it would train "
+            "as another method; choose deep, shallow or another that adds nothing, or train with `vpt train`"
+        )
+    like = next(p for p in backbone.parameters() if p.is_floating_point())
+    return Wrapped(backbone, own.to(like.device, like.dtype), head)
 
 
 def _build(prompts: str | Mapping[str, Any], spec: BackboneSpec) -> Prompts:

@@ -81,13 +81,14 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "EVA-02, norms after": EVA_02 | {"use_post_norm": True, "scale_mlp": False},
 }
+ANY_SIZE = {"dynamic_img_size": True}
 EVERY = pytest.mark.parametrize("kind", KINDS)
 
 
-def timm_of(kind: str) -> Any:
+def timm_of(kind: str, **options: Any) -> Any:
     """timm's model with the values that `make_eva` draws, untouched by the adapter."""
-    backbone = make_eva(**KINDS[kind])
-    model: Any = Eva(**(EVA | KINDS[kind])).eval()
+    backbone = make_eva(**KINDS[kind], **options)
+    model: Any = Eva(**(EVA | KINDS[kind] | options)).eval()
     state = backbone.vit.state_dict()
     merged = {name: value for name, value in state.items() if name.endswith("qkv.bias")}
     own = model.state_dict()
@@ -253,6 +254,20 @@ def test_who_attends_to_whom_is_read_off_where_heads_share_values() -> None:
         assert 0 < float(attention_map.sum((-1, -2)).max()) < 1
     with pytest.raises(VptError, match="block 3 of tiny: its attention cannot be read off"):
         class_evidence(classes, images, lambda logits: logits[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["DINOv3", "mixed"])
+@pytest.mark.parametrize("size", [(40, 64), (64, 64)])  # its own is 64 x 40
+@torch.no_grad()
+def test_images_of_any_size_are_turned_by_their_own_grid(kind: str, size: tuple[int, int]) -> None:
+    """Where timm's model takes them: as timm without prompts, and as the longer sequence with them."""
+    backbone, model = make_eva(**KINDS[kind] | ANY_SIZE).double(), timm_of(kind, **ANY_SIZE).double()
+    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    for prompts in (Prompts(), shaken(DeepPrompts(backbone.spec, count=3)).double()):
+        expected = literal(model, images, [prompts.context(i, 1) for i in range(4)])[:, backbone.spec.prefix :]
+        found = encode(backbone, prompts, images)
+        assert found.grid.shape[2:] == (size[0] // 8, size[1] // 8)
+        torch.testing.assert_close(found.grid.flatten(2).transpose(1, 2), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow  # compiles

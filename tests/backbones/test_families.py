@@ -278,7 +278,7 @@ def test_whose_the_weights_of_a_name_are() -> None:
 def test_what_was_loaded_says_whose_it_is(folder: str) -> None:
     assert load_backbone("vit_micro").origin == published("vit_micro")
     assert str(load_backbone("vit_micro", weights="random").origin) == "random values; licence: none"
-    assert load_backbone(folder).origin == Origin("the folder mine, which does not say whose they are")
+    assert load_backbone(folder).origin == Origin("the folder mine, whose config.json names test_vit.r160_in1k of timm")
     assert load_backbone("none").origin is None
 
 

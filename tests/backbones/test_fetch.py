@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -326,6 +327,30 @@ def test_fetch_saves_a_timm_model_as_a_folder_that_is_a_backbone(hub: Callable[.
     assert fetch("test_vit.r160_in1k", tmp_path / "models") == folder  # it is there, so no network is needed
     (tmp_path / "gone").rename(tmp_path / "hub")
     assert load_backbone("test_vit.r160_in1k").sha256 == saved.sha256
+
+
+def test_a_licence_travels_with_a_fetched_folder(
+    hub: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "test_vit.r160_in1k"
+    hub("timm/test_vit.r160_in1k", timm.create_model("test_vit", pretrained=False).state_dict())
+    registered = timm.get_pretrained_cfg(name)
+    assert registered is not None
+    monkeypatch.setattr(registered, "license", "for-looking-only")
+    create = timm.create_model
+
+    def restricted(*args: Any, **options: Any) -> Any:
+        model = create(*args, **options)
+        model.pretrained_cfg["license"] = "for-looking-only"
+        return model
+
+    monkeypatch.setattr(timm, "create_model", restricted)
+    folder = fetch(name, tmp_path / "models")
+    monkeypatch.undo()
+    for found in (load_backbone(str(folder)), load_backbone("test_vit", weights=folder)):
+        assert found.origin is not None
+        assert found.origin.licence == "for-looking-only"
+        assert "test_vit.r160_in1k of timm" in found.origin.weights
 
 
 def test_fetch_copies_timms_sam_encoder(hub: Callable[..., None], tmp_path: Path) -> None:

@@ -262,3 +262,10 @@ def test_the_authors_own_layout_is_read(small: dict[str, str], tmp_path: Path) -
 
 def test_an_artifact_gives_the_same_model_back(small: dict[str, str], tmp_path: Path) -> None:
     assert_an_artifact_gives_it_back(small["plain"], tmp_path / "a.safetensors")
+
+
+def test_images_of_another_size_are_refused_in_which_places_would_be_mistaken() -> None:
+    backbone = make_hiera()
+    height, width = backbone.spec.image_size
+    with pytest.raises(VptError, match=f"images of {width}x{height} pixels, expected {height}x{width}"):
+        backbone.embed(torch.zeros(1, 3, width, height))

@@ -200,3 +200,14 @@ def test_a_licence_that_restricts_is_said_before_the_weights_are_fetched(
         say_licence("vit_tiny_patch16_224", "apache-2.0")
         put(tmp_path / "hub", "timm/vit_small_patch16_dinov3.lvd1689m", {"x": torch.zeros(1)})
         say_licence(name, "dinov3-license")  # they are here
+
+
+def test_of_timms_own_repositories_the_licence_is_said_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VPT_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    name = "hf-hub:timm/vit_small_patch16_dinov3.lvd1689m"
+    with (
+        pytest.warns(VptWarning, match="fetched, under the licence dinov3-license; read it"),
+        pytest.raises(VptError, match="VPT_OFFLINE"),
+    ):
+        load_backbone(name)

@@ -170,3 +170,41 @@ def test_biases_of_dinov3_that_are_zero_are_left_out_of_a_model_without_them_and
                 parameter.zero_()
     theirs.save_pretrained(tmp_path)
     load_weights(plain, tmp_path / "model.safetensors", "vit")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("ViT", {"num_heads": 4}, "trained with 2 heads by the config.json beside it, and the encoder has 4"),
+        (
+            "SigLIP",
+            {"act_layer": nn.GELU},
+            "trained with gelu_pytorch_tanh by .*, and the encoder has gelu; choose",
+        ),
+    ],
+)
+def test_what_no_shape_tells_is_compared_with_the_config(name: str, wrong: Any, said: str, tmp_path: Path) -> None:
+    theirs, _ = pair(name)
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(VptError, match=said):
+        load_weights(VisionTransformer(**(TIMM | KINDS[name][4] | wrong)), tmp_path, "vit")
+
+
+def test_biases_of_the_official_dinov3_are_not_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """timm leaves them out where its model has none; those that are not zero would be missed in silence."""
+    vit = dinov3("vit_small_patch16_dinov3")(**TIMM).eval()
+    official = {"reg_token": "storage_tokens", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"}
+    state = {}
+    for key, value in vit.state_dict().items():
+        for timms, theirs in official.items():
+            key = key.replace(timms, theirs)
+        state[key] = value.clone()
+    for value, fits in ((0.0, True), (0.5, False)):
+        bias = torch.cat([torch.full((32,), value), torch.ones(32), torch.zeros(32)])  # that of keys is masked
+        save_file(state | {f"blocks.{i}.attn.qkv.bias": bias.clone() for i in range(2)}, tmp_path / "dino.safetensors")
+        if fits:
+            load_weights(vit, tmp_path / "dino.safetensors", "vit")
+            continue
+        with pytest.raises(VptError, match=r"left-over keys: blocks\.0\.attn\.qkv\.bias.*with qkvb in its name"):
+            load_weights(vit, tmp_path / "dino.safetensors", "vit")
+    assert capsys.readouterr().out == ""

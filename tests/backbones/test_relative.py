@@ -260,6 +260,18 @@ def test_who_attends_to_whom_is_read_off_every_kind(kind: str) -> None:
         assert (weights.sum(-1) < 1).all()
 
 
+@EVERY
+@torch.no_grad()
+def test_what_autocast_computed_is_not_kept_for_float32(kind: str) -> None:
+    backbone, images = make(kind), draw(1)
+    prompts = shaken(DeepPrompts(backbone.spec, count=2))
+    expected = encode(backbone, prompts, images).grid
+    other = make(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        encode(other, prompts, images)
+    assert torch.equal(encode(other, prompts, images).grid, expected)
+
+
 @pytest.mark.slow  # compiles
 @EVERY
 def test_it_compiles(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from encoders import tune
 from timm.layers import Attention, HybridEmbed, RmsNorm, SwiGLUPacked
 from timm.models.vision_transformer import DiffParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from vpt.backbones.base import Backbone
 from vpt.backbones.tokens import Features
 from vpt.backbones.vit import VitBackbone
 from vpt.errors import VptError
-from vpt.model import encode
+from vpt.heads import ClassifyHead
+from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
 
 
@@ -314,3 +316,17 @@ def test_the_spec_tells_what_prompts_and_heads_need() -> None:
     assert (spec.patch, spec.prefix, spec.image_size, spec.finished.grid) == ((14, 14), 5, (28, 56), (2, 4))
     assert spec.mean == pytest.approx((0.485, 0.456, 0.406))  # ImageNet, as DINOv2 was trained
     assert spec.std == pytest.approx((0.229, 0.224, 0.225))
+
+
+def test_a_hybrid_is_scaled_and_shifted_from_its_stem_on() -> None:
+    """SSF: a batch norm's output is an image, whose channels lie second."""
+    backbone = wrap(tiny_vit(embed_layer=stem))
+    images, model = draw(backbone, 2), PromptedModel(backbone, Prompts(), ClassifyHead(backbone.spec, outputs=2)).eval()
+    with torch.no_grad():
+        expected = model(images)
+    tune(model, "ssf")
+    torch.testing.assert_close(model(images), expected)
+    gammas = {name: p for name, p in model.trained().items() if "patch_embed.backbone" in name}
+    assert len(gammas) == 4  # of the convolution and of its norm
+    model(images).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in gammas.values())

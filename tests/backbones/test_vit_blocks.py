@@ -29,6 +29,7 @@ from vpt.machine.precision import autocast, prepare_frozen
 from vpt.model import PromptedModel, encode, frozen_below
 from vpt.prompts import (
     AdditivePrompts,
+    CodaPrompts,
     ConditionedPrompts,
     CrossPrompts,
     DeepPrompts,
@@ -361,6 +362,11 @@ def test_a_folder_loads_at_other_sizes_and_an_artifact_gives_the_same_model_back
     with torch.no_grad():
         wanted = model.forward_features(images)[:, model.num_prefix_tokens :]
     assert torch.equal(found.grid.flatten(2).transpose(1, 2), wanted)
+
+
+def test_prefixes_have_no_form_for_several_attentions_at_once() -> None:
+    with pytest.raises(VptError, match="block 1 of tiny runs 2 attentions at once, which coda has no form for"):
+        CodaPrompts(make("two at once").spec, blocks=(1,))
 
 
 @pytest.mark.slow  # compiles

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import VisionTransformer, save_for_hf
 from torch import Tensor
 
-from vpt.backbones import load_backbone
+from vpt.backbones import describe_backbone, load_backbone
 from vpt.backbones.weights import load_weights, read_state, sha256_of
 from vpt.errors import VptError
 
@@ -559,3 +559,77 @@ def test_too_little_memory_is_no_fault_of_the_weights(tmp_path: Path, monkeypatc
     monkeypatch.setattr("vpt.backbones.weights.load_file", full)
     with pytest.raises(VptError, match=r"a\.safetensors: too little memory for these weights; close other programs$"):
         read_state(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("patches", r"does not fit test_vit: its patches are of 8x8 pixels, expected 16x16; choose the backbone"),
+        (
+            "quantised",
+            r"holds whole numbers in place of weights, .*: norm\.weight \(torch\.int8\); give the",
+        ),
+        ("not finite", r"holds weights that are not finite: norm\.weight; get the file again"),
+        ("twice", r"holds two different tensors for norm\.weight; give a checkpoint with one of them"),
+    ],
+)
+def test_what_would_load_without_a_word_and_answer_wrongly_is_refused(
+    tmp_path: Path, state: State, kind: str, said: str
+) -> None:
+    own = {
+        "patches": {"patch_embed.proj.weight": torch.ones(64, 3, 8, 8)},
+        "quantised": {"norm.weight": torch.ones(64, dtype=torch.int8)},
+        "not finite": {"norm.weight": torch.full((64,), torch.nan)},
+        "twice": {"module.norm.weight": torch.zeros(64)},
+    }[kind]
+    path = save(tmp_path / "model.safetensors", state | own)
+    with pytest.raises(VptError, match=said):
+        load_backbone(NAME, weights=path)
+
+
+def test_a_folder_of_several_files_of_weights_is_refused_and_old_pieces_are_put_together(
+    tmp_path: Path, state: State
+) -> None:
+    several, pieces, names = tmp_path / "several", tmp_path / "pieces", sorted(state)
+    several.mkdir()
+    pieces.mkdir()
+    for name in ("one.safetensors", "two.safetensors"):
+        save(several / name, state)
+    with pytest.raises(VptError, match=r"holds 2 files of weights, one\.safetensors, two\.safetensors; give the one"):
+        read_state(several)
+    halves = {"one.bin": names[::2], "two.bin": names[1::2]}
+    for file, own in halves.items():
+        torch.save({name: state[name] for name in own}, pieces / file)
+    index = {"weight_map": {name: file for file, own in halves.items() for name in own}}
+    (pieces / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    assert same(read_state(pieces), state)
+
+
+@pytest.mark.parametrize("beside", ["transformers", "timm", "nothing"])
+def test_images_are_prepared_as_it_is_said_beside_the_weights(tmp_path: Path, state: State, beside: str) -> None:
+    save(tmp_path / "model.safetensors", state)
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    if beside == "transformers":
+        said = {"image_mean": mean, "image_std": std, "resample": 2, "do_normalize": True}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    if beside == "timm":
+        own = {"mean": mean, "std": std, "interpolation": "bilinear"}
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": NAME, "pretrained_cfg": own}))
+    timms = describe_backbone(NAME)
+    wanted = (timms.mean, timms.std, timms.interpolation)
+    assert wanted == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
+    if beside != "nothing":
+        wanted = (tuple(mean), tuple(std), "bilinear")
+    for weights in (tmp_path, tmp_path / "model.safetensors"):
+        for spec in (load_backbone(NAME, weights=weights).spec, describe_backbone(NAME, weights=weights)):
+            assert (spec.mean, spec.std, spec.interpolation) == wanted
+    imagenet = load_backbone(NAME, weights=tmp_path, normalisation="imagenet").spec
+    assert imagenet.mean == (0.485, 0.456, 0.406)
+
+
+def test_a_single_file_in_a_folder_of_many_things_is_not_prepared_by_its_neighbours(
+    tmp_path: Path, state: State
+) -> None:
+    path = save(tmp_path / "mine.safetensors", state)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3, "image_std": [0.2] * 3}))
+    assert load_backbone(NAME, weights=path).spec.mean == (0.5, 0.5, 0.5)

@@ -59,7 +59,8 @@ class BlockSpec:
     """One block, by the tokens that enter it: their width C, the heads, and their grid (rows, columns).
 
     windowed: it attends within windows, else to the whole image; attends: False of a block of convolutions, which has
-    no keys and values for prompts to be.
+    no keys and values for prompts to be; branches: how many attentions it runs at once, whose heads are counted
+    together.
     """
 
     width: int
@@ -67,6 +68,7 @@ class BlockSpec:
     grid: tuple[int, int]
     windowed: bool = False
     attends: bool = True
+    branches: int = 1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vpt.backbones.base import BlockAttention, norms_nothing_before
 from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import is_half, normalise, runs_in_pieces
 from vpt.backbones.tokens import Context, Keep, KeysValues, SeparateContext, Tokens
-from vpt.backbones.vit import PlainBackbone, join, only_first, parts_like
+from vpt.backbones.vit import PlainBackbone, grid_of, join, only_first, parts_like
 from vpt.errors import VptError
 
 
@@ -45,11 +45,13 @@ class EvaBackbone(PlainBackbone):
 
     def embed(self, images: Tensor) -> Tokens:
         sequence, _ = self.vit._pos_embed(self.vit.patch_embed(images))
-        return Tokens.parts_of(self.vit.norm_pre(sequence), self.spec.prefix, 0, self.spec.finished.grid)
+        height, width = images.shape[-2:]
+        grid = self.vit.patch_embed.dynamic_feat_size((height, width))
+        return Tokens.parts_of(self.vit.norm_pre(sequence), self.spec.prefix, 0, grid)
 
     def block(self, i: int, tokens: Tokens, context: Context | None, keep: Keep = "all") -> Tokens:
         block: Any = self.vit.blocks[i]
-        sequence, rope = join(tokens), self.rope(i)
+        sequence, rope = join(tokens), self.rope(i, grid_of(tokens))
         unturned = self.spec.prefix + tokens.prompts.shape[1]
         one_row = keep == "first" and self.spec.has_cls
         if context is None and unturned == self.spec.prefix and not one_row and not is_half(sequence):
@@ -69,26 +71,31 @@ class EvaBackbone(PlainBackbone):
             sequence = sequence + _first_branch(block, mixed)
         return parts_like(tokens, sequence + _second_branch(block, sequence))
 
-    def rope(self, i: int) -> Tensor | None:
-        """How block `i` turns each patch, as timm gives it; None where positions are in the tokens alone."""
+    def rope(self, i: int, grid: tuple[int, int] | None = None) -> Tensor | None:
+        """How block `i` turns each patch, as timm gives it; None where positions are in the tokens alone.
+
+        grid: (rows, columns) of the patches, those of the encoder's own image where none is given. Where timm's model
+        takes images of any size its turns follow the image, else they are those of its own size.
+        """
         rope: Any = self.vit.rope
         if rope is None:
             return None
+        grid = grid or self.spec.finished.grid
         if self.vit.rope_mixed:
-            return self._of_all_blocks(rope)[i]
-        shape = None if getattr(rope, "feat_shape", None) is not None else list(self.spec.finished.grid)
+            return self._of_all_blocks(rope, grid)[i]
+        shape = None if getattr(rope, "feat_shape", None) is not None else list(grid)
         return rope.get_embed() if shape is None else rope.get_embed(shape=shape)
 
-    def _of_all_blocks(self, rope: Any) -> Tensor:
+    def _of_all_blocks(self, rope: Any, grid: tuple[int, int]) -> Tensor:
         """Learned turns, which differ from block to block: made of all at once, and kept as long as they stay."""
         learned = rope.freqs
         if torch.compiler.is_compiling() or (learned.requires_grad and torch.is_grad_enabled()):
-            return rope.get_embed(shape=list(self.spec.finished.grid))
-        key = f"{learned.device} {learned.data_ptr()} {learned._version}"
+            return rope.get_embed(shape=list(grid))
+        key = f"{grid} {learned.device} {learned.data_ptr()} {learned._version}"
         if key not in self._turns:
             self._turns.clear()
             with torch.inference_mode(False), torch.no_grad():  # training may use what inference made
-                self._turns[key] = rope.get_embed(shape=list(self.spec.finished.grid))
+                self._turns[key] = rope.get_embed(shape=list(grid))
         return self._turns[key]
 
     def attention_of(self, i: int) -> BlockAttention:

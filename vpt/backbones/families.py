@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from vpt.backbones import hub_models, nothing, sam2_models, sam_models, tiny_vit_models, vit_models
 from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones.beside import is_backbone
 from vpt.backbones.hub_models import say_licence
 from vpt.backbones.options import ImageOptions, NoOptions, SamOptions, VitOptions
 from vpt.backbones.origin import Origin, origin_of
@@ -223,10 +224,13 @@ def load_backbone(
     chosen = _options(family, name, options)
     if weights is None and vit_models.is_timm(name):
         vit_models.require_tag(name)
+    if weights is None and (vit_models.is_timm(name) or hub_models.is_hub(name)):
         say_licence(name, published(name).licence)
     backbone = family.load(name, weights, size, **chosen.model_dump())
     if backbone.state_dict():
-        backbone.origin = origin_of(weights, backbone.sha256, published(name))
+        itself = weights is not None and is_backbone(weights)  # a folder that says whose they are, as for a backbone
+        whose = published(str(weights) if itself else name)
+        backbone.origin = origin_of(None if itself else weights, backbone.sha256, whose)
     return backbone.requires_grad_(False).eval()
 
 

@@ -91,10 +91,17 @@ class HieraBackbone(PooledBackbone):
         model.reroll = Reroll(image_size, model.patch_stride, strides, model.stage_ends, model.q_pool)
 
     def embed(self, images: Tensor) -> Tokens:
-        return self._by_rows(self.encoder.patch_embed(images) + self.encoder.positions())
+        return self._by_rows(self._patches(images) + self.encoder.positions())
 
     def patches(self, images: Tensor) -> Tensor:
-        return self._by_rows(self.encoder.patch_embed(images)).grid
+        return self._by_rows(self._patches(images)).grid
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """(B, N, C), of images of the size that it is set to: in others timm would mistake the places."""
+        if images.shape[-2:] != self.spec.image_size:
+            found, expected = ("x".join(map(str, size)) for size in (images.shape[-2:], self.spec.image_size))
+            raise VptError(f"{self.spec.name}: images of {found} pixels, expected {expected}; resize them to that")
+        return self.encoder.patch_embed(images)
 
     def _by_rows(self, patches: Tensor) -> Tokens:
         return Tokens.of_grid(patches.unflatten(1, self.spec.blocks[0].grid))

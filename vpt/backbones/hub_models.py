@@ -12,7 +12,17 @@ import torch
 from vpt.backbones.base import Backbone, BackboneSpec
 from vpt.backbones.fetch import hub_or_its_cache, in_cache, why_not
 from vpt.backbones.origin import UNKNOWN, Origin
-from vpt.backbones.vit_models import Size, Timm, adapter_of, saved, spec_of, wrapped
+from vpt.backbones.vit_models import (
+    Size,
+    Timm,
+    adapter_of,
+    is_timm,
+    origin_of_timm,
+    prepared_as,
+    saved,
+    spec_of,
+    wrapped,
+)
 from vpt.backbones.weights import RANDOM, load_weights
 from vpt.errors import VptError, VptWarning
 from vpt.progress import Tick
@@ -30,12 +40,12 @@ def load_hub(name: str, weights: str | Path | None, image_size: Size | None, **o
     vit = _built(name, pretrained=weights is None)
     if weights not in (None, RANDOM):
         load_weights(vit, str(weights), name)
-    return wrapped(vit, name, image_size, **options)
+    return wrapped(prepared_as(vit, weights), name, image_size, **options)
 
 
 def describe_hub(name: str, weights: str | Path | None, **options: Any) -> BackboneSpec:
     with torch.device("meta"):
-        return spec_of(_built(name, pretrained=False), name, **options)
+        return spec_of(prepared_as(_built(name, pretrained=False), weights), name, **options)
 
 
 def fetch_hub(name: str, to: Path, progress: Tick) -> Path:
@@ -44,11 +54,14 @@ def fetch_hub(name: str, to: Path, progress: Tick) -> Path:
 
 
 def origin_of_hub(name: str) -> Origin:
-    return Origin(f"{_repository(name)} on the Hugging Face hub", "as its model card says")
+    """Of timm's own repositories timm knows the licence."""
+    owner, _, model = _repository(name).partition("/")
+    licence = origin_of_timm(model).licence if owner == "timm" and is_timm(model) else "as its model card says"
+    return Origin(f"{_repository(name)} on the Hugging Face hub", licence)
 
 
 def say_licence(name: str, licence: str) -> None:
-    """Warn (`VptWarning`) of one that is none of the usual, where timm's weights of that name are yet to be fetched."""
+    """Warn (`VptWarning`) of one that is none of the usual, where the weights of that name are yet to be fetched."""
     if licence not in FREE and _would_download(name):
         warnings.warn(
             f"{name}: its weights are fetched, under the licence {licence}; read it before you use them",
@@ -58,6 +71,8 @@ def say_licence(name: str, licence: str) -> None:
 
 
 def _would_download(name: str) -> bool:
+    if is_hub(name):
+        return not in_cache(_repository(name))
     known: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
     return bool(known and known.hf_hub_id) and not in_cache(known.hf_hub_id)
 

@@ -6,7 +6,6 @@ it is for `require_fit` to name.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -14,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import QuickGELU
+from timm.layers import GELU, GELUTanh, QuickGELU
 from timm.models.eva import Eva
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpt.backbones.renames import Renames, renamed
 from vpt.errors import VptError, VptWarning
+from vpt.files import read_object
 
 MARK = re.compile(r"(?:^|\.)embeddings\.patch_embeddings?\.")  # in the names of all of them, and of no one else
 TOWERS = re.compile(r"^(?:(?:vit|deit|dinov2|dinov2_with_registers|dinov3_vit|vision_model|model)\.)+")
@@ -50,6 +50,9 @@ RENAMES: Renames = (
     (r"^head\.layernorm\.", "attn_pool.norm."),
     (r"^head\.mlp\.", "attn_pool.mlp."),
 )
+GELUS = {"gelu": "gelu", "quick_gelu": "quick_gelu"} | dict.fromkeys(
+    ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh"), "gelu_pytorch_tanh"
+)
 JOINED = re.compile(r"^(.*\.attn)\.([qkv])\.(weight|bias)$")
 
 
@@ -57,11 +60,11 @@ def timms_names(state: dict[str, Tensor], vit: Any, path: Path) -> dict[str, Ten
     """A vision tower's tensors under the names that timm's `vit` has; a state of anyone else's as it is.
 
     Raises:
-        VptError: config.json beside the weights names another activation than that of `vit`.
+        VptError: config.json beside the weights names another activation, or other heads, than those of `vit`.
     """
     if not any(MARK.search(key) for key in state):
         return state
-    _require_activation(state, vit, path)
+    _require_same_model(state, vit, path)
     towers = {TOWERS.sub("", key): value for key, value in state.items()}
     named = {renamed(key, RENAMES): value for key, value in towers.items() if not PRETRAINING.match(key)}
     gated = any(".mlp.gate_proj." in key for key in named)
@@ -123,36 +126,52 @@ def _pooling(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _require_activation(state: Mapping[str, Tensor], vit: Any, path: Path) -> None:
-    """CLIP's first weights know another GELU, which no shape tells; config.json does, where it lies beside them."""
-    clip = any("pre_layrnorm" in key for key in state)
-    quick = isinstance(vit.blocks[0].mlp.act, QuickGELU) if hasattr(vit.blocks[0].mlp, "act") else False
-    if (said := _activation(path.parent / "config.json")) is None:
-        if clip:
-            warnings.warn(
-                f"{path}: CLIP's weights do not say which GELU they were trained with, and no config.json lies beside "
-                f"them; the encoder's is {'quick_gelu' if quick else 'gelu'}: is that theirs?",
-                VptWarning,
-                stacklevel=2,
-            )
-        return
-    if (said == "quick_gelu") is not quick and said in ("quick_gelu", "gelu"):
+def _require_same_model(state: Mapping[str, Tensor], vit: Any, path: Path) -> None:
+    """What no shape tells, config.json does where it lies beside the weights: the GELU, and the number of heads."""
+    said = vision_config(path)
+    if (kind := _activation(said)) is None and any("pre_layrnorm" in key for key in state):
+        warnings.warn(
+            f"{path}: CLIP's weights do not say which GELU they were trained with, and no config.json lies beside "
+            f"them; the encoder's is {_gelu_of(vit)}: is that theirs?",
+            VptWarning,
+            stacklevel=2,
+        )
+    own = _gelu_of(vit)
+    if kind is not None and own is not None and kind != own:
+        hint = {"quick_gelu": "choose a backbone of timm's with quickgelu in its name"}.get(
+            kind, "choose a backbone of timm's without quickgelu in its name"
+        )
         raise VptError(
-            f"{path}: trained with {said} by the config.json beside it, and the encoder has "
-            f"{'quick_gelu' if quick else 'gelu'}; choose a backbone of timm's "
-            f"{'with quickgelu in its name' if said == 'quick_gelu' else 'without quickgelu in its name'}"
+            f"{path}: trained with {kind} by the config.json beside it, and the encoder has {own}; "
+            f"{hint if 'quick_gelu' in (kind, own) else 'choose the backbone that these weights belong to'}"
+        )
+    heads, found = said.get("num_attention_heads"), getattr(getattr(vit.blocks[0], "attn", None), "num_heads", None)
+    if isinstance(heads, int) and found is not None and heads != found:
+        raise VptError(
+            f"{path}: trained with {heads} heads by the config.json beside it, and the encoder has {found}; choose the "
+            "backbone that these weights belong to"
         )
 
 
-def _activation(config: Path) -> str | None:
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict):
-        return None
+def vision_config(weights: Path) -> dict[str, Any]:
+    """What the config.json of `transformers` beside a file of weights says of the vision tower; {} where none is."""
+    content = read_object(weights.parent / "config.json")
     vision = content.get("vision_config")
-    found = (vision if isinstance(vision, dict) else content).get("hidden_act")
-    if found is None and content.get("model_type") in ("clip", "clip_vision_model"):
+    return {"model_type": content.get("model_type"), **(vision if isinstance(vision, dict) else content)}
+
+
+def _activation(said: Mapping[str, Any]) -> str | None:
+    found = said.get("hidden_act")
+    if found is None and said.get("model_type") in ("clip", "clip_vision_model"):
         return "quick_gelu"  # its default, which transformers does not write down
-    return found if isinstance(found, str) else None
+    return GELUS.get(found) if isinstance(found, str) else None
+
+
+def _gelu_of(vit: Any) -> str | None:
+    """Which GELU the MLPs have; None where it is no GELU that could be another."""
+    act = getattr(getattr(vit.blocks[0], "mlp", None), "act", None)
+    if isinstance(act, QuickGELU):
+        return "quick_gelu"
+    if isinstance(act, GELUTanh) or (isinstance(act, nn.GELU) and act.approximate == "tanh"):
+        return "gelu_pytorch_tanh"
+    return "gelu" if isinstance(act, GELU | nn.GELU) else None

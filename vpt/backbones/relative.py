@@ -82,7 +82,9 @@ class RelativeBackbone(PlainBackbone):
             return self._made(i)
         key = " ".join(f"{p.device} {p.data_ptr()} {p._version}" for p in learned)
         if i not in self._biases or self._biases[i][0] != key:
-            with torch.inference_mode(False), torch.no_grad():  # training may use what inference made
+            device = learned[0].device.type
+            # training may use what inference made, and who computes in float32 what was made under autocast
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
                 self._biases[i] = key, self._made(i)
         return self._biases[i][1]
 

@@ -20,7 +20,7 @@ from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam2 import Pyramid, Sam2Backbone, Sam2MaskDecoder, ends_of_stages
 from vpt.backbones.sam2_weights import official_names
 from vpt.backbones.sam_models import IMAGENET
-from vpt.backbones.weights import RANDOM, SAM2_TRUNK, read_state, require_fit, sam2_trunk, sha256_of
+from vpt.backbones.weights import RANDOM, SAM2_TRUNK, read_state, require_fit, require_numbers, sam2_trunk, sha256_of
 from vpt.errors import VptError
 from vpt.progress import Tick
 from vpt.words import some_of
@@ -157,6 +157,7 @@ def fill_sam2(sam: Sam2, state: dict[str, Tensor], path: Path, name: str) -> boo
     whole = any(key.startswith("mask_decoder.") for key in found)
     wanted = {key: value for key, value in sam.state_dict().items() if whole or key.startswith(ENCODER)}
     require_fit(wanted, found, path, name)
+    require_numbers(wanted, found, path)
     sam.load_state_dict(found, strict=whole)
     return whole
 

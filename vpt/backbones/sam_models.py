@@ -20,7 +20,7 @@ from vpt.backbones.sam import SamBackbone, SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.sam_weights import POSITIONS, SamState, read_sam_state
 from vpt.backbones.vit_models import micro_vit
-from vpt.backbones.weights import RANDOM, require_fit, sha256_of
+from vpt.backbones.weights import RANDOM, require_fit, require_numbers, sha256_of
 from vpt.progress import Tick
 from vpt.words import some_of
 
@@ -258,6 +258,7 @@ def _fill(sam: Sam, state: SamState, path: Path, name: str) -> None:
     if not state.has_decoder:
         wanted = {key: value for key, value in wanted.items() if key.startswith("image_encoder.")}
     require_fit(wanted, state.tensors, path, name)
+    require_numbers(wanted, state.tensors, path)
     sam.load_state_dict(state.tensors, strict=state.has_decoder)
 
 

@@ -23,7 +23,7 @@ from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.sam_models import IMAGENET, UNIT_RANGE
 from vpt.backbones.tiny_vit import TinyVitBackbone, TinyVitEncoder
-from vpt.backbones.weights import RANDOM, read_state, require_fit, sha256_of
+from vpt.backbones.weights import RANDOM, read_state, require_fit, require_numbers, sha256_of
 from vpt.errors import VptError
 from vpt.files import make_folder
 from vpt.progress import Tick
@@ -243,7 +243,9 @@ def _fill(sam: Any, state: dict[str, Tensor], path: Path, name: str) -> bool:
     whole = any(key.startswith("mask_decoder.") for key in state)
     names, own = official_names(sam), sam.state_dict()
     names = {key: official for key, official in names.items() if whole or key.startswith("image_encoder.")}
-    require_fit({official: own[key] for key, official in names.items()}, state, path, name)
+    wanted = {official: own[key] for key, official in names.items()}
+    require_fit(wanted, state, path, name)
+    require_numbers(wanted, state, path)
     sam.load_state_dict({key: state[official] for key, official in names.items()}, strict=whole)
     return whole
 

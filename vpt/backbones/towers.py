@@ -48,9 +48,9 @@ class TowerBackbone(EvaBackbone):
         sequence, _ = encoder._pos_embed(encoder.patch_embed(images))
         return Tokens.parts_of(sequence, 0, 0, self.spec.finished.grid)
 
-    def rope(self, i: int) -> Tensor:
+    def rope(self, i: int, grid: tuple[int, int] | None = None) -> Tensor:
         rope: Any = self.vit.rope
-        return rope.get_embed(shape=list(self.spec.finished.grid))
+        return rope.get_embed(shape=list(grid or self.spec.finished.grid))
 
     def pool(self, sequence: Tensor) -> Tensor:
         return sequence.mean(1)

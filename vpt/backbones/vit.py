@@ -101,7 +101,9 @@ class VitBackbone(PlainBackbone):
     def take(self, model: VisionTransformer) -> Layout:
         layout = super().take(model)
         self.norms_after = form_of(self.vit.blocks[0]).norms_after
-        return layout
+        each = zip(layout.blocks, self.vit.blocks, strict=True)
+        blocks = (replace(own, branches=form_of(block).branches(block)) for own, block in each)
+        return replace(layout, blocks=tuple(blocks))
 
     @staticmethod
     def heads_of(block: Any) -> int:
@@ -168,10 +170,11 @@ def join(tokens: Tokens) -> Tensor:
 
 def parts_like(tokens: Tokens, sequence: Tensor) -> Tokens:
     """The sequence taken apart as those tokens are."""
-    return Tokens.parts_of(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], _size(tokens))
+    return Tokens.parts_of(sequence, tokens.prefix.shape[1], tokens.prompts.shape[1], grid_of(tokens))
 
 
-def _size(tokens: Tokens) -> tuple[int, int]:
+def grid_of(tokens: Tokens) -> tuple[int, int]:
+    """(rows, columns) of their patches."""
     rows, columns = tokens.grid.shape[1:3]
     return rows, columns
 

@@ -38,6 +38,10 @@ class BlockForm(ABC):
     def attentions(self, block: Any) -> Iterable[nn.Module]:
         """timm's modules of attention in it; none where they are not modules of their own."""
 
+    def branches(self, block: Any) -> int:
+        """How many attentions run at once."""
+        return max(1, len(list(self.attentions(block))))
+
     @abstractmethod
     def run(self, block: Any, sequence: Tensor, beside: Beside, rows: int) -> Tensor:
         """Tokens (B, N, C) -> the first `rows` of what leaves the block (B, rows, C)."""

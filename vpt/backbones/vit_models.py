@@ -26,11 +26,12 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
+from vpt.backbones.beside import preprocessing_beside
 from vpt.backbones.eva import EvaBackbone
 from vpt.backbones.fetch import hub_or_its_cache, why_not
 from vpt.backbones.hiera import HieraBackbone
 from vpt.backbones.hieradet import HieraDetBackbone
-from vpt.backbones.origin import Origin
+from vpt.backbones.origin import UNKNOWN, Origin
 from vpt.backbones.relative import RelativeBackbone
 from vpt.backbones.swin import SwinBackbone, SwinCrBackbone
 from vpt.backbones.timm_model import Pooling, TimmBackbone
@@ -38,6 +39,7 @@ from vpt.backbones.towers import TowerBackbone
 from vpt.backbones.vit import VitBackbone
 from vpt.backbones.weights import RANDOM, load_weights, sha256_of
 from vpt.errors import VptError
+from vpt.files import read_object
 from vpt.progress import Tick
 
 MICRO = "vit_micro"
@@ -52,6 +54,7 @@ EARLIER = dict.fromkeys(
     ASSETS / "vit_micro_1.safetensors",
 )
 COMMON = "apache-2.0"
+NOBODY = "which does not say whose they are"
 Size = tuple[int, int]
 Normalisation = Literal["own", "imagenet"]
 Timm = VisionTransformer | Eva | SwinTransformer | SwinTransformerV2 | SwinTransformerV2Cr | Hiera | HieraDet
@@ -94,7 +97,7 @@ def load_folder(name: str, weights: str | Path | None, image_size: Size | None, 
     vit = _described_by(name)
     if weights != RANDOM:
         load_weights(vit, weights or name, name)
-    return wrapped(vit, name, image_size, **options)
+    return wrapped(prepared_as(vit, weights), name, image_size, **options)
 
 
 def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
@@ -111,13 +114,19 @@ def taken_apart(model: Any, name: str) -> tuple[Backbone, nn.Module]:
             "name (vpt.load_backbone) and put a head of your own on it"
         )
     head = adapter.take_head(model)
-    if not getattr(model, "pretrained_cfg", None):
-        model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} | (
+        getattr(model, "pretrained_cfg", None) or {}
+    )
     return wrapped(model, name, None), head
 
 
 def origin_of_folder(name: str) -> Origin:
-    return Origin(f"the folder {Path(name).name}, which does not say whose they are")
+    """What its config.json says: timm writes whose weights a model began with, and their licence, if it restricts."""
+    said, called = read_object(Path(name) / "config.json"), Path(name).name
+    own = said.get("pretrained_cfg")
+    tag, licence = (own.get("tag"), own.get("license")) if isinstance(own, dict) else (None, None)
+    whose = f"whose config.json names {said.get('architecture')}.{tag} of timm" if tag else NOBODY
+    return Origin(f"the folder {called}, {whose}", licence if licence and licence != COMMON else UNKNOWN)
 
 
 def describe_micro(name: str, weights: str | Path | None) -> BackboneSpec:
@@ -127,12 +136,18 @@ def describe_micro(name: str, weights: str | Path | None) -> BackboneSpec:
 def describe_timm(name: str, weights: str | Path | None, **options: Any) -> BackboneSpec:
     require_tag(name)
     with torch.device("meta"):
-        return spec_of(_random_vit(name, name), name, **options)
+        return spec_of(prepared_as(_random_vit(name, name), weights), name, **options)
 
 
 def describe_folder(name: str, weights: str | Path | None, **options: Any) -> BackboneSpec:
     with torch.device("meta"):
-        return spec_of(_described_by(name), name, **options)
+        return spec_of(prepared_as(_described_by(name), weights), name, **options)
+
+
+def prepared_as(vit: Any, weights: str | Path | None) -> Any:
+    """timm's model, for images prepared as it is said beside the weights that it is given."""
+    vit.pretrained_cfg = {**vit.pretrained_cfg, **preprocessing_beside(weights)}
+    return vit
 
 
 def micro_vit(weights: str | Path | None = None) -> VisionTransformer:
@@ -153,7 +168,7 @@ def timm_vit(name: str, weights: str | Path | None) -> Timm:
         return vit
     if weights is not None:
         load_weights(vit, weights, name)
-        return vit
+        return prepared_as(vit, weights)
     try:
         with torch.random.fork_rng(devices=[]), hub_or_its_cache():
             vit = timm.create_model(name, pretrained=True, num_classes=0)

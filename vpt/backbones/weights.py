@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,8 @@ WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParall
 # What trainings pickle beside the weights, whole optimisers included: read as placeholders that do and hold nothing.
 BESIDE = ("argparse.Namespace", "builtins.dict", "pathlib.", "numpy.", "torch.optim.", "torch.utils.data.")
 BESIDE_DICT = "collections.defaultdict"
-SHARDS = "model.safetensors.index.json"
+SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+PATCHES = re.compile(r"(?:^|\.)(?:patch_embed\.proj|patch_embed\.projection|visual\.conv1)\.weight$")
 SAM2_TRUNK = "image_encoder.trunk."
 
 
@@ -79,13 +82,19 @@ def weights_file(path: str | Path) -> Path:
     """The file of weights that a path names: of a folder, as `transformers` and the hub save it, the one within it.
 
     Raises:
-        VptError: a folder without one.
+        VptError: a folder without one, or with several of which none has the usual name.
     """
     path = Path(path)
     if not os.path.isdir(path):
         return path
-    for pattern in ("model.safetensors", SHARDS, "pytorch_model.bin", "*.safetensors", "*.pth", "*.pt", "*.bin"):
-        if found := sorted(path.glob(pattern)):
+    usual = ("model.safetensors", SHARDS[0], "pytorch_model.bin", SHARDS[1])
+    for pattern in (*usual, "*.safetensors", "*.pth", "*.pt", "*.bin"):
+        if len(found := sorted(path.glob(pattern))) > 1:
+            raise VptError(
+                f"{path}: the folder holds {len(found)} files of weights, {some_of([file.name for file in found], 3)}; "
+                "give the one that is meant"
+            )
+        if found:
             return found[0]
     raise VptError(f"{path}: the folder holds no weights; put model.safetensors into it, or give a file")
 
@@ -97,7 +106,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     `weights_only=True` only.
 
     Raises:
-        VptError: no such file, not a file of weights, too little memory.
+        VptError: no such file, not a file of weights, two tensors of one name, too little memory.
     """
     path = weights_file(path)
     if not os.path.isfile(path):
@@ -114,11 +123,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors or a .pth of tensors"
         ) from e
     state = _innermost(content)
-    tensors = {
-        WRAPPERS.sub("", key): value
-        for key, value in state.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if isinstance(key, str) and isinstance(value, Tensor):
+            name = WRAPPERS.sub("", key)
+            if name in tensors and not torch.equal(tensors[name], value):
+                raise VptError(f"{path}: holds two different tensors for {name}; give a checkpoint with one of them")
+            tensors[name] = value
     if not tensors:
         raise VptError(f"{path}: holds no tensors; give a state dict as .safetensors or .pth")
     return tensors
@@ -137,7 +148,8 @@ class Placeholder:
 def _content(path: Path) -> Any:
     if path.name.endswith(".index.json"):
         named = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        return {key: value for name in sorted(named) for key, value in load_file(path.parent / Path(name).name).items()}
+        parts = [_content(path.parent / Path(name).name) for name in sorted(named)]
+        return {key: value for part in parts for key, value in part.items()}
     if path.suffix == ".safetensors":
         return load_file(path)
     return read_npz(path) if path.suffix == ".npz" else _unpickled(path)
@@ -176,12 +188,15 @@ def load_weights(vit: Any, path: str | Path, name: str) -> None:
     Position embeddings are resized, a classifier is left out.
 
     Raises:
-        VptError: keys that are missing, left over or misshapen, each listed.
+        VptError: keys that are missing, left over or misshapen, each listed; patches of another size; numbers
+            that are not finite, or whole.
     """
     path = weights_file(path)
-    state = timms_names(from_npz(read_state(path)), vit, path)
+    found = timms_names(from_npz(read_state(path)), vit, path)
+    _require_biases(found, vit, path, name)
     try:
-        state = FILTERS.get(type(vit), vision_transformer.checkpoint_filter_fn)(state, vit)
+        with redirect_stdout(io.StringIO()):  # timm prints what it leaves out
+            state = FILTERS.get(type(vit), vision_transformer.checkpoint_filter_fn)(found, vit)
     except (KeyError, RuntimeError, AssertionError, IndexError, AttributeError) as error:
         raise VptError(
             f"{path}: does not fit {name} ({error!r}); choose the backbone that these weights belong to"
@@ -189,7 +204,52 @@ def load_weights(vit: Any, path: str | Path, name: str) -> None:
     own = vit.state_dict()
     state = {key: value for key, value in state.items() if key in own or key.partition(".")[0] not in CLASSIFIERS}
     require_fit(own, state, path, name)
+    _require_patches(found, vit, path, name)
+    require_numbers(own, state, path)
     vit.load_state_dict(state)
+
+
+def _require_patches(state: Mapping[str, Tensor], vit: Any, path: Path, name: str) -> None:
+    """timm would resample the kernel of patches of another size, of which the rest of the weights know nothing."""
+    own = getattr(getattr(getattr(vit, "patch_embed", None), "proj", None), "weight", None)
+    kernels = [value.shape[-2:] for key, value in state.items() if PATCHES.search(key) and value.ndim == 4]
+    if own is None or own.ndim != 4 or not kernels or own.shape[-2:] in kernels:
+        return
+    found, expected = ("x".join(map(str, size)) for size in (kernels[0], own.shape[-2:]))
+    raise VptError(
+        f"{path}: does not fit {name}: its patches are of {found} pixels, expected {expected}; choose the backbone "
+        "that these weights belong to"
+    )
+
+
+def _require_biases(state: Mapping[str, Tensor], vit: Any, path: Path, name: str) -> None:
+    """timm leaves out the official DINOv3's biases where its model has none; only those that are zero may go."""
+    if "storage_tokens" not in state or not isinstance(vit, eva.Eva):
+        return
+    if getattr(vit.blocks[0].attn, "q_bias", None) is not None:
+        return
+    biases = {key: value.chunk(3) for key, value in state.items() if key.endswith(".qkv.bias")}
+    if lost := [key for key, (query, _, values) in biases.items() if query.any() or values.any()]:
+        raise VptError(
+            f"{path}: does not fit {name}, which has no biases of queries and values: left-over keys: {some_of(lost)}; "
+            "choose timm's model with qkvb in its name"
+        )
+
+
+def require_numbers(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise VptError where weights, whose names and shapes fit, are whole numbers instead, or not finite."""
+    floating = {key: found[key] for key in wanted.keys() & found.keys() if wanted[key].is_floating_point()}
+    if whole := {f"{key} ({value.dtype})" for key, value in floating.items() if not value.is_floating_point()}:
+        raise VptError(
+            f"{path}: holds whole numbers in place of weights, as quantisation leaves them: {some_of(whole)}; give the "
+            "weights in float32, float16 or bfloat16"
+        )
+    if odd := _not_finite(floating.items()):
+        raise VptError(f"{path}: holds weights that are not finite: {some_of(odd)}; get the file again from its source")
+
+
+def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> set[str]:
+    return {key for key, value in tensors if not value.float().isfinite().all()}
 
 
 def require_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], path: str | Path, name: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
-from vpt.prompts.base import FromTokens, Info, compared
+from vpt.prompts.base import FromTokens, Info, compared, one_width
 from vpt.prompts.shallow import ShallowPrompts
 
 
@@ -55,6 +55,9 @@ class GatedPrompts(ShallowPrompts):
     Args:
         spec: of the encoder; count: number of prompts; gate: where every g_i starts; project, dropout: see
             `PromptTable`.
+
+    Raises:
+        VptError: an encoder whose blocks change the width of its prompts, which cannot be mixed then.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class GatedPrompts(ShallowPrompts):
         project: int | None = None,
         dropout: float = 0.0,
     ):
+        one_width(spec, range(spec.depth), "a gate between what enters a block and what leaves it (gated)")
         super().__init__(spec, count=count, project=project, dropout=dropout)
         self.gates = nn.Parameter(torch.full((spec.depth - 1,), float(gate)))
 

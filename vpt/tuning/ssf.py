@@ -41,6 +41,10 @@ class Scaled(nn.Module):
         return (self.gamma.view(self.shape) * y + self.beta.view(self.shape)).to(y.dtype)
 
 
+# Layers that take images (B, C, H, W), those of a stem of convolutions among them; in SAM's neck all do.
+OF_IMAGES = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)
+
+
 def tune_ssf(model: PromptedModel) -> None:
     """y = gamma * layer(x) + beta after every linear map, convolution and norm of the encoder; gamma and beta train.
 
@@ -51,6 +55,6 @@ def tune_ssf(model: PromptedModel) -> None:
     """
     backbone = model.backbone.requires_grad_(False)
     for name, layer in layers(backbone).items():
-        image = isinstance(layer, nn.Conv2d) or name.split(".")[1] == "neck"
+        image = isinstance(layer, OF_IMAGES) or name.split(".")[1] == "neck"
         backbone.set_submodule(name, Scaled(layer, image=image))
     backbone.eval()

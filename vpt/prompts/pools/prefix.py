@@ -14,7 +14,8 @@ def prefix_blocks(blocks: Blocks, spec: BackboneSpec, method: str) -> tuple[int,
     """The chosen blocks, sorted.
 
     Raises:
-        VptError: blocks of several widths; one that widens its tokens, whose keys may be wider than they.
+        VptError: blocks of several widths; one that widens its tokens, whose keys may be wider than they; one of
+            several attentions, each of which has keys as wide as the tokens.
     """
     chosen = choose_blocks(blocks, spec)
     one_width(spec, chosen, f"prompts as keys and values ({method})")
@@ -22,6 +23,11 @@ def prefix_blocks(blocks: Blocks, spec: BackboneSpec, method: str) -> tuple[int,
         raise VptError(
             f"prompts: block {widening[0]} of {spec.name} widens its tokens, which {method} has no form for; "
             "choose other blocks"
+        )
+    if several := [i for i in chosen if spec.blocks[i].branches > 1]:
+        raise VptError(
+            f"prompts: block {several[0]} of {spec.name} runs {spec.blocks[several[0]].branches} attentions at once, "
+            f"which {method} has no form for; choose deep prompts"
         )
     return chosen
 
