@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from encoders import DEPTH, FAMILIES, VIT_B16, WIDTH, draw, flat, make_backbone, plain_spec, shaken, total
+from swins import make_swin
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from vpt.backbones.base import Backbone
 from vpt.backbones.tokens import Tokens
+from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts import DeepPrompts, GatedPrompts, ShallowPrompts
 from vpt.prompts.base import Info
@@ -147,3 +149,10 @@ def test_dropout_is_drawn_once_for_each_sample_as_in_shallow_prompts() -> None:
     assert not torch.equal(entered.prompts[0] == 0, entered.prompts[1] == 0)
     again, _ = prompts.enter(1, entered, state)
     assert torch.equal(entered.prompts == 0, again.prompts == 0)
+
+
+def test_stages_of_several_widths_are_refused_though_shallow_prompts_travel_through_them() -> None:
+    spec = make_swin().spec
+    ShallowPrompts(spec, count=3)
+    with pytest.raises(VptError, match=r"\(gated\) needs blocks of one width, those of tiny have 16, 32"):
+        GatedPrompts(spec, count=3)

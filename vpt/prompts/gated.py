@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
-from vpt.prompts.base import FromTokens, Info, compared
+from vpt.prompts.base import FromTokens, Info, compared, one_width
 from vpt.prompts.shallow import ShallowPrompts
 
 
@@ -55,6 +55,9 @@ class GatedPrompts(ShallowPrompts):
     Args:
         spec: of the encoder; count: number of prompts; gate: where every g_i starts; project, dropout: see
             `PromptTable`.
+
+    Raises:
+        VptError: an encoder whose blocks change their width, since what entered one and what left it are mixed.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class GatedPrompts(ShallowPrompts):
         project: int | None = None,
         dropout: float = 0.0,
     ):
+        one_width(spec, range(spec.depth), "a prompt that is mixed with what it was a block before (gated)")
         super().__init__(spec, count=count, project=project, dropout=dropout)
         self.gates = nn.Parameter(torch.full((spec.depth - 1,), float(gate)))
 
