@@ -16,8 +16,11 @@ from commands import Told
 
 from vpt.artifact import read_artifact
 from vpt.tensor_files import read_tensors, write_tensors
+from vpt.use.ensembles import SegmenterEnsemble
 from vpt.use.folds import DONE, MARK
+from vpt.use.known_cases import KnownCases
 from vpt.use.load import load
+from vpt.use.segmenter import Segmenter
 
 Vpt = Callable[..., Told]
 
@@ -160,6 +163,21 @@ def test_in_python_the_mask_is_the_same_and_its_quality_comes_with_it(seeds: lis
         assert quality.structures[name].agreement == pytest.approx(dice, abs=2e-3)
     apart = [each.distance_of(each.prepare(scan)) for each in alone]  # type: ignore[union-attr]
     assert quality.distance == pytest.approx(np.mean(apart), rel=1e-3)
+
+
+def test_models_that_see_a_scan_otherwise_each_look_for_themselves(tiny_run: Path, tiny_data: Path) -> None:
+    """One with the slices above and below it in its channels, one without: no distance is the other's."""
+    first, other = (load(tiny_run, "cpu", precision="32-true") for _ in "ab")
+    assert isinstance(first, Segmenter)
+    assert isinstance(other, Segmenter)
+    assert other.known is not None
+    other.plan = other.plan.model_copy(update={"neighbours": not other.plan.neighbours})
+    other.known = KnownCases.of(other.model, other.known.familiar, other.plan, "32-true", other.device, 2)
+    both = SegmenterEnsemble([first, other])
+    scan = both.prepare(tiny_data / "imagesTr/blobs_005_0000.nii.gz")
+    apart = [each.distance_of(scan) for each in (first, other)]
+    assert apart[0] != pytest.approx(apart[1], rel=1e-3)
+    assert both.distance_of(scan) == pytest.approx(np.mean(apart), rel=1e-3)
 
 
 @pytest.mark.parametrize(

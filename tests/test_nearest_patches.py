@@ -16,7 +16,7 @@ from vpt.errors import VptError
 from vpt.heads import ClassifyHead
 from vpt.model import PromptedModel
 from vpt.nearest_patches import keys_of, nearest_patches
-from vpt.prompts import CodaPrompts, CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
+from vpt.prompts import AdditivePrompts, CodaPrompts, CrossPrompts, DeepPrompts, Prompts, ShallowPrompts
 
 BLOCK = 1
 
@@ -93,9 +93,24 @@ def test_prompts_that_are_keys_already_are_compared_too() -> None:
     assert len(found[BLOCK]) == len(keys)
 
 
-@pytest.mark.parametrize("prompts", [ShallowPrompts, CrossPrompts])
+@torch.no_grad()
+def test_prompts_that_travel_are_compared_as_they_enter_each_block() -> None:
+    backbone: Any = make_vit()
+    model, image = prompted(backbone, ShallowPrompts(backbone.spec, count=3)), draw(1)
+    found = dict(keys_of(model, image))
+    assert list(found) == list(range(backbone.spec.depth))
+    tokens = backbone.embed(image).sequence
+    tokens = torch.cat([tokens[:, :1], model.prompts.table.tokens, tokens[:, 1:]], 1)
+    for i, block in enumerate(backbone.vit.blocks):
+        keys = block.attn.qkv(block.norm1(tokens)).chunk(3, -1)[1][0]
+        torch.testing.assert_close(found[i].prompts, keys[1:4], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[i].patches.flatten(0, 1), keys[4:], rtol=1e-4, atol=1e-5)
+        tokens = block(tokens)
+
+
+@pytest.mark.parametrize("prompts", [AdditivePrompts, CrossPrompts])
 def test_prompts_that_are_not_beside_the_patches_are_refused(prompts: Any) -> None:
     backbone = make_vit()
-    model = prompted(backbone, prompts(backbone.spec, count=2))
-    with pytest.raises(VptError, match="explain reads prompts that blocks attend to beside their tokens"):
+    model = prompted(backbone, prompts(backbone.spec))
+    with pytest.raises(VptError, match="explain reads prompts that blocks attend to as they do to patches"):
         nearest_patches(model, draw(1), images(2, backbone.spec.image_size))

@@ -1,14 +1,16 @@
 """What a prompt does: which patches attend to it, what changes where it is left out, which prompts are alike.
 
 Attention is read off any adapter, without knowing how it attends: what a patch gathers is linear in the values, so
-prompts whose values differ by a unit vector change it by their softmax weights.
+prompts whose values differ by a unit vector change it by their softmax weights. To the patches of a block, prompts that
+travel (VPT-shallow) are what the same tokens beside them would be: keys and values without a place. So both are read
+alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +34,8 @@ class Prompt:
     """One prompt of one block, on one image.
 
     attention: (H, W) the share of its attention that each patch gives it, mean of the heads; share: its mean over the
-    image; influence: how much the score falls where it is left out (below 0: rises).
+    image; influence: how much the score falls where it is left out (below 0: rises), of one that travels from this
+    block on.
     """
 
     block: int
@@ -56,7 +59,7 @@ def read_prompts(model: PromptedModel, images: Tensor) -> dict[int, Reading]:
     """Normalised images (B, 3, H, W) -> of every block with prompts, by its number, what is said of them.
 
     Raises:
-        VptError: prompts that no block attends to beside its tokens, see `require_readable`.
+        VptError: prompts that no block attends to as it does to its tokens, see `require_readable`.
     """
     found: dict[int, Reading] = {}
     for i, tokens, context, beside in beside_tokens(model, images):
@@ -68,10 +71,10 @@ def read_prompts(model: PromptedModel, images: Tensor) -> dict[int, Reading]:
 @torch.no_grad()
 def beside_tokens(model: PromptedModel, images: Tensor) -> Iterator[tuple[int, Tokens, Context, KeysValues]]:
     """Of normalised images (B, 3, H, W): the number of every block with prompts, the tokens that enter it, the prompts
-    beside them, and their keys and values.
+    beside them, and their keys and values. Prompts that travel are told as prompts beside the other tokens.
 
     Raises:
-        VptError: prompts that no block attends to beside its tokens, see `require_readable`.
+        VptError: prompts that no block attends to as it does to its tokens, see `require_readable`.
     """
     backbone, prompts = model.backbone, model.prompts
     tokens = backbone.embed(images)
@@ -79,16 +82,27 @@ def beside_tokens(model: PromptedModel, images: Tensor) -> Iterator[tuple[int, T
     seen = False
     for i in range(backbone.spec.depth):
         tokens, context = prompts.enter(i, tokens, state)
-        if context is not None or tokens.prompts.shape[1]:
-            require_readable(context, tokens, prompts)
-        if context is not None:
-            beside = backbone.project(i, context) if isinstance(context, Tensor) else context
-            assert isinstance(beside, KeysValues)
-            seen = True
-            yield i, tokens, context, beside
+        others, read = _apart(tokens, context)
+        if read is not None:
+            require_readable(read, others, prompts)
+            if backbone.spec.blocks[i].attends:
+                beside = backbone.project(i, read) if isinstance(read, Tensor) else read
+                assert isinstance(beside, KeysValues)
+                seen = True
+                yield i, others, read, beside
         tokens = backbone.block(i, tokens, context)
     if not seen:
         require_readable(None, tokens, prompts)
+
+
+def _apart(tokens: Tokens, context: Context | None) -> tuple[Tokens, Context | None]:
+    """Tokens without those that travel, and these as the context (B, P, C) that they are to the patches of a block.
+
+    As they come where none travel, or where there is a context besides.
+    """
+    if context is not None or not tokens.prompts.shape[1]:
+        return tokens, context
+    return replace(tokens, prompts=tokens.prompts[:, :0]), tokens.prompts
 
 
 def _cosines(context: Tensor) -> Tensor:
@@ -119,36 +133,61 @@ def answer(model: PromptedModel, image: Tensor, prompts: Prompts) -> Tensor:
     return head(encode(model.backbone, prompts, image, levels=head.levels), image)
 
 
+@dataclass
+class _Passing:
+    """The state of a pass: that of the prompts, and whether the one that is left out would travel on."""
+
+    own: Any
+    travels: bool = False
+
+
 class Without(Prompts):
-    """A model's prompts but for one."""
+    """A model's prompts but for one of a block; one that travels is left out from that block on."""
 
     def __init__(self, prompts: Prompts, block: int, number: int):
         super().__init__()
         self._prompts = (prompts,)  # in a tuple, so that they are no part of this
         self.block, self.number, self.needs_query = block, number, prompts.needs_query
 
-    def begin(self, images: Tensor | None, info: Any) -> Any:
-        return self._prompts[0].begin(images, info)
+    def begin(self, images: Tensor | None, info: Any) -> _Passing:
+        return _Passing(self._prompts[0].begin(images, info))
 
-    def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Context | None]:
-        tokens, context = self._prompts[0].enter(i, tokens, state)
+    def enter(self, i: int, tokens: Tokens, state: _Passing) -> tuple[Tokens, Context | None]:
+        if state.travels:  # the method counts on all that travel
+            tokens = replace(tokens, prompts=_with_row(tokens.prompts, self.number))
+        tokens, context = self._prompts[0].enter(i, tokens, state.own)
+        if state.travels or (i == self.block and tokens.prompts.shape[1]):
+            state.travels = True
+            return replace(tokens, prompts=_without_row(tokens.prompts, self.number)), context
         if i != self.block or not isinstance(context, Tensor | KeysValues):
             return tokens, context
-        count = context.shape[-2] if isinstance(context, Tensor) else context.keys.shape[-2]
-        others = [k for k in range(count) if k != self.number]
-        if not others:
-            return tokens, None
-        if isinstance(context, KeysValues):
-            return tokens, KeysValues(context.keys[..., others, :], context.values[..., others, :])
-        return tokens, context[..., others, :]
+        if isinstance(context, Tensor):
+            return tokens, _without_row(context, self.number) if context.shape[-2] > 1 else None
+        keys, values = (_without_row(part, self.number) for part in (context.keys, context.values))
+        return tokens, KeysValues(keys, values) if keys.shape[-2] else None
+
+
+def _without_row(rows: Tensor, number: int) -> Tensor:
+    """(..., P, C) -> (..., P - 1, C)."""
+    return torch.cat([rows[..., :number, :], rows[..., number + 1 :, :]], -2)
+
+
+def _with_row(rows: Tensor, number: int) -> Tensor:
+    """(..., P - 1, C) -> (..., P, C), with zeros in the place of that number."""
+    zeros = rows.new_zeros(*rows.shape[:-2], 1, rows.shape[-1])
+    return torch.cat([rows[..., :number, :], zeros, rows[..., number:, :]], -2)
 
 
 def require_readable(context: Context | None, tokens: Tokens, prompts: Prompts) -> None:
-    """Raise VptError unless a block attends to the prompts beside its tokens, under one softmax."""
+    """Raise VptError unless a block attends to the prompts as to its tokens, under one softmax."""
+    if context is None and type(prompts) is Prompts:
+        raise VptError(
+            "there are no prompts to explain (prompts.method is none); give a run that was trained with some"
+        )
     if isinstance(context, SeparateContext) or tokens.prompts.shape[1] or context is None:
         raise VptError(
-            f"{type(prompts).__name__}: explain reads prompts that blocks attend to beside their tokens, such as "
-            "deep, low_rank, fourier and conditioned ones"
+            f"{type(prompts).__name__}: explain reads prompts that blocks attend to as they do to patches, such as "
+            "deep, low_rank, fourier, conditioned, shallow, gated and l2p ones"
         )
 
 

@@ -15,6 +15,8 @@ from tasks_in_turn import STEP, write_classes
 from vpt.config import load_config
 from vpt.continual import Protocol, run_protocol
 from vpt.continual import running as module
+from vpt.continual.kinds import make_learner
+from vpt.continual.learners import OnFeatures
 from vpt.continual.sight import Sight
 from vpt.continual.tasks import make_tasks
 from vpt.errors import VptError
@@ -57,6 +59,18 @@ def test_controls_leave_matrix_page_and_scores_and_are_not_run_twice(
     assert again[0].orders == found[1].orders
     with pytest.raises(VptError, match=r"holds another protocol \(see protocol.json\); choose another --out"):
         run_protocol(protocol(data, methods=("ncm",), seeds=(3,)), tmp_path)
+
+
+@pytest.mark.parametrize(("setting", "cases"), [({}, 3), ({"data.use_val": True}, 4), ({"data.shots": 2}, 2)])
+def test_controls_learn_from_the_cases_that_a_run_would_train_on(
+    data: Path, tmp_path: Path, setting: dict[str, object], cases: int
+) -> None:
+    wanted = protocol(data, methods=("ncm",), settings=STEP | setting)
+    control = make_learner("ncm", make_tasks(wanted, 0), wanted, 0, tmp_path, tmp_path / "cache")
+    assert isinstance(control, OnFeatures)
+    for task in make_tasks(wanted, 0):
+        control.learn(task)
+    assert control.control.counts == dict.fromkeys(control.control.classes, cases)
 
 
 @pytest.mark.slow

@@ -214,6 +214,18 @@ def test_a_model_of_several_tasks_is_no_start_no_member_and_has_no_common_probab
         unfinished.segment(organs / "discs" / "images" / "im4.png")
 
 
+@pytest.mark.parametrize("option", ["--quality", "--probabilities"])
+def test_what_is_of_one_task_is_refused_before_any_scan_is_asked_for(
+    vpt: Callable[..., Told], organs: Path, second: Path, tmp_path: Path, option: str
+) -> None:
+    words = ("predict", "-i", organs / "discs" / "images", "-o", tmp_path / "out", "-m", second, "--device", "cpu")
+    for more in ((), ("--task", "discs")):
+        code, _, err = vpt(*words, option, *more)
+        assert (code, err.count("\n")) == (1, 1), err
+        assert err.startswith(f"error: {option}: the model has learned discs, squares, which have no probabilities in")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_both_is_predicted_with_the_mask_of_each(
     vpt: Callable[..., Told], organs: Path, second: Path, tmp_path: Path
 ) -> None:

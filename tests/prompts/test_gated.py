@@ -151,6 +151,8 @@ def test_dropout_is_drawn_once_for_each_sample_as_in_shallow_prompts() -> None:
     assert torch.equal(entered.prompts == 0, again.prompts == 0)
 
 
-def test_prompts_that_change_their_width_are_refused() -> None:
-    with pytest.raises(VptError, match=r"\(gated\) needs blocks of one width"):
-        GatedPrompts(make_swin().spec, count=2)
+def test_stages_of_several_widths_are_refused_though_shallow_prompts_travel_through_them() -> None:
+    spec = make_swin().spec
+    ShallowPrompts(spec, count=3)
+    with pytest.raises(VptError, match=r"\(gated\) needs blocks of one width, those of tiny have 16, 32"):
+        GatedPrompts(spec, count=3)

@@ -63,6 +63,32 @@ def test_one_patient_has_no_interval_and_few_groups_no_gap():
     assert ["a", "*", "1", "1", "0.900", "-"] in [line.split() for line in text.splitlines()]
 
 
+def test_a_group_without_a_label_is_not_compared_as_if_it_had_it():
+    cases = [
+        CaseResult(f"c{k}", "", "", {1: scores(90, 10, 10), 2: scores(0, 0, 100 if k < 5 else 0)}) for k in range(10)
+    ]
+    of = {f"c{k}": "ab"[k // 5] for k in range(10)}
+    whole = Report(tuple(cases), {1: "liver", 2: "tumour"}, groupings=(Grouping("site", of),))
+    assert whole.by_group[0].lacking == {"b": ("tumour",)}
+    assert "b has no tumour, so its foreground is of other things than the others'" in whole.text()
+    assert whole.summary()["by_group"][0]["lacking"] == {"b": ["tumour"]}
+    same = report([90] * 10, ["a"] * 5 + ["b"] * 5)
+    assert same.by_group[0].lacking == {}
+    assert "other things" not in same.text()
+
+
+def test_classes_that_a_group_has_no_case_of_are_named_beside_its_gap():
+    p = np.tile(np.eye(3)[[0, 1, 2, 2]], (5, 1))
+    truth = np.array([0, 1, 2, 1] * 5)
+    truth[10:] = np.where(truth[10:] == 2, 0, truth[10:])
+    names = [f"c{k}" for k in range(20)]
+    grouping = Grouping("site", {name: "ab"[k >= 10] for k, name in enumerate(names)})
+    classes = ("well", "ill", "dead")
+    found = ClassReport(tuple(names), p, np.eye(3, dtype=bool)[truth], classes, "classes", groupings=(grouping,))
+    assert found.by_group[0].lacking == {"b": ("dead",)}
+    assert "b has no dead, so its macro_f1 is of other things than the others' (F1 counts as 0 what" in found.markdown()
+
+
 def test_groups_are_in_every_output(tmp_path):
     whole = report([90, 80, 85, 95, 90, 60, 70, 50, 65, 55], ["a"] * 5 + ["b"] * 5)
     whole.save(tmp_path)

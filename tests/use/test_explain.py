@@ -13,7 +13,7 @@ import vpt
 from vpt.errors import VptError
 from vpt.explaining import SHARES
 from vpt.nearest_patches import Near
-from vpt.use.explain import explain
+from vpt.use.explain import explain, weights_of
 from vpt.use.neighbours import Neighbours, crop
 
 
@@ -62,6 +62,14 @@ def test_training_patches_near_to_prompts_are_shown_with_their_images(
     told = json.loads(facts.read_text())
     assert told["training_images"] == list(found.near.names)
     assert set(told["prompts"][5]["nearest"][0]) == {"case", "slice", "row", "column", "cosine"}
+
+
+def test_patches_are_hidden_by_the_prompts_that_help_or_by_all_where_none_does() -> None:
+    places = [(0, 0), (0, 1), (3, 0)]
+    assert weights_of(places, {(0, 0): 0.2, (0, 1): -0.1, (3, 0): 0.0}) == {(0, 0): 0.2, (0, 1): 0.0, (3, 0): 0.0}
+    alike = dict.fromkeys(places, 1.0)
+    assert weights_of(places, dict.fromkeys(places, -0.1)) == alike, "else the first patches would pass for the most"
+    assert weights_of(places, {}) == alike
 
 
 def test_the_crop_is_the_patch_among_those_around_it() -> None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vpt.cli.shared import usage
+from vpt.errors import VptError
+from vpt.words import listed
 
 if TYPE_CHECKING:
-    from vpt.use.archives import Asked, ModelMark, Outcome
+    from vpt.use.archives import Asked, Beside, ModelMark, Outcome
     from vpt.use.classifier import Classifier
     from vpt.use.segmenter import Segmenter
 
@@ -81,6 +83,18 @@ def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, t
             file=sys.stderr,
         )
     return replace(asked, beside=replace(asked.beside, limits=limits))
+
+
+def require_one_task(loaded: Segmenter | Classifier, beside: Beside) -> None:
+    """Raise VptError where a model of several tasks is asked for what is of one, before it is asked of every scan."""
+    from vpt.use.by_task import SegmenterByTask
+
+    if isinstance(loaded, SegmenterByTask) and (beside.quality or beside.probabilities):
+        raise VptError(
+            f"{'--quality' if beside.quality else '--probabilities'}: the model has learned "
+            f"{listed(loaded.members, 10)}, which have no probabilities in common, also where one is told; give a run "
+            "that learned one of them alone"
+        )
 
 
 def require_masks(loaded: Segmenter | Classifier) -> None:

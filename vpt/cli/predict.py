@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from vpt.cli.answers import ended_in_order, require_folder, require_masks, tell, with_limits, write_page
+from vpt.cli.answers import (
+    ended_in_order,
+    require_folder,
+    require_masks,
+    require_one_task,
+    tell,
+    with_limits,
+    write_page,
+)
 from vpt.cli.engines import Engine, Workers, spread_over
 from vpt.cli.shared import (
     Device,
@@ -157,6 +165,7 @@ def predict(
         loading = Loading(models, device, weights, precision, tidy)
         raise typer.Exit(predict_tasks(loading, scans, out, asked, merge, report, viewer))
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy, task)
+    require_one_task(loaded, asked.beside)
     if quality:
         asked = with_limits(asked, loaded, mark, tta)
     if viewer:

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from vpt.config import load_config
+from vpt.config import Config, load_config
 from vpt.config.training import TrainConfig
 from vpt.continual.gradient_free import NearestMean, RanPac
 from vpt.continual.learner import Learner
 from vpt.continual.protocol import ADAPTED, JOINT, Protocol
 from vpt.continual.sight import Sight, prepared
 from vpt.continual.tasks import Task
+from vpt.data.labelled import Example
 from vpt.engine.run import train
+from vpt.engine.setup import choose_sides
 from vpt.machine.precision import Precision
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
@@ -116,17 +118,25 @@ class OnFeatures(Trained):
 
     def learn(self, task: Task) -> None:
         self.sight = self.sight or self._sight(task)
-        features = self.sight.features(task, task.trained, self.cache)
+        trained = self._trained(task)
+        features = self.sight.features(task, trained, self.cache)
         if self.method != "ncm" and isinstance(self.control, NearestMean):
             self.control = RanPac(features.shape[1], self.protocol.projection, self.seed)
-        self.control.learn(features, task.labels(task.trained))
+        self.control.learn(features, task.labels(trained))
+
+    def _trained(self, task: Task) -> list[Example]:
+        """The cases that a run would train on: as `data.use_val`, `data.shots` and `data.fold` of the protocol say."""
+        return [task.dataset.case(name) for name in choose_sides(self._config(task), task.dataset).train]
+
+    def _config(self, task: Task) -> Config:
+        overrides = {**OWN, **self.protocol.settings, "seed": self.seed}
+        return load_config(first_values(task, {"method": "none"}), overrides)
 
     def _sight(self, first: Task) -> Sight:
         if self.method == ADAPTED:
             run = self.train(first_values(first, self.protocol.prompts_of(ADAPTED)), "1")
             return Sight.trained(self.loaded(run, "32-true"))
-        config = load_config(first_values(first, {"method": "none"}), {**OWN, **self.protocol.settings})
-        return Sight.frozen(config)
+        return Sight.frozen(self._config(first))
 
     def answers(self, task: Task, *, told: bool) -> list[str]:
         assert self.sight is not None

@@ -21,7 +21,7 @@ DEFAULT = 5  # tasks
 
 @dataclass(frozen=True)
 class Task:
-    """Some classes of a data set, and who of them trains and who is tested."""
+    """Some classes of a data set, and who of them is tested."""
 
     name: str
     path: Path
@@ -35,10 +35,6 @@ class Task:
     @property
     def tested(self) -> list[Example]:
         return [self.dataset.case(name) for name in self.splits.test]
-
-    @property
-    def trained(self) -> list[Example]:
-        return [self.dataset.case(name) for name in self.splits.train]
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """The class of each."""

@@ -17,8 +17,8 @@ from vpt.words import counted
 SIDE = 160  # px of a map
 STRONGEST = 10
 HIDDEN = (
-    "those that attend most to prompts that help (each prompt's map counts as much as it adds; all alike where that "
-    "was not asked)"
+    "those that attend most to prompts that help (each prompt's map counts as much as it adds; all alike where none "
+    "adds anything, or that was not asked)"
 )
 
 

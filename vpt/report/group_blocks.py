@@ -31,7 +31,9 @@ def group_blocks(found: GroupScores, what: str) -> Iterator[Block]:
     column = found.grouping.column
     title = f"{what + ' ' if what else ''}by {column}"
     head = [column, "cases", "patients", first, f"{LEVEL:.0%} interval", *others]
-    yield Block(title, head, rows, [*_gap(found, first), *_equity(found, first), *_said(found)])
+    yield Block(
+        title, head, rows, [*_gap(found, first), *_lacking(found, first), *_equity(found, first), *_said(found)]
+    )
     if found.odds:
         yield _odds(found)
 
@@ -69,6 +71,15 @@ def _gap(found: GroupScores, score: str) -> Iterator[str]:
         yield f"gap ({score}): {gap.best} - {gap.worst} = {gap.size:+.3f}{interval}; the worst group is {gap.worst}"
     else:
         yield f"no gap: fewer than two groups of {SMALL} patients or more"
+
+
+def _lacking(found: GroupScores, score: str) -> Iterator[str]:
+    """Groups whose mean is of other classes or labels than that of the others, so that part of a gap may be that."""
+    counted_so = " (F1 counts as 0 what was answered all the same)" if score == "macro_f1" else ""
+    compared = {row.group for row in found.rows if not row.is_small} if score in found.gaps else set[str]()
+    for group, names in found.lacking.items():
+        if group in compared:
+            yield f"{group} has no {listed(names)}, so its {score} is of other things than the others'{counted_so}"
 
 
 def _said(found: GroupScores) -> Iterator[str]:

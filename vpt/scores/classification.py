@@ -18,7 +18,7 @@ from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, Statistic
 from vpt.scores.class_checks import checked, checked_annotated, checked_probabilities
 from vpt.scores.classes import BINS, decisions
 from vpt.scores.fairness import score_odds
-from vpt.scores.groups import Grouping, GroupScores, large_of, members_of, score_groups
+from vpt.scores.groups import Grouping, GroupScores, lacking_of, large_of, members_of, score_groups
 from vpt.scores.plain import plain
 from vpt.versions import version_of
 from vpt.vocabulary import Target
@@ -149,7 +149,8 @@ class ClassificationScores:
         owner = self.groups or self.names
         members = members_of(self.names, grouping)
         compared = {group: members[group] for group in large_of(members, owner)}
-        return replace(found, odds=score_odds(self.decided, self.targets, self.classes, compared, owner, self.looked))
+        odds = score_odds(self.decided, self.targets, self.classes, compared, owner, self.looked)
+        return replace(found, odds=odds, lacking=lacking_of(self.targets, self.classes, members))
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`; undefined scores are NaN here and null there."""

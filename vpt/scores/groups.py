@@ -57,7 +57,8 @@ class Gap:
 @dataclass(frozen=True)
 class GroupScores:
     """Rows in order of the groups' names; of those that are not small, where two have a score: gaps, and equity, by
-    score (errors, of which less is better, have none); odds: by class, see `Odds`.
+    score (errors, of which less is better, have none); odds: by class, see `Odds`; lacking: group -> the classes or
+    labels that it has no case of, where others have, so that its means over them are not of the same ones.
     """
 
     grouping: Grouping
@@ -65,6 +66,7 @@ class GroupScores:
     gaps: Mapping[str, Gap]
     equity: Mapping[str, Scaled] = field(default_factory=dict)
     odds: Mapping[str, Odds] = field(default_factory=dict)
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def score_groups(
@@ -139,6 +141,16 @@ def members_of(names: Sequence[str], grouping: Grouping) -> dict[str, np.ndarray
 def large_of(members: Mapping[str, np.ndarray], owner: Sequence[str]) -> list[str]:
     """The groups of SMALL patients or more; owner: the patient of every case."""
     return [group for group, places in members.items() if len({owner[k] for k in places}) >= SMALL]
+
+
+def lacking_of(
+    there: np.ndarray, classes: Sequence[str], members: Mapping[str, np.ndarray]
+) -> dict[str, tuple[str, ...]]:
+    """(N, K) bool, which cases have each of the classes or labels -> see `GroupScores.lacking`."""
+    has = {group: there[places].any(0) for group, places in members.items()}
+    some = np.any(list(has.values()), axis=0)
+    lacking = {group: tuple(np.asarray(classes)[some & ~own].tolist()) for group, own in has.items()}
+    return {group: names for group, names in lacking.items() if names}
 
 
 def _pairs(

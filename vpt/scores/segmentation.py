@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap
-from vpt.scores.groups import Grouping, GroupScores, score_groups
+from vpt.scores.groups import Grouping, GroupScores, lacking_of, members_of, score_groups
 from vpt.scores.lesions import SIZES, LesionSummary, sum_up
 from vpt.scores.means import mean_defined, weighted_means
 from vpt.scores.plain import plain
@@ -155,8 +155,13 @@ class SegmentationScores:
 
             return means
 
-        names = [case.name for case in self.cases]
-        return tuple(score_groups(names, each, statistic_of, self.groups) for each in self.groupings)
+        names, labels = [case.name for case in self.cases], list(self.labels.values())
+
+        def by(grouping: Grouping) -> GroupScores:
+            found = score_groups(names, grouping, statistic_of, self.groups)
+            return replace(found, lacking=lacking_of(np.isfinite(values), labels, members_of(names, grouping)))
+
+        return tuple(map(by, self.groupings))
 
     @cached_property
     def trust(self) -> TrustScores | None:

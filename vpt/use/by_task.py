@@ -174,8 +174,8 @@ class SegmenterByTask(Segmenter):
 
     def _refuse(self) -> NoReturn:
         raise VptError(
-            f"the model has learned {listed(self.members, 10)}, which have no probabilities or classes in common; ask "
-            f"one of them, segmenter.members[{next(iter(self.members))!r}], or its own run"
+            f"the model has learned {listed(self.members, 10)}, which have no probabilities or classes in common; give "
+            f"a run that learned one of them alone, or in Python segmenter.members[{next(iter(self.members))!r}]"
         )
 
     def _renamed(self, task: str, found: np.ndarray) -> np.ndarray:

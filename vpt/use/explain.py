@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,12 +186,23 @@ def _hidden(
 ) -> tuple[Hidden, ...]:
     """The score as patches are hidden: those that attend most to prompts that help, and random ones.
 
-    A prompt's map, divided by its mean, counts as much as the score falls without it; all alike where that is unknown.
+    A prompt's map, divided by its mean, counts as `weights_of` says.
     """
     size = next(iter(means.values())).shape[:2]
     most = torch.zeros(size, device=image.device)
-    for i, maps in means.items():
-        for k in range(maps.shape[-1]):
-            one = F.interpolate(maps[None, None, ..., k], size=size, mode="bilinear")[0, 0]
-            most += max(changes.get((i, k), 1.0 if not changes else 0.0), 0.0) * one / one.mean()
+    places = [(i, k) for i, maps in means.items() for k in range(maps.shape[-1])]
+    for (i, k), weight in weights_of(places, changes).items():
+        one = F.interpolate(means[i][None, None, ..., k], size=size, mode="bilinear")[0, 0]
+        most += weight * one / one.mean()
     return deletion(model, image, score, most)
+
+
+def weights_of(
+    places: Sequence[tuple[int, int]], changes: Mapping[tuple[int, int], float]
+) -> dict[tuple[int, int], float]:
+    """Of the prompts at these places (block, number) how much the score falls without each, 0 where it rises.
+
+    1 of all where none adds anything, or nobody has asked: else no order of patches would follow.
+    """
+    found = {place: max(changes.get(place, 0.0), 0.0) for place in places}
+    return found if any(found.values()) else dict.fromkeys(places, 1.0)

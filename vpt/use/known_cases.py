@@ -18,6 +18,9 @@ from vpt.tasks.pooled import PooledEncoder, features_of
 from vpt.use.inference import in_precision, in_smaller_batches
 from vpt.use.prepared_scan import PreparedScan
 
+SEEN = ("plane", "intensity", "pixel_mm", "image_size", "neighbours", "padding", "fill", "interpolation")
+"""What of a plan decides the images of a scan that are looked at, see `vpt.data.familiar.looked_at`."""
+
 
 @dataclass(frozen=True, eq=False)
 class KnownCases:
@@ -43,7 +46,7 @@ class KnownCases:
         """Of a model that is ready for inference."""
         pooled = in_precision(PooledEncoder(model).eval().to(device), precision, device)
         encoder = model.backbone if model.mixing is None else model
-        sight = (id(encoder), plan.plane, tuple(plan.intensity), plan.pixel_mm, plan.interpolation)
+        sight = (id(encoder), *(getattr(plan, name) for name in SEEN))
         return cls(familiar, pooled, plan, device, batch_size, sight)
 
     def features_of(self, scan: PreparedScan) -> np.ndarray:
