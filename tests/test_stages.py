@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[Callable[[BackboneSpec], Prompts], str]] = {
         r"prompts: a prompt that travels through all blocks \(shallow\) needs blocks of one width, those of stages "
         r"have 16, 32; choose blocks of one stage, or deep prompts",
     ),
-    "gated": (lambda spec: GatedPrompts(spec), r"prompts: a prompt that travels through all blocks .* have 16, 32; "),
+    "gated": (lambda spec: GatedPrompts(spec), r"prompts: a gate between .* \(gated\) needs blocks .* have 16, 32; "),
     "shared": (
         lambda spec: DeepPrompts(spec, shared=True),
         r"prompts: one set of prompts for all blocks \(shared\) needs blocks of one width, those of stages have 16, 32",
