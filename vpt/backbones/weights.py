@@ -127,7 +127,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     for key, value in state.items():
         if isinstance(key, str) and isinstance(value, Tensor):
             name = WRAPPERS.sub("", key)
-            if name in tensors and not torch.equal(tensors[name], value):
+            if name in tensors and not (tensors[name].dtype == value.dtype and torch.equal(tensors[name], value)):
                 raise VptError(f"{path}: holds two different tensors for {name}; give a checkpoint with one of them")
             tensors[name] = value
     if not tensors:
