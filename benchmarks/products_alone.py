@@ -9,7 +9,17 @@ import torch
 from timing import Run
 from torch.utils._python_dispatch import TorchDispatchMode
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_linear_pointwise", "_convolution_pointwise")
+PRODUCTS = (
+    "linear",
+    "matmul",
+    "conv2d",
+    "mm",
+    "addmm",
+    "bmm",
+    "convolution",
+    "_linear_pointwise",
+    "_convolution_pointwise",
+)
 
 
 class _Recorder(TorchDispatchMode):
