@@ -87,7 +87,10 @@ def _dealt(found: LabelledSet, protocol: Protocol, order: np.random.Generator) -
         groups = list(wanted)
         named = [name for group in groups for name in group]
         if twice := [name for name in named if named.count(name) > 1]:
-            raise VptError(f"tasks: the class {twice[0]!r} is in two of them; give each class to one")
+            raise VptError(f"tasks: the class {twice[0]!r} is there twice; give each class to one task, once")
+        if len(groups) < 2 or min(map(len, groups)) < 2:
+            shown = listed(map(list, groups)) or "none"
+            raise VptError(f"tasks: found {shown}; expected 2 tasks at least, of 2 classes each at least")
         return groups
     names = list(found.classes)
     if protocol.shuffle:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import SegmentationSet
-from vpt.data.groups import read_grouping
+from vpt.data.groups import group_doubts, read_grouping
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import Splits
 from vpt.errors import VptError
@@ -43,7 +43,8 @@ class Groups:
         return ", ".join(f"{name} {own.count(name)}" for name in self.names)
 
     def doubts(self, training: Sequence[str], validation: Sequence[str]) -> Iterator[str]:
-        """Groups that teach nothing, or by which no epoch is chosen although others choose."""
+        """Groups that may be one or none, that teach nothing, or by which no epoch is chosen although others choose."""
+        yield from (f"fair: {doubt}" for doubt in group_doubts(self.names))
         for side, cases in (("training", training), ("validation", validation)):
             own = {self.of[case] for case in cases}
             if none := [name for name in self.names if name not in own] if own else []:

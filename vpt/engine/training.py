@@ -70,6 +70,7 @@ def train_job(
     kept = _Kept(run / STATE, job, optimizer, average, scaler_of(fabric), stays)
     # the model is on its device, where the optimiser's moments go as well
     progress = _resumed(kept, ranks, log) if resume else Progress(processes=ranks.of)
+    _require_best(run, progress)
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
     forward.register_forward_hook(_require_finite)
     with _told(run, job, progress), signals.later(), keeping_buffers(job.setup.device):
@@ -124,6 +125,16 @@ class _Kept:
     @property
     def learned(self) -> LearningLoss | None:
         return self.job.loss if isinstance(self.job.loss, LearningLoss) else None
+
+
+def _require_best(run: Path, progress: Progress) -> None:
+    """Raise VptError where the artifact of the best epoch so far is gone, which the state, of the last one, is not."""
+    path = run / "best.safetensors"
+    if progress.best_epoch and not path.is_file():
+        raise VptError(
+            f"{path}: is gone, the artifact of epoch {progress.best_epoch}, the best so far; put it back, or remove "
+            f"{run} to train anew"
+        )
 
 
 def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:
