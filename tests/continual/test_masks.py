@@ -51,7 +51,9 @@ def test_sets_of_several_kinds_are_refused_before_the_first_training(
 ) -> None:
     volumes = make_dataset(cases=3)
     write_json(volumes / "split.json", {"train": ["case_00"], "val": ["case_01"], "test": ["case_02"]})
-    with pytest.raises(VptError, match=r"has volumes of 1 channel, .*discs images of 1 channel; a sequence is of files"):
+    with pytest.raises(
+        VptError, match=r"has volumes of 1 channel, .*discs images of 1 channel; a sequence is of files"
+    ):
         make_mask_tasks(Protocol(data=(organs[0], volumes), shuffle=False), 0)
 
 

@@ -56,14 +56,20 @@ def test_a_protocol_may_be_a_set_a_file_or_values(data: Path, tmp_path: Path) ->
         ("data: six\nmethods: [cod]", r"p\.yaml: methods: no method is called 'cod'; did you mean coda\?$"),
         ("data: six\nmethods: ncm", r"p\.yaml: methods: found 'ncm', expected a list of names$"),
         ("data: six\nmethods: []", r"methods: found \[\], expected a list of names"),
-        ("data: six\ntasks: two", r"p\.yaml: tasks: found 'two', expected a number of tasks, or a list of lists of classes$"),
+        (
+            "data: six\ntasks: two",
+            r"p\.yaml: tasks: found 'two', expected a number of tasks, or a list of lists of classes$",
+        ),
         ("data: six\nseeds: 3", "seeds: found 3, expected a list of whole numbers from 0 on"),
         ("data: six\nseeds: []", r"seeds: found \[\], expected a list of whole numbers"),
         ("data: six\nseeds: [-1]", r"seeds: found \[-1\], expected a list of whole numbers"),
         ("data: six\nsettings: 3", "settings: found 3, expected settings of `vpt train` by dotted keys"),
         ("data: six\nsettings: {seed: 3}", "seed is not the same in all runs; a protocol says it by seeds"),
         ("data: six\nsettings: {data.path: x}", "data.path is not the same in all runs; a protocol says it by data"),
-        ("data: six\nsettings: {prompts.count: 3}", "prompts.count is not the same in all runs; .* by prompts, by method"),
+        (
+            "data: six\nsettings: {prompts.count: 3}",
+            "prompts.count is not the same in all runs; .* by prompts, by method",
+        ),
         ("data: six\nprompts: 3", "prompts: found 3, expected the settings of methods"),
         ("data: six\nprompts: {codaa: {}}", "no method with prompts is called 'codaa'; did you mean coda"),
         ("data: six\nprompts: {ncm: {count: 3}}", "no method with prompts is called 'ncm'"),
@@ -131,7 +137,11 @@ def test_tasks_that_cannot_be_made_are_refused(data: Path, tmp_path: Path) -> No
         make_tasks(Protocol(data=(data,), tasks=4), 0)
     with pytest.raises(VptError, match="the class 'dark' is there twice"):
         make_tasks(Protocol(data=(data,), tasks=(("dark", "fine"), ("dark", "lying"))), 0)
-    for groups, found in (((), "none"), ((("dark", "fine"),), "'dark', 'fine'"), ((("dark", "fine"), ("lying",)), "lying")):
+    for groups, found in (
+        ((), "none"),
+        ((("dark", "fine"),), "'dark', 'fine'"),
+        ((("dark", "fine"), ("lying",)), "lying"),
+    ):
         with pytest.raises(VptError, match=rf"tasks: found .*{found}.*; expected 2 tasks at least, of 2 classes each"):
             make_tasks(Protocol(data=(data,), tasks=groups), 0)
     with pytest.raises(VptError, match="each of several data sets is a task by itself"):

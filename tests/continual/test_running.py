@@ -70,7 +70,9 @@ def test_results_of_other_data_and_a_folder_of_something_else_are_refused(tmp_pa
     picture = own / "dark" / "im0.png"
     kept = picture.read_bytes()
     shutil.copy(own / "bright" / "im0.png", picture)
-    with pytest.raises(VptError, match="holds results of other data than these: dark/im0 changed since; choose another"):
+    with pytest.raises(
+        VptError, match="holds results of other data than these: dark/im0 changed since; choose another"
+    ):
         run_protocol(wanted, out)
     picture.write_bytes(kept)
     sides = read_json(own / "split.json")
@@ -90,7 +92,9 @@ def test_a_method_that_fails_is_told_and_stops_no_other(data: Path, tmp_path: Pa
     failed: dict[str, VptError] = {}
     (found,) = run_protocol(wanted, tmp_path, failed=failed.__setitem__)
     assert found.method == "ranpac"
-    assert str(failed["ncm"]) == f"{path}: damaged: not what was written; remove it, and the same command makes it again"
+    assert (
+        str(failed["ncm"]) == f"{path}: damaged: not what was written; remove it, and the same command makes it again"
+    )
     with pytest.raises(VptError, match="damaged"):
         run_protocol(wanted, tmp_path)
 

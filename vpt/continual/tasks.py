@@ -14,7 +14,7 @@ from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_labelled
 from vpt.data.splits import Splits, read_splits
 from vpt.errors import VptError
-from vpt.words import listed
+from vpt.words import counted, listed
 
 DEFAULT = 5  # tasks
 
@@ -97,7 +97,8 @@ def _dealt(found: LabelledSet, protocol: Protocol, order: np.random.Generator) -
         names = [names[k] for k in order.permutation(len(names))]
     if wanted < 2 or len(names) < 2 * wanted:
         raise VptError(
-            f"{found.root}: {len(names)} classes ({listed(names)}) for {wanted} tasks; 2 tasks at least, of 2 classes "
+            f"{found.root}: {counted(len(names), 'class')} ({listed(names)}) for {counted(wanted, 'task')}; 2 tasks "
+            f"at least, of 2 classes "
             "each at least"
         )
     return [tuple(part.tolist()) for part in np.array_split(names, wanted)]

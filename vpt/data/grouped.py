@@ -14,7 +14,7 @@ from vpt.data.splits import Splits
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json, write_json
 from vpt.scores.groups import SMALL, Grouping, large_of, members_of
-from vpt.words import listed
+from vpt.words import counted, listed
 
 WRITTEN = "groups.json"  # in a run's folder
 SETTINGS = ("fair.by=", "fair.groups")
@@ -111,7 +111,8 @@ def _choosing(
     large = large_of(members, [dataset.patient(name) for name in validation])
     if len(large) < 2:
         raise VptError(
-            f"fair.by={fair.by}: {len(large)} of {len(members)} groups have {SMALL} validation patients or more, too "
+            f"fair.by={fair.by}: {len(large)} of {counted(len(members), 'group')} with {SMALL} validation patients "
+            f"or more, too "
             "few for the worst group to choose the best epoch; set fair.choose=mean, or validate with more cases"
         )
     return tuple(large)

@@ -17,7 +17,7 @@ from vpt.data.layouts.class_lists import csv_lines
 from vpt.data.layouts.description import description
 from vpt.errors import VptError, VptWarning
 from vpt.scores.groups import Grouping
-from vpt.words import did_you_mean, listed
+from vpt.words import did_you_mean, listed, with_article
 
 CASE = ("case", "id", "name", "image", "scan", "mask", "path", "file", "filename")
 PATIENT = ("patient", "subject", PARTICIPANT)
@@ -105,7 +105,9 @@ def _named_in(source: Path) -> Path | None:
     if named is None:
         return None
     if not isinstance(named, str):
-        raise VptError(f'{source}: `groups` is a {type(named).__name__}; expected the name of a CSV, "groups.csv"')
+        raise VptError(
+            f'{source}: `groups` is {with_article(type(named).__name__)}; expected the name of a CSV, "groups.csv"'
+        )
     return source.parent / named
 
 

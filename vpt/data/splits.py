@@ -128,7 +128,7 @@ def fold_count(dataset: AnySet, folds: int | None = None) -> int:
     if not isinstance(content, list) or not content:
         raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
     if folds not in (None, len(content)):
-        raise VptError(f"{source}: lists {len(content)} folds, so there are no {folds}; take --folds all")
+        raise VptError(f"{source}: lists {counted(len(content), 'fold')}, so there are no {folds}; take --folds all")
     return len(content)
 
 

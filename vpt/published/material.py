@@ -19,7 +19,7 @@ from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.progress import bar
 from vpt.published.archives import CLUTTER, ENDINGS, extract, is_archive
-from vpt.words import listed
+from vpt.words import counted, listed
 
 SIDES = ("train", "val", "test")
 DEAL = ("train", "val", "test", "train", "train", "train", "train", "test", "train", "train")  # 70, 10 and 20 percent
@@ -225,4 +225,4 @@ def make_set(
             with suppress(OSError):  # there are archives in it
                 kept.rmdir()
     sides = ", ".join(f"{side} {count}" for side, count in counts.items())
-    return f"{to}: {sum(counts.values())} cases are ready ({sides}), look at them with `vpt check {to}`"
+    return f"{to}: {counted(sum(counts.values()), 'case')} ready ({sides}), look at them with `vpt check {to}`"

@@ -65,7 +65,10 @@ class ClassificationScores:
             object.__setattr__(self, "annotated", None if looked.all() else looked)
         _check_names(self.names, self.classes, probabilities)
         if self.groups is not None and len(self.groups) != len(self.names):
-            raise VptError(f"{len(self.groups)} groups for {len(self.names)} cases; name the patient of every case")
+            raise VptError(
+                f"{counted(len(self.groups), 'group')} for {counted(len(self.names), 'case')}; name the patient of "
+                f"every case"
+            )
 
     def scores(self) -> dict[str, float]:
         """See `class_metrics.class_scores`; NaN is undefined."""
