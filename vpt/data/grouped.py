@@ -38,9 +38,10 @@ class Groups:
         return {group: [k for k, case in enumerate(cases) if self.of[case] == group] for group in self.choosing}
 
     def counts(self, cases: Sequence[str]) -> str:
-        """`f 12, m 8`."""
+        """`f 12, m 8`; of groups by class `f, ill 3; f, well 9`."""
         own = [self.of[case] for case in cases]
-        return ", ".join(f"{name} {own.count(name)}" for name in self.names)
+        between = "; " if any("," in name for name in self.names) else ", "
+        return between.join(f"{name} {own.count(name)}" for name in self.names)
 
     def doubts(self, training: Sequence[str], validation: Sequence[str]) -> Iterator[str]:
         """Groups that may be one or none, that teach nothing, or by which no epoch is chosen although others choose."""

@@ -38,6 +38,7 @@ from vpt.model import Output
 from vpt.progress import bar, is_live
 from vpt.report.pictures import write_progress
 from vpt.tasks.batch import LearningLoss
+from vpt.words import counted
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -236,7 +237,7 @@ def _told(run: Path, job: Job, progress: Progress) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise VptError(
-            f"out of memory on {job.setup.device} with {job.batch_size} {job.unit}s of "
+            f"out of memory on {job.setup.device} with {counted(job.batch_size, job.unit)} of "
             f"{job.setup.plan.image_size} px a batch; lower train.batch_size or plan.image_size"
         ) from error
     except (OSError, VptError) as error:
