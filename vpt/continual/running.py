@@ -118,7 +118,8 @@ def _name(protocol: Protocol, task: AnyTask, case: str) -> str:
 def _require_same(protocol: Protocol, marks: dict[str, str], out: Path) -> None:
     """Write protocol and data, or raise VptError where the folder is of others; more methods may be asked for."""
     source, own = out / "protocol.json", protocol.model_dump(mode="json", exclude={"methods"})
-    if out.is_dir() and any(out.iterdir()) and not source.is_file():
+    held = [item for item in out.iterdir() if not item.name.startswith(".")] if out.is_dir() else []
+    if held and not source.is_file():
         raise VptError(f"{out}: the folder is not empty, and holds no protocol; choose another --out")
     make_folder(out, "choose another --out")
     if source.is_file() and read_json(source) != own:
@@ -129,8 +130,8 @@ def _require_same(protocol: Protocol, marks: dict[str, str], out: Path) -> None:
             f"{out}: holds results of other data than these: {listed(changed, 3)} changed since; choose another --out, "
             "or put the data back"
         )
+    write_json(source, own)  # first: without it the folder would be of something else
     write_json(out / MARKS, marks)
-    write_json(source, own)
 
 
 def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: Path) -> Order:

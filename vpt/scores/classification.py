@@ -231,7 +231,8 @@ def probabilities_csv(names: Sequence[str], probabilities: np.ndarray, classes: 
 def _check_names(names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
     if (len(names), len(classes)) != probabilities.shape:
         raise VptError(
-            f"{len(names)} names and {len(classes)} classes do not fit probabilities of shape {probabilities.shape}; "
+            f"{counted(len(names), 'name')} and {counted(len(classes), 'class')} do not fit probabilities of shape "
+            f"{probabilities.shape}; "
             "give one name per row and one class per column"
         )
     if len(set(classes)) < len(classes):
