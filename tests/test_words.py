@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vpt.words import counted, with_article
+from vpt.words import agreeing, counted, with_article
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 def test_nouns_follow_their_numbers_and_have_their_article() -> None:
     assert [counted(number, "class") for number in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]
     assert [counted(number, "channel") for number in (1, 1200)] == ["1 channel", "1,200 channels"]
+    assert [agreeing(number, "have") for number in (1, 2)] == ["has", "have"]
     assert [with_article(word) for word in ("int", "dict", "ArrayLike")] == ["an int", "a dict", "an ArrayLike"]
 
 

@@ -28,6 +28,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
+def agreeing(number: int, verb: str) -> str:
+    """The verb for so many: "have" or "has", "are" or "is"."""
+    return {"have": "has", "are": "is"}[verb] if number == 1 else verb
+
+
 def with_article(noun: str) -> str:
     """ "a list", "an int"; by its first letter."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

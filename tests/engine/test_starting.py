@@ -102,7 +102,7 @@ def test_before_the_first_step_old_labels_are_answered_as_the_artifact_does(
     said = f"starts from {tiny_run / 'best.safetensors'}: bright, dark as learned there; edge anew"
     assert job.starts() == [said]
     other = replace(setup.dataset, channels=("CT",))
-    assert start_in_words(artifact, other) == f"{said}; the channels CT are read as MRI were there"
+    assert start_in_words(artifact, other) == f"{said}; reads CT as the artifact read MRI"
 
 
 def test_the_same_labels_start_with_all_that_was_learned(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:

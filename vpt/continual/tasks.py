@@ -97,9 +97,8 @@ def _dealt(found: LabelledSet, protocol: Protocol, order: np.random.Generator) -
         names = [names[k] for k in order.permutation(len(names))]
     if wanted < 2 or len(names) < 2 * wanted:
         raise VptError(
-            f"{found.root}: {counted(len(names), 'class')} ({listed(names)}) for {counted(wanted, 'task')}; 2 tasks "
-            f"at least, of 2 classes "
-            "each at least"
+            f"{found.root}: {counted(len(names), 'class')} ({listed(names)}) for {counted(wanted, 'task')}; 2 tasks at "
+            "least, of 2 classes each at least"
         )
     return [tuple(part.tolist()) for part in np.array_split(names, wanted)]
 

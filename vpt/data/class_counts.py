@@ -43,6 +43,6 @@ def problems_of_classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterato
         (most, many), (least, rare) = ranked[0], ranked[-1]
         text = (
             f"{counted(many, 'example')} of {most}, but {rare} of {least}; weigh the classes, and look at each one's "
-            f"score"
+            "score"
         )
         yield Problem("warning", str(found.source), text)

@@ -27,7 +27,7 @@ def draw_shots(dataset: SegmentationSet | LabelledSet, splits: Splits, shots: in
     elif len(order) < shots:
         raise VptError(
             f"{dataset.root}: {counted(len(order), 'training case')}, fewer than {counted(shots, 'shot')}; lower "
-            f"data.shots"
+            "data.shots"
         )
     else:
         chosen = set(order[:shots])

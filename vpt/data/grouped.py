@@ -14,7 +14,7 @@ from vpt.data.splits import Splits
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json, write_json
 from vpt.scores.groups import SMALL, Grouping, large_of, members_of
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 WRITTEN = "groups.json"  # in a run's folder
 SETTINGS = ("fair.by=", "fair.groups")
@@ -75,7 +75,8 @@ def read_groups(fair: Any, dataset: SegmentationSet | LabelledSet, splits: Split
     grouping = _read(fair, dataset, cases)
     if grouping.without:
         raise VptError(
-            f"fair.by={fair.by}: {len(grouping.without)} of {len(cases)} training and validation cases have no value "
+            f"fair.by={fair.by}: {len(grouping.without)} of {len(cases)} training and validation cases "
+            f"{agreeing(len(grouping.without), 'have')} no value "
             f"({listed(grouping.without, 3)}); add them to the CSV, or take them out of train and val"
         )
     if fair.splits_classes:
@@ -112,8 +113,8 @@ def _choosing(
     large = large_of(members, [dataset.patient(name) for name in validation])
     if len(large) < 2:
         raise VptError(
-            f"fair.by={fair.by}: {len(large)} of {counted(len(members), 'group')} with {SMALL} validation patients "
-            f"or more, too "
-            "few for the worst group to choose the best epoch; set fair.choose=mean, or validate with more cases"
+            f"fair.by={fair.by}: {len(large)} of {counted(len(members), 'group')} with {SMALL} validation patients or "
+            "more, too few for the worst group to choose the best epoch; set fair.choose=mean, or validate with more "
+            "cases"
         )
     return tuple(large)

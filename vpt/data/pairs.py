@@ -108,7 +108,7 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
     if len(first) != len(second):
         raise VptError(
             f"{counted(len(first), 'prediction')} but {counted(len(second), 'reference')}; give one of each, in one "
-            f"order"
+            "order"
         )
     if not first:
         raise VptError("no predictions and no references were given; give at least one pair of label volumes")

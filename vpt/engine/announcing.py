@@ -38,7 +38,6 @@ def folds_proposed(setup: Setup) -> list[str]:
         return []
     folds = fold_count(setup.dataset)
     return [
-        f"{counted(cases, 'case')} and no test split; `vpt train {config.path} --folds {folds}` scores every case by "
-        f"a model that "
-        "has not seen it"
+        f"{counted(cases, 'case')} and no test split; `vpt train {config.path} --folds {folds}` scores every case by a "
+        "model that has not seen it"
     ]

@@ -262,7 +262,7 @@ def start_in_words(artifact: Artifact, dataset: SegmentationSet | LabelledSet) -
         if names
     ]
     if [name.strip().casefold() for name in dataset.channels] != [name.strip().casefold() for name in channels]:
-        said.append(f"the channels {listed(dataset.channels)} are read as {listed(channels)} were there")
+        said.append(f"reads {listed(dataset.channels)} as the artifact read {listed(channels)}")
     return f"starts from {artifact.path}: {'; '.join(said)}"
 
 

@@ -171,11 +171,9 @@ def no_scan(source: Source) -> VptError:
         kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in source)) or "nothing in it"
         return VptError(
             f"{with_article(type(source).__name__)} ({kinds}) is no scan; of several, give the channels of one scan: "
-            f"files, or "
-            "volumes of one library (nibabel, SimpleITK, MONAI), and images one by one"
+            "files, or volumes of one library (nibabel, SimpleITK, MONAI), and images one by one"
         )
     return VptError(
         f"{with_article(type(source).__name__)} is no scan; give a path, a list of channel files, an array, or an "
-        f"image of nibabel "
-        "(NIfTI), SimpleITK, Pillow or MONAI"
+        "image of nibabel (NIfTI), SimpleITK, Pillow or MONAI"
     )

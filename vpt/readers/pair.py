@@ -51,7 +51,7 @@ class PairReader(NiftiReader):
         if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image, nibabel.Nifti1Image):
             raise VptError(
                 f"{source}: {with_article(type(image).__name__)}, expected Analyze or a NIfTI pair; convert it to "
-                f".nii.gz"
+                ".nii.gz"
             )
         return image
 

@@ -44,8 +44,7 @@ def checked_annotated(annotated: Any, targets: np.ndarray, target: str) -> np.nd
     if annotated.shape != targets.shape or not np.isin(annotated, (0, 1)).all():
         raise VptError(
             f"annotated has shape {annotated.shape}, expected true and false for {counted(targets.shape[0], 'case')} "
-            f"and "
-            f"{counted(targets.shape[1], 'class')}"
+            f"and {counted(targets.shape[1], 'class')}"
         )
     annotated = annotated.astype(bool)
     if target != "labels" and not annotated.all():

@@ -67,7 +67,7 @@ class ClassificationScores:
         if self.groups is not None and len(self.groups) != len(self.names):
             raise VptError(
                 f"{counted(len(self.groups), 'group')} for {counted(len(self.names), 'case')}; name the patient of "
-                f"every case"
+                "every case"
             )
 
     def scores(self) -> dict[str, float]:

@@ -69,7 +69,7 @@ class SegmentationScores:
         if self.groups is not None and len(self.groups) != len(self.cases):
             raise VptError(
                 f"{counted(len(self.groups), 'group')} for {counted(len(self.cases), 'case')}; name the patient of "
-                f"every case"
+                "every case"
             )
 
     @property

@@ -99,8 +99,8 @@ def annotated_of(
     if given is not None:
         if len(given) != len(pairs):
             raise VptError(
-                f"`annotated`: {counted(len(given), 'list')} for {counted(len(pairs), 'pair')}; give one for each, "
-                f"or None"
+                f"`annotated`: {counted(len(given), 'list')} for {counted(len(pairs), 'pair')}; give one for each, or "
+                "None"
             )
         return [every if ids is None else every & frozenset(ids) for ids in given]
     for file in dataset_files(pairs):

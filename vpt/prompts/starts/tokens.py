@@ -162,5 +162,5 @@ def _require_enough(tokens: Sequence[Tensor], count: int) -> None:
     if least < count:
         raise VptError(
             f"prompts: {counted(least, 'token')} collected for {counted(count, 'prompt')}; give more images, or a "
-            f"higher limit"
+            "higher limit"
         )
