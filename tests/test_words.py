@@ -27,6 +27,7 @@ def test_counts_of_what_may_be_one_go_through_counted(noun: str) -> None:
     """`{len(...)} channels` says "1 channels"."""
     found = [text for text in _messages() if re.search(rf"\{{len\([^{{}}]*\)\}} {noun}(s|es)\b", text)]
     assert found == []
+    assert [text for text in _messages() if re.search(r"[a-z]\(s\)", text)] == []
 
 
 def test_articles_before_what_is_only_known_later_are_chosen_by_it() -> None:

@@ -29,8 +29,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def agreeing(number: int, verb: str) -> str:
-    """The verb for so many: "have" or "has", "are" or "is"."""
-    return {"have": "has", "are": "is"}[verb] if number == 1 else verb
+    """The verb for so many: "have" or "has", "are" or "is", "were" or "was"."""
+    return {"have": "has", "are": "is", "were": "was"}[verb] if number == 1 else verb
 
 
 def with_article(noun: str) -> str:

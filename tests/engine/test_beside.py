@@ -186,7 +186,7 @@ def test_what_would_change_old_answers_is_refused(
 def test_tasks_of_other_files_and_artifacts_that_know_no_cases_are_refused(
     tiny_data: Path, organs: Path, first: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(VptError, match="volumes of 1 channels, but the artifact's tasks are of images of 1"):
+    with pytest.raises(VptError, match="volumes of 1 channel, but the artifact's tasks are of images of 1"):
         prepare_setup(load_config(tiny_data, further(first)))
     with pytest.raises(VptError, match="discs kept no training cases, by which a scan's task is chosen"):
         prepare_setup(load_config(organs / "squares", further(first / "last.safetensors")))

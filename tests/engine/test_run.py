@@ -118,7 +118,7 @@ def test_validation_is_of_the_best_artifact(tiny_run: Path) -> None:
 
 def test_the_log_says_what_was_trained(tiny_run: Path) -> None:
     text = (tiny_run / "train.log").read_text()
-    for part in ("4 training and 1 validation cases", "vit_micro", "epoch 2/2: loss", "done: best validation Dice"):
+    for part in ("4 training and 1 validation case,", "vit_micro", "epoch 2/2: loss", "done: best validation Dice"):
         assert part in text
 
 
