@@ -137,7 +137,8 @@ def _drawn_count(dataset: AnySet, folds: int | None) -> int:
     if patients < 2:
         where = f" in train and val of {split_source(dataset)}" if is_fixed(dataset) else ""
         raise VptError(
-            f"{dataset.root}: cases of {counted(patients, 'patient')}{where}, expected at least 2, to train and to validate"
+            f"{dataset.root}: cases of {counted(patients, 'patient')}{where}, expected at least 2, to train and to "
+            "validate"
         )
     if folds is None:
         return min(FOLDS, patients)

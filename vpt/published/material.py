@@ -186,7 +186,8 @@ def draw(groups: Mapping[str, str], strata: Mapping[str, str] | None = None, see
     """
     if len(set(groups.values())) < 2:
         raise VptError(
-            f"{counted(len(groups), 'case')} of {counted(len(set(groups.values())), 'patient')}, expected at least 2 patients"
+            f"{counted(len(groups), 'case')} of {counted(len(set(groups.values())), 'patient')}, expected at least 2 "
+            "patients"
         )
     stratum: dict[str, str] = {}
     for case, group in sorted(groups.items()):

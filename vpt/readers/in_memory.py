@@ -120,7 +120,7 @@ class MetaTensorReader(NiftiReader):
             )
         if shape[0] <= FEW and shape != of_file and min(shape[1:]) > FLAT * shape[0]:
             raise VptError(
-                f"{self.name}: shape {shape}, a slice of {counted(shape[0], 'channel')}, or a volume {shape[0]} wide? Give a "
-                "slice as (channels, X, Y, 1), a volume as (1, X, Y, Z)"
+                f"{self.name}: shape {shape}, a slice of {counted(shape[0], 'channel')}, or a volume {shape[0]} wide? "
+                "Give a slice as (channels, X, Y, 1), a volume as (1, X, Y, Z)"
             )
         return voxels
