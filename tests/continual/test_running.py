@@ -18,8 +18,9 @@ from vpt.continual import Protocol, run_protocol
 from vpt.continual import running as module
 from vpt.continual.kinds import make_learner
 from vpt.continual.learners import OnFeatures
+from vpt.continual.marks import marks_of_tasks
 from vpt.continual.sight import Sight
-from vpt.continual.tasks import make_tasks
+from vpt.continual.tasks import _task, make_tasks
 from vpt.errors import VptError
 from vpt.files import read_json, write_json
 from vpt.tasks.images import Normalise
@@ -82,6 +83,16 @@ def test_results_of_other_data_and_a_folder_of_something_else_are_refused(tmp_pa
         run_protocol(wanted, out)
     with pytest.raises(VptError, match="the folder is not empty, and holds no protocol; choose another --out"):
         run_protocol(wanted, own)
+
+
+def test_pixels_that_changed_in_one_file_of_all_are_noticed(tiny_npz: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_npz, tmp_path / "stripesmnist.npz"))
+    known = marks_of_tasks([_task("a", path, None)])
+    with np.load(path) as held:
+        arrays = dict(held)
+    np.savez(path, **{**arrays, "train_images": arrays["train_images"] + 1})
+    now = marks_of_tasks([_task("a", path, None)])
+    assert {name for name in known if known[name] != now[name]} == {"stripesmnist.npz"}
 
 
 def test_a_method_that_fails_is_told_and_stops_no_other(data: Path, tmp_path: Path) -> None:

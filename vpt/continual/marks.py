@@ -28,8 +28,10 @@ def marks_of_tasks(tasks: Sequence[AnyTask]) -> dict[str, str]:
         for side, case in _cases(task):
             name = f"{task.name}/{case.name}" if several else case.name
             given = case.files if isinstance(case, Case) else case.images
-            files[name] = [file for file in given if isinstance(file, Path)]  # an array in memory has none
+            files[name] = [file for file in given if isinstance(file, Path)]
             said[name] = f"{side} {_shown(task, case)}"
+            if not files[name]:  # its pixels are in the one file of all
+                files[task.path.name], said[task.path.name] = [task.path], ""
     marks = iter(marks_of([path for paths in files.values() for path in paths]))
     return {name: _digest([said[name], *islice(marks, len(paths))]) for name, paths in files.items()}
 
