@@ -437,6 +437,14 @@ def test_a_run_does_not_go_on_with_what_another_decided(
         train(None, run, resume=True)
 
 
+def test_a_run_whose_best_artifact_is_gone_does_not_go_on(tiny_run: Path, tmp_path: Path) -> None:
+    """Its state is of the last epoch, so that nothing makes the artifact of the best one again."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "best.safetensors").unlink()
+    with pytest.raises(VptError, match=r"best.safetensors: is gone, the artifact of epoch \d, the best so far; put it"):
+        train(None, run, resume=True)
+
+
 @pytest.mark.slow
 def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
     tiny_data: Path, tiny_run: Path, tmp_path: Path, signal_at: Callable[..., None]
