@@ -18,7 +18,10 @@ SUM = 4  # bytes behind the array: its CRC-32
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """A `.npy`, complete or not at all, with a checksum behind the array."""
-    save_rows(path, [array], array.shape)
+    whole = np.ascontiguousarray(array)
+    with atomic(path) as part, open(part, "wb") as file:
+        np.save(file, whole)
+        file.write(crc32(whole.data).to_bytes(SUM, "little"))
 
 
 def save_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
