@@ -9,7 +9,7 @@ from typing import Any
 import timm
 import torch
 
-from vpt.backbones.base import Backbone, BackboneSpec
+from vpt.backbones.base import Backbone, BackboneSpec, require_colours
 from vpt.backbones.fetch import hub_or_its_cache, in_cache, why_not
 from vpt.backbones.origin import UNKNOWN, Origin
 from vpt.backbones.vit_models import (
@@ -93,6 +93,7 @@ def _built(name: str, pretrained: bool) -> Timm:
         ) from error
     adapter = adapter_of(vit)
     adapter.require_supported(vit, name)
+    require_colours(vit, name)
     if not pretrained:
         adapter.wake(vit)
     return vit

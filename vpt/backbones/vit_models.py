@@ -25,7 +25,7 @@ from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
-from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
+from vpt.backbones.base import Backbone, BackboneSpec, require_colours, require_whole_patches
 from vpt.backbones.beside import preprocessing_beside
 from vpt.backbones.eva import EvaBackbone
 from vpt.backbones.fetch import hub_or_its_cache, why_not
@@ -243,7 +243,7 @@ def spec_of(vit: Any, name: str, normalisation: Normalisation = "own", pooling: 
 def _normalisation(vit: Any, chosen: Normalisation) -> dict[str, Any]:
     if chosen == "imagenet":
         return {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
-    return {"mean": vit.pretrained_cfg["mean"], "std": vit.pretrained_cfg["std"]}
+    return {"mean": vit.pretrained_cfg.get("mean"), "std": vit.pretrained_cfg.get("std")}
 
 
 def _described_by(name: str) -> Any:
@@ -265,6 +265,7 @@ def _random_vit(source: str, name: str) -> Timm:
         vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
     adapter = adapter_of(vit)
     adapter.require_supported(vit, name)
+    require_colours(vit, name)
     adapter.wake(vit)
     return vit
 
