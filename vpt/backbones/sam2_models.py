@@ -109,9 +109,9 @@ def load_sam2(name: str, weights: str | Path | None, image_size: tuple[int, int]
     Raises:
         VptError: weights that do not fit or cannot be had; a size that is not made of whole windows and patches.
     """
+    path = None if weights == RANDOM else _file(name, weights)  # before anything is built
     sam, whole = build_sam2(SAM2_CHECKPOINTS[name].architecture), True
-    if weights != RANDOM:
-        path = _file(name, weights)
+    if path is not None:
         whole = fill_sam2(sam, read_state(path), path, name)
     sha256 = sha256_of(sam if whole else sam.image_encoder)
     decoder = SamDecoder(sam.prompt_encoder, sam.mask_decoder, trained=weights != RANDOM, pyramid=sam.pyramid)
