@@ -17,6 +17,7 @@ from vpt.readers.nifti import NiftiReader
 from vpt.readers.nrrd import NrrdReader
 from vpt.readers.pair import PairReader
 from vpt.readers.picture import PictureReader
+from vpt.words import with_article
 
 NIFTI = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4))
 PIXELS = np.zeros((3, 4), np.uint8)
@@ -48,9 +49,8 @@ def test_the_reader_of_a_scan_by_its_name_or_type(source, reader):
 
 @pytest.mark.parametrize("source", [{}, 3, None, object()])
 def test_what_is_no_scan_is_refused_by_its_type(source):
-    with pytest.raises(
-        VptError, match=f"^a {type(source).__name__} is no scan; give a path, a list of channel files, "
-    ):
+    kind = with_article(type(source).__name__)
+    with pytest.raises(VptError, match=f"^{kind} is no scan; give a path, a list of channel files, "):
         reader_of(source)
 
 

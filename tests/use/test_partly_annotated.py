@@ -57,7 +57,7 @@ def test_of_sequences_it_is_given(masks: Path) -> None:
     pairs = [[masks / folder / f"{name}.nii.gz" for name in "ab"] for folder in ("found", "labelsTr")]
     assert evaluate(*pairs, LABELS, annotated=[{1}, {2}]).mean("Dice") == 1.0
     assert evaluate(*pairs, LABELS, annotated=[None, {2}]).counts(2)["cases"] == 2
-    with pytest.raises(VptError, match="1 lists for 2 pairs; give one for each, or None"):
+    with pytest.raises(VptError, match="1 list for 2 pairs; give one for each, or None"):
         evaluate(*pairs, LABELS, annotated=[{1}])
     with pytest.raises(VptError, match=r"holds liver, which its case is not annotated for; add it to `annotated`"):
         evaluate(*pairs, LABELS, annotated=[{2}, {2}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -24,17 +25,16 @@ def save_array(path: Path, array: np.ndarray) -> None:
         file.write(crc32(whole.data).to_bytes(SUM, "little"))
 
 
-def save_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
-    """The same of an array whose parts come one after another, all of one type.
+def save_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """The same of an array whose parts come one after another, all of that type; there may be none.
 
     Written as a stream: a full disk is an error then, and not the end of the process as with a memory map.
     """
-    total = 0
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    total = crc32(b"")
     with atomic(path) as part, open(part, "wb") as file:
-        for number, own in enumerate(parts):
-            if number == 0:
-                header = {"descr": own.dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+        np.lib.format.write_array_header_1_0(file, header)
+        for own in parts:
             content = np.ascontiguousarray(own).data
             file.write(content)
             total = crc32(content, total)

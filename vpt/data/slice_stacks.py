@@ -53,7 +53,7 @@ def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress
     shape = (len(examples), plan.slices or 1, plan.inputs, plan.image_size, plan.image_size)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_rows(path, _stacks_of(examples, plan, progress), shape)
+        save_rows(path, _stacks_of(examples, plan, progress), shape, np.dtype(np.uint8))
     else:
         require_unchanged(path, "u", 5)
     found = mapped(path, "u", 5)

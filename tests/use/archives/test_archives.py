@@ -111,6 +111,9 @@ class Steps:
         self.note("read", images[0].stem)
         return Scan(images[0].stem)
 
+    def answering(self, scan):
+        return self
+
     def labels_of(self, scan, box=None, progress=None, keep=None):
         self.note("segment", scan.name)
         return np.full((2, 2), ord(scan.name), np.uint8)
