@@ -132,8 +132,10 @@ def test_the_router_raises_the_chosen_over_the_others() -> None:
             chosen = scores.topk(3).indices.tolist()
             margin = 0.4 * (scores.max() - scores.min()).detach()
             raised = torch.stack([s if j in chosen else s + margin for j, s in enumerate(scores)])
-            expected.append(sum(F.cross_entropy(raised, torch.tensor(j)).item() for j in chosen))
-    assert prompts.penalty(state).item() == pytest.approx(0.3 * sum(expected) / len(expected), rel=1e-5)
+            expected += [F.cross_entropy(raised, torch.tensor(j)) for j in chosen]
+    wanted = 0.3 * torch.stack(expected).sum() / (4 * HEADS)
+    torch.testing.assert_close(prompts.penalty(state), wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(each, prompts.keys) for each in (prompts.penalty(state), wanted)))
 
 
 def test_a_further_task_goes_on_with_what_was_learned_and_takes_other_experts() -> None:
@@ -153,15 +155,17 @@ def test_a_further_task_goes_on_with_what_was_learned_and_takes_other_experts() 
             assert now is not None
             shared = [key in before.keys[0, 0] for key in now.keys[0, 0]]
             assert shared == [same or not training] * 2
+        assert torch.equal(second.used, 2 * first.used), "counted is what the scores alone choose"
     third = further(further(first, top=2), top=2)
     assert third.frequent[0].sum(-1).tolist() == [2, 2], "what was often chosen stays so"
 
 
 def test_often_is_at_least_the_mean_of_those_that_were_chosen() -> None:
     learned = make(experts=5, top=1, blocks=(0,))
-    learned.used[0] = torch.tensor([[9, 1, 0, 5, 5], [0, 0, 0, 0, 0]])
+    learned.used[0] = torch.tensor([[9, 1, 0, 0, 4], [6, 6, 1, 0, 0]])
+    learned.frequent[0, 1, 3] = True  # of a task before
     found = further(learned, experts=5, top=1, blocks=(0,)).frequent[0]
-    assert found.tolist() == [[True, False, False, True, True], [False] * 5]
+    assert found.tolist() == [[True, False, False, False, False], [True, True, False, True, False]]
 
 
 def test_keys_that_were_often_chosen_still_choose_as_they_did() -> None:
