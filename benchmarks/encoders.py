@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from models import CPU, draw, forward_pass, prompted
+from products_alone import products_of
 from timing import Case, Run, Variant, main, relative
 from timm.models.hiera import Hiera
 from torch import Tensor, nn
@@ -184,6 +185,10 @@ def variants(kind: str, images: Tensor, px: int) -> dict[str, Variant]:
             f"{key}{end}": Variant(label, build, precision=precision, same_flops=key)
             for key, (label, build) in each.items()
         }
+    alone = "the products of keys and values alone, bfloat16"
+    found["products_bf16"] = Variant(
+        alone, lambda: products_of(ours(HALF, COUNT)()), precision=HALF, same_flops="ours", memory=False
+    )
     return found
 
 

@@ -104,6 +104,7 @@ LINEAR = 1.1  # the exponent k of y ~ x^k that still counts as linear
 LATE, SAM = ("cached_prefix", "vit"), "sam"
 LITE, LITE_STEP = ("lite_medsam", "forward"), ("lite_medsam", "step")
 OF_LITE = "LiteMedSAM step, the whole encoder / stored tokens, prompts from stage"
+THREE = (("swin", "Swin-T"), ("hiera", "Hiera-T"), ("dinov3", "DINOv3-S"))
 HOLES = "the same without the allocator's holes, in both"
 OF_STEP = "VPT-deep step, ViT-B/16 224 px, batch 8, P = 50"
 TARGETS = (
@@ -148,7 +149,11 @@ TARGETS = (
         Target(
             f"{title} forward, deep prompts, over the floor, bfloat16", 1.3, floor("encoders", kind, "ours_bf16"), True
         )
-        for kind, title in (("swin", "Swin-T"), ("hiera", "Hiera-T"), ("dinov3", "DINOv3-S"))
+        for kind, title in THREE
+    ),
+    *(
+        Target(f"{title}: those products alone, over the floor", None, floor("encoders", kind, "products_bf16"), True)
+        for kind, title in THREE
     ),
     *(
         Target(
@@ -157,7 +162,7 @@ TARGETS = (
             share("encoders", kind, "ours_bf16", "timm_bf16"),
             True,
         )
-        for kind, title in (("swin", "Swin-T"), ("hiera", "Hiera-T"), ("dinov3", "DINOv3-S"))
+        for kind, title in THREE
     ),
     Target(
         "SAM ViT-B forward 1024 px, bfloat16 / segment-anything's own",

@@ -109,7 +109,7 @@ MISTAKES = {
     "--task segmentation --head linear": "head.kind=linear is not for segmentation; choose mask, readout, sam_decoder "
     "or unet",
     "--task sorting": "config: task: Input should be 'segmentation' or 'classification', found 'sorting'",
-    "--shots 9": "{data}: 4 training examples of flat, fewer than the 9 shots; lower data.shots",
+    "--shots 9": "{data}: 4 training examples of flat, fewer than 9 shots; lower data.shots",
     "--shots 0": "config: data.shots: Input should be greater than or equal to 1, found 0",
     "--set loss.class_weights=[1,2]": "loss.class_weights: 2 weights for 3 classes (flat, lying, standing)",
     "--set loss.class_weights=rare": "config: loss.class_weights",
@@ -246,7 +246,7 @@ def test_evaluate_a_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Pat
     code, out, err = vpt("evaluate", class_run, "--out", tmp_path / "by", "--device", "cpu", *by)
     assert (code, err) == (0, "")
     assert "Scores by sex" in out
-    assert f"1 case without a sex, in no group: {found[5]['name']}" in " ".join(out.split())
+    assert f"1 case without sex, in no group: {found[5]['name']}" in " ".join(out.split())
     rows = json.loads((tmp_path / "by" / "summary.json").read_text())["by_group"][0]["rows"]
     assert [(row["group"], row["cases"]) for row in rows] == [("f", 3), ("m", 2)]
     assert "## Scores by sex" in (tmp_path / "by" / "evaluation.md").read_text()

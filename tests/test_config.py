@@ -463,7 +463,7 @@ def test_a_name_that_no_section_has_is_refused_with_those_there_are(values: dict
 
 
 def test_a_config_without_data_is_refused() -> None:
-    with pytest.raises(VptError, match="config: data: Field required"):
+    with pytest.raises(VptError, match="config: data is missing; set it"):
         load_config({})
 
 

@@ -17,6 +17,7 @@ from vpt.engine.callbacks import Callback
 from vpt.sections import HEADS, PROMPTS, TUNINGS
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", *sorted(DOCS.glob("*.md"))]
 ROOMS = (HEADS, PROMPTS, TUNINGS)
 
 
@@ -120,7 +121,17 @@ def test_an_audit_that_could_ask_nobody_fails() -> None:
     assert "pip-audit --strict" in recipe
 
 
-@pytest.mark.parametrize("page", [DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", *sorted(DOCS.glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_of_the_project_that_a_page_names_is_there(page: Path) -> None:
+    """But for what a page says was of an earlier commit, and what a reader is to write."""
+    text = page.read_text(encoding="utf-8")
+    for named in re.finditer(
+        r"(?<!Saved as )`((?:vpt|benchmarks|data_scripts|configs)/[\w/.-]+\.\w+)`(?! of commit)", text
+    ):
+        assert (DOCS.parent / named[1]).exists(), f"{page.name}: {named[1]}"
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.S)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from typing import Any
 
+import hieradets
+import hieras
 import pytest
+import swins
 import torch
 from encoders import EVA, VIT, draw
 from timm.models.eva import Eva
@@ -168,3 +172,65 @@ def test_a_model_that_says_nothing_of_its_images_has_a_normalisation() -> None:
 def test_a_method_that_adds_to_the_loss_is_refused() -> None:
     with pytest.raises(VptError, match="L2pPrompts adds to the loss, which a loop of your own does not see"):
         vpt.wrap(make(), "l2p")
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (torch.zeros(2, 1, 64, 40), r"\(2, 1, 64, 40\) of torch\.float32"),
+        (torch.zeros(2, 3, 64, 50), r"\(2, 3, 64, 50\) of torch\.float32"),
+        (torch.zeros(3, 64, 40), r"\(3, 64, 40\) of torch\.float32"),
+        (torch.zeros(2, 3, 64, 40, dtype=torch.uint8), r"\(2, 3, 64, 40\) of torch\.uint8"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["vit", "eva", "swin", "hiera", "hieradet"])
+def test_images_that_do_not_fit_are_refused_in_a_sentence(kind: str, images: torch.Tensor, found: str) -> None:
+    staged = {"swin": swins, "hiera": hieras, "hieradet": hieradets}
+    model = vpt.wrap(staged[kind].make_timm() if kind in staged else make(kind), "deep:2")
+    with pytest.raises(VptError, match=rf"images {found}, expected normalised ones \(B, 3, \d+, \d+\); resize them"):
+        model(images)
+
+
+@pytest.mark.parametrize("prompts", ["additive", "conditioned:2"])
+def test_prompts_with_places_refuse_images_of_another_grid(prompts: str) -> None:
+    torch.manual_seed(0)
+    model = vpt.wrap(VisionTransformer(**VIT | {"num_classes": 5, "dynamic_img_size": True}), prompts).eval()
+    assert model(draw(2)).shape == (2, 5)
+    with pytest.raises(VptError, match=r"made for the places of 8x5 patches, and an image has 8x6; give images of"):
+        model(draw(2, (64, 48)))
+    with pytest.raises(VptError, match=r"images \(2, 3, 64, 44\)"):
+        model(draw(2, (64, 44)))
+    deep = vpt.wrap(VisionTransformer(**VIT | {"num_classes": 5, "dynamic_img_size": True}), "deep:2")
+    assert deep(draw(2, (64, 48))).shape == (2, 5)
+
+
+def test_a_grey_encoder_takes_grey_images() -> None:
+    model = vpt.wrap(VisionTransformer(**VIT | {"num_classes": 5, "in_chans": 1}), "deep:2")
+    assert model(draw(2)[:, :1]).shape == (2, 5)
+    with pytest.raises(VptError, match=r"expected normalised ones \(B, 1, 64, 40\)"):
+        model(draw(2))
+
+
+def test_a_model_that_was_taken_apart_is_not_wrapped_without_its_classifier() -> None:
+    model = make()
+    copied = copy.deepcopy(model)
+    assert vpt.wrap(model, "deep:3")(draw(2)).shape == (2, 5)
+    with pytest.raises(VptError, match=r"wrapped before, which took its classifier; make another one, or wrap a copy"):
+        vpt.wrap(model, "deep:3")
+    assert vpt.wrap(copied, "deep:3")(draw(2)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"method": "cross", "count": 3, "blocks": "last:1"}, {"method": "deep", "count": 3, "blocks": [0]}, "shallow:3"],
+    ids=["method", "blocks", "travelling"],
+)
+def test_a_state_of_other_prompts_with_tensors_of_the_same_shape_is_refused(other: Any) -> None:
+    model = vpt.wrap(make(), {"method": "deep", "count": 3, "blocks": "last:1"})
+    state = model.state_dict()
+    with pytest.raises(VptError, match=r"belongs to prompts that are .*DeepPrompts.*\"3\": 0.*; wrap the model with"):
+        vpt.wrap(make(), other).load_state_dict(state)
+    del state["prompts_json"]  # as version 0.6 saved it
+    again = vpt.wrap(make(), {"method": "deep", "count": 3, "blocks": "last:1"})
+    assert str(again.load_state_dict(state)) == "<All keys matched successfully>"
+    assert torch.equal(again.eval()(draw(2)), model.eval()(draw(2)))

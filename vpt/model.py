@@ -40,6 +40,7 @@ def encode(
     cross the frozen blocks, so this must not run under `no_grad` in training. For `keep` and `checkpointing` see
     `encode_from`.
     """
+    backbone.require_images(images)
     below = Below(0, backbone.embed(images))
     state = prompts.begin(images, informed(info, prompts, backbone, below))
     return encode_from(below, backbone, prompts, state, levels, keep, checkpointing)
@@ -192,6 +193,7 @@ class PromptedModel(nn.Module):
         prompts, head = self.acting_prompts, self.head
         if below is None:
             assert images is not None
+            self.backbone.require_images(images)
             below = Below(0, self.backbone.embed(images))
         state = prompts.begin(images, informed(info, prompts, self.backbone, below))
         features = self._encode_from(below, self.backbone, prompts, state, head.levels, head.reads, self.checkpointing)

@@ -26,12 +26,16 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
     Raises:
         VptError: no such file, or what is in it is not what was written.
     """
-    values = read_json(path)
+    damaged = VptError(f"{path}: damaged: not what was written; remove it, and the same command makes it again")
+    try:
+        values = read_json(path)
+    except VptError as error:
+        raise (damaged if Path(path).is_file() else error) from error
     whole = isinstance(values, dict)
     if whole and SEAL in values:
         whole = values.pop(SEAL) == _seal(values)
     if not whole:
-        raise VptError(f"{path}: damaged: not what was written; remove it, and the same command makes it again")
+        raise damaged
     found: dict[str, Any] = values
     return found
 

@@ -24,5 +24,15 @@ def some_of(names: Iterable[str], most: int = 6) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 case", "2 cases"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """ "1 case", "2 cases", "2 classes"."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def agreeing(number: int, verb: str) -> str:
+    """The verb for so many: "have" or "has", "are" or "is", "were" or "was"."""
+    return {"have": "has", "are": "is", "were": "was"}[verb] if number == 1 else verb
+
+
+def with_article(noun: str) -> str:
+    """ "a list", "an int"; by its first letter."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Self
+from weakref import WeakSet
 
 import torch
 from pydantic import ValidationError
@@ -16,6 +18,8 @@ from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts.base import Prompts
 from vpt.sections import PROMPTS
+
+_TAKEN: WeakSet[nn.Module] = WeakSet()  # models that are no longer whole
 
 
 def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10") -> Wrapped:
@@ -32,9 +36,16 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
             the model's device and type.
 
     Raises:
-        VptError: a model of another kind, a method or setting that is not known, or a method that adds to the loss.
+        VptError: a model of another kind, or one that was taken apart before; a method or setting that is not known; a
+            method that adds to the loss.
     """
+    if model in _TAKEN:
+        raise VptError(
+            f"{type(model).__name__}: this model was wrapped before, which took its classifier; make another one, or "
+            "wrap a copy of it (copy.deepcopy) each time"
+        )
     backbone, head = taken_apart(model, type(model).__name__)
+    _TAKEN.add(model)
     own = prompts if isinstance(prompts, Prompts) else _build(prompts, backbone.spec)
     if type(own).penalty is not Prompts.penalty:
         raise VptError(
@@ -65,13 +76,15 @@ def _build(prompts: str | Mapping[str, Any], spec: BackboneSpec) -> Prompts:
 class Wrapped(nn.Module):
     """A frozen encoder, prompts and a head: normalised images (B, 3, H, W) -> logits (B, K), or of no head a vector.
 
-    What trains is what has `requires_grad`. `state_dict` holds that alone, and which encoder it belongs to (SHA-256 of
-    its weights); it is loaded into the same encoder only. The encoder stays in eval mode whatever `train` says.
+    What trains is what has `requires_grad`. `state_dict` holds that alone, and which encoder and prompts it belongs to
+    (SHA-256 of the encoder's weights; the method, and the blocks that it acts in, as JSON); it is loaded into the same
+    ones only. The encoder stays in eval mode whatever `train` says.
 
     Set `checkpointing` to trade time for memory in training.
     """
 
     encoder_sha256: Tensor
+    prompts_json: Tensor
 
     def __init__(self, backbone: Backbone, prompts: Prompts, head: nn.Module):
         super().__init__()
@@ -80,6 +93,7 @@ class Wrapped(nn.Module):
         self.head = head.requires_grad_(True)
         self.checkpointing = False
         self.register_buffer("encoder_sha256", torch.tensor(list(bytes.fromhex(backbone.sha256)), dtype=torch.uint8))
+        self.register_buffer("prompts_json", torch.tensor(list(_described(prompts).encode()), dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_without_encoder)
         self.train()
 
@@ -115,12 +129,36 @@ class Wrapped(nn.Module):
                 f"the state belongs to an encoder whose weights have SHA-256 {bytes(theirs.tolist()).hex()[:16]}..., "
                 f"this one's have {self.backbone.sha256[:16]}...; wrap the model that it was trained on"
             )
+        if (theirs := state_dict.get(f"{prefix}prompts_json")) is not None:
+            _require_same_prompts(theirs, self.prompts_json)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _without_encoder(module: Wrapped, keys: Any) -> None:
-    """The encoder's own tensors are not missing from a state: they were never part of it."""
-    own = {f"backbone.{name}" for name in module.backbone.state_dict()}
+    """The encoder's own tensors are not missing from a state: they were never part of it.
+
+    Nor is what prompts they are, which states of version 0.6 and before do not say.
+    """
+    own = {f"backbone.{name}" for name in module.backbone.state_dict()} | {"prompts_json"}
     keys.missing_keys[:] = [
         key for key in keys.missing_keys if key not in own and not any(key.endswith(f".{name}") for name in own)
     ]
+
+
+def _described(prompts: Prompts) -> str:
+    """The method and its plain attributes, as JSON: tensors of equal shapes may belong to other blocks and methods."""
+    plain = {
+        name: value
+        for name, value in vars(prompts).items()
+        if not name.startswith("_") and name != "training" and not isinstance(value, nn.Module | Tensor)
+    }
+    return json.dumps({"method": type(prompts).__name__} | plain, sort_keys=True, default=str)
+
+
+def _require_same_prompts(theirs: Tensor, own: Tensor) -> None:
+    found, expected = (bytes(each.to(torch.uint8).tolist()).decode(errors="replace") for each in (theirs, own))
+    if found != expected:
+        raise VptError(
+            f"the state belongs to prompts that are {found}, this model's are {expected}; wrap the model with the "
+            "method and settings that it was trained with"
+        )

@@ -155,6 +155,24 @@ def test_nothing_is_asked_of_the_hub_where_the_environment_says_so(
     assert there.read_bytes() == b"weights"
 
 
+def test_nothing_of_a_model_that_cannot_be_had_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the largest that would take all of the memory, and minutes."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("VPT_OFFLINE", "1")
+    built = timm.create_model
+
+    def on_meta_alone(*args: object, **more: object) -> object:
+        model = built(*args, **more)
+        assert all(parameter.is_meta for parameter in model.parameters())
+        return model
+
+    monkeypatch.setattr(timm, "create_model", on_meta_alone)
+    with pytest.raises(VptError, match=r"dinov2: its pretrained weights cannot be had \(VPT_OFFLINE is set"):
+        load_backbone("vit_small_patch14_dinov2")
+    with pytest.raises(VptError, match=r"sam2\.1_hiera_tiny\.pt: is not fetched, since VPT_OFFLINE is set"):
+        load_backbone("sam2.1_hiera_tiny")
+
+
 def test_a_network_that_tells_no_addresses_is_left_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "PATIENCE", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: time.sleep(5))
@@ -190,24 +208,28 @@ def test_a_licence_that_restricts_is_said_before_the_weights_are_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("VPT_OFFLINE", "1")
+    monkeypatch.setattr(fetch, "_answers", lambda address: False)
     name = "vit_small_patch16_dinov3.lvd1689m"
     said = f"{name}: its weights are fetched, under the licence dinov3-license; read it"
-    with pytest.warns(VptWarning, match=said), pytest.raises(VptError, match="VPT_OFFLINE"):
+    with pytest.warns(VptWarning, match=said), pytest.raises(VptError, match="weights cannot be had"):
         load_backbone(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        monkeypatch.setenv("VPT_OFFLINE", "1")  # with which nothing is fetched
+        with pytest.raises(VptError, match="VPT_OFFLINE"):
+            load_backbone(name)
+        monkeypatch.delenv("VPT_OFFLINE")
         say_licence("vit_tiny_patch16_224", "apache-2.0")
         put(tmp_path / "hub", "timm/vit_small_patch16_dinov3.lvd1689m", {"x": torch.zeros(1)})
         say_licence(name, "dinov3-license")  # they are here
 
 
 def test_of_timms_own_repositories_the_licence_is_said_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VPT_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(fetch, "_answers", lambda address: False)
     name = "hf-hub:timm/vit_small_patch16_dinov3.lvd1689m"
     with (
         pytest.warns(VptWarning, match="fetched, under the licence dinov3-license; read it"),
-        pytest.raises(VptError, match="VPT_OFFLINE"),
+        pytest.raises(VptError, match="cannot be had from the hub"),
     ):
         load_backbone(name)

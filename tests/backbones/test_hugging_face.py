@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,19 @@ def test_biases_of_the_official_dinov3_are_not_dropped(tmp_path: Path, capsys: p
         with pytest.raises(VptError, match=r"left-over keys: blocks\.0\.attn\.qkv\.bias.*with qkvb in its name"):
             load_weights(vit, tmp_path / "dino.safetensors", "vit")
     assert capsys.readouterr().out == ""
+
+
+def test_a_projection_of_another_width_and_a_bias_of_one_block_are_named(tmp_path: Path) -> None:
+    theirs, ours = pair("ViT")
+    state = {key: value.contiguous() for key, value in theirs.state_dict().items()}
+    query = next(key for key in state if re.search(r"1\..*(?:query|q_proj)\.weight$", key))
+    bias = re.sub(
+        r"(?:query|q_proj)\.weight$", lambda found: found[0].replace("query", "key").replace("q_", "k_"), query
+    )
+    bias = bias.replace("weight", "bias")
+    changes = {"blocks.1.attn.q.weight": (state | {query: torch.ones(32, 16)}), "blocks.1.attn.q.bias": dict(state)}
+    del changes["blocks.1.attn.q.bias"][bias]
+    for said, changed in changes.items():
+        save_file(changed, tmp_path / "model.safetensors")
+        with pytest.raises(VptError, match=rf"does not fit ViT: .*left-over keys: .*{re.escape(said)}"):
+            load_weights(ours, tmp_path / "model.safetensors", "ViT")

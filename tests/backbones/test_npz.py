@@ -13,6 +13,7 @@ from vpt.backbones.weights import load_weights
 from vpt.errors import VptError
 
 WIDTH, HEADS, DEPTH = 32, 2, 2
+FIRST = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1"
 
 
 def vit() -> VisionTransformer:
@@ -81,3 +82,49 @@ def test_nothing_pickled_is_read(tmp_path: Path) -> None:
     np.savez(file, **{"embedding/kernel": np.array([{"a": print}], dtype=object)})
     with pytest.raises(VptError, match="cannot be read as weights"):
         load_weights(vit(), file, "vit")
+
+
+@torch.no_grad()
+def test_positions_of_another_grid_are_resized_as_timm_does(tmp_path: Path) -> None:
+    file = tmp_path / "ViT.npz"
+    np.savez(file, **arrays())
+    theirs, ours = (
+        VisionTransformer(img_size=56, patch_size=8, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=0)
+        for _ in range(2)
+    )
+    _load_weights(theirs, str(file))
+    load_weights(ours, file, "tiny")
+    assert torch.equal(ours.pos_embed, theirs.pos_embed)
+
+
+def test_other_heads_are_refused_though_every_shape_fits(tmp_path: Path) -> None:
+    file = tmp_path / "ViT.npz"
+    np.savez(file, **arrays())
+    other = VisionTransformer(img_size=32, patch_size=8, embed_dim=WIDTH, depth=DEPTH, num_heads=4, num_classes=0)
+    with pytest.raises(VptError, match=r"ViT\.npz: trained with 2 heads, and the encoder has 4; choose the backbone"):
+        load_weights(other, file, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({f"{FIRST}/query/bias": None}, r"missing keys: blocks\.0\.attn\.qkv\.bias"),
+        ({f"{FIRST}/key/bias": None}, r"missing keys: blocks\.0\.attn\.qkv\.bias"),
+        ({"embedding/kernel": (8, 8, WIDTH)}, r"misshapen keys: patch_embed\.proj\.weight"),
+        ({f"{FIRST}/query/kernel": (16, HEADS, 8)}, r"left-over keys: .*blocks\.0\.attn\.q\.weight"),
+        ({"Transformer/posembed_input/pos_embedding": (1, 15, WIDTH)}, r"pos_embed is \(1, 15, 32\), expected \(1, 17"),
+    ],
+    ids=["query", "key", "patches", "narrow", "positions"],
+)
+def test_what_is_missing_or_has_other_axes_is_named(
+    changes: dict[str, tuple[int, ...] | None], said: str, tmp_path: Path
+) -> None:
+    changed = {key: None if shape is None else np.ones(shape, np.float32) for key, shape in changes.items()}
+    np.savez(tmp_path / "ViT.npz", **{key: value for key, value in (arrays() | changed).items() if value is not None})
+    with pytest.raises(VptError, match=rf"ViT\.npz: does not fit tiny: .*{said}"):
+        load_weights(vit(), tmp_path / "ViT.npz", "tiny")
+
+
+def test_a_folder_with_one_such_file_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ViT.npz", **arrays())
+    load_weights(vit(), tmp_path, "tiny")

@@ -371,3 +371,12 @@ def test_a_missing_file_and_one_without_tensors_are_refused(tmp_path: Path) -> N
         read_sam_state(tmp_path / "none.pth", NAME)
     with pytest.raises(VptError, match=r"empty\.pth: holds no tensors"):
         read(tmp_path / "empty.pth", {"model": {}, "epoch": 1})
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 4, 8, 16)], ids=["flat", "oblong"])
+def test_positions_that_are_no_square_are_refused_before_a_model_is_built_by_them(
+    tmp_path: Path, official: State, shape: tuple[int, ...]
+) -> None:
+    torch.save(official | {"image_encoder.pos_embed": torch.zeros(shape)}, tmp_path / "sam.pth")
+    with pytest.raises(VptError, match=r"sam\.pth: does not fit sam_vit_b: image_encoder\.pos_embed is .*a square of"):
+        read_sam_state(tmp_path / "sam.pth", NAME)

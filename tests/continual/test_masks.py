@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,17 @@ def test_methods_and_sets_that_do_not_fit_are_refused(organs: tuple[Path, Path],
         run_protocol(Protocol(data=organs[:1]), tmp_path)
 
 
+def test_sets_of_several_kinds_are_refused_before_the_first_training(
+    organs: tuple[Path, Path], tmp_path: Path, make_dataset: Callable[..., Path]
+) -> None:
+    volumes = make_dataset(cases=3)
+    write_json(volumes / "split.json", {"train": ["case_00"], "val": ["case_01"], "test": ["case_02"]})
+    with pytest.raises(
+        VptError, match=r"has volumes of 1 channel, .*discs images of 1 channel; a sequence is of files"
+    ):
+        make_mask_tasks(Protocol(data=(organs[0], volumes), shuffle=False), 0)
+
+
 @pytest.mark.slow
 def test_tasks_of_their_own_forget_nothing(organs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = {key: value for key, value in STEP.items() if key != "prompts"} | {"train.max_steps": 20}
@@ -73,15 +85,18 @@ def test_tasks_of_their_own_forget_nothing(organs: tuple[Path, Path], tmp_path: 
 # --- all tasks at once ------------------------------------------------------------------------------------------------
 
 
-def test_sets_put_together_are_numbered_alike_and_say_what_each_was_annotated_for(tmp_path: Path) -> None:
-    """Two sites of one organ, and another organ whose value is taken."""
+def test_sets_put_together_are_numbered_alike_and_say_what_each_was_annotated_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sites of one organ, and another organ whose value is taken; into a folder that is named from here."""
     paths = (
         write_organ(tmp_path / "here", "disc", "liver"),
         write_organ(tmp_path / "there", "square", "liver", value=255, first=10),
         write_organ(tmp_path / "chest", "disc", "lung", first=20),
     )
     tasks = make_mask_tasks(Protocol(data=paths, shuffle=False), 0)
-    found = read_dataset(put_together(tasks, tmp_path / "all"), None, None)
+    monkeypatch.chdir(tmp_path)
+    found = read_dataset(put_together(tasks, Path("all")), None, None)
     assert found.labels == {0: "background", 1: "liver", 2: "lung"}
     sides = read_splits(found)
     assert not sides.test

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from organs_in_turn import write_organ
 from tasks_in_turn import CLASSES, write_classes
 
 from vpt.config import load_config
@@ -39,9 +40,9 @@ def test_every_method_has_a_name_for_tables() -> None:
 
 def test_a_protocol_may_be_a_set_a_file_or_values(data: Path, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("data: six\ntasks: 3\nmethods: [ncm]\nsettings: {train.epochs: 2}\n")
-    own = load_protocol([tmp_path / "p.yaml"], {"settings": {"seed": 1}, "methods": ["coda", "coda"]})
+    own = load_protocol([tmp_path / "p.yaml"], {"settings": {"optim.lr": 1}, "methods": ["coda", "coda"]})
     assert own.data == (tmp_path / "six",)
-    assert own.settings == {"train.epochs": 2, "seed": 1}
+    assert own.settings == {"train.epochs": 2, "optim.lr": 1}
     assert own.methods == ("coda",)
     assert load_protocol([data], {}).learners == OF_CLASSES
     assert load_protocol([data, data], {}).learners == OF_CLASSES[:-1]
@@ -50,8 +51,29 @@ def test_a_protocol_may_be_a_set_a_file_or_values(data: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("data: six\nmethod: [ncm]", "method: Extra inputs are not permitted; its keys are data, tasks"),
-        ("data: six\nmethods: [cod]", "no method is called 'cod'; did you mean coda"),
+        ("data: six\nmethod: [ncm]", r"p\.yaml: unknown key method; did you mean methods\?$"),
+        ("data: six\nqqq: 1", "unknown key qqq; its keys are data, tasks"),
+        ("data: six\nmethods: [cod]", r"p\.yaml: methods: no method is called 'cod'; did you mean coda\?$"),
+        ("data: six\nmethods: ncm", r"p\.yaml: methods: found 'ncm', expected a list of names$"),
+        ("data: six\nmethods: []", r"methods: found \[\], expected a list of names"),
+        (
+            "data: six\ntasks: two",
+            r"p\.yaml: tasks: found 'two', expected a number of tasks, or a list of lists of classes$",
+        ),
+        ("data: six\nseeds: 3", "seeds: found 3, expected a list of whole numbers from 0 on"),
+        ("data: six\nseeds: []", r"seeds: found \[\], expected a list of whole numbers"),
+        ("data: six\nseeds: [-1]", r"seeds: found \[-1\], expected a list of whole numbers"),
+        ("data: six\nsettings: 3", "settings: found 3, expected settings of `vpt train` by dotted keys"),
+        ("data: six\nsettings: {seed: 3}", "seed is not the same in all runs; a protocol says it by seeds"),
+        ("data: six\nsettings: {data.path: x}", "data.path is not the same in all runs; a protocol says it by data"),
+        (
+            "data: six\nsettings: {prompts.count: 3}",
+            "prompts.count is not the same in all runs; .* by prompts, by method",
+        ),
+        ("data: six\nprompts: 3", "prompts: found 3, expected the settings of methods"),
+        ("data: six\nprompts: {codaa: {}}", "no method with prompts is called 'codaa'; did you mean coda"),
+        ("data: six\nprompts: {ncm: {count: 3}}", "no method with prompts is called 'ncm'"),
+        ("data: {a: six}", "data: found {'a': 'six'}, expected the path of a data set, or a list"),
         ("tasks: 3", "names no data; a protocol has the keys data"),
         ("data: [", "not readable as YAML"),
     ],
@@ -60,6 +82,32 @@ def test_what_a_protocol_cannot_say_is_refused(tmp_path: Path, text: str, said: 
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(VptError, match=said):
         load_protocol([tmp_path / "p.yaml"], {})
+
+
+def test_what_is_no_protocol_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"none\.yaml: No such file or directory; give a data set, or a protocol"):
+        load_protocol([tmp_path / "none.yaml"], {})
+    with pytest.raises(VptError, match=r"p\.yaml: a protocol names its data itself; give it alone"):
+        load_protocol([tmp_path / "p.yaml", data], {})
+    with pytest.raises(VptError, match=r"^vpt continual: methods: no method is called 'nmc'; did you mean ncm\?$"):
+        load_protocol([data], {"methods": ["nmc"]})
+    assert load_protocol([data], {"seeds": [1, 1]}).seeds == (1,)
+
+
+def test_what_would_stop_a_training_is_said_before_the_first(data: Path, tmp_path: Path) -> None:
+    def usable(*paths: Path, **more: object) -> None:
+        Protocol(data=paths, **more).require_usable()  # type: ignore[arg-type]
+
+    usable(data)
+    organ = write_organ(tmp_path / "organ", "disc")
+    with pytest.raises(VptError, match="nowhere: no such file or folder; give a data set, or a protocol as YAML"):
+        usable(data, tmp_path / "nowhere", methods=("ncm",))
+    with pytest.raises(VptError, match=r"six has classes, .*organ has none; give data sets of one kind"):
+        usable(organ, data, methods=("ncm",))
+    with pytest.raises(VptError, match=r"^coda: config: unknown key prompts\.componentss; did you mean prompts\.comp"):
+        usable(data, prompts={"coda": {"componentss": 3}})
+    with pytest.raises(VptError, match=r"^ncm: config: unknown key optim\.lrr"):
+        usable(data, methods=("ncm",), settings={"optim.lrr": 3})
 
 
 def test_classes_are_dealt_in_an_order_of_the_seed_each_to_one_task(data: Path) -> None:
@@ -87,8 +135,15 @@ def test_classes_may_be_named_and_sets_may_be_tasks(data: Path, tmp_path: Path) 
 def test_tasks_that_cannot_be_made_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(VptError, match=r"6 classes .* for 4 tasks; 2 tasks at least, of 2 classes each"):
         make_tasks(Protocol(data=(data,), tasks=4), 0)
-    with pytest.raises(VptError, match="the class 'dark' is in two of them"):
+    with pytest.raises(VptError, match="the class 'dark' is there twice"):
         make_tasks(Protocol(data=(data,), tasks=(("dark", "fine"), ("dark", "lying"))), 0)
+    for groups, found in (
+        ((), "none"),
+        ((("dark", "fine"),), "'dark', 'fine'"),
+        ((("dark", "fine"), ("lying",)), "lying"),
+    ):
+        with pytest.raises(VptError, match=rf"tasks: found .*{found}.*; expected 2 tasks at least, of 2 classes each"):
+            make_tasks(Protocol(data=(data,), tasks=groups), 0)
     with pytest.raises(VptError, match="each of several data sets is a task by itself"):
         make_tasks(Protocol(data=(data, tmp_path), tasks=2), 0)
     other = write_classes(tmp_path / "six", ("dark", "bright"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from vpt.continual import Protocol, run_protocol
 from vpt.continual import running as module
 from vpt.continual.kinds import make_learner
 from vpt.continual.learners import OnFeatures
+from vpt.continual.marks import marks_of_tasks
 from vpt.continual.sight import Sight
-from vpt.continual.tasks import make_tasks
+from vpt.continual.tasks import _task, make_tasks
 from vpt.errors import VptError
-from vpt.files import read_json
+from vpt.files import read_json, write_json
 from vpt.tasks.images import Normalise
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
@@ -59,6 +61,53 @@ def test_controls_leave_matrix_page_and_scores_and_are_not_run_twice(
     assert again[0].orders == found[1].orders
     with pytest.raises(VptError, match=r"holds another protocol \(see protocol.json\); choose another --out"):
         run_protocol(protocol(data, methods=("ncm",), seeds=(3,)), tmp_path)
+
+
+def test_results_of_other_data_and_a_folder_of_something_else_are_refused(tmp_path: Path) -> None:
+    own = write_classes(tmp_path / "own", ("dark", "bright", "lying", "standing"))
+    wanted, out = protocol(own, methods=("ncm",), seeds=(0, 1)), tmp_path / "out"
+    run_protocol(wanted, out)
+    run_protocol(wanted, out)
+    picture = own / "dark" / "im0.png"
+    kept = picture.read_bytes()
+    shutil.copy(own / "bright" / "im0.png", picture)
+    with pytest.raises(
+        VptError, match="holds results of other data than these: dark/im0 changed since; choose another"
+    ):
+        run_protocol(wanted, out)
+    picture.write_bytes(kept)
+    sides = read_json(own / "split.json")
+    sides["train"], sides["test"] = [*sides["train"][1:], sides["test"][0]], [sides["train"][0], *sides["test"][1:]]
+    write_json(own / "split.json", sides)
+    with pytest.raises(VptError, match="other data than these: dark/im0, dark/im4 changed since"):
+        run_protocol(wanted, out)
+    with pytest.raises(VptError, match="the folder is not empty, and holds no protocol; choose another --out"):
+        run_protocol(wanted, own)
+
+
+def test_pixels_that_changed_in_one_file_of_all_are_noticed(tiny_npz: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_npz, tmp_path / "stripesmnist.npz"))
+    known = marks_of_tasks([_task("a", path, None)])
+    with np.load(path) as held:
+        arrays = dict(held)
+    np.savez(path, **{**arrays, "train_images": arrays["train_images"] + 1})
+    now = marks_of_tasks([_task("a", path, None)])
+    assert {name for name in known if known[name] != now[name]} == {"stripesmnist.npz"}
+
+
+def test_a_method_that_fails_is_told_and_stops_no_other(data: Path, tmp_path: Path) -> None:
+    wanted = protocol(data, methods=("ncm", "ranpac"))
+    run_protocol(wanted, tmp_path)
+    path = tmp_path / "ncm-0" / "result.json"
+    path.write_bytes(path.read_bytes().replace(b"{", b"{\0", 1))
+    failed: dict[str, VptError] = {}
+    (found,) = run_protocol(wanted, tmp_path, failed=failed.__setitem__)
+    assert found.method == "ranpac"
+    assert (
+        str(failed["ncm"]) == f"{path}: damaged: not what was written; remove it, and the same command makes it again"
+    )
+    with pytest.raises(VptError, match="damaged"):
+        run_protocol(wanted, tmp_path)
 
 
 @pytest.mark.parametrize(("setting", "cases"), [({}, 3), ({"data.use_val": True}, 4), ({"data.shots": 2}, 2)])
@@ -115,6 +164,10 @@ def test_the_command_shows_a_table(vpt: Callable[..., Told], data: Path, tmp_pat
     assert "nearest class mean" in told.out
     assert f"page: {tmp_path / 'out' / 'continual.html'}" in told.out
     assert "dualprompt  DualPrompt" in vpt("continual", data, "--methods", "list").out
+    last = Path(tmp_path / "out" / "ncm-0" / "result.json")
+    last.write_text("{")
+    told = vpt("continual", data, "--out", tmp_path / "out", *options[:2], "--methods", "ncm,ranpac", *options[4:])
+    assert (told.code, f"error: ncm: {last}: damaged" in told.err, "RanPAC" in told.out) == (1, True, True)
     wrong = vpt("continual", data, "--out", tmp_path / "other", "--methods", "nmc")
     assert (wrong.code, "no method is called 'nmc'; did you mean ncm" in wrong.err) == (1, True)
 

@@ -78,6 +78,7 @@ def test_a_column_of_a_list_says_it(partly: Path) -> None:
     (partly / "dataset.json").write_text(json.dumps({"labels": content["labels"]}))
     expected = {"case_00": {1}, "case_01": {2}, "case_02": None, "case_03": None}
     assert said_by(listed(partly, ["rim", "core", "rim; core", "all"])) == expected
+    assert said_by(listed(partly, ["rim", "core", "rim|core", "all"])) == expected
     assert said_by(listed(partly, [["rim"], ["core"], ["core", "rim"], "rim, core"], "jsonl")) == expected
     with pytest.raises(VptError, match=r"the column `annotated` names no label for case_02; name them, write `all`"):
         read_dataset(listed(partly, ["rim", "core", "", "all"]))

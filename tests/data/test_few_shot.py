@@ -55,7 +55,7 @@ def test_another_seed_draws_others_and_the_order_of_the_split_does_not_count(tmp
 
 def test_no_example_of_another_side_is_drawn(tmp_path):
     dataset, splits = labelled([(0,), (1,), (2,), (0,), (1,)], tmp_path)
-    with pytest.raises(VptError, match=r"1 training examples of b, fewer than the 2 shots; lower data\.shots"):
+    with pytest.raises(VptError, match=r"1 training example of b, fewer than 2 shots; lower data\.shots"):
         draw_shots(dataset, Splits(("im00", "im03", "im01", "im02"), ("im04",), ()), 2, 0)
     assert len(draw_shots(dataset, splits, 1, 0).train) == 3
 
@@ -79,5 +79,5 @@ def test_cases_of_a_segmentation(make_dataset):
     assert set(drawn[0].train) < set(drawn[1].train) < set(drawn[2].train) == set(splits.train)
     assert all((each.val, each.test) == (splits.val, splits.test) for each in drawn)
     more = len(splits.train) + 1
-    with pytest.raises(VptError, match=f"{more - 1} training cases, fewer than the {more} shots; lower data.shots"):
+    with pytest.raises(VptError, match=f"{more - 1} training cases, fewer than {more} shots; lower data.shots"):
         draw_shots(dataset, splits, more, 0)

@@ -48,10 +48,21 @@ def test_groups_and_those_that_choose(tmp_path: Path) -> None:
     assert Groups.written(tmp_path) == found
 
 
+def test_groups_that_may_be_one_or_none_are_doubted() -> None:
+    found = read([*"aAbaAb"], 6)
+    assert list(found.doubts([f"c{k:02}" for k in range(6)], [])) == [
+        "fair: groups 'A' and 'a' may be one, written in 2 ways; write them alike"
+    ]
+    (doubt,) = read(["a", "b", "n/a"], 3).doubts(["c00", "c01", "c02"], [])
+    assert doubt.startswith("fair: groups hold 'n/a', with which tables mark what is not known")
+
+
 def test_groups_of_each_class() -> None:
     found = read([*"aabbaabb"], 8, by_class=True)
     assert found.names == ("a, class0", "a, class1", "b, class0", "b, class1")
     assert found.of["c03"] == "b, class1"
+    assert found.counts(["c00", "c01"]) == "a, class0 1; a, class1 1; b, class0 0; b, class1 0"
+    assert read([*"aabb"], 4).counts(["c00", "c01"]) == "a 2, b 0"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +70,7 @@ def test_groups_of_each_class() -> None:
     [
         (["a", "b", "", "", "a"], 4, {}, "fair.by=site: 2 of 5 training and validation cases have no value (c02, c03)"),
         (["a", "a", "b"], 2, {}, "all training cases are in one group (a), so there is none to treat like it"),
-        (["a", "b", *"aaaaab"], 2, {}, "1 of 2 groups have 5 validation patients or more"),
+        (["a", "b", *"aaaaab"], 2, {}, "1 of 2 groups with 5 validation patients or more"),
         (["a", "b", "a"], 3, {"target": "labels", "by_class": True}, "is of one class a case, found labels"),
     ],
 )

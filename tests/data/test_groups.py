@@ -11,7 +11,7 @@ from PIL import Image
 
 from vpt.data.groups import read_grouping, read_groupings
 from vpt.data.layouts import read_dataset, read_labelled
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 
 
 def whole(name):
@@ -119,6 +119,12 @@ def test_several_columns_are_several_groupings(tmp_path):
     assert (site.column, site.of, site.without) == ("site", {"a": "x"}, ("b",))
     assert read_groupings(["site"], ["a", "b"], whole, file=file) == (site,)
     assert read_groupings(None, ["a"], whole) == ()
+    file.write_text("case,sex\na,f\nb,F\n")
+    with pytest.warns(
+        VptWarning, match=r"--by sex: groups 'f' and 'F' may be one, written in 2 ways; write them alike"
+    ):
+        read_groupings("sex", ["a", "b"], whole, file=file)
+    file.write_text("case,sex,site\na,f,x\nb,m,\n")
     for by in ("", "sex,", "sex,Sex", []):
         with pytest.raises(VptError, match="expected names of columns with commas between, each once"):
             read_groupings(by, ["a", "b"], whole, file=file)

@@ -95,7 +95,7 @@ def test_each_bad_file_is_named_and_hides_no_other(data: Path, tmp_path: Path) -
     assert [case.name for case in dataset.cases] == ["a_0", "a_1", "a_2", "a_3"]
     for text, problem in zip(
         [
-            "colour.npz: 3 channel(s), the set has 1; keep one kind",
+            "colour.npz: 3 channels, the set has 1; keep one kind",
             "cut.npz: truncated, damaged or no .npz",
             "other.npz: holds nothing, expected the arrays `imgs`",
             "unlabelled.npz: holds no labels (`gts`); add them",

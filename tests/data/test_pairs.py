@@ -146,6 +146,6 @@ def test_things_that_do_not_pair_are_said(folders, tmp_path):
     refused(f"{file}: not a folder, but {folders[0]} is one; give two folders or two files", folders[0], file)
     refused(f"{tmp_path / 'no'}: not a folder, but {folders[1]} is one", tmp_path / "no", folders[1])
     refused(f"a list: not a folder, but {folders[0]} is one", folders[0], [file])
-    refused("1 predictions but 2 references; give one of each, in one order", [file], [file, file])
+    refused("1 prediction but 2 references; give one of each, in one order", [file], [file, file])
     refused("no predictions and no references were given", [], [])
     refused("image 1: a ndarray, expected a path or a nibabel image", [np.zeros((2, 2, 2))], [file])

@@ -157,6 +157,19 @@ def test_stacks_of_all_examples_lie_in_one_file_in_their_order(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["stacks.npy"]
 
 
+def test_what_is_not_written_yet_claims_no_place(tmp_path):
+    """Pages of a sparse file that a full disk has no place for would end the process without a word (SIGBUS)."""
+    arrays = [np.full((16, 32), 10 * k, np.uint8) for k in range(4)]
+    sizes = []
+
+    def look(done, *_):
+        (part,) = tmp_path.iterdir()
+        sizes.append(part.stat().st_size)
+
+    stacks = prepare_stacks(examples_of(arrays), flat_plan(), tmp_path / "stacks.npy", look)
+    assert max(sizes) <= stacks.nbytes * 3 / 4 + 128
+
+
 def test_what_was_prepared_is_taken_and_nothing_read_again(tmp_path, tiny_classes):
     examples = read_labelled(tiny_classes).cases[:3]
     path = tmp_path / "stacks.npy"

@@ -43,7 +43,7 @@ def test_a_fixed_split_needs_no_validation_side_for_folds_but_two_patients(make_
     dataset = read_dataset(write_split(make_dataset(), {"train": ["case_00", "case_01"], "test": ["case_02"]}))
     assert read_splits(dataset, 0, 2).test == ("case_02",)
     write_split(dataset.root, {"train": ["case_00"], "test": ["case_02"]})
-    with pytest.raises(VptError, match=r"1 patient\(s\) in train and val of split\.json, expected at least 2"):
+    with pytest.raises(VptError, match=r"1 patient in train and val of split\.json, expected at least 2"):
         read_splits(dataset, 0)
     write_split(dataset.root, {"train": ["case_00", "case_1"], "val": ["case_02"]})
     with pytest.raises(VptError, match="train names 'case_1', which is no case"):
@@ -80,7 +80,7 @@ def test_few_cases_give_few_folds_and_one_gives_none(make_dataset):
         read_splits(dataset, 3)
     (dataset.root / "imagesTr/case_00_0000.nii.gz").unlink()
     (dataset.root / "imagesTr/case_01_0000.nii.gz").unlink()
-    with pytest.raises(VptError, match=r"cases of 1 patient\(s\), expected at least 2"):
+    with pytest.raises(VptError, match=r"cases of 1 patient, expected at least 2"):
         read_splits(survey(dataset.root)[0])
 
 

@@ -186,7 +186,7 @@ def test_what_would_change_old_answers_is_refused(
 def test_tasks_of_other_files_and_artifacts_that_know_no_cases_are_refused(
     tiny_data: Path, organs: Path, first: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(VptError, match="volumes of 1 channels, but the artifact's tasks are of images of 1"):
+    with pytest.raises(VptError, match="volumes of 1 channel, but the artifact's tasks are of images of 1"):
         prepare_setup(load_config(tiny_data, further(first)))
     with pytest.raises(VptError, match="discs kept no training cases, by which a scan's task is chosen"):
         prepare_setup(load_config(organs / "squares", further(first / "last.safetensors")))
@@ -219,11 +219,56 @@ def test_what_is_of_one_task_is_refused_before_any_scan_is_asked_for(
     vpt: Callable[..., Told], organs: Path, second: Path, tmp_path: Path, option: str
 ) -> None:
     words = ("predict", "-i", organs / "discs" / "images", "-o", tmp_path / "out", "-m", second, "--device", "cpu")
-    for more in ((), ("--task", "discs")):
-        code, _, err = vpt(*words, option, *more)
-        assert (code, err.count("\n")) == (1, 1), err
-        assert err.startswith(f"error: {option}: the model has learned discs, squares, which have no probabilities in")
+    code, _, err = vpt(*words, option)
+    assert (code, err.count("\n")) == (1, 1), err
+    assert err == (
+        f"error: {option}: the model has learned discs, squares, which have no probabilities in common; say which task "
+        "all scans are of (--task)\n"
+    )
     assert not (tmp_path / "out").exists()
+
+
+def test_quality_and_probabilities_of_a_task_that_is_told_are_those_of_its_own_run(
+    vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
+) -> None:
+    """With the limits that were chosen for that run, which are found by its content."""
+    own = Path(shutil.copytree(first, tmp_path / "own"))
+    assert vpt("evaluate", own, "--quality", "--device", "cpu", "-o", tmp_path / "test").code == 0
+    run = Path(shutil.copytree(second, tmp_path / "run"))
+    scan = ("predict", "-i", organs / "discs" / "images" / "im5.png", "--device", "cpu", "--quality", "--probabilities")
+    told = vpt(*scan, "-m", run, "--task", "discs", "-o", tmp_path / "early")
+    assert "no limits yet, so nothing is flagged" in told.err
+    shutil.copy(next(own.glob("quality-*.json")), run)
+    told = vpt(*scan, "-m", run, "--task", "discs", "-o", tmp_path / "told")
+    assert (told.code, told.err) == (0, "")
+    assert vpt(*scan, "-m", own, "-o", tmp_path / "alone").code == 0
+    for name in ("quality.csv", "probabilities/im5.nii.gz"):
+        assert (tmp_path / "told" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert (
+        ",no," in (tmp_path / "told" / "quality.csv").read_text()
+        or ",yes," in (tmp_path / "told" / "quality.csv").read_text()
+    )
+    assert vpt(*scan, "-m", run, "--task", "squares", "-o", tmp_path / "other").err.count("no limits yet") == 1
+
+
+def test_what_a_prompt_does_is_of_the_task_that_is_told_or_chosen(
+    vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
+) -> None:
+    scan = organs / "discs" / "images" / "im5.png"
+    for number, (run, more) in enumerate(((first, ()), (second, ()), (second, ("--task", "discs")))):
+        told = vpt("explain", run, scan, *more, "-o", tmp_path / str(number), "--device", "cpu", "--images", "0")
+        assert told.code == 0, told.err
+    with np.load(tmp_path / "0" / "attention.npz") as alone:
+        for number in (1, 2):
+            with np.load(tmp_path / str(number) / "attention.npz") as found:
+                assert all(np.array_equal(found[name], alone[name]) for name in alone)
+            assert json.loads((tmp_path / str(number) / "explain.json").read_text())["watched"].endswith("(task discs)")
+    told = vpt("explain", second, scan, "--task", "squares", "-o", tmp_path / "3", "--device", "cpu", "--images", "1")
+    assert (told.code, "(task squares)" in told.out) == (0, True)
+    told = vpt("explain", second, scan, "-o", tmp_path / "4", "--device", "cpu", "--images", "1")
+    assert (told.code, "has the training images of its last task, not those of discs; explain" in told.err) == (1, True)
+    told = vpt("explain", first, scan, "--task", "discs", "-o", tmp_path / "5", "--device", "cpu")
+    assert told.err == "error: task 'discs': the model has learned one task alone; leave it out\n"
 
 
 def test_a_folder_of_both_is_predicted_with_the_mask_of_each(

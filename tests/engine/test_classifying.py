@@ -395,7 +395,7 @@ REFUSED = {
     ),
     "mask": ({"head": {"kind": "mask"}}, r"head\.kind=mask is not for classification; choose linear or mlp, or "),
     "decoder": ({"head.kind": "sam_decoder"}, r"head\.kind=sam_decoder is not for classification; choose linear or"),
-    "shots": ({"data.shots": 5}, "4 training examples of flat, fewer than the 5 shots; lower data.shots"),
+    "shots": ({"data.shots": 5}, "4 training examples of flat, fewer than 5 shots; lower data.shots"),
     "pixel": ({"plan.pixel_mm": 2}, r"plan\.pixel_mm: what is classified is resized whole to the square"),
     "classes": ({"data.classes": ["flat", "lying"]}, "'standing' is not in `classes` \\(flat, lying\\)"),
     "grades": ({"data.target": "grades"}, "the grades flat, lying, standing are no numbers; give their order"),

@@ -118,7 +118,7 @@ def test_validation_is_of_the_best_artifact(tiny_run: Path) -> None:
 
 def test_the_log_says_what_was_trained(tiny_run: Path) -> None:
     text = (tiny_run / "train.log").read_text()
-    for part in ("4 training and 1 validation cases", "vit_micro", "epoch 2/2: loss", "done: best validation Dice"):
+    for part in ("4 training and 1 validation case,", "vit_micro", "epoch 2/2: loss", "done: best validation Dice"):
         assert part in text
 
 
@@ -434,6 +434,14 @@ def test_a_run_does_not_go_on_with_what_another_decided(
         said = r"splits.json|config.yaml \(seed\)"
     signal_at(10**5)
     with pytest.raises(VptError, match=rf"was saved by a run with another ({said}); put back the one"):
+        train(None, run, resume=True)
+
+
+def test_a_run_whose_best_artifact_is_gone_does_not_go_on(tiny_run: Path, tmp_path: Path) -> None:
+    """Its state is of the last epoch, so that nothing makes the artifact of the best one again."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "best.safetensors").unlink()
+    with pytest.raises(VptError, match=r"best.safetensors: is gone, the artifact of epoch \d, the best so far; put it"):
         train(None, run, resume=True)
 
 

@@ -27,7 +27,7 @@ from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import Setup, prepare_setup
 from vpt.engine.signals import Interrupted
-from vpt.engine.starting import adapted_model, adopt
+from vpt.engine.starting import adapted_model, adopt, start_in_words
 from vpt.errors import VptError
 from vpt.model import Output, PromptedModel
 from vpt.restoring import restore_model
@@ -99,7 +99,10 @@ def test_before_the_first_step_old_labels_are_answered_as_the_artifact_does(
     assert_answered_alike(job.model, [0, 3, 1], restore_model(artifact))
     assert setup.plan.model_dump(exclude={"reasons"}) == artifact.plan.model_dump(exclude={"reasons"})
     assert {name for name, p in job.model.named_parameters() if p.requires_grad} == {*artifact.tensors}
-    assert job.starts() == [f"starts from {tiny_run / 'best.safetensors'}: bright, dark as learned there; edge anew"]
+    said = f"starts from {tiny_run / 'best.safetensors'}: bright, dark as learned there; edge anew"
+    assert job.starts() == [said]
+    other = replace(setup.dataset, channels=("CT",))
+    assert start_in_words(artifact, other) == f"{said}; reads CT as the artifact read MRI"
 
 
 def test_the_same_labels_start_with_all_that_was_learned(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:

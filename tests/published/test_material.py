@@ -169,7 +169,7 @@ def test_a_group_is_on_one_side_and_both_main_sides_have_cases(found: list[int])
 
 
 def test_one_patient_cannot_be_split() -> None:
-    with pytest.raises(VptError, match=r"2 case\(s\) of 1 patient\(s\), expected at least 2 patients"):
+    with pytest.raises(VptError, match=r"2 cases of 1 patient, expected at least 2 patients"):
         script.draw({"a": "one", "b": "one"})
 
 

@@ -165,11 +165,11 @@ def test_predictions_without_references(tmp_path):
 def test_names_that_do_not_fit():
     with pytest.raises(VptError, match="2 names and 3 classes do not fit probabilities of shape"):
         of_classes(names=("a", "b"))
-    with pytest.raises(VptError, match="1 groups for 4 cases"):
+    with pytest.raises(VptError, match="1 group for 4 cases"):
         of_classes(groups=("p",))
     with pytest.raises(VptError, match="class 'x' is there twice"):
         of_classes(classes=("x", "x", "y"))
-    with pytest.raises(VptError, match="2 names and 1 classes"):
+    with pytest.raises(VptError, match="2 names and 1 class "):
         write_probabilities("unused.csv", ["a", "b"], np.array([[0.5, 0.5]]), ["x"], "classes")
 
 

@@ -59,7 +59,7 @@ def test_one_patient_has_no_interval_and_few_groups_no_gap():
     text = report([90, 80, 70], ["a", "b", ""]).text()
     assert "no gap: fewer than two groups of 5 patients or more" in text
     assert "* fewer than 5 patients: too few to compare" in text
-    assert "1 case without a site, in no group: c2" in text
+    assert "1 case without site, in no group: c2" in text
     assert ["a", "*", "1", "1", "0.900", "-"] in [line.split() for line in text.splitlines()]
 
 

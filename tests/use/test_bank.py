@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -106,6 +107,27 @@ def test_tasks_come_and_go(artifacts: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
+def test_threads_ask_while_another_adds_and_removes(artifacts: dict[str, Path]) -> None:
+    bank = vpt.Bank("vit_micro", "cpu", precision="32-true")
+    bank.add("core", artifacts["core"])
+    failed: list[Exception] = []
+
+    def come_and_go() -> None:
+        try:
+            for number in range(40):
+                bank.add(f"rim {number % 3}", artifacts["rim"])
+                bank.remove(f"rim {number % 3}")
+        except Exception as error:
+            failed.append(error)
+
+    changing = Thread(target=come_and_go)
+    changing.start()
+    while changing.is_alive():
+        assert "core" in bank.segmenters()
+        assert "core" in [*bank]
+    assert failed == []
+
+
 def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_path: Path, bank: vpt.Bank) -> None:
     small = trained(tmp_path / "small.safetensors", 1, scan_plan(intensity=WINDOW, image_size=32))
     tuned = trained(
@@ -127,6 +149,8 @@ def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_pa
         vpt.Bank("vit_small_patch16_224", "cpu").add("core", artifacts["core"])
     with pytest.raises(VptError, match=r"kind: this task does not segment; ask bank\['kind'\] itself"):
         bank.segment(scan(), ["kind"])
+    with pytest.raises(VptError, match=r"core: this task does not classify; ask bank\['core'\] itself"):
+        bank.classify(scan(), ["core"])
     with pytest.raises(VptError, match=r"tasks is the text 'core'; give a list of names"):
         bank.segment(scan(), "core")
     with pytest.raises(VptError, match="vit_mikro"):

@@ -223,7 +223,7 @@ def test_labels_that_are_none_are_said(folders):
 
 def test_references_without_foreground_or_with_negatives_are_said(tmp_path):
     empty = save(tmp_path / "empty.nii.gz", np.zeros((10, 11, 12)))
-    refused(f"{empty}: no label above 0 in any of 1 references; give `labels`", image(cube()), empty)
+    refused(f"{empty}: no label above 0 in any of 1 reference; give `labels`", image(cube()), empty)
     assert evaluate(image(cube()), empty, [1]).counts(1)["false_positives"] == 1
     negative = image(-1 * cube().astype(int), dtype=np.int16)
     refused("image: holds -1, expected labels of 0 and above; is this a label map?", image(cube()), negative)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from vpt.backbones.attention import key_value_maps, keys_and_values, project_queries
 from vpt.backbones.origin import Origin
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
-from vpt.errors import VptError
-from vpt.vocabulary import Interpolation
+from vpt.errors import VptError, VptWarning
+from vpt.vocabulary import COLOURS, Interpolation
+from vpt.words import counted
 
 __all__ = [
     "Added",
@@ -33,11 +35,16 @@ __all__ = [
     "SeparateContext",
     "Tokens",
     "cannot_travel",
+    "channels_of",
+    "enlarging",
     "mean_normed",
     "no_place",
+    "normalisation",
     "norms_nothing_before",
+    "require_colours",
     "require_whole_patches",
     "uniform_blocks",
+    "whole_patches",
 ]
 
 Padding = Literal["centre", "corner"]
@@ -47,6 +54,8 @@ Pool = Literal["cls", "mean", "attention", "tokens"]
 """How an encoder makes one vector of an image: its CLS token, the mean of its patches, a learned pooling, the mean of
 its CLS and distillation tokens.
 """
+
+Colour = tuple[float, float, float]  # red, green, blue
 
 
 class Level(NamedTuple):
@@ -166,12 +175,30 @@ class Backbone(nn.Module, ABC):
 
     `sha256` identifies the weights as they were loaded, before any resizing to another image size; `origin` says whose
     they are, None where there are none. `norms_after`: its blocks norm what attention and MLP give, not what they take.
+    `channels`: of the images that it takes.
     """
 
     spec: BackboneSpec
     sha256: str
     origin: Origin | None = None
     norms_after: bool = False
+    channels: int = COLOURS
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether images of a size, (height, width) in pixels, can be given; who says nothing else takes all."""
+        return True
+
+    def require_images(self, images: Tensor) -> None:
+        """Raise VptError unless images are normalised ones (B, C, H, W) of a size that the encoder takes."""
+        if images.ndim == 4 and images.shape[1] == self.channels and images.is_floating_point():
+            height, width = images.shape[2:]
+            if self.takes((height, width)):
+                return
+        raise VptError(
+            f"{self.spec.name}: images {_shown(images.shape)} of {images.dtype}, expected normalised ones "
+            f"{_shown(('B', self.channels, *self.spec.image_size))}; resize them, and give grey ones as three channels "
+            "alike"
+        )
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tokens:
@@ -262,7 +289,7 @@ def norms_nothing_before(spec: BackboneSpec) -> VptError:
 
 def require_whole_patches(image_size: tuple[int, int], patch: tuple[int, int], name: str) -> None:
     """Raise VptError unless the image (height, width) is made of whole patches."""
-    if any(side < step or side % step for side, step in zip(image_size, patch, strict=True)):
+    if not whole_patches(image_size, patch):
         step = math.lcm(*patch)
         near = max(step, round(max(image_size) / step) * step)
         raise VptError(
@@ -271,6 +298,64 @@ def require_whole_patches(image_size: tuple[int, int], patch: tuple[int, int], n
         )
 
 
-def three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
+def normalisation(mean: Any, std: Any, whose: object) -> tuple[Colour, Colour]:
+    """Mean and deviation as someone wrote them, one number for all colours or three; whose: of a file or encoder.
+
+    Raises:
+        VptError: anything else, a mean that no image in [0, 1] has, a deviation by which nothing can be divided.
+    """
+    found = [each if isinstance(each, list | tuple) else (each,) * COLOURS for each in (mean, std)]
+    usable = all(len(each) == COLOURS and all(map(_is_number, each)) for each in found)
+    if not usable or min(found[1]) <= 0 or min(found[0]) < 0 or max(found[0]) > 1:
+        raise VptError(
+            f"{whose}: says that images have mean {mean} and std {std}, expected three numbers each for images in "
+            "[0, 1], those of std above 0; mend it there"
+        )
+    red, green, blue = ((float(own), float(spread)) for own, spread in zip(*found, strict=True))
+    return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
+
+
+def require_colours(model: nn.Module, name: str) -> None:
+    """Raise VptError unless an encoder takes images of three channels."""
+    if (channels := channels_of(model)) != COLOURS:
+        raise VptError(
+            f"backbone {name}: takes images of {counted(channels, 'channel')}, expected {COLOURS}; choose one of "
+            "colour images: it is given grey ones as three channels alike, and of more than three a mix that trains"
+        )
+
+
+def channels_of(model: nn.Module) -> int:
+    """How many channels the images have that an encoder takes: those of its first convolution."""
+    convolutions = (part for part in model.modules() if isinstance(part, nn.Conv2d | nn.Conv3d))
+    return next((part.in_channels for part in convolutions), COLOURS)
+
+
+def enlarging(said: Any, whose: object) -> Interpolation:
+    """How images are enlarged for weights that say `said` of it; bilinear where they say nothing.
+
+    A `VptWarning` tells of what is not done here; whose: of a file or encoder.
+    """
+    if said is None:
+        return "bilinear"
+    chosen: Interpolation = "bicubic" if said in ("bicubic", "lanczos") else "bilinear"
+    if said != chosen:
+        warnings.warn(
+            f"{whose}: its images were resized by {said}, which is not done here; they are enlarged by {chosen}, and "
+            "shrunk by the means of areas",
+            VptWarning,
+            stacklevel=2,
+        )
+    return chosen
+
+
+def whole_patches(size: tuple[int, int], patch: tuple[int, int]) -> bool:
+    """Whether images of that size are made of whole patches."""
+    return all(side >= step and side % step == 0 for side, step in zip(size, patch, strict=True))
+
+
+def _shown(shape: Iterable[object]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -22,6 +22,7 @@ import timm
 import torch
 from filelock import FileLock
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import get_session
 
 from vpt.errors import VptError
@@ -266,6 +267,19 @@ def in_cache(repository: str) -> bool:
     """Whether the weights of a repository of the hub were downloaded before."""
     files = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
     return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
+
+
+def require_within_reach(known: Any) -> None:
+    """Raise where the hub is not asked and the weights that timm's config names are not in its cache.
+
+    timm would build the whole model first, which of the largest takes minutes and all of the memory.
+    """
+    repository = known.hf_hub_id if known else None
+    if not (repository and constants.HF_HUB_OFFLINE) or "@" in repository or in_cache(repository):
+        return
+    file = known.hf_hub_filename
+    if not (file and isinstance(try_to_load_from_cache(repository, file), str)):
+        raise LocalEntryNotFoundError(f"the hub does not answer, and {repository} is not in its cache")
 
 
 @contextmanager

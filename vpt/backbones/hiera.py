@@ -98,9 +98,7 @@ class HieraBackbone(PooledBackbone):
 
     def _patches(self, images: Tensor) -> Tensor:
         """(B, N, C), of images of the size that it is set to: in others timm would mistake the places."""
-        if images.shape[-2:] != self.spec.image_size:
-            found, expected = ("x".join(map(str, size)) for size in (images.shape[-2:], self.spec.image_size))
-            raise VptError(f"{self.spec.name}: images of {found} pixels, expected {expected}; resize them to that")
+        self.require_images(images)
         return self.encoder.patch_embed(images)
 
     def _by_rows(self, patches: Tensor) -> Tokens:

@@ -11,7 +11,7 @@ from timm.models.hieradet_sam2 import HieraDet, HieraPatchEmbed, MultiScaleBlock
 from torch import Tensor, nn
 
 from vpt.backbones.attention import mix_values
-from vpt.backbones.base import BlockSpec, Level
+from vpt.backbones.base import BlockSpec, Level, whole_patches
 from vpt.backbones.pooled import Pool, PooledBackbone, pair
 from vpt.backbones.timm_model import Layout
 from vpt.backbones.tokens import KeysValues, Tokens
@@ -49,6 +49,9 @@ class HieraDetBackbone(PooledBackbone):
         self.encoder = HieraDetEncoder(model).eval()
         stride = zip(self.size_of(model), _stride(model), strict=True)
         return Layout(*_describe(model, pair(side // step for side, step in stride)))
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        return whole_patches(size, self.spec.patch)
 
     @staticmethod
     def require_supported(model: Any, name: str) -> None:

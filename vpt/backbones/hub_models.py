@@ -9,8 +9,8 @@ from typing import Any
 import timm
 import torch
 
-from vpt.backbones.base import Backbone, BackboneSpec
-from vpt.backbones.fetch import hub_or_its_cache, in_cache, why_not
+from vpt.backbones.base import Backbone, BackboneSpec, require_colours
+from vpt.backbones.fetch import hub_or_its_cache, in_cache, offline, why_not
 from vpt.backbones.origin import UNKNOWN, Origin
 from vpt.backbones.vit_models import (
     Size,
@@ -62,7 +62,7 @@ def origin_of_hub(name: str) -> Origin:
 
 def say_licence(name: str, licence: str) -> None:
     """Warn (`VptWarning`) of one that is none of the usual, where the weights of that name are yet to be fetched."""
-    if licence not in FREE and _would_download(name):
+    if licence not in FREE and not offline() and _would_download(name):
         warnings.warn(
             f"{name}: its weights are fetched, under the licence {licence}; read it before you use them",
             VptWarning,
@@ -93,6 +93,7 @@ def _built(name: str, pretrained: bool) -> Timm:
         ) from error
     adapter = adapter_of(vit)
     adapter.require_supported(vit, name)
+    require_colours(vit, name)
     if not pretrained:
         adapter.wake(vit)
     return vit

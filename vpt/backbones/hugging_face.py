@@ -17,7 +17,7 @@ from timm.layers import GELU, GELUTanh, QuickGELU
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from vpt.backbones.renames import Renames, renamed
+from vpt.backbones.renames import Renames, renamed, under_names
 from vpt.errors import VptError, VptWarning
 from vpt.files import read_object
 
@@ -65,8 +65,9 @@ def timms_names(state: dict[str, Tensor], vit: Any, path: Path) -> dict[str, Ten
     if not any(MARK.search(key) for key in state):
         return state
     _require_same_model(state, vit, path)
-    towers = {TOWERS.sub("", key): value for key, value in state.items()}
-    named = {renamed(key, RENAMES): value for key, value in towers.items() if not PRETRAINING.match(key)}
+    towers = under_names(state.items(), lambda key: TOWERS.sub("", key), path)
+    own = ((key, value) for key, value in towers.items() if not PRETRAINING.match(key))
+    named = under_names(own, lambda key: renamed(key, RENAMES), path)
     gated = any(".mlp.gate_proj." in key for key in named)
     named = {re.sub(r"\.mlp\.up_proj\.", ".mlp.fc1_x." if gated else ".mlp.fc1.", key): v for key, v in named.items()}
     named = {key.replace(".mlp.gate_proj.", ".mlp.fc1_g."): value for key, value in named.items()}
@@ -74,8 +75,8 @@ def timms_names(state: dict[str, Tensor], vit: Any, path: Path) -> dict[str, Ten
         named = {re.sub(r"\.ls(\d)\.gamma$", r".gamma_\1", key): value for key, value in named.items()}
     shaped = {key: _shaped(key, value) for key, value in named.items() if value.numel()}
     found = joined(_pooling(_placed(shaped, vit)), isinstance(vit, Eva))
-    own = vit.state_dict()
-    return {key: value for key, value in found.items() if key in own or not _is_no_bias(key, value)}
+    wanted = vit.state_dict()
+    return {key: value for key, value in found.items() if key in wanted or not _is_no_bias(key, value)}
 
 
 def _is_no_bias(key: str, value: Tensor) -> bool:
@@ -96,8 +97,11 @@ def _shaped(key: str, value: Tensor) -> Tensor:
     return value.reshape(1, -1, value.shape[-1]) if key in ("cls_token", "pos_embed") else value
 
 
-def joined(state: Mapping[str, Tensor], biases_apart: bool) -> dict[str, Tensor]:
-    """Queries, keys and values in one projection. A bias that one of the three lacks is zero."""
+def joined(state: Mapping[str, Tensor], biases_apart: bool, keys_may_lack: bool = True) -> dict[str, Tensor]:
+    """Queries, keys and values in one projection; what makes none is left as it is, for `require_fit` to name.
+
+    keys_may_lack: a bias, which is then zero, if those of all blocks do (BEiT, DINOv3).
+    """
     found: dict[str, Tensor] = {}
     parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, value in state.items():
@@ -105,13 +109,17 @@ def joined(state: Mapping[str, Tensor], biases_apart: bool) -> dict[str, Tensor]
             parts.setdefault((match[1], match[3]), {})[match[2]] = value
         else:
             found[key] = value
+    biases = [each for (_, kind), each in parts.items() if kind == "bias"]
+    lacking = keys_may_lack and all(each.keys() == {"q", "v"} for each in biases)
     for (stem, kind), each in parts.items():
         if kind == "bias" and biases_apart:
             found |= {f"{stem}.{part}_bias": value for part, value in each.items()}
-        elif kind == "bias" or len(each) == 3:
-            like = next(iter(each.values()))
-            found[f"{stem}.qkv.{kind}"] = torch.cat([each.get(part, torch.zeros_like(like)) for part in "qkv"])
-        else:  # for `require_fit` to name
+            continue
+        if kind == "bias" and lacking:
+            each["k"] = torch.zeros_like(each["q"])
+        if len(each) == 3 and len({value.shape[1:] for value in each.values()}) == 1:
+            found[f"{stem}.qkv.{kind}"] = torch.cat([each[part] for part in "qkv"])
+        else:
             found |= {f"{stem}.{part}.{kind}": value for part, value in each.items()}
     return found
 

@@ -10,7 +10,15 @@ from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
 from vpt.backbones.attention import asked_apart
-from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, require_whole_patches, uniform_blocks
+from vpt.backbones.base import (
+    Backbone,
+    BackboneSpec,
+    BlockAttention,
+    Level,
+    require_whole_patches,
+    uniform_blocks,
+    whole_patches,
+)
 from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import normalise
 from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart
@@ -116,6 +124,9 @@ class SamBackbone(Backbone):
         self.encoder.img_size = size[0]
         if self.decoder is not None:
             self.decoder.resize(size, grid)
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        return whole_patches(size, self.spec.patch) if self.encoder.pos_embed is None else size == self.spec.image_size
 
     def embed(self, images: Tensor) -> Tokens:
         grid = self.encoder.patch_embed(images)

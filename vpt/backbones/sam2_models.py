@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import BackboneSpec, require_whole_patches
 from vpt.backbones.fetch import cached, download
 from vpt.backbones.origin import Origin
-from vpt.backbones.renames import Renames, renamed
+from vpt.backbones.renames import Renames, renamed, under_names
 from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam2 import Pyramid, Sam2Backbone, Sam2MaskDecoder, ends_of_stages
 from vpt.backbones.sam2_weights import official_names
@@ -109,9 +109,9 @@ def load_sam2(name: str, weights: str | Path | None, image_size: tuple[int, int]
     Raises:
         VptError: weights that do not fit or cannot be had; a size that is not made of whole windows and patches.
     """
+    path = None if weights == RANDOM else _file(name, weights)  # before anything is built
     sam, whole = build_sam2(SAM2_CHECKPOINTS[name].architecture), True
-    if weights != RANDOM:
-        path = _file(name, weights)
+    if path is not None:
         whole = fill_sam2(sam, read_state(path), path, name)
     sha256 = sha256_of(sam if whole else sam.image_encoder)
     decoder = SamDecoder(sam.prompt_encoder, sam.mask_decoder, trained=weights != RANDOM, pyramid=sam.pyramid)
@@ -153,7 +153,8 @@ def fill_sam2(sam: Sam2, state: dict[str, Tensor], path: Path, name: str) -> boo
     beside = _beside_trunk(state)
     trunk = {key: value for key, value in state.items() if key not in beside}
     found = {f"{ENCODER}{key}": value for key, value in sam2_trunk(trunk, sam.image_encoder).items()}
-    found |= {renamed(key, OFFICIAL): state[key] for key in beside if not MEMORY.match(key)}
+    remaining = ((key, state[key]) for key in sorted(beside) if not MEMORY.match(key))
+    found |= under_names(remaining, lambda key: renamed(key, OFFICIAL), path)
     whole = any(key.startswith("mask_decoder.") for key in found)
     wanted = {key: value for key, value in sam.state_dict().items() if whole or key.startswith(ENCODER)}
     require_fit(wanted, found, path, name)

@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from vpt.backbones.renames import Renames, renamed
+from vpt.backbones.renames import Renames, renamed, under_names
 from vpt.backbones.weights import read_state
 from vpt.errors import VptError
 from vpt.words import some_of
@@ -91,16 +90,12 @@ def read_sam_state(path: str | Path, name: str) -> SamState:
     Raises:
         VptError: no such file, no weights, no Segment Anything checkpoint, or a 3D one.
     """
-    found = {renamed(key, WRAPPERS): tensor for key, tensor in read_state(path).items()}
+    found = under_names(read_state(path).items(), lambda key: renamed(key, WRAPPERS), path)
     layout, renames = _layout_of(found)
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in found.items():
-        official = renamed(key, renames)
-        if official in tensors and not torch.equal(tensors[official], tensor):
-            raise VptError(f"{path}: holds two different tensors for {official}; give a checkpoint with one of them")
-        tensors[official] = tensor
+    tensors = under_names(found.items(), lambda key: renamed(key, renames), path)
     _require_encoder(tensors, found, path, name)
     _require_2d(tensors, path, name)
+    _require_square(tensors[POSITIONS], path, name)
     skipped = tuple(sorted(key for key in tensors if ADAPTERS.match(key)))
     return SamState(
         tensors={key: tensor for key, tensor in tensors.items() if key not in (*skipped, *CONSTANTS)},
@@ -133,3 +128,12 @@ def _require_2d(tensors: dict[str, Tensor], path: str | Path, name: str) -> None
                 f"{path}: a 3D checkpoint, as of SAM-Med3D: {key} is {tuple(tensors[key].shape)}, expected four "
                 f"dimensions; {name} reads slices, give a 2D checkpoint such as sam_vit_b_01ec64.pth"
             )
+
+
+def _require_square(positions: Tensor, path: str | Path, name: str) -> None:
+    """The model is built by the size of its positions, so what is none would be taken for a size."""
+    if positions.ndim != 4 or positions.shape[1] != positions.shape[2]:
+        raise VptError(
+            f"{path}: does not fit {name}: {POSITIONS} is {tuple(positions.shape)}, expected (1, N, N, C), a square of "
+            "N x N patches; choose the backbone that these weights belong to"
+        )

@@ -8,7 +8,17 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vpt.backbones.base import Backbone, BackboneSpec, BlockSpec, Level, Pool, require_whole_patches, three
+from vpt.backbones.base import (
+    Backbone,
+    BackboneSpec,
+    BlockSpec,
+    Level,
+    Pool,
+    channels_of,
+    enlarging,
+    normalisation,
+    require_whole_patches,
+)
 from vpt.vocabulary import Interpolation
 
 Pooling = Literal["own", "plain"]
@@ -34,7 +44,7 @@ class TimmBackbone(Backbone):
     Args:
         model: timm's, in its native image size or set to another by `resize`.
         name: what the user calls it.
-        mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with.
+        mean, std: normalisation of an RGB image in [0, 1] that the weights were trained with, as someone wrote it.
         sha256: identity of the weights (`vpt.backbones.weights.sha256_of`).
         pooling: "own", the model's way to one vector with the norm that follows it; "plain", its CLS token, else the
             mean of its patches, without that norm: how it was before version 0.2.0.
@@ -51,8 +61,8 @@ class TimmBackbone(Backbone):
         model: Any,
         *,
         name: str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        mean: Any,
+        std: Any,
         sha256: str,
         pooling: Pooling = "own",
     ):
@@ -63,14 +73,16 @@ class TimmBackbone(Backbone):
             require_whole_patches(size, patch, name)
         self.sha256 = sha256
         self.pooling = pooling
+        self.channels = channels_of(model)
+        mean, std = normalisation(mean, std, f"backbone {name}")
         layout = self.take(model)
         self.spec = BackboneSpec(
             name=name,
             image_size=size,
             patch=patch,
             prefix=layout.prefix,
-            mean=three(mean),
-            std=three(std),
+            mean=mean,
+            std=std,
             blocks=layout.blocks,
             finished=layout.finished,
             registers=layout.registers,
@@ -78,8 +90,11 @@ class TimmBackbone(Backbone):
             finishes_prompts=layout.finishes_prompts,
             carries_prompts=layout.carries_prompts,
             embedded=layout.embedded,
-            interpolation=_interpolation_of(model),
+            interpolation=_interpolation_of(model, name),
         )
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        return size == self.spec.image_size
 
     @staticmethod
     @abstractmethod
@@ -132,7 +147,7 @@ class StagedBackbone(TimmBackbone):
         return head
 
 
-def _interpolation_of(model: Any) -> Interpolation:
+def _interpolation_of(model: Any, name: str) -> Interpolation:
     """As timm's own evaluation enlarges images for these weights; bilinear where nothing is said."""
     known = getattr(model, "pretrained_cfg", None) or {}
-    return "bicubic" if known.get("interpolation") == "bicubic" else "bilinear"
+    return enlarging(known.get("interpolation"), f"backbone {name}")

@@ -19,6 +19,7 @@ from vpt.backbones.base import (
     mean_normed,
     no_place,
     require_whole_patches,
+    whole_patches,
 )
 from vpt.backbones.folding import fold_batch_norms
 from vpt.backbones.sam import SamDecoder
@@ -109,6 +110,9 @@ class TinyVitBackbone(Backbone):
     @property
     def decoder(self) -> SamDecoder | None:
         return self._decoder[0]
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        return whole_patches(size, self.spec.patch)
 
     def embed(self, images: Tensor) -> Tokens:
         if self.attention == "fused":  # then every grid (B, H, W, C) is contiguous

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vpt.backbones import origin
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.origin import Origin
+from vpt.backbones.renames import under_names
 from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.sam_models import IMAGENET, UNIT_RANGE
@@ -119,7 +120,7 @@ def load_tiny_sam(
     sam = build_tiny_sam(TINY_VIT, checkpoint.image_size, strided=checkpoint.strided)
     if weights != RANDOM:
         path = Path(weights) if weights is not None else packaged(name)
-        whole = _fill(sam, _official(read_state(path)), path, name)
+        whole = _fill(sam, _official(read_state(path), path), path, name)
     return _backbone(
         sam.image_encoder,
         SamDecoder(sam.prompt_encoder, sam.mask_decoder, trained=weights != RANDOM) if whole else None,
@@ -231,9 +232,9 @@ def official_names(sam: Any) -> dict[str, str]:
     return names
 
 
-def _official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _official(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """A checkpoint without what wraps it, and without what is no weight."""
-    named = {ALONE.sub("image_encoder.", WRAPPERS.sub("", key)): tensor for key, tensor in state.items()}
+    named = under_names(state.items(), lambda key: ALONE.sub("image_encoder.", WRAPPERS.sub("", key)), path)
     return {key: tensor for key, tensor in named.items() if not BESIDE.search(key)}
 
 

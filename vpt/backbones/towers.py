@@ -43,6 +43,9 @@ class TowerBackbone(EvaBackbone):
         blocks = uniform_blocks(len(encoder.blocks), encoder.embed_dim, heads, grid)
         return Layout(blocks, Level(encoder.embed_dim, grid), finishes_prompts=True)
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        return size == self.spec.image_size
+
     def embed(self, images: Tensor) -> Tokens:
         encoder: Any = self.vit
         sequence, _ = encoder._pos_embed(encoder.patch_embed(images))

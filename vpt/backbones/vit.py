@@ -11,7 +11,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from vpt.backbones.base import BlockAttention, Level, Pool, norms_nothing_before, uniform_blocks
+from vpt.backbones.base import BlockAttention, Level, Pool, norms_nothing_before, uniform_blocks, whole_patches
 from vpt.backbones.pieces import is_half
 from vpt.backbones.refused import refusal
 from vpt.backbones.timm_model import Layout, Pooling, TimmBackbone
@@ -41,6 +41,11 @@ class PlainBackbone(TimmBackbone):
             registers,
             finishes_prompts=True,
         )
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        if size == self.spec.image_size or not getattr(self.vit, "dynamic_img_size", False):
+            return size == self.spec.image_size
+        return self.vit.patch_embed.dynamic_img_pad or whole_patches(size, self.spec.patch)
 
     @staticmethod
     def heads_of(block: Any) -> int:

@@ -25,10 +25,10 @@ from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
-from vpt.backbones.base import Backbone, BackboneSpec, require_whole_patches
+from vpt.backbones.base import Backbone, BackboneSpec, require_colours, require_whole_patches
 from vpt.backbones.beside import preprocessing_beside
 from vpt.backbones.eva import EvaBackbone
-from vpt.backbones.fetch import hub_or_its_cache, why_not
+from vpt.backbones.fetch import hub_or_its_cache, require_within_reach, why_not
 from vpt.backbones.hiera import HieraBackbone
 from vpt.backbones.hieradet import HieraDetBackbone
 from vpt.backbones.origin import UNKNOWN, Origin
@@ -163,15 +163,23 @@ def micro_vit(weights: str | Path | None = None) -> VisionTransformer:
 
 def timm_vit(name: str, weights: str | Path | None) -> Timm:
     require_tag(name)
+    if weights is None:
+        return _pretrained(name)
     vit: Any = _random_vit(name, name)
-    if weights == RANDOM:
-        return vit
-    if weights is not None:
+    if weights != RANDOM:
         load_weights(vit, weights, name)
-        return prepared_as(vit, weights)
+        vit = prepared_as(vit, weights)
+    return vit
+
+
+def _pretrained(name: str) -> Timm:
+    """timm's model with its own weights; nothing is built that cannot be had or is not supported."""
+    with torch.device("meta"):
+        _random_vit(name, name)
     try:
         with torch.random.fork_rng(devices=[]), hub_or_its_cache():
-            vit = timm.create_model(name, pretrained=True, num_classes=0)
+            require_within_reach(timm.get_pretrained_cfg(name, allow_unregistered=True))
+            vit: Any = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client raises a dozen kinds for one meaning
         raise VptError(
             f"backbone {name}: its pretrained weights cannot be had ({why_not(error)}); "
@@ -243,7 +251,7 @@ def spec_of(vit: Any, name: str, normalisation: Normalisation = "own", pooling: 
 def _normalisation(vit: Any, chosen: Normalisation) -> dict[str, Any]:
     if chosen == "imagenet":
         return {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
-    return {"mean": vit.pretrained_cfg["mean"], "std": vit.pretrained_cfg["std"]}
+    return {"mean": vit.pretrained_cfg.get("mean"), "std": vit.pretrained_cfg.get("std")}
 
 
 def _described_by(name: str) -> Any:
@@ -265,6 +273,7 @@ def _random_vit(source: str, name: str) -> Timm:
         vit: Any = timm.create_model(source, pretrained=False, num_classes=0)
     adapter = adapter_of(vit)
     adapter.require_supported(vit, name)
+    require_colours(vit, name)
     adapter.wake(vit)
     return vit
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.hugging_face import timms_names
 from vpt.backbones.npz import from_npz, read_npz
+from vpt.backbones.renames import under_names
 from vpt.backbones.sam2_weights import official_names
 from vpt.errors import VptError
 from vpt.machine.scarce import is_out_of_memory
@@ -88,7 +90,7 @@ def weights_file(path: str | Path) -> Path:
     if not os.path.isdir(path):
         return path
     usual = ("model.safetensors", SHARDS[0], "pytorch_model.bin", SHARDS[1])
-    for pattern in (*usual, "*.safetensors", "*.pth", "*.pt", "*.bin"):
+    for pattern in (*usual, "*.safetensors", "*.pth", "*.pt", "*.bin", "*.npz"):
         if len(found := sorted(path.glob(pattern))) > 1:
             raise VptError(
                 f"{path}: the folder holds {len(found)} files of weights, {some_of([file.name for file in found], 3)}; "
@@ -123,13 +125,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors or a .pth of tensors"
         ) from e
     state = _innermost(content)
-    tensors: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if isinstance(key, str) and isinstance(value, Tensor):
-            name = WRAPPERS.sub("", key)
-            if name in tensors and not (tensors[name].dtype == value.dtype and torch.equal(tensors[name], value)):
-                raise VptError(f"{path}: holds two different tensors for {name}; give a checkpoint with one of them")
-            tensors[name] = value
+    own = ((key, value) for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor))
+    tensors = under_names(own, lambda key: WRAPPERS.sub("", key), path)
     if not tensors:
         raise VptError(f"{path}: holds no tensors; give a state dict as .safetensors or .pth")
     return tensors
@@ -192,7 +189,8 @@ def load_weights(vit: Any, path: str | Path, name: str) -> None:
             that are not finite, or whole.
     """
     path = weights_file(path)
-    found = timms_names(from_npz(read_state(path)), vit, path)
+    found = timms_names(from_npz(read_state(path), vit, path), vit, path)
+    _require_square_positions(found, vit, path, name)
     _require_biases(found, vit, path, name)
     try:
         with redirect_stdout(io.StringIO()):  # timm prints what it leaves out
@@ -220,6 +218,20 @@ def _require_patches(state: Mapping[str, Tensor], vit: Any, path: Path, name: st
         f"{path}: does not fit {name}: its patches are of {found} pixels, expected {expected}; choose the backbone "
         "that these weights belong to"
     )
+
+
+def _require_square_positions(state: Mapping[str, Tensor], vit: Any, path: Path, name: str) -> None:
+    """timm resizes the positions of a square of patches, and of no other number of them."""
+    found, own = state.get("pos_embed"), getattr(vit, "pos_embed", None)
+    if found is None or own is None or found.ndim != 3 or own.ndim != 3 or found.shape == own.shape:
+        return
+    prefix = 0 if getattr(vit, "no_embed_class", False) else getattr(vit, "num_prefix_tokens", 0)
+    patches = found.shape[1] - prefix
+    if patches < 1 or math.isqrt(patches) ** 2 != patches:
+        raise VptError(
+            f"{path}: does not fit {name}: pos_embed is {tuple(found.shape)}, expected {tuple(own.shape)}, or {prefix} "
+            "and those of another square of patches; choose the backbone that these weights belong to"
+        )
 
 
 def _require_biases(state: Mapping[str, Tensor], vit: Any, path: Path, name: str) -> None:

@@ -59,16 +59,22 @@ def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, t
     """With the limits of these models' quality; what there is none of is said."""
     from vpt.use.classifier import Classifier
     from vpt.use.folds import is_of_folds
-    from vpt.use.limits import find_limits, require_different
+    from vpt.use.limits import find_limits, places_of_limits, require_different
 
     if isinstance(loaded, Classifier):
         return asked
     require_different(mark.artifacts)
-    limits = find_limits(mark.artifacts, tta)
-    runs = " ".join(str(path.parent) for path in mark.artifacts)
+    task = getattr(loaded, "told", None)
+    limits = find_limits(mark.artifacts, tta, task)
+    runs = " ".join(str(place) for place in places_of_limits(mark.artifacts, task))
     if limits is None and len(mark.artifacts) > 1 and all(is_of_folds(path.parent.parent) for path in mark.artifacts):
         print(
             "warning: folds have no limits, since each has trained on what another validates; nothing is flagged",
+            file=sys.stderr,
+        )
+    elif limits is None and not runs:
+        print(
+            f"warning: {task} has no limits, since later tasks trained its prompts on; nothing is flagged",
             file=sys.stderr,
         )
     elif limits is None:
@@ -89,11 +95,11 @@ def require_one_task(loaded: Segmenter | Classifier, beside: Beside) -> None:
     """Raise VptError where a model of several tasks is asked for what is of one, before it is asked of every scan."""
     from vpt.use.by_task import SegmenterByTask
 
-    if isinstance(loaded, SegmenterByTask) and (beside.quality or beside.probabilities):
+    asked = [f"--{name}" for name in ("quality", "probabilities") if getattr(beside, name)]
+    if isinstance(loaded, SegmenterByTask) and loaded.told is None and asked:
         raise VptError(
-            f"{'--quality' if beside.quality else '--probabilities'}: the model has learned "
-            f"{listed(loaded.members, 10)}, which have no probabilities in common, also where one is told; give a run "
-            "that learned one of them alone"
+            f"{asked[0]}: the model has learned {listed(loaded.members, 10)}, which have no probabilities in common; "
+            "say which task all scans are of (--task)"
         )
 
 

@@ -37,7 +37,8 @@ def continual(
     """
     from vpt.continual.protocol import SHOWN, load_protocol
     from vpt.continual.running import run_protocol
-    from vpt.engine.signals import Interrupted
+    from vpt.engine.signals import Interrupted, heed_signals
+    from vpt.errors import VptError
 
     if methods == "list":
         print("\n".join(f"{name:<11} {shown}" for name, shown in SHOWN.items()))
@@ -51,13 +52,18 @@ def continual(
     }
     protocol = load_protocol(data, {key: value for key, value in own.items() if value is not None})
     out = out or Path("runs") / f"continual-{data[0].resolve().stem}"
+    failed: dict[str, VptError] = {}
     try:
-        found = run_protocol(protocol, out, sys.argv)
+        with heed_signals() as signals, signals.at_once():  # what no training saves is done again
+            found = run_protocol(protocol, out, sys.argv, failed.__setitem__)
     except Interrupted as stop:
         print(f"interrupted; the same command goes on where it stopped (--out {out})")
         raise typer.Exit(stop.code) from None
-    console().print(table_of(found))
-    print(f"page: {out / 'continual.html'}, scores: {out / 'continual.json'}")
+    if found:
+        console().print(table_of(found))
+        print(f"page: {out / 'continual.html'}, scores: {out / 'continual.json'}")
+    if failed:
+        raise VptError("; ".join(f"{method}: {error}" for method, error in failed.items()))
 
 
 def table_of(found: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vpt.cli.shared import Device, Weights
+from vpt.words import counted
 
 USED = ("vpt", "torch", "timm", "numpy")
 
@@ -29,6 +30,12 @@ def explain(
     volume: Annotated[
         bool, typer.Option("--volume/--no-volume", help="Of a volume: attention/, a NIfTI file for each prompt.")
     ] = True,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a model that learned to segment several tasks: the scan's; else it is chosen.", metavar="NAME"
+        ),
+    ] = None,
     maps_only: Annotated[bool, typer.Option("--maps-only", help="Do not answer without each prompt in turn.")] = False,
     weights: Weights = None,
     device: Device = "auto",
@@ -56,6 +63,7 @@ def explain(
             images=images,
             volumes=out / "attention" if volume else None,
             force=force,
+            task=task,
             progress=tick,
         )
     where = "" if found.slice is None else f", slice {found.slice}"
@@ -68,4 +76,4 @@ def explain(
 
 def told_of_volumes(found: Any) -> list[str]:
     files = getattr(found, "volumes", ())
-    return [f"{files[0].parent} ({len(files)} maps of the whole scan)"] if files else []
+    return [f"{files[0].parent} ({counted(len(files), 'map')} of the whole scan)"] if files else []

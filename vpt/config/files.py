@@ -175,6 +175,8 @@ def _explain(name: str, problem: Any, within: tuple[str, ...] = ()) -> str:
     if problem["type"] == "model_type":
         own = ", ".join(_siblings(_all_keys(), parts))
         return f"{name}: {where}: a section with keys of its own ({own}), found {problem['input']!r}"
+    if problem["type"] == "missing":
+        return f"{name}: {where} is missing; set it"
     if problem["type"] != "extra_forbidden":
         return f"{name}: {where}: {problem['msg']}, found {problem['input']!r}"
     known = [key for key in _all_keys() if key != where]  # a key of another prompt method is known elsewhere

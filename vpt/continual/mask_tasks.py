@@ -18,6 +18,7 @@ from vpt.data.layouts import read_dataset
 from vpt.data.splits import Splits, read_splits
 from vpt.errors import VptError, VptWarning
 from vpt.readers import Grid
+from vpt.words import counted
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class MaskTask:
     splits: Splits
 
     @property
+    def files(self) -> str:
+        """What is read of a case."""
+        return f"{self.dataset.kind} of {counted(len(self.dataset.channels), 'channel')}"
+
+    @property
     def tested(self) -> list[Case]:
         return [self.dataset.case(name) for name in self.splits.test]
 
@@ -38,9 +44,17 @@ def make_mask_tasks(protocol: Protocol, seed: int) -> list[MaskTask]:
     """The data sets in the order of that seed.
 
     Raises:
-        VptError: fewer than two; two of one name; one without test cases.
+        VptError: fewer than two; two of one name; one without test cases; files of several kinds.
     """
-    return [_task(name, path) for name, path in order_of_sites(protocol, np.random.default_rng(seed))]
+    tasks = [_task(name, path) for name, path in order_of_sites(protocol, np.random.default_rng(seed))]
+    first = tasks[0]
+    for other in tasks[1:]:
+        if first.files != other.files:
+            raise VptError(
+                f"{other.path} has {other.files}, {first.path} {first.files}; a sequence is of files of one kind and "
+                "number of channels, so leave one of them out"
+            )
+    return tasks
 
 
 def _task(name: str, path: Path) -> MaskTask:

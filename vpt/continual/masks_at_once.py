@@ -103,7 +103,8 @@ def put_together(tasks: Sequence[MaskTask], folder: Path) -> Path:
             for case in map(task.dataset.case, names):
                 name = f"{task.name}__{case.name}"
                 mask = _renumbered(task, case, ids[task.name], folder / "masks" / name)
-                lines.append(json.dumps({"case": name, **_images(task, case), "mask": str(mask)}))
+                beside = mask.relative_to(folder).as_posix()
+                lines.append(json.dumps({"case": name, **_images(task, case), "mask": beside}))
                 sides[side].append(name)
                 known = task.dataset.labels if case.annotated is None else case.annotated
                 annotated[name] = [task.dataset.labels[label] for label in sorted(known) if label]
@@ -142,6 +143,5 @@ def _renumbered(task: MaskTask, case: Case, ids: dict[int, int], path: Path) -> 
     for own, common in ids.items():
         mask[label.array == own] = common
     path = path.with_name(path.name + reader.mask_endings[0])
-    if not path.exists():
-        save_labels(path, reader.mask_as("own", mask, Naming(task.dataset.labels, {})))
+    save_labels(path, reader.mask_as("own", mask, Naming(task.dataset.labels, {})))  # anew: labels may have changed
     return path

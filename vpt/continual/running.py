@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vpt.continual.kinds import make_learner, tasks_of
 from vpt.continual.learner import Learner
-from vpt.continual.mask_tasks import MaskTask
+from vpt.continual.marks import AnyTask, marks_of_tasks
 from vpt.continual.protocol import JOINT, SHOWN, Protocol
-from vpt.continual.tasks import Task
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.report.continual_page import MethodRow, continual_page
@@ -24,11 +23,12 @@ from vpt.scores.continual import (
 )
 from vpt.sealed import read_sealed, write_sealed
 from vpt.use.pages.making import making_of
+from vpt.words import listed
 
 RESULT = "result.json"
+MARKS = "data.json"  # of the cases that results are of
 WRITTEN = "continual.json"
 USED = ("vpt", "torch", "timm", "numpy")  # what trainings and scores come from
-AnyTask = Task | MaskTask
 
 
 @dataclass(frozen=True)
@@ -66,24 +66,31 @@ class Learned:
         }
 
 
-def run_protocol(protocol: Protocol, out: str | Path, command: Sequence[str] = ()) -> list[Learned]:
+def run_protocol(
+    protocol: Protocol,
+    out: str | Path,
+    command: Sequence[str] = (),
+    failed: Callable[[str, VptError], None] | None = None,
+) -> list[Learned]:
     """Learn and test; what is finished in `out` is kept, so the same call goes on.
 
     Leaves `continual.json` and `continual.html` of the protocol's methods, and a folder for each method and seed with
-    the run of each task. command: as `sys.argv` has it, for the page.
+    the run of each task. command: as `sys.argv` has it, for the page; failed: is told of a method that cannot go on,
+    and the others do; None: that is raised.
 
     Raises:
-        VptError: what is wrong with the protocol, the data or a training; another protocol in the folder.
+        VptError: what is wrong with the protocol, the data or a training; another protocol, or results of other data,
+            in the folder.
     """
     out = Path(out)
+    protocol.require_usable()
     if JOINT in protocol.learners and len(protocol.data) > 1 and not protocol.of_masks:
         raise VptError(
             f"joint: learns the classes of one data set, found {len(protocol.data)}; leave it out of the methods, or "
             "put their images into one set"
         )
     sequences = {seed: tasks_of(protocol, seed) for seed in protocol.seeds}
-    make_folder(out, "choose another --out")
-    _require_same(protocol, out)
+    _require_same(protocol, marks_of_tasks(sequences[protocol.seeds[0]]), out)
     patients = {
         _name(protocol, task, case.name): task.dataset.patient(case.name)
         for task in sequences[protocol.seeds[0]]
@@ -91,7 +98,13 @@ def run_protocol(protocol: Protocol, out: str | Path, command: Sequence[str] = (
     }
     found = []
     for method in protocol.learners:
-        orders = tuple(_learned(protocol, method, seed, tasks, out) for seed, tasks in sequences.items())
+        try:
+            orders = tuple(_learned(protocol, method, seed, tasks, out) for seed, tasks in sequences.items())
+        except VptError as error:
+            if failed is None:
+                raise
+            failed(method, error)
+            continue
         found.append(Learned(method, orders, final_interval(orders, patients)))
         _write(protocol, found, out, command)
     return found
@@ -102,12 +115,23 @@ def _name(protocol: Protocol, task: AnyTask, case: str) -> str:
     return case if len(protocol.data) == 1 else f"{task.name}/{case}"
 
 
-def _require_same(protocol: Protocol, out: Path) -> None:
-    """Write the protocol, or raise VptError where the folder is of another one; more methods may be asked for."""
+def _require_same(protocol: Protocol, marks: dict[str, str], out: Path) -> None:
+    """Write protocol and data, or raise VptError where the folder is of others; more methods may be asked for."""
     source, own = out / "protocol.json", protocol.model_dump(mode="json", exclude={"methods"})
+    held = [item for item in out.iterdir() if not item.name.startswith(".")] if out.is_dir() else []
+    if held and not source.is_file():
+        raise VptError(f"{out}: the folder is not empty, and holds no protocol; choose another --out")
+    make_folder(out, "choose another --out")
     if source.is_file() and read_json(source) != own:
         raise VptError(f"{out}: holds another protocol (see {source.name}); choose another --out")
-    write_json(source, own)
+    known = read_json(out / MARKS) if (out / MARKS).is_file() else marks
+    if changed := sorted(name for name in {*known, *marks} if known.get(name) != marks.get(name)):
+        raise VptError(
+            f"{out}: holds results of other data than these: {listed(changed, 3)} changed since; choose another --out, "
+            "or put the data back"
+        )
+    write_json(source, own)  # first: without it the folder would be of something else
+    write_json(out / MARKS, marks)
 
 
 def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: Path) -> Order:

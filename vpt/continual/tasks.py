@@ -14,7 +14,7 @@ from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import read_labelled
 from vpt.data.splits import Splits, read_splits
 from vpt.errors import VptError
-from vpt.words import listed
+from vpt.words import counted, listed
 
 DEFAULT = 5  # tasks
 
@@ -87,15 +87,18 @@ def _dealt(found: LabelledSet, protocol: Protocol, order: np.random.Generator) -
         groups = list(wanted)
         named = [name for group in groups for name in group]
         if twice := [name for name in named if named.count(name) > 1]:
-            raise VptError(f"tasks: the class {twice[0]!r} is in two of them; give each class to one")
+            raise VptError(f"tasks: the class {twice[0]!r} is there twice; give each class to one task, once")
+        if len(groups) < 2 or min(map(len, groups)) < 2:
+            shown = listed(map(list, groups)) or "none"
+            raise VptError(f"tasks: found {shown}; expected 2 tasks at least, of 2 classes each at least")
         return groups
     names = list(found.classes)
     if protocol.shuffle:
         names = [names[k] for k in order.permutation(len(names))]
     if wanted < 2 or len(names) < 2 * wanted:
         raise VptError(
-            f"{found.root}: {len(names)} classes ({listed(names)}) for {wanted} tasks; 2 tasks at least, of 2 classes "
-            "each at least"
+            f"{found.root}: {counted(len(names), 'class')} ({listed(names)}) for {counted(wanted, 'task')}; 2 tasks at "
+            "least, of 2 classes each at least"
         )
     return [tuple(part.tolist()) for part in np.array_split(names, wanted)]
 

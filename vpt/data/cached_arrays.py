@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 from zlib import crc32
 
@@ -18,16 +19,26 @@ SUM = 4  # bytes behind the array: its CRC-32
 def save_array(path: Path, array: np.ndarray) -> None:
     """A `.npy`, complete or not at all, with a checksum behind the array."""
     whole = np.ascontiguousarray(array)
-    with atomic(path) as part:
-        with open(part, "wb") as file:
-            np.save(file, whole)
-        sealed(part, whole)
-
-
-def sealed(path: Path, whole: np.ndarray) -> None:
-    """Put the checksum behind an array that was written to its file by itself."""
-    with open(path, "ab") as file:
+    with atomic(path) as part, open(part, "wb") as file:
+        np.save(file, whole)
         file.write(crc32(whole.data).to_bytes(SUM, "little"))
+
+
+def save_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
+    """The same of an array whose parts come one after another, all of one type.
+
+    Written as a stream: a full disk is an error then, and not the end of the process as with a memory map.
+    """
+    total = 0
+    with atomic(path) as part, open(part, "wb") as file:
+        for number, own in enumerate(parts):
+            if number == 0:
+                header = {"descr": own.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            content = np.ascontiguousarray(own).data
+            file.write(content)
+            total = crc32(content, total)
+        file.write(total.to_bytes(SUM, "little"))
 
 
 def require_unchanged(path: Path, kinds: str = "fiu", axes: int | None = None) -> None:

@@ -10,7 +10,7 @@ from vpt.data.doubts.class_names import class_doubts
 from vpt.data.findings import Problem
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import Splits
-from vpt.words import listed
+from vpt.words import counted, listed
 
 FEW_EXAMPLES = 5  # of a class: with less, nothing can be learned, nor measured
 IMBALANCE = 20  # the most frequent class to the rarest
@@ -41,5 +41,8 @@ def problems_of_classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterato
     ranked = everywhere.most_common()
     if ranked and ranked[0][1] > IMBALANCE * ranked[-1][1]:
         (most, many), (least, rare) = ranked[0], ranked[-1]
-        text = f"{many} examples of {most}, but {rare} of {least}; weigh the classes, and look at each one's score"
+        text = (
+            f"{counted(many, 'example')} of {most}, but {rare} of {least}; weigh the classes, and look at each one's "
+            "score"
+        )
         yield Problem("warning", str(found.source), text)

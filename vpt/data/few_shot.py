@@ -8,6 +8,7 @@ from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import Splits
 from vpt.errors import VptError
+from vpt.words import counted
 
 
 def draw_shots(dataset: SegmentationSet | LabelledSet, splits: Splits, shots: int, seed: int) -> Splits:
@@ -24,7 +25,10 @@ def draw_shots(dataset: SegmentationSet | LabelledSet, splits: Splits, shots: in
     if isinstance(dataset, LabelledSet):
         chosen = _of_each_class(dataset, order, shots)
     elif len(order) < shots:
-        raise VptError(f"{dataset.root}: {len(order)} training cases, fewer than the {shots} shots; lower data.shots")
+        raise VptError(
+            f"{dataset.root}: {counted(len(order), 'training case')}, fewer than {counted(shots, 'shot')}; lower "
+            "data.shots"
+        )
     else:
         chosen = set(order[:shots])
     return Splits(tuple(name for name in splits.train if name in chosen), splits.val, splits.test)
@@ -37,7 +41,8 @@ def _of_each_class(dataset: LabelledSet, order: list[str], shots: int) -> set[st
         having = [example for example in order if position in targets[example]]
         if len(having) < shots and dataset.target != "labels":
             raise VptError(
-                f"{dataset.root}: {len(having)} training examples of {name}, fewer than the {shots} shots; "
+                f"{dataset.root}: {counted(len(having), 'training example')} of {name}, fewer than "
+                f"{counted(shots, 'shot')}; "
                 "lower data.shots"
             )
         chosen |= set(having[:shots])

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import SegmentationSet
-from vpt.data.groups import read_grouping
+from vpt.data.groups import group_doubts, read_grouping
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import Splits
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json, write_json
 from vpt.scores.groups import SMALL, Grouping, large_of, members_of
-from vpt.words import listed
+from vpt.words import agreeing, counted, listed
 
 WRITTEN = "groups.json"  # in a run's folder
 SETTINGS = ("fair.by=", "fair.groups")
@@ -38,12 +38,14 @@ class Groups:
         return {group: [k for k, case in enumerate(cases) if self.of[case] == group] for group in self.choosing}
 
     def counts(self, cases: Sequence[str]) -> str:
-        """`f 12, m 8`."""
+        """`f 12, m 8`; of groups by class `f, ill 3; f, well 9`."""
         own = [self.of[case] for case in cases]
-        return ", ".join(f"{name} {own.count(name)}" for name in self.names)
+        between = "; " if any("," in name for name in self.names) else ", "
+        return between.join(f"{name} {own.count(name)}" for name in self.names)
 
     def doubts(self, training: Sequence[str], validation: Sequence[str]) -> Iterator[str]:
-        """Groups that teach nothing, or by which no epoch is chosen although others choose."""
+        """Groups that may be one or none, that teach nothing, or by which no epoch is chosen although others choose."""
+        yield from (f"fair: {doubt}" for doubt in group_doubts(self.names))
         for side, cases in (("training", training), ("validation", validation)):
             own = {self.of[case] for case in cases}
             if none := [name for name in self.names if name not in own] if own else []:
@@ -73,7 +75,8 @@ def read_groups(fair: Any, dataset: SegmentationSet | LabelledSet, splits: Split
     grouping = _read(fair, dataset, cases)
     if grouping.without:
         raise VptError(
-            f"fair.by={fair.by}: {len(grouping.without)} of {len(cases)} training and validation cases have no value "
+            f"fair.by={fair.by}: {len(grouping.without)} of {len(cases)} training and validation cases "
+            f"{agreeing(len(grouping.without), 'have')} no value "
             f"({listed(grouping.without, 3)}); add them to the CSV, or take them out of train and val"
         )
     if fair.splits_classes:
@@ -110,7 +113,8 @@ def _choosing(
     large = large_of(members, [dataset.patient(name) for name in validation])
     if len(large) < 2:
         raise VptError(
-            f"fair.by={fair.by}: {len(large)} of {len(members)} groups have {SMALL} validation patients or more, too "
-            "few for the worst group to choose the best epoch; set fair.choose=mean, or validate with more cases"
+            f"fair.by={fair.by}: {len(large)} of {counted(len(members), 'group')} with {SMALL} validation patients or "
+            "more, too few for the worst group to choose the best epoch; set fair.choose=mean, or validate with more "
+            "cases"
         )
     return tuple(large)

@@ -6,16 +6,18 @@ A line is a case's by its name (or its file's), or all cases of a patient's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vpt.data.cases import without_ending
+from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.data.layouts.bids_tables import PARTICIPANT, UNKNOWN
 from vpt.data.layouts.class_lists import csv_lines
 from vpt.data.layouts.description import description
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.scores.groups import Grouping
-from vpt.words import did_you_mean, listed
+from vpt.words import did_you_mean, listed, with_article
 
 CASE = ("case", "id", "name", "image", "scan", "mask", "path", "file", "filename")
 PATIENT = ("patient", "subject", PARTICIPANT)
@@ -38,7 +40,7 @@ def read_groupings(
 ) -> tuple[Grouping, ...]:
     """`read_grouping` of each column; `by`: them, or their names with commas between.
 
-    Raises VptError for no column, and for one that is named twice.
+    Raises VptError for no column, and for one that is named twice; warns of what `group_doubts` tells.
     """
     if by is None:
         return ()
@@ -46,7 +48,16 @@ def read_groupings(
     if not asked or not all(asked) or len({column.casefold() for column in asked}) < len(asked):
         raise VptError(f"--by {by}: expected names of columns with commas between, each once: --by sex,site")
     known = list(described)
-    return tuple(read_grouping(each, names, patient, file=file, columns=columns, described=known) for each in asked)
+    found = [read_grouping(each, names, patient, file=file, columns=columns, described=known) for each in asked]
+    for grouping in found:
+        for doubt in group_doubts(dict.fromkeys(grouping.of.values())):
+            warnings.warn(f"--by {grouping.column}: {doubt}", VptWarning, stacklevel=2)
+    return tuple(found)
+
+
+def group_doubts(groups: Collection[str]) -> list[str]:
+    """Sentences of groups that may be one, written in two ways, or stand for what is not known."""
+    return [*doubtful_classes(groups, "groups"), *missing_among(groups, "groups")]
 
 
 def read_grouping(
@@ -94,7 +105,9 @@ def _named_in(source: Path) -> Path | None:
     if named is None:
         return None
     if not isinstance(named, str):
-        raise VptError(f'{source}: `groups` is a {type(named).__name__}; expected the name of a CSV, "groups.csv"')
+        raise VptError(
+            f'{source}: `groups` is {with_article(type(named).__name__)}; expected the name of a CSV, "groups.csv"'
+        )
     return source.parent / named
 
 

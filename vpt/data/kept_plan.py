@@ -14,7 +14,7 @@ from vpt.data.values import values_of
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import reader_of
-from vpt.words import listed
+from vpt.words import counted, listed
 
 
 def keep_plan(plan: Plan, dataset: Planned, cases: Sequence[Any], wishes: Wishes, progress: Tick = silent) -> Plan:
@@ -45,7 +45,7 @@ def _require_alike(plan: Plan, dataset: Planned) -> None:
     ours, theirs = ([name.strip().casefold() for name in names] for names in (dataset.channels, plan.channels))
     if len(ours) != len(theirs):
         raise VptError(
-            f"{dataset.root}: {len(ours)} channels ({listed(dataset.channels)}), but {kept}, and it has "
+            f"{dataset.root}: {counted(len(ours), 'channel')} ({listed(dataset.channels)}), but {kept}, and it has "
             f"{len(theirs)} ({listed(plan.channels)}); give the data the same channels, or start anew"
         )
     if ours != theirs and sorted(ours) == sorted(theirs):

@@ -13,7 +13,7 @@ from vpt.data.label_values import LabelValues
 from vpt.data.layouts.naming import IMAGE, MASK
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
-from vpt.words import counted, listed
+from vpt.words import counted, listed, with_article
 
 PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "output", "result"}
 SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
@@ -106,7 +106,10 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
         return _pair_folders(predictions, references)
     first, second = _masks(predictions), _masks(references)
     if len(first) != len(second):
-        raise VptError(f"{len(first)} predictions but {len(second)} references; give one of each, in one order")
+        raise VptError(
+            f"{counted(len(first), 'prediction')} but {counted(len(second), 'reference')}; give one of each, in one "
+            "order"
+        )
     if not first:
         raise VptError("no predictions and no references were given; give at least one pair of label volumes")
     return Matched([Pair(mine, theirs, theirs.name) for mine, theirs in zip(first, second, strict=True)])
@@ -115,7 +118,7 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
 def _pair_folders(predictions: Any, references: Any) -> Matched:
     for one, other in ((predictions, references), (references, predictions)):
         if not _is_folder(one):
-            shown = one if isinstance(one, str | Path) else f"a {type(one).__name__}"
+            shown = one if isinstance(one, str | Path) else f"{with_article(type(one).__name__)}"
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
     found, expected = _masks_in(Path(predictions)), _masks_in(Path(references))
     said = ""
@@ -225,7 +228,7 @@ def _mask(given: Volume, unnamed: str = "image") -> Mask:
         return Mask(case_name(given), str(given), given)
     if not is_volume(given):
         found = type(given).__name__
-        raise VptError(f"{unnamed}: a {found}, expected a path or a nibabel image; arrays go to score_case")
+        raise VptError(f"{unnamed}: {with_article(found)}, expected a path or a nibabel image; arrays go to score_case")
     file = given.get_filename() if hasattr(given, "get_filename") else None
     return Mask(case_name(file) if file else unnamed, str(file or unnamed), given)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from vpt.data.cached_arrays import damaged, mapped, require_unchanged, sealed
+from vpt.data.cached_arrays import damaged, mapped, require_unchanged, save_rows
 from vpt.data.cached_slices import prepare_image
 from vpt.data.framing import as_channels, placement_of
 from vpt.data.plan import Plan
 from vpt.data.sampling import in_turn
 from vpt.data.stored import Store, Viewed, versions_of, view_seed
 from vpt.data.transforms import Augment
-from vpt.files import atomic
 from vpt.progress import Tick
 from vpt.readers import Voxels, reader_of
 
@@ -54,19 +53,19 @@ def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress
     shape = (len(examples), plan.slices or 1, plan.inputs, plan.image_size, plan.image_size)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as part:
-            stacks = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-            for done, example in enumerate(examples):
-                stacks[done] = prepare_stack(reader_of(example.images).voxels(len(plan.channels)), plan)
-                progress(done + 1, len(examples), example.name)
-            stacks.flush()
-            sealed(part, stacks)
+        save_rows(path, _stacks_of(examples, plan, progress), shape)
     else:
         require_unchanged(path, "u", 5)
     found = mapped(path, "u", 5)
     if found.shape != shape:
         raise damaged(path, f"{found.shape}, expected {shape}")
     return found
+
+
+def _stacks_of(examples: Sequence[Example], plan: Plan, progress: Tick) -> Iterator[np.ndarray]:
+    for done, example in enumerate(examples, start=1):
+        yield prepare_stack(reader_of(example.images).voxels(len(plan.channels)), plan)
+        progress(done, len(examples), example.name)
 
 
 def stacks_folder(cache: Path, source: Path, examples: Sequence[Example], plan: Plan) -> Path:

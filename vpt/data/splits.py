@@ -128,7 +128,7 @@ def fold_count(dataset: AnySet, folds: int | None = None) -> int:
     if not isinstance(content, list) or not content:
         raise VptError(f'{source}: expected a list of folds, [{{"train": [...], "val": [...]}}, ...]')
     if folds not in (None, len(content)):
-        raise VptError(f"{source}: lists {len(content)} folds, so there are no {folds}; take --folds all")
+        raise VptError(f"{source}: lists {counted(len(content), 'fold')}, so there are no {folds}; take --folds all")
     return len(content)
 
 
@@ -137,7 +137,8 @@ def _drawn_count(dataset: AnySet, folds: int | None) -> int:
     if patients < 2:
         where = f" in train and val of {split_source(dataset)}" if is_fixed(dataset) else ""
         raise VptError(
-            f"{dataset.root}: cases of {patients} patient(s){where}, expected at least 2, to train and to validate"
+            f"{dataset.root}: cases of {counted(patients, 'patient')}{where}, expected at least 2, to train and to "
+            "validate"
         )
     if folds is None:
         return min(FOLDS, patients)

@@ -7,6 +7,7 @@ from vpt.engine.beside import beside_in_words, shared_labels
 from vpt.engine.continuing import task_in_words
 from vpt.engine.setup import Setup
 from vpt.engine.starting import start_in_words
+from vpt.words import counted
 
 FEW = 50  # cases: of fewer a single validation split says little
 
@@ -37,6 +38,6 @@ def folds_proposed(setup: Setup) -> list[str]:
         return []
     folds = fold_count(setup.dataset)
     return [
-        f"{cases} cases and no test split; `vpt train {config.path} --folds {folds}` scores every case by a model that "
-        "has not seen it"
+        f"{counted(cases, 'case')} and no test split; `vpt train {config.path} --folds {folds}` scores every case by a "
+        "model that has not seen it"
     ]

@@ -19,7 +19,7 @@ from vpt.data.plan import Plan
 from vpt.engine.folder import EARLIER
 from vpt.errors import VptError
 from vpt.model import PromptedModel
-from vpt.words import listed
+from vpt.words import counted, listed
 
 LEAST = 2  # training cases, by which a scan's task is chosen
 
@@ -95,7 +95,8 @@ def require_same_files(tasks: Mapping[str, Artifact], plan: Plan, cases: int, pa
     theirs = next(iter(tasks.values())).plan
     if (theirs.kind, len(theirs.channels)) != (plan.kind, len(plan.channels)):
         raise VptError(
-            f"{path}: {plan.kind} of {len(plan.channels)} channels, but the artifact's tasks are of {theirs.kind} of "
+            f"{path}: {plan.kind} of {counted(len(plan.channels), 'channel')}, but the artifact's tasks are of "
+            f"{theirs.kind} of "
             f"{len(theirs.channels)}, and a scan is given to one of them; train a model of its own, vpt.Bank holds both"
         )
     if cases < LEAST:

@@ -39,6 +39,7 @@ from vpt.sealed import read_sealed, write_sealed
 from vpt.use.pages.making import making_of
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
+from vpt.words import counted
 
 WAIT = 2.0  # seconds between looks at what other processes do
 RESULT = "result.json"
@@ -203,7 +204,7 @@ class Comparison:
     def write(self, command: Sequence[str] = ()) -> Any:
         """The table of what there is, in files and for a terminal; command: that asked for it, for the page."""
         shown = {name: method.shown for name, method in self.methods.items()}
-        title = f"{self.dataset.name}: {len(shown)} methods"
+        title = f"{self.dataset.name}: {counted(len(shown), 'method')}"
         together = self.base.data.shots is None
         named = {
             "data set": str(self.base.data.path),

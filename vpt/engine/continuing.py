@@ -19,7 +19,7 @@ from vpt.heads.by_task import ByTaskConfig, ByTaskHead
 from vpt.heads.linear import ClassifyHead
 from vpt.model import PromptedModel
 from vpt.restoring import restore_model
-from vpt.words import listed
+from vpt.words import counted, listed
 
 
 def learned_tasks(artifact: Artifact) -> dict[str, tuple[str, ...]]:
@@ -59,7 +59,7 @@ def _require_fit(artifact: Artifact) -> None:
         f"answers {own.data.target}": own.data.target not in ("classes", None),
         f"has the head {own.head.kind}": own.head.kind not in ("linear", "by_task"),
         "classifies volumes": plan.slices is not None,
-        f"mixes {len(plan.channels)} channels": plan.mixes,
+        f"mixes {counted(len(plan.channels), 'channel')}": plan.mixes,
         f"was trained with tuning {own.tuning.method}": own.tuning.method != FROZEN,
         "was trained with fair": own.fair is not None,
     }

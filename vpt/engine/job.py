@@ -37,7 +37,7 @@ from vpt.tasks.answers import Answers
 from vpt.tasks.batch import Batch, GroupedSamples, Loss
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
-from vpt.words import listed
+from vpt.words import counted, listed
 
 
 class Job(ABC):
@@ -288,4 +288,4 @@ def require_weights(setup: Setup) -> None:
     given, names = setup.config.loss.class_weights, list(setup.dataset.labels.values())
     if not isinstance(given, str) and len(given) != len(names):
         what = "labels" if setup.task == "segmentation" else "classes"
-        raise VptError(f"loss.class_weights: {len(given)} weights for {len(names)} {what} ({listed(names)})")
+        raise VptError(f"loss.class_weights: {counted(len(given), 'weight')} for {len(names)} {what} ({listed(names)})")

@@ -36,6 +36,7 @@ from vpt.model_card import write_card
 from vpt.progress import bar
 from vpt.use.pages.evaluation import write_run_page
 from vpt.vocabulary import Task
+from vpt.words import counted
 
 JOBS: dict[Task, type[Job]] = {"segmentation": Segmenting, "classification": Classifying}
 
@@ -268,10 +269,10 @@ def _write_page(run: Path, job: Job, log: Logger) -> None:
 def _summary(setup: Setup, model: PromptedModel) -> str:
     config, counts, splits = setup.config, model.count_parameters(), setup.splits
     parts = {"prompts": "prompts", "head": "head", "backbone": f"in the backbone by {config.tuning.method}"}
-    parts |= {"mixing": f"that mix {len(setup.plan.channels)} channels", "trigger": "added to images"}
+    parts |= {"mixing": f"that mix {counted(len(setup.plan.channels), 'channel')}", "trigger": "added to images"}
     shares = ", ".join(f"{counts[part]:,} {parts[part]}" for part in trained_parts(counts))
     return (
-        f"{setup.task}, {len(splits.train)} training and {len(splits.val)} validation cases, {setup.plan}; "
+        f"{setup.task}, {len(splits.train)} training and {counted(len(splits.val), 'validation case')}, {setup.plan}; "
         f"{config.backbone.name} with prompts {config.prompts.method} and head {config.head.kind}, "
         f"{counts['trained']:,} trained parameters ({shares}), {counts['frozen']:,} frozen"
     )

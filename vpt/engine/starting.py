@@ -242,6 +242,7 @@ def rows_of(artifact: Artifact, labels: Mapping[int, str], config: Config) -> li
 def start_in_words(artifact: Artifact, dataset: SegmentationSet | LabelledSet) -> str:
     """What becomes of the labels of both."""
     known, labels = list(artifact.labels.values()), list(dataset.labels.values())
+    channels = artifact.plan.channels
     segments = isinstance(dataset, SegmentationSet)
     unseen: list[str] = []
     if isinstance(dataset, SegmentationSet):
@@ -260,6 +261,8 @@ def start_in_words(artifact: Artifact, dataset: SegmentationSet | LabelledSet) -
         )
         if names
     ]
+    if [name.strip().casefold() for name in dataset.channels] != [name.strip().casefold() for name in channels]:
+        said.append(f"reads {listed(dataset.channels)} as the artifact read {listed(channels)}")
     return f"starts from {artifact.path}: {'; '.join(said)}"
 
 

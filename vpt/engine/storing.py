@@ -20,6 +20,7 @@ from vpt.machine.precision import autocast, choose_precision
 from vpt.model import PromptedModel
 from vpt.progress import bar
 from vpt.tasks.frozen import OverPrefix
+from vpt.words import with_article
 
 SUGGESTED = 4  # views, to a run that could store them
 PAYS = 0.4  # of a forward pass: LiteMedSAM below its third stage, whose steps are 1.3 times as fast so (docs/speed.md)
@@ -76,8 +77,7 @@ class PrefixPlan:
         ]
 
     def _each(self, views: int) -> str:
-        one = f"an {self.unit}" if self.unit[0] in "aeiou" else f"a {self.unit}"
-        return f"once per {self.unit}" if views == 1 else f"once for each of {views} views of {one}"
+        return f"once per {self.unit}" if views == 1 else f"once for each of {views} views of {with_article(self.unit)}"
 
 
 def _in_gb(size: float) -> str:

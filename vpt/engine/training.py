@@ -38,6 +38,7 @@ from vpt.model import Output
 from vpt.progress import bar, is_live
 from vpt.report.pictures import write_progress
 from vpt.tasks.batch import LearningLoss
+from vpt.words import counted
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -70,6 +71,7 @@ def train_job(
     kept = _Kept(run / STATE, job, optimizer, average, scaler_of(fabric), stays)
     # the model is on its device, where the optimiser's moments go as well
     progress = _resumed(kept, ranks, log) if resume else Progress(processes=ranks.of)
+    _require_best(run, progress)
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
     forward.register_forward_hook(_require_finite)
     with _told(run, job, progress), signals.later(), keeping_buffers(job.setup.device):
@@ -124,6 +126,16 @@ class _Kept:
     @property
     def learned(self) -> LearningLoss | None:
         return self.job.loss if isinstance(self.job.loss, LearningLoss) else None
+
+
+def _require_best(run: Path, progress: Progress) -> None:
+    """Raise VptError where the artifact of the best epoch so far is gone, which the state, of the last one, is not."""
+    path = run / "best.safetensors"
+    if progress.best_epoch and not path.is_file():
+        raise VptError(
+            f"{path}: is gone, the artifact of epoch {progress.best_epoch}, the best so far; put it back, or remove "
+            f"{run} to train anew"
+        )
 
 
 def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:
@@ -225,7 +237,7 @@ def _told(run: Path, job: Job, progress: Progress) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise VptError(
-            f"out of memory on {job.setup.device} with {job.batch_size} {job.unit}s of "
+            f"out of memory on {job.setup.device} with {counted(job.batch_size, job.unit)} of "
             f"{job.setup.plan.image_size} px a batch; lower train.batch_size or plan.image_size"
         ) from error
     except (OSError, VptError) as error:

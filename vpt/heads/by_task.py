@@ -13,6 +13,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.errors import VptError
 from vpt.heads.base import Answer, HeadSettings
 from vpt.heads.linear import ClassifyHead, Pool, Start
+from vpt.words import counted
 
 
 class ByTaskConfig(HeadSettings):
@@ -42,7 +43,8 @@ class ByTaskConfig(HeadSettings):
     def build(self, backbone: Any, answer: Answer) -> ByTaskHead:
         if len(self.classes) != answer.classes or answer.target != "classes" or answer.slices:
             raise VptError(
-                f"head by_task: learned {len(self.learned)} tasks of {len(self.classes)} classes in all, asked to "
+                f"head by_task: learned {counted(len(self.learned), 'task')} of "
+                f"{counted(len(self.classes), 'class')} in all, asked to "
                 f"answer {answer.classes} {answer.target}; it comes with `vpt train --continue RUN`, of images of one "
                 "class each"
             )

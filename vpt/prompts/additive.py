@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
-from vpt.prompts.base import Prompts, PromptSettings, compared
+from vpt.prompts.base import Prompts, PromptSettings, compared, require_grid
 
 Form = Literal["vector", "grid"]
 
@@ -46,4 +46,6 @@ class AdditivePrompts(Prompts):
     def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
         if i > 0:
             return tokens, None
+        if self.offset.shape[:2] != (1, 1):
+            require_grid(tokens, tuple(self.offset.shape[:2]), "additive")
         return replace(tokens, grid=tokens.grid + self.offset), None

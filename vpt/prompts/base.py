@@ -265,6 +265,15 @@ def one_width(spec: BackboneSpec, blocks: Sequence[int], method: str) -> int:
     return widths[0]
 
 
+def require_grid(tokens: Tokens, grid: tuple[int, ...], method: str) -> None:
+    """Raise VptError unless the image has the grid of patches whose places the prompts were made for."""
+    if (found := tuple(tokens.grid.shape[1:3])) != grid:
+        raise VptError(
+            f"prompts: {method} prompts were made for the places of {grid[0]}x{grid[1]} patches, and an image has "
+            f"{found[0]}x{found[1]}; give images of the size that they were made for, or choose deep prompts"
+        )
+
+
 def shared_over_batch(prompts: Tensor, batch: int) -> Tensor:
     """(P, C) or (B, P, C) -> (B, P, C)."""
     return prompts if prompts.ndim == 3 else prompts.expand(batch, *prompts.shape)

@@ -20,6 +20,7 @@ from vpt.prompts.base import (
     choose_blocks,
     compared,
     one_width,
+    require_grid,
     require_positive,
 )
 from vpt.prompts.starts.random import uniform_prompts
@@ -87,7 +88,7 @@ class ConditionedPrompts(Prompts):
         grids = list(dict.fromkeys(spec.blocks[i].grid for i in chosen))
         if len(grids) > 1:
             raise VptError(f"prompts: conditioned prompts need blocks of one grid, those of {spec.name} have {grids}")
-        height, columns = grids[0]
+        height, columns = self.grid = grids[0]
         if not 1 <= kernel <= min(height, columns):
             raise VptError(
                 f"prompts: kernel is {kernel}, but the image has {height}x{columns} patches; "
@@ -109,6 +110,7 @@ class ConditionedPrompts(Prompts):
         if i not in self.rows:
             return tokens, None
         row = self.rows[i]
+        require_grid(tokens, self.grid, "conditioned")
         kernel, places = self.kernels[row, None, None], self.places[row].unsqueeze(1)
         weights = F.conv_transpose2d(places, kernel).squeeze(1)  # (P, H, W)
         gathered = torch.einsum("phw,bhwc->bpc", weights, self.norms[row](tokens.grid))

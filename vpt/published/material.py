@@ -19,7 +19,7 @@ from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.progress import bar
 from vpt.published.archives import CLUTTER, ENDINGS, extract, is_archive
-from vpt.words import listed
+from vpt.words import agreeing, counted, listed
 
 SIDES = ("train", "val", "test")
 DEAL = ("train", "val", "test", "train", "train", "train", "train", "test", "train", "train")  # 70, 10 and 20 percent
@@ -185,7 +185,10 @@ def draw(groups: Mapping[str, str], strata: Mapping[str, str] | None = None, see
     gets its share (a group's is that of its first case).
     """
     if len(set(groups.values())) < 2:
-        raise VptError(f"{len(groups)} case(s) of {len(set(groups.values()))} patient(s), expected at least 2 patients")
+        raise VptError(
+            f"{counted(len(groups), 'case')} of {counted(len(set(groups.values())), 'patient')}, expected at least 2 "
+            "patients"
+        )
     stratum: dict[str, str] = {}
     for case, group in sorted(groups.items()):
         stratum.setdefault(group, (strata or {}).get(case, ""))
@@ -225,4 +228,7 @@ def make_set(
             with suppress(OSError):  # there are archives in it
                 kept.rmdir()
     sides = ", ".join(f"{side} {count}" for side, count in counts.items())
-    return f"{to}: {sum(counts.values())} cases are ready ({sides}), look at them with `vpt check {to}`"
+    return (
+        f"{to}: {counted(sum(counts.values()), 'case')} {agreeing(sum(counts.values()), 'are')} ready ({sides}), "
+        f"look at them with `vpt check {to}`"
+    )

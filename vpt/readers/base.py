@@ -14,6 +14,7 @@ from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.segments import Form, Naming
 from vpt.readers.voxels import Voxels
+from vpt.words import with_article
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -169,10 +170,10 @@ def no_scan(source: Source) -> VptError:
     if isinstance(source, list | tuple):
         kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in source)) or "nothing in it"
         return VptError(
-            f"a {type(source).__name__} ({kinds}) is no scan; of several, give the channels of one scan: files, or "
-            "volumes of one library (nibabel, SimpleITK, MONAI), and images one by one"
+            f"{with_article(type(source).__name__)} ({kinds}) is no scan; of several, give the channels of one scan: "
+            "files, or volumes of one library (nibabel, SimpleITK, MONAI), and images one by one"
         )
     return VptError(
-        f"a {type(source).__name__} is no scan; give a path, a list of channel files, an array, or an image of nibabel "
-        "(NIfTI), SimpleITK, Pillow or MONAI"
+        f"{with_article(type(source).__name__)} is no scan; give a path, a list of channel files, an array, or an "
+        "image of nibabel (NIfTI), SimpleITK, Pillow or MONAI"
     )

@@ -19,6 +19,7 @@ from vpt.readers.itk import ItkReader, require_itk
 from vpt.readers.nifti import NiftiReader, volume_in_memory
 from vpt.readers.pillow_file import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, seen
 from vpt.readers.volumes import placed
+from vpt.words import counted
 
 
 def flat_pixels(scan: Any) -> Any:
@@ -119,7 +120,7 @@ class MetaTensorReader(NiftiReader):
             )
         if shape[0] <= FEW and shape != of_file and min(shape[1:]) > FLAT * shape[0]:
             raise VptError(
-                f"{self.name}: shape {shape}, a slice of {shape[0]} channel(s), or a volume {shape[0]} wide? Give a "
-                "slice as (channels, X, Y, 1), a volume as (1, X, Y, Z)"
+                f"{self.name}: shape {shape}, a slice of {counted(shape[0], 'channel')}, or a volume {shape[0]} wide? "
+                "Give a slice as (channels, X, Y, 1), a volume as (1, X, Y, Z)"
             )
         return voxels

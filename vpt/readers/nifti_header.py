@@ -18,6 +18,7 @@ from vpt.readers.base import SUPPORTED
 from vpt.readers.content import other_content
 from vpt.readers.grid import Grid, by
 from vpt.readers.volumes import placed
+from vpt.words import with_article
 
 DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error)
 FARTHEST = 2**26  # bytes before the voxels
@@ -42,7 +43,7 @@ def opened(path: Path) -> Any:
         raise VptError(f"{path}: not a supported ending, {SUPPORTED}; convert it")
     image = loaded(path)
     if not isinstance(image, nibabel.Nifti1Image):
-        raise VptError(f"{path}: a {type(image).__name__}, expected a NIfTI; convert it")
+        raise VptError(f"{path}: {with_article(type(image).__name__)}, expected a NIfTI; convert it")
     return image
 
 

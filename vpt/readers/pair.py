@@ -15,6 +15,7 @@ from vpt.readers.base import Source
 from vpt.readers.content import other_content
 from vpt.readers.nifti import NiftiReader
 from vpt.readers.nifti_header import loaded
+from vpt.words import with_article
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -49,7 +50,8 @@ class PairReader(NiftiReader):
         image = loaded(source)
         if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image, nibabel.Nifti1Image):
             raise VptError(
-                f"{source}: a {type(image).__name__}, expected Analyze or a NIfTI pair; convert it to .nii.gz"
+                f"{source}: {with_article(type(image).__name__)}, expected Analyze or a NIfTI pair; convert it to "
+                ".nii.gz"
             )
         return image
 

@@ -12,6 +12,7 @@ from vpt.readers.base import Reader
 from vpt.readers.grid import Grid, by, some
 from vpt.readers.labels import LabelMap
 from vpt.readers.voxels import Channel, Voxels, distinct
+from vpt.words import counted
 
 SMALLEST, LARGEST, FARTHEST = 1e-6, 1e5, 1e9  # mm: of a voxel's sides, and of its place
 ROUNDING = 1e-3  # a label this near to a whole number is one
@@ -41,7 +42,7 @@ class VolumeReader(Reader):
 
     def voxels(self, channels: int) -> Voxels:
         if len(self.sources) not in (1, channels):
-            found = f"{len(self.sources)} channel files, expected {channels}"
+            found = f"{counted(len(self.sources), 'channel file')}, expected {channels}"
             raise VptError(f"{self.name}: {found}; give one file per channel")
         first, found_channels = self.grid(), []
         for k, source in enumerate(self.sources):
@@ -73,7 +74,7 @@ def channels_of(read: Channel, name: str, channels: int) -> list[Channel]:
     array = read.stored
     if array.ndim == 4 and array.shape[-1] != channels:
         raise VptError(
-            f"{name}: shape {array.shape} is 4-D with {array.shape[-1]} channels, expected {channels} channel(s) "
+            f"{name}: shape {array.shape} is 4-D with {counted(array.shape[-1], 'channel')}, expected {channels} "
             f"{'and so a 3-D volume ' if channels == 1 else ''}as dataset.json lists; "
             "split it into 3-D files, or list its channels under `channel_names` (MSD: `modality`)"
         )

@@ -17,6 +17,7 @@ from vpt.scores.bootstrap import LEVEL
 from vpt.scores.classes import counted_confidences
 from vpt.scores.classification import PER_CLASS, ClassificationScores, probabilities_csv
 from vpt.vocabulary import Target
+from vpt.words import counted
 
 HEADLINES = {
     "accuracy": "accuracy",
@@ -113,8 +114,11 @@ class ClassReport(ClassificationScores):
         return {name: found[name] for name in worst}
 
     def _footer(self, shown: int) -> str:
-        patients = "" if self.groups is None else f" of {len(set(self.groups))} patients"
-        lines = [f"{len(self.names)} cases{patients}, {len(self.classes)} {self.target}; intervals: {self.method()}"]
+        patients = "" if self.groups is None else f" of {counted(len(set(self.groups)), 'patient')}"
+        lines = [
+            f"{counted(len(self.names), 'case')}{patients}, {len(self.classes)} {self.target}; intervals: "
+            f"{self.method()}"
+        ]
         if shown < len(self.classes):
             lines.append(
                 f"shown: the {shown} {self.target} with the lowest F1; summary.json has all {len(self.classes)}"

@@ -13,7 +13,7 @@ from vpt.report.comparison_views import comparison_page, draw_comparison, termin
 from vpt.report.report_page import FactGroup
 from vpt.scores.bootstrap import LEVEL, RESAMPLES
 from vpt.scores.comparison import Result, measure, read_results
-from vpt.words import listed
+from vpt.words import counted, listed
 
 COLUMNS = {
     "shown": "method",
@@ -146,7 +146,7 @@ def _said(done: Sequence[Result], together: bool) -> str:
     sentences = [
         "The best first. Rate and weight decay were chosen on the validation cases; then each method learned "
         f"{learned} and was tested once per seed, after its last epoch.",
-        f"Scores are means over {len(done[0].cases)} test cases.",
+        f"Scores are means over {counted(len(done[0].cases), 'test case')}.",
     ]
     if left := len(tested) - len(done[0].cases):
         sentences.append(f"Left out: {left}, for which a method has no score (nothing to find, nor found).")

@@ -12,6 +12,7 @@ from vpt.report.pages import render
 from vpt.report.parts import digits, range_of
 from vpt.report.report_page import FactGroup
 from vpt.scores.continual import Order, average_accuracy
+from vpt.words import counted
 
 COLOURS = tuple(colour for colour in LABELS if colour != "#ffffff")  # seen on white paper too
 
@@ -45,7 +46,7 @@ def continual_page(
     count = len(rows[0].orders[0].tasks)
     return render(
         "continual.html",
-        title=f"{title}: {count} tasks, one after another",
+        title=f"{title}: {counted(count, 'task')}, one after another",
         best=f"After the last task {best.shown} is best: {best.final:.3f} ({range_of(best.interval, 3)}).",
         orders=len(rows[0].orders),
         score=score,

@@ -144,7 +144,7 @@ def hidden_rows(*curves: Sequence[Any]) -> list[list[str]]:
 
 def _block(told: Told, block: int, prompts: list[Any]) -> MapGroup:
     share = sum(prompt.share for prompt in prompts)
-    said = f"Patches give its {len(prompts)} prompts {share:.1%} of their attention"
+    said = f"Patches give its {counted(len(prompts), 'prompt')} {share:.1%} of their attention"
     if (pair := _most_alike(told.alike.get(block))) is not None:
         said += f"; most alike are {pair[0]} and {pair[1]}, cosine {pair[2]:.2f}"
     return MapGroup(f"Block {block}", said, [_card(told, prompt) for prompt in prompts])

@@ -86,7 +86,7 @@ def _said(found: GroupScores) -> Iterator[str]:
     if any(row.is_small for row in found.rows):
         yield f"* fewer than {SMALL} patients: too few to compare, not in the gap"
     if without := found.grouping.without:
-        yield f"{counted(len(without), 'case')} without a {found.grouping.column}, in no group: {listed(without)}"
+        yield f"{counted(len(without), 'case')} without {found.grouping.column}, in no group: {listed(without)}"
 
 
 def shown(value: float, form: str = ".3f") -> str:

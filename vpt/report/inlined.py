@@ -9,6 +9,8 @@ from importlib.resources import files
 from typing import Any
 from zlib import compressobj
 
+from vpt.words import agreeing
+
 MOST_MB = 20  # of packed volumes in a page
 MOST_CASES = 30
 LEVEL, GZIP, PIECE = 6, 31, 1 << 20  # how hard it is packed, zlib's number for gzip, bytes at a time
@@ -42,7 +44,10 @@ class InlinedViewer:
         if self.asked > len(self.scenes) + self.without:
             why.append(f"a page holds {MOST_MB} MB of volumes and {MOST_CASES} cases at most")
         told = " ".join(f"{each[0].upper()}{each[1:]}." for each in why)
-        return f"{len(self.scenes)} of {self.asked} cases are in this page. {told} vpt view SCAN MASK shows any."
+        return (
+            f"{len(self.scenes)} of {self.asked} cases {agreeing(len(self.scenes), 'are')} in this page. {told} vpt "
+            "view SCAN MASK shows any."
+        )
 
     @property
     def niivue(self) -> str:

@@ -27,6 +27,7 @@ def lesion_block(named: Sequence[tuple[str, LesionSummary]], unit: str, overlap:
         *(
             f"{name}, found by size: {_by_size(found, size)}; Dice of those found {shown(found.scores['Dice_found'])}"
             for name, found in named
+            if any(each.lesions for each in found.sizes)
         ),
         f"lesions: {neighbours}-neighbour components, one to one at an IoU of {overlap:g} or more; "
         "Dice: mean over found, missed (0) and false (0)",

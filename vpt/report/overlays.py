@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from vpt.report.cuts import Cut, Letters
+from vpt.words import counted
 
 HEIGHT = 240.0  # of every panel in the units of its drawing, so that what is written is of one size in a row
 MOST_PIXELS = 420  # of a picture's longer side
@@ -166,5 +167,7 @@ def _alt(cut: Cut, case: str) -> str:
         (False, True): "outlines of the prediction",
         (False, False): "without labels",
     }[cut.truth is not None, cut.found is not None]
-    pixels = f"; they differ in {cut.errors} pixels" if cut.truth is not None and cut.found is not None else ""
+    pixels = (
+        f"; they differ in {counted(cut.errors, 'pixel')}" if cut.truth is not None and cut.found is not None else ""
+    )
     return f"{case}, {', '.join(filter(None, [cut.name, cut.place]))}: {what}{pixels}"

@@ -14,7 +14,7 @@ from vpt.report.trust_blocks import trust_blocks
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.means import mean_defined
 from vpt.scores.segmentation import SegmentationScores
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 WHY = {
     "both_empty": "empty in both",
@@ -147,6 +147,7 @@ class Report(SegmentationScores):
 
     def _gap(self) -> str:
         return (
-            f"{len(self.missing)} of {len(self.cases) + len(self.missing)} references have no prediction and are not "
+            f"{len(self.missing)} of {len(self.cases) + len(self.missing)} references "
+            f"{agreeing(len(self.missing), 'have')} no prediction and {agreeing(len(self.missing), 'are')} not "
             f"scored: {listed(self.missing, 3)} (--strict makes this an error)"
         )

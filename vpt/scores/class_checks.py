@@ -8,6 +8,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.vocabulary import Target
+from vpt.words import counted
 
 SUM_ROUNDING = 5e-3  # softmax in bfloat16
 
@@ -42,8 +43,8 @@ def checked_annotated(annotated: Any, targets: np.ndarray, target: str) -> np.nd
     annotated = np.asarray(annotated)
     if annotated.shape != targets.shape or not np.isin(annotated, (0, 1)).all():
         raise VptError(
-            f"annotated has shape {annotated.shape}, expected true and false for {targets.shape[0]} cases and "
-            f"{targets.shape[1]} classes"
+            f"annotated has shape {annotated.shape}, expected true and false for {counted(targets.shape[0], 'case')} "
+            f"and {counted(targets.shape[1], 'class')}"
         )
     annotated = annotated.astype(bool)
     if target != "labels" and not annotated.all():

@@ -65,7 +65,10 @@ class ClassificationScores:
             object.__setattr__(self, "annotated", None if looked.all() else looked)
         _check_names(self.names, self.classes, probabilities)
         if self.groups is not None and len(self.groups) != len(self.names):
-            raise VptError(f"{len(self.groups)} groups for {len(self.names)} cases; name the patient of every case")
+            raise VptError(
+                f"{counted(len(self.groups), 'group')} for {counted(len(self.names), 'case')}; name the patient of "
+                "every case"
+            )
 
     def scores(self) -> dict[str, float]:
         """See `class_metrics.class_scores`; NaN is undefined."""
@@ -228,7 +231,8 @@ def probabilities_csv(names: Sequence[str], probabilities: np.ndarray, classes: 
 def _check_names(names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
     if (len(names), len(classes)) != probabilities.shape:
         raise VptError(
-            f"{len(names)} names and {len(classes)} classes do not fit probabilities of shape {probabilities.shape}; "
+            f"{counted(len(names), 'name')} and {counted(len(classes), 'class')} do not fit probabilities of shape "
+            f"{probabilities.shape}; "
             "give one name per row and one class per column"
         )
     if len(set(classes)) < len(classes):

@@ -67,7 +67,10 @@ class SegmentationScores:
 
     def __post_init__(self) -> None:
         if self.groups is not None and len(self.groups) != len(self.cases):
-            raise VptError(f"{len(self.groups)} groups for {len(self.cases)} cases; name the patient of every case")
+            raise VptError(
+                f"{counted(len(self.groups), 'group')} for {counted(len(self.cases), 'case')}; name the patient of "
+                "every case"
+            )
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +31,10 @@ from vpt.use.side_by_side import Asked, classify_together, segment_together, sig
 from vpt.words import did_you_mean, listed
 
 Model = TypeVar("Model", Segmenter, Classifier)
-VERBS: Mapping[type, str] = {Segmenter: "segments", Classifier: "classifies"}
+VERBS: Mapping[type, tuple[str, str]] = {  # what one does, and does not
+    Segmenter: ("segments", "segment"),
+    Classifier: ("classifies", "classify"),
+}
 
 
 class Bank:
@@ -43,7 +47,8 @@ class Bank:
 
     Asked together, tasks that prepare a scan alike share its slices and all blocks of the encoder below the first
     prompts of each, and run side by side above them (`vpt.streams`). Each answers as it does alone, up to the rounding
-    of a larger batch. `bank["liver"]` is what `vpt.load` gives of it.
+    of a larger batch. `bank["liver"]` is what `vpt.load` gives of it. One thread may add and remove tasks while others
+    ask.
 
     Args:
         backbone: the encoder's name or file, as in the config of the runs.
@@ -68,6 +73,7 @@ class Bank:
         self.backbone: Backbone | None = None
         self._weights, self._postprocess = weights, postprocess
         self._tasks: dict[str, Segmenter | Classifier] = {}
+        self._changing = Lock()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -86,7 +92,7 @@ class Bank:
         return task in self._tasks
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tasks)
+        return iter(self.tasks)
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -98,6 +104,10 @@ class Bank:
             VptError: a name that is taken; a model of another encoder, other weights, another image size, or one whose
                 tuning changes the encoder; several models.
         """
+        with self._changing:
+            self._add(task, run_or_artifact)
+
+    def _add(self, task: str, run_or_artifact: str | Path) -> None:
         if task in self._tasks:
             raise VptError(f"{task}: the bank has a task of this name; remove it first, or choose another name")
         artifact = self._read(task, run_or_artifact)
@@ -116,8 +126,9 @@ class Bank:
 
     def remove(self, task: str) -> None:
         """Forget a task; the encoder stays."""
-        self[task]
-        del self._tasks[task]
+        with self._changing:
+            self[task]
+            del self._tasks[task]
 
     def segment(
         self, scan: Scan, tasks: Iterable[str] | None = None, *, force: bool = False, progress: Tick = silent
@@ -244,15 +255,15 @@ class Bank:
         if isinstance(tasks, str):
             raise VptError(f"tasks is the text {tasks!r}; give a list of names, [{tasks!r}]")
         if tasks is None:
-            found = {name: task for name, task in self._tasks.items() if isinstance(task, kind)}
+            found = {name: task for name, task in list(self._tasks.items()) if isinstance(task, kind)}
             if not found:
-                raise VptError(f"the bank has no task that {VERBS[kind]}; add one with bank.add(name, run)")
+                raise VptError(f"the bank has no task that {VERBS[kind][0]}; add one with bank.add(name, run)")
             return found
         found = {}
         for name in tasks:
             task = self[name]
             if not isinstance(task, kind):
-                raise VptError(f"{name}: this task does not {VERBS[kind].removesuffix('s')}; ask bank[{name!r}] itself")
+                raise VptError(f"{name}: this task does not {VERBS[kind][1]}; ask bank[{name!r}] itself")
             found[name] = task
         return found
 

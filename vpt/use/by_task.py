@@ -62,6 +62,7 @@ class SegmenterByTask(Segmenter):
             last.batch_size,
             codes,
             postprocess=steps,
+            known=None if told is None else members[told].known,
         )
 
     @property
@@ -150,10 +151,12 @@ class SegmenterByTask(Segmenter):
         progress: Tick = silent,
         keep: Keep | None = None,
     ) -> np.ndarray:
-        if keep is not None:
-            self._refuse()
-        task = _task_of(scan)
-        return self._renamed(task, self.members[task].labels_of(scan, box, points, point_labels, frame, progress))
+        """keep: is told of the classes of the scan's own task, as `answering` has them."""
+        found = self.answering(scan).labels_of(scan, box, points, point_labels, frame, progress, keep)
+        return self._renamed(_task_of(scan), found)
+
+    def answering(self, scan: PreparedScan) -> Segmenter:
+        return self.members[_task_of(scan)]
 
     def plan_for(self, scan: PreparedScan) -> Plan:
         return self.members[_task_of(scan)].plan

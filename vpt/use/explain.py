@@ -22,9 +22,11 @@ from vpt.readers import Scan, reader_of
 from vpt.report.explain_page import explain_page
 from vpt.report.report_page import FactGroup
 from vpt.tasks.images import Normalise
+from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
 from vpt.use.explain_classes import ClassExplanation, explain_classes
 from vpt.use.explain_volume import write_volumes
+from vpt.use.known_task import of_task
 from vpt.use.load import load
 from vpt.use.models import models_in
 from vpt.use.neighbours import Neighbours, neighbours
@@ -100,6 +102,7 @@ def explain(
     images: int | None = 0,
     volumes: str | Path | None = None,
     force: bool = False,
+    task: str | None = None,
     progress: Tick = silent,
 ) -> Explanation | ClassExplanation:
     """What each prompt of a run or artifact does on a scan (of a volume, on one slice), in float32.
@@ -114,6 +117,7 @@ def explain(
         volumes: a folder into which, of a volume that is segmented, the attention to each prompt over the whole scan is
             written, a NIfTI file each.
         force: as in `Segmenter.segment`.
+        task: of a model that has learned to segment several, the scan's; None chooses it, as `segment` does.
 
     Raises:
         VptError: what `load` and the readers refuse; prompts that no block attends to beside its tokens; a slice that
@@ -121,8 +125,11 @@ def explain(
     """
     if len(models := models_in(run)) > 1:
         raise VptError(f"{run}: {len(models)} models; explain reads the prompts of one, such as {models[0]}")
-    answers = load(run, device, weights, "32-true")
+    whole = load(run, device, weights, "32-true")
+    answers = _of_task(whole, scan, task, force)
     seen = look_at(answers, scan, slice, force)
+    if own := _task_of(whole, answers):
+        seen = seen.told(f"task {own}")
     model = answers.model
     if isinstance(model.prompts, ClassQueries) and images:
         raise VptError(
@@ -140,7 +147,7 @@ def explain(
     means = {i: each.weights[0].mean(0) for i, each in read.items()}  # over heads
     counts = {i: each.shape[-1] for i, each in means.items()}
     changes = influence(model, image, score, counts, progress) if leave_out else {}
-    near = _near(models[0], answers, image, images, progress)
+    near = _near(models[0], whole, answers, image, images, progress)
     return Explanation(
         case=seen.name,
         slice=seen.slice,
@@ -160,12 +167,39 @@ def explain(
     )
 
 
+def _of_task(whole: Segmenter | Classifier, scan: Scan, task: str | None, force: bool) -> Segmenter | Classifier:
+    """The model, of several tasks the one of the scan's own: told, or chosen."""
+    if isinstance(whole, SegmenterByTask):
+        of = whole if task is None else whole.of_task(task)
+        return of.answering(of.prepare(scan, force))
+    if task is not None and isinstance(whole, Classifier) and whole.tasks:
+        raise VptError(f"task {task!r}: a classifier is explained as it answers among all its classes; leave it out")
+    return of_task(whole, task)  # which says that the model has learned one alone
+
+
+def _task_of(whole: Segmenter | Classifier, answers: Segmenter | Classifier) -> str:
+    """Which of several tasks answers; "" of a model of one."""
+    if not isinstance(whole, SegmenterByTask):
+        return ""
+    return next(task for task, member in whole.members.items() if member is answers)
+
+
 def _near(
-    run: Path, answers: Segmenter | Classifier, image: Tensor, count: int | None, progress: Tick
+    run: Path,
+    whole: Segmenter | Classifier,
+    answers: Segmenter | Classifier,
+    image: Tensor,
+    count: int | None,
+    progress: Tick,
 ) -> Neighbours | str:
     if count == 0:
         return "not asked for"
     try:
+        if isinstance(whole, SegmenterByTask) and answers is not list(whole.members.values())[-1]:
+            raise VptError(
+                f"{run}: has the training images of its last task, not those of {_task_of(whole, answers)}; "
+                "explain the run that learned it, or leave the search out with --images 0"
+            )
         return neighbours(run, answers, image, SEARCHED if count is None else count, progress)
     except VptError as error:
         if count is None:

@@ -26,6 +26,7 @@ from vpt.tasks.segmentation import logits_of_slices
 from vpt.use.inference import CPU, in_smaller_batches
 from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
+from vpt.words import counted
 
 STEPS = 65535  # of a file's largest weight: what its numbers are kept in
 SHARE = 4  # of the machine's memory the maps of all slices take a fourth at most
@@ -88,7 +89,8 @@ def _require_room(scan: PreparedScan, means: dict[int, np.ndarray], images: int)
     need = sum(maps.nbytes for maps in means.values()) // images * len(scan.slices)
     if need * SHARE > total_memory(CPU):
         raise VptError(
-            f"{scan.reader.name}: the attention of {len(scan.slices)} slices to all prompts takes {in_gb(need)}, more "
+            f"{scan.reader.name}: the attention of {counted(len(scan.slices), 'slice')} to all prompts takes "
+            f"{in_gb(need)}, more "
             "than a fourth of this machine's memory; leave it out with --no-volume"
         )
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from vpt.artifact import read_artifact
+from vpt.artifact_tasks import tasks_of
+from vpt.config.start import StartConfig
 from vpt.data.cases import Case
 from vpt.errors import VptError
 from vpt.files import file_sha256, read_json, write_json
@@ -15,6 +18,8 @@ from vpt.progress import Tick, silent
 from vpt.scores.plain import plain
 from vpt.scores.trust import Limits, Quality, choose_limits
 from vpt.use.segmenter import Segmenter
+
+MOVED = "moved"  # in the place of a hash: a task whose prompts a later one has trained on
 
 
 def require_different(artifacts: Sequence[Path]) -> None:
@@ -40,18 +45,23 @@ def keep_limits(artifacts: Sequence[Path], tta: bool, qualities: Sequence[Qualit
     if not qualities:
         return None
     limits = choose_limits(qualities)
-    write_json(artifacts[0].parent / _name(artifacts, tta), plain(limits))
+    write_json(artifacts[0].parent / _name([file_sha256(path) for path in artifacts], tta), plain(limits))
     return limits
 
 
-def find_limits(artifacts: Sequence[Path], tta: bool) -> Limits | None:
+def find_limits(artifacts: Sequence[Path], tta: bool, task: str | None = None) -> Limits | None:
     """Those of these artifacts together, in any order, beside one of them; None where none were chosen.
+
+    task: of the one artifact that has learned several, the one that all scans are of, whose limits are those of the run
+    that learned it; they lie beside that one, or beside the artifact.
 
     Raises:
         VptError: a file that holds none.
     """
-    name = _name(artifacts, tta)
-    path = next((path for artifact in artifacts if (path := artifact.parent / name).is_file()), None)
+    learned = [_learned(path, task) for path in artifacts]
+    name = _name([digest for digest, _ in learned], tta)
+    places = [*(path.parent for _, path in learned), *(path.parent for path in artifacts)]
+    path = next((path for place in places if (path := place / name).is_file()), None)
     if path is None:
         return None
     try:
@@ -60,7 +70,26 @@ def find_limits(artifacts: Sequence[Path], tta: bool) -> Limits | None:
         raise VptError(f"{path}: holds no limits; choose them again with `vpt evaluate --quality`") from error
 
 
-def _name(artifacts: Sequence[Path], tta: bool) -> str:
+def places_of_limits(artifacts: Sequence[Path], task: str | None) -> list[Path]:
+    """The folders of the runs whose limits `find_limits` looks for, those that have some."""
+    return [path.parent for digest, path in (_learned(each, task) for each in artifacts) if digest != MOVED]
+
+
+def _learned(path: Path, task: str | None) -> tuple[str, Path]:
+    """The SHA-256 and the place of the artifact that answers for a task, or for that of `path` itself.
+
+    A task that a later one was added to is answered as its own artifact does, of which the later one knows the SHA-256;
+    not where the later one trained its prompts on.
+    """
+    later: list[StartConfig] = []
+    if task is not None:
+        learned = tasks_of(read_artifact(path))
+        later = [each.config.start for each in list(learned.values())[list(learned).index(task) + 1 :]]
+    if not later or later[0].path is None:
+        return file_sha256(path), path
+    return MOVED if any(start.shared for start in later) else str(later[0].sha256), later[0].path
+
+
+def _name(hashes: Sequence[str], tta: bool) -> str:
     """Of the content of the files, whatever their places and order; mirror images have limits of their own."""
-    hashes = sorted(file_sha256(path) for path in artifacts)
-    return f"quality-{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:12]}{'-tta' if tta else ''}.json"
+    return f"quality-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:12]}{'-tta' if tta else ''}.json"

@@ -16,7 +16,7 @@ from vpt.data.layouts.description import description, read_labels
 from vpt.data.pairs import Pair
 from vpt.errors import VptError
 from vpt.readers import LabelMap
-from vpt.words import did_you_mean, listed
+from vpt.words import counted, did_you_mean, listed
 
 ONE_LABEL = {1, 255, 65535}  # ways to write the only one
 MOST_IDS = 64  # a mask with more is looked at: an atlas has areas, a scan has another value in nearly every voxel
@@ -85,7 +85,9 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
     if len(found - {0}) > MOST_LABELS and pairs[0].reference.unit == "px":
         raise VptError(f"{too_many_values(Path(pairs[-1].reference.shown))}, or give `labels`")
     if found <= {0}:
-        raise VptError(f"{pairs[0].reference.shown}: no label above 0 in any of {len(pairs)} references; give `labels`")
+        raise VptError(
+            f"{pairs[0].reference.shown}: no label above 0 in any of {counted(len(pairs), 'reference')}; give `labels`"
+        )
     return Labels({id: f"label {id}" for id in sorted(found - {0})}, "the references", found=True)
 
 
@@ -96,7 +98,10 @@ def annotated_of(
     every = frozenset(labels.names)
     if given is not None:
         if len(given) != len(pairs):
-            raise VptError(f"`annotated`: {len(given)} lists for {len(pairs)} pairs; give one for each, or None")
+            raise VptError(
+                f"`annotated`: {counted(len(given), 'list')} for {counted(len(pairs), 'pair')}; give one for each, or "
+                "None"
+            )
         return [every if ids is None else every & frozenset(ids) for ids in given]
     for file in dataset_files(pairs):
         said = names_annotated(description(file), file)

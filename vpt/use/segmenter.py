@@ -181,6 +181,10 @@ class Segmenter:
         """How many volumes of probabilities are in memory at once."""
         return 0
 
+    def answering(self, scan: PreparedScan) -> Segmenter:
+        """Who knows the probabilities of a scan: itself, of several tasks the segmenter of the scan's own."""
+        return self
+
     def plan_for(self, scan: PreparedScan) -> Plan:
         """The plan by which a scan was prepared."""
         return self.plan

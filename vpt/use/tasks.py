@@ -18,14 +18,14 @@ from vpt.use.inference import require_usual
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
 from vpt.use.side_by_side import segment_together, sight_of
-from vpt.words import listed
+from vpt.words import counted, listed
 
 
 def require_same_scans(members: dict[str, Segmenter]) -> None:
     """Raise VptError where not all tasks are given the same files."""
     kinds = {name: (task.plan.kind, len(task.plan.channels)) for name, task in members.items()}
     if len(set(kinds.values())) > 1:
-        said = listed(f"{name} {kind} of {count} channels" for name, (kind, count) in kinds.items())
+        said = listed(f"{name} {kind} of {counted(count, 'channel')}" for name, (kind, count) in kinds.items())
         raise VptError(f"the tasks look at different files: {said}; predict with each group of them by itself")
 
 

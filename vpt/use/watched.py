@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,15 @@ class Seen:
     slice: int | None
     image: Tensor
     watch: Watch
+
+    def told(self, more: str) -> Seen:
+        """The same, with more words of what is followed."""
+
+        def watch(logits: Tensor) -> tuple[Score, str]:
+            score, words = self.watch(logits)
+            return score, f"{words} ({more})"
+
+        return replace(self, watch=watch)
 
 
 def look_at(answers: Classifier | Segmenter, scan: Scan, slice: int | None, force: bool) -> Seen:

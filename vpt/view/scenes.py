@@ -20,7 +20,7 @@ from vpt.palette import colours_of, darkened, lightened
 from vpt.readers import LabelMap, Reader, Unit, reader_of
 from vpt.readers.as_nifti import label_bytes, scan_bytes
 from vpt.report.cuts import worst_error
-from vpt.words import listed
+from vpt.words import counted, listed
 
 AXES = ORIENTATIONS["axial"]
 MOST_LABELS = 1000
@@ -89,7 +89,9 @@ def find_cases(scan: Path, masks: Sequence[Path], channels: int = 1) -> list[Vie
     folders = [mask for mask in masks if mask.is_dir() and kind_of(mask) is None]
     if len(cases) > 1 and len(folders) < len(masks):
         single = next(mask for mask in masks if mask not in folders)
-        raise VptError(f"{single}: one mask for {len(cases)} scans in {scan}; give the folder of their masks")
+        raise VptError(
+            f"{single}: one mask for {counted(len(cases), 'scan')} in {scan}; give the folder of their masks"
+        )
     named = {folder: _masks_in(folder, [case.name for case in cases]) for folder in folders}
     found = [
         ViewedCase(
@@ -198,6 +200,6 @@ def _error(
     if error is None:
         return None
     x, y, z = (first.grid.affine @ [*error.place, 1])[:3].tolist()
-    size = f"{error.voxels:,} pixels" if unit == "px" else f"{error.voxels * first.grid.voxel_ml:.3g} ml"
+    size = f"{counted(error.voxels, 'pixel')}" if unit == "px" else f"{error.voxels * first.grid.voxel_ml:.3g} ml"
     whose = f"{named.get(error.label, error.label)}, " if error.label is not None and len(labels) > 1 else ""
     return (x, y, z), f"{whose}{size}"

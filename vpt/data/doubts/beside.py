@@ -15,7 +15,7 @@ import numpy as np
 from vpt.data.cases import Case
 from vpt.data.doubts.mask_values import some_slices
 from vpt.readers import Kind
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 LOOKED_AT: dict[Kind, int] = {"images": 40, "volumes": 12}  # cases, evenly spread
 SAMPLE = 4096  # changes of a slice, with which those at the edges are compared
@@ -106,7 +106,8 @@ def drawn_in(cases: Sequence[Beside], kind: Kind) -> Iterator[str]:
             images = "images" if kind == "images" else "scans"
             yield (
                 f"{len(odd)} of {counted(len(cases), images[:-1])} that were compared with their masks "
-                f"({listed(odd, 3)}) have {said.format(images=images)}; give the {images} as they were before that"
+                f"({listed(odd, 3)}) {agreeing(len(odd), 'have')} {said.format(images=images)}; give the {images} as "
+                "they were before that"
             )
 
 

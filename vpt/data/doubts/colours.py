@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.values import CaseValues, TrainingValues
-from vpt.words import listed
+from vpt.words import agreeing, listed
 
 GREY, COLOURED = 2.0, 12.0  # of 255, mean distance of the channels: grey JPEGs have less; marks drawn in have less
 MIDDLE = slice(4, 7)  # of LEVELS: 25, 50 and 75 %
@@ -65,7 +65,8 @@ def of_two_orders(cases: Sequence[tuple[str, CaseValues]]) -> Iterator[tuple[str
         tints = ("bluish", "reddish") if tint[fewer].mean() < 0 else ("reddish", "bluish")
         yield (
             next(file for (file, _), is_odd in zip(read, fewer, strict=True) if is_odd),
-            f"{len(odd)} of {len(read)} pictures ({listed(odd, 3)}) are as {tints[0]} as the others are {tints[1]}; "
+            f"{len(odd)} of {len(read)} pictures ({listed(odd, 3)}) {agreeing(len(odd), 'are')} as {tints[0]} as the "
+            f"others are {tints[1]}; "
             "are red and blue exchanged in them? OpenCV reads and writes blue first: image[..., ::-1]",
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from vpt.data.doubts.mask_values import some_slices
 from vpt.readers.picture import lowest_and_highest
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 AREA = 3  # pixels in a row of one label: what lies between two such is a seam, or nothing
 WIDEST = 8  # labels in a seam
@@ -100,10 +100,10 @@ def interpolated(cases: Sequence[Seams], ids: Sequence[int] | None = None) -> li
     named = list(ids) if ids is not None else range(high + 1)
     having = [case.case for case in doubted if any((found := case.edges.get(pair)) and found.seams for pair in every)]
     return [
-        f"{len(having)} of {counted(len(cases), 'mask')} ({listed(having, 3)}) have labels as thin seams between "
-        f"others: {listed((named[k] for k in sorted(edge.between)), 5)} on {edge.seams / edge.places:.0%} of the edge "
-        f"from {named[low]} to {named[high]}; were they resized or resampled with interpolation? Then do it again with "
-        "nearest neighbour"
+        f"{len(having)} of {counted(len(cases), 'mask')} ({listed(having, 3)}) {agreeing(len(having), 'have')} labels "
+        f"as thin seams between others: {listed((named[k] for k in sorted(edge.between)), 5)} on "
+        f"{edge.seams / edge.places:.0%} of the edge from {named[low]} to {named[high]}; were they resized or "
+        "resampled with interpolation? Then do it again with nearest neighbour"
     ]
 
 

@@ -13,7 +13,7 @@ from vpt.data.doubts.hu_modes import is_air
 from vpt.data.doubts.values import FEWEST, Expected, doubt_of, is_ct, units_of
 from vpt.data.values import LOWEST, USUAL, CaseValues, ChannelValues, values_over
 from vpt.readers import Kind
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 TOLD = 10  # in a line each
 WHITE = 255  # of 8 bits
@@ -89,7 +89,10 @@ def _of_two_depths(cases: Sequence[tuple[str, CaseValues]]) -> Iterator[tuple[st
     if shallow and deep:
         fewer, what = (shallow, "no value above 255") if len(shallow) < len(deep) else (deep, "values above 255")
         rest = "some" if fewer is shallow else "none"
-        text = f"{len(fewer)} of {len(cases)} pictures ({_names(fewer)}) have {what}, the others {rest}, so they are of"
+        text = (
+            f"{len(fewer)} of {len(cases)} pictures ({_names(fewer)}) {agreeing(len(fewer), 'have')} {what}, the "
+            f"others {rest}, so they are of"
+        )
         yield (
             fewer[0],
             (f"{text} two depths, and all are scaled by their own percentiles; save all alike, with 8 bits or with 16"),

@@ -98,8 +98,9 @@ def _by_columns(dataset: SegmentationSet) -> dict[str, list[str]]:
 
 
 def _parts(cell: str, labels: set[str]) -> list[str]:
-    """A cell's names, with `;` or else `,` between them."""
-    parts = [cell] if cell in labels else cell.split(";" if ";" in cell else ",")
+    """A cell's names, with `;`, `|` or else `,` between them."""
+    sign = next((each for each in ";|" if each in cell), ",")
+    parts = [cell] if cell in labels else cell.split(sign)
     return [part.strip() for part in parts if part.strip()]
 
 

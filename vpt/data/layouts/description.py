@@ -13,7 +13,7 @@ from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json
 from vpt.readers import Code
-from vpt.words import counted, did_you_mean, listed
+from vpt.words import counted, did_you_mean, listed, with_article
 
 MOST_CHANNELS = 16  # that a model mixes to the three of its encoder
 
@@ -22,7 +22,7 @@ def description(source: Path) -> dict[str, Any]:
     """What a dataset.json says; nothing where there is none."""
     content = read_json(source) if holds_file(source) else {}
     if not isinstance(content, dict):
-        raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object")
+        raise VptError(f"{source}: {with_article(type(content).__name__)} at the top, expected an object")
     return content
 
 

@@ -123,7 +123,9 @@ def image_channels(
     if content.get("channel_names"):
         named = read_channels(content, source)
         if len(named) not in (1, 3):
-            raise VptError(f"{source}: {len(named)} channels, an image has 1 (grey) or 3; correct `channel_names`")
+            raise VptError(
+                f"{source}: {counted(len(named), 'channel')}, an image has 1 (grey) or 3; correct `channel_names`"
+            )
         return named
     return COLOUR if any(_has_colour(file, exact) for file in files) else GREY
 

@@ -21,7 +21,7 @@ from vpt.errors import VptError
 from vpt.files import parse_json, require_file
 from vpt.readers import SUPPORTED, Kind
 from vpt.vocabulary import LISTS
-from vpt.words import did_you_mean, listed
+from vpt.words import did_you_mean, listed, with_article
 
 IMAGE, MASK = ("image", "scan", "path", "file"), ("mask", "segmentation", "seg", "label")
 CASE, PATIENT, SPLIT = ("case", "id", "name"), ("patient", "subject", "group"), ("split",)
@@ -121,7 +121,9 @@ def _json_lines(source: Path) -> Iterator[_Line]:
         except VptError as error:
             raise VptError(f"{error}; write an object on each line") from error
         if not isinstance(content, dict):
-            raise VptError(f"{where}: a {type(content).__name__}, expected an object, {{'image': PATH, 'mask': PATH}}")
+            raise VptError(
+                f"{where}: {with_article(type(content).__name__)}, expected an object, {{'image': PATH, 'mask': PATH}}"
+            )
         yield _Line(
             where, {str(key).casefold(): cell for key, value in content.items() for key, cell in _cells(key, value)}
         )

@@ -15,6 +15,7 @@ from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.errors import VptError
 from vpt.readers import reader_of
 from vpt.readers.npz import LABELS, NpzReader, arrays_of, is_case
+from vpt.words import counted
 
 
 def is_medsam(root: Path) -> bool:
@@ -34,7 +35,9 @@ def survey_medsam(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     channels = _channels(content, source, list(counts.values()))
     for path, count in counts.items():
         if count != len(channels):
-            problems.append(VptError(f"{path}: {count} channel(s), the set has {len(channels)}; keep one kind"))
+            problems.append(
+                VptError(f"{path}: {counted(count, 'channel')}, the set has {len(channels)}; keep one kind")
+            )
     paths = [path for path, count in counts.items() if count == len(channels)]
     named = dict(zip(_names(root, paths), paths, strict=True))
     labels = labels_of(content, source) if content.get("labels") else found_labels(root, paths, problems)

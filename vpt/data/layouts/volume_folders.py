@@ -25,6 +25,7 @@ from vpt.data.layouts.unpaired import why_unpaired
 from vpt.errors import VptError
 from vpt.files import can_be_path, holds_file, read_json
 from vpt.readers import Kind, LabelFiles, endings
+from vpt.words import with_article
 
 LAYOUTS = (
     "supported are MSD (dataset.json with `modality`, `labels` and `training`) and nnU-Net raw "
@@ -57,7 +58,7 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{why_unpaired(root)}{unread_beside(root)}")
     content = read_json(source)
     if not isinstance(content, dict):
-        raise VptError(f"{source}: a {type(content).__name__} at the top, expected an object; {LAYOUTS}")
+        raise VptError(f"{source}: {with_article(type(content).__name__)} at the top, expected an object; {LAYOUTS}")
     channels, labels = read_channels(content, source), labels_of(content, source)
     ending = content.get("file_ending", ".nii.gz")
     if ending not in endings("volumes"):

@@ -22,6 +22,7 @@ from vpt.errors import VptError
 from vpt.prompts.base import Init, Prompts
 from vpt.prompts.starts.random import uniform_prompts
 from vpt.prompts.starts.vipamin import vipamin_prompts
+from vpt.words import agreeing, counted
 
 
 @torch.no_grad()
@@ -160,5 +161,6 @@ def _require_enough(tokens: Sequence[Tensor], count: int) -> None:
     least = min(len(row) for row in tokens)
     if least < count:
         raise VptError(
-            f"prompts: {least} tokens were collected for {count} prompts; give more images, or a higher limit"
+            f"prompts: {counted(least, 'token')} {agreeing(least, 'were')} collected for {counted(count, 'prompt')}; "
+            "give more images, or a higher limit"
         )

@@ -28,6 +28,7 @@ from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.segments import Form, Naming
 from vpt.readers.voxels import Voxels
+from vpt.words import counted
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -115,7 +116,9 @@ class DicomReader(Reader):
             raise VptError(f"{self.name}: a DICOM SEG, expected a scan; give the series that it was drawn on")
         if len(self._stacks) != channels:
             found = "one series" if len(self._stacks) == 1 else f"{len(self._stacks)} series"
-            raise VptError(f"{self.name}: {found}, expected {channels} channels; give one series per channel")
+            raise VptError(
+                f"{self.name}: {found}, expected {counted(channels, 'channel')}; give one series per channel"
+            )
         first = self.grid()
         for source, stack in zip(self.sources, self._stacks, strict=True):
             if not stack.grid.matches(first):

@@ -43,8 +43,9 @@ class Beside:
     limits: Limits | None = None
 
     def of(self, segmenter: Segmenter, scan: PreparedScan) -> Pending:
-        kept = Probabilities.of(segmenter, scan) if self.probabilities else None
-        return Pending(kept, self.preview, Witness(segmenter.labels) if self.quality else None)
+        answers = segmenter.answering(scan)
+        kept = Probabilities.of(answers, scan) if self.probabilities else None
+        return Pending(kept, self.preview, Witness(answers.labels) if self.quality else None)
 
     def holds(self, quality: Mapping[str, Any]) -> bool:
         """Whether a record has the quality that is asked for, by the same limits."""

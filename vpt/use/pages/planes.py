@@ -16,6 +16,7 @@ from vpt.readers import Grid, LabelMap, Reader, Voxels, reader_of
 from vpt.report.cuts import Cut, Error, Place, Take, cropped, cropped_alike, cuts_at, middle_of, worst_error
 from vpt.report.overlays import Panel, draw_panel
 from vpt.report.parts import amount
+from vpt.words import counted
 
 AXES = ORIENTATIONS["axial"]
 BLANK = 0.35  # grey, where there is no scan
@@ -202,6 +203,6 @@ def _in_words(what: str, error: Error | None, labels: Mapping[int, str], scene: 
     if error is None:
         return ""
     pixels = scene.unit == "px"
-    size = f"{error.voxels:,} pixels" if pixels else f"{amount(error.voxels * scene.turned.voxel_ml)} ml"
+    size = f"{counted(error.voxels, 'pixel')}" if pixels else f"{amount(error.voxels * scene.turned.voxel_ml)} ml"
     whose = f" of {labels[error.label]}" if error.label is not None and len(labels) > 1 else ""
     return f"{what}{whose}: {size}"
