@@ -299,8 +299,8 @@ def test_prompts_in_short(text: str, prompts: Any) -> None:
 def test_prompts_that_cannot_be_read_say_how_to_write_them(text: str) -> None:
     expected = (
         r"--prompts .*: expected class_queries:COUNT, conditioned:COUNT, cross:COUNT, deep:COUNT, fourier:COUNT, "
-        r"gated:COUNT, low_rank:COUNT, shallow:COUNT, additive, class_prompts, coda, dualprompt, l2p or "
-        r"none, for example deep:10"
+        r"gated:COUNT, low_rank:COUNT, shallow:COUNT, additive, class_prompts, coda, dualprompt, l2p, none or "
+        r"smope, for example deep:10"
     )
     with pytest.raises(VptError, match=expected):
         parse_prompts(text)

@@ -65,7 +65,7 @@ def runs_on_a_gpu(model: PromptedModel) -> None:
     [
         ("vit_micro", set()),
         ("sam_micro", OF_CLASSES),
-        ("lite_medsam", {"shallow", "gated", "conditioned", "coda", "dualprompt", "l2p", *OF_CLASSES}),
+        ("lite_medsam", {"shallow", "gated", "conditioned", "coda", "dualprompt", "l2p", "smope", *OF_CLASSES}),
     ],
 )
 def test_every_prompt_method_runs_where_its_encoder_lies(encoder: str, refused: set[str]) -> None:

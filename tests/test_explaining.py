@@ -26,6 +26,7 @@ from vpt.prompts import (
     L2pPrompts,
     Prompts,
     ShallowPrompts,
+    SmopePrompts,
 )
 
 
@@ -56,14 +57,21 @@ def test_weights_are_those_of_the_softmax_written_out() -> None:
         tokens = (whole + block.ls2(block.mlp(block.norm2(whole))))[:, 3:]
 
 
-def test_prompts_that_are_keys_and_values_by_an_image_s_own_query_are_read_and_left_out_too() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda spec: CodaPrompts(spec, components=2, length=2, blocks=(1,)),
+        lambda spec: SmopePrompts(spec, experts=3, top=1, blocks=(1,)),
+    ],
+)
+def test_prompts_that_are_keys_and_values_by_an_image_s_own_query_are_read_and_left_out_too(make: Any) -> None:
     backbone, image = make_vit(), draw(1)
-    coda = shaken(CodaPrompts(backbone.spec, components=2, length=2, blocks=(1,)), 3.0)
-    model = PromptedModel(backbone, coda, ClassifyHead(backbone.spec, outputs=2)).eval()
+    prompts = shaken(make(backbone.spec), 3.0)
+    model = PromptedModel(backbone, prompts, ClassifyHead(backbone.spec, outputs=2)).eval()
     (found,) = read_prompts(model, image).values()
     assert found.cosines is None
     assert found.weights.shape[-1] == 1
-    whole, without = answer(model, image, coda), answer(model, image, Prompts())
+    whole, without = answer(model, image, prompts), answer(model, image, Prompts())
     changes = influence(model, image, lambda logits: float(logits[0, 0]), {1: 1})
     assert changes[1, 0] == pytest.approx(float((whole - without)[0, 0].detach()), abs=1e-6)
     assert abs(changes[1, 0]) > 1e-4

@@ -45,6 +45,7 @@ OWN = {
         "low_rank",
         "none",
         "shallow",
+        "smope",
     ),
     "head": ("by_task", "class_masks", "class_scores", "linear", "mask", "mlp", "readout", "sam_decoder", "unet"),
     "tuning": ("adapter", "bias", "full", "lora", "partial", "prompts", "ssf"),

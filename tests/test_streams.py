@@ -23,6 +23,7 @@ from vpt.prompts import (
     LowRankPrompts,
     Prompts,
     ShallowPrompts,
+    SmopePrompts,
 )
 from vpt.streams import Part, encode_together
 
@@ -40,6 +41,7 @@ METHODS: dict[str, Any] = {
     "conditioned": lambda spec: ConditionedPrompts(spec, count=3),
     "cross": lambda spec: CrossPrompts(spec, count=3),
     "additive": lambda spec: AdditivePrompts(spec),
+    "smope": lambda spec: SmopePrompts(spec, experts=6, top=3, blocks=(1, 3)),
 }
 
 

@@ -147,7 +147,8 @@ class Without(Prompts):
     def __init__(self, prompts: Prompts, block: int, number: int):
         super().__init__()
         self._prompts = (prompts,)  # in a tuple, so that they are no part of this
-        self.block, self.number, self.needs_query = block, number, prompts.needs_query
+        self.block, self.number = block, number
+        self.needs_query, self.needs_mean_query = prompts.needs_query, prompts.needs_mean_query
 
     def begin(self, images: Tensor | None, info: Any) -> _Passing:
         return _Passing(self._prompts[0].begin(images, info))

@@ -99,7 +99,9 @@ def frozen_below(first: int, backbone: Backbone, images: Tensor, levels: Collect
 
 
 def informed(info: Info, prompts: Prompts, backbone: Backbone, below: Below) -> Info:
-    """With the query of each image, for prompts that are chosen by it: see `frozen_query`."""
+    """With what prompts are chosen by: the query of each image, see `frozen_query`, or a block's `mean_query`."""
+    if prompts.needs_mean_query and info.mean_query is None:
+        info = replace(info, mean_query=backbone.mean_query)
     if not prompts.needs_query or info.query is not None:
         return info
     return replace(info, query=frozen_query(backbone, below))

@@ -135,7 +135,7 @@ def test_prompts_learn_task_after_task_and_each_run_is_an_artifact(data: Path, t
 
 @pytest.mark.slow
 def test_every_other_method_runs(data: Path, tmp_path: Path) -> None:
-    methods = ("coda", "l2p", "sequential", "head", "joint")
+    methods = ("coda", "l2p", "smope", "sequential", "head", "joint")
     prompts = {"coda": {"components": 3}}
     found = run_protocol(protocol(data, methods=methods, prompts=prompts), tmp_path)
     assert [each.method for each in found] == list(methods)

@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from vpt.backbones.attention import key_value_maps, keys_and_values
+from vpt.backbones.attention import key_value_maps, keys_and_values, project_queries
 from vpt.backbones.origin import Origin
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError, VptWarning
@@ -36,6 +37,7 @@ __all__ = [
     "cannot_travel",
     "channels_of",
     "enlarging",
+    "mean_normed",
     "no_place",
     "normalisation",
     "norms_nothing_before",
@@ -153,12 +155,15 @@ def uniform_blocks(
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """A block's own way from tokens to keys and values: `k_norm` of each head's keys after `qkv` after `norm`."""
+    """A block's own way from tokens to keys and values: `k_norm` of each head's keys after `qkv` after `norm`; `q_norm`
+    of its queries.
+    """
 
     norm: nn.Module
     qkv: nn.Module
     heads: int
     k_norm: nn.Module | None = None
+    q_norm: nn.Module | None = None
 
 
 class Added:
@@ -236,6 +241,15 @@ class Backbone(nn.Module, ABC):
         own = self.attention_of(i)
         return KeysValues(*keys_and_values(own.qkv, own.heads, own.norm(context), own.k_norm))
 
+    def mean_query(self, i: int, tokens: Tokens) -> Tensor:
+        """The query of the mean of the normed tokens that enter block `i`, (B, heads, head_dim).
+
+        It is the mean of their queries, where these are a linear map and not normed. Rotary ones are taken unturned.
+        """
+        own = self.attention_of(i)
+        queries = project_queries(own.qkv, mean_normed(own.norm, tokens)).unflatten(-1, (own.heads, -1))
+        return queries if own.q_norm is None else own.q_norm(queries)
+
     def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
         """The linear parts (C, C) of block `i`'s keys and values: `x @ keys` and `x @ values` of tokens (..., C).
 
@@ -244,6 +258,13 @@ class Backbone(nn.Module, ABC):
         """
         own = self.attention_of(i)
         return key_value_maps(own.norm, own.qkv, self.spec.blocks[i].width)
+
+
+def mean_normed(norm: nn.Module, tokens: Tokens) -> Tensor:
+    """(B, C), of all tokens of an image."""
+    if tokens.sequence is not None:
+        return norm(tokens.sequence).mean(1)
+    return norm(torch.cat([tokens.prefix, tokens.prompts, tokens.grid.flatten(1, 2)], 1)).mean(1)
 
 
 def no_place(spec: BackboneSpec, i: int) -> VptError:

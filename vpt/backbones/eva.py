@@ -101,7 +101,7 @@ class EvaBackbone(PlainBackbone):
     def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.vit.blocks[i]
         qkv = Apart(block.attn) if block.attn.qkv is None else block.attn.qkv
-        return BlockAttention(_norm_before(block), qkv, block.attn.num_heads, block.attn.k_norm)
+        return BlockAttention(_norm_before(block), qkv, block.attn.num_heads, block.attn.k_norm, block.attn.q_norm)
 
     @staticmethod
     def require_supported(model: Any, name: str) -> None:

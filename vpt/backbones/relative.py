@@ -112,8 +112,8 @@ class RelativeBackbone(PlainBackbone):
 
     def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.vit.blocks[i]
-        k_norm = getattr(block.attn, "k_norm", None)
-        return BlockAttention(_norm_before(block), block.attn.qkv, block.attn.num_heads, k_norm)
+        k_norm, q_norm = (getattr(block.attn, name, None) for name in ("k_norm", "q_norm"))
+        return BlockAttention(_norm_before(block), block.attn.qkv, block.attn.num_heads, k_norm, q_norm)
 
     def pool(self, sequence: Tensor) -> Tensor:
         vit: Any = self.vit

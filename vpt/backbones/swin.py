@@ -175,7 +175,8 @@ class SwinBackbone(StagedBackbone):
     def attention_of(self, i: int) -> BlockAttention:
         block: Any = self.encoder.blocks[i]
         before, _ = self._norms(block.norm1)
-        return BlockAttention(before, block.attn.qkv, block.attn.num_heads, Unit() if self.norms_after else None)
+        unit = Unit() if self.norms_after else None
+        return BlockAttention(before, block.attn.qkv, block.attn.num_heads, unit, unit)
 
     def finish(self, tokens: Tokens) -> Features:
         normed = self.encoder.norm(tokens.grid)

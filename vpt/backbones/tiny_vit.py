@@ -16,6 +16,7 @@ from vpt.backbones.base import (
     BlockSpec,
     Level,
     cannot_travel,
+    mean_normed,
     no_place,
     require_whole_patches,
     whole_patches,
@@ -24,7 +25,7 @@ from vpt.backbones.folding import fold_batch_norms
 from vpt.backbones.sam import SamDecoder
 from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.strips import add_mlp, convolve
-from vpt.backbones.tiny_vit_attention import add_attention, attend_apart, keys_and_values
+from vpt.backbones.tiny_vit_attention import add_attention, attend_apart, keys_and_values, split_heads
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 
 
@@ -160,6 +161,12 @@ class TinyVitBackbone(Backbone):
         self.attention_of(i)
         block: Any = self.encoder.blocks[i]
         return keys_and_values(block.attn, context)
+
+    def mean_query(self, i: int, tokens: Tokens) -> Tensor:
+        self.attention_of(i)
+        attention: Any = self.encoder.blocks[i].attn
+        mean = mean_normed(attention.norm, tokens).unsqueeze(1)
+        return split_heads(attention, attention.qkv(mean))[0].squeeze(2)
 
     def key_value_maps(self, i: int) -> tuple[Tensor, Tensor]:
         width = self.spec.blocks[i].width

@@ -51,7 +51,7 @@ class InTurn(BlockForm):
     """`Block`: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def attention_of(self, block: Any) -> BlockAttention:
-        return BlockAttention(block.norm1, block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
+        return of_module(block.norm1, block.attn)
 
     def attentions(self, block: Any) -> Iterable[nn.Module]:
         return [block.attn]
@@ -72,7 +72,7 @@ class NormedAfter(BlockForm):
     norms_after = True
 
     def attention_of(self, block: Any) -> BlockAttention:
-        return BlockAttention(nn.Identity(), block.attn.qkv, block.attn.num_heads, block.attn.k_norm)
+        return of_module(nn.Identity(), block.attn)
 
     def attentions(self, block: Any) -> Iterable[nn.Module]:
         return [block.attn]
@@ -127,7 +127,7 @@ class SideBySide(BlockForm):
     takes_apart = False
 
     def attention_of(self, block: Any) -> BlockAttention:
-        return BlockAttention(block.in_norm, WithoutMlp(block), block.num_heads, block.k_norm)
+        return BlockAttention(block.in_norm, WithoutMlp(block), block.num_heads, block.k_norm, block.q_norm)
 
     def attentions(self, block: Any) -> Iterable[nn.Module]:
         return []
@@ -157,6 +157,11 @@ FORMS: dict[type[nn.Module], BlockForm] = {
     ParallelThingsBlock: ManyAtOnce(),
     ParallelScalingBlock: SideBySide(),
 }
+
+
+def of_module(norm: nn.Module, attention: Any) -> BlockAttention:
+    """Of timm's `Attention` after a norm."""
+    return BlockAttention(norm, attention.qkv, attention.num_heads, attention.k_norm, attention.q_norm)
 
 
 def form_of(block: nn.Module) -> BlockForm:

@@ -21,6 +21,7 @@ TUNED: dict[str, dict[str, Any]] = {  # trained, task after task, with `vpt trai
     "coda": {"method": "coda"},
     "l2p": {"method": "l2p"},
     "dualprompt": {"method": "dualprompt"},
+    "smope": {"method": "smope"},
     "sequential": PLAIN,
     "head": {"method": "none"},
 }
@@ -44,6 +45,7 @@ SHOWN = {
     "coda": "CODA-Prompt",
     "l2p": "L2P",
     "dualprompt": "DualPrompt",
+    "smope": "SMoPE",
     "sequential": "one set of prompts, trained on and on",
     "head": "rows of the head alone",
     "joint": "all tasks at once",

@@ -12,6 +12,7 @@ from vpt.prompts.gated import GatedPrompts
 from vpt.prompts.l2p import L2pPrompts
 from vpt.prompts.low_rank import LowRankPrompts
 from vpt.prompts.shallow import ShallowPrompts
+from vpt.prompts.smope import SmopePrompts
 from vpt.prompts.starts.tokens import initialise
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "LowRankPrompts",
     "Prompts",
     "ShallowPrompts",
+    "SmopePrompts",
     "initialise",
 ]

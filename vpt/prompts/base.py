@@ -27,13 +27,15 @@ class Info:
     """What a method may use of a batch besides its images; None is unknown.
 
     hints: (B, N, 3), see `Head.forward`; place: (B,) in [0, 1], of a slice in its volume; task: (B,) whole numbers,
-    which task a sample belongs to; query: (B, C), the frozen encoder's own feature of the image.
+    which task a sample belongs to; query: (B, C), the frozen encoder's own feature of the image; mean_query: of a block
+    and the tokens that enter it, the query of their mean (B, heads, head_dim), see `Backbone.mean_query`.
     """
 
     hints: Tensor | None = None
     place: Tensor | None = None
     task: Tensor | None = None
     query: Tensor | None = None
+    mean_query: Callable[[int, Tokens], Tensor] | None = None
 
 
 class PromptSettings(Choice):
@@ -90,11 +92,13 @@ class Prompts(nn.Module):
     image, so that its keys and values can be computed once (`PromptedModel.project_prompts`).
     `needs_query`: they are chosen by `Info.query`, which the model makes where it is not given: a second pass of the
     image through the frozen encoder, from where the first prompts come on.
+    `needs_mean_query`: they are chosen by `Info.mean_query`, in the pass itself.
     """
 
     starts: tuple[int, ...] = ()
     constant: bool = False
     needs_query: bool = False
+    needs_mean_query: bool = False
     count: int = 0
 
     def first(self, depth: int) -> int:
