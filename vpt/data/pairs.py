@@ -118,7 +118,7 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
 def _pair_folders(predictions: Any, references: Any) -> Matched:
     for one, other in ((predictions, references), (references, predictions)):
         if not _is_folder(one):
-            shown = one if isinstance(one, str | Path) else f"{with_article(type(one).__name__)}"
+            shown = one if isinstance(one, str | Path) else with_article(type(one).__name__)
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
     found, expected = _masks_in(Path(predictions)), _masks_in(Path(references))
     said = ""

@@ -200,6 +200,6 @@ def _error(
     if error is None:
         return None
     x, y, z = (first.grid.affine @ [*error.place, 1])[:3].tolist()
-    size = f"{counted(error.voxels, 'pixel')}" if unit == "px" else f"{error.voxels * first.grid.voxel_ml:.3g} ml"
+    size = counted(error.voxels, "pixel") if unit == "px" else f"{error.voxels * first.grid.voxel_ml:.3g} ml"
     whose = f"{named.get(error.label, error.label)}, " if error.label is not None and len(labels) > 1 else ""
     return (x, y, z), f"{whose}{size}"

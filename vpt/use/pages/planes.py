@@ -203,6 +203,6 @@ def _in_words(what: str, error: Error | None, labels: Mapping[int, str], scene: 
     if error is None:
         return ""
     pixels = scene.unit == "px"
-    size = f"{counted(error.voxels, 'pixel')}" if pixels else f"{amount(error.voxels * scene.turned.voxel_ml)} ml"
+    size = counted(error.voxels, "pixel") if pixels else f"{amount(error.voxels * scene.turned.voxel_ml)} ml"
     whose = f" of {labels[error.label]}" if error.label is not None and len(labels) > 1 else ""
     return f"{what}{whose}: {size}"
