@@ -85,6 +85,15 @@ def test_results_of_other_data_and_a_folder_of_something_else_are_refused(tmp_pa
         run_protocol(wanted, own)
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "3", '{"cases": {}, "sha256": "0"}', "{"])
+def test_marks_of_the_data_that_are_damaged_are_told(content: str, data: Path, tmp_path: Path) -> None:
+    wanted = protocol(data, methods=("ncm",), seeds=(0,))
+    run_protocol(wanted, tmp_path)
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(VptError, match=r"data\.json: damaged: not what was written; remove it"):
+        run_protocol(wanted, tmp_path)
+
+
 def test_pixels_that_changed_in_one_file_of_all_are_noticed(tiny_npz: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(tiny_npz, tmp_path / "stripesmnist.npz"))
     known = marks_of_tasks([_task("a", path, None)])

@@ -124,14 +124,14 @@ def _require_same(protocol: Protocol, marks: dict[str, str], out: Path) -> None:
     make_folder(out, "choose another --out")
     if source.is_file() and read_json(source) != own:
         raise VptError(f"{out}: holds another protocol (see {source.name}); choose another --out")
-    known = read_json(out / MARKS) if (out / MARKS).is_file() else marks
+    known = read_sealed(out / MARKS).get("cases", {}) if (out / MARKS).is_file() else marks
     if changed := sorted(name for name in {*known, *marks} if known.get(name) != marks.get(name)):
         raise VptError(
             f"{out}: holds results of other data than these: {listed(changed, 3)} changed since; choose another --out, "
             "or put the data back"
         )
     write_json(source, own)  # first: without it the folder would be of something else
-    write_json(out / MARKS, marks)
+    write_sealed(out / MARKS, {"cases": marks})
 
 
 def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: Path) -> Order:
