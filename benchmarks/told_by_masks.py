@@ -5,7 +5,7 @@
 Images with one label, the folders of their masks (a run's validation, or what `vpt evaluate RUN` wrote), LiteMedSAM's
 file. Of the cases that have the label: Dice of the masks, of their largest regions, of what the checkpoint's own prompt
 encoder and decoder, both frozen, answer to the box, and of the same told the reference's box, which is the ceiling.
-Differences are paired by case, with 95 % intervals (bootstrap over cases, a case's folders averaged). A mask with
+Differences are paired by case, with 95 % intervals (bootstrap over patients, a case's folders averaged). A mask with
 nothing in it keeps its 0.
 """
 
@@ -13,20 +13,28 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
-import cv2
 import numpy as np
 import torch
-from comparison import interval
+from timing import CPU
 from torch import Tensor
 from torch.nn import functional
+from trust import dice_of
 
-from vpt.backbones.tiny_vit import TinyVitBackbone
 from vpt.backbones.tiny_vit_models import load_tiny_sam
 from vpt.data.framing import resize_image
+from vpt.data.label_maps import read_label
 from vpt.data.layouts import read_dataset
+from vpt.data.postprocess import largest_component
+from vpt.machine.precision import autocast, prepare_frozen
+from vpt.model import encode
+from vpt.prompts import Prompts
+from vpt.readers.picture import read_picture
+from vpt.scores.bootstrap import bootstrap
 
 SIDE = 256
+HALF: Final = "bf16-mixed"
 WAYS = ("mask", "largest region", "told its box", "told the reference's box")
 
 
@@ -34,25 +42,25 @@ class Teller:
     """The frozen checkpoint, asked about one image after the other."""
 
     def __init__(self, weights: Path):
-        self.encoder: TinyVitBackbone = load_tiny_sam("lite_medsam", weights, None).eval()
+        self.encoder = load_tiny_sam("lite_medsam", weights, None)
         assert self.encoder.decoder is not None, "the file holds an encoder alone"
         self.decoder = self.encoder.decoder.eval()
+        prepare_frozen(self.encoder, HALF)
 
     @torch.inference_mode()
     def look(self, image: np.ndarray) -> None:
-        """image: (rows, columns, 3) of any range; it goes in as the authors' own do, minimum to maximum in 0 to 1."""
-        self.shape = image.shape[:2]
+        """image: (channels, rows, columns); it goes in as the authors' own do, from its minimum to its maximum."""
+        self.shape = image.shape[1:]
         self.scale = SIDE / max(self.shape)
-        self.seen = tuple(round(side * self.scale) for side in self.shape)
-        values = image.astype(np.float32)
-        values = (values - values.min()) / max(float(np.ptp(values)), 1e-8)
-        square = np.zeros((SIDE, SIDE, 3), np.float32)
-        square[: self.seen[0], : self.seen[1]] = resize_image(values, self.seen)
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens = self.encoder.embed(torch.from_numpy(square).permute(2, 0, 1)[None])
-            for i in range(self.encoder.spec.depth):
-                tokens = self.encoder.block(i, tokens, None)
-            self.embedding: Tensor = self.encoder.finish(tokens).grid.float()
+        self.seen = round(self.shape[0] * self.scale), round(self.shape[1] * self.scale)
+        values = image.astype(np.float32) - image.min()
+        values /= max(float(values.max()), 1e-8)
+        square = torch.zeros(1, 3, SIDE, SIDE)  # padded at the right and bottom; a grey image is the same in all three
+        square[0, :, : self.seen[0], : self.seen[1]] = torch.from_numpy(
+            np.stack([resize_image(channel, self.seen) for channel in values])
+        )
+        with autocast(HALF, CPU):
+            self.embedding: Tensor = encode(self.encoder, Prompts(), square).grid.float()
 
     @torch.inference_mode()
     def told(self, region: np.ndarray) -> np.ndarray:
@@ -66,45 +74,25 @@ class Teller:
         return (functional.interpolate(logits, self.shape, mode="bilinear")[0, 0] > 0).numpy()
 
 
-def largest(mask: np.ndarray) -> np.ndarray:
-    """Its largest region; regions touch at their sides or corners."""
-    count, regions, sizes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    return np.equal(regions, 1 + sizes[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else mask
-
-
-def read_mask(path: Path) -> np.ndarray:
-    return _read(path, cv2.IMREAD_GRAYSCALE) > 0
-
-
-def _read(path: str | Path, flag: int) -> np.ndarray:
-    image = cv2.imread(str(path), flag)
-    assert image is not None, f"{path} is no picture"
-    return image
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    return 2 * int((found & truth).sum()) / int(found.sum() + truth.sum())
-
-
-def scores(folders: list[Path], data: Path, weights: Path) -> np.ndarray:
-    """(folders, cases that have the label, WAYS)."""
+def measure(data: Path, folders: list[Path], weights: Path) -> tuple[np.ndarray, list[str]]:
+    """(cases that have the label, folders, WAYS), and the patient of each case."""
     dataset, teller = read_dataset(data, None, None), Teller(weights)
-    found: list[list[list[float]]] = []
+    found, patients = [], []
     for path in sorted(folders[0].glob("*.png")):
         case = dataset.case(path.stem)
-        assert case.label is not None
-        truth = read_mask(Path(case.label))
+        truth = read_label(case.label, dataset.labels, None, case.name).counted[..., 0].T > 0  # (rows, columns)
         if not truth.any():
             continue
-        teller.look(_read(case.images[0], cv2.IMREAD_COLOR)[..., ::-1])
-        ceiling = dice(teller.told(truth), truth)
-        found.append([])
+        teller.look(read_picture(case.images[0]))
+        ceiling, of_folders = dice_of(teller.told(truth), truth), []
         for folder in folders:
-            mask = read_mask(folder / path.name)
-            region = largest(mask)
-            told = teller.told(region) if region.any() else region
-            found[-1].append([*(dice(each, truth) for each in (mask, region, told)), ceiling])
-    return np.array(found).swapaxes(0, 1)
+            mask = read_picture(folder / path.name)[0] > 0
+            region = largest_component(mask)
+            told = teller.told(region) if mask.any() else mask
+            of_folders.append([*(dice_of(each, truth) for each in (mask, region, told)), ceiling])
+        found.append(of_folders)
+        patients.append(dataset.patient(case.name))
+    return np.array(found), patients
 
 
 def main() -> None:
@@ -113,15 +101,19 @@ def main() -> None:
     parser.add_argument("masks", type=Path, nargs="+", help="folders")
     parser.add_argument("--weights", type=Path, required=True)
     given = parser.parse_args()
-    found = scores(given.masks, given.data, given.weights)
-    print(f"{given.data.name}: {found.shape[1]} cases, {', '.join(WAYS)}")
-    for folder, of_cases in zip(given.masks, found, strict=True):
-        print(folder, *(f"{value:.4f}" for value in of_cases.mean(0)))
-    mean = found.mean(0)
-    for k, way in enumerate(WAYS):
-        print(f"{way:26s} {interval(mean[:, k])}")
-    for k in (0, 1):
-        print(f"told its box minus {WAYS[k]:15s} {interval(mean[:, 2] - mean[:, k])}")
+    found, patients = measure(given.data, given.masks, given.weights)
+    print(f"{given.data.name}: {len(found)} cases of {len(set(patients))} patients; Dice: {', '.join(WAYS)}")
+    for folder, dice in zip(given.masks, found.mean(0), strict=True):
+        print(folder, *(f"{value:.4f}" for value in dice))
+    mask, region, told, ceiling = found.mean(1).T
+    rows = dict(zip(WAYS, (mask, region, told, ceiling), strict=True))
+    rows |= {f"{WAYS[2]} minus {WAYS[0]}": told - mask, f"{WAYS[2]} minus {WAYS[1]}": told - region}
+    intervals = bootstrap(
+        lambda weights: {name: values @ weights / weights.sum(0) for name, values in rows.items()}, len(found), patients
+    )
+    for name, values in rows.items():
+        low, high = intervals[name]
+        print(f"{name:34s} {values.mean():+.4f} ({low:+.4f} to {high:+.4f})")
 
 
 if __name__ == "__main__":
