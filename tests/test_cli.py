@@ -53,6 +53,14 @@ def test_help_answers_without_loading_anything_heavy() -> None:
     assert heavy & set(done.stderr.split()) == set()
 
 
+@pytest.mark.parametrize(("command", "one"), [("compare", "lora          LoRA"), ("continual", "ranpac      RanPAC")])
+def test_methods_are_listed_without_data(vpt: Callable[..., Told], command: str, one: str) -> None:
+    told = vpt(command, "--methods", "list")
+    assert (told.code, one in told.out) == (0, True)
+    told = vpt(command, "--methods", "lora")
+    assert (told.code, "usage: give a data set" in told.err) == (2, True)
+
+
 def test_the_entry_point_is_installed() -> None:
     from importlib.metadata import entry_points
 

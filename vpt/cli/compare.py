@@ -12,7 +12,7 @@ from vpt.cli.shared import ChosenDevice, Settings, Shots, Task, console, overrid
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(help="A data set with a fixed split, or a YAML config.")],
+    config: Annotated[Path | None, typer.Argument(help="A data set with a fixed split, or a YAML config.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A folder; what is finished in it is kept. Default: runs/compare-NAME."),
@@ -45,6 +45,8 @@ def compare(
     if methods == "list":
         print("\n".join(f"{name:<13} {method.shown}" for name, method in all_methods().items()))
         return
+    if config is None:
+        usage("give a data set's folder or a YAML config, or --methods list alone")
     named = {
         "task": task,
         "backbone.name": backbone,

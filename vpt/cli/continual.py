@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vpt.cli.shared import ChosenDevice, Settings, console, overrides_of
+from vpt.cli.shared import ChosenDevice, Settings, console, overrides_of, usage
 
 
 def continual(
     data: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="A data set whose classes are split, several (masks too) in turn, or a protocol."),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A folder; what is finished in it is kept. Default: runs/continual-NAME."),
@@ -43,6 +43,8 @@ def continual(
     if methods == "list":
         print("\n".join(f"{name:<11} {shown}" for name, shown in SHOWN.items()))
         return
+    if not data:
+        usage("give a data set whose classes are split, several data sets, or a protocol, or --methods list alone")
     named = {"backbone.name": backbone, "backbone.weights": weights, "train.epochs": epochs, "device": device}
     own: dict[str, Any] = {
         "tasks": tasks,
