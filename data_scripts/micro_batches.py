@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from micro_data import Pictures, read_images, read_medical
+from micro_stored import Group, Stored, StoredViews
 from micro_student import ARCHITECTURE, Batch
 from micro_teachers import Teacher, enlarged, medical_maps
 from micro_views import draw_mixing, draw_views, mixed
@@ -25,6 +26,7 @@ class Data:
     medical: Pictures | None = None
     teacher: Teacher | None = None
     maps: Tensor | None = None
+    stored: StoredViews | None = None
 
     def medical_of(self, batch: int, share: float) -> int:
         """How many pictures of a batch are medical."""
@@ -43,6 +45,8 @@ class Data:
         targets = F.one_hot(self.labels[rows], self.classes).float() * 0.9 + 0.1 / self.classes
         if shares is not None:
             targets = shares.mean() * targets + (1 - shares.mean()) * targets.flip(0)
+        if self.stored is not None:
+            return self.stored.batch(rows, targets, shares, medical, generator)
         seen, large = self._views(self.images[rows], shares, size, generator)
         group = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         maps = None
@@ -84,4 +88,19 @@ def read_data(args: argparse.Namespace, device: torch.device) -> Data:
         medical, numbers = (data.medical.images, data.medical.numbers) if data.medical else (None, None)
         groups = [data.images, *(medical[numbers == k] for k in range(data.groups - 1))]
         data.teacher.measure(groups, torch.Generator(device).manual_seed(args.seed))
+        if args.stored:
+            data.stored = stored_views(args, data, data.teacher)
     return data
+
+
+def stored_views(args: argparse.Namespace, data: Data, teacher: Teacher) -> StoredViews:
+    """Those that an earlier run left in OUT, or new ones."""
+
+    def of(name: str, group: Group) -> Stored:
+        return Stored.of(group, teacher, args.stored, args.out / name, args.seed)
+
+    natural = of("natural", Group(data.images, torch.zeros(len(data.images), dtype=torch.int64)))
+    if data.medical is None:
+        return StoredViews(natural, None, torch.empty(0, dtype=torch.int64), data.groups)
+    numbers = 1 + data.medical.numbers
+    return StoredViews(natural, of("medical", Group(data.medical.images, numbers, data.maps)), numbers, data.groups)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vpt.backbones import load_backbone
 from vpt.errors import VptError
+from vpt.machine.precision import autocast, choose_precision
 from vpt.model import encode
 from vpt.prompts import Prompts
 
@@ -60,7 +61,7 @@ class Teacher(nn.Module):
             raise VptError(f"{name}: has no CLS token, which a teacher needs; choose a ViT with one")
         self.size, self.width = CELLS * patch, backbone.spec.finished.width
         self.blocks = [backbone.spec.depth * 3 // 4 - 1, backbone.spec.depth - 1]
-        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16-mixed" else torch.float32
         self.vit = backbone.vit.to(device, self.dtype).eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor(backbone.spec.mean, device=device).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.spec.std, device=device).view(3, 1, 1))
@@ -105,17 +106,18 @@ def medical_maps(pictures: Pictures, weights: Path, size: int, batch: int = 32) 
     """Features of LiteMedSAM for whole pictures, seen at `size` px -> (N, C, 16, 16), standardised by data set.
 
     A view's target is cut from its picture's map where the view is cut, so that the encoder (75 GFLOP at 256 px) runs
-    once per picture. Half precision on a GPU.
+    once per picture. In bfloat16 where the device computes with it.
     """
     device, started = pictures.images.device, time.perf_counter()
     backbone = load_backbone("lite_medsam", weights=weights, image_size=size).to(device)
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (backbone.spec.mean, backbone.spec.std))
+    precision = choose_precision("auto", device)
     parts = []
     for images in pictures.images.split(batch):
         seen = F.interpolate(images.float() / 255, (size, size), mode="bicubic").clamp(0, 1)
         low, high = seen.amin((1, 2, 3), keepdim=True), seen.amax((1, 2, 3), keepdim=True)
         seen = (seen - low) / (high - low).clamp(min=1e-3)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with autocast(precision, device):
             grid = encode(backbone, Prompts(), (seen - mean) / std).grid
         parts.append(F.adaptive_avg_pool2d(grid.float(), MAP))
     maps = torch.cat(parts)

@@ -19,6 +19,9 @@ OUT from the first saved state on. `--seconds` ends the schedule so many seconds
         --teacher vit_small_focus.safetensors --medical ../shared/data/{busi,brain_tumor_mri4,cxr_pneumonia} \
         --medical-teacher lite_medsam.safetensors --mask 0.1 --pixels 0.25
 
+On a CPU the teachers cost three times what the student does: `--stored 4` keeps what they see in four views of every
+picture, and later epochs are cheap. `--start FILE` goes on from weights of this script with another schedule.
+
 `vpt/assets/vit_micro.md` (the model card) says which command made the weights that ship.
 """
 
@@ -41,7 +44,7 @@ import torch
 from micro_batches import Data, read_data
 from micro_data import read_images
 from micro_student import ARCHITECTURE, Batch, Student, compile_blocks
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -116,6 +119,8 @@ class Run:
         """From the beginning, or from the state that an earlier run left."""
         widths = (data.teacher.width if data.teacher else 0, data.maps.shape[1] if data.maps is not None else 0)
         student = Student(data.classes, data.groups, *widths, drop_path=args.drop_path).to(device)
+        if args.start:
+            student.vit.load_state_dict({name: tensor.float() for name, tensor in load_file(args.start).items()})
         average = copy.deepcopy(student).requires_grad_(False)
         optimizer = torch.optim.AdamW(
             [
@@ -265,6 +270,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--medical-teacher", type=Path, metavar="FILE", help="weights of LiteMedSAM")
     add("--medical-features", type=float, default=8.0, help="weight of the loss of LiteMedSAM's features")
     add("--medical-px", type=int, default=256, help="pixels at which LiteMedSAM sees a picture")
+    add("--stored", type=int, metavar="K", help="the teachers see K views of every picture, once, kept in OUT")
+    add("--start", type=Path, metavar="FILE", help="weights of this script to start from")
     add("--seed", type=int, default=0)
     add("--compile", action="store_true")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -273,6 +280,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--medical-teacher needs --medical")
     if args.medical and not (args.teacher or args.medical_teacher):
         parser.error("--medical needs a teacher, since no labels of it are used: --teacher or --medical-teacher")
+    if args.stored and not (args.teacher and torch.device(args.device).type == "cpu"):
+        parser.error("--stored is for --device cpu with a --teacher")
     if args.small and (args.teacher or args.seconds):
         parser.error("--small goes with --epochs and without a teacher, whose patches are those of 64 px")
     return args

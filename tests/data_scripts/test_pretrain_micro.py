@@ -9,13 +9,15 @@ from typing import Any
 
 import cv2
 import micro_data
+import micro_stored
 import micro_teachers
 import numpy as np
 import pretrain_micro as script
 import pytest
 import torch
+from micro_stored import STEP, Group, Stored
 from micro_student import compile_blocks
-from micro_teachers import GroupLinear, Scale
+from micro_teachers import GroupLinear, Scale, enlarged
 from micro_views import draw_mixing, draw_views, mixed
 from safetensors.torch import load_file, save_file
 from timm import create_model
@@ -158,8 +160,73 @@ def test_losses_that_are_no_numbers_leave_the_state(pack: Path, tmp_path: Path) 
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
 
 
+@pytest.mark.slow
+def test_what_the_teachers_saw_once_is_learned_from_in_every_epoch(
+    pack: Path, sets: list[Path], teachers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--medical", *map(str, sets), *teachers, "--stored", "2"]
+    first = train(pack, tmp_path / "run", "--epochs", "1", *options)
+    assert all(loss > 0 for loss in first[-1][LOSSES])
+    seen = micro_stored._seen
+    monkeypatch.setattr(micro_stored, "_seen", None)  # the teachers are not asked again
+    last = train(pack, tmp_path / "run", "--epochs", "8", *options)
+    assert last[0] == first[0]
+    assert last[-1][6] < first[-1][6]
+    assert last[-1][7] < first[-1][7]
+    with pytest.raises(SystemExit, match=r"natural: holds other views, .*'views': 2.*; this run wants .*'views': 3"):
+        train(pack, tmp_path / "run", "--epochs", "9", *options[:-1], "3")
+
+    monkeypatch.setattr(micro_stored, "_seen", seen)
+    weights = tmp_path / "run" / "vit_micro.safetensors"
+    train(pack, tmp_path / "on", "--epochs", "1", "--start", str(weights), "--lr", "1e-9")
+    after = load_file(tmp_path / "on" / "vit_micro.safetensors")
+    assert all(torch.allclose(tensor, after[name], atol=1e-3) for name, tensor in load_file(weights).items())
+
+
+def test_views_are_kept_with_what_the_teacher_sees_in_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+    teacher = micro_teachers.Teacher("test_vit", tmp_path / "vit.safetensors", torch.device("cpu"))
+    images = torch.randint(256, (6, 3, 64, 64), dtype=torch.uint8)
+    teacher.measure([images], torch.Generator().manual_seed(0))
+    group = Group(images, torch.zeros(6, dtype=torch.int64), torch.rand(6, 5, 16, 16))
+    stored = Stored.of(group, teacher, 2, tmp_path / "views", seed=3)
+
+    generator = torch.Generator().manual_seed(3 * 1000003)
+    views = draw_views(12, generator)
+    which = torch.arange(12) % 6
+    cls, patches = teacher.targets(enlarged(images[which], views, teacher.size), group.numbers[which])
+    most = 127 * STEP
+    assert torch.from_numpy(stored.arrays["cls"] * STEP) == pytest.approx(cls[:, 0].clamp(-most, most), abs=STEP)
+    kept = torch.from_numpy(stored.arrays["patches"] * STEP).flatten(2).mT
+    assert kept == pytest.approx(patches.clamp(-most, most), abs=STEP)
+    seen = views.tint(views.cut(images[which].float() / 255, 64))
+    assert torch.from_numpy(stored.arrays["pictures"] / 255) == pytest.approx(seen, abs=0.01)
+
+    found = stored.drawn(torch.tensor([4]), torch.Generator().manual_seed(1))
+    pictures = torch.from_numpy(stored.arrays["pictures"][[4, 10]]).float() / 255
+    (way,) = [(k, f) for k in (0, 1) for f in (0, 1) if same(pictures[k], found["pictures"][0], f)]
+    maps = torch.from_numpy(stored.arrays["maps"][4 + 6 * way[0]]).float() * STEP
+    assert same(maps, found["maps"][0], way[1])
+
+    whole = {name: array.copy() for name, array in stored.arrays.items()}
+    mark = tmp_path / "views" / "done.json"
+    mark.write_text(mark.read_text().replace('"done": 12', '"done": 0'))
+    again = Stored.of(group, teacher, 2, tmp_path / "views", seed=3)
+    assert all(np.array_equal(array, again.arrays[name]) for name, array in whole.items())
+
+
+def same(stored: torch.Tensor, drawn: torch.Tensor, mirrored: int) -> bool:
+    return torch.allclose(stored.flip(-1) if mirrored else stored, drawn, atol=1e-5)
+
+
 def test_options_that_do_not_go_together_are_refused(pack: Path, tmp_path: Path) -> None:
-    for options in (["--medical", "a"], ["--medical-teacher", "a"], ["--small", "0.5", "--seconds", "9"]):
+    for options in (
+        ["--medical", "a"],
+        ["--medical-teacher", "a"],
+        ["--small", "0.5", "--seconds", "9"],
+        ["--stored", "2"],
+    ):
         with pytest.raises(SystemExit):
             train(pack, tmp_path, *options)
 
