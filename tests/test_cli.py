@@ -233,6 +233,22 @@ def test_mirror_images_are_averaged_only_where_the_model_was_trained_on_them(
     assert "--tta needs a run, not folders of masks" in told.err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--split", "val"], "--split val: is of a run; of folders of masks all are scored"),
+        (["--data", "x"], "--data x: is of a run"),
+        (["--weights", "x"], "--weights x: is of a run"),
+        (["--lesion-overlap", "0.3"], "--lesion-overlap 0.3: of which label's lesions? Add --lesions"),
+    ],
+)
+def test_evaluate_ignores_no_option(
+    vpt: Callable[..., Told], tiny_data: Path, options: list[str], sentence: str
+) -> None:
+    told = vpt("evaluate", tiny_data / "labelsTr", tiny_data / "labelsTr", *options)
+    assert (told.code, sentence in told.err) == (2, True)
+
+
 def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ("predict", "-i", tiny_data / "imagesTr" / "blobs_003_0000.nii.gz", "-m", tiny_run)
     assert vpt(*words, "-o", tmp_path / "mask.nii.gz", "--precision", "32-true").code == 0

@@ -295,3 +295,15 @@ def test_masks_that_are_called_otherwise_than_their_images_are_paired_by_words(m
     assert check.ok
     assert (check.cases, check.labels) == (4, plain.labels)
     assert "guessed from the names: 4 cases" in check.guess
+
+
+@pytest.mark.parametrize("name", ["{}.jpg.png", "{}.png.png", "{}_jpg.png", "{}.jpg_mask.png"])
+def test_the_ending_of_the_image_in_a_mask_s_name_is_no_label(tmp_path, name):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for case in ("a", "b", "c"):
+        Image.fromarray(np.arange(480, dtype=np.uint8).reshape(24, 20)).save(tmp_path / "images" / f"{case}.jpg")
+        mask(tmp_path, name.format(case), [1, 2])
+    found = read_dataset(tmp_path)
+    assert sorted(case.name for case in found.cases) == ["a", "b", "c"]
+    assert found.labels == {0: "background", 1: "label 1", 2: "label 2"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from vpt.data.check import check_dataset
+from vpt.data.doubts.mask_values import MaskValues, SeenMask
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import read_dataset, survey
 from vpt.errors import VptError
@@ -490,3 +492,41 @@ def test_other_floats_are_none(make_masks, odd):
     root = make_masks(lambda n: Image.fromarray(np.array([0, 1, odd], np.float32)[ids(n)]), ending="tif")
     with pytest.raises(VptError, match=r"c0\.tif: holds float32 values such as .*, whole numbers from 0 on; threshold"):
         read_dataset(root)
+
+
+# --- several masks of one name, and files that name their values ------------------------------------------------------
+
+
+def seen(*held: int, names: tuple[tuple[int, str], ...] = ()) -> SeenMask:
+    return SeenMask(frozenset(held), dict.fromkeys(held, (100, 80, 0)), names)
+
+
+def test_masks_of_one_name_all_count():
+    values = MaskValues(Path("set"))
+    for held in ((1,), (2,), (1, 3)):
+        values.add("segmentation.nii.gz", seen(*held))
+    assert values.ids == {1, 2, 3}
+
+
+def test_values_that_files_call_differently_are_refused():
+    values = MaskValues(Path("set"))
+    values.add("a.seg.nrrd", seen(1, 2, names=((1, "liver"), (2, "tumour"))))
+    values.add("b.seg.nrrd", seen(1, names=((1, "Liver"), (2, "liver"))))  # of what it does not hold nothing is said
+    assert values.problems() == []
+    values.add("c.seg.nrrd", seen(2, names=((2, "liver"),)))
+    (problem,) = values.problems()
+    assert str(problem).startswith("set: segment 2 is called tumour in a.seg.nrrd and liver in c.seg.nrrd, so")
+
+
+def test_ids_in_one_channel_are_no_grey(make_masks, tmp_path):
+    red = tuple((id, 0, 0) for id in range(3))
+    for draw in (lambda number: in_colours(ids(number) % 3, *red), lambda number: in_palette(ids(number) % 3, *red)):
+        root = make_masks(draw)
+        dataset = read_dataset(root)
+        found = {id for case in dataset.cases for id in reader_of(case.label).labels().ids}
+        assert found == {0, 1, 2}
+        assert np.array_equal(reader_of(dataset.cases[0].label).labels().array[..., 0].T, ids(0) % 3)
+        shutil.rmtree(root)
+    in_colours(ids(0) % 3, *red).save(tmp_path / "red.png")
+    with pytest.raises(VptError, match="a colour picture, expected one label id per pixel"):
+        reader_of(tmp_path / "red.png").labels()

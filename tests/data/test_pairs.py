@@ -52,6 +52,15 @@ def test_sequences_are_paired_in_their_order(folders):
     assert (matched.missing, matched.said) == ((), "")
 
 
+def test_references_that_share_a_name_are_told_apart(tmp_path):
+    places = [touch(tmp_path / f"case_{k}", "seg.nii.gz") / "seg.nii.gz" for k in range(3)]
+    mine = [touch(tmp_path / "pred", f"case_{k}.nii.gz") / f"case_{k}.nii.gz" for k in range(3)]
+    names = [[pair.case for pair in pair_masks(given, places).pairs] for given in (mine, places, [places[0]] * 3)]
+    assert names == [["case_0", "case_1", "case_2"], *[["case_0_seg", "case_1_seg", "case_2_seg"]] * 2]
+    twice = pair_masks([places[0]] * 2, [places[0]] * 2).pairs
+    assert [pair.case for pair in twice] == ["seg 1", "seg 2"]
+
+
 def test_a_prediction_without_reference_is_said(folders):
     touch(folders[0], *(f"x{number}.nii.gz" for number in range(7)))
     refused(

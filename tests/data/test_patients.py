@@ -341,3 +341,7 @@ def test_none_is_a_class_among_words_and_a_mark_among_numbers(classes, doubted):
     ({"a": "p", "b": "q"}, True), (dict.fromkeys("abcd", "p"), False)])  # fmt: skip
 def test_a_few_whose_patient_is_not_said_are_told(said, told):
     assert any("is not said, as that of the other" in text for text in Patients([*"abcd"], said, {}).doubts()) == told
+
+
+def test_a_name_that_several_cases_share_is_no_guess():
+    assert Patients(["segmentation"] * 3, {}, {}).guess() == ""

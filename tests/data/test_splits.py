@@ -175,8 +175,8 @@ def test_the_sides_of_a_csv_are_honoured_after_split_json(tmp_path):
     assert sorted(name for fold in range(2) for name in read_splits(found, fold).val) == ["a", "b", "e"]
     write_split(found.root, {"train": ["d"], "val": ["c"]})
     assert read_splits(found).train == ("d",)
-    with pytest.raises(VptError, match=r"labels\.csv: no case in val; name at least one"):
-        read_splits(labelled(tmp_path / "two", "a.png,x,train,1", "b.png,y,test,2"))
+    with pytest.raises(VptError, match=r"labels\.csv: no case in train; name at least one"):
+        read_splits(labelled(tmp_path / "two", "a.png,x,val,1", "b.png,y,test,2"))
     parted = replace(found, root=tmp_path, patients={"a": "Ann", "b": "Ann"})
     with pytest.raises(VptError, match=r"labels\.csv: a in train and b in val are one patient's \(Ann\)"):
         read_splits(parted)
@@ -221,3 +221,17 @@ def test_a_split_that_is_a_link_to_nothing_is_no_other_split(make_dataset) -> No
     (root / "split.json").symlink_to("../.git/annex/objects/split.json")
     with pytest.raises(VptError, match=r"split\.json: a link to what is not there, expected a file"):
         read_splits(read_dataset(root))
+
+
+def test_of_a_train_and_a_test_side_alone_a_fold_of_train_validates(tmp_path):
+    lines = [f"i{k:02d}.png,{'xy'[k % 2]},{'test' if k > 19 else 'train'},p{k // 2}" for k in range(24)]
+    found = labelled(tmp_path, *lines)
+    sides = read_splits(found)
+    assert sides == read_splits(found, 0)
+    assert (len(sides.train), len(sides.val), sides.test) == (16, 4, ("i20", "i21", "i22", "i23"))
+    assert fold_in_words(found, None, None, sides).startswith(
+        "fold 0 of 5, drawn by patient over train and val of labels"
+    )
+    write_split(found.root, {"train": ["i00"], "test": ["i23"]})  # who writes a split says who validates
+    with pytest.raises(VptError, match=r"split\.json: no case in val; name at least one"):
+        read_splits(found)

@@ -256,7 +256,8 @@ def test_only_what_is_compared_differs(finished: Comparison) -> None:
 def test_a_method_is_what_its_name_says_whatever_the_config(
     tiny_classes: Path, tmp_path: Path, given: dict[str, Any]
 ) -> None:
-    done = compare(tiny_classes, tmp_path / "out", methods=["linear", "deep"], budget=0, overrides=FAST | given)
+    config = load_config(tiny_classes, FAST | given)
+    done = compare(config, tmp_path / "out", methods=["linear", "deep"], budget=0)
     linear, deep = (done.config_of(Trial(name, "search", {})) for name in ("linear", "deep"))
     assert {linear.tuning.method, deep.tuning.method} == {"prompts"}
     assert linear.head is None or linear.head.model_dump() == {
@@ -269,6 +270,25 @@ def test_a_method_is_what_its_name_says_whatever_the_config(
         assert linear.head.pool == "mean"
         assert deep.head is not None
         assert deep.head.model_dump() == given["head"] | {"start": "normal"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "given", "sentence"),
+    [
+        (["linear"], {"optim.lr": 0.1}, r"^optim\.lr: linear has its own, or search it, so it would change nothing"),
+        (["deep"], {"prompts.count": 5}, r"^prompts\.count: deep has its own"),
+        (["linear"], {"head": {"kind": "mlp"}}, "^head: linear has its own"),
+        (["deep", "lora"], {"tuning": "full"}, "^tuning: deep, lora have their own"),
+        (None, {"optim.weight_decay": 0.1}, r"^optim\.weight_decay: .* have their own"),
+    ],
+)
+def test_a_setting_that_no_method_would_heed_is_refused(
+    tiny_classes: Path, tmp_path: Path, methods: list[str] | None, given: dict[str, Any], sentence: str
+) -> None:
+    plan = {key: value for key, value in FAST.items() if not key.startswith(("head", "optim", "tuning", "seed"))}
+    with pytest.raises(VptError, match=sentence):
+        compare(tiny_classes, tmp_path / "out", methods=methods, budget=0, overrides=plan | given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_counts_are_those_of_the_model(finished: Comparison) -> None:

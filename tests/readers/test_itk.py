@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vpt.data.label_maps import read_label
 from vpt.errors import VptError
 from vpt.readers import is_volume, reader_of
 from vpt.readers.itk import ItkReader, affine_of
@@ -354,3 +355,20 @@ def test_nrrd_of_the_odd_volumes(data_root, name):
     assert found.ids == (0, 1)
     assert image.voxels(1).grid.matches(found.grid)
     assert np.allclose(image.grid().affine, affine_of(itk.ReadImage(str(folder / f"{name}_image.nrrd"))))
+
+
+# --- names of segments ------------------------------------------------------------------------------------------------
+
+
+def test_slicer_says_what_its_labels_are_called(tmp_path):
+    image = scan((VOXELS % 3).astype(np.uint8))
+    for key, text in {
+        "Segment0_Name": "Leber gefüllt", "Segment0_LabelValue": "2",
+        "Segment1_Name": "Segment_2", "Segment1_LabelValue": "1", "Segment2_Name": "no value",
+    }.items():  # fmt: skip
+        image.SetMetaData(key, text)
+    found = reader_of(save(tmp_path / "a.seg.nrrd", image)).labels()
+    assert (found.ids, found.names) == ((0, 1, 2), ((2, "Leber gefüllt"),))
+    with pytest.raises(VptError, match=r"its segment 2 is called Leber gefüllt, which is label 1 of"):
+        read_label(tmp_path / "a.seg.nrrd", {0: "background", 1: "leber_gefüllt", 2: "tumour"}, None, "scan")
+    assert reader_of(save(tmp_path / "b.nrrd")).labels().names == ()

@@ -159,3 +159,40 @@ def test_pages_and_comparisons_tell_doubts(tmp_path: Path) -> None:
     assert notes[0] == f"Warning: {report.doubts[0]}"
     paired = compare_masks(*masks, truth)
     assert [note for note in paired.notes if "thin seams" in note] == [f"warning: {report.doubts[0]}"]
+
+
+def test_masks_that_exif_turns_on_one_side_are_told(tmp_path):
+    predictions = pictures(tmp_path / "p", lambda k: disc(k, 255))
+    references = pictures(tmp_path / "t", lambda k: disc(k, 255))
+    assert not [each for each in evaluate(predictions, references).doubts if "EXIF" in each.text]
+    marked = Image.open(references / "c2.png")
+    exif = marked.getexif()
+    exif[0x0112] = 3
+    marked.save(references / "c2.png", exif=exif)
+    (doubt,) = [each for each in evaluate(predictions, references).doubts if "EXIF" in each.text]
+    assert doubt.side == "predictions"
+    assert doubt.text.startswith("1 of 6 masks (c2.png) is turned by EXIF in another way than the reference (")
+
+
+def test_labels_that_no_reference_holds_are_refused(tmp_path):
+    folder = volumes(tmp_path / "t", disc)
+    with pytest.raises(VptError, match=r"label 3, label 4 \(from .*\): in none of the references, which hold 1; "):
+        evaluate(folder, folder, [3, 4])
+    assert len(evaluate(folder, folder, [1, 3]).cases) == 6
+    empty = volumes(tmp_path / "empty", lambda k: disc(k, 0))
+    assert len(evaluate(empty, empty, [1], empty="one").cases) == 6
+
+
+def test_two_files_that_call_a_segment_differently_are_not_compared(tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    for name, other in (("p", "tumour"), ("t", "liver")):
+        image = itk.GetImageFromArray(np.stack([disc(0, 1)] * 3))
+        image.SetMetaData("Segment0_Name", other)
+        image.SetMetaData("Segment0_LabelValue", "1")
+        second = "liver" if other == "tumour" else "tumour"
+        image.SetMetaData("Segment1_Name", second)
+        image.SetMetaData("Segment1_LabelValue", "2")
+        (tmp_path / name).mkdir()
+        itk.WriteImage(image, str(tmp_path / name / "a.seg.nrrd"))
+    with pytest.raises(VptError, match=r"segment 1 is called tumour, which is label 2 of .*t.a\.seg\.nrrd, and 1 is"):
+        evaluate(tmp_path / "p", tmp_path / "t")

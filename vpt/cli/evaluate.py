@@ -21,6 +21,7 @@ from vpt.cli.shared import (
 )
 
 EMPTY = ("nan", "one", "zero")
+OVERLAP = 0.5  # that of vpt.scores.lesions, which `--help` does not load
 Kind = Literal["run", "mean", "runs", "folds", "masks", "two masks"]
 
 
@@ -53,7 +54,7 @@ def evaluate(
     ] = None,
     lesion_overlap: Annotated[
         float, typer.Option("--lesion-overlap", help="IoU from which on a predicted lesion is the true one.")
-    ] = 0.5,
+    ] = OVERLAP,
     by: Annotated[
         str | None, typer.Option(help="Scores by group: columns of the data set's list or of --groups (sex,site).")
     ] = None,
@@ -102,6 +103,14 @@ def evaluate(
         (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
         (tta and not of_runs, "--tta needs a run, not folders of masks"),
         (postprocess != "auto" and not of_runs, "--postprocess needs a run, not folders of masks"),
+        (split is not None and not of_runs, f"--split {split}: is of a run; of folders of masks all are scored"),
+        (data is not None and not of_runs, f"--data {data}: is of a run, whose data set lies elsewhere now"),
+        (weights is not None and not of_runs, f"--weights {weights}: is of a run; masks are scored without a model"),
+        (strict and of_runs, "--strict: is of folders; of a run every case is segmented and scored"),
+        (
+            lesion_overlap != OVERLAP and lesions is None,
+            f"--lesion-overlap {lesion_overlap:g}: of which label's lesions? Add --lesions LABEL, or all",
+        ),
         (patients is not None and of_runs, f"--patients {patients}: a run knows its patients; leave it out"),
         (labels is not None and of_runs, f"--labels {labels}: a run scores all that it was trained on; leave it out"),
         (split is not None and kind == "folds", f"--split {split}: every fold scores what it validates; leave it out"),

@@ -58,18 +58,24 @@ def read_label(
             f"{path}: label {some(unknown)} not in {some(sorted(written))}; {_mended(found, unknown, labels)}"
         )
     if isinstance(labels, Mapping):
-        _require_same_names(found, labels, path)
+        require_same_names(found, labels, path)
     return replace(found, array=found.array.astype(_dtype_for(max(known))))
 
 
-def _require_same_names(found: LabelMap, labels: Mapping[int, str], path: object) -> None:
-    """A file that names its ids (DICOM SEG) calls none of them as the data set calls another."""
+def require_same_names(
+    found: LabelMap, labels: Mapping[int, str], path: object, of: str = "the data set", where: str = "in dataset.json"
+) -> None:
+    """A file that names its ids (DICOM SEG, Slicer's .seg.nrrd) calls none of them as `labels` call another.
+
+    of, where: whose labels they are, and where they are said.
+    """
     called = {plain_name(name): id for id, name in labels.items()}
     for id, name in found.names:
         if id in found.ids and called.get(plain_name(name), id) != id:
             raise VptError(
-                f"{path}: its segment {id} is called {name}, which is label {called[plain_name(name)]} of the data "
-                f"set, and {id} is {labels[id]}; number the segments as `labels` in dataset.json does, or correct that"
+                f"{path}: its segment {id} is called {name}, which is label {called[plain_name(name)]} of {of}"
+                f"{f', and {id} is {labels[id]}' if id in labels else ''}; number the segments as {where}, or correct "
+                "that"
             )
 
 
@@ -95,7 +101,12 @@ def _dtype_for(largest: int) -> type[np.integer]:
     """The smallest type that holds ids up to `largest`; signed above 255, since PyTorch has few unsigned ones."""
     if largest < 2**8:
         return np.uint8
-    return next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
+    for kind in (np.int16, np.int32, np.int64):
+        if largest <= np.iinfo(kind).max:
+            return kind
+    raise VptError(
+        f"label {largest} is beyond {np.iinfo(np.int64).max}, the largest id there can be; renumber the labels"
+    )
 
 
 def _mended(found: LabelMap, unknown: Collection[int], labels: Collection[int]) -> str:

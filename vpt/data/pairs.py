@@ -112,7 +112,21 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
         )
     if not first:
         raise VptError("no predictions and no references were given; give at least one pair of label volumes")
-    return Matched([Pair(mine, theirs, theirs.name) for mine, theirs in zip(first, second, strict=True)])
+    return Matched([Pair(*both) for both in zip(first, second, _case_names(first, second), strict=True)])
+
+
+def _case_names(predictions: Sequence[Mask], references: Sequence[Mask]) -> list[str]:
+    """The references' names; where they share one (`P0/segmentation.nii.gz`), the predictions', with their folders, or
+    with their places in the order.
+    """
+    for names in (
+        [mask.name for mask in references],
+        [mask.name for mask in predictions],
+        [f"{Path(mask.shown).parent.name}_{mask.name}" for mask in references],
+    ):
+        if len({*names}) == len(names):
+            return names
+    return [f"{mask.name} {number}" for number, mask in enumerate(references, start=1)]
 
 
 def _pair_folders(predictions: Any, references: Any) -> Matched:

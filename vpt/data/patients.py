@@ -68,7 +68,7 @@ class Patients:
 
     def guess(self) -> str:
         """How the names were read, in one sentence; "" where nothing is guessed, or any reading gives the same."""
-        unsaid = [name for name in self.names if not self.said.get(name)]
+        unsaid = list(dict.fromkeys(name for name in self.names if not self.said.get(name)))
         read = [name for name in unsaid if self._stem(name) != name]
         joined = len(set(map(self._stem, unsaid))) < len(unsaid)
         if not joined:

@@ -61,7 +61,8 @@ def read_splits(dataset: AnySet, fold: int | None = None, folds: int | None = No
     In this order: `split.json` ({"train", "val", "test"}), nnU-Net's `splits_final.json` ([{"train", "val"}, ...], of
     which `fold` is taken, by default 0), the sides that a set itself has, or a draw of five (or so many) `folds` by
     patient, of which `fold` validates: the same draw whatever the run's seed, so that seeds can be compared. Where the
-    sides are fixed, a `fold` is one of those drawn over train and val; test stays as it is.
+    sides are fixed, a `fold` is one of those drawn over train and val; test stays as it is. A set's own folders or list
+    that have train and test alone are read so, by default as fold 0.
 
     In a labelled set every fold has its share of each class, else of each label and of little and much foreground (see
     `vpt.data.strata`), for which the masks are read; progress: of these. `splits_final.json` and a draw over all have
@@ -83,7 +84,7 @@ def survey_splits(
 
     held: what the masks hold, where they were read already.
     """
-    if is_fixed(dataset) and fold is None:
+    if is_fixed(dataset) and fold is None and not _lacks_validation(dataset):
         return _fixed_splits(dataset)
     chosen, count = fold or 0, fold_count(dataset, folds)
     if not 0 <= chosen < count:
@@ -201,6 +202,11 @@ def is_fixed(dataset: AnySet) -> bool:
     )
 
 
+def _lacks_validation(dataset: AnySet) -> bool:
+    """Whether the set itself has a train and a test side alone, so that a fold of train validates."""
+    return not holds_file(dataset.root / "split.json") and {*_own_sides(dataset).values()} == {"train", "test"}
+
+
 def drawn(dataset: AnySet) -> bool:
     """Whether nothing fixes the sides."""
     return _fixing(dataset) is None
@@ -216,7 +222,7 @@ def split_source(dataset: AnySet) -> str:
 
 def fold_in_words(dataset: AnySet, fold: int | None, folds: int | None, splits: Splits) -> str:
     """Which fold these sides are, and of what it was drawn; "" where the sides are fixed and taken as they are."""
-    if is_fixed(dataset) and fold is None:
+    if is_fixed(dataset) and fold is None and not _lacks_validation(dataset):
         return ""
     which = f"fold {fold or 0} of {fold_count(dataset, folds)}"
     if not drawn(dataset) and not is_fixed(dataset):

@@ -39,7 +39,7 @@ from vpt.sealed import read_sealed, write_sealed
 from vpt.use.pages.making import making_of
 from vpt.use.runs import evaluate_run
 from vpt.vocabulary import Task
-from vpt.words import counted
+from vpt.words import counted, listed
 
 WAIT = 2.0  # seconds between looks at what other processes do
 RESULT = "result.json"
@@ -86,7 +86,9 @@ def compare(
     splits = read_splits(dataset, resolved.data.fold)
     if not splits.test or not splits.val:
         raise VptError(f"{dataset.root}: needs cases in val, to choose with, and in test; name them in split.json")
-    comparison = Comparison(Path(out), base, resolved.task, dataset, choose_methods(methods, resolved.task), seeds)
+    chosen = choose_methods(methods, resolved.task)
+    _require_heard(overrides or {}, chosen)
+    comparison = Comparison(Path(out), base, resolved.task, dataset, chosen, seeds)
     choose_device(base.device)
     load_backbone(  # else every training would say that it is missing
         base.backbone.name, weights=base.backbone.weights, **base.backbone.options
@@ -104,6 +106,16 @@ def compare(
                 time.sleep(WAIT)
             tick(*comparison.progress(), "" if trial is None else f"{trial.method} {trial.name}")
     return comparison
+
+
+def _require_heard(overrides: Mapping[str, Any], methods: Mapping[str, Method]) -> None:
+    """Refuse settings that every method replaces by its own."""
+    for key in overrides:
+        if all(method.replaces(key) for method in methods.values()):
+            raise VptError(
+                f"{key}: {listed(methods, 3)} {'has its own' if len(methods) == 1 else 'have their own'}, or "
+                "search it, so it would change nothing; leave it out, or train with it by `vpt train`"
+            )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ class Method:
     installed: bool = True
     aside: bool = False
 
+    def replaces(self, key: str) -> bool:
+        """Whether a setting of the config counts for nothing, since the method has its own or searches it."""
+        own = (*self.settings, self.rate, "optim.weight_decay", "tuning", "seed")
+        return any(key == each or key.startswith(f"{each}.") for each in own)
+
     def rates(self) -> list[dict[str, float]]:
         """The candidates of the first round, with the first weight decay."""
         return [{self.rate: self.start * step, "optim.weight_decay": DECAYS[0]} for step in STEPS]

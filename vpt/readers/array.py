@@ -107,8 +107,8 @@ def as_picture(pixels: np.ndarray, name: str) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def is_grey(colours: np.ndarray) -> bool:
-    """(..., 3) uint8 -> whether the three are equal everywhere, up to JPEG's noise."""
+def is_grey(colours: np.ndarray, noise: int = COLOUR_NOISE) -> bool:
+    """(..., 3) uint8 -> whether the three are equal everywhere, up to a difference of `noise`, by default JPEG's."""
     red, green, blue = (colours[..., k] for k in range(3))
     most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    return not colours.size or int((most - least).max()) <= COLOUR_NOISE  # several times as fast as max(-1)
+    return not colours.size or int((most - least).max()) <= noise  # several times as fast as max(-1)

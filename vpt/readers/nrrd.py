@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from vpt.errors import VptError
 from vpt.readers.content import other_content
 from vpt.readers.grid import Grid
 from vpt.readers.itk import ItkFileReader, header_of
+from vpt.readers.labels import LabelMap
 from vpt.readers.text_header import (
     AT_END,
     LONGEST,
@@ -41,6 +43,7 @@ TYPES = {  # all the names that a type may have -> NumPy's
 PACKINGS: dict[str, Literal["raw", "gzip"]] = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}
 LONGEST_FIELD = 500  # bytes; where ITK finds fault with one beyond 1,000, it overruns a buffer and ends the process
 FREE_TEXT = b"content:"
+UNNAMED = re.compile(r"segment[_ ]?\d*", re.IGNORECASE)
 IN_SPACE = {"domain", "space", "time"}  # kinds of axes that are not a voxel's own numbers
 
 
@@ -66,6 +69,9 @@ class NrrdReader(ItkFileReader):
         array, own = read_voxels(source, claim_of(source)), own_axis(fields_of(source, ":", "")[0])
         return Channel(array if own is None else np.moveaxis(array, own, -1))
 
+    def labels(self) -> LabelMap:
+        return replace(super().labels(), names=segment_names(self._fields))
+
     def length_unit(self) -> str:
         """Of the axes in space, if all have the same."""
         found = self._fields.get("space units") or self._fields.get("units") or ""
@@ -78,6 +84,20 @@ class NrrdReader(ItkFileReader):
         if "space" not in self._fields:
             return [f"no `space`, so what its directions mean is a guess ({grid.axcodes}); write it into the header"]
         return []
+
+
+def segment_names(fields: dict[str, str]) -> tuple[tuple[int, str], ...]:
+    """What 3D Slicer's .seg.nrrd calls its labels: of `Segment3_Name` and `Segment3_LabelValue` the value and name.
+
+    `Segment_2` is what Slicer calls the second one that was drawn, whatever it is, and no name.
+    """
+    found = []
+    for key, text in fields.items():
+        segment, _, what = key.partition("_")
+        if segment.startswith("segment") and what == "labelvalue" and (value := whole_number(text)):
+            name = fields.get(f"{segment}_name", "").encode("latin-1").decode(errors="replace")
+            found.append((value, name))
+    return tuple((value, name) for value, name in found if name and not UNNAMED.fullmatch(name))
 
 
 def claim_of(path: Path) -> Claim:

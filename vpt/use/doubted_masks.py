@@ -18,7 +18,7 @@ from vpt.words import counted, listed
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one mask: its look, the ids above 0, whether its file keeps no exact values, and its values.
+    """Of one mask: its look, the ids above 0, whether its file keeps exact values, how EXIF turns it, and its values.
 
     values: only where others than the labels may be in it, which nobody has looked at then.
     """
@@ -27,15 +27,17 @@ class Seen:
     look: MaskLook
     held: frozenset[int]
     lossy: bool
+    turn: int
     values: SeenMask | None
 
 
 def see_mask(mask: Mask, found: LabelMap, labels: Labels) -> Seen:
     held = frozenset(found.ids) - {0, found.ignored}
-    lossy = isinstance(mask.source, Path) and reader_of(mask.source).is_lossy
+    reader = reader_of(mask.source) if isinstance(mask.source, Path) else None
     values = None if labels.complete else SeenMask.of(found, MOST_SHADES if mask.unit == "px" else MOST_LABELS)
     name = Path(mask.shown).name
-    return Seen(name, look_at_map(name, found, held), held, lossy, values)
+    lossy, turn = (reader.is_lossy, reader.orientation()) if reader and mask.unit == "px" else (False, 1)
+    return Seen(name, look_at_map(name, found, held), held, lossy, turn, values)
 
 
 def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], labels: Labels) -> tuple[Doubt, ...]:
@@ -54,7 +56,20 @@ def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], la
             texts += doubtful_numbers(names, [mask.held for mask in masks])
         texts += [*_lossy(masks), *shades]
         found += [Doubt(side, text) for text in texts]
-    return tuple(found)
+    return (*found, *(Doubt("predictions", text) for text in _turned_apart(seen)))
+
+
+def _turned_apart(seen: Sequence[tuple[Seen, Seen]]) -> list[str]:
+    apart = [(mine.name, mine.turn, true.turn) for mine, true in seen if mine.turn != true.turn]
+    if not apart:
+        return []
+    marks = listed(sorted({f"{mine} against {true}" for _, mine, true in apart}), 3)
+    return [
+        f"{len(apart)} of {counted(len(seen), 'mask')} ({listed((name for name, _, _ in apart), 3)}) "
+        f"{'is' if len(apart) == 1 else 'are'} turned by EXIF in another way than the reference (orientation {marks}), "
+        "so that they may not lie on each other; save both without that mark (mogrify -auto-orient, or exiftool "
+        "-Orientation= if it is wrong)"
+    ]
 
 
 def _lossy(masks: Sequence[Seen]) -> list[str]:

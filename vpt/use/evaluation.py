@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vpt.data.groups import read_groupings
+from vpt.data.label_maps import require_same_names
 from vpt.data.layouts.description import description, read_patients
 from vpt.data.mask_colours import require_one_numbering
 from vpt.data.pairs import Matched, Pair, Volume, pair_masks
@@ -120,6 +121,7 @@ def evaluate(
         results.append(result)
         seen.append(both)
         progress(len(results), len(pairs), result.name)
+    _require_some(chosen, [both[1].held for both in seen])
     return Report(
         tuple(results),
         chosen.names,
@@ -156,6 +158,9 @@ def _score(
     found, true = pair.prediction.read(mine), pair.reference.read(theirs)
     for held, mask in ((found, pair.prediction), (true, pair.reference)):
         refuse_scan(held, mask.shown)
+    require_same_names(true, labels.names, pair.reference.shown, "the labels that are scored", "these")
+    require_same_names(found, labels.names, pair.prediction.shown, "the labels that are scored", "these")
+    require_same_names(found, dict(true.names), pair.prediction.shown, pair.reference.shown, "there")
     if labels.complete:
         labels.check(found, pair.prediction.shown)
         labels.check(true, pair.reference.shown, true.ignored)
@@ -182,6 +187,16 @@ def _score(
     scores = {label: scores.get(label, LabelScores.unknown()) for label in labels.names}
     lesions = {label: lesions.get(label, LesionScores((), ())) for label in settings.lesions}
     return CaseResult(pair.case, pair.prediction.shown, pair.reference.shown, scores, lesions), seen
+
+
+def _require_some(labels: Labels, held: Sequence[frozenset[int]]) -> None:
+    """Refuse labels none of which is in any reference, where these hold others."""
+    there = frozenset().union(*held)
+    if there and not there & labels.names.keys():
+        raise VptError(
+            f"{listed(labels.names.values(), 5)} (from {labels.origin}): in none of the references, which hold "
+            f"{listed(sorted(there), 5)}; correct the labels to score"
+        )
 
 
 def _patients(pairs: Sequence[Pair], pattern: str | None) -> tuple[Callable[[str], str], str]:

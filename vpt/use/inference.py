@@ -63,7 +63,8 @@ def require_kind(plan: Plan, scan: Any) -> None:
                 raise misnamed
             if Path(scan).is_file() and format_of(Path(scan)) is None:
                 raise VptError(f"{scan}: not a supported ending; {SUPPORTED}; convert it")
-        shown = scan if isinstance(scan, str | Path) else with_article(type(scan).__name__)
+        files = scan if isinstance(scan, tuple | list) and scan else (scan,)
+        shown = files[0] if isinstance(files[0], str | Path) else with_article(type(scan).__name__)
         if isinstance(scan, np.ndarray):
             raise VptError(
                 f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "

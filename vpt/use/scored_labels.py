@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,8 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
         if ids[0] < 0:
             raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
         found.update(ids)
-        seen.add(Path(reference.shown).name, SeenMask.of(held, MOST_SHADES if reference.unit == "px" else MOST_LABELS))
+        mask = SeenMask.of(held, MOST_SHADES if reference.unit == "px" else MOST_LABELS)
+        seen.add(os.path.relpath(reference.shown, seen.folder), mask)
     for doubt in seen.problems():
         raise VptError(f"{doubt}, or give `labels`")
     if len(found - {0}) > MOST_LABELS and pairs[0].reference.unit == "px":

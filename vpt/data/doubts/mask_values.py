@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 
+from vpt.data.doubts.class_names import plain_name
 from vpt.errors import VptError
 from vpt.readers import LabelMap
 from vpt.readers.picture import lowest_and_highest
@@ -44,10 +45,14 @@ class _Value:
 
 @dataclass(frozen=True)
 class SeenMask:
-    """The values above 0 of a mask, and of each, where they are not too many to be labels, its pixels: see `_Value`."""
+    """The values above 0 of a mask, and of each, where they are not too many to be labels, its pixels: see `_Value`.
+
+    names: what its file calls its values, of those that it names.
+    """
 
     foreground: frozenset[int]
     values: dict[int, tuple[int, int, int]]
+    names: tuple[tuple[int, str], ...] = ()
 
     @classmethod
     def of(cls, labels: LabelMap, most: int = MOST_LABELS) -> Self:
@@ -58,7 +63,7 @@ class SeenMask:
             for id, more in _counted(labels.array[..., k], foreground).items():
                 pixels, even, between = (count + one for count, one in zip(counts[id], more, strict=True))
                 counts[id] = pixels, even, between
-        return cls(foreground, counts)
+        return cls(foreground, counts, labels.names)
 
 
 def _counted(array: np.ndarray, foreground: frozenset[int]) -> dict[int, tuple[int, int, int]]:
@@ -81,10 +86,15 @@ class MaskValues:
     def __init__(self, folder: Path):
         self.folder = folder
         self.values: dict[int, _Value] = {}
-        self.foregrounds: dict[str, frozenset[int]] = {}  # of every mask
+        self.foregrounds: list[tuple[str, frozenset[int]]] = []  # of every mask; several may be called alike
+        self.called: dict[int, tuple[str, str]] = {}  # what the first mask that names an id calls it, and that mask
+        self.called_otherwise: tuple[int, str, str] | None = None  # an id, and what another mask calls it, and that
 
     def add(self, name: str, mask: SeenMask) -> None:
-        self.foregrounds[name] = mask.foreground
+        self.foregrounds.append((name, mask.foreground))
+        for id, own in mask.names:
+            if id in mask.foreground and plain_name(self.called.setdefault(id, (own, name))[0]) != plain_name(own):
+                self.called_otherwise = self.called_otherwise or (id, own, name)
         for id, (pixels, even, between) in mask.values.items():
             of = self.values.setdefault(id, _Value())
             of.masks.append(name)
@@ -92,12 +102,21 @@ class MaskValues:
 
     @property
     def ids(self) -> frozenset[int]:
-        return frozenset().union(*self.foregrounds.values())
+        return frozenset().union(*(found for _, found in self.foregrounds))
 
     def problems(self) -> list[VptError]:
-        """Shades, and a foreground that is 1 in some masks and 255 in others."""
+        """Ids that files call differently, shades, and a foreground that is 1 in some masks and 255 in others."""
         shades = self.shades()
-        return [self._shaded(shades)] if shades else list(self._mixed())
+        return [*self._misnamed(), *([self._shaded(shades)] if shades else self._mixed())]
+
+    def _misnamed(self) -> Iterator[VptError]:
+        if self.called_otherwise:
+            id, other, its = self.called_otherwise
+            own, first = self.called[id]
+            yield VptError(
+                f"{self.folder}: segment {id} is called {own} in {first} and {other} in {its}, so the same number is "
+                "not the same label; number the segments alike in all files"
+            )
 
     def shades(self) -> list[int]:
         """The values that look like no labels, sorted."""
@@ -148,7 +167,7 @@ class MaskValues:
         if len(ways) > 1:
             written = []
             for ids in ways:
-                names = [name for name, found in self.foregrounds.items() if found and found <= ids]
+                names = [name for name, found in self.foregrounds if found and found <= ids]
                 written.append(f"{counted(len(names), 'mask')} ({listed(names, 2)}) hold {listed(sorted(ids))}")
             yield VptError(
                 f"{self.folder}: {', but '.join(written)}: likely the same labels, {TWO_WAYS}; write all "
@@ -158,7 +177,7 @@ class MaskValues:
 
     def _ways(self) -> list[frozenset[int]]:
         """Groups of values that may mean the same; one or none where there is no such doubt."""
-        groups = {found for found in self.foregrounds.values() if found}
+        groups = {found for _, found in self.foregrounds if found}
         small = frozenset[int]().union(*(found for found in groups if max(found) <= MOST_LABELS))
         large = frozenset[int]().union(*(found for found in groups if min(found) > MOST_LABELS))
         if any(min(found) <= MOST_LABELS < max(found) for found in groups):

@@ -168,8 +168,9 @@ def _says_mask(path: Path, by: NameWords) -> bool:
 
 
 def _telling(part: str, by: NameWords, masks: Collection[str]) -> list[str]:
-    """The words that tell the case."""
-    return [word for word in by.of(part) if word.lower() not in masks and word.lower() not in by.images]
+    """The words that tell the case; of `a.jpg.png` the ending of the scan is none."""
+    kept = [word for word in by.of(part) if word.lower() not in masks and word.lower() not in by.images]
+    return [word for word in kept if kind_of(Path(f"a.{word}")) != "images"] or kept
 
 
 def _paired(files: Sequence[_File], by: NameWords) -> _Pairing:

@@ -6,6 +6,7 @@ has colour if any of its images has.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,7 +149,7 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
             unread.append(seen)
         else:
             require_no_negative(seen.foreground, path)
-            values.add(path.name, seen)
+            values.add(os.path.relpath(path, folder), seen)
         if len(values.ids) > MOST_LABELS:
             raise too_many_values(path)
     if masks and len(unread) == len(masks):
