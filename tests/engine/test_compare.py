@@ -275,7 +275,7 @@ def test_a_method_is_what_its_name_says_whatever_the_config(
 @pytest.mark.parametrize(
     ("methods", "given", "sentence"),
     [
-        (["linear"], {"optim.lr": 0.1}, r"^optim\.lr: linear has its own, or search it, so it would change nothing"),
+        (["linear"], {"optim.lr": 0.1}, r"^optim\.lr: linear has its own, or searches it, so it would change nothing"),
         (["deep"], {"prompts.count": 5}, r"^prompts\.count: deep has its own"),
         (["linear"], {"head": {"kind": "mlp"}}, "^head: linear has its own"),
         (["deep", "lora"], {"tuning": "full"}, "^tuning: deep, lora have their own"),

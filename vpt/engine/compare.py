@@ -112,9 +112,10 @@ def _require_heard(overrides: Mapping[str, Any], methods: Mapping[str, Method]) 
     """Refuse settings that every method replaces by its own."""
     for key in overrides:
         if all(method.replaces(key) for method in methods.values()):
+            heed = "has its own, or searches it" if len(methods) == 1 else "have their own, or search it"
             raise VptError(
-                f"{key}: {listed(methods, 3)} {'has its own' if len(methods) == 1 else 'have their own'}, or "
-                "search it, so it would change nothing; leave it out, or train with it by `vpt train`"
+                f"{key}: {listed(methods, 3)} {heed}, so it would change nothing; leave it out, or train with it by "
+                "`vpt train`"
             )
 
 

@@ -115,7 +115,8 @@ class MaskValues:
             own, first = self.called[id]
             yield VptError(
                 f"{self.folder}: segment {id} is called {own} in {first} and {other} in {its}, so the same number is "
-                "not the same label; number the segments alike in all files"
+                "not the same label; number the segments alike in all files, or, if both mean one label, name "
+                "it under `labels` in dataset.json"
             )
 
     def shades(self) -> list[int]:
