@@ -724,3 +724,7 @@ def test_mistakes_are_a_sentence(vpt: Callable[..., Told], tiny_classes: Path, t
     code, _, err = vpt("compare", tiny_classes, "-o", tmp_path / "out", "--methods", "linaer", *words(FAST))
     assert (code, err.count("\n")) == (1, 1)
     assert "did you mean linear" in err
+    set_ = [*words(FAST), "--set", "optim.lr=0.1"]
+    code, _, err = vpt("compare", tiny_classes, "-o", tmp_path / "out", "--methods", "linear", *set_)
+    assert (code, "error: optim.lr: linear has its own, or searches it" in err) == (1, True)
+    assert not (tmp_path / "out").exists()

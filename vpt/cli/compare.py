@@ -36,8 +36,6 @@ def compare(
     Each is searched on the validation cases, trained with several seeds and tested once, without augmentation unless
     --set train.augment=light. Start the command again to go on, or in several terminals to share the work.
     """
-    from vpt.config import load_config
-    from vpt.engine.compare import OWN
     from vpt.engine.compare import compare as compare_methods
     from vpt.engine.methods import methods as all_methods
     from vpt.engine.signals import Interrupted
@@ -59,12 +57,13 @@ def compare(
     out = out or Path("runs") / f"compare-{config.resolve().stem}"
     try:
         comparison = compare_methods(
-            load_config(config, {**OWN, **overrides}),
+            config,
             out,
             methods=None if methods is None else [name.strip() for name in methods.split(",")],
             seeds=seeds,
             budget=None if budget is None else _seconds(budget),
             retry_failed=retry_failed,
+            overrides=overrides,
         )
     except Interrupted as stop:
         print(f"interrupted; the same command goes on where it stopped (--out {out})")
