@@ -174,13 +174,14 @@ def test_masks_that_exif_turns_on_one_side_are_told(tmp_path):
     assert doubt.text.startswith("1 of 6 masks (c2.png) is turned by EXIF in another way than the reference (")
 
 
-def test_labels_that_no_reference_holds_are_refused(tmp_path):
+def test_labels_that_no_reference_holds_are_told(tmp_path):
     folder = volumes(tmp_path / "t", disc)
-    with pytest.raises(VptError, match=r"label 3, label 4 \(from .*\): in none of the references, which hold 1; "):
-        evaluate(folder, folder, [3, 4])
-    assert len(evaluate(folder, folder, [1, 3]).cases) == 6
+    (doubt,) = [each for each in evaluate(folder, folder, [3, 4]).doubts if "to score" in each.text]
+    assert doubt.side == "references"
+    assert re.match(r"none holds label 3, label 4 \(from .*\), but 1; are these the labels to score\?", doubt.text)
     empty = volumes(tmp_path / "empty", lambda k: disc(k, 0))
-    assert len(evaluate(empty, empty, [1], empty="one").cases) == 6
+    for masks, labels in ((folder, [1, 3]), (empty, [1])):
+        assert not [each for each in evaluate(masks, masks, labels).doubts if "to score" in each.text]
 
 
 def test_two_files_that_call_a_segment_differently_are_not_compared(tmp_path):

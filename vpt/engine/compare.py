@@ -74,7 +74,7 @@ def compare(
 
     Raises:
         VptError: what would fail for all methods alike (data without a test side, no such backbone or device); an
-            `out` of another comparison; an unknown method.
+            `out` of another comparison; an unknown method; a setting in `overrides` that every method replaces.
         vpt.engine.signals.Interrupted: after SIGINT or SIGTERM in a training, with its state saved.
     """
     started = time.monotonic()

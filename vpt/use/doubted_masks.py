@@ -18,7 +18,7 @@ from vpt.words import counted, listed
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one mask: its look, the ids above 0, whether its file keeps exact values, how EXIF turns it, and its values.
+    """Of one mask: its look, the ids above 0, whether its file is lossy, how EXIF turns it, and its values.
 
     values: only where others than the labels may be in it, which nobody has looked at then.
     """
@@ -54,9 +54,22 @@ def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], la
         texts = mask_doubts([mask.look for mask in masks], names, kind, shades_told=bool(shades))
         if side == "references" and labels.found:
             texts += doubtful_numbers(names, [mask.held for mask in masks])
+        if side == "references":
+            texts += _none_held(masks, labels)
         texts += [*_lossy(masks), *shades]
         found += [Doubt(side, text) for text in texts]
     return (*found, *(Doubt("predictions", text) for text in _turned_apart(seen)))
+
+
+def _none_held(references: Sequence[Seen], labels: Labels) -> list[str]:
+    """Labels none of which is in any reference, where these hold others: likely a slip in the labels to score."""
+    there = frozenset().union(*(mask.held for mask in references))
+    if not there or there & labels.names.keys():
+        return []
+    return [
+        f"none holds {listed(labels.names.values(), 5)} (from {labels.origin}), but {listed(sorted(there), 5)}; are "
+        "these the labels to score?"
+    ]
 
 
 def _turned_apart(seen: Sequence[tuple[Seen, Seen]]) -> list[str]:

@@ -121,7 +121,6 @@ def evaluate(
         results.append(result)
         seen.append(both)
         progress(len(results), len(pairs), result.name)
-    _require_some(chosen, [both[1].held for both in seen])
     return Report(
         tuple(results),
         chosen.names,
@@ -187,16 +186,6 @@ def _score(
     scores = {label: scores.get(label, LabelScores.unknown()) for label in labels.names}
     lesions = {label: lesions.get(label, LesionScores((), ())) for label in settings.lesions}
     return CaseResult(pair.case, pair.prediction.shown, pair.reference.shown, scores, lesions), seen
-
-
-def _require_some(labels: Labels, held: Sequence[frozenset[int]]) -> None:
-    """Refuse labels none of which is in any reference, where these hold others."""
-    there = frozenset().union(*held)
-    if there and not there & labels.names.keys():
-        raise VptError(
-            f"{listed(labels.names.values(), 5)} (from {labels.origin}): in none of the references, which hold "
-            f"{listed(sorted(there), 5)}; correct the labels to score"
-        )
 
 
 def _patients(pairs: Sequence[Pair], pattern: str | None) -> tuple[Callable[[str], str], str]:
