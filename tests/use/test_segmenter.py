@@ -375,6 +375,8 @@ def test_images_and_scans_need_the_model_for_them(tmp_path):
         solid.segment(tmp_path / "a.jpg")
     with pytest.raises(VptError, match=r"a\.jpg: an image, but the model was trained on NIfTI volumes"):
         solid.segment((tmp_path / "a.jpg",))
+    with pytest.raises(VptError, match=r"b\.jpg: no such file or folder"):
+        solid.segment(tmp_path / "b.jpg")
     with pytest.raises(VptError, match=r"an array of shape .* says no spacing"):
         solid.segment(bright_disc()[0])
     with pytest.raises(VptError, match="a volume, but the model was trained on images"):

@@ -58,13 +58,15 @@ def require_kind(plan: Plan, scan: Any) -> None:
     """A scan has millimetres and an image has not, so a plan for one does not fit the other."""
     kind = reader_of(scan).kind
     if kind != plan.kind:
-        if isinstance(scan, str | Path):
-            if misnamed := other_content(Path(scan)):
+        first = scan[0] if isinstance(scan, tuple | list) and scan else scan  # of several channels
+        if isinstance(first, str | Path):
+            if not Path(first).exists():
+                raise VptError(f"{first}: no such file or folder")
+            if misnamed := other_content(Path(first)):
                 raise misnamed
-            if Path(scan).is_file() and format_of(Path(scan)) is None:
-                raise VptError(f"{scan}: not a supported ending; {SUPPORTED}; convert it")
-        files = scan if isinstance(scan, tuple | list) and scan else (scan,)
-        shown = files[0] if isinstance(files[0], str | Path) else with_article(type(scan).__name__)
+            if Path(first).is_file() and format_of(Path(first)) is None:
+                raise VptError(f"{first}: not a supported ending; {SUPPORTED}; convert it")
+        shown = first if isinstance(first, str | Path) else with_article(type(scan).__name__)
         if isinstance(scan, np.ndarray):
             raise VptError(
                 f"an array of shape {scan.shape} says no spacing, and the model was trained on volumes in mm; "
