@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +83,7 @@ def read_data(args: argparse.Namespace, device: torch.device) -> Data:
     if args.medical:
         data.medical = read_medical(args.medical).to(device)
     if args.medical_teacher:
-        data.maps = medical_maps(data.medical, args.medical_teacher, args.medical_px)
+        data.maps = kept_maps(args, data.medical)
     if args.teacher:
         data.teacher = Teacher(args.teacher_name, args.teacher, device)
         medical, numbers = (data.medical.images, data.medical.numbers) if data.medical else (None, None)
@@ -91,6 +92,21 @@ def read_data(args: argparse.Namespace, device: torch.device) -> Data:
         if args.stored:
             data.stored = stored_views(args, data, data.teacher)
     return data
+
+
+def kept_maps(args: argparse.Namespace, pictures: Pictures) -> Tensor:
+    """LiteMedSAM's features, those that an earlier run left in OUT, or new ones."""
+    file = args.out / "maps.pt"
+    note = [len(pictures.images), args.medical_px, args.medical_teacher.name]
+    if file.exists():
+        found = torch.load(file, map_location=pictures.images.device, weights_only=True)
+        if found["note"] != note:
+            raise SystemExit(f"{file}: is of {found['note']}; this run wants {note}: give another --out")
+        return found["maps"]
+    maps = medical_maps(pictures, args.medical_teacher, args.medical_px)
+    torch.save({"note": note, "maps": maps}, file.with_suffix(".part"))
+    os.replace(file.with_suffix(".part"), file)
+    return maps
 
 
 def stored_views(args: argparse.Namespace, data: Data, teacher: Teacher) -> StoredViews:

@@ -198,6 +198,8 @@ def test_masks_that_are_there_are_not_replaced_unasked(
     assert told.code == 1
     assert mask.read_bytes() == b"by hand"
     told = vpt("predict", "-i", scan, "-o", mask, "-m", tiny_run, "--skip-existing")
+    assert "1 of 1 scans segmented" in told.out
+    assert "1 of them had a mask before, which stays" in told.out
     assert (told.code, mask.read_bytes()) == (0, b"by hand")
     assert vpt("predict", "-i", scan, "-o", mask, "-m", tiny_run, "--overwrite").code == 0
     assert nib.load(mask).shape == nib.load(scan).shape

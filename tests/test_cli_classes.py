@@ -260,6 +260,9 @@ def test_evaluate_the_validation_side_into_the_run(vpt: Callable[..., Told], cla
     code, _, err = vpt("evaluate", run, "--oracle-box", "--device", "cpu")
     assert code == 1
     assert err == f"error: {run}: classifies, so it takes no boxes; leave --oracle-box out\n"
+    code, _, err = vpt("evaluate", run, "--viewer", "--out", tmp_path / "viewed")
+    assert (code, err) == (2, "usage: --viewer: shows masks, and the run classifies; leave it out\n")
+    assert not (tmp_path / "viewed").exists()
 
 
 def test_info_of_a_run(vpt: Callable[..., Told], class_run: Path, scan_run: Path, tiny_classes: Path) -> None:

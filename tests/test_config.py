@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from vpt.building import load_encoder
 from vpt.config import Config, build_config, dump_config, load_config, parse_labels, parse_override, parse_prompts
+from vpt.config.idle import idle_settings
 from vpt.config.run import OF_ONE_TASK
 from vpt.errors import VptError
 from vpt.heads.linear import LinearConfig
@@ -381,7 +382,8 @@ def test_an_unknown_key_that_resembles_nothing_lists_what_is_known_there() -> No
 def test_a_key_of_another_method_is_not_suggested_for_itself() -> None:
     said = refusal({"prompts": {"method": "shallow", "blocks": "all"}})
 
-    assert "unknown key prompts.blocks" in said
+    assert "prompts.blocks is a setting of prompts.method=coda, " in said
+    assert "found prompts.method=shallow; choose one that has it" in said
     assert "did you mean prompts.blocks?" not in said
 
 
@@ -391,7 +393,8 @@ def test_a_key_of_another_method_is_not_suggested_for_itself() -> None:
 def test_a_key_of_another_head_is_refused_and_not_suggested_for_itself(head: dict[str, Any]) -> None:
     key, said = list(head)[-1], refusal({"head": head})
 
-    assert f"config: unknown key head.{key}; " in said
+    assert f"config: head.{key} is a setting of head.kind=" in said
+    assert f", found head.kind={head.get('kind', 'mask')}; choose one that has it" in said
     assert f"did you mean head.{key}?" not in said
 
 
@@ -631,3 +634,50 @@ def test_a_slip_of_yaml_in_labels_is_said():
 def test_a_rate_that_is_not_set_is_that_of_the_head_or_tuning(settings: dict, rates: tuple[float, float]) -> None:
     optim = load_config({"data": DATA}, settings).resolved(settings["task"]).optim
     assert (optim.lr, optim.backbone_lr) == rates
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"tuning": {"rank": 4}},
+            "tuning.rank is a setting of tuning.method=lora, found tuning.method=prompts; choose",
+        ),
+        ({"prompts": {"method": "deep", "rank": 4}}, "prompts.rank is a setting of prompts.method=low_rank, found"),
+        ({"head": {"hidden": 3}}, "head.hidden is a setting of head.kind=mlp, head.kind=readout, found head.kind=mask"),
+    ],
+)
+def test_a_setting_of_another_choice_is_told_with_whose_it_is(values: dict[str, Any], said: str) -> None:
+    assert said in refusal(values)
+
+
+def test_a_label_without_a_value_is_told_with_how_it_is_written() -> None:
+    assert "object:255: names no value; write {name: value}" in refusal({}, {"data.labels": {"object:255": None}})
+
+
+IDLE: dict[str, Any] = {
+    "optim.momentum": 0.8,
+    "optim.prompt_lr": 0.1,
+    "optim.prompt_weight_decay": 0.1,
+    "optim.backbone_lr": 1e-3,
+    "train.patience": 2,
+    "train.views": 3,
+    "plan.slices": 4,
+    "data.folds": 3,
+}
+
+
+def test_settings_that_change_nothing_are_told_each_with_the_reason() -> None:
+    config = load_config({"data": DATA, "prompts": "none"}, {"data.use_val": True, **IDLE}).resolved("classification")
+    said = idle_settings(config, {"head"}, pictures=True, fixed=True, in_folds=False)
+    wanted = [f"{key}={value}" for key, value in IDLE.items()]
+    assert [text.partition(" changes nothing: ")[0] for text in said] == wanted
+
+
+def test_settings_that_a_run_heeds_are_not_told_nor_those_that_nobody_gave() -> None:
+    heeded = load_config({"data": DATA, "tuning": "lora"}, {"optim.method": "sgd", **IDLE}).resolved("classification")
+    assert idle_settings(heeded, {"prompts", "head", "backbone"}, pictures=False, fixed=False, in_folds=True) == []
+    usual = load_config({"data": DATA, "prompts": "none"}).resolved("classification")
+    assert idle_settings(usual, {"head"}, pictures=True, fixed=True, in_folds=False) == []
+    triggered = load_config({"data": DATA}, {"optim.prompt_lr": 0.1}).resolved("segmentation")
+    assert idle_settings(triggered, {"head", "trigger"}, pictures=True, fixed=True, in_folds=True) == []

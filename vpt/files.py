@@ -19,6 +19,12 @@ LONGEST_JSON = 256 << 20  # bytes
 NO_TEXT = "its name is not UTF-8"
 PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d{1,9})-")  # of a write that goes on, or was killed
 
+NOT_FETCHED: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself; get it with `git lfs pull`"),
+    (b"<!doctype html", "a web page, as a failed download leaves it; download the file again"),
+    (b"<html", "a web page, as a failed download leaves it; download the file again"),
+)  # by how such a file starts, in small letters
+
 
 def is_address(given: str) -> bool:
     """Whether opening what is called so may reach another machine: an URL, a name on a hub, a share (`//host/x`)."""
@@ -199,6 +205,16 @@ def require_file(path: str | Path, most: int, what: str) -> None:
         raise VptError(
             f"{path}: {found.st_size >> 20} MiB of {what}, expected {most >> 20} MiB at most; make it smaller"
         )
+
+
+def left_in_place(path: str | Path) -> str:
+    """What lies in the place of a file that was not fetched, and how to get that; "" where that is not so."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64).lower()
+    except OSError:
+        return ""
+    return next((what for start, what in NOT_FETCHED if head.startswith(start)), "")
 
 
 def read_json(path: str | Path) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpt.errors import VptError
-from vpt.files import atomic
+from vpt.files import atomic, left_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +75,8 @@ def read_tensors(
             raise VptError(
                 f"{path}: too little memory for its tensors; close other programs, or use a larger machine"
             ) from error
+        if instead := left_in_place(path):
+            raise VptError(f"{path}: {instead}") from error
         raise VptError(f"{path}: not a readable safetensors file ({error}); {otherwise}") from error
     expected = metadata.pop(CHECKSUM, None)
     if expected is not None and (found := checksum(tensors, metadata)) != expected:

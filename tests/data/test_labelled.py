@@ -17,7 +17,7 @@ from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 
 from vpt.data.labelled import LabelledSet
-from vpt.data.layouts import is_labelled, read_labelled, survey_labelled
+from vpt.data.layouts import is_labelled, read_dataset, read_labelled, survey_labelled
 from vpt.errors import VptError
 from vpt.readers import SUPPORTED, reader_of
 
@@ -528,3 +528,45 @@ def test_real_sets(data_root, name, classes, count, channels):
     assert is_labelled(data_root / name) == (name != "busi")
     patients = {found.patient(each.name) for each in found.cases}
     assert len(patients) == (len(set(found.patients.values())) if name == "busi" else count)
+
+
+# --- what lies beside the data ----------------------------------------------------------------------------------------
+
+
+def trained_in(folder: Path) -> Path:
+    """What a training leaves: its description, and pictures."""
+    for name in ("config.yaml", "plan.json", "splits.json"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    picture(folder / "previews/a.png")
+    picture(folder / "validation/a.png")
+    return folder
+
+
+def test_the_run_of_a_training_is_no_data_set(tmp_path):
+    run = trained_in(tmp_path / "run")
+    for read in (read_labelled, read_dataset):
+        with pytest.raises(VptError, match="run: the run of a training, expected a data set; give that"):
+            read(run)
+
+
+def test_runs_beside_classes_and_in_them_are_not_read(tmp_path):
+    root = folders(tmp_path / "zoo", cat=3, ant=2)
+    before = targets(read_labelled(root))
+    trained_in(root / "run1")
+    trained_in(root / "cat/run2")
+    trained_in(root / "runs/run3")
+    assert targets(read_labelled(root)) == before
+    assert read_labelled(root).classes == ("ant", "cat")
+
+
+def test_folders_of_cases_are_no_classes(tmp_path):
+    """As PH2 lies: a folder per patient, with one for each kind of its files."""
+    for name in ("IMD002", "IMD003"):
+        picture(tmp_path / f"ph2/{name}/{name}_Dermoscopic_Image/{name}.bmp")
+        picture(tmp_path / f"ph2/{name}/{name}_lesion/{name}_lesion.bmp")
+    assert not is_labelled(tmp_path / "ph2")
+    for name in ("benign", "malignant"):  # patients in classes
+        for number in (1, 2):
+            picture(tmp_path / f"mass/{name}/{name}_{number}/a.png")
+    assert is_labelled(tmp_path / "mass")

@@ -345,3 +345,11 @@ def test_a_few_whose_patient_is_not_said_are_told(said, told):
 
 def test_a_name_that_several_cases_share_is_no_guess():
     assert Patients(["segmentation"] * 3, {}, {}).guess() == ""
+
+
+def test_a_number_behind_a_word_may_be_of_a_patients_image_but_not_where_the_word_says_patient():
+    names = ["person1_virus_6", "person1_virus_7", "person3_bacteria_10"]
+    said = Patients(names, {}, {}).bare_numbers()
+    assert "2 cases differ from another in the last number alone (person1_virus_6, person1_virus_7)" in said
+    assert len(set(by_pattern(names, said.partition("--patients '")[2].partition("'")[0]).values())) == 2
+    assert Patients(["site1_patient_1", "site1_patient_2", "site2_patient_3"], {}, {}).bare_numbers() == ""

@@ -469,9 +469,22 @@ def test_a_cache_changes_nothing_but_the_cost(class_run: Path, tmp_path: Path) -
     assert np.array_equal(cached, again)
 
 
-def test_a_run_that_classifies_takes_no_boxes(class_run: Path) -> None:
-    with pytest.raises(VptError, match="classifies, so it takes no boxes; leave --oracle-box out"):
-        evaluate_run(class_run, oracle_box=True, device="cpu")
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"oracle_box": True}, "so it takes no boxes; leave --oracle-box out"),
+        ({"lesions": "all"}, "so there are no lesions to find; leave --lesions out"),
+        ({"tolerance": 2.0}, "so there are no surfaces to compare; leave --tolerance out"),
+        ({"tolerances": {"liver": 2.0}}, "so there are no surfaces to compare; leave --tolerance out"),
+        ({"empty": "one"}, "so no label is absent in a mask; leave --empty out"),
+        ({"postprocess": False}, "so there are no masks to tidy; leave --postprocess out"),
+    ],
+)
+def test_what_only_masks_have_is_refused_of_a_run_that_classifies(
+    class_run: Path, asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(VptError, match=f"classifies, {said}"):
+        evaluate_run(class_run, device="cpu", **asked)
 
 
 @pytest.mark.slow

@@ -153,3 +153,13 @@ def test_an_encoder_of_medical_images_is_proposed_where_it_is_installed_and_none
         "--backbone lite_medsam --head sam_decoder takes it, with its decoder, in the place of vit_micro"
     )
     assert job.proposals() == ([sentence] if said else [])
+
+
+@pytest.mark.slow
+def test_a_setting_that_changes_nothing_is_among_what_is_doubted(tiny_data: Path, tmp_path: Path) -> None:
+    settings = {"optim.momentum": 0.5, "optim.prompt_lr": 0.1, "train.views": 3, "train.augment": "none"}
+    job = described("segmentation", tiny_data, tmp_path, **settings)
+    job.prepare()
+    told = [text for text in job.doubts() if "changes nothing" in text]
+    assert told[0] == "optim.momentum=0.5 changes nothing: adamw has none, optim.method=sgd has"
+    assert not any("prompt_lr" in text for text in told)

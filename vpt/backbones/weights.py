@@ -33,6 +33,7 @@ from vpt.backbones.npz import from_npz, read_npz
 from vpt.backbones.renames import under_names
 from vpt.backbones.sam2_weights import official_names
 from vpt.errors import VptError
+from vpt.files import left_in_place
 from vpt.machine.scarce import is_out_of_memory
 from vpt.tensor_files import digest_tensors
 from vpt.words import some_of
@@ -120,6 +121,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except Exception as e:  # what is no checkpoint makes its readers raise almost any kind, KeyError included
         if is_out_of_memory(e):
             raise VptError(f"{path}: too little memory for these weights; close other programs") from e
+        if instead := left_in_place(path):
+            raise VptError(f"{path}: {instead}") from e
         reason = f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": ")
         raise VptError(
             f"{path}: cannot be read as weights ({reason}); give a state dict as .safetensors or a .pth of tensors"

@@ -41,7 +41,8 @@ def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
         file=stream,
     )
     if outcome.before:
-        print(f"{outcome.before} of them were done before and are unchanged", file=stream)
+        how = "had a mask before, which stays" if asked.existing == "skip" else "were done before and are unchanged"
+        print(f"{outcome.before} of them {how}", file=stream)
     for text in (*outcome.doubts, *outcome.notes):
         print(f"warning: {text}", file=sys.stderr)
     for failure in outcome.failures:

@@ -128,6 +128,8 @@ def evaluate(
     ):
         if wrong:
             usage(why)
+    if of_runs and viewer and _classifies(paths[0]):
+        usage("--viewer: shows masks, and the run classifies; leave it out")
     with light_imports():
         import scipy.ndimage
         import scipy.spatial  # noqa: F401  # both are used by every score
@@ -191,6 +193,14 @@ def _choose_postprocess(run: Path, data: Path | None, device: str) -> None:
     if not (run / "config.yaml").is_file() or standing_of(run) != "done":
         raise VptError(f"{run}: no run that is at its end; finish it with `vpt train --resume --out {run}`")
     train(None, run, resume=True, overrides={"train.postprocess": "auto", "device": device})
+
+
+def _classifies(run: Path) -> bool:
+    """Whether a run, or folds, answer with classes."""
+    from vpt.config import load_written
+
+    written = run / "config.yaml"
+    return written.is_file() and load_written(written).task == "classification"
 
 
 def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:

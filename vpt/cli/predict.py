@@ -134,6 +134,8 @@ def predict(
     from vpt.use.archives import Asked, Beside, part_of
 
     several = len(models) > 1 and not mean
+    if not several:
+        require_unnamed(models)
     check_words(models, mean or several, precision, as_)
     if merge and not several:
         usage("--merge: goes with several models, and without --mean; give each with -m")
@@ -199,6 +201,14 @@ def check_words(models: list[str], mean: bool, precision: str | None, form: str)
         usage(f"--as {form}: expected {', '.join(get_args(Form))}")
     if len(models) > 1 and not mean:
         usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
+
+
+def require_unnamed(models: list[str]) -> None:
+    """Names are of tasks that stand side by side."""
+    for given in models:
+        path = given.partition("=")[2]
+        if path and not Path(given).exists() and Path(path).exists():
+            usage(f"-m {given}: a name is of one of several models side by side, without --mean; give -m {path}")
 
 
 def require_plain(tta: bool, compile_: bool, engine: str, task: str | None) -> None:

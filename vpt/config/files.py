@@ -16,6 +16,7 @@ from vpt.errors import VptError
 from vpt.files import absolute, is_address
 from vpt.sections import FAIR, HEADS, PROMPTS, TUNINGS, Room
 from vpt.vocabulary import ARRAYS, LISTS
+from vpt.words import listed
 
 CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS, "fair": FAIR}
 
@@ -75,8 +76,23 @@ def _chosen(section: str, room: Room[Any], values: dict[str, Any], name: str, pr
     except VptError as error:
         problems.append(f"{name}: {error}")
     except ValidationError as error:
-        problems += [_explain(name, problem, (section,)) for problem in error.errors()]
+        for problem in error.errors():
+            of_another = problem["type"] == "extra_forbidden" and _of_another(section, room, values, problem["loc"])
+            problems.append(f"{name}: {of_another}" if of_another else _explain(name, problem, (section,)))
     return None
+
+
+def _of_another(section: str, room: Room[Any], values: dict[str, Any], place: tuple[Any, ...]) -> str:
+    """That a key is a setting of other choices of this section, in one sentence; "" where it is of none."""
+    key = ".".join(map(str, place))
+    owners = [each for each in room.names() if key in room.section(each).model_fields]
+    if not owners:
+        return ""
+    chosen = f"{section}.{room.key}"
+    return (
+        f"{section}.{key} is a setting of {listed((f'{chosen}={owner}' for owner in owners), 3)}, found "
+        f"{chosen}={values.get(room.key)}; choose one that has it, or leave the key out"
+    )
 
 
 def parse_override(text: str) -> tuple[str, Any]:

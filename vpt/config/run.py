@@ -92,6 +92,8 @@ class DataConfig(Section):
         for name, claim in labels.items() if isinstance(labels, dict) else ():
             if not str(name).strip():
                 raise ValueError("a label without a name")
+            if claim is None:
+                raise ValueError(f"{name}: names no value; write {{name: value}}, with a blank behind the colon")
             if any(isinstance(part, bool) for part in (claim if isinstance(claim, list | tuple) else [claim])):
                 raise ValueError(f"{name}: true and false (yes, no, on, off) are no values; quote a name that reads so")
         return labels

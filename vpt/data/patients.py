@@ -35,7 +35,8 @@ REPEATED = re.compile(
 )
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9]+)_[^/]*")  # the subject stands first, whatever follows
 DATED = re.compile(r"(.+?)[_-](?:19|20)\d\d([_-]?)\d\d\2\d\d")
-BARE = re.compile(r"(.*\d)[_-]\d+")
+WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
+BARE = re.compile(rf"(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)[_-]\d+", re.IGNORECASE)  # 001_002, person7_virus_13
 WORDED = re.compile(r"(.*\d.*)[_-]([^_-]*[^\W\d_][^_-]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
 TOLD = 5  # doubts of one kind
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"

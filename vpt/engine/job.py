@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vpt.building import build_model
+from vpt.config.idle import idle_settings
 from vpt.data.doubts.mirrored_sides import mirror_doubts
 from vpt.data.doubts.said import doubts_of
+from vpt.data.splits import fold_in_words
 from vpt.data.stored import Store, Viewed
 from vpt.engine.announcing import folds_proposed, starts_of
 from vpt.engine.beside import share_prompts
@@ -31,7 +33,7 @@ from vpt.errors import VptError
 from vpt.fair.base import Given
 from vpt.machine.memory import inference_batch
 from vpt.machine.precision import Chosen, choose_precision
-from vpt.model import PromptedModel, numbers_per_image
+from vpt.model import PromptedModel, numbers_per_image, trained_parts
 from vpt.prompts.starts.tokens import initialise
 from vpt.tasks.answers import Answers
 from vpt.tasks.batch import Batch, GroupedSamples, Loss
@@ -212,7 +214,20 @@ class Job(ABC):
         splits, groups = self.setup.splits, self.setup.groups
         of_groups = groups.doubts(splits.train, splits.val) if groups else ()
         mirrored = mirror_doubts(self.setup.dataset.labels.values(), self.setup.config.train.mirror, self.setup.plan)
-        return [*doubts_of(self.setup.dataset, splits), *of_groups, *mirrored, *self.prefix_plan.doubts()]
+        found = [*doubts_of(self.setup.dataset, splits), *of_groups, *mirrored]
+        return [*found, *self._idle(), *self.prefix_plan.doubts()]
+
+    def _idle(self) -> list[str]:
+        """Settings that change nothing in this run."""
+        config, dataset, counts = self.setup.config, self.setup.dataset, self.model.count_parameters()
+        fold = fold_in_words(dataset, config.data.fold, config.data.folds, self.setup.splits)
+        return idle_settings(
+            config,
+            {part for part in trained_parts(counts) if counts.get(part)},
+            pictures=dataset.kind == "images",
+            fixed=self.fixed,
+            in_folds=bool(fold),
+        )
 
     def starts(self) -> list[str]:
         """What the run goes on from, and the groups that it treats alike."""

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from vpt.errors import VptError
+from vpt.files import left_in_place
 
 HEAD = 4096  # bytes
 STARTS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
@@ -20,11 +21,6 @@ STARTS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
     (b"ObjectType", "a MetaImage volume", (".mha", ".mhd")),
     (b"PK\x03\x04", "a zip archive", (".zip", ".npz")),
 )
-NO_DATA: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself; get it with `git lfs pull`"),
-    (b"<!doctype html", "a web page, as a failed download leaves it; download the file again"),
-    (b"<html", "a web page, as a failed download leaves it; download the file again"),
-)
 PHONES = tuple(b"ftyp" + brand for brand in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"hevc"))
 NIFTI = (b"n+1\0", b"n+2\0")
 
@@ -38,9 +34,8 @@ def other_content(path: Path) -> VptError | None:
             head = file.read(HEAD)
     except OSError:
         return None
-    for start, what in NO_DATA:
-        if head.lower().startswith(start):
-            return VptError(f"{path}: {what}")
+    if what := left_in_place(path):
+        return VptError(f"{path}: {what}")
     if head[4:12] in PHONES:
         return VptError(f"{path}: an AVIF or HEIC image by its content, which is not read; convert it to PNG")
     what, endings = _format_of(head)

@@ -89,7 +89,7 @@ def evaluate_run(
     suffix, told = variant(oracle_box, tta, postprocess)
     folder, title = Path(out) if out is not None else name / f"{split}{suffix}", f"{called}: {side}{told}"
     if isinstance(segmenter, Classifier):
-        _require_no_masks(run, oracle_box, bool(settings.get("lesions")), quality)
+        _require_no_masks(run, oracle_box, postprocess, quality, settings)
         labelled = _labelled(run, data)
         examples = [labelled.case(each) for each in splits[split]]
         groupings = _groupings(labelled, splits[split], by, groups)
@@ -119,12 +119,18 @@ def evaluate_run(
     return replace(report, groupings=groupings), folder
 
 
-def _require_no_masks(run: Path, oracle_box: bool, lesions: bool, quality: bool) -> None:
+def _require_no_masks(
+    run: Path, oracle_box: bool, postprocess: bool, quality: bool, settings: Mapping[str, Any]
+) -> None:
     """Refuse what only masks have, of a run that classifies."""
+    tolerances = settings.get("tolerance", 1.0) != 1.0 or settings.get("tolerances")
     for given, why in (
         (oracle_box, "so it takes no boxes; leave --oracle-box out"),
-        (lesions, "so there are no lesions to find; leave --lesions out"),
+        (settings.get("lesions"), "so there are no lesions to find; leave --lesions out"),
         (quality, "and its probabilities say how sure it is; leave --quality out"),
+        (tolerances, "so there are no surfaces to compare; leave --tolerance out"),
+        (settings.get("empty", "nan") != "nan", "so no label is absent in a mask; leave --empty out"),
+        (not postprocess, "so there are no masks to tidy; leave --postprocess out"),
     ):
         if given:
             raise VptError(f"{run}: classifies, {why}")

@@ -39,7 +39,7 @@ DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
 
 
 class Walk:
-    """Every file in a folder and below, sorted; links are followed, what is hidden does not count.
+    """Every file in a folder and below, sorted; links are followed, what is hidden and runs in it do not count.
 
     circles: the links back to a folder above, once the files were asked for.
     """
@@ -64,7 +64,7 @@ class Walk:
                 yield path
             elif leads_back(path, above):
                 self.circles.append(path)
-            else:
+            elif not is_run(path):
                 folders.append(path)
         for path in folders:
             real = Path(os.path.realpath(path))
@@ -76,6 +76,11 @@ class Walk:
 def is_hidden(path: Path) -> bool:
     """Whether a file or folder is the system's own: hidden, or thumbnails and bins that one leaves in every folder."""
     return path.name.startswith(".") or path.name.lower() in SYSTEM
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a training of this package, whose pictures and masks are nobody's data."""
+    return all((folder / name).is_file() for name in ("plan.json", "splits.json", "config.yaml"))
 
 
 def leads_back(folder: Path, above: Iterable[Path]) -> bool:

@@ -17,7 +17,7 @@ from vpt.data.layouts.bids import is_bids, survey_bids
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
 from vpt.data.layouts.description import require_few_channels
 from vpt.data.layouts.image_folders import have_names_in_common, is_image_set, survey_images
-from vpt.data.layouts.labelled import is_labelled, read_labelled, survey_labelled
+from vpt.data.layouts.labelled import is_labelled, read_labelled, require_no_run, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
 from vpt.data.layouts.medsam import is_medsam, survey_medsam
 from vpt.data.layouts.volume_folders import is_described, survey_volumes
@@ -73,6 +73,7 @@ def _with_values(dataset: SegmentationSet, claims: Mapping[str, Claim] | None) -
 
 
 def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
+    require_no_run(root)
     if is_mask_list(root):
         return survey_list(root)
     if not root.is_dir():

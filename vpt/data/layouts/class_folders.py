@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
-from vpt.data.doubts.left_out import Walk, is_hidden, leads_back
+from vpt.data.doubts.left_out import Walk, is_hidden, is_run, leads_back
 from vpt.data.layouts.naming import name_roles
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.readers import is_part
@@ -18,10 +18,12 @@ SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr",
 def class_folders(root: Path) -> list[tuple[str, Path]]:
     """(side, folder) of every class, sorted: ROOT/CLASS, or ROOT/train/CLASS, ROOT/val/CLASS, ROOT/test/CLASS.
 
-    [] where there are fewer than two classes, or where the names are those of images with masks.
+    [] where there are fewer than two classes, or where the names are those of images with masks, or of cases.
     """
     tops = [path for path in _folders(root, root) if any(True for _ in _images_below(path, root))]
     if {path.name.lower() for path in tops} & SEGMENTATION or name_roles([path.name for path in tops]):
+        return []
+    if _are_cases(tops, root):
         return []
     if tops and all(path.name.lower() in SIDE_WORDS for path in tops):
         found = [(SIDE_WORDS[top.name.lower()], path) for top in tops for path in _folders(top, root)]
@@ -29,6 +31,19 @@ def class_folders(root: Path) -> list[tuple[str, Path]]:
     else:
         found = [("", path) for path in tops]
     return found if len({path.name for _, path in found}) > 1 else []
+
+
+def _are_cases(tops: Sequence[Path], root: Path) -> bool:
+    """Whether every folder is of a case, with the same kinds of its files: `p1/p1_image`, `p1/p1_roi`."""
+    kinds = {_kinds_inside(top, root) for top in tops}
+    return len(tops) > 1 and len(kinds) == 1 and len(kinds.pop()) > 1
+
+
+def _kinds_inside(case: Path, root: Path) -> frozenset[str]:
+    """What the names of the folders inside add to its own; none where they are called otherwise, or numbered."""
+    added = {inner.name.removeprefix(case.name) for inner in _folders(case, root) if inner.name.startswith(case.name)}
+    plain = len(added) == len(_folders(case, root)) and not any(map(str.isdigit, "".join(added)))
+    return frozenset(added) if plain else frozenset()
 
 
 def folder_rows(root: Path) -> Iterator[Row]:
@@ -52,10 +67,10 @@ def unread_classes(root: Path) -> dict[str, list[Path]]:
 
 
 def _folders(folder: Path, root: Path) -> list[Path]:
-    """Those in a folder, links included but for those back to a folder above."""
+    """Those in a folder, links included but for those back to a folder above; none that is a run."""
     above = [Path(os.path.realpath(each)) for each in (root, folder)]
     inside = (path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
-    return sorted(path for path in inside if not leads_back(path, above))
+    return sorted(path for path in inside if not leads_back(path, above) and not is_run(path))
 
 
 def _images_below(folder: Path, root: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from vpt.data.cases import kind_of, raise_first, without_ending
+from vpt.data.doubts.left_out import is_run
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.bids import is_bids
 from vpt.data.layouts.by_name import is_told_by_names
@@ -70,6 +71,15 @@ def _has_label_ids(source: Path) -> bool:
     return not isinstance(content, dict) or bool(content.get("labels"))
 
 
+def require_no_run(path: Path) -> None:
+    """Raise VptError for the folder of a training, which is given where its data set is meant."""
+    if is_run(path):
+        raise VptError(
+            f"{path}: the run of a training, expected a data set; give that, and the run with --from, --continue or "
+            "--resume --out if it is to go on"
+        )
+
+
 def read_labelled(
     path: str | Path,
     target: Target | None = None,
@@ -101,6 +111,7 @@ def survey_labelled(
     Raises VptError only where the layout, its classes or dataset.json are unusable.
     """
     path = Path(path)
+    require_no_run(path)
     if target is not None and target not in get_args(Target):
         raise VptError(
             f"target {target!r}, expected {' or '.join(get_args(Target))}{did_you_mean(target, get_args(Target))}"

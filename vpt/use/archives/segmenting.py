@@ -70,7 +70,8 @@ def _one(
         beside=asked.beside,
         unlike=doubts.unlike,
     )
-    return Outcome("segmented", len(todo), out, failures, doubts=doubts.sentences(), notes=list(notes))
+    before = len(cases) - len(todo)
+    return Outcome("segmented", len(cases), out, failures, before, doubts.sentences(), list(notes))
 
 
 class Doubts:
@@ -127,7 +128,7 @@ class MaskBatch:
         resumed = existing == "continue" and is_recorded(self.out)
         todo, _ = plan_outputs(cases, self.out, resumed or existing == "overwrite", existing == "skip", form)
         if not resumed:
-            return Planned(todo, [], 0)
+            return Planned(todo, [], len(cases) - len(todo))
         found = self.recorder.sort(todo, self.files, self.asked.skip_failed)
         return Planned(found.todo, found.failed, len(found.done))
 
