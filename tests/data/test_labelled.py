@@ -530,6 +530,46 @@ def test_real_sets(data_root, name, classes, count, channels):
     assert len(patients) == (len(set(found.patients.values())) if name == "busi" else count)
 
 
+# --- lists of challenges ----------------------------------------------------------------------------------------------
+
+
+def test_names_without_an_ending_are_found_in_folders_below(tmp_path):
+    """As APTOS and HAM10000 come: their own columns, images in folders of any name."""
+    for place in ("part_1/ISIC_01", "part_1/ISIC_02", "part_2/ISIC_03", "part_2/deep/ISIC_04"):
+        picture(tmp_path / f"{place}.jpg")
+    lines = "lesion_id,image_id,dx,sex\nL1,ISIC_01,nv,f\nL1,ISIC_02,nv,f\nL2,ISIC_03.jpg,mel,m\nL3,ISIC_04,mel,m\n"
+    (tmp_path / "metadata.csv").write_text(lines)
+    found = read_labelled(tmp_path / "metadata.csv")
+    assert targets(found) == {"ISIC_01": ("nv",), "ISIC_02": ("nv",), "ISIC_03": ("mel",), "ISIC_04": ("mel",)}
+    assert [found.patient(name) for name in sorted(targets(found))] == ["L1", "L1", "L2", "L3"]
+    assert [case.images[0].parent.name for case in found.cases] == ["part_1", "part_1", "part_2", "deep"]
+    assert set(found.columns) >= {"sex"}
+
+
+def test_findings_of_one_image_may_be_several(tmp_path):
+    for name in ("1_000.png", "2_000.png", "3_000.png"):
+        picture(tmp_path / "images_001/images" / name)
+    lines = "Image Index,Finding Labels,Patient ID\n1_000.png,Mass|Edema,1\n2_000.png,No Finding,2\n3_000.png,Mass,3\n"
+    (tmp_path / "Data_Entry.csv").write_text(lines)
+    found = read_labelled(tmp_path / "Data_Entry.csv")
+    assert found.target == "labels"
+    assert targets(found)["1_000"] == ("Edema", "Mass")
+    assert found.patient("1_000") == "1"
+
+
+def test_a_name_that_may_be_two_files_is_refused_and_a_path_is_not_looked_for_elsewhere(tmp_path):
+    for place in ("a/x.png", "b/x.jpg", "a/y.png", "a/z.png"):
+        picture(tmp_path / place)
+    (tmp_path / "list.csv").write_text("image,label\nx,1\nc/y.png,0\ny.jpg,0\nz,1\ny,0\n")
+    found, wrong = survey_labelled(tmp_path / "list.csv")
+    assert [str(problem).partition("line ")[2] for problem in wrong] == [
+        "2: x: may be a/x.png, b/x.jpg; give the path of the one that is meant",
+        "3: no such file: c/y.png, nor images/c/y.png; add it, or remove the line",
+        "4: no such file: y.jpg, nor images/y.jpg; add it, or remove the line",
+    ]
+    assert sorted(targets(found)) == ["y", "z"]
+
+
 # --- what lies beside the data ----------------------------------------------------------------------------------------
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
-from vpt.data.cases import kind_of, without_ending
+from vpt.data.cases import case_name, kind_of, without_ending
+from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.errors import VptError
 from vpt.files import require_file
@@ -15,10 +18,10 @@ from vpt.readers import SUPPORTED
 from vpt.words import did_you_mean, listed
 
 COLUMNS = {  # what a column holds -> the names it may have
-    "path": ("path", "file", "filename", "image"),
-    "label": ("label", "class", "diagnosis"),
+    "path": ("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code"),
+    "label": ("label", "class", "diagnosis", "dx", "finding labels"),
     "split": ("split",),
-    "patient": ("patient", "subject", "group"),
+    "patient": ("patient", "subject", "group", "patient_id", "patient id", "subject_id", "lesion_id"),
     "annotated": ("annotated",),
 }
 ALL = "all"
@@ -36,7 +39,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
     places = _columns(header, source)
-    seen: dict[str, int] = {}
+    images, seen = _Images(source.parent), dict[str, int]()
     for number, cells in body:
         where = f"{source}: line {number}"
         if len(cells) > len(header):
@@ -44,7 +47,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
             problems.append(VptError(f"{where}: {text}"))
             continue
         cell = {what: cells[place].strip() if place < len(cells) else "" for what, place in places.items()}
-        image = _found(source.parent, cell["path"])
+        image = images.found(cell["path"])
         if isinstance(image, VptError):
             problems.append(VptError(f"{where}: {image}"))
             continue
@@ -125,21 +128,45 @@ def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
-def _found(folder: Path, path: str) -> Path | VptError:
-    """The image of a line, beside the CSV or in images/; also where the path is written as on Windows."""
-    if not path:
-        return VptError("no path; name the image, or remove the line")
-    written = [path] if "\\" not in path else [path, path.replace("\\", "/")]
-    places = [folder / base / each for each in written for base in ("", "images")]
-    try:
-        image = next((place for place in places if place.is_file()), None)
-    except (OSError, ValueError):  # a name that is too long, or holds a null byte
-        image = None
-    if image is None:
-        return VptError(f"no such file: {path}, nor images/{path}; add it, or remove the line")
-    if kind_of(image) is None:
-        return VptError(f"{path}: not a supported ending; {SUPPORTED}")
-    return image
+class _Images:
+    """The images that the lines of a list mean."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def found(self, path: str) -> Path | VptError:
+        """That of a path, beside the list or in images/, also where it is written as on Windows; or the only one of a
+        bare name, with or without its ending, in any folder below.
+        """
+        if not path:
+            return VptError("no path; name the image, or remove the line")
+        written = [path] if "\\" not in path else [path, path.replace("\\", "/")]
+        places = [self.folder / base / each for each in written for base in ("", "images")]
+        try:
+            image = next((place for place in places if place.is_file()), None)
+        except (OSError, ValueError):  # a name that is too long, or holds a null byte
+            image = None
+        if image is None:
+            alike = self._below.get(path, [])
+            if len(alike) > 1:
+                found = listed((each.relative_to(self.folder) for each in alike), 3)
+                return VptError(f"{path}: may be {found}; give the path of the one that is meant")
+            if not alike:
+                return VptError(f"no such file: {path}, nor images/{path}; add it, or remove the line")
+            image = alike[0]
+        if kind_of(image) is None:
+            return VptError(f"{path}: not a supported ending; {SUPPORTED}")
+        return image
+
+    @cached_property
+    def _below(self) -> dict[str, list[Path]]:
+        """The images in the list's folder and below, by their names with and without the ending."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        for image in Walk(self.folder).files():
+            if kind_of(image) is not None:
+                for name in {image.name, case_name(image)}:
+                    found[name].append(image)
+        return found
 
 
 def _csv_name(path: str, folder: Path) -> str:
