@@ -604,9 +604,9 @@ def test_folders_of_cases_are_no_classes(tmp_path):
     """As PH2 lies: a folder per patient, with one for each kind of its files."""
     for name in ("IMD002", "IMD003"):
         picture(tmp_path / f"ph2/{name}/{name}_Dermoscopic_Image/{name}.bmp")
-        picture(tmp_path / f"ph2/{name}/{name}_lesion/{name}_lesion.bmp")
+        picture(tmp_path / f"ph2/{name}/{name}_roi/{name}_R1_Label3.bmp")
     assert not is_labelled(tmp_path / "ph2")
-    for name in ("benign", "malignant"):  # patients in classes
-        for number in (1, 2):
-            picture(tmp_path / f"mass/{name}/{name}_{number}/a.png")
+    for name in ("benign", "malignant"):  # what else lies in classes
+        for part in ("_1", "_2", "_left", "_right"):
+            picture(tmp_path / f"mass/{name}/{name}{part}/a.png")
     assert is_labelled(tmp_path / "mass")

@@ -705,6 +705,16 @@ def test_the_command_lists_its_methods(vpt: Callable[..., Told]) -> None:
     assert [line.split()[0] for line in said.splitlines()] == list(methods())
 
 
+def test_a_command_whose_budget_is_over_says_how_far_it_came(
+    vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path
+) -> None:
+    code, out, _ = vpt(
+        "compare", tiny_classes, "-o", tmp_path / "out", "--methods", "linear", "--budget", "0s", *words(FAST)
+    )
+    assert code == 0
+    assert re.search(r"the budget is over: 0 of \d+ trainings are done; the same command goes on \(--out ", out)
+
+
 @pytest.mark.parametrize("budget", ["", "m", "3", "3d", "-3m", "1.2.3h", ".m", "nanm"])
 def test_a_budget_that_is_none(budget: str, vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
     code, _, err = vpt("compare", tiny_classes, "-o", tmp_path / "out", "--budget", budget, *words(FAST))

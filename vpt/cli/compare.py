@@ -70,6 +70,9 @@ def compare(
         raise typer.Exit(stop.code) from None
     console().print(comparison.write(sys.argv))
     print(f"page: {out / 'compare.html'}, picture: {out / 'compare.png'}, table: {out / 'compare.csv'}")
+    if comparison.pending():
+        done, total = comparison.progress()
+        print(f"the budget is over: {done} of {total} trainings are done; the same command goes on (--out {out})")
     if len(comparison.without_result) == len(comparison.methods):
         raise typer.Exit(1)
 

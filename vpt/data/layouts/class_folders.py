@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
 from vpt.data.doubts.left_out import Walk, is_hidden, is_run, leads_back
-from vpt.data.layouts.naming import name_roles
+from vpt.data.layouts.naming import WAYS, name_roles
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
 from vpt.readers import is_part
 
@@ -34,9 +34,10 @@ def class_folders(root: Path) -> list[tuple[str, Path]]:
 
 
 def _are_cases(tops: Sequence[Path], root: Path) -> bool:
-    """Whether every folder is of a case, with the same kinds of its files: `p1/p1_image`, `p1/p1_roi`."""
+    """Whether every folder is of a case, with the same kinds of its files, one of masks: `p1/p1_image`, `p1/p1_roi`."""
     kinds = {_kinds_inside(top, root) for top in tops}
-    return len(tops) > 1 and len(kinds) == 1 and len(kinds.pop()) > 1
+    words = WAYS[-1]
+    return len(tops) > 1 and len(kinds) == 1 and any(words.masks & {*words.of(kind)} for kind in kinds.pop())
 
 
 def _kinds_inside(case: Path, root: Path) -> frozenset[str]:
