@@ -9,7 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from vpt.building import load_encoder
-from vpt.config import Config, build_config, dump_config, load_config, parse_labels, parse_override, parse_prompts
+from vpt.config import (
+    Config,
+    as_config,
+    build_config,
+    dump_config,
+    load_config,
+    parse_labels,
+    parse_override,
+    parse_prompts,
+)
 from vpt.config.idle import idle_settings
 from vpt.config.run import OF_ONE_TASK
 from vpt.errors import VptError
@@ -681,3 +690,32 @@ def test_settings_that_a_run_heeds_are_not_told_nor_those_that_nobody_gave() -> 
     assert idle_settings(usual, {"head"}, pictures=True, fixed=True, in_folds=False) == []
     triggered = load_config({"data": DATA}, {"optim.prompt_lr": 0.1}).resolved("segmentation")
     assert idle_settings(triggered, {"head", "trigger"}, pictures=True, fixed=True, in_folds=True) == []
+
+
+def test_a_config_takes_overrides_as_a_dictionary_does() -> None:
+    config = load_config({"data": DATA, "train": {"batch_size": 3}})
+    assert as_config(config) is config
+    changed = as_config(config, {"train.epochs": 5})
+    assert (changed.train.epochs, changed.train.batch_size) == (5, 3)
+    with pytest.raises(VptError, match="unknown key nonsense"):
+        as_config(config, {"nonsense": 1})
+
+
+def test_an_override_goes_into_a_section_that_is_one_word_or_empty_and_leaves_what_else_it_has() -> None:
+    given = {"data": DATA, "backbone": "sam_micro", "optim": None, "train": {"batch_size": 3}}
+    found = load_config(given, {"backbone.weights": "random", "optim.lr": 0.1, "train": {"epochs": 3}})
+    assert (found.backbone.name, found.backbone.weights, found.optim.lr) == ("sam_micro", "random", 0.1)
+    assert (found.train.epochs, found.train.batch_size) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(3, "config: an int, expected a data set's folder"), (None, "config: a NoneType, expected a data set's folder")],
+)
+def test_what_is_no_config_is_refused(given: Any, said: str) -> None:
+    with pytest.raises(VptError, match=said):
+        load_config(given)
+
+
+def test_a_key_that_is_no_word_is_refused() -> None:
+    assert "overrides: the key 3, expected one with dots" in refusal({}, {3: 4})  # type: ignore[dict-item]

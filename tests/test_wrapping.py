@@ -234,3 +234,50 @@ def test_a_state_of_other_prompts_with_tensors_of_the_same_shape_is_refused(othe
     again = vpt.wrap(make(), {"method": "deep", "count": 3, "blocks": "last:1"})
     assert str(again.load_state_dict(state)) == "<All keys matched successfully>"
     assert torch.equal(again.eval()(draw(2)), model.eval()(draw(2)))
+
+
+@pytest.mark.parametrize(
+    "prompts", ["deeep:10", "deep:0", {"count": 0}, None, 10, "l2p", {"method": "deep", "blocks": "last:99"}]
+)
+def test_after_a_mistake_the_model_is_as_it_was_and_the_next_call_takes_it(prompts: Any) -> None:
+    model, images = make().eval(), torch.randn(2, 3, 64, 40)
+    trained = [each.requires_grad for each in model.parameters()]
+    with torch.no_grad():
+        before = model(images)
+        with pytest.raises(VptError):
+            vpt.wrap(model, prompts)
+        assert torch.equal(model(images), before)
+        assert [each.requires_grad for each in model.parameters()] == trained
+        assert torch.equal(vpt.wrap(model, "none").eval()(images), before)
+
+
+@pytest.mark.parametrize("model", ["vit_micro", None])
+def test_what_is_no_model_is_refused(model: Any) -> None:
+    with pytest.raises(VptError, match="expected one of timm's, as create_model makes it"):
+        vpt.wrap(model)
+
+
+def test_a_start_from_tokens_is_refused_since_there_are_no_images() -> None:
+    with pytest.raises(VptError, match="init=vipamin starts from tokens of training images, which `wrap` is not given"):
+        vpt.wrap(make(), {"method": "deep", "count": 3, "init": "vipamin"})
+
+
+def test_a_state_holds_what_of_the_encoder_somebody_lets_train() -> None:
+    model, images = vpt.wrap(make(), "deep:2"), torch.randn(2, 3, 64, 40)
+    trained = model.backbone.get_parameter(next(name for name, _ in model.backbone.named_parameters())).requires_grad_()
+    with torch.no_grad():
+        trained.add_(0.1)
+    state = model.state_dict()
+    assert sum(name.startswith("backbone.") for name in state) == 1
+    again = vpt.wrap(make(), "deep:2")
+    again.load_state_dict(state)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), model.eval()(images))
+
+
+def test_images_of_another_floating_type_are_refused_in_a_sentence_but_under_autocast() -> None:
+    model = vpt.wrap(make(), "deep:2")
+    with pytest.raises(VptError, match=r"images of torch.float64, and a model of torch.float32; give images.to"):
+        model(torch.randn(2, 3, 64, 40).double())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.randn(2, 3, 64, 40).bfloat16()).dtype == torch.bfloat16

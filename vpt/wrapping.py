@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -18,6 +19,7 @@ from vpt.errors import VptError
 from vpt.model import encode
 from vpt.prompts.base import Prompts
 from vpt.sections import PROMPTS
+from vpt.words import with_article
 
 _TAKEN: WeakSet[nn.Module] = WeakSet()  # models that are no longer whole
 
@@ -44,41 +46,77 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
             f"{type(model).__name__}: this model was wrapped before, which took its classifier; make another one, or "
             "wrap a copy of it (copy.deepcopy) each time"
         )
-    backbone, head = taken_apart(model, type(model).__name__)
+    if not isinstance(model, nn.Module):
+        raise VptError(f"model: {with_article(type(model).__name__)}, expected one of timm's, as create_model makes it")
+    section = prompts if isinstance(prompts, Prompts) else _section(prompts)
+    with _whole_on_failure(model):
+        backbone, head = taken_apart(model, type(model).__name__)
+        own = section if isinstance(section, Prompts) else section.build(backbone.spec)
+        if type(own).penalty is not Prompts.penalty:
+            raise VptError(
+                f"prompts: {type(own).__name__} adds to the loss, which a loop of your own does not see, so it would "
+                "train as another method; choose deep, shallow or another that adds nothing, or train with `vpt train`"
+            )
     _TAKEN.add(model)
-    own = prompts if isinstance(prompts, Prompts) else _build(prompts, backbone.spec)
-    if type(own).penalty is not Prompts.penalty:
-        raise VptError(
-            f"prompts: {type(own).__name__} adds to the loss, which a loop of your own does not see, so it would train "
-            "as another method; choose deep, shallow or another that adds nothing, or train with `vpt train`"
-        )
     like = next(p for p in backbone.parameters() if p.is_floating_point())
     return Wrapped(backbone, own.to(like.device, like.dtype), head)
 
 
-def _build(prompts: str | Mapping[str, Any], spec: BackboneSpec) -> Prompts:
+@contextmanager
+def _whole_on_failure(model: nn.Module) -> Iterator[None]:
+    """Whatever goes wrong, the model is as it was, so that the call can be made again."""
+    parts = [(each, {name: _copied(held) for name, held in vars(each).items()}) for each in model.modules()]
+    trains = [(each, each.requires_grad) for each in model.parameters()]
+    try:
+        yield
+    except BaseException:
+        for each, held in parts:
+            vars(each).clear()
+            vars(each).update(held)
+        for parameter, trained in trains:
+            parameter.requires_grad_(trained)
+        raise
+
+
+def _copied(held: Any) -> Any:
+    """Of a module's dictionaries (parts, parameters, buffers, hooks) a copy with the same content."""
+    return held.copy() if isinstance(held, dict) else held
+
+
+def _section(prompts: str | Mapping[str, Any]) -> Any:
+    if not isinstance(prompts, str | Mapping):
+        found = with_article(type(prompts).__name__)
+        raise VptError(f"prompts: {found}, expected 'deep:10' or the like, or settings, {{'method': 'deep'}}")
     if isinstance(prompts, str):
         method, colon, number = prompts.partition(":")
         if colon and not number.isdecimal():
             raise VptError(f"prompts {prompts!r}: after the colon comes how many, as in deep:10")
         prompts = {"method": method, **({"count": int(number)} if colon else {})}
-    section: Any = PROMPTS.section(prompts.get("method", "deep"))
+    named = {"method": "deep"} | dict(prompts)
+    section: Any = PROMPTS.section(named["method"])
     try:
-        return section.model_validate(dict(prompts)).build(spec)
+        chosen = section.model_validate(named)
     except ValidationError as error:
         problem, known = error.errors()[0], ", ".join(section.model_fields)
         where = ".".join(map(str, problem["loc"]))
         raise VptError(
-            f"prompts: {where}={problem['input']!r} ({problem['msg']}); {prompts['method']} has {known}"
+            f"prompts: {where}={problem['input']!r} ({problem['msg']}); {named['method']} has {known}"
         ) from error
+    if getattr(chosen, "init", "uniform") != "uniform":
+        raise VptError(
+            f"prompts: init={chosen.init} starts from tokens of training images, which `wrap` is not given; leave it "
+            "out, and call vpt.prompts.starts.tokens.initialise(model.backbone, model.prompts, batches, how="
+            f"{chosen.init!r}) before training"
+        )
+    return chosen
 
 
 class Wrapped(nn.Module):
     """A frozen encoder, prompts and a head: normalised images (B, 3, H, W) -> logits (B, K), or of no head a vector.
 
     What trains is what has `requires_grad`. `state_dict` holds that alone, and which encoder and prompts it belongs to
-    (SHA-256 of the encoder's weights; the method, and the blocks that it acts in, as JSON); it is loaded into the same
-    ones only. The encoder stays in eval mode whatever `train` says.
+    (SHA-256 of the weights that the encoder came with; the method, and the blocks that it acts in, as JSON); it is
+    loaded into the same ones only. The encoder stays in eval mode whatever `train` says.
 
     Set `checkpointing` to trade time for memory in training.
     """
@@ -103,7 +141,13 @@ class Wrapped(nn.Module):
         return self.backbone.spec
 
     def features(self, images: Tensor) -> Features:
-        """Of normalised images (B, 3, H, W): the grid of patches, CLS and registers, the pooled vector."""
+        """Of normalised images (B, 3, H, W): the grid of patches, CLS and registers, the pooled vector.
+
+        Raises VptError for images that do not fit the encoder, and for those of another floating type than it has.
+        """
+        own = next(p for p in self.backbone.parameters() if p.is_floating_point()).dtype
+        if images.dtype != own and images.is_floating_point() and not torch.is_autocast_enabled(images.device.type):
+            raise VptError(f"images of {images.dtype}, and a model of {own}; give images.to({own}), or use autocast")
         return encode(self.backbone, self.prompts, images, checkpointing=self.checkpointing)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -116,9 +160,11 @@ class Wrapped(nn.Module):
         return self
 
     def state_dict(self, *args: Any, prefix: str = "", **more: Any) -> Any:
-        """What training leaves: prompts, head, and the hash of the encoder's weights."""
+        """What training leaves: prompts, head, what of the encoder somebody lets train, and the hash of its weights."""
         state = super().state_dict(*args, prefix=prefix, **more)
-        for name in [name for name in state if name.startswith(f"{prefix}backbone.")]:
+        own = f"{prefix}backbone."
+        trained = {f"{own}{name}" for name, each in self.backbone.named_parameters() if each.requires_grad}
+        for name in [name for name in state if name.startswith(own) and name not in trained]:
             del state[name]
         return state
 

@@ -68,7 +68,8 @@ def test_of_several_labels_an_example_counts_for_each_and_a_rare_label_gives_all
     assert sum(0 in target for target in chosen) == 3
     assert sum(1 in target for target in chosen) == 3  # the same three: they have both
     assert sum(2 in target for target in chosen) == 1
-    assert len(drawn) == 4
+    assert sum(not target for target in chosen) == 3  # what has none is an answer too
+    assert len(drawn) == 7
 
 
 def test_cases_of_a_segmentation(make_dataset):

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import threading
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from vpt.errors import VptError
 from vpt.scores import cases
 from vpt.scores.cases import score_case
+from vpt.scores.lesions import score_lesions
 from vpt.scores.surfaces import surface_scores
 
 
@@ -282,3 +284,44 @@ def test_labels_that_are_scored_at_a_time_have_the_scores_that_they_have_alone(m
     assert threading.get_ident() not in threads
     assert list(at_a_time) == list(alone)
     assert repr(at_a_time) == repr(alone)  # the absent labels' NaN are alike too
+
+
+# --- sheared grids, single slices -------------------------------------------------------------------------------------
+
+TILTED = np.array([[1.0, 0, 0], [0, 1, 3 * math.tan(math.radians(20))], [0, 0, 3]])  # a gantry's tilt, steps as columns
+
+
+def test_on_a_sheared_grid_distances_and_volumes_are_those_of_the_world():
+    true, predicted = box((16, 18, 9), (3, 4, 2), (7, 8, 4)), box((16, 18, 9), (5, 3, 3), (6, 9, 5))
+    found = score_case(predicted, true, TILTED, [1])[1]
+
+    points = [np.argwhere(mask & ~binary_erosion(mask)) @ TILTED.T for mask in (predicted > 0, true > 0)]
+    apart = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
+    there, back = apart.min(1), apart.min(0)
+    assert found.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)))
+    assert found.assd == pytest.approx(np.concatenate([there, back]).mean())
+    assert found.volume_ref_ml == pytest.approx(7 * 8 * 4 * 3 / 1000)
+    assert score_lesions(predicted, true, TILTED, [1])[1].lesions[0].size == pytest.approx(found.volume_ref_ml)
+
+
+def test_steps_at_right_angles_score_as_their_lengths():
+    true, predicted = box((16, 18, 9), (3, 4, 2), (7, 8, 4)), box((16, 18, 9), (5, 3, 3), (6, 9, 5))
+    lengths = (0.7, 1.1, 3.0)
+    by_steps, by_lengths = (score_case(predicted, true, each, [1])[1] for each in (np.diag(lengths), lengths))
+    assert astuple(by_steps) == pytest.approx(astuple(by_lengths))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_of_one_slice_is_scored_by_its_outline_as_an_image_in_mm(axis):
+    true, predicted = box((40, 30), (10, 8), (20, 9)), box((40, 30), (12, 7), (22, 8))
+    flat = score_case(predicted, true, (0.5, 2.0), [1])[1]
+    spacing = np.insert([0.5, 2.0], axis, 4.0)
+    found = score_case(np.expand_dims(predicted, axis), np.expand_dims(true, axis), spacing, [1])[1]
+    assert (found.hd95, found.assd, found.nsd, found.dice) == (flat.hd95, flat.assd, flat.nsd, flat.dice)
+    assert found.volume_ref_ml == pytest.approx(20 * 9 * 4 / 1000)
+
+
+def test_no_label_to_score_gives_no_score_whatever_the_masks_are_stored_as():
+    for dtype in (np.uint8, np.int16, np.int64):
+        masks = box((5, 5, 5), (1, 1, 1), (2, 2, 2)).astype(dtype), np.zeros((5, 5, 5), dtype)
+        assert score_case(*masks, (1, 1, 1), []) == {}

@@ -222,8 +222,19 @@ def test_a_fitted_temperature_never_makes_the_loss_worse(seed, scale):
         ("grades", truth_of(rng.integers(0, 4, 12).tolist(), 4)),
     ):
         temperature = fit_temperature(given, truth, target)
+        if temperature is None:
+            continue
         assert 0.05 <= temperature <= 20.0001
         assert loss_of(target, given / temperature, truth) <= loss_of(target, given, truth) + 1e-6
+
+
+@pytest.mark.parametrize("target", ["classes", "labels", "grades"])
+def test_where_all_is_right_or_nothing_says_anything_no_temperature_is_the_best(target):
+    truth = truth_of([0, 1, 2, 0]) if target == "classes" else truth_of([0, 1, 1, 0], 2)
+    sure = torch.eye(3)[[0, 1, 2, 0]] * 2 - 1 if target == "classes" else torch.tensor([[-1.0], [1], [1], [-1]])
+    truth = torch.tensor([[0.0], [1], [1], [0]]) if target == "labels" else truth
+    assert fit_temperature(sure, truth, target) is None
+    assert fit_temperature(-sure, truth, target) is None
 
 
 def test_a_temperature_changes_no_decision():

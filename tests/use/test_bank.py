@@ -79,6 +79,7 @@ def test_classes_are_those_of_each_task_alone_in_batches_that_mix_them(
         expected = alone[task].classify(image)
         assert found.keys() == expected.keys()
         assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-5)
+    assert bank.classify_each(iter(requests[:2])) == bank.classify_each(requests[:2])
     expected = [
         {task: pytest.approx(alone[task].classify(image), abs=1e-5) for task in ("kind", "grade")}
         for image in images[:2]

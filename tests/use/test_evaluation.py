@@ -66,9 +66,7 @@ def test_folders_are_paired_by_case_name(folders):
     assert report.labels == {1: "label 1", 2: "label 2"}
     assert report.values("Dice").tolist() == [[1, 1], [0.5, 1], [1, 0]]
     assert report.cases[1].scores[1].hd95 == pytest.approx(2 * 0.5)
-    assert report.cases[0].scores[1].volume_ref_ml == pytest.approx(
-        64 * np.prod(np.linalg.norm(AFFINE[:3, :3], axis=0)) / 1000
-    )
+    assert report.cases[0].scores[1].volume_ref_ml == pytest.approx(64 * abs(np.linalg.det(AFFINE[:3, :3])) / 1000)
     assert report.counts(2) == {"cases": 3, "both_empty": 0, "false_positives": 0, "missed": 1, "hd95_undefined": 1}
     assert math.isnan(report.cases[2].scores[2].hd95)
     assert report.cases[0].prediction_file == str(folders[0] / "a.nii.gz")
@@ -720,3 +718,63 @@ def test_the_only_label_written_in_another_way_is_told(mine, theirs):
     sentence = f"label {mine} not in {theirs} (from the references); if it is the same label written in another way"
     box = cube().astype(np.uint16)
     refused(sentence, image(box * mine, dtype=np.uint16), image(box * theirs, dtype=np.uint16))
+
+
+# --- what is given from Python ----------------------------------------------------------------------------------------
+
+
+def test_labels_that_are_given_leave_what_dataset_json_ignores_and_merges_as_it_is(tmp_path):
+    truth = cube() + cube(8, 2, 255)
+    save(tmp_path / "labelsTr/a.nii.gz", truth)
+    save(tmp_path / "pred/a.nii.gz", (truth > 0).astype(np.uint8))
+    said = {"labels": {"background": 0, "liver": 1, "ignore": 255}}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    folders = tmp_path / "pred", tmp_path / "labelsTr"
+    assert evaluate(*folders).mean() == evaluate(*folders, labels=[1]).mean() == 1
+    refused("`labels`: 7 not among the labels of", *folders, labels=[7])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1, "tumour": 2}}))
+    assert evaluate(*folders, labels=[1]).mean() < 1  # nothing is ignored
+
+
+def test_a_case_that_is_annotated_for_none_of_the_labels_to_score_is_left_out(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / f"pred/{name}.nii.gz", cube(), dtype=np.int16)
+        save(tmp_path / f"labelsTr/{name}.nii.gz", cube(label=1 + (name == "b")), dtype=np.int16)
+    said = {"labels": {"background": 0, "liver": 1, "spleen": 2}, "annotated": {"a": ["liver"]}}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    found = evaluate(tmp_path / "pred", tmp_path / "labelsTr", labels=[2])
+    assert math.isnan(found.cases[0].scores[2].dice)
+    assert found.cases[1].scores[2].dice == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"labels": "12"}, "`labels`: '12', expected ids such as [1, 2], or {1: 'liver'}"),
+        ({"labels": 1}, "`labels`: 1, expected ids such as [1, 2], or {1: 'liver'}"),
+        ({"labels": [1.9]}, "`labels`: 1.9 are not integer labels, such as 1, 2, 3"),
+        ({"lesions": "organ"}, "lesions: organ is none of the labels 1, 2 (from the references)"),
+        ({"lesions": 12}, "lesions: 12 is none of the labels 1, 2 (from the references)"),
+        ({"annotated": [300, {1}, {1}]}, "`annotated`: 300, expected the ids of a case's labels, such as {1, 2}"),
+        ({"annotated": [{"liver"}, None, None]}, "`annotated`: {'liver'}, expected the ids of a case's labels"),
+        ({"tolerance": "1"}, "tolerance: '1' is not a distance in mm"),
+        ({"groups": "x.csv"}, "groups=x.csv: of which column? Say it with `by`"),
+    ],
+)
+def test_what_is_no_setting_is_refused_in_a_sentence(folders, options, sentence):
+    refused(sentence, *folders, **options)
+
+
+def test_annotated_may_be_made_on_the_way(folders):
+    given = (ids for ids in (None, {1, 2}, {1, 2}))
+    assert evaluate(*folders, annotated=given, labels=[1, 2]).mean() == evaluate(*folders, labels=[1, 2]).mean()
+
+
+def test_a_sheared_file_is_scored_in_the_world(tmp_path):
+    tilted = np.diag([1.0, 1, 3, 1])
+    tilted[1, 2] = 3 * math.tan(math.radians(20))
+    found = evaluate(save(tmp_path / "p/a.nii.gz", cube(3), tilted), save(tmp_path / "t/a.nii.gz", cube(), tilted))
+    scores = found.cases[0].scores[1]
+    expected = score_case(cube(3), cube(), tilted[:3, :3], [1])[1]
+    assert (scores.hd95, scores.assd) == pytest.approx((expected.hd95, expected.assd))
+    assert scores.volume_ref_ml == pytest.approx(4**3 * 3 / 1000)

@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from masks import scan_plan, threshold
 
 import vpt
 from vpt.errors import VptError
@@ -15,6 +17,7 @@ from vpt.explaining import SHARES
 from vpt.nearest_patches import Near
 from vpt.use.explain import explain, weights_of
 from vpt.use.neighbours import Neighbours, crop
+from vpt.use.watched import first_slice, look_at, stack_image
 
 
 def scan_of(data: Path) -> Path:
@@ -118,3 +121,33 @@ def test_an_image_is_told_by_the_probability_of_its_class(class_run: Path, tiny_
     assert {(prompt.block, prompt.number) for prompt in found.prompts} == {(i, k) for i in range(8) for k in range(2)}
     assert all(prompt.influence is not None for prompt in found.prompts)
     assert found.alike[0].shape == (2, 2)
+
+
+def test_slices_are_numbered_in_the_whole_scan_where_the_plan_crops() -> None:
+    inside = np.zeros((22, 24, 30), np.int16)
+    inside[4:18, 5:20, 14:25] = 500
+    inside[6:14, 8:16, 20] = 900
+    given, plan = nib.Nifti1Image(inside, np.eye(4)), scan_plan(crop="foreground", neighbours=False)
+    segmenter = threshold(plan)
+    prepared = segmenter.prepare(given, True)
+    first = first_slice(prepared)
+    assert 0 < first <= 14
+    seen = look_at(segmenter, given, None, True)
+    found = np.asarray(segmenter.segment(given, force=True).dataobj) > 0
+    assert found.any((0, 1))[seen.slice]
+    assert found.sum((0, 1)).argmax() == seen.slice
+    assert look_at(segmenter, given, 20, True).slice == 20
+    with pytest.raises(VptError, match=f"slice 2 is cut off with what is not foreground .* give one from {first} to"):
+        look_at(segmenter, given, 2, True)
+    with pytest.raises(VptError, match="no slice 30; it has 30, from 0 on"):
+        look_at(segmenter, given, 30, True)
+
+
+def test_the_slice_of_a_volume_that_is_classified_is_numbered_in_the_volume(scan_run: Path, tmp_path: Path) -> None:
+    classifier = vpt.load(scan_run, "cpu", precision="32-true")
+    ramp = np.broadcast_to(np.arange(40, dtype=np.int16) * 20, (24, 24, 40))
+    affine = np.eye(4)
+    middle, image = stack_image(classifier, nib.Nifti1Image(np.ascontiguousarray(ramp), affine), True)
+    count = classifier.plan.slices
+    assert middle == int((count // 2 + 0.5) * 40 / count)
+    assert image.shape[0] == 1

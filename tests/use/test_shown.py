@@ -163,3 +163,13 @@ def test_of_an_image_it_shows_the_picture_its_labels_and_their_pixels(of_images)
     assert f"{label} 200 px" in found
     assert 'class="edge found"' in found
     assert "NaN" not in found
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1000.0), ("mm", 1.0), ("meter", 0.001)])
+def test_volumes_are_in_ml_whatever_unit_the_header_has(unit: str, factor: float) -> None:
+    ids = np.zeros((4, 5, 6), np.uint8)
+    ids[1:3, 1:3, 2] = 1
+    image = nib.Nifti1Image(ids, np.diag([factor, 2 * factor, 5 * factor, 1.0]))
+    image.header.set_xyzt_units(unit)
+
+    assert shown(image, {0: "background", 1: "a"}, lambda _: "").volumes == pytest.approx({"a": 0.04})

@@ -2,6 +2,7 @@
 
 from vpt.config.before import as_written
 from vpt.config.files import (
+    as_config,
     build_config,
     dump_config,
     load_config,
@@ -17,6 +18,7 @@ __all__ = [
     "HEAD_RATES",
     "Config",
     "ResolvedConfig",
+    "as_config",
     "as_written",
     "build_config",
     "dump_config",

@@ -16,9 +16,11 @@ from vpt.errors import VptError
 from vpt.files import absolute, is_address
 from vpt.sections import FAIR, HEADS, PROMPTS, TUNINGS, Room
 from vpt.vocabulary import ARRAYS, LISTS
-from vpt.words import listed
+from vpt.words import listed, with_article
 
 CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS, "fair": FAIR}
+SHORT = {section: room.key for section, room in CHOSEN.items()} | {"backbone": "name", "start": "path"}
+"""Sections that may be given as one word, and what that is."""
 
 
 def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] | None = None) -> Config:
@@ -27,6 +29,9 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
     Raises:
         VptError: no such file, not YAML, unknown keys (with a suggestion), values out of range: all told together.
     """
+    if not isinstance(source, str | Path | dict):
+        found = type(source).__name__
+        raise VptError(f"config: {with_article(found)}, expected a data set's folder, a YAML file or a dictionary")
     if isinstance(source, dict):
         name, values = "config", _copy(source)
     elif Path(source).is_dir() or Path(source).suffix.lower() in LISTS + ARRAYS:
@@ -36,6 +41,13 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     return build_config(values, name)
+
+
+def as_config(given: str | Path | dict[str, Any] | Config, overrides: dict[str, Any] | None = None) -> Config:
+    """What `load_config` reads, or a `Config`; with the overrides. Raises VptError as it does."""
+    if not isinstance(given, Config):
+        return load_config(given, overrides)
+    return load_config(given.model_dump(mode="json", exclude_unset=True), overrides) if overrides else given
 
 
 def load_written(path: Path, overrides: dict[str, Any] | None = None) -> Config:
@@ -171,13 +183,19 @@ def _beside(path: Path, given: str) -> str:
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    if not isinstance(key, str):
+        raise VptError(f"overrides: the key {key!r}, expected one with dots, such as optim.lr")
     *parents, last = key.split(".")
     for parent in parents:
-        if parent in CHOSEN and isinstance(values.get(parent), str):
-            values[parent] = {CHOSEN[parent].key: values[parent]}
-        values = values.setdefault(parent, {})
+        if isinstance(values.get(parent), str) and parent in SHORT:
+            values[parent] = {SHORT[parent]: values[parent]}
+        if values.get(parent) is None:  # `optim:` with nothing below it
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
             raise VptError(f"{key}: {parent} is a value, not a section; see `vpt train --help`")
+    if isinstance(value, dict) and isinstance(values.get(last), dict) and not parents and last not in CHOSEN:
+        value = {**values[last], **value}  # a section's other settings stay
     values[last] = value
 
 

@@ -15,7 +15,7 @@ def draw_shots(dataset: SegmentationSet | LabelledSet, splits: Splits, shots: in
     """The same sides, but for training: `shots` examples of each class, of segmentation `shots` cases, drawn by seed.
 
     The draw of k shots holds that of fewer with the same seed. Of several labels at once an example counts for each of
-    its own; a label that too few examples have gives all it has.
+    its own, and those that have none are drawn like a label; a label that too few examples have gives all it has.
 
     Raises:
         VptError: a class, or the data set, has fewer than `shots` on the training side.
@@ -46,4 +46,5 @@ def _of_each_class(dataset: LabelledSet, order: list[str], shots: int) -> set[st
                 "lower data.shots"
             )
         chosen |= set(having[:shots])
-    return chosen
+    without = [example for example in order if not targets[example]] if dataset.target == "labels" else []
+    return chosen | set(without[:shots])

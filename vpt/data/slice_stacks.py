@@ -35,7 +35,7 @@ def prepare_stack(voxels: Voxels, plan: Plan) -> np.ndarray:
     """
     oriented, count = voxels.oriented(plan.orientation), plan.slices or 1
     depth = oriented.grid.shape[0]
-    chosen = np.floor((np.arange(count) + 0.5) * depth / count).astype(int)
+    chosen = places_of_slices(depth, count)
     seen = {int(k) for k in chosen}
     if plan.neighbours:
         seen = {near for k in seen for near in (k - 1, k, k + 1) if 0 <= near < depth}
@@ -43,6 +43,11 @@ def prepare_stack(voxels: Voxels, plan: Plan) -> np.ndarray:
     stack = np.stack([as_channels(slices, k, plan.neighbours) for k in chosen])
     framed = placement_of((stack.shape[2], stack.shape[3]), plan).pad(stack, plan.around)
     return np.rint(framed * 255).astype(np.uint8)
+
+
+def places_of_slices(depth: int, count: int) -> np.ndarray:
+    """Which slices (S,) of so many are read where `count` are, evenly spread."""
+    return np.floor((np.arange(count) + 0.5) * depth / count).astype(int)
 
 
 def prepare_stacks(examples: Sequence[Example], plan: Plan, path: Path, progress: Tick) -> np.ndarray:

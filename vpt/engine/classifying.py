@@ -212,7 +212,8 @@ class Classifying(Job):
         temperature = 1.0
         if setup.config.train.calibrate:
             looked = None if self.looked is None else torch.from_numpy(self.looked)
-            temperature = fit_temperature(logits, torch.from_numpy(self.truth), self.target, looked)
+            fitted = fit_temperature(logits, torch.from_numpy(self.truth), self.target, looked)
+            temperature = 1.0 if fitted is None else fitted
             save_artifact(
                 best.path,
                 self.model,
@@ -222,7 +223,13 @@ class Classifying(Job):
                 scores=best.scores,
                 temperature=temperature,
             )
-            log.info(f"temperature {temperature:.3g}, fitted to the validation split")
+            if fitted is None:
+                log.warning(
+                    "train.calibrate: no temperature is the best of those from 0.05 to 20, as where every validation "
+                    "case is right, so the logits stay as they are; validate on more cases"
+                )
+            else:
+                log.info(f"temperature {temperature:.3g}, fitted to the validation split")
         probabilities = to_probabilities(logits, self.target, temperature).numpy()
         title = f"{run.name}: validation split"
         weights = origin_in_words(self.model)

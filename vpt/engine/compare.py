@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from vpt.artifact import read_artifact
 from vpt.backbones import load_backbone
-from vpt.config import Config, dump_config, load_config
+from vpt.config import Config, as_config, dump_config, load_config
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.splits import read_splits
@@ -78,7 +78,7 @@ def compare(
         vpt.engine.signals.Interrupted: after SIGINT or SIGTERM in a training, with its state saved.
     """
     started = time.monotonic()
-    base = config if isinstance(config, Config) else load_config(config, {**OWN, **(overrides or {})})
+    base = as_config(config, overrides if isinstance(config, Config) else {**OWN, **(overrides or {})})
     if base.start.path is not None:
         raise VptError(f"start.path={base.start.path}: every method is compared from its own start; leave it out")
     resolved, dataset = read_data(base)

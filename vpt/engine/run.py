@@ -8,7 +8,7 @@ from logging import Logger
 from pathlib import Path
 from typing import Any
 
-from vpt.config import Config, ResolvedConfig, dump_config, load_config
+from vpt.config import Config, ResolvedConfig, as_config, dump_config
 from vpt.config.start import StartConfig
 from vpt.data.cases import SegmentationSet
 from vpt.data.splits import fold_in_words
@@ -94,7 +94,7 @@ def train(
     if config is None and start is not None:
         raise VptError(f"start={start}: a run that is resumed goes on from its own state; leave it out")
     with heed_signals() as signals, signals.at_once(), together(signals, place_of(devices, nodes), alone) as ranks:
-        wanted = config if config is None or isinstance(config, Config) else load_config(config, overrides)
+        wanted = None if config is None else as_config(config, overrides)
         if wanted is not None and start is not None:
             wanted = wanted.model_copy(update={"start": StartConfig(path=Path(start))})
         standing = ranks.told(lambda: _standing(run, wanted, resume))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vpt.readers.grid import Grid, by
+from vpt.readers.grid import SHEAR, Grid, by
 
-SHEAR = np.sin(np.radians(0.01))  # what ITK still takes as straight
 SMALLEST, LARGEST = 0.01, 30.0  # mm: finer than micro-CT, thicker than any slice
 UNITS = {  # of lengths, in mm, as headers write them
     "mm": 1.0,
@@ -28,8 +27,7 @@ UNITS = {  # of lengths, in mm, as headers write them
 
 
 def shear(grid: Grid) -> list[str]:
-    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
-    lean = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    lean = grid.leaning
     if lean <= SHEAR:
         return []
     degrees = np.degrees(np.arcsin(min(lean, 1.0)))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SHEAR = float(np.sin(np.radians(0.01)))  # what ITK still takes as straight
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -25,6 +27,17 @@ class Grid:
         """Distance between neighbours along each axis, in mm."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
+
+    @property
+    def leaning(self) -> float:
+        """How far the axes are from right angles: the largest |cosine| between two of them."""
+        axes = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+    @property
+    def steps(self) -> np.ndarray:
+        """`spacing` (3,), or of a sheared grid the step along each axis in mm, as columns (3, 3)."""
+        return self.affine[:3, :3] if self.leaning > SHEAR else np.array(self.spacing)
 
     @property
     def axcodes(self) -> str:

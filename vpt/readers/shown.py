@@ -10,7 +10,7 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
 
 from vpt.readers.base import Mask
-from vpt.readers.grid import Grid
+from vpt.readers.nifti_header import header_grid
 
 Draw = Callable[[Any], str]
 
@@ -30,8 +30,7 @@ class Segmentation(Nifti1Image):
         """Name of each label -> its volume in ml; of a part that has no names, by `label ID`."""
         ids, counts = np.unique(np.asanyarray(self.dataobj), return_counts=True)
         found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-        x, y, z = (*self.shape, 1)[:3]
-        ml = Grid((x, y, z), self.affine).voxel_ml
+        ml = header_grid(self, "the mask").voxel_ml
         labels = self.labels or {label: f"label {label}" for label in found}
         return {name: found.get(label, 0) * ml for label, name in labels.items() if label}
 

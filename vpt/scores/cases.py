@@ -88,7 +88,7 @@ CaseScores = dict[int, LabelScores]
 def score_case(
     prediction: np.ndarray,
     reference: np.ndarray,
-    spacing: Sequence[float],
+    spacing: Sequence[float] | np.ndarray,
     labels: Iterable[int],
     *,
     distances: bool = True,
@@ -100,7 +100,10 @@ def score_case(
 ) -> CaseScores:
     """Integer label volumes (X, Y, Z) or images (H, W) on one grid, spacing in mm per axis -> scores of each label.
 
+    Distances in a volume of one slice are those between outlines, as in an image.
+
     Args:
+        spacing: a length per axis, or of a sheared grid the steps along its axes, the columns of (3, 3).
         labels: the labels to score, each above 0. Other values count as background.
         distances: False leaves `hd95`, `assd` and `nsd` NaN and costs two passes over the volume (validation while
             training).
@@ -116,21 +119,42 @@ def score_case(
     check_options(empty, tolerance, tolerances)
     _check_arrays(prediction, reference, spacing, labels)
     prediction, voxels = without_ignored(prediction, reference, ignored)
-    absent, own = EMPTY_SCORE[empty], tolerances or {}
+    absent, own, unit = EMPTY_SCORE[empty], tolerances or {}, voxel_ml(spacing)
     counts = count_labels(prediction, reference, labels)
     surfaces: list[dict[int, np.ndarray]] = []
     if distances:
-        both = (prediction, reference)
+        plane, steps = _lying(reference.shape), _steps_in_plane(reference.shape, spacing)
+        both = tuple(volume.reshape(plane) for volume in (prediction, reference))
         surfaces = [*_several(lambda volume: surfaces_of(volume, labels), both, workers)]
 
     def score(label: int) -> LabelScores:
         found = SurfaceScores()
         if distances:
             mine, theirs = (each[label] for each in surfaces)
-            found = score_places(mine, theirs, spacing, own.get(label, tolerance), absent)
-        return _label_scores(*counts[label], voxels, spacing, found, absent)
+            found = score_places(mine, theirs, steps, own.get(label, tolerance), absent)
+        return _label_scores(*counts[label], voxels, unit, found, absent)
 
     return dict(zip(labels, _several(score, labels, workers), strict=True))
+
+
+def _lying(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a volume of one slice as an image's, any other as it is."""
+    flat = tuple(size for size in shape if size > 1)
+    return flat if len(shape) == 3 and len(flat) == 2 else shape
+
+
+def _steps_in_plane(shape: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> np.ndarray:
+    """What of the spacing, or of the steps, belongs to the axes that `_lying` leaves."""
+    steps = np.asarray(spacing, float)
+    return steps if len(_lying(shape)) == len(shape) else steps[..., [size > 1 for size in shape]]
+
+
+def voxel_ml(spacing: Sequence[float] | np.ndarray) -> float:
+    """Volume of a voxel in ml; of a pixel NaN."""
+    steps = np.asarray(spacing, float)
+    if steps.ndim == 2:
+        return float(abs(np.linalg.det(steps))) / 1000
+    return math.prod(steps.tolist()) / 1000 if len(steps) == 3 else math.nan
 
 
 def _several(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterable[Any]:
@@ -165,6 +189,8 @@ def _ranks(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
         table = np.zeros(256, np.intp)
         table[small] = np.arange(1, len(small) + 1)
         return table[ids.view(np.uint8)]
+    if not len(known):
+        return np.zeros(len(ids), np.intp)
     ids = ids.astype(np.int64, copy=False)
     places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
     return np.where(known[places] == ids, places + 1, 0)
@@ -178,20 +204,19 @@ def without_ignored(prediction: np.ndarray, reference: np.ndarray, ignored: int 
 
 
 def _label_scores(
-    tp: int, predicted: int, true: int, voxels: int, spacing: Sequence[float], surface: SurfaceScores, absent: float
+    tp: int, predicted: int, true: int, voxels: int, unit: float, surface: SurfaceScores, absent: float
 ) -> LabelScores:
-    """Voxels in both masks, in each, and of the volume; their distances; the score of an absent label -> scores."""
+    """Voxels in both masks, in each, and of the volume; ml of each; their distances; of an absent label -> scores."""
     fp, fn = predicted - tp, true - tp
     union = tp + fp + fn
-    voxel_ml = math.prod(float(step) for step in spacing) / 1000 if len(spacing) == 3 else math.nan
     return LabelScores(
         dice=2 * tp / (union + tp) if union else absent,
         iou=tp / union if union else absent,
         hd95=surface.hd95,
         assd=surface.assd,
         nsd=surface.nsd,
-        volume_pred_ml=(tp + fp) * voxel_ml,
-        volume_ref_ml=(tp + fn) * voxel_ml,
+        volume_pred_ml=(tp + fp) * unit,
+        volume_ref_ml=(tp + fn) * unit,
         tp=tp,
         fp=fp,
         fn=fn,
@@ -203,24 +228,25 @@ def check_options(empty: str, tolerance: float, tolerances: Mapping[Any, float] 
     if empty not in get_args(Empty):
         raise VptError(f"empty: {empty!r} is not one of {', '.join(get_args(Empty))}")
     for distance in (tolerance, *(tolerances or {}).values()):
-        if not (math.isfinite(distance) and distance >= 0):
+        if not (isinstance(distance, int | float | np.number) and math.isfinite(distance) and distance >= 0):
             raise VptError(
-                f"tolerance: {distance} is not a distance in mm (of images: pixels); "
+                f"tolerance: {distance!r} is not a distance in mm (of images: pixels); "
                 "give a number of 0 or more, such as 1.0"
             )
 
 
 def _check_arrays(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], labels: Sequence[int]
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | np.ndarray, labels: Sequence[int]
 ) -> None:
     if prediction.shape != reference.shape:
         raise VptError(
             f"prediction has shape {prediction.shape} and reference {reference.shape}; bring both to one grid first"
         )
-    if len(spacing) != reference.ndim or not all(step > 0 for step in spacing):
-        raise VptError(
-            f"spacing {tuple(spacing)} does not fit {reference.ndim} axes; give one length above 0 mm per axis"
-        )
+    steps = np.asarray(spacing, float)
+    lengths = np.linalg.norm(steps, axis=0) if steps.ndim == 2 else steps
+    if len(lengths) != reference.ndim or not (lengths > 0).all():
+        found = ", ".join(f"{length:g}" for length in lengths)
+        raise VptError(f"spacing ({found}) does not fit {reference.ndim} axes; give one length above 0 mm per axis")
     for name, array in (("prediction", prediction), ("reference", reference)):
         if array.dtype.kind not in "iub":
             raise VptError(f"{name} holds {array.dtype}, expected integer labels; argmax or round it first")

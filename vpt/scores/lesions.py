@@ -17,7 +17,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.scores.bootstrap import bootstrap
-from vpt.scores.cases import without_ignored
+from vpt.scores.cases import voxel_ml, without_ignored
 from vpt.scores.components import Components, alike, components_of, overlaps
 
 OVERLAP = 0.5
@@ -56,7 +56,7 @@ class LesionScores:
 def score_lesions(
     prediction: np.ndarray,
     reference: np.ndarray,
-    spacing: Sequence[float],
+    spacing: Sequence[float] | np.ndarray,
     labels: Iterable[int],
     *,
     overlap: float = OVERLAP,
@@ -69,7 +69,7 @@ def score_lesions(
     check_overlap(overlap)
     labels = list(labels)
     prediction, _ = without_ignored(prediction, reference, ignored)
-    unit = math.prod(map(float, spacing)) / 1000 if len(spacing) == 3 else 1.0
+    unit = voxel_ml(spacing) if reference.ndim == 3 else 1.0
     theirs = components_of(reference, labels)
     mine = components_of(alike(reference, prediction), labels)
     return {label: _match(mine[label], theirs[label], unit, overlap) for label in labels}

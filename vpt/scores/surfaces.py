@@ -45,9 +45,13 @@ def surface_scores(
 
 
 def score_places(
-    predicted: np.ndarray, true: np.ndarray, spacing: Sequence[float], tolerance: float = 1.0, absent: float = math.nan
+    predicted: np.ndarray,
+    true: np.ndarray,
+    spacing: Sequence[float] | np.ndarray,
+    tolerance: float = 1.0,
+    absent: float = math.nan,
 ) -> SurfaceScores:
-    """Surface voxels (n, axes) of two masks, spacing and tolerance in mm -> their distances.
+    """Surface voxels (n, axes) of two masks, spacing (or steps, see `in_mm`) and tolerance in mm -> their distances.
 
     One mask empty: no distance, and an NSD of 0; both: no distance, and an NSD of `absent`.
     """
@@ -68,16 +72,21 @@ def surface_distances(first: np.ndarray, second: np.ndarray, spacing: Sequence[f
     return place_distances(mine, theirs, spacing)
 
 
-def place_distances(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def in_mm(places: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Voxels (n, axes) -> their places in mm; spacing: a length per axis, or of a sheared grid its steps (3, axes)."""
+    steps = np.asarray(spacing, float)
+    return places * steps if steps.ndim == 1 else places @ steps.T
+
+
+def place_distances(
+    first: np.ndarray, second: np.ndarray, spacing: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (n, axes) of two surfaces, neither empty -> distance of each voxel to the other surface, mm."""
     from scipy.spatial import cKDTree
 
     shape = tuple((np.maximum(first.max(0), second.max(0)) + 1).tolist())
     indices = [np.ravel_multi_index(tuple(places.T), shape) for places in (first, second)]
-    trees = [
-        cKDTree(places * np.asarray(spacing, float), balanced_tree=False, compact_nodes=False)
-        for places in (first, second)
-    ]
+    trees = [cKDTree(in_mm(places, spacing), balanced_tree=False, compact_nodes=False) for places in (first, second)]
 
     def to_other(own: int) -> np.ndarray:
         distances = np.zeros(trees[own].n)

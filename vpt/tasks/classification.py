@@ -102,13 +102,18 @@ def to_probabilities(logits: Tensor, target: Target, temperature: float = 1.0) -
     return torch.cat([ends[0], beyond], 1) - torch.cat([beyond, ends[1]], 1)
 
 
-def fit_temperature(logits: Tensor, truth: Tensor, target: Target, annotated: Tensor | None = None) -> float:
-    """The temperature under which the logits (N, outputs) have the least loss; 0.05 to 20 (Guo et al., ICML 2017)."""
+def fit_temperature(logits: Tensor, truth: Tensor, target: Target, annotated: Tensor | None = None) -> float | None:
+    """The temperature under which the logits (N, outputs) have the least loss; 0.05 to 20 (Guo et al., ICML 2017).
+
+    None where the least is at an end of that range: of answers that are all right the loss falls as long as they are
+    made surer, and of such as say nothing as long as they are made less sure.
+    """
     loss, batch = class_loss(target), Batch(truth=truth)
     if annotated is not None:
         batch["annotated"] = annotated
     candidates = torch.logspace(np.log10(0.05), np.log10(20), 601).tolist()
-    return float(min(candidates, key=lambda t: float(loss(Output(logits / t), batch))))
+    best = min(candidates, key=lambda t: float(loss(Output(logits / t), batch)))
+    return None if best in (candidates[0], candidates[-1]) else best
 
 
 class StackModel(nn.Module):

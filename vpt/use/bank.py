@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -182,12 +182,13 @@ class Bank:
         return found[0] if several is None else found
 
     def classify_each(
-        self, requests: Sequence[tuple[Scan, str]], *, force: bool = False, progress: Tick = silent
+        self, requests: Iterable[tuple[Scan, str]], *, force: bool = False, progress: Tick = silent
     ) -> list[dict[str, float]]:
         """Pairs of a scan and a task -> {class: p} of each, in their order, from batches that mix tasks.
 
         A scan that several tasks of one preparation are asked about is prepared, and its common blocks run, once.
         """
+        requests = list(requests)
         tasks = self._asked([task for _, task in requests], Classifier)
         read: dict[Hashable, ReadScan] = {}
         stacks: dict[Hashable, np.ndarray] = {}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vpt.data.groups import read_groupings
 from vpt.data.label_maps import require_same_names
@@ -45,7 +45,7 @@ def evaluate(
     empty: Empty = "nan",
     tolerance: float = 1.0,
     tolerances: Mapping[int | str, float] | None = None,
-    lesions: Literal["all"] | Sequence[int | str] = (),
+    lesions: str | int | Iterable[int | str] = (),
     lesion_overlap: float = OVERLAP,
     annotated: Sequence[Collection[int] | None] | None = None,
     patients: str | None = None,
@@ -63,7 +63,8 @@ def evaluate(
             sequences of them in the same order; of images, distances are in pixels.
         labels: the labels to score, ids or id -> name; others are not looked at. None takes them from `dataset.json`
             in the references' folder or the one above (what it merges, drops or ignores is so in both), else every
-            label above 0 that a reference holds; a mask must not hold others then.
+            label above 0 that a reference holds; a mask must not hold others then. Ids that are given are those of such
+            a dataset.json.
         strict: of two folders, references without a prediction are an error. Without it they are not scored, and the
             report names them (`Report.missing`).
         empty: score of a label that is absent in both volumes: "nan" (left out of means), "one" or "zero".
@@ -94,6 +95,8 @@ def evaluate(
     check_overlap(lesion_overlap)
     if workers is not None and workers < 1:
         raise VptError(f"workers: {workers}, expected 1 or more")
+    if groups is not None and by is None:
+        raise VptError(f"groups={groups}: of which column? Say it with `by`")
     matched = _matched(predictions, references, strict)
     pairs = matched.pairs
     chosen = choose_labels(labels, pairs)
@@ -103,7 +106,7 @@ def evaluate(
         tolerance,
         unit=pairs[0].reference.unit,
         tolerances={chosen.id_of(name, "tolerance"): distance for name, distance in (tolerances or {}).items()},
-        lesions=tuple(chosen.names if lesions == "all" else [chosen.id_of(name, "lesions") for name in lesions]),
+        lesions=tuple(_lesions(lesions, chosen)),
         lesion_overlap=lesion_overlap,
     )
     whose, guess = _patients(pairs, patients)
@@ -131,6 +134,13 @@ def evaluate(
         notes=tuple(filter(None, [matched.said, guess])),
         doubts=doubts_of_masks(pairs, seen, chosen),
     )
+
+
+def _lesions(given: Iterable[int | str] | str | int, labels: Labels) -> Iterable[int]:
+    """The ids of labels that are looked at lesion by lesion; one may be given by itself."""
+    if given == "all":
+        return labels.names
+    return [labels.id_of(name, "lesions") for name in ([given] if isinstance(given, str | int) else given)]
 
 
 def _matched(predictions: Any, references: Any, strict: bool) -> Matched:
@@ -166,9 +176,9 @@ def _score(
     require_declared((id for id in true.ids if id != true.ignored), annotated, labels, pair.reference.shown)
     seen = see_mask(pair.prediction, found, labels), see_mask(pair.reference, true, labels)
     prediction, reference = found.array, true.array
-    spacing: tuple[float, ...] = theirs.spacing
+    spacing = theirs.steps
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
-        prediction, reference, spacing = prediction[..., 0], reference[..., 0], spacing[:2]
+        prediction, reference, spacing = prediction[..., 0], reference[..., 0], spacing[..., :2]
     scores = score_case(
         prediction,
         reference,

@@ -123,6 +123,8 @@ def explain(
         VptError: what `load` and the readers refuse; prompts that no block attends to beside its tokens; a slice that
             is not there; training images of an artifact without its run, or for prompts of classes.
     """
+    if images is not None and images < 0:
+        raise VptError(f"images: {images}, expected how many training cases are searched, from 0 on")
     if len(models := models_in(run)) > 1:
         raise VptError(f"{run}: {len(models)} models; explain reads the prompts of one, such as {models[0]}")
     whole = load(run, device, weights, "32-true")

@@ -66,6 +66,9 @@ def require_kind(plan: Plan, scan: Any) -> None:
                 raise misnamed
             if Path(first).is_file() and format_of(Path(first)) is None:
                 raise VptError(f"{first}: not a supported ending; {SUPPORTED}; convert it")
+            several = isinstance(scan, tuple | list) and len(scan) > 1
+            if several and plan.kind == "images" and format_of(Path(first)) is not None:
+                raise VptError(f"{first}: one of {len(scan)} in a list, expected one image; give them one by one")
         shown = first if isinstance(first, str | Path) else with_article(type(scan).__name__)
         if isinstance(scan, np.ndarray):
             raise VptError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ def models_in(given: str | Path | Sequence[str | Path]) -> list[Path]:
     Raises:
         VptError: none; folds that are not finished; a comparison without a tested method.
     """
-    paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+    several = [given] if isinstance(given, str | Path) else given
+    if not isinstance(several, Iterable) or not all(isinstance(path, str | Path) for path in several):
+        raise VptError(f"model {given!r}: expected a run's folder (of `vpt train`) or an artifact, or a list of them")
+    paths = [Path(path) for path in several]
     if not paths:
         raise VptError("no model; give a run's folder (of `vpt train`) or an artifact (.safetensors), or several")
     return [model for path in paths for model in _models_of(path)]

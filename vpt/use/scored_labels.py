@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class Labels:
 
 def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequence[Pair]) -> Labels:
     if given is not None:
-        return _given_labels(given)
+        return _with_values(_given_labels(given), pairs)
     for file in dataset_files(pairs):
         try:
             named = read_labels(file)
@@ -99,12 +100,13 @@ def annotated_of(
     """Of each pair the ids to score: those that are given, that a dataset.json names for its case, or all."""
     every = frozenset(labels.names)
     if given is not None:
+        given = list(given)
         if len(given) != len(pairs):
             raise VptError(
                 f"`annotated`: {counted(len(given), 'list')} for {counted(len(pairs), 'pair')}; give one for each, or "
                 "None"
             )
-        return [every if ids is None else every & frozenset(ids) for ids in given]
+        return [every if ids is None else every & _as_ids(ids) for ids in given]
     for file in dataset_files(pairs):
         said = names_annotated(description(file), file)
         if not said:
@@ -119,6 +121,14 @@ def annotated_of(
     return [every] * len(pairs)
 
 
+def _as_ids(given: Collection[int]) -> frozenset[int]:
+    """Raise VptError for what is no collection of ids."""
+    try:
+        return frozenset(map(index, given))
+    except TypeError:
+        raise VptError(f"`annotated`: {given!r}, expected the ids of a case's labels, such as {{1, 2}}") from None
+
+
 def require_declared(ids: Iterable[int], annotated: Collection[int], labels: Labels, shown: str) -> None:
     """Raise VptError for a reference that holds a label to score which its case is not annotated for."""
     if odd := [labels.names[id] for id in ids if id in labels.names and id not in annotated]:
@@ -126,14 +136,40 @@ def require_declared(ids: Iterable[int], annotated: Collection[int], labels: Lab
 
 
 def _given_labels(given: Mapping[int, str] | Iterable[int]) -> Labels:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise VptError(f"`labels`: {given!r}, expected ids such as [1, 2], or {{1: 'liver'}}")
     named = given if isinstance(given, Mapping) else {label: f"label {label}" for label in given}
     try:
-        names = dict(sorted((int(label), str(name)) for label, name in named.items() if int(label) != 0))
-    except (TypeError, ValueError):
+        names = dict(sorted((index(label), str(name)) for label, name in named.items() if index(label) != 0))
+    except TypeError:
         raise VptError(f"`labels`: {listed(named)} are not integer labels, such as 1, 2, 3") from None
     if not names or min(names) < 0:
         raise VptError(f"`labels`: labels {listed(names) or 'none'}, expected at least one, all above 0")
     return Labels(names, "`labels`", complete=False)
+
+
+def _with_values(labels: Labels, pairs: Sequence[Pair]) -> Labels:
+    """The labels that are given, of masks whose dataset.json merges, drops or ignores values: these are its ids.
+
+    A dataset.json that cannot be read says nothing, since `labels` is what takes its place.
+    """
+    for file in dataset_files(pairs):
+        try:
+            named = read_labels(file)
+        except VptError:
+            return labels
+        if named is None:
+            continue
+        values = LabelValues(named)
+        if values.is_plain:
+            return labels
+        if unknown := [id for id in labels.names if id not in values.labels]:
+            raise VptError(
+                f"`labels`: {listed(unknown)} not among the labels of {file}, which merges, drops or ignores values: "
+                f"{listed(f'{id} {name}' for id, name in values.labels.items() if id)}; give those"
+            )
+        return replace(labels, values=values)
+    return labels
 
 
 def dataset_files(pairs: Sequence[Pair]) -> list[Path]:

@@ -18,7 +18,7 @@ from vpt.files import read_json
 from vpt.readers import Scan
 from vpt.use.classifier import Classifier
 from vpt.use.segmenter import Segmenter
-from vpt.use.watched import slice_image, stack_image
+from vpt.use.watched import first_slice, slice_image, stack_image
 
 SEED = 0
 
@@ -49,9 +49,8 @@ class TrainingImages:
             self.slices[number], image = stack_image(self.answers, scan, force=True)
             return image
         prepared = self.answers.prepare(scan, force=True)
-        depth = len(prepared.slices)
-        place = int(self._draws[number] * depth)
-        self.slices[number] = place if depth > 1 else None
+        place = int(self._draws[number] * len(prepared.slices))
+        self.slices[number] = first_slice(prepared) + place if prepared.part.shape[0] > 1 else None
         return slice_image(self.answers, prepared, place, np.zeros(prepared.slices.shape[2:], bool))
 
     def each(self) -> Iterator[Tensor]:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from vpt.data.framing import as_channels, as_float32, crop_or_pad, placement_of
+from vpt.data.slice_stacks import places_of_slices, prepare_stack
 from vpt.errors import VptError
 from vpt.explaining import Score
 from vpt.progress import silent
 from vpt.readers import Scan, reader_of
 from vpt.tasks.classification import to_probabilities
 from vpt.use.classifier import Classifier
+from vpt.use.inference import read_scan
 from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
 
@@ -72,22 +74,41 @@ def _of_image(classifier: Classifier, scan: Scan, slice: int | None, force: bool
 
 
 def stack_image(classifier: Classifier, scan: Scan, force: bool) -> tuple[int | None, Tensor]:
-    """The middle of the slices that it is given of a volume, with its number; or the image. (1, C, S, S) in [0, 1]."""
-    stack = classifier.prepare(scan, force)
+    """The middle of the slices that it is given of a volume, with its number in that; or the image.
+
+    (1, C, S, S) in [0, 1].
+    """
+    plan, voxels = classifier.plan, read_scan(classifier.plan, scan, force).voxels
+    stack = prepare_stack(voxels, plan)
     middle = len(stack) // 2
-    return middle if len(stack) > 1 else None, torch.from_numpy(stack[middle : middle + 1]).float() / 255
+    image = torch.from_numpy(stack[middle : middle + 1]).float() / 255
+    if plan.kind == "images":
+        return None, image
+    depth = voxels.grid.turned(plan.orientation)[1].shape[0]
+    return int(places_of_slices(depth, len(stack))[middle]), image
 
 
 def _of_scan(segmenter: Segmenter, scan: Scan, slice: int | None, force: bool) -> Seen:
     prepared = segmenter.prepare(scan, force)
-    found = segmenter.classes_of(prepared, None, silent)
-    depth = len(found)
+    depth, first = prepared.part.shape[0], first_slice(prepared)
     if slice is not None and not 0 <= slice < depth:
         raise VptError(f"{prepared.reader.name}: no slice {slice}; it has {depth}, from 0 on")
-    per_slice = (found > 0).reshape(depth, -1).sum(1)
-    chosen = slice if slice is not None else int(per_slice.argmax()) if per_slice.any() else depth // 2
-    image = slice_image(segmenter, prepared, chosen, found[chosen] > 0)
-    return Seen(_name(scan), chosen if depth > 1 else None, image, _watch_mask)
+    found = segmenter.classes_of(prepared, None, silent)
+    if slice is not None and not first <= slice < first + len(found):
+        raise VptError(
+            f"{prepared.reader.name}: slice {slice} is cut off with what is not foreground (plan.crop), so the model "
+            f"never sees it; give one from {first} to {first + len(found) - 1}"
+        )
+    per_slice = (found > 0).reshape(len(found), -1).sum(1)
+    most = int(per_slice.argmax()) if per_slice.any() else len(found) // 2
+    place = most if slice is None else slice - first
+    image = slice_image(segmenter, prepared, place, found[place] > 0)
+    return Seen(_name(scan), first + place if depth > 1 else None, image, _watch_mask)
+
+
+def first_slice(prepared: PreparedScan) -> int:
+    """The number in the whole scan, along the plan's axis, of the first of the prepared slices."""
+    return prepared.part.box[0].start
 
 
 def slice_image(segmenter: Segmenter, prepared: PreparedScan, place: int, found: np.ndarray) -> Tensor:
