@@ -114,11 +114,12 @@ def test_a_classifier_of_an_older_version_reads_the_vector_that_it_learned_from(
         assert not torch.allclose(today, model(images), atol=1e-4)
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("name", ["vit_micro", "sam_micro"])
 def test_the_embedded_encoders_earlier_weights_are_found_by_an_artifact_that_was_trained_on_them(
-    name: str, tmp_path: Path
+    name: str, version: int, tmp_path: Path
 ) -> None:
-    earlier = load_backbone(name, weights=ASSETS / "vit_micro_1.safetensors", image_size=64)
+    earlier = load_backbone(name, weights=ASSETS / f"vit_micro_{version}.safetensors", image_size=64)
     config = Config(task="segmentation", data={"path": "."}, backbone={"name": name}).resolved("segmentation")
     model = build_model(config, PLAN, 2, earlier).eval()
     save_artifact(

@@ -45,14 +45,13 @@ from vpt.progress import Tick
 MICRO = "vit_micro"
 ASSETS = Path(__file__).parents[1] / "assets"
 MICRO_WEIGHTS = ASSETS / "vit_micro.safetensors"
-# By `Backbone.sha256` of `vit_micro` and `sam_micro`: the weights that they had up to version 0.2.
-EARLIER = dict.fromkeys(
-    (
-        "d8762b174682a0bf3e9f89188ccc9284796ad7985bd279bf429bf9a014d66699",
-        "1b66cc423431b2e83e0266f9463de76e278ad27ff7f7d960e00416cacaa5c3fc",
-    ),
-    ASSETS / "vit_micro_1.safetensors",
-)
+# By `Backbone.sha256` of `vit_micro` and `sam_micro`: the weights that they had up to version 0.2, then up to 0.5.
+EARLIER = {
+    "d8762b174682a0bf3e9f89188ccc9284796ad7985bd279bf429bf9a014d66699": ASSETS / "vit_micro_1.safetensors",
+    "1b66cc423431b2e83e0266f9463de76e278ad27ff7f7d960e00416cacaa5c3fc": ASSETS / "vit_micro_1.safetensors",
+    "096797964eaddc918fbb2532475ac06e4786fdc3154de6964de2a3a4ef8b9688": ASSETS / "vit_micro_2.safetensors",
+    "7cfd26b855ac59383f6480d544dae37b09505a02b4beee34790c3e60b4ff6bec": ASSETS / "vit_micro_2.safetensors",
+}
 COMMON = "apache-2.0"
 NOBODY = "which does not say whose they are"
 Size = tuple[int, int]

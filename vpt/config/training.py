@@ -107,7 +107,9 @@ class TrainConfig(Section):
     It is saved at the end of every epoch as well, and on a signal to stop.
     """
     calibrate: bool = False
-    """Of classification: divide the logits by a temperature that is fitted to the validation split."""
+    """Of classification: divide the logits by a temperature that is fitted to the validation split, where one is the
+    best of it: of answers that are all right none is.
+    """
     postprocess: Literal["none", "auto"] = "none"
     """Of segmentation: `auto` keeps of a label only the largest component, or fills its holes, where that raises the
     Dice of the validation cases by more than noise. It is part of the artifact: `vpt predict` and `vpt evaluate` do it
