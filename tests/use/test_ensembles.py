@@ -148,11 +148,3 @@ def test_classifiers_are_averaged_too(class_run, tmp_path):
 def test_a_classifier_and_a_segmenter_are_no_ensemble(models, class_run):
     with pytest.raises(VptError, match="task classification against segmentation"):
         load([models[0], class_run], "cpu")
-
-
-def test_a_model_that_is_named_twice_is_refused_for_it_would_count_twice(models, tmp_path):
-    link = tmp_path / "again.safetensors"
-    link.symlink_to(models[0])
-    for again in (models[0], link):
-        with pytest.raises(VptError, match="named twice, and would count twice in the mean; give each model once"):
-            load([models[0], models[1], again], "cpu")

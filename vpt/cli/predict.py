@@ -134,11 +134,11 @@ def predict(
     from vpt.use.archives import Asked, Beside, part_of
 
     several = len(models) > 1 and not mean
-    if not several:
-        require_unnamed(models)
     check_words(models, mean or several, precision, as_)
     if merge and not several:
         usage("--merge: goes with several models, and without --mean; give each with -m")
+    if not several:
+        require_unnamed(models)
     if viewer and not report:
         usage("--viewer: is part of the page; add --report")
     for given, option in ((report, "--report is the page of a folder"), (quality, "--quality is of a folder")):

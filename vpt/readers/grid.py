@@ -35,9 +35,10 @@ class Grid:
         return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
     @property
-    def steps(self) -> np.ndarray:
+    def steps(self) -> Sequence[float] | Sequence[Sequence[float]]:
         """`spacing` (3,), or of a sheared grid the step along each axis in mm, as columns (3, 3)."""
-        return self.affine[:3, :3] if self.leaning > SHEAR else np.array(self.spacing)
+        sheared: list[list[float]] = self.affine[:3, :3].tolist()
+        return sheared if self.leaning > SHEAR else self.spacing
 
     @property
     def axcodes(self) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.parallel import in_order
-from vpt.scores.surfaces import SLAB, SurfaceScores, score_places, surfaces_of
+from vpt.scores.surfaces import SLAB, Spacing, SurfaceScores, score_places, surfaces_of
 
 Empty = Literal["nan", "one", "zero"]
 EMPTY_SCORE: dict[str, float] = {"nan": math.nan, "one": 1.0, "zero": 0.0}
@@ -88,7 +88,7 @@ CaseScores = dict[int, LabelScores]
 def score_case(
     prediction: np.ndarray,
     reference: np.ndarray,
-    spacing: Sequence[float] | np.ndarray,
+    spacing: Spacing,
     labels: Iterable[int],
     *,
     distances: bool = True,
@@ -143,13 +143,13 @@ def _lying(shape: tuple[int, ...]) -> tuple[int, ...]:
     return flat if len(shape) == 3 and len(flat) == 2 else shape
 
 
-def _steps_in_plane(shape: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> np.ndarray:
+def _steps_in_plane(shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
     """What of the spacing, or of the steps, belongs to the axes that `_lying` leaves."""
     steps = np.asarray(spacing, float)
     return steps if len(_lying(shape)) == len(shape) else steps[..., [size > 1 for size in shape]]
 
 
-def voxel_ml(spacing: Sequence[float] | np.ndarray) -> float:
+def voxel_ml(spacing: Spacing) -> float:
     """Volume of a voxel in ml; of a pixel NaN."""
     steps = np.asarray(spacing, float)
     if steps.ndim == 2:
@@ -235,9 +235,7 @@ def check_options(empty: str, tolerance: float, tolerances: Mapping[Any, float] 
             )
 
 
-def _check_arrays(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | np.ndarray, labels: Sequence[int]
-) -> None:
+def _check_arrays(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, labels: Sequence[int]) -> None:
     if prediction.shape != reference.shape:
         raise VptError(
             f"prediction has shape {prediction.shape} and reference {reference.shape}; bring both to one grid first"

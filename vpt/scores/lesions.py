@@ -19,6 +19,7 @@ from vpt.errors import VptError
 from vpt.scores.bootstrap import bootstrap
 from vpt.scores.cases import voxel_ml, without_ignored
 from vpt.scores.components import Components, alike, components_of, overlaps
+from vpt.scores.surfaces import Spacing
 
 OVERLAP = 0.5
 SIZES = {"mm": (0.1, 1.0, 10.0), "px": (100.0, 1000.0, 10000.0)}  # where bins of lesion sizes meet, in ml or pixels
@@ -56,7 +57,7 @@ class LesionScores:
 def score_lesions(
     prediction: np.ndarray,
     reference: np.ndarray,
-    spacing: Sequence[float] | np.ndarray,
+    spacing: Spacing,
     labels: Iterable[int],
     *,
     overlap: float = OVERLAP,

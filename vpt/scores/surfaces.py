@@ -26,6 +26,9 @@ import numpy as np
 HEADER_ROUNDING_MM = 1e-4
 SLAB = 4_000_000  # voxels that are looked at at once
 
+Spacing = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
+"""Lengths in mm, one per axis; or of a sheared grid the steps along its axes, as columns (3, axes)."""
+
 
 @dataclass(frozen=True)
 class SurfaceScores:
@@ -47,7 +50,7 @@ def surface_scores(
 def score_places(
     predicted: np.ndarray,
     true: np.ndarray,
-    spacing: Sequence[float] | np.ndarray,
+    spacing: Spacing,
     tolerance: float = 1.0,
     absent: float = math.nan,
 ) -> SurfaceScores:
@@ -72,15 +75,13 @@ def surface_distances(first: np.ndarray, second: np.ndarray, spacing: Sequence[f
     return place_distances(mine, theirs, spacing)
 
 
-def in_mm(places: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
+def in_mm(places: np.ndarray, spacing: Spacing) -> np.ndarray:
     """Voxels (n, axes) -> their places in mm; spacing: a length per axis, or of a sheared grid its steps (3, axes)."""
     steps = np.asarray(spacing, float)
     return places * steps if steps.ndim == 1 else places @ steps.T
 
 
-def place_distances(
-    first: np.ndarray, second: np.ndarray, spacing: Sequence[float] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def place_distances(first: np.ndarray, second: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (n, axes) of two surfaces, neither empty -> distance of each voxel to the other surface, mm."""
     from scipy.spatial import cKDTree
 

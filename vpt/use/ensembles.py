@@ -37,9 +37,6 @@ def require_alike(artifacts: Sequence[Artifact]) -> None:
     sees a scan through its own. But a stack of slices, and a box or points, lie on one grid.
     """
     first, *others = artifacts
-    places = [artifact.path.resolve() for artifact in artifacts]
-    if twice := next((place for k, place in enumerate(places) if place in places[:k]), None):
-        raise VptError(f"{twice}: named twice, and would count twice in the mean; give each model once")
     if others and (tasks := next((each for each in artifacts if each.earlier), None)):
         raise VptError(
             f"{tasks.path}: has learned {len(tasks.earlier) + 1} tasks and gives each scan to one of them, so it "

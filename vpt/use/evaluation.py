@@ -178,7 +178,7 @@ def _score(
     prediction, reference = found.array, true.array
     spacing = theirs.steps
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside
-        prediction, reference, spacing = prediction[..., 0], reference[..., 0], spacing[..., :2]
+        prediction, reference, spacing = prediction[..., 0], reference[..., 0], theirs.spacing[:2]
     scores = score_case(
         prediction,
         reference,
