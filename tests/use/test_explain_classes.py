@@ -22,6 +22,7 @@ from vpt.engine.starting import adapted_model
 from vpt.engine.trial import Trial
 from vpt.errors import VptError
 from vpt.explaining import SHARES
+from vpt.readers import reader_of
 from vpt.restoring import restore_model
 from vpt.use.explain import explain
 from vpt.use.explain_classes import ClassExplanation
@@ -158,9 +159,10 @@ def test_several_labels_and_volumes_are_told_too(
     run = train(root, tmp_path / "run", overrides=SCORED | ({"plan.slices": 3} if data == "tiny_scans" else {}))
     scan = sorted(root.glob(pattern))[0]
     found = explain(run, scan)
-    classes = vpt.load(run, precision="32-true").classify(scan)
-    assert {each.name for each in found.maps} == set(classes)
-    assert found.slice == (1 if data == "tiny_scans" else None)
+    model = vpt.load(run, precision="32-true")
+    assert {each.name for each in found.maps} == set(model.classify(scan))
+    depth = reader_of(scan).grid().turned(model.plan.orientation)[1].shape[0]
+    assert found.slice == (int(1.5 * depth / 3) if data == "tiny_scans" else None)
 
 
 @pytest.mark.slow
