@@ -12,6 +12,7 @@ from torch import Tensor
 
 import vpt
 from vpt.backbones.base import Backbone
+from vpt.backbones.vit_models import ASSETS
 from vpt.class_maps import class_attention, class_evidence
 from vpt.explaining import deletion
 from vpt.heads.class_scores import ClassScoreHead
@@ -108,7 +109,8 @@ def planted(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def learned(images: Tensor, classes: Tensor, steps: int = 80) -> PromptedModel:
     torch.manual_seed(0)
-    spec = (backbone := vpt.load_backbone("vit_micro", image_size=64)).spec
+    earlier = ASSETS / "vit_micro_2.safetensors"  # whose attention goes to what it reads; of later ones elsewhere, too
+    spec = (backbone := vpt.load_backbone("vit_micro", weights=earlier, image_size=64)).spec
     count = len(COLOURS)
     model = PromptedModel(backbone, ClassQueries(spec, classes=count, last=1), ClassScoreHead(spec, classes=count))
     prefix = FrozenPrefix(model, spec.depth - 1)
@@ -125,15 +127,15 @@ def learned(images: Tensor, classes: Tensor, steps: int = 80) -> PromptedModel:
 def test_the_map_finds_what_was_planted_and_hiding_it_takes_the_score() -> None:
     """By chance a patch is among the first three of 64 in one image of 21, and a random order is as good as the map."""
     images, _, classes = planted(96, seed=0)
-    model = learned(images, classes, steps=120)
+    model = learned(images, classes)
     images, places, classes = planted(24, seed=1)
     own = class_attention(model, images).mean(2)[torch.arange(24), classes]  # (24, 8, 8)
 
     evidence = class_evidence(model, images, lambda logits: logits.log_softmax(1).gather(1, classes[:, None])[:, 0])
-    for maps, share in ((own, 0.6), (evidence.sum(1).abs(), 0.9)):  # it counts most, for a class or against all others
+    for maps in (own, evidence.sum(1).abs()):  # it counts most, for a class or against all others
         flat = maps.flatten(1)
         before_it = (flat > flat.gather(1, places[:, None])).sum(1)
-        assert (before_it < 3).float().mean() > share  # attention goes to patches that say nothing, too
+        assert (before_it < 3).float().mean() > 0.9
 
     less = []
     for image, label, order in zip(images[:8], classes[:8].tolist(), own[:8], strict=True):

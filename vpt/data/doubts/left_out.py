@@ -64,7 +64,7 @@ class Walk:
                 yield path
             elif leads_back(path, above):
                 self.circles.append(path)
-            elif not is_run(path):
+            elif not is_training(path):
                 folders.append(path)
         for path in folders:
             real = Path(os.path.realpath(path))
@@ -78,7 +78,7 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in SYSTEM
 
 
-def is_run(folder: Path) -> bool:
+def is_training(folder: Path) -> bool:
     """Whether a folder holds a training of this package, whose pictures and masks are nobody's data."""
     return all((folder / name).is_file() for name in ("plan.json", "splits.json", "config.yaml"))
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from vpt.data.cases import kind_of, raise_first, without_ending
-from vpt.data.doubts.left_out import is_run
+from vpt.data.doubts.left_out import is_training
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.bids import is_bids
 from vpt.data.layouts.by_name import is_told_by_names
@@ -73,7 +73,7 @@ def _has_label_ids(source: Path) -> bool:
 
 def require_no_run(path: Path) -> None:
     """Raise VptError for the folder of a training, which is given where its data set is meant."""
-    if is_run(path):
+    if is_training(path):
         raise VptError(
             f"{path}: the run of a training, expected a data set; give that, and the run with --from, --continue or "
             "--resume --out if it is to go on"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
-from vpt.data.doubts.left_out import is_hidden, is_run, leads_back
+from vpt.data.doubts.left_out import is_hidden, is_training, leads_back
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import find_scans, image_cases, scans_at, unread_scans
 from vpt.errors import VptError
@@ -90,7 +90,7 @@ def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or is_hidden(path) or kind_of(path) is not None:
             continue
-        if real(path) != made and not leads_back(path, above) and not is_run(path):
+        if real(path) != made and not leads_back(path, above) and not is_training(path):
             yield from _folders(path, (*above, real(path)), made)
 
 
