@@ -65,6 +65,22 @@ def test_prompts_of_ones_own_are_taken() -> None:
     assert vpt.wrap(make(), prompts).prompts is prompts
 
 
+@pytest.mark.parametrize(
+    ("method", "other", "match"),
+    [
+        ("deep", {"embed_dim": 64}, "made for an encoder 64 wide, and .* is 32; make them for its own spec"),
+        ("shallow", {"embed_dim": 64}, "made for an encoder 64 wide, and .* is 32; make them for its own spec"),
+        ("deep", {"depth": 9}, "made for an encoder that has a block [0-9], and .* has blocks 0 to [0-9]; make them"),
+    ],
+)
+def test_prompts_made_for_another_encoder_are_refused(method: str, other: dict[str, int], match: str) -> None:
+    theirs = vpt.wrap(VisionTransformer(**VIT | other), method + ":4")
+    model = make()
+    with pytest.raises(VptError, match=match):
+        vpt.wrap(model, theirs.prompts)
+    assert vpt.wrap(model, method)(draw(1)).shape == (1, 5)
+
+
 def test_a_state_is_small_and_gives_the_same_model_back() -> None:
     model = vpt.wrap(make(), "deep:3")
     step(model)

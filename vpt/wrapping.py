@@ -17,7 +17,7 @@ from vpt.backbones.tokens import Features
 from vpt.backbones.vit_models import taken_apart
 from vpt.errors import VptError
 from vpt.model import encode
-from vpt.prompts.base import Prompts
+from vpt.prompts.base import Prompts, PromptTable
 from vpt.sections import PROMPTS
 from vpt.words import with_article
 
@@ -52,6 +52,7 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
     with _whole_on_failure(model):
         backbone, head = taken_apart(model, type(model).__name__)
         own = section if isinstance(section, Prompts) else section.build(backbone.spec)
+        _require_fit(own, backbone.spec)
         if type(own).penalty is not Prompts.penalty:
             raise VptError(
                 f"prompts: {type(own).__name__} adds to the loss, which a loop of your own does not see, so it would "
@@ -60,6 +61,22 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
     _TAKEN.add(model)
     like = next(p for p in backbone.parameters() if p.is_floating_point())
     return Wrapped(backbone, own.to(like.device, like.dtype), head)
+
+
+def _require_fit(prompts: Prompts, spec: BackboneSpec) -> None:
+    """Refuse prompts that were made for an encoder of other widths, or for blocks that this one does not have."""
+    if beyond := [i for i in prompts.starts if i >= spec.depth]:
+        raise VptError(
+            f"prompts: made for an encoder that has a block {beyond[0]}, and {spec.name} has blocks 0 to "
+            f"{spec.depth - 1}; make them for its own spec"
+        )
+    widths = {block.width for block in spec.blocks}
+    for table in prompts.modules():
+        if isinstance(table, PromptTable) and (other := {*table.widths} - widths):
+            own = ", ".join(map(str, sorted(widths)))
+            raise VptError(
+                f"prompts: made for an encoder {min(other)} wide, and {spec.name} is {own}; make them for its own spec"
+            )
 
 
 @contextmanager

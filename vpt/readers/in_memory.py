@@ -17,7 +17,7 @@ from vpt.readers.damage import spoiled
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.itk import ItkReader, require_itk
 from vpt.readers.nifti import NiftiReader, volume_in_memory
-from vpt.readers.pillow_file import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, seen
+from vpt.readers.pillow_file import DAMAGED, DEEP_MODES, GREY_MODES, ORIENTATION, doubts_of_transparency, seen
 from vpt.readers.volumes import placed
 from vpt.words import counted
 
@@ -67,6 +67,9 @@ class PillowReader(ArrayReader):
 
     def is_deep(self) -> bool:
         return self.sources[0].mode in DEEP_MODES
+
+    def doubts(self) -> list[str]:
+        return doubts_of_transparency(self.sources[0])
 
 
 FEW, FLAT = 4, 4  # so many voxels along the first axis, so many times as many along the others, may be channels as well

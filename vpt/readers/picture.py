@@ -21,6 +21,7 @@ from vpt.readers.pillow_file import (
     DEEP_MODES,
     GREY_MODES,
     alpha_of,
+    doubts_of_transparency,
     has_alpha,
     opened,
     palette,
@@ -40,11 +41,6 @@ JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
 FLAT, MIDDLE, MANY = 8, (48, 207), 0.005  # levels that an even area of JPEG spans; between black and white; its share
 EXACT = 2**24  # above it 32-bit floats skip whole numbers
 HALF_CLEAR = 128  # of alpha: what is less is not seen
-FEW_HIDDEN = 0.005  # of the pixels
-HIDDEN = (
-    "and what is hidden there has other values than one, which are read as if they were seen: flatten such pictures "
-    "(mogrify -background black -alpha remove)"
-)
 RGB_CODE = np.array([1 << 16, 1 << 8, 1])
 TURNED = (5, 6, 7, 8)  # EXIF: rows and columns change places
 
@@ -106,7 +102,11 @@ class PictureReader(ArrayReader):
         return is_jpeg(self.sources[0])
 
     def doubts(self) -> list[str]:
-        return ["transparent in places, " + HIDDEN] if hides_colours(self.sources[0]) else []
+        with opened(self.sources[0]) as image:
+            if not has_alpha(image):
+                return []
+        with opened(self.sources[0], pixels=True) as image:
+            return doubts_of_transparency(image)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -189,18 +189,6 @@ def read_mask(path: Path) -> np.ndarray:
     if image.format == "PPM" and (pnm := Pnm.of(path)) and pnm.is_scaled:
         return np.rint(pixels.astype(np.float64) * (pnm.white / pnm.scaled_to)).astype(pixels.dtype)
     return _whole(pixels, path) if pixels.dtype.kind == "f" else pixels
-
-
-def hides_colours(path: Path) -> bool:
-    """Whether a picture has wholly transparent places, below which something is still drawn."""
-    with opened(path) as image:
-        if not has_alpha(image):
-            return False
-    with opened(path, pixels=True) as image:
-        alpha, pixels = alpha_of(image), np.array(image.convert("RGB"))
-    clear = alpha == 0 if alpha is not None else np.zeros(pixels.shape[:2], bool)
-    below = pixels[clear]
-    return bool(FEW_HIDDEN < clear.mean() < 1 and (below != below[0]).any())
 
 
 def require_opaque(image: Image, path: Path) -> None:

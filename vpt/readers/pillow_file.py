@@ -29,6 +29,11 @@ MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for 
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 ORIENTATION = 0x0112  # of EXIF
 READ = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")  # others start programs, or lose depth
+FEW_HIDDEN = 0.005  # of the pixels
+HIDDEN = (
+    "and what is hidden there has other values than one, which are read as if they were seen: flatten such pictures "
+    "(mogrify -background black -alpha remove)"
+)
 TARGA = ".tga"  # has no mark of its own, so that its name has to say it
 DAMAGED = (  # what Pillow lets through of its decoders
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError,
@@ -144,6 +149,17 @@ def alpha_of(image: Image) -> np.ndarray | None:
     if not has_alpha(image):
         return None
     return np.array(image.convert("RGBA").getchannel("A"))
+
+
+def doubts_of_transparency(image: Image) -> list[str]:
+    """That wholly transparent places of an image hide what is still drawn there, as a sentence without its name."""
+    alpha = alpha_of(image)
+    if alpha is None:
+        return []
+    clear = alpha == 0
+    below = np.array(image.convert("RGB"))[clear]
+    hides = FEW_HIDDEN < clear.mean() < 1 and (below != below[0]).any()
+    return ["transparent in places, " + HIDDEN] if hides else []
 
 
 def upright(image: Image) -> Image:
