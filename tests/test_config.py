@@ -316,6 +316,11 @@ def test_prompts_that_cannot_be_read_say_how_to_write_them(text: str) -> None:
         parse_prompts(text)
 
 
+def test_a_method_of_prompts_that_may_have_been_meant_is_named() -> None:
+    with pytest.raises(VptError, match=r"--prompts gatd:3: .*; did you mean gated\?$"):
+        parse_prompts("gatd:3")
+
+
 @pytest.mark.parametrize("method", ["shallow", "deep", "gated", "cross"])
 @pytest.mark.parametrize("init", ["uniform", "tokens", "kmeans", "vipamin"])
 def test_prompts_may_start_from_tokens(method: str, init: str) -> None:

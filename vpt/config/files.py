@@ -16,7 +16,7 @@ from vpt.errors import VptError
 from vpt.files import absolute, is_address
 from vpt.sections import FAIR, HEADS, PROMPTS, TUNINGS, Room
 from vpt.vocabulary import ARRAYS, LISTS
-from vpt.words import listed, with_article
+from vpt.words import did_you_mean, listed, with_article
 
 CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS, "fair": FAIR}
 SHORT = {section: room.key for section, room in CHOSEN.items()} | {"backbone": "name", "start": "path"}
@@ -136,10 +136,11 @@ def parse_prompts(text: str) -> dict[str, Any]:
     """`deep:10`, `shallow:50`, `low_rank:50`, `deep`, `additive`, `none`, ... -> the `prompts` section."""
     method, _, count = text.partition(":")
     if method not in PROMPTS.names() or (count and not (count.isdecimal() and _has_count(method))):
+        meant = "" if method in PROMPTS.names() else did_you_mean(method, PROMPTS.names())
         counted = [name for name in PROMPTS.names() if _has_count(name)]
         *others, last = [name for name in PROMPTS.names() if name not in counted]
         forms = ", ".join(f"{name}:COUNT" for name in counted)
-        raise VptError(f"--prompts {text}: expected {forms}, {', '.join(others)} or {last}, for example deep:10")
+        raise VptError(f"--prompts {text}: expected {forms}, {', '.join(others)} or {last}, for example deep:10{meant}")
     return {"method": method, "count": int(count)} if count else {"method": method}
 
 
