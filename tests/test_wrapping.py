@@ -172,8 +172,11 @@ def test_a_model_of_another_kind_is_refused_and_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_model_of_another_type_has_prompts_of_that_type(dtype: torch.dtype) -> None:
-    model = vpt.wrap(make().to(dtype), "deep:3")
+@pytest.mark.parametrize(
+    "method", ["deep", "shallow", "fourier", "gated", "low_rank", "cross", "conditioned", "additive"]
+)
+def test_a_model_of_another_type_has_prompts_of_that_type(method: str, dtype: torch.dtype) -> None:
+    model = vpt.wrap(make().to(dtype), method)
     assert model(draw(2).to(dtype)).dtype == dtype
     assert {p.dtype for p in model.parameters()} == {dtype}
 

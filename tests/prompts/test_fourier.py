@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -102,11 +103,14 @@ def test_the_transform_is_exact_under_bfloat16(project: int | None) -> None:
     assert (context - cosines(given)).abs().max() <= 1e-4
 
 
-def test_prompts_that_are_not_float32_are_transformed() -> None:
-    prompts = make(0.5)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_prompts_of_another_type_are_transformed_in_float32_at_least_and_rounded_to_it_once(dtype: torch.dtype) -> None:
+    prompts = make(0.5).to(dtype)
+    context = prompts.enter(0, TOKENS, None)[1]
+    exact = copy.deepcopy(prompts).double().enter(0, TOKENS, None)[1]
 
-    assert prompts.bfloat16().enter(0, TOKENS, None)[1].dtype == torch.float32
-    assert prompts.double().enter(0, TOKENS, None)[1].dtype == torch.float64
+    assert context.dtype == dtype
+    assert torch.allclose(context.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])

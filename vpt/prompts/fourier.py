@@ -46,7 +46,7 @@ class FourierPrompts(DeepPrompts):
     dropout are those of VPT-deep; the transform comes after them. Which of the prompts are transformed makes no
     difference, since attention has no order.
 
-    The transform runs in float32 at least, whatever autocast says.
+    The transform runs in float32 at least, whatever autocast or the type of the prompts say.
 
     Args:
         spec: of the encoder; share: of the prompts that are transformed, above 0 and up to 1 (the paper tries 0.3, 0.5,
@@ -78,4 +78,5 @@ class FourierPrompts(DeepPrompts):
             return None
         prompts = prompts.to(torch.promote_types(prompts.dtype, torch.float32))
         chosen, plain = prompts.tensor_split([self.transformed], dim=-2)
-        return torch.cat([torch.fft.fft2(chosen).real, plain], dim=-2)
+        learned = next(self.parameters()).dtype
+        return torch.cat([torch.fft.fft2(chosen).real, plain], dim=-2).to(learned)
