@@ -158,3 +158,28 @@ def test_things_that_do_not_pair_are_said(folders, tmp_path):
     refused("1 prediction but 2 references; give one of each, in one order", [file], [file, file])
     refused("no predictions and no references were given", [], [])
     refused("image 1: a ndarray, expected a path or a nibabel image", [np.zeros((2, 2, 2))], [file])
+
+
+def test_folders_below_that_are_called_alike_are_paired_too(tmp_path):
+    mine = touch(tmp_path / "pred", "p1.nii.gz")
+    touch(mine / "site/a", "p1.nii.gz"), touch(mine / "probabilities", "p1.nii.gz"), touch(mine / "old", "q.nii.gz")
+    theirs = touch(tmp_path / "ref", "p1.nii.gz", "p2.nii.gz")
+    touch(theirs / "site/a", "p1.nii.gz", "p3.nii.gz"), touch(theirs / "probabilities", "p1.nii.gz")
+    touch(theirs / "b", "p9.nii.gz")
+
+    matched = pair_masks(mine, theirs)
+
+    assert [pair.case for pair in matched.pairs] == ["p1", "site/a/p1"]
+    assert matched.pairs[1].prediction.source == mine / "site/a/p1.nii.gz"
+    assert matched.pairs[1].reference.source == theirs / "site/a/p1.nii.gz"
+    assert matched.missing == ("p2", "site/a/p3", "b/p9")
+
+
+def test_a_prediction_in_a_folder_below_needs_its_reference_as_well(tmp_path):
+    mine, theirs = touch(tmp_path / "pred/a", "p1.nii.gz", "p2.nii.gz"), touch(tmp_path / "ref/a", "p1.nii.gz")
+    refused(f"{theirs}: no reference for p2 in {mine}", tmp_path / "pred", tmp_path / "ref")
+
+
+def test_masks_below_alone_are_enough(tmp_path):
+    touch(tmp_path / "pred/a", "p1_seg.nii.gz"), touch(tmp_path / "ref/a", "p1.nii.gz")
+    assert [pair.case for pair in pair_masks(tmp_path / "pred", tmp_path / "ref").pairs] == ["a/p1"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import case_name, scan_files
+from vpt.data.cases import case_name, kind_of, scan_files
+from vpt.data.doubts.left_out import Walk
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.naming import IMAGE, MASK
 from vpt.errors import VptError
@@ -17,6 +18,9 @@ from vpt.words import counted, listed, with_article
 
 PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "output", "result"}
 SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
+
+PROBABILITIES, PREVIEWS = "probabilities", "previews"  # folders of what is written beside masks
+BESIDE_MASKS = {PROBABILITIES, PREVIEWS}
 
 Volume = Any  # str | Path | nibabel image; whose reader knows which
 
@@ -98,6 +102,7 @@ class Matched:
 def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequence[Volume]) -> Matched:
     """The pairs in two folders (by case name), two files or images, or two sequences of them in the same order.
 
+    Where folders in both hold masks that are called alike, as of an archive with subfolders, these are paired as well.
     Files in folders that are not called alike are paired by what is left of their names without the words that say
     mask, scan or sequence (`pat01_T1` and `pat01_seg`). Raises VptError for predictions without a reference, names that
     fit several, and for anything that is no label volume by its name or type; files are not opened.
@@ -134,7 +139,44 @@ def _pair_folders(predictions: Any, references: Any) -> Matched:
         if not _is_folder(one):
             shown = one if isinstance(one, str | Path) else with_article(type(one).__name__)
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
-    found, expected = _masks_in(Path(predictions)), _masks_in(Path(references))
+    mine, theirs = Path(predictions), Path(references)
+    alike = [below for below in _below(theirs) if _called_alike(mine / below, theirs / below)]
+    if not alike:
+        return _pair_folder(mine, theirs)
+    if scan_files(mine):
+        alike.insert(0, Path())
+    parts = {below: _pair_folder(mine / below, theirs / below) for below in alike}
+    pairs = [replace(pair, case=_inside(below, pair.case)) for below, part in parts.items() for pair in part.pairs]
+    missing = [_inside(below, name) for below, part in parts.items() for name in part.missing]
+    others = [below for below in (Path(), *_below(theirs)) if below not in parts]
+    missing += [_inside(below, case_name(path)) for below in others for path in scan_files(theirs / below)]
+    said = dict.fromkeys(part.said for part in parts.values() if part.said)
+    return Matched(pairs, tuple(missing), "; ".join(said))
+
+
+def _below(folder: Path) -> list[Path]:
+    """The folders in it, at any depth, that hold masks, by their paths in it.
+
+    Without DICOM series, which are masks themselves, and what lies beside masks.
+    """
+    holding = {path.parent for path in Walk(folder).files() if kind_of(path)} - {folder}
+    inside = (path.relative_to(folder) for path in sorted(holding) if kind_of(path) is None)
+    return [below for below in inside if not {*below.parts} & BESIDE_MASKS]
+
+
+def _called_alike(predictions: Path, references: Path) -> bool:
+    """Whether some mask in one folder is called as one in the other."""
+    found, expected = ({id_of(case_name(path)) for path in scan_files(each)} for each in (predictions, references))
+    return bool(found & expected)
+
+
+def _inside(below: Path, name: str) -> str:
+    return (below / name).as_posix()
+
+
+def _pair_folder(predictions: Path, references: Path) -> Matched:
+    """The masks in two folders themselves."""
+    found, expected = _masks_in(predictions), _masks_in(references)
     said = ""
     if found.keys() - expected.keys() or _scans_in_the_way(found, expected):
         by_id = [_by_id(masks, folder) for masks, folder in ((found, predictions), (expected, references))]

@@ -20,6 +20,7 @@ from vpt.data.cases import (
 from vpt.data.doubts.left_out import left_out, unread_beside
 from vpt.errors import VptError
 from vpt.readers import SUPPORTED
+from vpt.words import listed
 
 
 def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: str | None = None) -> tuple[Case, ...]:
@@ -64,8 +65,25 @@ def scans_at(path: Path) -> list[Path]:
     """A folder may be one scan, or hold many; where it holds none, those that lie deeper, as DICOM is exported."""
     if not path.is_dir() or kind_of(path) is not None:
         return [path]
+    return scan_files(path) or series_below(path)
+
+
+def series_below(path: Path) -> list[Path]:
+    """Folders below one, at any depth, that are scans themselves, as DICOM series are."""
     deeper = (Path(above) / name for above, names, _ in os.walk(path) for name in names)
-    return scan_files(path) or sorted(folder for folder in deeper if kind_of(folder) is not None)
+    return sorted(folder for folder in deeper if kind_of(folder) is not None)
+
+
+def series_left_out(path: Path) -> list[str]:
+    """Of a folder that is a scan, a DICOM series: those below it, which are scans of their own, as sentences."""
+    found = series_below(path) if path.is_dir() and kind_of(path) is not None else []
+    if not found:
+        return []
+    shown = listed((each.relative_to(path).as_posix() for each in found), 3)
+    return [
+        f"{len(found)} more DICOM series below it {'is' if len(found) == 1 else 'are'} not read: {shown}; add "
+        "--recursive, or give each by itself"
+    ]
 
 
 def unread_scans(
@@ -76,8 +94,10 @@ def unread_scans(
     read: the files that are scans, by default those that `find_scans` finds; recursive: with those in its subfolders.
     """
     folder = Path(path)
-    if not folder.is_dir() or kind_of(folder) is not None:
+    if not folder.is_dir():
         return []
+    if kind_of(folder) is not None and not recursive:
+        return series_left_out(folder)
     if read is None:
         read = [file for case in find_scans(folder, channels) for file in case.images]
     found = left_out(folder, list(read), nested=not recursive)
@@ -90,10 +110,19 @@ def unread_scans(
 
 
 def image_cases(files: Iterable[Path]) -> tuple[Case, ...]:
-    cases: dict[str, Case] = {}
+    groups, problems = each_image(files)
+    raise_first(problems, "rename them")
+    return tuple(Case(name, groups[name], None) for name in sorted(groups))
+
+
+def each_image(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], list[VptError]]:
+    """Every image a case of its own -> case name -> its file, and what is wrong: a name used twice."""
+    found: dict[str, tuple[Path, ...]] = {}
+    problems = []
     for path in files:
         name = case_name(path)
-        if name in cases:
-            raise VptError(f"{path}: the second image called {name}; keep one of the two or rename it")
-        cases[name] = Case(name, (path,), None)
-    return tuple(cases[name] for name in sorted(cases))
+        if name in found:
+            problems.append(VptError(f"{path}: the second image called {name}; keep one of the two or rename it"))
+        else:
+            found[name] = (path,)
+    return found, problems

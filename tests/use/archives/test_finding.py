@@ -108,3 +108,44 @@ def test_scans_whose_names_cannot_be_written_are_failures_and_stop_no_other(fill
     assert set(said) == {"\\xff", "b\\nc", "\\x1b[31m", "d" * 201, "\\u202egnp"}
     assert "reads as another" in said["\\u202egnp"]
     json.dumps(said, ensure_ascii=False).encode()
+
+
+def test_series_below_a_series_are_scans_of_their_own(tmp_path: Path) -> None:
+    root = write_series(tmp_path / "patient")
+    write_series(root / "T1"), write_series(root / "deep/T2")
+
+    found = find_archive([root], "volumes", 1, OUT, recursive=True)
+    above = find_archive([tmp_path], "volumes", 1, OUT, recursive=True)
+    flat = find_archive([root], "volumes", 1, OUT)
+    mixed = find_archive([tmp_path], "volumes", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["T1", "deep/T2", "patient"]
+    assert [case.name for case in above.cases] == ["patient", "patient/T1", "patient/deep/T2"]
+    assert [case.name for case in flat.cases] == [case.name for case in mixed.cases] == ["patient"]
+    assert any("2 more DICOM series below it are not read: T1, deep/T2; add --recursive" in note for note in flat.notes)
+    assert any("not read" in note and "--recursive" in note for note in mixed.notes)
+
+
+def test_one_stray_file_hides_no_series_below(tmp_path: Path) -> None:
+    write_series(tmp_path / "all/T1")
+    write_series(tmp_path / "stray")
+    first, *_ = sorted((tmp_path / "stray").iterdir())
+    first.rename(tmp_path / "all/stray.dcm")
+
+    found = find_archive([tmp_path / "all"], "volumes", 1, OUT, recursive=True)
+    assert "T1" in [case.name for case in found.cases]
+
+
+def test_of_two_images_of_one_name_one_fails_by_its_own_name_and_stops_no_other(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.png"):
+        Image.fromarray(SCAN[..., 0].astype(np.uint8)).save(tmp_path / name)
+
+    found = find_archive([tmp_path], "images", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["a", "b"]
+    (failure,) = found.failures
+    assert (failure.name, failure.reason) == (
+        "a.png",
+        f"{tmp_path / 'a.png'}: the second image called a; keep one of the two or rename it",
+    )
+    assert len(found.files) == 3

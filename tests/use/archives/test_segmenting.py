@@ -290,3 +290,53 @@ def test_images_are_counted_in_pixels(tmp_path) -> None:
     mask = np.array(Image.open(tmp_path / "out/a.png"))
     assert record.volumes_ml == {}
     assert record.pixels == {"rim": int((mask == 3).sum()), "core": int((mask == 117).sum())}
+
+
+@pytest.mark.parametrize("existing", ["overwrite", "continue", "refuse"])
+def test_no_scan_is_replaced_by_the_mask_of_another_of_its_name(
+    segmenter: Segmenter, tmp_path: Path, existing: Any
+) -> None:
+    """`x.nii.gz` fails, being the second of its name, and is what the mask of `x.nii` would be called."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    nib.save(scan(seed=0), folder / "x.nii")
+    nib.save(scan(seed=1), folder / "x.nii.gz")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    with pytest.raises(VptError, match=r"the masks would replace the scans themselves \(x\.nii\.gz\)"):
+        segment_archive(segmenter, [folder], folder, Asked(existing=existing), MARK)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["probabilities", "previews"])
+def test_a_folder_called_as_what_lies_beside_masks_is_not_written_over(
+    segmenter: Segmenter, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "scans"
+    (folder / name).mkdir(parents=True)
+    nib.save(scan(seed=0), folder / "x.nii.gz")
+    nib.save(scan(seed=1), folder / name / "x.nii.gz")
+    asked = Asked(recursive=True, beside=Beside(probabilities=True))
+
+    if name == "previews":  # of another ending than masks of volumes
+        assert segment_archive(segmenter, [folder], tmp_path / "out", asked, MARK).failures == []
+        return
+    with pytest.raises(VptError, match=r"x\.nii\.gz would be written for probabilities/x and for x; rename one"):
+        segment_archive(segmenter, [folder], tmp_path / "out", asked, MARK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_two_scans_of_one_name_the_record_has_one_answered_and_one_failed(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        nib.save(scan(seed=0), tmp_path / folder / "x.nii.gz")
+    given, out = [tmp_path / "one", tmp_path / "two"], tmp_path / "out"
+
+    for existing in ("refuse", "continue"):
+        outcome = segment_archive(segmenter, given, out, Asked(existing=existing), MARK)
+        records = read_records(out)
+        assert [failure.name for failure in outcome.failures] == ["x.nii.gz"]
+        assert {name: record.status for name, record in records.items()} == {"x": "done", "x.nii.gz": "failed"}
+    assert outcome.before == 1

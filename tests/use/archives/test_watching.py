@@ -153,3 +153,11 @@ def test_another_watch_and_foreign_files_are_refused(watch, tmp_path) -> None:
     mine.out = tmp_path / "other"
     with pytest.raises(VptError, match="holds files, but no record of vpt"):
         mine.run(never, lambda: None)
+
+
+def test_the_folder_that_is_watched_is_no_place_for_its_masks(segmenter: Segmenter, drop: Path, clock: Clock) -> None:
+    batch = MaskBatch(segmenter, drop, Asked(existing="continue"), MARK)
+    watch = Watch(drop, drop, segmenter, batch, Resting(SETTLE, clock))
+    with pytest.raises(VptError, match="masks would lie among the scans that they are of; choose another output"):
+        watch.run(never, never)
+    assert list(drop.iterdir()) == []

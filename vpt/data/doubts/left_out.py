@@ -182,20 +182,13 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
     files: list[Path] = []
     deeper: list[Path] = []
     for path in walk.files():
-        if known & {*_at_and_above(path, root)}:
+        if known & {os.path.abspath(path), os.path.abspath(path.parent)}:  # a folder of slices is one scan
             continue
         describes = _is_sidecar(path) or (path.parent == root and _is_description(path))
         if describes and not (leads_nowhere(path) or link_in_text(path)):
             continue
         (deeper if nested and path.parent != root else files).append(path)
     return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))
-
-
-def _at_and_above(path: Path, root: Path) -> Iterator[str]:
-    """A file of `root` and the folders around it, which may be read as one scan."""
-    while path != root:
-        yield os.path.abspath(path)
-        path = path.parent
 
 
 def beside(folder: Path, files: Iterable[Path]) -> LeftOut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ HOUNSFIELD = {"", "HU", "US", "HU_MOD"}  # US: unspecified, as many scanners wri
 def alone(source: Source, stack: Stack) -> list[str]:
     """That a slice, or a folder of slices, is likely a part of what lies beside it."""
     if isinstance(source, Path) and source.is_dir():
-        return _continued(source, stack)
+        return [*_continued(source, stack), *_below(source)]
     if not isinstance(source, Path) or len(stack.frames) > 1:
         return []
     folder = source.parent
@@ -88,6 +89,19 @@ def _continued(folder: Path, stack: Stack) -> list[str]:
     return [
         f"slices of the same series lie in {listed(more)} beside it, so this is a part of a scan; put them into one "
         "folder"
+    ]
+
+
+def _below(folder: Path) -> list[str]:
+    """That a folder, of which only the files at the top are read, holds others with DICOM files, at any depth."""
+    inner = (Path(above) / name for above, names, _ in os.walk(folder) for name in sorted(names) if name[0] != ".")
+    found = [each for each in inner if any(map(files.is_dicom, each.iterdir()))]
+    if not found:
+        return []
+    shown = listed((each.relative_to(folder).as_posix() for each in found), 3)
+    return [
+        f"{counted(len(found), 'folder')} below it {'holds' if len(found) == 1 else 'hold'} DICOM files of their own "
+        f"({shown}); is this the series that is meant? Give a folder of one series"
     ]
 
 

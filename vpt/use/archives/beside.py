@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vpt.data.cases import case_name
 from vpt.data.cropping import Part
+from vpt.data.pairs import PREVIEWS, PROBABILITIES
 from vpt.data.plan import scale
 from vpt.errors import VptError
 from vpt.files import make_folder
@@ -61,11 +62,11 @@ NOTHING = Beside()
 
 
 def probabilities_file(mask: Path) -> Path:
-    return mask.parent / "probabilities" / f"{case_name(mask)}.nii.gz"
+    return mask.parent / PROBABILITIES / f"{case_name(mask)}.nii.gz"
 
 
 def preview_file(mask: Path) -> Path:
-    return mask.parent / "previews" / f"{case_name(mask)}.png"
+    return mask.parent / PREVIEWS / f"{case_name(mask)}.png"
 
 
 @dataclass(eq=False)

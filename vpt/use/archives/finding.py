@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
 from vpt.data.doubts.left_out import is_hidden, is_training, leads_back
 from vpt.data.pairs import scans_and_masks
-from vpt.data.scans import find_scans, image_cases, scans_at, unread_scans
+from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.errors import VptError
 from vpt.files import real, spelled
 from vpt.readers import Kind
@@ -22,11 +22,15 @@ MASK = re.compile(r"(?P<scan>.+?)[ _-](?:seg|mask|label|labels|labelmap|segmenta
 
 @dataclass(frozen=True)
 class Found:
-    """Cases in order of their names, those that cannot be put together, and what is left out, as sentences."""
+    """Cases in order of their names, those that cannot be put together, and what is left out, as sentences.
+
+    files: all scans that lie there, also of failures and of what is left out.
+    """
 
     cases: tuple[Case, ...]
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 def find_archive(
@@ -39,14 +43,16 @@ def find_archive(
 ) -> Found:
     """Scans of that kind at all the inputs; one that lacks a channel is a failure, and stops no other.
 
-    recursive: with their subfolders; a case is then called by its path in the folder. out: where answers go, which may
-    lie inside.
+    recursive: with their subfolders, also those of a DICOM series; a case is then called by its path in the folder.
+    out: where answers go, which may lie inside.
 
     Raises:
         VptError: a place that is not there, no scan at all, two of one name.
     """
-    if not any(path.is_dir() and kind_of(path) is None for path in inputs):
-        return _named_well(Found(find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)))
+    if not any(_holds_more(path, recursive) for path in inputs):
+        scans = find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)
+        below = [f"{path}: {text}" for path in inputs for text in series_left_out(path)]
+        return _named_well(Found(scans, (), tuple(below), tuple(file for case in scans for file in case.images)))
     if missing := [path for path in inputs if not path.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a scan or a folder of them")
     files = [(prefix, file) for path in inputs for prefix, file in _files_at(path, out, recursive)]
@@ -62,7 +68,13 @@ def find_archive(
     unread = [
         f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read, recursive=recursive)
     ]
-    return _named_well(Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread)))
+    every = tuple(file for _, file in files)
+    return _named_well(Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread), every))
+
+
+def _holds_more(path: Path, recursive: bool) -> bool:
+    """Whether it is a folder of scans, and no scan itself, or one with others below that are asked for."""
+    return path.is_dir() and (kind_of(path) is None or (recursive and bool(series_below(path))))
 
 
 def _named_well(found: Found) -> Found:
@@ -76,19 +88,24 @@ def _named_well(found: Found) -> Found:
 def _files_at(path: Path, out: Path, recursive: bool) -> Iterator[tuple[str, Path]]:
     """Scans, each with the folder that its name begins with."""
     made = real(out)
-    if not recursive or not path.is_dir() or kind_of(path) is not None:
+    if not recursive or not path.is_dir():
         yield from (("", file) for file in scans_at(path) if real(file) != made)
         return
+    if kind_of(path) is not None:
+        yield "", path
     for folder in _folders(path, (real(path),), made):
         prefix = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
-        yield from ((prefix, file) for file in scan_files(folder) if real(file) != made)
+        is_series = kind_of(folder) is not None  # whose files are its slices
+        yield from (
+            (prefix, file) for file in scan_files(folder) if real(file) != made and not (is_series and file.is_file())
+        )
 
 
 def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path]:
-    """A folder and those below it; none that is a scan, a run or hidden, leads back or holds the answers."""
+    """A folder and those below it; none that is a run or hidden, leads back or holds the answers."""
     yield folder
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() or is_hidden(path) or kind_of(path) is not None:
+        if not path.is_dir() or is_hidden(path):
             continue
         if real(path) != made and not leads_back(path, above) and not is_training(path):
             yield from _folders(path, (*above, real(path)), made)
@@ -101,18 +118,20 @@ def _grouped(files: Sequence[tuple[str, Path]], channels: int, series: str | Non
     for prefix, file in files:
         by_folder.setdefault(prefix, []).append(file)
     for prefix, own in sorted(by_folder.items()):
-        if kind_of(own[0]) == "images":
-            cases += [replace(case, name=prefix + case.name) for case in image_cases(own)]
-            continue
-        groups, problems = group_channels(own, channels)
-        cases += [Case(prefix + name, groups[name], None, series) for name in groups]
-        failures += [Failure(prefix + _named(problem), str(problem)) for problem in problems]
+        images = kind_of(own[0]) == "images"
+        groups, problems = each_image(own) if images else group_channels(own, channels)
+        cases += [Case(prefix + name, groups[name], None, None if images else series) for name in groups]
+        failures += [Failure(prefix + _named(problem, groups), str(problem)) for problem in problems]
     return sorted(cases, key=lambda case: case.name), failures
 
 
-def _named(problem: VptError) -> str:
-    """What to call files that make no case: the first one's name, with which such a sentence begins."""
-    return case_name(str(problem).partition(": ")[0])
+def _named(problem: VptError, taken: Collection[str]) -> str:
+    """What to call files that make no case: as the first one, with which such a sentence begins, would be.
+
+    With its ending where a case is `taken` to be called so, whose record this is not.
+    """
+    path = Path(str(problem).partition(": ")[0])
+    return path.name if case_name(path) in taken else case_name(path)
 
 
 def without_masks(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:

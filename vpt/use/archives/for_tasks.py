@@ -41,7 +41,7 @@ def segment_for_tasks(
     found = find_archive(inputs, first.kind, len(first.channels), out, asked.series, asked.recursive)
     cases = asked.part.of_all(found.cases)
     batches = {task: MaskBatch(TaskSegmenter(shared, task), out / task, asked, marks[task]) for task in shared.members}
-    planned = {task: batch.plan(cases) for task, batch in batches.items()}
+    planned = {task: batch.plan(cases, found) for task, batch in batches.items()}
     todo = {task: {case.name for case in plan.todo} for task, plan in planned.items()}
     failed: dict[str, list[Failure]] = {task: [] for task in batches}
     with ExitStack() as stack:

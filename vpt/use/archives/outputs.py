@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vpt.data.cases import Case, kind_of
@@ -11,6 +11,7 @@ from vpt.errors import VptError
 from vpt.files import clear_parts, make_folder, real
 from vpt.readers import Form, reader_of
 from vpt.use.archives.masks import mask_file
+from vpt.words import listed
 
 TABLES = (".csv", ".json")
 STREAM = Path("-")
@@ -40,8 +41,9 @@ def plan_outputs(
     def target(case: Case) -> Path:
         return out if single else mask_file(out, case, form)
 
-    if any(real(target(case)) == real(path) for case in cases for path in case.images):
-        raise VptError(f"{out}: the masks would replace the scans themselves; choose another output")
+    require_own_places(
+        {case.name: [target(case)] for case in cases}, [path for case in cases for path in case.images], out
+    )
     there = [case for case in cases if target(case).exists()]
     if skip_existing:
         cases = [case for case in cases if case not in there]
@@ -51,6 +53,27 @@ def plan_outputs(
         raise VptError(f"{target(there[0])}: exists already{more}; add {flags}, or choose another output")
     require_writable(out.parent if single else out)
     return list(cases), target
+
+
+def require_own_places(answers: Mapping[str, Sequence[Path]], given: Iterable[Path], out: Path) -> None:
+    """Refuse answers that would replace a scan, whether or not it is one of those to be done, or each other.
+
+    answers: of each case the files that will be written; given: the scans that lie where they are taken from.
+    """
+    written: dict[Path, str] = {}
+    for name, files in answers.items():
+        for file in map(real, files):
+            if (other := written.setdefault(file, name)) != name:
+                raise VptError(
+                    f"{out}: {file.name} would be written for {other} and for {name}; rename one of them, or choose "
+                    "another output for it"
+                )
+    taken = {real(part) for path in given for part in (path, *reader_of(path).files())}
+    if lost := sorted(taken & written.keys()):
+        raise VptError(
+            f"{out}: the masks would replace the scans themselves ({listed((path.name for path in lost), 3)}); choose "
+            "another output"
+        )
 
 
 def require_writable(folder: Path) -> None:

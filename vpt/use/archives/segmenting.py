@@ -17,7 +17,7 @@ from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.masks import Answer, mask_file, never, segment_cases
-from vpt.use.archives.outputs import is_single, plan_outputs
+from vpt.use.archives.outputs import is_single, plan_outputs, require_own_places
 from vpt.use.archives.records import is_recorded, summarise
 from vpt.use.segmenter import Segmenter
 from vpt.words import counted
@@ -45,19 +45,20 @@ def segment_archive(
     found = find_archive(inputs, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
     cases = asked.part.of_all(found.cases)
     if is_single(out) and len(found.cases) == 1:
-        return _one(segmenter, cases, out, asked, found.notes, progress)
+        return _one(segmenter, cases, out, asked, found, progress)
     batch = MaskBatch(segmenter, out, asked, mark)
     return batch.whole(cases, found, progress, spread)
 
 
-def _one(
-    segmenter: Segmenter, cases: list[Case], out: Path, asked: Asked, notes: Sequence[str], progress: Tick
-) -> Outcome:
+def _one(segmenter: Segmenter, cases: list[Case], out: Path, asked: Asked, found: Found, progress: Tick) -> Outcome:
     """One mask into one file, with no record beside it."""
     if asked.existing == "continue":
         raise VptError(f"{out}: --continue needs the record of a folder; give a folder as the output")
     overwrite, skip = asked.existing == "overwrite", asked.existing == "skip"
     todo, target = plan_outputs(cases, out, overwrite, skip, asked.form)
+    require_own_places(
+        {case.name: [target(case), *asked.beside.files(target(case))] for case in cases}, found.files, out
+    )
     doubts = Doubts(segmenter)
     failures = segment_cases(
         segmenter,
@@ -71,7 +72,7 @@ def _one(
         unlike=doubts.unlike,
     )
     before = len(cases) - len(todo)
-    return Outcome("segmented", len(cases), out, failures, before, doubts.sentences(), list(notes))
+    return Outcome("segmented", len(cases), out, failures, before, doubts.sentences(), list(found.notes))
 
 
 class Doubts:
@@ -117,20 +118,22 @@ class MaskBatch:
 
     def whole(self, cases: list[Case], found: Found, progress: Tick, spread: Spread | None) -> Outcome:
         """All of these cases, the record begun and summed up, also where the batch breaks off."""
-        planned = self.plan(cases)
+        planned = self.plan(cases, found)
         self.begin(planned, cases, found)
         with summed_up(self.sum_up):
             answered = spread(planned.todo, progress, self.recorder) if spread else self.run(planned.todo, progress)
         return self.conclude(planned, answered, found)
 
-    def plan(self, cases: list[Case]) -> Planned:
+    def plan(self, cases: list[Case], found: Found) -> Planned:
+        """What is to be done of these cases, which are this process's part of all that was found."""
+        require_own_places({case.name: self.files(case) for case in found.cases}, found.files, self.out)
         existing, form = self.asked.existing, self.asked.form
         resumed = existing == "continue" and is_recorded(self.out)
         todo, _ = plan_outputs(cases, self.out, resumed or existing == "overwrite", existing == "skip", form)
         if not resumed:
             return Planned(todo, [], len(cases) - len(todo))
-        found = self.recorder.sort(todo, self.files, self.asked.skip_failed)
-        return Planned(found.todo, found.failed, len(found.done))
+        known = self.recorder.sort(todo, self.files, self.asked.skip_failed)
+        return Planned(known.todo, known.failed, len(known.done))
 
     def begin(self, planned: Planned, cases: list[Case], found: Found) -> None:
         """The record of a batch, and what could not be read of it."""

@@ -10,11 +10,12 @@ from filelock import FileLock, Timeout
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
-from vpt.files import clear_parts_beside, make_folder
+from vpt.files import clear_parts_beside, make_folder, real
 from vpt.progress import Tick, silent
 from vpt.use.archives.batches import Batch
 from vpt.use.archives.finding import find_archive
 from vpt.use.archives.fingerprints import snapshot
+from vpt.use.archives.outputs import require_own_places
 from vpt.use.archives.records import begin, is_recorded
 from vpt.use.classifier import Classifier
 from vpt.use.segmenter import Segmenter
@@ -59,9 +60,12 @@ class Watch:
         """Until `stop` says so, which is asked before every scan; `wait` lies between two looks.
 
         Raises:
-            VptError: another process watches for the same output, or that holds other files; a full disk.
+            VptError: another process watches for the same output, or that is the folder itself, or holds other files; a
+                full disk.
         """
         _require_own(self.out)
+        if real(self.out) == real(self.folder):
+            raise VptError(f"{self.out}: masks would lie among the scans that they are of; choose another output")
         begin(self.out)
         try:
             with FileLock(self.out / ".journal" / "watch.lock", timeout=0):
@@ -97,6 +101,7 @@ class Watch:
         plan, asked = self.model.plan, self.batch.asked
         try:
             found = find_archive([self.folder], plan.kind, len(plan.channels), self.out, asked.series, asked.recursive)
+            require_own_places({case.name: self.batch.files(case) for case in found.cases}, found.files, self.out)
         except (VptError, OSError) as error:  # nothing there yet, or the folder's share is gone for a while
             self._tell(str(error))
             return ()
