@@ -242,6 +242,7 @@ def test_units_are_converted_and_said(tmp_path, ending, units, mm, said):
     ("ending", "old", "new", "said"),
     [
         (".nrrd", "space: left-posterior-superior", "space dimension: 3", "no `space`, so what its directions mean"),
+        (".nrrd", "space: left-posterior-superior", "space: scanner-xyz", "its `space` is scanner-xyz, which names no"),
         (".mha", "TransformMatrix", "Comment", "no TransformMatrix, so its orientation is a guess"),
         (".mha", "ElementSpacing", "Comment", "no ElementSpacing, so its voxels count as 1 mm"),
         (".nrrd", "(0,0,2.5)", "(0,0.3,2.5)", "sheared by"),

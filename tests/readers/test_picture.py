@@ -333,3 +333,32 @@ def test_a_tiff_whose_white_is_0_is_read_as_it_is_seen(tmp_path, bits):
     assert np.array_equal(as_seen[0], deep)
     assert np.array_equal(read_picture(negative), as_seen)
     assert np.array_equal(reader_of(Image.open(negative)).voxels(1).values(), as_seen.transpose(0, 2, 1)[..., None])
+
+
+def jpeg_mask(path: Path, levels: dict[int, tuple[slice, slice]], quality: int = 90) -> Path:
+    mask = np.zeros((128, 128), np.uint8)
+    for level, place in levels.items():
+        mask[place] = level
+    return saved(path, Image.fromarray(mask), quality=quality)
+
+
+ONE, OTHER = (slice(20, 44), slice(20, 44)), (slice(70, 100), slice(70, 100))
+
+
+@pytest.mark.parametrize("levels", [(40, 255), (127, 255), (215, 255), (20, 255), (60, 120), (1, 2), (10, 30)])
+def test_a_jpeg_with_more_than_black_and_white_is_refused(tmp_path, levels):
+    with pytest.raises(
+        VptError, match=r"a\.jpg: a JPEG (with areas of grey|whose brightest pixel is).*, expected black"
+    ):
+        read_mask(jpeg_mask(tmp_path / "a.jpg", dict(zip(levels, (ONE, OTHER), strict=True))))
+
+
+@pytest.mark.parametrize("quality", [10, 30, 60, 95])
+def test_a_jpeg_of_black_and_white_is_read_whatever_its_quality(tmp_path, quality):
+    rows, columns = np.mgrid[:128, :128]
+    for name, inside in (("disc", (rows - 50) ** 2 + (columns - 60) ** 2 < 900), ("lines", (rows + columns) % 37 < 3)):
+        path = saved(
+            tmp_path / f"{name}.jpg", Image.fromarray(np.where(inside, 255, 0).astype(np.uint8)), quality=quality
+        )
+        assert (read_mask(path) > 0).mean() == pytest.approx(inside.mean(), rel=0.15)
+    assert not read_mask(jpeg_mask(tmp_path / "empty.jpg", {}, quality)).any()

@@ -44,6 +44,10 @@ PACKINGS: dict[str, Literal["raw", "gzip"]] = {"raw": "raw", "gzip": "gzip", "gz
 LONGEST_FIELD = 500  # bytes; where ITK finds fault with one beyond 1,000, it overruns a buffer and ends the process
 FREE_TEXT = b"content:"
 UNNAMED = re.compile(r"segment[_ ]?\d*", re.IGNORECASE)
+ANATOMICAL = {
+    *("right-anterior-superior", "left-anterior-superior", "left-posterior-superior"),
+    *("ras", "las", "lps"),
+}
 IN_SPACE = {"domain", "space", "time"}  # kinds of axes that are not a voxel's own numbers
 
 
@@ -83,6 +87,11 @@ class NrrdReader(ItkFileReader):
             return [f"no `space directions`, so its orientation is a guess ({grid.axcodes}); save it with them"]
         if "space" not in self._fields:
             return [f"no `space`, so what its directions mean is a guess ({grid.axcodes}); write it into the header"]
+        if (space := self._fields["space"]).strip().lower().removesuffix("-time") not in ANATOMICAL:
+            return [
+                f"its `space` is {space.strip()}, which names no directions of a patient, so that they are a guess "
+                f"({grid.axcodes}); write left-posterior-superior or another of these into the header"
+            ]
         return []
 
 

@@ -111,3 +111,14 @@ def test_class_folders_hold_radiographs_or_a_folder_for_each_series(tmp_path):
     assert check.dataset.cases[0].name == "ill/s1"
     (warned,) = check.warnings
     assert warned.text.startswith("cases of 1 DICOM examination (frame of reference) are on two sides (")
+
+
+@pytest.mark.parametrize(("ids", "is_said"), [(["A", "B", "C"], True), (["ANON"], False), ([""], False)])
+def test_a_patient_of_the_headers_on_two_sides_is_said(tmp_path, ids, is_said):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "cr" / ("ill" if number % 2 else "well") / f"{number}.dcm"
+        write_radiograph(path, rng.integers(0, 4096, (8, 9)).astype(np.uint16), PatientID=ids[number % len(ids)])
+    texts = [problem.text for problem in check_dataset(tmp_path / "cr").warnings]
+    said = [text for text in texts if text.startswith("cases of 3 patients by their DICOM headers (PatientID) are on")]
+    assert len(said) == is_said

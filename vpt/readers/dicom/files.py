@@ -5,6 +5,7 @@ What a header says of the patient stays in it: no error quotes a value, and warn
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 import zipfile
@@ -133,6 +134,13 @@ class Header:
         """The value of an attribute, None where it is missing or empty."""
         value = self.data.get(keyword)
         return None if value is None or value == "" else value
+
+
+def mark_of_patient(header: Header) -> str:
+    """A hash of the patient's id and who issued it, "" where there is none."""
+    id = str(header.get("PatientID") or "").strip()
+    issuer = str(header.get("IssuerOfPatientID") or "").strip()
+    return hashlib.sha256(f"{issuer}\0{id}".encode()).hexdigest() if id else ""
 
 
 @contextmanager

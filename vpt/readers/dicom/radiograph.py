@@ -9,7 +9,7 @@ import numpy as np
 
 from vpt.readers.array import ArrayReader, as_picture
 from vpt.readers.base import Source
-from vpt.readers.dicom.files import DicomFile, Header, guarded, is_dicom
+from vpt.readers.dicom.files import DicomFile, Header, guarded, is_dicom, mark_of_patient
 from vpt.readers.dicom.pixels import decoded, tabled, upright
 from vpt.readers.grid import Grid, picture_grid
 
@@ -74,6 +74,9 @@ class RadiographReader(ArrayReader):
     def count_channels(self, exact: bool = True) -> int:
         colours = int(self._header().get("SamplesPerPixel") or 1) > 1
         return len(self.picture()) if exact and colours else 3 if colours else 1
+
+    def of_patient(self) -> str:
+        return mark_of_patient(self._header())
 
     def is_deep(self) -> bool:
         return int(self._header().get("BitsStored") or 16) > 8

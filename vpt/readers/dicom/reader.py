@@ -17,7 +17,7 @@ from vpt.errors import VptError
 from vpt.readers.base import Reader, Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.doubts import alone, decisions
-from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom, is_marked
+from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom, is_marked, mark_of_patient
 from vpt.readers.dicom.labels import FRACTIONAL, labels_on, own_grid
 from vpt.readers.dicom.pixels import channel_of
 from vpt.readers.dicom.radiograph import is_radiograph
@@ -150,6 +150,9 @@ class DicomReader(Reader):
         if self._segmentation is not None:
             return []
         return [text for each in zip(self.sources, self._stacks, strict=True) for text in alone(*each)]
+
+    def of_patient(self) -> str:
+        return "" if self._segmentation is not None else mark_of_patient(self._stacks[0].frames[0].header)
 
     def label_doubts(self) -> list[str]:
         header = self._segmentation
