@@ -319,6 +319,22 @@ def test_a_plan_or_config_of_a_later_version_is_said(saved: Path) -> None:
         read_artifact(saved)
 
 
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("prompts", {"method": "mirror", "count": 4}, "prompts: no method .* is called 'mirror'"),
+        ("head", {"kind": "cosine"}, "head: no kind .* is called 'cosine'"),
+    ],
+)
+def test_a_method_of_a_package_that_is_not_there_is_told_as_such(
+    saved: Path, section: str, values: Any, said: str
+) -> None:
+    config = header(saved)["vpt"]["config"]
+    rewrite(saved, config=config | {section: values})
+    with pytest.raises(VptError, match=rf"a\.safetensors: {said}; install the package that brings it"):
+        read_artifact(saved)
+
+
 def test_tensors_that_do_not_fit_are_named(saved: Path) -> None:
     tensors = load_file(saved)
     tensors["head.extra"] = tensors.pop("head.mix.0.weight")

@@ -16,6 +16,7 @@ from vpt.artifact_header import (
     BackboneHeader,
     Header,
     TaskHeader,
+    is_newer,
     read_familiar,
     read_header,
     read_plan,
@@ -32,6 +33,7 @@ from vpt.errors import VptError, VptWarning
 from vpt.files import holds_file
 from vpt.model import PromptedModel
 from vpt.readers import Code
+from vpt.sections import HEADS, PROMPTS, TUNINGS
 from vpt.tensor_files import read_tensors, write_tensors
 from vpt.versions import version_of
 
@@ -233,11 +235,25 @@ def _origin(header: BackboneHeader) -> Origin | None:
     return None if header.origin is None else Origin(header.origin, header.licence or UNKNOWN)
 
 
+def _require_installed(values: Mapping[str, Any], path: Path) -> None:
+    """Refuse an artifact whose method or head is none of this package, nor of another that is installed here."""
+    for room in (PROMPTS, TUNINGS, HEADS):
+        section = values.get(room.what)
+        name = section.get(room.key) if isinstance(section, Mapping) else None
+        if isinstance(name, str) and name not in room.names():
+            raise VptError(
+                f"{path}: {room.what}: no {room.key} of vpt or of an installed package is called {name!r}; install the "
+                "package that brings it (docs/extending.md), or copy the file again if there is none"
+            )
+
+
 def _read_config(header: TaskHeader, path: Path) -> ResolvedConfig:
     """The config of an artifact; those written before there were two tasks are of segmentation."""
     values = as_written(header.config)
     if unknown := unknown_keys(values):
         raise refusal(header, path, unknown)
+    if not is_newer(header.versions):
+        _require_installed(values, path)
     try:
         config = build_config(values, str(path))
         return config.resolved(config.task or "segmentation", strict=False)

@@ -18,6 +18,7 @@ Planes = Literal["one", "all"]
 """Whether slices of a volume are cut in the plan's plane alone, or in the other two as well."""
 Interpolation = Literal["bilinear", "bicubic"]
 """How an image is enlarged; where it shrinks, areas are averaged."""
-LISTS, ARRAYS = (".csv", ".tsv", ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
+TABLES = (".csv", ".tsv")  # lists with columns
+LISTS, ARRAYS = (*TABLES, ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
 COLOURS = 3  # channels of the images that encoders are given
 NO_ENCODER = "none"  # the backbone of a head that reads the images alone

@@ -16,6 +16,9 @@ from rich.console import Console
 from values import body
 
 from vpt.data.check import Check, check_dataset
+from vpt.data.doubts.said import doubts_of
+from vpt.data.layouts import read_dataset
+from vpt.data.splits import read_splits
 from vpt.errors import VptError
 from vpt.parallel import FEW
 
@@ -282,6 +285,8 @@ def test_masks_that_may_be_a_mistake_are_told_in_a_line_each(make_images):
         "save masks as PNG",
         "masks: 1 of 8 masks is on more than 99% of the image (case_02); are they inverted?",
     ]
+    dataset = read_dataset(root)
+    assert any("is JPEG (case_04)" in text for text in doubts_of(dataset, read_splits(dataset)))  # of a training
 
 
 @pytest.mark.parametrize(

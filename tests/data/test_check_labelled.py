@@ -286,3 +286,32 @@ def test_an_image_broken_in_an_unforeseen_way_hides_no_other(tmp_path, monkeypat
 
     assert errors[0] == "cat/i02.png: cannot be read (KeyError: 'orientation'); export it again"
     assert errors[1].startswith("dog/i06.png: not an image")
+
+
+def test_a_class_in_one_fold_alone_is_said_of_the_folds(tmp_path):
+    root = folders(tmp_path / "zoo", cat=6, dog=6, emu=1)
+    assert any(
+        "no training example of emu in some of 5 folds;" in text for text in said(check_dataset(root), "warning")
+    )
+    split(root, train=[f"cat/i{k:02d}" for k in range(4)], val=["dog/i00", "cat/i04"], test=["dog/i01"])
+    assert any("no training example of dog, emu;" in text for text in said(check_dataset(root), "warning"))
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "is_said"),
+    [
+        (["fold1", "fold2", "fold3"], ["cat", "dog"], True),
+        (["cat", "dog"], ["train", "test"], True),
+        (["cat", "dog"], ["train"], True),
+        (["cat", "dog"], ["P1", "P2"], False),
+        (["cat", "dog"], ["near"], False),
+    ],
+)
+def test_folders_that_are_alike_in_every_class_are_said(tmp_path, outer, inner, is_said):
+    for k, (name, part) in enumerate((name, part) for name in outer for part in inner):
+        for number in range(3):
+            noise(tmp_path / "zoo" / name / part / f"{name}{part}{number}.png", 10 * k + number)
+    texts = said(check_dataset(tmp_path / "zoo"), "warning")
+    assert (
+        any(f"holds the folders {', '.join(sorted(inner))}: are these the classes" in text for text in texts) == is_said
+    )

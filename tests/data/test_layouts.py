@@ -16,7 +16,7 @@ from vpt.cli import app
 from vpt.data.check import check_dataset
 from vpt.data.groups import read_groupings
 from vpt.data.label_maps import read_label
-from vpt.data.layouts import is_labelled, read_dataset, survey, write_description
+from vpt.data.layouts import is_labelled, read_dataset, read_labelled, survey, write_description
 from vpt.data.splits import read_splits
 from vpt.engine.run import train
 from vpt.errors import VptError
@@ -350,3 +350,167 @@ def test_the_list_itself_is_no_file_that_is_left_out(put, tmp_path):
 def test_a_list_of_classes_stays_one(put, tmp_path):
     put("0.png"), put("1.png")
     assert is_labelled(write_list(tmp_path, ".csv", [{"path": "0.png", "label": "a"}, {"path": "1.png", "label": "b"}]))
+
+
+# --- what dataset.json and lists say ----------------------------------------------------------------------------------
+
+
+def test_a_list_of_pairs_in_dataset_json_counts_and_not_the_names(put, tmp_path):
+    for k in range(6):
+        put(f"images/{k}.png"), put(f"masks/{k}.png", 1)
+    listed = [{"image": f"images/{k}.png", "label": f"masks/{5 - k}.png"} for k in range(4)]
+    labels = {"background": 0, "object": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "training": listed}))
+
+    found = read_dataset(tmp_path)
+
+    assert [(case.name, case.images[0].name, case.label.name) for case in found.cases] == [
+        (str(k), f"{k}.png", f"{5 - k}.png") for k in range(4)
+    ]
+    assert (found.channels, found.labels, found.kind) == (("grey",), {0: "background", 1: "object"}, "images")
+
+
+def test_names_alone_in_dataset_json_leave_images_and_masks_paired_by_them(put, tmp_path):
+    for k in range(3):
+        put(f"images/{k}.png"), put(f"masks/{k}.png", 1)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "object": 1}}))
+    assert [case.label.name for case in read_dataset(tmp_path).cases] == ["0.png", "1.png", "2.png"]
+
+
+def _told(dataset):
+    """What is known of each case: its files, and whose it is."""
+    return {case.name: (case.images, case.label, dataset.patient(case.name)) for case in dataset.cases}
+
+
+@pytest.mark.parametrize(
+    "masks",
+    ["images/{}.png labels/{}.png", "train/images/{}.png train/masks/{}.png", "patient{}/s.png patient{}/s_mask.png"],
+)
+def test_what_was_guessed_is_the_same_once_it_is_written(put, tmp_path, masks):
+    image, mask = masks.split()
+    for k in range(6):
+        put(image.format(k)), put(mask.format(k), 1)
+        if "train" in image:
+            put(f"test/images/t{k}.png"), put(f"test/masks/t{k}.png", 1)
+    guessed = read_dataset(tmp_path)
+    before = read_splits(guessed)
+
+    write_description(guessed, Path("dataset.json"))
+    written = read_dataset(tmp_path)
+
+    assert _told(written) == _told(guessed)
+    assert read_splits(written) == before
+    assert not [problem for problem in check_dataset(tmp_path).problems if problem.severity == "error"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "patients"),
+    [
+        ("patient{}", ["patient0", "patient1"]),
+        ("Patient {}", ["Patient_0", "Patient_1"]),
+        ("P{}", ["P0", "P1"]),
+        ("batch{}", ["0", "1", "2", "3", "4", "5"]),
+    ],
+)
+def test_a_folder_of_a_patient_says_whose_its_images_are(put, tmp_path, folder, patients):
+    for k in range(6):
+        put(f"{folder.format(k % 2)}/images/{k}.png"), put(f"{folder.format(k % 2)}/masks/{k}.png", 1)
+
+    found = read_dataset(tmp_path)
+
+    assert sorted({found.patient(case.name) for case in found.cases}) == patients
+    assert ("a folder of 0, names its patient" in found.whose.guess()) == (len(patients) == 2)
+
+
+@pytest.mark.parametrize("label", ["gt/0.png", "/old/gt/0.png", "0.png"])
+def test_a_list_whose_first_mask_is_missing_is_no_list_of_classes(put, tmp_path, label):
+    for k in range(1, 4):
+        put(f"im/{k}.png"), put(f"gt/{k}.png", 1)
+    put("im/0.png")
+    rows = [f"im/0.png,{label}", *(f"im/{k}.png,gt/{k}.png" for k in range(1, 4))]
+    (tmp_path / "cases.csv").write_text("image,label\n" + "\n".join(rows))
+
+    assert not is_labelled(tmp_path / "cases.csv")
+    _, problems = survey(tmp_path / "cases.csv")
+    assert [str(each) for each in problems] == [
+        f"{tmp_path / 'cases.csv'}: line 2: no such file: {label}; correct the path, or remove the line"
+    ]
+
+
+@pytest.mark.parametrize("column", ["patient", "patient_id", "PatientID", "pid", "subject_id", "Subject"])
+def test_a_column_of_patients_has_many_names_in_a_list(put, tmp_path, column):
+    for k in range(4):
+        put(f"{k}x.png"), put(f"{k}y.png", 1)
+    rows = [f"{k}x.png,{k}y.png,{'case' if k < 2 else 'control'},P{k % 2}" for k in range(4)]
+    (tmp_path / "cases.csv").write_text(f"image,mask,group,{column}\n" + "\n".join(rows))
+
+    found = read_dataset(tmp_path / "cases.csv")
+
+    assert [found.patient(case.name) for case in found.cases] == ["P0", "P1", "P0", "P1"]
+    assert found.columns["group"] == {"0x": "case", "1x": "case", "2x": "control", "3x": "control"}
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "sides"),
+    [
+        ("set", ["train", "val", "test"], True),
+        ("subset", ["Training", "Validation", "Testing"], True),
+        ("fold", ["train", "test", "test"], True),
+        ("fold", ["0", "1", "2"], False),
+        ("set", ["A", "train", "val"], False),
+        ("set", ["train", "train", "train"], False),
+    ],
+)
+def test_another_column_says_the_sides_where_all_its_words_are_such(put, tmp_path, column, words, sides):
+    for k in range(6):
+        put(f"{k}x.png"), put(f"{k}y.png", 1)
+    rows = [f"{k}x.png,{k}y.png,{words[k % 3]}" for k in range(6)]
+    (tmp_path / "cases.csv").write_text(f"image,mask,{column}\n" + "\n".join(rows))
+    (tmp_path / "classes.csv").write_text(
+        f"path,label,{column}\n" + "\n".join(f"{k}x.png,{'ab'[k // 3]},{words[k % 3]}" for k in range(6))
+    )
+
+    for found in (read_dataset(tmp_path / "cases.csv"), read_labelled(tmp_path / "classes.csv")):
+        assert bool(found.sides) == sides
+        assert (column in found.columns) != sides
+        if sides and len({*words}) == 3:
+            assert read_splits(found).to_dict() == {"train": ["0x", "3x"], "val": ["1x", "4x"], "test": ["2x", "5x"]}
+
+
+def test_files_of_channels_follow_the_names_of_dataset_json(put, tmp_path):
+    for k in range(3):
+        put(f"p{k}_ct.nii.gz"), put(f"p{k}_pet.nii.gz"), put(f"p{k}_seg.nii.gz", 1)
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "PET", "1": "CT"}}))
+
+    found = read_dataset(tmp_path)
+
+    assert found.channels == ("PET", "CT")
+    assert [path.name for path in found.cases[0].images] == ["p0_pet.nii.gz", "p0_ct.nii.gz"]
+
+
+def test_masks_are_not_given_to_the_slice_that_their_reader_has_the_number_of(put, tmp_path):
+    for case in range(3):
+        for k in range(4):
+            put(f"case{case}/images/slice-{k}.png")
+            for reader in range(4):
+                put(f"case{case}/mask-{reader}/slice-{k}.png", 1 + reader)
+    with pytest.raises(VptError, match="in this folder"):
+        read_dataset(tmp_path)
+
+
+def test_a_table_of_classes_may_be_parted_by_tabs(put, tmp_path):
+    for k in range(4):
+        put(f"{k}.png")
+    (tmp_path / "classes.tsv").write_text("path\tlabel\n" + "".join(f"{k}.png\t{'ab'[k % 2]}\n" for k in range(4)))
+    assert is_labelled(tmp_path / "classes.tsv")
+    assert read_labelled(tmp_path / "classes.tsv").classes == ("a", "b")
+
+
+def test_a_name_that_is_in_the_list_twice_is_said_by_what_mends_it(put, tmp_path):
+    for k in range(3):
+        put(f"{k}x.png"), put(f"{k}y.png", 1)
+    (tmp_path / "cases.csv").write_text("image,mask,case\n0x.png,0y.png,P\n1x.png,1y.png,P\n2x.png,2y.png,Q\n")
+    _, problems = survey(tmp_path / "cases.csv")
+    assert [str(each) for each in problems] == [
+        f"{tmp_path / 'cases.csv'}: line 3: the second case called P; name each once"
+    ]

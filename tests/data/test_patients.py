@@ -353,3 +353,39 @@ def test_a_number_behind_a_word_may_be_of_a_patients_image_but_not_where_the_wor
     assert "2 cases differ from another in the last number alone (person1_virus_6, person1_virus_7)" in said
     assert len(set(by_pattern(names, said.partition("--patients '")[2].partition("'")[0]).values())) == 2
     assert Patients(["site1_patient_1", "site1_patient_2", "site2_patient_3"], {}, {}).bare_numbers() == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "what", "patients"),
+    [
+        ("{p}_2CH_ED {p}_2CH_ES {p}_4CH_ED {p}_4CH_ES", "word", "patient000{} P{}0"),
+        ("{p}_nodule0_slice0 {p}_nodule0_slice1 {p}_nodule1_slice2", "word", "P0{}"),
+        ("{p}_0_slice0 {p}_0_slice1 {p}_1_slice2", "number", "00{}"),
+        ("{p}_20190101_slice0 {p}_20190101_slice1 {p}_20200102_slice2", "date", "P0{}"),
+    ],
+)
+def test_patients_that_are_guessed_too_many_are_said(names, what, patients):
+    for patient in patients.split():
+        every = [name.format(p=patient.format(k)) for k in (1, 2, 3) for name in names.split()]
+        whose = Patients(every, {}, {})
+        (text,) = whose.doubts()
+        assert "patients, as guessed by the names, differ from another in the last" in text
+        settled = by_pattern(every, text.partition("--patients '")[2].partition("'")[0])
+        assert {*settled.values()} == {patient.format(k) for k in (1, 2, 3)}, (what, text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{}.00{}", "{} {}", "{} ({})", "{}({})", "{}#{}", "{}img{}", "{}s00{}", "{}_{}_crop", "{}_00{}_T2w", "{}_{}"],
+)
+def test_numbers_of_slices_are_said_however_they_are_joined(name):
+    names = [name.format(f"P0{k}", number) for k in (1, 2, 3) for number in range(3)]
+    (text,) = Patients(names, {}, {}).doubts()
+    assert "9 cases differ from another in the last number alone" in text
+    settled = by_pattern(names, text.partition("--patients '")[2].partition("'")[0])
+    assert {*settled.values()} == {"P01", "P02", "P03"}
+
+
+@pytest.mark.parametrize("name", ["benign ({})", "image{}", "IM000{}", "scan.{}", "a{}b"])
+def test_numbers_that_count_the_cases_are_not(name):
+    assert Patients([name.format(k) for k in range(9)], {}, {}).doubts() == []

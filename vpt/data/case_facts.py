@@ -32,6 +32,7 @@ class CaseFacts:
     ranges: list[tuple[float, float]] = field(default_factory=list)
     values: CaseValues | None = None
     digest: str = ""
+    patient: str = ""  # by the file's header, a mark
     steps: np.ndarray | None = None
     voxels: dict[int, int] | None = None
     stored: tuple[int, ...] = ()  # values of the label's file

@@ -110,7 +110,7 @@ class SegmentationSet(Cases[Case]):
     patient, and train, val or test, where something says so; kind: what the cases' files are; source: the file that
     lists the cases, or the folder; guess: what was taken from the files' names alone, in words; codes: of labels by
     name, for DICOM segmentations; label_values: what the files' values stand for, None where each is a label's id;
-    columns: of a list, column -> case -> what else it says.
+    columns: of a list, column -> case -> what else it says; stems: case -> the folder of its patient, as guessed.
     """
 
     root: Path
@@ -126,6 +126,10 @@ class SegmentationSet(Cases[Case]):
     codes: dict[str, Code] = field(default_factory=dict)
     label_values: LabelValues | None = None
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    stems: dict[str, str] = field(default_factory=dict)
+
+    def _stems(self) -> dict[str, str]:
+        return self.stems
 
     @property
     def is_partly_annotated(self) -> bool:

@@ -18,11 +18,11 @@ from vpt.data.doubts.headers import once, single_slices, unusual_spacing
 from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.labels import doubtful_numbers
 from vpt.data.doubts.left_out import left_out
-from vpt.data.doubts.mask_looks import mask_doubts
+from vpt.data.doubts.mask_looks import lossy, mask_doubts
 from vpt.data.doubts.mask_values import SHADES, TWO_WAYS
 from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
-from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import same_channels, unlike_others
 from vpt.data.findings import (
@@ -41,7 +41,7 @@ from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.reading import read_each
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Relabelled, reader_of
+from vpt.readers import ColourMask, Relabelled
 from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed
 
@@ -181,9 +181,6 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterat
         f"of less than {FEW_PIXELS} pixels; are they slips of the mouse?": [
             c.name for c, n in masks if 0 < n < FEW_PIXELS
         ],
-        "JPEG; their values are not exact, so above 127 counts as 255, the rest as 0: save masks as PNG": [
-            c.name for c, _ in masks if c.label and reader_of(c.label).is_lossy
-        ],
     }
     labels = (case.label.mask if isinstance(case.label, Relabelled) else case.label for case, _ in masks)
     coloured = [label for label in labels if isinstance(label, ColourMask)]
@@ -198,6 +195,8 @@ def _mask_doubts(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterat
             said, _, fix = what.partition(";")
             text = f"{len(names)} of {counted(len(masks), 'mask')} {'is' if len(names) == 1 else 'are'} {said}"
             yield Problem("warning", str(dataset.root / "masks"), f"{text} ({listed(names, 3)});{fix}")
+    for text in lossy({case.name: case.label for case, _ in masks if case.label is not None}):
+        yield Problem("warning", str(dataset.root / "masks"), text)
 
 
 def _meant(colour: Colour, id: int, labels: Mapping[int, str]) -> str:
@@ -215,7 +214,8 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
 
 def _parted(dataset: SegmentationSet, facts: Sequence[CaseFacts], splits: Sequence[Splits]) -> Iterator[Problem]:
     frames = [(each.case.name, each.grid.frame) for each in facts if each.grid]
-    for text in parted_examinations(frames, splits):
+    patients = [(each.case.name, each.patient) for each in facts]
+    for text in (*parted_examinations(frames, splits), *parted_patients(patients, splits)):
         yield Problem("warning", split_source(dataset), text)
 
 

@@ -15,7 +15,7 @@ from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes, 
 from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
 from vpt.data.doubts.negatives import Seen, negatives
-from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations
+from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
 from vpt.data.doubts.unlike import unlike_others
 from vpt.data.findings import (
     Check,
@@ -32,14 +32,18 @@ from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
+from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.data.looked_for import looked_for_in_words, one_sided
+from vpt.data.patients import of_folders
 from vpt.data.reading import read_each, see
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.values import CaseValues
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
-from vpt.vocabulary import Target
+from vpt.vocabulary import TABLES, Target
 from vpt.words import counted, listed
+
+FEWEST_ALIKE = 2  # folders inside every class that are told
 
 
 @dataclass
@@ -52,6 +56,7 @@ class _Facts:
     ranges: list[tuple[float, float]] = field(default_factory=list)
     values: CaseValues | None = None
     digest: str = ""
+    patient: str = ""  # by the file's header, a mark
     steps: np.ndarray | None = None
     problems: list[Problem] = field(default_factory=list)
     doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
@@ -92,6 +97,7 @@ def check_labelled(
         *_images_of_classes(found, facts),
         *_one_sided(found, splits),
         *_folders(found),
+        *_alike_inside(found),
         *_guessed(found, splits),
         *_parted(found, facts, splits),
         *_spacings(found, facts),
@@ -188,7 +194,8 @@ def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
 
 def _parted(found: LabelledSet, facts: Sequence[_Facts], splits: Sequence[Splits]) -> Iterator[Problem]:
     frames = [(each.example.name, each.grid.frame) for each in facts if each.grid]
-    for text in parted_examinations(frames, splits):
+    patients = [(each.example.name, each.patient) for each in facts]
+    for text in (*parted_examinations(frames, splits), *parted_patients(patients, splits)):
         yield Problem("warning", split_name(found), text)
 
 
@@ -213,10 +220,30 @@ def _folders(found: LabelledSet) -> Iterator[Problem]:
         yield Problem("warning", str(found.source), text)
 
 
+def _alike_inside(found: LabelledSet) -> Iterator[Problem]:
+    """Folders inside every class, which may be the classes, or sides, and those above folds, patients or roles."""
+    if not found.source.is_dir() or len(found.classes) < 2:
+        return
+    inside: dict[str, set[str]] = {}
+    for example in found.cases:
+        parts = Path(example.name).parts[example.name in found.sides : -1]
+        if parts:
+            inside.setdefault(parts[0], set()).update(parts[1:2])
+    everywhere = sorted(set.intersection(*inside.values())) if len(inside) > 1 else []
+    alike = [name for name in everywhere if not of_folders({name: name})]
+    if len(alike) < FEWEST_ALIKE and not SIDE_WORDS.keys() & {*map(str.lower, alike)}:
+        return
+    text = (
+        f"every class ({listed(inside, 3)}) holds the folders {listed(alike, 3)}: are these the classes, or sides, and "
+        "those above folds, patients or something else? Then list all in labels.csv with the columns path and label"
+    )
+    yield Problem("warning", str(found.source), text)
+
+
 def _left_out(found: LabelledSet, told: Sequence[VptError]) -> Iterator[Problem]:
     """Files in the set's folder that are no images of it, and classes of which none is read, but for those `told`."""
     is_folder = found.source.is_dir()
-    if not is_folder and found.source.suffix.lower() != ".csv":
+    if not is_folder and found.source.suffix.lower() not in TABLES:
         return
     read = {Path(source) for example in found.cases for source in example.images if isinstance(source, Path)}
     read |= {Path(problem_of(error).file) for error in told}

@@ -33,7 +33,9 @@ def problems_of_classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterato
     for doubt in class_doubts(found.classes):
         yield Problem("warning", str(found.source), doubt)
     if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
-        text = f"no training example of {listed(unseen)}; put some on the side train, or leave out the class"
+        never = all(not any(each[name] for each in learned) for name in unseen)
+        folds = "" if never else f" in some of {counted(len(splits), 'fold')}"
+        text = f"no training example of {listed(unseen)}{folds}; put some on the side train, or leave out the class"
         yield Problem("warning", split_name(found), text)
     if few := [f"{name} ({count})" for name, count in everywhere.items() if count < FEW_EXAMPLES]:
         text = f"fewer than {FEW_EXAMPLES} examples of {listed(few)}; add some, or join classes"

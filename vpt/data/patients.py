@@ -6,7 +6,7 @@ A guess is told as such, and refuses nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
@@ -36,7 +36,13 @@ REPEATED = re.compile(
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9]+)_[^/]*")  # the subject stands first, whatever follows
 DATED = re.compile(r"(.+?)[_-](?:19|20)\d\d([_-]?)\d\d\2\d\d")
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
-BARE = re.compile(rf"(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)[_-]\d+", re.IGNORECASE)  # 001_002, person7_virus_13
+BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3
+    rf"(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-.# ]|[_ -]?\()\d+\)?|(.*\d)(?:img|im|image|{LETTERS})\d+",
+    re.IGNORECASE,
+)
+ENDING = re.compile(r"[_-][^\W\d_]\w*$")  # P01_3_crop: of all names the same, it tells none apart
+OF_FOLDER = re.compile(rf"(?:.*_)?(?:(?:{WHOSE}|p|pt)_?)\w*\d\w*", re.IGNORECASE)  # patient3, P3, sub_01
+MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients
 WORDED = re.compile(r"(.*\d.*)[_-]([^_-]*[^\W\d_][^_-]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
 TOLD = 5  # doubts of one kind
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
@@ -74,9 +80,15 @@ class Patients:
         joined = len(set(map(self._stem, unsaid))) < len(unsaid)
         if not joined:
             return ""
-        example, number = next((name, name.removeprefix(self._stem(name))) for name in read)
-        last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
         found = counted(len({self.of(name) for name in self.names}), "patient")
+        example = next(iter(read))
+        if not example.startswith(stem := self._stem(example)):
+            return (
+                f"{found} in {counted(len(self.names), 'case')}, guessed: {stem}, a folder of {example}, names its "
+                "patient; `patients` in dataset.json settles it"
+            )
+        number = example.removeprefix(stem)
+        last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
         return f"{found} in {counted(len(self.names), 'case')}, guessed: {number} of {example} {last}; {SETTLE}"
 
     def doubts(self, splits: Sequence[Mapping[str, Sequence[str]]] = ()) -> list[str]:
@@ -92,22 +104,23 @@ class Patients:
         """That a number, a date or a word at the end of names, as in `001_002` and `001_MR2`, may be of a visit or
         slice, in one sentence; "" else, and where every split that is known keeps such names together.
         """
-        alone = [name for name in self.names if not self.said.get(name) and self.of(name) == name]
-        for what, groups in (
-            ("number", _grouped((name, found[1]) for name in alone if (found := BARE.fullmatch(name)))),
-            ("date", _grouped((name, found[1]) for name in alone if (found := DATED.fullmatch(name)))),
-            ("word", _by_words(alone)),
-        ):
+        units: dict[str, list[str]] = {}
+        for name in self.names:
+            if not self.said.get(name):
+                units.setdefault(self.of(name), []).append(name)
+        for what, groups in _differing_at_the_end(list(units)):
             shared = {stem: names for stem, names in groups.items() if len(names) > 1}
-            if not shared or len(groups) < 2 or (splits and not any(_parts(each, shared.values()) for each in splits)):
+            cases = [[name for unit in names for name in units[unit]] for names in shared.values()]
+            if not shared or len(groups) < 2 or (splits and not any(_parts(each, cases) for each in splits)):
                 continue
-            stem, names = next(iter(shared.items()))
-            pattern = "(.*)[_-]" if what == "number" or names[0][len(stem)] in "_-" else "(.*).$"
-            pattern = "(.*?)[_-](?:19|20)" if what == "date" else pattern
+            alike = next(iter(shared.values()))
+            found, count = counted(sum(map(len, cases)), "case"), ", and count as a patient each"
+            if any(units[unit] != [unit] for names in shared.values() for unit in names):
+                found, count = f"{counted(sum(map(len, shared.values())), 'patient')}, as guessed by the names,", ""
+            whose = {name: its for its, group in shared.items() for unit in group for name in units[unit]}
             return (
-                f"{counted(sum(map(len, shared.values())), 'case')} differ from another in the last {what} alone "
-                f"({listed(names, 3)}), and count as a patient each; if {stem} is a patient, --patients '{pattern}' "
-                "says so"
+                f"{found} differ from another in the last {what} alone ({listed(alike, 3)}){count}; "
+                f"{_settled(what, whose, self.names)}"
             )
         return ""
 
@@ -160,6 +173,44 @@ def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:
             f"({listed(lost, 3)}); give a regular expression that finds one in every case's name"
         )
     return patients
+
+
+def of_folders(folders: Mapping[str, str]) -> dict[str, str]:
+    """The cases of a patient's folder, as its name says: patient3, P3, sub_01, or a number alone, where there are many.
+
+    folders: case -> the folder that it lies in, "" for none.
+    """
+    said = {case: folder for case, folder in folders.items() if OF_FOLDER.fullmatch(folder)}
+    numbers = {case: folder for case, folder in folders.items() if folder.isdecimal()}
+    return said or (numbers if len({*numbers.values()}) >= MANY_FOLDERS else {})
+
+
+def _differing_at_the_end(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """What may tell a patient's names apart -> the names by what stands before it."""
+    ends = {found.group() if (found := ENDING.search(name)) else "" for name in names}
+    end = ends.pop() if len(ends) == 1 else ""
+    cut = {name: name.removesuffix(end) for name in names}
+    bare = ((name, found[1] or found[2]) for name in names if (found := BARE.fullmatch(cut[name])))
+    yield "number", _grouped(bare)
+    yield "date", _grouped((name, found[1]) for name in names if (found := DATED.fullmatch(name)))
+    yield "word", _by_words(names)
+
+
+def _settled(what: str, whose: Mapping[str, str], names: Sequence[str]) -> str:
+    """How to say that it does not count, in words; whose: name -> what stands before the number, date or word."""
+    patient = next(iter(whose.values()))
+    lengths = {len(stem) for stem in whose.values()}
+    parts = {len(re.findall("[_-]", stem)) for stem in whose.values()}
+    patterns = [
+        *(("(.*?)[_-](?:19|20)",) if what == "date" else ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")),
+        *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in parts),
+        *(f"^.{{{length}}}" for length in lengths),
+    ]
+    for pattern in patterns:
+        found = {name: match[match.re.groups] for name in names if (match := re.search(pattern, name))}
+        if len(found) == len(names) and all(found[name] == stem for name, stem in whose.items()):
+            return f"if {patient} is a patient, --patients '{pattern}' says so"
+    return f'if {patient} is a patient, say so in dataset.json: "patients": {{"CASE": "PATIENT", ...}}'
 
 
 def _grouped(stems: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -33,6 +33,7 @@ class ImageFacts(Protocol):
     ranges: list[tuple[float, float]]
     values: CaseValues | None
     digest: str
+    patient: str
     steps: np.ndarray | None
 
 
@@ -47,7 +48,7 @@ def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) 
     facts.values = values_of(voxels)
     facts.ranges = [(channel.low, channel.high) for channel in facts.values.channels]
     facts.steps = steps_of(image, kind)
-    facts.digest = digest_of(image)
+    facts.digest, facts.patient = digest_of(image), reader.of_patient()
     return [reader] if len(images) == 1 else [reader_of(source) for source in images]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from vpt.data.doubts.likeness import digest_of
 from vpt.data.doubts.mask_values import shades_of, some_slices
 from vpt.data.doubts.scattered import Scatter, dithered, scatter_of
 from vpt.data.doubts.seams import Seams, interpolated, seams_of, thin_throughout
-from vpt.readers import Kind, LabelMap
+from vpt.readers import Kind, LabelMap, reader_of
 from vpt.words import counted, listed
 
 SAME, SAME_SHARE = 8, 0.1  # masks of a set that are one and the same; their share of all
@@ -82,6 +83,18 @@ def mask_doubts(
         found += dithered([look.scatter for look in looks])
     found += outlines([look.hollow for look in looks])
     return [*found, *_the_same(looks)]
+
+
+def lossy(masks: Mapping[str, Any]) -> list[str]:
+    """That masks are of a format that keeps no exact values; masks: case -> what its labels are read from."""
+    names = [name for name, mask in masks.items() if reader_of(mask).is_lossy]
+    if not names:
+        return []
+    are = "is" if len(names) == 1 else "are"
+    return [
+        f"{len(names)} of {counted(len(masks), 'mask')} {are} JPEG ({listed(names, 3)}); "
+        "their values are not exact, so above 127 counts as 255, the rest as 0: save masks as PNG"
+    ]
 
 
 def _the_same(looks: Sequence[MaskLook]) -> list[str]:

@@ -15,6 +15,7 @@ from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
 from vpt.data.doubts.inside_out import masks_of
+from vpt.data.doubts.mask_looks import lossy
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.unlike import unlike_others
@@ -73,7 +74,7 @@ def _of_volumes(dataset: AnySet, used: Collection[str], splits: Splits) -> list[
 
 
 def _of_masks(dataset: SegmentationSet, names: Collection[str]) -> list[str]:
-    """Whether the masks of some of the named cases lie turned on their images, or are drawn into them."""
+    """Whether masks of the named cases are JPEG, and whether some lie turned on their images or are drawn into them."""
     cases = [case for case in dataset.cases if case.name in names and case.label is not None]
     near = compared(cases, dataset.kind)
     looked_at = [case for case in cases if case.name in near]
@@ -82,7 +83,8 @@ def _of_masks(dataset: SegmentationSet, names: Collection[str]) -> list[str]:
         with suppress(VptError):  # reading the case says why
             if look := seen_beside(case, dataset, near[case.name]):
                 found.append(look)
-    texts = (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind))
+    jpeg = lossy({case.name: case.label for case in cases}) if dataset.kind == "images" else []
+    texts = (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind), *jpeg)
     return [f"{masks_of(dataset)}: {text}" for text in texts]
 
 

@@ -20,11 +20,12 @@ from vpt.data.layouts.image_folders import have_names_in_common, is_image_set, s
 from vpt.data.layouts.labelled import is_labelled, read_labelled, require_no_run, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
 from vpt.data.layouts.medsam import is_medsam, survey_medsam
-from vpt.data.layouts.volume_folders import is_described, survey_volumes
+from vpt.data.layouts.volume_folders import is_described, lists_masks, survey_volumes
 from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 from vpt.readers import Relabelled
+from vpt.vocabulary import LISTS
 
 __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
@@ -77,13 +78,16 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if is_mask_list(root):
         return survey_list(root)
     if not root.is_dir():
-        raise VptError(f"{root}: {'a file' if root.exists() else 'no such folder'}; give the folder with dataset.json")
+        found, lists = "a file" if root.exists() else "no such folder", f"{', '.join(LISTS[:-1])} or {LISTS[-1]}"
+        raise VptError(f"{root}: {found}; give the folder with dataset.json, or a list ({lists})")
     if not is_described(root) and is_bids(root):
         return survey_bids(root)
-    if is_image_set(root) and (root / "masks").is_dir():
+    if is_image_set(root) and (root / "masks").is_dir() and not lists_masks(root):
         return survey_images(root) if have_names_in_common(root) or not is_told_by_names(root) else survey_by_name(root)
     if not is_described(root) and is_medsam(root):
         return survey_medsam(root)
+    if lists_masks(root):
+        return survey_volumes(root)
     if is_described(root) or not is_told_by_names(root):
         return survey_images(root) if is_image_set(root) else survey_volumes(root)
     return survey_by_name(root)

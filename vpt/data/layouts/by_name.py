@@ -22,6 +22,7 @@ from vpt.data.layouts.description import case_in_words, description, labels_of, 
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.naming import MASK, PLAIN, WAYS, NameWords
 from vpt.data.layouts.rows import SIDE_WORDS
+from vpt.data.patients import of_folders
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
 from vpt.words import listed
@@ -90,7 +91,7 @@ def _found(root: Path) -> tuple[list[_File], _Pairing]:
     pairing = _paired(read, PLAIN)
     for words in WAYS if _by_chance(pairing) else ():
         files = [*_files(root, paths, words)]
-        if not _by_chance(found := _paired(files, words)):
+        if not _by_chance(found := _paired(files, words)) and not _crosses(found):
             return files, found
     return read, pairing
 
@@ -99,6 +100,14 @@ def _by_chance(pairing: _Pairing) -> bool:
     """Whether none or only some of the files find a partner, so that what pairs them is likely chance."""
     scans, masks = len(pairing.scans), len(pairing.masks)
     return not pairing.both or len(pairing.both) < ENOUGH * max(scans, masks)
+
+
+def _crosses(pairing: _Pairing) -> bool:
+    """Whether some mask is called as a scan is, but belongs to others: `images/slice-1` with `mask-1/slice-0`."""
+    own = {case: {case_name(file.path) for file in pairing.scans[case].values()} for case in pairing.both}
+    every = set[str]().union(*own.values())
+    masks = ((case, case_name(file.path)) for case in pairing.both for file in pairing.masks[case].values())
+    return any(name in every - own[case] for case, name in masks)
 
 
 def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
@@ -114,8 +123,9 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         problems.append(VptError(f"{root}: images and volumes among the scans; keep one kind, take the others out"))
     flat = kinds == {"images"}
     labels, masks = _labelled(root, content, pairing, flat, problems)
+    order = _in_order(pairing, content, source)
     cases = tuple(
-        Case(name, tuple(file.path for _, file in sorted(pairing.scans[words].items())), masks[words])
+        Case(name, tuple(pairing.scans[words][k].path for k in order if k in pairing.scans[words]), masks[words])
         for words, name in zip(pairing.both, _names(pairing), strict=True)
     )
     problems += turned(cases) if flat else ()
@@ -132,6 +142,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         kind,
         {name: side for name, side in sides.items() if side},
         guess="guessed from the names: " + case_in_words(root, cases[0], len(cases), channels),
+        stems=of_folders({case.name: _folder(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}),
     ), problems
 
 
@@ -264,6 +275,12 @@ def _names(pairing: _Pairing) -> list[str]:
     return own if all(own) and len(set(own)) == len(own) else ["_".join(case) for case in pairing.both]
 
 
+def _folder(pairing: _Pairing, words: Words) -> str:
+    """The folder that tells a case beside its file's name, "" where none does."""
+    file = next(iter(pairing.scans[words].values()))
+    return "_".join(file.words[: file.first])
+
+
 def _side(pairing: _Pairing, words: Words) -> str:
     return next(iter(pairing.scans[words].values())).side
 
@@ -278,6 +295,13 @@ def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool
     if len(pairing.sequences) > 1:
         return tuple(pairing.sequences)
     return only_channel(root, scans)
+
+
+def _in_order(pairing: _Pairing, content: dict[str, Any], source: Path) -> list[str]:
+    """The sequences as dataset.json names the channels, where these are the same words; else by their names."""
+    called = {sequence.casefold(): sequence for sequence in pairing.sequences}
+    named = [name.casefold() for name in read_channels(content, source)] if content.get("channel_names") else []
+    return [called[name] for name in named] if sorted(named) == sorted(called) else pairing.sequences
 
 
 def only_channel(root: Path, scans: Sequence[Path]) -> tuple[str, ...]:

@@ -6,12 +6,12 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of, without_ending
 from vpt.data.doubts.left_out import Walk
-from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
+from vpt.data.layouts.rows import PATIENT_COLUMNS, SIDE_WORDS, SPLIT_COLUMNS, Row, split_column, stem_of
 from vpt.errors import VptError
 from vpt.files import require_file
 from vpt.readers import SUPPORTED
@@ -20,8 +20,8 @@ from vpt.words import did_you_mean, listed
 COLUMNS = {  # what a column holds -> the names it may have
     "path": ("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code"),
     "label": ("label", "class", "diagnosis", "dx", "finding labels"),
-    "split": ("split",),
-    "patient": ("patient", "subject", "group", "patient_id", "patient id", "subject_id", "lesion_id"),
+    "split": SPLIT_COLUMNS[:1],
+    "patient": PATIENT_COLUMNS,
     "annotated": ("annotated",),
 }
 ALL = "all"
@@ -39,6 +39,8 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
     places = _columns(header, source)
+    if sides := split_column([_plain(name) for name in header], partial(_cells_of, lines)):
+        places["split"] = [_plain(name) for name in header].index(sides)
     images, seen = _Images(source.parent), dict[str, int]()
     for number, cells in body:
         where = f"{source}: line {number}"
@@ -70,6 +72,13 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         annotated = None if looked_for in ((), (ALL,)) else looked_for
         stem = stem_of(name, cell["label"])
         yield Row(where, name, image, labels, side, cell.get("patient", ""), stem, others, annotated)
+
+
+def _cells_of(lines: Sequence[tuple[int, Sequence[str]]], column: str) -> list[str]:
+    """What a column, by its plain name, says on every line behind the header; of lines that end before it nothing."""
+    (_, header), *body = lines
+    place = [_plain(name) for name in header].index(column)
+    return [cells[place] if place < len(cells) else "" for _, cells in body]
 
 
 def _names(cell: str) -> tuple[str, ...]:

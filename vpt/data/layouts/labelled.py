@@ -36,7 +36,7 @@ from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 from vpt.files import NO_TEXT, holds_file, is_text, read_json, spelled
 from vpt.readers import Kind, reader_of
-from vpt.vocabulary import Target
+from vpt.vocabulary import ARRAYS, TABLES, Target
 from vpt.words import did_you_mean, listed
 
 LAYOUTS = (
@@ -45,14 +45,14 @@ LAYOUTS = (
 
 
 def is_labelled(path: str | Path) -> bool:
-    """Whether a path is a data set for classification: a .csv or .npz, or a folder of class folders or with labels.csv.
+    """Whether a path is a data set for classification: a table, an .npz, or a folder of classes or with labels.csv.
 
     Not a folder for segmentation (masks/, or a dataset.json with labels), even where it has a labels.csv as well, nor
     one whose files' names pair scans with masks.
     """
     path = Path(path)
     if not path.is_dir():
-        return path.suffix.lower() in (".csv", ".npz") and not is_mask_list(path)
+        return path.suffix.lower() in (*TABLES, *ARRAYS) and not is_mask_list(path)
     if (is_image_set(path) and (path / "masks").is_dir()) or _has_label_ids(path / "dataset.json"):
         return False
     if holds_file(path / CSV_NAME):
@@ -178,7 +178,7 @@ def _read(
         if not class_folders(path):
             raise VptError(f"{path}: neither labels.csv nor two folders of images; {LAYOUTS}")
         return path, list(folder_rows(path)), classes, target or "classes"
-    if ending == ".csv":
+    if ending in TABLES:
         rows = list(csv_rows(source, problems))
         return source, rows, classes, target or ("labels" if any(map(_has_several, rows)) else "classes")
     if ending == ".npz":

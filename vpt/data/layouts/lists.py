@@ -7,7 +7,7 @@ Columns (keys): `image`, or `image_T1`, `image_T2`, ... for the channels; `mask`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from vpt.data.layouts.by_name import only_channel
 from vpt.data.layouts.class_lists import LONGEST, csv_lines
 from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
-from vpt.data.layouts.rows import SIDE_WORDS
+from vpt.data.layouts.rows import PATIENT_COLUMNS, SIDE_WORDS, split_column
 from vpt.errors import VptError
 from vpt.files import parse_json, require_file
-from vpt.readers import SUPPORTED, Kind
+from vpt.readers import SUPPORTED, Kind, format_of
 from vpt.vocabulary import LISTS
 from vpt.words import did_you_mean, listed, with_article
 
 IMAGE, MASK = ("image", "scan", "path", "file"), ("mask", "segmentation", "seg", "label")
-CASE, PATIENT, SPLIT = ("case", "id", "name"), ("patient", "subject", "group"), ("split",)
+CASE = ("case", "id", "name")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Line:
 
 
 def is_mask_list(path: Path) -> bool:
-    """Whether a file lists scans and masks: by its columns, or because its `label` is the path of a file."""
+    """Whether a file lists scans and masks: by its columns, or because its `label` is a path, of a file or not."""
     if path.suffix.lower() not in LISTS or not path.is_file():
         return False
     line = next(_lines(path), None)
@@ -48,7 +48,7 @@ def is_mask_list(path: Path) -> bool:
     if any(name in line.cells for name in MASK[:-1]):
         return True
     label = line.cell(MASK[-1:])
-    return bool(label) and _there(path.parent, label) is not None
+    return bool(label) and (_there(path.parent, label) is not None or format_of(Path(label)) is not None)
 
 
 def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:
@@ -67,7 +67,8 @@ def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:
         if isinstance(case, VptError):
             problems.append(case)
         elif case.name in found:
-            problems.append(VptError(f"{line.where}: the second case called {case.name}; name them in a column `case`"))
+            mend = "name each once" if line.cell(CASE) else "name them in a column `case`"
+            problems.append(VptError(f"{line.where}: the second case called {case.name}; {mend}"))
         else:
             found[case.name] = line, case
     if not found:
@@ -75,8 +76,10 @@ def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:
     cases = tuple(case for _, (_, case) in sorted(found.items()))
     content = description(root / "dataset.json")
     channels, labels, cases, kind = _described(root, content, columns, cases, problems)
-    sides = {name: _side(line, problems) for name, (line, _) in found.items()}
-    patients = {name: line.cell(PATIENT) for name, (line, _) in found.items() if line.cell(PATIENT)}
+    sided = split_column(list(lines[0].cells), lambda name: (line.cells.get(name, "") for line in lines))
+    sides = {name: _side(line.cells.get(sided, ""), line, problems) for name, (line, _) in found.items()}
+    of_patients = next((name for name in PATIENT_COLUMNS if any(name in line.cells for line in lines)), "")
+    patients = {name: its for name, (line, _) in found.items() if (its := line.cells.get(of_patients, ""))}
     return SegmentationSet(
         root,
         shown_name(content, source.with_suffix("")),
@@ -87,7 +90,7 @@ def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:
         kind,
         {name: side for name, side in sides.items() if side},
         source,
-        columns=_other_columns({name: line for name, (line, _) in found.items()}, columns),
+        columns=_other_columns({name: line for name, (line, _) in found.items()}, {*columns, sided}),
     ), problems
 
 
@@ -174,15 +177,14 @@ def _there(root: Path, path: str) -> Path | None:
         return None
 
 
-def _other_columns(lines: Mapping[str, _Line], images: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Column -> case -> its cell, of the columns that hold no file, name or side."""
+def _other_columns(lines: Mapping[str, _Line], read: Collection[str]) -> dict[str, dict[str, str]]:
+    """Column -> case -> its cell, of the columns that hold no file, name or side; read: what was taken for these."""
     names = dict.fromkeys(name for line in lines.values() for name in line.cells)
-    others = [name for name in names if name and name not in (*images, *IMAGE, *MASK, *CASE, *SPLIT)]
+    others = [name for name in names if name and name not in (*read, *IMAGE, *MASK, *CASE)]
     return {name: {case: line.cells[name] for case, line in lines.items() if line.cells.get(name)} for name in others}
 
 
-def _side(line: _Line, problems: list[VptError]) -> str:
-    word = line.cell(SPLIT)
+def _side(word: str, line: _Line, problems: list[VptError]) -> str:
     if word and word.lower() not in SIDE_WORDS:
         meant = did_you_mean(word.lower(), SIDE_WORDS)
         problems.append(VptError(f"{line.where}: split {word!r}, expected train, val or test{meant}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vpt.data.patients import stem_of_name
@@ -15,6 +15,28 @@ SIDE_WORDS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+
+PATIENT_COLUMNS = (
+    *("patient", "patient_id", "patient id", "patientid", "patient-id", "pid", "subject", "subject_id", "subject id"),
+    *("subjectid", "lesion_id", "group"),
+)
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "fold")
+"""Names of the column that says on which side a case is; of others than the first only where all its cells do."""
+
+
+def split_column(names: Sequence[str], cells: Callable[[str], Iterable[str]]) -> str:
+    """The column of a list, among those of these plain names, that says the sides; "" where none does.
+
+    cells: the name of a column -> what its lines say.
+    """
+    if SPLIT_COLUMNS[0] in names:
+        return SPLIT_COLUMNS[0]
+    for name in SPLIT_COLUMNS[1:]:
+        words = {word.strip().lower() for word in cells(name)} if name in names else set()
+        if len(words) > 1 and words <= SIDE_WORDS.keys():
+            return name
+    return ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from vpt.data.cases import (
     without_suffix,
 )
 from vpt.data.doubts.left_out import unread_beside
-from vpt.data.layouts.description import labels_of, read_channels, read_codes, read_patients, shown_name
-from vpt.data.layouts.image_folders import as_images
+from vpt.data.layouts.description import description, labels_of, read_channels, read_codes, read_patients, shown_name
+from vpt.data.layouts.image_folders import as_images, image_channels
 from vpt.data.layouts.regions import regions_in_words
 from vpt.data.layouts.unpaired import why_unpaired
 from vpt.errors import VptError
@@ -45,6 +45,12 @@ def is_described(root: Path) -> bool:
     return not isinstance(content, dict) or bool(content.get("training"))
 
 
+def lists_masks(root: Path) -> bool:
+    """Whether a dataset.json lists cases with their masks."""
+    entries = _entries(description(root / "dataset.json"))
+    return any(isinstance(entry, dict) and "label" in entry for entry in entries)
+
+
 def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """The data set with every case that has an image, and all that is wrong with the pairing of its files."""
     source = root / "dataset.json"
@@ -59,7 +65,7 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     content = read_json(source)
     if not isinstance(content, dict):
         raise VptError(f"{source}: {with_article(type(content).__name__)} at the top, expected an object; {LAYOUTS}")
-    channels, labels = read_channels(content, source), labels_of(content, source)
+    channels, labels = _channels(root, content), labels_of(content, source)
     ending = content.get("file_ending", ".nii.gz")
     if ending not in endings("volumes"):
         raise VptError(
@@ -81,6 +87,23 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     return SegmentationSet(
         root, name, channels, labels, tuple(cases), patients, kind, guess=guess, codes=codes
     ), problems
+
+
+def _channels(root: Path, content: dict[str, Any]) -> tuple[str, ...]:
+    """What dataset.json says; of images, where it says nothing, what the listed ones hold."""
+    source, listed = root / "dataset.json", [root / _first(entry) for entry in _entries(content) if _is_entry(entry)]
+    if (
+        content.keys() & {"channel_names", "modality"}
+        or not listed
+        or any(kind_of(path) != "images" for path in listed)
+    ):
+        return read_channels(content, source)
+    return image_channels(content, source, [path for path in listed if path.is_file()])
+
+
+def _entries(content: dict[str, Any]) -> list[Any]:
+    entries = content.get("training")
+    return entries if isinstance(entries, list) else []
 
 
 def _kind(source: Path, cases: Sequence[Case], problems: list[VptError]) -> Kind:

@@ -13,6 +13,7 @@ from vpt.data.cases import Case, SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.annotated import WORD
 from vpt.data.layouts.bids_tables import table_of_participants
+from vpt.data.splits import SIDES, read_splits
 from vpt.errors import VptError
 from vpt.files import write_json, write_text
 from vpt.readers import LabelFiles, Relabelled
@@ -37,13 +38,21 @@ def write_description(dataset: SegmentationSet | LabelledSet, path: Path) -> lis
     new = [path, *([split] if dataset.sides else []), *([groups] if told else [])]
     if there := [each for each in new if each.exists()]:
         raise VptError(f"{there[0]}: exists already; move it away to have it written anew")
+    sides = _sides(dataset)
     write_json(path, _content(dataset))
-    if dataset.sides:
-        sides = ("train", "val", "test")
-        write_json(split, {side: [name for name, its in dataset.sides.items() if its == side] for side in sides})
+    if sides:
+        write_json(split, sides)
     if told:
         write_text(groups, _as_csv(told, [case.name for case in dataset.cases]))
     return new
+
+
+def _sides(dataset: SegmentationSet) -> dict[str, list[str]]:
+    """The cases of each side, where the set says them; where it has no validation, with the fold that validates."""
+    if {*dataset.sides.values()} == {"train", "test"}:
+        return read_splits(dataset).to_dict()
+    said = {side: [name for name, its in dataset.sides.items() if its == side] for side in SIDES}
+    return said if dataset.sides else {}
 
 
 def _told(dataset: SegmentationSet) -> dict[str, dict[str, str]]:
@@ -76,7 +85,8 @@ def _content(dataset: SegmentationSet) -> dict[str, Any]:
     }
     table = table_of_participants(dataset.root) if dataset.columns else None
     groups = _seen(table, dataset.root) if table else GROUPS if _told(dataset) else ""
-    known = {"patients": dataset.patients, "codes": dataset.codes, "annotated": annotated, "groups": groups}
+    patients = dataset.stems | dataset.patients
+    known = {"patients": patients, "codes": dataset.codes, "annotated": annotated, "groups": groups}
     return content | {key: value for key, value in known.items() if value}
 
 
