@@ -514,3 +514,14 @@ def test_a_name_that_is_in_the_list_twice_is_said_by_what_mends_it(put, tmp_path
     assert [str(each) for each in problems] == [
         f"{tmp_path / 'cases.csv'}: line 3: the second case called P; name each once"
     ]
+
+
+@pytest.mark.parametrize(("names", "is_said"), [("12", True), (["liver", "spleen"], False), (["1a", "2a"], False)])
+def test_masks_that_a_number_alone_tells_apart_are_said(put, tmp_path, names, is_said):
+    for k in range(3):
+        put(f"img{k}.png")
+        for number, name in enumerate(names, start=1):
+            put(f"img{k}_mask_{name}.png", 5 * number)
+    said = [text for text in (problem.text for problem in check_dataset(tmp_path).warnings) if "a number alone" in text]
+    assert len(said) == is_said
+    assert not said or "--labels '{object: [1, 2]}'" in said[0]

@@ -16,7 +16,7 @@ from vpt.data.check_labelled import check_labelled
 from vpt.data.doubts.beside import compared, drawn_in, misplaced
 from vpt.data.doubts.headers import once, single_slices, unusual_spacing
 from vpt.data.doubts.inside_out import masks_of
-from vpt.data.doubts.labels import doubtful_numbers
+from vpt.data.doubts.labels import doubtful_numbers, numbered_files
 from vpt.data.doubts.left_out import left_out
 from vpt.data.doubts.mask_looks import lossy, mask_doubts
 from vpt.data.doubts.mask_values import SHADES, TWO_WAYS
@@ -41,7 +41,7 @@ from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.reading import read_each
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Relabelled
+from vpt.readers import ColourMask, LabelFiles, Relabelled
 from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed
 
@@ -128,7 +128,9 @@ def _numbers(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequenc
     """Numbers without a name that may be no labels; where they were refused as one label's, it is told."""
     if any(TWO_WAYS in str(error) for error in told):
         return
-    for text in doubtful_numbers(dataset.labels, [each.voxels for each in facts if each.voxels]):
+    in_files = any(isinstance(case.label, LabelFiles) for case in dataset.cases)
+    held = [each.voxels for each in facts if each.voxels]
+    for text in (*numbered_files(dataset.labels, in_files), *doubtful_numbers(dataset.labels, held)):
         yield Problem("warning", masks_of(dataset), text)
 
 

@@ -35,6 +35,17 @@ def doubtful_numbers(labels: Mapping[int, str], held: Sequence[Collection[int]])
     return [text for text in (_void(unnamed, masks), _one_each(unnamed, masks), _instances(masks)) if text]
 
 
+def numbered_files(labels: Mapping[int, str], files: bool) -> list[str]:
+    """That a case's masks are told apart by numbers alone; files: whether each label is called as its files are."""
+    names = [name for id, name in sorted(labels.items()) if id]
+    if not files or len(names) < 2 or not all(name.isdecimal() for name in names):
+        return []
+    return [
+        f"a case's masks are told apart by a number alone ({listed(names, 5)}), each of which is a label then; if they "
+        f"are of objects of one kind (lesions), join them: --labels '{{object: {[id for id in sorted(labels) if id]}}}'"
+    ]
+
+
 def _void(ids: set[int], masks: Sequence[set[int]]) -> str:
     void = next((id for id in VOIDS if id in ids), None)
     small = ids - {void}
