@@ -52,6 +52,13 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def folders_below(folder: Path) -> Iterator[Path]:
+    """Every folder in it, at any depth; none that is hidden, and what cannot be entered holds none."""
+    for above, names, _ in os.walk(folder):
+        names[:] = sorted(name for name in names if name[0] != ".")
+        yield from (Path(above) / name for name in names)
+
+
 def can_be_path(text: str) -> bool:
     """Whether a system takes a text as a file's path: not with a null byte, or a name beyond 255 bytes."""
     try:

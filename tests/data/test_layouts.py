@@ -525,3 +525,48 @@ def test_masks_that_a_number_alone_tells_apart_are_said(put, tmp_path, names, is
     said = [text for text in (problem.text for problem in check_dataset(tmp_path).warnings) if "a number alone" in text]
     assert len(said) == is_said
     assert not said or "--labels '{object: [1, 2]}'" in said[0]
+
+
+def test_a_list_of_pairs_without_labels_has_those_of_its_masks(put, tmp_path):
+    for k in range(3):
+        put(f"images/{k}.png"), put(f"masks/{k}.png", 2)
+    listed = [{"image": f"images/{k}.png", "label": f"masks/{2 - k}.png"} for k in range(3)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": listed}))
+    found = read_dataset(tmp_path)
+    assert found.labels == {0: "background", 2: "object"}
+    assert [case.label.name for case in found.cases] == ["2.png", "1.png", "0.png"]
+
+
+def test_classes_in_the_place_of_masks_leave_the_names_to_pair(put, tmp_path):
+    for k in range(3):
+        put(f"images/{k}.png"), put(f"masks/{k}.png", 1)
+    listed = [{"image": f"images/{k}.png", "label": k} for k in range(3)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": listed}))
+    assert [case.label.name for case in read_dataset(tmp_path).cases] == ["0.png", "1.png", "2.png"]
+
+
+def test_classes_that_are_called_as_files_or_folders_are_classes(put, tmp_path, monkeypatch):
+    for k in range(6):
+        put(f"{k}.png")
+    (tmp_path / "list.csv").write_text(
+        "image,label\n" + "".join(f"{k}.png,{('dog.png', 'sick')[k % 2]}\n" for k in range(6))
+    )
+    monkeypatch.chdir(tmp_path)
+    assert is_labelled("list.csv")
+
+
+@pytest.mark.parametrize("folder", ["subset{}", "part{}", "phase{}", "polyp{}", "batch{}"])
+def test_folders_of_parts_and_phases_are_nobodys(put, tmp_path, folder):
+    for k in range(6):
+        put(f"{folder.format(k % 2)}/im{k}.png"), put(f"{folder.format(k % 2)}/im{k}_mask.png", 1)
+    found = read_dataset(tmp_path)
+    assert len({found.patient(case.name) for case in found.cases}) == 6
+
+
+def test_one_folder_of_a_patient_is_written_as_nobodys(put, tmp_path):
+    for k in range(6):
+        put(f"patient1/im{k}.png"), put(f"patient1/im{k}_mask.png", 1)
+    guessed = read_dataset(tmp_path)
+    assert guessed.whose.guess() == ""
+    write_description(guessed, Path("dataset.json"))
+    assert len({read_dataset(tmp_path).patient(case.name) for case in guessed.cases}) == 6

@@ -183,3 +183,14 @@ def test_a_prediction_in_a_folder_below_needs_its_reference_as_well(tmp_path):
 def test_masks_below_alone_are_enough(tmp_path):
     touch(tmp_path / "pred/a", "p1_seg.nii.gz"), touch(tmp_path / "ref/a", "p1.nii.gz")
     assert [pair.case for pair in pair_masks(tmp_path / "pred", tmp_path / "ref").pairs] == ["a/p1"]
+
+
+def test_predictions_in_folders_without_a_reference_are_said(tmp_path):
+    (
+        touch(tmp_path / "pred/a", "p1.nii.gz"),
+        touch(tmp_path / "pred/b", "p2.nii.gz"),
+        touch(tmp_path / "ref/a", "p1.nii.gz"),
+    )
+    matched = pair_masks(tmp_path / "pred", tmp_path / "ref")
+    assert [pair.case for pair in matched.pairs] == ["a/p1"]
+    assert matched.said == "not scored, since no reference called alike lies there: 1 folder (b)"

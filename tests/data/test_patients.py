@@ -389,3 +389,21 @@ def test_numbers_of_slices_are_said_however_they_are_joined(name):
 @pytest.mark.parametrize("name", ["benign ({})", "image{}", "IM000{}", "scan.{}", "a{}b"])
 def test_numbers_that_count_the_cases_are_not(name):
     assert Patients([name.format(k) for k in range(9)], {}, {}).doubts() == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["P01 (1)", "P01 (2)", "P02 (1)", "P02 (2)", "control1", "control2"],
+        ["volume-1", "volume-2", "s3t1", "s3t2", "s4t1", "s4t2"],
+    ],
+)
+def test_no_expression_is_proposed_that_would_join_others(names):
+    (text,) = Patients(names, {}, {}).doubts()
+    assert "--patients" not in text
+    assert 'say so in dataset.json: "patients"' in text
+
+
+def test_uids_and_decimals_are_no_slices_of_a_patient():
+    for names in (["1.2.840.113.1", "1.2.840.113.2", "1.2.840.114.1"], ["img_1.25", "img_1.5", "img_2.25"]):
+        assert Patients(names, {}, {}).doubts() == []

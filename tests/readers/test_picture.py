@@ -345,7 +345,7 @@ def jpeg_mask(path: Path, levels: dict[int, tuple[slice, slice]], quality: int =
 ONE, OTHER = (slice(20, 44), slice(20, 44)), (slice(70, 100), slice(70, 100))
 
 
-@pytest.mark.parametrize("levels", [(40, 255), (127, 255), (215, 255), (20, 255), (60, 120), (1, 2), (10, 30)])
+@pytest.mark.parametrize("levels", [(40, 255), (127, 255), (215, 255), (30, 255), (60, 120), (10, 30)])
 def test_a_jpeg_with_more_than_black_and_white_is_refused(tmp_path, levels):
     with pytest.raises(
         VptError, match=r"a\.jpg: a JPEG (with areas of grey|whose brightest pixel is).*, expected black"

@@ -216,7 +216,7 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
 
 def _parted(dataset: SegmentationSet, facts: Sequence[CaseFacts], splits: Sequence[Splits]) -> Iterator[Problem]:
     frames = [(each.case.name, each.grid.frame) for each in facts if each.grid]
-    patients = [(each.case.name, each.patient) for each in facts]
+    patients = [(each.case.name, each.patient) for each in facts if not dataset.whose.are_said(each.case.name)]
     for text in (*parted_examinations(frames, splits), *parted_patients(patients, splits)):
         yield Problem("warning", split_source(dataset), text)
 

@@ -194,7 +194,7 @@ def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
 
 def _parted(found: LabelledSet, facts: Sequence[_Facts], splits: Sequence[Splits]) -> Iterator[Problem]:
     frames = [(each.example.name, each.grid.frame) for each in facts if each.grid]
-    patients = [(each.example.name, each.patient) for each in facts]
+    patients = [(each.example.name, each.patient) for each in facts if not found.whose.are_said(each.example.name)]
     for text in (*parted_examinations(frames, splits), *parted_patients(patients, splits)):
         yield Problem("warning", split_name(found), text)
 
@@ -230,7 +230,7 @@ def _alike_inside(found: LabelledSet) -> Iterator[Problem]:
         if parts:
             inside.setdefault(parts[0], set()).update(parts[1:2])
     everywhere = sorted(set.intersection(*inside.values())) if len(inside) > 1 else []
-    alike = [name for name in everywhere if not of_folders({name: name})]
+    alike = [name for name in everywhere if not name.isdecimal() and not of_folders({name: name})]
     if len(alike) < FEWEST_ALIKE and not SIDE_WORDS.keys() & {*map(str.lower, alike)}:
         return
     text = (

@@ -141,8 +141,10 @@ def _pair_folders(predictions: Any, references: Any) -> Matched:
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
     mine, theirs = Path(predictions), Path(references)
     alike = [below for below in _below(theirs) if _called_alike(mine / below, theirs / below)]
+    lone = [below for below in _below(mine) if below not in alike] if _below(theirs) else []
     if not alike:
-        return _pair_folder(mine, theirs)
+        matched = _pair_folder(mine, theirs)
+        return replace(matched, said="; ".join(filter(None, (matched.said, _not_scored(lone)))))
     if scan_files(mine):
         alike.insert(0, Path())
     parts = {below: _pair_folder(mine / below, theirs / below) for below in alike}
@@ -150,8 +152,16 @@ def _pair_folders(predictions: Any, references: Any) -> Matched:
     missing = [_inside(below, name) for below, part in parts.items() for name in part.missing]
     others = [below for below in (Path(), *_below(theirs)) if below not in parts]
     missing += [_inside(below, case_name(path)) for below in others for path in scan_files(theirs / below)]
-    said = dict.fromkeys(part.said for part in parts.values() if part.said)
-    return Matched(pairs, tuple(missing), "; ".join(said))
+    said = dict.fromkeys((*(part.said for part in parts.values()), _not_scored(lone)))
+    return Matched(pairs, tuple(missing), "; ".join(filter(None, said)))
+
+
+def _not_scored(folders: Sequence[Path]) -> str:
+    """That no reference lies in folders of predictions, in words; "" for none."""
+    if not folders:
+        return ""
+    names = listed((each.as_posix() for each in folders), 3)
+    return f"not scored, since no reference called alike lies there: {counted(len(folders), 'folder')} ({names})"
 
 
 def _below(folder: Path) -> list[Path]:

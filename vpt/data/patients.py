@@ -36,12 +36,14 @@ REPEATED = re.compile(
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9]+)_[^/]*")  # the subject stands first, whatever follows
 DATED = re.compile(r"(.+?)[_-](?:19|20)\d\d([_-]?)\d\d\2\d\d")
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
-BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3
-    rf"(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-.# ]|[_ -]?\()\d+\)?|(.*\d)(?:img|im|image|{LETTERS})\d+",
+BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; no DICOM UID
+    rf"(?![\d.]+$)(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-# ]\d+|\.\d{{3,}}|[_ -]?\(\d+\))"
+    rf"|(.*\d)(?:img|im|image|{LETTERS})\d+",
     re.IGNORECASE,
 )
 ENDING = re.compile(r"[_-][^\W\d_]\w*$")  # P01_3_crop: of all names the same, it tells none apart
-OF_FOLDER = re.compile(rf"(?:.*_)?(?:(?:{WHOSE}|p|pt)_?)\w*\d\w*", re.IGNORECASE)  # patient3, P3, sub_01
+OF_FOLDER = re.compile(rf"(?:^|[_-])((?:{WHOSE}|p|pt)[_-]?\d+)(?=$|[_-])", re.IGNORECASE)  # patient3, P3_visit1
+YEAR = re.compile(r"(?:19|20)\d\d")
 MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients
 WORDED = re.compile(r"(.*\d.*)[_-]([^_-]*[^\W\d_][^_-]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
 TOLD = 5  # doubts of one kind
@@ -84,8 +86,12 @@ class Patients:
         example = next(iter(read))
         if not example.startswith(stem := self._stem(example)):
             return (
-                f"{found} in {counted(len(self.names), 'case')}, guessed: {stem}, a folder of {example}, names its "
-                "patient; `patients` in dataset.json settles it"
+                ""
+                if self._count_patients
+                else (
+                    f"{found} in {counted(len(self.names), 'case')}, guessed: {stem}, a folder of {example}, names its "
+                    "patient; `patients` in dataset.json settles it"
+                )
             )
         number = example.removeprefix(stem)
         last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
@@ -117,10 +123,11 @@ class Patients:
             found, count = counted(sum(map(len, cases)), "case"), ", and count as a patient each"
             if any(units[unit] != [unit] for names in shared.values() for unit in names):
                 found, count = f"{counted(sum(map(len, shared.values())), 'patient')}, as guessed by the names,", ""
-            whose = {name: its for its, group in shared.items() for unit in group for name in units[unit]}
+            stems = {name: its for its, group in shared.items() for unit in group for name in units[unit]}
+            whose = {name: self.of(name) for name in self.names} | stems
             return (
                 f"{found} differ from another in the last {what} alone ({listed(alike, 3)}){count}; "
-                f"{_settled(what, whose, self.names)}"
+                f"{_settled(what, stems, whose)}"
             )
         return ""
 
@@ -176,12 +183,12 @@ def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:
 
 
 def of_folders(folders: Mapping[str, str]) -> dict[str, str]:
-    """The cases of a patient's folder, as its name says: patient3, P3, sub_01, or a number alone, where there are many.
+    """Case -> its patient, as a folder's name says: patient3, P3, sub_01, or a number alone, where there are many.
 
-    folders: case -> the folder that it lies in, "" for none.
+    folders: case -> the folders that it lies in, "" for none.
     """
-    said = {case: folder for case, folder in folders.items() if OF_FOLDER.fullmatch(folder)}
-    numbers = {case: folder for case, folder in folders.items() if folder.isdecimal()}
+    said = {case: found[1] for case, folder in folders.items() if (found := OF_FOLDER.search(folder))}
+    numbers = {case: name for case, name in folders.items() if name.isdecimal() and not YEAR.fullmatch(name)}
     return said or (numbers if len({*numbers.values()}) >= MANY_FOLDERS else {})
 
 
@@ -196,19 +203,22 @@ def _differing_at_the_end(names: Sequence[str]) -> Iterator[tuple[str, dict[str,
     yield "word", _by_words(names)
 
 
-def _settled(what: str, whose: Mapping[str, str], names: Sequence[str]) -> str:
-    """How to say that it does not count, in words; whose: name -> what stands before the number, date or word."""
-    patient = next(iter(whose.values()))
-    lengths = {len(stem) for stem in whose.values()}
-    parts = {len(re.findall("[_-]", stem)) for stem in whose.values()}
+def _settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> str:
+    """How to say whose the cases are, in words; stems: name -> its patient, where what is at the end does not count;
+    whose: the same of all names, nobody else of whom may be joined or parted.
+    """
+    patient, known = next(iter(stems.values())), {*stems.values()}
+    lengths, parts = {len(stem) for stem in known}, {len(re.findall("[_-]", stem)) for stem in known}
     patterns = [
         *(("(.*?)[_-](?:19|20)",) if what == "date" else ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")),
-        *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in parts),
-        *(f"^.{{{length}}}" for length in lengths),
+        *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in sorted(parts)),
+        *(f"^.{{{length}}}" for length in sorted(lengths)),
     ]
     for pattern in patterns:
-        found = {name: match[match.re.groups] for name in names if (match := re.search(pattern, name))}
-        if len(found) == len(names) and all(found[name] == stem for name, stem in whose.items()):
+        found = {name: match[match.re.groups] for name in whose if (match := re.search(pattern, name))}
+        pairs = {(its, found.get(name)) for name, its in whose.items()}
+        one_to_one = len(pairs) == len({*whose.values()}) == len({*found.values()})
+        if len(found) == len(whose) and one_to_one and all(found[name] == stem for name, stem in stems.items()):
             return f"if {patient} is a patient, --patients '{pattern}' says so"
     return f'if {patient} is a patient, say so in dataset.json: "patients": {{"CASE": "PATIENT", ...}}'
 

@@ -19,6 +19,7 @@ from vpt.data.cases import (
 )
 from vpt.data.doubts.left_out import left_out, unread_beside
 from vpt.errors import VptError
+from vpt.files import folders_below
 from vpt.readers import SUPPORTED
 from vpt.words import listed
 
@@ -70,8 +71,14 @@ def scans_at(path: Path) -> list[Path]:
 
 def series_below(path: Path) -> list[Path]:
     """Folders below one, at any depth, that are scans themselves, as DICOM series are."""
-    deeper = (Path(above) / name for above, names, _ in os.walk(path) for name in names)
-    return sorted(folder for folder in deeper if kind_of(folder) is not None)
+    return sorted(filter(_is_series, folders_below(path)))
+
+
+def _is_series(folder: Path) -> bool:
+    try:
+        return kind_of(folder) is not None
+    except OSError:  # nobody may look into it
+        return False
 
 
 def series_left_out(path: Path) -> list[str]:

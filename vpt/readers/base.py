@@ -141,6 +141,10 @@ class Reader(ABC):
         """That a scan given by itself is likely a part of what lies beside it, as sentences without its name."""
         return []
 
+    def below(self) -> list[str]:
+        """That a folder that is one scan holds others deeper, as sentences without its name."""
+        return []
+
     def of_patient(self) -> str:
         """A mark of whose scan it is by its header, alike for one patient and telling no more; "" for none."""
         return ""

@@ -46,7 +46,7 @@ FREE_TEXT = b"content:"
 UNNAMED = re.compile(r"segment[_ ]?\d*", re.IGNORECASE)
 ANATOMICAL = {
     *("right-anterior-superior", "left-anterior-superior", "left-posterior-superior"),
-    *("ras", "las", "lps"),
+    *("ras", "las", "lps", "rast", "last", "lpst"),
 }
 IN_SPACE = {"domain", "space", "time"}  # kinds of axes that are not a voxel's own numbers
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 JPEG_THRESHOLD = 127  # above it a pixel of a JPEG mask is foreground
-FLAT, MIDDLE, MANY = 8, (12, 243), 0.001  # levels that an even area of JPEG spans; between black and white; its share
+FLAT, MIDDLE, MANY = 8, (24, 231), 0.002  # levels that an even area of JPEG spans; between black and white; its share
 EXACT = 2**24  # above it 32-bit floats skip whole numbers
 HALF_CLEAR = 128  # of alpha: what is less is not seen
 RGB_CODE = np.array([1 << 16, 1 << 8, 1])
@@ -224,7 +224,7 @@ def _whole(pixels: np.ndarray, path: Path) -> np.ndarray:
 
 def _black_and_white(pixels: np.ndarray, path: Path) -> np.ndarray:
     """A JPEG's pixels (rows, columns) as 0 and 255; what is dark throughout, and even areas of grey, are refused."""
-    if 0 < (brightest := int(pixels.max())) <= JPEG_THRESHOLD:
+    if MIDDLE[0] < (brightest := int(pixels.max())) <= JPEG_THRESHOLD:  # below it may be black that was saved again
         raise VptError(
             f"{path}: a JPEG whose brightest pixel is {brightest}, expected black and white, 0 and 255, since its "
             "values are not exact; export the mask as PNG, with a value of its own for every label"

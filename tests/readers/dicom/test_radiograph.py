@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,8 @@ def test_a_patient_of_the_headers_on_two_sides_is_said(tmp_path, ids, is_said):
     texts = [problem.text for problem in check_dataset(tmp_path / "cr").warnings]
     said = [text for text in texts if text.startswith("cases of 3 patients by their DICOM headers (PatientID) are on")]
     assert len(said) == is_said
+
+    names = [case.name for case in check_dataset(tmp_path / "cr").dataset.cases]
+    (tmp_path / "cr/dataset.json").write_text(json.dumps({"patients": {name: name for name in names}}))
+    settled = [problem.text for problem in check_dataset(tmp_path / "cr").warnings]
+    assert not any("PatientID" in text for text in settled)

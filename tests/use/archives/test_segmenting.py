@@ -340,3 +340,25 @@ def test_of_two_scans_of_one_name_the_record_has_one_answered_and_one_failed(
         assert [failure.name for failure in outcome.failures] == ["x.nii.gz"]
         assert {name: record.status for name, record in records.items()} == {"x": "done", "x.nii.gz": "failed"}
     assert outcome.before == 1
+
+
+def test_a_header_that_names_no_file_fails_by_itself(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+    (scans / "j.mhd").write_bytes(b"ObjectType = Image\nElementDataFile = a\0b")
+    outcome = segment_archive(segmenter, [scans], tmp_path / "out", Asked(), MARK)
+    assert [failure.name for failure in outcome.failures] == ["j"]
+    assert outcome.answered == 3
+
+
+def test_the_masks_of_an_earlier_batch_are_no_scans_that_would_be_replaced(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    folder, image = tmp_path / "scans", scan(seed=0)
+    folder.mkdir()
+    nib.save(nib.Nifti1Pair(np.asarray(image.dataobj), image.affine), folder / "x.img")
+    assert segment_archive(segmenter, [folder], folder, Asked(), MARK).failures == []
+    assert (folder / "x.nii.gz").exists()
+
+    again = segment_archive(segmenter, [folder], folder, Asked(existing="continue"), MARK)
+
+    assert [failure.name for failure in again.failures] == ["x.nii.gz"]  # the mask, as a second scan called x
+    assert again.before == 1

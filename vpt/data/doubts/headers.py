@@ -78,7 +78,7 @@ def reader_doubts(reader: Reader, plan: Plan) -> list[str]:
     if reader.kind != plan.kind:
         return []
     beside = reader.alone() if plan.slices is None else []  # what is classified may be slices
-    own = [f"{reader.name}: {text}" for text in (*reader.doubts(), *beside)]
+    own = [f"{reader.name}: {text}" for text in (*reader.doubts(), *beside, *reader.below())]
     if plan.kind == "images":
         return own
     return [*own, *unlike_the_plan(reader.name, reader.grid(), plan)]

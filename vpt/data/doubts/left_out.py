@@ -138,6 +138,11 @@ class LeftOut:
     nested: tuple[Path, ...] = ()
     circles: tuple[Path, ...] = ()
 
+    def _top(self, path: Path) -> str:
+        """The folder at the top that a file lies in; below one that is a scan itself, its own."""
+        inside = path.relative_to(self.root)
+        return inside.parts[0] if format_of(self.root / inside.parts[0]) is None else inside.parent.as_posix()
+
     def sentences(self, wanted: str = "", read: str = "") -> list[str]:
         """In words; `wanted`: what to convert files to, `read`: why files of known kinds are not read."""
         found = []
@@ -153,7 +158,7 @@ class LeftOut:
             if known:
                 found.append(f"{_are(known)} not read{_where(self.root, known)}{read}")
         if nested := [path for path in self.nested if path not in lost]:
-            tops = sorted({path.relative_to(self.root).parts[0] for path in nested})
+            tops = sorted({*map(self._top, nested)})
             found.append(
                 f"{counted(len(tops), 'subfolder')} with {counted(len(nested), 'file')} ({kinds(nested)}) "
                 f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "

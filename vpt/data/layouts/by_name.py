@@ -107,7 +107,7 @@ def _crosses(pairing: _Pairing) -> bool:
     own = {case: {case_name(file.path) for file in pairing.scans[case].values()} for case in pairing.both}
     every = set[str]().union(*own.values())
     masks = ((case, case_name(file.path)) for case in pairing.both for file in pairing.masks[case].values())
-    return any(name in every - own[case] for case, name in masks)
+    return any(name in every and name not in own[case] for case, name in masks)
 
 
 def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:

@@ -19,7 +19,7 @@ from vpt.data.layouts.image_folders import found_labels, image_channels, labels_
 from vpt.data.layouts.rows import PATIENT_COLUMNS, SIDE_WORDS, split_column
 from vpt.errors import VptError
 from vpt.files import parse_json, require_file
-from vpt.readers import SUPPORTED, Kind, format_of
+from vpt.readers import SUPPORTED, Kind, endings
 from vpt.vocabulary import LISTS
 from vpt.words import did_you_mean, listed, with_article
 
@@ -48,7 +48,13 @@ def is_mask_list(path: Path) -> bool:
     if any(name in line.cells for name in MASK[:-1]):
         return True
     label = line.cell(MASK[-1:])
-    return bool(label) and (_there(path.parent, label) is not None or format_of(Path(label)) is not None)
+    return bool(label) and (_there(path.parent, label) is not None or _are_paths(path))
+
+
+def _are_paths(path: Path) -> bool:
+    """Whether what stands under `label` ends as a scan's file does, and is another on most lines, as no class is."""
+    labels = [line.cell(MASK[-1:]).lower() for line in _lines(path)]
+    return all(label.endswith(endings()) for label in labels) and 2 * len({*labels}) > len(labels)
 
 
 def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:

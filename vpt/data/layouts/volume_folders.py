@@ -19,7 +19,7 @@ from vpt.data.cases import (
 )
 from vpt.data.doubts.left_out import unread_beside
 from vpt.data.layouts.description import description, labels_of, read_channels, read_codes, read_patients, shown_name
-from vpt.data.layouts.image_folders import as_images, image_channels
+from vpt.data.layouts.image_folders import as_images, image_channels, labels_of_masks
 from vpt.data.layouts.regions import regions_in_words
 from vpt.data.layouts.unpaired import why_unpaired
 from vpt.errors import VptError
@@ -48,7 +48,7 @@ def is_described(root: Path) -> bool:
 def lists_masks(root: Path) -> bool:
     """Whether a dataset.json lists cases with their masks."""
     entries = _entries(description(root / "dataset.json"))
-    return any(isinstance(entry, dict) and "label" in entry for entry in entries)
+    return any(isinstance(entry, dict) and isinstance(entry.get("label"), str | dict) for entry in entries)
 
 
 def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
@@ -65,7 +65,8 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     content = read_json(source)
     if not isinstance(content, dict):
         raise VptError(f"{source}: {with_article(type(content).__name__)} at the top, expected an object; {LAYOUTS}")
-    channels, labels = _channels(root, content), labels_of(content, source)
+    channels = _channels(root, content)
+    labels = labels_of(content, source) if content.get("labels") or not _images(root, content) else {}
     ending = content.get("file_ending", ".nii.gz")
     if ending not in endings("volumes"):
         raise VptError(
@@ -81,6 +82,8 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     cases = sorted(cases, key=lambda case: case.name)
     patients, kind = read_patients(content, source), _kind(source, cases, problems)
     if kind == "images":
+        masks = {case.name: case.label for case in cases if isinstance(case.label, Path)}
+        labels = labels or labels_of_masks(root, masks, None, problems)[0]
         cases = as_images(root, cases, labels, problems)
     name, codes = shown_name(content, root), read_codes(content, labels, source)
     guess = regions_in_words(content, labels)
@@ -91,14 +94,16 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
 
 def _channels(root: Path, content: dict[str, Any]) -> tuple[str, ...]:
     """What dataset.json says; of images, where it says nothing, what the listed ones hold."""
-    source, listed = root / "dataset.json", [root / _first(entry) for entry in _entries(content) if _is_entry(entry)]
-    if (
-        content.keys() & {"channel_names", "modality"}
-        or not listed
-        or any(kind_of(path) != "images" for path in listed)
-    ):
+    source, listed = root / "dataset.json", _images(root, content)
+    if content.keys() & {"channel_names", "modality"} or not listed:
         return read_channels(content, source)
     return image_channels(content, source, [path for path in listed if path.is_file()])
+
+
+def _images(root: Path, content: dict[str, Any]) -> list[Path]:
+    """What dataset.json lists, where all of it are images; else nothing."""
+    listed = [root / _first(entry) for entry in _entries(content) if _is_entry(entry)]
+    return listed if all(kind_of(path) == "images" for path in listed) else []
 
 
 def _entries(content: dict[str, Any]) -> list[Any]:

@@ -85,7 +85,8 @@ def _content(dataset: SegmentationSet) -> dict[str, Any]:
     }
     table = table_of_participants(dataset.root) if dataset.columns else None
     groups = _seen(table, dataset.root) if table else GROUPS if _told(dataset) else ""
-    patients = dataset.stems | dataset.patients
+    guessed = {case: its for case in dataset.stems if (its := dataset.patient(case)) != case}
+    patients = guessed | dataset.patients
     known = {"patients": patients, "codes": dataset.codes, "annotated": annotated, "groups": groups}
     return content | {key: value for key, value in known.items() if value}
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from vpt.files import folders_below
 from vpt.readers.base import Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.files import series_of
@@ -21,7 +22,7 @@ HOUNSFIELD = {"", "HU", "US", "HU_MOD"}  # US: unspecified, as many scanners wri
 def alone(source: Source, stack: Stack) -> list[str]:
     """That a slice, or a folder of slices, is likely a part of what lies beside it."""
     if isinstance(source, Path) and source.is_dir():
-        return [*_continued(source, stack), *_below(source)]
+        return _continued(source, stack)
     if not isinstance(source, Path) or len(stack.frames) > 1:
         return []
     folder = source.parent
@@ -92,10 +93,10 @@ def _continued(folder: Path, stack: Stack) -> list[str]:
     ]
 
 
-def _below(folder: Path) -> list[str]:
+def below(folder: Path) -> list[str]:
     """That a folder, of which only the files at the top are read, holds others with DICOM files, at any depth."""
-    inner = (Path(above) / name for above, names, _ in os.walk(folder) for name in sorted(names) if name[0] != ".")
-    found = [each for each in inner if any(map(files.is_dicom, each.iterdir()))]
+    within = (each for each in folders_below(folder) if os.access(each, os.R_OK | os.X_OK))
+    found = [each for each in within if any(map(files.is_dicom, each.iterdir()))]
     if not found:
         return []
     shown = listed((each.relative_to(folder).as_posix() for each in found), 3)

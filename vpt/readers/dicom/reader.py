@@ -16,7 +16,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.base import Reader, Source
 from vpt.readers.dicom import files
-from vpt.readers.dicom.doubts import alone, decisions
+from vpt.readers.dicom.doubts import alone, below, decisions
 from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom, is_marked, mark_of_patient
 from vpt.readers.dicom.labels import FRACTIONAL, labels_on, own_grid
 from vpt.readers.dicom.pixels import channel_of
@@ -150,6 +150,10 @@ class DicomReader(Reader):
         if self._segmentation is not None:
             return []
         return [text for each in zip(self.sources, self._stacks, strict=True) for text in alone(*each)]
+
+    def below(self) -> list[str]:
+        folders = (source for source in self.sources if isinstance(source, Path) and source.is_dir())
+        return [text for folder in folders for text in below(folder)]
 
     def of_patient(self) -> str:
         return "" if self._segmentation is not None else mark_of_patient(self._stacks[0].frames[0].header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -95,20 +96,22 @@ def _files_at(path: Path, out: Path, recursive: bool) -> Iterator[tuple[str, Pat
         yield "", path
     for folder in _folders(path, (real(path),), made):
         prefix = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
-        is_series = kind_of(folder) is not None  # whose files are its slices
-        yield from (
-            (prefix, file) for file in scan_files(folder) if real(file) != made and not (is_series and file.is_file())
-        )
+        inside = scan_files(folder) if kind_of(folder) is None else filter(kind_of, _inside(folder))  # no slices
+        yield from ((prefix, file) for file in inside if real(file) != made)
 
 
 def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path]:
     """A folder and those below it; none that is a run or hidden, leads back or holds the answers."""
     yield folder
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir() or is_hidden(path):
-            continue
+    for path in _inside(folder):
         if real(path) != made and not leads_back(path, above) and not is_training(path):
             yield from _folders(path, (*above, real(path)), made)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The folders in it, sorted; what is hidden does not count."""
+    with os.scandir(folder) as found:
+        return sorted(path for each in found if each.is_dir() and not is_hidden(path := Path(each.path)))
 
 
 def _grouped(files: Sequence[tuple[str, Path]], channels: int, series: str | None) -> tuple[list[Case], list[Failure]]:

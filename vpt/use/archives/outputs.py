@@ -68,12 +68,20 @@ def require_own_places(answers: Mapping[str, Sequence[Path]], given: Iterable[Pa
                     f"{out}: {file.name} would be written for {other} and for {name}; rename one of them, or choose "
                     "another output for it"
                 )
-    taken = {real(part) for path in given for part in (path, *reader_of(path).files())}
+    taken = {place for path in given for place in _places(path)}
     if lost := sorted(taken & written.keys()):
         raise VptError(
             f"{out}: the masks would replace the scans themselves ({listed((path.name for path in lost), 3)}); choose "
             "another output"
         )
+
+
+def _places(path: Path) -> set[Path]:
+    """Where a scan and the files beside it lie that it is read from."""
+    try:
+        return {real(part) for part in (path, *reader_of(path).files())}
+    except (VptError, OSError, ValueError):  # of a damaged header; reading the scan says why
+        return {real(path)}
 
 
 def require_writable(folder: Path) -> None:

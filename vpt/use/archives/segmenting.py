@@ -9,7 +9,7 @@ from pathlib import Path
 from vpt.data.cases import Case
 from vpt.data.doubts.headers import unlike_the_plan
 from vpt.errors import VptError
-from vpt.files import clear_parts_beside
+from vpt.files import clear_parts_beside, real
 from vpt.progress import Tick, silent
 from vpt.readers.grid import Grid
 from vpt.use.archives.attempts import Failure
@@ -126,7 +126,9 @@ class MaskBatch:
 
     def plan(self, cases: list[Case], found: Found) -> Planned:
         """What is to be done of these cases, which are this process's part of all that was found."""
-        require_own_places({case.name: self.files(case) for case in found.cases}, found.files, self.out)
+        answers = {real(self.out / record.output) for record in self.recorder.known.values() if record.output}
+        given = [path for path in found.files if real(path) not in answers]
+        require_own_places({case.name: self.files(case) for case in found.cases}, given, self.out)
         existing, form = self.asked.existing, self.asked.form
         resumed = existing == "continue" and is_recorded(self.out)
         todo, _ = plan_outputs(cases, self.out, resumed or existing == "overwrite", existing == "skip", form)
