@@ -82,20 +82,18 @@ class Patients:
         joined = len(set(map(self._stem, unsaid))) < len(unsaid)
         if not joined:
             return ""
-        found = counted(len({self.of(name) for name in self.names}), "patient")
-        example = next(iter(read))
-        if not example.startswith(stem := self._stem(example)):
-            return (
-                ""
-                if self._count_patients
-                else (
-                    f"{found} in {counted(len(self.names), 'case')}, guessed: {stem}, a folder of {example}, names its "
-                    "patient; `patients` in dataset.json settles it"
-                )
-            )
-        number = example.removeprefix(stem)
-        last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
-        return f"{found} in {counted(len(self.names), 'case')}, guessed: {number} of {example} {last}; {SETTLE}"
+        patients, cases = counted(len({*map(self.of, self.names)}), "patient"), counted(len(self.names), "case")
+        example, stem = read[0], self._stem(read[0])
+        if example.startswith(stem):
+            number = example.removeprefix(stem)
+            last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
+            return f"{patients} in {cases}, guessed: {number} of {example} {last}; {SETTLE}"
+        if self._count_patients:  # one folder holds them all, and parts nobody
+            return ""
+        return (
+            f"{patients} in {cases}, guessed: {stem}, a folder of {example}, names its patient; `patients` in "
+            "dataset.json settles it"
+        )
 
     def doubts(self, splits: Sequence[Mapping[str, Sequence[str]]] = ()) -> list[str]:
         """What is doubtful in what is said: cases that are not there, patients that may be one.

@@ -82,12 +82,12 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         raise VptError(f"{root}: {found}; give the folder with dataset.json, or a list ({lists})")
     if not is_described(root) and is_bids(root):
         return survey_bids(root)
-    if is_image_set(root) and (root / "masks").is_dir() and not lists_masks(root):
+    if lists_masks(root):
+        return survey_volumes(root)
+    if is_image_set(root) and (root / "masks").is_dir():
         return survey_images(root) if have_names_in_common(root) or not is_told_by_names(root) else survey_by_name(root)
     if not is_described(root) and is_medsam(root):
         return survey_medsam(root)
-    if lists_masks(root):
-        return survey_volumes(root)
     if is_described(root) or not is_told_by_names(root):
         return survey_images(root) if is_image_set(root) else survey_volumes(root)
     return survey_by_name(root)
