@@ -21,6 +21,8 @@ from vpt.errors import VptError
 from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
 
+POOLED = ".fc_norm."  # a ViT's norm of pooled tokens, which `partial`, `bias` and `ssf` left frozen in earlier versions
+
 
 @torch.inference_mode(False)  # as `load_backbone`: others share the encoder
 def restore_model(
@@ -121,6 +123,8 @@ def _require_same_weights(artifact: Artifact, backbone: Backbone, weights: str |
 def load_trained(model: PromptedModel, tensors: dict[str, Tensor], path: Path) -> None:
     """Copy trained tensors into the model in place; names and shapes must be exactly what trains."""
     own = model.trained_state()
+    if not any(POOLED in name for name in tensors):
+        own = {name: tensor for name, tensor in own.items() if POOLED not in name}
     require_fit(own, tensors, path, "the prompts and head of its own config")
     if odd := [name for name in own if own[name].is_floating_point() != tensors[name].is_floating_point()]:
         raise VptError(

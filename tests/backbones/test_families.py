@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vpt
 from vpt.backbones import describe_backbone, load_backbone, register_backbones
+from vpt.backbones.catalogue import catalogue
 from vpt.backbones.families import FAMILIES, Family, families, family_of, fetch, published
 from vpt.backbones.options import NoOptions
 from vpt.backbones.origin import KNOWN, Origin
@@ -187,6 +188,15 @@ def test_a_registered_family_loads_and_is_named(registered: dict[str, Family]) -
         load_backbone("stages", depth=3)
     with pytest.raises(VptError, match=r"^stages: is no download of ours, there is nothing to fetch; give it as"):
         fetch("stages", Path("models"))
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_a_family_of_someone_elses_names_is_in_the_catalogue() -> None:
+    register_backbones(replace(STAGES, names="stages, or what else is called so"))
+
+    (found,) = catalogue("stage*")
+
+    assert (found.name, found.kind, found.spec) == ("stages", "stages", describe_backbone("stages"))
 
 
 @pytest.mark.usefixtures("registered")

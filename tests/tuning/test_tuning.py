@@ -33,7 +33,7 @@ from vpt.errors import VptError
 from vpt.heads.base import Head
 from vpt.model import PromptedModel, encode
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
-from vpt.restoring import restore_model
+from vpt.restoring import load_trained, restore_model
 from vpt.tuning.partial import tune_partial
 from vpt.tuning.ssf import Scaled
 
@@ -187,6 +187,26 @@ def test_trained_parameters_are_as_many_as_the_formula_says(encoder: str, method
     added = expected if method in ("ssf", "adapter", "lora") else 0
     head = sum(parameter.numel() for parameter in model.head.parameters())
     assert counts["trained"] + counts["frozen"] == whole + added + counts["prompts"] + head
+
+
+@pytest.mark.parametrize("method", ["partial", "bias", "ssf"])
+def test_the_norm_of_a_mean_of_patches_is_a_part_of_the_encoder(method: str) -> None:
+    """BEiT and its like end in `fc_norm` where others end in `norm`."""
+    options = {"class_token": False, "reg_tokens": 0, "global_pool": "avg", "fc_norm": True, "final_norm": True}
+    model = tune(make_model("vit", **options), method)
+    pooled = {name for name in model.trained() if ".fc_norm." in name}
+
+    assert {name.rpartition(".")[2] for name in pooled} == {
+        "partial": {"weight", "bias"}, "bias": {"bias"}, "ssf": {"gamma", "beta"}
+    }[method]  # fmt: skip
+
+    state = model.trained_state()
+    earlier = {name: tensor + 1 for name, tensor in state.items() if name not in pooled}
+    load_trained(model, earlier, Path("before.safetensors"))  # what did not train then stays as it is
+    assert all(torch.equal(tensor, model.trained_state()[name]) for name, tensor in earlier.items())
+    if len(pooled) > 1:
+        with pytest.raises(VptError, match="fc_norm"):  # one of two is a file that is not whole
+            load_trained(model, {name: state[name] for name in state if name != min(pooled)}, Path("x"))
 
 
 def test_an_adapter_is_64_wide_but_a_quarter_of_the_encoder_at_most() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import timm
 
 from vpt.backbones.base import BackboneSpec
-from vpt.backbones.families import describe_backbone, published
+from vpt.backbones.families import Family, describe_backbone, others, published
 from vpt.backbones.sam2_models import SAM2_CHECKPOINTS
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
@@ -76,7 +77,12 @@ def catalogue(pattern: str = "*", progress: Tick = silent) -> list[Entry]:
 
 def _kinds() -> dict[str, str]:
     of_timm = {name: kind for module, kind in MODULES.items() for name in timm.list_models(module=module)}
-    return OWN | SAM | SAM2 | of_timm
+    return {name: family.name for family in others() for name in _names(family)} | OWN | SAM | SAM2 | of_timm
+
+
+def _names(family: Family) -> list[str]:
+    """Among the words that tell what a user may write, those that the family claims."""
+    return [word for word in re.split(r"[\s,]+", family.names) if family.claims(word)]
 
 
 def _entry(name: str, kind: str) -> Entry:

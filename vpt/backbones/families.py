@@ -151,7 +151,12 @@ _registered: dict[str, Family] = {}
 
 def families() -> tuple[Family, ...]:
     """Those that were registered first, then those of other packages, then our own."""
-    return (*_registered.values(), *_foreign(), *FAMILIES)
+    return (*others(), *FAMILIES)
+
+
+def others() -> tuple[Family, ...]:
+    """Those of someone else: registered, or of an installed package."""
+    return (*_registered.values(), *_foreign())
 
 
 def register_backbones(family: Family) -> Family:

@@ -2,7 +2,8 @@
 
 timm's ViT and SAM's encoder name them alike:
 
-`patch_embed`, then `blocks[i]` with `attn.qkv`, `attn.proj` and `mlp`, then `norm` (ViT) or `neck` (SAM).
+`patch_embed`, then `blocks[i]` with `attn.qkv`, `attn.proj` and `mlp`, then `norm` and, of a mean of patches, `fc_norm`
+(ViT) or `neck` (SAM).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vpt.backbones.base import Backbone
 from vpt.model import PromptedModel
 from vpt.sections import Choice, Compared
 
-PARTS = ("patch_embed", "norm_pre", "blocks", "norm", "neck")  # what tokens pass through; not timm's pooling and head
+PARTS = ("patch_embed", "norm_pre", "blocks", "norm", "fc_norm", "neck")  # what tokens pass through; not timm's head
 OF_POSITIONS = (".cpb_mlp.", ".meta_mlp.")  # of Swin v2: from where patches lie to biases, no token passes through
 
 
@@ -47,10 +48,11 @@ def encoder_of(backbone: Backbone) -> Any:
     return encoder
 
 
-def last_of(backbone: Backbone) -> nn.Module:
-    """What follows the blocks: SAM's neck or a ViT's final norm."""
+def last_of(backbone: Backbone) -> list[nn.Module]:
+    """What follows the blocks: SAM's neck, or a ViT's final norm and the one of its pooled tokens, of which a model has
+    either or both."""
     encoder = encoder_of(backbone)
-    return encoder.neck if hasattr(encoder, "neck") else encoder.norm
+    return [getattr(encoder, part) for part in ("neck", "norm", "fc_norm") if hasattr(encoder, part)]
 
 
 def layers(backbone: Backbone) -> dict[str, Any]:

@@ -38,5 +38,5 @@ def tune_partial(model: PromptedModel, *, blocks: int = 1) -> None:
             f"tuning partial: blocks is {blocks}, expected 1 to {depth}, which {model.backbone.spec.name} has"
         )
     model.backbone.requires_grad_(False)
-    for part in (*encoder.blocks[depth - blocks :], last_of(model.backbone)):
+    for part in (*encoder.blocks[depth - blocks :], *last_of(model.backbone)):
         part.requires_grad_(True)
