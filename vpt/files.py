@@ -52,6 +52,11 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def may_enter(folder: Path) -> bool:
+    """Whether the system lets this process see what a folder holds."""
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
 def folders_below(folder: Path) -> Iterator[Path]:
     """Every folder in it, at any depth; none that is hidden, and what cannot be entered holds none."""
     for above, names, _ in os.walk(folder):

@@ -71,14 +71,7 @@ def scans_at(path: Path) -> list[Path]:
 
 def series_below(path: Path) -> list[Path]:
     """Folders below one, at any depth, that are scans themselves, as DICOM series are."""
-    return sorted(filter(_is_series, folders_below(path)))
-
-
-def _is_series(folder: Path) -> bool:
-    try:
-        return kind_of(folder) is not None
-    except OSError:  # nobody may look into it
-        return False
+    return sorted(filter(kind_of, folders_below(path)))
 
 
 def series_left_out(path: Path) -> list[str]:

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -53,6 +54,53 @@ def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], t
     assert [case.name for case in found.cases] == ["p1/x", "p2/deep/x", "p3/series", "x"]
     assert [case.name for case in flat.cases] == ["x"]
     assert any("3 subfolders with" in note and "not read" in note for note in flat.notes)
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that another user may enter, as those of pytest are not."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def as_another(task: Callable[[], object]) -> str:
+    """What a task gives, as text, where nobody's permissions hold: the super-user has all, so a child is another."""
+    if os.geteuid() != 0:
+        return repr(task())
+    here, there = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.setuid(65534)
+            text = repr(task())
+        except BaseException as error:
+            text = repr(error)
+        os.write(there, text.encode())
+        os._exit(0)
+    os.close(there)
+    os.waitpid(child, 0)
+    with open(here) as told:
+        return told.read()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other permissions")
+@pytest.mark.parametrize("recursive", [True, False])
+def test_a_folder_that_nobody_may_enter_is_told_and_ends_nothing(
+    recursive: bool, open_to_all: Path, save: Callable[..., Path]
+) -> None:
+    save(open_to_all / "x.nii.gz", SCAN)
+    write_series(open_to_all / "series")
+    for name in ("locked", "seen"):
+        write_series(open_to_all / name)
+    (open_to_all / "locked").chmod(0)
+    (open_to_all / "seen").chmod(0o444)  # its names can be read, nothing in it can
+
+    told = as_another(lambda: find_archive([open_to_all], "volumes", 1, OUT, recursive=recursive))
+
+    assert told.startswith("Found(")
+    assert "name='series'" in told
+    assert "name='x'" in told
+    assert "2 folders that may not be read: locked, seen; have the permission" in told
 
 
 def test_masks_are_left_out_where_the_scans_are_called_scan_or_by_their_sequence(fill: Callable[..., Path]) -> None:

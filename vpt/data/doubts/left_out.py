@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
+from vpt.files import may_enter
 from vpt.readers import format_of, reader_of
 from vpt.words import counted, listed
 
@@ -41,7 +42,7 @@ DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
 class Walk:
     """Every file in a folder and below, sorted; links are followed, what is hidden and runs in it do not count.
 
-    circles: the links back to a folder above, once the files were asked for.
+    circles: the links back to a folder above; locked: the folders that nobody may enter; once the files were asked for.
     """
 
     def __init__(self, folder: Path, root: Path | None = None):
@@ -49,6 +50,7 @@ class Walk:
         self.folder = folder
         self.root = root or folder
         self.circles: list[Path] = []
+        self.locked: list[Path] = []
 
     def files(self) -> Iterator[Path]:
         inner = self.folder.relative_to(self.root).parts
@@ -64,6 +66,8 @@ class Walk:
                 yield path
             elif leads_back(path, above):
                 self.circles.append(path)
+            elif not may_enter(path):
+                self.locked.append(path)
             elif not is_training(path):
                 folders.append(path)
         for path in folders:
@@ -128,7 +132,8 @@ def kinds(files: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What is not read of a folder: files of other kinds, files of known kinds in folders that are not entered, links.
+    """What is not read of a folder: files of other kinds, files of known kinds in folders that are not entered, links,
+    folders that nobody may enter.
 
     nested: by the folder at the top that they lie in.
     """
@@ -137,6 +142,7 @@ class LeftOut:
     files: tuple[Path, ...] = ()
     nested: tuple[Path, ...] = ()
     circles: tuple[Path, ...] = ()
+    locked: tuple[Path, ...] = ()
 
     def _top(self, path: Path) -> str:
         """The folder at the top that a file lies in; below one that is a scan itself, its own."""
@@ -174,6 +180,12 @@ class LeftOut:
             found.append(
                 f"{counted(len(self.circles), 'link')} back to a folder above, not followed: {links}; remove it"
             )
+        if self.locked:
+            folders = listed((path.relative_to(self.root).as_posix() for path in self.locked), 3)
+            found.append(
+                f"{counted(len(self.locked), 'folder')} that may not be read: {folders}; have the permission to read "
+                "and enter given (chmod u+rx), or run as who has it"
+            )
         return found
 
 
@@ -193,7 +205,7 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
         if describes and not (leads_nowhere(path) or link_in_text(path)):
             continue
         (deeper if nested and path.parent != root else files).append(path)
-    return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles))
+    return LeftOut(root, tuple(files), tuple(deeper), tuple(walk.circles), tuple(walk.locked))
 
 
 def beside(folder: Path, files: Iterable[Path]) -> LeftOut:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
-from vpt.files import folders_below
+from vpt.files import folders_below, may_enter
 from vpt.readers.base import Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.files import series_of
@@ -95,7 +94,7 @@ def _continued(folder: Path, stack: Stack) -> list[str]:
 
 def below(folder: Path) -> list[str]:
     """That a folder, of which only the files at the top are read, holds others with DICOM files, at any depth."""
-    within = (each for each in folders_below(folder) if os.access(each, os.R_OK | os.X_OK))
+    within = (each for each in folders_below(folder) if may_enter(each))
     found = [each for each in within if any(map(files.is_dicom, each.iterdir()))]
     if not found:
         return []

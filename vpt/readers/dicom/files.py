@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vpt.errors import VptError
+from vpt.files import may_enter
 from vpt.machine.available import available_memory
 from vpt.readers.content import other_content
 from vpt.words import counted, listed
@@ -168,8 +169,10 @@ def holds_dicom(folder: Path, alone: Callable[[Path], bool]) -> bool:
     """Whether half of the files in the folder itself, or more, are DICOM: by their ending, or their mark.
 
     Of files of any other ending the first tells whether the others are looked at. Not where the first DICOM file is an
-    image that stands `alone`: such are no slices of one scan.
+    image that stands `alone`: such are no slices of one scan. A folder that nobody may enter holds none.
     """
+    if not may_enter(folder):
+        return False
     files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
     first = {path.suffix: path for path in reversed(files)}
     marked = {ending for ending, path in first.items() if is_marked(path)}
@@ -261,6 +264,8 @@ def _is_passed_over(name: str) -> bool:
 
 def series_of(folder: Path) -> str | None:
     """The SeriesInstanceUID of the first DICOM file in a folder; None where it has none, or cannot be read."""
+    if not may_enter(folder):
+        return None
     first = next((each for each in sorted(folder.iterdir()) if is_dicom(each)), None)
     try:
         header = _header(DicomFile(first)) if first else None

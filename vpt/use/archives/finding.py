@@ -13,7 +13,7 @@ from vpt.data.doubts.left_out import is_hidden, is_training, leads_back
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.errors import VptError
-from vpt.files import real, spelled
+from vpt.files import may_enter, real, spelled
 from vpt.readers import Kind
 from vpt.use.archives.attempts import Failure
 from vpt.words import counted, listed
@@ -104,7 +104,7 @@ def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path
     """A folder and those below it; none that is a run or hidden, leads back or holds the answers."""
     yield folder
     for path in _inside(folder):
-        if real(path) != made and not leads_back(path, above) and not is_training(path):
+        if real(path) != made and not leads_back(path, above) and may_enter(path) and not is_training(path):
             yield from _folders(path, (*above, real(path)), made)
 
 
