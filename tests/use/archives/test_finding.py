@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from dicom_series import write_series
+from dicom_series import header, put_pixels, write_series
 from PIL import Image
 
 from vpt.errors import VptError
@@ -101,6 +101,40 @@ def test_a_folder_that_nobody_may_enter_is_told_and_ends_nothing(
     assert "name='series'" in told
     assert "name='x'" in told
     assert "2 folders that may not be read: locked, seen; have the permission" in told
+
+
+def save_object(path: Path, modality: str, pixels: np.ndarray | None = None) -> None:
+    """A DICOM object of that modality that is no scan."""
+    data = header(series=len(modality))
+    data.Modality = modality
+    if pixels is not None:
+        put_pixels(data, pixels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_reports_and_segmentations_beside_dicom_series_are_told_and_no_failures(
+    fill: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = fill("all", "x.nii.gz", "p2/CT/converted.nii.gz")
+    for name in ("p1/CT", "p2/CT"):
+        write_series(root / name)
+    save_object(root / "p1/SR/1.dcm", "SR")
+    save_object(root / "p1/SR/2", "SR")
+    save_object(root / "p1/CT/0_key_images.dcm", "KO")  # lies among slices
+    save_object(root / "p2/drawn/1.dcm", "SEG", np.zeros((2, 6, 8), np.uint16))
+    save_object(root / "p2/plan.dcm", "RTPLAN")
+
+    found = find_archive([root], "volumes", 1, OUT, recursive=True)
+
+    assert [case.name for case in found.cases] == ["p1/CT", "p2/CT", "x"]
+    assert found.failures == ()
+    assert found.notes == (
+        "3 DICOM objects are no scans and are left out: p1/SR (SR), p2 (RTPLAN), p2/drawn (SEG)",
+        f"{root}: 1 .nii.gz file is not read in p2/CT",
+    )
+    alone = find_archive([root / "p1/SR"], "volumes", 1, OUT, recursive=True)
+    assert [case.name for case in alone.cases] == ["SR"]  # refused by its reader, which says why
 
 
 def test_masks_are_left_out_where_the_scans_are_called_scan_or_by_their_sequence(fill: Callable[..., Path]) -> None:

@@ -199,8 +199,10 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
     files: list[Path] = []
     deeper: list[Path] = []
     for path in walk.files():
-        if known & {os.path.abspath(path), os.path.abspath(path.parent)}:  # a folder of slices is one scan
+        if os.path.abspath(path) in known:
             continue
+        if os.path.abspath(path.parent) in known and format_of(path) in (None, format_of(path.parent)):
+            continue  # a folder of slices is one scan, but a scan in another format is none of them
         describes = _is_sidecar(path) or (path.parent == root and _is_description(path))
         if describes and not (leads_nowhere(path) or link_in_text(path)):
             continue

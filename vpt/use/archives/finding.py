@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.errors import VptError
 from vpt.files import may_enter, real, spelled
-from vpt.readers import Kind
+from vpt.readers import Kind, format_of
+from vpt.readers.dicom.reader import DicomReader
+from vpt.readers.dicom.scanless import scanless
 from vpt.use.archives.attempts import Failure
 from vpt.words import counted, listed
 
@@ -64,13 +66,14 @@ def find_archive(
     notes = _of_another_kind(len(files) - len(fitting), kind) if fitting else []
     cases, failures = _grouped(fitting or files, channels, series)
     cases, masks = without_masks(cases)
-    read = [image for case in (*cases, *masks) for image in case.images]
+    cases, others = _without_scanless(cases)
+    read = [image for case in (*cases, *masks, *others) for image in case.images]
     read += [file for prefix, file in files]
     unread = [
         f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read, recursive=recursive)
     ]
     every = tuple(file for _, file in files)
-    return _named_well(Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *unread), every))
+    return _named_well(Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *_told_of(others), *unread), every))
 
 
 def _holds_more(path: Path, recursive: bool) -> bool:
@@ -153,6 +156,25 @@ def _told(masks: Sequence[Case]) -> list[str]:
     what = "looks like the mask of a scan beside it" if len(masks) == 1 else "look like masks of scans beside them"
     left = f"{counted(len(masks), 'file')} {what} by name and {'is' if len(masks) == 1 else 'are'} left out"
     return [f"{left}: {shown}; if it is a scan, give it by itself"]
+
+
+def _without_scanless(cases: Sequence[Case]) -> tuple[list[Case], dict[Case, str]]:
+    """The scans, and DICOM reports, contours and the like, which lie beside them in every archive, with their modality.
+
+    Where there is no scan at all they stay, and are refused one by one.
+    """
+    slices = [case for case in cases if format_of(case.images[0]) is DicomReader]
+    others = {case: what for case in slices if (what := scanless(case.images[0]))}
+    left = [case for case in cases if case not in others]
+    return (left, others) if left else (list(cases), {})
+
+
+def _told_of(others: Mapping[Case, str]) -> list[str]:
+    if not others:
+        return []
+    shown = listed((f"{case.name} ({what})" for case, what in others.items()), 3)
+    what = "DICOM object is no scan and is" if len(others) == 1 else "DICOM objects are no scans and are"
+    return [f"{len(others)} {what} left out: {shown}"]
 
 
 def _of_another_kind(number: int, kind: Kind) -> list[str]:
