@@ -11,13 +11,15 @@ from typing import Any
 from vpt.data.cases import case_name, kind_of, scan_files
 from vpt.data.doubts.left_out import Walk
 from vpt.data.label_values import LabelValues
-from vpt.data.layouts.naming import IMAGE, MASK
+from vpt.data.layouts.naming import IMAGE, PLAIN, SAYING, says_mask
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
 from vpt.words import counted, listed, with_article
 
 PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "output", "result"}
 SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
+
+COUNTED = re.compile(r"[ _-]\d+$")
 
 PROBABILITIES, PREVIEWS = "probabilities", "previews"  # folders of what is written beside masks
 BESIDE_MASKS = {PROBABILITIES, PREVIEWS}
@@ -217,16 +219,16 @@ def _scans_in_the_way(found: Mapping[str, Mask], expected: Mapping[str, Mask]) -
 
 
 def scans_and_masks(names: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Names that do not say mask, and those that say they are the mask of one of these."""
-    saying = {name for name in names if MASK & {*_words(name.lower())}}
-    scans = {*names} - saying
-    ids = {id_of(name) for name in scans}
-    return scans, {name for name in saying if id_of(name) in ids}
+    """Names that do not say mask, and those that say they are the mask of one of these, or the n-th of its masks."""
+    every = {*names}
+    saying = {*filter(says_mask, every)}
+    ids = {id_of(name) for name in every - saying}
+    return every - saying, {name for name in saying if ids & {id_of(name), id_of(COUNTED.sub("", name))}}
 
 
 def id_of(name: str) -> str:
     """What is left of a case's name without the words that say mask, scan, prediction or sequence."""
-    return "_".join(word for word in _words(name) if not _tells_kind(word)) or name
+    return "_".join(word for word in PLAIN.of(name) if not _tells_kind(word)) or name
 
 
 def _by_id(masks: Mapping[str, Mask], folder: Any) -> dict[str, Mask]:
@@ -234,7 +236,7 @@ def _by_id(masks: Mapping[str, Mask], folder: Any) -> dict[str, Mask]:
 
     Raises VptError for two masks with one id.
     """
-    saying = {name for name in masks if MASK & {*_words(name.lower())}}
+    saying = {*filter(says_mask, masks)}
     found: dict[str, Mask] = {}
     for name, mask in masks.items():
         if saying and name not in saying:
@@ -256,11 +258,7 @@ def _passed(masks: Mapping[str, Mask], taken: Mapping[str, Mask]) -> list[str]:
 
 def _tells_kind(word: str) -> bool:
     """Whether a word of a name says mask, scan, prediction or sequence, and not whose it is."""
-    return word.lower() in MASK | IMAGE | PREDICTED | SEQUENCES or word == "0000"
-
-
-def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[_\-. ]+", name) if word]
+    return word.lower() in SAYING | IMAGE | PREDICTED | SEQUENCES or word == "0000"
 
 
 def _masks_in(folder: Path) -> dict[str, Mask]:

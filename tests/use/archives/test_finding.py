@@ -146,6 +146,22 @@ def test_masks_are_left_out_where_the_scans_are_called_scan_or_by_their_sequence
     assert [note for note in found.notes if "left out: p2_seg.nii.gz, s-1_label.nii.gz" in note]
 
 
+@pytest.mark.parametrize("word", ["lbl", "roi", "msk", "contour", "dseg", "Mask", "label-2"])
+def test_every_word_for_masks_that_training_knows_is_one_here(word: str, fill: Callable[..., Path]) -> None:
+    found = find_archive([fill("all", "a.nii.gz", f"a_{word}.nii.gz", f"b_{word}.nii.gz")], "volumes", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["a", f"b_{word}"]
+    assert [note for note in found.notes if f"left out: a_{word}.nii.gz" in note]
+
+
+def test_masks_called_by_nothing_else_lie_beside_their_scan(fill: Callable[..., Path]) -> None:
+    root = fill("all", "case_0/imaging.nii.gz", "case_0/segmentation.nii.gz", "case_1/segmentation.nii.gz")
+
+    found = find_archive([root], "volumes", 1, OUT, recursive=True)
+
+    assert [case.name for case in found.cases] == ["case_0/imaging", "case_1/segmentation"]
+
+
 def test_masks_beside_their_scans_are_left_out_and_said(fill: Callable[..., Path]) -> None:
     root = fill("all", "a.nii.gz", "a_seg.nii.gz", "b-mask.nii.gz", "c.nii", "c_label_2.nii.gz")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
 from vpt.data.doubts.left_out import is_hidden, is_training, leads_back
+from vpt.data.layouts.naming import says_mask_alone
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.errors import VptError
@@ -19,8 +19,6 @@ from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.dicom.scanless import scanless
 from vpt.use.archives.attempts import Failure
 from vpt.words import counted, listed
-
-MASK = re.compile(r"(?P<scan>.+?)[ _-](?:seg|mask|label|labels|labelmap|segmentation|gt)(?:[ _-]\d+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -142,11 +140,20 @@ def _named(problem: VptError, taken: Collection[str]) -> str:
 
 
 def without_masks(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """The scans, and what their names say are masks of scans beside them: `a_seg.nii.gz` beside `a.nii.gz`."""
-    names = {case.name for case in cases}
-    _, masks = scans_and_masks(names)
-    masks |= {name for name in names if (match := MASK.match(name)) and match["scan"] in names}
+    """The scans, and what their names say are masks of scans beside them: `a_seg.nii.gz` beside `a.nii.gz`, and
+    `segmentation.nii.gz` beside any.
+    """
+    by_folder: dict[str, set[str]] = {}
+    for case in cases:
+        folder, _, name = case.name.rpartition("/")
+        by_folder.setdefault(folder, set()).add(name)
+    masks = {f"{folder}/{name}".lstrip("/") for folder, names in by_folder.items() for name in _masks_among(names)}
     return [case for case in cases if case.name not in masks], [case for case in cases if case.name in masks]
+
+
+def _masks_among(names: Collection[str]) -> set[str]:
+    scans, masks = scans_and_masks(names)
+    return masks | {*filter(says_mask_alone, names)} if scans else masks
 
 
 def _told(masks: Sequence[Case]) -> list[str]:
