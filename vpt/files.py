@@ -17,6 +17,7 @@ from vpt.errors import VptError
 
 LONGEST_JSON = 256 << 20  # bytes
 NO_TEXT = "its name is not UTF-8"
+SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d{1,9})-")  # of a write that goes on, or was killed
 
 NOT_FETCHED: tuple[tuple[bytes, str], ...] = (
@@ -52,6 +53,11 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is the system's own: hidden, or thumbnails and bins that one leaves in every folder."""
+    return path.name.startswith(".") or path.name.lower() in SYSTEM
+
+
 def may_enter(folder: Path) -> bool:
     """Whether the system lets this process see what a folder holds."""
     return os.access(folder, os.R_OK | os.X_OK)
@@ -60,7 +66,7 @@ def may_enter(folder: Path) -> bool:
 def folders_below(folder: Path) -> Iterator[Path]:
     """Every folder in it, at any depth; none that is hidden, and what cannot be entered holds none."""
     for above, names, _ in os.walk(folder):
-        names[:] = sorted(name for name in names if name[0] != ".")
+        names[:] = sorted(name for name in names if not is_hidden(Path(name)))
         yield from (Path(above) / name for name in names)
 
 

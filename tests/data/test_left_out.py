@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from vpt.data.check import check_dataset
-from vpt.data.doubts.left_out import Walk, ending_of, kinds
+from vpt.data.doubts.left_out import ending_of, kinds
 from vpt.data.layouts import read_labelled
 from vpt.data.scans import find_scans, unread_scans
+from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.use.archives.finding import find_archive
 

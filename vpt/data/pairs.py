@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import case_name, kind_of, scan_files
-from vpt.data.doubts.left_out import Walk
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.naming import IMAGE, PLAIN, SAYING, says_mask
+from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
 from vpt.words import counted, listed, with_article

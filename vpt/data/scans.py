@@ -18,8 +18,8 @@ from vpt.data.cases import (
     scan_files,
 )
 from vpt.data.doubts.left_out import left_out, unread_beside
+from vpt.data.walking import Walk
 from vpt.errors import VptError
-from vpt.files import folders_below
 from vpt.readers import SUPPORTED
 from vpt.words import listed
 
@@ -71,7 +71,7 @@ def scans_at(path: Path) -> list[Path]:
 
 def series_below(path: Path) -> list[Path]:
     """Folders below one, at any depth, that are scans themselves, as DICOM series are."""
-    return sorted(filter(kind_of, folders_below(path)))
+    return sorted(folder for folder in Walk(path).folders() if folder != path and kind_of(folder))
 
 
 def series_left_out(path: Path) -> list[str]:

@@ -103,6 +103,27 @@ def test_a_folder_that_nobody_may_enter_is_told_and_ends_nothing(
     assert "2 folders that may not be read: locked, seen; have the permission" in told
 
 
+def test_series_behind_links_and_beside_what_a_system_leaves_are_found(
+    fill: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "all"
+    write_series(tmp_path / "elsewhere/p1/CT")
+    write_series(root / "$RECYCLE.BIN/p0/CT")
+    write_series(root / "p2/MR")
+    for path in sorted((root / "p2/MR").iterdir())[1:]:
+        path.unlink()
+    for name in ("Thumbs.db", "desktop.ini", "DICOMDIR"):
+        (root / "p2/MR" / name).write_bytes(b"of the system")
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+
+    flat = find_archive([root], "volumes", 1, OUT)
+    deep = find_archive([root], "volumes", 1, OUT, recursive=True)
+
+    assert [case.images[0].relative_to(root).as_posix() for case in flat.cases] == ["linked/p1/CT", "p2/MR"]
+    assert [case.name for case in deep.cases] == ["linked/p1/CT", "p2/MR"]
+    assert flat.notes == deep.notes == ()
+
+
 def save_object(path: Path, modality: str, pixels: np.ndarray | None = None) -> None:
     """A DICOM object of that modality that is no scan."""
     data = header(series=len(modality))

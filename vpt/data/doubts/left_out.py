@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
-from vpt.files import may_enter
+from vpt.data.walking import Walk
+from vpt.files import is_hidden
 from vpt.readers import format_of, reader_of
 from vpt.words import counted, listed
 
 LONGEST_LINK = 1024  # bytes
-OFTEN = 16  # the most times that one folder is entered by links, in folders that are linked among each other
-SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
 DOCUMENTS = (  # that no one would convert to a scan
     *(".md", ".rst", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".pptx", ".html", ".bib", ".cff"),
@@ -37,62 +36,6 @@ BESIDE = (
 SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # beside a scan, of its name: what dcm2niix and BIDS say of it
 DESCRIBING = {"dataset_description.json", "readme", "readme.md", "changes", "license"}  # of a part of a data set
 DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
-
-
-class Walk:
-    """Every file in a folder and below, sorted; links are followed, what is hidden and runs in it do not count.
-
-    circles: the links back to a folder above; locked: the folders that nobody may enter; once the files were asked for.
-    """
-
-    def __init__(self, folder: Path, root: Path | None = None):
-        """root: the folder above that a link may not lead back to either."""
-        self.folder = folder
-        self.root = root or folder
-        self.circles: list[Path] = []
-        self.locked: list[Path] = []
-
-    def files(self) -> Iterator[Path]:
-        inner = self.folder.relative_to(self.root).parts
-        above = tuple(Path(os.path.realpath(self.root.joinpath(*inner[:k]))) for k in range(len(inner) + 1))
-        yield from self._below(self.folder, above, Counter())
-
-    def _below(self, folder: Path, above: tuple[Path, ...], entered: Counter[Path]) -> Iterator[Path]:
-        folders = []
-        for path in sorted(folder.iterdir()):
-            if is_hidden(path):
-                continue
-            if not path.is_dir():
-                yield path
-            elif leads_back(path, above):
-                self.circles.append(path)
-            elif not may_enter(path):
-                self.locked.append(path)
-            elif not is_training(path):
-                folders.append(path)
-        for path in folders:
-            real = Path(os.path.realpath(path))
-            entered[real] += 1
-            if entered[real] <= OFTEN:
-                yield from self._below(path, (*above, real), entered)
-
-
-def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is the system's own: hidden, or thumbnails and bins that one leaves in every folder."""
-    return path.name.startswith(".") or path.name.lower() in SYSTEM
-
-
-def is_training(folder: Path) -> bool:
-    """Whether a folder holds a training of this package, whose pictures and masks are nobody's data."""
-    return all((folder / name).is_file() for name in ("plan.json", "splits.json", "config.yaml"))
-
-
-def leads_back(folder: Path, above: Iterable[Path]) -> bool:
-    """Whether a folder is a link to one of the real folders `above`, or to one that holds any of them."""
-    if not folder.is_symlink():
-        return False
-    real = Path(os.path.realpath(folder))
-    return any(each.is_relative_to(real) for each in above)
 
 
 def leads_nowhere(path: Path) -> bool:
@@ -215,7 +158,7 @@ def beside(folder: Path, files: Iterable[Path]) -> LeftOut:
     known = _with_their_parts(files)
     folders = sorted({Path(os.path.dirname(file)) for file in known})
     inside = [each for each in folders if each.is_relative_to(os.path.abspath(folder))]
-    found = (path for each in inside for path in sorted(each.iterdir()) if path.is_file() and path.name[0] != ".")
+    found = (path for each in inside for path in sorted(each.iterdir()) if path.is_file() and not is_hidden(path))
     out = [path for path in found if str(path) not in known and not _is_description(path)]
     return LeftOut(Path(os.path.abspath(folder)), tuple(out))
 

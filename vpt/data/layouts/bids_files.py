@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import case_name, kind_of
-from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.naming import MASK
+from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import is_part
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
-from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.annotated import is_told, without_masks
 from vpt.data.layouts.description import case_in_words, description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.naming import MASK, PLAIN, WAYS, NameWords
 from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.data.patients import of_folders
+from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
 from vpt.words import listed

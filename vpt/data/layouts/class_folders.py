@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
-from vpt.data.doubts.left_out import Walk, is_hidden, is_training, leads_back
 from vpt.data.layouts.naming import WAYS, name_roles
 from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
+from vpt.data.walking import Walk, folders_in, is_training, leads_back
 from vpt.readers import is_part
 
 SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes
@@ -70,8 +70,7 @@ def unread_classes(root: Path) -> dict[str, list[Path]]:
 def _folders(folder: Path, root: Path) -> list[Path]:
     """Those in a folder, links included but for those back to a folder above; none that is a run."""
     above = [Path(os.path.realpath(each)) for each in (root, folder)]
-    inside = (path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
-    return sorted(path for path in inside if not leads_back(path, above) and not is_training(path))
+    return [path for path in folders_in(folder) if not leads_back(path, above) and not is_training(path)]
 
 
 def _images_below(folder: Path, root: Path) -> Iterator[Path]:

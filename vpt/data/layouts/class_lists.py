@@ -10,8 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of, without_ending
-from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.rows import PATIENT_COLUMNS, SIDE_WORDS, SPLIT_COLUMNS, Row, split_column, stem_of
+from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.files import require_file
 from vpt.readers import SUPPORTED

@@ -13,7 +13,6 @@ from typing import Any, get_args
 import numpy as np
 
 from vpt.data.cases import kind_of, raise_first, without_ending
-from vpt.data.doubts.left_out import is_training
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.bids import is_bids
 from vpt.data.layouts.by_name import is_told_by_names
@@ -33,6 +32,7 @@ from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.medsam import is_medsam
 from vpt.data.layouts.rows import Row
 from vpt.data.patients import by_pattern
+from vpt.data.walking import is_training
 from vpt.errors import VptError
 from vpt.files import NO_TEXT, holds_file, is_text, read_json, spelled
 from vpt.readers import Kind, reader_of

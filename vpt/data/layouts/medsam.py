@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name
-from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.description import description, labels_of, read_channels, read_codes, read_patients, shown_name
 from vpt.data.layouts.image_folders import COLOUR, found_labels
 from vpt.data.layouts.rows import SIDE_WORDS
+from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import reader_of
 from vpt.readers.npz import LABELS, NpzReader, arrays_of, is_case

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of
-from vpt.data.doubts.left_out import Walk
 from vpt.data.layouts.naming import WAYS
+from vpt.data.walking import Walk
 from vpt.words import listed
 
 FEWEST = 2  # cases that share the words

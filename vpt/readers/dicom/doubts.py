@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from vpt.files import folders_below, may_enter
+from vpt.files import folders_below, is_hidden, may_enter
 from vpt.readers.base import Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.files import series_of
@@ -25,7 +25,7 @@ def alone(source: Source, stack: Stack) -> list[str]:
     if not isinstance(source, Path) or len(stack.frames) > 1:
         return []
     folder = source.parent
-    beside = sum(files.is_dicom(each) for each in folder.iterdir() if each.name[0] != ".") - 1
+    beside = sum(files.is_dicom(each) for each in folder.iterdir() if not is_hidden(each)) - 1
     if beside < 1:
         return []
     text = f"a single slice, and {counted(beside, 'more DICOM file')} {'lies' if beside == 1 else 'lie'} beside it"
@@ -79,7 +79,7 @@ def _wide(stack: Stack) -> list[str]:
 def _continued(folder: Path, stack: Stack) -> list[str]:
     """Of the folders before and after it, by name, those that hold slices of the same series."""
     uid = stack.frames[0].header.get("SeriesInstanceUID")
-    beside = sorted(each for each in folder.parent.iterdir() if each.is_dir() and each.name[0] != ".")
+    beside = sorted(each for each in folder.parent.iterdir() if each.is_dir() and not is_hidden(each))
     if not uid or folder not in beside:
         return []
     at = beside.index(folder)

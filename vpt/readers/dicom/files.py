@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vpt.errors import VptError
-from vpt.files import may_enter
+from vpt.files import is_hidden, may_enter
 from vpt.machine.available import available_memory
 from vpt.readers.content import other_content
 from vpt.words import counted, listed
@@ -173,7 +173,7 @@ def holds_dicom(folder: Path, alone: Callable[[Path], bool]) -> bool:
     """
     if not may_enter(folder):
         return False
-    files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
+    files = [path for path in sorted(folder.iterdir()) if not _is_passed_over(path) and path.is_file()]
     first = {path.suffix: path for path in reversed(files)}
     marked = {ending for ending, path in first.items() if is_marked(path)}
     found = [path for path in files if _is_called(path) or (path.suffix in marked and is_marked(path))]
@@ -229,7 +229,7 @@ def headers_in(path: Path) -> tuple[list[Header], int]:
 def _files(path: Path) -> list[DicomFile]:
     if not path.is_dir():
         return [DicomFile(path)]
-    return [DicomFile(each) for each in sorted(path.iterdir()) if each.is_file() and not _is_passed_over(each.name)]
+    return [DicomFile(each) for each in sorted(path.iterdir()) if each.is_file() and not _is_passed_over(each)]
 
 
 def _members(path: Path) -> list[DicomFile]:
@@ -253,13 +253,13 @@ def _members(path: Path) -> list[DicomFile]:
             "and give the folder of one series"
         )
     names = sorted(each.filename for each in inside)
-    read = [name for name in names if not _is_passed_over(PurePosixPath(name).name) and "__MACOSX" not in name]
+    read = [name for name in names if not any(map(_is_passed_over, (Path(name), *Path(name).parents[:-1])))]
     return [DicomFile(path, name) for name in read]
 
 
-def _is_passed_over(name: str) -> bool:
-    """Hidden files, and the list of a disk's files, damaged or not."""
-    return name[0] == "." or name.upper() == LIST
+def _is_passed_over(path: Path) -> bool:
+    """What is hidden or the system's own, and the list of a disk's files, damaged or not."""
+    return is_hidden(path) or path.name.upper() == LIST
 
 
 def series_of(folder: Path) -> str | None:

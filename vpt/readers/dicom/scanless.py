@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vpt.files import may_enter
+from vpt.files import is_hidden, may_enter
 from vpt.readers.dicom.files import guarded, is_dicom
 
 ASKED = ["SOPClassUID", "Modality", "Rows"]
@@ -19,7 +19,7 @@ def scanless(path: Path) -> str:
     inside = sorted(path.iterdir()) if path.is_dir() and may_enter(path) else [path]
     found = ""
     for file in inside:
-        if file.name[0] == "." or not is_dicom(file):
+        if is_hidden(file) or not is_dicom(file):
             continue
         found = _modality(file)
         if not found:

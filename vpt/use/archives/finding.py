@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
-from vpt.data.doubts.left_out import is_hidden, is_training, leads_back
 from vpt.data.layouts.naming import says_mask_alone
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
+from vpt.data.walking import Walk, folders_in
 from vpt.errors import VptError
-from vpt.files import may_enter, real, spelled
+from vpt.files import real, spelled
 from vpt.readers import Kind, format_of
 from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.dicom.scanless import scanless
@@ -95,25 +94,10 @@ def _files_at(path: Path, out: Path, recursive: bool) -> Iterator[tuple[str, Pat
         return
     if kind_of(path) is not None:
         yield "", path
-    for folder in _folders(path, (real(path),), made):
+    for folder in Walk(path, apart=made).folders():
         prefix = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
-        inside = scan_files(folder) if kind_of(folder) is None else filter(kind_of, _inside(folder))  # no slices
+        inside = scan_files(folder) if kind_of(folder) is None else filter(kind_of, folders_in(folder))  # no slices
         yield from ((prefix, file) for file in inside if real(file) != made)
-
-
-def _folders(folder: Path, above: tuple[Path, ...], made: Path) -> Iterator[Path]:
-    """A folder and those below it; none that is a run or hidden, leads back or holds the answers."""
-    yield folder
-    for path in _inside(folder):
-        if real(path) != made and not leads_back(path, above) and may_enter(path) and not is_training(path):
-            yield from _folders(path, (*above, real(path)), made)
-
-
-def _inside(folder: Path) -> list[Path]:
-    """The folders in it, sorted; what is hidden does not count. Thousands of slices beside them cost little."""
-    with os.scandir(folder) as found:
-        names = [each.name for each in found if each.is_dir(follow_symlinks=False) or each.is_symlink()]
-    return [path for name in sorted(names) if (path := folder / name).is_dir() and not is_hidden(path)]
 
 
 def _grouped(files: Sequence[tuple[str, Path]], channels: int, series: str | None) -> tuple[list[Case], list[Failure]]:
