@@ -18,6 +18,13 @@ Planes = Literal["one", "all"]
 """Whether slices of a volume are cut in the plan's plane alone, or in the other two as well."""
 Interpolation = Literal["bilinear", "bicubic"]
 """How an image is enlarged; where it shrinks, areas are averaged."""
+SIDES = ("train", "val", "test")
+SIDE_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""How folders and lists call a side -> the side."""
 TABLES = (".csv", ".tsv")  # lists with columns
 LISTS, ARRAYS = (*TABLES, ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
 COLOURS = 3  # channels of the images that encoders are given

@@ -31,12 +31,25 @@ def refused(sentence, **options):
         "Sex;Image\nf;scans/a.nii.gz\nm;scans\\b.nii.gz\n",
         "patient\tsex\npatient of a\tf\npatient of b\tm\npatient of b\tm\n",
         "sex,id,age\nf,a\nm,b,3\n",
+        "Image Index,sex\na.png,f\nb.png,m\n",
+        "image_id,sex\na,f\nb,m\n",
+        "patient_id,sex\npatient of a,f\npatient of b,m\n",
+        "PID,sex\npatient of a,f\npatient of b,m\n",
     ],
 )
 def test_lines_are_found_by_case_file_or_patient(text, tmp_path):
     (tmp_path / "people.csv").write_text(text)
     found = read_grouping("sex", ["a", "b", "c"], whole, file=tmp_path / "people.csv")
     assert (found.of, found.without) == ({"a": "f", "b": "m"}, ("c",))
+
+
+@pytest.mark.parametrize(("said", "given"), [("sub-{}", "{}"), ("{}", "sub-{}"), ("{}", "{}")])
+def test_participants_are_named_with_and_without_the_word(said, given, tmp_path):
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tsex\n" + "".join(f"{given.format(x)}\tf\n" for x in "ab")
+    )
+    found = read_grouping("sex", ["a", "b", "c"], said.format, file=tmp_path / "participants.tsv")
+    assert (found.of, found.without) == ({"a": "f", "b": "f"}, ("c",))
 
 
 def test_what_cannot_be_read_is_said(tmp_path):

@@ -22,6 +22,8 @@ from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.use.runs import evaluate_run
 
+CODES = {"object": ["4147007", "SCT", "Mass"]}
+
 
 @pytest.fixture
 def put(tmp_path) -> Callable[..., Path]:
@@ -570,3 +572,45 @@ def test_one_folder_of_a_patient_is_written_as_nobodys(put, tmp_path):
     assert guessed.whose.guess() == ""
     write_description(guessed, Path("dataset.json"))
     assert len({read_dataset(tmp_path).patient(case.name) for case in guessed.cases}) == 6
+
+
+@pytest.mark.parametrize("laid_out", ["by name", "list", "images"])
+def test_dataset_json_beside_any_layout_says_patients_and_codes(put, tmp_path, laid_out):
+    folder = {"by name": "", "list": "", "images": "masks/"}[laid_out]
+    for k in range(3):
+        if laid_out == "images":
+            put(f"images/p{k}.png"), put(f"masks/p{k}.png", 1)
+        else:
+            put(f"p{k}.nii.gz"), put(f"p{k}_seg.nii.gz", 1)
+    ending = ".png" if folder else ".nii.gz"
+    said = {"labels": {"0": "background", "1": "object"}, "codes": CODES, "patients": {f"p0{ending}": "X", "p1": "X"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    source = tmp_path
+    if laid_out == "list":
+        source = tmp_path / "cases.csv"
+        source.write_text("image,mask\n" + "".join(f"p{k}.nii.gz,p{k}_seg.nii.gz\n" for k in range(3)))
+
+    found = read_dataset(source)
+
+    assert found.codes == {"object": ("4147007", "SCT", "Mass")}
+    assert found.patient("p0") == found.patient("p1") == "X" != found.patient("p2")
+
+
+def test_a_folder_called_dev_is_the_validation_side(put, tmp_path):
+    for side, count in (("train", 4), ("dev", 2), ("test", 2)):
+        for k in range(count):
+            for name in ("cat", "dog"):
+                put(f"{side}/{name}/{side}{name}{k}.png")
+
+    found = read_labelled(tmp_path)
+
+    assert found.classes == ("cat", "dog")
+    assert {*found.sides.values()} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("name", ["Screenshot 1.00\u202fPM", "a\xa0b", "a\xadb"])
+def test_a_name_that_can_be_predicted_can_be_trained_with(put, tmp_path, name):
+    for each in (name, "x", "y"):
+        put(f"images/{each}.png"), put(f"masks/{each}.png", 1)
+
+    assert name in {case.name for case in read_dataset(tmp_path).cases}

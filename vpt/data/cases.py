@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -155,15 +155,16 @@ def require_plain_names(dataset: SegmentationSet) -> None:
     """
     for case in dataset.cases:
         name = case.name
-        if name in ("", ".", "..") or len(name.encode(errors="replace")) > LONGEST_NAME or not name.isprintable():
+        if name in ("", ".", ".."):
             what = "is no name of a file"
         elif "/" in name or "\\" in name:
             what = "leads into another folder"
         else:
-            continue
-        raise VptError(
-            f"{dataset.source if dataset.source.name else dataset.root}: the case {name[:80]!r} {what}; rename it"
-        )
+            what = unfit_name(name)
+        if what:
+            raise VptError(
+                f"{dataset.source if dataset.source.name else dataset.root}: the case {name[:80]!r} {what}; rename it"
+            )
 
 
 def unfit_name(name: str) -> str:
@@ -187,6 +188,11 @@ def case_name(path: str | Path | ColourMask | LabelFiles | Relabelled) -> str:
 def without_ending(path: str | Path) -> str:
     """A relative path as a name: `Faces/image_0025.jpg` -> `Faces/image_0025`."""
     return (Path(path).parent / case_name(path)).as_posix()
+
+
+def as_case(name: str, known: Collection[str]) -> str:
+    """A case's name, also where the file's ending is written behind it (`benign_003.png`, `Faces/image_0025.jpg`)."""
+    return next((each for each in (name, without_ending(name), case_name(name)) if each in known), name)
 
 
 def kind_of(path: Path) -> Kind | None:

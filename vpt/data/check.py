@@ -38,6 +38,7 @@ from vpt.data.findings import (
 from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.description import description, fewer_than_said
+from vpt.data.layouts.naming import UNLABELLED
 from vpt.data.reading import read_each
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.errors import VptError
@@ -45,7 +46,6 @@ from vpt.readers import ColourMask, LabelFiles, Relabelled
 from vpt.readers.colours import Colour, shown
 from vpt.words import counted, listed
 
-UNLABELLED = {"imagesTs", "labelsTs"}  # scans to predict, which MSD and nnU-Net keep beside the others
 FEW_PIXELS = 10  # a mask of less is likely a slip of the mouse
 
 
@@ -246,7 +246,7 @@ def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Pr
     """Files in the data set's folder that belong to no case; not those that were `told` of already."""
     read = [file for case in dataset.cases for file in case.files]
     out = left_out(dataset.root, [*read, *(Path(problem_of(error).file) for error in told)])
-    files = [path for path in out.files if path.relative_to(dataset.root).parts[0] not in UNLABELLED]
+    files = [path for path in out.files if path.relative_to(dataset.root).parts[0].lower() not in UNLABELLED]
     if text := fewer_than_said(description(source := dataset.root / "dataset.json"), len(dataset.cases)):
         yield Problem("warning", str(source), text)
     read_as = " to .nii.gz" if dataset.kind == "volumes" else " to PNG"

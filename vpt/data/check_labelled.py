@@ -32,7 +32,6 @@ from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts import survey_labelled
 from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
-from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.data.looked_for import looked_for_in_words, one_sided
 from vpt.data.patients import of_folders
 from vpt.data.reading import read_each, see
@@ -40,7 +39,7 @@ from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.data.values import CaseValues
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of
-from vpt.vocabulary import TABLES, Target
+from vpt.vocabulary import SIDE_WORDS, TABLES, Target
 from vpt.words import counted, listed
 
 FEWEST_ALIKE = 2  # folders inside every class that are told

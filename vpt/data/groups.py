@@ -15,12 +15,13 @@ from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.data.layouts.bids_tables import PARTICIPANT, UNKNOWN
 from vpt.data.layouts.class_lists import csv_lines
 from vpt.data.layouts.description import description
+from vpt.data.layouts.rows import CALLED_PATIENT, IMAGE_COLUMNS
 from vpt.errors import VptError, VptWarning
 from vpt.scores.groups import Grouping
 from vpt.words import did_you_mean, listed, with_article
 
-CASE = ("case", "id", "name", "image", "scan", "mask", "path", "file", "filename")
-PATIENT = ("patient", "subject", PARTICIPANT)
+CASE = ("case", "id", "name", "image", "scan", "mask", *IMAGE_COLUMNS)
+PATIENT = (*CALLED_PATIENT, PARTICIPANT)
 MOST_NUMBERS = 10  # a column with more different ones is cut into QUARTERS
 QUARTERS = 4
 
@@ -130,6 +131,9 @@ def _read(source: Path, names: Sequence[str], patient: Callable[[str], str], col
                 "keep one of the two"
             )
     owners = {name: patient(name) if by_patient else _line_of(name, lines, source) for name in names}
+    if heads[key] == PARTICIPANT:  # BIDS has them with and without the word
+        subjects = {f"sub-{name.removeprefix('sub-')}": name for name in lines}
+        owners = {name: subjects.get(f"sub-{owner.removeprefix('sub-')}", owner) for name, owner in owners.items()}
     return {
         head: {
             name: lines[owner][place]

@@ -33,7 +33,7 @@ REPEATED = re.compile(
     r"|(?<=\d)(?:l|r|od|os|v\d+)$",
     re.IGNORECASE,
 )
-BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9]+)_[^/]*")  # the subject stands first, whatever follows
+BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9+]+)_[^/]*")  # the subject stands first, whatever follows
 DATED = re.compile(r"(.+?)[_-](?:19|20)\d\d([_-]?)\d\d\2\d\d")
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
 BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; no DICOM UID

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import SegmentationSet, case_name, raise_first, without_ending
+from vpt.data.cases import SegmentationSet, as_case, raise_first
 from vpt.data.labelled import LabelledSet
 from vpt.data.strata import Held, deal, of_patients, read_held
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json
 from vpt.progress import Tick, silent
+from vpt.vocabulary import SIDES
 from vpt.words import counted, did_you_mean
 
 FOLDS = 5
 DRAW_SEED = 0
-SIDES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _named_splits(
         raise VptError(f"{shape}, found {unknown[0]!r}{did_you_mean(unknown[0], SIDES)}")
     known = dict.fromkeys(case.name for case in dataset.cases)
     apart = dataset.left_out if isinstance(dataset, LabelledSet) else frozenset[str]()
-    listed = {side: [_as_case(str(name), {*known, *apart}) for name in content.get(side, [])] for side in SIDES}
+    listed = {side: [as_case(str(name), {*known, *apart}) for name in content.get(side, [])] for side in SIDES}
     sides = {side: tuple(name for name in names if name not in apart) for side, names in listed.items()}
     seen: dict[str, str] = {}
     problems = []
@@ -282,11 +282,6 @@ def _named_splits(
             seen.setdefault(name, side)
     problems += _patients_on_two_sides(dataset, seen, source)
     return Splits(**sides), problems
-
-
-def _as_case(name: str, known: Collection[str]) -> str:
-    """A case's name, also where the file's ending is written behind it (`benign_003.png`, `Faces/image_0025.jpg`)."""
-    return next((each for each in (name, without_ending(name), case_name(name)) if each in known), name)
 
 
 def _patients_on_two_sides(dataset: AnySet, side_of: dict[str, str], source: Path) -> list[VptError]:

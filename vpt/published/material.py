@@ -19,9 +19,9 @@ from vpt.errors import VptError
 from vpt.files import write_json
 from vpt.progress import bar
 from vpt.published.archives import CLUTTER, ENDINGS, extract, is_archive
+from vpt.vocabulary import SIDES
 from vpt.words import agreeing, counted, listed
 
-SIDES = ("train", "val", "test")
 DEAL = ("train", "val", "test", "train", "train", "train", "train", "test", "train", "train")  # 70, 10 and 20 percent
 
 

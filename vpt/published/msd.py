@@ -12,8 +12,9 @@ from vpt.data.cases import case_name, scan_files
 from vpt.data.layouts.description import read_channels
 from vpt.errors import VptError
 from vpt.files import read_json, write_json
-from vpt.published.material import SIDES, Archive, Material, Origin, draw, make_set, place, write_split
+from vpt.published.material import Archive, Material, Origin, draw, make_set, place, write_split
 from vpt.readers.nifti import copy_channels
+from vpt.vocabulary import SIDES
 from vpt.words import did_you_mean, listed
 
 HOST = "https://msd-for-monai.s3-us-west-2.amazonaws.com"

@@ -205,7 +205,7 @@ def _patients(pairs: Sequence[Pair], pattern: str | None) -> tuple[Callable[[str
         return by_pattern(names, pattern).__getitem__, ""
     said: dict[str, str] = {}
     for file in reversed(dataset_files(pairs)):
-        said |= read_patients(description(file), file)
+        said |= read_patients(description(file), file, names)
     whose = Patients(names, said, {})
     return whose.of, whose.guess()
 

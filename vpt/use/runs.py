@@ -25,6 +25,7 @@ from vpt.use.classifier import Classifier
 from vpt.use.limits import judge, keep_limits, require_different
 from vpt.use.load import load
 from vpt.use.scored_splits import classify_split, evaluate_split, reference_box
+from vpt.vocabulary import SIDES
 
 if TYPE_CHECKING:
     from vpt.config.run import DataConfig
@@ -147,7 +148,7 @@ def _common_splits(runs: Sequence[Path]) -> dict[str, list[str]]:
             )
         found.append(read_written(run / "splits.json").to_dict())
     for run, splits in zip(runs, found, strict=True):
-        for side in ("train", "val", "test"):
+        for side in SIDES:
             if sorted(splits[side]) != sorted(found[0][side]):
                 raise VptError(
                     f"{run}: another {side} side than {runs[0]}, so one may have trained on what the other is tested "

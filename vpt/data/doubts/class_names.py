@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable
 
+from vpt.vocabulary import SIDE_WORDS
 from vpt.words import listed
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,2})?")
@@ -13,7 +14,6 @@ TRUTH = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # beside 1 and 0 the
 MISSING = {"nan", "n/a", "#n/a", "<na>", "null", "nat", "#value!", "?", "unlabeled", "unlabelled", "not labeled"}
 MAYBE = {"na", "none", "nil", "unknown", "-", "."}  # beside numbers alone; they may be names
 BELOW_ALL = {"-1", "-9", "-99", "-999"}  # beside numbers of 0 and above
-SIDES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 JOINED = re.compile(r"\s*[;,/&+]\s*")
 
 
@@ -38,7 +38,7 @@ def class_doubts(classes: Collection[str]) -> list[str]:
 
 
 def _sides(classes: Collection[str]) -> list[str]:
-    sides = [name for name in classes if name.strip().casefold() in SIDES]
+    sides = [name for name in classes if name.strip().casefold() in SIDE_WORDS]
     if not sides or len(sides) == len(classes):
         return []
     return [

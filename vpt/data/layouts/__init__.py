@@ -15,7 +15,7 @@ from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.annotated import read_annotated, with_annotated
 from vpt.data.layouts.bids import is_bids, survey_bids
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
-from vpt.data.layouts.description import require_few_channels
+from vpt.data.layouts.description import description, read_codes, require_few_channels
 from vpt.data.layouts.image_folders import have_names_in_common, is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, require_no_run, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
@@ -51,6 +51,8 @@ def survey(
     patients, labels: as of `read_dataset`. Raises VptError only when dataset.json itself is missing or unusable.
     """
     dataset, problems = _survey(Path(root))
+    source = dataset.root / "dataset.json"
+    dataset = replace(dataset, codes=read_codes(description(source), dataset.labels, source))
     require_few_channels(dataset.channels, dataset.root)
     require_plain_names(dataset)
     if patients is not None:

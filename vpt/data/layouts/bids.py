@@ -17,7 +17,14 @@ from vpt.data.layouts.annotated import is_told, without_masks
 from vpt.data.layouts.bids_files import OF_A_CASE, BidsFile, bids_files, chosen_by, has_subjects
 from vpt.data.layouts.bids_scans import BidsMask, Masks, sequences_of
 from vpt.data.layouts.bids_tables import labels_in_tables, participants
-from vpt.data.layouts.description import case_in_words, description, labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.description import (
+    case_in_words,
+    description,
+    given_labels,
+    read_channels,
+    read_patients,
+    shown_name,
+)
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles
@@ -58,7 +65,7 @@ def survey_bids(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         channels,
         labels,
         whole,
-        said | read_patients(content, source),
+        said | read_patients(content, source, said),
         kind,
         guess="read as BIDS: " + case_in_words(root, whole[0], len(whole), channels, _left(files, masks, elsewhere)),
         columns=participants(root, said),
@@ -117,8 +124,7 @@ def _labelled(
     if len(names) > 1 or any(len(found) > 1 for found in masks.values()):
         return _in_own_files(masks, names, content, problems)
     paths = {case: found[0].file.path for case, found in masks.items()}
-    given = labels_of(content, root / "dataset.json") if content.get("labels") else None
-    given = given or labels_in_tables(root, list(paths.values()))
+    given = given_labels(content, root / "dataset.json") or labels_in_tables(root, list(paths.values()))
     if flat:
         return labels_of_masks(root, paths, given, problems)
     labels = given or found_labels(root, list(paths.values()), problems)

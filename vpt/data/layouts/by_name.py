@@ -17,21 +17,27 @@ from typing import Any, Literal
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.layouts.annotated import is_told, without_masks
-from vpt.data.layouts.description import case_in_words, description, labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.description import (
+    case_in_words,
+    description,
+    given_labels,
+    read_channels,
+    read_patients,
+    shown_name,
+)
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
-from vpt.data.layouts.naming import MASK, PLAIN, WAYS, NameWords
-from vpt.data.layouts.rows import SIDE_WORDS
+from vpt.data.layouts.naming import MASK, PLAIN, UNLABELLED, WAYS, NameWords
 from vpt.data.patients import of_folders
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
+from vpt.vocabulary import SIDE_WORDS
 from vpt.words import listed
 
 Words = tuple[str, ...]
 Place = Literal["", "last", "first"]  # of the word for a sequence or a label in a name; "": there is none
 
 ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
-UNLABELLED = {"imagests", "labelsts"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         channels,
         labels,
         cases,
-        read_patients(content, source),
+        read_patients(content, source, {case.name for case in cases}),
         kind,
         {name: side for name, side in sides.items() if side},
         guess="guessed from the names: " + case_in_words(root, cases[0], len(cases), channels),
@@ -254,7 +260,7 @@ def _labelled(
             case: LabelFiles(tuple(sorted(masks))) for case, masks in parts.items()
         }
     masks = {"/".join(case): pairing.masks[case][""].path for case in pairing.both}
-    given = labels_of(content, root / "dataset.json") if content.get("labels") else None
+    given = given_labels(content, root / "dataset.json")
     if not flat:
         labels = given or found_labels(root, list(masks.values()), problems)
         return labels, {case: pairing.masks[case][""].path for case in pairing.both}

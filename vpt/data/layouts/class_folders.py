@@ -8,9 +8,10 @@ from pathlib import Path
 
 from vpt.data.cases import kind_of, without_ending
 from vpt.data.layouts.naming import WAYS, name_roles
-from vpt.data.layouts.rows import SIDE_WORDS, Row, stem_of
+from vpt.data.layouts.rows import Row, stem_of
 from vpt.data.walking import Walk, folders_in, is_training, leads_back
 from vpt.readers import is_part
+from vpt.vocabulary import SIDE_WORDS
 
 SEGMENTATION = {"images", "masks", "labels", "imagestr", "imagests", "labelstr", "labelsts"}  # no names of classes
 

@@ -10,15 +10,16 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of, without_ending
-from vpt.data.layouts.rows import PATIENT_COLUMNS, SIDE_WORDS, SPLIT_COLUMNS, Row, split_column, stem_of
+from vpt.data.layouts.rows import IMAGE_COLUMNS, PATIENT_COLUMNS, SPLIT_COLUMNS, Row, split_column, stem_of
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.files import require_file
 from vpt.readers import SUPPORTED
+from vpt.vocabulary import SIDE_WORDS
 from vpt.words import did_you_mean, listed
 
 COLUMNS = {  # what a column holds -> the names it may have
-    "path": ("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code"),
+    "path": IMAGE_COLUMNS,
     "label": ("label", "class", "diagnosis", "dx", "finding labels"),
     "split": SPLIT_COLUMNS[:1],
     "patient": PATIENT_COLUMNS,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Case
+from vpt.data.cases import Case, as_case
 from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues, require_plain_name
 from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
@@ -31,12 +31,14 @@ def shown_name(content: dict[str, Any], root: Path) -> str:
     return str(content.get("name") or root.resolve().name)
 
 
-def read_patients(content: dict[str, Any], source: Path) -> dict[str, str]:
-    """Case -> patient from a dataset.json; empty where it says nothing."""
+def read_patients(content: dict[str, Any], source: Path, cases: Collection[str]) -> dict[str, str]:
+    """Case -> patient from a dataset.json, where cases may be written with their files' endings; empty where it says
+    nothing.
+    """
     patients = content.get("patients", {})
     if not isinstance(patients, dict):
         raise VptError(f'{source}: `patients` is no object; expected {{"CASE": "PATIENT", ...}}')
-    return {str(case): str(patient) for case, patient in patients.items()}
+    return {as_case(str(case), cases): str(patient) for case, patient in patients.items()}
 
 
 def fewer_than_said(content: dict[str, Any], found: int) -> str:
@@ -130,7 +132,12 @@ def _pairs(found: dict[str, Any], source: Path) -> list[tuple[int, str]]:
 def read_labels(source: Path) -> dict[int, str] | None:
     """`labels_of` a dataset.json; None where it has no labels."""
     content = read_json(source)
-    return labels_of(content, source) if isinstance(content, dict) and content.get("labels") else None
+    return given_labels(content, source) if isinstance(content, dict) else None
+
+
+def given_labels(content: dict[str, Any], source: Path) -> dict[int, str] | None:
+    """`labels_of` its content; None where it has no labels."""
+    return labels_of(content, source) if content.get("labels") else None
 
 
 def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) -> dict[str, Code]:

@@ -18,10 +18,9 @@ from vpt.data.doubts.left_out import ending_of, kinds, left_out
 from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask, too_many_values
 from vpt.data.label_maps import how_to_turn
 from vpt.data.label_values import require_no_negative
-from vpt.data.layouts.description import description, read_channels, read_labels, read_patients, shown_name
+from vpt.data.layouts.description import description, given_labels, read_channels, read_patients, shown_name
 from vpt.data.mask_colours import ids_by_colour
 from vpt.errors import VptError
-from vpt.files import holds_file
 from vpt.machine.available import cores
 from vpt.parallel import in_processes
 from vpt.readers import ColourMask, Reader, reader_of
@@ -54,7 +53,7 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if not scan_files(root / "masks") and (other := left_out(root / "masks", ()).files):
         raise VptError(f"{root / 'masks'}: the masks are {kinds(other)}, which are not read; convert them to PNG")
     images, masks, problems = _paired(root)
-    labels, of = labels_of_masks(root / "masks", masks, read_labels(source) if holds_file(source) else None, problems)
+    labels, of = labels_of_masks(root / "masks", masks, given_labels(content, source), problems)
     cases = tuple(Case(name, (path,), of.get(name)) for name, path in sorted(images.items()))
     problems += turned(cases)
     return SegmentationSet(
@@ -63,7 +62,7 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         image_channels(content, source, [case.images[0] for case in cases]),
         labels,
         cases,
-        {case_name(case): patient for case, patient in read_patients(content, source).items()},
+        read_patients(content, source, images),
         kind="images",
     ), problems
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from vpt.data.cases import kind_of, raise_first, without_ending
+from vpt.data.cases import kind_of, raise_first
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.bids import is_bids
 from vpt.data.layouts.by_name import is_told_by_names
@@ -134,7 +134,7 @@ def survey_labelled(
     if len(names) < 2:
         problems.append(VptError(f"{path}: one class ({listed(names)}), expected at least 2; add images of another"))
     kind = _kind(rows, problems)
-    given = {without_ending(name): patient for name, patient in read_patients(content, root / "dataset.json").items()}
+    given = read_patients(content, root / "dataset.json", {row.name for row in rows})
     said = {row.name: row.patient for row in rows if row.patient} | given
     found = LabelledSet(
         root,

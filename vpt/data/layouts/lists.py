@@ -14,13 +14,13 @@ from pathlib import Path
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.layouts.by_name import only_channel
 from vpt.data.layouts.class_lists import LONGEST, csv_lines
-from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
+from vpt.data.layouts.description import description, given_labels, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
-from vpt.data.layouts.rows import PATIENT_COLUMNS, SIDE_WORDS, split_column
+from vpt.data.layouts.rows import PATIENT_COLUMNS, split_column
 from vpt.errors import VptError
 from vpt.files import parse_json, require_file
 from vpt.readers import SUPPORTED, Kind, endings
-from vpt.vocabulary import LISTS
+from vpt.vocabulary import LISTS, SIDE_WORDS
 from vpt.words import did_you_mean, listed, with_article
 
 IMAGE, MASK = ("image", "scan", "path", "file"), ("mask", "segmentation", "seg", "label")
@@ -92,7 +92,7 @@ def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:
         channels,
         labels,
         cases,
-        patients | read_patients(content, root / "dataset.json"),
+        patients | read_patients(content, root / "dataset.json", found),
         kind,
         {name: side for name, side in sides.items() if side},
         source,
@@ -202,7 +202,7 @@ def _described(
 ) -> tuple[tuple[str, ...], dict[int, str], tuple[Case, ...], Kind]:
     """Channels, labels, the cases with their masks as they are to be read, and their kind."""
     source = root / "dataset.json"
-    given = labels_of(content, source) if content.get("labels") else None
+    given = given_labels(content, source)
     masks = {case.name: path for case in cases for path in case.files[len(case.images) :]}
     kinds = {kind_of(path) for case in cases for path in case.images}
     if len(kinds) > 1:

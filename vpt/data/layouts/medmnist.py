@@ -12,9 +12,9 @@ from vpt.data.layouts.rows import Row
 from vpt.errors import VptError
 from vpt.readers.nifti import volume_in_memory
 from vpt.readers.npz import SCAN, described, read_array
+from vpt.vocabulary import SIDES
 from vpt.words import listed
 
-SIDES = ("train", "val", "test")
 EXPECTED = "expected {train,val,test}_images and {train,val,test}_labels, as MedMNIST has them"
 MOST_CLASSES = 100_000
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name
-from vpt.data.layouts.description import description, labels_of, read_channels, read_codes, read_patients, shown_name
+from vpt.data.layouts.description import description, given_labels, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import COLOUR, found_labels
-from vpt.data.layouts.rows import SIDE_WORDS
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import reader_of
 from vpt.readers.npz import LABELS, NpzReader, arrays_of, is_case
+from vpt.vocabulary import SIDE_WORDS
 from vpt.words import counted
 
 
@@ -40,17 +40,16 @@ def survey_medsam(root: Path) -> tuple[SegmentationSet, list[VptError]]:
             )
     paths = [path for path, count in counts.items() if count == len(channels)]
     named = dict(zip(_names(root, paths), paths, strict=True))
-    labels = labels_of(content, source) if content.get("labels") else found_labels(root, paths, problems)
+    labels = given_labels(content, source) or found_labels(root, paths, problems)
     return SegmentationSet(
         root,
         shown_name(content, root),
         channels,
         labels,
         tuple(Case(name, (named[name],), named[name]) for name in sorted(named)),
-        read_patients(content, source),
+        read_patients(content, source, named),
         sides={name: side for name, path in named.items() if (side := _side(path.relative_to(root)))},
         guess=f"{len(paths)} .npz files with the scan `imgs` and its labels `gts`, as MedSAM keeps them",
-        codes=read_codes(content, labels, source),
     ), problems
 
 

@@ -17,6 +17,7 @@ RARE = {"lab", "ann", "anno", "target", "rs", "rtstruct", "rtss"}  # said beside
 RARE |= {f"{word}s" for word in RARE}
 RARE_IMAGE = {"vol", "vols", "raw", "orig", "original", "originals", "input", "inputs"}
 KINDS = {"ct", "cbct", "mr", "mri", "pet", "pt", "us"}  # of scans, which a number may follow: CT7
+UNLABELLED = {"imagests", "labelsts"}  # folders of scans to predict, which MSD and nnU-Net keep beside the others
 APART = re.compile(r"[_\-. ]+")
 CASES = re.compile(r"[_\-. ]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[0-9])(?=[a-z])")  # P7Mask, P7mask
 MARKS = re.compile(r"[_\-. ()\[\]]+")

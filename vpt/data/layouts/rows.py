@@ -7,20 +7,17 @@ from dataclasses import dataclass, field
 
 from vpt.data.patients import stem_of_name
 from vpt.readers import Source
-from vpt.vocabulary import Target
+from vpt.vocabulary import SIDE_WORDS, Target
 from vpt.words import did_you_mean, listed
 
-SIDE_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
-
-PATIENT_COLUMNS = (
+CALLED_PATIENT = (
     *("patient", "patient_id", "patient id", "patientid", "patient-id", "pid", "subject", "subject_id", "subject id"),
-    *("subjectid", "lesion_id", "group"),
+    "subjectid",
 )
+PATIENT_COLUMNS = (*CALLED_PATIENT, "lesion_id", "group")
+"""Names of the column that says whose a case is; a lesion's or a group's images stay together too."""
+IMAGE_COLUMNS = ("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code")
+"""Names of the column that says which image a line of a list is of."""
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "fold")
 """Names of the column that says on which side a case is; of others than the first only where all its cells do."""
 

@@ -18,7 +18,7 @@ from vpt.data.cases import (
     without_suffix,
 )
 from vpt.data.doubts.left_out import unread_beside
-from vpt.data.layouts.description import description, labels_of, read_channels, read_codes, read_patients, shown_name
+from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import as_images, image_channels, labels_of_masks
 from vpt.data.layouts.regions import regions_in_words
 from vpt.data.layouts.unpaired import why_unpaired
@@ -80,15 +80,15 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if not cases and not problems:
         problems = [VptError(f"{root / 'imagesTr'}: no scans found; put CASE_0000.nii.gz files there")]
     cases = sorted(cases, key=lambda case: case.name)
-    patients, kind = read_patients(content, source), _kind(source, cases, problems)
+    patients = read_patients(content, source, {case.name for case in cases})
+    kind = _kind(source, cases, problems)
     if kind == "images":
         masks = {case.name: case.label for case in cases if isinstance(case.label, Path)}
         labels = labels or labels_of_masks(root, masks, None, problems)[0]
         cases = as_images(root, cases, labels, problems)
-    name, codes = shown_name(content, root), read_codes(content, labels, source)
     guess = regions_in_words(content, labels)
     return SegmentationSet(
-        root, name, channels, labels, tuple(cases), patients, kind, guess=guess, codes=codes
+        root, shown_name(content, root), channels, labels, tuple(cases), patients, kind, guess=guess
     ), problems
 
 

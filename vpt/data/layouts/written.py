@@ -13,10 +13,11 @@ from vpt.data.cases import Case, SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.annotated import WORD
 from vpt.data.layouts.bids_tables import table_of_participants
-from vpt.data.splits import SIDES, read_splits
+from vpt.data.splits import read_splits
 from vpt.errors import VptError
 from vpt.files import write_json, write_text
 from vpt.readers import LabelFiles, Relabelled
+from vpt.vocabulary import SIDES
 
 GROUPS = "groups.csv"
 
