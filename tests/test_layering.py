@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import vpt
 
 PACKAGE = Path(vpt.__file__).parent
+DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 
 # From the bottom up. A module may import from its own room and from the levels below it, not from beside it.
 LEVELS: tuple[frozenset[str], ...] = (
@@ -44,6 +46,8 @@ RESERVED: dict[str, frozenset[str]] = {
     "nibabel": frozenset({"readers", "data.synthetic"}),
     "PIL": frozenset({"readers"}),
     "SimpleITK": frozenset({"readers"}),
+    "pydicom": frozenset({"readers"}),
+    "highdicom": frozenset({"readers"}),
     "albumentations": frozenset({"data.transforms"}),
     "matplotlib": frozenset({"report"}),
     "jinja2": frozenset({"report"}),
@@ -113,6 +117,28 @@ def test_imports_point_down_only() -> None:
     ]
 
     assert offenders == [], "\n".join(offenders)
+
+
+def rooms_in_design() -> dict[str, int]:
+    """Room -> the row of the table in docs/design.md that it stands in."""
+    table = DESIGN.read_text(encoding="utf-8").partition("| room |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    return {room: number for number, row in enumerate(rows) for room in re.findall(r"`([\w]+)/?`", row)}
+
+
+@pytest.mark.slow
+def test_the_rooms_stand_in_the_design_from_the_bottom_up() -> None:
+    rows = rooms_in_design()
+    offenders = {
+        f"{room_of(name)} imports {room_of(imported.removeprefix('vpt.'))}, which stands in a row further down"
+        for name, path in modules().items()
+        for _, imported in imports(path)
+        if imported.startswith("vpt.")
+        and name != "__main__"
+        and rows[room_of(imported.removeprefix("vpt."))] > rows[room_of(name)]
+    }
+
+    assert sorted(offenders) == []
 
 
 def import_graph() -> dict[str, set[str]]:

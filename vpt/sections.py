@@ -81,7 +81,7 @@ class Room(Generic[C]):
 
     Args:
         package: dotted name of the folder, `vpt.prompts`, which is the group of the entry points too;
-        key: the field that names a choice; what: a choice in words; base: the class of all of them.
+        key: the field that names a choice; what: a choice in words.
     """
 
     def __init__(self, package: str, key: str, what: str):

@@ -10,7 +10,7 @@ in the prediction only  0               0     NaN         0          NaN
 in the reference only   0               0     NaN         NaN        0
 ======================  ==============  ====  ==========  =========  ======
 
-NaN is left out of means, so the report counts every such case (`vpt.scores.report`).
+NaN is left out of means, so the report counts every such case (`SegmentationScores`).
 """
 
 from __future__ import annotations
