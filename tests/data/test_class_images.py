@@ -91,6 +91,7 @@ def test_other_classes_are_not_doubted(tmp_path: Path, draw: dict[str, Draw]) ->
     ("names", "text"),
     [
         (["neg", "pos", "test"], "'test' is a class here, beside neg, pos, but called as a side of the split is"),
+        (["train2017", "val2017"], "'train2017', 'val2017' are classes here, but called as a side of the split is"),
         (["a", "b", "Train", "Val"], "'Train', 'Val' are classes here, beside a, b"),
         (["a", "a;b"], "classes 'a;b' join names that are classes too"),
         (["a", "b", "a, b"], "write them with | between (a|b)"),

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vpt.data.check import check_dataset
-from vpt.data.doubts.left_out import ending_of, kinds
+from vpt.data.doubts.left_out import ending_of, kinds, left_out, unread_beside
 from vpt.data.layouts import read_labelled
 from vpt.data.scans import find_scans, unread_scans
 from vpt.data.walking import Walk
@@ -72,6 +72,16 @@ def test_unread_files_of_classes_are_named(tmp_path, folder, names, said):
         fill(tmp_path / name, *some("x", 5, ".png"))
     fill(tmp_path / folder, *names)
     assert said in warnings(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_train2017.json", "train/_annotations.coco.json"])
+def test_annotations_of_coco_are_called_so(name, tmp_path):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text('{"images": [], "annotations": []}')
+
+    (said,) = left_out(tmp_path, ()).sentences()
+    assert said.startswith(f"1 file of boxes and polygons as COCO has them not read: {name}; draw them as masks")
+    assert f"; 1 file of boxes and polygons as COCO has them not read: {name}; " in unread_beside(tmp_path)
 
 
 def test_what_is_hidden_or_describes_the_set_does_not_count(tmp_path):

@@ -14,6 +14,7 @@ TRUTH = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # beside 1 and 0 the
 MISSING = {"nan", "n/a", "#n/a", "<na>", "null", "nat", "#value!", "?", "unlabeled", "unlabelled", "not labeled"}
 MAYBE = {"na", "none", "nil", "unknown", "-", "."}  # beside numbers alone; they may be names
 BELOW_ALL = {"-1", "-9", "-99", "-999"}  # beside numbers of 0 and above
+NUMBERED = re.compile(r"[\d _-]+$")
 JOINED = re.compile(r"\s*[;,/&+]\s*")
 
 
@@ -38,13 +39,15 @@ def class_doubts(classes: Collection[str]) -> list[str]:
 
 
 def _sides(classes: Collection[str]) -> list[str]:
-    sides = [name for name in classes if name.strip().casefold() in SIDE_WORDS]
-    if not sides or len(sides) == len(classes):
+    """Names that are those of a side, with a number behind or not (`train2017`)."""
+    sides = [name for name in classes if NUMBERED.sub("", name.strip().casefold()) in SIDE_WORDS]
+    if not sides or {name.strip().casefold() for name in classes} <= SIDE_WORDS.keys():
         return []
+    beside = f", beside {listed(others, 3)}" if (others := [name for name in classes if name not in sides]) else ""
+    are = "is a class" if len(sides) == 1 else "are classes"
     return [
-        f"{listed(map(repr, sides))} {'is a class' if len(sides) == 1 else 'are classes'} here, beside "
-        f"{listed((name for name in classes if name not in sides), 3)}, but called as a side of the split is; if it is "
-        "that, put folders of the classes into train, val and test"
+        f"{listed(map(repr, sides))} {are} here{beside}, but called as a side of the split is; if it is that, put "
+        "folders of the classes into train, val and test"
     ]
 
 

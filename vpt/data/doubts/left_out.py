@@ -99,7 +99,7 @@ class LeftOut:
         lost = [*texts, *(path for path in (*self.files, *self.nested) if leads_nowhere(path))]
         if files := [path for path in self.files if path not in lost]:
             known = [path for path in files if format_of(path)]
-            other = [path for path in files if not format_of(path)]
+            other = [path for path in files if not format_of(path) and not _is_coco(path)]
             if other:
                 found.append(
                     f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out"
@@ -113,6 +113,8 @@ class LeftOut:
                 f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
                 "as a folder of its own, or move the files up"
             )
+        if coco := [*filter(_is_coco, self.files)]:
+            found.append(_of_coco(self.root, coco))
         if texts:
             found.append(_of_texts(self.root, texts))
         if gone := [path for path in lost if path not in texts]:
@@ -170,6 +172,8 @@ def unread_beside(folder: Path) -> str:
     every = list(Walk(folder).files())
     if texts := [path for path in every if link_in_text(path)]:
         return f"; {_of_texts(folder, texts)}"
+    if coco := [*filter(_is_coco, every)]:
+        return f"; {_of_coco(folder, coco)}"
     found = [path for path in every if not _is_description(path)]
     other = [path for path in found if not format_of(path)]
     deeper = sorted({path.relative_to(folder).parts[0] for path in found if format_of(path) and path.parent != folder})
@@ -182,6 +186,20 @@ def unread_beside(folder: Path) -> str:
 def _with_their_parts(read: Iterable[Path]) -> set[str]:
     """Absolute paths of files that are read, and of those that they cannot do without."""
     return {os.path.abspath(file) for path in read for file in (path, *(reader_of(path).files()))}
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a file is called as COCO calls its annotations, or Roboflow its own."""
+    name = path.name.lower()
+    return name.endswith(".coco.json") or (name.startswith("instances_") and name.endswith(".json"))
+
+
+def _of_coco(root: Path, files: Sequence[Path]) -> str:
+    names = listed((path.relative_to(root).as_posix() for path in files), 3)
+    return (
+        f"{counted(len(files), 'file')} of boxes and polygons as COCO has them not read: {names}; draw them as masks, "
+        "PNGs called as their images (pycocotools: `annToMask`), and put images into images/ and masks into masks/"
+    )
 
 
 def _is_description(path: Path) -> bool:
