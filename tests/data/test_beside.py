@@ -108,6 +108,14 @@ def test_masks_of_the_case_beside_are_told(tmp_path: Path, shift: int, said: str
     assert [text for text in told if f"fit the image {said} theirs better than their own" in text]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_masks_of_cases_in_any_other_order_are_told(tmp_path: Path, seed: int) -> None:
+    """Things of about one place, as organs and what a camera is pointed at are."""
+    others = np.random.default_rng(seed).permutation(CASES)
+    told = pictures(tmp_path, lambda image, mask, k: (image, object_in(int(others[k]))[1]))
+    assert [text for text in told if "12 masks that were compared fit their own images no better" in text]
+
+
 SOUND: dict[str, Change] = {
     "as they are": lambda image, mask, k: (image, mask),
     "both turned": lambda image, mask, k: (image.T, mask.T),

@@ -2,7 +2,8 @@
 into its image.
 
 Where a mask is right, its edges lie where the image changes more than elsewhere. Where that is so of the mask mirrored
-or turned, or of the next case's, in nearly all cases, and less so of the mask as it is, it lies wrong.
+or turned, or of the next case's, in nearly all cases, and less so of the mask as it is, it lies wrong. Where it is no
+more so of the masks as they are than of other cases', they may be anyone's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ LOOKED_AT: dict[Kind, int] = {"images": 40, "volumes": 12}  # cases, evenly spre
 SAMPLE = 4096  # changes of a slice, with which those at the edges are compared
 FEWEST, FEWEST_CASES = 40, 8  # pixels of edges in a mask, and cases; of fewer nothing is told
 NEARLY_ALL, BETTER, CERTAIN = 0.85, 0.04, 5.0  # of the cases; by that rank on average, and so many of its errors
+ENOUGH, AT_CHANCE, NO_GAIN, SEEN = 12, 0.6, 0.015, 0.53  # cases; how often and by how much better; the fit as it is
 PART, FAR = 0.2, 0.15  # of the cases, where a mask lies so much better turned
 INSIDE, OUTSIDE = 0.99, 0.005  # of the labelled pixels that have one value, and of the others
 NEXT, PREVIOUS = "next", "previous"  # cases, whose masks are compared too
@@ -96,6 +98,26 @@ def misplaced(cases: Sequence[Beside], kind: Kind) -> Iterator[str]:
             some = f"{len(odd)} of {counted(len(gains), 'mask')} that were compared ({listed(odd, 3)})"
             yield f"{some} {_told(name, kind)}"
             return
+    if text := _as_others(cases):
+        yield text
+
+
+def _as_others(cases: Sequence[Beside]) -> str:
+    """That masks fit no better than those of the cases beside them, as where pairs were shuffled; "" where they do."""
+    pairs = [(each, name) for each in cases for name in (NEXT, PREVIOUS) if {"", name} <= each.fits.keys()]
+    gains: dict[str, list[float]] = {}
+    for each, name in pairs:
+        gains.setdefault(each.case, []).append(-_gain(name, each))
+    by_case = np.array([np.mean(its) for its in gains.values()])
+    if len(by_case) < ENOUGH or by_case.mean() > NO_GAIN or (by_case > 0).mean() > AT_CHANCE:
+        return ""
+    if np.mean([each.fits[""] for each, _ in pairs]) < SEEN:  # edges that cannot be seen at all
+        return ""
+    return (
+        f"{counted(len(by_case), 'mask')} that were compared fit their own images no better, edge on edge, than those "
+        "of other cases; are images and masks paired rightly? Look at them (vpt check DATA --html page.html), and name "
+        "each mask after its image"
+    )
 
 
 def drawn_in(cases: Sequence[Beside], kind: Kind) -> Iterator[str]:
