@@ -9,7 +9,7 @@ import numpy as np
 
 from vpt.data.doubts.values import is_ct
 from vpt.data.label_maps import read_label
-from vpt.data.plan import Intensity, Percentiles, Window
+from vpt.data.plan import LARGEST_VALUE, NARROWEST, Intensity, Percentiles, Window
 from vpt.data.planned import FINGERPRINTED, Planned, Wishes, spread
 from vpt.data.values import CaseValues, values_of
 from vpt.errors import VptError
@@ -22,8 +22,13 @@ SOFT_TISSUE = (-160.0, 240.0)  # HU
 def given_window(dataset: Planned, window: tuple[float, float]) -> tuple[Intensity, ...]:
     """The window that was given: of CT, or where there is none of every channel."""
     low, high = window
-    if low >= high:
+    if not low < high:  # NaN neither
         raise VptError(f"plan.window: {low:g} to {high:g}; give the lower value first")
+    if max(-low, high) > LARGEST_VALUE or high - low < NARROWEST:
+        raise VptError(
+            f"plan.window: {low:g} to {high:g}, expected values up to {LARGEST_VALUE:g}, {NARROWEST:g} apart at least; "
+            "give those of the scans' own units"
+        )
     given, is_ct = Window(low=low, high=high), _are_ct(dataset)
     return tuple(given if ct or not any(is_ct) else Percentiles() for ct in is_ct)
 

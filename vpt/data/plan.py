@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +19,11 @@ from vpt.words import listed
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Padding = Literal["centre", "corner"]
-Colour = tuple[float, float, float]
+Level = Annotated[float, Field(ge=0, le=1)]  # NaN is neither
+Percent = Annotated[float, Field(ge=0, le=100)]
+Colour = tuple[Level, Level, Level]
+LARGEST_VALUE, NARROWEST = 1e9, 1e-9  # of a scan; between black and white
+WIDEST = 1e4  # times the values of the training: in a window like that every scan is one grey
 
 ORIENTATIONS: dict[Plane, str] = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 """Axis codes of (slices, rows, columns), so that slices lie as radiologists view them."""
@@ -30,8 +34,14 @@ class Percentiles(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["percentiles"] = "percentiles"
-    low: float = 0.5
-    high: float = 99.5
+    low: Percent = 0.5
+    high: Percent = 99.5
+
+    @model_validator(mode="after")
+    def _spans(self) -> Percentiles:
+        if self.low >= self.high:
+            raise ValueError("the lower percentile is not below the higher one")
+        return self
 
     def __str__(self) -> str:
         return f"percentiles {self.low:g} to {self.high:g} of the scan's own non-zero voxels"
@@ -63,12 +73,12 @@ class Window(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["window"] = "window"
-    low: FiniteFloat
-    high: FiniteFloat
+    low: float = Field(ge=-LARGEST_VALUE, le=LARGEST_VALUE)
+    high: float = Field(ge=-LARGEST_VALUE, le=LARGEST_VALUE)
 
     @model_validator(mode="after")
     def _spans(self) -> Window:
-        if self.low >= self.high:
+        if self.high - self.low < NARROWEST:
             raise ValueError("the lower value is not below the higher one")
         return self
 
@@ -85,6 +95,14 @@ class Window(BaseModel):
 
 
 Intensity = Annotated[Percentiles | Window, Field(discriminator="kind")]
+
+
+def too_wide(intensity: Sequence[Intensity], values: TrainingValues) -> bool:
+    """Whether a window is so much wider than the values of its channel in the training that they all are one grey."""
+    return any(
+        isinstance(each, Window) and 0 < WIDEST * (its.high - its.low) < each.high - each.low
+        for each, its in zip(intensity, values.channels, strict=True)
+    )
 
 
 class Plan(BaseModel):
@@ -136,6 +154,8 @@ class Plan(BaseModel):
         counts = {len(self.intensity), len(self.channels if self.values is None else self.values.channels)}
         if counts != {len(self.channels)} or not self.channels:
             raise ValueError("channels, intensity and values are not of as many channels")
+        if self.values is not None and too_wide(self.intensity, self.values):
+            raise ValueError("a window in which all values of the training would be one grey")
         if self.neighbours and (len(self.channels) > 1 or self.kind == "images"):
             raise ValueError("neighbouring slices are of one channel of a volume")
         if self.slices is not None and self.pixel_mm is not None:

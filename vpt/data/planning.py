@@ -13,7 +13,7 @@ from vpt.data.cropping import choose_crop, cropped_grid
 from vpt.data.doubts.not_hu import no_hu
 from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.intensities import choose_intensity, given_window, read_values
-from vpt.data.plan import ORIENTATIONS, Plan, Plane
+from vpt.data.plan import ORIENTATIONS, Plan, Plane, too_wide
 from vpt.data.planned import FINGERPRINTED, NOTHING_FIXED, EncoderInput, Planned, Wishes, spread
 from vpt.data.sampling import choose_sampling
 from vpt.data.values import CaseValues, values_over
@@ -54,6 +54,13 @@ def make_plan(
     seen = seen or read_values(dataset, cases, progress)
     if not flat and wishes.window is None and (text := no_hu(dataset.channels, seen)):
         raise VptError(f"{dataset.root}: {text}")
+    values = values_over(seen)
+    if wishes.window is not None and too_wide(intensity, values):
+        low, high = min(each.low for each in values.channels), max(each.high for each in values.channels)
+        raise VptError(
+            f"plan.window: {wishes.window[0]:g} to {wishes.window[1]:g}, in which all values of the training scans, "
+            f"{low:g} to {high:g}, would be one grey; give those of the scans' own units"
+        )
     return Plan(
         plane=wishes.plane,
         pixel_mm=wishes.pixel_mm,
@@ -70,7 +77,7 @@ def make_plan(
         planes=wishes.planes,
         crop=wishes.crop or "none",
         sampling=sampling,
-        values=values_over(seen),
+        values=values,
         sizes=None if flat or wishes.pixel_mm is None else found.sizes(wishes.plane),
         reasons=reasons,
     )

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from vpt.data.values import Span
 
 PIXEL, SIDE = 4.0, 3.0  # times the training's; in cm both are ten times too small, in a crop or a finer scan one is
 
 
+def _above_0(span: Span) -> Span:
+    if span[0] <= 0:
+        raise ValueError("no length")
+    return span
+
+
+Length = Annotated[Span, AfterValidator(_above_0)]
+
+
 class TrainingSizes(BaseModel):
     """Of the slices of most training cases, in mm: side of a pixel (of its area), and the longer side of a slice."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    pixel: Span
-    side: Span
+    pixel: Length
+    side: Length
 
     def factor(self, pixel: float, side: float) -> float:
         """How many times larger than the training's both are at least (below 1: smaller); 1 where one of them is not

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from vpt.readers import Voxels
 from vpt.readers.voxels import Channel
@@ -21,7 +22,14 @@ SIGNED, WRAPPED = 2**15 - 1, 0.005  # what lies above it was below 0 in 16 bits 
 MUCH = 0.1  # of a scan, below 0
 PADDED, APART = 0.005, 0.1  # the least share of padding, and how far it lies below the rest, of the rest's width
 
-Span = tuple[FiniteFloat, FiniteFloat]
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] > span[1]:
+        raise ValueError("the lower end is above the higher one")
+    return span
+
+
+Span = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ordered)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,17 +175,17 @@ class ValueRange(BaseModel):
     high: FiniteFloat
     quantiles: tuple[Span, ...] = Field(min_length=len(LEVELS), max_length=len(LEVELS))
     shape: tuple[Span, ...] = Field(min_length=len(LEVELS) + 1, max_length=len(LEVELS) + 1)
-    width: FiniteFloat
-    distinct: int
-    zeros: float = 1.0
+    width: FiniteFloat = Field(ge=0)
+    distinct: int = Field(ge=0)
+    zeros: float = Field(1.0, ge=0, le=1)
 
 
 class TrainingValues(BaseModel):
     """What a new scan's values are compared with; cases: so many were read; colour: the most of any."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    cases: int
-    colour: float
+    cases: int = Field(ge=0)
+    colour: float = Field(ge=0)
     channels: tuple[ValueRange, ...]
 
 
