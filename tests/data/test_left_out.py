@@ -74,6 +74,13 @@ def test_unread_files_of_classes_are_named(tmp_path, folder, names, said):
     assert said in warnings(tmp_path)
 
 
+def test_an_image_that_lost_its_ending_is_told_and_a_text_without_one_is_not(tmp_path, save):
+    (tmp_path / "LICENSE").write_text("Do as you like.")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "IM0001", format="PNG")
+
+    assert left_out(tmp_path, ()).sentences() == ["1 nameless file is not read; convert them, or take them out"]
+
+
 @pytest.mark.parametrize("name", ["annotations/instances_train2017.json", "train/_annotations.coco.json"])
 def test_annotations_of_coco_are_called_so(name, tmp_path):
     (tmp_path / name).parent.mkdir()

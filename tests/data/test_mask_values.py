@@ -16,6 +16,7 @@ from vpt.data.check import check_dataset
 from vpt.data.doubts.mask_values import MaskValues, SeenMask
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import read_dataset, survey
+from vpt.data.mask_colours import require_one_numbering
 from vpt.errors import VptError
 from vpt.readers import ColourMask, reader_of
 
@@ -387,6 +388,13 @@ BOX = round(100 * 16 * 16 / (SIZE[0] * SIZE[1]), 1)
 )
 def test_black_is_the_background_also_where_it_has_another_number(make_masks, draw, ending):
     assert shares(make_masks(draw, ending=ending)) == {"object": BOX}
+
+
+def test_black_that_has_two_numbers_is_the_background_in_all_files(make_masks):
+    root = make_masks(lambda k: in_palette(binary(k, 2) + np.uint8(k % 2) * (binary(k, 2) == 0), BLACK, BLACK, RED))
+    assert shares(root) == {"object": BOX}
+    with pytest.raises(VptError, match=r"black, the background, is another number than 0 in it, and 0 in other masks"):
+        require_one_numbering(sorted((root / "masks").iterdir()))
 
 
 @pytest.mark.parametrize("second", [RED, BLACK])

@@ -67,6 +67,14 @@ def test_ct_that_is_not_in_hu_in_a_third_of_the_set_and_more(change: Change, odd
     assert all(f"do not look like the HU {whose} (-1" in text for text in found.values())
 
 
+@pytest.mark.parametrize("odd", [{2}, {0, 3, 6, 9}, {1, 3, 5, 7, 9, 11}])
+def test_ct_whose_air_was_overwritten_with_0(odd: set[int]) -> None:
+    found = odd_ones(body, "CT", "volumes", lambda hu: np.where(hu < -900, 0, hu), odd)
+
+    assert found.keys() == {str(k) for k in odd}
+    assert all("are just 0, which is water and tissue" in text for text in found.values())
+
+
 @pytest.mark.parametrize(
     "change", [lambda hu: np.clip(hu, -160, 240), lambda hu: hu[8:24, 8:24], lambda hu: hu + 40, lambda hu: hu * 0.97]
 )

@@ -345,12 +345,14 @@ def jpeg_mask(path: Path, levels: dict[int, tuple[slice, slice]], quality: int =
 ONE, OTHER = (slice(20, 44), slice(20, 44)), (slice(70, 100), slice(70, 100))
 
 
-@pytest.mark.parametrize("levels", [(40, 255), (127, 255), (215, 255), (30, 255), (60, 120), (10, 30)])
+@pytest.mark.parametrize(
+    "levels", [(40, 255), (127, 255), (215, 255), (30, 255), (60, 120), (10, 30), (1,), (3,), (20,), (1, 2)]
+)
 def test_a_jpeg_with_more_than_black_and_white_is_refused(tmp_path, levels):
     with pytest.raises(
         VptError, match=r"a\.jpg: a JPEG (with areas of grey|whose brightest pixel is).*, expected black"
     ):
-        read_mask(jpeg_mask(tmp_path / "a.jpg", dict(zip(levels, (ONE, OTHER), strict=True))))
+        read_mask(jpeg_mask(tmp_path / "a.jpg", dict(zip(levels, (ONE, OTHER), strict=False))))
 
 
 @pytest.mark.parametrize("quality", [10, 30, 60, 95])

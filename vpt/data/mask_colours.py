@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS
@@ -33,7 +33,7 @@ def ids_by_colour(folder: Path, masks: Sequence[Path]) -> tuple[tuple[Colour, in
         elif found is None:
             grey.append(path)
     differ = _differ(palettes)
-    moved = not differ and any(map(_puts_black_elsewhere, palettes.values()))
+    moved = not differ and (any(map(_puts_black_elsewhere, palettes.values())) or bool(_other_black(palettes)))
     every = {colour for found in pictures.values() for colour in found}
     if not differ and not moved and (not pictures or len(every) > MOST_LABELS or any(map(_has_labels, grey))):
         return None  # reading a mask in colours says what it should be
@@ -69,6 +69,11 @@ def require_one_numbering(masks: Sequence[Path]) -> None:
                 "another number; save all masks as grey, with 0 for the background and a value of its own for every "
                 "label"
             )
+    if other := _other_black(palettes):
+        raise VptError(
+            f"{other}: black, the background, is another number than 0 in it, and 0 in other masks; save all masks as "
+            "grey, with 0 for the background and a value of its own for every label"
+        )
     if differ := _differ(palettes):
         first, second, k, _, colour = differ
         raise VptError(
@@ -101,6 +106,18 @@ def _differ(palettes: dict[Path, Palette]) -> tuple[Path, Path, int, Colour, Col
 def _puts_black_elsewhere(palette: Palette) -> bool:
     """Whether black, the background, has another number than 0, which is another colour's."""
     return BLACK in palette.used.values() and palette.colour(0) != BLACK and not palette.is_grey
+
+
+def _other_black(palettes: Mapping[Path, Palette]) -> Path | None:
+    """A file without 0 whose background is another number, as black as 0 is, where that is 0 in the others.
+
+    A number that the palette does not name may be black as well: then a file has it beside 0.
+    """
+    blacks = {path: {k for k, colour in its.used.items() if colour == BLACK} for path, its in palettes.items()}
+    if not any(0 in found for found in blacks.values()) or any(len(found) > 1 for found in blacks.values()):
+        return None
+    coloured = (path for path, its in palettes.items() if not its.is_grey)
+    return next((path for path in coloured if blacks[path] and 0 not in blacks[path]), None)
 
 
 def _require_named_colours(

@@ -26,13 +26,14 @@ UNITS = {  # of lengths, in mm, as headers write them
 }
 
 
-def shear(grid: Grid) -> list[str]:
+def shear(grid: Grid, refused: str = "") -> list[str]:
+    """refused: who does not read such a file, in words."""
     lean = grid.leaning
     if lean <= SHEAR:
         return []
     degrees = np.degrees(np.arcsin(min(lean, 1.0)))
     sheared = f"sheared by {degrees:{'.1f' if degrees >= 1 else '.2g'}} degrees"
-    return [f"{sheared}, which ITK-based programs refuse; resample it to straight axes"]
+    return [f"{sheared}{refused}; resample it to straight axes"]
 
 
 def odd_spacing(grid: Grid) -> list[str]:

@@ -46,7 +46,7 @@ def doubts_of(image: Any, grid: Grid) -> list[str]:
         *_sizes(image, grid),
         *([converted(*unit)] if unit else []),
         *odd_spacing(grid),
-        *shear(grid),
+        *shear(grid, ", which ITK-based programs refuse"),
         *_scale(image),
         *_meaning(image),
     ]

@@ -224,12 +224,14 @@ def _whole(pixels: np.ndarray, path: Path) -> np.ndarray:
 
 def _black_and_white(pixels: np.ndarray, path: Path) -> np.ndarray:
     """A JPEG's pixels (rows, columns) as 0 and 255; what is dark throughout, and even areas of grey, are refused."""
-    if MIDDLE[0] < (brightest := int(pixels.max())) <= JPEG_THRESHOLD:  # below it may be black that was saved again
+    low, high = lowest_and_highest(pixels)
+    brightest = int(pixels.max())
+    dark = brightest > MIDDLE[0] or _has_steps(low, high)  # else it is black that was saved again
+    if dark and brightest <= JPEG_THRESHOLD:
         raise VptError(
             f"{path}: a JPEG whose brightest pixel is {brightest}, expected black and white, 0 and 255, since its "
             "values are not exact; export the mask as PNG, with a value of its own for every label"
         )
-    low, high = lowest_and_highest(pixels)
     even = (high - low <= FLAT) & (low > MIDDLE[0]) & (high < MIDDLE[1])
     if (share := float(even.mean())) > MANY:
         raise VptError(
@@ -237,6 +239,12 @@ def _black_and_white(pixels: np.ndarray, path: Path) -> np.ndarray:
             "since its values are not exact; export the mask as PNG, with a value of its own for every label"
         )
     return np.where(pixels > JPEG_THRESHOLD, 255, 0).astype(np.uint8)
+
+
+def _has_steps(low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether even areas of 0 lie beside even areas of another value, as labels of 0 and 1 do."""
+    even = low == high
+    return bool((even & (low == 0)).mean() > MANY and (even & (low > 0)).mean() > MANY)
 
 
 def lowest_and_highest(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -204,7 +204,16 @@ def _of_coco(root: Path, files: Sequence[Path]) -> str:
 
 def _is_description(path: Path) -> bool:
     name = path.name.lower()
-    return name in KNOWN or name.endswith(BESIDE) or not path.suffix
+    return name in KNOWN or name.endswith(BESIDE) or (not path.suffix and _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    """Of a file without an ending: README, LICENSE, and not an image that lost its own."""
+    try:
+        with open(path, "rb") as file:
+            return b"\0" not in file.read(LONGEST_LINK)
+    except OSError:
+        return True
 
 
 def _is_sidecar(path: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from vpt.data.doubts.colours import of_two_orders
 from vpt.data.doubts.hu_modes import is_air
 from vpt.data.doubts.values import FEWEST, Expected, doubt_of, is_ct, units_of
-from vpt.data.values import LOWEST, USUAL, CaseValues, ChannelValues, values_over
+from vpt.data.values import LOWEST, USUAL, CaseValues, ChannelValues, TrainingValues, values_over
 from vpt.readers import Kind
 from vpt.words import agreeing, counted, listed
 
@@ -32,7 +32,7 @@ def unlike_others(
         return
     every = [values for _, values in cases]
     usual = (kind == "volumes" and _with_air(every, channels)) or every
-    most = values_over(usual, spared=len(usual) // USUAL)
+    most = _with_few_zeros(values_over(usual, spared=len(usual) // USUAL), usual)
     named = zip(channels, most.channels, strict=True)
     fixed = [is_ct(name) if kind == "volumes" else 1 < known.high <= 255 for name, known in named]
     expected = Expected(most, units_of(most, channels, kind, fixed))
@@ -48,6 +48,14 @@ def unlike_others(
     if more := doubts[TOLD:]:
         file, text = more[0]
         yield file, f"{text} (so {len(more)} more: {listed((name for name, _ in more), 3)})"
+
+
+def _with_few_zeros(most: TrainingValues, cases: Sequence[CaseValues]) -> TrainingValues:
+    """The same with the share of 0 that the quarter of the cases with the fewest has: others may be padded with it."""
+    shares = zip(*([channel.zeros for channel in case.channels] for case in cases), strict=True)
+    few = [sorted(each)[len(cases) // 4] for each in shares]
+    channels = (its.model_copy(update={"zeros": zeros}) for its, zeros in zip(most.channels, few, strict=True))
+    return most.model_copy(update={"channels": tuple(channels)})
 
 
 def _with_air(cases: Sequence[CaseValues], channels: Sequence[str]) -> list[CaseValues]:
