@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vpt.artifact import Artifact, read_artifact, save_artifact
 from vpt.artifact_doubts import require_sane
@@ -21,7 +22,7 @@ from vpt.config import load_config
 from vpt.data.plan import Percentiles, Plan
 from vpt.errors import VptError, VptWarning
 from vpt.restoring import restore_model
-from vpt.tensor_files import read_tensors, write_tensors
+from vpt.tensor_files import CHECKSUM, read_tensors, write_tensors
 
 PLAN = Plan(
     plane="axial", pixel_mm=1.0, image_size=64, neighbours=True, channels=("MRI",), intensity=(Percentiles(),)
@@ -203,6 +204,15 @@ def test_predict_ends_with_one_sentence_and_exit_code_1(
         ({"intensity": []}, "plan is not what was expected"),
         ({"intensity": [{"kind": "window", "low": 5, "high": 5}]}, "plan.intensity.0.window is not what"),
         ({"intensity": [{"kind": "window", "low": 0, "high": float("nan")}]}, "plan.intensity.0.window.high is not"),
+        ({"intensity": [{"kind": "window", "low": 0, "high": 1e-320}]}, "plan.intensity.0.window is not what"),
+        ({"intensity": [{"kind": "window", "low": -1e30, "high": 1e30}]}, "plan.intensity.0.window.low"),
+        ({"intensity": [{"kind": "percentiles", "low": 99.5, "high": 0.5}]}, "plan.intensity.0.percentiles is not"),
+        ({"intensity": [{"kind": "percentiles", "low": -5}]}, "plan.intensity.0.percentiles.low is not what"),
+        ({"intensity": [{"kind": "percentiles", "high": float("nan")}]}, "plan.intensity.0.percentiles.high is not"),
+        ({"fill": [float("nan"), 0, 0]}, "plan.fill.0 is not what was expected"),
+        ({"fill": [0, 0, 1e6]}, "plan.fill.2 is not what was expected"),
+        ({"sizes": {"pixel": [0, 0], "side": [5, 10]}}, "plan.sizes.pixel is not what was expected"),
+        ({"sizes": {"pixel": [1, 2], "side": [10, 5]}}, "plan.sizes.side is not what was expected"),
         ({"pixel_mm": float("inf")}, "plan.pixel_mm is not what was expected"),
         ({"pixel_mm": 0}, "plan.pixel_mm is not what was expected"),
         ({"slices": -1}, "plan.slices is not what was expected"),
@@ -213,6 +223,30 @@ def test_predict_ends_with_one_sentence_and_exit_code_1(
 def test_a_plan_that_was_edited_is_refused_by_what_is_wrong(forged, plan: dict[str, Any], said: str) -> None:
     with pytest.raises(VptError, match=rf"its header is damaged, or was edited: .*{said}"):
         read_artifact(forged(plan=plan))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"versions": {"vpt": "9" * 5000}}, "versions.vpt is missing or not what was expected"),
+        ({"counts": {"trained": -5, "frozen": 1}}, "counts.trained is missing or not what was expected"),
+        ({"counts": {"trained": 10**30, "frozen": 1}}, "counts.trained is missing or not what was expected"),
+    ],
+)
+def test_versions_and_counts_that_nothing_has_are_refused(forged, header: dict[str, Any], said: str) -> None:
+    with pytest.raises(VptError, match=rf"its header is damaged, or of another version.*: {said}"):
+        read_artifact(forged(**header))
+
+
+def test_numbers_of_a_kind_that_no_training_leaves_are_refused(original: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_tensors(original, "")
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    save_file(
+        tensors, tmp_path / "best.safetensors", {key: value for key, value in metadata.items() if key != CHECKSUM}
+    )
+    with pytest.raises(VptError, match=rf"of a kind that no training leaves \({name}: float8_e4m3fn\)"):
+        read_artifact(tmp_path / "best.safetensors")
 
 
 @pytest.mark.parametrize(

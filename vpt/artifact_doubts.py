@@ -19,6 +19,7 @@ from vpt.errors import VptError
 from vpt.files import is_address
 from vpt.heads.base import Answer
 from vpt.machine.memory import total_memory
+from vpt.tensor_files import KINDS, kind_of
 from vpt.words import some_of
 
 LARGEST_VALUE = 1e4  # of a trained number; beyond it a file is damaged, or its training diverged
@@ -31,6 +32,11 @@ CPU = torch.device("cpu")
 
 def require_sane(tensors: Mapping[str, Tensor], path: Path) -> None:
     """What is no number, or an absurd one, gives no answer, or an empty mask that looks like one."""
+    if odd := [f"{name}: {kind_of(tensor)}" for name, tensor in tensors.items() if kind_of(tensor) not in KINDS]:
+        raise VptError(
+            f"{path}: the trained tensors are of a kind that no training leaves ({some_of(odd, 3)}); copy the file "
+            "again from where it was trained"
+        )
     numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     again = "copy the file again from where it was trained, or train anew"
     if odd := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,9 +17,10 @@ from vpt.data.plan import Plan
 from vpt.data.postprocess import Step
 from vpt.errors import VptError, VptWarning
 from vpt.files import Repeated, unrepeated
+from vpt.vocabulary import LARGEST_ID
 from vpt.words import listed
 
-LARGEST_ID = 2**63 - 1  # of a label
+MOST_PARAMETERS, LONGEST_VERSION = 10**15, 200
 COLDEST, HOTTEST = 1e-4, 1e4  # temperatures beyond make every answer certain, or none
 
 
@@ -46,9 +47,9 @@ class TaskHeader(BaseModel):
     plan: dict[str, Any]
     labels: dict[int, str]
     backbone: BackboneHeader
-    versions: dict[str, str]
+    versions: dict[str, Annotated[str, Field(max_length=LONGEST_VERSION)]]
     scores: dict[str, dict[str, float | None]]
-    counts: dict[str, int]
+    counts: dict[str, Annotated[int, Field(ge=0, le=MOST_PARAMETERS)]]
     temperature: float = 1.0
     codes: dict[str, tuple[str, str, str]] = {}
     postprocess: dict[int, tuple[Step, ...]] = {}
@@ -186,8 +187,8 @@ def is_newer(versions: Mapping[str, str]) -> bool:
 def _writer(content: Any) -> str:
     versions = content.get("versions") if isinstance(content, dict) else None
     written = versions.get("vpt") if isinstance(versions, dict) else None
-    return f" (vpt {written})" if isinstance(written, str) else ""
+    return f" (vpt {written})" if isinstance(written, str) and len(written) <= LONGEST_VERSION else ""
 
 
 def _number(text: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", text)[:3]))
+    return tuple(map(int, re.findall(r"\d{1,9}", text)[:3]))

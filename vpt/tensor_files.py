@@ -42,7 +42,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     for name in places:
         tensor, start = tensors[name], end
         end += tensor.nbytes
-        kind = KINDS[str(tensor.dtype).removeprefix("torch.")]
+        kind = KINDS[kind_of(tensor)]
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -50,6 +50,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         file.write(len(text).to_bytes(8, "little") + text)
         for name in places:
             file.write(_bytes_of(tensors[name]))
+
+
+def kind_of(tensor: Tensor) -> str:
+    """In words of torch."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def read_tensors(

@@ -152,6 +152,26 @@ def test_every_decision_has_its_reason_and_what_is_given_is_taken(tmp_path):
     assert plan.reasons == {}
 
 
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ((3.0, 3.0), "give the lower value first"),
+        ((0.0, 1e12), r"expected values up to 1e\+09"),
+        ((0.0, 1e-12), "1e-09 apart at least"),
+        ((0.0, 1e9), "in which all values of the training scans, 0 to 2399, would be one grey"),
+    ],
+)
+def test_a_window_in_which_no_scan_can_be_seen_is_refused(tmp_path, window, said):
+    with pytest.raises(VptError, match=rf"^plan\.window: .*{said}"):
+        plan_of(tmp_path / "d", (20, 20, 6), (1, 1, 4), window=window)
+
+
+def test_a_plan_whose_window_was_made_too_wide_is_refused(tmp_path):
+    plan = plan_of(tmp_path / "d", (20, 20, 6), (1, 1, 4), window=(0, 2000)).model_dump()
+    with pytest.raises(ValueError, match="all values of the training would be one grey"):
+        Plan.model_validate(plan | {"intensity": [{"kind": "window", "low": -1e9, "high": 1e9}]})
+
+
 def test_only_the_training_cases_are_read(make_dataset):
     root = make_dataset(cases=4)
     dataset = read_dataset(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -340,6 +341,53 @@ def jpeg_mask(path: Path, levels: dict[int, tuple[slice, slice]], quality: int =
     for level, place in levels.items():
         mask[place] = level
     return saved(path, Image.fromarray(mask), quality=quality)
+
+
+def of_32_bits(path: Path, value: int, kind: str) -> Path:
+    """A TIFF of 4 x 4 pixels with one of that value; kind: as numpy says it."""
+    array = np.zeros((4, 4), kind)
+    array[1, 2] = value
+    bits, sign = 8 * array.itemsize, 2 if array.dtype.kind == "i" else 1
+    size = [(256, 4), (257, 4), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, 4), (279, array.nbytes)]
+    tags = [*size, (339, sign)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, its) for tag, its in tags)
+    start, count = struct.pack("<I", 8 + array.nbytes), struct.pack("<H", len(tags))
+    path.write_bytes(b"II*\0" + start + array.tobytes() + count + entries + bytes(4))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(7, "<u4"), (70_000, "<u4"), (3_000_000_000, "<u4"), (70_000, "<i4"), (-1, "<i4"), (-1, "<i2")]
+)
+def test_ids_of_a_deep_tiff_are_those_that_were_written(tmp_path, value, kind):
+    found = read_mask(of_32_bits(tmp_path / "a.tif", value, kind))
+    assert (found[1, 2], np.count_nonzero(found)) == (value, 1)
+
+
+@pytest.mark.parametrize(
+    ("exif", "doubted"),
+    [
+        (b"Exif\0\0II*\0\xff\xff\xff\x7f", True),
+        (b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01", True),
+        (b"Exif\0\0nothing of the kind", True),
+        (b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0", False),
+    ],
+)
+def test_damaged_exif_is_told_by_name_and_not_by_pillow(tmp_path, exif, doubted, recwarn):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    found = reader_of(tmp_path / "a.jpg").doubts()
+    assert [text.startswith("its EXIF is damaged, so whether it is to be turned") for text in found] == [True] * doubted
+
+
+def test_what_lies_in_the_place_of_an_image_is_told(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "text.png").write_text("../elsewhere/text.png\n")
+    for name, said in (
+        ("gone.png", f"a link to {tmp_path / 'nowhere.png'}, which is not there, expected an image file"),
+        ("text.png", "a link to ../elsewhere/text.png that a copy left as a text file; make it a link again"),
+    ):
+        with pytest.raises(VptError, match=re.escape(f"{tmp_path / name}: {said}")):
+            read_picture(tmp_path / name)
 
 
 ONE, OTHER = (slice(20, 44), slice(20, 44)), (slice(70, 100), slice(70, 100))

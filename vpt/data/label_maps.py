@@ -101,12 +101,7 @@ def _dtype_for(largest: int) -> type[np.integer]:
     """The smallest type that holds ids up to `largest`; signed above 255, since PyTorch has few unsigned ones."""
     if largest < 2**8:
         return np.uint8
-    for kind in (np.int16, np.int32, np.int64):
-        if largest <= np.iinfo(kind).max:
-            return kind
-    raise VptError(
-        f"label {largest} is beyond {np.iinfo(np.int64).max}, the largest id there can be; renumber the labels"
-    )
+    return next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
 
 
 def _mended(found: LabelMap, unknown: Collection[int], labels: Collection[int]) -> str:

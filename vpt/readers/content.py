@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
@@ -25,6 +26,13 @@ PHONES = tuple(b"ftyp" + brand for brand in (b"avif", b"avis", b"heic", b"heix",
 NIFTI = (b"n+1\0", b"n+2\0")
 
 
+def in_place_of(path: Path) -> str:
+    """What lies where a file should be, and is none, in words."""
+    if path.is_symlink() and not path.exists():
+        return f"a link to {os.readlink(path)}, which is not there"
+    return "a folder" if path.is_dir() else "no such file" if not path.exists() else "a pipe or a device"
+
+
 def other_content(path: Path) -> VptError | None:
     """What to say of a file whose content is of another format than its name says; None where that is not known."""
     try:
@@ -36,12 +44,26 @@ def other_content(path: Path) -> VptError | None:
         return None
     if what := left_in_place(path):
         return VptError(f"{path}: {what}")
+    if (text := _one_line(head)) and Path(text).suffix.lower() == path.suffix.lower():
+        return VptError(
+            f"{path}: a link to {text} that a copy left as a text file; make it a link again (cp -a keeps them, git "
+            "with core.symlinks=true), or copy what it leads to"
+        )
     if head[4:12] in PHONES:
         return VptError(f"{path}: an AVIF or HEIC image by its content, which is not read; convert it to PNG")
     what, endings = _format_of(head)
     if not what or path.name.lower().endswith(endings):
         return None
     return VptError(f"{path}: {what} by its content, not what its name says; rename it to {endings[0]}")
+
+
+def _one_line(head: bytes) -> str:
+    """The text of a file that holds nothing but a line of it; "" of others."""
+    try:
+        text = head.decode().strip() if len(head) < HEAD else ""
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() else ""
 
 
 def _format_of(head: bytes) -> tuple[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.base import SUPPORTED
-from vpt.readers.content import other_content
+from vpt.readers.content import in_place_of, other_content
 from vpt.readers.grid import Grid, by
 from vpt.readers.volumes import placed
 from vpt.words import with_article
@@ -38,7 +38,7 @@ def opened(path: Path) -> Any:
     import nibabel
 
     if not path.is_file():
-        raise VptError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected a .nii or .nii.gz file")
+        raise VptError(f"{path}: {in_place_of(path)}, expected a .nii or .nii.gz file")
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise VptError(f"{path}: not a supported ending, {SUPPORTED}; convert it")
     image = loaded(path)

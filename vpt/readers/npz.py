@@ -24,6 +24,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.base import Source
+from vpt.readers.content import in_place_of
 from vpt.readers.damage import require_memory, spoiled
 from vpt.readers.doubts import odd_spacing
 from vpt.readers.grid import Grid, by
@@ -190,7 +191,7 @@ def is_case(path: Path) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file() or not path.stat().st_size:
-        raise VptError(f"{path}: {'an empty file' if path.is_file() else 'no such file'}, expected a .npz of a scan")
+        raise VptError(f"{path}: {'an empty file' if path.is_file() else in_place_of(path)}, expected a .npz of a scan")
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

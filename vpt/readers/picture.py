@@ -20,15 +20,19 @@ from vpt.readers.jpeg2000 import Jpeg2000
 from vpt.readers.pillow_file import (
     DEEP_MODES,
     GREY_MODES,
+    WHOLE_MODES,
     alpha_of,
     doubts_of_transparency,
+    doubts_of_turn,
     has_alpha,
+    is_deep_negative,
     opened,
     palette,
     pixels_of,
     seen,
     turn_of,
     upright,
+    whole_numbers,
 )
 from vpt.readers.png import may_hold_exif, states_white
 from vpt.readers.pnm import Pnm
@@ -103,10 +107,11 @@ class PictureReader(ArrayReader):
 
     def doubts(self) -> list[str]:
         with opened(self.sources[0]) as image:
+            turned = [] if image.format == "PNG" and not may_hold_exif(self.sources[0]) else doubts_of_turn(image)
             if not has_alpha(image):
-                return []
+                return turned
         with opened(self.sources[0], pixels=True) as image:
-            return doubts_of_transparency(image)
+            return [*turned, *doubts_of_transparency(image)]
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -176,7 +181,8 @@ def read_mask(path: Path) -> np.ndarray:
         require_opaque(image, path)
         if image.mode == "P" and not is_grey(palette(image), noise=0):
             return np.array(upright(image))
-        pixels = seen(image, str(path))
+        ids = image.mode in WHOLE_MODES and not is_deep_negative(image)
+        pixels = whole_numbers(image) if ids else seen(image, str(path))
     if pixels.ndim == 3:
         if not is_grey(pixels, noise=COLOUR_NOISE if lossy else 0):  # ids may lie in one channel, as small numbers
             raise VptError(

@@ -5,6 +5,7 @@ than Pillow can read; its pixels as they are seen.
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vpt.errors import VptError
-from vpt.readers.content import other_content
+from vpt.readers.content import in_place_of, other_content
 from vpt.readers.damage import spoiled
 from vpt.readers.jpeg2000 import Jpeg2000, box_beyond
 from vpt.readers.png import damaged_chunk
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one number per pixel, of more than 8 bits
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
 MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for each
+WHOLE_MODES = tuple(mode for mode in DEEP_MODES if mode != "F")
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+SAMPLE_FORMAT, UNSIGNED = 339, 1
 ORIENTATION = 0x0112  # of EXIF
 READ = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")  # others start programs, or lose depth
 FEW_HIDDEN = 0.005  # of the pixels
@@ -40,6 +43,8 @@ DAMAGED = (  # what Pillow lets through of its decoders
     struct.error, zlib.error,
 )  # fmt: skip
 
+warnings.filterwarnings("ignore", "Corrupt EXIF data")  # Pillow's, which names no file: see `doubts_of_turn`
+
 
 @contextmanager
 def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
@@ -50,7 +55,7 @@ def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
     if not path.is_file():
-        raise VptError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected an image file")
+        raise VptError(f"{path}: {in_place_of(path)}, expected an image file")
     if path.stat().st_size == 0:
         raise VptError(f"{path}: an empty file, expected an image; copy or export it again")
     try:
@@ -124,7 +129,7 @@ def _refuse_what_is_not_said(image: Image, path: Path) -> None:
 
 def seen(image: Image, name: str) -> np.ndarray:
     """`pixels_of` an image as it is seen: upright, and light where its file says so."""
-    negative, bits = _is_deep_negative(image), max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
+    negative, bits = is_deep_negative(image), max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
     pixels = pixels_of(upright(image), name)
     if not negative:
         return pixels
@@ -135,7 +140,20 @@ def seen(image: Image, name: str) -> np.ndarray:
     return (2**bits - 1 - pixels).astype(np.uint16)
 
 
-def _is_deep_negative(image: Image) -> bool:
+def whole_numbers(image: Image) -> np.ndarray:
+    """(rows, columns) of an image of WHOLE_MODES as it is seen: uint16 where they fit, else int64.
+
+    32 bits of a TIFF without a sign, which Pillow takes for ones with it, are as they were written.
+    """
+    tags = getattr(image, "tag_v2", {})
+    values = np.array(upright(image)).astype(np.int64)
+    if max(tags.get(BITS_PER_SAMPLE, (0,))) == 32 and max(tags.get(SAMPLE_FORMAT, (UNSIGNED,))) == UNSIGNED:
+        values &= np.iinfo(np.uint32).max
+    fits = values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max
+    return values.astype(np.uint16) if fits else values
+
+
+def is_deep_negative(image: Image) -> bool:
     """A TIFF that says that 0 is white, of more than 8 bits: of fewer Pillow turns the values itself."""
     return image.mode in DEEP_MODES and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
 
@@ -172,7 +190,7 @@ def upright(image: Image) -> Image:
 
 def pixels_of(image: Image, name: str) -> np.ndarray:
     """(rows, columns) uint8, uint16 or float32, or (rows, columns, 3) uint8."""
-    if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
+    if image.mode in WHOLE_MODES:
         values = np.array(image).astype(np.int64)
         if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
             raise VptError(f"{name}: values from {values.min()} to {values.max()}, expected 0 to 65535; save as 16-bit")
@@ -194,3 +212,21 @@ def palette(image: Image) -> np.ndarray:
 def turn_of(image: Image) -> int:
     found: Any = image.getexif().get(ORIENTATION)
     return int(found) if found in range(1, 9) else 1
+
+
+def doubts_of_turn(image: Image) -> list[str]:
+    """That EXIF, which says how an image is to be turned, cannot be read, as a sentence without its name."""
+    exif = image.info.get("exif", b"")
+    if not exif or turn_of(image) != 1 or _is_whole(exif.removeprefix(b"Exif\0\0")):
+        return []
+    return ["its EXIF is damaged, so whether it is to be turned is not known: it is read as it is stored; look at it"]
+
+
+def _is_whole(exif: bytes) -> bool:
+    """Whether EXIF, written as a TIFF's header, has as many entries as it says."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
+        return False
+    (start,) = struct.unpack(f"{order}I", exif[4:8])
+    count = exif[start : start + 2]
+    return len(count) == 2 and len(exif) >= start + 2 + 12 * struct.unpack(f"{order}H", count)[0]

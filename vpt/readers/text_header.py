@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from vpt.errors import VptError
+from vpt.readers.content import in_place_of
 from vpt.readers.damage import require_memory, require_there, spoiled
 from vpt.readers.inflate import DENSEST, inflate
 
@@ -62,7 +63,7 @@ def fields_of(path: Path, separator: str, last: str) -> tuple[dict[str, str], in
 
 def require_file(path: Path, what: str) -> None:
     if not path.is_file():
-        raise VptError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected {what}")
+        raise VptError(f"{path}: {in_place_of(path)}, expected {what}")
     if path.stat().st_size == 0:
         raise VptError(f"{path}: an empty file, expected {what}; copy or export it again")
 

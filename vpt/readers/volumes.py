@@ -12,6 +12,7 @@ from vpt.readers.base import Reader
 from vpt.readers.grid import Grid, by, some
 from vpt.readers.labels import LabelMap
 from vpt.readers.voxels import Channel, Voxels, distinct
+from vpt.vocabulary import LARGEST_ID
 from vpt.words import counted
 
 SMALLEST, LARGEST, FARTHEST = 1e-6, 1e5, 1e9  # mm: of a voxel's sides, and of its place
@@ -99,7 +100,10 @@ def require_3d(shape: tuple[int, ...], name: str) -> None:
 
 
 def ids_in(array: np.ndarray, name: str) -> tuple[int, ...]:
-    """The whole numbers in an array, sorted, up to the rounding that a scale factor in the header leaves."""
+    """The whole numbers in an array, sorted, up to the rounding that a scale factor in the header leaves.
+
+    Raises VptError for others, and for ids that no label can have.
+    """
     values = distinct(array)
     if between := [
         value for value in values.tolist() if not (isfinite(value) and abs(value - round(value)) <= ROUNDING)
@@ -108,7 +112,12 @@ def ids_in(array: np.ndarray, name: str) -> tuple[int, ...]:
             f"{name}: label values {some(between)} are not whole numbers; label maps hold ids, "
             "resample with nearest neighbour and save as integers"
         )
-    return tuple(sorted({round(value) for value in values.tolist()}))
+    ids = tuple(sorted({round(value) for value in values.tolist()}))
+    if beyond := [id for id in ids if abs(id) > LARGEST_ID]:
+        raise VptError(
+            f"{name}: label {beyond[-1]} is beyond {LARGEST_ID}, the largest id there can be; renumber the labels"
+        )
+    return ids
 
 
 def placed(shape: tuple[int, ...], affine: np.ndarray, name: str) -> Grid:

@@ -13,6 +13,7 @@ from vpt.data.layouts.regions import ORDER, parts_of
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json
 from vpt.readers import Code
+from vpt.vocabulary import LARGEST_ID
 from vpt.words import counted, did_you_mean, listed, with_article
 
 MOST_CHANNELS = 16  # that a model mixes to the three of its encoder
@@ -158,7 +159,8 @@ def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) ->
 
 def _is_id(value: Any) -> bool:
     """1, "1" and 1.0, as R and pandas write whole numbers."""
-    return not isinstance(value, bool) and re.fullmatch(r"\d{1,18}(\.0)?", str(value)) is not None
+    found = None if isinstance(value, bool) else re.fullmatch(r"(\d{1,19})(\.0)?", str(value))
+    return found is not None and int(found[1]) <= LARGEST_ID
 
 
 def _id(value: Any) -> int:
