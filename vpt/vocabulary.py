@@ -27,6 +27,6 @@ SIDE_WORDS = {
 """How folders and lists call a side -> the side."""
 TABLES = (".csv", ".tsv")  # lists with columns
 LISTS, ARRAYS = (*TABLES, ".jsonl"), (".npz",)  # files that are data sets by themselves, by their endings
-LARGEST_ID = 2**63 - 1  # of a label
+LARGEST_ID, LARGEST_IN_PNG = 2**63 - 1, 2**16 - 1  # of a label
 COLOURS = 3  # channels of the images that encoders are given
 NO_ENCODER = "none"  # the backbone of a head that reads the images alone

@@ -15,6 +15,7 @@ from vpt.data.doubts.mask_values import MANY
 from vpt.data.layouts import read_dataset, survey
 from vpt.data.scans import find_scans
 from vpt.data.splits import read_splits
+from vpt.engine.run import train
 from vpt.errors import VptError
 
 
@@ -307,3 +308,15 @@ def test_the_ending_of_the_image_in_a_mask_s_name_is_no_label(tmp_path, name):
     found = read_dataset(tmp_path)
     assert sorted(case.name for case in found.cases) == ["a", "b", "c"]
     assert found.labels == {0: "background", 1: "label 1", 2: "label 2"}
+
+
+def test_ids_that_no_png_holds_are_refused_before_a_training(make_images, tmp_path):
+    root = make_images()
+    for path in sorted((root / "masks").iterdir()):
+        deep = (np.array(Image.open(path)) > 0).astype(np.float32) * 70_000
+        Image.fromarray(deep).save(path.with_suffix(".tif"))
+        path.unlink()
+    said = "label 70000, but masks of images are written as PNGs, which hold ids up to 65535"
+    assert [each.text for each in check_dataset(root).errors if said in each.text]
+    with pytest.raises(VptError, match=said):
+        train(root, tmp_path / "run")

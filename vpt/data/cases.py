@@ -28,6 +28,7 @@ from vpt.readers import (
     format_of,
     is_part,
 )
+from vpt.vocabulary import LARGEST_IN_PNG
 from vpt.words import did_you_mean
 
 LONGEST_NAME = 200  # bytes of a case's name, to which endings are added
@@ -165,6 +166,16 @@ def require_plain_names(dataset: SegmentationSet) -> None:
             raise VptError(
                 f"{dataset.source if dataset.source.name else dataset.root}: the case {name[:80]!r} {what}; rename it"
             )
+
+
+def unwritable(dataset: SegmentationSet) -> str:
+    """What keeps masks from being written with the set's labels, as a sentence; "" where nothing does."""
+    if dataset.kind != "images" or (largest := max(dataset.labels, default=0)) <= LARGEST_IN_PNG:
+        return ""
+    return (
+        f"label {largest}, but masks of images are written as PNGs, which hold ids up to {LARGEST_IN_PNG}; give the "
+        "labels smaller ids"
+    )
 
 
 def unfit_name(name: str) -> str:

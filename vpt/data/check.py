@@ -11,7 +11,7 @@ import numpy as np
 
 from vpt.data.annotated import annotated_in_words
 from vpt.data.case_facts import CaseFacts, held_in, read_safely
-from vpt.data.cases import SegmentationSet
+from vpt.data.cases import SegmentationSet, unwritable
 from vpt.data.check_labelled import check_labelled
 from vpt.data.doubts.beside import compared, drawn_in, misplaced
 from vpt.data.doubts.headers import once, single_slices, unusual_spacing
@@ -77,6 +77,7 @@ def check_dataset(
         *(problem_of(error) for error in split_errors),
         *(problem for each in facts for problem in each.problems),
         *(Problem("warning", file, text) for file, text in once(doubt for each in facts for doubt in each.doubts)),
+        *([Problem("error", masks_of(dataset), text)] if (text := unwritable(dataset)) else []),
         *_label_problems(dataset, facts),
         *(_mask_doubts(dataset, facts) if dataset.kind == "images" else ()),
         *_numbers(dataset, facts, pairing),

@@ -21,7 +21,7 @@ from vpt.artifact_tasks import tasks_of
 from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_written
 from vpt.data.annotated import keep_labels
-from vpt.data.cases import Case, SegmentationSet
+from vpt.data.cases import Case, SegmentationSet, unwritable
 from vpt.data.few_shot import draw_shots
 from vpt.data.file_marks import marks_of
 from vpt.data.grouped import Groups, read_groups
@@ -177,6 +177,8 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     if task == "segmentation":
         resolved = config.resolved(task)  # what cannot be is told before the data are looked at
         read = read_dataset(data.path, data.patients, data.labels)
+        if text := unwritable(read):
+            raise VptError(f"{read.root}: {text}")
         return resolved, keep_labels(read, config.start.kept or ())
     if config.start.adds:
         config = with_task(config)

@@ -11,6 +11,7 @@ from vpt.readers.base import Reader, Source
 from vpt.readers.grid import Grid, picture_grid
 from vpt.readers.labels import LabelMap
 from vpt.readers.voxels import Channel, Voxels, distinct
+from vpt.vocabulary import LARGEST_IN_PNG
 
 COLOUR_NOISE = 8  # of 255: channels this near to each other are grey, since JPEG moves them apart
 
@@ -78,8 +79,10 @@ class ArrayReader(Reader):
         """Label ids (rows, columns) as a grey PNG: 8-bit up to 255, else 16-bit."""
         from PIL import Image
 
-        if mask.max(initial=0) > np.iinfo(np.uint16).max:
-            raise VptError(f"{path}: label {mask.max()}, a PNG holds ids up to 65535; give the labels smaller ids")
+        if mask.max(initial=0) > LARGEST_IN_PNG:
+            raise VptError(
+                f"{path}: label {mask.max()}, a PNG holds ids up to {LARGEST_IN_PNG}; give the labels smaller ids"
+            )
         deep = mask.dtype.itemsize > 1
         Image.fromarray(mask.astype(np.uint16 if deep else np.uint8)).save(path, format="PNG")
 
