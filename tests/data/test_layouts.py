@@ -614,3 +614,23 @@ def test_a_name_that_can_be_predicted_can_be_trained_with(put, tmp_path, name):
         put(f"images/{each}.png"), put(f"masks/{each}.png", 1)
 
     assert name in {case.name for case in read_dataset(tmp_path).cases}
+
+
+def test_a_word_of_the_folders_says_the_side_where_it_does_so_of_every_case(put, tmp_path):
+    for side, count in (("Training", 4), ("Validation", 2), ("Test", 2)):
+        for k in range(count):
+            put(f"ISIC2018_Task1-2_{side}_Input/ISIC_{side}{k}.png")
+            put(f"ISIC2018_Task1_{side}_GroundTruth/ISIC_{side}{k}_segmentation.png", 1)
+
+    found = read_dataset(tmp_path)
+
+    assert [*map([*found.sides.values()].count, ("train", "val", "test"))] == [4, 2, 2]
+    put("others/ISIC_1.png"), put("others/ISIC_1_segmentation.png", 1)
+    assert read_dataset(tmp_path).sides == {}  # of one nobody says it
+
+
+def test_folders_that_are_all_called_so_say_no_side(put, tmp_path):
+    for k in range(3):
+        put(f"Training Batch {k}/volume-{k}.nii"), put(f"Training Batch {k}/segmentation-{k}.nii", 1)
+
+    assert read_dataset(tmp_path).sides == {}

@@ -137,7 +137,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     problems += turned(cases) if flat else ()
     channels = _channels(root, content, pairing, flat)
     kind: Kind = "images" if flat else "volumes"
-    sides = {case.name: _side(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}
+    sides = _sides(root, {case.name: _scan(pairing, words) for case, words in zip(cases, pairing.both, strict=True)})
     return SegmentationSet(
         root,
         shown_name(content, root),
@@ -146,7 +146,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         cases,
         read_patients(content, source, {case.name for case in cases}),
         kind,
-        {name: side for name, side in sides.items() if side},
+        sides,
         guess="guessed from the names: " + case_in_words(root, cases[0], len(cases), channels),
         stems=of_folders({case.name: _folder(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}),
     ), problems
@@ -287,8 +287,21 @@ def _folder(pairing: _Pairing, words: Words) -> str:
     return "_".join(file.words[: file.first])
 
 
-def _side(pairing: _Pairing, words: Words) -> str:
-    return next(iter(pairing.scans[words].values())).side
+def _scan(pairing: _Pairing, words: Words) -> _File:
+    return next(iter(pairing.scans[words].values()))
+
+
+def _sides(root: Path, scans: Mapping[str, _File]) -> dict[str, str]:
+    """Case -> its side, as a folder is called, or where none is as a word of folders says of every case
+    (`ISIC2018_Training_Input`), of training and another side.
+    """
+    if sides := {name: scan.side for name, scan in scans.items() if scan.side}:
+        return sides
+    for name, scan in scans.items():
+        words = [word for part in scan.path.relative_to(root).parts[:-1] for word in PLAIN.of(part.lower())]
+        sides[name] = next((SIDE_WORDS[word] for word in words if word in SIDE_WORDS), "")
+    found = {*sides.values()}
+    return sides if "train" in found and "" not in found and len(found) > 1 else {}
 
 
 def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool) -> tuple[str, ...]:
