@@ -52,6 +52,8 @@ def split(root: Path, **sides: list[str]) -> Path:
         (["P001_L", "P001_R", "P002_L"], 2, "_L of P001_L is a session"),
         (["P001L", "P001R", "P002L"], 2, "L of P001L is a session"),
         (["P1_LCC", "P1_RMLO", "P2_LCC"], 2, "_LCC of P1_LCC is"),
+        (["P_00004_LEFT_CC_1", "P_00004_RIGHT_MLO_2", "P_00009_LEFT_CC_1"], 2, "_LEFT_CC_1 of P_00004_LEFT_CC_1 is"),
+        (["knee_left_1", "knee_left_2", "knee_right_3"], 3, ""),  # the numbers may be the patients'
         (["p1_v1", "p1_v2", "p2_v1"], 2, "_v1 of p1_v1 is"),
         (["p1_ED", "p1_ES", "p2_ED"], 2, "_ED of p1_ED is"),
         (["x_tile_0_1", "x_tile_1_1", "y_tile_0_1"], 2, "_tile_0_1 of x_tile_0_1 is"),

@@ -30,6 +30,7 @@ NAMED = (
 )
 REPEATED = re.compile(
     rf"(?:[_-](?:(?:(?:{NUMBERED})[_-]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED})|{COPIES}|{PLACES})+$"
+    rf"|(?<=\d)(?:[_-](?:{NAMED}))+[_-]\d{{1,2}}$"  # of a lesion in a view: P_00004_LEFT_CC_1
     r"|(?<=\d)(?:l|r|od|os|v\d+)$",
     re.IGNORECASE,
 )
