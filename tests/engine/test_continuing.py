@@ -22,6 +22,7 @@ from vpt.engine.setup import prepare_setup
 from vpt.errors import VptError
 from vpt.model import Output
 from vpt.tasks.batch import Batch
+from vpt.tensor_files import read_tensors, write_tensors
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
 from vpt.use.runs import evaluate_run
@@ -81,6 +82,21 @@ def test_told_its_task_an_image_is_answered_bit_for_bit_as_before(data: Path, fi
         after.classify(path, task="ligth")
     with pytest.raises(VptError, match="task 'light': the model has learned one task alone"):
         before.classify(path, task="light")
+
+
+def test_the_temperature_of_a_calibrated_run_stays_in_its_answers(data: Path, first: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_tensors(first / "best.safetensors", "")
+    header = json.loads(metadata["vpt"]) | {"temperature": 0.25}
+    write_tensors(tmp_path / "hot.safetensors", tensors, metadata | {"vpt": json.dumps(header)})
+    wanted = further(
+        data, tmp_path / "hot.safetensors", **{"data.only": ["lying", "standing"], "start.task": "stripes"}
+    )
+    later = train(data, tmp_path / "later", overrides=wanted, brief=True)
+
+    image = data / "bright" / "im4.png"
+    before, plain = load(tmp_path / "hot.safetensors", "cpu").classify(image), classifier(first).classify(image)
+    assert classifier(later).classify(image, task="light") == pytest.approx(before, abs=1e-6)
+    assert before["bright"] != pytest.approx(plain["bright"], abs=1e-3)  # it does divide
 
 
 def test_predict_tells_images_whose_task_is_known(
@@ -182,7 +198,7 @@ def test_no_old_image_is_needed(first: Path, tmp_path: Path) -> None:
         ),
         ({"data.only": ["lying"]}, "1 named .lying., expected at least 2"),
         ({"data.classes": ["lying", "dark"]}, r"data.classes=.* with --continue: all classes of the artifact stay"),
-        ({"train.calibrate": True}, "train.calibrate=True with --continue"),
+        ({"train.calibrate": True}, "train.calibrate=True with --continue: a temperature fitted to the new task would"),
         ({"fair": {"method": "balanced", "by": "sex"}}, "fair with --continue: groups are treated alike within one"),
         ({"prompts": {"method": "coda"}}, r"prompts.method=coda \(there dualprompt\) contradicts the artifact"),
         ({"task": "segmentation"}, "task=segmentation"),

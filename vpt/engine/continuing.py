@@ -74,11 +74,12 @@ def _require_fit(artifact: Artifact) -> None:
 def _require_settings(config: Config, path: Path) -> None:
     if config.fair is not None:
         raise VptError(f"{path}: fair with --continue: groups are treated alike within one training; leave it out")
-    given = {
-        "start.kept": config.start.kept,
-        "data.classes": config.data.classes,
-        "train.calibrate": config.train.calibrate,
-    }
+    if config.train.calibrate:
+        raise VptError(
+            f"{path}: train.calibrate=True with --continue: a temperature fitted to the new task would change the "
+            "answers of those before; leave it out"
+        )
+    given = {"start.kept": config.start.kept, "data.classes": config.data.classes}
     if set_ := [key for key, value in given.items() if value]:
         raise VptError(
             f"{path}: {set_[0]}={given[set_[0]]} with --continue: all classes of the artifact stay, in their order, "
@@ -127,7 +128,7 @@ def continued_model(artifact: Artifact, config: ResolvedConfig, labels: Mapping[
     )
     assert isinstance(head, ByTaskHead)
     assert isinstance(model.head, ClassifyHead)
-    head.continue_from(model.head)
+    head.continue_from(model.head, artifact.temperature)
     prompts.continue_from(model.prompts)
     model.head, model.prompts = head, prompts
     return model.train()

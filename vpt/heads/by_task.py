@@ -114,11 +114,14 @@ class ByTaskHead(ClassifyHead):
         return found
 
     @torch.no_grad()
-    def continue_from(self, learned: ClassifyHead) -> None:
-        """Take over the layers of the tasks before, from a head of one task or of several."""
+    def continue_from(self, learned: ClassifyHead, temperature: float = 1.0) -> None:
+        """Take over the layers of the tasks before, from a head of one task or of several.
+
+        temperature: what their logits were divided by, as the layers here do by themselves.
+        """
         layers = learned.layers if isinstance(learned, ByTaskHead) else [learned.output]
         for own, theirs in zip(self.past, layers, strict=True):
-            own.load_state_dict(theirs.state_dict())
+            own.load_state_dict({name: tensor / temperature for name, tensor in theirs.state_dict().items()})
 
     @property
     def layers(self) -> list[nn.Module]:
