@@ -724,3 +724,16 @@ def test_what_is_no_config_is_refused(given: Any, said: str) -> None:
 
 def test_a_key_that_is_no_word_is_refused() -> None:
     assert "overrides: the key 3, expected one with dots" in refusal({}, {3: 4})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("key", ["data.only", "data.classes"])
+def test_classes_may_be_numbers_and_what_yaml_changes_is_not_guessed(key: str) -> None:
+    def held(names: str) -> tuple[str, ...]:
+        found = load_config({"data": {"path": "x"}}, dict([parse_override(f"{key}={names}")]))
+        return tuple(getattr(found.data, key.partition(".")[2]))
+
+    assert held("[0, 1, two]") == ("0", "1", "two")
+    assert held('["010", "yes"]') == ("010", "yes")
+    for odd in ("[yes, no]", "[1.0, 2.0]", "[null, a]"):
+        with pytest.raises(VptError, match=rf"{key}: .*YAML reads a name as .*; write classes in quotes"):
+            held(odd)

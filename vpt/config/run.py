@@ -85,6 +85,17 @@ class DataConfig(Section):
     def _absolute(cls, path: Path) -> Path:
         return absolute(path)
 
+    @field_validator("classes", "only", mode="before")
+    @classmethod
+    def _are_classes(cls, names: Any) -> Any:
+        """Numbers are names of classes too; what YAML has made something else of is not guessed."""
+        if not isinstance(names, list | tuple):
+            return names
+        for name in names:
+            if isinstance(name, bool | float) or name is None:
+                raise ValueError(f'YAML reads a name as {name}; write classes in quotes, ["1.0", "yes", "none"]')
+        return [str(name) if isinstance(name, int) else name for name in names]
+
     @field_validator("labels", mode="before")
     @classmethod
     def _are_names(cls, labels: Any) -> Any:

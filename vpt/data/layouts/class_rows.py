@@ -42,10 +42,9 @@ def chosen(
     refuse_classes(only)
     known = {label for row in rows for label in row.labels} | {*(order or ())}
     if unknown := [name for name in only if name not in known]:
-        raise VptError(
-            f"{path}: data.only names {unknown[0]!r}, which is no class of it ({some_of(known)})"
-            f"{did_you_mean(unknown[0], known)}"
-        )
+        zeros = any(name.isdigit() and name[0] == "0" < name[1:] for name in known) and unknown[0].isdigit()
+        hint = "; YAML reads 010 as 8, so write such names in quotes" if zeros else did_you_mean(unknown[0], known)
+        raise VptError(f"{path}: data.only names {unknown[0]!r}, which is no class of it ({some_of(known)}){hint}")
     apart = [row for row in rows if not {*row.labels} <= {*only}]
     return [row for row in rows if {*row.labels} <= {*only}], [row.name for row in apart]
 
