@@ -127,6 +127,7 @@ SOUND: dict[str, Change] = {
     "no edges at all": lambda image, mask, k: (np.random.default_rng(k).integers(1, 250, image.shape, np.uint8), mask),
     "drawn roughly": lambda image, mask, k: (image, binary_dilation(mask, iterations=2)),
     "some empty": lambda image, mask, k: (image, mask & (k % 3 > 0)),
+    "one mask for all": lambda image, mask, k: (image, object_in(0)[1]),
     "in colours": lambda image, mask, k: (np.dstack([image, image // 2, image // 3]), mask),
 }
 

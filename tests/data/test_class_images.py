@@ -107,7 +107,15 @@ def test_names_that_are_likely_no_classes(names: list[str], text: str) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [["neg", "pos"], ["train", "test"], ["train", "bus", "car"][1:], ["a/b", "c"], ["T1+C", "T2"], ["-2", "-1", "1"]],
+    [
+        ["neg", "pos"],
+        ["train", "test"],
+        ["train", "bus", "car"][1:],
+        ["a/b", "c"],
+        ["T1+C", "T2"],
+        ["-2", "-1", "1"],
+        ["test01", "test02"],
+    ],
 )
 def test_sound_names(names: list[str]) -> None:
     assert class_doubts(names) == []

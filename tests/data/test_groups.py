@@ -33,6 +33,7 @@ def refused(sentence, **options):
         "sex,id,age\nf,a\nm,b,3\n",
         "Image Index,sex\na.png,f\nb.png,m\n",
         "image_id,sex\na,f\nb,m\n",
+        "patient,sex,image_id\npatient of a,f,1\npatient of b,m,2\n",
         "patient_id,sex\npatient of a,f\npatient of b,m\n",
         "PID,sex\npatient of a,f\npatient of b,m\n",
     ],

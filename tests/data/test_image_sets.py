@@ -320,3 +320,13 @@ def test_ids_that_no_png_holds_are_refused_before_a_training(make_images, tmp_pa
     assert [each.text for each in check_dataset(root).errors if said in each.text]
     with pytest.raises(VptError, match=said):
         train(root, tmp_path / "run")
+
+
+def test_one_mask_below_0_is_told_among_the_rest(make_images):
+    root = make_images()
+    first = sorted((root / "masks").iterdir())[0]
+    below = np.where(np.array(Image.open(first)) > 0, -1, 0).astype(np.int32)
+    Image.fromarray(below).save(first.with_suffix(".tif"))
+    first.unlink()
+    said = [each.text for each in check_dataset(root).errors]
+    assert len([text for text in said if "holds -1, expected label ids of 0 and above" in text]) == 1

@@ -634,3 +634,14 @@ def test_folders_that_are_all_called_so_say_no_side(put, tmp_path):
         put(f"Training Batch {k}/volume-{k}.nii"), put(f"Training Batch {k}/segmentation-{k}.nii", 1)
 
     assert read_dataset(tmp_path).sides == {}
+
+
+def test_codes_are_of_the_labels_as_they_are_named_in_the_end(put, tmp_path):
+    for k in range(3):
+        put(f"images/p{k}.png"), put(f"masks/p{k}.png", 1)
+    (tmp_path / "dataset.json").write_text(json.dumps({"codes": CODES | {"liver": CODES["object"]}}))
+
+    found, problems = survey(tmp_path, labels={"liver": 1})
+
+    assert found.labels == {0: "background", 1: "liver"}
+    assert ["`codes` names 'object', which is no label" in str(each) for each in problems] == [True]

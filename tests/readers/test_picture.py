@@ -370,6 +370,7 @@ def test_ids_of_a_deep_tiff_are_those_that_were_written(tmp_path, value, kind):
         (b"Exif\0\0II*\0\xff\xff\xff\x7f", True),
         (b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01", True),
         (b"Exif\0\0nothing of the kind", True),
+        (b"Exif\0\0", False),
         (b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0", False),
     ],
 )
@@ -382,9 +383,11 @@ def test_damaged_exif_is_told_by_name_and_not_by_pillow(tmp_path, exif, doubted,
 def test_what_lies_in_the_place_of_an_image_is_told(tmp_path):
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "text.png").write_text("../elsewhere/text.png\n")
+    (tmp_path / "page.png").write_text("https://x.org/page.png")
     for name, said in (
         ("gone.png", f"a link to {tmp_path / 'nowhere.png'}, which is not there, expected an image file"),
         ("text.png", "a link to ../elsewhere/text.png that a copy left as a text file; make it a link again"),
+        ("page.png", "not an image, or damaged"),
     ):
         with pytest.raises(VptError, match=re.escape(f"{tmp_path / name}: {said}")):
             read_picture(tmp_path / name)

@@ -29,11 +29,18 @@ def require_plain_name(name: str, where: object) -> None:
 
 def require_no_negative(ids: Collection[int], where: object) -> None:
     """Refuse ids below 0, which stand for nothing here: neither a label nor what is to be ignored."""
-    if low := sorted(id for id in ids if id < 0):
-        raise VptError(
-            f"{where}: holds {listed(low, 3)}, expected label ids of 0 and above; write what shall not count with a "
-            "value that no label has (such as 255) and call that `ignore` under `labels`, or the background as 0"
-        )
+    if error := negative(ids, where):
+        raise error
+
+
+def negative(ids: Collection[int], where: object) -> VptError | None:
+    """What is said of ids below 0; None where there are none."""
+    if not (low := sorted(id for id in ids if id < 0)):
+        return None
+    return VptError(
+        f"{where}: holds {listed(low, 3)}, expected label ids of 0 and above; write what shall not count with a value "
+        "that no label has (such as 255) and call that `ignore` under `labels`, or the background as 0"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import case_name, kind_of, scan_files
 from vpt.data.label_values import LabelValues
-from vpt.data.layouts.naming import IMAGE, PLAIN, SAYING, says_mask
+from vpt.data.layouts.naming import IMAGE, MASK, PLAIN
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Grid, LabelFiles, LabelMap, Relabelled, Source, Unit, is_volume, reader_of
@@ -18,8 +17,6 @@ from vpt.words import counted, listed, with_article
 
 PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "output", "result"}
 SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
-
-COUNTED = re.compile(r"[ _-]\d+$")
 
 PROBABILITIES, PREVIEWS = "probabilities", "previews"  # folders of what is written beside masks
 BESIDE_MASKS = {PROBABILITIES, PREVIEWS}
@@ -218,12 +215,12 @@ def _scans_in_the_way(found: Mapping[str, Mask], expected: Mapping[str, Mask]) -
     return any(name in scans and id_of(name) in masked for name in found)
 
 
-def scans_and_masks(names: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Names that do not say mask, and those that say they are the mask of one of these, or the n-th of its masks."""
-    every = {*names}
-    saying = {*filter(says_mask, every)}
-    ids = {id_of(name) for name in every - saying}
-    return every - saying, {name for name in saying if ids & {id_of(name), id_of(COUNTED.sub("", name))}}
+def scans_and_masks(names: Iterable[str], words: Collection[str] = MASK) -> tuple[set[str], set[str]]:
+    """Names that do not say mask, and those that say they are the mask of one of these; words: what says it."""
+    saying = {name for name in names if not {*PLAIN.of(name.lower())}.isdisjoint(words)}
+    scans = {*names} - saying
+    ids = {id_of(name) for name in scans}
+    return scans, {name for name in saying if id_of(name) in ids}
 
 
 def id_of(name: str) -> str:
@@ -236,7 +233,7 @@ def _by_id(masks: Mapping[str, Mask], folder: Any) -> dict[str, Mask]:
 
     Raises VptError for two masks with one id.
     """
-    saying = {*filter(says_mask, masks)}
+    saying = {name for name in masks if MASK & {*PLAIN.of(name.lower())}}
     found: dict[str, Mask] = {}
     for name, mask in masks.items():
         if saying and name not in saying:
@@ -258,7 +255,7 @@ def _passed(masks: Mapping[str, Mask], taken: Mapping[str, Mask]) -> list[str]:
 
 def _tells_kind(word: str) -> bool:
     """Whether a word of a name says mask, scan, prediction or sequence, and not whose it is."""
-    return word.lower() in SAYING | IMAGE | PREDICTED | SEQUENCES or word == "0000"
+    return word.lower() in MASK | IMAGE | PREDICTED | SEQUENCES or word == "0000"
 
 
 def _masks_in(folder: Path) -> dict[str, Mask]:

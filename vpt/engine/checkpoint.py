@@ -19,7 +19,7 @@ from vpt.errors import VptError
 from vpt.files import make_folder
 from vpt.machine.moments import moments_of, restore_moments
 from vpt.model import PromptedModel
-from vpt.restoring import load_trained
+from vpt.restoring import POOLED, load_trained
 from vpt.tasks.batch import LearningLoss
 from vpt.tensor_files import read_tensors, write_tensors
 
@@ -132,6 +132,11 @@ def load_state(
         raise VptError(
             f"{path}: was saved by a run with another {differing[0]}; put back the one it was started with, or the "
             f"state that belongs to it{packed if differing[0].startswith('data') else ''}"
+        )
+    if missing := [name for name in model.trained_state() if POOLED in name and f"model.{name}" not in tensors]:
+        raise VptError(
+            f"{path}: was saved by a version that left {missing[0]} as it was; finish the run with the version of vpt "
+            "that its environment.json names"
         )
     load_trained(model, _part(tensors, "model."), path)
     restore_moments(optimizer, _part(tensors, "optimizer."))

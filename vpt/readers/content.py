@@ -44,7 +44,7 @@ def other_content(path: Path) -> VptError | None:
         return None
     if what := left_in_place(path):
         return VptError(f"{path}: {what}")
-    if (text := _one_line(head)) and Path(text).suffix.lower() == path.suffix.lower():
+    if (text := _one_line(head)) and _ending(Path(text)) == _ending(path) and "://" not in text and " " not in text:
         return VptError(
             f"{path}: a link to {text} that a copy left as a text file; make it a link again (cp -a keeps them, git "
             "with core.symlinks=true), or copy what it leads to"
@@ -55,6 +55,11 @@ def other_content(path: Path) -> VptError | None:
     if not what or path.name.lower().endswith(endings):
         return None
     return VptError(f"{path}: {what} by its content, not what its name says; rename it to {endings[0]}")
+
+
+def _ending(path: Path) -> str | None:
+    """`.nii.gz`, `.png`; None where there is none."""
+    return "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower() or None
 
 
 def _one_line(head: bytes) -> str:

@@ -26,10 +26,10 @@ UNITS = {  # of lengths, in mm, as headers write them
 }
 
 
-def shear(grid: Grid, refused: str = "") -> list[str]:
-    """refused: who does not read such a file, in words."""
+def shear(grid: Grid, straight: float = SHEAR, refused: str = "") -> list[str]:
+    """straight: the cosine between axes that are taken as straight; refused: who reads no others, in words."""
     lean = grid.leaning
-    if lean <= SHEAR:
+    if lean <= straight:
         return []
     degrees = np.degrees(np.arcsin(min(lean, 1.0)))
     sheared = f"sheared by {degrees:{'.1f' if degrees >= 1 else '.2g'}} degrees"

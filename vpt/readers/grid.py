@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHEAR = 1e-4  # the cosine (0.0057 degrees) up to which ITK takes a NIfTI's axes as straight
+SHEAR = float(np.sin(np.radians(0.01)))  # more than headers with few decimals are off by
 
 
 @dataclass(frozen=True, eq=False)

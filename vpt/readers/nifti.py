@@ -19,10 +19,9 @@ from vpt.errors import VptError
 from vpt.files import atomic
 from vpt.readers.base import Source, no_scan
 from vpt.readers.damage import require_memory, require_there, spoiled
-from vpt.readers.doubts import shear
 from vpt.readers.grid import Grid
 from vpt.readers.inflate import DENSEST, inflate
-from vpt.readers.nifti_doubts import doubts_of, transforms_in_doubt
+from vpt.readers.nifti_doubts import doubts_of, refused_by_itk, transforms_in_doubt
 from vpt.readers.nifti_header import (
     DAMAGED,
     UNREADABLE,
@@ -106,7 +105,7 @@ class NiftiReader(VolumeReader):
                 header[text] = b""
         header["intent_code"] = 0
         header.extensions = type(header.extensions)()
-        if (qform := qform_of(scan)) is UNREADABLE or (qform is None and shear(self.grid())):
+        if (qform := qform_of(scan)) is UNREADABLE or (qform is None and refused_by_itk(self.grid())):
             header.set_qform(scan.affine, int(header["sform_code"]))
         header.set_data_dtype(labels.dtype)
         header.set_slope_inter(1, 0)

@@ -21,6 +21,7 @@ from vpt.readers.nifti_header import (
     time_unit,
 )
 
+ITK = 1e-4  # the cosine (0.0057 degrees) up to which it takes a NIfTI's axes as straight
 SAME_SIZE = 0.01  # of a voxel: what rounding leaves
 NO_SCAN = {  # intent codes -> what the voxels then are
     **dict.fromkeys(range(2, 25), "a statistical map"),
@@ -38,6 +39,11 @@ NO_SCAN = {  # intent codes -> what the voxels then are
 }
 
 
+def refused_by_itk(grid: Grid) -> list[str]:
+    """That its axes are not at right angles, as ITK takes them."""
+    return shear(grid, ITK, ", which ITK-based programs refuse")
+
+
 def doubts_of(image: Any, grid: Grid) -> list[str]:
     """What other programs may see differently in a usable header."""
     unit = IN_MM.get(space_unit(image))
@@ -46,7 +52,7 @@ def doubts_of(image: Any, grid: Grid) -> list[str]:
         *_sizes(image, grid),
         *([converted(*unit)] if unit else []),
         *odd_spacing(grid),
-        *shear(grid, ", which ITK-based programs refuse"),
+        *refused_by_itk(grid),
         *_scale(image),
         *_meaning(image),
     ]

@@ -216,8 +216,8 @@ def turn_of(image: Image) -> int:
 
 def doubts_of_turn(image: Image) -> list[str]:
     """That EXIF, which says how an image is to be turned, cannot be read, as a sentence without its name."""
-    exif = image.info.get("exif", b"")
-    if not exif or turn_of(image) != 1 or _is_whole(exif.removeprefix(b"Exif\0\0")):
+    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    if not exif or turn_of(image) != 1 or _is_whole(exif):
         return []
     return ["its EXIF is damaged, so whether it is to be turned is not known: it is read as it is stored; look at it"]
 

@@ -175,6 +175,31 @@ def test_every_word_for_masks_that_training_knows_is_one_here(word: str, fill: C
     assert [note for note in found.notes if f"left out: a_{word}.nii.gz" in note]
 
 
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [("ct", "ct_seg"), ("t1", "t1_seg_2"), ("image", "image_mask"), ("scan", "scan-label"), ("0000", "0000_seg")],
+)
+def test_a_scan_called_by_its_sequence_alone_has_its_mask(fill: Callable[..., Path], scan: str, mask: str) -> None:
+    root = fill("all", *(f"p{k}/{name}.nii.gz" for k in range(2) for name in (scan, mask)))
+
+    found = find_archive([root], "volumes", 1, OUT, recursive=True)
+
+    assert [case.name for case in found.cases] == [f"p0/{scan}", f"p1/{scan}"]
+
+
+def test_a_region_that_stands_alone_is_a_scan(fill: Callable[..., Path]) -> None:
+    found = find_archive([fill("all", "a.nii.gz", "roi.nii.gz")], "volumes", 1, OUT)
+
+    assert [case.name for case in found.cases] == ["a", "roi"]
+
+
+def test_previews_among_slices_are_nobodys_business(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1/CT")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "p1/CT/thumb.jpg")
+
+    assert find_archive([tmp_path], "volumes", 1, OUT, recursive=True).notes == ()
+
+
 def test_masks_called_by_nothing_else_lie_beside_their_scan(fill: Callable[..., Path]) -> None:
     root = fill("all", "case_0/imaging.nii.gz", "case_0/segmentation.nii.gz", "case_1/segmentation.nii.gz")
 

@@ -107,7 +107,8 @@ def _as_others(cases: Sequence[Beside]) -> str:
     pairs = [(each, name) for each in cases for name in (NEXT, PREVIOUS) if {"", name} <= each.fits.keys()]
     gains: dict[str, list[float]] = {}
     for each, name in pairs:
-        gains.setdefault(each.case, []).append(-_gain(name, each))
+        if gain := _gain(name, each):  # 0 of masks that are the same
+            gains.setdefault(each.case, []).append(-gain)
     by_case = np.array([np.mean(its) for its in gains.values()])
     if len(by_case) < ENOUGH or by_case.mean() > NO_GAIN or (by_case > 0).mean() > AT_CHANCE:
         return ""

@@ -14,7 +14,7 @@ TRUTH = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # beside 1 and 0 the
 MISSING = {"nan", "n/a", "#n/a", "<na>", "null", "nat", "#value!", "?", "unlabeled", "unlabelled", "not labeled"}
 MAYBE = {"na", "none", "nil", "unknown", "-", "."}  # beside numbers alone; they may be names
 BELOW_ALL = {"-1", "-9", "-99", "-999"}  # beside numbers of 0 and above
-NUMBERED = re.compile(r"[\d _-]+$")
+YEAR = re.compile(r"[ _-]?\d{4}$")
 JOINED = re.compile(r"\s*[;,/&+]\s*")
 
 
@@ -39,8 +39,8 @@ def class_doubts(classes: Collection[str]) -> list[str]:
 
 
 def _sides(classes: Collection[str]) -> list[str]:
-    """Names that are those of a side, with a number behind or not (`train2017`)."""
-    sides = [name for name in classes if NUMBERED.sub("", name.strip().casefold()) in SIDE_WORDS]
+    """Names that are those of a side, with a year behind or not (`train2017`)."""
+    sides = [name for name in classes if YEAR.sub("", name.strip().casefold()) in SIDE_WORDS]
     if not sides or {name.strip().casefold() for name in classes} <= SIDE_WORDS.keys():
         return []
     beside = f", beside {listed(others, 3)}" if (others := [name for name in classes if name not in sides]) else ""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from vpt.data.walking import Walk
 from vpt.files import is_hidden
-from vpt.readers import format_of, reader_of
+from vpt.readers import endings, format_of, reader_of
+from vpt.readers.dicom.reader import DicomReader
 from vpt.words import counted, listed
 
 LONGEST_LINK = 1024  # bytes
@@ -141,13 +142,14 @@ def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> Lef
     what lies beside a scan of its name do not count.
     """
     walk, known = Walk(root), _with_their_parts(read)
+    others = tuple({*endings("volumes")} - {*DicomReader.endings})
     files: list[Path] = []
     deeper: list[Path] = []
     for path in walk.files():
         if os.path.abspath(path) in known:
             continue
-        if os.path.abspath(path.parent) in known and format_of(path) in (None, format_of(path.parent)):
-            continue  # a folder of slices is one scan, but a scan in another format is none of them
+        if os.path.abspath(path.parent) in known and not path.name.lower().endswith(others):
+            continue  # a folder of slices is one scan, but a volume in another format is none of them
         describes = _is_sidecar(path) or (path.parent == root and _is_description(path))
         if describes and not (leads_nowhere(path) or link_in_text(path)):
             continue

@@ -51,14 +51,17 @@ def survey(
     patients, labels: as of `read_dataset`. Raises VptError only when dataset.json itself is missing or unusable.
     """
     dataset, problems = _survey(Path(root))
-    source = dataset.root / "dataset.json"
-    dataset = replace(dataset, codes=read_codes(description(source), dataset.labels, source))
     require_few_channels(dataset.channels, dataset.root)
     require_plain_names(dataset)
     if patients is not None:
         dataset = replace(dataset, patients=by_pattern([case.name for case in dataset.cases], patients))
     said, wrong = read_annotated(dataset)
-    return with_annotated(_with_values(dataset, labels), said, dataset.labels), [*problems, *wrong]
+    valued, source = _with_values(dataset, labels), dataset.root / "dataset.json"
+    try:
+        valued = replace(valued, codes=read_codes(description(source), valued.labels, source))
+    except VptError as error:
+        wrong = [*wrong, error]
+    return with_annotated(valued, said, dataset.labels), [*problems, *wrong]
 
 
 def _with_values(dataset: SegmentationSet, claims: Mapping[str, Claim] | None) -> SegmentationSet:

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vpt.data.cases import Case, SegmentationSet, case_name, holds_scan, raise_first, scan_files
+from vpt.data.cases import Case, SegmentationSet, case_name, holds_scan, kind_of, raise_first, scan_files
 from vpt.data.doubts.labels import unnamed_label
 from vpt.data.doubts.left_out import ending_of, kinds, left_out
 from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask, too_many_values
 from vpt.data.label_maps import how_to_turn
-from vpt.data.label_values import require_no_negative
+from vpt.data.label_values import negative, require_no_negative
 from vpt.data.layouts.description import description, given_labels, read_channels, read_patients, shown_name
 from vpt.data.mask_colours import ids_by_colour
 from vpt.errors import VptError
@@ -146,6 +146,8 @@ def found_labels(folder: Path, masks: Sequence[Path], problems: list[VptError]) 
     for path, seen in zip(masks, in_processes(_seen, masks, cores(AT_ONCE), MANY), strict=True):
         if isinstance(seen, VptError):  # reading the case says so again
             unread.append(seen)
+        elif kind_of(path) == "images" and (error := negative(seen.foreground, path)):
+            unread.append(error)
         else:
             require_no_negative(seen.foreground, path)
             values.add(os.path.relpath(path, folder), seen)

@@ -11,7 +11,7 @@ from pathlib import Path
 MASK = {"mask", "label", "labelstr", "seg", "segmentation", "gt", "truth", "groundtruth", "annotation", "manual"}
 MASK |= {f"{word}s" for word in MASK}
 IMAGE = {"image", "images", "imagestr", "img", "imgs", "scan", "scans", "volume", "volumes"}
-MORE = {"lbl", "msk", "roi", "contour", "delineation", "labelmap", "dseg", "maske"}  # folders so may be classes
+MORE = {"lbl", "msk", "roi", "contour", "delineation", "labelmap", "dseg", "maske"}  # no folder's
 MORE |= {f"{word}s" for word in MORE}
 RARE = {"lab", "ann", "anno", "target", "rs", "rtstruct", "rtss"}  # said beside a word for images, or before a number
 RARE |= {f"{word}s" for word in RARE}
@@ -74,15 +74,9 @@ WAYS = (
 """What is tried where the plain reading of the names finds no pair; the first that pairs enough is taken."""
 
 
-def says_mask(name: str) -> bool:
-    """Whether one of the words of a case's name does."""
-    return not SAYING.isdisjoint(PLAIN.of(name.lower()))
-
-
-def says_mask_alone(name: str) -> bool:
-    """Whether each of them does, so that a name does not say of which scan."""
-    words = PLAIN.of(name.lower())
-    return bool(words) and SAYING.issuperset(words)
+def words_of(name: str) -> tuple[str, ...]:
+    """Of a case's name, in small letters."""
+    return tuple(PLAIN.of(name.lower()))
 
 
 def name_roles(folders: Collection[str]) -> bool:

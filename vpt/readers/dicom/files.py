@@ -253,7 +253,7 @@ def _members(path: Path) -> list[DicomFile]:
             "and give the folder of one series"
         )
     names = sorted(each.filename for each in inside)
-    read = [name for name in names if not any(map(_is_passed_over, (Path(name), *Path(name).parents[:-1])))]
+    read = [name for name in names if not _is_passed_over(Path(name)) and "__MACOSX" not in name]
     return [DicomFile(path, name) for name in read]
 
 

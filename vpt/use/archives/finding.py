@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
-from vpt.data.layouts.naming import says_mask_alone
+from vpt.data.layouts.naming import MASK, SAYING, words_of
 from vpt.data.pairs import scans_and_masks
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.data.walking import Walk, folders_in
@@ -136,8 +136,16 @@ def without_masks(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
 
 
 def _masks_among(names: Collection[str]) -> set[str]:
-    scans, masks = scans_and_masks(names)
-    return masks | {*filter(says_mask_alone, names)} if scans else masks
+    """Of the names in a folder: `p1_T1_seg` beside `p1_T2`, `ct_seg` and `ct_label_2` beside `ct`, `seg` beside any."""
+    scans, masks = scans_and_masks(names, SAYING)
+    own = {words_of(name) for name in scans}
+    for name in {*names} - scans if scans else ():
+        words = words_of(name)
+        rest = tuple(word for word in words if word not in SAYING)
+        counted_out = rest[:-1] if rest and rest[-1].isdigit() else rest
+        if {rest, counted_out} & own or MASK.issuperset(words):
+            masks.add(name)
+    return masks
 
 
 def _told(masks: Sequence[Case]) -> list[str]:
