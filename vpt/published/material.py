@@ -16,7 +16,7 @@ from typing import Any
 from vpt.data.layouts import read_dataset
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
-from vpt.files import atomic, write_json
+from vpt.files import write_json
 from vpt.progress import bar
 from vpt.published.archives import CLUTTER, ENDINGS, extract, is_archive
 from vpt.vocabulary import SIDES
@@ -167,8 +167,12 @@ def place(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError:  # another disk, or one that knows no links
-        with atomic(target) as part:
+        part = target.with_name(f".part-{os.getpid()}-{target.name}")
+        try:  # not by `atomic`, which would name the file where the whole set cannot be written
             shutil.copyfile(source, part)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 # --- sides ------------------------------------------------------------------------------------------------------------
