@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
 
 from vpt.backbones import load_backbone
+from vpt.backbones.vit import VitBackbone
 from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.optim import build_optimizer
 from vpt.errors import VptError
@@ -17,6 +19,7 @@ from vpt.heads import MaskHead
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts
 from vpt.tensor_files import write_tensors
+from vpt.tuning.partial import tune_partial
 
 PROGRESS = Progress(
     epoch=3, step=2, best=0.1 + 0.2, best_epoch=2, loss_sum=1 / 3, seconds=4.5, rows=[{"epoch": 1, "loss": 0.1}]
@@ -55,6 +58,27 @@ def test_what_continues_from_a_state_is_what_never_stopped(tmp_path: Path) -> No
     assert progress == PROGRESS
     assert all(torch.equal(tensor, expected[name]) for name, tensor in other.trained_state().items())
     assert torch.equal(torch.rand(3), drawn)
+
+
+def test_a_run_of_a_version_that_left_the_norm_of_pooled_tokens_frozen_is_not_resumed(tmp_path: Path) -> None:
+    """Its averages and moments are of other parameters than those that train now (BEiT with `tuning partial`)."""
+    torch.manual_seed(0)
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 0}
+    vit = VisionTransformer(**size, class_token=False, global_pool="avg", fc_norm=True)
+    backbone = VitBackbone(vit, name="tiny", mean=(0.5,) * 3, std=(0.5,) * 3, sha256="as loaded")
+    head = MaskHead(backbone.spec, classes=2, width=16, detail=8)
+    model = PromptedModel(backbone, DeepPrompts(backbone.spec, count=2), head)
+    tune_partial(model, blocks=1)
+
+    def optimizer() -> torch.optim.AdamW:
+        return build_optimizer(model, lr=1e-2, prompt_lr=1e-2, backbone_lr=1e-2, weight_decay=0.1)
+
+    backbone.vit.fc_norm.requires_grad_(False)
+    save_state(tmp_path / "state" / "s.safetensors", model, optimizer(), PROGRESS)
+    load_state(tmp_path / "state" / "s.safetensors", model, optimizer())
+    backbone.vit.fc_norm.requires_grad_(True)
+    with pytest.raises(VptError, match=r"left backbone\.vit\.fc_norm\.\w+ as it was; finish the run with the version"):
+        load_state(tmp_path / "state" / "s.safetensors", model, optimizer())
 
 
 def test_moments_come_back_and_peaks_stay(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from vpt.errors import VptError, VptWarning
 from vpt.scores.groups import Grouping
 from vpt.words import did_you_mean, listed, with_article
 
-CASE, PATIENT = ("case", "id", "name", "image", "scan", "mask", *IMAGE_COLUMNS), (*CALLED_PATIENT, PARTICIPANT)
-USUAL = ("case", "id", "name", "image", "scan", "mask", "path", "file", "filename", "patient", "subject", PARTICIPANT)
+CASE = ("case", "id", "name", "image", "scan", "mask", "path", "file", "filename")
+PATIENT = (PARTICIPANT, *CALLED_PATIENT)
+KEYS = (*CASE, "patient", "subject", PARTICIPANT, *IMAGE_COLUMNS, *CALLED_PATIENT)  # the first that a CSV has counts
 MOST_NUMBERS = 10  # a column with more different ones is cut into QUARTERS
 QUARTERS = 4
 
@@ -116,7 +117,7 @@ def _read(source: Path, names: Sequence[str], patient: Callable[[str], str], col
     """Column -> case -> its cell in a CSV."""
     (_, header), *body = list(csv_lines(source)) or [(1, [])]
     heads = [name.strip().casefold() for name in header]
-    key = next((heads.index(name) for name in (*USUAL, *CASE, *PATIENT) if name in heads), None)
+    key = next((heads.index(name) for name in KEYS if name in heads), None)
     if key is None:
         raise VptError(f"{source}: no column `case` or `patient` among {listed(header, 10)}; add one that names them")
     by_patient = heads[key] in PATIENT

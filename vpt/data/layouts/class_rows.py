@@ -42,7 +42,7 @@ def chosen(
     refuse_classes(only)
     known = {label for row in rows for label in row.labels} | {*(order or ())}
     if unknown := [name for name in only if name not in known]:
-        zeros = any(name.isdigit() and name[0] == "0" < name[1:] for name in known) and unknown[0].isdigit()
+        zeros = unknown[0].isdigit() and any(name.isdigit() and name != str(int(name)) for name in known)
         hint = "; YAML reads 010 as 8, so write such names in quotes" if zeros else did_you_mean(unknown[0], known)
         raise VptError(f"{path}: data.only names {unknown[0]!r}, which is no class of it ({some_of(known)}){hint}")
     apart = [row for row in rows if not {*row.labels} <= {*only}]
