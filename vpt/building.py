@@ -15,10 +15,10 @@ from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.heads import Answer
-from vpt.machine.precision import Chosen, prepare_frozen
+from vpt.machine.precision import prepare_frozen
 from vpt.mixing import Mixing
 from vpt.model import PromptedModel
-from vpt.vocabulary import NO_ENCODER
+from vpt.vocabulary import NO_ENCODER, Chosen
 from vpt.words import listed
 
 FROZEN = "prompts"  # the tuning that leaves an encoder as it is, so that models can share it

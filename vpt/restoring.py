@@ -18,8 +18,8 @@ from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder
 from vpt.config.run import BackboneConfig
 from vpt.errors import VptError
-from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
+from vpt.vocabulary import Chosen
 
 POOLED = ".fc_norm."  # a ViT's norm of pooled tokens, which `partial`, `bias` and `ssf` left frozen in earlier versions
 

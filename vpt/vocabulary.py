@@ -16,8 +16,14 @@ Crop = Literal["none", "foreground"]
 """What is looked at of a volume: all, or the box around what is not air, padding or 0."""
 Planes = Literal["one", "all"]
 """Whether slices of a volume are cut in the plan's plane alone, or in the other two as well."""
+Plane = Literal["axial", "coronal", "sagittal"]
+Padding = Literal["centre", "corner"]
+"""Where an image that is smaller than the encoder's lies in it."""
 Interpolation = Literal["bilinear", "bicubic"]
 """How an image is enlarged; where it shrinks, areas are averaged."""
+Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", Chosen]
+"""What is multiplied with: float32, or where it helps bfloat16 or float16, as Lightning calls them."""
 SIDES = ("train", "val", "test")
 SIDE_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -15,12 +15,13 @@ from tiny_run import ONE_STEP
 
 import vpt
 from vpt.config import load_config
-from vpt.data.plan import ORIENTATIONS, Plan, Plane, Window
+from vpt.data.plan import ORIENTATIONS, Plan, Window
 from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import prepare_setup
 from vpt.errors import VptError
 from vpt.use.planes import SegmenterInPlanes, segmenter_of
+from vpt.vocabulary import Plane
 
 WINDOW = (Window(low=100, high=500),)
 OBLIQUE = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])  # 37 degrees

@@ -16,7 +16,7 @@ from vpt.backbones.attention import key_value_maps, keys_and_values, project_que
 from vpt.backbones.origin import Origin
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError, VptWarning
-from vpt.vocabulary import COLOURS, Interpolation
+from vpt.vocabulary import COLOURS, Interpolation, Padding
 from vpt.words import counted
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "Keep",
     "KeysValues",
     "Level",
-    "Padding",
     "Pool",
     "SeparateContext",
     "Tokens",
@@ -46,9 +45,6 @@ __all__ = [
     "uniform_blocks",
     "whole_patches",
 ]
-
-Padding = Literal["centre", "corner"]
-"""Where an image smaller than the encoder's lay: see `BackboneSpec`."""
 
 Pool = Literal["cls", "mean", "attention", "tokens"]
 """How an encoder makes one vector of an image: its CLS token, the mean of its patches, a learned pooling, the mean of

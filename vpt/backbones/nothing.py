@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level, Padding
+from vpt.backbones.base import Backbone, BackboneSpec, BlockAttention, Level
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
 from vpt.backbones.weights import RANDOM, sha256_of
 from vpt.errors import VptError
-from vpt.vocabulary import Interpolation
+from vpt.vocabulary import Interpolation, Padding
 
 Size = tuple[int, int]  # (height, width) in pixels
 Values = tuple[float, float, float]  # of red, green and blue

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from vpt.backbones import sam_models, vit_models
-from vpt.backbones.base import Padding
 from vpt.sections import Section
-from vpt.vocabulary import Interpolation
+from vpt.vocabulary import Interpolation, Padding
 
 
 class NoOptions(Section):

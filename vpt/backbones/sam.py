@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder
 from timm.layers import resample_abs_pos_embed_nhwc
@@ -23,6 +23,7 @@ from vpt.backbones.feed_forward import feed_forward
 from vpt.backbones.pieces import normalise
 from vpt.backbones.sam_attention import Arithmetic, attend, attend_apart
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
+from vpt.vocabulary import Padding
 
 
 class SamDecoder(nn.Module):
@@ -83,7 +84,7 @@ class SamBackbone(Backbone):
         name: str,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
-        padding: Literal["centre", "corner"],
+        padding: Padding,
         sha256: str,
         image_size: tuple[int, int],
         attention: Arithmetic = "fused",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.models.tiny_vit import MBConv, TinyVit
@@ -27,6 +27,7 @@ from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.strips import add_mlp, convolve
 from vpt.backbones.tiny_vit_attention import add_attention, attend_apart, keys_and_values, split_heads
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
+from vpt.vocabulary import Padding
 
 
 class TinyVitEncoder(nn.Module):
@@ -79,7 +80,7 @@ class TinyVitBackbone(Backbone):
         std: tuple[float, float, float],
         sha256: str,
         image_size: tuple[int, int],
-        padding: Literal["centre", "corner"] = "corner",
+        padding: Padding = "corner",
         attention: Arithmetic = "fused",
     ):
         super().__init__()

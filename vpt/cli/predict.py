@@ -192,8 +192,8 @@ def predict(
 
 
 def check_words(models: list[str], mean: bool, precision: str | None, form: str) -> None:
-    from vpt.machine.precision import Precision
     from vpt.readers import Form
+    from vpt.vocabulary import Precision
 
     if precision not in (None, *get_args(Precision)):
         usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -13,7 +13,7 @@ from vpt.config.training import LossConfig, OptimConfig, TrainConfig
 from vpt.errors import VptError
 from vpt.files import absolute, is_address
 from vpt.sections import FAIR, HEADS, PROMPTS, TUNINGS, Room, Section
-from vpt.vocabulary import Crop, Planes, Sampling, Target, Task
+from vpt.vocabulary import Crop, Plane, Planes, Precision, Sampling, Target, Task
 
 
 def _from(room: Room[Any]) -> BeforeValidator:
@@ -141,7 +141,7 @@ class BackboneConfig(Section):
 class PlanConfig(Section):
     """What the plan must not decide by itself; null leaves it to the data's fingerprint."""
 
-    plane: Literal["axial", "coronal", "sagittal"] | None = None
+    plane: Plane | None = None
     """Which slices of a volume the encoder sees."""
     planes: Planes = "one"
     """Of a volume that is segmented, slices in that plane (`one`), or training draws from axial, coronal and sagittal
@@ -220,7 +220,7 @@ class Config(Section):
     """Of all that is drawn: splits, shots, weights, samples."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Precision = "auto"
     """`auto` is bfloat16 where the device computes with it."""
 
     callbacks: Annotated[tuple[CallbackName, ...], BeforeValidator(_listed)] = ()

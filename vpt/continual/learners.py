@@ -19,9 +19,9 @@ from vpt.continual.tasks import Task
 from vpt.data.labelled import Example
 from vpt.engine.run import train
 from vpt.engine.setup import choose_sides
-from vpt.machine.precision import Precision
 from vpt.use.classifier import Classifier
 from vpt.use.load import load
+from vpt.vocabulary import Precision
 
 OWN: dict[str, Any] = {"train.augment": "none"}  # unless a protocol says otherwise
 

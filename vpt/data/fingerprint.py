@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vpt.data.plan import ORIENTATIONS, Plane
+from vpt.data.plan import ORIENTATIONS
 from vpt.data.sizes import TrainingSizes
 from vpt.readers import Grid, reader_of
+from vpt.vocabulary import Plane
 
 SPARED = 20  # one in so many training cases at each end may be a mistake
 _AXES: dict[Plane, str] = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpt.data.plan import Padding, Plan
+from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.readers.grid import Grid
-from vpt.vocabulary import COLOURS, Interpolation
+from vpt.vocabulary import COLOURS, Interpolation, Padding
 
 SLAB = 32  # slices that are made at once, or those of a batch where it has more
 ABSURD = 32  # times the plan's pixel, or a 32nd of it: metres or microns that were written as mm, digits that are lost

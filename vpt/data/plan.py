@@ -14,11 +14,9 @@ from vpt.data.values import TrainingValues
 from vpt.errors import VptError
 from vpt.files import read_json
 from vpt.readers import Kind
-from vpt.vocabulary import COLOURS, Crop, Interpolation, Planes, Sampling
+from vpt.vocabulary import COLOURS, Crop, Interpolation, Padding, Plane, Planes, Sampling
 from vpt.words import listed
 
-Plane = Literal["axial", "coronal", "sagittal"]
-Padding = Literal["centre", "corner"]
 Level = Annotated[float, Field(ge=0, le=1)]  # NaN is neither
 Percent = Annotated[float, Field(ge=0, le=100)]
 Colour = tuple[Level, Level, Level]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vpt.data.plan import Colour, Padding, Plane
+from vpt.data.plan import Colour
 from vpt.readers import Kind
-from vpt.vocabulary import Crop, Interpolation, Planes, Sampling
+from vpt.vocabulary import Crop, Interpolation, Padding, Plane, Planes, Sampling
 
 FINGERPRINTED: dict[Kind, int] = {"volumes": 40, "images": 100}  # cases whose voxels are read
 

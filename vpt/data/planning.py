@@ -13,13 +13,13 @@ from vpt.data.cropping import choose_crop, cropped_grid
 from vpt.data.doubts.not_hu import no_hu
 from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.intensities import choose_intensity, given_window, read_values
-from vpt.data.plan import ORIENTATIONS, Plan, Plane, too_wide
+from vpt.data.plan import ORIENTATIONS, Plan, too_wide
 from vpt.data.planned import FINGERPRINTED, NOTHING_FIXED, EncoderInput, Planned, Wishes, spread
 from vpt.data.sampling import choose_sampling
 from vpt.data.values import CaseValues, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
-from vpt.vocabulary import COLOURS, Crop, Sampling
+from vpt.vocabulary import COLOURS, Crop, Plane, Sampling
 
 Given = TypeVar("Given")
 Chosen = TypeVar("Chosen")

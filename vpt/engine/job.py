@@ -32,13 +32,14 @@ from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
 from vpt.fair.base import Given
 from vpt.machine.memory import inference_batch
-from vpt.machine.precision import Chosen, choose_precision
+from vpt.machine.precision import choose_precision
 from vpt.model import PromptedModel, numbers_per_image, trained_parts
 from vpt.prompts.starts.tokens import initialise
 from vpt.tasks.answers import Answers
 from vpt.tasks.batch import Batch, GroupedSamples, Loss
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 from vpt.tasks.images import Normalise
+from vpt.vocabulary import Chosen
 from vpt.words import counted, listed
 
 

@@ -12,10 +12,10 @@ from vpt.artifact import add_familiar
 from vpt.data.cached_slices import PreparedCase
 from vpt.data.familiar import Familiar, chosen_cases
 from vpt.data.plan import Plan
-from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
 from vpt.tasks.pooled import PooledEncoder, features_of
 from vpt.use.inference import in_precision
+from vpt.vocabulary import Chosen
 
 
 def keep_cases(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from vpt.machine.products import FrozenLinear, route_products
+from vpt.vocabulary import Chosen, Precision
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
-Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]
 HALF: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 MULTIPLYING = (nn.Linear, FrozenLinear, nn.Conv2d, nn.ConvTranspose2d)
 

@@ -21,13 +21,16 @@ SHARP = 0.3  # of a unit: how far an outline may be from where it is
 QUALITY = 84
 
 
+Whose = Literal["truth", "found"]
+
+
 @dataclass(frozen=True)
 class Outline:
     """The border of one label: its SVG path, its colour, and whose it is."""
 
     path: str
     colour: str
-    whose: Literal["truth", "found"]
+    whose: Whose
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,7 @@ def _smaller(cut: Cut) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None
     return image, truth, found
 
 
-def _outlines(
-    ids: np.ndarray, colours: Mapping[int, str], whose: Literal["truth", "found"], size: tuple[float, float]
-) -> list[Outline]:
+def _outlines(ids: np.ndarray, colours: Mapping[int, str], whose: Whose, size: tuple[float, float]) -> list[Outline]:
     present = [int(id) for id in np.unique(ids) if int(id) in colours]
     return [Outline(path_of(ids == id, size), colours[id], whose) for id in present]
 

@@ -17,7 +17,7 @@ from vpt.building import FROZEN
 from vpt.data.slice_stacks import prepare_stack
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
-from vpt.machine.precision import Precision, choose_precision
+from vpt.machine.precision import choose_precision
 from vpt.progress import Tick, silent
 from vpt.readers import Mask, Scan
 from vpt.restoring import restore_model
@@ -28,6 +28,7 @@ from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
 from vpt.use.several import scans_in
 from vpt.use.side_by_side import Asked, classify_together, segment_together, sight_of
+from vpt.vocabulary import Precision
 from vpt.words import did_you_mean, listed
 
 Model = TypeVar("Model", Segmenter, Classifier)

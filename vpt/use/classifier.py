@@ -15,7 +15,6 @@ from vpt.data.transforms import TURNS
 from vpt.errors import VptError
 from vpt.heads.by_task import ByTaskHead
 from vpt.machine.memory import inference_batch
-from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
 from vpt.readers import Scan, reader_of
@@ -23,7 +22,7 @@ from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
 from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.use.several import scans_in
-from vpt.vocabulary import Mirror, Target
+from vpt.vocabulary import Chosen, Mirror, Target
 from vpt.words import did_you_mean, listed
 
 

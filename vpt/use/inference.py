@@ -20,7 +20,7 @@ from vpt.data.plan import Plan
 from vpt.data.values import values_of
 from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.machine.memory import in_gb, total_memory
-from vpt.machine.precision import Chosen, autocast, prepare_frozen
+from vpt.machine.precision import autocast, prepare_frozen
 from vpt.machine.scarce import KINDS, is_out_of_memory
 from vpt.model import Output, PromptedModel
 from vpt.readers import SUPPORTED, Reader, Voxels, format_of, reader_of
@@ -28,6 +28,7 @@ from vpt.readers.content import other_content
 from vpt.readers.grid import by
 from vpt.readers.in_memory import flat_pixels
 from vpt.tasks.batch import Batch, Forward
+from vpt.vocabulary import Chosen
 from vpt.words import counted, with_article
 
 Made = TypeVar("Made")

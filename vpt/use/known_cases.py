@@ -11,12 +11,12 @@ import torch
 
 from vpt.data.familiar import Familiar
 from vpt.data.plan import Plan
-from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel
 from vpt.tasks.batch import Forward
 from vpt.tasks.pooled import PooledEncoder, features_of
 from vpt.use.inference import in_precision, in_smaller_batches
 from vpt.use.prepared_scan import PreparedScan
+from vpt.vocabulary import Chosen
 
 SEEN = ("plane", "intensity", "pixel_mm", "image_size", "neighbours", "padding", "fill", "interpolation")
 """What of a plan decides the images of a scan that are looked at, see `vpt.data.familiar.looked_at`."""

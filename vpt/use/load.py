@@ -11,7 +11,7 @@ from vpt.artifact import Artifact, read_artifact
 from vpt.artifact_tasks import answering
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
-from vpt.machine.precision import Chosen, Precision, choose_precision
+from vpt.machine.precision import choose_precision
 from vpt.machine.scarce import TO_ANSWER, require_room
 from vpt.model import PromptedModel
 from vpt.restoring import restore_model
@@ -22,7 +22,7 @@ from vpt.use.known_task import of_task
 from vpt.use.models import models_in
 from vpt.use.planes import segmenter_of
 from vpt.use.segmenter import Segmenter
-from vpt.vocabulary import Mirror
+from vpt.vocabulary import Chosen, Mirror, Precision
 
 
 def load(

@@ -20,7 +20,6 @@ from vpt.data.postprocess import Steps, tidied
 from vpt.data.prepared import PreparedSlices
 from vpt.data.transforms import TURNS
 from vpt.machine.memory import inference_batch
-from vpt.machine.precision import Chosen
 from vpt.model import PromptedModel, numbers_per_image
 from vpt.progress import Tick, silent
 from vpt.readers import Code, Form, Mask, Naming, Scan
@@ -37,7 +36,7 @@ from vpt.use.pages.result import show_result
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.several import require_one, scans_in
 from vpt.use.told_places import hints_of
-from vpt.vocabulary import Mirror
+from vpt.vocabulary import Chosen, Mirror
 
 
 class Segmenter:

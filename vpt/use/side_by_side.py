@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpt.machine.precision import Chosen, autocast
+from vpt.machine.precision import autocast
 from vpt.model import Output, PromptedModel
 from vpt.progress import Tick, silent
 from vpt.streams import Part, encode_together
@@ -20,6 +20,7 @@ from vpt.use.classifier import Classifier
 from vpt.use.inference import in_precision, in_smaller_batches
 from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
+from vpt.vocabulary import Chosen
 
 SEEN = (
     "plane",

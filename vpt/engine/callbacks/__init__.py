@@ -11,11 +11,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vpt.config import Config
 from vpt.engine.callbacks.base import Callback as Callback
-from vpt.engine.callbacks.base import End, Epoch, Start
+from vpt.engine.callbacks.base import End, Epoch, Outcome, Start
 from vpt.engine.callbacks.mlflow import MlflowRun
 from vpt.engine.callbacks.wandb import WandbRun
 from vpt.engine.checkpoint import Progress
@@ -112,7 +112,7 @@ class Told:
             raise
         self._end(run, "done")
 
-    def _end(self, run: Path, outcome: Literal["done", "interrupted", "failed"], reason: str = "") -> None:
+    def _end(self, run: Path, outcome: Outcome, reason: str = "") -> None:
         rows, best = self._progress.rows, self._progress.best_epoch
         scores = next((row for row in rows if row["epoch"] == best), {})
         self._tell("on_end", End(run, outcome, self._progress.epoch, scores, reason))

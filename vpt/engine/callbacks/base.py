@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+Outcome = Literal["done", "interrupted", "failed"]
+"""How a run ended; it may go on from where it was interrupted."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -42,7 +45,7 @@ class End:
     """
 
     run: Path
-    outcome: Literal["done", "interrupted", "failed"]
+    outcome: Outcome
     epoch: int
     scores: Mapping[str, float]
     reason: str = ""

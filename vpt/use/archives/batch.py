@@ -18,7 +18,18 @@ from vpt.use.archives.beside import NOTHING, Beside
 from vpt.use.archives.fingerprints import ModelMark, scan_sha256
 from vpt.use.archives.masks import Answer
 from vpt.use.archives.parts import ALONE, Part
-from vpt.use.archives.records import Journal, Log, Record, begin, is_recorded, now, read_records, shown, versions
+from vpt.use.archives.records import (
+    Journal,
+    Log,
+    Record,
+    Status,
+    begin,
+    is_recorded,
+    now,
+    read_records,
+    shown,
+    versions,
+)
 from vpt.words import counted
 
 Existing = Literal["refuse", "overwrite", "skip", "continue"]
@@ -157,7 +168,7 @@ class Recorder:
         self._add(*records)
         self.log.add(*(f"done {record.case}" for record in records))
 
-    def _record(self, case: Case, status: Literal["done", "failed"], **values: object) -> Record:
+    def _record(self, case: Case, status: Status, **values: object) -> Record:
         return Record(
             case=case.name,
             status=status,

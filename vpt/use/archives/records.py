@@ -34,6 +34,7 @@ CHECK = b',"crc32":'
 MOMENT = 0.001  # seconds between two records
 LONGEST_LINE = 1 << 24  # bytes; a record of 20,000 classes has 1 MB
 QUOTED = re.compile(r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
+Status = Literal["done", "failed"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Record:
     """
 
     case: str
-    status: Literal["done", "failed"]
+    status: Status
     files: tuple[str, ...]
     input_sha256: str
     model_sha256: str
