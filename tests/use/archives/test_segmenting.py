@@ -360,5 +360,31 @@ def test_the_masks_of_an_earlier_batch_are_no_scans_that_would_be_replaced(
 
     again = segment_archive(segmenter, [folder], folder, Asked(existing="continue"), MARK)
 
-    assert [failure.name for failure in again.failures] == ["x.nii.gz"]  # the mask, as a second scan called x
-    assert again.before == 1
+    assert (again.total, again.before, again.failures) == (1, 1, [])  # the mask is no second scan called x
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_answers_of_an_earlier_batch_are_no_scans_of_the_next(segmenter, scans, tmp_path, recursive) -> None:
+    beside = Beside(probabilities=True, preview=True)
+    earlier = scans / "first" if recursive else scans
+    (scans / "a.nii.gz").rename(scans / "a_0000.nii.gz")
+    for name in "bc":
+        (scans / f"{name}.nii.gz").rename(scans / f"{name}_0000.nii.gz")
+    segment_archive(segmenter, [scans], earlier, Asked(recursive=recursive, beside=beside), MARK)
+
+    outcome = segment_archive(segmenter, [scans], tmp_path / "out", Asked(recursive=recursive), MARK)
+    again = segment_archive(segmenter, [scans], earlier, Asked(recursive=recursive, existing="continue"), MARK)
+
+    assert (outcome.total, outcome.failures) == (3, [])
+    assert {path.name for path in (tmp_path / "out").rglob("*.nii.gz")} == {"a.nii.gz", "b.nii.gz", "c.nii.gz"}
+    number = 6 if recursive else 3
+    assert [note for note in outcome.notes if f"{number} files are answers of an earlier `vpt predict`" in note]
+    assert (again.total, again.before, again.failures) == (3, 3, [])
+
+
+def test_answers_that_alone_are_given_are_scans(segmenter, scans, tmp_path) -> None:
+    segment_archive(segmenter, [scans], tmp_path / "out", Asked(), MARK)
+
+    outcome = segment_archive(segmenter, [tmp_path / "out"], tmp_path / "of_answers", Asked(force=True), MARK)
+
+    assert outcome.total == 3

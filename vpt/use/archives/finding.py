@@ -17,7 +17,11 @@ from vpt.readers import Kind, format_of
 from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.dicom.scanless import scanless
 from vpt.use.archives.attempts import Failure
+from vpt.use.archives.beside import Beside
+from vpt.use.archives.records import answers_in
 from vpt.words import counted, listed
+
+EVERYTHING = Beside(probabilities=True, preview=True)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def find_archive(
         raise VptError(f"{listed(inputs, 3)}: no scans found")
     fitting = [(prefix, file) for prefix, file in files if kind_of(file) == kind]
     notes = _of_another_kind(len(files) - len(fitting), kind) if fitting else []
-    cases, failures = _grouped(fitting or files, channels, series)
+    taken, answers = _without_answers(fitting or files)
+    cases, failures = _grouped(taken, channels, series)
     cases, masks = without_masks(cases)
     cases, others = _without_scanless(cases)
     read = [image for case in (*cases, *masks, *others) for image in case.images]
@@ -69,8 +74,9 @@ def find_archive(
     unread = [
         f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read, recursive=recursive)
     ]
-    every = tuple(file for _, file in files)
-    return _named_well(Found(tuple(cases), tuple(failures), (*notes, *_told(masks), *_told_of(others), *unread), every))
+    notes += [*_told(masks), *_told_of(others), *_told_as_answers(answers), *unread]
+    every = tuple(file for _, file in files if file not in answers)
+    return _named_well(Found(tuple(cases), tuple(failures), tuple(notes), every))
 
 
 def _holds_more(path: Path, recursive: bool) -> bool:
@@ -146,6 +152,29 @@ def _masks_among(names: Collection[str]) -> set[str]:
         if {rest, counted_out} & own or MASK.issuperset(words):
             masks.add(name)
     return masks
+
+
+def _without_answers(files: Sequence[tuple[str, Path]]) -> tuple[Sequence[tuple[str, Path]], list[Path]]:
+    """The scans, and what earlier batches have written, by their records: masks, and what lies beside these.
+
+    Where there is nothing else they stay.
+    """
+    holding = {folder for _, file in files for folder in file.parents}
+    written = {each for folder in holding for mask in answers_in(folder) for each in (mask, *EVERYTHING.files(mask))}
+    answers = [file for _, file in files if file in written]
+    if not answers or len(answers) == len(files):
+        return files, []
+    return [(prefix, file) for prefix, file in files if file not in written], answers
+
+
+def _told_as_answers(answers: Sequence[Path]) -> list[str]:
+    if not answers:
+        return []
+    what = "file is an answer" if len(answers) == 1 else "files are answers"
+    return [
+        f"{len(answers)} {what} of an earlier `vpt predict` and left out: {listed(answers, 3)}; to segment "
+        f"{'it' if len(answers) == 1 else 'one'} all the same, give it by itself"
+    ]
 
 
 def _told(masks: Sequence[Case]) -> list[str]:

@@ -16,6 +16,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,6 +126,14 @@ class Journal:
 def is_recorded(folder: Path) -> bool:
     """Whether a batch has been begun in this folder."""
     return (folder / JOURNALS).is_dir()
+
+
+def answers_in(folder: Path) -> list[Path]:
+    """The masks that batches have written into this folder, as their records say, whether or not they lie there."""
+    found: dict[str, Record] = {}
+    with suppress(OSError):  # somebody else's, who shows them to nobody
+        found = read_records(folder) if is_recorded(folder) else {}
+    return [folder / record.output for record in found.values() if record.output]
 
 
 def begin(folder: Path) -> None:
