@@ -19,6 +19,8 @@ Planes = Literal["one", "all"]
 Plane = Literal["axial", "coronal", "sagittal"]
 Padding = Literal["centre", "corner"]
 """Where an image that is smaller than the encoder's lies in it."""
+Decision = Literal["likeliest", "dice"]
+"""Which mask is given: every voxel's likeliest label, or the mask whose Dice is expected to be highest."""
 Interpolation = Literal["bilinear", "bicubic"]
 """How an image is enlarged; where it shrinks, areas are averaged."""
 Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]

@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vpt.cli.shared import (
+    Decide,
     Device,
     MirrorImages,
     PatientsPattern,
     Viewer,
     Weights,
     console,
+    decision_of,
     is_postprocessed,
     light_imports,
     usage,
@@ -78,6 +80,7 @@ def evaluate(
         bool, typer.Option("--oracle-box", help="Of a run: tell it the reference's box; the title says so.")
     ] = False,
     tta: MirrorImages = False,
+    decide: Decide = "likeliest",
     postprocess: Annotated[
         str,
         typer.Option(
@@ -102,6 +105,7 @@ def evaluate(
         (not 0 < lesion_overlap <= 1, f"--lesion-overlap {lesion_overlap:g}: expected an IoU above 0 and up to 1"),
         (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
         (tta and not of_runs, "--tta needs a run, not folders of masks"),
+        (decide != "likeliest" and not of_runs, f"--decide {decide}: needs a run, not folders of masks"),
         (postprocess != "auto" and not of_runs, "--postprocess needs a run, not folders of masks"),
         (split is not None and not of_runs, f"--split {split}: is of a run; of folders of masks all are scored"),
         (data is not None and not of_runs, f"--data {data}: is of a run, whose data set lies elsewhere now"),
@@ -148,6 +152,7 @@ def evaluate(
         **({"by": by, "groups": groups} if by is not None else {}),
     }
     of_a_run = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
+    of_a_run["decide"] = decision_of(decide)
     if postprocess == "choose":
         _choose_postprocess(paths[0], data, device)
     of_a_run["postprocess"] = postprocess == "choose" or is_postprocessed(postprocess)

@@ -21,15 +21,18 @@ from vpt.cli.answers import (
 )
 from vpt.cli.engines import Engine, Workers, spread_over
 from vpt.cli.shared import (
+    Decide,
     Device,
     MirrorImages,
     Postprocess,
     RunsOrArtifacts,
     Viewer,
     Weights,
+    decision_of,
     is_postprocessed,
     usage,
 )
+from vpt.vocabulary import Decision
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
@@ -97,6 +100,7 @@ def predict(
     mean: Mean = False,
     merge: Merge = False,
     tta: MirrorImages = False,
+    decide: Decide = "likeliest",
     postprocess: Postprocess = "auto",
     device: Device = "auto",
     weights: Weights = None,
@@ -135,6 +139,7 @@ def predict(
 
     several = len(models) > 1 and not mean
     check_words(models, mean or several, precision, as_)
+    decision = decision_of(decide)
     if merge and not several:
         usage("--merge: goes with several models, and without --mean; give each with -m")
     if not several:
@@ -163,10 +168,10 @@ def predict(
     if several:
         from vpt.cli.tasks import Loading, predict_tasks
 
-        require_plain(tta, compile_, engine, task)
+        require_plain(tta, compile_, engine, task, decision)
         loading = Loading(models, device, weights, precision, tidy)
         raise typer.Exit(predict_tasks(loading, scans, out, asked, merge, report, viewer))
-    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy, task)
+    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy, task, decision)
     require_one_task(loaded, asked.beside)
     if quality:
         asked = with_limits(asked, loaded, mark, tta)
@@ -177,6 +182,7 @@ def predict(
         "precision": precision,
         "compile": compile_,
         "tta": tta,
+        "decide": decision,
         "postprocess": tidy,
         "task": task,
     }
@@ -211,9 +217,15 @@ def require_unnamed(models: list[str]) -> None:
             usage(f"-m {given}: a name is of one of several models side by side, without --mean; give -m {path}")
 
 
-def require_plain(tta: bool, compile_: bool, engine: str, task: str | None) -> None:
+def require_plain(tta: bool, compile_: bool, engine: str, task: str | None, decide: Decision) -> None:
     """What several tasks side by side have no form of."""
-    asked = {"--tta": tta, "--compile": compile_, f"--engine {engine}": engine != "local", f"--task {task}": bool(task)}
+    asked = {
+        "--tta": tta,
+        "--compile": compile_,
+        f"--decide {decide}": decide != "likeliest",
+        f"--engine {engine}": engine != "local",
+        f"--task {task}": bool(task),
+    }
     for option, given in asked.items():
         if given:
             usage(f"{option}: not for several models side by side; give one model, or --mean")
@@ -235,6 +247,7 @@ def load_marked(
     asked: Asked,
     postprocess: bool = True,
     task: str | None = None,
+    decide: Decision = "likeliest",
 ) -> tuple[Segmenter | Classifier, ModelMark]:
     """The model, and the mark that its answers are recorded with."""
     from vpt.artifact import find_artifact
@@ -243,7 +256,7 @@ def load_marked(
     from vpt.use.models import models_in
 
     chosen = [find_artifact(path) for path in models_in(models)]
-    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta, postprocess, task)
+    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta, postprocess, task, decide)
     settings: dict[str, Any] = {
         "tta": tta,
         "force": asked.force,
@@ -255,6 +268,8 @@ def load_marked(
     }
     if task is not None:
         settings["task"] = task
+    if decide != "likeliest":
+        settings["decide"] = decide
     if words := _postprocess_of(loaded):
         settings["postprocess"] = words
     elif not postprocess:

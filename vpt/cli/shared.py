@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast, get_args
 
 import typer
+
+from vpt.vocabulary import Decision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +42,10 @@ Postprocess = Annotated[
 ]
 MirrorImages = Annotated[
     bool, typer.Option("--tta", help="Average over the mirror images that the model was trained on (train.mirror).")
+]
+Decide = Annotated[
+    str,
+    typer.Option(help="likeliest: of every voxel its likeliest label; dice: the mask of the highest expected Dice."),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Where the backbone's weights lie, if elsewhere than in training.")]
 
@@ -95,6 +101,13 @@ def console() -> Console:
         return Told()
     asked = os.environ.get("COLUMNS", "")
     return Told(width=int(asked) if asked.isdecimal() and int(asked) else WIDTH)
+
+
+def decision_of(word: str) -> Decision:
+    """What `--decide` asks for."""
+    if word not in get_args(Decision):
+        usage(f"--decide {word}: expected {' or '.join(get_args(Decision))}")
+    return cast(Any, word)
 
 
 def is_postprocessed(word: str) -> bool:

@@ -23,7 +23,7 @@ from vpt.cli.predict import (
     require_table,
     say_postprocess,
 )
-from vpt.cli.shared import Device, MirrorImages, RunsOrArtifacts, Weights, usage
+from vpt.cli.shared import Decide, Device, MirrorImages, RunsOrArtifacts, Weights, decision_of, usage
 from vpt.progress import say
 
 
@@ -35,6 +35,7 @@ def watch(
     every: Annotated[float, typer.Option(help="Seconds between two looks.")] = 5.0,
     mean: Mean = False,
     tta: MirrorImages = False,
+    decide: Decide = "likeliest",
     device: Device = "auto",
     weights: Weights = None,
     recursive: Recursive = False,
@@ -58,6 +59,7 @@ def watch(
     from vpt.use.classifier import Classifier
 
     check_words(models, mean, precision, as_)
+    decision = decision_of(decide)
     if settle < 0 or every <= 0:
         usage(f"--settle {settle:g} --every {every:g}: expected seconds above 0")
     if not folder.is_dir():
@@ -70,7 +72,7 @@ def watch(
         existing="continue",
         beside=Beside(probabilities, preview),
     )
-    loaded, mark = load_marked(models, device, weights, precision, False, tta, asked, task=task)
+    loaded, mark = load_marked(models, device, weights, precision, False, tta, asked, task=task, decide=decision)
     if isinstance(loaded, Classifier):
         require_table(asked)
     say_postprocess(loaded)

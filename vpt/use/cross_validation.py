@@ -19,6 +19,7 @@ from vpt.report.segmentation import Report
 from vpt.scores.groups import Grouping
 from vpt.use.folds import fold_runs
 from vpt.use.runs import evaluate_run, variant
+from vpt.vocabulary import Decision
 from vpt.words import counted, listed
 
 FOLDER = "cross_validation"
@@ -30,23 +31,25 @@ def evaluate_folds(
     *,
     oracle_box: bool = False,
     tta: bool = False,
+    decide: Decision = "likeliest",
     postprocess: bool = True,
     progress: Tick = silent,
     **settings: Any,
 ) -> tuple[Report | ClassReport, Path]:
     """The folder of `vpt train --folds`, or a run for each fold -> a report over all validation cases, and its folder.
 
-    Intervals are over patients. oracle_box, tta, postprocess, settings: see `vpt.use.runs.evaluate_run`; out: by
-    default `cross_validation` (with `_oracle_box`, `_tta`, `_raw`) in the folder, of runs beside the first.
+    Intervals are over patients. oracle_box, tta, decide, postprocess, settings: see `vpt.use.runs.evaluate_run`;
+    out: by default `cross_validation` (with `_oracle_box`, `_tta`, `_dice`, `_raw`) in the folder, of runs beside the
+    first.
 
     Raises:
         VptError: folds that are not finished, a case that two runs validate, labels that differ.
     """
     runs = fold_runs(given) if isinstance(given, Path) else list(given)
-    suffix, told = variant(oracle_box, tta, postprocess)
+    suffix, told = variant(oracle_box, tta, postprocess, decide)
     folder = out or (given if isinstance(given, Path) else runs[0].parent) / f"{FOLDER}{suffix}"
     left = _require_apart(runs)
-    asked = {"oracle_box": oracle_box, "tta": tta, "postprocess": postprocess, **settings}
+    asked = {"oracle_box": oracle_box, "tta": tta, "decide": decide, "postprocess": postprocess, **settings}
     reports = []
     for done, run in enumerate(runs):
         report, _ = evaluate_run(run, split="val", out=folder, **asked)

@@ -18,7 +18,6 @@ from vpt.data.slice_stacks import prepare_stack
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Scan
-from vpt.tasks.segmentation import likeliest_classes
 from vpt.use.classifier import Classifier
 from vpt.use.inference import in_smaller_batches, read_scan, require_usual
 from vpt.use.planes import empty_volume, seen_along, turned_to
@@ -125,7 +124,7 @@ class SegmenterEnsemble(Segmenter):
     ) -> np.ndarray:
         def in_batches(batch: int) -> np.ndarray:
             means = self._means(self._each(scan, hints, batch), keep)
-            return likeliest_classes(means, scan.oriented.shape, len(self.labels), progress)
+            return self._decided(means, scan, progress)
 
         return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
 

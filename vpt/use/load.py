@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar, get_args
 
 import torch
 
@@ -22,7 +23,9 @@ from vpt.use.known_task import of_task
 from vpt.use.models import models_in
 from vpt.use.planes import segmenter_of
 from vpt.use.segmenter import Segmenter
-from vpt.vocabulary import Chosen, Mirror, Precision
+from vpt.vocabulary import Chosen, Decision, Mirror, Precision
+
+Answering = TypeVar("Answering", bound=Segmenter | Classifier)
 
 
 def load(
@@ -34,6 +37,7 @@ def load(
     tta: bool = False,
     postprocess: bool = True,
     task: str | None = None,
+    decide: Decision = "likeliest",
 ) -> Segmenter | Classifier:
     """A trained model, ready for new scans; of several models the mean of their probabilities.
 
@@ -53,11 +57,14 @@ def load(
             (`train.postprocess`); an ensemble does what more than half of its models do.
         task: of a model that has learned several tasks one after another (`vpt train --continue`), the one that all
             scans are of: they are answered with its prompts and among its classes or labels alone.
+        decide: how a mask is made of probabilities: every voxel's `likeliest` label, or the mask whose `dice` is
+            expected to be highest, which is wider where the model doubts (`vpt.tasks.deciding`). Which is better hangs
+            on the data: ask the validation cases.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not
             agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images; a task that
-            the model has not learned.
+            the model has not learned; a way to decide of a model that classifies.
     """
     require_room(TO_ANSWER)
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
@@ -71,8 +78,19 @@ def load(
     if artifacts[0].earlier:
         members = {name: loaded(each) for name, each in answering(artifacts[0]).items()}
         segmenters = {name: each for name, each in members.items() if isinstance(each, Segmenter)}
-        return of_task(SegmenterByTask(segmenters), task)
-    return of_task(together([loaded(artifact) for artifact in artifacts]), task)
+        return of_task(SegmenterByTask({name: decided(each, decide) for name, each in segmenters.items()}), task)
+    return of_task(decided(together([loaded(artifact) for artifact in artifacts]), decide), task)
+
+
+def decided(model: Answering, decide: Decision) -> Answering:
+    """The model, told how its probabilities become a mask."""
+    if decide not in get_args(Decision):
+        raise VptError(f"decide {decide!r}: expected {' or '.join(get_args(Decision))}")
+    if isinstance(model, Segmenter):
+        model.decision = decide
+    elif decide != "likeliest":
+        raise VptError(f"decide {decide!r}: is of masks, and the model classifies; leave it out")
+    return model
 
 
 def _mirror_of(artifact: Artifact) -> Mirror:

@@ -16,7 +16,7 @@ from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.readers.grid import turned_view
-from vpt.tasks.segmentation import likeliest_classes, logits_of_slices, probabilities_of
+from vpt.tasks.segmentation import logits_of_slices, probabilities_of
 from vpt.use.inference import in_smaller_batches
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
@@ -43,7 +43,7 @@ class SegmenterInPlanes(Segmenter):
 
         def in_batches(batch: int) -> np.ndarray:
             found = _told(self._means(scan, batch, progress), keep)
-            return likeliest_classes(found, scan.oriented.shape, len(self.labels))
+            return self._decided(found, scan)
 
         return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
 

@@ -25,7 +25,7 @@ from vpt.use.classifier import Classifier
 from vpt.use.limits import judge, keep_limits, require_different
 from vpt.use.load import load
 from vpt.use.scored_splits import classify_split, evaluate_split, reference_box
-from vpt.vocabulary import SIDES
+from vpt.vocabulary import SIDES, Decision
 
 if TYPE_CHECKING:
     from vpt.config.run import DataConfig
@@ -42,6 +42,7 @@ def evaluate_run(
     weights: str | Path | None = None,
     oracle_box: bool = False,
     tta: bool = False,
+    decide: Decision = "likeliest",
     postprocess: bool = True,
     by: str | Sequence[str] | None = None,
     groups: str | Path | None = None,
@@ -65,6 +66,8 @@ def evaluate_run(
         by: columns that scores are told apart by (sex,site), of the data set's list, the CSV that its dataset.json
             names, or that of `groups`;
         tta: the mean over mirror images, see `vpt.load`; the folder is RUN/test_tta, and the title says so;
+        decide: how masks are made of probabilities, see `vpt.load`; of `dice` the folder is RUN/test_dice, and the
+            title says so;
         postprocess: False leaves out what the training chose to do with masks; the folder is RUN/test_raw then;
         quality: how far the masks are to be trusted, and whether that tells good from bad; the limits of what is usual
             are chosen on the validation cases, and kept for `vpt predict --quality` (see `vpt.use.limits`);
@@ -83,11 +86,11 @@ def evaluate_run(
     check_options(settings.get("empty", "nan"), settings.get("tolerance", 1.0), settings.get("tolerances"))
     if quality:
         require_different([find_artifact(each) for each in runs])
-    segmenter = load(runs, device, weights, tta=tta, postprocess=postprocess)
+    segmenter = load(runs, device, weights, tta=tta, postprocess=postprocess, decide=decide)
     if isinstance(segmenter, SegmenterByTask):
         *_, (task, segmenter) = segmenter.members.items()
         called += f", told its task {task}"
-    suffix, told = variant(oracle_box, tta, postprocess)
+    suffix, told = variant(oracle_box, tta, postprocess, decide)
     folder, title = Path(out) if out is not None else name / f"{split}{suffix}", f"{called}: {side}{told}"
     if isinstance(segmenter, Classifier):
         _require_no_masks(run, oracle_box, postprocess, quality, settings)
@@ -164,14 +167,17 @@ def _groupings(
     return read_groupings(by, names, data.patient, file=file, columns=data.columns, described=described)
 
 
-def variant(oracle_box: bool, tta: bool, postprocess: bool = True) -> tuple[str, str]:
+def variant(oracle_box: bool, tta: bool, postprocess: bool = True, decide: Decision = "likeliest") -> tuple[str, str]:
     """What a folder and a title have at their end where a model was told more, or asked more often, than usual, or its
-    masks are left as they are.
+    masks are left as they are, or decided otherwise.
     """
-    folder = ("_oracle_box" if oracle_box else "") + ("_tta" if tta else "") + ("" if postprocess else "_raw")
+    usual = {"_oracle_box": not oracle_box, "_tta": not tta, "_dice": decide == "likeliest", "_raw": postprocess}
+    folder = "".join(name for name, is_usual in usual.items() if not is_usual)
     boxed = ", told the BOX OF THE REFERENCE (oracle)" if oracle_box else ""
     raw = "" if postprocess else ", without post-processing"
-    return folder, (", mean over mirror images" if tta else "") + raw + boxed
+    mirrored = ", mean over mirror images" if tta else ""
+    wider = ", masks of the highest expected Dice" if decide == "dice" else ""
+    return folder, mirrored + wider + raw + boxed
 
 
 def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> tuple[str, str]:

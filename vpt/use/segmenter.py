@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -27,8 +27,9 @@ from vpt.readers.grid import restore
 from vpt.readers.shown import shown
 from vpt.scores.trust import Quality
 from vpt.tasks.batch import Forward
+from vpt.tasks.deciding import DECISIONS
 from vpt.tasks.mirrored import over_mirror_images
-from vpt.tasks.segmentation import SliceModel, likeliest_classes, logits_of_slices, probabilities_of
+from vpt.tasks.segmentation import SliceModel, logits_of_slices, probabilities_of
 from vpt.tasks.witness import Witness
 from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.use.known_cases import KnownCases
@@ -36,14 +37,16 @@ from vpt.use.pages.result import show_result
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.several import require_one, scans_in
 from vpt.use.told_places import hints_of
-from vpt.vocabulary import Chosen, Mirror
+from vpt.vocabulary import Chosen, Decision, Mirror
 
 
 class Segmenter:
     """Scans -> label maps. Deterministic, keeps no state between scans, safe to share between threads of one device.
 
-    Made by `vpt.load`, or of a model in memory by `from_model`.
+    Made by `vpt.load`, or of a model in memory by `from_model`. decision: how its probabilities become a mask.
     """
+
+    decision: Decision = "likeliest"
 
     def __init__(
         self,
@@ -245,7 +248,7 @@ class Segmenter:
     def classes_of(
         self, scan: PreparedScan, hints: np.ndarray | None, progress: Tick, keep: Keep | None = None
     ) -> np.ndarray:
-        """The likeliest class of every voxel of the prepared part, (slices, rows, columns) as the plan orients them.
+        """The class of every voxel of the prepared part, (slices, rows, columns) as the plan orients them.
 
         hints: (slices, M, 3) in pixels of the prepared slices.
         """
@@ -254,9 +257,14 @@ class Segmenter:
             found = self._logits_of(scan, hints, batch)
             if keep is not None:
                 found = self._kept(found, scan, keep)
-            return likeliest_classes(found, scan.oriented.shape, len(self.labels), progress)
+            if self.decision != "likeliest":
+                found = probabilities_of(found, scan.oriented.shape[1:], len(self.labels), self.device)
+            return self._decided(found, scan, progress)
 
         return in_smaller_batches(scan.reader.name, self.batch_size, in_batches)
+
+    def _decided(self, found: Iterable[Tensor | None], scan: PreparedScan, progress: Tick = silent) -> np.ndarray:
+        return DECISIONS[self.decision](found, scan.oriented.shape, len(self.labels), progress)
 
     def _kept(self, found: Iterator[Tensor | None], scan: PreparedScan, keep: Keep) -> Iterator[Tensor | None]:
         """The same logits, their probabilities told on the way."""
