@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +21,7 @@ from vpt.data.layouts import is_labelled, read_dataset, read_labelled, survey, w
 from vpt.data.splits import read_splits
 from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.files import write_json
 from vpt.use.runs import evaluate_run
 
 CODES = {"object": ["4147007", "SCT", "Mass"]}
@@ -645,3 +647,28 @@ def test_codes_are_of_the_labels_as_they_are_named_in_the_end(put, tmp_path):
 
     assert found.labels == {0: "background", 1: "liver"}
     assert ["`codes` names 'object', which is no label" in str(each) for each in problems] == [True]
+
+
+def test_what_breaks_off_while_a_set_is_written_down_hides_no_side(
+    put: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataset.json alone would be read instead of the folders, which say the sides."""
+    for side in ("train", "test"):
+        for number in range(3):
+            put(f"{side}/images/{side}{number}.png")
+            put(f"{side}/masks/{side}{number}.png", 1 + number)
+    before = read_dataset(tmp_path).sides
+    written: list[Path] = []
+
+    def full_after_one(path: Path, content: Any) -> None:
+        if written:
+            raise VptError(f"{path}: cannot be written (No space left on device)")
+        written.append(path)
+        write_json(path, content)
+
+    monkeypatch.setattr("vpt.data.layouts.written.write_json", full_after_one)
+    with pytest.raises(VptError, match="No space left"):
+        write_description(read_dataset(tmp_path), tmp_path / "dataset.json")
+
+    assert read_dataset(tmp_path).sides == before
+    assert set(before.values()) == {"train", "test"}

@@ -251,12 +251,13 @@ def load_marked(
 ) -> tuple[Segmenter | Classifier, ModelMark]:
     """The model, and the mark that its answers are recorded with."""
     from vpt.artifact import find_artifact
-    from vpt.use.archives import ModelMark
+    from vpt.use.archives import ModelMark, loaded_whole
     from vpt.use.load import load
     from vpt.use.models import models_in
 
     chosen = [find_artifact(path) for path in models_in(models)]
-    loaded = load(chosen, device, weights, cast(Any, precision), compile_, tta, postprocess, task, decide)
+    given = (device, weights, cast(Any, precision), compile_, tta, postprocess, task, decide)
+    loaded, hashes = loaded_whole(chosen, lambda: load(chosen, *given))
     settings: dict[str, Any] = {
         "tta": tta,
         "force": asked.force,
@@ -274,7 +275,7 @@ def load_marked(
         settings["postprocess"] = words
     elif not postprocess:
         settings["postprocess"] = "none"
-    return loaded, ModelMark.of(chosen, settings)
+    return loaded, ModelMark.of(chosen, settings, hashes)
 
 
 def _postprocess_of(loaded: Segmenter | Classifier) -> str:

@@ -33,22 +33,24 @@ def predict_tasks(
 ) -> int:
     """Masks of every task, or of all in one -> the exit code."""
     from vpt.progress import bar
-    from vpt.use.archives import ModelMark, segment_archive, segment_for_tasks
+    from vpt.use.archives import ModelMark, loaded_whole, segment_archive, segment_for_tasks
     from vpt.use.tasks import MergedSegmenter
 
     if merge and asked.beside.probabilities:
         usage("--probabilities: several tasks in one mask have none in common; leave out --merge")
     paths = named(loading.models)
-    bank = _bank(paths, loading)
+    bank, hashes = loaded_whole(list(paths.values()), lambda: _bank(paths, loading))
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"), bar("segmenting") as tick:
         if merge:
             together: Any = MergedSegmenter(bank)
-            mark = ModelMark.of(list(paths.values()), _settings(loading, asked, bank) | {"merge": list(paths)})
+            mark = ModelMark.of(list(paths.values()), _settings(loading, asked, bank) | {"merge": list(paths)}, hashes)
             outcomes = {"": segment_archive(together, scans, out, asked, mark, tick)}
             models = {"": together}
         else:
-            marks = {task: ModelMark.of([path], _settings(loading, asked, bank)) for task, path in paths.items()}
+            settings = _settings(loading, asked, bank)
+            each = zip(paths.items(), hashes, strict=True)
+            marks = {task: ModelMark.of([path], settings, [its]) for (task, path), its in each}
             outcomes, models = segment_for_tasks(bank, scans, out, asked, marks, tick), bank.segmenters()
     seconds = time.perf_counter() - started
     for number, (task, outcome) in enumerate(outcomes.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from vpt import files
 from vpt.data.plan import Window
 from vpt.errors import VptError
 from vpt.use.archives import Asked, Beside, DiskFull, ModelMark, Outcome, Part, segment_archive
+from vpt.use.archives.attempts import FolderGone
 from vpt.use.archives.masks import count_labels
 from vpt.use.archives.records import read_records
 from vpt.use.segmenter import Segmenter
@@ -388,3 +390,51 @@ def test_answers_that_alone_are_given_are_scans(segmenter, scans, tmp_path) -> N
     outcome = segment_archive(segmenter, [tmp_path / "out"], tmp_path / "of_answers", Asked(force=True), MARK)
 
     assert outcome.total == 3
+
+
+def test_a_folder_that_is_moved_away_ends_the_batch_and_no_other_is_filled(segmenter, scans, tmp_path) -> None:
+    out, moved = tmp_path / "out", tmp_path / "moved"
+
+    class Moving(Counting):
+        def prepare(self, scan: Any, force: bool = False) -> Any:
+            if len(self.read) == 1 and not moved.exists():
+                out.rename(moved)
+            return super().prepare(scan, force)
+
+    with pytest.raises(FolderGone, match=r"out: is not any more the folder .* go on with --continue"):
+        segment_archive(Moving(segmenter), [scans], out, Asked(), MARK)
+
+    assert not (out / "predictions.json").exists()
+    assert len(list(out.glob("*.nii.gz"))) <= 1  # that which was being written
+    assert len(read_records(moved)) <= 1
+    shutil.rmtree(out, ignore_errors=True)
+    moved.rename(out)
+    again = segment_archive(segmenter, [scans], out, Asked(existing="continue"), MARK)
+    assert (again.total, again.failures) == (3, [])
+
+
+def test_a_mask_that_stays_where_its_scan_fails_is_told_as_an_earlier_one(run, scans, tmp_path) -> None:
+    run()
+    (scans / "b.nii.gz").write_bytes(b"broken")
+
+    outcome = run(existing="continue")
+
+    (failure,) = outcome.failures
+    assert failure.reason.endswith("; b.nii.gz, which lies there, is an earlier answer")
+    assert "earlier answer" in json.loads((tmp_path / "out/failures.json").read_text())["b"]["reason"]
+
+
+def test_what_lay_beside_a_mask_goes_with_it(run, scans, tmp_path) -> None:
+    out = tmp_path / "out"
+    run(beside=Beside(probabilities=True, preview=True, quality=True))
+    (out / "previews/of_mine.png").write_bytes(b"mine")
+    nib.save(scan(seed=9), scans / "b.nii.gz")
+
+    run(existing="continue")
+
+    assert sorted(path.name for path in (out / "probabilities").iterdir()) == ["a.nii.gz", "c.nii.gz"]
+    assert sorted(path.name for path in (out / "previews").iterdir()) == ["a.png", "c.png", "of_mine.png"]
+    assert "b," not in (out / "quality.csv").read_text()
+    run(existing="overwrite")
+    assert not list((out / "probabilities").iterdir())
+    assert not (out / "quality.csv").exists()

@@ -39,12 +39,12 @@ def write_description(dataset: SegmentationSet | LabelledSet, path: Path) -> lis
     new = [path, *([split] if dataset.sides else []), *([groups] if told else [])]
     if there := [each for each in new if each.exists()]:
         raise VptError(f"{there[0]}: exists already; move it away to have it written anew")
-    sides = _sides(dataset)
-    write_json(path, _content(dataset))
+    sides, content = _sides(dataset), _content(dataset)
     if sides:
         write_json(split, sides)
     if told:
         write_text(groups, _as_csv(told, [case.name for case in dataset.cases]))
+    write_json(path, content)  # the last: without the sides beside it, it would hide those of folders and lists
     return new
 
 

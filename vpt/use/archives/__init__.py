@@ -5,7 +5,7 @@ from vpt.use.archives.batch import Asked, Outcome
 from vpt.use.archives.beside import Beside
 from vpt.use.archives.classes import classify_cases
 from vpt.use.archives.classifying import classify_archive
-from vpt.use.archives.fingerprints import ModelMark
+from vpt.use.archives.fingerprints import ModelMark, loaded_whole
 from vpt.use.archives.for_tasks import segment_for_tasks
 from vpt.use.archives.masks import mask_file, save_labels, segment_cases
 from vpt.use.archives.parts import Part, part_of
@@ -21,6 +21,7 @@ __all__ = [
     "Part",
     "classify_archive",
     "classify_cases",
+    "loaded_whole",
     "mask_file",
     "part_of",
     "save_labels",

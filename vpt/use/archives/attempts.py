@@ -41,13 +41,19 @@ class DiskFull(VptError):
     """Nothing more can be written, so the batch ends; what was written is whole."""
 
 
+class FolderGone(VptError):
+    """The folder of the answers is not there any more, or another is in its place, so the batch ends."""
+
+
 def attempt(name: str, file: object, work: Callable[[], Made]) -> Made | Failure:
-    """What `work` makes of the scan `name`, or why it could not; only an interrupt and a full disk come through.
+    """What `work` makes of the scan `name`, or why it could not; only an interrupt, a full disk and a
+    folder that is gone come through.
 
     An interrupt that a library passed over, or made an error of its own of, is one.
 
     Raises:
         DiskFull: nothing more can be written.
+        FolderGone: as `work` raises it.
     """
     try:
         made = work()
@@ -55,6 +61,8 @@ def attempt(name: str, file: object, work: Callable[[], Made]) -> Made | Failure
         raise_again(error)
         if is_no_space(error):
             raise DiskFull(f"{error}; free space and go on with --continue") from error
+        if isinstance(error, FolderGone):
+            raise
         return _failure(name, file, error)
     raise_again()
     return made

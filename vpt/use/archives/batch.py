@@ -13,8 +13,8 @@ from vpt.errors import VptError
 from vpt.progress import Tick
 from vpt.readers import Form
 from vpt.scores.trust import described
-from vpt.use.archives.attempts import Failure, is_no_space
-from vpt.use.archives.beside import NOTHING, Beside
+from vpt.use.archives.attempts import Failure, FolderGone, is_no_space
+from vpt.use.archives.beside import EVERYTHING, NOTHING, Beside
 from vpt.use.archives.fingerprints import ModelMark, scan_sha256
 from vpt.use.archives.masks import Answer
 from vpt.use.archives.parts import ALONE, Part
@@ -26,6 +26,7 @@ from vpt.use.archives.records import (
     begin,
     is_recorded,
     now,
+    place_of,
     read_records,
     shown,
     versions,
@@ -87,9 +88,11 @@ class Recorder:
         self.journal, self.log = Journal(folder), Log(folder)
         self.known = read_records(folder) if is_recorded(folder) else {}
         self.hashes: dict[str, str] = {}
+        self.place = place_of(folder)
 
     def begin(self, scans: int) -> None:
         begin(self.folder)
+        self.place = place_of(self.folder)
         made = ", ".join(f"{name} {number}" for name, number in versions().items())
         part = f", {self.part} ({self.part.by})" if self.part.by else ""
         self.log.add(f"begin: {counted(scans, 'scan')}{part}; {self.mark.name} {self.mark.sha256[:16]}; {made}")
@@ -98,7 +101,12 @@ class Recorder:
         self.log.add(f"end: {outcome}")
 
     def note_input(self, case: Case) -> None:
-        """Before a scan is read: what its files hold."""
+        """Before a scan is read: what its files hold.
+
+        Raises:
+            VptError: a file that cannot be read, a folder that is gone.
+        """
+        self._require_place()
         self.hashes[case.name] = scan_sha256(case)
 
     def sort(self, cases: Iterable[Case], files: Callable[[Case], list[Path]], skip_failed: bool) -> Sorted:
@@ -144,6 +152,7 @@ class Recorder:
             "done",
             seconds=round(answer.seconds, 3),
             output=answer.path.relative_to(self.folder).as_posix(),
+            beside=tuple(path.relative_to(self.folder).as_posix() for path in self.beside.files(answer.path)),
             volumes_ml=volumes,
             pixels=sizes,
             warnings=tuple(shown(text, case.images) for text in answer.warnings),
@@ -151,7 +160,16 @@ class Recorder:
             task=answer.task,
         )
         self._add(record)
+        self._remove_earlier(record)
         self.log.add(f"done {case.name} in {answer.seconds:.2f} s", *(f"    {text}" for text in record.warnings))
+
+    def _remove_earlier(self, record: Record) -> None:
+        """What an earlier answer had beside its mask, which is replaced, and this one has not."""
+        earlier = self.known.get(record.case)
+        for path in EVERYTHING.files(self.folder / record.output) if earlier else ():
+            name = path.relative_to(self.folder).as_posix()
+            if earlier and name in earlier.beside and name not in record.beside:
+                path.unlink(missing_ok=True)
 
     def classified(self, found: Sequence[tuple[Case, dict[str, float], tuple[str, ...]]], seconds: float) -> None:
         """Cases, the probabilities of their classes, and what is doubted of them; seconds: of each."""
@@ -183,7 +201,15 @@ class Recorder:
         )
 
     def _add(self, *records: Record) -> None:
+        self._require_place()
         self.journal.add(records)
+
+    def _require_place(self) -> None:
+        if self.place is not None and place_of(self.folder) != self.place:
+            raise FolderGone(
+                f"{self.folder}: is not any more the folder that this batch began in (was it moved, or is its share "
+                "gone?), so it ends; put it back and go on with --continue"
+            )
 
 
 Spread = Callable[[Sequence[Case], Tick, Recorder], list[Failure]]
@@ -192,11 +218,13 @@ Spread = Callable[[Sequence[Case], Tick, Recorder], list[Failure]]
 
 @contextmanager
 def summed_up(sum_up: Callable[[], None]) -> Iterator[None]:
-    """`sum_up` follows, also where a batch breaks off, unless the disk is full: then the next batch does it."""
+    """`sum_up` follows, also where a batch breaks off, unless the disk is full or the folder gone: then the next batch
+    does it.
+    """
     try:
         yield
     except BaseException as error:
-        if not is_no_space(error):
+        if not is_no_space(error) and not isinstance(error, FolderGone):
             sum_up()
         raise
     sum_up()

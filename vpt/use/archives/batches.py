@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vpt.data.cases import Case
+from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.use.archives.attempts import Failure
 from vpt.use.archives.batch import Asked, Recorder
 from vpt.use.archives.classifying import ClassBatch
-from vpt.use.archives.fingerprints import ModelMark
+from vpt.use.archives.fingerprints import ModelMark, loaded_whole
 from vpt.use.archives.masks import never
 from vpt.use.archives.segmenting import MaskBatch
 from vpt.use.classifier import Classifier
@@ -40,5 +41,15 @@ def batch_of(model: Segmenter | Classifier, out: Path, asked: Asked, mark: Model
 
 
 def loaded_batch(artifacts: Sequence[Path], loading: dict[str, Any], out: Path, asked: Asked, mark: ModelMark) -> Batch:
-    """In another process: `loading` are the other arguments of `load`."""
-    return batch_of(load(artifacts, **loading), out, asked, mark)
+    """In another process: `loading` are the other arguments of `load`.
+
+    Raises:
+        VptError: an artifact that is not any more the one of the mark.
+    """
+    model, hashes = loaded_whole(artifacts, lambda: load(artifacts, **loading))
+    if ModelMark.of(artifacts, {}, hashes).sha256 != mark.sha256:
+        raise VptError(
+            f"{artifacts[0]}: was replaced since the command began; wait until what writes it is at its end, or give a "
+            "copy"
+        )
+    return batch_of(model, out, asked, mark)

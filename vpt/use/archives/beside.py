@@ -59,6 +59,7 @@ class Beside:
 
 
 NOTHING = Beside()
+EVERYTHING = Beside(probabilities=True, preview=True)
 
 
 def probabilities_file(mask: Path) -> Path:

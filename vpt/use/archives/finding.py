@@ -17,11 +17,9 @@ from vpt.readers import Kind, format_of
 from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.dicom.scanless import scanless
 from vpt.use.archives.attempts import Failure
-from vpt.use.archives.beside import Beside
+from vpt.use.archives.beside import EVERYTHING
 from vpt.use.archives.records import answers_in
 from vpt.words import counted, listed
-
-EVERYTHING = Beside(probabilities=True, preview=True)
 
 
 @dataclass(frozen=True)

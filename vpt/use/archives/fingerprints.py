@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
 from vpt.files import file_sha256
 from vpt.readers import reader_of
+
+Made = TypeVar("Made")
+
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,32 @@ class ModelMark:
     artifacts: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, artifacts: Sequence[Path], settings: Mapping[str, Any]) -> ModelMark:
-        each = [file_sha256(path) for path in artifacts]
+    def of(cls, artifacts: Sequence[Path], settings: Mapping[str, Any], each: Sequence[str] = ()) -> ModelMark:
+        """each: the SHA-256 of every artifact, where they are known."""
+        each = each or [file_sha256(path) for path in artifacts]
         whole = each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
         name = ", ".join("/".join(path.resolve().parts[-2:]) for path in artifacts)
         return cls(name, whole, json.dumps(dict(sorted(settings.items()))), tuple(artifacts))
+
+
+def loaded_whole(artifacts: Sequence[Path], load: Callable[[], Made]) -> tuple[Made, list[str]]:
+    """What `load` makes of artifacts, and the SHA-256 of each that it has read: where a training replaces one
+    meanwhile, as it does at the end of an epoch, it is loaded once more.
+
+    Raises:
+        VptError: what `load` raises; a file that was replaced every time.
+    """
+    for _ in range(TRIES):
+        before = [file_sha256(path) for path in artifacts]
+        made = load()
+        after = [file_sha256(path) for path in artifacts]
+        if before == after:
+            return made, before
+    changed = next(path for path, a, b in zip(artifacts, before, after, strict=True) if a != b)
+    raise VptError(
+        f"{changed}: was replaced {TRIES} times while it was loaded; wait until what writes it is at its end, or "
+        "give a copy"
+    )
 
 
 def scan_sha256(case: Case) -> str:

@@ -42,11 +42,12 @@ Status = Literal["done", "failed"]
 class Record:
     """One scan: what its answer is, or why there is none, and what decided it.
 
-    case: its name in the output folder; files: names of its files, without their folders; output: the mask, by its
-    path in the output folder; seconds: of reading, computing and writing; volumes_ml, pixels: of each label, of a
-    volume or of an image; probabilities: of each class; quality: see `vpt.scores.trust.described`; task: of a
-    model that segments several, the one that was told or chosen; when: its end, UTC; order: seconds, greater than that
-    of every record before it, also where the clock was set back meanwhile (0 before 0.6).
+    case: its name in the output folder; files: names of its files, without their folders; output, beside: the mask and
+    what was written beside it, by their paths in the output folder; seconds: of reading, computing and writing;
+    volumes_ml, pixels: of each label, of a volume or of an image; probabilities: of each class; quality: see
+    `vpt.scores.trust.described`; task: of a model that segments several, the one that was told or chosen; when: its
+    end, UTC; order: seconds, greater than that of every record before it, also where the clock was set back meanwhile
+    (0 before 0.6).
     """
 
     case: str
@@ -58,6 +59,7 @@ class Record:
     when: str
     seconds: float = 0.0
     output: str = ""
+    beside: tuple[str, ...] = ()
     volumes_ml: dict[str, float] = field(default_factory=dict)
     pixels: dict[str, int] = field(default_factory=dict)
     probabilities: dict[str, float] = field(default_factory=dict)
@@ -140,6 +142,15 @@ def begin(folder: Path) -> None:
     make_folder(folder / JOURNALS, "choose another output")
 
 
+def place_of(folder: Path) -> tuple[int, int] | None:
+    """Device and number of a folder's journals: of a folder that was put in its place they are others; None of none."""
+    try:
+        found = (folder / JOURNALS).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def journals(folder: Path) -> frozenset[Path]:
     """Those that have been begun in this folder."""
     return frozenset((folder / JOURNALS).glob("*.jsonl"))
@@ -198,6 +209,8 @@ def summarise(folder: Path, table: Callable[[Mapping[str, Record]], None] | None
             write_text(folder / "predictions.csv", _csv(ordered))
         if judged := {record.case: record.quality for record in ordered if record.quality}:
             write_text(folder / "quality.csv", quality_csv(judged))
+        else:
+            (folder / "quality.csv").unlink(missing_ok=True)  # of answers that were replaced
 
 
 def _summary(records: Sequence[Record]) -> dict[str, Any]:

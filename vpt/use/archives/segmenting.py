@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case
@@ -164,7 +164,7 @@ class MaskBatch:
 
     def run(self, cases: Sequence[Case], progress: Tick = silent, stop: Callable[[], bool] = never) -> list[Failure]:
         """Segment and record these cases."""
-        return segment_cases(
+        failures = segment_cases(
             self.segmenter,
             cases,
             self.target,
@@ -178,10 +178,18 @@ class MaskBatch:
             stop=stop,
             unlike=self.doubts.unlike,
         )
+        by_name = {case.name: case for case in cases}
+        return [self._beside_earlier(by_name[failure.name], failure) for failure in failures]
+
+    def _beside_earlier(self, case: Case, failure: Failure) -> Failure:
+        """Said of a mask that stays, so that nobody takes it for the answer."""
+        if not (mask := self.target(case)).exists():
+            return failure
+        return replace(failure, reason=f"{failure.reason}; {mask.name}, which lies there, is an earlier answer")
 
     def _tell(self, case: Case, found: Answer | Failure) -> None:
         if isinstance(found, Failure):
-            self.recorder.failed(case, found)
+            self.recorder.failed(case, self._beside_earlier(case, found))
         else:
             self.recorder.answered(case, found)
 
