@@ -77,6 +77,22 @@ def test_channels_as_files_and_as_one_file_give_the_same_mask(tmp_path, count):
         segmenter.segment(paths[0])
 
 
+def test_a_channel_that_its_file_calls_another_is_refused_and_the_order_is_told(tmp_path: Path) -> None:
+    plan = scan_plan(neighbours=False, channels=("flair", "t1", "t1ce"), intensity=(Percentiles(),) * 3)
+    segmenter = Segmenter.from_model(tiny(plan)[0], plan, LABELS, torch.device("cpu"))
+    paths = [tmp_path / f"t1_study_p2_{name}.nii.gz" for name in plan.channels]
+    for path in paths:
+        nib.save(scan(seed=3), path)
+
+    assert segmenter.segment(paths).shape == (20, 18, 6)
+    with pytest.raises(VptError, match=r"p2_t1ce\.nii\.gz: given as the channel flair, .* says t1ce; .* flair, t1"):
+        segmenter.segment([paths[2], paths[1], paths[0]])
+    with pytest.raises(VptError, match=r"1 channel, expected 3 channels .* CASE_0001 t1, CASE_0002 t1ce"):
+        segmenter.segment(paths[0])
+    renamed = [path.rename(tmp_path / f"p2_{number:04d}.nii.gz") for number, path in enumerate(paths)]
+    assert segmenter.segment(renamed).shape == (20, 18, 6)
+
+
 @pytest.mark.slow
 def test_order_of_scans_and_threads_change_nothing(segmenter):
     scans = [scan(seed=seed) for seed in range(4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from vpt.data.cases import case_name
 from vpt.data.depth import in_8_bits
 from vpt.data.doubts.headers import another_size, reader_doubts
 from vpt.data.doubts.values import Expected, doubt_of
@@ -29,7 +31,7 @@ from vpt.readers.grid import by
 from vpt.readers.in_memory import flat_pixels
 from vpt.tasks.batch import Batch, Forward
 from vpt.vocabulary import Chosen
-from vpt.words import counted, with_article
+from vpt.words import counted, listed, with_article
 
 Made = TypeVar("Made")
 
@@ -106,10 +108,38 @@ def read_scan(plan: Plan, scan: Any, force: bool = False, labels: int = 0, held:
     require_kind(plan, scan)
     reader = reader_of(scan)
     require_memory(plan, reader, labels, held)
+    require_channels(plan, scan, reader)
     voxels, expected = reader.voxels(len(plan.channels)), Expected.by(plan)
     if expected is not None and "8 bits" in expected.units:
         voxels = in_8_bits(voxels, reader.white())
     return ReadScan(reader, voxels, require_usual(plan, reader.name, voxels, force))
+
+
+def require_channels(plan: Plan, scan: Any, reader: Reader) -> None:
+    """Of a model of several channels: as many as it was trained on, and none that its file's name calls another.
+
+    A word that is in the names of all the files says nothing of any.
+    """
+    names = plan.channels
+    if len(names) < 2 or plan.kind == "images":
+        return
+    if (found := reader.count_channels(exact=False)) != len(names):
+        order = ", ".join(f"CASE_{number:04d} {name}" for number, name in enumerate(names))
+        raise VptError(
+            f"{reader.name}: {counted(found, 'channel')}, expected {len(names)} channels as the training had them: "
+            f"{order}; call the files so, or give a 4-D file that holds them in this order"
+        )
+    if not isinstance(scan, tuple | list) or not all(isinstance(each, str | Path) for each in scan):
+        return
+    words = [set(re.split(r"[^a-z0-9]+", case_name(Path(each)).lower())) for each in scan]
+    common = set.intersection(*words)
+    for path, its, own in zip(scan, words, names, strict=True):
+        said = [name for name in names if name.lower() in its - common]
+        if said and own not in said:
+            raise VptError(
+                f"{path}: given as the channel {own}, and its name says {listed(said)}; give the channels in the order "
+                f"of the training: {', '.join(names)}"
+            )
 
 
 def require_memory(plan: Plan, reader: Reader, labels: int, held: int = 0) -> None:

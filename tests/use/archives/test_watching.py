@@ -12,6 +12,7 @@ from masks import scan, scan_plan, threshold
 
 from vpt.errors import VptError
 from vpt.use.archives import Asked, ModelMark
+from vpt.use.archives.attempts import FolderGone
 from vpt.use.archives.records import read_records
 from vpt.use.archives.segmenting import MaskBatch
 from vpt.use.archives.watching import Resting, Watch
@@ -49,7 +50,8 @@ def clock() -> Clock:
 def watch(segmenter: Segmenter, drop: Path, tmp_path: Path, clock: Clock) -> Callable[[], Watch]:
     def watch(said: list[str] | None = None) -> Watch:
         batch = MaskBatch(segmenter, tmp_path / "out", Asked(existing="continue"), MARK)
-        return Watch(drop, tmp_path / "out", segmenter, batch, Resting(SETTLE, clock), (said or []).append)
+        say = print if said is None else said.append
+        return Watch(drop, tmp_path / "out", segmenter, batch, Resting(SETTLE, clock), say)
 
     return watch
 
@@ -120,6 +122,35 @@ def test_an_empty_folder_is_waited_for(watch, drop, clock) -> None:
     assert [watching.look(never), watching.look(never)] == [0, 0]
     drop.rmdir()
     assert watching.look(never) == 0
+
+
+def test_a_share_that_is_gone_is_told_each_time_and_that_it_is_there_again(watch, drop: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    watching = watch(said)
+    put(drop / "a.nii.gz")
+    for _ in range(2):
+        drop.rename(tmp_path / "away")
+        watching.look(never)
+        watching.look(never)
+        (tmp_path / "away").rename(drop)
+        watching.look(never)
+
+    told = [text.removeprefix(f"{drop}: ") for text in said if str(drop) in text]
+    gone = "no such file or folder; give a NIfTI file, an image or a folder of them"
+    assert told == [gone, "is there again"] * 2
+
+
+def test_an_output_that_is_gone_ends_the_watch(watch, drop: Path, clock, tmp_path: Path) -> None:
+    watching = watch()
+    watching.batch.recorder.begin(0)
+    put(drop / "a.nii.gz")
+    watching.look(never)
+    (tmp_path / "out").rename(tmp_path / "away")
+    clock.now = SETTLE
+
+    with pytest.raises(FolderGone, match="is not any more the folder that this batch began in"):
+        watching.look(never)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stop_ends_after_the_present_scan(watch, drop, clock, tmp_path) -> None:

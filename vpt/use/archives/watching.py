@@ -55,6 +55,7 @@ class Watch:
         self.folder, self.out, self.model, self.batch, self.resting, self.say = folder, out, model, batch, resting, say
         self.handled: dict[str, Snapshot] = {}
         self.told: set[str] = set()
+        self.gone = False
 
     def run(self, stop: Callable[[], bool], wait: Callable[[], object]) -> None:
         """Until `stop` says so, which is asked before every scan; `wait` lies between two looks.
@@ -104,7 +105,12 @@ class Watch:
             require_own_places({case.name: self.batch.files(case) for case in found.cases}, found.files, self.out)
         except (VptError, OSError) as error:  # nothing there yet, or the folder's share is gone for a while
             self._tell(str(error))
+            self.gone = not self.folder.is_dir()
             return ()
+        if self.gone:
+            self.gone = False
+            self.told.clear()
+            self.say(f"{self.folder}: is there again")
         for text in (*found.notes, *(f"waits: {failure.reason}" for failure in found.failures)):
             self._tell(text)
         return found.cases
