@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import re
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +18,13 @@ from typing import Any
 from vpt.errors import VptError
 
 LONGEST_JSON = 256 << 20  # bytes
-NO_TEXT = "its name is not UTF-8"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+ENCODING = sys.getfilesystemencoding()
+NO_TEXT = (
+    "its name is not UTF-8"
+    if ENCODING == "utf-8"
+    else f"its name is beyond the encoding of this system, {ENCODING} (PYTHONUTF8=1 mends it)"
+)
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 PART = re.compile(r"\.part-(?:([0-9a-f]{6})-)?(\d{1,9})-")  # of a write that goes on, or was killed
 
@@ -131,6 +139,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+class DiskFull(VptError):
+    """Nothing more can be written, so the work ends; what was written is whole."""
+
+
+def is_no_space(error: BaseException | None) -> bool:
+    """Whether an error is, or follows from, a disk that is full."""
+    while error is not None:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_SPACE):
+            return True
+        error = error.__cause__
+    return False
 
 
 def clear_parts(folder: Path, *, own: bool = False) -> None:

@@ -93,7 +93,7 @@ def predict(
         typer.Option(
             "-o",
             "--output",
-            help="A folder, or for one FILE.nii.gz, .nrrd, .mha (image: FILE.png); classes: FILE.csv, FILE.json, -.",
+            help="A folder, or for one scan FILE.nii.gz (.nrrd, .mha of such; image: FILE.png); classes: FILE.csv, -.",
         ),
     ],
     models: RunsOrArtifacts,
