@@ -59,7 +59,6 @@ class Record:
     when: str
     seconds: float = 0.0
     output: str = ""
-    beside: tuple[str, ...] = ()
     volumes_ml: dict[str, float] = field(default_factory=dict)
     pixels: dict[str, int] = field(default_factory=dict)
     probabilities: dict[str, float] = field(default_factory=dict)
@@ -71,6 +70,7 @@ class Record:
     quality: dict[str, Any] = field(default_factory=dict)
     task: str = ""
     order: float = field(default=0.0, compare=False)
+    beside: tuple[str, ...] = ()
 
     def as_line(self) -> bytes:
         """JSON with a CRC-32 of itself in its last key."""
