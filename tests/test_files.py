@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from vpt import files
 from vpt.errors import VptError
-from vpt.files import atomic, holds_file, read_json, require_own, write_json, write_text
+from vpt.files import DiskFull, atomic, holds_file, is_no_space, read_json, require_own, write_json, write_text
 from vpt.tensor_files import read_tensors, write_tensors
 
 BIG = {"a": torch.zeros(100_000)}
@@ -59,6 +59,15 @@ def test_an_os_error_inside_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(VptError, match=r"a\.txt: cannot be written \(No space left on device\); free space or choose"):
         write_half(tmp_path / "a.txt", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_follows_from_a_full_disk_is_known_as_such(tmp_path: Path) -> None:
+    for number, full in {errno.ENOSPC: True, errno.EDQUOT: True, errno.EACCES: False}.items():
+        with pytest.raises(VptError) as caught:
+            write_half(tmp_path / "a.txt", OSError(number, os.strerror(number)))
+        assert is_no_space(caught.value) == full
+    assert is_no_space(DiskFull("told by another process"))
+    assert not is_no_space(VptError("full"))
 
 
 @pytest.mark.parametrize(

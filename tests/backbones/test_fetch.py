@@ -26,7 +26,7 @@ from vpt.backbones.sam_models import SOURCES, checkpoint_file
 from vpt.errors import VptError
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB
-MD5 = hashlib.md5(CONTENT).hexdigest()
+MD5, LATER = (hashlib.md5(content).hexdigest() for content in (CONTENT, CONTENT[::-1]))
 
 
 @pytest.fixture
@@ -115,6 +115,39 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, target: 
 
     assert target.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=1000000-", "bytes=2500000-"]
+
+
+@pytest.mark.parametrize("tag", ["ETag", "Last-Modified", None])
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("md5", [LATER, None])
+def test_two_versions_of_a_file_are_not_joined(
+    server: Server, target: Path, tag: str | None, asks: bool, md5: str | None
+) -> None:
+    """Where the hash is known and the server names no version, the hash tells it instead."""
+    server.tag, server.asks, server.cuts, server.later = tag, asks, [1_000_000], CONTENT[::-1]
+    if md5 and not tag:
+        with pytest.raises(VptError, match="what came has MD5"):
+            download(server.url, target, md5=md5)
+
+    download(server.url, target, md5=md5)
+
+    assert hashlib.md5(target.read_bytes()).hexdigest() == LATER
+    assert left(target) == ["sam.pth"]
+
+
+def test_a_weak_tag_does_not_tell_bytes_apart() -> None:
+    assert module._version({"ETag": 'W/"a"', "Last-Modified": "Mon"}) == "Mon"
+    assert module._version({"ETag": 'W/"a"'}) == ""
+    assert module._version({"ETag": '"a"', "Last-Modified": "Mon"}) == '"a"'
+
+
+def test_a_server_that_names_no_version_starts_again_where_no_hash_is_known(server: Server, target: Path) -> None:
+    server.tag, server.cuts = None, [1_000_000]
+
+    download(server.url, target)
+
+    assert target.read_bytes() == CONTENT
+    assert server.asked == [None, None]
 
 
 def test_a_silent_connection_is_given_up_and_taken_up_again(

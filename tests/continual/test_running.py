@@ -71,9 +71,7 @@ def test_results_of_other_data_and_a_folder_of_something_else_are_refused(tmp_pa
     picture = own / "dark" / "im0.png"
     kept = picture.read_bytes()
     shutil.copy(own / "bright" / "im0.png", picture)
-    with pytest.raises(
-        VptError, match="holds results of other data than these: dark/im0 changed since; choose another"
-    ):
+    with pytest.raises(VptError, match="was begun with other data than these: dark/im0 changed since; choose another"):
         run_protocol(wanted, out)
     picture.write_bytes(kept)
     sides = read_json(own / "split.json")

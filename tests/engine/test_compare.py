@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -38,6 +40,7 @@ from vpt.engine.setup import prepare_setup
 from vpt.engine.signals import Interrupted
 from vpt.engine.trial import Trial
 from vpt.errors import VptError, VptWarning
+from vpt.files import atomic
 from vpt.readers.array import ArrayReader
 from vpt.readers.base import Reader
 from vpt.readers.nifti import NiftiReader
@@ -574,19 +577,19 @@ def test_what_failed_is_tried_again_when_asked_for(
     tiny_classes: Path, tmp_path: Path, trained: list[str], short_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search that failed may change what is chosen, so its method's seeds are done again; other methods' are not."""
-    counting, full = module.train, True
+    counting, unplugged = module.train, True
 
-    def short_of_space(config: Any, out: Path, **others: Any) -> Path:
-        if full and "shallow" in out.parts:
-            raise OSError("No space left on device")
+    def without_a_device(config: Any, out: Path, **others: Any) -> Path:
+        if unplugged and "shallow" in out.parts:
+            raise OSError("No such device")
         return counting(config, out, **others)
 
-    monkeypatch.setattr(module, "train", short_of_space)
+    monkeypatch.setattr(module, "train", without_a_device)
     settings: dict[str, Any] = {"methods": ["linear", "shallow"], "seeds": 1, "overrides": FAST}
     first = compare(tiny_classes, tmp_path / "out", **settings)
     assert first.pending() == []
     done = len(trained)
-    full = False
+    unplugged = False
 
     compare(tiny_classes, tmp_path / "out", **settings)
     assert len(trained) == done
@@ -596,6 +599,29 @@ def test_what_failed_is_tried_again_when_asked_for(
     again.write()
     rows = json.loads((again.out / "compare.json").read_text())["methods"]
     assert [row["note"] for row in rows] == ["", ""]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_the_comparison_and_is_no_failure_of_a_method(
+    vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = module.train
+
+    def full(config: Any, out: Path, **others: Any) -> Path:
+        with atomic(out.parent / "next.safetensors"):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "train", full)
+    given = ("compare", tiny_classes, "-o", tmp_path / "out", "--methods", "linear", "--seeds", 1, *words(FAST))
+    code, _, err = vpt(*given)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"next.safetensors: cannot be written ({os.strerror(number)}); free space" in err
+    assert err.endswith("once there is room the same command goes on\n")
+    assert list(tmp_path.rglob("result.json")) == []
+
+    monkeypatch.setattr(module, "train", real)
+    code, said, err = vpt(*given)
+    assert (code, "failed" in said + err) == (0, False)
 
 
 def test_a_budget_ends_and_the_table_says_what_is_missing(
@@ -624,6 +650,40 @@ def test_folders_that_are_another_comparisons(finished: Comparison, tiny_classes
     with pytest.raises(VptError, match=r"notes\.txt: .*choose another --out"):
         compare(tiny_classes, tmp_path / "used" / "notes.txt", methods=["linear"], overrides=FAST)
     assert (tmp_path / "used" / "notes.txt").read_text() == "mine"
+
+
+def test_results_of_other_data_are_refused_by_name(copied_classes: Path, tmp_path: Path) -> None:
+    """A case on no side is none of the comparison's; what an earlier version began has no marks, and goes on."""
+    out = tmp_path / "out"
+
+    def go_on() -> None:
+        compare(copied_classes, out, methods=["linear"], budget=0, overrides=FAST)
+
+    go_on()
+    shutil.copy(copied_classes / "flat" / "im0.png", copied_classes / "flat" / "im8.png")
+    go_on()
+    picture, split = copied_classes / "flat" / "im1.png", copied_classes / "split.json"
+    kept, sides = picture.read_bytes(), split.read_text()
+    shutil.copy(copied_classes / "lying" / "im1.png", picture)
+    with pytest.raises(
+        VptError, match="out: was begun with other data than these: flat/im1 changed since; choose another --out, or"
+    ):
+        go_on()
+    picture.write_bytes(kept)
+    split.write_text(sides.replace("flat/im6", "flat/im8"))
+    with pytest.raises(VptError, match="than these: flat/im6, flat/im8 changed since"):
+        go_on()
+    split.write_text(sides)
+    go_on()
+    (copied_classes / "wavy").mkdir()
+    shutil.copy(picture, copied_classes / "wavy" / "im0.png")
+    with pytest.raises(VptError, match="than these: the set of labels changed since"):
+        go_on()
+    (out / "data.json").unlink()
+    go_on()
+    shutil.rmtree(copied_classes / "wavy")
+    with pytest.raises(VptError, match="than these: the set of labels changed since"):
+        go_on()
 
 
 def test_a_folder_that_another_process_is_just_making_is_taken(tiny_classes: Path, tmp_path: Path) -> None:

@@ -100,6 +100,43 @@ def test_a_fold_that_another_process_trains_is_left_to_it(data, folder, tmp_path
     assert trained == ["fold-2"]
 
 
+def test_folds_of_other_data_are_refused_by_name(data, tmp_path, monkeypatch):
+    """What an earlier version began has no marks of its data, and goes on."""
+    root, out = shutil.copytree(data, tmp_path / "blobs"), tmp_path / "out"
+    monkeypatch.setattr(module, "train", lambda config, run, **how: run.mkdir())
+    train_folds(load_config(root, THREE), out)
+    train_folds(load_config(root, THREE), out)
+    first, last = (sorted((root / "labelsTr").iterdir())[k] for k in (0, -1))
+    kept, name = last.read_bytes(), last.name.removesuffix(".nii.gz")
+    shutil.copy(first, last)
+    with pytest.raises(
+        VptError, match=f"out: was begun with other data than these: {name} changed since; choose another --out, or"
+    ):
+        train_folds(load_config(root, THREE), out)
+    last.write_bytes(kept)
+    scan = next((root / "imagesTr").glob(f"{name}_0000*"))
+    for path in (scan, last):
+        shutil.copy(path, path.with_name(path.name.replace(name, "another")))
+    with pytest.raises(VptError, match=r"than these: another(, .*)? changed since"):
+        train_folds(load_config(root, THREE), out)
+    (out / "data.json").unlink()
+    train_folds(load_config(root, THREE), out)
+    scan.with_name(scan.name.replace(name, "another")).unlink()
+    last.with_name("another.nii.gz").unlink()
+    with pytest.raises(VptError, match=r"than these: another(, .*)? changed since"):
+        train_folds(load_config(root, THREE), out)
+
+
+def test_folds_that_were_killed_while_they_were_described_begin_anew(data, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(folder / "config.yaml", out)
+    (out / "data.json").write_text("{}")
+    monkeypatch.setattr(module, "train", lambda config, run, **how: run.mkdir())
+    train_folds(load_config(data, THREE), out)
+    assert (out / "data.json").read_bytes() == (folder / "data.json").read_bytes()
+
+
 def test_what_can_be_no_folds_is_refused(data, tiny_data, folder, tmp_path):
     fixed = shutil.copytree(data, tmp_path / "fixed")
     (fixed / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": []}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -84,9 +85,51 @@ def test_a_resumed_run_goes_on_with_its_cases(tmp_path) -> None:
     see(first, a=0.1, b=0.2, c=0.3, d=0.4, e=0.5)
     first.draw(8)
     later = previews(tmp_path, 20)
+    later.go_on(8)
     see(later, a=0.9, b=0.9, c=0.9, d=0.9, e=0.0)
     assert later.draw(9) == {}
     assert set(later.draw(10)) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_what_a_killed_run_drew_in_part_is_drawn_again(tmp_path, before) -> None:
+    first = previews(tmp_path, 20)
+    if before:
+        see(first, a=0.1, b=0.2, c=0.3, d=0.4, e=0.5)
+        first.draw(before)
+    first._draw = lambda seen, epoch: None if seen.name in "cd" else first._drawn(seen, epoch)
+    see(first, a=0.1, b=0.2, c=0.3, d=0.4, e=0.5)
+    first.draw(8)
+    later = previews(tmp_path, 20)
+    later.go_on(7)
+    see(later, a=0.1, b=0.2, c=0.3, d=0.4, e=0.5)
+    assert set(later.draw(8)) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_while_it_drew_goes_on_to_the_pictures_of_one_that_did_not(
+    copied_data, tmp_path, monkeypatch
+) -> None:
+    sides = json.loads((copied_data / "split.json").read_text())
+    sides["val"] += [sides["train"].pop()]
+    (copied_data / "split.json").write_text(json.dumps(sides))
+    short = SETTINGS | {"train.max_steps": 1}
+    whole = train(copied_data, tmp_path / "whole", overrides=short)
+    real, calls = Previews._drawn, iter(range(4))
+
+    def drawn(self: Previews, *given: object) -> Path:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    monkeypatch.setattr(Previews, "_drawn", drawn)
+    with pytest.raises(KeyboardInterrupt):
+        train(copied_data, tmp_path / "run", overrides=short)
+    monkeypatch.undo()
+    run = train(copied_data, tmp_path / "run", overrides=short)
+    pictures = [sorted(path.relative_to(each) for path in each.glob("previews/*/*")) for each in (whole, run)]
+    assert len(pictures[0]) == 4
+    assert pictures[0] == pictures[1]
 
 
 def test_a_run_leaves_pictures_that_tensorboard_has_too(tiny_run) -> None:

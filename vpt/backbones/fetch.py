@@ -72,8 +72,9 @@ def download(
 ) -> Path:
     """Fetch a file; `target` is there whole and verified afterwards, or not at all. Progress counts megabytes.
 
-    What an interrupted download left in `TARGET.part` is continued where a hash can tell whether the whole is right. A
-    target that is there already is verified and kept.
+    What an interrupted download left in `TARGET.part` is continued where a hash can tell whether the whole is right;
+    after a broken connection also where the server says that it is still the same file. A target that is there already
+    is verified and kept.
 
     Raises:
         VptError: an address that cannot be had, no space, a wrong hash.
@@ -118,7 +119,7 @@ def _fill(part: Path, url: str, known: _Hash, progress: Tick) -> None:
     """The whole file in `part`, on disk and verified."""
     if known.digest is None:
         part.unlink(missing_ok=True)
-    _persist(url, part, progress)
+    _persist(url, _Part(part, known.digest is not None), progress)
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     if wrong := known.wrong(part):
@@ -126,7 +127,27 @@ def _fill(part: Path, url: str, known: _Hash, progress: Tick) -> None:
         raise VptError(f"{url}: what came has {wrong}; it is deleted, try again, or with another network")
 
 
-def _persist(url: str, part: Path, progress: Tick) -> None:
+@dataclass
+class _Part:
+    """What there is of a file; version: what the server calls this one, "" where it does not tell it from others."""
+
+    path: Path
+    known: bool  # a hash tells whether the whole is right
+    version: str = ""
+
+    @property
+    def have(self) -> int:
+        """Bytes to which others can be added."""
+        return self.path.stat().st_size if self.path.exists() and (self.known or self.version) else 0
+
+
+def _version(headers: Any) -> str:
+    """By the RFC of ranges (9110, 13.1.5) what tells versions of a file apart to the byte."""
+    tag = headers.get("ETag", "")
+    return headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
+
+
+def _persist(url: str, part: _Part, progress: Tick) -> None:
     """Receive until the file is whole, again after a broken connection; of a server that never answered only once."""
     if not url.startswith("file:"):
         if offline():
@@ -142,9 +163,9 @@ def _persist(url: str, part: Path, progress: Tick) -> None:
             again = error.code >= 500 or error.code in (408, 416, 429)
             reason = f"{error.code} {error.reason}"
             if error.code == 416:  # nothing lies behind the end of `part`: it is whole, or of another file
-                if error.headers.get("Content-Range") == f"bytes */{part.stat().st_size}":
+                if error.headers.get("Content-Range") == f"bytes */{part.have}":
                     return
-                part.unlink()
+                part.path.unlink(missing_ok=True)
         except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
             answered = answered or not isinstance(error, URLError)  # which `urlopen` raises where no connection comes
             again, reason = answered, str(getattr(error, "reason", error)) or type(error).__name__
@@ -179,24 +200,29 @@ def _require_host(url: str) -> None:
         )
 
 
-def _receive(url: str, part: Path, progress: Tick, timeout: float) -> None:
-    """Append to `part` what it lacks; a server that knows no ranges sends the whole file again."""
-    have = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"User-Agent": "vpt"} | ({"Range": f"bytes={have}-"} if have else {}))
-    with urlopen(request, timeout=timeout) as response:
+def _receive(url: str, part: _Part, progress: Tick, timeout: float) -> None:
+    """Append to `part` what it lacks; a server that knows no ranges, or has another file now, sends all of it."""
+    have = part.have
+    wanted = {"Range": f"bytes={have}-"} | ({"If-Range": part.version} if part.version else {}) if have else {}
+    with urlopen(Request(url, headers={"User-Agent": "vpt"} | wanted), timeout=timeout) as response:
+        version = _version(response.headers)
         if response.status != 206:
-            have = 0
+            have, part.version = 0, version
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
+            part.path.unlink()
             raise ConnectionError("the server sent another part of the file than it was asked for")
+        elif part.version and version not in ("", part.version):
+            part.path.unlink()
+            raise ConnectionError("the server has another file there now")
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else 0
-        if total - have > (free := shutil.disk_usage(part.parent).free):
+        folder = part.path.parent
+        if total - have > (free := shutil.disk_usage(folder).free):
             raise VptError(
-                f"{part.parent}: {total - have >> 20} MB are needed for {part.stem}, {free >> 20} MB are free; "
-                "free space or choose another folder"
+                f"{folder}: {total - have >> 20} MB are needed for {part.path.stem}, {free >> 20} MB are free; free "
+                "space or choose another folder"
             )
-        with open(part, "ab" if have else "wb") as file:
+        with open(part.path, "ab" if have else "wb") as file:
             for chunk in _chunks(response):
                 file.write(chunk)
                 have += len(chunk)

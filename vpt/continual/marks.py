@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 
 from vpt.continual.mask_tasks import MaskTask
 from vpt.continual.tasks import Task
 from vpt.data.cases import Case
-from vpt.data.file_marks import marks_of
 from vpt.data.labelled import Example
+from vpt.engine.same_data import files_of, marks_of_cases
 
 AnyTask = Task | MaskTask
 
@@ -27,13 +25,11 @@ def marks_of_tasks(tasks: Sequence[AnyTask]) -> dict[str, str]:
     for task in tasks:
         for side, case in _cases(task):
             name = f"{task.name}/{case.name}" if several else case.name
-            given = case.files if isinstance(case, Case) else case.images
-            files[name] = [file for file in given if isinstance(file, Path)]
+            files[name] = files_of(case)
             said[name] = f"{side} {_shown(task, case)}"
             if not files[name]:  # its pixels are in the one file of all
                 files[task.path.name], said[task.path.name] = [task.path], ""
-    marks = iter(marks_of([path for paths in files.values() for path in paths]))
-    return {name: _digest([said[name], *islice(marks, len(paths))]) for name, paths in files.items()}
+    return marks_of_cases(said, files)
 
 
 def _cases(task: AnyTask) -> Iterator[tuple[str, Case | Example]]:
@@ -47,7 +43,3 @@ def _shown(task: AnyTask, case: Case | Example) -> str:
     if isinstance(case, Example):
         return task.dataset.labels[case.target[0]]
     return f"{sorted(task.dataset.labels.items())} {None if case.annotated is None else sorted(case.annotated)}"
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return sha256("\n".join(parts).encode()).hexdigest()[:16]

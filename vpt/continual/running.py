@@ -12,6 +12,7 @@ from vpt.continual.kinds import make_learner, tasks_of
 from vpt.continual.learner import Learner
 from vpt.continual.marks import AnyTask, marks_of_tasks
 from vpt.continual.protocol import JOINT, SHOWN, Protocol
+from vpt.engine.same_data import keep_marks, require_same_data
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
 from vpt.report.continual_page import MethodRow, continual_page
@@ -23,10 +24,8 @@ from vpt.scores.continual import (
 )
 from vpt.sealed import read_sealed, write_sealed
 from vpt.use.pages.making import making_of
-from vpt.words import listed
 
 RESULT = "result.json"
-MARKS = "data.json"  # of the cases that results are of
 WRITTEN = "continual.json"
 USED = ("vpt", "torch", "timm", "numpy")  # what trainings and scores come from
 
@@ -124,14 +123,9 @@ def _require_same(protocol: Protocol, marks: dict[str, str], out: Path) -> None:
     make_folder(out, "choose another --out")
     if source.is_file() and read_json(source) != own:
         raise VptError(f"{out}: holds another protocol (see {source.name}); choose another --out")
-    known = read_sealed(out / MARKS).get("cases", {}) if (out / MARKS).is_file() else marks
-    if changed := sorted(name for name in {*known, *marks} if known.get(name) != marks.get(name)):
-        raise VptError(
-            f"{out}: holds results of other data than these: {listed(changed, 3)} changed since; choose another --out, "
-            "or put the data back"
-        )
+    require_same_data(out, marks)
     write_json(source, own)  # first: without it the folder would be of something else
-    write_sealed(out / MARKS, {"cases": marks})
+    keep_marks(out, marks)
 
 
 def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: Path) -> Order:

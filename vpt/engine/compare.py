@@ -27,10 +27,11 @@ from vpt.engine.folder import STATE
 from vpt.engine.methods import CONTROLS, Method, choose_methods
 from vpt.engine.outcome import cost_of, in_a_line, per_case
 from vpt.engine.run import train
+from vpt.engine.same_data import keep_marks, marks_of_data, require_same_data
 from vpt.engine.setup import read_data
 from vpt.engine.trial import Trial, config_of
 from vpt.errors import VptError
-from vpt.files import make_folder, write_text
+from vpt.files import DiskFull, is_no_space, make_folder, write_text
 from vpt.machine.device import choose_device
 from vpt.machine.memory import peak_memory, reset_peak
 from vpt.progress import bar, quiet
@@ -74,7 +75,8 @@ def compare(
 
     Raises:
         VptError: what would fail for all methods alike (data without a test side, no such backbone or device); an
-            `out` of another comparison; an unknown method; a setting in `overrides` that every method replaces.
+            `out` of another comparison, or of other data; an unknown method; a setting in `overrides` that every method
+            replaces; a full disk.
         vpt.engine.signals.Interrupted: after SIGINT or SIGTERM in a training, with its state saved.
     """
     started = time.monotonic()
@@ -93,7 +95,7 @@ def compare(
     load_backbone(  # else every training would say that it is missing
         base.backbone.name, weights=base.backbone.weights, **base.backbone.options
     )
-    comparison.claim()
+    comparison.claim(marks_of_data(dataset, [splits]))
     if retry_failed:
         comparison.forget_failures()
     with bar("comparing") as tick:
@@ -135,8 +137,8 @@ class Comparison:
         """The validation score that chooses."""
         return CHOOSES[self.dataset.target] if isinstance(self.dataset, LabelledSet) else "dice"
 
-    def claim(self) -> None:
-        """Make the folder this comparison's, or see that it is."""
+    def claim(self, marks: Mapping[str, str]) -> None:
+        """Make the folder this comparison's, or see that it is; marks: of its data, see `marks_of_data`."""
         path = self.out / "config.yaml"
         if path.exists() and load_config(path, {"device": self.base.device}) != self.base:  # each process has its own
             raise VptError(
@@ -147,7 +149,9 @@ class Comparison:
         if others and not path.exists():  # asked last: another process may just have made it
             raise VptError(f"{self.out}: the folder is not empty; choose another --out")
         make_folder(self.out, "choose another --out")
-        write_text(path, dump_config(self.base))
+        require_same_data(self.out, marks)
+        write_text(path, dump_config(self.base))  # first: without it the folder would be of something else
+        keep_marks(self.out, marks)
 
     def forget_failures(self) -> None:
         """Take back what failed. Seeds learned with what a search chose, and it may choose otherwise now."""
@@ -261,7 +265,11 @@ class Comparison:
         return None
 
     def _run(self, trial: Trial, folder: Path) -> None:
-        """Train, score, and write the result. A training that fails has a result that says so."""
+        """Train, score, and write the result. A training that fails has a result that says so.
+
+        Raises:
+            DiskFull: which says nothing of the method, so that the training is done again.
+        """
         device = choose_device(self.base.device)
         resume = has_state(folder / STATE)
         if not resume:
@@ -274,6 +282,8 @@ class Comparison:
             train(config, folder, overrides=own, resume=resume, cache=self._cache(trial), brief=True, alone=True)
             result = self._measure(trial, folder, time.monotonic() - started, peak_memory(device))
         except Exception as error:  # whatever it is, the other methods go on
+            if is_no_space(error):
+                raise DiskFull(f"{in_a_line(error)}; once there is room the same command goes on") from error
             folder.mkdir(exist_ok=True)
             result = {"failed": in_a_line(error)}
         write_sealed(folder / RESULT, {"settings": dict(trial.settings), "seed": trial.seed, **result})

@@ -13,14 +13,15 @@ from filelock import FileLock, Timeout
 
 from vpt.config import Config, ResolvedConfig, dump_config, load_config
 from vpt.config.run import OF_ONE_TASK
-from vpt.data.cases import SegmentationSet
+from vpt.data.cases import SegmentationSet, raise_first
 from vpt.data.fingerprint import fingerprint_of
 from vpt.data.labelled import LabelledSet
 from vpt.data.planning import choose_grid
-from vpt.data.splits import fold_count, read_splits
+from vpt.data.splits import Splits, fold_count, read_splits, survey_splits
 from vpt.engine.checkpoint import has_state
 from vpt.engine.folder import RUNNING, STATE
 from vpt.engine.run import train
+from vpt.engine.same_data import DATA, keep_marks, marks_of_data, require_same_data
 from vpt.engine.setup import encoder_input, read_data, wishes_of
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
@@ -39,7 +40,7 @@ def train_folds(config: Config, out: str | Path) -> Path:
     values are of each fold's training cases.
 
     Raises:
-        VptError: more folds than patients; an `out` of something else; what `train` refuses.
+        VptError: more folds than patients; an `out` of something else, or of other data; what `train` refuses.
         vpt.engine.signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folds = Folds.claimed(config, Path(out))
@@ -66,12 +67,17 @@ class Folds:
         if base.data.fold is not None:
             raise VptError(f"data.fold={base.data.fold}: all folds are trained; leave it out, or train without --folds")
         _require_unused(out)
+        marks = marks_of_data(dataset, _folds(dataset, count))
         make_folder(out, "choose another --out")
         with FileLock(out / ".claim.lock"):
-            if not (out / MARK).exists():
+            begun = (out / MARK).exists()
+            if begun:
+                _require_same(out, base)
+                require_same_data(out, marks)
+            keep_marks(out, marks)
+            if not begun:
                 write_text(out / "config.yaml", dump_config(base))
                 write_json(out / MARK, {"folds": count, "grid": _grid(resolved, dataset, base)})
-        _require_same(out, base)
         return cls(base, out, count, read_json(out / MARK)["grid"])
 
     def is_done(self, fold: int) -> bool:
@@ -103,7 +109,7 @@ class Folds:
 def _require_unused(out: Path) -> None:
     """Raise VptError unless the folder is new, empty, or one of folds."""
     held = {item.name for item in out.iterdir() if not item.name.startswith(".")} if out.is_dir() else set()
-    if held - {"config.yaml"} and not (out / MARK).exists():  # asked last: another process may just have made it
+    if held - {"config.yaml", DATA} and not (out / MARK).exists():  # asked last: another process may just have made it
         raise VptError(f"{out}: the folder is not empty, and holds no folds; choose another --out")
 
 
@@ -114,6 +120,13 @@ def _require_same(out: Path, base: Config) -> None:
             f"{out}: holds folds with other settings (config.yaml); choose another --out, or go on with the settings "
             "they were started with"
         )
+
+
+def _folds(dataset: SegmentationSet | LabelledSet, count: int) -> list[Splits]:
+    """The folds as they would be if all masks held the same, for which none is read."""
+    found = [survey_splits(dataset, fold, count, held={}) for fold in range(count)]
+    raise_first(found[0][1], "`vpt check` lists them all")
+    return [splits for splits, _ in found]
 
 
 def _grid(resolved: ResolvedConfig, dataset: SegmentationSet | LabelledSet, base: Config) -> dict[str, Any]:

@@ -76,9 +76,15 @@ class Previews:
 
     def __init__(self, run: Path, setup: Setup):
         self.folder, self.setup = run / "previews", setup
-        self.names = {path.name for path in self.folder.glob("*/")}
-        self.last = max((int(path.stem.rpartition("_")[2]) for path in self.folder.glob("*/epoch_*.png")), default=0)
+        self.names: set[str] = set()
+        self.last = 0
         self.seen: list[Seen] = []
+
+    def go_on(self, epoch: int) -> None:
+        """After so many epochs, with their cases. What a killed run has drawn since is drawn again."""
+        drawn = [int(path.stem.rpartition("_")[2]) for path in self.folder.glob("*/epoch_*.png")]
+        self.last = max((number for number in drawn if number <= epoch), default=0)
+        self.names = {path.name for path in self.folder.glob("*/")} if self.last else set()
 
     def begin(self, ranks: Ranks = ALONE) -> None:
         """Another validation starts, of whose cases each rank sees some."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -11,7 +12,11 @@ from torch import Tensor
 
 
 def seed_all(seed: int) -> None:
-    """Start all of them from one seed, so that what an extension draws from any of them is the same in every run."""
+    """Start all of them from one seed, so that what an extension draws from any of them is the same in every run.
+
+    rich draws from Python's own when it is first imported, be it by Lightning, so it is imported before.
+    """
+    import_module("rich.style")
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

@@ -153,6 +153,7 @@ def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:
             "otherwise, and dropout draws otherwise"
         )
         progress.processes = ranks.of
+    kept.job.previews.go_on(progress.epoch)
     return progress
 
 

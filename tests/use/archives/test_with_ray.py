@@ -24,7 +24,8 @@ import pytest
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
-from vpt.use.archives.attempts import DiskFull, Failure
+from vpt.files import DiskFull
+from vpt.use.archives.attempts import Failure
 from vpt.use.archives.batch import Recorder
 from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.ray_cluster import joined, require_ray, room_for

@@ -1,6 +1,7 @@
 """Archives: many scans, one after the other or shared by many processes; every one of them is answered or named."""
 
-from vpt.use.archives.attempts import DiskFull, Failure
+from vpt.files import DiskFull
+from vpt.use.archives.attempts import Failure
 from vpt.use.archives.batch import Asked, Outcome
 from vpt.use.archives.beside import Beside
 from vpt.use.archives.classes import classify_cases

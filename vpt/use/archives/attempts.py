@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vpt.errors import VptError
+from vpt.files import DiskFull, is_no_space
 from vpt.machine.interruption import raise_again
 from vpt.machine.scarce import is_out_of_memory
 from vpt.parallel import settled
@@ -20,7 +20,6 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 USUAL = (MemoryError, RuntimeError, OSError)  # a machine's reasons; others are faults of ours, or of a library
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 PACKAGE = Path(__file__).parents[2]
 
 
@@ -35,10 +34,6 @@ class Failure:
     reason: str
     error: str = ""
     trace: tuple[str, ...] = field(default=(), compare=False)
-
-
-class DiskFull(VptError):
-    """Nothing more can be written, so the batch ends; what was written is whole."""
 
 
 class FolderGone(VptError):
@@ -78,15 +73,6 @@ def _failure(name: str, file: object, error: Exception) -> Failure:
         return Failure(name, f"{file}: could not be processed (too little memory: {said or kind}); the others were")
     reason = f"{file}: could not be processed ({kind}{': ' if said else ''}{said}), which nobody expected"
     return Failure(name, f"{reason}; please report it with log.txt (or run it with --debug)", kind, frames(error))
-
-
-def is_no_space(error: BaseException | None) -> bool:
-    """Whether an error is, or follows from, a disk that is full."""
-    while error is not None:
-        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_SPACE):
-            return True
-        error = error.__cause__
-    return False
 
 
 def frames(error: BaseException) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ from typing import Literal
 
 from vpt.data.cases import Case
 from vpt.errors import VptError
+from vpt.files import is_no_space
 from vpt.progress import Tick
 from vpt.readers import Form
 from vpt.scores.trust import described
-from vpt.use.archives.attempts import Failure, FolderGone, is_no_space
+from vpt.use.archives.attempts import Failure, FolderGone
 from vpt.use.archives.beside import EVERYTHING, NOTHING, Beside
 from vpt.use.archives.fingerprints import ModelMark, scan_sha256
 from vpt.use.archives.masks import Answer
