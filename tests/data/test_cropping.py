@@ -17,6 +17,7 @@ from vpt.data.layouts import read_dataset
 from vpt.data.plan import Window
 from vpt.data.planned import EncoderInput, Wishes
 from vpt.data.planning import make_plan
+from vpt.data.sizes import TrainingForeground
 from vpt.errors import VptError
 from vpt.progress import silent
 from vpt.use.ensembles import together
@@ -103,6 +104,9 @@ def test_the_plan_cuts_off_what_is_more_than_half_of_the_voxels_and_takes_the_pi
     assert "crop" not in whole.reasons
     assert "holds 11% of the voxels (median of 3 cases), 50% or less" in plan.reasons["crop"]
     assert plan.pixel_mm < whole.pixel_mm
+    assert plan.foreground == TrainingForeground(share=0.11375, side=15)  # 15x14x13 of 40x30x20 mm
+    assert make_plan(dataset, dataset.cases, ENCODER, Wishes(crop="foreground", image_size=64, pixel_mm=1)).foreground
+    assert whole.foreground is None
     assert str(plan).startswith("axial slices of the foreground, ")
 
 

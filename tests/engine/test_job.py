@@ -163,3 +163,21 @@ def test_a_setting_that_changes_nothing_is_among_what_is_doubted(tiny_data: Path
     told = [text for text in job.doubts() if "changes nothing" in text]
     assert told[0] == "optim.momentum=0.5 changes nothing: adamw has none, optim.method=sgd has"
     assert not any("prompt_lr" in text for text in told)
+
+
+def test_a_precision_that_the_processor_only_imitates_is_among_what_is_doubted(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    told = {
+        precision: [text for text in _doubts(tiny_data, tmp_path / precision, precision) if "imitates" in text]
+        for precision in ("auto", "bf16-mixed")
+    }
+    assert told["auto"] == []
+    assert len(told["bf16-mixed"]) == 1
+
+
+def _doubts(data: Path, out: Path, precision: str) -> list[str]:
+    job = described("segmentation", data, out, precision=precision)
+    job.prepare()
+    return job.doubts()

@@ -17,6 +17,7 @@ from vpt.data.doubts.headers import scan_doubts
 from vpt.data.scans import find_scans
 from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.use.classifier import Classifier
+from vpt.vocabulary import Plane
 
 PLAN = scan_plan(pixel_mm=1.0)
 SHEARED = np.array([[1, 0.05, 0, 0], [0, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])
@@ -64,6 +65,32 @@ def test_segment_says_what_predict_says(tmp_path: Path, change: dict[str, Any], 
     assert all(text.startswith(f"{path}: ") for text in found)
     assert all(any(part in text for text in found) for part in said)
     assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("plane", "shape", "said"),
+    [
+        (
+            "axial",
+            (1, 48, 16),
+            "one voxel thick from left to right, and the model sees axial slices, each of 48x1 pixels",
+        ),
+        (
+            "axial",
+            (48, 1, 16),
+            "one voxel thick from front to back, and the model sees axial slices, each of 1x48 pixels",
+        ),
+        ("coronal", (48, 40, 1), "one voxel thick from top to bottom, and the model sees coronal slices"),
+        ("axial", (48, 40, 1), ""),
+        ("sagittal", (1, 48, 16), ""),
+        ("axial", (2, 48, 16), ""),
+    ],
+)
+def test_a_slice_of_another_plane_is_told(plane: Plane, shape: tuple[int, int, int], said: str) -> None:
+    found = told(lambda: threshold(scan_plan(plane=plane)).segment(scan(shape, np.diag([1.0, 1.0, 3.0, 1.0]))))
+    assert len(found) == bool(said)
+    assert all(said in text for text in found)
+    assert not told(lambda: threshold(scan_plan(plane=plane, planes="all")).prepare(scan(shape)))
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,10 @@ def choose_crop(dataset: Cropped, cases: Sequence[Any], progress: Tick) -> tuple
     )
 
 
-def cropped_grid(dataset: Cropped, case: Any) -> Grid:
-    """Where the foreground of a case lies."""
+def cropped_grid(dataset: Cropped, case: Any) -> tuple[Grid, float]:
+    """Where the foreground of a case lies, and the share of its voxels."""
     voxels, part = _foreground(dataset, case)
-    return part.of(voxels).grid
+    return part.of(voxels).grid, part.share
 
 
 def _foreground(dataset: Cropped, case: Any) -> tuple[Voxels, Part]:

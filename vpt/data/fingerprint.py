@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vpt.data.plan import ORIENTATIONS
-from vpt.data.sizes import TrainingSizes
+from vpt.data.sizes import TrainingForeground, TrainingSizes
 from vpt.readers import Grid, reader_of
 from vpt.vocabulary import Plane
 
@@ -39,6 +39,11 @@ class Fingerprint:
         """Of the slices of nearly all cases: a twentieth at each end, which may be mistakes, is not looked at."""
         pixels, sides = zip(*(slice_size(grid, ORIENTATIONS[plane]) for grid in self.grids), strict=True)
         return TrainingSizes(pixel=_most(pixels), side=_most(sides))
+
+    def foreground(self, plane: Plane, shares: Sequence[float]) -> TrainingForeground:
+        """Of grids that are the boxes around the foreground, and hold these shares of the scans."""
+        side = max(slice_size(grid, ORIENTATIONS[plane])[1] for grid in self.grids)
+        return TrainingForeground(share=float(f"{max(shares):.6g}"), side=float(f"{side:.6g}"))
 
 
 def slice_size(grid: Grid, axcodes: str) -> tuple[float, float]:

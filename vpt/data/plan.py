@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from vpt.data.sizes import TrainingSizes
+from vpt.data.sizes import TrainingForeground, TrainingSizes
 from vpt.data.values import TrainingValues
 from vpt.errors import VptError
 from vpt.files import read_json
@@ -121,6 +121,7 @@ class Plan(BaseModel):
     sampling: how training draws labelled slices, evenly, or every label as often as the others;
     values: what those of the training cases are like, which a new scan's are compared with; None in older plans;
     sizes: the same of their pixels and slices in mm; None where every slice is resized to the square, whatever its mm;
+    foreground: the same of what the crop leaves of them; None where it is all, and in plans that did not look;
     label_values: what the values of the training's masks stand for, see `LabelValues`; None where each is a label's id;
     reasons: why, in words, for `plan.json` and `vpt info`.
     """
@@ -143,6 +144,7 @@ class Plan(BaseModel):
     sampling: Sampling = "even"
     values: TrainingValues | None = None
     sizes: TrainingSizes | None = None
+    foreground: TrainingForeground | None = None
     label_values: dict[int, str] | None = None
     reasons: dict[str, str] = {}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vpt.data.plan import Colour
+from vpt.data.sizes import TrainingForeground
 from vpt.readers import Kind
 from vpt.vocabulary import Crop, Interpolation, Padding, Plane, Planes, Sampling
 
@@ -45,6 +46,7 @@ class EncoderInput:
 class Wishes:
     """What the user fixed; None is left to the data. The fields are the plan's, but for the window (low, high).
 
+    foreground: is never the user's, but goes with a crop that the data settled;
     slices: so many of every volume are classified, each whole in the square; None segments all of them.
     """
 
@@ -58,6 +60,7 @@ class Wishes:
     sampling: Sampling | None = None
     crop: Crop | None = None
     planes: Planes = "one"
+    foreground: TrainingForeground | None = None
 
 
 NOTHING_FIXED = Wishes()

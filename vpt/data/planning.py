@@ -16,6 +16,7 @@ from vpt.data.intensities import choose_intensity, given_window, read_values
 from vpt.data.plan import ORIENTATIONS, Plan, too_wide
 from vpt.data.planned import FINGERPRINTED, NOTHING_FIXED, EncoderInput, Planned, Wishes, spread
 from vpt.data.sampling import choose_sampling
+from vpt.data.sizes import TrainingForeground
 from vpt.data.values import CaseValues, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
@@ -79,6 +80,7 @@ def make_plan(
         sampling=sampling,
         values=values,
         sizes=None if flat or wishes.pixel_mm is None else found.sizes(wishes.plane),
+        foreground=wishes.foreground,
         reasons=reasons,
     )
 
@@ -106,16 +108,21 @@ def choose_grid(
 
     plane: Plane = "axial" if flat else decide("plane", wishes.plane, lambda: _choose_plane(found))
     crop: Crop = "none"
+    foreground: TrainingForeground | None = None
     if not flat and wishes.slices is None:
         read = spread(cases, FINGERPRINTED["volumes"])[: FINGERPRINTED["volumes"]]
         crop = decide("crop", wishes.crop, lambda: choose_crop(dataset, read, progress))
-        if crop == "foreground" and None in (wishes.image_size, wishes.pixel_mm):
-            found = Fingerprint(tuple(cropped_grid(dataset, case) for case in read))
+        if crop == "foreground":
+            grids, shares = zip(*(cropped_grid(dataset, case) for case in read), strict=True)
+            found = Fingerprint(grids)
+            foreground = found.foreground(plane, shares)
     voxels, millimetres = found.longer_sides([plane] if wishes.planes == "one" else list(ORIENTATIONS))
     size = decide("image_size", wishes.image_size, lambda: _choose_size(float(np.median(voxels)), encoder, flat))
     pixel = decide("pixel_mm", wishes.pixel_mm, lambda: _choose_pixel(millimetres, size, flat, wishes.slices))
     near = False if flat else decide("neighbours", wishes.neighbours, lambda: _choose_neighbours(dataset))
-    settled = replace(wishes, plane=plane, image_size=size, pixel_mm=pixel, neighbours=near, crop=crop)
+    settled = replace(
+        wishes, plane=plane, image_size=size, pixel_mm=pixel, neighbours=near, crop=crop, foreground=foreground
+    )
     return settled, reasons
 
 

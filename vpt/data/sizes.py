@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from vpt.data.values import Span
 
@@ -36,3 +36,11 @@ class TrainingSizes(BaseModel):
         if pixel > self.pixel[1] * PIXEL and side > self.side[1] * SIDE:
             return min(pixel / self.pixel[1], side / self.side[1])
         return 1.0
+
+
+class TrainingForeground(BaseModel):
+    """Of what a plan's crop leaves of the training cases: the largest share of the voxels, the longest side in mm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    share: float = Field(ge=0, le=1)
+    side: FiniteFloat = Field(gt=0)

@@ -32,7 +32,7 @@ from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
 from vpt.fair.base import Given
 from vpt.machine.memory import inference_batch
-from vpt.machine.precision import choose_precision
+from vpt.machine.precision import choose_precision, slow_precision
 from vpt.model import PromptedModel, numbers_per_image, trained_parts
 from vpt.prompts.starts.tokens import initialise
 from vpt.tasks.answers import Answers
@@ -216,7 +216,8 @@ class Job(ABC):
         of_groups = groups.doubts(splits.train, splits.val) if groups else ()
         mirrored = mirror_doubts(self.setup.dataset.labels.values(), self.setup.config.train.mirror, self.setup.plan)
         found = [*doubts_of(self.setup.dataset, splits), *of_groups, *mirrored]
-        return [*found, *self._idle(), *self.prefix_plan.doubts()]
+        slow = slow_precision(self.setup.config.precision, self.setup.device)
+        return [*found, *self._idle(), *self.prefix_plan.doubts(), *filter(None, [slow])]
 
     def _idle(self) -> list[str]:
         """Settings that change nothing in this run."""

@@ -25,9 +25,25 @@ def choose_precision(precision: Precision, device: torch.device) -> Chosen:
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if device.type == "cpu":
-        able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
-        return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+        return "bf16-mixed" if _computes_with(torch.bfloat16) else "32-true"
     return "32-true"
+
+
+def slow_precision(precision: Precision, device: torch.device) -> str:
+    """That a CPU only imitates the numbers that it was told to compute with; empty where it does not."""
+    if device.type != "cpu" or precision not in HALF or _computes_with(HALF[precision]):
+        return ""
+    return (
+        f"precision={precision}: this processor imitates {str(HALF[precision]).removeprefix('torch.')}, which takes "
+        "many times as long as float32; precision=auto takes what it computes with"
+    )
+
+
+def _computes_with(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies such numbers itself."""
+    able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
+    kind = "bf16" if dtype is torch.bfloat16 else "fp16"
+    return bool(able.get(f"avx512_{kind}") or able.get(f"amx_{kind}"))
 
 
 def autocast(precision: Chosen, device: torch.device) -> AbstractContextManager[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,23 +14,25 @@ import numpy as np
 import torch
 
 from vpt.data.cases import case_name
+from vpt.data.cropping import Part
 from vpt.data.depth import in_8_bits
 from vpt.data.doubts.headers import another_size, reader_doubts
 from vpt.data.doubts.values import Expected, doubt_of
 from vpt.data.framing import size_of_slices
 from vpt.data.plan import Plan
 from vpt.data.values import values_of
+from vpt.data.wider_fields import unlike_foreground
 from vpt.errors import HeaderWarning, VptError, VptWarning
 from vpt.machine.memory import in_gb, total_memory
-from vpt.machine.precision import autocast, prepare_frozen
+from vpt.machine.precision import autocast, prepare_frozen, slow_precision
 from vpt.machine.scarce import KINDS, is_out_of_memory
 from vpt.model import Output, PromptedModel
-from vpt.readers import SUPPORTED, Reader, Voxels, format_of, reader_of
+from vpt.readers import SUPPORTED, Grid, Reader, Voxels, format_of, reader_of
 from vpt.readers.content import other_content
 from vpt.readers.grid import by
 from vpt.readers.in_memory import flat_pixels
 from vpt.tasks.batch import Batch, Forward
-from vpt.vocabulary import Chosen
+from vpt.vocabulary import Chosen, Precision
 from vpt.words import counted, listed, with_article
 
 Made = TypeVar("Made")
@@ -126,7 +128,7 @@ def require_channels(plan: Plan, scan: Any, reader: Reader) -> None:
     if (found := reader.count_channels(exact=False)) != len(names):
         order = ", ".join(f"CASE_{number:04d} {name}" for number, name in enumerate(names))
         raise VptError(
-            f"{reader.name}: {counted(found, 'channel')}, expected {len(names)} channels as the training had them: "
+            f"{reader.name}: {counted(found, 'channel')}, expected {len(names)} as in the training: "
             f"{order}; call the files so, or give a 4-D file that holds them in this order"
         )
     if not isinstance(scan, tuple | list) or not all(isinstance(each, str | Path) for each in scan):
@@ -201,6 +203,12 @@ def _callers_level() -> int:
     return level
 
 
+def warn_of_field(plan: Plan, name: str, whole: Grid, part: Part) -> tuple[str, ...]:
+    """Warn where the foreground of a scan is more than in training -> the warnings, see `unlike_foreground`."""
+    text = unlike_foreground(plan, part, whole)
+    return warn(f"{name}: {text}") if text else ()
+
+
 def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[str, ...]:
     """Raise VptError, or with `force` warn, where mm or values do not look like those of the training -> the warnings.
 
@@ -213,8 +221,7 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
     found = values_of(voxels)
     if plan.kind == "volumes" and all(channel.low == channel.high for channel in found.channels):
         said = f"{name}: all voxels are {found.channels[0].low:g}; is the export complete?"
-        warnings.warn(said, VptWarning, stacklevel=_callers_level())
-        return (*size, said)
+        return (*size, *warn(said))
     if doubt := doubt_of(found, expected):
         return (*size, *refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force))
     return size
@@ -233,5 +240,17 @@ def refuse(said: str, force: bool) -> tuple[str, ...]:
     """Raise VptError, or with `force` warn -> the warning."""
     if not force:
         raise VptError(f"{said}, or go on with --force (force=True)")
+    return warn(said)
+
+
+def warn_of_precision(precisions: Iterable[Precision], device: torch.device) -> None:
+    """Say of a precision that the processor only imitates, see `slow_precision`."""
+    for said in dict.fromkeys(slow_precision(precision, device) for precision in precisions):
+        if said:
+            warn(said)
+
+
+def warn(said: str) -> tuple[str, ...]:
+    """A `VptWarning` at the user's own line -> what was said."""
     warnings.warn(said, VptWarning, stacklevel=_callers_level())
     return (said,)

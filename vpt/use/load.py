@@ -19,6 +19,7 @@ from vpt.restoring import restore_model
 from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import require_alike, together
+from vpt.use.inference import warn_of_precision
 from vpt.use.known_task import of_task
 from vpt.use.models import models_in
 from vpt.use.planes import segmenter_of
@@ -70,6 +71,7 @@ def load(
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
     require_alike(artifacts)
     chosen = choose_device(device)
+    warn_of_precision((precision or artifact.config.precision for artifact in artifacts), chosen)
 
     def loaded(artifact: Artifact) -> Segmenter | Classifier:
         mirror = _mirror_of(artifact) if tta else "none"

@@ -31,7 +31,7 @@ from vpt.tasks.deciding import DECISIONS
 from vpt.tasks.mirrored import over_mirror_images
 from vpt.tasks.segmentation import SliceModel, logits_of_slices, probabilities_of
 from vpt.tasks.witness import Witness
-from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
+from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_field, warn_of_header
 from vpt.use.known_cases import KnownCases
 from vpt.use.pages.result import show_result
 from vpt.use.prepared_scan import Keep, PreparedScan
@@ -198,6 +198,7 @@ class Segmenter:
         part = Part.by(self.plan.crop, whole, self.plan.channels)
         inside = part.of(whole)
         slices = PreparedSlices.of(inside, self.plan)
+        warned = (*warned, *warn_of_field(self.plan, reader.name, whole.grid, part))
         return PreparedScan(slices, voxels.grid, whole, part, inside.grid, reader, warned)
 
     def segment_prepared(

@@ -14,7 +14,7 @@ from vpt.errors import VptError
 from vpt.progress import Tick
 from vpt.readers import Scan
 from vpt.use.bank import Bank, by_sight, of_task
-from vpt.use.inference import require_usual
+from vpt.use.inference import require_usual, warn_of_field
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
 from vpt.use.side_by_side import segment_together, sight_of
@@ -52,7 +52,9 @@ class TasksOfAScan:
             self._prepared[sight] = member.prepare(scan, force)
             return self._prepared[sight]
         common = self._prepared[sight]
-        return replace(common, warned=require_usual(member.plan, common.reader.name, common.whole, force))
+        name, whole = common.reader.name, common.whole
+        usual = require_usual(member.plan, name, whole, force)
+        return replace(common, warned=(*usual, *warn_of_field(member.plan, name, whole.grid, common.part)))
 
     def classes(self, task: str, progress: Tick) -> np.ndarray:
         """What the task's `classes_of` gives; with it those of the others are made that prepare the scan alike.
@@ -145,7 +147,9 @@ class MergedSegmenter(Segmenter):
             warned += common.warned
             for name in others:
                 with of_task(name):
-                    warned += require_usual(self.members[name].plan, common.reader.name, common.whole, force)
+                    plan, reader = self.members[name].plan, common.reader.name
+                    warned += require_usual(plan, reader, common.whole, force)
+                    warned += warn_of_field(plan, reader, common.whole.grid, common.part)
         one = groups[0]
         return ScanOfTasks(
             one.slices, one.grid, one.whole, one.part, one.oriented, one.reader, tuple(warned), groups=tuple(groups)

@@ -10,15 +10,17 @@ import numpy as np
 
 from vpt.data.fingerprint import slice_size
 from vpt.data.plan import Plan
+from vpt.data.wider_fields import unlike_slices
 from vpt.errors import VptError
 from vpt.readers import Grid, Reader, reader_of
 from vpt.readers.doubts import odd_spacing
 from vpt.readers.grid import by
-from vpt.words import counted
+from vpt.words import counted, listed
 
 IN_PLANE, ACROSS = 8.0, 15.0  # times the usual: what protocols do not differ in; across slices they differ more
 FAR = 20.0  # times the plan's pixel: what a scan of the same kind is not resized by
 LITTLE, SHRUNK = 8, 4  # an eighth of the encoder's image, of so many times the pixels: cm that were written as mm
+WAYS = {"L": "from left to right", "P": "from front to back", "S": "from top to bottom", "I": "from top to bottom"}
 
 
 def header_doubts(cases: Iterable[Any]) -> list[str]:
@@ -105,10 +107,15 @@ def _from_to(span: tuple[float, float]) -> str:
 
 
 def unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
-    """A sentence, with the name, of a scan whose pixels are far from those of the training."""
-    if (pixel := plan.pixel_mm) is None or another_size(grid, plan):  # which is refused
+    """A sentence, with the name, of a scan whose slices or pixels are far from those of the training."""
+    if another_size(grid, plan):  # which is refused
         return
     _, turned = grid.turned(plan.orientation)
+    if text := _of_another_plane(turned, plan):
+        yield f"{name}: {text}"
+        return
+    if (pixel := plan.pixel_mm) is None:
+        return
     rows, columns = turned.spacing[1:]
     if not odd_spacing(grid) and not pixel / FAR < np.sqrt(rows * columns) < pixel * FAR:
         text = f"pixels of {by((rows, columns))} mm, the model was trained at {pixel:.4g} mm"
@@ -118,6 +125,19 @@ def unlike_the_plan(name: str, grid: Grid, plan: Plan) -> Iterator[str]:
             f"slices of {by(turned.shape[1:])} pixels of {by((rows, columns))} mm would shrink to nearly nothing at the"
         )
         yield f"{name}: {text} {pixel:.4g} mm of the training; is the spacing in its header right, and in mm?"
+    elif plan.crop == "none" and not odd_spacing(grid) and (text := unlike_slices(plan, grid)):
+        yield f"{name}: {text}"
+
+
+def _of_another_plane(turned: Grid, plan: Plan) -> str:
+    """What shows that a scan is a single slice, of which the model's plane has lines of pixels alone."""
+    ways = [WAYS[code] for code, count in zip(plan.orientation, turned.shape, strict=True) if count == 1]
+    if plan.planes != "one" or not ways or turned.shape[0] == 1:
+        return ""
+    return (
+        f"one voxel thick {listed(ways)}, and the model sees {plan.plane} slices, each of {by(turned.shape[1:])} "
+        f"pixels; give the scan that the slice is of, or one of {plan.plane} slices"
+    )
 
 
 def _little_is_left(turned: Grid, image_size: int, pixel: float) -> bool:
