@@ -472,7 +472,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ["train", "DATA", "--epochs", "many"],
         ["train", "DATA", "--lr", "1"],
         ["predict", "-i", "SCAN"],
-        ["evaluate", "PRED", "REF", "--labels", "one"],
+        ["evaluate", "PRED", "REF", "--labels", "1,,2"],
         ["evaluate", "PRED", "REF", "--tolerance", "liver:3"],
         ["evaluate", "PRED", "REF", "--groups", "people.csv"],
         ["evaluate", "PRED", "REF", "--out", "scores.json"],
@@ -489,6 +489,24 @@ def test_wrong_usage_is_exit_code_2(vpt: Callable[..., Told], words: list[str]) 
     assert told.code == 2
     assert told.err
     assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("label", ["²", "9" * 5000])
+def test_a_label_that_is_no_number_is_told(vpt: Callable[..., Told], tiny_data: Path, label: str) -> None:
+    told = vpt("evaluate", tiny_data / "labelsTr", tiny_data / "labelsTr", "--labels", label)
+    assert told.code == 1
+    assert f"`labels`: {label[:20]}" in told.err
+    assert "none of the labels dark, bright" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_file_in_the_place_of_the_scores_is_refused_before_anything_is_read(
+    vpt: Callable[..., Told], tmp_path: Path
+) -> None:
+    (tmp_path / "scores").write_text("")
+    told = vpt("evaluate", tmp_path / "p", tmp_path / "r", "-o", tmp_path / "scores")
+    assert told.code == 2
+    assert "scores: is a file, in whose place no folder of scores can be made" in told.err
 
 
 def test_ctrl_c_anywhere_is_exit_code_130(

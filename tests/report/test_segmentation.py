@@ -111,6 +111,63 @@ def test_interval_resamples_cases_with_all_their_labels():
     assert low == pytest.approx(high) == pytest.approx(0.75)
 
 
+def test_resamples_that_lack_a_label_are_not_in_the_foregrounds_interval():
+    often, rare, absent = scores(90, 10, 10), scores(10, 90, 90), scores(0, 0, 0)
+    found = report(*[[often, rare]] * 2, *[[often, absent]] * 8)
+    low, high = found.interval()
+    assert (low, high) == pytest.approx((0.5, 0.5))
+    assert found.rarely_scored() == ""
+
+
+def test_a_label_of_one_case_leaves_the_foreground_without_an_interval_and_it_is_said():
+    often, rare, absent = scores(90, 10, 10), scores(10, 90, 90), scores(0, 0, 0)
+    found = report([often, rare], *[[often, absent]] * 8)
+    assert math.isnan(found.interval()[0])
+    assert found.interval("Dice", 1) == pytest.approx((0.9, 0.9))
+    said = "no interval of the foreground: tumour is scored in one case alone"
+    assert said in found.text()
+    assert said in found.summary()["notes"]
+    assert report([often, absent], *[[often, absent]] * 8).interval() == pytest.approx((0.9, 0.9))
+
+
+def test_the_scores_without_an_interval_of_the_foreground_are_named():
+    """A tumour that is found in one of four cases has a Dice in all, and distances in one."""
+    liver, found, missed = scores(90, 10, 10), scores(50, 10, 10), scores(0, 0, 60)
+    told = report([liver, found], *[[liver, missed]] * 3)
+    assert math.isfinite(told.interval()[0])
+    assert math.isnan(told.interval("HD95")[0])
+    assert told.rarely_scored() == (
+        "no interval of the foreground in precision, HD95, ASSD: tumour is scored in one case alone"
+    )
+
+
+def test_an_interval_of_a_few_resamples_is_none_and_it_is_said():
+    """Each of many labels is in two cases: hardly a resample holds all of them."""
+    rare, absent = scores(60, 10, 10), scores(0, 0, 0)
+    labels = {k: f"l{k}" for k in range(1, 21)}
+    told = report(*[[rare if case // 2 == k else absent for k in range(20)] for case in range(40)], labels=labels)
+    assert math.isfinite(told.mean())
+    assert math.isnan(told.interval()[0])
+    assert math.isfinite(told.interval("Dice", 1)[0])
+    assert "no interval of the foreground: fewer than half of the resamples hold all labels" in told.text()
+
+
+@pytest.mark.parametrize(("cases", "labels", "holding"), [(20, 13, 18), (30, 2, 10), (30, 1, 30)])
+def test_of_ordinary_data_the_foreground_has_its_interval(cases, labels, holding):
+    rng = np.random.default_rng(0)
+    absent = scores(0, 0, 0)
+    columns = [
+        [scores(int(tp), 10, 10) if k < holding else absent for k, tp in enumerate(rng.integers(40, 90, cases))]
+        for _ in range(labels)
+    ]
+    for column in columns[1:]:
+        rng.shuffle(column)
+    told = report(*map(list, zip(*columns, strict=True)), labels={k: f"l{k}" for k in range(labels)})
+    low, high = told.interval()
+    assert low < told.mean() < high
+    assert told.rarely_scored() == ""
+
+
 def test_interval_draws_a_patients_scans_together():
     """Twenty scans of two patients, one always found, one never: the interval is that of two, not of twenty."""
     twenty = report(*[(scores(10, 0, 0),)] * 10, *[(scores(0, 5, 5),)] * 10, labels={1: "a"})
@@ -145,6 +202,7 @@ def test_summary_has_nnunets_keys_and_ours(mixed):
         "missing_predictions",
         "left_out",
         "labels",
+        "notes",
         "settings",
     }
     nnunet = {"Dice", "IoU", "FN", "FP", "TN", "TP", "n_pred", "n_ref"}
@@ -228,7 +286,8 @@ def test_text_and_table_say_the_same(mixed):
         "2 without HD95"
     )
     assert lines[10] == "NSD within 1 mm, HD95 and ASSD by surface voxels; error: predicted - reference"
-    assert len(lines) == 11
+    assert lines[11] == "no interval of the foreground in precision, recall: tumour is scored in one case alone"
+    assert len(lines) == 12
     out = io.StringIO()
     Console(file=out, width=160).print(mixed.table())
     shown = out.getvalue()

@@ -77,6 +77,34 @@ def test_a_group_without_a_label_is_not_compared_as_if_it_had_it():
     assert "other things" not in same.text()
 
 
+def test_resamples_of_a_group_that_lack_a_label_are_not_in_the_interval_of_its_foreground():
+    often, rare, absent = scores(90, 10, 10), scores(10, 90, 90), scores(0, 0, 0)
+    cases = [CaseResult(f"c{k}", "", "", {1: often, 2: rare if k < 2 else absent}) for k in range(8)]
+    grouping = Grouping("site", {case.name: "a" for case in cases})
+    found = Report(tuple(cases), {1: "liver", 2: "tumour"}, groupings=(grouping,)).by_group[0]
+    assert found.rows[0].intervals["foreground"] == pytest.approx((0.5, 0.5))
+
+
+def test_a_label_of_one_patient_of_a_group_leaves_its_foreground_and_the_gap_without_an_interval():
+    cases = [
+        CaseResult(f"c{k}", "", "", {1: scores(60 + k, 9, 9), 2: scores(40 if k < 7 else 0, 0, 0)}) for k in range(12)
+    ]
+    grouping = Grouping("site", {case.name: "ab"[k >= 6] for k, case in enumerate(cases)})
+    report = Report(tuple(cases), {1: "liver", 2: "tumour"}, groupings=(grouping,))
+    found = report.by_group[0]
+    a, b = (row.intervals for row in found.rows)
+    assert np.isfinite([*a["foreground"], *a["tumour"], *b["liver"]]).all()
+    assert np.isnan([*b["foreground"], *b["tumour"]]).all()
+    assert np.isnan([*found.gaps["foreground"].interval, *found.equity["foreground"].interval]).all()
+    assert np.isfinite([found.rows[1].scores["foreground"], found.gaps["foreground"].size]).all()
+    assert np.isfinite(found.gaps["liver"].interval).all()
+    assert (
+        "no interval of the foreground of b, nor of what is made of it: tumour is scored in one patient"
+        in report.text()
+    )
+    assert "no interval of the foreground of a" not in report.text()
+
+
 def test_classes_that_a_group_has_no_case_of_are_named_beside_its_gap():
     p = np.tile(np.eye(3)[[0, 1, 2, 2]], (5, 1))
     truth = np.array([0, 1, 2, 1] * 5)

@@ -59,6 +59,44 @@ def test_patients_are_drawn_with_all_their_cases():
     assert widths[1] > 1.5 * widths[0]
 
 
+def test_resamples_that_lack_a_label_are_not_in_the_foregrounds_interval() -> None:
+    def made(often: LabelScores, rare: LabelScores) -> Report:
+        cases = [CaseResult(f"c{k}", "", "", {1: often, 2: rare if k < 2 else ABSENT}) for k in range(8)]
+        return Report(tuple(cases), {1: "liver", 2: "tumour"})
+
+    found = pair_segmentations(
+        made(scores(90, 10, 10), scores(10, 90, 90)), made(scores(80, 20, 20), scores(30, 70, 70))
+    )
+    assert found.differences[0].interval == pytest.approx((-0.05, -0.05))
+
+
+def of_labels(*columns: list[int | None]) -> Report:
+    """Labels l1, l2, ... with each case's Dice in hundredths, None where it has none."""
+    rows = zip(*columns, strict=True)
+    made = [[ABSENT if dice is None else scores(dice, 100 - dice, 100 - dice) for dice in row] for row in rows]
+    cases = [CaseResult(f"c{k}", "", "", dict(enumerate(row, 1))) for k, row in enumerate(made)]
+    return Report(tuple(cases), {k: f"l{k}" for k in range(1, len(columns) + 1)})
+
+
+def test_a_label_of_one_patient_decides_nothing() -> None:
+    first, second = (of_labels([70 + k for k in range(12)], [rare, *[None] * 11]) for rare in (90, 20))
+    found = PairedReport(pair_segmentations(first, second), "A", "B", "Dice", "how", labels=first.labels)
+    whole, often, rare = found.found.differences
+    assert np.isnan([*whole.interval, *rare.interval]).all()
+    assert often.interval == (0, 0)
+    assert [each.verdict for each in (whole, often, rare)] == ["l2 of one patient", "within noise", "of one patient"]
+    assert "l2 of one patient" in found.text()
+
+
+def test_an_interval_of_few_resamples_decides_nothing() -> None:
+    columns = [[None if not 2 * k <= case < 2 * k + 2 else 50 + k for case in range(40)] for k in range(20)]
+    first, second = (of_labels(*[[dice and dice + more for dice in each] for each in columns]) for more in (0, 5))
+    whole, *labels = pair_segmentations(first, second).differences
+    assert np.isnan(whole.interval).all()
+    assert whole.verdict == "labels too rare"
+    assert all(np.isfinite(each.interval).all() for each in labels)
+
+
 def test_of_fewer_than_five_patients_an_interval_tells_nothing():
     better, worse = ({f"c{k}": dice + k for k in range(5)} for dice in (80, 60))
     assert [each.verdict for each in pair_segmentations(report(**better), report(**worse)).differences] == [

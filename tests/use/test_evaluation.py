@@ -214,9 +214,27 @@ def test_labels_that_are_given_are_the_ones_scored_and_others_are_not_looked_at(
 
 
 def test_labels_that_are_none_are_said(folders):
-    refused("`labels`: tumour are not integer labels, such as 1, 2, 3", *folders, ["tumour"])
+    refused(
+        "`labels`: tumour, and no dataset.json beside the references names labels; give their numb",
+        *folders,
+        ["tumour"],
+    )
+    refused("`labels`: 1.5 are not integer labels, such as 1, 2, 3", *folders, [1.5])
     refused("`labels`: labels none, expected at least one, all above 0", *folders, [0])
     refused("`labels`: labels -1, expected at least one, all above 0", *folders, [-1])
+
+
+def test_labels_are_given_by_the_names_of_dataset_json(folders):
+    said = {"labels": {"background": 0, "liver": 1, "tumour": 2}}
+    (folders[1].parent / "dataset.json").write_text(json.dumps(said))
+    assert evaluate(*folders, ["tumour"]).labels == {2: "tumour"}
+    assert evaluate(*folders, [1, "tumour"]).labels == {1: "liver", 2: "tumour"}
+    refused("`labels`: tumor is none of the labels liver, tumour (from", *folders, ["tumor"])
+
+
+def test_numbers_below_zero_in_a_prediction_are_told_with_what_to_do(folders):
+    save(folders[0] / "a.nii.gz", cube().astype(int) - (cube(8, 2) > 0), dtype=np.int16)
+    refused("a.nii.gz: holds -1, expected label ids of 0 and above; write what shall not count", *folders)
 
 
 def test_references_without_foreground_or_with_negatives_are_said(tmp_path):
@@ -778,3 +796,171 @@ def test_a_sheared_file_is_scored_in_the_world(tmp_path):
     expected = score_case(cube(3), cube(), tilted[:3, :3], [1])[1]
     assert (scores.hd95, scores.assd) == pytest.approx((expected.hd95, expected.assd))
     assert scores.volume_ref_ml == pytest.approx(4**3 * 3 / 1000)
+
+
+# --- what dataset.json says of cases ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def liver_alone(tmp_path):
+    """Predictions called `..._pred` and references without label 2, beside a dataset.json."""
+    for name in ("sub-01", "sub-02"):
+        save(tmp_path / "pred" / f"{name}_pred.nii.gz", cube() + cube(8, 2, 2))
+        save(tmp_path / "data" / "labelsTr" / f"{name}.nii.gz", cube())
+    return tmp_path / "pred", tmp_path / "data" / "labelsTr"
+
+
+def describe(folder, **content):
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1, "tumour": 2}} | content))
+
+
+@pytest.mark.parametrize("ending", ["", ".nii.gz", "_T1"])
+def test_what_dataset_json_says_of_cases_holds_of_those_paired_by_id(liver_alone, ending):
+    names = [f"{name}{ending}" for name in ("sub-01", "sub-02")]
+    describe(liver_alone[1].parent, annotated={name: ["liver"] for name in names}, patients=dict.fromkeys(names, "ann"))
+    report = evaluate(*liver_alone)
+    assert [case.name for case in report.cases] == ["sub-01", "sub-02"]
+    assert report.annotated() == "annotated: liver in 2, tumour in 0 of 2 cases, in which alone each is scored"
+    assert report.groups == ("ann", "ann")
+
+
+def test_lists_and_patterns_name_cases_paired_by_id_as_they_are_called(liver_alone, tmp_path):
+    (tmp_path / "people.csv").write_text("case,sex\nsub-01,F\nsub-02,M\n")
+    report = evaluate(*liver_alone, [1], by="sex", groups=tmp_path / "people.csv", patients="sub-[0-9]+")
+    assert report.groupings[0].of == {"sub-01": "F", "sub-02": "M"}
+    assert report.groups == ("sub-01", "sub-02")
+
+
+def test_a_slip_in_the_case_that_annotated_names_is_refused(liver_alone):
+    describe(liver_alone[1].parent, annotated={"sub-01": ["liver"], "sub-O2": ["liver"]})
+    refused("`annotated` names the case 'sub-O2', which is not there; did you mean sub-02", *liver_alone)
+
+
+def test_annotated_may_name_cases_that_are_not_scored(liver_alone, tmp_path):
+    save(liver_alone[1] / "sub-03.nii.gz", cube())
+    save(tmp_path / "data" / "imagesTs" / "other_0000.nii.gz", cube())
+    describe(liver_alone[1].parent, annotated=dict.fromkeys(("sub-01", "sub-02", "sub-03", "other"), "liver"))
+    report = evaluate(*liver_alone)
+    assert report.missing == ("sub-03",)
+    assert report.counts(2)["cases"] == 0
+
+
+@pytest.mark.parametrize("sites", ["AB", "A"])
+@pytest.mark.parametrize("place", ["", ".."])
+def test_of_references_in_subfolders_the_dataset_json_of_the_given_folder_is_read(tmp_path, sites, place):
+    for site in sites:
+        save(tmp_path / "pred" / site / "c.nii.gz", cube())
+        save(tmp_path / "data" / "ref" / site / "c.nii.gz", cube() + cube(8, 2, 2))
+    labels = {"background": 0, "liver": 1, "ignore": 2}
+    describe(tmp_path / "data" / "ref" / place, labels=labels, patients={f"{site}/c": f"of {site}" for site in sites})
+    report = evaluate(tmp_path / "pred", tmp_path / "data" / "ref")
+    assert report.labels == {1: "liver"}
+    assert report.mean() == 1
+    assert report.groups == tuple(f"of {site}" for site in sites)
+    assert report.notes == ()
+
+
+def test_descriptions_of_subfolders_that_are_not_read_are_told(tmp_path):
+    for site in "AB":
+        save(tmp_path / "pred" / site / "c.nii.gz", cube())
+        save(tmp_path / "ref" / site / "c.nii.gz", cube())
+        describe(tmp_path / "ref" / site)
+    (note,) = evaluate(tmp_path / "pred", tmp_path / "ref").notes
+    assert note.startswith(f"not read: {tmp_path / 'ref/A/dataset.json'}, {tmp_path / 'ref/B/dataset.json'}; put one")
+    describe(tmp_path / "ref")
+    assert evaluate(tmp_path / "pred", tmp_path / "ref").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("references", "predicted", "named"),
+    [
+        (("p1_T1", "p1_T2"), "p1_T2", "p1_T1"),
+        (("ct_1001", "mr_1001"), "mr_1001", "ct_1001"),
+        (("A/c", "B/c"), "A/c", "B/c"),
+        (("A/c", "B/c"), "A/c", "B/c.nii.gz"),
+        (("A/p1_seg", "B/p1_seg"), "A/p1_seg", "B/p1_T1"),
+    ],
+)
+def test_what_is_said_of_a_case_that_was_not_predicted_is_of_no_other(tmp_path, references, predicted, named):
+    for name in references:
+        save(tmp_path / "ref" / f"{name}.nii.gz", cube())
+    save(tmp_path / "pred" / f"{predicted}.nii.gz", cube() + cube(8, 2, 2))
+    describe(tmp_path / "ref", annotated={named: ["liver"]}, patients={named: "ann"})
+    report = evaluate(tmp_path / "pred", tmp_path / "ref")
+    assert report.annotated() == ""
+    assert report.mean("Dice", 2) == 0
+    assert "ann" not in report.groups
+    assert len(report.missing) == 1
+
+
+def test_a_case_is_not_meant_by_the_name_of_another_sequence(tmp_path):
+    save(tmp_path / "data" / "imagesTr" / "p1_T1.nii.gz", cube())
+    save(tmp_path / "data" / "labelsTs" / "p1_T2.nii.gz", cube())
+    save(tmp_path / "pred" / "p1_T2.nii.gz", cube() + cube(8, 2, 2))
+    describe(tmp_path / "data", annotated={"p1_T1": ["liver"]})
+    assert evaluate(tmp_path / "pred", tmp_path / "data" / "labelsTs").annotated() == ""
+
+
+def test_an_id_of_two_references_means_neither_and_is_refused(tmp_path):
+    for name in ("p1_T1", "p1_T2"):
+        save(tmp_path / "ref" / f"{name}.nii.gz", cube())
+    save(tmp_path / "pred" / "p1_T2.nii.gz", cube())
+    describe(tmp_path / "ref", annotated={"p1": ["liver"]})
+    refused("`annotated` names the case 'p1', which may be p1_T2, p1_T1; write it", tmp_path / "pred", tmp_path / "ref")
+
+
+@pytest.mark.parametrize("folder", ["labelsTr", "imagesTr"])
+def test_a_file_in_a_folder_is_no_name_of_a_case_elsewhere(liver_alone, folder):
+    save(liver_alone[1].parent / "imagesTr" / "sub-01.nii.gz", cube())
+    describe(liver_alone[1].parent, annotated={f"{folder}/sub-01.nii.gz": ["liver"]})
+    refused(f"`annotated` names the case '{folder}/sub-01.nii.gz', which may be sub-01; write it", *liver_alone)
+
+
+def test_two_names_of_one_case_are_refused_where_they_say_different_things(liver_alone):
+    describe(liver_alone[1].parent, annotated={"sub-01_T1": ["liver", "tumour"], "sub-01_T2": ["liver"]})
+    refused("'sub-01_T1' and 'sub-01_T2' both are the case sub-01, and it says different things", *liver_alone)
+    describe(liver_alone[1].parent, patients={"sub-01": "ann", "sub-01_T2": "bob"})
+    refused("'sub-01' and 'sub-01_T2' both are the case sub-01, and it says different things", *liver_alone)
+    same = {"sub-01_T1": "liver", "sub-01_T2": "liver", "sub-02": "liver"}
+    describe(liver_alone[1].parent, annotated=same, patients=dict.fromkeys(same, "ann"))
+    assert evaluate(*liver_alone).groups == ("ann", "ann")
+
+
+def test_annotated_may_name_a_case_that_was_not_predicted_by_its_id(liver_alone):
+    (liver_alone[0] / "sub-02_pred.nii.gz").unlink()
+    describe(liver_alone[1].parent, annotated={"sub-01_T1": ["liver"], "sub-02_T1": ["liver"]})
+    report = evaluate(*liver_alone)
+    assert report.missing == ("sub-02",)
+    assert report.counts(2)["cases"] == 0
+
+
+def test_of_a_pair_of_files_annotated_may_name_those_beside_them(tmp_path):
+    for name in ("sub-01", "sub-02"):
+        save(tmp_path / "ref" / f"{name}.nii.gz", cube())
+    mine = save(tmp_path / "pred.nii.gz", cube())
+    describe(tmp_path / "ref", annotated={"sub-01": ["liver"], "sub-02": ["liver"]})
+    assert evaluate(mine, tmp_path / "ref" / "sub-01.nii.gz").counts(2)["cases"] == 0
+
+
+def test_to_find_what_annotated_names_no_lists_or_deeper_folders_are_read(liver_alone):
+    data = liver_alone[1].parent
+    (data / "people.csv").write_text("case\nsub-03\n")
+    save(data / "archive" / "2019" / "sub-03.nii.gz", cube())
+    describe(data, annotated={"sub-01": ["liver"], "sub-02": ["liver"], "sub-03": ["liver"]})
+    refused("`annotated` names the case 'sub-03', which is not there", *liver_alone)
+
+
+def test_scans_in_the_folders_of_cases_are_no_references_that_strict_asks_for(tmp_path):
+    for case in ("B_0", "B_1"):
+        save(tmp_path / "pred" / case / f"{case}_seg.nii.gz", cube())
+        save(tmp_path / "ref" / case / f"{case}_seg.nii.gz", cube())
+        save(tmp_path / "ref" / case / f"{case}_t1.nii.gz", cube())
+    report = evaluate(tmp_path / "pred", tmp_path / "ref", strict=True)
+    assert [case.name for case in report.cases] == ["B_0", "B_1"]
+    assert report.missing == ()
+
+
+def test_masks_of_other_sides_of_one_patient_are_no_pair(tmp_path):
+    save(tmp_path / "pred" / "P1" / "P1_left.nii.gz", cube())
+    save(tmp_path / "ref" / "P1" / "P1_right.nii.gz", cube())
+    refused(f"{tmp_path / 'pred'}: no volumes", tmp_path / "pred", tmp_path / "ref")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def volumes(folder: Path, draw: Draw) -> Path:
     return folder
 
 
+def against_copies(masks: Path, labels: list[int] | None = None) -> list[str]:
+    """What is doubted where predictions are as the references, but files of their own."""
+    copies = masks.parent / f"copies of {masks.name}"
+    shutil.copytree(masks, copies, dirs_exist_ok=True)
+    return [doubt.text for doubt in evaluate(copies, masks, labels).doubts]
+
+
 DOUBTED: dict[str, tuple[Draw, str]] = {
     "interpolated": (lambda k: turned(disc(k, 4)), r"6 of 6 masks \(c0.* have labels as thin seams between others: 1"),
     "inverted": (lambda k: np.uint8(1) - disc(k), r"label 1 \(.*\) lies along 100% of the edges, where the background"),
@@ -103,14 +111,13 @@ def test_given_labels_let_no_shade_pass_in_silence(tmp_path: Path) -> None:
         (doubt,) = evaluate(predictions, references, [255]).doubts
         assert doubt.side == ("predictions" if predictions is shaded else "references")
         assert "which lie at the edges of other labels" in doubt.text
-    assert evaluate(truth, truth, [255]).doubts == ()
+    assert against_copies(truth, [255]) == []
 
 
 def test_a_label_written_in_two_ways_where_labels_are_given(tmp_path: Path) -> None:
     mixed = pictures(tmp_path / "mixed", lambda k: disc(k, 255 if k % 2 else 1))
-    (doubt,) = evaluate(mixed, mixed, [255]).doubts[:1]
-    assert "likely the same labels, written in two ways" in doubt.text
-    assert [doubt.text for doubt in evaluate(mixed, mixed, [1, 255]).doubts] == []
+    assert "likely the same labels, written in two ways" in against_copies(mixed, [255])[0]
+    assert against_copies(mixed, [1, 255]) == []
 
 
 def test_named_labels_are_believed(tmp_path: Path) -> None:
@@ -118,7 +125,7 @@ def test_named_labels_are_believed(tmp_path: Path) -> None:
     truth = pictures(tmp_path / "data" / "masks", lambda k: ringed(disc(k, 2), 1))
     named = {"background": 0, "wall": 1, "inside": 2}
     (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": named}))
-    assert evaluate(truth, truth).doubts == ()
+    assert against_copies(truth) == []
 
 
 def test_jpeg_masks_are_told(tmp_path: Path) -> None:
@@ -138,7 +145,7 @@ def test_jpeg_masks_are_told(tmp_path: Path) -> None:
 )
 def test_sound_masks_are_not_doubted(tmp_path: Path, draw: Draw) -> None:
     truth = pictures(tmp_path / "truth", draw)
-    assert evaluate(truth, truth).doubts == ()
+    assert against_copies(truth) == []
 
 
 def test_more_values_than_training_takes_are_refused(tmp_path: Path) -> None:
@@ -197,3 +204,37 @@ def test_two_files_that_call_a_segment_differently_are_not_compared(tmp_path):
         itk.WriteImage(image, str(tmp_path / name / "a.seg.nrrd"))
     with pytest.raises(VptError, match=r"segment 1 is called tumour, which is label 2 of .*t.a\.seg\.nrrd, and 1 is"):
         evaluate(tmp_path / "p", tmp_path / "t")
+
+
+def test_a_label_that_no_prediction_holds_is_told_where_they_hold_others(tmp_path):
+    mine, theirs = volumes(tmp_path / "p", disc), volumes(tmp_path / "t", lambda number: disc(number, 255))
+    (doubt,) = evaluate(mine, theirs, [255]).doubts
+    assert str(doubt).startswith("predictions: none holds label 255, which references hold, but there is 1; number")
+
+    both = volumes(tmp_path / "q", lambda number: ringed(disc(number), 3))
+    two = volumes(tmp_path / "u", lambda number: ringed(disc(number), 2))
+    (doubt,) = evaluate(both, two, [1, 2]).doubts
+    assert "none holds label 2, which references hold, but there is 3" in str(doubt)
+
+
+def test_a_label_that_was_missed_is_no_doubt_where_all_else_is_known(tmp_path):
+    mine = volumes(tmp_path / "p", lambda number: ringed(disc(number), 3))
+    theirs = volumes(tmp_path / "t", lambda number: ringed(ringed(disc(number), 3), 2))
+    assert [each for each in evaluate(mine, theirs, [1, 2]).doubts if each.side == "predictions"] == []
+
+
+def test_masks_against_themselves_are_told(tmp_path):
+    folder = volumes(tmp_path / "t", disc)
+    (tmp_path / "p").symlink_to(folder)
+    (doubt,) = evaluate(tmp_path / "p", folder).doubts
+    assert str(doubt).startswith(
+        "predictions: 6 of 6 masks are the reference itself (c0.nii.gz, c1.nii.gz, c2.nii.gz and"
+    )
+    shutil.copytree(folder, tmp_path / "q")
+    assert evaluate(tmp_path / "q", folder).doubts == ()
+
+
+def test_a_label_that_is_missed_is_no_doubt_where_predictions_hold_another_of_the_references(tmp_path):
+    mine = volumes(tmp_path / "p", disc)
+    theirs = volumes(tmp_path / "t", lambda number: ringed(disc(number), 2))
+    assert [each for each in evaluate(mine, theirs, [2]).doubts if each.side == "predictions"] == []

@@ -40,6 +40,28 @@ def test_two_folders_of_masks(tmp_path):
     assert [note.partition(" patients")[0] for note in guessed] == ["A: 2", "B: 3"]  # of other cases, so not the same
 
 
+def test_references_that_neither_has_a_prediction_for_are_told(tmp_path):
+    for name in ("p-1", "p-2", "p-3", "p-4"):
+        save(tmp_path / "truth" / f"{name}_seg.nii.gz", 2)
+    for name in ("p-1", "p-2"):
+        save(tmp_path / "A" / f"{name}_pred.nii.gz", 2)
+    for name in ("p-1", "p-2", "p-3"):
+        save(tmp_path / "B" / f"{name}_seg.nii.gz", 3)
+    found = compare_masks(*(tmp_path / name for name in ("A", "B", "truth")))
+    assert [case.name for case in found.found.cases] == ["p-1", "p-2"]
+    assert found.summary()["in_neither"] == ["p-4"]
+    assert "1 of 4 references has no prediction in either and is not compared: p-4 (--strict" in found.text()
+
+
+def test_a_reference_that_one_of_both_has_a_prediction_for_is_in_neither_by_no_other_name(tmp_path):
+    for place, names in (("truth", ("x_T1", "x_T2", "y", "z")), ("A", ("x_T1", "y")), ("B", ("x_T2", "y"))):
+        for name in names:
+            save(tmp_path / place / f"{name}.nii.gz", 2)
+    found = compare_masks(*(tmp_path / name for name in ("A", "B", "truth")))
+    assert found.missing == ("z",)
+    assert "1 of 4 references has no prediction in either and is not compared: z (--strict" in found.text()
+
+
 @pytest.mark.slow
 def test_a_run_and_itself(tiny_run, tmp_path):
     runs = [shutil.copytree(tiny_run, tmp_path / name) for name in "AB"]

@@ -91,6 +91,45 @@ def test_data_that_were_moved(run: Path, copied_data: Path, tmp_path: Path) -> N
     assert report.cases[0].reference_file == str(copied_data / "labelsTr" / "blobs_005.nii.gz")
 
 
+def test_data_that_number_the_labels_of_the_run_otherwise_are_refused(run: Path, copied_data: Path) -> None:
+    file = copied_data / "dataset.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"labels": {"background": 0, "bright": 1, "dark": 2}}))
+    with pytest.raises(VptError, match=r"otherwise than the run \(dark is 2 there and 1 in the run, bright is 1 there"):
+        evaluate_run(run, data=copied_data)
+    assert not (run / "test").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"dark": 1, "spleen": 2}, r"\(2 is spleen there and bright in the run\), and masks are compared by number"),
+        (
+            {"liver": 1, "spleen": 2},
+            r"\(1 is liver there and dark in the run, 2 is spleen there and bright in th",
+        ),
+        ({"Bright": 1, "dark_": 2}, r"\(dark is 2 there and 1 in the run, bright is 1 there and 2 in the run\)"),
+    ],
+)
+def test_data_whose_numbers_are_other_labels_than_the_runs_are_refused(
+    run: Path, copied_data: Path, labels: dict[str, int], told: str
+) -> None:
+    file = copied_data / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": {"background": 0} | labels}))
+    with pytest.raises(VptError, match=f"numbers labels otherwise than the run {told}"):
+        evaluate_run(run, data=copied_data)
+    assert not (run / "test").exists()
+
+
+def test_data_that_write_the_labels_of_the_run_otherwise_are_scored(run: Path, copied_data: Path) -> None:
+    expected = evaluate_run(run)[0].mean()
+    file = copied_data / "dataset.json"
+    for labels in ({"Dark ": 1, "BRIGHT": 2}, {"label 1": 1, "label 2": 2}):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": {"background": 0} | labels}))
+        report, _ = evaluate_run(run, data=copied_data)
+        assert (report.labels, report.mean()) == ({1: "dark", 2: "bright"}, expected)
+
+
 def test_what_is_not_a_run(tmp_path: Path, tiny_run: Path) -> None:
     with pytest.raises(VptError, match=r"not a run's folder \(no splits\.json\); give a run of `vpt train`, or two"):
         evaluate_run(tmp_path)

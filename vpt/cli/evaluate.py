@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,7 +42,7 @@ def evaluate(
         Path | None, typer.Option("-o", "--out", help="Folder for summary.json, cases.csv and evaluation.md.")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Labels to score, for example 1,2; default: dataset.json's.")
+        str | None, typer.Option(help="Labels to score: 1,2, or liver,tumor of dataset.json; default: all of it.")
     ] = None,
     folds: Annotated[
         bool, typer.Option("--folds", help="Several runs, one for each fold: each scores the cases it validates.")
@@ -125,6 +126,10 @@ def evaluate(
             out is not None and out.suffix.lower() in (".json", ".csv", ".md", ".html") and not out.is_dir(),
             f"--out {out}: is a folder, in which summary.json, cases.csv, evaluation.md and report.html are put; "
             f"give {out.parent if out is not None and str(out.parent) != '.' else 'scores'}",
+        ),
+        (
+            out is not None and out.exists() and not out.is_dir(),
+            f"--out {out}: is a file, in whose place no folder of scores can be made; give another",
         ),
         (quality and kind not in ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
         (quality and oracle_box, "--quality: is of masks that nobody helped with; leave --oracle-box out"),
@@ -276,9 +281,11 @@ def _names(text: str | None) -> str | list[str]:
     return text if text == "all" else [name.strip() for name in text.split(",")] if text else []
 
 
-def _labels(text: str | None) -> list[int] | None:
+def _labels(text: str | None) -> list[int | str] | None:
+    """Numbers, and names that dataset.json knows."""
     if text is None:
         return None
-    if not all(part.strip().isdigit() for part in text.split(",")):
-        usage(f"--labels {text}: expected whole numbers, for example 1,2")
-    return [int(part) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        usage(f"--labels {text}: expected numbers or names of labels with commas between, for example 1,2")
+    return [int(part) if re.fullmatch("[0-9]{1,18}", part) else part for part in parts]

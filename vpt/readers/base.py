@@ -98,6 +98,11 @@ class Reader(ABC):
         """The same for a scan on that grid: put there, where it has the same voxels in whichever order."""
         return self.labels().laid_as(grid)
 
+    @property
+    def leaves_slices_out(self) -> bool:
+        """Whether slices without labels may not be stored, so that a scan's grid says more than its own."""
+        return False
+
     def label_grid_beside(self, other: Grid) -> Grid:
         """`label_grid`; or the grid of what it is compared with, where its voxels can be put there."""
         mine = self.label_grid()

@@ -68,6 +68,10 @@ class RelabelledReader(Reader):
     def label_grid(self) -> Grid:
         return self.inner.label_grid()
 
+    @property
+    def leaves_slices_out(self) -> bool:
+        return self.inner.leaves_slices_out
+
     def label_grid_beside(self, other: Grid) -> Grid:
         return self.inner.label_grid_beside(other)
 

@@ -31,9 +31,8 @@ def group_blocks(found: GroupScores, what: str) -> Iterator[Block]:
     column = found.grouping.column
     title = f"{what + ' ' if what else ''}by {column}"
     head = [column, "cases", "patients", first, f"{LEVEL:.0%} interval", *others]
-    yield Block(
-        title, head, rows, [*_gap(found, first), *_lacking(found, first), *_equity(found, first), *_said(found)]
-    )
+    notes = [*_gap(found, first), *_lacking(found, first), *_without_interval(found, first), *_equity(found, first)]
+    yield Block(title, head, rows, [*notes, *_said(found)])
     if found.odds:
         yield _odds(found)
 
@@ -80,6 +79,11 @@ def _lacking(found: GroupScores, score: str) -> Iterator[str]:
     for group, names in found.lacking.items():
         if group in compared:
             yield f"{group} has no {listed(names)}, so its {score} is of other things than the others'{counted_so}"
+
+
+def _without_interval(found: GroupScores, score: str) -> Iterator[str]:
+    for group, why in found.without_interval.items():
+        yield f"no interval of the {score} of {group}, nor of what is made of it: {why}"
 
 
 def _said(found: GroupScores) -> Iterator[str]:

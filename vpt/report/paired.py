@@ -53,7 +53,8 @@ class PairedClasses:
 @dataclass(frozen=True)
 class PairedReport:
     """What two evaluations of the same cases differ in; first, second: what was evaluated; of_case: a case's score;
-    method: of the intervals; notes: how cases were paired with their references.
+    method: of the intervals; notes: how cases were paired with their references; missing: references that neither of
+    the two has a prediction for.
 
     Of masks, labels: id -> name; files: by the case's name; unit: of distances, mm or px. Of classes, classes.
     """
@@ -68,6 +69,7 @@ class PairedReport:
     files: Mapping[str, PairedFiles] = field(default_factory=dict)
     classes: PairedClasses | None = None
     unit: str = "mm"
+    missing: tuple[str, ...] = ()
 
     def save(self, folder: str | Path) -> Path:
         """Write `comparison.json`, `comparison.csv` (the cases, those that differ most first) and `comparison.md` ->
@@ -99,6 +101,7 @@ class PairedReport:
             },
             "only_in_A": list(found.only_first),
             "only_in_B": list(found.only_second),
+            **({"in_neither": list(self.missing)} if self.missing else {}),
             "scored_in_one": [list(each) for each in found.one_sided],
             "per_case": _sized(found.cases),
             "notes": list(self.notes),

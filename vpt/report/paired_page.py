@@ -136,7 +136,8 @@ def _headline(report: PairedReport) -> str:
         return f"{score} is undefined in one of the two, so they cannot be compared by it."
     low, high = main.interval
     if not math.isfinite(low):
-        judged = "; too few patients for an interval"
+        few = main.verdict == "unknown"
+        judged = "; too few patients for an interval" if few else f"; no interval ({main.verdict})"
     else:
         few = main.verdict == "too few patients"
         noise = (

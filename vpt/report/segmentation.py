@@ -125,7 +125,7 @@ class Report(SegmentationScores):
         lines = [
             f"{scored}: {', '.join(happened) or 'each present in prediction and reference'}",
             f"{surfaces if settings.distances else 'NSD, HD95 and ASSD not computed'}; error: predicted - reference",
-            *filter(None, [self.annotated()]),
+            *self.remarks(),
             *self.notes,
             *([f"encoder: {self.weights}"] if self.weights else []),
         ]

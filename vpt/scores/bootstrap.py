@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
+ENOUGH = 0.5  # of the resamples have to have a score, else its interval would be that of a few odd ones
 CHUNK = 500_000  # weights (cases x resamples) at once: 2 MB, which stay in the processor's cache
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -26,14 +27,18 @@ def bootstrap(
 
     statistic: weights (cases, r), how often each of r resamples holds each case -> scores, each (r,).
 
-    (NaN, NaN) for scores that are undefined in all resamples, and for all scores of fewer than two groups or cases.
+    (NaN, NaN) for scores that fewer than half of the resamples have, and for all of fewer than two groups or cases.
     """
     owner = np.arange(cases) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
     units = int(owner.max()) + 1
     chunks = draws(np.random.default_rng(seed), units, resamples, at_once=CHUNK // cases)
     parts = [statistic(chunk.T.astype(np.float32)[owner]) for chunk in chunks]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return {name: (math.nan, math.nan) if units < 2 else percentiles(found[name], level) for name in found}
+    no_interval = (math.nan, math.nan)
+    return {
+        name: no_interval if units < 2 or np.isfinite(values).mean() < ENOUGH else percentiles(values, level)
+        for name, values in found.items()
+    }
 
 
 def draws(rng: np.random.Generator, units: int, resamples: int, at_once: int | None = None) -> Iterator[np.ndarray]:

@@ -18,6 +18,7 @@ from vpt.scores.fairness import Odds, Scaled, equity_scaled
 
 SMALL = 5  # patients
 Interval = tuple[float, float]
+_Statistics = tuple[Mapping[str, Statistic], Statistic | None]  # of each group, and of all that are compared
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Gap:
 class GroupScores:
     """Rows in order of the groups' names; of those that are not small, where two have a score: gaps, and equity, by
     score (errors, of which less is better, have none); odds: by class, see `Odds`; lacking: group -> the classes or
-    labels that it has no case of, where others have, so that its means over them are not of the same ones.
+    labels that it has no case of, where others have, so that its means over them are not of the same ones;
+    without_interval: group -> why its mean over labels has no interval, though labels have.
     """
 
     grouping: Grouping
@@ -67,6 +69,7 @@ class GroupScores:
     equity: Mapping[str, Scaled] = field(default_factory=dict)
     odds: Mapping[str, Odds] = field(default_factory=dict)
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    without_interval: Mapping[str, str] = field(default_factory=dict)
 
 
 def score_groups(
@@ -75,42 +78,49 @@ def score_groups(
     statistic_of: Callable[[np.ndarray], Statistic],
     patients: Sequence[str] | None = None,
     lower_is_better: frozenset[str] = frozenset(),
+    resampled_of: Callable[[np.ndarray], Statistic] | None = None,
 ) -> GroupScores:
     """Scores of every group of the named cases, and their gaps.
 
     statistic_of: positions of some cases -> a function of how often each of r resamples holds each of them (cases, r)
-    that gives their scores, each (r,); patients: of every case, drawn together; lower_is_better: of errors.
+    that gives their scores, each (r,); patients: of every case, drawn together; lower_is_better: of errors;
+    resampled_of: the same for intervals, where some have none.
     """
     owner = list(patients or names)
     members = members_of(names, grouping)
-    of_group = {group: statistic_of(places) for group, places in members.items()}
     large = large_of(members, owner)
     together = np.concatenate([members[group] for group in large]) if len(large) > 1 else np.array([], int)
-    of_all = statistic_of(together) if len(large) > 1 else None
 
-    def scores(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    def of_each(made: Callable[[np.ndarray], Statistic]) -> _Statistics:
+        of_all = made(together) if len(large) > 1 else None
+        return {group: made(places) for group, places in members.items()}, of_all
+
+    def scores(of: _Statistics, weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
         with np.errstate(invalid="ignore", divide="ignore"):  # a group that a resample lacks
-            found = {group: statistic(weights[members[group]]) for group, statistic in of_group.items()}
+            found = {group: statistic(weights[members[group]]) for group, statistic in of[0].items()}
         return {(group, score): values for group, each in found.items() for score, values in each.items()}
 
-    def equity(weights: np.ndarray, found: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
-        whole = of_all(weights[together]) if of_all else {}
+    def equity(
+        of: _Statistics, weights: np.ndarray, found: Mapping[tuple[str, str], np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        whole = of[1](weights[together]) if of[1] else {}
         return {
             score: equity_scaled(values, np.stack([found[group, score] for group in large]))
             for score, values in whole.items()
             if score not in lower_is_better
         }
 
-    one = np.ones((len(names), 1), np.float32)
-    single = scores(one)
+    one, plain = np.ones((len(names), 1), np.float32), of_each(statistic_of)
+    single = scores(plain, one)
     means = {key: float(values[0]) for key, values in single.items()}
-    scaled = {score: float(values[0]) for score, values in equity(one, single).items() if np.isfinite(values[0])}
+    scaled = {score: float(values[0]) for score, values in equity(plain, one, single).items() if np.isfinite(values[0])}
     pairs = _pairs(means, large, lower_is_better)
+    resampled = of_each(resampled_of) if resampled_of else plain
 
     def drawn(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = scores(weights)
+        found = scores(resampled, weights)
         gaps = {f"gap {score}": found[best, score] - found[worst, score] for score, (best, worst) in pairs.items()}
-        fair = {f"equity {score}": values for score, values in equity(weights, found).items()}
+        fair = {f"equity {score}": values for score, values in equity(resampled, weights, found).items()}
         return {f"{group} {score}": values for (group, score), values in found.items()} | gaps | fair
 
     intervals = bootstrap(drawn, len(names), owner)

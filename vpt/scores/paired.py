@@ -16,8 +16,10 @@ from vpt.errors import VptError
 from vpt.scores.bootstrap import bootstrap
 from vpt.scores.classification import ClassificationScores
 from vpt.scores.groups import SMALL
-from vpt.scores.means import mean_defined, weighted_means
+from vpt.scores.means import mean_defined
+from vpt.scores.over_labels import lone_labels, of_one_owner, resampled_mean
 from vpt.scores.segmentation import SegmentationScores
+from vpt.words import listed
 
 TIE = 0.001  # of a score, a distance or a probability: what differs less is no win
 OTHERS = ("IoU", "precision", "recall", "NSD", "HD95", "ASSD")  # of masks, beside the Dice
@@ -29,7 +31,8 @@ LESS_IS_BETTER = ("HD95", "ASSD")
 class Difference:
     """One score of both on the same cases, first minus second with its 95 % interval; cases: how many have it;
     patients: whose they are, None where that is not known; wins, losses: of cases, in which the first is better, or the
-    second, by more than a TIE; None of a score that single cases do not have.
+    second, by more than a TIE; None of a score that single cases do not have; why: what keeps
+    it from having an interval.
     """
 
     score: str
@@ -40,6 +43,7 @@ class Difference:
     patients: int | None = None
     wins: int | None = None
     losses: int | None = None
+    why: str = ""
 
     @property
     def size(self) -> float:
@@ -52,7 +56,7 @@ class Difference:
         """
         low, high = self.interval
         if not math.isfinite(low):
-            return "unknown"
+            return self.why or "unknown"
         if self.patients is not None and self.patients < SMALL:
             return "too few patients"
         return "within noise" if low <= 0 <= high else "more than noise"
@@ -156,21 +160,35 @@ def _differences(
     """
     columns = {"foreground": slice(None), **{name: slice(k, k + 1) for k, name in enumerate(words)}}
 
+    owners = patients or names
+    means = {
+        name: (resampled_mean(a[:, place], owners), resampled_mean(b[:, place], owners))
+        for name, place in columns.items()
+    }
+
     def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
-        drawn = np.ascontiguousarray(weights.T, dtype=float)
-        means = weighted_means(drawn, a) - weighted_means(drawn, b)
-        return {name: mean_defined(means[:, place], 1) for name, place in columns.items()}
+        return {name: ours(weights) - others(weights) for name, (ours, others) in means.items()}
 
     intervals = bootstrap(difference, len(names), patients)
     found = []
     for name, place in columns.items():
         ours, others = (float(mean_defined(mean_defined(each[:, place], 0), 0)) for each in (a, b))
         scored = np.flatnonzero(np.isfinite(a[:, place]).any(1)).tolist()
-        whose = {patients[row] if patients else names[row] for row in scored}
+        whose = {owners[row] for row in scored}
         wins = _wins((mean_defined(a[:, place], 1) - mean_defined(b[:, place], 1)).tolist())
         wins = wins[::-1] if less else wins
-        found.append(Difference(name, len(scored), ours, others, intervals[name], len(whose), *wins))
+        why = _why(a[:, place], owners, words[place]) if math.isnan(intervals[name][0]) else ""
+        found.append(Difference(name, len(scored), ours, others, intervals[name], len(whose), *wins, why))
     return tuple(found)
+
+
+def _why(values: np.ndarray, owners: Sequence[str], words: Sequence[str]) -> str:
+    """What is to be read in place of a verdict where there is no interval; "" where there is no score."""
+    if lone := lone_labels(values, owners, words):
+        return f"{listed(lone, 1)} of one patient"
+    if not np.isfinite(values).any():
+        return ""
+    return "of one patient" if of_one_owner(values, owners).all() else "labels too rare"
 
 
 def _by_label(words: Sequence[str], a: np.ndarray, b: np.ndarray) -> list[dict[str, tuple[float, float]]]:

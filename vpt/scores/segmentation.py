@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from vpt.scores.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap
 from vpt.scores.groups import Grouping, GroupScores, lacking_of, members_of, score_groups
 from vpt.scores.lesions import SIZES, LesionSummary, sum_up
 from vpt.scores.means import mean_defined, weighted_means
+from vpt.scores.over_labels import resampled_mean, why_no_interval
 from vpt.scores.plain import plain
 from vpt.scores.settings import COUNTS, SCORES, VOLUMES, WITH_INTERVALS, CaseResult, Settings
 from vpt.scores.trust import Limits, Quality, described, quality_csv
@@ -93,16 +94,15 @@ class SegmentationScores:
         """95 % interval of the mean: percentile bootstrap over cases, or patients if `groups` names them, the same at
         every call.
 
-        (NaN, NaN) when fewer than two cases, or patients, have the score. Without `groups` cases count as
-        independent: several scans of one patient make the interval too narrow.
+        (NaN, NaN) when fewer than two cases, or patients, have the score; of the foreground that of any label which
+        some case has. Resamples that lack a label are left out of its interval, and of the foreground's, which has
+        none where they are more than half. Without `groups` cases count as independent: several scans of one patient
+        make the interval too narrow.
         """
-        values = self.values(score, label)
-        with_score = np.flatnonzero(np.isfinite(values).any(axis=1))
-        if len({self.groups[k] for k in with_score} if self.groups else with_score) < 2:
-            return math.nan, math.nan
+        labels = self._chosen(label)
         if score not in self._known:
             self._known[score] = self._intervals(score)
-        return self._known[score]["foreground" if label is None else str(label)]
+        return self._known[score]["foreground" if label is None else str(*labels)]
 
     def counts(self, label: int | None = None) -> dict[str, int]:
         """`cases` that were annotated for it, and how many of them are `both_empty`, `false_positives` (on an empty
@@ -120,6 +120,24 @@ class SegmentationScores:
             return ""
         said = listed((f"{name} in {count}" for name, count in known.items()), 20)
         return f"annotated: {said} of {counted(len(self.cases), 'case')}, in which alone each is scored"
+
+    def remarks(self) -> list[str]:
+        """What a reader has to know of the scores, in sentences."""
+        return [*filter(None, [self.annotated(), self.rarely_scored()])]
+
+    def rarely_scored(self) -> str:
+        """In which scores the foreground has no interval though labels have, and why; empty where there is none."""
+        names, owner = list(self.labels.values()), "case" if self._units is None else "patient"
+        scored, lacking = list[str](), dict[str, list[str]]()
+        for score in WITH_INTERVALS:
+            values = self.values(score)
+            if not np.isfinite(values).any():
+                continue
+            scored.append(score)
+            if math.isnan(self.interval(score)[0]) and (why := why_no_interval(values, self._owners, names, owner)):
+                lacking.setdefault(why, []).append(score)
+        told = [f"{'' if scores == scored else f' in {listed(scores, 7)}'}: {why}" for why, scores in lacking.items()]
+        return f"no interval of the foreground{'; none'.join(told)}" if told else ""
 
     def worst_first(self) -> list[CaseResult]:
         """Cases by their mean Dice over labels, the lowest first, those without one last."""
@@ -158,11 +176,24 @@ class SegmentationScores:
 
             return means
 
+        def resampled_of(rows: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+            owners = [self._owners[row] for row in rows]
+            return _resampled(values[rows], self.labels.values(), owners)
+
         names, labels = [case.name for case in self.cases], list(self.labels.values())
 
         def by(grouping: Grouping) -> GroupScores:
-            found = score_groups(names, grouping, statistic_of, self.groups)
-            return replace(found, lacking=lacking_of(np.isfinite(values), labels, members_of(names, grouping)))
+            found = score_groups(names, grouping, statistic_of, self.groups, resampled_of=resampled_of)
+            members = members_of(names, grouping)
+            why = {
+                row.group: why_no_interval(
+                    values[rows := members[row.group]], [self._owners[k] for k in rows], labels, "patient"
+                )
+                for row in found.rows
+                if row.patients > 1 and math.isnan(row.intervals["foreground"][0])
+            }
+            without = {group: reason for group, reason in why.items() if reason}
+            return replace(found, lacking=lacking_of(np.isfinite(values), labels, members), without_interval=without)
 
         return tuple(map(by, self.groupings))
 
@@ -206,7 +237,7 @@ class SegmentationScores:
             "missing_predictions": list(self.missing),
             "left_out": self.left_out(),
             "labels": {str(label): name for label, name in self.labels.items()},
-            **({"notes": notes} if (notes := [*filter(None, [self.annotated()]), *self.notes]) else {}),
+            **({"notes": notes} if (notes := [*self.remarks(), *self.notes]) else {}),
             **({"doubts": [str(doubt) for doubt in self.doubts]} if self.doubts else {}),
             **(
                 {"lesions": {str(label): plain(found) for label, found in self.lesions.items()}} if self.lesions else {}
@@ -250,16 +281,17 @@ class SegmentationScores:
         """`groups` where they say more than the cases do: one scan per patient is drawn as a case."""
         return None if self.groups is None or len(set(self.groups)) == len(self.groups) else self.groups
 
+    @cached_property
+    def _owners(self) -> Sequence[object]:
+        """Whose each case is: a patient's, or without `groups` nobody else's."""
+        return self.groups or range(len(self.cases))
+
     def _intervals(self, score: str) -> dict[str, tuple[float, float]]:
         """One score's intervals, of the foreground and of each label, from the same resamples."""
-        values = self.values(score)
-        columns = {"foreground": values} | {str(label): values[:, [k]] for k, label in enumerate(self.labels)}
-
-        def means(weights: np.ndarray) -> dict[str, np.ndarray]:
-            drawn = np.ascontiguousarray(weights.T, dtype=float)
-            return {key: mean_defined(weighted_means(drawn, each), axis=1) for key, each in columns.items()}
-
-        return bootstrap(means, len(values), self._units)
+        if len(self.cases) < 2:
+            return dict.fromkeys(["foreground", *map(str, self.labels)], (math.nan, math.nan))
+        means = _resampled(self.values(score), map(str, self.labels), self._owners)
+        return bootstrap(means, len(self.cases), self._units)
 
     def _means(self, label: int | None) -> dict[str, float | None]:
         return {score: plain(self.mean(score, label)) for score in self.scores}
@@ -271,3 +303,12 @@ class SegmentationScores:
         if label is not None and label not in self.labels:
             raise VptError(f"label {label} is not in {list(self.labels)}, the labels of this report")
         return list(self.labels) if label is None else [label]
+
+
+def _resampled(
+    values: np.ndarray, names: Iterable[str], owners: Sequence[object]
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Scores (cases, labels) -> a function of resamples that gives the means of the foreground and of each label."""
+    means = {"foreground": resampled_mean(values, owners)}
+    means |= {name: resampled_mean(values[:, [k]], owners) for k, name in enumerate(names)}
+    return lambda weights: {name: mean(weights) for name, mean in means.items()}

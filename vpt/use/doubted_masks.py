@@ -13,7 +13,7 @@ from vpt.data.pairs import Mask, Pair
 from vpt.readers import Kind, LabelMap, reader_of
 from vpt.scores.segmentation import Doubt, Side
 from vpt.use.scored_labels import MOST_SHADES, Labels
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], la
             texts += _none_held(masks, labels)
         texts += [*_lossy(masks), *shades]
         found += [Doubt(side, text) for text in texts]
-    return (*found, *(Doubt("predictions", text) for text in _turned_apart(seen)))
+    across = [*_of_themselves(pairs), *_never_predicted(seen, labels), *_turned_apart(seen)]
+    return (*found, *(Doubt("predictions", text) for text in across))
 
 
 def _none_held(references: Sequence[Seen], labels: Labels) -> list[str]:
@@ -69,6 +70,33 @@ def _none_held(references: Sequence[Seen], labels: Labels) -> list[str]:
     return [
         f"none holds {listed(labels.names.values(), 5)} (from {labels.origin}), but {listed(sorted(there), 5)}; are "
         "these the labels to score?"
+    ]
+
+
+def _of_themselves(pairs: Sequence[Pair]) -> list[str]:
+    """That predictions are the references' own files, also by a link."""
+    files = [(pair.prediction.source, pair.reference.source) for pair in pairs]
+    same = [
+        mine.name for mine, true in files if isinstance(mine, Path) and isinstance(true, Path) and mine.samefile(true)
+    ]
+    if not same:
+        return []
+    return [
+        f"{len(same)} of {counted(len(pairs), 'mask')} {agreeing(len(same), 'are')} the reference itself "
+        f"({listed(same, 3)}), so that all agrees; give the folder of the predictions"
+    ]
+
+
+def _never_predicted(seen: Sequence[tuple[Seen, Seen]], labels: Labels) -> list[str]:
+    """Labels of references that no prediction holds, while some hold ids that are neither scored nor in references."""
+    mine, theirs = (frozenset().union(*(both[side].held for both in seen)) for side in (0, 1))
+    lacking = [name for id, name in labels.names.items() if id in theirs - mine]
+    others = sorted(mine - theirs - labels.names.keys())
+    if not lacking or not others:
+        return []
+    return [
+        f"none holds {listed(lacking, 5)}, which references hold, but there is {listed(others, 5)}; number labels "
+        "alike in both, or correct the labels to score"
     ]
 
 

@@ -12,7 +12,8 @@ from vpt.data.groups import read_groupings
 from vpt.data.label_maps import require_same_names
 from vpt.data.layouts.description import description, read_patients
 from vpt.data.mask_colours import require_one_numbering
-from vpt.data.pairs import Matched, Pair, Volume, pair_masks
+from vpt.data.pairing import pair_masks
+from vpt.data.pairs import Matched, Pair, Volume
 from vpt.data.patients import Patients, by_pattern
 from vpt.errors import VptError
 from vpt.machine.available import cores
@@ -23,6 +24,7 @@ from vpt.scores.cases import Empty, LabelScores, check_options, score_case
 from vpt.scores.lesions import OVERLAP, LesionScores, check_overlap, score_lesions
 from vpt.scores.settings import CaseResult, Settings
 from vpt.use.doubted_masks import Seen, doubts_of_masks, see_mask
+from vpt.use.named_cases import cases_meant, said_of_cases
 from vpt.use.scored_labels import (
     Labels,
     annotated_of,
@@ -30,6 +32,7 @@ from vpt.use.scored_labels import (
     dataset_files,
     refuse_scan,
     require_declared,
+    unread_beside,
 )
 from vpt.words import listed
 
@@ -39,7 +42,7 @@ MOST_WORKERS = 4  # more hold more volumes in memory than they save time
 def evaluate(
     predictions: Volume | Sequence[Volume],
     references: Volume | Sequence[Volume],
-    labels: Mapping[int, str] | Iterable[int] | None = None,
+    labels: Mapping[int, str] | Iterable[int | str] | None = None,
     *,
     strict: bool = False,
     empty: Empty = "nan",
@@ -61,10 +64,10 @@ def evaluate(
         predictions, references: two folders (paired by case name, the file's name without its ending; where none are
             called alike by the name without words such as `seg` or `T1`), two files or nibabel images, or two
             sequences of them in the same order; of images, distances are in pixels.
-        labels: the labels to score, ids or id -> name; others are not looked at. None takes them from `dataset.json`
-            in the references' folder or the one above (what it merges, drops or ignores is so in both), else every
-            label above 0 that a reference holds; a mask must not hold others then. Ids that are given are those of such
-            a dataset.json.
+        labels: the labels to score, ids (or names in dataset.json) or id -> name; others are not looked at. None takes
+            them from `dataset.json` in the references' folder (also of references below it) or the one above (what it
+            merges, drops or ignores is so in both), else every label above 0 that a reference holds; a mask must not
+            hold others then. Ids that are given are those of such a dataset.json.
         strict: of two folders, references without a prediction are an error. Without it they are not scored, and the
             report names them (`Report.missing`).
         empty: score of a label that is absent in both volumes: "nan" (left out of means), "one" or "zero".
@@ -109,7 +112,7 @@ def evaluate(
         lesions=tuple(_lesions(lesions, chosen)),
         lesion_overlap=lesion_overlap,
     )
-    whose, guess = _patients(pairs, patients)
+    whose, guess = _patients(pairs, matched.missing, patients)
     names = [pair.case for pair in pairs]
     groupings = read_groupings(by, names, whose, file=groups, described=dataset_files(pairs))
     read = [pair.read_as(chosen.values) for pair in pairs] if chosen.values else pairs
@@ -117,7 +120,7 @@ def evaluate(
     seen: list[tuple[Seen, Seen]] = []
     threads = workers or cores(MOST_WORKERS)
     at_once = min(threads, len(read))  # the labels of few cases share what is left
-    known = annotated_of(pairs, chosen, annotated)
+    known = annotated_of(pairs, chosen, annotated, matched.missing)
     for result, both in in_order(
         lambda each: _score(*each, chosen, settings, threads // at_once), zip(read, known, strict=True), at_once
     ):
@@ -131,7 +134,7 @@ def evaluate(
         matched.missing,
         groups=tuple(whose(name) for name in names),
         groupings=groupings,
-        notes=tuple(filter(None, [matched.said, guess])),
+        notes=tuple(filter(None, [matched.said, unread_beside(pairs), guess])),
         doubts=doubts_of_masks(pairs, seen, chosen),
     )
 
@@ -198,14 +201,15 @@ def _score(
     return CaseResult(pair.case, pair.prediction.shown, pair.reference.shown, scores, lesions), seen
 
 
-def _patients(pairs: Sequence[Pair], pattern: str | None) -> tuple[Callable[[str], str], str]:
+def _patients(pairs: Sequence[Pair], missing: Collection[str], pattern: str | None) -> tuple[Callable[[str], str], str]:
     """Whose each case is, and how that was guessed, in words."""
     names = [pair.case for pair in pairs]
     if pattern is not None:
         return by_pattern(names, pattern).__getitem__, ""
     said: dict[str, str] = {}
     for file in reversed(dataset_files(pairs)):
-        said |= read_patients(description(file), file, names)
+        patients = read_patients(description(file), file, ())
+        said |= said_of_cases(patients, cases_meant(patients, pairs, missing), file)
     whose = Patients(names, said, {})
     return whose.of, whose.guess()
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vpt.data.pairing import pair_masks
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.report.class_view import CHOSEN
@@ -15,6 +16,7 @@ from vpt.report.paired import PairedClasses, PairedFiles, PairedReport
 from vpt.report.segmentation import Report
 from vpt.scores.paired import pair_classifications, pair_segmentations
 from vpt.use.evaluation import evaluate
+from vpt.words import agreeing, listed
 
 
 def compare_runs(first: Path, second: Path, *, progress: Tick = silent, **settings: Any) -> PairedReport:
@@ -38,8 +40,22 @@ def _sides(reports: Sequence[Report | ClassReport], runs: Sequence[Path]) -> str
 
 def compare_masks(first: Path, second: Path, references: Path, **settings: Any) -> PairedReport:
     """Score two folders of masks against one of references (see `evaluate` for the settings) and pair the cases."""
-    reports = [evaluate(masks, references, **settings) for masks in (first, second)]
-    return _paired(reports[0], reports[1], str(first), str(second))
+    one, other = (evaluate(masks, references, **settings) for masks in (first, second))
+    names = {case.reference_file: case.name for case in one.cases}
+    alike = tuple(replace(case, name=names.get(case.reference_file, case.name)) for case in other.cases)
+    found = _paired(one, replace(other, cases=alike), str(first), str(second))
+    of_first, of_second = (pair_masks(masks, references) for masks in (first, second))
+    lacking = {*of_second.missing_files}
+    named = zip(of_first.missing, of_first.missing_files, strict=True)
+    missing = tuple(name for name, file in named if file in lacking)
+    if not missing:
+        return found
+    said = (
+        f"{len(missing)} of {len(one.cases) + len(one.missing)} references {agreeing(len(missing), 'have')} no "
+        f"prediction in either and {agreeing(len(missing), 'are')} not compared: {listed(missing, 3)} (--strict makes "
+        "this an error)"
+    )
+    return replace(found, notes=(*found.notes, said), missing=missing)
 
 
 def _of_whom(first: Sequence[str], second: Sequence[str]) -> list[str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from vpt.artifact import find_artifact
 from vpt.data.annotated import keep_labels
 from vpt.data.cases import Cases
+from vpt.data.doubts.class_names import plain_name
+from vpt.data.doubts.labels import without_name
 from vpt.data.groups import read_groupings
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
@@ -26,6 +28,7 @@ from vpt.use.limits import judge, keep_limits, require_different
 from vpt.use.load import load
 from vpt.use.scored_splits import classify_split, evaluate_split, reference_box
 from vpt.vocabulary import SIDES, Decision
+from vpt.words import listed
 
 if TYPE_CHECKING:
     from vpt.config.run import DataConfig
@@ -104,7 +107,9 @@ def evaluate_run(
     if not root.exists():
         raise VptError(f"{root}: the run's data set is not there; say where it lies now with --data")
     names = [name for label, name in segmenter.labels.items() if label]
-    dataset = keep_labels(read_dataset(root, known.patients, known.labels), names)
+    dataset = read_dataset(root, known.patients, known.labels)
+    _require_same_numbers(dataset.labels, segmenter.labels, root)
+    dataset = keep_labels(dataset, names)
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     cases = [dataset.case(name) for name in splits[split]]
@@ -121,6 +126,26 @@ def evaluate_run(
         usual = report.qualities if split == "val" else judge(segmenter, known_cases, progress)
         report = replace(report, limits=keep_limits([find_artifact(each) for each in runs], tta, usual))
     return replace(report, groupings=groupings), folder
+
+
+def _require_same_numbers(labels: Mapping[int, str], known: Mapping[int, str], root: Path) -> None:
+    """Refuse a data set in which labels of the run have other numbers, or its numbers are other labels: masks are
+    compared by number. Names may be written in other ways, and where nobody has named a label there is none.
+    """
+    there, own = ({id: plain_name(name) for id, name in each.items()} for each in (labels, known))
+    numbers = {name: id for id, name in there.items()}
+    moved = [
+        f"{known[id]} is {numbers[name]} there and {id} in the run"
+        for id, name in own.items()
+        if numbers.get(name, id) != id
+    ]
+    named = (own.keys() & there.keys()) - {0} - without_name(labels) - without_name(known)
+    others = [f"{id} is {labels[id]} there and {known[id]} in the run" for id in sorted(named) if there[id] != own[id]]
+    if told := moved or others:
+        raise VptError(
+            f"{root}: numbers labels otherwise than the run ({listed(told, 3)}), and masks are compared by number; "
+            "give the data set as it was in training, or number and name its labels as the run does"
+        )
 
 
 def _require_no_masks(

@@ -7,19 +7,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
+from vpt.data.doubts.labels import unnamed_label
 from vpt.data.doubts.mask_looks import BETWEEN, lie_between
 from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask, too_many_values
-from vpt.data.label_values import LabelValues
+from vpt.data.label_values import LabelValues, require_no_negative
 from vpt.data.layouts.annotated import names_annotated
 from vpt.data.layouts.description import description, read_labels
 from vpt.data.pairs import Pair
 from vpt.errors import VptError
 from vpt.readers import LabelMap
+from vpt.use.named_cases import cases_meant, require_there, said_of_cases
 from vpt.words import counted, did_you_mean, listed
 
+DATASET = "dataset.json"
 ONE_LABEL = {1, 255, 65535}  # ways to write the only one
 MOST_IDS = 64  # a mask with more is looked at: an atlas has areas, a scan has another value in nearly every voxel
 MOST_SHADES = 256  # of a picture's mask, all values are looked at for those that interpolation leaves
@@ -47,6 +51,7 @@ class Labels:
 
     def check(self, found: LabelMap, shown: str, ignored: int | None = None) -> None:
         """Raise VptError for a mask that holds another label."""
+        require_no_negative(found.ids if found.stored is None else found.stored, shown)
         if unknown := [id for id in found.ids if id not in {0, ignored, *self.names}]:
             raise VptError(
                 f"{shown}: label{'s' if len(unknown) > 1 else ''} {listed(unknown, 8)} not in {listed(self.names, 20)} "
@@ -61,9 +66,9 @@ class Labels:
         return "add it to `labels`, or take it out of the file"
 
 
-def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequence[Pair]) -> Labels:
+def choose_labels(given: Mapping[int, str] | Iterable[int | str] | None, pairs: Sequence[Pair]) -> Labels:
     if given is not None:
-        return _with_values(_given_labels(given), pairs)
+        return _with_values(_given_labels(_numbered(given, pairs)), pairs)
     for file in dataset_files(pairs):
         try:
             named = read_labels(file)
@@ -75,8 +80,9 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
             return Labels(names, str(file), values=None if values.is_plain else values)
     found: set[int] = set()
     seen = MaskValues(Path(pairs[0].reference.shown).parent)
-    for reference in (pair.reference for pair in pairs):
-        refuse_scan(held := reference.read(), reference.shown)
+    for pair in pairs:
+        reference, (_, grid) = pair.reference, pair.grids()
+        refuse_scan(held := reference.read(grid), reference.shown)
         ids = held.ids
         if ids[0] < 0:
             raise VptError(f"{reference.shown}: holds {ids[0]}, expected labels of 0 and above; is this a label map?")
@@ -95,9 +101,15 @@ def choose_labels(given: Mapping[int, str] | Iterable[int] | None, pairs: Sequen
 
 
 def annotated_of(
-    pairs: Sequence[Pair], labels: Labels, given: Sequence[Collection[int] | None] | None
+    pairs: Sequence[Pair],
+    labels: Labels,
+    given: Sequence[Collection[int] | None] | None,
+    missing: Collection[str] = (),
 ) -> list[frozenset[int]]:
-    """Of each pair the ids to score: those that are given, that a dataset.json names for its case, or all."""
+    """Of each pair the ids to score: those that are given, that a dataset.json names for its case, or all.
+
+    missing: the cases that were not predicted, of which it may speak as well.
+    """
     every = frozenset(labels.names)
     if given is not None:
         given = list(given)
@@ -116,8 +128,13 @@ def annotated_of(
         if unknown := [name for names in said.values() for name in names if name not in named]:
             meant = did_you_mean(unknown[0], named)
             raise VptError(f"{file}: `annotated` names {unknown[0]!r}, none of the labels{meant}")
-        chosen = {case: every & frozenset(named[name] for name in names) for case, names in said.items()}
-        return [chosen.get(pair.case, every) for pair in pairs]
+        cases = cases_meant(said, pairs, missing)
+        require_there([name for name in said if name not in cases], file, [*(pair.case for pair in pairs), *missing])
+        chosen = said_of_cases(said, cases, file)
+        return [
+            every & frozenset(named[name] for name in chosen[pair.case]) if pair.case in chosen else every
+            for pair in pairs
+        ]
     return [every] * len(pairs)
 
 
@@ -133,6 +150,26 @@ def require_declared(ids: Iterable[int], annotated: Collection[int], labels: Lab
     """Raise VptError for a reference that holds a label to score which its case is not annotated for."""
     if odd := [labels.names[id] for id in ids if id in labels.names and id not in annotated]:
         raise VptError(f"{shown}: holds {listed(odd)}, which its case is not annotated for; add it to `annotated`")
+
+
+def _numbered(
+    given: Mapping[int, str] | Iterable[int | str], pairs: Sequence[Pair]
+) -> Mapping[int, str] | Iterable[int]:
+    """The same, with the numbers that a dataset.json gives to labels that are given by their names."""
+    if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
+        return cast(Any, given)
+    asked = list(given)
+    if not (names := [label for label in asked if isinstance(label, str)]):
+        return cast(Any, asked)
+    for file in dataset_files(pairs):
+        if named := read_labels(file):
+            known = {id: name for id, name in LabelValues(named).labels.items() if id}
+            labels = Labels(known, str(file))
+            return {id: known.get(id, unnamed_label(id)) for id in (labels.id_of(label, "`labels`") for label in asked)}
+    raise VptError(
+        f"`labels`: {listed(names)}, and no dataset.json beside the references names labels; give their numbers, such "
+        "as 1,2"
+    )
 
 
 def _given_labels(given: Mapping[int, str] | Iterable[int]) -> Labels:
@@ -173,13 +210,37 @@ def _with_values(labels: Labels, pairs: Sequence[Pair]) -> Labels:
 
 
 def dataset_files(pairs: Sequence[Pair]) -> list[Path]:
-    """`dataset.json` of the references' folder and of the one above, when all references lie in one folder."""
-    sources = [pair.reference.source for pair in pairs]
-    folders = {source.parent.resolve() for source in sources if isinstance(source, Path)}
-    if len(folders) != 1:
+    """The `dataset.json` that hold for all references: of the folder that they lie in, of those above it up to the
+    one that was given, and of the one above that; of files in several folders none.
+    """
+    folders = reference_folders(pairs)
+    if not folders:
         return []
-    (folder,) = folders
-    return [file for file in (folder / "dataset.json", folder.parent / "dataset.json") if file.is_file()]
+    given = pairs[0].folder.resolve() if pairs[0].folder else None
+    common = Path(os.path.commonpath(folders))
+    if given is None and len(folders) > 1:
+        return []
+    if given is None or not common.is_relative_to(given):
+        given = given or common
+        common = given
+    inside = [folder for folder in (common, *common.parents) if folder.is_relative_to(given)]
+    return [file for folder in (*inside, given.parent) if (file := folder / DATASET).is_file()]
+
+
+def reference_folders(pairs: Sequence[Pair]) -> set[Path]:
+    sources = [pair.reference.source for pair in pairs]
+    return {source.parent.resolve() for source in sources if isinstance(source, Path)}
+
+
+def unread_beside(pairs: Sequence[Pair]) -> str:
+    """That references in several folders have a dataset.json of their own, which is not read; "" for none."""
+    read = dataset_files(pairs)
+    texts = {file.read_bytes() for file in read}
+    files = sorted(folder / DATASET for folder in reference_folders(pairs))
+    unread = [file for file in files if file.is_file() and file not in read and file.read_bytes() not in texts]
+    if not unread or pairs[0].folder is None:
+        return ""
+    return f"not read: {listed(unread, 2)}; put one that holds for all references into {pairs[0].folder}"
 
 
 def refuse_scan(found: LabelMap, shown: str) -> None:

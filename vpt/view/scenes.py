@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, case_name, kind_of
+from vpt.data.ids_in_names import id_of
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import LabelValues
 from vpt.data.layouts.description import read_labels
-from vpt.data.pairs import id_of
 from vpt.data.plan import ORIENTATIONS
 from vpt.data.scans import find_scans
 from vpt.errors import VptError

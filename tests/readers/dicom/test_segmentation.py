@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import highdicom
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_series import PIXEL, STEP, numbers, write_multiframe, write_series
+from dicom_series import ORIGIN, PIXEL, STEP, numbers, write_multiframe, write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpt.data.label_maps import read_label
+from vpt.data.pairing import pair_masks
 from vpt.errors import VptError
 from vpt.readers import Grid, LabelMap, Naming, Reader, reader_of
+from vpt.use.evaluation import evaluate
 
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
 NAMING = Naming({0: "background", 1: "liver", 2: "tumour"}, {"liver": ("10200004", "SCT", "Liver")})
@@ -397,3 +400,180 @@ def test_dcmqi_reads_the_same_mask_at_the_same_place(tmp_path, form, turn):
         for id in part.ids[1:]:
             found.setdefault(id, set()).update(points_of(part.array, part.grid, id))
     assert found == {id: points_of(labels, reader.grid(), id) for id in (1, 2)}
+
+
+def of_slices(reader: Reader, places: tuple[int, ...], path: Path) -> Path:
+    """A segmentation whose frames lie on these slices alone, as empty ones are left out."""
+    labels = np.zeros(reader.grid().shape, np.uint8)
+    labels[1:4, 2:5, list(places)] = 1
+    return written(reader, labels, path)
+
+
+def saying(path: Path, between: float | None, thick: float | None) -> Path:
+    """The same, with another SpacingBetweenSlices and SliceThickness."""
+    data = pydicom.dcmread(path)
+    measures = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    for keyword, value in (("SpacingBetweenSlices", between), ("SliceThickness", thick)):
+        if value is None:
+            measures.pop(keyword, None)
+        else:
+            setattr(measures, keyword, value)
+    data.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("places", [(0, 2), (0, 4), (0, 2, 4), (1, 2), (0, 1, 3)])
+@pytest.mark.parametrize("said", [(STEP, 9.0), (STEP, 1.0), (STEP, None)])
+def test_slices_are_as_far_apart_as_the_header_says_whichever_are_there(tmp_path, places, said):
+    path = saying(of_slices(reader_of(write_series(tmp_path / "ct")), places, tmp_path / "seg.dcm"), *said)
+
+    grid = reader_of(path).label_grid()
+
+    assert grid.shape[2] == places[-1] - places[0] + 1
+    assert grid.spacing[2] == pytest.approx(STEP)
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [((1,), (None, STEP)), ((1, 2), (None, STEP)), ((0, 1, 3), (None, STEP)), ((0, 3, 4), (7.0, STEP))],
+)
+def test_without_that_they_are_as_far_apart_as_the_closest_frames_of_slices_without_gaps(tmp_path, places, said):
+    path = saying(of_slices(reader_of(write_series(tmp_path / "ct")), places, tmp_path / "seg.dcm"), *said)
+
+    grid = reader_of(path).label_grid()
+
+    assert grid.shape[2] == places[-1] - places[0] + 1
+    assert grid.spacing[2] == pytest.approx(STEP)
+
+
+@pytest.mark.parametrize("thick", [2 * STEP, 4 * STEP])
+def test_so_are_slices_that_overlap(tmp_path, thick):
+    path = saying(of_slices(reader_of(write_series(tmp_path / "ct")), (0, 1, 3), tmp_path / "seg.dcm"), None, thick)
+    assert reader_of(path).label_grid().spacing[2] == pytest.approx(STEP)
+
+
+def test_frames_of_one_slice_whose_places_are_rounded_are_not_taken_for_slices(tmp_path):
+    path = of_slices(reader_of(write_series(tmp_path / "ct")), (0, 1, 3), tmp_path / "seg.dcm")
+    data = pydicom.dcmread(saying(path, None, STEP))
+    place = data.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient
+    before = data.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient
+    place[2] = before[2] + 0.001
+    data.save_as(path)
+    with pytest.raises(VptError, match="do not lie evenly"):
+        reader_of(path).label_grid()
+
+
+def test_a_distance_that_is_rounded_in_the_header_fits_however_many_slices_there_are(tmp_path):
+    reader = reader_of(write_series(tmp_path / "ct", numbers((60, 6, 8))))
+    path = saying(of_slices(reader, tuple(range(0, 60, 3)), tmp_path / "seg.dcm"), 2.51, None)
+
+    grid = reader_of(path).label_grid()
+
+    assert (grid.shape[2], grid.spacing[2]) == (58, pytest.approx(STEP))
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ((4.0, 3.0), r"its frames do not lie evenly: 5 mm apart, which are no multiples of the 4 mm that its header"),
+        (
+            (None, STEP),
+            r"its frames lie 5 mm apart or more and its slices are 2\.5 mm thick, so empty slices",
+        ),
+        ((None, 1.0), r"its frames lie 5 mm apart or more and its slices are 1 mm thick, .*; add SpacingBetweenSlices"),
+        ((None, None), r"does not say how far apart its slices lie, .*; add SpacingBetweenSlices to its header"),
+    ],
+)
+def test_frames_that_do_not_lie_on_the_slices_of_the_header_are_refused(tmp_path, said, sentence):
+    path = saying(of_slices(reader_of(write_series(tmp_path / "ct")), (0, 2), tmp_path / "seg.dcm"), *said)
+
+    with pytest.raises(VptError, match=rf"seg\.dcm: {sentence}"):
+        reader_of(path).label_grid()
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [((0, 2), (2, 4)), ((3,), (0,)), ((1, 3), (0, 4)), ((0, 4), (2,))])
+def test_two_segmentations_are_laid_on_the_slices_of_both(tmp_path, mine, theirs):
+    reader = reader_of(write_series(tmp_path / "ct"))
+    paths = [of_slices(reader, places, tmp_path / f"{places}.dcm") for places in (mine, theirs)]
+    (pair,) = pair_masks(*paths).pairs
+
+    grid, same = pair.grids()
+
+    assert grid.matches(same)
+    assert grid.spacing[2] == pytest.approx(STEP)
+    for mask, places in ((pair.prediction, mine), (pair.reference, theirs)):
+        found = mask.read(grid).array
+        low = min(*mine, *theirs)
+        assert np.flatnonzero(found.any((0, 1))).tolist() == [place - low for place in places]
+
+
+def test_a_prediction_that_says_no_distance_is_put_on_the_slices_of_the_reference(tmp_path):
+    reader = reader_of(write_series(tmp_path / "ct"))
+    mine = saying(of_slices(reader, (1, 3), tmp_path / "mine.dcm"), None, None)
+    (pair,) = pair_masks(mine, of_slices(reader, (0, 4), tmp_path / "theirs.dcm")).pairs
+
+    grid, _ = pair.grids()
+
+    assert np.flatnonzero(pair.prediction.read(grid).array.any((0, 1))).tolist() == [1, 3]
+
+
+def test_a_scan_on_whose_grid_frames_are_put_needs_no_distance_in_their_header(tmp_path):
+    reader = reader_of(write_series(tmp_path / "ct"))
+    path = saying(of_slices(reader, (0, 2), tmp_path / "seg.dcm"), None, None)
+    labels = np.zeros(reader.grid().shape, np.uint8)
+    nibabel.save(reader.mask(labels), tmp_path / "mask.nii.gz")
+
+    for pair in (*pair_masks(tmp_path / "mask.nii.gz", path).pairs, *pair_masks(path, tmp_path / "mask.nii.gz").pairs):
+        assert all(grid.matches(reader.grid()) for grid in pair.grids())
+
+
+@pytest.mark.parametrize("said", [(None, 2 * STEP), (None, STEP / 5), (None, None)])
+@pytest.mark.parametrize("which", ["prediction", "reference"])
+def test_beside_a_nifti_a_segmentation_is_scored_on_its_slices_whatever_its_header_says(tmp_path, said, which):
+    reader = reader_of(write_series(tmp_path / "ct", numbers((20, 6, 8))))
+    true = np.zeros(reader.grid().shape, np.uint8)
+    true[1:4, 2:5, 4:15] = 1
+    mine = np.roll(true, 1, 0)
+    for name, labels in (("reference", true), ("prediction", mine)):
+        nibabel.save(reader.mask(labels), tmp_path / f"{name}.nii.gz")
+        saying(written(reader, labels, tmp_path / f"{name}.dcm"), *said)
+    files = {name: tmp_path / f"{name}.{'dcm' if name == which else 'nii.gz'}" for name in ("prediction", "reference")}
+
+    found = evaluate(*files.values()).cases[0].scores[1]
+
+    assert found == evaluate(tmp_path / "prediction.nii.gz", tmp_path / "reference.nii.gz").cases[0].scores[1]
+
+
+@pytest.mark.parametrize(("gap", "thick"), [(2.5, 5.0), (1.0, 2.0), (3.0, 3.0)])
+def test_two_segmentations_without_a_distance_score_as_their_scans_slices_lie(tmp_path, gap, thick):
+    volumes = []
+    for between in (gap, None):
+        paths = []
+        for name, columns in (("prediction", slice(2, 5)), ("reference", slice(1, 4))):
+            reader = reader_of(write_series(tmp_path / "ct", numbers((9, 6, 8)), change=apart(gap)))
+            labels = np.zeros(reader.grid().shape, np.uint8)
+            labels[columns, 2:5, 3:6] = 1
+            paths.append(saying(written(reader, labels, tmp_path / f"{name}.dcm"), between, thick))
+        volumes.append(evaluate(*paths).cases[0].scores[1])
+    assert volumes[0] == volumes[1]
+    assert volumes[0].volume_ref_ml == pytest.approx(27 * PIXEL[0] * PIXEL[1] * gap / 1000)
+
+
+def test_two_segmentations_of_slices_with_gaps_are_refused_without_a_distance(tmp_path):
+    paths = []
+    for name in ("prediction", "reference"):
+        reader = reader_of(write_series(tmp_path / "ct", numbers((9, 6, 8)), change=apart(10.0)))
+        labels = np.zeros(reader.grid().shape, np.uint8)
+        labels[1:4, 2:5, 3:6] = 1
+        paths.append(saying(written(reader, labels, tmp_path / f"{name}.dcm"), None, 1.0))
+    with pytest.raises(VptError, match=r"frames lie 10 mm apart or more and its slices are 1 mm thick"):
+        evaluate(*paths)
+
+
+def apart(gap: float) -> Any:
+    """A change of a series: its slices lie so far apart."""
+
+    def change(k: int, data: pydicom.Dataset) -> None:
+        data.ImagePositionPatient = [ORIGIN[0], ORIGIN[1], float(ORIGIN[2]) + gap * k]
+
+    return change

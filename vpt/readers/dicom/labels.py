@@ -12,27 +12,94 @@ from vpt.readers.dicom.pixels import decoded
 from vpt.readers.dicom.stack import DRIFT, TO_RAS, Frame, frames_of
 from vpt.readers.grid import Grid
 from vpt.readers.labels import LabelMap
+from vpt.words import listed
 
 FRACTIONAL = "FRACTIONAL"
 HALF = 0.5  # of the largest value that a probability is stored as
 APART = 0.1  # voxels that a frame may lie beside a slice of the scan
+MOST_OVERLAP = 10  # slices at one place; frames that are closer are one slice's, whose places differ by rounding
 
 
 def own_grid(header: Header) -> Grid:
-    """The smallest grid of even slices that holds all frames of a segmentation."""
+    """The smallest grid of even slices that holds all frames of a segmentation.
+
+    Raises VptError where nobody knows how far apart its slices lie, or frames do not lie on such slices.
+    """
     frames = frames_of(header)
     first = frames[0]
-    depths = sorted({round(float(frame.origin @ first.normal), 4) for frame in frames})
-    gaps = np.diff(depths)
-    step = float(gaps.min()) if len(gaps) else first.thickness or 0.0
-    slices = (depths[-1] - depths[0]) / step if step else -1.0
-    if step <= 0 or abs(slices - round(slices)) > APART:
-        raise VptError(f"{header.file}: its frames do not lie evenly; export the segmentation of the whole series")
+    depths = np.array(sorted({round(float(frame.origin @ first.normal), 4) for frame in frames}))
+    fitting = [grid for step in _steps(depths, first) if (grid := _slices_of(depths, step))]
+    if not fitting:
+        raise VptError(f"{header.file}: {_no_slices(depths, first)}")
+    step, slices = fitting[0]
     origin = first.origin + first.normal * (depths[0] - first.origin @ first.normal)
     affine = np.eye(4)
     affine[:3] = TO_RAS @ np.column_stack([first.axes * first.pixel, first.normal * step, origin])
     rows, columns = first.shape
-    return Grid((columns, rows, round(slices) + 1), affine, _world(header))
+    return Grid((columns, rows, slices), affine, _world(header))
+
+
+def _steps(depths: np.ndarray, frame: Frame) -> list[float]:
+    """How far apart slices may lie, in mm, the likelier first: as SpacingBetweenSlices has it, else as the closest
+    frames do, if that is not further than a slice is thick. If it is, slices with gaps between them look as those of
+    which empty ones were left out.
+    """
+    thick = frame.thick or 0.0
+    closest = _closest(depths) or thick
+    is_next = 0 < thick / MOST_OVERLAP <= closest <= thick * (1 + APART)
+    return [*([frame.between] if frame.between else []), *([closest] if is_next else [])]
+
+
+def _closest(depths: np.ndarray) -> float:
+    """The smallest distance between frames, 0 of a single one."""
+    return float(np.diff(depths).min()) if len(depths) > 1 else 0.0
+
+
+def _slices_of(depths: np.ndarray, step: float) -> tuple[float, int] | None:
+    """The distance between slices and their number, where the frames lie on slices of about that distance."""
+    if not np.isfinite(step) or step <= 0:
+        return None
+    if len(depths) == 1:
+        return step, 1
+    counts = np.rint(np.diff(depths) / step)
+    if (counts < 1).any() or (np.abs(np.diff(depths) / step - counts) > APART * np.sqrt(counts)).any():
+        return None
+    step = float((depths[-1] - depths[0]) / counts.sum())
+    places = np.concatenate([[0], counts.cumsum()])
+    even = np.abs((depths - depths[0]) / step - places).max() <= APART
+    return (step, int(counts.sum()) + 1) if even else None
+
+
+def _no_slices(depths: np.ndarray, frame: Frame) -> str:
+    """Why frames make no grid of their own, and what to do."""
+    closest, mend = _closest(depths), "add SpacingBetweenSlices to its header, or give it as NIfTI"
+    if not frame.between and not frame.thick:
+        return f"does not say how far apart its slices lie, and empty ones may be left out; {mend}"
+    if not frame.between and closest > (frame.thick or 0.0) * (1 + APART):
+        return (
+            f"its frames lie {closest:.4g} mm apart or more and its slices are {frame.thick:.4g} mm thick, so empty "
+            f"slices may be left out between them, or there are none; {mend}"
+        )
+    gaps = listed((f"{gap:.4g}" for gap in sorted({round(float(gap), 3) for gap in np.diff(depths)})), 3)
+    told = " that its header says (SpacingBetweenSlices)" if frame.between else ""
+    return (
+        f"its frames do not lie evenly: {gaps} mm apart, which are no multiples of the {frame.between or closest:.4g} "
+        f"mm{told}; export the segmentation of the whole series"
+    )
+
+
+def joined(own: Grid, other: Grid) -> Grid:
+    """The grid that holds both, where the slices of one go on as those of the other; else the other."""
+    if not own.frame or own.frame != other.frame or own.shape[:2] != other.shape[:2]:
+        return other
+    inverse = np.linalg.inv(other.affine)
+    turn, shift = (inverse @ own.affine)[:3, :3], inverse[:3] @ own.affine[:, 3]
+    size = max(*own.shape, *other.shape)
+    low = round(float(shift[2]))
+    if np.abs(turn - np.eye(3)).max() * size > APART or np.abs(shift - (0, 0, low)).max() > APART:
+        return other
+    box = (slice(0, own.shape[0]), slice(0, own.shape[1]), slice(min(0, low), max(other.shape[2], low + own.shape[2])))
+    return other.cropped(box)
 
 
 def labels_on(header: Header, grid: Grid, name: str) -> LabelMap:

@@ -7,6 +7,7 @@ but into a DICOM segmentation of the same patient.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from vpt.readers.base import Reader, Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.doubts import alone, below, decisions
 from vpt.readers.dicom.files import Header, guarded, headers_in, holds_dicom, is_marked, mark_of_patient
-from vpt.readers.dicom.labels import FRACTIONAL, labels_on, own_grid
+from vpt.readers.dicom.labels import FRACTIONAL, joined, labels_on, own_grid
 from vpt.readers.dicom.pixels import channel_of
 from vpt.readers.dicom.radiograph import is_radiograph
 from vpt.readers.dicom.segmentation import segmentation
@@ -179,8 +180,16 @@ class DicomReader(Reader):
         with guarded(self.name, "its frames cannot be read"):
             return labels_on(header, grid, self.name)
 
+    @property
+    def leaves_slices_out(self) -> bool:
+        return self._segmentation is not None
+
     def label_grid_beside(self, other: Grid) -> Grid:
+        """The other, since frames are put wherever they lie; of another segmentation with this one's slices as well."""
         self._labels_header()
+        if other.frame:
+            with suppress(VptError):  # without a grid of its own its frames may lie on the other's all the same
+                return joined(self.label_grid(), other)
         return other
 
     def _labels_header(self) -> Header:

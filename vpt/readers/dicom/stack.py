@@ -26,8 +26,9 @@ class Frame:
     """One slice as its header places it, in LPS mm.
 
     index: its number in a file of several, from 0; origin (3,): the centre of its first pixel; axes (3, 2): the
-    directions in which columns and rows count up; pixel: mm between columns, and between rows; slope, inter: what make
-    values of stored numbers, None where the file says nothing; segment: the one it shows in a binary segmentation.
+    directions in which columns and rows count up; pixel: mm between columns, and between rows; between, thick: mm,
+    SpacingBetweenSlices and SliceThickness; slope, inter: what make values of stored numbers; segment: the one it shows
+    in a binary segmentation. None where the file says nothing.
     """
 
     header: Header
@@ -36,7 +37,8 @@ class Frame:
     origin: np.ndarray
     axes: np.ndarray
     pixel: tuple[float, float]
-    thickness: float | None
+    between: float | None
+    thick: float | None
     slope: float | None
     inter: float | None
     segment: int | None = None
@@ -45,6 +47,10 @@ class Frame:
     def name(self) -> str:
         several = int(self.header.get("NumberOfFrames") or 1) > 1
         return f"{self.header.file.name} frame {self.index + 1}" if several else self.header.file.name
+
+    @property
+    def thickness(self) -> float | None:
+        return self.between or self.thick
 
     @property
     def normal(self) -> np.ndarray:
@@ -102,8 +108,9 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
                 f"{header.file}: its {keyword} is {by([float(part) for part in value])}, which is none; export the "
                 "original series"
             )
-    between = _value(groups, "PixelMeasuresSequence", "SpacingBetweenSlices")
-    thick = _value(groups, "PixelMeasuresSequence", "SliceThickness")
+    between, thick = (
+        _value(groups, "PixelMeasuresSequence", keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness")
+    )
     slope, inter = (
         _value(groups, "PixelValueTransformationSequence", key) for key in ("RescaleSlope", "RescaleIntercept")
     )
@@ -121,7 +128,8 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
         np.array([float(part) for part in place]),
         _axes([float(part) for part in turn], header),
         (across, down),
-        None if between is None and thick is None else abs(float(thick if between is None else between)),
+        None if between is None else abs(float(between)),
+        None if thick is None else abs(float(thick)),
         None if slope is None else float(slope),
         None if inter is None else float(inter),
         None if segment is None else int(segment),

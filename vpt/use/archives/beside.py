@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vpt.data.cases import case_name
 from vpt.data.cropping import Part
-from vpt.data.pairs import PREVIEWS, PROBABILITIES
+from vpt.data.paired_folders import PREVIEWS, PROBABILITIES
 from vpt.data.plan import scale
 from vpt.errors import VptError
 from vpt.files import make_folder

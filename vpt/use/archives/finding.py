@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
 from vpt.data.layouts.naming import MASK, SAYING, words_of
-from vpt.data.pairs import scans_and_masks
+from vpt.data.paired_names import scans_and_masks
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.data.walking import Walk, folders_in
 from vpt.errors import VptError
