@@ -152,7 +152,9 @@ def test_files_and_a_four_dimensional_one_give_the_same_mask(tmp_path: Path) -> 
     assert len(np.unique(mask)) > 1
     assert np.array_equal(mask, voxels(segmenter.segment(nib.Nifti1Image(np.stack(arrays, -1), np.eye(4)))))
     assert not np.array_equal(mask, voxels(segmenter.segment(paths[::-1])))
-    with pytest.raises(VptError, match="3 channels, expected 4 as in the training: CASE_0000 FLAIR, CASE_0001 T1"):
+    with pytest.raises(
+        VptError, match="3 channels, expected 4 channels as the training had them: CASE_0000 FLAIR, CASE_0001 T1"
+    ):
         segmenter.segment(paths[:3])
 
 

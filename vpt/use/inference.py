@@ -128,8 +128,8 @@ def require_channels(plan: Plan, scan: Any, reader: Reader) -> None:
     if (found := reader.count_channels(exact=False)) != len(names):
         order = ", ".join(f"CASE_{number:04d} {name}" for number, name in enumerate(names))
         raise VptError(
-            f"{reader.name}: {counted(found, 'channel')}, expected {len(names)} as in the training: "
-            f"{order}; call the files so, or give a 4-D file that holds them in this order"
+            f"{reader.name}: {counted(found, 'channel')}, expected {counted(len(names), 'channel')} as the training "
+            f"had them: {order}; call the files so, or give a 4-D file that holds them in this order"
         )
     if not isinstance(scan, tuple | list) or not all(isinstance(each, str | Path) for each in scan):
         return
