@@ -621,7 +621,8 @@ def test_a_full_disk_ends_the_comparison_and_is_no_failure_of_a_method(
 
     monkeypatch.setattr(module, "train", real)
     code, said, err = vpt(*given)
-    assert (code, "failed" in said + err) == (0, False)
+    printed = [line for line in err.splitlines() if not line.startswith("comparing: ")]  # of a slow machine
+    assert (code, printed, "failed" in said) == (0, [], False)
 
 
 def test_a_budget_ends_and_the_table_says_what_is_missing(

@@ -24,6 +24,10 @@ MOST_SAID = 3  # folders of which is said how their masks were paired
 
 
 def pair_folders(predictions: Any, references: Any) -> Matched:
+    """The masks in two folders and those below, as `vpt.data.pairing.pair_masks` says.
+
+    Raises VptError where one of the two is no folder.
+    """
     for one, other in ((predictions, references), (references, predictions)):
         if not is_folder(one):
             shown = one if isinstance(one, str | Path) else with_article(type(one).__name__)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -48,7 +49,8 @@ class SegmentationScores:
 
     missing: the references that had no prediction and so are in no score; groups: names each case's patient;
     weights: whose the encoder's are, and their licence; groupings: what scores are told apart by; notes: what a reader
-    has to know of the cases, such as how they were paired; doubts: what may be wrong with the masks.
+    has to know of the cases, such as how they were paired; doubts: what may be wrong with the masks; missing_files:
+    the files of `missing`, where they are known.
 
     Raises:
         VptError: another number of groups than of cases.
@@ -65,6 +67,7 @@ class SegmentationScores:
     doubts: tuple[Doubt, ...] = ()
     qualities: tuple[Quality, ...] | None = None
     limits: Limits | None = None
+    missing_files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.groups is not None and len(self.groups) != len(self.cases):

@@ -22,7 +22,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import Mask, Scan
 from vpt.restoring import restore_model
 from vpt.use.classifier import Classifier
-from vpt.use.inference import ReadScan, read_scan, require_usual, warn_of_field, warn_of_header, warn_of_precision
+from vpt.use.inference import ReadScan, read_scan, require_usual, warn_of_header, warn_of_precision
 from vpt.use.load import ready
 from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
@@ -158,9 +158,7 @@ class Bank:
                 prepared = members[0].prepare(scan, force)
             for task in group[1:]:
                 with of_task(task):
-                    plan, name = asked[task].plan, prepared.reader.name
-                    require_usual(plan, name, prepared.whole, force)
-                    warn_of_field(plan, name, prepared.whole.grid, prepared.part)
+                    prepared.judged_by(asked[task].plan, force)
             warn_of_header(prepared.reader, *(member.plan for member in members))
             found = segment_together(members, prepared, self.precision, _share(progress, number, len(groups)))
             for task, member, classes in zip(group, members, found, strict=True):

@@ -136,6 +136,7 @@ def evaluate(
         groupings=groupings,
         notes=tuple(filter(None, [matched.said, unread_beside(pairs), guess])),
         doubts=doubts_of_masks(pairs, seen, chosen),
+        missing_files=matched.missing_files,
     )
 
 

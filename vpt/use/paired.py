@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vpt.data.pairing import pair_masks
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.report.class_view import CHOSEN
@@ -44,10 +43,8 @@ def compare_masks(first: Path, second: Path, references: Path, **settings: Any) 
     names = {case.reference_file: case.name for case in one.cases}
     alike = tuple(replace(case, name=names.get(case.reference_file, case.name)) for case in other.cases)
     found = _paired(one, replace(other, cases=alike), str(first), str(second))
-    of_first, of_second = (pair_masks(masks, references) for masks in (first, second))
-    lacking = {*of_second.missing_files}
-    named = zip(of_first.missing, of_first.missing_files, strict=True)
-    missing = tuple(name for name, file in named if file in lacking)
+    lacking = {*other.missing_files}
+    missing = tuple(name for name, file in zip(one.missing, one.missing_files, strict=True) if file in lacking)
     if not missing:
         return found
     said = (

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vpt.data.cropping import Part
+from vpt.data.plan import Plan
 from vpt.data.prepared import PreparedSlices
 from vpt.readers import Grid, Reader, Voxels
+from vpt.use.inference import require_usual, warn_of_field
 
 Keep = Callable[[int, Tensor, Sequence[Tensor]], None]
 """Told of each slice of the prepared part, by its number, the probabilities (K, rows, columns) on the scan's pixels,
@@ -33,3 +35,11 @@ class PreparedScan:
     reader: Reader
     warned: tuple[str, ...] = ()
     task: str = ""
+
+    def judged_by(self, plan: Plan, force: bool) -> tuple[str, ...]:
+        """What is said of it for another model, whose plan would have prepared it alike -> the warnings.
+
+        Raises VptError where the model is not for such scans, see `require_usual`.
+        """
+        usual = require_usual(plan, self.reader.name, self.whole, force)
+        return (*usual, *warn_of_field(plan, self.reader.name, self.whole.grid, self.part))

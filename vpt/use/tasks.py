@@ -14,7 +14,6 @@ from vpt.errors import VptError
 from vpt.progress import Tick
 from vpt.readers import Scan
 from vpt.use.bank import Bank, by_sight, of_task
-from vpt.use.inference import require_usual, warn_of_field
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
 from vpt.use.side_by_side import segment_together, sight_of
@@ -52,9 +51,7 @@ class TasksOfAScan:
             self._prepared[sight] = member.prepare(scan, force)
             return self._prepared[sight]
         common = self._prepared[sight]
-        name, whole = common.reader.name, common.whole
-        usual = require_usual(member.plan, name, whole, force)
-        return replace(common, warned=(*usual, *warn_of_field(member.plan, name, whole.grid, common.part)))
+        return replace(common, warned=common.judged_by(member.plan, force))
 
     def classes(self, task: str, progress: Tick) -> np.ndarray:
         """What the task's `classes_of` gives; with it those of the others are made that prepare the scan alike.
@@ -147,9 +144,7 @@ class MergedSegmenter(Segmenter):
             warned += common.warned
             for name in others:
                 with of_task(name):
-                    plan, reader = self.members[name].plan, common.reader.name
-                    warned += require_usual(plan, reader, common.whole, force)
-                    warned += warn_of_field(plan, reader, common.whole.grid, common.part)
+                    warned += common.judged_by(self.members[name].plan, force)
         one = groups[0]
         return ScanOfTasks(
             one.slices, one.grid, one.whole, one.part, one.oriented, one.reader, tuple(warned), groups=tuple(groups)
