@@ -36,6 +36,7 @@ from vpt.readers import Code
 from vpt.sections import HEADS, PROMPTS, TUNINGS
 from vpt.tensor_files import read_tensors, write_tensors
 from vpt.versions import version_of
+from vpt.vocabulary import Decision
 
 FORMAT = "vpt-artifact/1"
 
@@ -49,7 +50,8 @@ class Artifact:
     validation split; temperature: what the logits of a classifier are divided by; pool: the backbone's way to one
     vector, None before version 0.2.0, see `_encoder_of`; origin: whose its weights are, None where there are none, and
     in artifacts that did not record it yet; codes: of labels by name, for DICOM segmentations; postprocess: what is
-    done with the masks of each label, nothing in artifacts that did not choose yet; familiar: the training cases as
+    done with the masks of each label, nothing in artifacts that did not choose yet; decision: how a mask is made of
+    probabilities; familiar: the training cases as
     the encoder sees them, None in artifacts that did not keep them yet, and of classifiers; earlier: of segmentation,
     the tasks that were learned before this one, in their order, each with prompts and a head of its own.
     """
@@ -69,6 +71,7 @@ class Artifact:
     origin: Origin | None = None
     codes: dict[str, Code] = field(default_factory=dict)
     postprocess: Steps = field(default_factory=dict)
+    decision: Decision = "likeliest"
     familiar: Familiar | None = None
     earlier: Mapping[str, Artifact] = field(default_factory=dict)
 
@@ -84,6 +87,7 @@ def save_artifact(
     temperature: float = 1.0,
     codes: Mapping[str, Code] | None = None,
     postprocess: Steps | None = None,
+    decision: Decision = "likeliest",
     earlier: Mapping[str, Artifact] | None = None,
 ) -> None:
     """Write the trained tensors and their header, completely or not at all. For the arguments see `Artifact`."""
@@ -104,6 +108,7 @@ def save_artifact(
         origin=model.backbone.origin,
         codes=dict(codes or {}),
         postprocess=postprocess or {},
+        decision=decision,
         earlier=earlier or {},
     )
     header, tensors = _header(artifact, config, spec.name), dict(artifact.tensors)
@@ -116,6 +121,9 @@ def save_artifact(
 def _header(artifact: Artifact, config: Config, name: str | None = None) -> dict[str, Any]:
     """All but the tensors and the tasks before, as `read_artifact` reads it. config: as it is to be kept."""
     origin, familiar = artifact.origin, artifact.familiar
+    unusual: dict[str, Any] = {"familiar": familiar.to_header()} if familiar else {}
+    if artifact.decision != "likeliest":  # what an earlier version is to be warned of
+        unusual["decision"] = artifact.decision
     return {
         "config": config.model_dump(mode="json"),
         "plan": artifact.plan.model_dump(mode="json"),
@@ -134,7 +142,7 @@ def _header(artifact: Artifact, config: Config, name: str | None = None) -> dict
         "counts": artifact.counts,
         "codes": artifact.codes,
         "postprocess": {str(label): list(todo) for label, todo in artifact.postprocess.items()},
-    } | ({"familiar": familiar.to_header()} if familiar else {})
+    } | unusual
 
 
 def _place(number: int) -> str:
@@ -212,6 +220,7 @@ def _artifact(
         origin=_origin(header.backbone),
         codes=header.codes,
         postprocess=header.postprocess,
+        decision=header.decision,
         familiar=read_familiar(header, path),
         earlier=earlier or {},
     )

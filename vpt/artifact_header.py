@@ -17,7 +17,7 @@ from vpt.data.plan import Plan
 from vpt.data.postprocess import Step
 from vpt.errors import VptError, VptWarning
 from vpt.files import Repeated, unrepeated
-from vpt.vocabulary import LARGEST_ID
+from vpt.vocabulary import LARGEST_ID, Decision
 from vpt.words import listed
 
 MOST_PARAMETERS, LONGEST_VERSION = 10**15, 200
@@ -53,6 +53,7 @@ class TaskHeader(BaseModel):
     temperature: float = 1.0
     codes: dict[str, tuple[str, str, str]] = {}
     postprocess: dict[int, tuple[Step, ...]] = {}
+    decision: Decision = "likeliest"
     familiar: dict[str, Any] | None = None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vpt.data.postprocess import in_words
 from vpt.versions import version_of
-from vpt.vocabulary import NO_ENCODER
+from vpt.vocabulary import DECIDED, NO_ENCODER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,6 +115,8 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     yield "intensity", "; ".join(dict.fromkeys(map(str, plan.intensity)))
     if artifact.temperature != 1:
         yield "temperature", f"{artifact.temperature:.3g}"
+    if artifact.decision != "likeliest":
+        yield "decision", f"{DECIDED[artifact.decision]}; chosen on validation"
     if artifact.postprocess:
         yield "post-processing", f"{in_words(artifact.postprocess, artifact.labels)}; chosen on validation"
     for what, why in plan.reasons.items():

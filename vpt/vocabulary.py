@@ -21,6 +21,12 @@ Padding = Literal["centre", "corner"]
 """Where an image that is smaller than the encoder's lies in it."""
 Decision = Literal["likeliest", "dice"]
 """Which mask is given: every voxel's likeliest label, or the mask whose Dice is expected to be highest."""
+DECIDED: dict[Decision, str] = {
+    "likeliest": "every voxel's likeliest label",
+    "dice": "masks of the highest expected Dice",
+}
+AskedDecision = Literal["auto", Decision]
+"""The same, or `auto`: as the training chose."""
 Interpolation = Literal["bilinear", "bicubic"]
 """How an image is enlarged; where it shrinks, areas are averaged."""
 Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]

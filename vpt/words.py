@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -21,6 +21,11 @@ def listed(names: Iterable[object], most: int = 5) -> str:
 def some_of(names: Iterable[str], most: int = 6) -> str:
     """`listed` in alphabetical order."""
     return listed(sorted(names), most)
+
+
+def either(names: Sequence[str]) -> str:
+    """ "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def counted(number: int, noun: str) -> str:

@@ -58,7 +58,7 @@ def test_the_mask_is_decided_by_the_probabilities_that_are_averaged(models: list
 
 
 def test_what_cannot_be_decided_so_is_refused(models: list[Path], class_run: Path) -> None:
-    with pytest.raises(VptError, match="decide 'largest': expected likeliest or dice"):
+    with pytest.raises(VptError, match="decide 'largest': expected auto, likeliest or dice"):
         load(models[0], "cpu", decide="largest")
     with pytest.raises(VptError, match="is of masks, and the model classifies; leave it out"):
         load(class_run, "cpu", decide="dice")
@@ -97,6 +97,6 @@ def test_a_word_for_neither_and_masks_without_a_model_are_no_use(
     labels = tiny_data / "labelsTr"
 
     told = vpt("predict", "-i", labels, "-o", tmp_path, "-m", tmp_path, "--decide", "largest")
-    assert (told.code, "--decide largest: expected likeliest or dice" in told.err) == (2, True)
+    assert (told.code, "--decide largest: expected auto, likeliest or dice" in told.err) == (2, True)
     told = vpt("evaluate", labels, labels, "--decide", "dice")
     assert (told.code, "--decide dice: needs a run, not folders of masks" in told.err) == (2, True)

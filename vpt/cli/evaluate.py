@@ -22,6 +22,7 @@ from vpt.cli.shared import (
     light_imports,
     usage,
 )
+from vpt.words import either
 
 EMPTY = ("nan", "one", "zero")
 OVERLAP = 0.5  # that of vpt.scores.lesions, which `--help` does not load
@@ -81,12 +82,12 @@ def evaluate(
         bool, typer.Option("--oracle-box", help="Of a run: tell it the reference's box; the title says so.")
     ] = False,
     tta: MirrorImages = False,
-    decide: Decide = "likeliest",
+    decide: Decide = "auto",
     postprocess: Annotated[
         str,
         typer.Option(
             help="auto: masks as the training chose to tidy them (train.postprocess), none: as the model has them. "
-            "choose: of a finished run, choose it now on its validation cases, to be done from then on."
+            "choose: of a finished run, choose it (and --decide) now on its validation cases, to be done from then on."
         ),
     ] = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Of folders: every reference needs a mask.")] = False,
@@ -102,11 +103,11 @@ def evaluate(
     of_runs = kind in ("run", "mean", "runs", "folds")
     compared = kind in ("runs", "two masks")
     for wrong, why in (
-        (empty not in EMPTY, f"--empty {empty}: expected {', '.join(EMPTY[:-1])} or {EMPTY[-1]}"),
+        (empty not in EMPTY, f"--empty {empty}: expected {either(EMPTY)}"),
         (not 0 < lesion_overlap <= 1, f"--lesion-overlap {lesion_overlap:g}: expected an IoU above 0 and up to 1"),
         (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
         (tta and not of_runs, "--tta needs a run, not folders of masks"),
-        (decide != "likeliest" and not of_runs, f"--decide {decide}: needs a run, not folders of masks"),
+        (decide != "auto" and not of_runs, f"--decide {decide}: needs a run, not folders of masks"),
         (postprocess != "auto" and not of_runs, "--postprocess needs a run, not folders of masks"),
         (split is not None and not of_runs, f"--split {split}: is of a run; of folders of masks all are scored"),
         (data is not None and not of_runs, f"--data {data}: is of a run, whose data set lies elsewhere now"),

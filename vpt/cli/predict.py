@@ -32,7 +32,7 @@ from vpt.cli.shared import (
     is_postprocessed,
     usage,
 )
-from vpt.vocabulary import Decision
+from vpt.vocabulary import DECIDED, AskedDecision
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
@@ -100,7 +100,7 @@ def predict(
     mean: Mean = False,
     merge: Merge = False,
     tta: MirrorImages = False,
-    decide: Decide = "likeliest",
+    decide: Decide = "auto",
     postprocess: Postprocess = "auto",
     device: Device = "auto",
     weights: Weights = None,
@@ -189,7 +189,7 @@ def predict(
     spread = spread_over(engine, workers, arguments | {"device": loaded.device.type}, out, asked, mark)
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
-        say_postprocess(loaded)
+        say_chosen(loaded, decision)
         outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
@@ -217,12 +217,12 @@ def require_unnamed(models: list[str]) -> None:
             usage(f"-m {given}: a name is of one of several models side by side, without --mean; give -m {path}")
 
 
-def require_plain(tta: bool, compile_: bool, engine: str, task: str | None, decide: Decision) -> None:
+def require_plain(tta: bool, compile_: bool, engine: str, task: str | None, decide: AskedDecision) -> None:
     """What several tasks side by side have no form of."""
     asked = {
         "--tta": tta,
         "--compile": compile_,
-        f"--decide {decide}": decide != "likeliest",
+        f"--decide {decide}": decide != "auto",
         f"--engine {engine}": engine != "local",
         f"--task {task}": bool(task),
     }
@@ -247,7 +247,7 @@ def load_marked(
     asked: Asked,
     postprocess: bool = True,
     task: str | None = None,
-    decide: Decision = "likeliest",
+    decide: AskedDecision = "auto",
 ) -> tuple[Segmenter | Classifier, ModelMark]:
     """The model, and the mark that its answers are recorded with."""
     from vpt.artifact import find_artifact
@@ -269,8 +269,8 @@ def load_marked(
     }
     if task is not None:
         settings["task"] = task
-    if decide != "likeliest":
-        settings["decide"] = decide
+    if (decision := _decision_of(loaded)) != "likeliest":
+        settings["decide"] = decision
     if words := _postprocess_of(loaded):
         settings["postprocess"] = words
     elif not postprocess:
@@ -288,7 +288,20 @@ def _postprocess_of(loaded: Segmenter | Classifier) -> str:
     return in_words(loaded.postprocess, loaded.labels)
 
 
-def say_postprocess(loaded: Segmenter | Classifier) -> None:
+def _decision_of(loaded: Segmenter | Classifier) -> AskedDecision:
+    """How its probabilities become a mask; "auto" where that differs from task to task."""
+    from vpt.use.by_task import SegmenterByTask
+
+    each = loaded.members.values() if isinstance(loaded, SegmenterByTask) else (loaded,)
+    found: set[AskedDecision] = {getattr(member, "decision", "likeliest") for member in each}
+    return found.pop() if len(found) == 1 else "auto"
+
+
+def say_chosen(loaded: Segmenter | Classifier, decide: AskedDecision) -> None:
+    """What the training chose for its masks, where that is done."""
+    if decide == "auto" and (decision := _decision_of(loaded)) != "likeliest":
+        of = "of some tasks " if decision == "auto" else ""
+        print(f"{of}{DECIDED['dice']}, as chosen on validation")
     if words := _postprocess_of(loaded):
         print(f"post-processing, as chosen on validation: {words}")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast, get_args
 
 import typer
 
-from vpt.vocabulary import Decision
+from vpt.vocabulary import AskedDecision
+from vpt.words import either
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,10 @@ MirrorImages = Annotated[
 ]
 Decide = Annotated[
     str,
-    typer.Option(help="likeliest: of every voxel its likeliest label; dice: the mask of the highest expected Dice."),
+    typer.Option(
+        help="likeliest: of every voxel its likeliest label; dice: the mask of the highest expected Dice; auto: as the "
+        "training chose (train.postprocess)."
+    ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Where the backbone's weights lie, if elsewhere than in training.")]
 
@@ -103,10 +107,10 @@ def console() -> Console:
     return Told(width=int(asked) if asked.isdecimal() and int(asked) else WIDTH)
 
 
-def decision_of(word: str) -> Decision:
+def decision_of(word: str) -> AskedDecision:
     """What `--decide` asks for."""
-    if word not in get_args(Decision):
-        usage(f"--decide {word}: expected {' or '.join(get_args(Decision))}")
+    if word not in get_args(AskedDecision):
+        usage(f"--decide {word}: expected {either(get_args(AskedDecision))}")
     return cast(Any, word)
 
 

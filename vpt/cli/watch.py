@@ -21,7 +21,7 @@ from vpt.cli.predict import (
     check_words,
     load_marked,
     require_table,
-    say_postprocess,
+    say_chosen,
 )
 from vpt.cli.shared import Decide, Device, MirrorImages, RunsOrArtifacts, Weights, decision_of, usage
 from vpt.progress import say
@@ -35,7 +35,7 @@ def watch(
     every: Annotated[float, typer.Option(help="Seconds between two looks.")] = 5.0,
     mean: Mean = False,
     tta: MirrorImages = False,
-    decide: Decide = "likeliest",
+    decide: Decide = "auto",
     device: Device = "auto",
     weights: Weights = None,
     recursive: Recursive = False,
@@ -75,7 +75,7 @@ def watch(
     loaded, mark = load_marked(models, device, weights, precision, False, tta, asked, task=task, decide=decision)
     if isinstance(loaded, Classifier):
         require_table(asked)
-    say_postprocess(loaded)
+    say_chosen(loaded, decision)
     watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=say)
     with heed_signals(partial(say, "ends after the present scan; once more ends it at once")) as signals:
         say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")

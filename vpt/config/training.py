@@ -111,10 +111,11 @@ class TrainConfig(Section):
     best of it: of answers that are all right none is.
     """
     postprocess: Literal["none", "auto"] = "none"
-    """Of segmentation: `auto` keeps of a label only the largest component, or fills its holes, where that raises the
-    Dice of the validation cases by more than noise. It is part of the artifact: `vpt predict` and `vpt evaluate` do it
-    and say so, `--postprocess none` leaves it out. `vpt evaluate RUN --postprocess choose` does it for a run that is
-    at its end. `vpt compare` compares without it.
+    """Of segmentation: `auto` makes of probabilities the mask of the highest expected Dice (`--decide dice`), keeps of
+    a label only the largest component, or fills its holes, each where that raises the Dice of the validation cases by
+    more than noise. It is part of the artifact: `vpt predict` and `vpt evaluate` do it and say so, `--decide likeliest
+    --postprocess none` leaves it out. `vpt evaluate RUN --postprocess choose` does it for a run that is at its end.
+    `vpt compare` compares without it.
     """
     keep_cases: bool = True
     """Of segmentation: up to 64 training cases go into the artifact as 64 numbers each, without names, so that

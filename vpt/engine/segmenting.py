@@ -35,6 +35,7 @@ from vpt.errors import VptError
 from vpt.progress import bar
 from vpt.readers import reader_of
 from vpt.report.pictures import write_preview
+from vpt.report.segmentation import Report
 from vpt.restoring import load_trained
 from vpt.tasks.answers import MaskAnswers
 from vpt.tasks.batch import Loss, NamedSamples
@@ -43,9 +44,12 @@ from vpt.tasks.held import holding
 from vpt.tasks.partly import over_annotated
 from vpt.tasks.segmentation import SliceModel, SliceModelOverPrefix, dice_ce, where_it_counts
 from vpt.use.archives import mask_file
+from vpt.use.decisions import choose_decision
 from vpt.use.planes import segmenter_of
 from vpt.use.scored_splits import evaluate_split
+from vpt.use.segmenter import Segmenter
 from vpt.use.tidying import choose_steps
+from vpt.vocabulary import DECIDED, Decision
 from vpt.words import listed
 
 PREVIEWS = 6
@@ -225,17 +229,34 @@ class Segmenting(Job):
         with bar("validating") as tick:
             title = f"{run.name}: validation split"
             report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+        chosen = self._choose_decision(segmenter, cases, report, log)
+        if chosen != segmenter.decision:
+            segmenter.decision = chosen
+            title += f"; {DECIDED[chosen]}, as chosen on these cases"
+            with bar("validating, decided anew") as tick:
+                report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
         if steps := self._choose_steps(cases, folder, best, log):
             segmenter.postprocess = steps
             title += f"; {in_words(steps, segmenter.labels)}, as chosen on these cases"
             with bar("validating, post-processed") as tick:
                 report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+        if (steps, chosen) != (best.postprocess, best.decision):
+            self._record(steps, chosen, best)
         report.save(folder)
         (folder / "previews").mkdir(exist_ok=True)
         dice = dict(zip((case.name for case in cases), report.values("Dice"), strict=True))
         for case in sorted(cases, key=lambda case: _or_last(dice[case.name]))[:PREVIEWS]:
             said = _scored(case.name, dice[case.name], segmenter.labels)
             _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup, said)
+
+    def _choose_decision(self, segmenter: Segmenter, cases: Sequence[Case], report: Report, log: Logger) -> Decision:
+        """Of the report on the likeliest labels: what the artifact then holds, whatever it held before."""
+        if self.setup.config.train.postprocess != "auto":
+            return "likeliest"
+        with bar("choosing the decision") as tick:
+            choice = choose_decision(segmenter, cases, report, tick)
+        log.info(str(choice))
+        return choice.decision
 
     def _choose_steps(self, cases: Sequence[Case], folder: Path, best: Artifact, log: Logger) -> Steps:
         """Of raw masks of the validation cases: what the artifact then holds, whatever it held before."""
@@ -248,11 +269,9 @@ class Segmenting(Job):
             for sentence in choice.sentences():
                 log.info(sentence)
             steps = choice.steps
-        if steps != best.postprocess:
-            self._record(steps, best)
         return steps
 
-    def _record(self, steps: Steps, best: Artifact) -> None:
+    def _record(self, steps: Steps, decision: Decision, best: Artifact) -> None:
         save_artifact(
             best.path,
             self.model,
@@ -262,6 +281,7 @@ class Segmenting(Job):
             scores=best.scores,
             codes=best.codes,
             postprocess=steps,
+            decision=decision,
             earlier=self.setup.earlier,
         )
 

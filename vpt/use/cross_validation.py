@@ -19,7 +19,7 @@ from vpt.report.segmentation import Report
 from vpt.scores.groups import Grouping
 from vpt.use.folds import fold_runs
 from vpt.use.runs import evaluate_run, variant
-from vpt.vocabulary import Decision
+from vpt.vocabulary import DECIDED, AskedDecision
 from vpt.words import counted, listed
 
 FOLDER = "cross_validation"
@@ -31,7 +31,7 @@ def evaluate_folds(
     *,
     oracle_box: bool = False,
     tta: bool = False,
-    decide: Decision = "likeliest",
+    decide: AskedDecision = "auto",
     postprocess: bool = True,
     progress: Tick = silent,
     **settings: Any,
@@ -39,8 +39,8 @@ def evaluate_folds(
     """The folder of `vpt train --folds`, or a run for each fold -> a report over all validation cases, and its folder.
 
     Intervals are over patients. oracle_box, tta, decide, postprocess, settings: see `vpt.use.runs.evaluate_run`;
-    out: by default `cross_validation` (with `_oracle_box`, `_tta`, `_dice`, `_raw`) in the folder, of runs beside the
-    first.
+    out: by default `cross_validation` (with `_oracle_box`, `_tta`, `_dice`, `_likeliest`, `_raw`) in the folder, of
+    runs beside the first.
 
     Raises:
         VptError: folds that are not finished, a case that two runs validate, labels that differ.
@@ -57,13 +57,16 @@ def evaluate_folds(
         progress(done + 1, len(runs), run.name)
     title = f"{given if isinstance(given, Path) else runs[0].parent}: {counted(len(runs), 'fold')}, every case scored "
     title += "by the one that had not trained on it" + (f"; {left} in no fold's validation" if left else "")
-    return _merged(reports, title + told + _post_processed(runs, postprocess)), folder
+    return _merged(reports, title + told + _chosen(runs, postprocess, decide)), folder
 
 
-def _post_processed(runs: Sequence[Path], postprocess: bool) -> str:
+def _chosen(runs: Sequence[Path], postprocess: bool, decide: AskedDecision) -> str:
     """Of folds that chose by the cases that they now score: how many did."""
-    chose = sum(bool(read_artifact(run).postprocess) for run in runs) if postprocess else 0
-    return f"; {chose} of them post-processed as chosen on the cases that they score" if chose else ""
+    artifacts = [read_artifact(run) for run in runs]
+    tidied = sum(bool(each.postprocess) for each in artifacts) if postprocess else 0
+    wider = sum(each.decision == "dice" for each in artifacts) if decide == "auto" else 0
+    said = {f"with {DECIDED['dice']}": wider, "post-processed": tidied}
+    return "".join(f"; {n} of them {what}, as chosen on the cases that they score" for what, n in said.items() if n)
 
 
 def _require_apart(runs: Sequence[Path]) -> int:

@@ -107,6 +107,7 @@ class SegmenterEnsemble(Segmenter):
             agreed([member.postprocess for member in members]),
             next((member.known for member in members if member.known), None),
         )
+        self.decision = "dice" if 2 * sum(each.decision == "dice" for each in members) > len(members) else "likeliest"
         self.members = tuple(members)
 
     @property

@@ -24,7 +24,8 @@ from vpt.use.known_task import of_task
 from vpt.use.models import models_in
 from vpt.use.planes import segmenter_of
 from vpt.use.segmenter import Segmenter
-from vpt.vocabulary import Chosen, Decision, Mirror, Precision
+from vpt.vocabulary import AskedDecision, Chosen, Mirror, Precision
+from vpt.words import either
 
 Answering = TypeVar("Answering", bound=Segmenter | Classifier)
 
@@ -38,7 +39,7 @@ def load(
     tta: bool = False,
     postprocess: bool = True,
     task: str | None = None,
-    decide: Decision = "likeliest",
+    decide: AskedDecision = "auto",
 ) -> Segmenter | Classifier:
     """A trained model, ready for new scans; of several models the mean of their probabilities.
 
@@ -59,8 +60,9 @@ def load(
         task: of a model that has learned several tasks one after another (`vpt train --continue`), the one that all
             scans are of: they are answered with its prompts and among its classes or labels alone.
         decide: how a mask is made of probabilities: every voxel's `likeliest` label, or the mask whose `dice` is
-            expected to be highest, which is wider where the model doubts (`vpt.tasks.deciding`). Which is better hangs
-            on the data: ask the validation cases.
+            expected to be highest, which is wider where the model doubts (`vpt.tasks.deciding`); `auto` as the training
+            chose (`train.postprocess`), an ensemble as more than half of its models did. Which is better hangs on the
+            data: ask the validation cases.
 
     Raises:
         VptError: not a run or artifact; a backbone whose weights are not those of the training; models that do not
@@ -84,13 +86,15 @@ def load(
     return of_task(decided(together([loaded(artifact) for artifact in artifacts]), decide), task)
 
 
-def decided(model: Answering, decide: Decision) -> Answering:
+def decided(model: Answering, decide: AskedDecision) -> Answering:
     """The model, told how its probabilities become a mask."""
-    if decide not in get_args(Decision):
-        raise VptError(f"decide {decide!r}: expected {' or '.join(get_args(Decision))}")
+    if decide not in get_args(AskedDecision):
+        raise VptError(f"decide {decide!r}: expected {either(get_args(AskedDecision))}")
+    if decide == "auto":
+        return model
     if isinstance(model, Segmenter):
         model.decision = decide
-    elif decide != "likeliest":
+    else:
         raise VptError(f"decide {decide!r}: is of masks, and the model classifies; leave it out")
     return model
 
@@ -131,9 +135,9 @@ def ready(
 ) -> Segmenter | Classifier:
     """An artifact's restored model as what answers for its task."""
     if artifact.config.task == "segmentation":
-        steps = artifact.postprocess if postprocess else None
-        return segmenter_of(
-            model, artifact.plan, artifact.labels, device, precision, artifact.codes, mirror, steps, artifact.familiar
-        )
+        steps, given = artifact.postprocess if postprocess else None, (artifact.plan, artifact.labels)
+        found = segmenter_of(model, *given, device, precision, artifact.codes, mirror, steps, artifact.familiar)
+        found.decision = artifact.decision
+        return found
     classes, target = list(artifact.labels.values()), artifact.config.data.target or "classes"
     return Classifier.from_model(model, artifact.plan, classes, target, device, artifact.temperature, precision, mirror)

@@ -27,7 +27,7 @@ from vpt.use.classifier import Classifier
 from vpt.use.limits import judge, keep_limits, require_different
 from vpt.use.load import load
 from vpt.use.scored_splits import classify_split, evaluate_split, reference_box
-from vpt.vocabulary import SIDES, Decision
+from vpt.vocabulary import DECIDED, SIDES, AskedDecision
 from vpt.words import listed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def evaluate_run(
     weights: str | Path | None = None,
     oracle_box: bool = False,
     tta: bool = False,
-    decide: Decision = "likeliest",
+    decide: AskedDecision = "auto",
     postprocess: bool = True,
     by: str | Sequence[str] | None = None,
     groups: str | Path | None = None,
@@ -69,8 +69,8 @@ def evaluate_run(
         by: columns that scores are told apart by (sex,site), of the data set's list, the CSV that its dataset.json
             names, or that of `groups`;
         tta: the mean over mirror images, see `vpt.load`; the folder is RUN/test_tta, and the title says so;
-        decide: how masks are made of probabilities, see `vpt.load`; of `dice` the folder is RUN/test_dice, and the
-            title says so;
+        decide: how masks are made of probabilities, see `vpt.load`; of `dice` the folder is RUN/test_dice, of
+            `likeliest` RUN/test_likeliest, and the title says so;
         postprocess: False leaves out what the training chose to do with masks; the folder is RUN/test_raw then;
         quality: how far the masks are to be trusted, and whether that tells good from bad; the limits of what is usual
             are chosen on the validation cases, and kept for `vpt predict --quality` (see `vpt.use.limits`);
@@ -115,9 +115,11 @@ def evaluate_run(
     cases = [dataset.case(name) for name in splits[split]]
     groupings = _groupings(dataset, splits[split], by, groups)
     box = reference_box if oracle_box else None
+    here = ", as chosen on these cases" if split == "val" else ""
+    if decide == "auto" and segmenter.decision == "dice":
+        title += f"; {DECIDED['dice']}{here}"
     if segmenter.postprocess:
-        title += f"; post-processed: {in_words(segmenter.postprocess, segmenter.labels)}"
-        title += ", as chosen on these cases" if split == "val" else ""
+        title += f"; post-processed: {in_words(segmenter.postprocess, segmenter.labels)}{here}"
     report = evaluate_split(
         segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, quality=quality, **settings
     )
@@ -192,17 +194,17 @@ def _groupings(
     return read_groupings(by, names, data.patient, file=file, columns=data.columns, described=described)
 
 
-def variant(oracle_box: bool, tta: bool, postprocess: bool = True, decide: Decision = "likeliest") -> tuple[str, str]:
+def variant(oracle_box: bool, tta: bool, postprocess: bool = True, decide: AskedDecision = "auto") -> tuple[str, str]:
     """What a folder and a title have at their end where a model was told more, or asked more often, than usual, or its
     masks are left as they are, or decided otherwise.
     """
-    usual = {"_oracle_box": not oracle_box, "_tta": not tta, "_dice": decide == "likeliest", "_raw": postprocess}
+    usual = {"_oracle_box": not oracle_box, "_tta": not tta, f"_{decide}": decide == "auto", "_raw": postprocess}
     folder = "".join(name for name, is_usual in usual.items() if not is_usual)
     boxed = ", told the BOX OF THE REFERENCE (oracle)" if oracle_box else ""
     raw = "" if postprocess else ", without post-processing"
     mirrored = ", mean over mirror images" if tta else ""
-    wider = ", masks of the highest expected Dice" if decide == "dice" else ""
-    return folder, mirrored + wider + raw + boxed
+    decided = "" if decide == "auto" else f", {DECIDED[decide]}"
+    return folder, mirrored + decided + raw + boxed
 
 
 def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> tuple[str, str]:

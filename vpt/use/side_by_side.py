@@ -45,11 +45,16 @@ Asked = tuple[Classifier, int]
 
 def sight_of(member: Segmenter | Classifier) -> Hashable:
     """Equal for tasks to which the same scan is the same images. One that mixes channels, adds to images, or looks in
-    several planes, sees what no other does.
+    several planes, sees what no other does; so does one whose masks are made of all slices at once.
     """
-    if member.model.mixing is not None or member.model.trigger is not None or member.plan.others:
+    if member.model.mixing is not None or member.model.trigger is not None or _needs_more(member):
         return id(member)
     return tuple(getattr(member.plan, name) for name in SEEN)
+
+
+def _needs_more(member: Segmenter | Classifier) -> bool:
+    """Whether its masks are made of more than the logits of each slice: of other planes, or of all slices at once."""
+    return bool(member.plan.others) or (isinstance(member, Segmenter) and member.decision != "likeliest")
 
 
 class SideBySide(nn.Module):
@@ -76,7 +81,7 @@ def segment_together(
 ) -> list[np.ndarray]:
     """Of each of several tasks of one sight what its `classes_of` gives of a scan that one of them prepared."""
     first = members[0]
-    if first.plan.others:  # alone, see `sight_of`
+    if _needs_more(first):  # alone, see `sight_of`
         return [first.classes_of(scan, None, progress)]
     together = SideBySide([member.model for member in members]).to(first.device)
     forward = in_precision(together, precision, first.device)

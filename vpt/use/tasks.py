@@ -83,6 +83,7 @@ class TaskSegmenter(Segmenter):
             own.mirror,
             own.postprocess,
         )
+        self.decision = own.decision
         self.shared, self.task = shared, task
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:

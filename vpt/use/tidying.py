@@ -107,7 +107,7 @@ def _tried(name: str, dice: np.ndarray, patients: Sequence[str], level: float) -
         gains = dice[:, VARIANTS.index(more)] - dice[:, VARIANTS.index(kept)]
         there = np.isfinite(gains)
         gain = float(gains[there].mean()) if there.any() else math.nan
-        interval = _interval(
+        interval = interval_of(
             gains[there], [patient for patient, is_there in zip(patients, there, strict=True) if is_there], level
         )
         is_kept = math.isfinite(interval[0]) and interval[0] > 0
@@ -115,7 +115,8 @@ def _tried(name: str, dice: np.ndarray, patients: Sequence[str], level: float) -
         yield Tried(name, step, gain, interval, is_kept)
 
 
-def _interval(gains: np.ndarray, patients: Sequence[str], level: float) -> tuple[float, float]:
+def interval_of(gains: np.ndarray, patients: Sequence[str], level: float = LEVEL) -> tuple[float, float]:
+    """Of the mean over cases, by the bootstrap over patients; NaN of too few of these."""
     if len(set(patients)) < LEAST:
         return math.nan, math.nan
 

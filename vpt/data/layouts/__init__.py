@@ -26,6 +26,7 @@ from vpt.data.patients import by_pattern
 from vpt.errors import VptError
 from vpt.readers import Relabelled
 from vpt.vocabulary import LISTS
+from vpt.words import either
 
 __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
@@ -83,7 +84,7 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if is_mask_list(root):
         return survey_list(root)
     if not root.is_dir():
-        found, lists = "a file" if root.exists() else "no such folder", f"{', '.join(LISTS[:-1])} or {LISTS[-1]}"
+        found, lists = "a file" if root.exists() else "no such folder", either(LISTS)
         raise VptError(f"{root}: {found}; give the folder with dataset.json, or a list ({lists})")
     if not is_described(root) and is_bids(root):
         return survey_bids(root)

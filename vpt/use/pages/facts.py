@@ -18,7 +18,7 @@ from vpt.files import read_json, require_file
 from vpt.model import trained_parts
 from vpt.report.parts import Tile
 from vpt.report.report_page import FactGroup
-from vpt.vocabulary import NO_ENCODER
+from vpt.vocabulary import DECIDED, NO_ENCODER
 from vpt.words import counted
 
 Row = Mapping[str, float]
@@ -83,6 +83,8 @@ def _model(artifact: Artifact, rows: Sequence[Row]) -> Iterator[tuple[str, str]]
     if config.fair is not None:
         yield "fair", f"{config.fair.method}, groups by {config.fair.by}"
     shares = ", ".join(f"{counts[part]:,} {part}" for part in trained_parts(counts))
+    if artifact.decision != "likeliest":
+        yield "decision", f"{DECIDED[artifact.decision]}; chosen on validation"
     if artifact.postprocess:
         yield "post-processing", f"{in_words(artifact.postprocess, artifact.labels)}; chosen on validation"
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
