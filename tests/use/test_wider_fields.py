@@ -13,6 +13,7 @@ from masks import same_place, scan_plan, threshold, voxels
 from vpt.data.plan import Plan, Window
 from vpt.data.sizes import TrainingForeground, TrainingSizes
 from vpt.errors import HeaderWarning, VptWarning
+from vpt.use.by_task import SegmenterByTask
 from vpt.use.segmenter import Segmenter
 
 CT = Window(low=-200, high=400)
@@ -88,6 +89,21 @@ def test_a_foreground_that_holds_far_more_than_in_training_is_told() -> None:
     small = plan_of(**usual, foreground=TrainingForeground(share=0.9, side=30.0), image_size=32)
     (told,) = said(threshold(small), bare(150, 130))
     assert "nearly all of the training 30 mm at most: each is cut into tiles" in told
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("narrow", 1), ("wide", 0)])
+def test_of_tasks_the_one_that_answers_warns_alone(monkeypatch: pytest.MonkeyPatch, chosen: str, expected: int) -> None:
+    usual = {"channels": ("T1",), "intensity": (Window(low=0, high=500),), "crop": "foreground", "sizes": None}
+    shown = {"narrow": TrainingForeground(share=0.3, side=60.0), "wide": TrainingForeground(share=1.0, side=160.0)}
+    members = {task: threshold(plan_of(**usual, foreground=each)) for task, each in shown.items()}
+    for task, member in members.items():
+        monkeypatch.setattr(member, "known", object())
+        monkeypatch.setattr(member, "distance_of", lambda scan, near=task == chosen: 0.5 if near else 2.0)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        prepared = SegmenterByTask(members).prepare(bare(150, 130, offset=10))
+    told = [str(each.message) for each in found if issubclass(each.category, VptWarning)]
+    assert (prepared.task, len(told), prepared.warned) == (chosen, expected, tuple(told))
 
 
 def bare(rows: int, columns: int, offset: int = 0) -> nib.Nifti1Image:

@@ -130,7 +130,7 @@ class SegmenterByTask(Segmenter):
         refused: dict[str, VptError] = {}
         for task, member in self.members.items():
             try:
-                own = member.prepare(scan, force)
+                own = member.sliced(scan, force)
             except VptError as error:
                 refused[task] = error
                 continue
@@ -139,7 +139,7 @@ class SegmenterByTask(Segmenter):
                 nearest = _of(own, task, distances)
         if nearest is None:
             raise VptError("; ".join(f"{task}: {error}" for task, error in refused.items()))
-        return nearest
+        return _of(self.members[nearest.task].field_told(nearest), nearest.task, distances)
 
     def labels_of(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -193,12 +194,20 @@ class Segmenter:
 
     def prepare(self, scan: Scan, force: bool = False) -> PreparedScan:
         """What the encoder is given of a scan as `segment` takes it, and what its mask is written like."""
+        return self.field_told(self.sliced(scan, force))
+
+    def field_told(self, scan: PreparedScan) -> PreparedScan:
+        """A scan that was `sliced`, its user warned where it shows more around the body than those of the training."""
+        warned = warn_of_field(self.plan, scan.reader.name, scan.whole.grid, scan.part)
+        return replace(scan, warned=(*scan.warned, *warned))
+
+    def sliced(self, scan: Scan, force: bool = False) -> PreparedScan:
+        """`prepare` for whoever may yet choose another model for the scan: nothing is said of its field."""
         reader, voxels, warned = read_scan(self.plan, scan, force, len(self.labels), self.held)
         whole = voxels.oriented(self.plan.orientation)
         part = Part.by(self.plan.crop, whole, self.plan.channels)
         inside = part.of(whole)
         slices = PreparedSlices.of(inside, self.plan)
-        warned = (*warned, *warn_of_field(self.plan, reader.name, whole.grid, part))
         return PreparedScan(slices, voxels.grid, whole, part, inside.grid, reader, warned)
 
     def segment_prepared(
