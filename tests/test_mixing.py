@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +151,10 @@ def test_files_and_a_four_dimensional_one_give_the_same_mask(tmp_path: Path) -> 
         nib.save(nib.Nifti1Image(array, np.eye(4)), path)
     mask = voxels(segmenter.segment(paths))
     assert len(np.unique(mask)) > 1
-    assert np.array_equal(mask, voxels(segmenter.segment(nib.Nifti1Image(np.stack(arrays, -1), np.eye(4)))))
+    stacked = tmp_path / "b.nii.gz"
+    nib.save(nib.Nifti1Image(np.stack(arrays, -1), np.eye(4)), stacked)
+    for given in (nib.load(stacked), stacked, (stacked,)):
+        assert np.array_equal(mask, voxels(segmenter.segment(given)))
     assert not np.array_equal(mask, voxels(segmenter.segment(paths[::-1])))
     with pytest.raises(
         VptError, match="3 channels, expected 4 channels as the training had them: CASE_0000 FLAIR, CASE_0001 T1"
@@ -228,6 +232,34 @@ def test_a_run_is_checked_predicted_with_and_evaluated(
     assert (tmp_path / "scores" / "summary.json").is_file()
     mask = load(run, device="cpu").segment([data / f"imagesTr/case_05_{k:04d}.nii.gz" for k in range(4)])
     assert np.array_equal(voxels(mask), nib.load(tmp_path / "masks" / "case_05.nii.gz").get_fdata())
+
+
+@pytest.mark.slow
+def test_files_that_hold_all_channels_train_predict_and_evaluate(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the Medical Segmentation Decathlon keeps its brain tumours."""
+    root, names = tmp_path / "Task01", [f"case_{number:02d}" for number in range(6)]
+    shutil.copytree(data / "labelsTr", root / "labelsTr")
+    shutil.copy(data / "split.json", root)
+    (root / "imagesTr").mkdir()
+    for name in names:
+        each = [nib.load(data / f"imagesTr/{name}_{k:04d}.nii.gz") for k in range(4)]
+        stacked = np.stack([image.get_fdata(dtype=np.float32) for image in each], -1)
+        nib.save(nib.Nifti1Image(stacked, each[0].affine), root / f"imagesTr/{name}.nii.gz")
+    pairs = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
+    labels = {"0": "background", "1": "tumour"}
+    content = {"modality": dict(enumerate(FOUR)), "labels": labels, "numTraining": 6, "training": pairs}
+    (root / "dataset.json").write_text(json.dumps(content))
+
+    run = train(root, tmp_path / "run", overrides=ONE_STEP)
+    out = tmp_path / "masks"
+    command(monkeypatch, "predict", "-i", root / "imagesTr", "-m", run, "-o", out, "--device", "cpu")
+    command(monkeypatch, "evaluate", run, "--out", tmp_path / "scores")
+
+    assert sorted(path.name for path in out.glob("*.nii.gz")) == [f"{name}.nii.gz" for name in names]
+    given = [data / f"imagesTr/case_05_{k:04d}.nii.gz" for k in range(4)]
+    assert np.array_equal(voxels(load(run, device="cpu").segment(given)), voxels(nib.load(out / "case_05.nii.gz")))
 
 
 def test_one_channel_with_other_values_is_refused(data: Path, run: Path) -> None:

@@ -133,6 +133,8 @@ def require_channels(plan: Plan, scan: Any, reader: Reader) -> None:
         )
     if not isinstance(scan, tuple | list) or not all(isinstance(each, str | Path) for each in scan):
         return
+    if len(scan) != len(names):  # one file of all channels has no name for each
+        return
     words = [set(re.split(r"[^a-z0-9]+", case_name(Path(each)).lower())) for each in scan]
     common = set.intersection(*words)
     for path, its, own in zip(scan, words, names, strict=True):
