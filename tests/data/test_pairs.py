@@ -299,6 +299,24 @@ BRATS = ("B_0/B_0_seg.nii.gz", "B_0/B_0_t1.nii.gz", "B_1/B_1_seg.nii.gz", "B_1/B
         (("sub-01.nii.gz",), ("sub-01/anat/sub-01_label-lesion_mask.nii.gz",), ["sub-01"], ()),
         (("P1/pred.nii.gz", "P2/pred.nii.gz"), ("P1/gt.nii.gz", "P2/gt.nii.gz"), ["P1", "P2"], ()),
         (("P1/pred.nii.gz",), ("P1.nii.gz", "P2.nii.gz"), ["P1"], ("P2",)),
+        (("C_8/imaging.nii.gz",), ("C_8/segmentation.nii.gz", "C_9/segmentation.nii.gz"), ["C_8"], ("C_9",)),
+        (
+            ("sub-6/ses-1/anat/sub-6_ses-1_T1w.nii.gz", "sub-6/ses-2/anat/sub-6_ses-2_T1w.nii.gz"),
+            ("sub-6/ses-1/anat/sub-6_ses-1_dseg.nii.gz", "sub-6/ses-2/anat/sub-6_ses-2_dseg.nii.gz"),
+            ["sub-6_ses-1", "sub-6_ses-2"],
+            (),
+        ),
+        (
+            ("sub-9/anat/sub-9_T1w.nii.gz",),
+            (
+                "derivatives/manual/sub-9/anat/sub-9_space-T1w_dseg.nii.gz",
+                "derivatives/manual/sub-9/anat/sub-9_desc-other_note.txt",
+                "sub-9/anat/sub-9_T1w.nii.gz",
+                "sub-9/anat/sub-9_FLAIR.nii.gz",
+            ),
+            ["sub-9"],
+            (),
+        ),
     ],
 )
 def test_masks_in_a_folder_for_each_case_are_paired_by_its_name(predictions, references, cases, missing, tmp_path):
@@ -313,12 +331,32 @@ def test_masks_in_a_folder_for_each_case_are_paired_by_its_name(predictions, ref
     )
 
 
-@pytest.mark.parametrize("references", [("p1/a.nii.gz", "p1/b.nii.gz"), ("p2/a.nii.gz",), ("labelsTr/p1.nii.gz",)])
+@pytest.mark.parametrize("references", [("p1/a.nii.gz", "p1/b.nii.gz"), ("labelsTr/p1.nii.gz",)])
 def test_folders_that_are_no_cases_are_not_taken_for_them(references, tmp_path):
     for name in references:
         touch((tmp_path / "r" / name).parent, Path(name).name)
     mine = touch(tmp_path / "p", "p1.nii.gz", "p3.nii.gz")
     refused(f"{tmp_path / 'r'}: no volumes (.nii.gz, .nrrd, .mha, ...) or images", mine, tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "names"),
+    [
+        ("p1.nii.gz", "p2/a.nii.gz", ("p1", "p2_a")),
+        ("s9/ct.nii.gz", "s9/segmentations/liver.nii.gz", ("s9", "s9_liver")),
+        ("p1/visit1/imaging.nii.gz", "p1/visit2/segmentation.nii.gz", ("p1_visit1", "p1_visit2")),
+    ],
+)
+def test_folders_of_cases_of_which_none_pair_are_said_with_their_names(prediction, reference, names, tmp_path):
+    for side, name in (("p", prediction), ("r", reference)):
+        touch((tmp_path / side / name).parent, Path(name).name)
+    own, other = names
+    refused(
+        f"{tmp_path / 'r'}: no reference for any mask in {tmp_path / 'p'}; they are paired by the folder of each case, "
+        f"and {prediction} is of {own}, {reference} of {other}: rename",
+        tmp_path / "p",
+        tmp_path / "r",
+    )
 
 
 @pytest.mark.parametrize("lone", ["p2", "p2_T1"])
@@ -343,7 +381,6 @@ def lay_out(folder, predictions, references):
     [
         (("siteA/p1", "siteB/p2"), ("siteA/p3", "siteB/p4")),
         (("fold_0/a",), ("fold_0/b",)),
-        (("labelsTr/a",), ("labelsTr/b",)),
         (("T1/a",), ("T1/b",)),
         (("P1/P1_left",), ("P1/P1_right",)),
         (("P1_left/seg",), ("P1_right/seg",)),
@@ -360,13 +397,23 @@ def lay_out(folder, predictions, references):
         (("P1_CT/pred",), ("P1_MR/gt",)),
         (("P1/T1/pred",), ("P1/T2/gt",)),
         (("0001/pred",), ("0000/gt",)),
+    ],
+)
+def test_folders_called_alike_do_not_pair_what_is_in_them(predictions, references, tmp_path):
+    refused("r: no reference for any mask in", *lay_out(tmp_path, predictions, references))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references"),
+    [
+        (("labelsTr/a",), ("labelsTr/b",)),
         (("P1",), ("labelsTr/P1",)),
         (("P1",), ("P1/P1", "P1/P1_lesion")),
         (("P1",), ("P1/ct",)),
         (("P1",), ("P1/images/P1",)),
     ],
 )
-def test_folders_called_alike_do_not_pair_what_is_in_them(predictions, references, tmp_path):
+def test_folders_of_which_nobody_knows_whose_they_are_pair_nothing(predictions, references, tmp_path):
     refused("no volumes (.nii.gz, .nrrd, .mha, ...) or images", *lay_out(tmp_path, predictions, references))
 
 

@@ -963,4 +963,5 @@ def test_scans_in_the_folders_of_cases_are_no_references_that_strict_asks_for(tm
 def test_masks_of_other_sides_of_one_patient_are_no_pair(tmp_path):
     save(tmp_path / "pred" / "P1" / "P1_left.nii.gz", cube())
     save(tmp_path / "ref" / "P1" / "P1_right.nii.gz", cube())
-    refused(f"{tmp_path / 'pred'}: no volumes", tmp_path / "pred", tmp_path / "ref")
+    sentence = "P1/P1_left.nii.gz is of P1_left, P1/P1_right.nii.gz of P1_right"
+    refused(sentence, tmp_path / "pred", tmp_path / "ref")

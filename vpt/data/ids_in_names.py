@@ -14,7 +14,9 @@ from vpt.readers import endings
 
 PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "output", "result"}
 SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
-SCAN = IMAGE | SEQUENCES | {"0000"}
+SCAN = IMAGE | SEQUENCES | {"0000", "imaging"}
+DERIVATIVES = "derivatives"  # folder of BIDS, whose folders are what made the masks in them
+GRID = re.compile(r"(?<![^_])(?:space|res|den|desc)-[A-Za-z0-9]+")  # on which a file of BIDS is
 STRUCTURE = re.compile(r"(?<![^_])label-[A-Za-z]+")  # what a mask of BIDS is of
 
 Word = tuple[str, str]  # what stands between it and the one before, and itself
@@ -75,9 +77,10 @@ def by_case(folder: Path, files: Sequence[Path], *, strictly: bool) -> dict[str,
 
     Where some of a case's files say that they are its mask, only these are taken. strictly: as of references, of which
     none is a scan: where some files say mask, a case of which none does has no mask. {} where two have one id, a folder
-    is nobody's, or where it cannot be known which is the mask: of several or, strictly, of one that says scan.
+    is nobody's, or where it cannot be known which is the mask: of several in one folder or, strictly, of one that says
+    scan.
     """
-    paths = {path: path.relative_to(folder) for path in files}
+    paths = {path: below_derivatives(path.relative_to(folder)) for path in files}
     saying = {path for path, inside in paths.items() if _words(inside) & (SAYING | PREDICTED)}
     beside: dict[str, list[Path]] = defaultdict(list)
     for path, inside in paths.items():
@@ -86,7 +89,8 @@ def by_case(folder: Path, files: Sequence[Path], *, strictly: bool) -> dict[str,
     for group in beside.values():
         said = [path for path in group if path in saying]
         unsaid = [] if strictly and saying else group
-        if not said and (len(unsaid) > 1 or (strictly and any(_words(paths[path]) & SCAN for path in unsaid))):
+        alone = len({path.parent for path in unsaid}) == len(unsaid)  # a folder for each visit
+        if not said and (not alone or (strictly and any(_words(paths[path]) & SCAN for path in unsaid))):
             return {}
         taken += said or unsaid
     found: dict[str, tuple[str, Path]] = {}
@@ -96,6 +100,12 @@ def by_case(folder: Path, files: Sequence[Path], *, strictly: bool) -> dict[str,
             return {}
         found[id] = name, path
     return found
+
+
+def below_derivatives(inside: Path) -> Path:
+    """A path without the folders of derivatives and of what made them, in which a case's own folder begins."""
+    parts = inside.parts
+    return Path(*parts[2:]) if parts[0].lower() == DERIVATIVES and len(parts) > 3 else inside
 
 
 def _words(inside: Path) -> set[str]:
@@ -108,9 +118,10 @@ def _of_path(inside: Path, is_reference: bool) -> tuple[str, str]:
     """Id and name of whom a mask is by its path: of its folder, and what folders in that and its own name add.
 
     What begins as all before it, or is how that begins, is not said twice (`sub-01/ses-1/sub-01_ses-1_dseg`).
-    ("", "") where the first folder is nobody's. Of a reference the structure is left out, which BIDS names.
+    ("", "") where the first folder is nobody's. What BIDS says of a file's grid is left out, of a reference the
+    structure as well.
     """
-    file = case_name(inside)
+    file = GRID.sub("", case_name(inside))
     tellings = [(part, FOLDER) for part in inside.parts[:-1]]
     known: list[Word] = []
     for part, telling in (*tellings, (STRUCTURE.sub("", file) if is_reference else file, RARER)):

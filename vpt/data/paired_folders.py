@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vpt.data.cases import case_name, kind_of
-from vpt.data.ids_in_names import FOLDER, by_case, id_of
+from vpt.data.ids_in_names import FOLDER, below_derivatives, by_case, id_of
 from vpt.data.layouts.naming import IMAGE
 from vpt.data.paired_names import mask_files, not_taken, pair_names, require_references
 from vpt.data.pairs import Matched, Pair, mask_of
@@ -63,7 +63,7 @@ def _pair_cases(
     """Masks of which one side has a folder for each case at least, by whose they are by their paths; None for others.
 
     alike: some lie in folders below as masks that are called so; all these have to be called as their folders then.
-    Raises VptError where only some predictions find a reference.
+    Raises VptError where only some predictions find a reference, or by their paths none does.
     """
     flat, other_flat = bool(mask_files(predictions)), bool(mask_files(references))
     if (flat and other_flat) or (alike and (flat or other_flat)):
@@ -73,8 +73,11 @@ def _pair_cases(
     found, known = by_case(predictions, mine, strictly=False), by_case(references, theirs, strictly=True)
     lacking = {id: name for id, (name, _) in found.items() if id not in known}
     if len(lacking) == len(found):
+        if found and known and not alike:
+            _refuse_all(predictions, references, found, known)
         return None
-    if alike and (lacking or any(id_of(known[id][1].relative_to(references).parts[0], FOLDER) != id for id in found)):
+    own_folders = {id: below_derivatives(path.relative_to(references)).parts[0] for id, (_, path) in known.items()}
+    if alike and (lacking or any(id_of(own_folders[id], FOLDER) != id for id in found)):
         return None
     expected_names = [name for name, _ in known.values()]
     require_references([*lacking.values()], expected_names, predictions, references, "the folder of each case")
@@ -90,6 +93,17 @@ def _pair_cases(
     sides = (predictions, mine, found), (references, theirs, known)
     passed = [path.relative_to(side) for side, files, cases in sides for path in _others(files, cases)]
     return Matched.of(pairs, missing, said, not_taken(passed), _not_scored(lone))
+
+
+def _refuse_all(
+    predictions: Path, references: Path, found: Mapping[str, tuple[str, Path]], known: Mapping[str, tuple[str, Path]]
+) -> NoReturn:
+    (name, mask), (other, reference) = (next(iter(cases.values())) for cases in (found, known))
+    raise VptError(
+        f"{references}: no reference for any mask in {predictions}; they are paired by the folder of each case, and "
+        f"{mask.relative_to(predictions)} is of {name}, {reference.relative_to(references)} of {other}: rename the one "
+        "or the other, or give files of one mask for each case"
+    )
 
 
 def _others(files: Iterable[Path], cases: Mapping[str, tuple[str, Path]]) -> list[Path]:
