@@ -637,6 +637,23 @@ def test_scans_of_one_patient_are_drawn_together(folders):
     assert evaluate(*folders).groups == ("x", "y", "z")
 
 
+@pytest.mark.parametrize(
+    ("places", "patients"),
+    [
+        ([f"patient{k}/patient{k}_{view}CH_ED" for k in (1, 2) for view in (2, 4)], ["patient1", "patient2"]),
+        ([f"{k:03}/{k:03}_{axis}" for k in range(1, 6) for axis in ("SA", "LA")], [f"{k:03}" for k in range(1, 6)]),
+        ([f"{k:03}/{k:03}_{axis}" for k in (1, 2) for axis in ("SA", "LA")], None),  # too few to be patients
+    ],
+)
+def test_views_in_the_folder_of_a_patient_are_one_patients_as_in_training(places, patients, tmp_path):
+    for place in places:
+        save(tmp_path / "pred" / f"{place}.nii.gz", cube())
+        save(tmp_path / "ref" / f"{place}_gt.nii.gz", cube(3))
+    report = evaluate(tmp_path / "pred", tmp_path / "ref")
+    assert len(report.cases) == len(places)
+    assert sorted({*report.groups}) == (patients or sorted(case.name for case in report.cases))
+
+
 @pytest.mark.slow
 def test_scans_beside_their_masks_are_not_taken_for_them(folders):
     expected = evaluate(*folders).values("Dice")
