@@ -362,7 +362,7 @@ def test_volumes_that_are_not_3d_are_said_before_any_is_scored(folders):
     path = save(folders[0] / "c.nii.gz", np.ones((10, 11, 12, 2)))
     seen = []
     refused(
-        f"{path}: shape (10, 11, 12, 2) is 4-D, expected a 3-D label map",
+        f"{path}: shape (10, 11, 12, 2) is 4-D, expected a 3-D label map; save each time as a case of its own, or",
         *folders,
         progress=lambda *step: seen.append(step),
     )

@@ -96,7 +96,10 @@ def channels_of(read: Channel, name: str, channels: int) -> list[Channel]:
 
 def require_3d(shape: tuple[int, ...], name: str) -> None:
     if len(shape) == 4 and shape[-1] > 1:
-        raise VptError(f"{name}: shape {shape} is 4-D, expected a 3-D label map; merge its channels into ids")
+        raise VptError(
+            f"{name}: shape {shape} is 4-D, expected a 3-D label map; save each time as a case of its own, or where "
+            "the fourth axis is one of labels, merge them into ids"
+        )
 
 
 def ids_in(array: np.ndarray, name: str) -> tuple[int, ...]:
