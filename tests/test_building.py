@@ -75,6 +75,28 @@ def test_two_artifacts_share_one_encoder_that_is_loaded_once(tmp_path: Path, loa
             assert torch.equal(model(images), alone(images))
 
 
+@pytest.mark.parametrize("change", ["weights", "trains", "type"])
+def test_one_that_somebody_changed_is_nobody_elses(tmp_path: Path, loads: list[str], change: str) -> None:
+    artifact = saved(tmp_path, "a")
+    loads.clear()
+    first = restore_model(artifact, device=CPU)
+    expected = {name: tensor.clone() for name, tensor in first.backbone.state_dict().items()}
+    weight = next(first.backbone.parameters())
+    if change == "weights":
+        weight.data[..., 0] += 1e-3
+    elif change == "trains":
+        first.backbone.requires_grad_(True)
+    else:
+        first.half()
+
+    second, third = restore_model(artifact, device=CPU), restore_model(artifact, device=CPU)
+
+    assert loads == ["vit_micro"] * 2
+    assert second.backbone is third.backbone is not first.backbone
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in second.backbone.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in second.backbone.parameters())
+
+
 @pytest.mark.parametrize("tuning", ["full", "bias", "ssf", "adapter", "partial"])
 def test_one_that_tuning_changed_is_nobody_elses(tmp_path: Path, loads: list[str], tuning: str) -> None:
     plain, tuned = saved(tmp_path, "plain"), saved(tmp_path, "tuned", tuning=tuning)

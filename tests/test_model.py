@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.tokens import Features, Tokens
 from vpt.backbones.vit import VitBackbone
+from vpt.errors import VptError
 from vpt.heads import MaskHead
 from vpt.heads.base import Head
 from vpt.model import PromptedModel, encode, frozen_below
@@ -385,6 +386,34 @@ def test_hints_reach_the_prompts_of_a_head_that_takes_them() -> None:
     assert model.prompts.passes[0]["info"] == Info(hints=hints, query=query)
     with pytest.raises(ValueError, match="MaskHead takes no boxes or points"):
         recorded().run(draw(), hints)
+
+
+def test_prompts_that_are_loaded_after_that_act() -> None:
+    ready, other, images = make_model("deep").project_prompts(), make_model("deep"), draw()
+    with torch.no_grad():
+        before = ready(images)
+        for parameter in other.trained().values():
+            parameter.add_(0.5)
+        ready.load_state_dict(other.state_dict())
+        assert not torch.allclose(ready(images), before)
+        assert torch.equal(ready(images), other.eval()(images))
+
+
+def test_prompts_for_another_encoder_are_refused() -> None:
+    large = make_backbone(depth=DEPTH + 2).spec
+    prompts = DeepPrompts(large, count=2, blocks="last:1")
+    backbone = make_backbone()
+    with pytest.raises(VptError, match=f"made for an encoder that has a block {DEPTH + 1}, and .* has blocks 0 to"):
+        PromptedModel(backbone, prompts, MaskHead(backbone.spec, classes=2, levels=1))
+
+
+@pytest.mark.parametrize("levels", [(1, 0), (0, 0), (0, DEPTH), (-1, 0)])
+def test_a_head_that_reads_blocks_out_of_order_or_that_are_not_there_is_refused(levels: tuple[int, ...]) -> None:
+    backbone = make_backbone()
+    head = MaskHead(backbone.spec, classes=2, levels=2)
+    head.levels = levels
+    with pytest.raises(VptError, match=r"MaskHead: levels is .*, expected blocks of .* in their order, each once"):
+        PromptedModel(backbone, DeepPrompts(backbone.spec, count=2), head)
 
 
 def test_prompts_projected_once_are_not_asked_again_until_training_goes_on() -> None:

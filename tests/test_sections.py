@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_classes import CLASS_SETTINGS
+from tiny_classes import CLASS_SETTINGS, ONE_CLASS_STEP
 from typer.testing import CliRunner
 
 import vpt
@@ -246,6 +246,20 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     yield install
     sys.modules.pop("foreign", None)
+
+
+def test_one_that_cannot_be_loaded_is_in_nobodys_way_and_is_told_where_it_is_chosen(
+    installed: Any, tiny_classes: Path, tmp_path: Path
+) -> None:
+    installed("vpt.prompts", "broken = foreign:Nothing", "print('imported')")
+    run = vpt.train(tiny_classes, tmp_path / "run", overrides=ONE_CLASS_STEP)
+    assert "imported" not in command("info", run)
+    assert "foreign" not in sys.modules
+    assert vpt.load(run, device="cpu").classify(tiny_classes / "flat/im0.png")
+    with pytest.raises(VptError, match=r"prompts\.cuont.*did you mean prompts\.count"):
+        vpt.train(tiny_classes, tmp_path / "other", overrides=ONE_CLASS_STEP | {"prompts.cuont": 3})
+    with pytest.raises(VptError, match="prompts broken: the package that brings it, foreign:Nothing, cannot be loaded"):
+        vpt.train(tiny_classes, tmp_path / "other", overrides=ONE_CLASS_STEP | {"prompts": {"method": "broken"}})
 
 
 @pytest.mark.slow

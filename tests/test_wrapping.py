@@ -294,6 +294,27 @@ def test_a_state_holds_what_of_the_encoder_somebody_lets_train() -> None:
         assert torch.equal(again.eval()(images), model.eval()(images))
 
 
+def test_what_was_tuned_of_the_encoder_is_kept_when_it_is_frozen_again_and_saved_once_more() -> None:
+    model, images = vpt.wrap(make(), "deep:2"), draw(2)
+    block = model.backbone.get_submodule("vit.blocks.1").requires_grad_(True)
+    step(model)
+    block.requires_grad_(False)
+    with torch.no_grad():
+        expected = model.eval()(images)
+
+    for source in (model, copy.deepcopy(model)):
+        state = source.state_dict()
+        for _ in range(2):
+            again = vpt.wrap(make(), "deep:2")
+            again.load_state_dict(state)
+            with torch.no_grad():
+                assert torch.equal(again.eval()(images), expected)
+            state = again.state_dict()
+        assert {name for name in state if name.startswith("backbone.")} == {
+            f"backbone.vit.blocks.1.{name}" for name, _ in block.named_parameters()
+        }
+
+
 def test_images_of_another_floating_type_are_refused_in_a_sentence_but_under_autocast() -> None:
     model = vpt.wrap(make(), "deep:2")
     with pytest.raises(VptError, match=r"images of torch.float64, and a model of torch.float32; give images.to"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 
@@ -15,6 +15,7 @@ from vpt.config.run import BackboneConfig
 from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.heads import Answer
+from vpt.machine.bits import Content, contents
 from vpt.machine.precision import prepare_frozen
 from vpt.mixing import Mixing
 from vpt.model import PromptedModel
@@ -24,6 +25,7 @@ from vpt.words import listed
 FROZEN = "prompts"  # the tuning that leaves an encoder as it is, so that models can share it
 
 _loaded: WeakValueDictionary[tuple[str, ...], Backbone] = WeakValueDictionary()
+_as_loaded: WeakKeyDictionary[Backbone, dict[str, Content]] = WeakKeyDictionary()
 
 
 def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | None = None) -> PromptedModel:
@@ -85,7 +87,8 @@ def shared_encoder(
 ) -> Backbone:
     """An encoder on its device, ready to compute in that precision: the same one for all who ask while anyone has it.
 
-    For models that leave it frozen. A file of weights that was written again is loaded again.
+    For models that leave it frozen. A file of weights that was written again is loaded again, and so is an encoder that
+    somebody has changed or lets train.
     """
     given = weights or config.weights
     file = weights_file(given) if given is not None else None
@@ -94,8 +97,12 @@ def shared_encoder(
     options = sorted(map(str, config.options.items()))
     key = (config.name, str(given), str(image_size), str(device), precision, *version, *options)
     backbone = _loaded.get(key)
-    if backbone is None:
+    if backbone is None or any(each.requires_grad for each in backbone.parameters()) or _is_changed(backbone):
         backbone = load_encoder(config, image_size, weights).to(device)
         prepare_frozen(backbone, precision)
-        _loaded[key] = backbone
+        _loaded[key], _as_loaded[backbone] = backbone, contents(backbone)
     return backbone
+
+
+def _is_changed(backbone: Backbone) -> bool:
+    return contents(backbone) != _as_loaded[backbone]

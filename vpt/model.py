@@ -13,9 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from vpt.backbones.base import Added, Backbone, BackboneSpec
 from vpt.backbones.query import query_of, rows_for_query
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
+from vpt.errors import VptError
 from vpt.heads.base import Head
 from vpt.mixing import Mixing
-from vpt.prompts.base import Info, Prompts
+from vpt.prompts.base import Info, Prompts, require_fit
 from vpt.trigger import Trigger
 
 PER_TOKEN = 16  # numbers that inference holds at once, in widths of the encoder
@@ -170,6 +171,8 @@ class PromptedModel(nn.Module):
         trigger: Trigger | None = None,
     ):
         super().__init__()
+        require_fit(prompts, backbone.spec)
+        _require_levels(head, backbone.spec)
         self.backbone = backbone.requires_grad_(False)
         self.prompts = prompts
         self.head = head
@@ -178,6 +181,7 @@ class PromptedModel(nn.Module):
         self.checkpointing = False
         self._projected: ProjectedPrompts | None = None
         self._encode_from = encode_from
+        self.register_load_state_dict_post_hook(_without_projected)
         self.train()
 
     @property
@@ -275,6 +279,28 @@ class PromptedModel(nn.Module):
         }
         total = sum(parts.values())
         return parts | {"trained": total, "frozen": sum(p.numel() for p in self.parameters()) - total}
+
+
+def _without_projected(model: PromptedModel, _: Any) -> None:
+    """Of prompts that were loaded nothing is computed yet."""
+    model._projected = None
+
+
+def _require_levels(head: Head, spec: BackboneSpec) -> None:
+    """Refuse a head that reads blocks which are not there, or not in their order, in which it is given their grids."""
+    levels = list(head.levels)
+    if levels != sorted({*levels} & {*range(spec.depth)}):
+        raise VptError(
+            f"{type(head).__name__}: levels is {tuple(levels)}, expected blocks of {spec.name} in their order, "
+            f"each once, from 0 to {spec.depth - 1}"
+        )
+
+
+def name_in_model(name: str) -> str:
+    """What a parameter of a module around a model is called in it: `prompts.table` of `module.model.prompts.table`."""
+    parts = name.split(".")
+    place = next((k for k, part in enumerate(parts) if part in PARTS), 0)
+    return ".".join(parts[place:])
 
 
 def trained_parts(counts: Mapping[str, int]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -95,7 +96,10 @@ class Room(Generic[C]):
         return tuple(sorted({*self._own(), *self._foreign(), *self.registered}))
 
     def __iter__(self) -> Iterator[type[C]]:
-        return map(self.section, self.names())
+        """All but those of other packages that cannot be loaded, which are refused where one of them is chosen."""
+        for name in self.names():
+            with suppress(VptError):
+                yield self.section(name)
 
     def section(self, name: str) -> type[C]:
         """The section called so.

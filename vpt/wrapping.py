@@ -16,8 +16,9 @@ from vpt.backbones.base import Backbone, BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.backbones.vit_models import taken_apart
 from vpt.errors import VptError
+from vpt.machine.bits import content_of, contents
 from vpt.model import encode
-from vpt.prompts.base import Prompts, PromptTable
+from vpt.prompts.base import Prompts, require_fit
 from vpt.sections import PROMPTS
 from vpt.words import with_article
 
@@ -52,7 +53,7 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
     with _whole_on_failure(model):
         backbone, head = taken_apart(model, type(model).__name__)
         own = section if isinstance(section, Prompts) else section.build(backbone.spec)
-        _require_fit(own, backbone.spec)
+        require_fit(own, backbone.spec)
         if type(own).penalty is not Prompts.penalty:
             raise VptError(
                 f"prompts: {type(own).__name__} adds to the loss, which a loop of your own does not see, so it would "
@@ -61,22 +62,6 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
     _TAKEN.add(model)
     like = next(p for p in backbone.parameters() if p.is_floating_point())
     return Wrapped(backbone, own.to(like.device, like.dtype), head)
-
-
-def _require_fit(prompts: Prompts, spec: BackboneSpec) -> None:
-    """Refuse prompts that were made for an encoder of other widths, or for blocks that this one does not have."""
-    if beyond := [i for i in prompts.starts if i >= spec.depth]:
-        raise VptError(
-            f"prompts: made for an encoder that has a block {beyond[0]}, and {spec.name} has blocks 0 to "
-            f"{spec.depth - 1}; make them for its own spec"
-        )
-    widths = {block.width for block in spec.blocks}
-    for table in prompts.modules():
-        if isinstance(table, PromptTable) and (other := {*table.widths} - widths):
-            own = ", ".join(map(str, sorted(widths)))
-            raise VptError(
-                f"prompts: made for an encoder {min(other)} wide, and {spec.name} is {own}; make them for its own spec"
-            )
 
 
 @contextmanager
@@ -131,9 +116,10 @@ def _section(prompts: str | Mapping[str, Any]) -> Any:
 class Wrapped(nn.Module):
     """A frozen encoder, prompts and a head: normalised images (B, 3, H, W) -> logits (B, K), or of no head a vector.
 
-    What trains is what has `requires_grad`. `state_dict` holds that alone, and which encoder and prompts it belongs to
-    (SHA-256 of the weights that the encoder came with; the method, and the blocks that it acts in, as JSON); it is
-    loaded into the same ones only. The encoder stays in eval mode whatever `train` says.
+    What trains is what has `requires_grad`. `state_dict` holds that, what of the encoder is not as it came, and which
+    encoder and prompts it belongs to (SHA-256 of the weights that the encoder came with; the method, and the blocks
+    that it acts in, as JSON); it is loaded into the same ones only. The encoder stays in eval mode whatever `train`
+    says.
 
     Set `checkpointing` to trade time for memory in training.
     """
@@ -147,6 +133,7 @@ class Wrapped(nn.Module):
         self.prompts = prompts
         self.head = head.requires_grad_(True)
         self.checkpointing = False
+        self._came_as = contents(backbone)
         self.register_buffer("encoder_sha256", torch.tensor(list(bytes.fromhex(backbone.sha256)), dtype=torch.uint8))
         self.register_buffer("prompts_json", torch.tensor(list(_described(prompts).encode()), dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_without_encoder)
@@ -177,11 +164,17 @@ class Wrapped(nn.Module):
         return self
 
     def state_dict(self, *args: Any, prefix: str = "", **more: Any) -> Any:
-        """What training leaves: prompts, head, what of the encoder somebody lets train, and the hash of its weights."""
+        """What training leaves: prompts, head, what of the encoder trains or is not as it came, and the hash of the
+        weights that it came with.
+        """
         state = super().state_dict(*args, prefix=prefix, **more)
         own = f"{prefix}backbone."
-        trained = {f"{own}{name}" for name, each in self.backbone.named_parameters() if each.requires_grad}
-        for name in [name for name in state if name.startswith(own) and name not in trained]:
+        kept = {
+            f"{own}{name}"
+            for name, each in self.backbone.named_parameters()
+            if each.requires_grad or content_of(each) != self._came_as[name]
+        }
+        for name in [name for name in state if name.startswith(own) and name not in kept]:
             del state[name]
         return state
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from banks import WINDOW, trained
 from masks import scan_plan
 
 import vpt
-from vpt.errors import VptWarning
+from vpt.errors import VptError, VptWarning
 from vpt.machine.precision import choose_precision, slow_precision
 from vpt.vocabulary import Precision
 
@@ -34,6 +35,12 @@ def test_auto_is_what_a_processor_computes_with_and_never_slow(able: Ables, has:
     able(*has)
     assert choose_precision("auto", CPU) == chosen
     assert not slow_precision(choose_precision("auto", CPU), CPU)
+
+
+@pytest.mark.parametrize("word", ["fp16", "bf16", "float32", "16", ""])
+def test_a_word_that_is_no_precision_is_refused(word: Any) -> None:
+    with pytest.raises(VptError, match=f"precision '{word}': expected auto, 32-true, bf16-mixed or 16-mixed"):
+        choose_precision(word, CPU)
 
 
 @pytest.mark.parametrize(

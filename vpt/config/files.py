@@ -97,7 +97,7 @@ def _chosen(section: str, room: Room[Any], values: dict[str, Any], name: str, pr
 def _of_another(section: str, room: Room[Any], values: dict[str, Any], place: tuple[Any, ...]) -> str:
     """That a key is a setting of other choices of this section, in one sentence; "" where it is of none."""
     key = ".".join(map(str, place))
-    owners = [each for each in room.names() if key in room.section(each).model_fields]
+    owners = [each.name_by(room.key) for each in room if key in each.model_fields]
     if not owners:
         return ""
     chosen = f"{section}.{room.key}"
@@ -137,7 +137,7 @@ def parse_prompts(text: str) -> dict[str, Any]:
     method, _, count = text.partition(":")
     if method not in PROMPTS.names() or (count and not (count.isdecimal() and _has_count(method))):
         meant = "" if method in PROMPTS.names() else did_you_mean(method, PROMPTS.names())
-        counted = [name for name in PROMPTS.names() if _has_count(name)]
+        counted = [each.name_by("method") for each in PROMPTS if "count" in each.model_fields]
         *others, last = [name for name in PROMPTS.names() if name not in counted]
         forms = ", ".join(f"{name}:COUNT" for name in counted)
         raise VptError(f"--prompts {text}: expected {forms}, {', '.join(others)} or {last}, for example deep:10{meant}")
@@ -248,12 +248,15 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 def unknown_keys(values: dict[str, Any]) -> list[str]:
     """The dotted keys of a whole config's values that this version does not know; not of a method that it lacks."""
-    known, found = {*_all_keys(), "backbone.attention"}, []
+    known, found = {*_keys(Config), "backbone.attention"}, []
     for key, value in values.items():
         if key not in known:
             found.append(key)
-        elif isinstance(value, dict) and (key not in CHOSEN or value.get(CHOSEN[key].key) in CHOSEN[key].names()):
+        elif isinstance(value, dict) and key not in CHOSEN:
             found += [f"{key}.{inner}" for inner in value if f"{key}.{inner}" not in known]
+        elif isinstance(value, dict) and (name := value.get(CHOSEN[key].key)) in CHOSEN[key].names():
+            own = _keys(CHOSEN[key].section(name), f"{key}.")
+            found += [f"{key}.{inner}" for inner in value if f"{key}.{inner}" not in own]
     return found
 
 

@@ -21,9 +21,10 @@ from vpt.engine.optim import schedule, schedule_of_epochs, schedule_without_end,
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.signals import Interrupted, Signals, heed_signals
 from vpt.errors import VptError
+from vpt.model import name_in_model
 from vpt.progress import Tick, bar
 from vpt.tasks.batch import Batch, Loss
-from vpt.words import listed
+from vpt.words import counted, listed
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -175,8 +176,23 @@ def train_epoch(
         signals.check()
 
 
+def _tell_idle(learner: Learner, hooks: Hooks) -> None:
+    """Say for which tensors of prompts or head nothing was learned, though for others it was.
+
+    Of an encoder the last norm may be left out by a head.
+    """
+    idle = [name for name in map(name_in_model, learner.untouched) if not name.startswith("backbone.")]
+    if idle and len(learner.untouched) < sum(p.requires_grad for p in learner.forward.parameters()):
+        hooks.say(
+            f"{counted(len(idle), 'tensor')} that should train had no gradient in the whole epoch ({listed(idle, 4)}), "
+            "so they stay as they were: does the loss depend on them, and does whoever hands them on detach them?"
+        )
+
+
 def end_epoch(learner: Learner, settings: Settings, progress: Progress, hooks: Hooks, signals: Signals) -> None:
     """Validate what was learned, tell and save it; a signal during the validation leaves `progress` as it was."""
+    if progress.epoch == 0:
+        _tell_idle(learner, hooks)
     row = {
         "epoch": progress.epoch + 1,
         "loss": progress.loss_sum / max(1, settings.steps - progress.lost),

@@ -26,6 +26,7 @@ from vpt.engine.beside import share_prompts
 from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
 from vpt.engine.ranks import ALONE, Ranks
+from vpt.engine.restorable import require_restorable
 from vpt.engine.setup import Setup
 from vpt.engine.starting import adapted_model
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
@@ -100,6 +101,7 @@ class Job(ABC):
         elif start and setup.start is None:
             how: Any = getattr(setup.config.prompts, "init", "uniform")
             initialise(self.model.backbone, self.model.prompts, self.images(), how, setup.config.seed)
+        require_restorable(self.model, setup.config, setup.plan, len(setup.dataset.labels))
         self.choose_data()
 
     def _new_model(self) -> PromptedModel:

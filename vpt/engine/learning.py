@@ -69,6 +69,10 @@ class Learner:
     say: Callable[[str], None] = field(default=lambda said: None)
     ranks: Ranks = ALONE
 
+    def __post_init__(self) -> None:
+        self.untouched = {name: p for name, p in self.forward.named_parameters() if p.requires_grad}
+        """What trains and had no gradient in any update so far."""
+
     def update(self, group: Sequence[Batch], counts: Sequence[int] | None = None) -> Update:
         """Learn from the mean of the batches' gradients; nothing is changed by a loss or gradient that is not finite.
 
@@ -115,6 +119,7 @@ class Learner:
         except _TooLarge:
             return None
         self.ranks.add_gradients(p for each in self.optimizer.param_groups for p in each["params"])
+        self.untouched = {name: p for name, p in self.untouched.items() if p.grad is None}
         return Update(tuple(losses))
 
     def _backward(self, batch: Batch, count: int, sharing: int) -> tuple[float, Tensor]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
+from vpt.errors import VptError
 from vpt.machine.products import FrozenLinear, route_products
 from vpt.vocabulary import Chosen, Precision
+from vpt.words import either
 
 HALF: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 MULTIPLYING = (nn.Linear, FrozenLinear, nn.Conv2d, nn.ConvTranspose2d)
@@ -18,8 +20,10 @@ MULTIPLYING = (nn.Linear, FrozenLinear, nn.Conv2d, nn.ConvTranspose2d)
 def choose_precision(precision: Precision, device: torch.device) -> Chosen:
     """`auto`: bfloat16 where the device computes with it (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX).
 
-    Elsewhere float16 on older CUDA cards, float32 on the rest.
+    Elsewhere float16 on older CUDA cards, float32 on the rest. Raises VptError for a word that is no precision.
     """
+    if precision not in get_args(Precision):
+        raise VptError(f"precision {precision!r}: expected {either(get_args(Precision))}")
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -166,6 +166,22 @@ def row_of(values: Any, widths: Sequence[int], row: int) -> Tensor:
     return values[group][widths[:row].count(widths[row])]
 
 
+def require_fit(prompts: Prompts, spec: BackboneSpec) -> None:
+    """Refuse prompts that were made for an encoder of other widths, or for blocks that this one does not have."""
+    if beyond := [i for i in prompts.starts if i >= spec.depth]:
+        raise VptError(
+            f"prompts: made for an encoder that has a block {beyond[0]}, and {spec.name} has blocks 0 to "
+            f"{spec.depth - 1}; make them for its own spec"
+        )
+    widths = {block.width for block in spec.blocks}
+    for table in prompts.modules():
+        if isinstance(table, PromptTable) and (other := {*table.widths} - widths):
+            own = ", ".join(map(str, sorted(widths)))
+            raise VptError(
+                f"prompts: made for an encoder {min(other)} wide, and {spec.name} is {own}; make them for its own spec"
+            )
+
+
 class PromptTable(nn.Module):
     """Learned prompts, `count` for each of the blocks: published initialisation, optional projection, dropout.
 
