@@ -126,6 +126,15 @@ def test_checkpointing_and_autocast_change_no_more_than_rounding() -> None:
     assert nn.functional.cosine_similarity(half.flatten(), plain.flatten(), dim=0) > 0.99
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", ["none", "deep:3", "shallow:3", "conditioned:3"])
+def test_it_is_exported_for_batches_of_any_size(prompts: str) -> None:
+    model = vpt.wrap(make(), prompts).eval()
+    exported = torch.export.export(model, (draw(2),), dynamic_shapes=({0: torch.export.Dim("batch", max=64)},))
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(draw(5)), model(draw(5)), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.slow  # compiles
 def test_it_compiles() -> None:
     model = vpt.wrap(make(), "deep:3").eval()

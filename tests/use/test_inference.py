@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from masks import LABELS, scan, scan_plan, threshold, tiny
+from masks import LABELS, image_plan, scan, scan_plan, threshold, tiny
 from torch import Tensor, nn
 
 from vpt.errors import VptError, VptWarning
 from vpt.machine.precision import autocast
 from vpt.tasks.batch import Batch, Output
 from vpt.use.classifier import Classifier
-from vpt.use.inference import in_precision, in_smaller_batches
+from vpt.use.inference import InPrecision, in_smaller_batches
 from vpt.use.segmenter import Segmenter
 
 CPU = torch.device("cpu")
@@ -28,9 +29,19 @@ def test_what_leaves_a_precision_is_float32() -> None:
     def forward(batch: Batch) -> Output:
         return Output(layer(batch["images"]))
 
-    assert in_precision(forward, "bf16-mixed", CPU)(batch).logits.dtype == torch.float32
+    assert InPrecision(forward, "bf16-mixed", CPU)(batch).logits.dtype == torch.float32
     with autocast("bf16-mixed", CPU):
         assert forward(batch).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("mirror", ["none", "both"])
+def test_a_segmenter_can_be_sent_to_another_process(mirror: Any) -> None:
+    plan = image_plan()
+    model = tiny(plan, 2)[0]
+    segmenter = Segmenter.from_model(model, plan, {0: "background", 1: "found"}, CPU, mirror=mirror)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    again = pickle.loads(pickle.dumps(segmenter))
+    np.testing.assert_array_equal(np.asarray(again.segment(pixels)), np.asarray(segmenter.segment(pixels)))
 
 
 def test_constructors_leave_the_model_alone() -> None:

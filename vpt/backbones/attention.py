@@ -69,7 +69,7 @@ def key_value_maps(norm: nn.Module, qkv: nn.Module, width: int) -> tuple[Tensor,
 
 def attend(attention: Attention, tokens: Tensor, beside: KeysValues | None, rows: int) -> Tensor:
     """timm's self-attention of normed tokens (B, N, C), prompts beside them -> its first `rows` (B, rows, C)."""
-    batch = len(tokens)
+    batch = tokens.shape[0]
     apart = beside is not None or rows < tokens.shape[1]  # else a view of the queries keeps all three alive
     if apart and is_plain(attention.qkv):
         (queries,) = split_heads(project_queries(attention.qkv, tokens[:, :rows]), attention.num_heads, 1)
@@ -86,7 +86,7 @@ def attend(attention: Attention, tokens: Tensor, beside: KeysValues | None, rows
 
 def attend_apart(attention: Attention, tokens: Tensor, context: Tensor) -> Tensor:
     """timm's attention of tokens (B, N, C) to the context alone -> (B, N, C); both as `asked_apart` gives them."""
-    batch = len(tokens)
+    batch = tokens.shape[0]
     (queries,) = split_heads(project_queries(attention.qkv, tokens), attention.num_heads, 1)
     keys, values = keys_and_values(attention.qkv, attention.num_heads, context, attention.k_norm)
     keys, values = keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)

@@ -136,7 +136,7 @@ def attend(
 
     unturned: how many tokens come before the patches.
     """
-    batch, heads = len(tokens), attention.num_heads
+    batch, heads = tokens.shape[0], attention.num_heads
     (queries,) = split_heads(queries_of(attention, tokens[:, :rows]), heads, 1)
     keys, values = split_heads(keys_values_of(attention, tokens), heads // heads_of_a_group(attention), 2)
     half = attention.rotate_half
@@ -151,7 +151,7 @@ def attend(
 
 def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:
     """Attention of tokens (B, N, C) to the context (P, C) or (B, P, C) alone -> (B, N, C)."""
-    batch, heads = len(tokens), attention.num_heads
+    batch, heads = tokens.shape[0], attention.num_heads
     (queries,) = split_heads(queries_of(attention, tokens), heads, 1)
     keys, values = split_heads(keys_values_of(attention, context), heads // heads_of_a_group(attention), 2)
     keys, values = for_all_heads(attention, attention.k_norm(keys), values)

@@ -136,7 +136,7 @@ def attend(attention: Any, tokens: Tensor, beside: KeysValues | None, rows: int,
 
     bias: (1, heads, N, N).
     """
-    batch, heads = len(tokens), attention.num_heads
+    batch, heads = tokens.shape[0], attention.num_heads
     (queries,) = split_heads(project_queries(attention.qkv, tokens[:, :rows]), heads, 1)
     keys, values = split_heads(project_keys_values(attention.qkv, tokens), heads, 2)
     queries, keys = _normed(attention, "q_norm", queries), _normed(attention, "k_norm", keys)
@@ -154,7 +154,7 @@ def attend(attention: Any, tokens: Tensor, beside: KeysValues | None, rows: int,
 
 def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:
     """Attention of tokens (B, N, C) to the context (P, C) or (B, P, C) alone -> (B, N, C)."""
-    batch, heads = len(tokens), attention.num_heads
+    batch, heads = tokens.shape[0], attention.num_heads
     (queries,) = split_heads(project_queries(attention.qkv, tokens), heads, 1)
     keys, values = split_heads(project_keys_values(attention.qkv, context), heads, 2)
     keys, values = _normed(attention, "k_norm", keys).expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1)

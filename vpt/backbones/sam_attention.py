@@ -92,7 +92,7 @@ def _mix(
 
 def attend_apart(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:
     """Attention of tokens (B, ..., C) to the context (E, C) or (B, E, C) alone -> the tokens' shape."""
-    batch = len(tokens)
+    batch = tokens.shape[0]
     (queries,) = split_heads(project_queries(attention.qkv, tokens.flatten(1, -2)), attention.num_heads, 1)
     keys, values = keys_and_values(attention.qkv, attention.num_heads, context)
     mixed = mix_values(queries, keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1))

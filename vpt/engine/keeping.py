@@ -14,7 +14,7 @@ from vpt.data.familiar import Familiar, chosen_cases
 from vpt.data.plan import Plan
 from vpt.model import PromptedModel
 from vpt.tasks.pooled import PooledEncoder, features_of
-from vpt.use.inference import in_precision
+from vpt.use.inference import InPrecision
 from vpt.vocabulary import Chosen
 
 
@@ -28,7 +28,7 @@ def keep_cases(
     batch_size: int,
 ) -> None:
     """Add what the encoder of the artifact's `model` makes of its training cases; nothing of fewer than two."""
-    forward = in_precision(PooledEncoder(model).eval().to(device), precision, device)
+    forward = InPrecision(PooledEncoder(model).eval().to(device), precision, device)
     chosen = [cases[k] for k in chosen_cases(len(cases))]
     features = [features_of(forward, case.read()[0], plan, device, batch_size) for case in chosen]
     if familiar := Familiar.of(np.stack(features)):

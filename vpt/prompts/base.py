@@ -124,7 +124,7 @@ class Prompts(nn.Module):
 
     def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Context | None]:
         """Called before block `i`: the tokens that enter it, and what it attends to besides, (P, C) or (B, P, C)."""
-        return tokens, self.context(i, len(tokens.grid))
+        return tokens, self.context(i, tokens.grid.shape[0])
 
     def penalty(self, state: Any) -> Tensor | None:
         """Called after a pass in training: what the method adds to the loss, or None."""

@@ -86,7 +86,7 @@ class ClassQueries(Prompts):
         return None if self.below is None or i >= self.joins else self.below.row(i, batch)
 
     def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Context | None]:
-        batch = len(tokens.grid)
+        batch = tokens.grid.shape[0]
         if i == self.joins:
             tokens = replace(tokens, prompts=shared_over_batch(self.queries.row(0, batch), batch))
         return tokens, self.context(i, batch)

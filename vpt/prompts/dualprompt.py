@@ -133,7 +133,7 @@ class DualpromptPrompts(Prompts):
 
     def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, KeysValues | None]:
         if i in self.shared:
-            rows = shared_over_batch(self.general[self.shared[i]], len(tokens.grid))
+            rows = shared_over_batch(self.general[self.shared[i]], tokens.grid.shape[0])
             return tokens, keys_values(rows, self.heads[i])
         if i in self.own:
             return tokens, keys_values(self.experts()[state.task, self.own[i]], self.heads[i])

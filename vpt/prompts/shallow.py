@@ -54,7 +54,7 @@ class ShallowPrompts(Prompts):
     def enter(self, i: int, tokens: Tokens, state: Any) -> tuple[Tokens, Tensor | None]:
         if i > 0:
             return tokens, None
-        batch = len(tokens.grid)
+        batch = tokens.grid.shape[0]
         return replace(tokens, prompts=shared_over_batch(self.table.row(0, batch), batch)), None
 
     def start_from(self, tokens: Sequence[Tensor]) -> None:

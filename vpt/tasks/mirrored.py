@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -23,13 +24,21 @@ def over_mirror_images(forward: Forward, turns: Sequence[tuple[int, ...]]) -> Fo
     if len(turns) == 1:
         return forward
 
-    def turned(batch: Batch, turn: tuple[int, ...]) -> Tensor:
+    return _OverMirrorImages(forward, tuple(turns))
+
+
+@dataclass(frozen=True, eq=False)
+class _OverMirrorImages:
+    """A closure could not be sent to another process."""
+
+    forward: Forward
+    turns: tuple[tuple[int, ...], ...]
+
+    def __call__(self, batch: Batch) -> Output:
+        total = reduce(torch.add, (self._turned(batch, turn) for turn in self.turns))  # never all of them at once
+        return Output((total / len(self.turns)).clamp_min(LEAST).log())
+
+    def _turned(self, batch: Batch, turn: tuple[int, ...]) -> Tensor:
         """Probabilities (B, K, S, S) of a mirror image, where the image has them."""
         seen: Batch = {**batch, "images": batch["images"].flip(turn)}
-        return forward(seen).logits.softmax(1).flip(turn)
-
-    def run(batch: Batch) -> Output:
-        total = reduce(torch.add, (turned(batch, turn) for turn in turns))  # never all of them at once
-        return Output((total / len(turns)).clamp_min(LEAST).log())
-
-    return run
+        return self.forward(seen).logits.softmax(1).flip(turn)

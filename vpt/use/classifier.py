@@ -20,7 +20,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import Scan, reader_of
 from vpt.tasks.batch import Forward
 from vpt.tasks.classification import StackModel, classify_stacks, to_probabilities
-from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_header
+from vpt.use.inference import InPrecision, in_smaller_batches, make_ready, read_scan, warn_of_header
 from vpt.use.several import scans_in
 from vpt.vocabulary import Chosen, Mirror, Target
 from vpt.words import did_you_mean, listed
@@ -72,7 +72,7 @@ class Classifier:
     ) -> Self:
         """The model is made ready for inference in place, see `Segmenter.from_model`."""
         model = make_ready(model, device, precision)
-        forward = in_precision(StackModel(model).eval().to(device), precision, device)
+        forward = InPrecision(StackModel(model).eval().to(device), precision, device)
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size), device)
         return cls(model, forward, plan, classes, target, device, batch_size, temperature, mirror)
 

@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -49,14 +50,17 @@ def make_ready(model: PromptedModel, device: torch.device, precision: Chosen) ->
         return model.project_prompts()
 
 
-def in_precision(forward: Forward, precision: Chosen, device: torch.device) -> Forward:
-    """`forward` in that precision, its logits in float32."""
+@dataclass(frozen=True, eq=False)
+class InPrecision:
+    """`forward` in that precision, its logits in float32; a closure could not be sent to another process."""
 
-    def run(batch: Batch) -> Output:
-        with autocast(precision, device):
-            return Output(forward(batch).logits.float())
+    forward: Forward
+    precision: Chosen
+    device: torch.device
 
-    return run
+    def __call__(self, batch: Batch) -> Output:
+        with autocast(self.precision, self.device):
+            return Output(self.forward(batch).logits.float())
 
 
 def require_kind(plan: Plan, scan: Any) -> None:

@@ -14,7 +14,7 @@ from vpt.data.plan import Plan
 from vpt.model import PromptedModel
 from vpt.tasks.batch import Forward
 from vpt.tasks.pooled import PooledEncoder, features_of
-from vpt.use.inference import in_precision, in_smaller_batches
+from vpt.use.inference import InPrecision, in_smaller_batches
 from vpt.use.prepared_scan import PreparedScan
 from vpt.vocabulary import Chosen
 
@@ -44,7 +44,7 @@ class KnownCases:
         batch_size: int,
     ) -> Self:
         """Of a model that is ready for inference."""
-        pooled = in_precision(PooledEncoder(model).eval().to(device), precision, device)
+        pooled = InPrecision(PooledEncoder(model).eval().to(device), precision, device)
         encoder = model.backbone if model.mixing is None else model
         sight = (id(encoder), *(getattr(plan, name) for name in SEEN))
         return cls(familiar, pooled, plan, device, batch_size, sight)

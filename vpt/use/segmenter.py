@@ -32,7 +32,7 @@ from vpt.tasks.deciding import DECISIONS
 from vpt.tasks.mirrored import over_mirror_images
 from vpt.tasks.segmentation import SliceModel, logits_of_slices, probabilities_of
 from vpt.tasks.witness import Witness
-from vpt.use.inference import in_precision, in_smaller_batches, make_ready, read_scan, warn_of_field, warn_of_header
+from vpt.use.inference import InPrecision, in_smaller_batches, make_ready, read_scan, warn_of_field, warn_of_header
 from vpt.use.known_cases import KnownCases
 from vpt.use.pages.result import show_result
 from vpt.use.prepared_scan import Keep, PreparedScan
@@ -95,7 +95,7 @@ class Segmenter:
         and what the blocks make of its prompts computed once.
         """
         model = make_ready(model, device, precision)
-        forward = in_precision(SliceModel(model).eval().to(device), precision, device)
+        forward: Forward = InPrecision(SliceModel(model).eval().to(device), precision, device)
         forward = over_mirror_images(forward, TURNS[mirror])
         batch_size = inference_batch(numbers_per_image(model.backbone.spec, plan.image_size, len(labels)), device)
         known = None if familiar is None else KnownCases.of(model, familiar, plan, precision, device, batch_size)

@@ -17,7 +17,7 @@ from vpt.tasks.classification import head_of, to_probabilities
 from vpt.tasks.images import Normalise
 from vpt.tasks.segmentation import likeliest, logits_of_slices
 from vpt.use.classifier import Classifier
-from vpt.use.inference import in_precision, in_smaller_batches
+from vpt.use.inference import InPrecision, in_smaller_batches
 from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
 from vpt.vocabulary import Chosen
@@ -84,7 +84,7 @@ def segment_together(
     if _needs_more(first):  # alone, see `sight_of`
         return [first.classes_of(scan, None, progress)]
     together = SideBySide([member.model for member in members]).to(first.device)
-    forward = in_precision(together, precision, first.device)
+    forward = InPrecision(together, precision, first.device)
 
     def in_batches(batch: int) -> list[np.ndarray]:
         pixels = scan.oriented.shape[1:]
