@@ -31,6 +31,7 @@ from vpt.data.layouts.lists import is_mask_list
 from vpt.data.layouts.masks_beside import without_masks
 from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.medsam import is_medsam
+from vpt.data.layouts.no_classes import no_classes
 from vpt.data.layouts.rows import Row
 from vpt.data.patients import by_pattern
 from vpt.data.walking import is_training
@@ -123,6 +124,8 @@ def survey_labelled(
     source, rows, order, target = _read(path, target, classes if only is None else None, problems)
     rows = _of_text(rows, problems)
     rows, masks = without_masks(rows) if source.is_dir() else (rows, [])
+    if source.is_dir() and (classes or only) is None and (text := no_classes(source, rows)):
+        problems.append(VptError(f"{source}: {text}"))
     rows, apart = chosen(rows, only, order, target, path)
     order = order if only is None else classes or only
     root = source if source.is_dir() else source.parent
