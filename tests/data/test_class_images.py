@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vpt.config import load_config
 from vpt.data.check_labelled import check_labelled
 from vpt.data.doubts.class_names import class_doubts
-from vpt.data.doubts.said import doubts_of
+from vpt.data.doubts.said import doubts_of, require_no_masks
 from vpt.data.layouts import read_labelled
 from vpt.data.splits import read_splits
+from vpt.engine.setup import prepare_setup
+from vpt.errors import VptError
 
 Draw = Callable[[int], Image.Image]
 
@@ -119,3 +122,113 @@ def test_names_that_are_likely_no_classes(names: list[str], text: str) -> None:
 )
 def test_sound_names(names: list[str]) -> None:
     assert class_doubts(names) == []
+
+
+def jpeg(root: Path, name: str) -> None:
+    for path in sorted((root / name).iterdir()):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"), quality=60)
+        path.unlink()
+
+
+def refused(root: Path) -> str:
+    """What ends a training and is an error of `vpt check`, "" where nothing does and is."""
+    dataset = read_labelled(root)
+    errors = [problem.text for problem in check_labelled(root).errors]
+    try:
+        require_no_masks(dataset, read_splits(dataset))
+    except VptError as error:
+        text = str(error).removeprefix(f"{root}: ")
+        assert errors == [text]
+        return text
+    assert errors == []
+    return ""
+
+
+def binary(number: int) -> Image.Image:
+    return mask(number % 100)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "added", "count"),
+    [
+        ("CXR_png", "ManualMask/leftMask", "", 8),  # Montgomery
+        ("Training400", "Annotation-Training400/Disc", "", 8),  # REFUGE
+        ("1. Original Images/a", "2. All Segmentation Groundtruths/a/1. MA", "_MA", 8),  # IDRiD
+        ("pictures", "GT", "", 5),  # few
+        ("pictures", "regions", "", 8),  # by the images and their names alone
+        ("pictures", "regions", "_lesion", 8),
+    ],
+)
+def test_folders_of_images_and_masks_are_refused(
+    tmp_path: Path, images: str, masks: str, added: str, count: int
+) -> None:
+    root = folders(tmp_path / "d", {images: picture, masks: binary}, {masks: f"{added}.png"}, count)
+    text = refused(root)
+    of, name = (repr(each.partition("/")[0]) for each in (masks, images))
+    assert text.startswith(f"every image of {of} has 2 values at most, as masks have, and is called as one of {name}; ")
+    assert "call the folders images and masks, and the set is segmented, or list image and mask in cases.csv" in text
+
+
+def test_a_folder_of_masks_of_other_names_is_refused_by_its_own(tmp_path: Path) -> None:
+    root = folders(tmp_path / "d", {"pictures": picture, "groundtruth": binary}, count=4)
+    for path in (root / "groundtruth").iterdir():
+        path.rename(path.with_name(f"drawn by hand {path.name}"))
+    assert "2 values at most, as masks have, and 'pictures' holds pictures" in refused(root)
+
+
+def test_masks_that_were_saved_as_jpeg_are_refused(tmp_path: Path) -> None:
+    root = folders(tmp_path / "d", {"pictures": picture, "lesion masks": binary})
+    jpeg(root, "lesion masks")
+    assert "has little but its darkest and lightest values, as masks saved as JPEG have, and is called" in refused(root)
+
+
+def test_masks_of_volumes_are_refused(tmp_path: Path, save) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        save(tmp_path / f"scanned/v{k}.nii.gz", rng.normal(100, 30, (8, 8, 8)).astype(np.float32))
+        save(tmp_path / f"liver labels/v{k} drawn.nii.gz", (rng.random((8, 8, 8)) > 0.5).astype(np.uint8))
+    assert "every image of 'liver labels' has 2 values at most" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        {"with_mask": picture, "without_mask": picture},
+        {"mask": picture, "no_mask": picture},
+        {"mask": picture, "face": coloured},
+        {"with_mask": binary, "without_mask": binary},
+        {"0": binary, "1": binary},  # drawings
+        {"circle": binary, "square": binary, "mask": binary},
+        {"label": picture, "manual": coloured},
+    ],
+)
+def test_classes_with_a_word_for_masks_and_drawings_are_classes(tmp_path: Path, draw: dict[str, Draw]) -> None:
+    root = folders(tmp_path / "d", draw)
+    assert refused(root) == ""
+    assert read_labelled(root).masks == ()
+
+
+def test_drawings_of_names_of_their_own_are_a_class(tmp_path: Path) -> None:
+    root = folders(tmp_path / "d", {"photo": picture, "sketch": binary})
+    for path in (root / "sketch").iterdir():
+        path.rename(path.with_name(f"s{path.name}"))
+    assert refused(root) == ""
+
+
+def test_a_list_that_calls_them_classes_is_warned_of(tmp_path: Path) -> None:
+    root = folders(tmp_path / "d", {"pictures": picture, "regions": binary})
+    lines = ["path,label", *(f"{path.parent.name}/{path.name},{path.parent.name}" for path in root.rglob("*.png"))]
+    (root / "labels.csv").write_text("\n".join(lines))
+    assert refused(root) == ""
+    assert [problem.severity for problem in check_labelled(root).problems if "if these are masks" in problem.text] == [
+        "warning"
+    ]
+
+
+def test_a_training_ends_with_it_before_anything_is_planned(tmp_path: Path) -> None:
+    root = folders(tmp_path / "d", {"pictures": picture, "regions": binary})
+    with pytest.raises(VptError, match="every image of 'regions' has 2 values at most"):
+        prepare_setup(load_config(root))
+    named = {"data.classes": ["pictures", "regions"], "plan.image_size": 32}
+    assert prepare_setup(load_config(root, named)).dataset.labels == {0: "pictures", 1: "regions"}

@@ -11,7 +11,7 @@ import numpy as np
 
 from vpt.data.class_counts import counted_classes, problems_of_classes
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
-from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes, told_by_the_file
+from vpt.data.doubts.class_images import masks_as_classes, masks_beside, patients_as_classes, told_by_the_file
 from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
 from vpt.data.doubts.negatives import Seen, negatives
@@ -172,7 +172,9 @@ def _images_of_classes(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[
     """Masks that count as a class, and classes that their files alone tell apart."""
     read = [(each.example, each.values, each.grid, each.file) for each in facts if each.values and each.grid]
     masks = masks_as_classes(found, [(example, values) for example, values, _, _ in read])
-    for text in masks or patients_as_classes(found) or told_by_the_file(found, read):
+    for text in masks:  # in a list somebody has called them a class
+        yield Problem("error" if found.source.is_dir() else "warning", str(found.source), text)
+    for text in masks_beside(found) + ([] if masks else patients_as_classes(found) or told_by_the_file(found, read)):
         yield Problem("warning", str(found.source), text)
 
 
@@ -246,6 +248,7 @@ def _left_out(found: LabelledSet, told: Sequence[VptError]) -> Iterator[Problem]
         return
     read = {Path(source) for example in found.cases for source in example.images if isinstance(source, Path)}
     read |= {Path(problem_of(error).file) for error in told}
+    read |= {file for file in found.masks if isinstance(file, Path)}
     out = left_out(found.root, read) if is_folder else beside(found.root, read)
     for name, files in unread_classes(found.root).items() if is_folder else ():
         text = (

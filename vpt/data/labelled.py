@@ -32,7 +32,8 @@ class LabelledSet(Cases[Example]):
     root: the folder that may hold split.json and dataset.json; source: the folder or file that was read;
     patients: case -> patient, sides: case -> train, val or test, where something says so; stems: case -> its name
     without class, side and last number, see `Patients`; columns: of a list, column -> case -> what else it says;
-    left_out: names of the examples of classes that were not asked for, which a fixed split may list.
+    left_out: names of the examples of classes that were not asked for, and of masks, which a fixed split may list;
+    masks: in class folders, the files that are masks of the images beside them by their names.
     """
 
     root: Path
@@ -49,6 +50,7 @@ class LabelledSet(Cases[Example]):
     stems: dict[str, str] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
+    masks: tuple[Source, ...] = ()
 
     def _stems(self) -> dict[str, str]:
         return self.stems

@@ -22,6 +22,7 @@ from vpt.backbones import describe_backbone
 from vpt.config import Config, ResolvedConfig, dump_config, load_written
 from vpt.data.annotated import keep_labels
 from vpt.data.cases import Case, SegmentationSet, unwritable
+from vpt.data.doubts.said import require_no_masks
 from vpt.data.few_shot import draw_shots
 from vpt.data.file_marks import marks_of
 from vpt.data.grouped import Groups, read_groups
@@ -130,6 +131,8 @@ def prepare_setup(config: Config) -> Setup:
     config, start = adopt(config)
     resolved, dataset = read_data(config)
     splits = choose_sides(resolved, dataset)
+    if (config.data.classes or config.data.only) is None:
+        require_no_masks(dataset, splits)
     groups = None if resolved.fair is None else read_groups(resolved.fair, dataset, splits)
     earlier: dict[str, Artifact] = {}
     if start is not None and is_beside(config, start):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import os
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from vpt.data.cases import case_name
 from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.labelled import Example, LabelledSet
+from vpt.data.layouts.naming import APART, says_masks
 from vpt.data.values import CaseValues
 from vpt.readers import Grid
 from vpt.readers.grid import by
@@ -21,26 +24,78 @@ MANY = 2  # times as many values as a mask may have: a picture
 FEWEST = 8  # images of a class, and of the others; of fewer nothing is told
 EACH, KINDS = 5, 10  # images at least for every size that a class has; sizes at most, where one can tell something
 FEW_CLASSES = 3  # of fewer folders nothing is told
+MANY_CLASSES = 50  # of more folders the masks of a set are none
+TONE, TWO = 0.1, 0.95  # of the highest value: how far a tone reaches; the share of an image of two tones that they are
 COLOUR = 1.0  # levels that channels lie apart, on average, where there is colour
 
 Valued = tuple[Example, CaseValues]
 
 
 def masks_as_classes(found: LabelledSet, read: Sequence[Valued]) -> list[str]:
-    """A class whose images all look like masks and are called as those of another; read: some or all of the images."""
-    stems = _by_class(found, ((example, Path(example.name).stem) for example in found.cases))
-    distinct = _by_class(found, ((example, _distinct(values)) for example, values in read))
-    for masks, few in distinct.items():
-        if len(few) < FEWEST or max(few) > MOST_LABELS:
-            continue
-        for images, many in distinct.items():
-            shared = np.mean([stem in {*stems[images]} for stem in stems[masks]])
-            if images != masks and np.median(many) > MANY * MOST_LABELS and shared >= ALIKE:
-                return [
-                    f"every image of {masks!r} has {max(few)} values at most, as masks have, and is called as one of "
-                    f"{images!r}; if these are masks, call the folders images and masks, and the set is segmented"
-                ]
+    """A class whose images all look like masks, and are called as those of another or lie in a folder that is called
+    as one of masks; read: some or all of the images.
+    """
+    names, looks = _names(found), _by_class(found, read)
+    pictures = [name for name, its in looks.items() if np.median([*map(_distinct, its)]) > MANY * MOST_LABELS]
+    for masks, images in product(looks, pictures):
+        alike = masks != images and _called_alike(names[masks], {*names[images]})
+        says = masks != images and says_masks(masks) and not says_masks(images)
+        if seen := _as_masks(looks[masks], alike, says):
+            because = f"is called as one of {images!r}" if alike else f"{images!r} holds pictures"
+            return [
+                f"every image of {masks!r} has {seen}, and {because}; if these are masks, call the folders images and "
+                "masks, and the set is segmented, or list image and mask in cases.csv; if they are images of a class, "
+                "list all in labels.csv with path and label"
+            ]
     return []
+
+
+def _as_masks(looks: Sequence[CaseValues], alike: bool, says: bool) -> str:
+    """What the images of a class have as masks have it; alike, says: what their and the folder's name say for it."""
+    most = max(map(_distinct, looks))
+    if most <= MOST_LABELS and (says or (alike and len(looks) >= FEWEST)):
+        return f"{most} values at most, as masks have"
+    if says and alike and all(map(_has_two_tones, looks)):
+        return "little but its darkest and lightest values, as masks saved as JPEG have"
+    return ""
+
+
+def may_hold_masks(found: LabelledSet) -> bool:
+    """Whether class folders are called so that one may be of masks of another, so that its images are worth a look."""
+    if not found.source.is_dir() or len(found.classes) < 2:
+        return False
+    if any(map(says_masks, found.classes)):
+        return True
+    names = _names(found) if len(found.classes) <= MANY_CLASSES else {}
+    sets = {name: {*each} for name, each in names.items()}
+    return any(_called_alike(names[a], sets[b]) for a, b in permutations(names, 2))
+
+
+def _names(found: LabelledSet) -> dict[str, list[str]]:
+    return _by_class(found, ((example, Path(example.name).stem) for example in found.cases))
+
+
+def _called_alike(masks: Sequence[str], images: Collection[str]) -> bool:
+    """Whether nearly all masks have the name of an image, or begin with it (`IDRiD_01_MA`)."""
+    return bool(np.mean([any(part in images for part in _beginnings(name)) for name in masks]) >= ALIKE)
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """The name itself, and what stands before each sign in it that parts words."""
+    yield name
+    yield from (name[: found.start()] for found in APART.finditer(name))
+
+
+def masks_beside(found: LabelledSet) -> list[str]:
+    """That masks lie among the images of class folders, which are no cases."""
+    if not found.masks:
+        return []
+    files = listed((os.path.relpath(str(file), found.root) for file in found.masks), 2)
+    what = "file is the mask of an" if len(found.masks) == 1 else "files are masks of"
+    return [
+        f"{len(found.masks):,} {what} image{'' if len(found.masks) == 1 else 's'} beside by name and left out "
+        f"({files}); if these are images of a class, list all in labels.csv with the columns path and label"
+    ]
 
 
 def patients_as_classes(found: LabelledSet) -> list[str]:
@@ -104,3 +159,11 @@ def _distinct(values: CaseValues) -> int:
     """How many values it has, more than masks may have where one is no whole number."""
     whole = all(channel.whole for channel in values.channels)
     return max(channel.distinct for channel in values.channels) if whole else MANY * MOST_LABELS + 1
+
+
+def _has_two_tones(values: CaseValues) -> bool:
+    """Whether nearly all lies close to the lowest or to the highest value."""
+    return all(
+        np.mean(np.minimum(channel.body - channel.low, channel.high - channel.body) <= TONE * channel.high) >= TWO
+        for channel in values.channels
+    )

@@ -100,7 +100,7 @@ class LeftOut:
         lost = [*texts, *(path for path in (*self.files, *self.nested) if leads_nowhere(path))]
         if files := [path for path in self.files if path not in lost]:
             known = [path for path in files if format_of(path)]
-            other = [path for path in files if not format_of(path) and not _is_coco(path)]
+            other = [path for path in files if not format_of(path) and not is_coco(path)]
             if other:
                 found.append(
                     f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out"
@@ -114,7 +114,7 @@ class LeftOut:
                 f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
                 "as a folder of its own, or move the files up"
             )
-        if coco := [*filter(_is_coco, self.files)]:
+        if coco := [*filter(is_coco, self.files)]:
             found.append(_of_coco(self.root, coco))
         if texts:
             found.append(_of_texts(self.root, texts))
@@ -174,7 +174,7 @@ def unread_beside(folder: Path) -> str:
     every = list(Walk(folder).files())
     if texts := [path for path in every if link_in_text(path)]:
         return f"; {_of_texts(folder, texts)}"
-    if coco := [*filter(_is_coco, every)]:
+    if coco := [*filter(is_coco, every)]:
         return f"; {_of_coco(folder, coco)}"
     found = [path for path in every if not _is_description(path)]
     other = [path for path in found if not format_of(path)]
@@ -190,7 +190,7 @@ def _with_their_parts(read: Iterable[Path]) -> set[str]:
     return {os.path.abspath(file) for path in read for file in (path, *(reader_of(path).files()))}
 
 
-def _is_coco(path: Path) -> bool:
+def is_coco(path: Path) -> bool:
     """Whether a file is called as COCO calls its annotations, or Roboflow its own."""
     name = path.name.lower()
     return name.endswith(".coco.json") or (name.startswith("instances_") and name.endswith(".json"))

@@ -11,7 +11,7 @@ import numpy as np
 from vpt.data.case_facts import seen_beside
 from vpt.data.cases import SegmentationSet
 from vpt.data.doubts.beside import Beside, compared, drawn_in, misplaced
-from vpt.data.doubts.class_images import masks_as_classes, patients_as_classes
+from vpt.data.doubts.class_images import masks_as_classes, masks_beside, may_hold_masks, patients_as_classes
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
 from vpt.data.doubts.inside_out import masks_of
@@ -36,7 +36,7 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     guess = dataset.whose.guess()
     classes = []
     if isinstance(dataset, LabelledSet):
-        classes = [*class_doubts(dataset.classes), *patients_as_classes(dataset)]
+        classes = [*class_doubts(dataset.classes), *masks_beside(dataset), *patients_as_classes(dataset)]
     used = {name for names in splits.to_dict().values() for name in names}
     if dataset.kind == "volumes":
         files = [
@@ -54,6 +54,20 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         *classes,
         *files,
     ]
+
+
+def require_no_masks(dataset: AnySet, splits: Splits) -> None:
+    """Raise VptError for folders of images and of masks that were taken for two classes.
+
+    Where their names let doubt it, some cases are looked at, of which none is tested.
+    """
+    if not isinstance(dataset, LabelledSet) or not may_hold_masks(dataset):
+        return
+    tested, most = {*splits.test}, FINGERPRINTED[dataset.kind]
+    cases = spread([case for case in dataset.cases if case.name not in tested], most)[:most]
+    seen = seen_among(_affordable(cases), len(dataset.channels), dataset.kind)
+    for text in masks_as_classes(dataset, [(case, look.values) for case, look in seen]):
+        raise VptError(f"{dataset.root}: {text}")
 
 
 def _of_volumes(dataset: AnySet, used: Collection[str], splits: Splits) -> list[str]:

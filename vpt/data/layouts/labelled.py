@@ -28,8 +28,10 @@ from vpt.data.layouts.description import (
 )
 from vpt.data.layouts.image_folders import COLOUR, GREY, image_channels, is_image_set
 from vpt.data.layouts.lists import is_mask_list
+from vpt.data.layouts.masks_beside import without_masks
 from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.medsam import is_medsam
+from vpt.data.layouts.no_classes import no_classes
 from vpt.data.layouts.rows import Row
 from vpt.data.patients import by_pattern
 from vpt.data.walking import is_training
@@ -121,6 +123,9 @@ def survey_labelled(
     problems: list[VptError] = []
     source, rows, order, target = _read(path, target, classes if only is None else None, problems)
     rows = _of_text(rows, problems)
+    rows, masks = without_masks(rows) if source.is_dir() else (rows, [])
+    if source.is_dir() and (classes or only) is None and (text := no_classes(source, rows)):
+        problems.append(VptError(f"{source}: {text}"))
     rows, apart = chosen(rows, only, order, target, path)
     order = order if only is None else classes or only
     root = source if source.is_dir() else source.parent
@@ -149,7 +154,8 @@ def survey_labelled(
         source,
         stems={row.name: row.stem for row in rows if row.stem},
         columns=_columns(rows),
-        left_out=frozenset(apart),
+        left_out=frozenset((*apart, *(row.name for row in masks))),
+        masks=tuple(row.image for row in masks),
     )
     _keep_patients_together(found, rows, problems)
     return found, problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,20 @@ WAYS = (
 def words_of(name: str) -> tuple[str, ...]:
     """Of a case's name, in small letters."""
     return tuple(PLAIN.of(name.lower()))
+
+
+def masked_by(words: Sequence[str]) -> set[tuple[str, ...]]:
+    """The words of the scans that a name may be the mask of: its own without those that say mask, and without a number
+    behind these; none where nothing says mask.
+    """
+    rest = tuple(word for word in words if word not in SAYING)
+    counted_out = rest[:-1] if rest and rest[-1].isdigit() else rest
+    return {rest, counted_out} - {()} if len(rest) < len(words) else set()
+
+
+def says_masks(folder: str) -> bool:
+    """Whether a word for masks is in a folder's name (`2. All Groundtruths`, `ManualMask`)."""
+    return not {*WAYS[2].of(folder)}.isdisjoint(SAYING)
 
 
 def name_roles(folders: Collection[str]) -> bool:

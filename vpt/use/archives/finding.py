@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
-from vpt.data.layouts.naming import MASK, SAYING, words_of
+from vpt.data.layouts.naming import MASK, SAYING, masked_by, words_of
 from vpt.data.paired_names import scans_and_masks
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.data.walking import Walk, folders_in
@@ -145,9 +145,7 @@ def _masks_among(names: Collection[str]) -> set[str]:
     own = {words_of(name) for name in scans}
     for name in {*names} - scans if scans else ():
         words = words_of(name)
-        rest = tuple(word for word in words if word not in SAYING)
-        counted_out = rest[:-1] if rest and rest[-1].isdigit() else rest
-        if {rest, counted_out} & own or MASK.issuperset(words):
+        if masked_by(words) & own or MASK.issuperset(words):
             masks.add(name)
     return masks
 

@@ -1,0 +1,188 @@
+"""Folders that count as classes, but are parts of a set, patients or sides, as their names or a list beside them say.
+
+A set of images whose labels stand in a list is often packed so. Only names and lists are read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpt.data.cases import case_name
+from vpt.data.doubts.left_out import is_coco
+from vpt.data.layouts.class_lists import COLUMNS, csv_lines
+from vpt.data.layouts.naming import says_masks
+from vpt.data.layouts.rows import Row
+from vpt.data.walking import Walk
+from vpt.errors import VptError
+from vpt.files import is_hidden
+from vpt.vocabulary import SIDE_WORDS, TABLES
+from vpt.words import listed
+
+PARTS = {"part", "image", "images", "img", "imgs", "batch", "fold", "chunk", "shard", "split", "subset", "set"}
+CASES = {"patient", "pat", "case", "subject", "subj", "participant", "person", "scan", "volume", "vol", "study"}
+CASES |= {"series", "slide", "slice", "exam", "examination"}
+CALLED = {**dict.fromkeys(PARTS, "parts of a set"), **dict.fromkeys(CASES, "patients or their scans")}
+CALLED |= {f"{word}s": what for word, what in CALLED.items()} | dict.fromkeys(SIDE_WORDS, "sides of the split")
+"""A word before a number that counts folders -> what these are, and no classes."""
+NUMBER = re.compile(r"(\d+)")
+WORD = re.compile(r"[^\W\d_]+")
+MOST = 0.5  # of the folders: are called so; of the images: a list names
+CERTAIN = 0.9  # of the images: have the label that most of their folder have, or lie where most of their label do
+
+
+@dataclass(frozen=True)
+class _List:
+    """A list beside the folders that names most of the images; labels: image -> label, None without such a column."""
+
+    file: Path
+    labels: Mapping[str, str] | None
+
+
+def no_classes(root: Path, rows: Sequence[Row]) -> str:
+    """Why the folders of these images are no classes, and what to give in their place; "" where they may be some."""
+    names = sorted({label for row in rows for label in row.labels})
+    counted = _counted(names)
+    lists = _lists(root, rows)
+    if sides := _sides(names):
+        what = f"{listed(sides, 3)} are called as sides of the split are, not as classes{_beside(sides, names)}"
+    elif counted and (called := CALLED.get(_word_before(counted))):
+        what = f"{listed(counted, 3)} are called as {called} are, not as classes"
+    elif len(counted) == len(names) > 1 and (masks := _masks_in_each(rows)):
+        what = f"{listed(counted, 3)} each hold a folder of masks ({masks}) beside others, as patients do, not classes"
+    elif across := next((each for each in lists if each.labels and _cuts_across(rows, each.labels)), None):
+        what = f"{listed(names, 3)} are no classes by {across.file.name}, whose labels are others in each of them"
+        lists = [across]
+    else:
+        return ""
+    return (
+        f"the folders {what}; {_way_out(root, lists)}; or name them in data.classes, if they are classes all the same"
+    )
+
+
+def _way_out(root: Path, lists: Sequence[_List]) -> str:
+    columns = "labels.csv with the columns path and label"
+    if labelled := [each.file for each in lists if each.labels]:
+        return f"give the list of the labels in the place of the folder ({labelled[0]})"
+    if lists:
+        return f"{lists[0].file.name} names the images, so write {columns} by it"
+    if coco := [path.relative_to(root).as_posix() for path in Walk(root).files() if is_coco(path)]:
+        return (
+            f"draw the boxes and polygons of {listed(coco, 2)} as masks (pycocotools: `annToMask`), and put images "
+            f"into images/ and masks into masks/, or write {columns}"
+        )
+    return f"to classify, write {columns}, to segment, cases.csv with image and mask"
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def _counted(names: Collection[str]) -> list[str]:
+    """Those of the names that differ from each other in numbers alone, where these are most; [] where none do."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[NUMBER.sub("0", name.casefold())].append(name)
+    most = max(alike.values(), key=len, default=[])
+    return most if len(most) > 1 and len(most) >= MOST * len(names) and WORD.search(most[0]) else []
+
+
+def _word_before(names: Sequence[str]) -> str:
+    """The word that stands before the first number in which these names differ, or behind it where none does; "" where
+    a unit follows it (`images_10x`), as none does that counts folders.
+    """
+    parts = [NUMBER.split(name.casefold()) for name in names]  # text, number, text, number, ..., text
+    at = next(place for place in range(1, len(parts[0]), 2) if len({each[place] for each in parts}) > 1)
+    if WORD.match(parts[0][at + 1]):
+        return ""
+    before, behind = (WORD.findall("".join(part)) for part in (parts[0][:at], parts[0][at + 1 :]))
+    return before[-1] if before else behind[0]
+
+
+def _sides(names: Collection[str]) -> list[str]:
+    """Those of the names that a word for a side tells apart, with a number or without (`train2017`, `test_images`)."""
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in names:
+        words = [word for word in WORD.findall(name.casefold()) if len(word) > 1]
+        if SIDE_WORDS.keys() & {*words}:
+            alike[tuple("" if word in SIDE_WORDS else word for word in words)].append(name)
+    most = max(alike.values(), key=len, default=[])
+    sides = {SIDE_WORDS[word] for name in most for word in WORD.findall(name.casefold()) if word in SIDE_WORDS}
+    return most if len(sides) > 1 and len(most) >= MOST * len(names) else []
+
+
+def _beside(sides: Collection[str], names: Collection[str]) -> str:
+    """What keeps folders called just train, val or test from being read as sides, "" where nothing does."""
+    others = [name for name in names if name not in sides]
+    plain = all(name.casefold() in SIDE_WORDS for name in sides)
+    return f", which they are where {listed(others, 3)} is not beside them" if plain and others else ""
+
+
+def _masks_in_each(rows: Iterable[Row]) -> str:
+    """The name of a folder of masks, where every class has one beside other images; "" where one has none."""
+    masks: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        inside = row.name.split("/")[1 + bool(row.side) : -1]
+        masks[row.labels[0]].add(next(filter(says_masks, inside), ""))
+    in_each = all(len(each) > 1 and "" in each for each in masks.values())
+    return next(folder for each in masks.values() for folder in sorted(each) if folder) if in_each and masks else ""
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def _lists(root: Path, rows: Sequence[Row]) -> list[_List]:
+    """Those at the top of the set that name most of its images, those with labels first."""
+    tables = [path for path in sorted(root.iterdir()) if path.suffix.lower() in TABLES and path.is_file()]
+    images = {_own_name(row.name) for row in rows} if tables else set()
+    found = []
+    for path in tables if images else ():
+        with suppress(VptError):  # no list that can be read
+            found += [] if is_hidden(path) else _read(path, images)
+    return sorted(found, key=lambda each: not each.labels)
+
+
+def _read(path: Path, images: Set[str]) -> list[_List]:
+    """The list in a file, where one of its columns names most of the images; [] where none does."""
+    (_, header), *lines = [*csv_lines(path)] or [(1, [])]
+    columns = [[cells[k] if k < len(cells) else "" for _, cells in lines] for k in range(len(header))]
+    called = [name.strip().casefold() for name in header]
+    naming = [k for k, cells in enumerate(columns) if len({*map(_own_name, cells)} & images) >= MOST * len(images)]
+    if not naming:
+        return []
+    path_at, label_at = (
+        next((called.index(name) for name in COLUMNS[what] if name in called), None) for what in ("path", "label")
+    )
+    if path_at not in naming or label_at is None:
+        return [_List(path, None)]
+    return [_List(path, dict(zip(map(_own_name, columns[path_at]), map(str.strip, columns[label_at]), strict=True)))]
+
+
+def _own_name(path: str) -> str:
+    """Of an image, without folders and ending."""
+    return case_name(path.strip().replace("\\", "/"))
+
+
+def _cuts_across(rows: Iterable[Row], labels: Mapping[str, str]) -> bool:
+    """Whether labels are mixed in the folders: neither has a folder one label, nor does a label lie in one folder.
+
+    Where a folder is called as a label is, the folders may be what somebody made of the list.
+    """
+    folders: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        folders[_own_name(row.name)].add(row.labels[0])
+    told = [(*of, labels[name]) for name, of in folders.items() if len(of) == 1 and labels.get(name)]
+    if {folder.casefold() for folder, _ in told} & {label.casefold() for _, label in told}:
+        return False
+    return all(_share_of_most(told, by) < CERTAIN for by in (0, 1))
+
+
+def _share_of_most(pairs: Sequence[tuple[str, ...]], by: int) -> float:
+    """The share of pairs (folder, label) that have the other part which most with the same `by` have; 1 of none."""
+    other: dict[str, Counter[str]] = defaultdict(Counter)
+    for pair in pairs:
+        other[pair[by]][pair[1 - by]] += 1
+    return sum(max(each.values()) for each in other.values()) / len(pairs) if pairs else 1.0
