@@ -18,7 +18,7 @@ from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.dicom.scanless import scanless
 from vpt.use.archives.attempts import Failure
 from vpt.use.archives.beside import EVERYTHING
-from vpt.use.archives.masks_beside import told_of_masks, without_masks
+from vpt.use.archives.masks_beside import told_of_folders, told_of_masks, without_mask_folders, without_masks
 from vpt.use.archives.records import answers_in
 from vpt.words import counted, listed
 
@@ -70,13 +70,14 @@ def find_archive(
     taken, answers = _without_answers(fitting or files)
     cases, failures, others = _grouped(taken, channels, names, series)
     cases, masks = without_masks(cases, [failure.name for failure in failures])
+    cases, failures, folders = without_mask_folders(cases, failures)
     cases, scanless = _without_scanless(cases)
     read = [image for case in (*cases, *masks, *scanless) for image in case.images]
     read += [file for prefix, file in files]
     unread = [
         f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read, recursive=recursive)
     ]
-    notes += [*told_of_masks(masks), *_told_of_others(others), *_told_of(scanless)]
+    notes += [*told_of_masks(masks), *told_of_folders(folders), *_told_of_others(others), *_told_of(scanless)]
     notes += [*_told_as_answers(answers), *unread]
     every = tuple(file for _, file in files if file not in answers)
     return _named_well(Found(tuple(cases), tuple(failures), tuple(notes), every))
