@@ -123,5 +123,5 @@ def write_page(loaded: Segmenter | Classifier, scans: list[Path], out: Path, ask
     with bar("drawing the report") as tick:
         if isinstance(loaded, Classifier):
             return write_predictions_page(out, {}, progress=tick, command=sys.argv, weights=weights)
-        found = find_archive(scans, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
+        found = find_archive(scans, plan.kind, plan.channels, out, asked.series, asked.recursive)
         return write_predictions_page(out, loaded.labels, found.cases, plan, tick, viewer, sys.argv, weights)

@@ -137,17 +137,21 @@ def require_channels(plan: Plan, scan: Any, reader: Reader) -> None:
         )
     if not isinstance(scan, tuple | list) or not all(isinstance(each, str | Path) for each in scan):
         return
-    if len(scan) != len(names):  # one file of all channels has no name for each
+    if len(scan) < len(names):  # a 4-D file, which says nothing of its channels
         return
-    words = [set(re.split(r"[^a-z0-9]+", case_name(Path(each)).lower())) for each in scan]
+    words = [_words(case_name(Path(each))) for each in scan]
     common = set.intersection(*words)
     for path, its, own in zip(scan, words, names, strict=True):
         said = [name for name in names if name.lower() in its - common]
-        if said and own not in said:
+        if said and own not in said and not _words(own) <= its:
             raise VptError(
                 f"{path}: given as the channel {own}, and its name says {listed(said)}; give the channels in the order "
                 f"of the training: {', '.join(names)}"
             )
+
+
+def _words(name: str) -> set[str]:
+    return {word for word in re.split(r"[^a-z0-9]+", name.lower()) if word}
 
 
 def require_memory(plan: Plan, reader: Reader, labels: int, held: int = 0) -> None:

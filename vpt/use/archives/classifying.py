@@ -45,7 +45,7 @@ def classify_archive(
         VptError: no scans, a table that may not be replaced, an output that cannot be written.
     """
     plan = classifier.plan
-    found = find_archive(inputs, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
+    found = find_archive(inputs, plan.kind, plan.channels, out, asked.series, asked.recursive)
     if is_single(out):
         return _table(classifier, found, out, asked, progress)
     batch = ClassBatch(classifier, out, asked, mark)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
-from vpt.data.layouts.naming import MASK, SAYING, masked_by, words_of
-from vpt.data.paired_names import scans_and_masks
+from vpt.data.named_channels import by_channel_names
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.data.walking import Walk, folders_in
 from vpt.errors import VptError
@@ -18,6 +18,7 @@ from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.dicom.scanless import scanless
 from vpt.use.archives.attempts import Failure
 from vpt.use.archives.beside import EVERYTHING
+from vpt.use.archives.masks_beside import told_of_folders, told_of_masks, without_mask_folders, without_masks
 from vpt.use.archives.records import answers_in
 from vpt.words import counted, listed
 
@@ -38,19 +39,22 @@ class Found:
 def find_archive(
     inputs: Sequence[Path],
     kind: Kind,
-    channels: int,
+    channels: int | Sequence[str],
     out: Path,
     series: str | None = None,
     recursive: bool = False,
 ) -> Found:
     """Scans of that kind at all the inputs; one that lacks a channel is a failure, and stops no other.
 
+    channels: how many, or what a model's are called, in order: files in folders are put together by these names too.
     recursive: with their subfolders, also those of a DICOM series; a case is then called by its path in the folder.
     out: where answers go, which may lie inside.
 
     Raises:
         VptError: a place that is not there, no scan at all, two of one name.
     """
+    names = () if isinstance(channels, int) else tuple(channels)
+    channels = channels if isinstance(channels, int) else len(channels)
     if not any(_holds_more(path, recursive) for path in inputs):
         scans = find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)
         below = [f"{path}: {text}" for path in inputs for text in series_left_out(path)]
@@ -64,15 +68,17 @@ def find_archive(
     fitting = [(prefix, file) for prefix, file in files if kind_of(file) == kind]
     notes = _of_another_kind(len(files) - len(fitting), kind) if fitting else []
     taken, answers = _without_answers(fitting or files)
-    cases, failures = _grouped(taken, channels, series)
-    cases, masks = without_masks(cases)
-    cases, others = _without_scanless(cases)
-    read = [image for case in (*cases, *masks, *others) for image in case.images]
+    cases, failures, others = _grouped(taken, channels, names, series)
+    cases, masks = without_masks(cases, [failure.name for failure in failures])
+    cases, failures, folders = without_mask_folders(cases, failures)
+    cases, scanless = _without_scanless(cases)
+    read = [image for case in (*cases, *masks, *scanless) for image in case.images]
     read += [file for prefix, file in files]
     unread = [
         f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read, recursive=recursive)
     ]
-    notes += [*_told(masks), *_told_of(others), *_told_as_answers(answers), *unread]
+    notes += [*told_of_masks(masks), *told_of_folders(folders), *_told_of_others(others), *_told_of(scanless)]
+    notes += [*_told_as_answers(answers), *unread]
     every = tuple(file for _, file in files if file not in answers)
     return _named_well(Found(tuple(cases), tuple(failures), tuple(notes), every))
 
@@ -104,18 +110,53 @@ def _files_at(path: Path, out: Path, recursive: bool) -> Iterator[tuple[str, Pat
         yield from ((prefix, file) for file in inside if real(file) != made)
 
 
-def _grouped(files: Sequence[tuple[str, Path]], channels: int, series: str | None) -> tuple[list[Case], list[Failure]]:
+def _grouped(
+    files: Sequence[tuple[str, Path]], channels: int, names: Sequence[str], series: str | None
+) -> tuple[list[Case], list[Failure], list[Path]]:
+    """The cases, why other files make none, and sequences of cases that the model has no channel for."""
     cases: list[Case] = []
     failures: list[Failure] = []
+    others: list[Path] = []
     by_folder: dict[str, list[Path]] = {}
     for prefix, file in files:
         by_folder.setdefault(prefix, []).append(file)
     for prefix, own in sorted(by_folder.items()):
-        images = kind_of(own[0]) == "images"
-        groups, problems = each_image(own) if images else group_channels(own, channels)
-        cases += [Case(prefix + name, groups[name], None, None if images else series) for name in groups]
-        failures += [Failure(prefix + _named(problem, groups), str(problem)) for problem in problems]
-    return sorted(cases, key=lambda case: case.name), failures
+        if kind_of(own[0]) == "images":
+            groups, problems = each_image(own)
+            cases += [Case(prefix + name, groups[name], None) for name in groups]
+            failures += [Failure(prefix + _named(problem, groups), str(problem)) for problem in problems]
+        else:
+            found = _volumes(own, channels, names)
+            cases += [Case(prefix + name, found.cases[name], None, series) for name in found.cases]
+            failures += [Failure(prefix + name, str(problem)) for name, problem in found.problems]
+            others += found.others
+    return sorted(cases, key=lambda case: case.name), failures, others
+
+
+class _Volumes(NamedTuple):
+    """Case name -> its files, what to call files that make no case and why, and sequences beside cases."""
+
+    cases: dict[str, tuple[Path, ...]]
+    problems: list[tuple[str, VptError]]
+    others: list[Path]
+
+
+def _volumes(files: Sequence[Path], channels: int, names: Sequence[str]) -> _Volumes:
+    """By their numbers, and folder by folder by the names of channels."""
+    folders: dict[Path, list[Path]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file)
+    named = [by_channel_names(own, names) for own in folders.values()]
+    cases, unfit = group_channels([file for each in named for file in each.rest], channels)
+    for each in named:
+        for name, own in each.cases.items():
+            if cases.setdefault(name, own) is not own:
+                text = f"{own[0]}: the second scan called {name}; keep one of the two or rename it"
+                unfit.append(VptError(text))
+    problems = [(_named(problem, cases), problem) for problem in unfit]
+    for each in named:
+        problems += [(_named(why, cases) if name in cases else name, why) for name, why in each.problems.items()]
+    return _Volumes(cases, problems, [file for each in named for file in each.others])
 
 
 def _named(problem: VptError, taken: Collection[str]) -> str:
@@ -125,29 +166,6 @@ def _named(problem: VptError, taken: Collection[str]) -> str:
     """
     path = Path(str(problem).partition(": ")[0])
     return path.name if case_name(path) in taken else case_name(path)
-
-
-def without_masks(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """The scans, and what their names say are masks of scans beside them: `a_seg.nii.gz` beside `a.nii.gz`, and
-    `segmentation.nii.gz` beside any.
-    """
-    by_folder: dict[str, set[str]] = {}
-    for case in cases:
-        folder, _, name = case.name.rpartition("/")
-        by_folder.setdefault(folder, set()).add(name)
-    masks = {f"{folder}/{name}".lstrip("/") for folder, names in by_folder.items() for name in _masks_among(names)}
-    return [case for case in cases if case.name not in masks], [case for case in cases if case.name in masks]
-
-
-def _masks_among(names: Collection[str]) -> set[str]:
-    """Of the names in a folder: `p1_T1_seg` beside `p1_T2`, `ct_seg` and `ct_label_2` beside `ct`, `seg` beside any."""
-    scans, masks = scans_and_masks(names, SAYING)
-    own = {words_of(name) for name in scans}
-    for name in {*names} - scans if scans else ():
-        words = words_of(name)
-        if masked_by(words) & own or MASK.issuperset(words):
-            masks.add(name)
-    return masks
 
 
 def _without_answers(files: Sequence[tuple[str, Path]]) -> tuple[Sequence[tuple[str, Path]], list[Path]]:
@@ -173,15 +191,6 @@ def _told_as_answers(answers: Sequence[Path]) -> list[str]:
     ]
 
 
-def _told(masks: Sequence[Case]) -> list[str]:
-    if not masks:
-        return []
-    shown = listed((case.images[0].name for case in masks), 3)
-    what = "looks like the mask of a scan beside it" if len(masks) == 1 else "look like masks of scans beside them"
-    left = f"{counted(len(masks), 'file')} {what} by name and {'is' if len(masks) == 1 else 'are'} left out"
-    return [f"{left}: {shown}; if it is a scan, give it by itself"]
-
-
 def _without_scanless(cases: Sequence[Case]) -> tuple[list[Case], dict[Case, str]]:
     """The scans, and DICOM reports, contours and the like, which lie beside them in every archive, with their modality.
 
@@ -191,6 +200,14 @@ def _without_scanless(cases: Sequence[Case]) -> tuple[list[Case], dict[Case, str
     others = {case: what for case in slices if (what := scanless(case.images[0]))}
     left = [case for case in cases if case not in others]
     return (left, others) if left else (list(cases), {})
+
+
+def _told_of_others(files: Sequence[Path]) -> list[str]:
+    if not files:
+        return []
+    what = "file is a sequence" if len(files) == 1 else "files are sequences"
+    shown = listed((file.name for file in files), 3)
+    return [f"{len(files)} {what} that the model was not trained on, beside those of a case, and left out: {shown}"]
 
 
 def _told_of(others: Mapping[Case, str]) -> list[str]:

@@ -38,7 +38,7 @@ def segment_for_tasks(
         raise VptError(f"{out}: each of several tasks has masks of its own; give a folder as the output, or merge them")
     shared = TasksOfAScan(bank)
     first = next(iter(shared.members.values())).plan
-    found = find_archive(inputs, first.kind, len(first.channels), out, asked.series, asked.recursive)
+    found = find_archive(inputs, first.kind, first.channels, out, asked.series, asked.recursive)
     cases = asked.part.of_all(found.cases)
     batches = {task: MaskBatch(TaskSegmenter(shared, task), out / task, asked, marks[task]) for task in shared.members}
     planned = {task: batch.plan(cases, found) for task, batch in batches.items()}

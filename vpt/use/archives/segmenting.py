@@ -42,7 +42,7 @@ def segment_archive(
         VptError: no scans, answers that may not be replaced, an output that cannot be written; a full disk.
     """
     plan = segmenter.plan
-    found = find_archive(inputs, plan.kind, len(plan.channels), out, asked.series, asked.recursive)
+    found = find_archive(inputs, plan.kind, plan.channels, out, asked.series, asked.recursive)
     cases = asked.part.of_all(found.cases)
     if is_single(out) and len(found.cases) == 1:
         return _one(segmenter, cases, out, asked, found, progress)

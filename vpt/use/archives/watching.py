@@ -101,7 +101,7 @@ class Watch:
     def _cases(self) -> tuple[Case, ...]:
         plan, asked = self.model.plan, self.batch.asked
         try:
-            found = find_archive([self.folder], plan.kind, len(plan.channels), self.out, asked.series, asked.recursive)
+            found = find_archive([self.folder], plan.kind, plan.channels, self.out, asked.series, asked.recursive)
             require_own_places({case.name: self.batch.files(case) for case in found.cases}, found.files, self.out)
         except (VptError, OSError) as error:  # nothing there yet, or the folder's share is gone for a while
             self._tell(str(error))
