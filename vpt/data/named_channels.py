@@ -59,11 +59,7 @@ def by_channel_names(files: Sequence[Path], channels: Sequence[str]) -> Named:
     that belongs to no whole case the header is read, which says whether it holds all channels itself.
     """
     called = [tuple(PLAIN.of(name.casefold())) for name in channels]
-    if (
-        len(called) < 2
-        or len({*called}) < len(called)
-        or any("".join(words).isdigit() or not words for words in called)
-    ):
+    if len(called) < 2 or len({*called}) < len(called) or not all(map(_tells, called)):
         return Named(rest=list(files))
     numbered = _numbered(files, len(channels))
     readings = {file: [*_readings(case_name(file), called)] for file in files if file not in numbered}
