@@ -25,6 +25,7 @@ from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import same_channels, unlike_others
+from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.findings import (
     Check,
     LabelSummary,
@@ -211,6 +212,8 @@ def _meant(colour: Colour, id: int, labels: Mapping[int, str]) -> str:
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
+    if text := unread_sides(dataset):
+        yield Problem("warning", str(dataset.root), text)
     for text in dataset.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(dataset.root), text)
 

@@ -27,7 +27,8 @@ from vpt.data.layouts.description import (
 )
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.naming import MASK, PLAIN, UNLABELLED, WAYS, NameWords
-from vpt.data.patients import of_folders
+from vpt.data.layouts.sides import said_throughout, side_of_folder
+from vpt.data.patients import of_folders, that_differ
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
@@ -44,13 +45,14 @@ ENOUGH = 0.5  # of the cases, at least: have both where names are not read plain
 class _File:
     """A file, and the words of its folders and name that tell its case.
 
-    last: how many of them, at the end, may say which sequence or label it is: one, or, in a folder of masks, all of
-    the file's name; first: where the file's own words begin, of which one may say it too; side: where a folder is
-    called train, val or test.
+    folders: those of its folders that tell anything, by their words; last: how many words, at the end, may say which
+    sequence or label it is: one, or, in a folder of masks, all of the file's name; first: where the file's own words
+    begin, of which one may say it too; side: where a folder is called train, val or test.
     """
 
     path: Path
     words: Words
+    folders: tuple[str, ...]
     last: int
     first: int
     is_mask: bool
@@ -137,7 +139,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     problems += turned(cases) if flat else ()
     channels = _channels(root, content, pairing, flat)
     kind: Kind = "images" if flat else "volumes"
-    sides = _sides(root, {case.name: _scan(pairing, words) for case, words in zip(cases, pairing.both, strict=True)})
+    scans = {case.name: _scan(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}
     return SegmentationSet(
         root,
         shown_name(content, root),
@@ -146,9 +148,9 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         cases,
         read_patients(content, source, {case.name for case in cases}),
         kind,
-        sides,
+        _sides(root, scans),
         guess="guessed from the names: " + case_in_words(root, cases[0], len(cases), channels),
-        stems=of_folders({case.name: _folder(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}),
+        stems=of_folders(that_differ({name: scan.folders for name, scan in scans.items()})),
     ), problems
 
 
@@ -166,16 +168,32 @@ def _files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[_File]:
     says_mask = {path: _says_mask(path, by) or bool(of_masks & {*path.parents}) for path in paths}
     for path in paths:
         masks_in[path.parts[0]].add(says_mask[path])
+    told_apart = _sides_tell_apart(says_mask)
     for path in paths:
         apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
         folders = [each for each in [*path.parents][-2::-1] if not (apart and each == path.parents[-2])]
-        above = [word for each in folders if each not in of_masks for word in _telling(each.name, by, MASK)]
-        own = _telling(case_name(path), by, by.masks)
+        telling = [told for each in folders if each not in of_masks and (told := _telling(each.name, by, MASK))]
+        above, own = [word for told in telling for word in told], _telling(case_name(path), by, by.masks)
         whole = any(MASK & {*map(str.lower, by.of(each.name))} for each in folders)
+        if apart and told_apart:  # `train_images/1.png` is another case than `test_images/1.png`
+            above = [side_of_folder(path.parts[0]), *above]
         words = (*above, *own) or (case_name(path),)
         last, first = max(1, len(own)) if whole else 1, min(len(above), len(words) - 1)
         side = next((SIDE_WORDS[each.lower()] for each in path.parts[:-1] if each.lower() in SIDE_WORDS), "")
-        yield _File(root / path, words, last, first, says_mask[path], side)
+        if telling and not own:
+            telling[-1] = telling[-1][:-1]  # that word is the file's
+        lies_in = tuple("_".join(told) for told in telling if told)
+        yield _File(root / path, words, lies_in, last, first, says_mask[path], side)
+
+
+def _sides_tell_apart(says_mask: Mapping[Path, bool]) -> bool:
+    """Whether folders at the top of scans, and those of masks, say the same sides, and names in them repeat without."""
+    below = [path for path in says_mask if len(path.parts) > 1]
+    of_masks, of_scans = (
+        {side_of_folder(path.parts[0]) for path in below if says_mask[path] is masks} for masks in (True, False)
+    )
+    repeat = len({(says_mask[path], path.parts[1:]) for path in below}) < len(below)
+    return repeat and of_masks == of_scans and "" not in of_masks
 
 
 def _says_mask(path: Path, by: NameWords) -> bool:
@@ -281,27 +299,16 @@ def _names(pairing: _Pairing) -> list[str]:
     return own if all(own) and len(set(own)) == len(own) else ["_".join(case) for case in pairing.both]
 
 
-def _folder(pairing: _Pairing, words: Words) -> str:
-    """The folder that tells a case beside its file's name, "" where none does."""
-    file = next(iter(pairing.scans[words].values()))
-    return "_".join(file.words[: file.first])
-
-
 def _scan(pairing: _Pairing, words: Words) -> _File:
     return next(iter(pairing.scans[words].values()))
 
 
 def _sides(root: Path, scans: Mapping[str, _File]) -> dict[str, str]:
-    """Case -> its side, as a folder is called, or where none is as a word of folders says of every case
-    (`ISIC2018_Training_Input`), of training and another side.
-    """
-    if sides := {name: scan.side for name, scan in scans.items() if scan.side}:
-        return sides
-    for name, scan in scans.items():
-        words = [word for part in scan.path.relative_to(root).parts[:-1] for word in PLAIN.of(part.lower())]
-        sides[name] = next((SIDE_WORDS[word] for word in words if word in SIDE_WORDS), "")
-    found = {*sides.values()}
-    return sides if "train" in found and "" not in found and len(found) > 1 else {}
+    """Case -> its side, as a folder is called, or where none is as words of folders or names say of every case."""
+    called = {name: scan.side for name, scan in scans.items() if scan.side}
+    if len(called) == len(scans) and len({*called.values()}) == 1:  # what all lie in parts nobody
+        called = {}
+    return called or said_throughout({name: scan.path.relative_to(root) for name, scan in scans.items()})
 
 
 def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool) -> tuple[str, ...]:
