@@ -183,6 +183,18 @@ def test_one_file_too_few_is_named_and_the_others_stay_paired(put, tmp_path, los
     assert [said in str(problem) for problem in problems] == [True]
 
 
+@pytest.mark.parametrize("folder", ["", "benign/"])
+def test_a_second_mask_of_an_image_is_to_be_merged(put, tmp_path, folder):
+    for k in range(4):
+        put(f"{folder}benign ({k}).png"), put(f"{folder}benign ({k})_mask.png", 5)
+    put(f"{folder}benign (1)_mask_1.png", 9)
+    (problem,) = survey(tmp_path)[1]
+    assert str(problem).endswith(
+        "benign (1)_mask_1.png: a second mask of the scan of benign (1)_mask.png by its name, which would be lost; "
+        "merge both into one file, benign (1)_mask.png, and take this one out"
+    )
+
+
 def test_two_files_in_one_place_are_named(put, tmp_path):
     numbered(put)
     put("scan-1.nii")

@@ -26,7 +26,7 @@ from vpt.data.layouts.description import (
     shown_name,
 )
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
-from vpt.data.layouts.naming import MASK, PLAIN, UNLABELLED, WAYS, NameWords
+from vpt.data.layouts.naming import BY_FOLDER, MASK, PLAIN, UNLABELLED, WAYS, NameWords
 from vpt.data.layouts.sides import said_throughout, side_of_folder
 from vpt.data.patients import of_folders, that_differ
 from vpt.data.walking import Walk
@@ -39,6 +39,7 @@ Words = tuple[str, ...]
 Place = Literal["", "last", "first"]  # of the word for a sequence or a label in a name; "": there is none
 
 ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
+FEWEST_FOLDERS = 3  # of a scan and a mask each, whose names then do not matter
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ def _found(root: Path) -> tuple[list[_File], _Pairing]:
     paths = _paths(root)
     read = [*_files(root, paths, PLAIN)]
     pairing = _paired(read, PLAIN)
-    for words in WAYS if _by_chance(pairing) else ():
+    for words in (*WAYS, *BY_FOLDER) if _by_chance(pairing) else BY_FOLDER if _none_shared(pairing) else ():
         files = [*_files(root, paths, words)]
-        if not _by_chance(found := _paired(files, words)) and not _crosses(found):
+        if not _by_chance(found := _paired(files, words)) and not _crosses(found) and not _none_shared(found):
             return files, found
     return read, pairing
 
@@ -108,6 +109,12 @@ def _by_chance(pairing: _Pairing) -> bool:
     """Whether none or only some of the files find a partner, so that what pairs them is likely chance."""
     scans, masks = len(pairing.scans), len(pairing.masks)
     return not pairing.both or len(pairing.both) < ENOUGH * max(scans, masks)
+
+
+def _none_shared(pairing: _Pairing) -> bool:
+    """Whether what is read as the sequences is another in each case: of `P7/P7` and `P8/P8` P7 and P8."""
+    count = sum(len(pairing.scans[case]) for case in pairing.both)
+    return 1 < len(pairing.both) <= count == len(pairing.sequences)
 
 
 def _crosses(pairing: _Pairing) -> bool:
@@ -168,12 +175,14 @@ def _files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[_File]:
     says_mask = {path: _says_mask(path, by) or bool(of_masks & {*path.parents}) for path in paths}
     for path in paths:
         masks_in[path.parts[0]].add(says_mask[path])
-    told_apart = _sides_tell_apart(says_mask)
+    told_apart, of_two = _sides_tell_apart(says_mask), _folders_of_two(says_mask, by)
     for path in paths:
         apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
         folders = [each for each in [*path.parents][-2::-1] if not (apart and each == path.parents[-2])]
         telling = [told for each in folders if each not in of_masks and (told := _telling(each.name, by, MASK))]
         above, own = [word for told in telling for word in told], _telling(case_name(path), by, by.masks)
+        if by.by_folder and telling:
+            own = [] if path.parent in of_two else _without(telling[-1], own)
         whole = any(MASK & {*map(str.lower, by.of(each.name))} for each in folders)
         if apart and told_apart:  # `train_images/1.png` is another case than `test_images/1.png`
             above = [side_of_folder(path.parts[0]), *above]
@@ -184,6 +193,24 @@ def _files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[_File]:
             telling[-1] = telling[-1][:-1]  # that word is the file's
         lies_in = tuple("_".join(told) for told in telling if told)
         yield _File(root / path, words, lies_in, last, first, says_mask[path], side)
+
+
+def _without(folder: Sequence[str], own: list[str]) -> list[str]:
+    """The words of a file's name without those of its folder, where it begins with them."""
+    return own[len(folder) :] if own[: len(folder)] == [*folder] else own
+
+
+def _folders_of_two(says_mask: Mapping[Path, bool], by: NameWords) -> set[Path]:
+    """Folders that hold one scan and one mask, and nothing else, where no word of the masks may be a label's."""
+    holds: dict[Path, list[Path]] = defaultdict(list)
+    for path in says_mask:
+        holds[path.parent].append(path)
+    two = {each for each, files in holds.items() if sorted(says_mask[path] for path in files) == [False, True]}
+    masks = [path for path in says_mask if path.parent in two and says_mask[path]]
+    words = {
+        (*_without(_telling(path.parent.name, by, MASK), _telling(case_name(path), by, by.masks)),) for path in masks
+    }
+    return two if len(two) >= FEWEST_FOLDERS and len(words) == 1 else set()
 
 
 def _sides_tell_apart(says_mask: Mapping[Path, bool]) -> bool:
@@ -241,11 +268,24 @@ def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[Vp
             text = (
                 f"the second {'mask' if file.is_mask else 'scan'} of {'_'.join(case)} by its name; keep one of the two"
             )
+        elif file.is_mask and (first := _first_of(file, pairing)):
+            text = (
+                f"a second mask of the scan of {first.path.name} by its name, which would be lost; merge both into "
+                f"one file, {first.path.name}, and take this one out"
+            )
         elif file.is_mask:
             text = "a mask without a scan by its name; rename one after the other, or take it out"
         else:
             text = "a scan without a mask by its name; rename one after the other, or take it out"
         yield VptError(f"{file.path}: {text}")
+
+
+def _first_of(file: _File, pairing: _Pairing) -> _File | None:
+    """The mask of the scan that another is called by, but for a number at the end: of `a_mask_1` `a_mask`."""
+    if not file.words[-1].isdecimal():
+        return None
+    words = (file.words[:-1], file.words[:-2])[pairing.by_label == "last"]
+    return next(iter(pairing.masks[words].values())) if words in pairing.both else None
 
 
 def _incomplete(pairing: _Pairing, content: dict[str, Any]) -> Iterator[VptError]:
