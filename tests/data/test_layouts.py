@@ -183,6 +183,20 @@ def test_one_file_too_few_is_named_and_the_others_stay_paired(put, tmp_path, los
     assert [said in str(problem) for problem in problems] == [True]
 
 
+@pytest.mark.parametrize("count", [4, 6])
+def test_many_scans_without_a_mask_that_are_alike_are_one_error(put, tmp_path, count):
+    for k in range(count):
+        stem = f"patient{k}/patient{k}"
+        put(f"{stem}_frame01.nii.gz"), put(f"{stem}_frame01_gt.nii.gz", 4), put(f"{stem}_4d.nii.gz")
+    problems = [str(problem) for problem in survey(tmp_path)[1]]
+    assert len(problems) == (4 if count == 4 else 1)
+    if count == 6:
+        assert (
+            "patient0_4d.nii.gz: a scan without a mask by its name, and so are 5 others called ..._4d (patient1_4d"
+            in (problems[0])
+        )
+
+
 @pytest.mark.parametrize("folder", ["", "benign/"])
 def test_a_second_mask_of_an_image_is_to_be_merged(put, tmp_path, folder):
     for k in range(4):

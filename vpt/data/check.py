@@ -163,8 +163,10 @@ def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Ite
         for id, name in dataset.labels.items():
             having = [each.case for each in facts if each.voxels and id in each.voxels]
             if id and not having:
-                text = f"label {id} ({name}) is in no case; remove it from `labels`, or add a case that has it"
-                yield Problem("warning", str(dataset.root / "dataset.json"), text)
+                file, mend = masks_of(dataset), "add a case that has it"
+                if (source := dataset.root / "dataset.json").exists():
+                    file, mend = str(source), f"remove it from `labels`, or {mend}"
+                yield Problem("warning", file, f"label {id} ({name}) is in no case; {mend}")
             elif id and len(having) == 1 < len(read):
                 text = (
                     f"label {id} ({name}) is in this case only, so it cannot be both trained and tested; add more cases"

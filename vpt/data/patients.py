@@ -86,8 +86,8 @@ class Patients:
             return ""
         patients, cases = counted(len({*map(self.of, self.names)}), "patient"), counted(len(self.names), "case")
         example, stem = read[0], self._stem(read[0])
-        if example.startswith(stem):
-            number = example.removeprefix(stem)
+        if (place := f"/{example}".find(f"/{stem}")) >= 0:  # behind the folder of a class too
+            number = example[place + len(stem) :]
             last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
             return f"{patients} in {cases}, guessed: {number} of {example} {last}; {SETTLE}"
         if self._count_patients:  # one folder holds them all, and parts nobody

@@ -33,11 +33,12 @@ from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles, is_part
 from vpt.vocabulary import SIDE_WORDS
-from vpt.words import listed
+from vpt.words import counted, listed
 
 Words = tuple[str, ...]
 Place = Literal["", "last", "first"]  # of the word for a sequence or a label in a name; "": there is none
 
+MANY_ALIKE = 5  # scans without a mask that have one line
 ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
 FEWEST_FOLDERS = 3  # of a scan and a mask each, whose names then do not matter
 
@@ -260,8 +261,16 @@ def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[Vp
     used = {
         each.path for case in pairing.both for group in (pairing.scans, pairing.masks) for each in group[case].values()
     }
-    for file in files:
-        if file.path in used:
+    alone = [file for file in files if file.path not in used]
+    alike = _alike(alone, pairing)
+    for word, group in alike.items():
+        others = listed((file.path.name for file in group[1:]), 2)
+        yield VptError(
+            f"{group[0].path}: a scan without a mask by its name, and so are {counted(len(group) - 1, 'other')} called "
+            f"..._{word} ({others}); take all out, or name their masks after them"
+        )
+    for file in alone:
+        if not file.is_mask and file in alike.get(file.words[-1], ()):
             continue
         case, _ = file.split(pairing.by_label if file.is_mask else pairing.by_sequence)
         if case in pairing.both:
@@ -280,12 +289,21 @@ def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[Vp
         yield VptError(f"{file.path}: {text}")
 
 
+def _alike(alone: Sequence[_File], pairing: _Pairing) -> dict[str, list[_File]]:
+    """Last word, such as `4d` or `sequence` -> the scans without a mask called so, where they are many."""
+    groups: dict[str, list[_File]] = defaultdict(list)
+    for file in alone:
+        if not file.is_mask and file.split(pairing.by_sequence)[0] not in pairing.both:
+            groups[file.words[-1]].append(file)
+    return {word: group for word, group in groups.items() if len(group) >= MANY_ALIKE}
+
+
 def _first_of(file: _File, pairing: _Pairing) -> _File | None:
     """The mask of the scan that another is called by, but for a number at the end: of `a_mask_1` `a_mask`."""
-    if not file.words[-1].isdecimal():
-        return None
-    words = (file.words[:-1], file.words[:-2])[pairing.by_label == "last"]
-    return next(iter(pairing.masks[words].values())) if words in pairing.both else None
+    *words, number = file.words
+    label = words.pop() if pairing.by_label == "last" and words else ""
+    masks = pairing.masks.get(tuple(words), {}) if number.isdecimal() and tuple(words) in pairing.both else {}
+    return masks.get(label)
 
 
 def _incomplete(pairing: _Pairing, content: dict[str, Any]) -> Iterator[VptError]:
