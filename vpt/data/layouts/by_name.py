@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.layouts.annotated import is_told, without_masks
@@ -26,54 +26,24 @@ from vpt.data.layouts.description import (
     shown_name,
 )
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
-from vpt.data.layouts.naming import BY_FOLDER, MASK, PLAIN, UNLABELLED, WAYS, NameWords
-from vpt.data.layouts.sides import said_throughout, side_of_folder
+from vpt.data.layouts.named_files import NamedFile, Place, Words, named_files, named_paths
+from vpt.data.layouts.naming import PLAIN, WAYS, NameWords
+from vpt.data.layouts.sides import said_throughout
 from vpt.data.patients import of_folders, that_differ
-from vpt.data.walking import Walk
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Kind, LabelFiles, is_part
-from vpt.vocabulary import SIDE_WORDS
+from vpt.readers import ColourMask, Kind, LabelFiles
 from vpt.words import counted, listed
-
-Words = tuple[str, ...]
-Place = Literal["", "last", "first"]  # of the word for a sequence or a label in a name; "": there is none
 
 MANY_ALIKE = 5  # scans without a mask that have one line
 ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
-FEWEST_FOLDERS = 3  # of a scan and a mask each, whose names then do not matter
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file, and the words of its folders and name that tell its case.
-
-    folders: those of its folders that tell anything, by their words; last: how many words, at the end, may say which
-    sequence or label it is: one, or, in a folder of masks, all of the file's name; first: where the file's own words
-    begin, of which one may say it too; side: where a folder is called train, val or test.
-    """
-
-    path: Path
-    words: Words
-    folders: tuple[str, ...]
-    last: int
-    first: int
-    is_mask: bool
-    side: str
-
-    def split(self, at: Place) -> tuple[Words, str]:
-        """The words of the case and, where one says it, the sequence or label."""
-        if at == "first":
-            return self.words[: self.first] + self.words[self.first + 1 :], self.words[self.first]
-        k = len(self.words) - self.last * (at == "last")
-        return self.words[:k], "_".join(self.words[k:])
 
 
 @dataclass(frozen=True)
 class _Pairing:
     """Scans and masks by case; by_sequence, by_label: where a scan's (a mask's) name tells the sequence (the label)."""
 
-    scans: Mapping[Words, Mapping[str, _File]]
-    masks: Mapping[Words, Mapping[str, _File]]
+    scans: Mapping[Words, Mapping[str, NamedFile]]
+    masks: Mapping[Words, Mapping[str, NamedFile]]
     by_sequence: Place
     by_label: Place
 
@@ -95,15 +65,29 @@ def is_told_by_names(root: Path) -> bool:
     return root.is_dir() and bool(_found(root)[1].both)
 
 
-def _found(root: Path) -> tuple[list[_File], _Pairing]:
-    paths = _paths(root)
-    read = [*_files(root, paths, PLAIN)]
-    pairing = _paired(read, PLAIN)
-    for words in (*WAYS, *BY_FOLDER) if _by_chance(pairing) else BY_FOLDER if _none_shared(pairing) else ():
-        files = [*_files(root, paths, words)]
-        if not _by_chance(found := _paired(files, words)) and not _crosses(found) and not _none_shared(found):
-            return files, found
-    return read, pairing
+def _found(root: Path) -> tuple[list[NamedFile], _Pairing]:
+    paths = named_paths(root)
+    plain = _read_by(root, paths, PLAIN)
+    by_chance = _by_chance(plain[1])
+    with_masks = [PLAIN] if plain[1].masks else []
+    for words in WAYS if by_chance else ():
+        if _is_likely(read := _read_by(root, paths, words)):
+            return read
+        with_masks += [words] if read[1].masks else []
+    for words in with_masks if by_chance or _none_shared(plain[1]) else ():
+        if _is_likely(read := _read_by(root, paths, replace(words, by_folder=True))):
+            return read
+    return plain
+
+
+def _read_by(root: Path, paths: Sequence[Path], words: NameWords) -> tuple[list[NamedFile], _Pairing]:
+    files = [*named_files(root, paths, words)]
+    return files, _paired(files, words)
+
+
+def _is_likely(read: tuple[list[NamedFile], _Pairing]) -> bool:
+    _, pairing = read
+    return not (_by_chance(pairing) or _crosses(pairing) or _none_shared(pairing))
 
 
 def _by_chance(pairing: _Pairing) -> bool:
@@ -162,90 +146,16 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     ), problems
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-def _paths(root: Path) -> list[Path]:
-    paths = [path.relative_to(root) for path in Walk(root).files() if kind_of(path) and not is_part(path)]
-    return [path for path in paths if not {each.lower() for each in path.parts[:-1]} & UNLABELLED]
-
-
-def _files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[_File]:
-    masks_in: dict[str, set[bool]] = defaultdict(set)
-    of_masks = by.folders_of_masks(paths)
-    says_mask = {path: _says_mask(path, by) or bool(of_masks & {*path.parents}) for path in paths}
-    for path in paths:
-        masks_in[path.parts[0]].add(says_mask[path])
-    told_apart, of_two = _sides_tell_apart(says_mask), _folders_of_two(says_mask, by)
-    for path in paths:
-        apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
-        folders = [each for each in [*path.parents][-2::-1] if not (apart and each == path.parents[-2])]
-        telling = [told for each in folders if each not in of_masks and (told := _telling(each.name, by, MASK))]
-        above, own = [word for told in telling for word in told], _telling(case_name(path), by, by.masks)
-        if by.by_folder and telling:
-            own = [] if path.parent in of_two else _without(telling[-1], own)
-        whole = any(MASK & {*map(str.lower, by.of(each.name))} for each in folders)
-        if apart and told_apart:  # `train_images/1.png` is another case than `test_images/1.png`
-            above = [side_of_folder(path.parts[0]), *above]
-        words = (*above, *own) or (case_name(path),)
-        last, first = max(1, len(own)) if whole else 1, min(len(above), len(words) - 1)
-        side = next((SIDE_WORDS[each.lower()] for each in path.parts[:-1] if each.lower() in SIDE_WORDS), "")
-        if telling and not own:
-            telling[-1] = telling[-1][:-1]  # that word is the file's
-        lies_in = tuple("_".join(told) for told in telling if told)
-        yield _File(root / path, words, lies_in, last, first, says_mask[path], side)
-
-
-def _without(folder: Sequence[str], own: list[str]) -> list[str]:
-    """The words of a file's name without those of its folder, where it begins with them."""
-    return own[len(folder) :] if own[: len(folder)] == [*folder] else own
-
-
-def _folders_of_two(says_mask: Mapping[Path, bool], by: NameWords) -> set[Path]:
-    """Folders that hold one scan and one mask, and nothing else, where no word of the masks may be a label's."""
-    holds: dict[Path, list[Path]] = defaultdict(list)
-    for path in says_mask:
-        holds[path.parent].append(path)
-    two = {each for each, files in holds.items() if sorted(says_mask[path] for path in files) == [False, True]}
-    masks = [path for path in says_mask if path.parent in two and says_mask[path]]
-    words = {
-        (*_without(_telling(path.parent.name, by, MASK), _telling(case_name(path), by, by.masks)),) for path in masks
-    }
-    return two if len(two) >= FEWEST_FOLDERS and len(words) == 1 else set()
-
-
-def _sides_tell_apart(says_mask: Mapping[Path, bool]) -> bool:
-    """Whether folders at the top of scans, and those of masks, say the same sides, and names in them repeat without."""
-    below = [path for path in says_mask if len(path.parts) > 1]
-    of_masks, of_scans = (
-        {side_of_folder(path.parts[0]) for path in below if says_mask[path] is masks} for masks in (True, False)
-    )
-    repeat = len({(says_mask[path], path.parts[1:]) for path in below}) < len(below)
-    return repeat and of_masks == of_scans and "" not in of_masks
-
-
-def _says_mask(path: Path, by: NameWords) -> bool:
-    """By a folder, or by its own name."""
-    folders = any(word.lower() in MASK for part in path.parts[:-1] for word in by.of(part))
-    return folders or any(word.lower() in by.masks for word in by.of(case_name(path)))
-
-
-def _telling(part: str, by: NameWords, masks: Collection[str]) -> list[str]:
-    """The words that tell the case; of `a.jpg.png` the ending of the scan is none."""
-    kept = [word for word in by.of(part) if word.lower() not in masks and word.lower() not in by.images]
-    return [word for word in kept if kind_of(Path(f"a.{word}")) != "images"] or kept
-
-
-def _paired(files: Sequence[_File], by: NameWords) -> _Pairing:
+def _paired(files: Sequence[NamedFile], by: NameWords) -> _Pairing:
     """The reading of the names that pairs most; of equals the one that takes fewer words for sequences and labels."""
     places: tuple[Place, ...] = ("", "last", "first") if by.loosely else ("", "last")
     readings = [(by_sequence, by_label) for by_label in places for by_sequence in places]
     return max((_read(files, *reading) for reading in readings), key=lambda found: len(found.both))
 
 
-def _read(files: Sequence[_File], by_sequence: Place, by_label: Place) -> _Pairing:
-    scans: dict[Words, dict[str, _File]] = defaultdict(dict)
-    masks: dict[Words, dict[str, _File]] = defaultdict(dict)
+def _read(files: Sequence[NamedFile], by_sequence: Place, by_label: Place) -> _Pairing:
+    scans: dict[Words, dict[str, NamedFile]] = defaultdict(dict)
+    masks: dict[Words, dict[str, NamedFile]] = defaultdict(dict)
     for file in files:
         case, name = file.split(by_label if file.is_mask else by_sequence)
         if case:
@@ -256,7 +166,7 @@ def _read(files: Sequence[_File], by_sequence: Place, by_label: Place) -> _Pairi
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[VptError]:
+def _alone(root: Path, files: Sequence[NamedFile], pairing: _Pairing) -> Iterator[VptError]:
     """Files that belong to no case, or share a case's place with another."""
     used = {
         each.path for case in pairing.both for group in (pairing.scans, pairing.masks) for each in group[case].values()
@@ -289,16 +199,16 @@ def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[Vp
         yield VptError(f"{file.path}: {text}")
 
 
-def _alike(alone: Sequence[_File], pairing: _Pairing) -> dict[str, list[_File]]:
+def _alike(alone: Sequence[NamedFile], pairing: _Pairing) -> dict[str, list[NamedFile]]:
     """Last word, such as `4d` or `sequence` -> the scans without a mask called so, where they are many."""
-    groups: dict[str, list[_File]] = defaultdict(list)
+    groups: dict[str, list[NamedFile]] = defaultdict(list)
     for file in alone:
         if not file.is_mask and file.split(pairing.by_sequence)[0] not in pairing.both:
             groups[file.words[-1]].append(file)
     return {word: group for word, group in groups.items() if len(group) >= MANY_ALIKE}
 
 
-def _first_of(file: _File, pairing: _Pairing) -> _File | None:
+def _first_of(file: NamedFile, pairing: _Pairing) -> NamedFile | None:
     """The mask of the scan that another is called by, but for a number at the end: of `a_mask_1` `a_mask`."""
     *words, number = file.words
     label = words.pop() if pairing.by_label == "last" and words else ""
@@ -357,11 +267,11 @@ def _names(pairing: _Pairing) -> list[str]:
     return own if all(own) and len(set(own)) == len(own) else ["_".join(case) for case in pairing.both]
 
 
-def _scan(pairing: _Pairing, words: Words) -> _File:
+def _scan(pairing: _Pairing, words: Words) -> NamedFile:
     return next(iter(pairing.scans[words].values()))
 
 
-def _sides(root: Path, scans: Mapping[str, _File]) -> dict[str, str]:
+def _sides(root: Path, scans: Mapping[str, NamedFile]) -> dict[str, str]:
     """Case -> its side, as a folder is called, or where none is as words of folders or names say of every case."""
     called = {name: scan.side for name, scan in scans.items() if scan.side}
     if len(called) == len(scans) and len({*called.values()}) == 1:  # what all lie in parts nobody

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 MASK = {"mask", "label", "labelstr", "seg", "segmentation", "gt", "truth", "groundtruth", "annotation", "manual"}
@@ -73,7 +73,6 @@ WAYS = (
     NameWords(between=CASES, masks=SAYING, folded=True),
     NameWords(MARKS, SAYING | RARE, frozenset(IMAGE | RARE_IMAGE), folded=True, loosely=True),
 )
-BY_FOLDER = tuple(replace(way, by_folder=True) for way in (PLAIN, *WAYS))
 """What is tried where the plain reading of the names finds no pair; the first that pairs enough is taken."""
 
 
