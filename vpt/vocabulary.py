@@ -33,8 +33,10 @@ Chosen = Literal["32-true", "bf16-mixed", "16-mixed"]
 Precision = Literal["auto", Chosen]
 """What is multiplied with: float32, or where it helps bfloat16 or float16, as Lightning calls them."""
 SIDES = ("train", "val", "test")
+WITH_VAL = ("trainval", "train_val", "train-val", "train+val")  # a training side of which a fold validates
 SIDE_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(WITH_VAL, "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from vpt.cli import app
 from vpt.data.check import check_dataset
@@ -105,6 +106,22 @@ LAID_OUT = {  # scans, masks, channels, labels, cases, the first of them
         "sub-01",
     ),
     "raw below rawdata": (["rawdata/" + RAW + "_T1w"], [(LESION, 1)], ("T1w",), ["lesion"], 5, "sub-01"),
+    "msk": (
+        ["sub-#/ses-1/dwi/sub-#_ses-1_dwi"],
+        [("derivatives/sub-#/ses-1/sub-#_ses-1_msk", 1)],
+        ("dwi",),
+        ["object"],
+        5,
+        "sub-01_ses-1",
+    ),
+    "splits": (
+        [f"rawdata/sub-#/sub-#_split-{k}_ct" for k in ("v20", "v21")],
+        [(f"derivatives/sub-#/sub-#_split-{k}_seg-vert_msk", 2) for k in ("v20", "v21")],
+        ("ct",),
+        ["label 1", "label 2"],
+        10,
+        "sub-01_split-v20",
+    ),
     "beside the scan": ([f"{RAW}_T1w"], [(f"{RAW}_mask", 1)], ("T1w",), ["object"], 5, "sub-01"),
     "other data": (
         [f"{RAW}_T1w", "sub-#/func/sub-#_task-rest_bold", "sub-#/dwi/sub-#_dwi"],
@@ -253,6 +270,31 @@ def test_several_kinds_of_masks_are_refused_until_one_is_named(
     (tmp_path / "dataset.json").write_text(json.dumps({"bids": {"masks": pattern}}))
     dataset, problems = survey(tmp_path)
     assert (len(dataset.cases), problems) == (5, [])
+
+
+def test_masks_that_were_named_are_of_one_kind_whatever_else_their_names_say(tmp_path: Path) -> None:
+    bids(tmp_path, [f"{RAW}_T1w"], [], subjects=4)
+    for number, rater in enumerate(("AB", "AB", "CD", "EF"), start=1):
+        put(tmp_path / f"derivatives/sub-{number:02}/sub-{number:02}_rater-{rater}_mask.nii.gz", number, 1)
+    with pytest.raises(VptError, match="3 kinds of masks"):
+        survey(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"bids": {"masks": "derivatives/*_mask.nii.gz"}}))
+    dataset, problems = survey(tmp_path)
+    assert ([case.name for case in dataset.cases], problems) == (["sub-01", "sub-02", "sub-03", "sub-04"], [])
+
+    put(tmp_path / "derivatives/sub-01/sub-01_rater-CD_mask.nii.gz", 1, 1)
+    with pytest.raises(
+        VptError, match=r"`bids` names 2 masks of sub-01 \(derivatives/.*rater-AB.*, .*rater-CD.*\), exp"
+    ):
+        survey(tmp_path)
+
+
+def test_a_picture_beside_the_mask_of_a_volume_is_no_scan(tmp_path: Path) -> None:
+    bids(tmp_path, ["rawdata/sub-#/sub-#_ct"], [("derivatives/sub-#/sub-#_seg-vert_mask", 2)])
+    for number in range(1, 6):
+        Image.new("L", (9, 9)).save(tmp_path / f"derivatives/sub-0{number}/sub-0{number}_seg-vert_snp.png")
+    check = check_dataset(tmp_path)
+    assert (check.kind, check.channels, errors(check)) == ("volumes", ("ct",), [])
 
 
 def test_repeated_scans_of_one_mask_are_refused_until_one_is_named(tmp_path: Path) -> None:

@@ -322,3 +322,15 @@ def test_files_that_stand_for_two_are_told(make_dataset, tmp_path):
 
     assert texts.count("two channels of this case are this one file; give each its own") == 4
     assert any(text.startswith("the mask of 4 cases (") for text in texts)
+
+
+def test_a_label_that_is_in_no_case_is_not_said_to_stand_in_a_dataset_json_that_is_not_there(tmp_path):
+    for number in range(4):
+        (folder := tmp_path / f"s{number}").mkdir()
+        for name in ("ct", "liver_mask", "spleen_mask"):
+            voxels = np.zeros((9, 9, 4), np.uint8)
+            voxels[2:6, 2:6, 1:3] = name != "spleen_mask"
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / f"{name}.nii.gz")
+    (text,) = [str(each) for each in check_dataset(tmp_path).warnings if "is in no case" in each.text]
+    assert text.endswith("label 2 (spleen) is in no case; add a case that has it")
+    assert "dataset.json" not in text

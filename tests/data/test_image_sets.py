@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -105,6 +106,30 @@ def test_a_folder_without_masks_is_told(make_images):
     (root / "masks").rmdir()
     with pytest.raises(VptError, match="images/ but no masks/; put a mask of the same name there for every image"):
         read_dataset(root)
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        (
+            ("leftMask", "rightMask"),
+            r"lie in 2 folders inside \(leftMask, rightMask\), .*; move them up.*; where .* merge",
+        ),
+        (
+            ("png",),
+            r"lie in 1 folder inside \(png\), expected in masks/ itself; move them up, each called as its image",
+        ),
+    ],
+)
+def test_masks_in_folders_of_their_own_are_told_as_such(make_images, inner, said):
+    root = make_images()
+    for folder in inner:
+        shutil.copytree(root / "masks", root / "moved" / folder)
+    shutil.rmtree(root / "masks")
+    (root / "moved").rename(root / "masks")
+    with pytest.raises(VptError, match=said) as caught:
+        read_dataset(root)
+    assert "not read" not in str(caught.value)
 
 
 def test_soft_masks_are_told_with_what_to_do(make_images):

@@ -15,6 +15,7 @@ from tiny_run import ONE_STEP
 
 from vpt.cli import app
 from vpt.data.check import check_dataset
+from vpt.data.doubts.said import doubts_of
 from vpt.data.groups import read_groupings
 from vpt.data.label_maps import read_label
 from vpt.data.layouts import is_labelled, read_dataset, read_labelled, survey, write_description
@@ -180,6 +181,32 @@ def test_one_file_too_few_is_named_and_the_others_stay_paired(put, tmp_path, los
     dataset, problems = survey(tmp_path)
     assert len(dataset.cases) == 4
     assert [said in str(problem) for problem in problems] == [True]
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_many_scans_without_a_mask_that_are_alike_are_one_error(put, tmp_path, count):
+    for k in range(count):
+        stem = f"patient{k}/patient{k}"
+        put(f"{stem}_frame01.nii.gz"), put(f"{stem}_frame01_gt.nii.gz", 4), put(f"{stem}_4d.nii.gz")
+    problems = [str(problem) for problem in survey(tmp_path)[1]]
+    assert len(problems) == (4 if count == 4 else 1)
+    if count == 6:
+        assert (
+            "patient0_4d.nii.gz: a scan without a mask by its name, and so are 5 others called ..._4d (patient1_4d"
+            in (problems[0])
+        )
+
+
+@pytest.mark.parametrize("folder", ["", "benign/"])
+def test_a_second_mask_of_an_image_is_to_be_merged(put, tmp_path, folder):
+    for k in range(4):
+        put(f"{folder}benign ({k}).png"), put(f"{folder}benign ({k})_mask.png", 5)
+    put(f"{folder}benign (1)_mask_1.png", 9)
+    (problem,) = survey(tmp_path)[1]
+    assert str(problem).endswith(
+        "benign (1)_mask_1.png: a second mask of the scan of benign (1)_mask.png by its name, which would be lost; "
+        "merge both into one file, benign (1)_mask.png, and take this one out"
+    )
 
 
 def test_two_files_in_one_place_are_named(put, tmp_path):
@@ -567,6 +594,43 @@ def test_folders_of_parts_and_phases_are_nobodys(put, tmp_path, folder):
     assert len({found.patient(case.name) for case in found.cases}) == 6
 
 
+@pytest.mark.parametrize(
+    ("folder", "patients"),
+    [
+        ("{:03d}", 6),
+        ("dataset/{:03d}", 6),
+        ("P1/some data/{:03d}", 6),
+        ("dataset/{:03d}/nifti", 6),
+        ("Task_p7/patient{}", 6),
+        ("train/{:03d}", 6),
+        ("batch{}/001", 24),
+        ("dataset/20{:02d}", 24),
+    ],
+)
+def test_what_is_common_to_all_paths_changes_nobodys_patient(put, tmp_path, folder, patients):
+    for k in range(6):
+        for frame in ("SA_ED", "LA_ED", "SA_ES", "LA_ES"):
+            stem = f"{folder.format(k)}/{k}{'xyz'[k % 3]}_{frame}"  # a patient's names alone would join LA with LA
+            put(f"{stem}.png"), put(f"{stem}_gt.png", 1)
+    found = read_dataset(tmp_path)
+    of = {case.name: found.patient(case.name) for case in found.cases}
+    assert len({*of.values()}) == min(patients, 12)
+    if patients == 6:
+        assert {len([each for each in of.values() if each == whose]) for whose in of.values()} == {4}
+
+
+def test_numbers_below_the_sides_are_patients_of_their_own(put, tmp_path):
+    for side, numbers in (("train", range(4)), ("test", range(3))):
+        for k in numbers:
+            for view in ("LA", "SA"):
+                put(f"{side}/{k:03d}/{side}{k}_{view}.png"), put(f"{side}/{k:03d}/{side}{k}_{view}_gt.png", 1)
+    found = read_dataset(tmp_path)
+    splits = read_splits(found)
+    assert len({found.patient(case.name) for case in found.cases}) == 7
+    assert not {found.patient(name) for name in splits.train} & {found.patient(name) for name in splits.val}
+    assert found.whose.guess().startswith("7 patients in 14 cases, guessed: test/000, a folder of test0_LA, names")
+
+
 def test_one_folder_of_a_patient_is_written_as_nobodys(put, tmp_path):
     for k in range(6):
         put(f"patient1/im{k}.png"), put(f"patient1/im{k}_mask.png", 1)
@@ -629,6 +693,64 @@ def test_a_word_of_the_folders_says_the_side_where_it_does_so_of_every_case(put,
     assert [*map([*found.sides.values()].count, ("train", "val", "test"))] == [4, 2, 2]
     put("others/ISIC_1.png"), put("others/ISIC_1_segmentation.png", 1)
     assert read_dataset(tmp_path).sides == {}  # of one nobody says it
+    assert "2 of 9 cases are called test by a folder" in str(check_dataset(tmp_path).warnings)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("trainval-{}/{}", "test-{}/{}"),
+        ("trainval/{}/{}", "test/{}/{}"),
+        ("train_val/{}s/{}", "test/{}s/{}"),
+        ("train+val_{}/{}", "testing_{}/{}"),
+        ("my tests/Train2017_{}/{}", "my tests/TestA_{}/{}"),
+    ],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_the_folders_of_training_and_validation_together_leave_the_test_side_alone(put, tmp_path, train, test, again):
+    for folder, count, first in ((train, 6, 0), (test, 2, 0 if again else 6)):
+        for k in range(first, first + count):
+            put(f"{folder.format('image', k)}.png"), put(f"{folder.format('mask', k)}.png", 1)
+
+    found = read_dataset(tmp_path)
+    splits = read_splits(found)
+
+    assert [*map(len, (splits.train, splits.val, splits.test))] == [4, 2, 2]
+    tested = {found.case(name).images[0].relative_to(tmp_path).as_posix() for name in splits.test}
+    assert all("test/" in name or "test-" in name or "testing" in name or "TestA" in name for name in tested)
+
+
+def test_images_may_be_called_by_their_side(put, tmp_path):
+    for name in ("train_1", "train_2", "train_3", "train_4", "testA_1", "testB_1"):
+        put(f"{name}.png"), put(f"{name}_anno.png", 1)
+    splits = read_splits(read_dataset(tmp_path))
+    assert (splits.test, len(splits.train), len(splits.val)) == (("testA_1", "testB_1"), 3, 1)
+
+
+@pytest.mark.parametrize("laid_out", ["images/{}.png masks/{}.png", "{}.png {}_mask.png", "pics/{}.png list"])
+def test_names_that_say_test_where_nothing_reads_it_are_told_of(put, tmp_path, laid_out):
+    image, mask = laid_out.replace("list", "gt/{}.png").split()
+    names = ["train_1", "train_2", "train_3", "x1", "test_1", "test_2"]
+    for name in names:
+        put(image.format(name)), put(mask.format(name), 1)
+    if "list" in laid_out:
+        (tmp_path / "cases.csv").write_text(
+            "image,mask\n" + "".join(f"{image.format(name)},{mask.format(name)}\n" for name in names)
+        )
+    source = tmp_path / "cases.csv" if "list" in laid_out else tmp_path
+    found, said = read_dataset(source), "2 of 6 cases are called test by a folder or the name"
+
+    assert [said in each.text for each in check_dataset(source).warnings].count(True) == 1
+    assert any(said in text for text in doubts_of(found, read_splits(found)))
+    write_json(tmp_path / "split.json", {"train": names[:3], "val": ["x1"], "test": names[4:]})
+    assert not any(said in each.text for each in check_dataset(source).warnings)
+
+
+def test_the_side_that_all_cases_lie_in_is_drawn_from(put, tmp_path):
+    for k in range(5):
+        put(f"train/images/{k}.png"), put(f"train/masks/{k}.png", 1)
+    splits = read_splits(read_dataset(tmp_path))
+    assert (len(splits.train), len(splits.val), splits.test) == (4, 1, ())
 
 
 def test_folders_that_are_all_called_so_say_no_side(put, tmp_path):

@@ -136,6 +136,39 @@ def test_sides_pair_by_rare_words_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        ("Patient_0#/Patient_0#", "Patient_0#/GT"),
+        ("train/Patient_0#/Patient_0#", "train/Patient_0#/gt"),
+        ("pat0#/pat0#", "pat0#/mask"),
+        ("p#/p#", "p#/p#_lbl"),
+        ("p#/p#", "p#/lbl"),
+        ("p#/x9#", "p#/seg"),
+        ("p#/a b #", "p#/mask"),
+        ("pat0#/pat0#_T1", "pat0#/gt"),
+    ],
+)
+def test_a_scan_may_be_called_as_its_folder_or_be_alone_in_it(tmp_path: Path, scan: str, mask: str) -> None:
+    check = check_dataset(pairs(tmp_path, scan, mask))
+    assert (check.cases, check.channels, [label.cases for label in check.labels]) == (5, ("image",), [5])
+    assert [problem for problem in check.problems if problem.severity == "error"] == []
+
+
+def test_scans_called_as_their_folders_may_have_sequences(tmp_path: Path) -> None:
+    pairs(tmp_path, "pat0#/pat0#_T1", "pat0#/gt")
+    pairs(tmp_path, "pat0#/pat0#_T2", "pat0#/gt")
+    dataset, problems = survey(tmp_path)
+    assert (dataset.channels, len(dataset.cases), problems) == (("T1", "T2"), 5, [])
+
+
+def test_masks_of_other_labels_in_each_folder_are_not_joined(tmp_path: Path) -> None:
+    for number, label in enumerate(("liver", "spleen", "kidney")):
+        volume(tmp_path / f"p{number}/x9{number}.nii.gz", number, False)
+        volume(tmp_path / f"p{number}/{label}_mask.nii.gz", number, True)
+    assert survey(tmp_path)[1]
+
+
+@pytest.mark.parametrize(
     ("scan", "mask", "said"),
     [
         (

@@ -345,6 +345,12 @@ def test_a_few_whose_patient_is_not_said_are_told(said, told):
     assert any("is not said, as that of the other" in text for text in Patients([*"abcd"], said, {}).doubts()) == told
 
 
+def test_what_is_no_folder_is_not_called_one():
+    stems = {"0/21_left": "21", "0/21_right": "21", "1/22_left": "22"}
+    guess = Patients([*stems], {}, stems).guess()
+    assert guess.startswith("2 patients in 3 cases, guessed: _left of 0/21_left is a session, frame or slice of one")
+
+
 def test_a_name_that_several_cases_share_is_no_guess():
     assert Patients(["segmentation"] * 3, {}, {}).guess() == ""
 

@@ -56,6 +56,20 @@ def test_of_a_given_split_only_those_on_two_sides_are_told(copies):
     assert all("on two sides (val and train)" in text for _, text in near(root))
 
 
+@pytest.mark.parametrize("noise", [0, 0.1])
+def test_files_of_one_name_are_told_by_their_folders(tmp_path, noise):
+    for number in range(5):
+        (folder := tmp_path / f"case_{number}").mkdir()
+        rng = np.random.default_rng(max(1, number))
+        scan = (rng.normal(0, 9, (16, 16, 6)) + noise * number).astype(np.float32)
+        mask = np.zeros((16, 16, 6), np.uint8)
+        mask[3:8, 3:8, 2:4] = 1
+        nib.save(nib.Nifti1Image(scan, np.eye(4)), folder / "imaging.nii.gz")
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "segmentation.nii.gz")
+    (text,) = [each.text for each in check_dataset(tmp_path).problems if "case_1/imaging" in each.file]
+    assert text.startswith(f"{'nearly the same image' if noise else 'the same voxels'} as case_0/imaging.nii.gz; ")
+
+
 def test_many_are_ten_lines_and_how_many_more(copies):
     told = near(copies(5))
     assert len(told) == 11

@@ -25,6 +25,7 @@ from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import same_channels, unlike_others
+from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.findings import (
     Check,
     LabelSummary,
@@ -162,8 +163,10 @@ def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Ite
         for id, name in dataset.labels.items():
             having = [each.case for each in facts if each.voxels and id in each.voxels]
             if id and not having:
-                text = f"label {id} ({name}) is in no case; remove it from `labels`, or add a case that has it"
-                yield Problem("warning", str(dataset.root / "dataset.json"), text)
+                file, mend = masks_of(dataset), "add a case that has it"
+                if (source := dataset.root / "dataset.json").exists():
+                    file, mend = str(source), f"remove it from `labels`, or {mend}"
+                yield Problem("warning", file, f"label {id} ({name}) is in no case; {mend}")
             elif id and len(having) == 1 < len(read):
                 text = (
                     f"label {id} ({name}) is in this case only, so it cannot be both trained and tested; add more cases"
@@ -211,6 +214,8 @@ def _meant(colour: Colour, id: int, labels: Mapping[int, str]) -> str:
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
+    if text := unread_sides(dataset):
+        yield Problem("warning", str(dataset.root), text)
     for text in dataset.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(dataset.root), text)
 

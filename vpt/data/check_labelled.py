@@ -231,7 +231,7 @@ def _alike_inside(found: LabelledSet) -> Iterator[Problem]:
         if parts:
             inside.setdefault(parts[0], set()).update(parts[1:2])
     everywhere = sorted(set.intersection(*inside.values())) if len(inside) > 1 else []
-    alike = [name for name in everywhere if not name.isdecimal() and not of_folders({name: name})]
+    alike = [name for name in everywhere if not name.isdecimal() and not of_folders({name: (name,)})]
     if len(alike) < FEWEST_ALIKE and not SIDE_WORDS.keys() & {*map(str.lower, alike)}:
         return
     text = (

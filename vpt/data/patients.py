@@ -11,6 +11,7 @@ from functools import cached_property
 
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.errors import VptError
+from vpt.vocabulary import SIDE_WORDS
 from vpt.words import counted, listed
 
 NUMBERED = (
@@ -85,8 +86,8 @@ class Patients:
             return ""
         patients, cases = counted(len({*map(self.of, self.names)}), "patient"), counted(len(self.names), "case")
         example, stem = read[0], self._stem(read[0])
-        if example.startswith(stem):
-            number = example.removeprefix(stem)
+        if (place := f"/{example}".find(f"/{stem}")) >= 0:  # behind the folder of a class too
+            number = example[place + len(stem) :]
             last = "names its patient" if self._count_patients else "is a session, frame or slice of one patient"
             return f"{patients} in {cases}, guessed: {number} of {example} {last}; {SETTLE}"
         if self._count_patients:  # one folder holds them all, and parts nobody
@@ -181,14 +182,26 @@ def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:
     return patients
 
 
-def of_folders(folders: Mapping[str, str]) -> dict[str, str]:
+def of_folders(folders: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Case -> its patient, as a folder's name says: patient3, P3, sub_01, or a number alone, where there are many.
 
-    folders: case -> the folders that it lies in, "" for none.
+    folders: case -> those that it lies in, the outermost first. A number counts below a side too, as `train/001`.
     """
-    said = {case: found[1] for case, folder in folders.items() if (found := OF_FOLDER.search(folder))}
-    numbers = {case: name for case, name in folders.items() if name.isdecimal() and not YEAR.fullmatch(name)}
+    said = {case: found[1] for case, its in folders.items() if (found := OF_FOLDER.search("_".join(its)))}
+    numbers = {case: "/".join(its) for case, its in folders.items() if _is_number(its)}
     return said or (numbers if len({*numbers.values()}) >= MANY_FOLDERS else {})
+
+
+def that_differ(folders: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The same folders of each case without those that all cases lie in, which tell nobody from another."""
+    common = set[str].intersection(*map(set, folders.values())) if folders else set[str]()
+    return {case: tuple(name for name in its if name not in common) for case, its in folders.items()}
+
+
+def _is_number(folders: Sequence[str]) -> bool:
+    """Whether a number that is no year is all that folders say, but for a side."""
+    numbers = [name for name in folders if name.lower() not in SIDE_WORDS]
+    return len(numbers) == 1 and numbers[0].isdecimal() and not YEAR.fullmatch(numbers[0])
 
 
 def _differing_at_the_end(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:

@@ -19,6 +19,7 @@ from vpt.data.doubts.mask_looks import lossy
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.unlike import unlike_others
+from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.doubts.values import FEWEST as FEWEST_CASES
 from vpt.data.doubts.values import LIGHT
 from vpt.data.labelled import LabelledSet
@@ -32,7 +33,7 @@ MOST_VOXELS = 2**29  # of volumes: half a minute where they are compressed
 
 
 def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
-    """How the names were read as patients, classes that may be one, and what headers leave open."""
+    """How the names were read as patients, sides that nothing reads, classes that may be one, what headers leave."""
     guess = dataset.whose.guess()
     classes = []
     if isinstance(dataset, LabelledSet):
@@ -45,10 +46,12 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         ]
     else:
         files = _of_pictures(dataset, used, frozenset(splits.test))
+    sides = ""
     if isinstance(dataset, SegmentationSet):
         files += _of_masks(dataset, used - {*splits.test})
+        sides = unread_sides(dataset)
     return [
-        *([guess] if guess else []),
+        *filter(None, [guess, sides]),
         *dataset.whose.doubts([splits.to_dict()]),
         *guessed_on_two_sides(dataset, [splits]),
         *classes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -31,12 +32,12 @@ class Look:
 
 def twins(dataset: SegmentationSet, looks: Sequence[Look], splits: Sequence[Splits]) -> Iterator[Problem]:
     """Images with the same voxels: an error when they are, or by a draw may come, on two sides."""
-    sides, element = _sides(splits), "voxel" if dataset.kind == "volumes" else "pixel"
+    sides = _sides(splits)
     seen: dict[str, list[Case]] = {}
     for look in looks:
         earlier = seen.setdefault(look.digest, []) if look.digest else []
         if earlier:
-            yield _twin(look.case, earlier, sides, drawn(dataset), element)
+            yield _twin(look.case, earlier, sides, dataset)
         earlier.append(look.case)
 
 
@@ -48,7 +49,7 @@ def near_twins(dataset: SegmentationSet, looks: Sequence[Look], splits: Sequence
         earlier, later = read[first], read[second]
         if earlier.digest == later.digest:
             continue  # `twins` says it
-        text = f"nearly the same image as {earlier.case.images[0].name}"
+        text = f"nearly the same image as {_called(earlier.case, later.case, dataset.root)}"
         if drawn(dataset):
             if dataset.patient(earlier.case.name) != dataset.patient(later.case.name):
                 found.append((later.file, f"{text}; say in `patients` that they are one patient's, or remove one"))
@@ -79,14 +80,23 @@ def _apart(one: Case, other: Case, sides: Sides) -> tuple[str, str] | None:
     return None
 
 
-def _twin(case: Case, earlier: Sequence[Case], sides: Sides, is_drawn: bool, element: str) -> Problem:
+def _called(other: Case, case: Case, root: Path) -> str:
+    """The file of another case; with its folders where that of `case` has the same name."""
+    path = other.images[0]
+    if path.name != case.images[0].name:
+        return path.name
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _twin(case: Case, earlier: Sequence[Case], sides: Sides, dataset: SegmentationSet) -> Problem:
     """The problem that `case` has the voxels of the `earlier` ones."""
     file = str(case.images[0])
-    if is_drawn:
+    same, first = f"the same {dataset.element}s as", _called(earlier[0], case, dataset.root)
+    if drawn(dataset):
         text = "; a drawn split can put them on two sides: remove one, or write split.json"
-        return Problem("error", file, f"the same {element}s as {earlier[0].images[0].name}{text}")
+        return Problem("error", file, f"{same} {first}{text}")
     for other in earlier:
         if apart := _apart(other, case, sides):
             text = f"{' and '.join(apart)} then hold the same patient; put both on one side, or remove one"
-            return Problem("error", file, f"the same {element}s as {other.images[0].name}; {text}")
-    return Problem("warning", file, f"the same {element}s as {earlier[0].images[0].name}; remove one if it is a copy")
+            return Problem("error", file, f"{same} {_called(other, case, dataset.root)}; {text}")
+    return Problem("warning", file, f"{same} {first}; remove one if it is a copy")

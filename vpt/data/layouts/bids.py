@@ -46,8 +46,9 @@ def survey_bids(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """
     source = root / "dataset.json"
     content = description(source)
-    files = bids_files(root, chosen_by(content, source))
-    masks = _one_kind(root, _masks(files))
+    chosen = chosen_by(content, source)
+    files = bids_files(root, chosen)
+    masks = _one_kind(root, _masks(files), chosen="masks" in chosen)
     problems: list[VptError] = []
     scans, elsewhere = sequences_of(masks, [file for file in files if file.is_scan], problems)
     sequences = sorted(next(iter(scans.values())))
@@ -86,15 +87,24 @@ def _masks(files: Sequence[BidsFile]) -> list[BidsMask]:
     return found
 
 
-def _one_kind(root: Path, masks: Sequence[BidsMask]) -> dict[str, list[BidsMask]]:
-    """Case -> its masks, all of one kind; several only if each is of a label of its own."""
+def _one_kind(root: Path, masks: Sequence[BidsMask], chosen: bool) -> dict[str, list[BidsMask]]:
+    """Case -> its masks, all of one kind; several only if each is of a label of its own.
+
+    chosen: whether dataset.json names them; then their names may differ in more, as long as each label has one mask.
+    """
     if not masks:
         raise VptError(
             f"{root}: subjects of BIDS (sub-...), but no mask of them: no file called ..._mask, ..._dseg or ..._seg in "
             "derivatives or beside the scans; add the masks, or to classify, a labels.csv with `path` and `label`"
         )
-    kinds = Counter(mask.kind for mask in masks)
-    if len(kinds) > 1:
+    kinds, often = Counter(mask.kind for mask in masks), Counter((mask.case, mask.label) for mask in masks)
+    if chosen and (twice := [case for (case, label), count in often.items() if count > 1]):
+        its = sorted(mask.file.path.relative_to(root).as_posix() for mask in masks if mask.case == twice[0])
+        raise VptError(
+            f"{root / 'dataset.json'}: `bids` names {counted(len(its), 'mask')} of {twice[0]} ({listed(its, 3)}), "
+            "expected one of each label; give a pattern of `masks` that one of them fits"
+        )
+    if len(kinds) > 1 and not chosen:
         few = {kind: next(mask for mask in masks if mask.kind == kind) for kind in sorted(kinds)}
         shown = listed((f"{_pattern(mask, root)} ({kinds[kind]})" for kind, mask in few.items()), 6)
         first = _pattern(next(iter(few.values())), root)

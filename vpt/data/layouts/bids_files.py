@@ -19,10 +19,10 @@ from vpt.errors import VptError
 from vpt.readers import is_part
 
 DATATYPES = {"anat", "dwi", "perf", "func", "fmap", "pet", "micr", "meg", "eeg", "ieeg", "beh", "nirs", "motion", "mrs"}
-MASKS = MASK | {"dseg", "roi", "lesion"}  # suffixes; BIDS itself knows mask and dseg
+MASKS = MASK | {"dseg", "roi", "lesion", "msk"}  # suffixes; BIDS itself knows mask and dseg
 TRACED = {"seg", "gmseg", "wmseg", "lesion", "mask", "roi"}  # `sub-01_T2w_seg-manual`, behind the scan's own name
 SOFT = ("probseg", "defacemask")  # neither scans nor masks
-OF_A_CASE = ("sub", "ses", "run")
+OF_A_CASE = ("sub", "ses", "run", "split")  # split: of a scan that was cut in two, as in VerSe
 SUBJECT = re.compile(r"sub-[A-Za-z0-9+]+")
 FORM = '"bids": {"masks": "derivatives/manual/*_mask.nii.gz", "scans": "*_T1w.nii.gz"}'
 

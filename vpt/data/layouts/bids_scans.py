@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vpt.data.cases import kind_of
 from vpt.data.layouts.bids_files import DATATYPES, OF_A_CASE, BidsFile
 from vpt.errors import VptError
 from vpt.readers import reader_of
@@ -28,7 +29,7 @@ class BidsMask:
 
     @property
     def case(self) -> str:
-        """Subject, session and run, or the scan's whole name."""
+        """Subject, session, run and split, or the scan's whole name."""
         own = [word for word in self.file.words if word.partition("-")[0] in OF_A_CASE]
         return self.scan or "_".join(own)
 
@@ -96,6 +97,8 @@ def _choose(scan: BidsFile, word: str) -> str:
 
 def _fits(mask: BidsMask, scan: BidsFile) -> bool:
     """Whether no entity that both have differs, and it is the scan that the mask is named after."""
+    if kind_of(scan.path) != kind_of(mask.file.path):  # a picture beside a volume's mask shows how it looks
+        return False
     if mask.scan:
         return scan.name == mask.scan
     if mask.file.datatype in DATATYPES and scan.datatype not in ("", mask.file.datatype):

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.layouts.annotated import is_told, without_masks
@@ -26,50 +26,24 @@ from vpt.data.layouts.description import (
     shown_name,
 )
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
-from vpt.data.layouts.naming import MASK, PLAIN, UNLABELLED, WAYS, NameWords
-from vpt.data.patients import of_folders
-from vpt.data.walking import Walk
+from vpt.data.layouts.named_files import NamedFile, Place, Words, named_files, named_paths
+from vpt.data.layouts.naming import PLAIN, WAYS, NameWords
+from vpt.data.layouts.sides import said_throughout
+from vpt.data.patients import of_folders, that_differ
 from vpt.errors import VptError
-from vpt.readers import ColourMask, Kind, LabelFiles, is_part
-from vpt.vocabulary import SIDE_WORDS
-from vpt.words import listed
+from vpt.readers import ColourMask, Kind, LabelFiles
+from vpt.words import counted, listed
 
-Words = tuple[str, ...]
-Place = Literal["", "last", "first"]  # of the word for a sequence or a label in a name; "": there is none
-
+MANY_ALIKE = 5  # scans without a mask that have one line
 ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file, and the words of its folders and name that tell its case.
-
-    last: how many of them, at the end, may say which sequence or label it is: one, or, in a folder of masks, all of
-    the file's name; first: where the file's own words begin, of which one may say it too; side: where a folder is
-    called train, val or test.
-    """
-
-    path: Path
-    words: Words
-    last: int
-    first: int
-    is_mask: bool
-    side: str
-
-    def split(self, at: Place) -> tuple[Words, str]:
-        """The words of the case and, where one says it, the sequence or label."""
-        if at == "first":
-            return self.words[: self.first] + self.words[self.first + 1 :], self.words[self.first]
-        k = len(self.words) - self.last * (at == "last")
-        return self.words[:k], "_".join(self.words[k:])
 
 
 @dataclass(frozen=True)
 class _Pairing:
     """Scans and masks by case; by_sequence, by_label: where a scan's (a mask's) name tells the sequence (the label)."""
 
-    scans: Mapping[Words, Mapping[str, _File]]
-    masks: Mapping[Words, Mapping[str, _File]]
+    scans: Mapping[Words, Mapping[str, NamedFile]]
+    masks: Mapping[Words, Mapping[str, NamedFile]]
     by_sequence: Place
     by_label: Place
 
@@ -91,21 +65,41 @@ def is_told_by_names(root: Path) -> bool:
     return root.is_dir() and bool(_found(root)[1].both)
 
 
-def _found(root: Path) -> tuple[list[_File], _Pairing]:
-    paths = _paths(root)
-    read = [*_files(root, paths, PLAIN)]
-    pairing = _paired(read, PLAIN)
-    for words in WAYS if _by_chance(pairing) else ():
-        files = [*_files(root, paths, words)]
-        if not _by_chance(found := _paired(files, words)) and not _crosses(found):
-            return files, found
-    return read, pairing
+def _found(root: Path) -> tuple[list[NamedFile], _Pairing]:
+    paths = named_paths(root)
+    plain = _read_by(root, paths, PLAIN)
+    by_chance = _by_chance(plain[1])
+    with_masks = [PLAIN] if plain[1].masks else []
+    for words in WAYS if by_chance else ():
+        if _is_likely(read := _read_by(root, paths, words)):
+            return read
+        with_masks += [words] if read[1].masks else []
+    for words in with_masks if by_chance or _none_shared(plain[1]) else ():
+        if _is_likely(read := _read_by(root, paths, replace(words, by_folder=True))):
+            return read
+    return plain
+
+
+def _read_by(root: Path, paths: Sequence[Path], words: NameWords) -> tuple[list[NamedFile], _Pairing]:
+    files = [*named_files(root, paths, words)]
+    return files, _paired(files, words)
+
+
+def _is_likely(read: tuple[list[NamedFile], _Pairing]) -> bool:
+    _, pairing = read
+    return not (_by_chance(pairing) or _crosses(pairing) or _none_shared(pairing))
 
 
 def _by_chance(pairing: _Pairing) -> bool:
     """Whether none or only some of the files find a partner, so that what pairs them is likely chance."""
     scans, masks = len(pairing.scans), len(pairing.masks)
     return not pairing.both or len(pairing.both) < ENOUGH * max(scans, masks)
+
+
+def _none_shared(pairing: _Pairing) -> bool:
+    """Whether what is read as the sequences is another in each case: of `P7/P7` and `P8/P8` P7 and P8."""
+    count = sum(len(pairing.scans[case]) for case in pairing.both)
+    return 1 < len(pairing.both) <= count == len(pairing.sequences)
 
 
 def _crosses(pairing: _Pairing) -> bool:
@@ -137,7 +131,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     problems += turned(cases) if flat else ()
     channels = _channels(root, content, pairing, flat)
     kind: Kind = "images" if flat else "volumes"
-    sides = _sides(root, {case.name: _scan(pairing, words) for case, words in zip(cases, pairing.both, strict=True)})
+    scans = {case.name: _scan(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}
     return SegmentationSet(
         root,
         shown_name(content, root),
@@ -146,60 +140,22 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         cases,
         read_patients(content, source, {case.name for case in cases}),
         kind,
-        sides,
+        _sides(root, scans),
         guess="guessed from the names: " + case_in_words(root, cases[0], len(cases), channels),
-        stems=of_folders({case.name: _folder(pairing, words) for case, words in zip(cases, pairing.both, strict=True)}),
+        stems=of_folders(that_differ({name: scan.folders for name, scan in scans.items()})),
     ), problems
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-def _paths(root: Path) -> list[Path]:
-    paths = [path.relative_to(root) for path in Walk(root).files() if kind_of(path) and not is_part(path)]
-    return [path for path in paths if not {each.lower() for each in path.parts[:-1]} & UNLABELLED]
-
-
-def _files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[_File]:
-    masks_in: dict[str, set[bool]] = defaultdict(set)
-    of_masks = by.folders_of_masks(paths)
-    says_mask = {path: _says_mask(path, by) or bool(of_masks & {*path.parents}) for path in paths}
-    for path in paths:
-        masks_in[path.parts[0]].add(says_mask[path])
-    for path in paths:
-        apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
-        folders = [each for each in [*path.parents][-2::-1] if not (apart and each == path.parents[-2])]
-        above = [word for each in folders if each not in of_masks for word in _telling(each.name, by, MASK)]
-        own = _telling(case_name(path), by, by.masks)
-        whole = any(MASK & {*map(str.lower, by.of(each.name))} for each in folders)
-        words = (*above, *own) or (case_name(path),)
-        last, first = max(1, len(own)) if whole else 1, min(len(above), len(words) - 1)
-        side = next((SIDE_WORDS[each.lower()] for each in path.parts[:-1] if each.lower() in SIDE_WORDS), "")
-        yield _File(root / path, words, last, first, says_mask[path], side)
-
-
-def _says_mask(path: Path, by: NameWords) -> bool:
-    """By a folder, or by its own name."""
-    folders = any(word.lower() in MASK for part in path.parts[:-1] for word in by.of(part))
-    return folders or any(word.lower() in by.masks for word in by.of(case_name(path)))
-
-
-def _telling(part: str, by: NameWords, masks: Collection[str]) -> list[str]:
-    """The words that tell the case; of `a.jpg.png` the ending of the scan is none."""
-    kept = [word for word in by.of(part) if word.lower() not in masks and word.lower() not in by.images]
-    return [word for word in kept if kind_of(Path(f"a.{word}")) != "images"] or kept
-
-
-def _paired(files: Sequence[_File], by: NameWords) -> _Pairing:
+def _paired(files: Sequence[NamedFile], by: NameWords) -> _Pairing:
     """The reading of the names that pairs most; of equals the one that takes fewer words for sequences and labels."""
     places: tuple[Place, ...] = ("", "last", "first") if by.loosely else ("", "last")
     readings = [(by_sequence, by_label) for by_label in places for by_sequence in places]
     return max((_read(files, *reading) for reading in readings), key=lambda found: len(found.both))
 
 
-def _read(files: Sequence[_File], by_sequence: Place, by_label: Place) -> _Pairing:
-    scans: dict[Words, dict[str, _File]] = defaultdict(dict)
-    masks: dict[Words, dict[str, _File]] = defaultdict(dict)
+def _read(files: Sequence[NamedFile], by_sequence: Place, by_label: Place) -> _Pairing:
+    scans: dict[Words, dict[str, NamedFile]] = defaultdict(dict)
+    masks: dict[Words, dict[str, NamedFile]] = defaultdict(dict)
     for file in files:
         case, name = file.split(by_label if file.is_mask else by_sequence)
         if case:
@@ -210,24 +166,54 @@ def _read(files: Sequence[_File], by_sequence: Place, by_label: Place) -> _Pairi
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def _alone(root: Path, files: Sequence[_File], pairing: _Pairing) -> Iterator[VptError]:
+def _alone(root: Path, files: Sequence[NamedFile], pairing: _Pairing) -> Iterator[VptError]:
     """Files that belong to no case, or share a case's place with another."""
     used = {
         each.path for case in pairing.both for group in (pairing.scans, pairing.masks) for each in group[case].values()
     }
-    for file in files:
-        if file.path in used:
+    alone = [file for file in files if file.path not in used]
+    alike = _alike(alone, pairing)
+    for word, group in alike.items():
+        others = listed((file.path.name for file in group[1:]), 2)
+        yield VptError(
+            f"{group[0].path}: a scan without a mask by its name, and so are {counted(len(group) - 1, 'other')} called "
+            f"..._{word} ({others}); take all out, or name their masks after them"
+        )
+    for file in alone:
+        if not file.is_mask and file in alike.get(file.words[-1], ()):
             continue
         case, _ = file.split(pairing.by_label if file.is_mask else pairing.by_sequence)
         if case in pairing.both:
             text = (
                 f"the second {'mask' if file.is_mask else 'scan'} of {'_'.join(case)} by its name; keep one of the two"
             )
+        elif file.is_mask and (first := _first_of(file, pairing)):
+            text = (
+                f"a second mask of the scan of {first.path.name} by its name, which would be lost; merge both into "
+                f"one file, {first.path.name}, and take this one out"
+            )
         elif file.is_mask:
             text = "a mask without a scan by its name; rename one after the other, or take it out"
         else:
             text = "a scan without a mask by its name; rename one after the other, or take it out"
         yield VptError(f"{file.path}: {text}")
+
+
+def _alike(alone: Sequence[NamedFile], pairing: _Pairing) -> dict[str, list[NamedFile]]:
+    """Last word, such as `4d` or `sequence` -> the scans without a mask called so, where they are many."""
+    groups: dict[str, list[NamedFile]] = defaultdict(list)
+    for file in alone:
+        if not file.is_mask and file.split(pairing.by_sequence)[0] not in pairing.both:
+            groups[file.words[-1]].append(file)
+    return {word: group for word, group in groups.items() if len(group) >= MANY_ALIKE}
+
+
+def _first_of(file: NamedFile, pairing: _Pairing) -> NamedFile | None:
+    """The mask of the scan that another is called by, but for a number at the end: of `a_mask_1` `a_mask`."""
+    *words, number = file.words
+    label = words.pop() if pairing.by_label == "last" and words else ""
+    masks = pairing.masks.get(tuple(words), {}) if number.isdecimal() and tuple(words) in pairing.both else {}
+    return masks.get(label)
 
 
 def _incomplete(pairing: _Pairing, content: dict[str, Any]) -> Iterator[VptError]:
@@ -281,27 +267,16 @@ def _names(pairing: _Pairing) -> list[str]:
     return own if all(own) and len(set(own)) == len(own) else ["_".join(case) for case in pairing.both]
 
 
-def _folder(pairing: _Pairing, words: Words) -> str:
-    """The folder that tells a case beside its file's name, "" where none does."""
-    file = next(iter(pairing.scans[words].values()))
-    return "_".join(file.words[: file.first])
-
-
-def _scan(pairing: _Pairing, words: Words) -> _File:
+def _scan(pairing: _Pairing, words: Words) -> NamedFile:
     return next(iter(pairing.scans[words].values()))
 
 
-def _sides(root: Path, scans: Mapping[str, _File]) -> dict[str, str]:
-    """Case -> its side, as a folder is called, or where none is as a word of folders says of every case
-    (`ISIC2018_Training_Input`), of training and another side.
-    """
-    if sides := {name: scan.side for name, scan in scans.items() if scan.side}:
-        return sides
-    for name, scan in scans.items():
-        words = [word for part in scan.path.relative_to(root).parts[:-1] for word in PLAIN.of(part.lower())]
-        sides[name] = next((SIDE_WORDS[word] for word in words if word in SIDE_WORDS), "")
-    found = {*sides.values()}
-    return sides if "train" in found and "" not in found and len(found) > 1 else {}
+def _sides(root: Path, scans: Mapping[str, NamedFile]) -> dict[str, str]:
+    """Case -> its side, as a folder is called, or where none is as words of folders or names say of every case."""
+    called = {name: scan.side for name, scan in scans.items() if scan.side}
+    if len(called) == len(scans) and len({*called.values()}) == 1:  # what all lie in parts nobody
+        called = {}
+    return called or said_throughout({name: scan.path.relative_to(root) for name, scan in scans.items()})
 
 
 def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool) -> tuple[str, ...]:

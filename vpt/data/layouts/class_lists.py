@@ -15,7 +15,7 @@ from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.files import require_file
 from vpt.readers import SUPPORTED
-from vpt.vocabulary import SIDE_WORDS
+from vpt.vocabulary import SIDE_WORDS, WITH_VAL
 from vpt.words import did_you_mean, listed
 
 COLUMNS = {  # what a column holds -> the names it may have
@@ -60,8 +60,8 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         word = cell.get("split", "")
         side = SIDE_WORDS.get(word.lower(), "")
         if word and not side:
-            text = f"split {word!r}, expected train, val or test{did_you_mean(word.lower(), SIDE_WORDS)}"
-            problems.append(VptError(f"{where}: {text}"))
+            meant = did_you_mean(word.lower(), SIDE_WORDS.keys() - {*WITH_VAL})
+            problems.append(VptError(f"{where}: split {word!r}, expected train, val or test{meant}"))
         labels, looked_for = _names(cell["label"]), _names(cell.get("annotated", ""))
         name = _csv_name(cell["path"], source.parent)
         others = {

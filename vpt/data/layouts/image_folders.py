@@ -51,7 +51,7 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if not (root / "masks").is_dir():
         raise VptError(f"{root}: images/ but no masks/; put a mask of the same name there for every image")
     if not scan_files(root / "masks") and (other := left_out(root / "masks", ()).files):
-        raise VptError(f"{root / 'masks'}: the masks are {kinds(other)}, which are not read; convert them to PNG")
+        raise _unread_masks(root / "masks", other)
     images, masks, problems = _paired(root)
     labels, of = labels_of_masks(root / "masks", masks, given_labels(content, source), problems)
     cases = tuple(Case(name, (path,), of.get(name)) for name, path in sorted(images.items()))
@@ -65,6 +65,19 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         read_patients(content, source, images),
         kind="images",
     ), problems
+
+
+def _unread_masks(folder: Path, files: Sequence[Path]) -> VptError:
+    """Why none of the files in the folder of masks, and below it, is read."""
+    below = [path for path in files if kind_of(path) == "images" and path.parent != folder]
+    if not below:
+        return VptError(f"{folder}: the masks are {kinds(files)}, which are not read; convert them to PNG")
+    inner = sorted({path.relative_to(folder).parts[0] for path in below})
+    within = f"in {counted(len(inner), 'folder')} inside ({listed(inner, 4)}), expected in {folder.name}/ itself"
+    move = f"move them up, each called as its image ({folder.name}/NAME.png)"
+    if len(inner) > 1:
+        move += "; where these are labels of one image, merge its masks into one with a value for each label"
+    return VptError(f"{folder}: the masks lie {within}; {move}")
 
 
 def labels_of_masks(

@@ -20,7 +20,7 @@ from vpt.data.layouts.rows import PATIENT_COLUMNS, split_column
 from vpt.errors import VptError
 from vpt.files import parse_json, require_file
 from vpt.readers import SUPPORTED, Kind, endings
-from vpt.vocabulary import LISTS, SIDE_WORDS
+from vpt.vocabulary import LISTS, SIDE_WORDS, WITH_VAL
 from vpt.words import did_you_mean, listed, with_article
 
 IMAGE, MASK = ("image", "scan", "path", "file"), ("mask", "segmentation", "seg", "label")
@@ -192,7 +192,7 @@ def _other_columns(lines: Mapping[str, _Line], read: Collection[str]) -> dict[st
 
 def _side(word: str, line: _Line, problems: list[VptError]) -> str:
     if word and word.lower() not in SIDE_WORDS:
-        meant = did_you_mean(word.lower(), SIDE_WORDS)
+        meant = did_you_mean(word.lower(), SIDE_WORDS.keys() - {*WITH_VAL})
         problems.append(VptError(f"{line.where}: split {word!r}, expected train, val or test{meant}"))
     return SIDE_WORDS.get(word.lower(), "")
 

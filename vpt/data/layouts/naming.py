@@ -29,7 +29,8 @@ class NameWords:
     """How names are taken apart: between which letters, what says mask or image in a file's own name, whether P7 is p7.
 
     loosely: a word of a role or kind and its number are two (`mask7`, `ct07`), 07 is 7, a sequence or label may stand
-    first (`ct_7`, `lesion_mask_7`), and a folder's rarer word counts beside a folder of images.
+    first (`ct_7`, `lesion_mask_7`), and a folder's rarer word counts beside a folder of images. by_folder: a folder is
+    a case, whose name counts once where its files repeat it (`P7/P7`, `P7/GT`), and alone where it holds two files.
     """
 
     between: re.Pattern[str] = APART
@@ -37,6 +38,7 @@ class NameWords:
     images: frozenset[str] = frozenset(IMAGE)
     folded: bool = False
     loosely: bool = False
+    by_folder: bool = False
 
     def of(self, name: str) -> list[str]:
         words = [word for word in self.between.split(name) if word]
