@@ -49,6 +49,8 @@ def split(root: Path, **sides: list[str]) -> Path:
         (["sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02_ses-1_T1w"], 2, "_ses-1_T1w of sub-01_ses-1_T1w is"),
         (["sub-01_acq-a_run-1_bold", "sub-01_acq-b_run-1_bold", "sub-02_acq-a_run-1_bold"], 2, "is a session"),
         (["sub-01_ses-1", "sub-01_ses-2"], 1, "1 patient in 2 cases"),
+        (["BraTS-GLI-00000-000", "BraTS-GLI-00000-001", "BraTS-GLI-00002-000"], 2, "-000 of BraTS-GLI-00000-000 is"),
+        (["a/BraTS-MET-00001-000", "a/BraTS-MET-00001-001", "b/BraTS-MET-00001-000"], 2, "-000 of a/BraTS-MET"),
         (["P001_L", "P001_R", "P002_L"], 2, "_L of P001_L is a session"),
         (["P001L", "P001R", "P002L"], 2, "L of P001L is a session"),
         (["P1_LCC", "P1_RMLO", "P2_LCC"], 2, "_LCC of P1_LCC is"),
@@ -75,7 +77,6 @@ def test_what_names_are_guessed_to_say(names, patients, said):
         (["001_001", "001_002", "002_001"], "001"),
         (["P01_20200101", "P01_20210101", "P02_20200101"], "P01"),
         (["IM-0001-0001", "IM-0001-0002", "IM-0002-0001"], "IM-0001"),
-        (["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"], "BraTS-GLI-00001"),
         (["vol1-1", "vol1-2", "vol2-1"], "vol1"),
     ],
 )

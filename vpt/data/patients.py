@@ -36,6 +36,7 @@ REPEATED = re.compile(
     re.IGNORECASE,
 )
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9+]+)_[^/]*")  # the subject stands first, whatever follows
+BRATS = re.compile(r"((?:.*/)?BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)  # since 2023: the patient, a visit
 DATED = re.compile(r"(.+?)[_-](?:19|20)\d\d([_-]?)\d\d\2\d\d")
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
 BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; no DICOM UID
@@ -54,7 +55,7 @@ SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
 
 def stem_of_name(name: str) -> str:
     """A name without what says which visit, side, frame or part it is; itself where nothing does."""
-    found = BIDS.fullmatch(name)
+    found = BIDS.fullmatch(name) or BRATS.fullmatch(name)
     return found[1] if found else REPEATED.sub("", name)
 
 
