@@ -285,6 +285,31 @@ def test_what_is_no_model_is_refused(model: Any) -> None:
         vpt.wrap(model)
 
 
+@pytest.mark.parametrize("where", ["", "blocks.1", "blocks.0.attn.qkv"])
+@pytest.mark.parametrize("how", ["after", "before", "patched"])
+def test_hooks_that_would_not_act_are_refused_and_once_removed_are_no_matter(where: str, how: str) -> None:
+    model = make()
+    module = model.get_submodule(where)
+    if how == "patched":
+        module.forward = lambda *given: given
+    else:
+        register = module.register_forward_hook if how == "after" else module.register_forward_pre_hook
+        handle = register(lambda *given: None)
+    with pytest.raises(VptError, match=f"{where or 'it'} has hooks or a `forward` of its own, which would not act"):
+        vpt.wrap(model, "deep:2")
+    if how == "patched":
+        del module.forward
+    else:
+        handle.remove()
+    assert vpt.wrap(model, "deep:2").eval()(draw(1)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("images", [None, [1.0], draw(1).numpy()])
+def test_what_is_no_tensor_is_refused_in_a_sentence(images: Any) -> None:
+    with pytest.raises(VptError, match=r"^images: an? .*, expected a tensor \(B, 3, H, W\), normalised$"):
+        vpt.wrap(make(), "deep:2")(images)
+
+
 def test_a_start_from_tokens_is_refused_since_there_are_no_images() -> None:
     with pytest.raises(VptError, match="init=vipamin starts from tokens of training images, which `wrap` is not given"):
         vpt.wrap(make(), {"method": "deep", "count": 3, "init": "vipamin"})

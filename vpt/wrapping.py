@@ -39,8 +39,8 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
             the model's device and type.
 
     Raises:
-        VptError: a model of another kind, or one that was taken apart before; a method or setting that is not known; a
-            method that adds to the loss.
+        VptError: a model of another kind, one that was taken apart before, or with hooks; a method or setting that is
+            not known; a method that adds to the loss.
     """
     if model in _TAKEN:
         raise VptError(
@@ -49,6 +49,7 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
         )
     if not isinstance(model, nn.Module):
         raise VptError(f"model: {with_article(type(model).__name__)}, expected one of timm's, as create_model makes it")
+    _require_no_hooks(model)
     section = prompts if isinstance(prompts, Prompts) else _section(prompts)
     with _whole_on_failure(model):
         backbone, head = taken_apart(model, type(model).__name__)
@@ -62,6 +63,17 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
     _TAKEN.add(model)
     like = next(p for p in backbone.parameters() if p.is_floating_point())
     return Wrapped(backbone, own.to(like.device, like.dtype), head)
+
+
+def _require_no_hooks(model: nn.Module) -> None:
+    """Refuse what would be passed by in silence: the blocks are run part by part here, see `Backbone.block`."""
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            raise VptError(
+                f"{type(model).__name__}: {name or 'it'} has hooks or a `forward` of its own, which would not act, "
+                "since a wrapped model runs the parts of its blocks itself; remove them first, and read features from "
+                "`Wrapped.features`"
+            )
 
 
 @contextmanager
@@ -149,6 +161,8 @@ class Wrapped(nn.Module):
 
         Raises VptError for images that do not fit the encoder, and for those of another floating type than it has.
         """
+        if not isinstance(images, Tensor):
+            raise VptError(f"images: {with_article(type(images).__name__)}, expected a tensor (B, 3, H, W), normalised")
         own = next(p for p in self.backbone.parameters() if p.is_floating_point()).dtype
         if images.dtype != own and images.is_floating_point() and not torch.is_autocast_enabled(images.device.type):
             raise VptError(f"images of {images.dtype}, and a model of {own}; give images.to({own}), or use autocast")
