@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -737,3 +738,11 @@ def test_classes_may_be_numbers_and_what_yaml_changes_is_not_guessed(key: str) -
     for odd in ("[yes, no]", "[1.0, 2.0]", "[null, a]"):
         with pytest.raises(VptError, match=rf"{key}: .*YAML reads a name as .*; write classes in quotes"):
             held(odd)
+
+
+def test_what_a_caller_gives_stays_as_it_is() -> None:
+    source = {"data": {"path": "x"}, "prompts": {"method": "deep"}}
+    overrides = {"prompts": {"method": "shallow", "count": 2}, "prompts.count": 3, "train": {"epochs": 1}}
+    before = copy.deepcopy((source, overrides))
+    assert load_config(source, overrides).prompts.count == 3
+    assert (source, overrides) == before

@@ -55,6 +55,7 @@ def dicom_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sep", ["/", "\\"])
 def test_a_list_names_the_folders_of_series(dicom_data: Path, tmp_path: Path, sep: str) -> None:
     rows = [

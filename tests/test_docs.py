@@ -53,6 +53,7 @@ def test_the_page_on_extending_runs(tiny_classes: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_page_on_loops_of_ones_own_runs() -> None:
     names: dict[str, Any] = {}
     for source in blocks("wrapping.md", "python"):

@@ -39,6 +39,7 @@ def protocol(*data: Path, **more: object) -> Protocol:
     return Protocol(data=data, **(wanted | more))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_controls_leave_matrix_page_and_scores_and_are_not_run_twice(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -342,6 +342,7 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(WORD.map(str.strip).filter(bool), WORD.map(str.strip).filter(bool), min_size=2, max_size=6).filter(

@@ -183,6 +183,7 @@ def test_what_the_teachers_saw_once_is_learned_from_in_every_epoch(
     assert all(torch.allclose(tensor, after[name], atol=1e-3) for name, tensor in load_file(weights).items())
 
 
+@pytest.mark.slow
 def test_views_are_kept_with_what_the_teacher_sees_in_them(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file(create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")

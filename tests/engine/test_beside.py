@@ -84,6 +84,7 @@ def test_one_file_holds_both_tasks(first: Path, second: Path) -> None:
     assert "Segmenting disc, square in images" in (second / "model_card.md").read_text()
 
 
+@pytest.mark.slow
 def test_predict_is_told_the_task_of_all_scans(
     vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_what_is_of_one_task_is_refused_before_any_scan_is_asked_for(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_quality_and_probabilities_of_a_task_that_is_told_are_those_of_its_own_run(
     vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ def test_quality_and_probabilities_of_a_task_that_is_told_are_those_of_its_own_r
     assert vpt(*scan, "-m", run, "--task", "squares", "-o", tmp_path / "other").err.count("no limits yet") == 1
 
 
+@pytest.mark.slow
 def test_what_a_prompt_does_is_of_the_task_that_is_told_or_chosen(
     vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
 ) -> None:

@@ -601,6 +601,7 @@ def test_what_failed_is_tried_again_when_asked_for(
     assert [row["note"] for row in rows] == ["", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_ends_the_comparison_and_is_no_failure_of_a_method(
     vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -56,6 +56,7 @@ print(*found)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 @pytest.mark.parametrize("chosen", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
 def test_freed_buffers_are_kept_inside(chosen: dict[str, str]) -> None:

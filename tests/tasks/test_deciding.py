@@ -31,6 +31,7 @@ def expected_dice(mask: np.ndarray, p: np.ndarray) -> float:
     return float(np.mean(2 * (truths & mask).sum(1) / (truths.sum(1) + mask.sum())))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([0.02, 0.1, 0.2, 0.3, 0.4, 0.45, 0.55, 0.7, 0.9, 0.98]), min_size=5, max_size=7))
 def test_no_mask_is_expected_to_have_a_higher_dice(values: list[float]) -> None:

@@ -24,6 +24,7 @@ def scan_of(data: Path) -> Path:
     return sorted((data / "imagesTr").iterdir())[0]
 
 
+@pytest.mark.slow
 def test_a_scan_is_told_on_the_slice_in_which_most_is_found(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     found = explain(tiny_run, scan_of(tiny_data), leave_out=False)
     mask = np.asarray(vpt.load(tiny_run, precision="32-true").segment(scan_of(tiny_data)).dataobj) > 0
@@ -45,6 +46,7 @@ def test_a_scan_is_told_on_the_slice_in_which_most_is_found(tiny_run: Path, tiny
     assert set(np.load(maps)) == {f"block_{i}" for i in range(8)}
 
 
+@pytest.mark.slow
 def test_training_patches_near_to_prompts_are_shown_with_their_images(
     tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -84,6 +86,7 @@ def test_the_crop_is_the_patch_among_those_around_it() -> None:
     assert np.array_equal(corner[2:4, 4:], picture[0:2, 7:8].repeat(2, 1))
 
 
+@pytest.mark.slow
 def test_without_the_training_images_it_is_said_or_refused(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(tiny_run / "best.safetensors", tmp_path / "alone.safetensors"))
     with pytest.raises(VptError, match=r"no splits\.json beside it, so its training images are not known"):
@@ -111,6 +114,7 @@ def test_of_several_models_and_a_slice_of_a_classifier_nothing_is_told(
         explain(class_run, sorted(tiny_classes.rglob("*.png"))[0], slice=0)
 
 
+@pytest.mark.slow
 def test_an_image_is_told_by_the_probability_of_its_class(class_run: Path, tiny_classes: Path) -> None:
     image = sorted(tiny_classes.rglob("*.png"))[0]
     found = explain(class_run, image)

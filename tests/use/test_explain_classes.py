@@ -46,6 +46,7 @@ def image_of(tiny_classes: Path) -> Path:
     return sorted(tiny_classes.rglob("*.png"))[0]
 
 
+@pytest.mark.slow
 def test_an_image_is_told_by_the_likeliest_classes(scored: Path, tiny_classes: Path, tmp_path: Path) -> None:
     answers = vpt.load(scored, precision="32-true").classify(image_of(tiny_classes))
     found = explain(scored, image_of(tiny_classes))
@@ -68,6 +69,7 @@ def test_an_image_is_told_by_the_likeliest_classes(scored: Path, tiny_classes: P
     assert page.read_text().count('<th scope="col">evidence</th>') == 1
 
 
+@pytest.mark.slow
 def test_prompts_of_classes_have_no_patches_near_to_them(scored: Path, tiny_classes: Path) -> None:
     image = sorted(tiny_classes.rglob("*.png"))[0]
     with pytest.raises(VptError, match="prompts of classes ask the patches and are not asked by them"):

@@ -52,6 +52,7 @@ def segmenter_of(run: Path) -> Segmenter:
     return found
 
 
+@pytest.mark.slow
 def test_maps_lie_where_the_scan_does(tiny_run: Path, oblique: Path, tmp_path: Path) -> None:
     found = explain(tiny_run, oblique, leave_out=False, volumes=tmp_path / "maps")
     scan, segmenter = nib.load(oblique), segmenter_of(tiny_run)
@@ -80,6 +81,7 @@ def test_maps_lie_where_the_scan_does(tiny_run: Path, oblique: Path, tmp_path: P
     np.testing.assert_allclose(as_viewed[place], expected.numpy(), atol=2e-3 * float(expected.max()))
 
 
+@pytest.mark.slow
 def test_a_scan_stored_along_other_axes_has_the_same_maps(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     """Whole slices, which are tiled."""
     oblique = stored_oblique(tiny_data, tmp_path / "oblique.nii.gz", 60)

@@ -38,7 +38,7 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
         name, values = "config", {"data": {"path": str(source)}}
     else:
         name, values = str(source), _read_yaml(Path(source))
-    for key, value in (overrides or {}).items():
+    for key, value in _copy(overrides or {}).items():
         _set(values, key, value)
     return build_config(values, name)
 
@@ -53,7 +53,7 @@ def as_config(given: str | Path | dict[str, Any] | Config, overrides: dict[str, 
 def load_written(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     """The config.yaml of a run, which may be older than this version (`vpt.config.before`)."""
     values = as_written(_read_yaml(path))
-    for key, value in (overrides or {}).items():
+    for key, value in _copy(overrides or {}).items():
         _set(values, key, value)
     return build_config(values, str(path))
 

@@ -14,7 +14,7 @@ from vpt.data.layouts.description import description, read_patients
 from vpt.data.mask_colours import require_one_numbering
 from vpt.data.pairing import pair_masks
 from vpt.data.pairs import Matched, Pair, Volume
-from vpt.data.patients import Patients, by_pattern, of_folders
+from vpt.data.patients import Patients, by_pattern, of_folders, that_differ
 from vpt.errors import VptError
 from vpt.machine.available import cores
 from vpt.parallel import in_order
@@ -211,13 +211,13 @@ def _patients(pairs: Sequence[Pair], missing: Collection[str], pattern: str | No
     for file in reversed(dataset_files(pairs)):
         patients = read_patients(description(file), file, ())
         said |= said_of_cases(patients, cases_meant(patients, pairs, missing), file)
-    whose = Patients(names, said, of_folders({pair.case: _folders(pair) for pair in pairs}))
+    whose = Patients(names, said, of_folders(that_differ({pair.case: _folders(pair) for pair in pairs})))
     return whose.of, whose.guess()
 
 
-def _folders(pair: Pair) -> str:
-    """The folders in that of all references in which a pair's lies, as one word; "" for none."""
-    return "_".join(Path(pair.reference.shown).relative_to(pair.folder).parts[:-1]) if pair.folder else ""
+def _folders(pair: Pair) -> tuple[str, ...]:
+    """The folders in that of all references in which a pair's lies."""
+    return Path(pair.reference.shown).relative_to(pair.folder).parts[:-1] if pair.folder else ()
 
 
 def _are_images(pairs: Sequence[Pair]) -> bool:
