@@ -285,6 +285,13 @@ def test_what_is_no_model_is_refused(model: Any) -> None:
         vpt.wrap(model)
 
 
+def test_hooks_beside_the_blocks_act() -> None:
+    model, seen = make(), []
+    model.norm.register_forward_hook(lambda *given: seen.append(given))
+    vpt.wrap(model, "deep:2").eval()(draw(1))
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("where", ["", "blocks.1", "blocks.0.attn.qkv"])
 @pytest.mark.parametrize("how", ["after", "before", "patched"])
 def test_hooks_that_would_not_act_are_refused_and_once_removed_are_no_matter(where: str, how: str) -> None:
@@ -347,6 +354,28 @@ def test_what_was_tuned_of_the_encoder_is_kept_when_it_is_frozen_again_and_saved
         assert {name for name in state if name.startswith("backbone.")} == {
             f"backbone.vit.blocks.1.{name}" for name, _ in block.named_parameters()
         }
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_type_keeps_what_was_tuned_alone(kind: torch.dtype) -> None:
+    model = vpt.wrap(make(), "deep:2")
+    assert not [name for name in copy.deepcopy(model).to(kind).state_dict() if name.startswith("backbone.")]
+    tuned = next(name for name, _ in model.backbone.named_parameters())
+    with torch.no_grad():
+        model.backbone.get_parameter(tuned).add_(0.1)
+    assert [name for name in model.to(kind).state_dict() if name.startswith("backbone.")] == [f"backbone.{tuned}"]
+
+
+def test_numbers_that_only_change_places_are_kept_and_parameters_of_other_names_are_nobodys() -> None:
+    model = vpt.wrap(make(), "deep:2")
+    name, weight = next((n, p) for n, p in model.backbone.named_parameters() if p.ndim == 4)
+    with torch.no_grad():
+        weight.copy_(weight.flip(1))
+    assert f"backbone.{name}" in model.state_dict()
+    other = vpt.wrap(make(), "deep:2")
+    other.backbone.get_submodule("vit.blocks.0").extra = nn.Linear(2, 2).requires_grad_(False)
+    assert not [key for key in other.state_dict() if key.startswith("backbone.")]
+    assert not [key for key in other.to("meta").state_dict() if key.startswith("backbone.")]
 
 
 def test_images_of_another_floating_type_are_refused_in_a_sentence_but_under_autocast() -> None:

@@ -16,12 +16,13 @@ from vpt.backbones.base import Backbone, BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.backbones.vit_models import taken_apart
 from vpt.errors import VptError
-from vpt.machine.bits import content_of, contents
+from vpt.machine.bits import contents
 from vpt.model import encode
 from vpt.prompts.base import Prompts, require_fit
 from vpt.sections import PROMPTS
 from vpt.words import with_article
 
+BLOCKS = {"blocks", "layers", "stages"}  # what timm calls the parts that are run part by part
 _TAKEN: WeakSet[nn.Module] = WeakSet()  # models that are no longer whole
 
 
@@ -68,7 +69,8 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
 def _require_no_hooks(model: nn.Module) -> None:
     """Refuse what would be passed by in silence: the blocks are run part by part here, see `Backbone.block`."""
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        passed_by = not name or name.partition(".")[0] in BLOCKS
+        if passed_by and (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)):
             raise VptError(
                 f"{type(model).__name__}: {name or 'it'} has hooks or a `forward` of its own, which would not act, "
                 "since a wrapped model runs the parts of its blocks itself; remove them first, and read features from "
@@ -145,7 +147,7 @@ class Wrapped(nn.Module):
         self.prompts = prompts
         self.head = head.requires_grad_(True)
         self.checkpointing = False
-        self._came_as = contents(backbone)
+        self._came_as, self._changed = contents(backbone), set[str]()
         self.register_buffer("encoder_sha256", torch.tensor(list(bytes.fromhex(backbone.sha256)), dtype=torch.uint8))
         self.register_buffer("prompts_json", torch.tensor(list(_described(prompts).encode()), dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_without_encoder)
@@ -183,14 +185,25 @@ class Wrapped(nn.Module):
         """
         state = super().state_dict(*args, prefix=prefix, **more)
         own = f"{prefix}backbone."
+        changed = self._changed_so_far()
         kept = {
-            f"{own}{name}"
-            for name, each in self.backbone.named_parameters()
-            if each.requires_grad or content_of(each) != self._came_as[name]
+            f"{own}{name}" for name, each in self.backbone.named_parameters() if each.requires_grad or name in changed
         }
         for name in [name for name in state if name.startswith(own) and name not in kept]:
             del state[name]
         return state
+
+    def _changed_so_far(self) -> set[str]:
+        """Parameters of the encoder that are not as they came; of such as somebody has put there nothing is known."""
+        now = contents(self.backbone)
+        return self._changed | {name for name, content in now.items() if self._came_as.get(name, content) != content}
+
+    def _apply(self, *args: Any, **more: Any) -> Self:
+        """Of a model that moves, or is of another type from now on, the numbers are others, but not learned."""
+        self._changed = self._changed_so_far()
+        found = super()._apply(*args, **more)
+        self._came_as = contents(self.backbone)
+        return found
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         theirs = state_dict.get(f"{prefix}encoder_sha256")

@@ -84,6 +84,7 @@ def test_classes_that_their_files_tell_apart(
         {"neg": picture, "pos": lambda k: picture(k, 40 + k % 7)},
         {"neg": lambda k: picture(k, 40 + 8 * (k % 2)), "pos": lambda k: picture(k, 40 + 8 * (k % 2))},
         {"neg": coloured, "pos": coloured},
+        {"artefact": lambda k: Image.fromarray(np.full((40, 40), 90, np.uint8)), "ok": picture},
     ],
 )
 def test_other_classes_are_not_doubted(tmp_path: Path, draw: dict[str, Draw]) -> None:

@@ -72,11 +72,6 @@ def ircadb(root: Path) -> None:
         fill(root, [f"3Dircadb1.{k}/PATIENT_DICOM", f"3Dircadb1.{k}/MASKS_DICOM/bone"])
 
 
-def mixed(root: Path) -> None:
-    fill(root, [f"{'ab'[k // 6]}/im{k}.png" for k in range(12)])
-    table(root / "train.csv", "image,diagnosis", [f"im{k}.png,{('pos', 'neg')[k % 2]}" for k in range(12)])
-
-
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -89,7 +84,6 @@ def mixed(root: Path) -> None:
         (coco, "train2017, val2017 are called as sides of the split are"),
         (coco, "draw the boxes and polygons of annotations/instances_train2017.json as masks"),
         (ircadb, "3Dircadb1.1, 3Dircadb1.2, 3Dircadb1.3 each hold a folder of masks (MASKS_DICOM) beside others"),
-        (mixed, "a, b are no classes by train.csv, whose labels are others in each of them; give the list"),
     ],
 )
 def test_sets_whose_labels_stand_in_a_list(tmp_path: Path, make, said: str) -> None:
@@ -157,13 +151,17 @@ CLASSES = [
     ["cat/p1", "cat/p2", "dog/p3"],
     ["male/with_mask", "male/without_mask", "female/with_mask", "female/without_mask"],
     ["cat", "dog", "part_1", "bird", "horse"],
+    ["Normal", "normal", "sick"],
+    ["train/NORMAL", "train/PNEUMONIA", "test/Normal", "test/Pneumonia"],
+    ["trainval/cat", "trainval/dog", "test/cat", "test/dog"],
 ]
 
 
 @pytest.mark.parametrize("names", CLASSES, ids=lambda names: names[0])
 def test_classes_are_read(tmp_path: Path, names: list[str]) -> None:
     root = fill(tmp_path / "d", names)
-    expected = {name.split("/")[1 if name.startswith(("train/", "val/", "test/")) else 0] for name in names}
+    sides = ("train/", "val/", "test/", "trainval/")
+    expected = {name.split("/")[1 if name.startswith(sides) else 0] for name in names}
     assert {*read_labelled(root).classes} == expected
 
 
@@ -183,6 +181,8 @@ def test_numbered_classes_with_masks_of_the_same_names_are_read(tmp_path: Path) 
         ("image,label", "im{k}.png,1"),
         ("image,label", "other{k}.png,{odd}"),  # of other images
         ("image,label,group", "im{k}.png,b{odd},{folder}{odd}"),
+        ("image,label", "im{k}.png,M{odd}"),  # of something else, such as sex
+        ("filename,label,diagnosis", "im{k}.png,{odd},{folder}"),
     ],
 )
 def test_a_list_beside_classes_that_fits_them_or_says_nothing(tmp_path: Path, header: str, line: str) -> None:
@@ -207,3 +207,11 @@ def test_classes_that_are_named_are_classes(tmp_path: Path) -> None:
     assert read_labelled(root, only=["batch1", "batch3"]).classes == ("batch1", "batch3")
     table(root / "labels.csv", "path,label", [f"batch{k}/batch{k}_a.png,batch{k}" for k in (1, 2)])
     assert read_labelled(root).classes == ("batch1", "batch2")
+
+
+def test_what_lies_in_trainval_beside_train_and_val_is_no_case_twice(tmp_path: Path) -> None:
+    sides = {"train": (1, 2), "val": (3,), "trainval": (1, 2, 3), "test": (4,)}
+    names = [f"{side}/{name}/im{k}.png" for side, numbers in sides.items() for name in ("cat", "dog") for k in numbers]
+    found = read_labelled(fill(tmp_path / "d", names))
+    assert not [case.name for case in found.cases if "trainval" in case.name]
+    assert len(found.cases) == 8

@@ -397,6 +397,7 @@ def lay_out(folder, predictions, references):
         (("P1_CT/pred",), ("P1_MR/gt",)),
         (("P1/T1/pred",), ("P1/T2/gt",)),
         (("0001/pred",), ("0000/gt",)),
+        (("sub-01/sub-01_desc-lesion_mask",), ("sub-01/anat/sub-01_desc-brain_mask",)),
     ],
 )
 def test_folders_called_alike_do_not_pair_what_is_in_them(predictions, references, tmp_path):
@@ -457,6 +458,16 @@ def test_equal_numbers_behind_other_words_for_masks_are_paired(ending, case, tmp
     number = ending[-1]
     matched = pair_masks(*lay_out(tmp_path, [f"p1_lbl_{number}"], [f"p1{ending}", f"p1{ending}0"]))
     assert [pair.case for pair in matched.pairs] == [case]
+
+
+@pytest.mark.parametrize("entity", ["desc-gm,desc-wm", "space-native,space-mni", "res-1,res-2"])
+def test_masks_that_differ_in_what_bids_says_of_them_are_paired_by_it(entity, tmp_path):
+    names = [f"sub-{k}/sub-{k}_{each}" for k in "12" for each in entity.split(",")]
+    predictions, references = ([f"{name}_{what}" for name in names] for what in ("pred", "mask"))
+    matched = pair_masks(*lay_out(tmp_path, predictions, references))
+    pairs = [(pair.prediction.name.removesuffix("_pred"), pair.reference.name) for pair in matched.pairs]
+    assert len(pairs) == 4
+    assert all(reference == f"{prediction}_mask" for prediction, reference in pairs)
 
 
 def test_of_flat_predictions_beside_folders_of_cases_every_one_is_taken(tmp_path):

@@ -16,7 +16,7 @@ from vpt.data.check import check_dataset
 from vpt.data.doubts.class_names import missing_among
 from vpt.data.doubts.said import doubts_of
 from vpt.data.layouts import read_dataset, read_labelled
-from vpt.data.patients import Patients, by_pattern
+from vpt.data.patients import Patients, by_pattern, of_folders, that_differ
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
 
@@ -416,3 +416,17 @@ def test_no_expression_is_proposed_that_would_join_others(names):
 def test_uids_and_decimals_are_no_slices_of_a_patient():
     for names in (["1.2.840.113.1", "1.2.840.113.2", "1.2.840.114.1"], ["img_1.25", "img_1.5", "img_2.25"]):
         assert Patients(names, {}, {}).doubts() == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "patients"),
+    [
+        ({f"p{k}_{n}": (f"patient{k}", "patient1") for k in "123" for n in "01"}, 3),
+        ({f"p{k}_{n}": (str(k), "1") for k in range(1, 7) for n in "01"}, 6),
+        ({f"p{k}_{n}": ("dataset", f"{k:03}") for k in range(1, 7) for n in "01"}, 6),
+    ],
+)
+def test_a_folder_in_which_all_lie_at_one_depth_parts_nobody(folders, patients) -> None:
+    stems = of_folders(that_differ(folders))
+    assert len({stems[case] for case in folders}) == patients
+    assert all(stems[case] == stems[f"{case[:-1]}0"] for case in folders)

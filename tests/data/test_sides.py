@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from vpt.data.layouts import read_dataset
 from vpt.data.layouts.sides import said_throughout, side_of_folder, side_of_word
+from vpt.errors import VptError
 
 
 @pytest.mark.parametrize(
@@ -59,3 +63,26 @@ def test_sides_are_read_where_every_case_has_one_and_training_is_among_them(
 ) -> None:
     found = said_throughout({path: Path(f"{path}.png") for path in paths})
     assert [*found.values()] == sides
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_trainval_beside_train_and_val_holds_the_same_cases_again(tmp_path: Path, inner: bool) -> None:
+    sides = {"train": (1, 2, 3), "val": (4, 5), "trainval": (1, 2, 3, 4, 5), "test": (6, 7)}
+    for side, numbers in sides.items():
+        for number in numbers:
+            for kind in ("images", "masks"):
+                folder = tmp_path / (f"{side}/{kind}" if inner else f"{side}_{kind}")
+                folder.mkdir(parents=True, exist_ok=True)
+                values = np.zeros((20, 24), np.uint8)
+                values[number : number + 6, 3:9] = 200 if kind == "images" else 1
+                Image.fromarray(values).save(folder / f"im{number}.png")
+    if not inner:
+        with pytest.raises(
+            VptError, match="trainval_images/im1.png: the second scan of train_im1 by its name; keep one"
+        ):
+            read_dataset(tmp_path)
+        return
+    dataset = read_dataset(tmp_path)
+    found = {name: side for name, side in dataset.sides.items() if side}
+    assert not [name for name in found if "trainval" in name]
+    assert sorted(found.values()) == ["test"] * 2 + ["train"] * 3 + ["val"] * 2

@@ -8,10 +8,14 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from plans import plan_with
 from tiny_classes import CLASS_SETTINGS, ONE_CLASS_STEP
 from torch import Tensor, nn
 
 import vpt
+from vpt.building import build_model
+from vpt.config import load_config
+from vpt.engine.restorable import require_restorable
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.heads import ClassifyHead
@@ -44,6 +48,40 @@ class Frozen(Drawn):
         self.basis = nn.Parameter(basis, requires_grad=False)
 
 
+class Known(Frozen):
+    """With numbers in it that are always the same."""
+
+    def __init__(self, spec: Any, count: int):
+        super().__init__(spec, count)
+        with torch.no_grad():
+            self.basis.copy_(torch.linspace(-1, 1, self.basis.numel()).view_as(self.basis))
+
+
+class Gated(Drawn):
+    """With numbers that are drawn and do nothing at first, since what trains and is multiplied with them is 0."""
+
+    def __init__(self, spec: Any, count: int):
+        super().__init__(spec, count)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def context(self, i: int, batch: int) -> Tensor:
+        found = DeepPrompts.context(self, i, batch)
+        assert isinstance(found, Tensor)
+        return found + self.gate * self.basis
+
+
+class Sampling(DeepPrompts):
+    """With noise in every pass."""
+
+    def __init__(self, spec: Any, count: int):
+        super().__init__(spec, count=count)
+
+    def context(self, i: int, batch: int) -> Tensor:
+        found = super().context(i, batch)
+        assert isinstance(found, Tensor)
+        return found + torch.randn_like(found)
+
+
 class Buffered(Drawn):
     """With the same in a buffer, and a number that is computed when it is built."""
 
@@ -69,7 +107,18 @@ class Others(PromptSettings):
     kind: str = "drawn"
 
     def build(self, spec: Any) -> DeepPrompts:
-        return {"drawn": Drawn, "frozen": Frozen, "buffered": Buffered, "idle": Idle}[self.kind](spec, self.count)
+        return METHODS[self.kind](spec, self.count)
+
+
+METHODS: dict[str, Any] = {
+    "drawn": Drawn,
+    "frozen": Frozen,
+    "known": Known,
+    "gated": Gated,
+    "sampling": Sampling,
+    "buffered": Buffered,
+    "idle": Idle,
+}
 
 
 class Measuring(HeadSettings):
@@ -99,7 +148,8 @@ def settings_of(kind: str, base: dict[str, Any] = ONE_CLASS_STEP) -> dict[str, A
     ("kind", "sentence"),
     [
         ("drawn", r"Drawn: built again from what an artifact holds of it, the model answers otherwise \(by "),
-        ("frozen", r"Frozen: basis does not train, and an artifact holds what trains and buffers; make it a buffer"),
+        ("frozen", r"Frozen: built again from what an artifact holds of it, the model answers otherwise \(by "),
+        ("gated", r"Gated: built again from what an artifact holds of it, the model answers otherwise \(by "),
     ],
 )
 def test_what_an_artifact_would_lose_is_refused_before_the_first_step(
@@ -115,6 +165,20 @@ def test_buffers_and_heads_that_look_at_the_encoder_are_trained_and_loaded(tiny_
     image = torch.arange(28 * 32, dtype=torch.uint8).reshape(28, 32).numpy()
     first, second = (vpt.load(run, device="cpu").classify(image) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("kind", ["known", "sampling", "buffered"])
+def test_what_is_the_same_when_it_is_built_again_is_taken_and_stays_as_it_was(kind: str) -> None:
+    config = load_config({"data": {"path": "x"}, "task": "segmentation"}, settings_of(kind) | {"task": "segmentation"})
+    plan = plan_with(image_size=64)
+    torch.manual_seed(1)
+    model = build_model(config, plan, 2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    require_restorable(model, config, plan, 2)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.training
 
 
 @pytest.mark.parametrize(("kind", "told"), [("idle", True), ("buffered", False)])

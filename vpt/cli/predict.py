@@ -169,7 +169,7 @@ def predict(
         from vpt.cli.tasks import Loading, predict_tasks
 
         require_plain(tta, compile_, engine, task, decision)
-        loading = Loading(models, device, weights, precision, tidy)
+        loading = Loading(models, device, weights, precision, tidy, decision)
         raise typer.Exit(predict_tasks(loading, scans, out, asked, merge, report, viewer))
     loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy, task, decision)
     require_one_task(loaded, asked.beside)
@@ -222,7 +222,7 @@ def require_plain(tta: bool, compile_: bool, engine: str, task: str | None, deci
     asked = {
         "--tta": tta,
         "--compile": compile_,
-        f"--decide {decide}": decide != "auto",
+        "--decide dice": decide == "dice",
         f"--engine {engine}": engine != "local",
         f"--task {task}": bool(task),
     }
@@ -292,7 +292,11 @@ def _decision_of(loaded: Segmenter | Classifier) -> AskedDecision:
     """How its probabilities become a mask; "auto" where that differs from task to task."""
     from vpt.use.by_task import SegmenterByTask
 
-    each = loaded.members.values() if isinstance(loaded, SegmenterByTask) else (loaded,)
+    each: list[Segmenter | Classifier]
+    if isinstance(loaded, SegmenterByTask):
+        each = [loaded.members[loaded.told]] if loaded.told is not None else [*loaded.members.values()]
+    else:
+        each = [loaded]
     found: set[AskedDecision] = {getattr(member, "decision", "likeliest") for member in each}
     return found.pop() if len(found) == 1 else "auto"
 

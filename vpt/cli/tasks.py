@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vpt.cli.answers import ended_in_order, tell, write_page
 from vpt.cli.shared import usage
+from vpt.vocabulary import AskedDecision
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loading:
-    """How the models are loaded: runs or artifacts, each perhaps as NAME=PATH; postprocess: see `vpt.load`."""
+    """How the models are loaded: runs or artifacts, each perhaps as NAME=PATH; postprocess, decide: see `vpt.load`."""
 
     models: list[str]
     device: str
     weights: Path | None
     precision: str | None
     postprocess: bool
+    decide: AskedDecision
 
 
 def predict_tasks(
@@ -85,6 +87,7 @@ def _bank(paths: Mapping[str, Path], loading: Loading) -> Bank:
     from vpt.artifact import read_artifact
     from vpt.errors import VptError
     from vpt.use.bank import Bank
+    from vpt.use.load import decided
 
     artifacts = {task: read_artifact(path) for task, path in paths.items()}
     for task, artifact in artifacts.items():
@@ -97,6 +100,8 @@ def _bank(paths: Mapping[str, Path], loading: Loading) -> Bank:
     bank = Bank(first.config.backbone.name, loading.device, loading.weights, precision, loading.postprocess)
     for task, path in paths.items():
         bank.add(task, path)
+    for segmenter in bank.segmenters().values():
+        decided(segmenter, loading.decide)
     return bank
 
 
@@ -108,5 +113,6 @@ def _settings(loading: Loading, asked: Asked, bank: Bank) -> dict[str, Any]:
         "series": asked.series,
         "precision": loading.precision,
         "postprocess": loading.postprocess,
+        **({} if loading.decide == "auto" else {"decide": loading.decide}),
         "device": bank.device.type,
     }

@@ -16,7 +16,7 @@ PREDICTED = {"pred", "preds", "prediction", "predictions", "predicted", "out", "
 SEQUENCES = {"t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "dwi", "adc", "ct", "mr", "pet"}
 SCAN = IMAGE | SEQUENCES | {"0000", "imaging"}
 DERIVATIVES = "derivatives"  # folder of BIDS, whose folders are what made the masks in them
-GRID = re.compile(r"(?<![^_])(?:space|res|den|desc)-[A-Za-z0-9]+")  # on which a file of BIDS is
+GRID = re.compile(r"(?<![^_])(?:space|res|den)-[A-Za-z0-9]+")  # on which a file of BIDS is
 STRUCTURE = re.compile(r"(?<![^_])label-[A-Za-z]+")  # what a mask of BIDS is of
 
 Word = tuple[str, str]  # what stands between it and the one before, and itself
@@ -72,11 +72,12 @@ def _joined(words: Sequence[Word]) -> str:
     return "".join(between * bool(place) + word for place, (between, word) in enumerate(words))
 
 
-def by_case(folder: Path, files: Sequence[Path], *, strictly: bool) -> dict[str, tuple[str, Path]]:
+def by_case(folder: Path, files: Sequence[Path], *, strictly: bool, grids: bool) -> dict[str, tuple[str, Path]]:
     """Id -> name and mask of the cases in a folder: of files in it, or of files below, whose folder begins the id.
 
     Where some of a case's files say that they are its mask, only these are taken. strictly: as of references, of which
-    none is a scan: where some files say mask, a case of which none does has no mask. {} where two have one id, a folder
+    none is a scan: where some files say mask, a case of which none does has no mask. grids: whether what BIDS says of a
+    file's grid is a part of the id. {} where two have one id, a folder
     is nobody's, or where it cannot be known which is the mask: of several in one folder or, strictly, of one that says
     scan.
     """
@@ -95,7 +96,7 @@ def by_case(folder: Path, files: Sequence[Path], *, strictly: bool) -> dict[str,
         taken += said or unsaid
     found: dict[str, tuple[str, Path]] = {}
     for path in taken:
-        id, name = _of_path(paths[path], strictly)
+        id, name = _of_path(paths[path], strictly, grids)
         if not id or id in found:
             return {}
         found[id] = name, path
@@ -114,14 +115,13 @@ def _words(inside: Path) -> set[str]:
     return {word for part in parts for word in PLAIN.of(part.lower())}
 
 
-def _of_path(inside: Path, is_reference: bool) -> tuple[str, str]:
+def _of_path(inside: Path, is_reference: bool, grids: bool) -> tuple[str, str]:
     """Id and name of whom a mask is by its path: of its folder, and what folders in that and its own name add.
 
     What begins as all before it, or is how that begins, is not said twice (`sub-01/ses-1/sub-01_ses-1_dseg`).
-    ("", "") where the first folder is nobody's. What BIDS says of a file's grid is left out, of a reference the
-    structure as well.
+    ("", "") where the first folder is nobody's. Of a reference the structure is left out, which BIDS names.
     """
-    file = GRID.sub("", case_name(inside))
+    file = case_name(inside) if grids else GRID.sub("", case_name(inside))
     tellings = [(part, FOLDER) for part in inside.parts[:-1]]
     known: list[Word] = []
     for part, telling in (*tellings, (STRUCTURE.sub("", file) if is_reference else file, RARER)):

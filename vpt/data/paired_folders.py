@@ -70,8 +70,12 @@ def _pair_cases(
         return None
     mine = _masks_in_all(predictions, [Path()] if flat else own)
     theirs = _masks_in_all(references, [Path()] if other_flat else _without_scans(expected))
-    found, known = by_case(predictions, mine, strictly=False), by_case(references, theirs, strictly=True)
-    lacking = {id: name for id, (name, _) in found.items() if id not in known}
+    for grids in (True, False):
+        found = by_case(predictions, mine, strictly=False, grids=grids)
+        known = by_case(references, theirs, strictly=True, grids=grids)
+        lacking = {id: name for id, (name, _) in found.items() if id not in known}
+        if found and not lacking:
+            break
     if len(lacking) == len(found):
         if found and known and not alike:
             _refuse_all(predictions, references, found, known)

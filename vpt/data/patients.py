@@ -194,9 +194,9 @@ def of_folders(folders: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def that_differ(folders: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The same folders of each case without those that all cases lie in, which tell nobody from another."""
-    common = set[str].intersection(*map(set, folders.values())) if folders else set[str]()
-    return {case: tuple(name for name in its if name not in common) for case, its in folders.items()}
+    """The same folders of each case without those that all cases lie in at one depth, which part nobody."""
+    common = {place for place, names in enumerate(zip(*folders.values(), strict=False)) if len({*names}) == 1}
+    return {case: tuple(name for k, name in enumerate(its) if k not in common) for case, its in folders.items()}
 
 
 def _is_number(folders: Sequence[str]) -> bool:

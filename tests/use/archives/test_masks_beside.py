@@ -84,6 +84,9 @@ def test_folders_of_masks_are_told_in_one_line(found) -> None:
         ["masks of 3T/a", "images/a"],
         ["masks/deep/a", "b"],
         ["segmentation/images/a", "segmentation/images/b"],
+        ["annotations/a", "annotations/b", "x"],
+        ["s1/loc", "s1/roi/scanA", "s1/roi/scanB"],
+        ["auto/1", "auto/2", "manual/1", "manual/2"],
     ],
 )
 def test_a_folder_called_as_masks_with_nothing_of_it_beside_holds_scans(found, paths: list[str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
-from itertools import permutations, product
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vpt.words import listed
 
 ALIKE = 0.9  # of a class, so many are called as images of another
 MANY = 2  # times as many values as a mask may have: a picture
+VARIED = 0.5  # of masks that nothing but names tells, so many hold something; blank images are a class
 FEWEST = 8  # images of a class, and of the others; of fewer nothing is told
 EACH, KINDS = 5, 10  # images at least for every size that a class has; sizes at most, where one can tell something
 FEW_CLASSES = 3  # of fewer folders nothing is told
@@ -52,8 +54,8 @@ def masks_as_classes(found: LabelledSet, read: Sequence[Valued]) -> list[str]:
 
 def _as_masks(looks: Sequence[CaseValues], alike: bool, says: bool) -> str:
     """What the images of a class have as masks have it; alike, says: what their and the folder's name say for it."""
-    most = max(map(_distinct, looks))
-    if most <= MOST_LABELS and (says or (alike and len(looks) >= FEWEST)):
+    most, varied = max(map(_distinct, looks)), np.mean([_distinct(look) > 1 for look in looks]) > VARIED
+    if most <= MOST_LABELS and (says or (alike and len(looks) >= FEWEST and varied)):
         return f"{most} values at most, as masks have"
     if says and alike and all(map(_has_two_tones, looks)):
         return "little but its darkest and lightest values, as masks saved as JPEG have"
@@ -67,8 +69,20 @@ def may_hold_masks(found: LabelledSet) -> bool:
     if any(map(says_masks, found.classes)):
         return True
     names = _names(found) if len(found.classes) <= MANY_CLASSES else {}
-    sets = {name: {*each} for name, each in names.items()}
-    return any(_called_alike(names[a], sets[b]) for a, b in permutations(names, 2))
+    having: dict[str, set[str]] = defaultdict(set)  # name -> the classes that have an image of it
+    for name, its in names.items():
+        for each in its:
+            having[each].add(name)
+    for name, its in names.items():
+        others = Counter(other for each in its for other in _having(each, having) - {name})
+        if others and others.most_common(1)[0][1] >= ALIKE * len(its):
+            return True
+    return False
+
+
+def _having(image: str, having: Mapping[str, set[str]]) -> set[str]:
+    """The classes that have an image called so, or as it begins."""
+    return set[str]().union(*(having.get(part, ()) for part in _beginnings(image)))
 
 
 def _names(found: LabelledSet) -> dict[str, list[str]]:

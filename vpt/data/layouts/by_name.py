@@ -28,7 +28,7 @@ from vpt.data.layouts.description import (
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.named_files import NamedFile, Place, Words, named_files, named_paths
 from vpt.data.layouts.naming import PLAIN, WAYS, NameWords
-from vpt.data.layouts.sides import said_throughout
+from vpt.data.layouts.sides import said_throughout, without_both
 from vpt.data.patients import of_folders, that_differ
 from vpt.errors import VptError
 from vpt.readers import ColourMask, Kind, LabelFiles
@@ -276,7 +276,8 @@ def _sides(root: Path, scans: Mapping[str, NamedFile]) -> dict[str, str]:
     called = {name: scan.side for name, scan in scans.items() if scan.side}
     if len(called) == len(scans) and len({*called.values()}) == 1:  # what all lie in parts nobody
         called = {}
-    return called or said_throughout({name: scan.path.relative_to(root) for name, scan in scans.items()})
+    paths = {name: scan.path.relative_to(root) for name, scan in scans.items()}
+    return without_both(called or said_throughout(paths), paths)
 
 
 def _channels(root: Path, content: dict[str, Any], pairing: _Pairing, flat: bool) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from vpt.data.cases import kind_of, without_ending
 from vpt.data.layouts.naming import WAYS, name_roles
 from vpt.data.layouts.rows import Row, stem_of
+from vpt.data.layouts.sides import says_both
 from vpt.data.walking import Walk, folders_in, is_training, leads_back
 from vpt.readers import is_part
 from vpt.vocabulary import SIDE_WORDS
@@ -27,7 +28,9 @@ def class_folders(root: Path) -> list[tuple[str, Path]]:
     if _are_cases(tops, root):
         return []
     if tops and all(path.name.lower() in SIDE_WORDS for path in tops):
-        found = [(SIDE_WORDS[top.name.lower()], path) for top in tops for path in _folders(top, root)]
+        apart = any(SIDE_WORDS[top.name.lower()] != "test" and not says_both(top.name) for top in tops)
+        read = [top for top in tops if not (apart and says_both(top.name))]
+        found = [(SIDE_WORDS[top.name.lower()], path) for top in read for path in _folders(top, root)]
         found = [(side, path) for side, path in found if any(True for _ in _images_below(path, root))]
     else:
         found = [("", path) for path in tops]

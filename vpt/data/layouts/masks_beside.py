@@ -6,11 +6,11 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from vpt.data.layouts.naming import IMAGE, MASK, SAYING, WAYS, masked_by
+from vpt.data.layouts.naming import IMAGE, MASK, SAYING, WAYS, masked_by, says_masks
 from vpt.data.layouts.rows import Row
 
 WORDS = WAYS[2]  # apart at capitals and after numbers too, in small letters
-SAID = re.compile("|".join(sorted(SAYING)), re.IGNORECASE)  # looked for first, since there may be a million names
+SAID = re.compile("|".join(sorted(MASK)), re.IGNORECASE)  # looked for first, since there may be a million names
 
 Words = tuple[str, ...]
 
@@ -19,7 +19,8 @@ def without_masks(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """The images of class folders, and those that are masks of others by their names.
 
     `a_mask` and `a_mask_1` beside `a` or `a_image`, `masks/a` beside `a` or `images/a`; in a folder of a case, which
-    lies in that of the class, `seg` beside any.
+    lies in that of the class, `seg` beside any. Rarer words (`a_roi`) may be of parts of an image, and a class that is
+    called as masks (`with_mask`) has no others.
     """
     if not any(SAID.search(inside) for row in rows for inside in _inside(row)):
         return list(rows), []
@@ -33,8 +34,8 @@ def without_masks(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 def _masks_among(rows: Sequence[Row]) -> list[Row]:
     """Of those in one folder."""
     words = {row: _words(row) for row in rows}
-    saying = [row for row in rows if not SAYING.isdisjoint(words[row])]
-    own = {_plain(words[row]) for row in rows if SAYING.isdisjoint(words[row])}
+    saying = [row for row in rows if not MASK.isdisjoint(words[row]) and not any(map(says_masks, row.labels))]
+    own = {_plain(words[row]) for row in rows if MASK.isdisjoint(words[row])}
     return [
         row
         for row in saying

@@ -6,7 +6,7 @@ A set of images whose labels stand in a list is often packed so. Only names and 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +32,6 @@ CALLED |= {f"{word}s": what for word, what in CALLED.items()} | dict.fromkeys(SI
 NUMBER = re.compile(r"(\d+)")
 WORD = re.compile(r"[^\W\d_]+")
 MOST = 0.5  # of the folders: are called so; of the images: a list names
-CERTAIN = 0.9  # of the images: have the label that most of their folder have, or lie where most of their label do
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,6 @@ def no_classes(root: Path, rows: Sequence[Row]) -> str:
         what = f"{listed(counted, 3)} are called as {called} are, not as classes"
     elif len(counted) == len(names) > 1 and (masks := _masks_in_each(rows)):
         what = f"{listed(counted, 3)} each hold a folder of masks ({masks}) beside others, as patients do, not classes"
-    elif across := next((each for each in lists if each.labels and _cuts_across(rows, each.labels)), None):
-        what = f"{listed(names, 3)} are no classes by {across.file.name}, whose labels are others in each of them"
-        lists = [across]
     else:
         return ""
     return (
@@ -87,7 +83,8 @@ def _counted(names: Collection[str]) -> list[str]:
     for name in names:
         alike[NUMBER.sub("0", name.casefold())].append(name)
     most = max(alike.values(), key=len, default=[])
-    return most if len(most) > 1 and len(most) >= MOST * len(names) and WORD.search(most[0]) else []
+    differ = len({tuple(NUMBER.findall(name)) for name in most}) > 1
+    return most if differ and len(most) >= MOST * len(names) and WORD.search(most[0]) else []
 
 
 def _word_before(names: Sequence[str]) -> str:
@@ -164,25 +161,3 @@ def _read(path: Path, images: Set[str]) -> list[_List]:
 def _own_name(path: str) -> str:
     """Of an image, without folders and ending."""
     return case_name(path.strip().replace("\\", "/"))
-
-
-def _cuts_across(rows: Iterable[Row], labels: Mapping[str, str]) -> bool:
-    """Whether labels are mixed in the folders: neither has a folder one label, nor does a label lie in one folder.
-
-    Where a folder is called as a label is, the folders may be what somebody made of the list.
-    """
-    folders: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        folders[_own_name(row.name)].add(row.labels[0])
-    told = [(*of, labels[name]) for name, of in folders.items() if len(of) == 1 and labels.get(name)]
-    if {folder.casefold() for folder, _ in told} & {label.casefold() for _, label in told}:
-        return False
-    return all(_share_of_most(told, by) < CERTAIN for by in (0, 1))
-
-
-def _share_of_most(pairs: Sequence[tuple[str, ...]], by: int) -> float:
-    """The share of pairs (folder, label) that have the other part which most with the same `by` have; 1 of none."""
-    other: dict[str, Counter[str]] = defaultdict(Counter)
-    for pair in pairs:
-        other[pair[by]][pair[1 - by]] += 1
-    return sum(max(each.values()) for each in other.values()) / len(pairs) if pairs else 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from vpt.data.cases import case_name
 from vpt.data.layouts.naming import PLAIN
 from vpt.data.patients import that_differ
-from vpt.vocabulary import SIDE_WORDS
+from vpt.vocabulary import SIDE_WORDS, WITH_VAL
 
 WORD = re.compile(rf"({'|'.join(map(re.escape, sorted(SIDE_WORDS, key=len, reverse=True)))})(?:[A-Z\d]\w*|set|data)?")
 
@@ -24,6 +24,18 @@ def side_of_folder(name: str) -> str:
     """What the first of a folder's words that says a side says."""
     sides = (SIDE_WORDS.get(name.lower(), ""), *map(side_of_word, PLAIN.of(name)))
     return next(filter(None, sides), "")
+
+
+def says_both(name: str) -> bool:
+    """Whether a folder's or file's name says that training and validation are in it together (`trainval`)."""
+    return name.lower() in WITH_VAL or not {*map(str.lower, PLAIN.of(name))}.isdisjoint(WITH_VAL)
+
+
+def without_both(sides: Mapping[str, str], scans: Mapping[str, Path]) -> dict[str, str]:
+    """Sides without those of cases called `trainval` where others are called train or val: these are the same again."""
+    both = {name for name, path in scans.items() if any(map(says_both, (*path.parts[:-1], case_name(path))))}
+    apart = {side for name, side in sides.items() if name not in both} & {"train", "val"}
+    return {name: side for name, side in sides.items() if not (apart and name in both)}
 
 
 def by_folders(scans: Mapping[str, Path]) -> dict[str, str]:

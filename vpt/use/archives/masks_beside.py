@@ -56,7 +56,8 @@ def without_mask_folders(
         each.folder
         for its in levels.values()
         for each in its[:-1]
-        if each.of_masks and ((not each.inner and each.above in lying) or (each.above, each.inner, each.id) in alike)
+        if (each.of_nothing_else and not each.inner and each.above in lying)
+        or (each.of_masks and (each.above, each.inner, each.id) in alike)
     }
     held = {name: each.shown for name, its in levels.items() for each in its if each.folder in folders}
     numbers = Counter[str]()
@@ -65,6 +66,10 @@ def without_mask_folders(
     del numbers[""]
     left = [case for case in cases if case.name not in held]
     return left, [failure for failure in failures if failure.name not in held], dict(sorted(numbers.items()))
+
+
+WORDS = SAYING - {"manual", "manuals"}  # of folders of masks; done by hand may be a scan as well
+PLAIN = {f"{word}{s}" for word in ("mask", "label", "seg", "segmentation") for s in ("", "s")}
 
 
 class _Level(NamedTuple):
@@ -82,7 +87,12 @@ class _Level(NamedTuple):
     @property
     def of_masks(self) -> bool:
         words = words_of(self.folder.name)
-        return bool(words) and (SAYING.issuperset(words) or "".join(words) in MASK)
+        return bool(words) and (WORDS.issuperset(words) or "".join(words) in WORDS)
+
+    @property
+    def of_nothing_else(self) -> bool:
+        """Called so that what lies in it is no scan, whatever its files are called."""
+        return self.of_masks and PLAIN.issuperset(words_of(self.folder.name))
 
 
 def _levels(name: str, file: Path) -> Iterator[_Level]:
