@@ -78,7 +78,7 @@ def test_trainval_beside_train_and_val_holds_the_same_cases_again(tmp_path: Path
                 Image.fromarray(values).save(folder / f"im{number}.png")
     if not inner:
         with pytest.raises(
-            VptError, match="trainval_images/im1.png: the second scan of train_im1 by its name; keep one"
+            VptError, match=r"trainval_images/im1\.png: the second scan of train_im1 by its name; keep one"
         ):
             read_dataset(tmp_path)
         return
