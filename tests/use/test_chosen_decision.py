@@ -188,3 +188,21 @@ def test_it_is_taken_back_and_nothing_is_trained(run: Path, tmp_path: Path) -> N
     train(None, copied, resume=True, overrides={"train.postprocess": "none"})
     assert read_artifact(copied).decision == "likeliest"
     assert (copied / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+def test_tasks_side_by_side_are_told_to_decide_as_usual(
+    vpt: Callable[..., Any], models: dict[Decision, Path], tmp_path: Path
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(scans / "a.png")
+    tasks = [word for name, path in models.items() for word in ("-m", f"{name}={path}")]
+    given = ("predict", "-i", scans, *tasks, "--device", "cpu")
+
+    for decide, alike in (("auto", False), ("likeliest", True)):
+        assert vpt(*given, "-o", tmp_path / decide, "--decide", decide).code == 0
+        masks = [np.asarray(Image.open(tmp_path / decide / name / "a.png")) for name in models]
+        assert np.array_equal(*masks) == alike
+    refused = vpt(*given, "-o", tmp_path / "dice", "--decide", "dice")
+    assert (refused.code, "--decide dice: not for several models side by side" in refused.err) == (2, True)
