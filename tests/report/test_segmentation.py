@@ -355,14 +355,14 @@ def test_unknown_label_and_score_are_said(mixed):
 
 @pytest.mark.slow
 def test_many_labels_and_cases_stay_quick():
-    """TotalSegmentator's 117 labels on 100 cases: a summary within 10 s."""
+    """TotalSegmentator's 117 labels on 100 cases: a summary within 10 s of the processor's, whoever else is at it."""
     import time
 
     labels = {label: f"organ {label}" for label in range(1, 118)}
     large = report(*[tuple(scores(i, label, 3) for label in labels) for i in range(100)], labels=labels)
-    start = time.perf_counter()
+    start = time.process_time()
     large.summary()
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_report_of_images_speaks_of_pixels_only(tmp_path):
