@@ -51,9 +51,9 @@ class Artifact:
     vector, None before version 0.2.0, see `_encoder_of`; origin: whose its weights are, None where there are none, and
     in artifacts that did not record it yet; codes: of labels by name, for DICOM segmentations; postprocess: what is
     done with the masks of each label, nothing in artifacts that did not choose yet; decision: how a mask is made of
-    probabilities; familiar: the training cases as
-    the encoder sees them, None in artifacts that did not keep them yet, and of classifiers; earlier: of segmentation,
-    the tasks that were learned before this one, in their order, each with prompts and a head of its own.
+    probabilities; familiar: the training cases as the encoder sees them, None in artifacts that did not keep them yet,
+    and of classifiers; earlier: of segmentation, the tasks that were learned before this one, in their order, each
+    with prompts and a head of its own.
     """
 
     path: Path

@@ -19,6 +19,7 @@ from vpt.errors import VptError
 from vpt.files import is_address
 from vpt.heads.base import Answer
 from vpt.machine.memory import total_memory
+from vpt.sections import is_own
 from vpt.tensor_files import KINDS, kind_of
 from vpt.words import some_of
 
@@ -108,24 +109,19 @@ def _require_sizes(config: ResolvedConfig, plan: Plan, path: Path) -> None:
 
 
 def _shapes(config: ResolvedConfig, answer: Answer, spec: BackboneSpec, plan: Plan) -> Iterator[tuple[str, Tensor]]:
-    """Tensors without memory, as this package's prompts and heads would have them; not of a head built from an
-    encoder's own.
+    """Tensors without memory, as prompts and head would have them; not of a head built from an encoder's own, nor of
+    what other packages build, which may need more than a spec, and memory.
     """
     spec = _at_size(spec, plan.image_size)
     parts: dict[str, nn.Module] = {}
     with torch.device("meta"):
-        if _is_own(config.prompts):
+        if is_own(config.prompts):
             parts["prompts"] = config.prompts.build_for(spec, answer.classes)
-        if _is_own(config.head) and config.head.kind != "sam_decoder":
+        if is_own(config.head) and config.head.kind != "sam_decoder":
             parts["head"] = config.head.build(SimpleNamespace(spec=spec), answer)
     for part, module in parts.items():
         own = (*module.named_parameters(), *module.named_buffers())  # what two places share is saved once
         yield from ((f"{part}.{name}", tensor) for name, tensor in own)
-
-
-def _is_own(section: object) -> bool:
-    """Whether it is of this package; what another one builds may need more than a spec, and memory."""
-    return type(section).__module__.startswith("vpt.")
 
 
 def _at_size(spec: BackboneSpec, size: int) -> BackboneSpec:

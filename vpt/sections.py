@@ -171,6 +171,11 @@ class Room(Generic[C]):
         return found
 
 
+def is_own(part: object) -> bool:
+    """Whether a section, or what one builds, is of this package and not of another."""
+    return type(part).__module__.startswith(f"{__package__}.")
+
+
 def entry_points_of(group: str) -> EntryPoints:
     """Those of the packages that are installed. They are read once: to look through all packages takes milliseconds."""
     return _entry_points(group, tuple(sys.path))

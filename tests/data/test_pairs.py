@@ -470,6 +470,12 @@ def test_masks_that_differ_in_what_bids_says_of_them_are_paired_by_it(entity, tm
     assert all(reference == f"{prediction}_mask" for prediction, reference in pairs)
 
 
+def test_a_mask_that_lacks_its_reference_alone_is_named_with_what_bids_says_of_it(tmp_path):
+    predictions = ["sub-1/sub-1_space-a_pred", "sub-1/sub-1_space-b_pred"]
+    folders = lay_out(tmp_path, predictions, ["sub-1/sub-1_space-a_mask"])
+    refused("no reference for sub-1_space-b in", *folders)
+
+
 def test_of_flat_predictions_beside_folders_of_cases_every_one_is_taken(tmp_path):
     matched = pair_masks(*lay_out(tmp_path, ("A", "B_seg", "C_T1", "C_seg"), ("A/gt", "B/gt", "C/gt", "D/gt")))
     assert [(pair.case, pair.prediction.name) for pair in matched.pairs] == [("A", "A"), ("B", "B_seg"), ("C", "C_seg")]

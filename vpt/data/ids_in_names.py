@@ -77,9 +77,8 @@ def by_case(folder: Path, files: Sequence[Path], *, strictly: bool, grids: bool)
 
     Where some of a case's files say that they are its mask, only these are taken. strictly: as of references, of which
     none is a scan: where some files say mask, a case of which none does has no mask. grids: whether what BIDS says of a
-    file's grid is a part of the id. {} where two have one id, a folder
-    is nobody's, or where it cannot be known which is the mask: of several in one folder or, strictly, of one that says
-    scan.
+    file's grid is a part of the id. {} where two have one id, a folder is nobody's, or where it cannot be known which
+    is the mask: of several in one folder or, strictly, of one that says scan.
     """
     paths = {path: below_derivatives(path.relative_to(folder)) for path in files}
     saying = {path for path, inside in paths.items() if _words(inside) & (SAYING | PREDICTED)}

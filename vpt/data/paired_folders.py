@@ -20,6 +20,7 @@ from vpt.words import counted, listed, with_article
 PROBABILITIES, PREVIEWS = "probabilities", "previews"  # folders of what is written beside masks
 BESIDE_MASKS = {PROBABILITIES, PREVIEWS}
 SCANS = IMAGE | {"imagests"}  # folders, also those of scans to predict, which no references lie in
+Cases = Mapping[str, tuple[str, Path]]  # id -> name and mask, see `by_case`
 MOST_SAID = 3  # folders of which is said how their masks were paired
 
 
@@ -70,12 +71,8 @@ def _pair_cases(
         return None
     mine = _masks_in_all(predictions, [Path()] if flat else own)
     theirs = _masks_in_all(references, [Path()] if other_flat else _without_scans(expected))
-    for grids in (True, False):
-        found = by_case(predictions, mine, strictly=False, grids=grids)
-        known = by_case(references, theirs, strictly=True, grids=grids)
-        lacking = {id: name for id, (name, _) in found.items() if id not in known}
-        if found and not lacking:
-            break
+    found, known = _by_case(predictions, mine, references, theirs)
+    lacking = {id: name for id, (name, _) in found.items() if id not in known}
     if len(lacking) == len(found):
         if found and known and not alike:
             _refuse_all(predictions, references, found, known)
@@ -99,9 +96,25 @@ def _pair_cases(
     return Matched.of(pairs, missing, said, not_taken(passed), _not_scored(lone))
 
 
-def _refuse_all(
-    predictions: Path, references: Path, found: Mapping[str, tuple[str, Path]], known: Mapping[str, tuple[str, Path]]
-) -> NoReturn:
+def _by_case(predictions: Path, mine: Sequence[Path], references: Path, theirs: Sequence[Path]) -> tuple[Cases, Cases]:
+    """Predictions and references by whose they are; what BIDS says of their grids is left out where that pairs all."""
+
+    def by(grids: bool) -> tuple[Cases, Cases]:
+        found = by_case(predictions, mine, strictly=False, grids=grids)
+        return found, by_case(references, theirs, strictly=True, grids=grids)
+
+    usual = by(grids=True)
+    if _pair_all(*usual):
+        return usual
+    without = by(grids=False)
+    return without if _pair_all(*without) else usual
+
+
+def _pair_all(found: Cases, known: Cases) -> bool:
+    return bool(found) and found.keys() <= known.keys()
+
+
+def _refuse_all(predictions: Path, references: Path, found: Cases, known: Cases) -> NoReturn:
     (name, mask), (other, reference) = (next(iter(cases.values())) for cases in (found, known))
     raise VptError(
         f"{references}: no reference for any mask in {predictions}; they are paired by the folder of each case, and "
@@ -110,7 +123,7 @@ def _refuse_all(
     )
 
 
-def _others(files: Iterable[Path], cases: Mapping[str, tuple[str, Path]]) -> list[Path]:
+def _others(files: Iterable[Path], cases: Cases) -> list[Path]:
     taken = {path for _, path in cases.values()}
     return [path for path in files if path not in taken]
 

@@ -70,8 +70,8 @@ class Learner:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
+        # what trains and had no gradient in any update so far
         self.untouched = {name: p for name, p in self.forward.named_parameters() if p.requires_grad}
-        """What trains and had no gradient in any update so far."""
 
     def update(self, group: Sequence[Batch], counts: Sequence[int] | None = None) -> Update:
         """Learn from the mean of the batches' gradients; nothing is changed by a loss or gradient that is not finite.

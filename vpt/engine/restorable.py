@@ -13,8 +13,8 @@ from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.restoring import load_trained
+from vpt.sections import is_own
 
-OWN = "vpt."  # how the modules of this package are called
 ROUNDING = 1e-4  # of answers
 SEED = 0
 
@@ -27,9 +27,7 @@ def require_restorable(model: PromptedModel, config: Config, plan: Plan, classes
     encoder is tuned as well nothing is asked, since that is changed by building it.
     """
     foreign = {
-        part: module
-        for part, module in (("prompts", model.prompts), ("head", model.head))
-        if not type(module).__module__.startswith(OWN)
+        part: module for part, module in (("prompts", model.prompts), ("head", model.head)) if not is_own(module)
     }
     if not foreign or config.resolved(config.task or "segmentation", strict=False).tuning.method != FROZEN:
         return

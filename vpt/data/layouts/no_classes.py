@@ -1,13 +1,14 @@
-"""Folders that count as classes, but are parts of a set, patients or sides, as their names or a list beside them say.
+"""Folders that count as classes, but are parts of a set, patients or sides, as their names say.
 
-A set of images whose labels stand in a list is often packed so. Only names and lists are read here.
+A set of images whose labels stand in a list is often packed so; the list that lies beside is named. Only names, and the
+lists of a set that is refused, are read here.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +37,16 @@ MOST = 0.5  # of the folders: are called so; of the images: a list names
 
 @dataclass(frozen=True)
 class _List:
-    """A list beside the folders that names most of the images; labels: image -> label, None without such a column."""
+    """A list beside the folders that names most of the images; is_labelled: whether it has a column of labels, too."""
 
     file: Path
-    labels: Mapping[str, str] | None
+    is_labelled: bool
 
 
 def no_classes(root: Path, rows: Sequence[Row]) -> str:
     """Why the folders of these images are no classes, and what to give in their place; "" where they may be some."""
     names = sorted({label for row in rows for label in row.labels})
     counted = _counted(names)
-    lists = _lists(root, rows)
     if sides := _sides(names):
         what = f"{listed(sides, 3)} are called as sides of the split are, not as classes{_beside(sides, names)}"
     elif counted and (called := CALLED.get(_word_before(counted))):
@@ -55,14 +55,13 @@ def no_classes(root: Path, rows: Sequence[Row]) -> str:
         what = f"{listed(counted, 3)} each hold a folder of masks ({masks}) beside others, as patients do, not classes"
     else:
         return ""
-    return (
-        f"the folders {what}; {_way_out(root, lists)}; or name them in data.classes, if they are classes all the same"
-    )
+    way_out = _way_out(root, _lists(root, rows))
+    return f"the folders {what}; {way_out}; or name them in data.classes, if they are classes all the same"
 
 
 def _way_out(root: Path, lists: Sequence[_List]) -> str:
     columns = "labels.csv with the columns path and label"
-    if labelled := [each.file for each in lists if each.labels]:
+    if labelled := [each.file for each in lists if each.is_labelled]:
         return f"give the list of the labels in the place of the folder ({labelled[0]})"
     if lists:
         return f"{lists[0].file.name} names the images, so write {columns} by it"
@@ -139,7 +138,7 @@ def _lists(root: Path, rows: Sequence[Row]) -> list[_List]:
     for path in tables if images else ():
         with suppress(VptError):  # no list that can be read
             found += [] if is_hidden(path) else _read(path, images)
-    return sorted(found, key=lambda each: not each.labels)
+    return sorted(found, key=lambda each: not each.is_labelled)
 
 
 def _read(path: Path, images: Set[str]) -> list[_List]:
@@ -153,9 +152,7 @@ def _read(path: Path, images: Set[str]) -> list[_List]:
     path_at, label_at = (
         next((called.index(name) for name in COLUMNS[what] if name in called), None) for what in ("path", "label")
     )
-    if path_at not in naming or label_at is None:
-        return [_List(path, None)]
-    return [_List(path, dict(zip(map(_own_name, columns[path_at]), map(str.strip, columns[label_at]), strict=True)))]
+    return [_List(path, path_at in naming and label_at is not None)]
 
 
 def _own_name(path: str) -> str:

@@ -49,6 +49,7 @@ def without_mask_folders(
     as the archive itself may be called as it likes.
     """
     levels = {case.name: [*_levels(case.name, case.images[0])] for case in cases}
+    # a reason begins with its file, as `vpt.data.findings.problem_of` has it
     levels |= {each.name: [*_levels(each.name, Path(each.reason.partition(": ")[0]))] for each in failures}
     lying = {each.folder for its in levels.values() for each in its[:1]}
     alike = {(each.above, each.inner, each.id) for its in levels.values() for each in _outside_masks(its)}
