@@ -472,7 +472,7 @@ def test_masks_that_differ_in_what_bids_says_of_them_are_paired_by_it(entity, tm
 
 def test_a_mask_that_lacks_its_reference_alone_is_named_with_what_bids_says_of_it(tmp_path):
     predictions = ["sub-1/sub-1_space-a_pred", "sub-1/sub-1_space-b_pred"]
-    folders = lay_out(tmp_path, predictions, ["sub-1/sub-1_space-a_mask"])
+    folders = lay_out(tmp_path, predictions, ["sub-1/anat/sub-1_space-a_mask"])
     refused("no reference for sub-1_space-b in", *folders)
 
 
