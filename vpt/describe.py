@@ -190,11 +190,10 @@ def _fast_paths() -> Iterable[tuple[str, str]]:
     """What this machine's default device makes of `precision: auto`, of attention and of large tensors."""
     import torch
 
-    from vpt.backbones.attention import has_amx
     from vpt.backbones.pieces import is_half
     from vpt.machine.device import choose_device
     from vpt.machine.precision import HALF, autocast, choose_precision
-    from vpt.machine.products import batches_by_onednn, onednn_is_faster
+    from vpt.machine.products import batches_by_onednn, has_amx, onednn_is_faster
 
     device = choose_device("auto")
     precision = choose_precision("auto", device)

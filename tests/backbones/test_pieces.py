@@ -86,7 +86,8 @@ def test_a_map_of_a_large_batch_in_bfloat16_is_not_kept(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("amx", [False, True])
 @pytest.mark.parametrize("width", [4, 9])
 def test_every_form_in_bfloat16_gives_the_same(monkeypatch: pytest.MonkeyPatch, amx: bool, width: int) -> None:
-    monkeypatch.setattr(attention, "has_amx", lambda: amx)
+    for module in (attention, pieces):
+        monkeypatch.setattr(module, "has_amx", lambda: amx)
     exact = plain(*leaves(width), scale=1 / 3)
     given = leaves(width, torch.bfloat16)
     with torch.no_grad():
@@ -94,6 +95,39 @@ def test_every_form_in_bfloat16_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
     assert without_gradient.dtype == torch.bfloat16
     for found in (without_gradient, mix_values(*given)):
         assert F.cosine_similarity(found.double().flatten(), exact.flatten(), dim=0) > 0.9999
+
+
+@pytest.mark.parametrize("amx", [False, True])
+@pytest.mark.parametrize("count", [32, 45, 65, 577])  # whole vectors, 19 numbers short of them, 31, 31 of many
+@pytest.mark.parametrize("chunk", [2**10, 2**22])  # some rows of a head at a time, all at once
+def test_rows_that_are_filled_up_change_no_gradient(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, count: int, chunk: int
+) -> None:
+    monkeypatch.setattr(pieces, "has_amx", lambda: amx)
+    monkeypatch.setattr(pieces, "CHUNK", chunk)
+    torch.manual_seed(0)
+    exact = [torch.randn(1, 3, n, 8, dtype=torch.float64).requires_grad_() for n in (9, count, count)]
+    along = torch.randn(1, 3, 9, 8)
+    wanted = torch.autograd.grad(plain(*exact, 0.3), exact, along.double())
+    given = [part.detach().bfloat16().requires_grad_() for part in exact]
+
+    found = torch.autograd.grad(AttentionInPieces.apply(*given, 0.3), given, along.bfloat16())
+
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.shape == theirs.shape
+        assert F.cosine_similarity(ours.double().flatten(), theirs.flatten(), dim=0) > 0.9998
+
+
+@pytest.mark.parametrize("heads", [5, 6, 7, 12])
+def test_heads_are_taken_in_equal_parts(monkeypatch: pytest.MonkeyPatch, heads: int) -> None:
+    monkeypatch.setattr(pieces, "CHUNK", 8 * 5 * 7 * 5)  # five heads of 5 x 7 scores in float64
+    queries, keys = torch.zeros(2, heads, 5, 4, dtype=torch.float64), torch.zeros(2, heads, 7, 4, dtype=torch.float64)
+
+    sizes = [queries[place].shape[-3] for place, _ in pieces._places(queries, keys)]
+
+    assert sum(sizes) == 2 * heads
+    assert max(sizes) <= 5
+    assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("pieces", [False, True])

@@ -17,7 +17,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.vit import VitBackbone
 from vpt.errors import VptError
 from vpt.heads import MaskHead
-from vpt.heads.mask import MaskHeadConfig
+from vpt.heads.mask import MaskHeadConfig, convolution, merged
 from vpt.model import PromptedModel
 from vpt.prompts import DeepPrompts, Prompts, ShallowPrompts
 from vpt.prompts.deep import DeepConfig
@@ -74,6 +74,21 @@ def test_prefix_tokens_do_not_matter_to_the_shape(options: dict[str, Any]) -> No
     model = make_model(**options)
 
     assert model(draw(model)).shape == (2, CLASSES, 32, 32)
+
+
+def test_two_maps_are_merged_as_one_behind_the_other() -> None:
+    torch.manual_seed(0)
+    merge, mask, detail = convolution(24, 16).double(), torch.randn(2, 16, 5, 7), torch.randn(2, 8, 5, 7)
+    parts = [part.double().requires_grad_() for part in (mask, detail)]
+    ours = merged(merge, *parts)
+    expected = merge(torch.cat(parts, dim=1))
+    learned = [*parts, *merge.parameters()]
+    along = torch.randn_like(expected)
+
+    gradients = [torch.autograd.grad(out, learned, along) for out in (ours, expected)]
+
+    assert (ours - expected).abs().max() <= 1e-12
+    assert all((a - b).abs().max() <= 1e-12 for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 9])

@@ -7,8 +7,7 @@ the published method at less cost: the same sums, up to rounding.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.pieces import AttentionInPieces, is_half, mix_in_pieces, normalise
 from vpt.backbones.tokens import KeysValues, SeparateContext
-from vpt.machine.products import FrozenLinear, batches_by_onednn, frozen_product
+from vpt.machine.products import FrozenLinear, batches_by_onednn, frozen_product, has_amx
 
 KEPT = 2**21  # scores of a batch in bfloat16, 4 MiB, that are kept for the backward pass
 SMALL = 2**21  # scores of a head that an AMX kernel gains nothing by
@@ -142,12 +141,6 @@ def pieces_are_faster(queries: Tensor, keys: Tensor, values: Tensor, trains: boo
         return single and not torch.is_autocast_enabled("cpu") and batches_by_onednn()
     narrower = values.shape[-1] < keys.shape[-1]
     return trains or not has_amx() or (narrower and queries.shape[-2] * keys.shape[-2] <= SMALL)
-
-
-@cache
-def has_amx() -> bool:
-    able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
-    return bool(able.get("amx_bf16"))
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:

@@ -7,6 +7,7 @@ keeps a layer norm's input in float32 for the backward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.machine.gelu import needs_gradients
-from vpt.machine.products import batches_by_onednn, by_onednn
+from vpt.machine.products import batches_by_onednn, by_onednn, has_amx
 
 CHUNK = 2**22  # bytes of scores at a time
 VECTOR = 32  # numbers of bfloat16 that torch's softmax takes at once
@@ -36,22 +37,29 @@ def mix_in_pieces(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -
         for place, step in _places(queries, keys):
             own, beside = filled(keys[place], values[place])
             for q, o in zip(queries[place].split(step, -2), out[place].split(step, -2), strict=True):
-                scores = (q * scale) @ own.mT
-                scores[..., keys.shape[-2] :] = -torch.inf
-                o.copy_(scores.softmax(-1) @ beside)
+                o.copy_(_weights(q * scale, own, keys.shape[-2]) @ beside)
     return out
 
 
 def filled(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values (..., M, d) with zeros behind them, so that a row of scores holds whole vectors, where it pays.
 
-    torch's softmax takes the last numbers of a row of bfloat16 one by one. The scores of what is added are the caller's
-    to hide.
+    torch's softmax takes the last numbers of a row of bfloat16 one by one, and products by AMX that do not fill their
+    tiles take up to four times as long. The scores of what is added are the caller's to hide.
     """
-    more = -keys.shape[-2] % VECTOR
-    if not 0 < more <= VECTOR - FEW or not is_half(keys):
+    count = keys.shape[-2]
+    more = -count % VECTOR
+    pays = more <= VECTOR - FEW or (has_amx() and more <= count // 16)
+    if not (more and pays and is_half(keys)):
         return keys, values
     return F.pad(keys, (0, 0, 0, more)), F.pad(values, (0, 0, 0, more))
+
+
+def _weights(scaled: Tensor, keys: Tensor, count: int) -> Tensor:
+    """Softmax of queries (..., n, d), scaled, by the first `count` of keys (..., M, d) -> (..., n, M), else zeros."""
+    scores = scaled @ keys.mT
+    scores[..., count:] = -torch.inf
+    return scores.softmax(-1)
 
 
 def _products_of(tensor: Tensor) -> AbstractContextManager[None]:
@@ -64,6 +72,8 @@ def _places(queries: Tensor, keys: Tensor) -> Iterator[tuple[Place, int]]:
     (batch, heads, rows, _), columns = queries.shape, keys.shape[-2]
     scores = CHUNK // queries.element_size()
     together, step = scores // (rows * columns), max(1, scores // columns)
+    if 1 < together < heads:  # as many each time: a head that is left over would be a batch of one
+        together = math.ceil(heads / math.ceil(heads / together))
     if together >= heads:
         for first in range(0, batch, together // heads):
             yield slice(first, first + together // heads), step
@@ -81,6 +91,8 @@ class AttentionInPieces(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(queries, keys, values)
         ctx.scale = scale
+        if is_half(queries) and has_amx() and keys.shape[-1] == values.shape[-1]:  # its backward pass alone is slow
+            return F.scaled_dot_product_attention(queries, keys, values, scale=scale)
         return mix_in_pieces(queries, keys, values, scale)
 
     @staticmethod
@@ -103,15 +115,17 @@ def _gradients(
     `step` rows at a time, whose shares of the sums are added in float32.
     """
     parts = [part.split(step, -2) for part in (queries, along, d_queries)]
+    count = keys.shape[-2]
+    keys, values = filled(keys, values)
     d_keys, d_values = [], []
     for q, d_out, d_q in zip(*parts, strict=True):
         q = q * scale
-        weights = (q @ keys.mT).softmax(-1)
+        weights = _weights(q, keys, count)
         d_values.append(weights.mT @ d_out)
         d_scores = torch._softmax_backward_data(d_out @ values.mT, weights, -1, weights.dtype)
         d_keys.append(d_scores.mT @ q)
         torch.mul(d_scores @ keys, scale, out=d_q)
-    return _sum(d_keys), _sum(d_values)
+    return _sum(d_keys)[..., :count, :], _sum(d_values)[..., :count, :]
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

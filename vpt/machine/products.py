@@ -41,6 +41,13 @@ def batches_by_onednn() -> bool:
     return bool((found - exact).abs().max() <= 1e-5 * exact.abs().max())
 
 
+@cache
+def has_amx() -> bool:
+    """Whether torch multiplies bfloat16 by AMX here, in tiles of 16 rows of 32 numbers."""
+    able: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.10 on
+    return bool(able.get("amx_bf16"))
+
+
 _asked, _before, _lock = 0, "none", Lock()
 
 
