@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
 
 from vpt.errors import VptError
 from vpt.machine.scarce import is_out_of_memory
-from vpt.sections import is_own
 from vpt.words import with_article
 
 
@@ -19,20 +19,27 @@ from vpt.words import with_article
 def blaming(*parts: object, doing: str) -> Iterator[None]:
     """What fails in code of another package is told in a sentence with its place; who debugs sees it as it came.
 
-    parts: those that take part; where all are of this package nothing is told. doing: what they were asked for.
+    parts: objects and functions that take part; where all are of this package nothing is told. doing: what they were
+    asked for.
     """
-    others = [part for part in parts if not is_own(part)]
+    others = [where for where in map(_origin, parts) if not where[0].startswith(f"{__package__}.")]
     try:
         yield
     except Exception as error:
         if not others or isinstance(error, VptError | OSError) or is_out_of_memory(error):
             raise
-        names = " and ".join(f"{type(part).__module__}.{type(part).__qualname__}" for part in others)
+        names = " and ".join(map(".".join, others))
         raise VptError(
             f"{names}: {doing} ends in {type(error).__name__}: {' '.join(str(error).split())}"
-            f"{_place(error, {type(part).__module__ for part in others})}; mend it there (docs/extending.md says what "
+            f"{_place(error, {module for module, _ in others})}; mend it there (docs/extending.md says what "
             "each function is given and gives)"
         ) from error
+
+
+def _origin(part: object) -> tuple[str, str]:
+    """The module of a function, or of a part's class, and its name there."""
+    named: Any = part if isinstance(part, FunctionType) else type(part)
+    return named.__module__, named.__qualname__
 
 
 def _place(error: BaseException, modules: set[str]) -> str:
