@@ -186,12 +186,16 @@ def test_a_penalty_that_is_no_number_is_named(cost: Any) -> None:
         ),
         (lambda logits: logits.argmax(1), r"forward gives a tensor \(2\), expected"),
         (lambda logits: logits.round().long(), r"forward gives logits of torch\.int64, .*; leave out what rounds"),
-        (lambda logits: logits.double(), r"forward gives logits of torch\.float64, expected torch\.float32"),
     ],
 )
 def test_an_answer_that_is_no_logits_is_named(made: Any, said: str) -> None:
     with pytest.raises(VptError, match=said):
         answer(Given(), Answers(made))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_logits_of_any_precision_are_taken(dtype: torch.dtype) -> None:
+    assert answer(Given(), Answers(lambda logits: logits.to(dtype))).dtype == dtype
 
 
 class Unready(Prompts):

@@ -103,7 +103,7 @@ def require_answer(head: Head, logits: Any, images: Tensor) -> None:
     expected = f"logits for each of the {counted(len(images), 'image')}"
     if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(images):
         raise VptError(f"{called(head)}: forward gives {shown(logits)}, expected {expected}, (B, K) or (B, K, H, W)")
-    _require_kind(f"{called(head)}: forward gives logits", logits, images)
+    _require_kind(f"{called(head)}: forward gives logits", logits, images, of_any_precision=True)
 
 
 def _require_tokens(prompts: Prompts, i: int, before: Tokens, entered: Tokens) -> None:
@@ -143,14 +143,17 @@ def _fits(part: Tensor, shape: tuple[Any, ...]) -> bool:
     )
 
 
-def _require_kind(said: str, part: Tensor, like: Tensor) -> None:
-    """Raise VptError unless a tensor has the device of another and its type, or one that autocast makes of it."""
+def _require_kind(said: str, part: Tensor, like: Tensor, *, of_any_precision: bool = False) -> None:
+    """Raise VptError unless a tensor has the device of another and its type, or one that autocast makes of it.
+
+    of_any_precision: any floating type will do.
+    """
     if part.device != like.device:
         raise VptError(
             f"{said} on {part.device}, and the model is on {like.device}; keep it in a parameter or a buffer "
             "(register_buffer), which move with the model"
         )
     mixed = torch.is_autocast_enabled(like.device.type) and part.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if part.dtype != like.dtype and not mixed:
+    if part.dtype != like.dtype and not mixed and not (of_any_precision and part.is_floating_point()):
         how = "convert it with `.to`" if part.is_floating_point() else "leave out what rounds (argmax, long)"
         raise VptError(f"{said} of {part.dtype}, expected {like.dtype}, in which the model computes; {how}")

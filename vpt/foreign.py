@@ -37,9 +37,9 @@ def blaming(*parts: object, doing: str) -> Iterator[None]:
 
 
 def _origin(part: object) -> tuple[str, str]:
-    """The module of a function, or of a part's class, and its name there."""
+    """The module of a function, or of a part's class, and its name there; code that was executed may lie in none."""
     named: Any = part if isinstance(part, FunctionType) else type(part)
-    return named.__module__, named.__qualname__
+    return named.__module__ or "__main__", named.__qualname__
 
 
 def _place(error: BaseException, modules: set[str]) -> str:
