@@ -223,8 +223,8 @@ def _require_constant(model: PromptedModel, whole: nn.Module, batch: Batch, foun
 
 def _require_apart(model: PromptedModel, whole: nn.Module, batch: Batch, found: Tensor) -> None:
     """Raise VptError where an image is answered otherwise beside another one; where nothing is drawn in a pass."""
-    one = _each(batch, lambda part: part[:1])
-    if (off := _off(found[:1], _answer(whole, one))) <= IN_BATCHES:
+    second = _each(batch, lambda part: part[1:])  # not the first, which may be taken for all of them
+    if (off := _off(found[1:], _answer(whole, second))) <= IN_BATCHES:
         return
     with torch.no_grad():
         torch.manual_seed(SEED + 1)
