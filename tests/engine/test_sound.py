@@ -220,6 +220,10 @@ def test_a_constant_that_is_none_is_refused() -> None:
             r"Masks: no gradient comes from the logits to what trains; leave",
         ),
         (
+            lambda: Masks(lambda logits: logits + logits[:1].mean()),
+            r"in eval mode an image is answered otherwise alone",
+        ),
+        (
             lambda: Masks(lambda logits: logits - logits.mean(0)),
             r"alone than beside another one \(by .*\); let nothing",
         ),

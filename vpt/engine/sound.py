@@ -20,7 +20,7 @@ from vpt.tasks.batch import Batch
 from vpt.tasks.frozen import FrozenPrefix, OverPrefix
 
 ROUNDING = 1e-4  # of answers, as a part of the largest
-IN_BATCHES = 1e-2  # the same of batches of other sizes, which a GPU may compute in another way
+IN_BATCHES = 5e-3  # the same of batches of other sizes, which a GPU may compute in another way
 DRAWS = 16  # of parameters, after which answers that never leave [0, 1] are taken for probabilities
 SEED = 0
 
@@ -223,8 +223,8 @@ def _require_constant(model: PromptedModel, whole: nn.Module, batch: Batch, foun
 
 def _require_apart(model: PromptedModel, whole: nn.Module, batch: Batch, found: Tensor) -> None:
     """Raise VptError where an image is answered otherwise beside another one; where nothing is drawn in a pass."""
-    second = _each(batch, lambda part: part[1:])  # not the first, which may be taken for all of them
-    if (off := _off(found[1:], _answer(whole, second))) <= IN_BATCHES:
+    first, second = _each(batch, lambda part: part[:1]), _each(batch, lambda part: part[1:])
+    if (off := _off(found, torch.cat([_answer(whole, first), _answer(whole, second)]))) <= IN_BATCHES:
         return
     with torch.no_grad():
         torch.manual_seed(SEED + 1)
