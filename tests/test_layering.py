@@ -21,9 +21,10 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"words", "vocabulary", "palette", "progress", "parallel", "versions"}),
     frozenset({"files", "machine", "sections"}),
-    frozenset({"sealed", "tensor_files"}),
+    frozenset({"sealed", "tensor_files", "foreign"}),
     frozenset({"backbones", "config", "readers", "scores"}),
     frozenset({"data", "prompts", "heads", "report", "mixing", "trigger"}),
+    frozenset({"contract"}),
     frozenset({"model"}),
     frozenset(
         {"tuning", "tasks", "streams", "wrapping", "explaining", "building", "artifact_header", "artifact_doubts"}

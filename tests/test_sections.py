@@ -194,6 +194,28 @@ class Choiceless(Choice):
     kind: str = "x"
 
 
+class Nameless(PromptSettings):
+    count: int = 2
+
+
+class Tuned(TuningSettings):
+    method: Literal["tuned"] = "tuned"
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        (Plain(), r"^prompts: Plain\(.*\) is an instance of Plain; give the class itself; see docs/extending\.md$"),
+        (Nameless, r"Nameless'> has no name; give its field a default, `method: Literal\['mine'\] = 'mine'`; see"),
+        (Tuned, r"Tuned'> is no section of this kind, which derive from that of vpt\.prompts\.base; see"),
+    ],
+)
+def test_sections_that_were_meant_otherwise_are_told_why(section: Any, said: str) -> None:
+    with pytest.raises(VptError, match=said):
+        PROMPTS.register(section)
+    assert PROMPTS.names() == OWN["prompts"]
+
+
 @pytest.mark.parametrize("section", [int, "deep", Choiceless, None, DeepPrompts])
 def test_what_is_no_section_is_refused(section: Any) -> None:
     with pytest.raises(VptError, match=r"^prompts: .* is no section with a field `method`; see docs/extending\.md$"):
@@ -310,8 +332,14 @@ def test_a_head_of_another_package_is_built(installed: Any) -> None:
             r"update or remove it$",
         ),
         ("mirror = nowhere:Config", r"cannot be loaded \(ModuleNotFoundError: .*nowhere.*update or remove it$"),
-        ("mirror = foreign:MirrorPrompts", r"^prompts mirror: foreign:MirrorPrompts is no section of that name; see"),
-        ("glass = foreign:MirrorConfig", r"^prompts glass: foreign:MirrorConfig is no section of that name; see"),
+        (
+            "mirror = foreign:MirrorPrompts",
+            r"^prompts mirror: foreign:MirrorPrompts is no section of that name \(.* with a field `method`\); see",
+        ),
+        (
+            "glass = foreign:MirrorConfig",
+            r"^prompts glass: foreign:MirrorConfig is no section of that name \(is called 'mirror'\); see",
+        ),
     ],
 )
 def test_a_package_that_brings_no_section_is_told_where_it_is_used(installed: Any, line: str, said: str) -> None:

@@ -12,9 +12,11 @@ from vpt.backbones.beside import is_backbone
 from vpt.backbones.weights import weights_file
 from vpt.config import Config, ResolvedConfig
 from vpt.config.run import BackboneConfig
+from vpt.contract import called
 from vpt.data.plan import Plan
 from vpt.errors import VptError
-from vpt.heads import Answer
+from vpt.foreign import blaming
+from vpt.heads import Answer, ClassifyHead
 from vpt.machine.bits import Content, contents
 from vpt.machine.precision import prepare_frozen
 from vpt.mixing import Mixing
@@ -39,12 +41,20 @@ def build_model(config: Config, plan: Plan, classes: int, backbone: Backbone | N
     resolved = config.resolved(config.task or "segmentation", strict=False)
     require_together(resolved, backbone.spec.depth > 0)
     answer = Answer(classes, config.data.target or "classes", plan.slices is not None)
-    head = resolved.head.build(backbone, answer)
+    with blaming(resolved.head, doing="build"):
+        head = resolved.head.build(backbone, answer)
     mixing = Mixing(len(plan.channels)) if plan.mixes else None
     trigger = None if config.fair is None else config.fair.trigger(plan.image_size)
-    prompts = config.prompts.build_for(backbone.spec, classes)
+    with blaming(config.prompts, doing="build"):
+        prompts = config.prompts.build_for(backbone.spec, classes)
     model = PromptedModel(backbone, prompts, head, mixing, trigger)
-    config.tuning.apply(model)
+    if config.task == "classification" and not isinstance(head, ClassifyHead):
+        raise VptError(
+            f"{called(head)}: a head that classifies derives from vpt.ClassifyHead, which pools an image's tokens and "
+            "weighs a volume's slices; derive it from that (docs/extending.md)"
+        )
+    with blaming(config.tuning, doing="apply"):
+        config.tuning.apply(model)
     return model
 
 

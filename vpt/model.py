@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from vpt.backbones.base import Added, Backbone, BackboneSpec
 from vpt.backbones.query import query_of, rows_for_query
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
+from vpt.contract import entering, first_block, require_answer, require_part, require_penalty
 from vpt.errors import VptError
 from vpt.heads.base import Head
 from vpt.mixing import Mixing
@@ -75,8 +76,9 @@ def encode_from(
     checkpointing: what is inside a block is not kept for the backward pass but computed again there.
     """
     tokens, kept = below.tokens, list(below.levels)
+    enter = entering(prompts, backbone.spec.depth)
     for i in range(below.first, backbone.spec.depth):
-        tokens, context = prompts.enter(i, tokens, state)
+        tokens, context = enter(i, tokens, state)
         rows = keep if i == backbone.spec.depth - 1 and i not in levels else "all"
         if checkpointing and torch.is_grad_enabled():
             tokens = checkpoint(backbone.block, i, tokens, context, rows, use_reentrant=False)
@@ -171,6 +173,9 @@ class PromptedModel(nn.Module):
         trigger: Trigger | None = None,
     ):
         super().__init__()
+        require_part(backbone, Backbone)
+        require_part(prompts, Prompts)
+        require_part(head, Head)
         require_fit(prompts, backbone.spec)
         _require_levels(head, backbone.spec)
         self.backbone = backbone.requires_grad_(False)
@@ -201,7 +206,9 @@ class PromptedModel(nn.Module):
             below = Below(0, self.backbone.embed(images))
         state = prompts.begin(images, informed(info, prompts, self.backbone, below))
         features = self._encode_from(below, self.backbone, prompts, state, head.levels, head.reads, self.checkpointing)
-        return Encoded(features, prompts.penalty(state) if self.training else None)
+        penalty = prompts.penalty(state) if self.training else None
+        require_penalty(prompts, penalty)
+        return Encoded(features, penalty)
 
     def features(self, images: Tensor) -> Features:
         """Of normalised images (B, 3, H, W): all that the head reads."""
@@ -217,6 +224,7 @@ class PromptedModel(nn.Module):
         encoded = self.encode(images, info if hints is None else replace(info, hints=hints))
         features, head = encoded.features, self.head
         logits = head(features, images) if hints is None else head(features, images, hints)
+        require_answer(head, logits, images)
         return Output(logits, encoded.penalty)
 
     def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:
@@ -238,10 +246,12 @@ class PromptedModel(nn.Module):
         """Make ready for inference: what the blocks make of the prompts is computed here, once; `train` drops it.
 
         To be called where the model will run, on its device and under its autocast. Prompts that depend on the image,
-        or that travel with the tokens, stay as they are.
+        or that travel with the tokens, stay as they are; so do those with an `enter` of their own, of which only the
+        `context` would be kept.
         """
         self.eval()
-        self._projected = ProjectedPrompts(self.backbone, self.prompts) if self.prompts.constant else None
+        constant = self.prompts.constant and type(self.prompts).enter is Prompts.enter
+        self._projected = ProjectedPrompts(self.backbone, self.prompts) if constant else None
         return self
 
     def compile_blocks(self) -> Self:
@@ -258,7 +268,7 @@ class PromptedModel(nn.Module):
         changed = self.mixing is not None or self.trigger is not None
         if changed or any(parameter.requires_grad for parameter in self.backbone.parameters()):
             return 0
-        return self.prompts.first(self.backbone.spec.depth)
+        return first_block(self.prompts, self.backbone.spec.depth)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Name -> parameter of everything that trains, in the module's order."""
@@ -288,11 +298,11 @@ def _without_projected(model: PromptedModel, _: Any) -> None:
 
 def _require_levels(head: Head, spec: BackboneSpec) -> None:
     """Refuse a head that reads blocks which are not there, or not in their order, in which it is given their grids."""
-    levels = list(head.levels)
-    if levels != sorted({*levels} & {*range(spec.depth)}):
+    levels: Any = head.levels
+    if not isinstance(levels, Collection) or list(levels) != sorted({*levels} & {*range(spec.depth)}):
         raise VptError(
-            f"{type(head).__name__}: levels is {tuple(levels)}, expected blocks of {spec.name} in their order, "
-            f"each once, from 0 to {spec.depth - 1}"
+            f"{type(head).__name__}: levels is {levels!r}, expected blocks of {spec.name} in their order, each once, "
+            f"from 0 to {spec.depth - 1}"
         )
 
 

@@ -128,8 +128,8 @@ class Room(Generic[C]):
         Raises:
             VptError: it names no choice, or one that there is already.
         """
-        if not (isinstance(section, type) and issubclass(section, Choice) and self.key in section.model_fields):
-            raise VptError(f"{self.what}: {section!r} is no section with a field `{self.key}`; see docs/extending.md")
+        if why := self._why_none(section):
+            raise VptError(f"{self.what}: {why}; see docs/extending.md")
         name = section.name_by(self.key)
         if name in self.names() and self.registered.get(name) is not section:
             raise VptError(f"{self.what}: {name!r} is there already; give yours another name")
@@ -159,6 +159,18 @@ class Room(Generic[C]):
     def _foreign(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points_of(self.package)}
 
+    def _why_none(self, found: Any) -> str | None:
+        """What makes something of another package no section of this room."""
+        if isinstance(found, Choice):
+            return f"{found!r} is an instance of {type(found).__name__}; give the class itself"
+        if not (isinstance(found, type) and issubclass(found, Choice) and self.key in found.model_fields):
+            return f"{found!r} is no section with a field `{self.key}`"
+        if not any(base.__module__ == f"{self.package}.base" for base in found.__mro__):
+            return f"{found!r} is no section of this kind, which derive from that of {self.package}.base"
+        if not isinstance(found.model_fields[self.key].default, str):
+            return f"{found!r} has no name; give its field a default, `{self.key}: Literal['mine'] = 'mine'`"
+        return None
+
     def _is_called(self, found: Any, name: str) -> bool:
         if not (isinstance(found, type) and issubclass(found, Choice) and self.key in found.model_fields):
             return False
@@ -167,7 +179,10 @@ class Room(Generic[C]):
     def _loaded(self, point: EntryPoint) -> type[C]:
         found = load_foreign(point, self.what)
         if not self._is_called(found, point.name):
-            raise VptError(f"{self.what} {point.name}: {point.value} is no section of that name; see docs/extending.md")
+            why = self._why_none(found) or f"is called {found.name_by(self.key)!r}"
+            raise VptError(
+                f"{self.what} {point.name}: {point.value} is no section of that name ({why}); see docs/extending.md"
+            )
         return found
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vpt.backbones.base import Backbone
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
+from vpt.contract import entering, first_block
 from vpt.model import UNKNOWN, Below, PromptedModel, informed
 from vpt.prompts.base import shared_over_batch
 
@@ -46,7 +47,8 @@ class Stream:
         """What block `i` attends to besides its tokens, which become those that enter it."""
         if self.part is None:
             return None
-        self.tokens, context = self.part.model.acting_prompts.enter(i, self.tokens, self.state)
+        model = self.part.model
+        self.tokens, context = entering(model.acting_prompts, model.backbone.spec.depth)(i, self.tokens, self.state)
         return context
 
     def of(self, images: Sequence[int]) -> tuple[Tokens, dict[int, Tensor]]:
@@ -71,7 +73,7 @@ def encode_together(backbone: Backbone, images: Tensor, parts: Sequence[Part]) -
     shared = Stream(None, list(range(len(images))), backbone.embed(images))
     waiting, begun = dict(enumerate(parts)), dict[int, Stream]()
     for i in range(depth):
-        for number in [number for number, part in waiting.items() if part.model.prompts.first(depth) <= i]:
+        for number in [number for number, part in waiting.items() if first_block(part.model.prompts, depth) <= i]:
             begun[number] = _begin(i, shared, waiting.pop(number), images)
         if waiting:
             _narrow(shared, waiting.values())

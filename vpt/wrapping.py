@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from vpt.backbones.base import Backbone, BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.backbones.vit_models import taken_apart
+from vpt.contract import require_part
 from vpt.errors import VptError
+from vpt.foreign import blaming
 from vpt.machine.bits import contents
 from vpt.model import encode
 from vpt.prompts.base import Prompts, require_fit
@@ -54,7 +56,11 @@ def wrap(model: nn.Module, prompts: str | Mapping[str, Any] | Prompts = "deep:10
     section = prompts if isinstance(prompts, Prompts) else _section(prompts)
     with _whole_on_failure(model):
         backbone, head = taken_apart(model, type(model).__name__)
-        own = section if isinstance(section, Prompts) else section.build(backbone.spec)
+        own = section
+        if not isinstance(section, Prompts):
+            with blaming(section, doing="build"):
+                own = section.build(backbone.spec)
+        require_part(own, Prompts)
         require_fit(own, backbone.spec)
         if type(own).penalty is not Prompts.penalty:
             raise VptError(

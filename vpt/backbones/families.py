@@ -24,6 +24,7 @@ from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS
 from vpt.backbones.vit_models import MICRO
 from vpt.errors import VptError
+from vpt.foreign import blaming, shown
 from vpt.progress import Tick, silent
 from vpt.sections import Section, entry_points_of, load_foreign
 from vpt.vocabulary import NO_ENCODER
@@ -159,12 +160,19 @@ def others() -> tuple[Family, ...]:
     return (*_registered.values(), *_foreign())
 
 
+def is_of_others(name: str) -> bool:
+    """Whether a family of someone else claims a name."""
+    return any(family.claims(name) for family in others())
+
+
 def register_backbones(family: Family) -> Family:
     """Make a family of someone else's known for as long as the process runs.
 
     Raises:
-        VptError: there is one of that name.
+        VptError: it is none, or there is one of that name.
     """
+    if not isinstance(family, Family):
+        raise VptError(f"backbones: {shown(family)}, expected a vpt.backbones.Family; see docs/extending.md")
     if any(family.name == other.name for other in families()):
         raise VptError(f"backbones: a family called {family.name!r} is there already; give yours another name")
     _registered[family.name] = family
@@ -231,7 +239,13 @@ def load_backbone(
         vit_models.require_tag(name)
     if weights is None and (vit_models.is_timm(name) or hub_models.is_hub(name)):
         say_licence(name, published(name).licence)
-    backbone = family.load(name, weights, size, **chosen.model_dump())
+    with blaming(family.load, doing=f"load {name}"):
+        backbone = family.load(name, weights, size, **chosen.model_dump())
+    if not isinstance(backbone, Backbone):
+        raise VptError(
+            f"backbone {name}: its family loads {shown(backbone)}, expected an instance of a class that derives from "
+            "vpt.backbones.Backbone, as VitBackbone(vit, ...) is; see docs/extending.md"
+        )
     if backbone.state_dict():
         itself = weights is not None and is_backbone(weights)  # a folder that says whose they are, as for a backbone
         whose = published(str(weights) if itself else name)
@@ -252,7 +266,9 @@ def describe_backbone(name: str, *, weights: Weights = None, **options: Any) -> 
         VptError: unknown or unsupported name; a checkpoint that is not there.
     """
     family = family_of(name)
-    return family.describe(name, weights, **_options(family, name, options).model_dump())
+    chosen = _options(family, name, options)
+    with blaming(family.describe, doing=f"describe {name}"):
+        return family.describe(name, weights, **chosen.model_dump())
 
 
 def require_known(name: str, options: Mapping[str, Any]) -> None:

@@ -31,7 +31,10 @@ from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job, worst_of
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
+from vpt.engine.sound import Asked
 from vpt.errors import VptError
+from vpt.heads import ClassifyHead
+from vpt.heads.linear import count_outputs
 from vpt.machine.precision import autocast
 from vpt.progress import bar
 from vpt.restoring import load_trained
@@ -113,6 +116,12 @@ class Classifying(Job):
             self.validated = self.store("val", plain, np.arange(plain.count), self.forward).rows()
 
     @property
+    def asked(self) -> Asked:
+        plan = self.setup.plan
+        image = (plan.slices or 1, plan.inputs, plan.image_size, plan.image_size)
+        return Asked(image, (count_outputs(len(self.classes), self.target),))
+
+    @property
     def fixed(self) -> bool:
         return self.setup.config.train.plain
 
@@ -133,8 +142,11 @@ class Classifying(Job):
         return StackModel(self.model)
 
     def over_prefix(self, prefix: FrozenPrefix) -> OverPrefix:
-        """Of an encoder that is frozen whole a vector per slice, in single precision, is all that the head needs."""
-        return StackModelOverPooled(self.model) if prefix.whole else StackModelOverPrefix(prefix)
+        """Of an encoder that is frozen whole a vector per slice, in single precision, is all that the head needs,
+        unless it pools in a way of its own, which may train.
+        """
+        pools = type(head_of(self.model)).pool is not ClassifyHead.pool
+        return StackModelOverPooled(self.model) if prefix.whole and not pools else StackModelOverPrefix(prefix)
 
     def images_to_store(self, training: int) -> int:
         return (training + len(self.validation)) * (self.setup.plan.slices or 1)

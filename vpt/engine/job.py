@@ -28,6 +28,8 @@ from vpt.engine.randomness import seed_all
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.restorable import require_restorable
 from vpt.engine.setup import Setup
+from vpt.engine.sound import Asked, require_sound
+from vpt.engine.sound_encoder import require_sound_encoder
 from vpt.engine.starting import adapted_model
 from vpt.engine.storing import PrefixPlan, make_store, views_to_store
 from vpt.errors import VptError
@@ -101,6 +103,8 @@ class Job(ABC):
         elif start and setup.start is None:
             how: Any = getattr(setup.config.prompts, "init", "uniform")
             initialise(self.model.backbone, self.model.prompts, self.images(), how, setup.config.seed)
+        require_sound_encoder(self.model.backbone, setup.config.backbone, setup.plan.image_size)
+        require_sound(self.model, self.on_images, self.over_prefix, self.asked)
         require_restorable(self.model, setup.config, setup.plan, len(setup.dataset.labels))
         self.choose_data()
 
@@ -180,6 +184,11 @@ class Job(ABC):
             key = worst_of(self.score)
             self.shown = {key: "worst group", self.score: self.shown.get(self.score, "mean")} | self.shown
             self.score = key
+
+    @property
+    @abstractmethod
+    def asked(self) -> Asked:
+        """The shapes of an image and of its logits."""
 
     @property
     @abstractmethod

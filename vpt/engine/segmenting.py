@@ -29,6 +29,7 @@ from vpt.engine.keeping import keep_cases
 from vpt.engine.previews import show_scan
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup
+from vpt.engine.sound import Asked
 from vpt.engine.starting import held_labels, teacher_of
 from vpt.engine.validating import validate
 from vpt.errors import VptError
@@ -116,6 +117,11 @@ class Segmenting(Job):
     def groups_of_cases(self) -> Sequence[int]:
         """A case has its group in each of the planes that it is drawn in."""
         return [*super().groups_of_cases] * (1 + len(self.setup.plan.others))
+
+    @property
+    def asked(self) -> Asked:
+        plan, size = self.setup.plan, self.setup.plan.image_size
+        return Asked((plan.inputs, size, size), (len(self.segmented.labels), size, size))
 
     @property
     def fixed(self) -> bool:

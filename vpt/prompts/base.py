@@ -89,7 +89,8 @@ class Prompts(nn.Module):
 
     `starts`: the blocks whose tokens the prompts can start from, `count` prompts for each (`vpt.prompts.starts`).
     `constant`: in eval mode `enter` leaves the tokens as they are and gives every block its `context`, whatever the
-    image, so that its keys and values can be computed once (`PromptedModel.project_prompts`).
+    image, so that its keys and values can be computed once (`PromptedModel.project_prompts`); of a method with an
+    `enter` of its own it is not believed.
     `needs_query`: they are chosen by `Info.query`, which the model makes where it is not given: a second pass of the
     image through the frozen encoder, from where the first prompts come on.
     `needs_mean_query`: they are chosen by `Info.mean_query`, in the pass itself.
