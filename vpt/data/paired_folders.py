@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from vpt.data.cases import case_name, kind_of
 from vpt.data.ids_in_names import FOLDER, below_derivatives, by_case, id_of
+from vpt.data.label_folders import pair_label_folders, pair_label_maps
 from vpt.data.layouts.naming import IMAGE
 from vpt.data.paired_names import mask_files, not_taken, pair_names, require_references
 from vpt.data.pairs import Matched, Pair, mask_of
@@ -38,6 +39,8 @@ def pair_folders(predictions: Any, references: Any) -> Matched:
     mine, theirs = Path(predictions), Path(references)
     own, expected = (_below(one, other) for one, other in ((mine, theirs), (theirs, mine)))
     alike = [below for below in expected if _called_alike(mine / below, theirs / below)]
+    if matched := pair_label_folders(mine, theirs, own, expected):
+        return matched
     if matched := _pair_cases(mine, theirs, own, expected, bool(alike)):
         return matched
     if mask_files(mine) or not alike:
@@ -74,6 +77,8 @@ def _pair_cases(
     found, known = _by_case(predictions, mine, references, theirs)
     lacking = {id: name for id, (name, _) in found.items() if id not in known}
     if len(lacking) == len(found):
+        if matched := pair_label_maps(predictions, references, own, expected):
+            return matched
         if found and known and not alike:
             _refuse_all(predictions, references, found, known)
         return None

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vpt.data.layouts.description import (
     case_in_words,
     description,
     given_labels,
+    numbers_of,
     read_channels,
     read_patients,
     shown_name,
@@ -238,11 +240,12 @@ def _labelled(
 ) -> tuple[dict[int, str], Mapping[Words, Path | ColourMask | LabelFiles]]:
     """The labels, and what each case's are read from."""
     if pairing.by_label:
-        ids = {name: id for id, name in enumerate(pairing.labels, start=1)}
+        source = root / "dataset.json"
+        ids = numbers_of(pairing.labels, given_labels(content, source), source)
         parts = {
             case: tuple((file.path, ids[name]) for name, file in pairing.masks[case].items()) for case in pairing.both
         }
-        return {0: "background", **{id: name for name, id in ids.items()}}, {
+        return {0: "background", **{id: name for name, id in sorted(ids.items(), key=itemgetter(1))}}, {
             case: LabelFiles(tuple(sorted(masks))) for case, masks in parts.items()
         }
     masks = {"/".join(case): pairing.masks[case][""].path for case in pairing.both}

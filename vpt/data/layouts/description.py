@@ -141,6 +141,24 @@ def given_labels(content: dict[str, Any], source: Path) -> dict[int, str] | None
     return labels_of(content, source) if content.get("labels") else None
 
 
+def numbers_of(
+    names: Collection[str], given: dict[int, str] | None = None, source: Path | None = None
+) -> dict[str, int]:
+    """Label -> id of labels in files of their own: as `given` has them, or from 1 on in the order of their names.
+
+    Raises VptError for one that `given`, what `source` says, does not name.
+    """
+    if given is None:
+        return {name: id for id, name in enumerate(sorted(names), start=1)}
+    ids = {name: id for id, name in reversed(given.items())}
+    if unknown := sorted({*names} - ids.keys()):
+        raise VptError(
+            f"{source}: `labels` names no {unknown[0]}, of which there are masks{did_you_mean(unknown[0], ids)}; add "
+            f"it, or take `labels` out: files of a label each are numbered by their names then"
+        )
+    return {name: ids[name] for name in sorted(names)}
+
+
 def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) -> dict[str, Code]:
     """A label's name -> the code that DICOM segmentations give it, from `codes`; empty where it says nothing."""
     found = content.get("codes", {})
