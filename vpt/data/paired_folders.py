@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from vpt.data.cases import case_name, kind_of
 from vpt.data.ids_in_names import FOLDER, below_derivatives, by_case, id_of
 from vpt.data.label_folders import pair_label_folders, pair_label_maps
+from vpt.data.layouts.bids_files import DATATYPES
 from vpt.data.layouts.naming import IMAGE
 from vpt.data.paired_names import mask_files, not_taken, pair_names, require_references
 from vpt.data.pairs import Matched, Pair, mask_of
@@ -102,17 +103,24 @@ def _pair_cases(
 
 
 def _by_case(predictions: Path, mine: Sequence[Path], references: Path, theirs: Sequence[Path]) -> tuple[Cases, Cases]:
-    """Predictions and references by whose they are; what BIDS says of their grids is left out where that pairs all."""
+    """Predictions and references by whose they are; what BIDS says of their grids is left out where that pairs all, and
+    so are folders of datatypes (`dwi/`) that one side alone has.
+    """
+    datatypes = all(_name_datatypes(files, root) for files, root in ((mine, predictions), (theirs, references)))
 
     def by(grids: bool) -> tuple[Cases, Cases]:
-        found = by_case(predictions, mine, strictly=False, grids=grids)
-        return found, by_case(references, theirs, strictly=True, grids=grids)
+        found = by_case(predictions, mine, strictly=False, grids=grids, datatypes=grids or datatypes)
+        return found, by_case(references, theirs, strictly=True, grids=grids, datatypes=grids or datatypes)
 
     usual = by(grids=True)
     if _pair_all(*usual):
         return usual
     without = by(grids=False)
     return without if _pair_all(*without) else usual
+
+
+def _name_datatypes(files: Iterable[Path], root: Path) -> bool:
+    return any(not DATATYPES.isdisjoint(path.relative_to(root).parts[:-1]) for path in files)
 
 
 def _pair_all(found: Cases, known: Cases) -> bool:
