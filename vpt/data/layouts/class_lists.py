@@ -6,6 +6,7 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from vpt.data.layouts.marked_columns import mark_of, marked_columns
 from vpt.data.layouts.rows import IMAGE_COLUMNS, PATIENT_COLUMNS, SPLIT_COLUMNS, Row, split_column, stem_of
 from vpt.data.walking import Walk
 from vpt.errors import VptError
-from vpt.files import require_file
+from vpt.files import is_hidden, require_file
 from vpt.readers import SUPPORTED
-from vpt.vocabulary import SIDE_WORDS, WITH_VAL
+from vpt.vocabulary import SIDE_WORDS, TABLES, WITH_VAL
 from vpt.words import did_you_mean, listed
 
 COLUMNS = {  # what a column holds -> the names it may have
@@ -77,6 +78,17 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         annotated = None if looked_for in ((), (ALL,)) else looked_for
         stem = stem_of(name, label)
         yield Row(where, name, image, labels, side, cell.get("patient", ""), stem, others, annotated)
+
+
+def lists_in(folder: Path) -> list[Path]:
+    """The tables at the top of a folder that have a column of images, by their headers."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with suppress(VptError):  # no list that can be read
+            if path.suffix.lower() in TABLES and path.is_file() and not is_hidden(path):
+                _, header = next(csv_lines(path), (0, []))
+                found += [path] if {*map(_plain, header)} & {*IMAGE_COLUMNS} else []
+    return found
 
 
 def _cells_of(lines: Sequence[tuple[int, Sequence[str]]], column: str) -> list[str]:
