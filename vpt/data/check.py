@@ -40,6 +40,7 @@ from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.layouts.naming import UNLABELLED
+from vpt.data.layouts.patterns import is_paired
 from vpt.data.reading import read_each
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.errors import VptError
@@ -255,6 +256,8 @@ def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Pr
     files = [path for path in out.files if path.relative_to(dataset.root).parts[0].lower() not in UNLABELLED]
     if text := fewer_than_said(description(source := dataset.root / "dataset.json"), len(dataset.cases)):
         yield Problem("warning", str(source), text)
+    if is_paired(dataset.root):  # which files count is said
+        return
     read_as = " to .nii.gz" if dataset.kind == "volumes" else " to PNG"
     for text in replace(out, files=tuple(files)).sentences(read_as, ": they belong to no case; move or remove them"):
         yield Problem("warning", str(dataset.root), text)

@@ -16,6 +16,8 @@ from vpt.readers import Code
 from vpt.vocabulary import LARGEST_ID
 from vpt.words import counted, did_you_mean, listed, with_article
 
+PAIRS = "pairs"
+PAIRED = f'"{PAIRS}": {{"scans": "*/imaging.nii.gz", "masks": "*/segmentation.nii.gz"}}'  # see `layouts.patterns`
 MOST_CHANNELS = 16  # that a model mixes to the three of its encoder
 
 
