@@ -13,6 +13,7 @@ from PIL import Image
 
 from vpt.data.check import check_dataset
 from vpt.data.layouts import is_labelled, survey
+from vpt.data.pairing import pair_masks
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
 
@@ -175,3 +176,36 @@ def test_numbered_scans_and_masks_in_one_folder_of_many_are_paired(tmp_path):
     dataset, problems = survey(tmp_path)
 
     assert ([case.name for case in dataset.cases], problems) == (["img0001", "img0002", "img0003"], [])
+
+
+@pytest.mark.parametrize(
+    ("called", "predictions"),
+    [
+        ("DRIVE", ["04_test.png", "05_test.png"]),
+        ("DRIVE", ["01.png", "05_mask.png"]),
+        ("KiTS23", ["case_00000/imaging.nii.gz", "case_00002/imaging.nii.gz"]),
+        ("KiTS23", ["dataset/case_00000/imaging.nii.gz", "case_00001.nii.gz"]),
+        ("Cityscapes", ["lindau/lindau_3_leftImg8bit.png", "bochum/bochum_2_leftImg8bit.png"]),
+    ],
+)
+def test_predictions_find_the_masks_that_count(called, predictions, tmp_path):
+    files, scans, masks, names, _ = SETS[called]
+    put(tmp_path / "set", *files)
+    put(tmp_path / "pred", *predictions)
+
+    matched = pair_masks(tmp_path / "pred", say(tmp_path / "set", scans, masks))
+
+    assert len(matched.pairs) == 2
+    assert {pair.case for pair in matched.pairs} <= {*names}
+    own = {pair.case: pair.prediction.shown for pair in matched.pairs}
+    assert all(case.split("_")[-1] in shown for case, shown in own.items())
+    assert {*matched.missing} == {*names} - {*own}
+
+
+def test_predictions_that_may_be_of_several_cases_are_refused(tmp_path):
+    files, scans, masks, _, _ = SETS["KiTS23"]
+    put(tmp_path / "set", *files)
+    put(tmp_path / "pred", "imaging.nii.gz")
+
+    with pytest.raises(VptError, match=r"no reference for imaging in .*; files are paired by the names of cases"):
+        pair_masks(tmp_path / "pred", say(tmp_path / "set", scans, masks))

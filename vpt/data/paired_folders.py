@@ -13,6 +13,7 @@ from vpt.data.label_folders import pair_label_folders, pair_label_maps
 from vpt.data.layouts.bids_files import DATATYPES
 from vpt.data.layouts.naming import IMAGE
 from vpt.data.paired_names import mask_files, not_taken, pair_names, require_references
+from vpt.data.paired_with_set import pair_with_set
 from vpt.data.pairs import Matched, Pair, mask_of
 from vpt.data.walking import Walk
 from vpt.errors import VptError
@@ -40,6 +41,8 @@ def pair_folders(predictions: Any, references: Any) -> Matched:
     mine, theirs = Path(predictions), Path(references)
     own, expected = (_below(one, other) for one, other in ((mine, theirs), (theirs, mine)))
     alike = [below for below in expected if _called_alike(mine / below, theirs / below)]
+    if matched := pair_with_set(mine, theirs, own):
+        return matched
     if matched := pair_label_folders(mine, theirs, own, expected):
         return matched
     if matched := _pair_cases(mine, theirs, own, expected, bool(alike)):
