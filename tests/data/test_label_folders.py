@@ -106,13 +106,22 @@ def test_a_label_that_a_case_lacks_is_refused_until_it_is_said_who_looked(refere
         ("A/labels/p1.nii.gz", "A/labels/p2.nii.gz", "B/labels/p1.nii.gz", "B/labels/p2.nii.gz"),
         ("A/labels/anna.nii.gz", "A/labels/bert.nii.gz", "B/labels/carl.nii.gz", "B/labels/dora.nii.gz"),
         ("A/labels/anna.nii.gz", "A/labels/bert.nii.gz"),
+        ("A/seg/ED.nii.gz", "A/seg/ES.nii.gz", "B/seg/ED.nii.gz", "B/seg/ES.nii.gz"),
+        ("A/masks/pre.nii.gz", "A/masks/post.nii.gz", "B/masks/pre.nii.gz", "B/masks/post.nii.gz"),
     ],
 )
 def test_folders_of_cases_are_none_of_labels(names, tmp_path):
     matched = pair_masks(put(tmp_path / "pred", *names), put(tmp_path / "truth", *names))
 
-    assert sorted(cases(matched)) == [name.removesuffix(".nii.gz") for name in names]
+    assert sorted(cases(matched)) == sorted(name.removesuffix(".nii.gz") for name in names)
     assert matched.labels == {}
+
+
+def test_masks_called_as_the_scans_beside_them_are_of_cases(tmp_path):
+    masks = [f"{case}/masks/{view}.nii.gz" for case in "AB" for view in ("chamber", "valve")]
+    truth = put(tmp_path / "truth", *masks, *(name.replace("masks/", "") for name in masks))
+
+    assert pair_masks(put(tmp_path / "pred", *masks), truth).labels == {}
 
 
 def test_a_scored_folder_is_read_by_the_names_of_its_labels(references):

@@ -209,3 +209,11 @@ def test_predictions_that_may_be_of_several_cases_are_refused(tmp_path):
 
     with pytest.raises(VptError, match=r"no reference for imaging in .*; files are paired by the names of cases"):
         pair_masks(tmp_path / "pred", say(tmp_path / "set", scans, masks))
+
+
+def test_a_damaged_dataset_json_beside_references_pairs_nothing(tmp_path):
+    put(tmp_path / "set", "a_seg.nii.gz")
+    put(tmp_path / "pred", "a.nii.gz")
+    (tmp_path / "set" / "dataset.json").write_text("{")
+
+    assert [pair.case for pair in pair_masks(tmp_path / "pred", tmp_path / "set").pairs] == ["a"]

@@ -23,6 +23,7 @@ from vpt.data.doubts.mask_values import SHADES, TWO_WAYS
 from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
+from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import same_channels, unlike_others
 from vpt.data.doubts.unread_sides import unread_sides
@@ -146,9 +147,10 @@ def _looks(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[
 
 
 def _beside(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
-    """Masks that lie turned on their images, or are drawn into them."""
+    """Masks that lie turned on their images, are drawn into them, or are the images themselves."""
     found = [each.beside for each in facts if each.beside]
-    for text in (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind)):
+    copies = pictures_as_masks(dataset.cases) if dataset.kind == "images" else []
+    for text in (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind), *copies):
         yield Problem("warning", masks_of(dataset), text)
 
 

@@ -14,6 +14,7 @@ from vpt.data.layouts.description import description, given_labels, numbers_of
 from vpt.data.layouts.naming import IMAGE, MASK, PLAIN
 from vpt.data.paired_names import mask_files, require_references
 from vpt.data.pairs import Mask, Matched, Pair, mask_of
+from vpt.data.patients import stem_of_name
 from vpt.errors import VptError
 from vpt.readers import LabelFiles
 from vpt.vocabulary import SIDE_WORDS
@@ -164,13 +165,15 @@ def _by_label(files: Sequence[Path]) -> dict[str, Path] | None:
 
 
 def _are_labels(folders: Mapping[str, _Folder]) -> bool:
-    """Whether masks in them are sure to be labels of a case, and no cases: of names that most folders share, which are
-    not all numbered, in folders that are called as no side.
+    """Whether masks in them are sure to be labels of a case, and no cases: of names that most folders share, which say
+    no visit, side or number and are no scan's beside them, in folders that are called as no side.
     """
     counts = Counter(label for each in folders.values() for label in each.masks)
     shared = len(folders) > 1 and len(counts) > 1 and all(n > ENOUGH * len(folders) for n in counts.values())
     sides = {each.name.lower() for each in folders.values()} & SIDE_WORDS.keys()
-    return shared and not sides and not all(label[-1].isdigit() for label in counts)
+    of_case = all(label[-1].isdigit() or stem_of_name(f"case_{label}") == "case" for label in counts)  # ED, post, 007
+    scans = {case_name(path) for each in folders.values() for path in mask_files(each.path.parent)}
+    return shared and not (sides or of_case or scans & counts.keys())
 
 
 def _sources(references: Path) -> list[Path]:

@@ -22,7 +22,10 @@ def pair_with_set(predictions: Path, references: Path, own: Sequence[Path]) -> M
     Raises:
         VptError: a prediction of no case or of several, two of one case.
     """
-    if not is_paired(references):
+    try:
+        if not is_paired(references):
+            return None
+    except VptError:  # a dataset.json that cannot be read pairs nothing
         return None
     dataset, _ = survey_pairs(references)
     known: dict[tuple[str, ...], set[str]] = defaultdict(set)
