@@ -590,3 +590,19 @@ def test_a_folder_of_bids_that_one_side_alone_has_is_no_part_of_the_case(folder,
         touch(tmp_path / "s" / Path(name).parent / other, Path(name).name)
     with pytest.raises(VptError, match="no reference for any mask"):
         pair_masks(tmp_path / "p", tmp_path / "s")
+
+
+@pytest.mark.parametrize("derived", ["derivatives/manual", "derivatives"])
+def test_raw_scans_of_bids_are_no_references_beside_masks_in_derivatives(derived, tmp_path):
+    for n in (1, 2):
+        touch(tmp_path / f"p/sub-{n}/ses-1/dwi", f"sub-{n}_ses-1.nii.gz")
+        touch(tmp_path / f"r/sub-{n}/ses-1/dwi", *(f"sub-{n}_ses-1_{k}.nii.gz" for k in ("dwi", "adc")))
+        touch(tmp_path / f"r/{derived}/sub-{n}/ses-1", f"sub-{n}_ses-1_msk.nii.gz")
+
+    matched = pair_masks(tmp_path / "p", tmp_path / "r")
+
+    assert [Path(pair.reference.shown).name for pair in matched.pairs] == [
+        "sub-1_ses-1_msk.nii.gz",
+        "sub-2_ses-1_msk.nii.gz",
+    ]
+    assert matched.missing == ()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import case_name
-from vpt.data.layouts.bids_files import DATATYPES
+from vpt.data.layouts.bids_files import DATATYPES, SUBJECT
 from vpt.data.layouts.naming import IMAGE, MASK, MORE, PLAIN, SAYING
 from vpt.readers import endings
 
@@ -110,7 +110,11 @@ def by_case(
 def below_derivatives(inside: Path) -> Path:
     """A path without the folders of derivatives and of what made them, in which a case's own folder begins."""
     parts = inside.parts
-    return Path(*parts[2:]) if parts[0].lower() == DERIVATIVES and len(parts) > 3 else inside
+    if parts[0].lower() != DERIVATIVES or len(parts) < 3:
+        return inside
+    if SUBJECT.fullmatch(parts[1]):  # as ISLES has them, without a folder of what made them
+        return Path(*parts[1:])
+    return Path(*parts[2:]) if len(parts) > 3 else inside
 
 
 def _words(inside: Path) -> set[str]:

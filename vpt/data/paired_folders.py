@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vpt.data.cases import case_name, kind_of
-from vpt.data.ids_in_names import FOLDER, below_derivatives, by_case, id_of
+from vpt.data.ids_in_names import DERIVATIVES, FOLDER, below_derivatives, by_case, id_of, says_mask
 from vpt.data.label_folders import pair_label_folders, pair_label_maps
-from vpt.data.layouts.bids_files import DATATYPES
+from vpt.data.layouts.bids_files import DATATYPES, SUBJECT
 from vpt.data.layouts.naming import IMAGE
 from vpt.data.paired_names import mask_files, not_taken, pair_names, require_references
 from vpt.data.paired_with_set import pair_with_set
@@ -40,6 +40,7 @@ def pair_folders(predictions: Any, references: Any) -> Matched:
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
     mine, theirs = Path(predictions), Path(references)
     own, expected = (_below(one, other) for one, other in ((mine, theirs), (theirs, mine)))
+    expected = _without_raw(theirs, expected)
     alike = [below for below in expected if _called_alike(mine / below, theirs / below)]
     if matched := pair_with_set(mine, theirs, own):
         return matched
@@ -151,6 +152,14 @@ def _masks_in_all(folder: Path, below: Iterable[Path]) -> list[Path]:
 def _without_scans(below: Iterable[Path]) -> list[Path]:
     """Folders that are not called as one of scans, nor lie in one, by their paths."""
     return [each for each in below if not {part.lower() for part in each.parts} & SCANS]
+
+
+def _without_raw(references: Path, below: Sequence[Path]) -> list[Path]:
+    """Folders without those of BIDS' raw scans, where masks lie in `derivatives` beside them."""
+    saying = {each for each in below if any(says_mask(case_name(path)) for path in mask_files(references / each))}
+    if not any(DERIVATIVES in each.parts for each in saying):
+        return [*below]
+    return [each for each in below if each in saying or DERIVATIVES in each.parts or not SUBJECT.match(each.parts[0])]
 
 
 def _kinds(pairs: Iterable[Pair]) -> set[Kind | None]:

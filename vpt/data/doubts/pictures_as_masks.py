@@ -15,9 +15,7 @@ from vpt.words import counted, listed
 
 LOOKED_AT, FEWEST = 8, 3  # cases
 SHADES = 4  # of a mask at least
-ALIKE = (
-    0.45  # of the image's variance, less of which is left without its mask as it is seen; 4 colours of all leave 0.4
-)
+ALIKE = 0.45  # of the image's variance, of which less is left without its mask as it is seen
 
 
 def pictures_as_masks(cases: Sequence[Case]) -> list[str]:
