@@ -114,6 +114,14 @@ LAID_OUT = {  # scans, masks, channels, labels, cases, the first of them
         5,
         "sub-01_ses-1",
     ),
+    "sequences in two folders": (
+        ["sub-#/ses-1/anat/sub-#_ses-1_FLAIR", *(f"sub-#/ses-1/dwi/sub-#_ses-1_{k}" for k in ("dwi", "adc"))],
+        [("derivatives/sub-#/ses-1/sub-#_ses-1_msk", 1)],
+        ("FLAIR", "adc", "dwi"),
+        ["object"],
+        5,
+        "sub-01_ses-1",
+    ),
     "splits": (
         [f"rawdata/sub-#/sub-#_split-{k}_ct" for k in ("v20", "v21")],
         [(f"derivatives/sub-#/sub-#_split-{k}_seg-vert_msk", 2) for k in ("v20", "v21")],
@@ -124,7 +132,7 @@ LAID_OUT = {  # scans, masks, channels, labels, cases, the first of them
     ),
     "beside the scan": ([f"{RAW}_T1w"], [(f"{RAW}_mask", 1)], ("T1w",), ["object"], 5, "sub-01"),
     "other data": (
-        [f"{RAW}_T1w", "sub-#/func/sub-#_task-rest_bold", "sub-#/dwi/sub-#_dwi"],
+        [f"{RAW}_T1w", "sub-#/func/sub-#_task-rest_bold", "sub-#/pet/sub-#_run-1_pet", "sub-#/pet/sub-#_run-2_pet"],
         [("derivatives/lesions/sub-#/sub-#_label-lesion_mask", 1)],
         ("T1w",),
         ["lesion"],
@@ -323,6 +331,24 @@ def test_sequences_on_another_grid_than_the_masks_are_left_out_and_said(tmp_path
     assert (check.channels, errors(check)) == (("T1w",), [])
     assert check.dataset is not None
     assert "left out: FLAIR, on another grid than the masks" in check.dataset.guess
+
+
+def test_of_other_folders_what_lies_on_the_masks_grid_in_every_case_is_read(tmp_path: Path) -> None:
+    """As ISLES 2022 lies: FLAIR in anat/ has a grid of its own; files of several channels are no sequences."""
+    dwi = [f"sub-#/dwi/sub-#_{k}" for k in ("dwi", "adc")]
+    bids(tmp_path, [f"{RAW}_FLAIR", *dwi, "sub-#/perf/sub-#_asl"], [("derivatives/sub-#/sub-#_msk", 1)])
+    for number in range(1, 6):
+        put(tmp_path / f"sub-{number:02}/anat/sub-{number:02}_FLAIR.nii.gz", number, 0, (20, 20, 4))
+        nib.save(
+            nib.Nifti1Image(np.ones((*SHAPE, 3)), np.eye(4)),
+            tmp_path / f"sub-{number:02}/perf/sub-{number:02}_asl.nii.gz",
+        )
+    dataset, problems = survey(tmp_path)
+    assert (dataset.channels, problems) == (("adc", "dwi"), [])
+    assert "left out: FLAIR, on another grid than the masks" in dataset.guess
+
+    (tmp_path / "sub-03/dwi/sub-03_adc.nii.gz").unlink()
+    assert survey(tmp_path)[0].channels == ("dwi",)
 
 
 def test_subjects_without_a_mask_are_left_out_and_said(tmp_path: Path) -> None:

@@ -794,3 +794,16 @@ def test_what_breaks_off_while_a_set_is_written_down_hides_no_side(
 
     assert read_dataset(tmp_path).sides == before
     assert set(before.values()) == {"train", "test"}
+
+
+def test_dataset_json_numbers_labels_in_files_of_their_own(put, tmp_path):
+    for name in ("p1", "p2"):
+        put(f"{name}/ct.nii.gz"), put(f"{name}/segmentations/liver.nii.gz", 1)
+        put(f"{name}/segmentations/spleen.nii.gz", 9)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "spleen": 1, "liver": 4}}))
+
+    assert read_dataset(tmp_path).labels == {0: "background", 1: "spleen", 4: "liver"}
+
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1}}))
+    with pytest.raises(VptError, match="`labels` names no spleen, of which there are masks"):
+        read_dataset(tmp_path)

@@ -573,3 +573,36 @@ def test_predictions_are_told_and_references_left_out_in_folders_of_scans(folder
     assert [pair.case for pair in matched.pairs] == ["a/x"]
     assert matched.missing == ("b/y",)
     assert matched.said == f"not scored, since no reference called alike lies there: 1 folder ({folder})"
+
+
+@pytest.mark.parametrize("folder", ["dwi", "pet"])
+def test_a_folder_of_bids_that_one_side_alone_has_is_no_part_of_the_case(folder, tmp_path):
+    mine = [f"sub-{n}/ses-1/{folder}/sub-{n}_ses-1.nii.gz" for n in (1, 2)]
+    theirs = [f"sub-{n}/ses-1/sub-{n}_ses-1_msk.nii.gz" for n in (1, 2)]
+    for side, names in (("p", mine), ("r", theirs)):
+        for name in names:
+            touch((tmp_path / side / name).parent, Path(name).name)
+
+    assert [pair.case for pair in pair_masks(tmp_path / "p", tmp_path / "r").pairs] == ["sub-1_ses-1", "sub-2_ses-1"]
+
+    other = "pet" if folder == "dwi" else "dwi"
+    for name in theirs:
+        touch(tmp_path / "s" / Path(name).parent / other, Path(name).name)
+    with pytest.raises(VptError, match="no reference for any mask"):
+        pair_masks(tmp_path / "p", tmp_path / "s")
+
+
+@pytest.mark.parametrize("derived", ["derivatives/manual", "derivatives"])
+def test_raw_scans_of_bids_are_no_references_beside_masks_in_derivatives(derived, tmp_path):
+    for n in (1, 2):
+        touch(tmp_path / f"p/sub-{n}/ses-1/dwi", f"sub-{n}_ses-1.nii.gz")
+        touch(tmp_path / f"r/sub-{n}/ses-1/dwi", *(f"sub-{n}_ses-1_{k}.nii.gz" for k in ("dwi", "adc")))
+        touch(tmp_path / f"r/{derived}/sub-{n}/ses-1", f"sub-{n}_ses-1_msk.nii.gz")
+
+    matched = pair_masks(tmp_path / "p", tmp_path / "r")
+
+    assert [Path(pair.reference.shown).name for pair in matched.pairs] == [
+        "sub-1_ses-1_msk.nii.gz",
+        "sub-2_ses-1_msk.nii.gz",
+    ]
+    assert matched.missing == ()

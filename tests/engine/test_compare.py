@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from commands import Told
+from filelock import FileLock
 from label_scores import scores as label_scores
 from safetensors.torch import load_file
 from tiny_classes import HEAD_ONLY
@@ -33,6 +34,7 @@ from vpt.data.layouts import read_dataset
 from vpt.engine import compare as module
 from vpt.engine import methods as method_module
 from vpt.engine.compare import Comparison, compare
+from vpt.engine.folder import STATE
 from vpt.engine.methods import Method, choose_methods, methods
 from vpt.engine.outcome import per_case
 from vpt.engine.run import train
@@ -47,6 +49,7 @@ from vpt.readers.nifti import NiftiReader
 from vpt.report.segmentation import Report
 from vpt.restoring import restore_model
 from vpt.scores.segmentation import CaseResult, Settings
+from vpt.sealed import write_sealed
 
 FAST = {key: value for key, value in HEAD_ONLY.items() if key != "prompts"} | {
     "train.epochs": 1,
@@ -657,11 +660,14 @@ def test_folders_that_are_another_comparisons(finished: Comparison, tiny_classes
 def test_results_of_other_data_are_refused_by_name(copied_classes: Path, tmp_path: Path) -> None:
     """A case on no side is none of the comparison's; what an earlier version began has no marks, and goes on."""
     out = tmp_path / "out"
+    learned = out / "linear" / "search-lr=1" / "result.json"
 
     def go_on() -> None:
         compare(copied_classes, out, methods=["linear"], budget=0, overrides=FAST)
 
     go_on()
+    learned.parent.mkdir(parents=True)
+    write_sealed(learned, {"score": 0.5})
     shutil.copy(copied_classes / "flat" / "im0.png", copied_classes / "flat" / "im8.png")
     go_on()
     picture, split = copied_classes / "flat" / "im1.png", copied_classes / "split.json"
@@ -686,6 +692,33 @@ def test_results_of_other_data_are_refused_by_name(copied_classes: Path, tmp_pat
     shutil.rmtree(copied_classes / "wavy")
     with pytest.raises(VptError, match="than these: the set of labels changed since"):
         go_on()
+
+
+def test_a_comparison_of_a_damaged_file_begins_anew_once_it_is_mended(
+    copied_classes: Path, tmp_path: Path, trained: list[str]
+) -> None:
+    """Where nothing was learned of it; a training with a state, or one that goes on, is of the other data."""
+    out, picture = tmp_path / "out", copied_classes / "flat" / "im1.png"
+
+    def go_on(**how: Any) -> Comparison:
+        return compare(copied_classes, out, methods=["linear"], seeds=1, overrides=FAST, **how)
+
+    sound = picture.read_bytes()
+    picture.write_bytes(sound[: len(sound) // 2])
+    assert go_on().without_result == ["linear"]
+    picture.write_bytes(sound)
+    failed, refused = [*trained], "flat/im1 changed since; choose another --out"
+    with FileLock(next(out.glob("linear/*.lock"))), pytest.raises(VptError, match=refused):
+        go_on(budget=0)
+    stopped = out / "linear" / "search-lr=1" / STATE
+    stopped.parent.mkdir(parents=True)
+    stopped.touch()
+    with pytest.raises(VptError, match=refused):
+        go_on(budget=0)
+    shutil.rmtree(stopped.parents[1])
+
+    assert go_on().without_result == []
+    assert [name for name in failed if trained.count(name) == 2] == failed
 
 
 def test_a_folder_that_another_process_is_just_making_is_taken(tiny_classes: Path, tmp_path: Path) -> None:

@@ -127,6 +127,26 @@ def test_folds_of_other_data_are_refused_by_name(data, tmp_path, monkeypatch):
         train_folds(load_config(root, THREE), out)
 
 
+def test_folds_of_a_damaged_file_begin_anew_once_it_is_mended(data, tmp_path, monkeypatch):
+    root, out, trained = shutil.copytree(data, tmp_path / "blobs"), tmp_path / "out", []
+    last = sorted((root / "labelsTr").iterdir())[-1]
+    sound = last.read_bytes()
+    last.write_bytes(sound[: len(sound) // 2])
+
+    def fail(config, run, **how):
+        raise VptError("damaged")
+
+    monkeypatch.setattr(module, "train", fail)
+    with pytest.raises(VptError, match="damaged"):
+        train_folds(load_config(root, THREE), out)
+    last.write_bytes(sound)
+    monkeypatch.setattr(module, "train", lambda config, run, **how: (run.mkdir(), trained.append(run.name)))
+
+    train_folds(load_config(root, THREE), out)
+
+    assert trained == ["fold-0", "fold-1", "fold-2"]
+
+
 def test_folds_that_were_killed_while_they_were_described_begin_anew(data, folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()

@@ -23,6 +23,7 @@ from vpt.data.doubts.mask_values import SHADES, TWO_WAYS
 from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
 from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
+from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import same_channels, unlike_others
 from vpt.data.doubts.unread_sides import unread_sides
@@ -40,6 +41,7 @@ from vpt.data.label_values import Claim
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.layouts.naming import UNLABELLED
+from vpt.data.layouts.patterns import is_paired
 from vpt.data.reading import read_each
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.errors import VptError
@@ -145,9 +147,10 @@ def _looks(dataset: SegmentationSet, facts: Sequence[CaseFacts], told: Sequence[
 
 
 def _beside(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
-    """Masks that lie turned on their images, or are drawn into them."""
+    """Masks that lie turned on their images, are drawn into them, or are the images themselves."""
     found = [each.beside for each in facts if each.beside]
-    for text in (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind)):
+    copies = pictures_as_masks(dataset.cases) if dataset.kind == "images" else []
+    for text in (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind), *copies):
         yield Problem("warning", masks_of(dataset), text)
 
 
@@ -255,6 +258,8 @@ def _left_out(dataset: SegmentationSet, told: Sequence[VptError]) -> Iterator[Pr
     files = [path for path in out.files if path.relative_to(dataset.root).parts[0].lower() not in UNLABELLED]
     if text := fewer_than_said(description(source := dataset.root / "dataset.json"), len(dataset.cases)):
         yield Problem("warning", str(source), text)
+    if is_paired(dataset.root):  # which files count is said
+        return
     read_as = " to .nii.gz" if dataset.kind == "volumes" else " to PNG"
     for text in replace(out, files=tuple(files)).sentences(read_as, ": they belong to no case; move or remove them"):
         yield Problem("warning", str(dataset.root), text)

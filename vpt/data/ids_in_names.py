@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpt.data.cases import case_name
+from vpt.data.layouts.bids_files import DATATYPES, SUBJECT
 from vpt.data.layouts.naming import IMAGE, MASK, MORE, PLAIN, SAYING
 from vpt.readers import endings
 
@@ -38,6 +39,7 @@ USUAL = Telling(frozenset(MASK | PREDICTED | SCAN), frozenset(MASK))
 RARER = Telling(USUAL.words | MORE | {word for ending in endings() for word in ending.lower().split(".") if word})
 NUMBERED = replace(RARER, numbers=True)
 FOLDER = Telling(frozenset(MASK | MORE | PREDICTED | {"anat"}))  # of a folder, whose T1, images or 0000 is no other's
+ANY_SCANS = replace(FOLDER, words=FOLDER.words | DATATYPES)  # of a folder of BIDS, where it says no more than the file
 
 
 def id_of(name: str, telling: Telling = USUAL) -> str:
@@ -72,13 +74,16 @@ def _joined(words: Sequence[Word]) -> str:
     return "".join(between * bool(place) + word for place, (between, word) in enumerate(words))
 
 
-def by_case(folder: Path, files: Sequence[Path], *, strictly: bool, grids: bool) -> dict[str, tuple[str, Path]]:
+def by_case(
+    folder: Path, files: Sequence[Path], *, strictly: bool, grids: bool, datatypes: bool = True
+) -> dict[str, tuple[str, Path]]:
     """Id -> name and mask of the cases in a folder: of files in it, or of files below, whose folder begins the id.
 
     Where some of a case's files say that they are its mask, only these are taken. strictly: as of references, of which
-    none is a scan: where some files say mask, a case of which none does has no mask. grids: whether what BIDS says of a
-    file's grid is a part of the id. {} where two have one id, a folder is nobody's, or where it cannot be known which
-    is the mask: of several in one folder or, strictly, of one that says scan.
+    none is a scan: where some files say mask, a case of which none does has no mask. grids, datatypes: whether what
+    BIDS says of a file's grid, and of the kind of its scan by a folder (`dwi/`), is a part of the id. {} where two have
+    one id, a folder is nobody's, or where it cannot be known which is the mask: of several in one folder or, strictly,
+    of one that says scan.
     """
     paths = {path: below_derivatives(path.relative_to(folder)) for path in files}
     saying = {path for path, inside in paths.items() if _words(inside) & (SAYING | PREDICTED)}
@@ -95,7 +100,7 @@ def by_case(folder: Path, files: Sequence[Path], *, strictly: bool, grids: bool)
         taken += said or unsaid
     found: dict[str, tuple[str, Path]] = {}
     for path in taken:
-        id, name = _of_path(paths[path], strictly, grids)
+        id, name = _of_path(paths[path], strictly, grids, datatypes)
         if not id or id in found:
             return {}
         found[id] = name, path
@@ -105,7 +110,11 @@ def by_case(folder: Path, files: Sequence[Path], *, strictly: bool, grids: bool)
 def below_derivatives(inside: Path) -> Path:
     """A path without the folders of derivatives and of what made them, in which a case's own folder begins."""
     parts = inside.parts
-    return Path(*parts[2:]) if parts[0].lower() == DERIVATIVES and len(parts) > 3 else inside
+    if parts[0].lower() != DERIVATIVES or len(parts) < 3:
+        return inside
+    if SUBJECT.fullmatch(parts[1]):  # as ISLES has them, without a folder of what made them
+        return Path(*parts[1:])
+    return Path(*parts[2:]) if len(parts) > 3 else inside
 
 
 def _words(inside: Path) -> set[str]:
@@ -114,14 +123,14 @@ def _words(inside: Path) -> set[str]:
     return {word for part in parts for word in PLAIN.of(part.lower())}
 
 
-def _of_path(inside: Path, is_reference: bool, grids: bool) -> tuple[str, str]:
+def _of_path(inside: Path, is_reference: bool, grids: bool, datatypes: bool) -> tuple[str, str]:
     """Id and name of whom a mask is by its path: of its folder, and what folders in that and its own name add.
 
     What begins as all before it, or is how that begins, is not said twice (`sub-01/ses-1/sub-01_ses-1_dseg`).
     ("", "") where the first folder is nobody's. Of a reference the structure is left out, which BIDS names.
     """
     file = case_name(inside) if grids else GRID.sub("", case_name(inside))
-    tellings = [(part, FOLDER) for part in inside.parts[:-1]]
+    tellings = [(part, FOLDER if datatypes else ANY_SCANS) for part in inside.parts[:-1]]
     known: list[Word] = []
     for part, telling in (*tellings, (STRUCTURE.sub("", file) if is_reference else file, RARER)):
         words = _left(part, telling)

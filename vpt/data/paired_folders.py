@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vpt.data.cases import case_name, kind_of
-from vpt.data.ids_in_names import FOLDER, below_derivatives, by_case, id_of
+from vpt.data.ids_in_names import DERIVATIVES, FOLDER, below_derivatives, by_case, id_of, says_mask
+from vpt.data.label_folders import pair_label_folders, pair_label_maps
+from vpt.data.layouts.bids_files import DATATYPES, SUBJECT
 from vpt.data.layouts.naming import IMAGE
 from vpt.data.paired_names import mask_files, not_taken, pair_names, require_references
+from vpt.data.paired_with_set import pair_with_set
 from vpt.data.pairs import Matched, Pair, mask_of
 from vpt.data.walking import Walk
 from vpt.errors import VptError
@@ -37,7 +40,12 @@ def pair_folders(predictions: Any, references: Any) -> Matched:
             raise VptError(f"{shown}: not a folder, but {other} is one; give two folders or two files")
     mine, theirs = Path(predictions), Path(references)
     own, expected = (_below(one, other) for one, other in ((mine, theirs), (theirs, mine)))
+    expected = _without_raw(theirs, expected)
     alike = [below for below in expected if _called_alike(mine / below, theirs / below)]
+    if matched := pair_with_set(mine, theirs, own):
+        return matched
+    if matched := pair_label_folders(mine, theirs, own, expected):
+        return matched
     if matched := _pair_cases(mine, theirs, own, expected, bool(alike)):
         return matched
     if mask_files(mine) or not alike:
@@ -74,6 +82,8 @@ def _pair_cases(
     found, known = _by_case(predictions, mine, references, theirs)
     lacking = {id: name for id, (name, _) in found.items() if id not in known}
     if len(lacking) == len(found):
+        if matched := pair_label_maps(predictions, references, own, expected):
+            return matched
         if found and known and not alike:
             _refuse_all(predictions, references, found, known)
         return None
@@ -97,17 +107,24 @@ def _pair_cases(
 
 
 def _by_case(predictions: Path, mine: Sequence[Path], references: Path, theirs: Sequence[Path]) -> tuple[Cases, Cases]:
-    """Predictions and references by whose they are; what BIDS says of their grids is left out where that pairs all."""
+    """Predictions and references by whose they are; what BIDS says of their grids is left out where that pairs all, and
+    so are folders of datatypes (`dwi/`) that one side alone has.
+    """
+    datatypes = all(_name_datatypes(files, root) for files, root in ((mine, predictions), (theirs, references)))
 
     def by(grids: bool) -> tuple[Cases, Cases]:
-        found = by_case(predictions, mine, strictly=False, grids=grids)
-        return found, by_case(references, theirs, strictly=True, grids=grids)
+        found = by_case(predictions, mine, strictly=False, grids=grids, datatypes=grids or datatypes)
+        return found, by_case(references, theirs, strictly=True, grids=grids, datatypes=grids or datatypes)
 
     usual = by(grids=True)
     if _pair_all(*usual):
         return usual
     without = by(grids=False)
     return without if _pair_all(*without) else usual
+
+
+def _name_datatypes(files: Iterable[Path], root: Path) -> bool:
+    return any(not DATATYPES.isdisjoint(path.relative_to(root).parts[:-1]) for path in files)
 
 
 def _pair_all(found: Cases, known: Cases) -> bool:
@@ -135,6 +152,14 @@ def _masks_in_all(folder: Path, below: Iterable[Path]) -> list[Path]:
 def _without_scans(below: Iterable[Path]) -> list[Path]:
     """Folders that are not called as one of scans, nor lie in one, by their paths."""
     return [each for each in below if not {part.lower() for part in each.parts} & SCANS]
+
+
+def _without_raw(references: Path, below: Sequence[Path]) -> list[Path]:
+    """Folders without those of BIDS' raw scans, where masks lie in `derivatives` beside them."""
+    saying = {each for each in below if any(says_mask(case_name(path)) for path in mask_files(references / each))}
+    if not any(DERIVATIVES in each.parts for each in saying):
+        return [*below]
+    return [each for each in below if each in saying or DERIVATIVES in each.parts or not SUBJECT.match(each.parts[0])]
 
 
 def _kinds(pairs: Iterable[Pair]) -> set[Kind | None]:

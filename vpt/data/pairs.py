@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,14 @@ def _pixels(grid: Grid) -> str:
 @dataclass(frozen=True)
 class Matched:
     """Pairs, the names of references without a prediction, how they were paired, if not by equal names, and the files
-    of these references.
+    of these references; labels: id -> name, where references are a file for each.
     """
 
     pairs: list[Pair]
     missing: tuple[str, ...] = ()
     said: str = ""
     missing_files: tuple[Path, ...] = ()
+    labels: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pairs: list[Pair], missing: Mapping[str, Path], *said: str) -> Matched:

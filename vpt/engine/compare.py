@@ -27,7 +27,7 @@ from vpt.engine.folder import STATE
 from vpt.engine.methods import CONTROLS, Method, choose_methods
 from vpt.engine.outcome import cost_of, in_a_line, per_case
 from vpt.engine.run import train
-from vpt.engine.same_data import keep_marks, marks_of_data, require_same_data
+from vpt.engine.same_data import is_at_work, is_same_data, keep_marks, marks_of_data, require_same_data
 from vpt.engine.setup import read_data
 from vpt.engine.trial import Trial, config_of
 from vpt.errors import VptError
@@ -44,6 +44,7 @@ from vpt.words import counted, listed
 
 WAIT = 2.0  # seconds between looks at what other processes do
 RESULT = "result.json"
+CACHE = "cache"  # of prepared data
 USED = ("vpt", "torch", "timm", "monai", "numpy")  # what trainings and scores come from
 OWN = {"train.augment": "none", "train.workers": 0}  # what `overrides` do not say otherwise, whatever a YAML file says
 
@@ -149,9 +150,24 @@ class Comparison:
         if others and not path.exists():  # asked last: another process may just have made it
             raise VptError(f"{self.out}: the folder is not empty; choose another --out")
         make_folder(self.out, "choose another --out")
-        require_same_data(self.out, marks)
+        if not is_same_data(self.out, marks) and self._has_learned_nothing():
+            self._forget_all()
+        else:
+            require_same_data(self.out, marks)
         write_text(path, dump_config(self.base))  # first: without it the folder would be of something else
         keep_marks(self.out, marks)
+
+    def _has_learned_nothing(self) -> bool:
+        """Whether all trainings failed, as on a damaged file, or were never started, and none goes on now."""
+        done = {path.parent: "failed" not in read_sealed(path) for path in self.out.glob(f"*/*/{RESULT}")}
+        states = (path.parents[1] for path in self.out.glob(f"*/*/{STATE.parent}/*"))
+        return not (any(done.values()) or any(run not in done for run in states) or is_at_work(self.out))
+
+    def _forget_all(self) -> None:
+        """What failed on other data, and what was prepared of them."""
+        for path in self.out.glob(f"*/*/{RESULT}"):
+            shutil.rmtree(path.parent)
+        shutil.rmtree(self.out / CACHE, ignore_errors=True)
 
     def forget_failures(self) -> None:
         """Take back what failed. Seeds learned with what a search chose, and it may choose otherwise now."""
@@ -295,8 +311,8 @@ class Comparison:
     def _cache(self, trial: Trial) -> Path:
         """Where its prepared data lie: the same cases look otherwise under the plan of other training cases."""
         if not trial.final:
-            return self.out / "cache" / "search"
-        return self.out / "cache" / (f"seed-{trial.seed}" if self.base.data.shots else "final")
+            return self.out / CACHE / "search"
+        return self.out / CACHE / (f"seed-{trial.seed}" if self.base.data.shots else "final")
 
     def _measure(self, trial: Trial, folder: Path, seconds: float, memory: int | None) -> dict[str, Any]:
         result = {**cost_of(folder, seconds), "peak_memory": memory}

@@ -21,7 +21,7 @@ from vpt.data.splits import Splits, fold_count, read_splits, survey_splits
 from vpt.engine.checkpoint import has_state
 from vpt.engine.folder import RUNNING, STATE
 from vpt.engine.run import train
-from vpt.engine.same_data import DATA, keep_marks, marks_of_data, require_same_data
+from vpt.engine.same_data import DATA, is_at_work, is_same_data, keep_marks, marks_of_data, require_same_data
 from vpt.engine.setup import encoder_input, read_data, wishes_of
 from vpt.errors import VptError
 from vpt.files import make_folder, read_json, write_json, write_text
@@ -71,6 +71,9 @@ class Folds:
         make_folder(out, "choose another --out")
         with FileLock(out / ".claim.lock"):
             begun = (out / MARK).exists()
+            if begun and not is_same_data(out, marks) and _has_learned_nothing(out):
+                _require_same(out, base)
+                begun = False
             if begun:
                 _require_same(out, base)
                 require_same_data(out, marks)
@@ -104,6 +107,12 @@ class Folds:
             settings = {**self.grid, "data.fold": fold, "data.folds": self.base.data.folds}
             train(load_config(self.base.model_dump(mode="json", exclude_unset=True), settings), folder, alone=True)
         write_json(folder / DONE, {"fold": fold, "folds": self.count})
+
+
+def _has_learned_nothing(out: Path) -> bool:
+    """Whether no fold is done, nor has a state, as where a damaged file ended the first, and none goes on now."""
+    learned = (*out.glob(f"*/{DONE}"), *out.glob(f"*/{STATE.parent}/*{STATE.suffix}"))
+    return not (learned or is_at_work(out))
 
 
 def _require_unused(out: Path) -> None:

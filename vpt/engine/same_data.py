@@ -7,6 +7,8 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.file_marks import marks_of
 from vpt.data.labelled import Example, LabelledSet
@@ -62,20 +64,36 @@ def _digest(parts: Sequence[str]) -> str:
 
 
 def require_same_data(out: Path, marks: Mapping[str, str]) -> None:
-    """Raise VptError where the folder's results are of other data, with the names of what changed.
-
-    Of results without marks, as versions before 0.6 left them, nothing is known.
-    """
-    if not (out / DATA).is_file():
-        return
-    known = read_sealed(out / DATA).get("cases", {})
+    """Raise VptError where the folder's results are of other data, with the names of what changed."""
+    known = _known(out)
     changed = [name for name in {**known, **marks} if known.get(name) != marks.get(name)]
-    if changed:
+    if known and changed:
         changed.sort(key=lambda name: (name in known and name in marks, name))  # what came or went moves the others
         raise VptError(
             f"{out}: was begun with other data than these: {listed(changed, 3)} changed since; choose another --out, "
             "or put the data back"
         )
+
+
+def is_same_data(out: Path, marks: Mapping[str, str]) -> bool:
+    """Whether the folder's results are of these data, or of what nobody knows."""
+    return (_known(out) or marks) == marks
+
+
+def _known(out: Path) -> dict[str, str]:
+    """The marks that were kept; of results that have none, as versions before 0.6 left them, {}."""
+    return dict(read_sealed(out / DATA).get("cases", {})) if (out / DATA).is_file() else {}
+
+
+def is_at_work(out: Path) -> bool:
+    """Whether a process trains in a folder whose trainings have a lock each beside them."""
+    for path in (*out.glob("[!.]*.lock"), *out.glob("*/[!.]*.lock")):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            return True
+    return False
 
 
 def keep_marks(out: Path, marks: Mapping[str, str]) -> None:

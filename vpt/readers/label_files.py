@@ -61,7 +61,10 @@ class LabelFilesReader(Reader):
             inside = _inside(path, grid, self.name)
             if both := int(np.count_nonzero(array[inside])):
                 other = files[int(array[inside].max())]
-                raise VptError(f"{path}: {both} of its voxels are in {other.name} too; take them out of one of the two")
+                raise VptError(
+                    f"{path}: {both} of its voxels are in {other.name} too; take them out of one of the two, or where "
+                    "both are one thing, drawn by two readers, take one of the files out"
+                )
             array[inside] = id
         return LabelMap(array, tuple(np.unique(array).tolist()), grid, self.name)
 

@@ -151,6 +151,10 @@ def arrays_of(path: Path) -> dict[str, Described]:
     found, held = described(path, (SCAN, LABELS, SPACING))
     if SCAN not in found and LABELS not in found:
         there = listed(held) if held else "nothing"
+        if "train_images" in held:
+            raise VptError(
+                f"{path}: a data set of many images (MedMNIST), expected one scan; give its scans one by one"
+            )
         raise VptError(f"{path}: holds {there}, expected the arrays `imgs` (and `gts` to train); rename them")
     if SPACING not in found and (misnamed := get_close_matches(SPACING, held, n=1, cutoff=0.75)):
         raise VptError(

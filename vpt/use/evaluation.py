@@ -24,6 +24,7 @@ from vpt.scores.cases import Empty, LabelScores, check_options, score_case
 from vpt.scores.lesions import OVERLAP, LesionScores, check_overlap, score_lesions
 from vpt.scores.settings import CaseResult, Settings
 from vpt.use.doubted_masks import Seen, doubts_of_masks, see_mask
+from vpt.use.label_numbers import require_numbered_alike
 from vpt.use.named_cases import cases_meant, said_of_cases
 from vpt.use.scored_labels import (
     Labels,
@@ -102,7 +103,8 @@ def evaluate(
         raise VptError(f"groups={groups}: of which column? Say it with `by`")
     matched = _matched(predictions, references, strict)
     pairs = matched.pairs
-    chosen = choose_labels(labels, pairs)
+    require_numbered_alike(predictions, matched.labels, pairs)
+    chosen = choose_labels(labels, pairs, matched.labels)
     settings = Settings(
         title,
         empty,

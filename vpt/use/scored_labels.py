@@ -19,7 +19,7 @@ from vpt.data.layouts.annotated import names_annotated
 from vpt.data.layouts.description import description, read_labels
 from vpt.data.pairs import Pair
 from vpt.errors import VptError
-from vpt.readers import LabelMap
+from vpt.readers import LabelFiles, LabelMap
 from vpt.use.named_cases import cases_meant, require_there, said_of_cases
 from vpt.words import counted, did_you_mean, listed
 
@@ -27,6 +27,7 @@ DATASET = "dataset.json"
 ONE_LABEL = {1, 255, 65535}  # ways to write the only one
 MOST_IDS = 64  # a mask with more is looked at: an atlas has areas, a scan has another value in nearly every voxel
 MOST_SHADES = 256  # of a picture's mask, all values are looked at for those that interpolation leaves
+NONE: Mapping[int, str] = {}
 ROUGH = 0.5  # of neighbours inside the foreground, so many differ in a scan
 
 
@@ -66,9 +67,12 @@ class Labels:
         return "add it to `labels`, or take it out of the file"
 
 
-def choose_labels(given: Mapping[int, str] | Iterable[int | str] | None, pairs: Sequence[Pair]) -> Labels:
+def choose_labels(
+    given: Mapping[int, str] | Iterable[int | str] | None, pairs: Sequence[Pair], files: Mapping[int, str] = NONE
+) -> Labels:
+    """files: the labels (id -> name) of references that are a file for each."""
     if given is not None:
-        return _with_values(_given_labels(_numbered(given, pairs)), pairs)
+        return _with_values(_given_labels(_numbered(given, pairs, files)), pairs)
     for file in dataset_files(pairs):
         try:
             named = read_labels(file)
@@ -78,6 +82,8 @@ def choose_labels(given: Mapping[int, str] | Iterable[int | str] | None, pairs: 
             values = LabelValues(named)
             names = {id: name for id, name in values.labels.items() if id}
             return Labels(names, str(file), values=None if values.is_plain else values)
+    if files:
+        return Labels(dict(sorted(files.items())), "the references' files")
     found: set[int] = set()
     seen = MaskValues(Path(pairs[0].reference.shown).parent)
     for pair in pairs:
@@ -153,19 +159,22 @@ def require_declared(ids: Iterable[int], annotated: Collection[int], labels: Lab
 
 
 def _numbered(
-    given: Mapping[int, str] | Iterable[int | str], pairs: Sequence[Pair]
+    given: Mapping[int, str] | Iterable[int | str], pairs: Sequence[Pair], files: Mapping[int, str]
 ) -> Mapping[int, str] | Iterable[int]:
-    """The same, with the numbers that a dataset.json gives to labels that are given by their names."""
+    """The same, with the numbers that a dataset.json, or else labels in `files` of their own, have by their names."""
     if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
         return cast(Any, given)
     asked = list(given)
     if not (names := [label for label in asked if isinstance(label, str)]):
-        return cast(Any, asked)
+        return cast(Any, {id: files[cast(int, id)] for id in asked} if files.keys() >= {*asked} else asked)
     for file in dataset_files(pairs):
         if named := read_labels(file):
             known = {id: name for id, name in LabelValues(named).labels.items() if id}
             labels = Labels(known, str(file))
             return {id: known.get(id, unnamed_label(id)) for id in (labels.id_of(label, "`labels`") for label in asked)}
+    if files:
+        labels = Labels(dict(files), "the references' files")
+        return {id: files[id] for id in (labels.id_of(label, "`labels`") for label in asked)}
     raise VptError(
         f"`labels`: {listed(names)}, and no dataset.json beside the references names labels; give their numbers, such "
         "as 1,2"
@@ -229,7 +238,7 @@ def dataset_files(pairs: Sequence[Pair]) -> list[Path]:
 
 def reference_folders(pairs: Sequence[Pair]) -> set[Path]:
     sources = [pair.reference.source for pair in pairs]
-    return {source.parent.resolve() for source in sources if isinstance(source, Path)}
+    return {Path(source).parent.resolve() for source in sources if isinstance(source, Path | LabelFiles)}
 
 
 def unread_beside(pairs: Sequence[Pair]) -> str:

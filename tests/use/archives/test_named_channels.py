@@ -215,3 +215,32 @@ def test_a_drop_folder_waits_for_all_channels_of_a_case(fill, segmenter, tmp_pat
     assert seen == [0, 0, 0, 1, 0]
     assert said[0].startswith(f"waits: {root / 'p1_flair.nii.gz'}: p1 has the channels flair, t1, but not t2")
     assert (tmp_path / "out/p1.nii.gz").is_file()
+
+
+def test_sequences_of_one_session_of_bids_are_put_together_from_its_folders(fill) -> None:
+    names = ("FLAIR", "adc", "dwi")
+    lying = ("#/ses-1/anat/#_ses-1_FLAIR", "#/ses-1/dwi/#_ses-1_adc", "#/ses-1/dwi/#_ses-1_dwi")
+    paths = [path.replace("#", sub) for path in lying for sub in ("sub-1", "sub-2")]
+    root = fill(*paths, *(f"derivatives/{sub}/ses-1/{sub}_ses-1_msk" for sub in ("sub-1", "sub-2")))
+
+    found = find_archive([root], "volumes", names, OUT, recursive=True)
+
+    assert [case.name for case in found.cases] == ["sub-1/ses-1/sub-1_ses-1", "sub-2/ses-1/sub-2_ses-1"]
+    assert [path.parent.name for path in found.cases[0].images] == ["anat", "dwi", "dwi"]
+    assert found.failures == ()
+    assert any("2 files look like masks" in note for note in found.notes)
+
+    found = find_archive([root], "volumes", names[1:], OUT, recursive=True)  # of which one folder has all
+
+    assert [case.name for case in found.cases] == ["sub-1/ses-1/dwi/sub-1_ses-1", "sub-2/ses-1/dwi/sub-2_ses-1"]
+    assert found.failures == ()
+    assert any("2 files are sequences that the model was not trained on" in note for note in found.notes)
+
+
+def test_a_case_of_bids_that_lacks_a_sequence_is_one_failure(fill) -> None:
+    root = fill("sub-1/anat/sub-1_FLAIR", "sub-1/dwi/sub-1_dwi", "sub-2/anat/sub-2_FLAIR")
+
+    found = find_archive([root], "volumes", ("FLAIR", "dwi"), OUT, recursive=True)
+
+    assert [case.name for case in found.cases] == ["sub-1/sub-1"]
+    assert [failure.name for failure in found.failures] == ["sub-2/anat/sub-2"]

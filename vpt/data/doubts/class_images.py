@@ -46,8 +46,8 @@ def masks_as_classes(found: LabelledSet, read: Sequence[Valued]) -> list[str]:
             because = f"is called as one of {images!r}" if alike else f"{images!r} holds pictures"
             return [
                 f"every image of {masks!r} has {seen}, and {because}; if these are masks, call the folders images and "
-                "masks, and the set is segmented, or list image and mask in cases.csv; if they are images of a class, "
-                "list all in labels.csv with path and label"
+                "masks, and the set is segmented, or list image and mask in cases.csv, or name them by `pairs` in "
+                "dataset.json; if they are images of a class, list all in labels.csv with path and label"
             ]
     return []
 

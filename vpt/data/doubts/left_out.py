@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
+from vpt.data.doubts.drawn import drawn_as, told_of_drawn
 from vpt.data.walking import Walk
 from vpt.files import is_hidden
 from vpt.readers import endings, format_of, reader_of
@@ -100,7 +101,7 @@ class LeftOut:
         lost = [*texts, *(path for path in (*self.files, *self.nested) if leads_nowhere(path))]
         if files := [path for path in self.files if path not in lost]:
             known = [path for path in files if format_of(path)]
-            other = [path for path in files if not format_of(path) and not is_coco(path)]
+            other = [path for path in files if not format_of(path) and not drawn_as(path)]
             if other:
                 found.append(
                     f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out"
@@ -114,8 +115,8 @@ class LeftOut:
                 f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
                 "as a folder of its own, or move the files up"
             )
-        if coco := [*filter(is_coco, self.files)]:
-            found.append(_of_coco(self.root, coco))
+        if drawn := told_of_drawn(self.root, [*filter(drawn_as, self.files)]):
+            found.append(drawn)
         if texts:
             found.append(_of_texts(self.root, texts))
         if gone := [path for path in lost if path not in texts]:
@@ -174,8 +175,8 @@ def unread_beside(folder: Path) -> str:
     every = list(Walk(folder).files())
     if texts := [path for path in every if link_in_text(path)]:
         return f"; {_of_texts(folder, texts)}"
-    if coco := [*filter(is_coco, every)]:
-        return f"; {_of_coco(folder, coco)}"
+    if drawn := told_of_drawn(folder, [*filter(drawn_as, every)]):
+        return f"; {drawn}"
     found = [path for path in every if not _is_description(path)]
     other = [path for path in found if not format_of(path)]
     deeper = sorted({path.relative_to(folder).parts[0] for path in found if format_of(path) and path.parent != folder})
@@ -188,20 +189,6 @@ def unread_beside(folder: Path) -> str:
 def _with_their_parts(read: Iterable[Path]) -> set[str]:
     """Absolute paths of files that are read, and of those that they cannot do without."""
     return {os.path.abspath(file) for path in read for file in (path, *(reader_of(path).files()))}
-
-
-def is_coco(path: Path) -> bool:
-    """Whether a file is called as COCO calls its annotations, or Roboflow its own."""
-    name = path.name.lower()
-    return name.endswith(".coco.json") or (name.startswith("instances_") and name.endswith(".json"))
-
-
-def _of_coco(root: Path, files: Sequence[Path]) -> str:
-    names = listed((path.relative_to(root).as_posix() for path in files), 3)
-    return (
-        f"{counted(len(files), 'file')} of boxes and polygons as COCO has them not read: {names}; draw them as masks, "
-        "PNGs called as their images (pycocotools: `annToMask`), and put images into images/ and masks into masks/"
-    )
 
 
 def _is_description(path: Path) -> bool:

@@ -18,6 +18,7 @@ from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.mask_looks import lossy
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
+from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.unlike import unlike_others
 from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.doubts.values import FEWEST as FEWEST_CASES
@@ -101,7 +102,8 @@ def _of_masks(dataset: SegmentationSet, names: Collection[str]) -> list[str]:
             if look := seen_beside(case, dataset, near[case.name]):
                 found.append(look)
     jpeg = lossy({case.name: case.label for case in cases}) if dataset.kind == "images" else []
-    texts = (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind), *jpeg)
+    copies = pictures_as_masks(cases) if dataset.kind == "images" else []
+    texts = (*misplaced(found, dataset.kind), *drawn_in(found, dataset.kind), *jpeg, *copies)
     return [f"{masks_of(dataset)}: {text}" for text in texts]
 
 

@@ -20,6 +20,7 @@ from vpt.data.layouts.image_folders import have_names_in_common, is_image_set, s
 from vpt.data.layouts.labelled import is_labelled, read_labelled, require_no_run, survey_labelled
 from vpt.data.layouts.lists import is_mask_list, survey_list
 from vpt.data.layouts.medsam import is_medsam, survey_medsam
+from vpt.data.layouts.patterns import is_paired, survey_pairs
 from vpt.data.layouts.volume_folders import is_described, lists_masks, survey_volumes
 from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
@@ -86,6 +87,8 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if not root.is_dir():
         found, lists = "a file" if root.exists() else "no such folder", either(LISTS)
         raise VptError(f"{root}: {found}; give the folder with dataset.json, or a list ({lists})")
+    if is_paired(root):
+        return survey_pairs(root)
     if not is_described(root) and is_bids(root):
         return survey_bids(root)
     if lists_masks(root):

@@ -12,6 +12,8 @@ from vpt.errors import VptError
 from vpt.readers import reader_of
 from vpt.words import listed
 
+STILL = {"anat", "dwi", "perf", "pet"}  # datatypes, of which a 3-D file may be a channel
+
 Sequences = dict[str, dict[str, BidsFile]]  # case -> sequence -> its scan
 
 
@@ -43,7 +45,8 @@ def sequences_of(masks: Masks, scans: Sequence[BidsFile], problems: list[VptErro
     Of these, where others lie on it in every case, nothing is read but their headers. Raises VptError where no case
     has its scans.
     """
-    found = _sequences(_scans_of(masks, scans, problems))
+    chosen = _scans_of(masks, scans, problems)
+    found = _with_others(masks, _sequences(chosen), chosen, scans)
     elsewhere = _on_another_grid(masks, found)
     found = {case: {name: its[name] for name in its if name not in elsewhere} for case, its in found.items()}
     whole = _whole(found, problems)
@@ -77,6 +80,39 @@ def _scans_of(masks: Masks, scans: Sequence[BidsFile], problems: list[VptError])
         else:
             found[case] = chosen
     return found
+
+
+def _with_others(
+    masks: Masks, found: Sequences, chosen: Mapping[str, Sequence[BidsFile]], scans: Sequence[BidsFile]
+) -> Sequences:
+    """The same with what lies in a subject's other folders (`dwi/` beside `anat/`), where masks name neither: what all
+    cases have once, of one channel, on the mask's grid.
+    """
+    others: Sequences = {}
+    for case, its in chosen.items():
+        mask, known = masks[case][0], {scan.datatype for scan in its}
+        if mask.scan or mask.file.datatype or any(scan.pipeline for scan in its):
+            return found
+        among = [scan for scan in scans if scan.subject == mask.file.subject and not scan.pipeline]
+        among = [scan for scan in among if scan.datatype in STILL - known and _fits(mask, scan)]
+        often = Counter(scan.suffix for scan in among)
+        others[case] = {scan.suffix: scan for scan in among if often[scan.suffix] == 1}
+    shared = set.intersection(*({*its} for its in others.values())) if others else set()
+    try:
+        on_grid = [
+            name
+            for name in sorted(shared)
+            if all(name not in found[case] and _is_beside(its[name], masks[case][0]) for case, its in others.items())
+        ]
+    except VptError:  # reading the case says why
+        return found
+    return {case: {**its, **{name: others[case][name] for name in on_grid}} for case, its in found.items()}
+
+
+def _is_beside(scan: BidsFile, mask: BidsMask) -> bool:
+    """Whether it is one channel on the mask's grid, by the headers."""
+    read = reader_of(scan.path)
+    return read.count_channels(exact=False) == 1 and read.grid().matches(reader_of(mask.file.path).grid())
 
 
 def _repeated(scans: Sequence[BidsFile]) -> list[str]:

@@ -12,15 +12,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import Case, SegmentationSet, case_name, kind_of
 from vpt.data.layouts.annotated import is_told, without_masks
 from vpt.data.layouts.description import (
+    PAIRED,
     case_in_words,
     description,
     given_labels,
+    numbers_of,
     read_channels,
     read_patients,
     shown_name,
@@ -93,7 +96,8 @@ def _is_likely(read: tuple[list[NamedFile], _Pairing]) -> bool:
 def _by_chance(pairing: _Pairing) -> bool:
     """Whether none or only some of the files find a partner, so that what pairs them is likely chance."""
     scans, masks = len(pairing.scans), len(pairing.masks)
-    return not pairing.both or len(pairing.both) < ENOUGH * max(scans, masks)
+    one_of_all = len(pairing.both) == 1 and min(len(pairing.sequences), len(pairing.labels)) > 1
+    return not pairing.both or len(pairing.both) < ENOUGH * max(scans, masks) or one_of_all
 
 
 def _none_shared(pairing: _Pairing) -> bool:
@@ -173,6 +177,7 @@ def _alone(root: Path, files: Sequence[NamedFile], pairing: _Pairing) -> Iterato
     }
     alone = [file for file in files if file.path not in used]
     alike = _alike(alone, pairing)
+    told: dict[str, list[tuple[Path, str]]] = defaultdict(list)  # what is wrong -> the files, and that in full
     for word, group in alike.items():
         others = listed((file.path.name for file in group[1:]), 2)
         yield VptError(
@@ -183,20 +188,34 @@ def _alone(root: Path, files: Sequence[NamedFile], pairing: _Pairing) -> Iterato
         if not file.is_mask and file in alike.get(file.words[-1], ()):
             continue
         case, _ = file.split(pairing.by_label if file.is_mask else pairing.by_sequence)
+        what = "mask" if file.is_mask else "scan"
         if case in pairing.both:
-            text = (
-                f"the second {'mask' if file.is_mask else 'scan'} of {'_'.join(case)} by its name; keep one of the two"
+            told[f"a second {what} of a case by its name"].append(
+                (file.path, f"the second {what} of {'_'.join(case)} by its name; keep one of the two")
             )
         elif file.is_mask and (first := _first_of(file, pairing)):
             text = (
                 f"a second mask of the scan of {first.path.name} by its name, which would be lost; merge both into "
                 f"one file, {first.path.name}, and take this one out"
             )
-        elif file.is_mask:
-            text = "a mask without a scan by its name; rename one after the other, or take it out"
+            yield VptError(f"{file.path}: {text}")
         else:
-            text = "a scan without a mask by its name; rename one after the other, or take it out"
-        yield VptError(f"{file.path}: {text}")
+            text = f"a {what} without a {'scan' if file.is_mask else 'mask'} by its name"
+            told[text].append((file.path, f"{text}; rename one after the other, or take it out"))
+    yield from _together(told)
+
+
+def _together(told: Mapping[str, Sequence[tuple[Path, str]]]) -> Iterator[VptError]:
+    """An error for each file, or where many have the same fault one for all, with the way to name those that count."""
+    for fault, its in told.items():
+        if len(its) < MANY_ALIKE:
+            yield from (VptError(f"{path}: {text}") for path, text in its)
+            continue
+        others = listed((path.name for path, _ in its[1:]), 2)
+        yield VptError(
+            f"{its[0][0]}: {fault}, and so are {counted(len(its) - 1, 'other')} ({others}); take all out, or say in "
+            f"dataset.json which files count: {PAIRED}"
+        )
 
 
 def _alike(alone: Sequence[NamedFile], pairing: _Pairing) -> dict[str, list[NamedFile]]:
@@ -238,11 +257,12 @@ def _labelled(
 ) -> tuple[dict[int, str], Mapping[Words, Path | ColourMask | LabelFiles]]:
     """The labels, and what each case's are read from."""
     if pairing.by_label:
-        ids = {name: id for id, name in enumerate(pairing.labels, start=1)}
+        source = root / "dataset.json"
+        ids = numbers_of(pairing.labels, given_labels(content, source), source)
         parts = {
             case: tuple((file.path, ids[name]) for name, file in pairing.masks[case].items()) for case in pairing.both
         }
-        return {0: "background", **{id: name for name, id in ids.items()}}, {
+        return {0: "background", **{id: name for name, id in sorted(ids.items(), key=itemgetter(1))}}, {
             case: LabelFiles(tuple(sorted(masks))) for case, masks in parts.items()
         }
     masks = {"/".join(case): pairing.masks[case][""].path for case in pairing.both}

@@ -6,16 +6,18 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of, without_ending
+from vpt.data.layouts.marked_columns import mark_of, marked_columns
 from vpt.data.layouts.rows import IMAGE_COLUMNS, PATIENT_COLUMNS, SPLIT_COLUMNS, Row, split_column, stem_of
 from vpt.data.walking import Walk
 from vpt.errors import VptError
-from vpt.files import require_file
+from vpt.files import is_hidden, require_file
 from vpt.readers import SUPPORTED
-from vpt.vocabulary import SIDE_WORDS, WITH_VAL
+from vpt.vocabulary import SIDE_WORDS, TABLES, WITH_VAL
 from vpt.words import did_you_mean, listed
 
 COLUMNS = {  # what a column holds -> the names it may have
@@ -32,6 +34,7 @@ LONGEST = 2**28  # bytes of a list
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
     """A row for every line whose image is there; labels are the label cell's, split at `|`, as are annotated ones.
+    Without such a column they are those of columns that hold a 1 each where an image is of their class.
 
     Raises VptError where the file as a whole cannot be read or lacks a column.
     """
@@ -39,7 +42,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
     if not lines:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
-    places = _columns(header, source)
+    places, marked = _columns(header, body, source)
     if sides := split_column([_plain(name) for name in header], partial(_cells_of, lines)):
         places["split"] = [_plain(name) for name in header].index(sides)
     images, seen = _Images(source.parent), dict[str, int]()
@@ -62,17 +65,30 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         if word and not side:
             meant = did_you_mean(word.lower(), SIDE_WORDS.keys() - {*WITH_VAL})
             problems.append(VptError(f"{where}: split {word!r}, expected train, val or test{meant}"))
-        labels, looked_for = _names(cell["label"]), _names(cell.get("annotated", ""))
+        label = mark_of(cells, marked) if marked else cell["label"]
+        labels, looked_for = (label,) if marked else _names(label), _names(cell.get("annotated", ""))
         name = _csv_name(cell["path"], source.parent)
         others = {
             _plain(column): cells[at].strip()
             for at, column in enumerate(header[: len(cells)])
             if column.strip()
-            and at not in (places["path"], places["label"], places.get("split"), places.get("annotated"))
+            and at not in (places["path"], places.get("label"), places.get("split"), places.get("annotated"))
+            and at not in marked.values()
         }
         annotated = None if looked_for in ((), (ALL,)) else looked_for
-        stem = stem_of(name, cell["label"])
+        stem = stem_of(name, label)
         yield Row(where, name, image, labels, side, cell.get("patient", ""), stem, others, annotated)
+
+
+def lists_in(folder: Path) -> list[Path]:
+    """The tables at the top of a folder that have a column of images, by their headers."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with suppress(VptError):  # no list that can be read
+            if path.suffix.lower() in TABLES and path.is_file() and not is_hidden(path):
+                _, header = next(csv_lines(path), (0, []))
+                found += [path] if {*map(_plain, header)} & {*IMAGE_COLUMNS} else []
+    return found
 
 
 def _cells_of(lines: Sequence[tuple[int, Sequence[str]]], column: str) -> list[str]:
@@ -118,8 +134,10 @@ def _separator(head: str) -> str:
     return max(",;\t", key=yields)
 
 
-def _columns(header: Sequence[str], source: Path) -> dict[str, int]:
-    """What a column holds -> where it is."""
+def _columns(
+    header: Sequence[str], body: Sequence[tuple[int, list[str]]], source: Path
+) -> tuple[dict[str, int], dict[str, int]]:
+    """What a column holds -> where it is; and where none holds the label, class -> the column that marks it."""
     names = [_plain(name) for name in header]
     places = {}
     for what, known in COLUMNS.items():
@@ -128,10 +146,14 @@ def _columns(header: Sequence[str], source: Path) -> dict[str, int]:
             raise VptError(f"{source}: {names.count(name)} columns are called {name!r}; keep one, or rename the others")
         if name is not None:
             places[what] = names.index(name)
-        elif what in ("path", "label"):
-            expected = f"expected one called {known[0]} (or {', '.join(known[1:])})"
+    others = ["" if at in places.values() else name for at, name in enumerate(header)]
+    marked = marked_columns(others, body, source) if "path" in places and "label" not in places else {}
+    for what in ("path", "label"):
+        if what not in places and not (what == "label" and marked):
+            first, *more = COLUMNS[what]
+            expected = f"expected one called {first} (or {', '.join(more)})"
             raise VptError(f"{source}: no column for the {what} among {listed(header, 10)}; {expected}")
-    return places
+    return places, marked
 
 
 def _plain(name: str) -> str:
@@ -152,6 +174,7 @@ class _Images:
             return VptError("no path; name the image, or remove the line")
         written = [path] if "\\" not in path else [path, path.replace("\\", "/")]
         places = [self.folder / base / each for each in written for base in ("", "images")]
+        places += [self.folder.parent / each for each in written if Path(each).parts[0] == self.folder.resolve().name]
         try:
             image = next((place for place in places if place.is_file()), None)
         except (OSError, ValueError):  # a name that is too long, or holds a null byte

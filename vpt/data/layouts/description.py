@@ -16,6 +16,8 @@ from vpt.readers import Code
 from vpt.vocabulary import LARGEST_ID
 from vpt.words import counted, did_you_mean, listed, with_article
 
+PAIRS = "pairs"
+PAIRED = f'"{PAIRS}": {{"scans": "*/imaging.nii.gz", "masks": "*/segmentation.nii.gz"}}'  # see `layouts.patterns`
 MOST_CHANNELS = 16  # that a model mixes to the three of its encoder
 
 
@@ -139,6 +141,24 @@ def read_labels(source: Path) -> dict[int, str] | None:
 def given_labels(content: dict[str, Any], source: Path) -> dict[int, str] | None:
     """`labels_of` its content; None where it has no labels."""
     return labels_of(content, source) if content.get("labels") else None
+
+
+def numbers_of(
+    names: Collection[str], given: dict[int, str] | None = None, source: Path | None = None
+) -> dict[str, int]:
+    """Label -> id of labels in files of their own: as `given` has them, or from 1 on in the order of their names.
+
+    Raises VptError for one that `given`, what `source` says, does not name.
+    """
+    if given is None:
+        return {name: id for id, name in enumerate(sorted(names), start=1)}
+    ids = {name: id for id, name in reversed(given.items())}
+    if unknown := sorted({*names} - ids.keys()):
+        raise VptError(
+            f"{source}: `labels` names no {unknown[0]}, of which there are masks{did_you_mean(unknown[0], ids)}; add "
+            f"it, or take `labels` out: files of a label each are numbered by their names then"
+        )
+    return {name: ids[name] for name in sorted(names)}
 
 
 def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) -> dict[str, Code]:

@@ -32,6 +32,7 @@ from vpt.data.layouts.masks_beside import without_masks
 from vpt.data.layouts.medmnist import npz_rows
 from vpt.data.layouts.medsam import is_medsam
 from vpt.data.layouts.no_classes import no_classes
+from vpt.data.layouts.patterns import is_paired
 from vpt.data.layouts.rows import Row
 from vpt.data.patients import by_pattern
 from vpt.data.walking import is_training
@@ -55,7 +56,8 @@ def is_labelled(path: str | Path) -> bool:
     path = Path(path)
     if not path.is_dir():
         return path.suffix.lower() in (*TABLES, *ARRAYS) and not is_mask_list(path)
-    if (is_image_set(path) and (path / "masks").is_dir()) or _has_label_ids(path / "dataset.json"):
+    source = path / "dataset.json"
+    if (is_image_set(path) and (path / "masks").is_dir()) or _has_label_ids(source) or is_paired(path):
         return False
     if holds_file(path / CSV_NAME):
         return True

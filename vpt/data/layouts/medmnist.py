@@ -47,6 +47,16 @@ def npz_rows(source: Path, classes: Sequence[str] | None) -> tuple[list[Row], li
     return [row for side in sides for row in _rows(source, side, arrays, names, multi)], names, multi
 
 
+def is_medmnist(path: Path) -> bool:
+    """Whether a file is such a set by its list of contents; not where that cannot be read."""
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return False
+    try:
+        return bool(described(path, ["train_images"])[0])
+    except VptError:
+        return False
+
+
 def _arrays(source: Path) -> dict[str, np.ndarray]:
     if not source.is_file() or source.stat().st_size == 0:
         found = "an empty file" if source.is_file() else "no such file"

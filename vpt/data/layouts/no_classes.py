@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.data.cases import case_name
-from vpt.data.doubts.left_out import is_coco
+from vpt.data.doubts.drawn import TOOLS, drawn_as
 from vpt.data.layouts.class_lists import COLUMNS, csv_lines
 from vpt.data.layouts.naming import says_masks
 from vpt.data.layouts.rows import Row
@@ -65,10 +65,11 @@ def _way_out(root: Path, lists: Sequence[_List]) -> str:
         return f"give the list of the labels in the place of the folder ({labelled[0]})"
     if lists:
         return f"{lists[0].file.name} names the images, so write {columns} by it"
-    if coco := [path.relative_to(root).as_posix() for path in Walk(root).files() if is_coco(path)]:
+    if drawn := [path for path in Walk(root).files() if drawn_as(path)]:
+        names = listed((path.relative_to(root).as_posix() for path in drawn), 2)
         return (
-            f"draw the boxes and polygons of {listed(coco, 2)} as masks (pycocotools: `annToMask`), and put images "
-            f"into images/ and masks into masks/, or write {columns}"
+            f"draw the boxes and polygons of {names} as masks{TOOLS.get(drawn_as(drawn[0]), '')}, and put images into "
+            f"images/ and masks into masks/, or write {columns}"
         )
     return f"to classify, write {columns}, to segment, cases.csv with image and mask"
 

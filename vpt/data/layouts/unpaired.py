@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of
+from vpt.data.layouts.description import PAIRED
 from vpt.data.layouts.naming import WAYS
 from vpt.data.walking import Walk
 from vpt.words import listed
 
 FEWEST = 2  # cases that share the words
 MOST = 6  # words that may tell sequences and masks apart
-SETTLE = "or list all in cases.csv with the columns image and mask"
+SETTLE = f"or list all in cases.csv with the columns image and mask, or say in dataset.json which files count: {PAIRED}"
 
 
 def why_unpaired(root: Path) -> str:

@@ -53,7 +53,7 @@ def classify_cases(
         for done, ((name, files), prepared) in enumerate(zip(cases, stacks, strict=True), start=1):
             if stop():
                 break
-            gathered.take(name, attempt(name, files[0], prepared))
+            gathered.take(name, attempt(name, name if hasattr(files[0], "shape") else files[0], prepared))
             if len(gathered.waiting) == most:
                 gathered.answer()
             progress(done, len(cases), name)

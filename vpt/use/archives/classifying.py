@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,19 +11,18 @@ import numpy as np
 from vpt.data.cases import Case
 from vpt.data.doubts.headers import reader_doubts, scan_doubts
 from vpt.errors import VptError
-from vpt.files import write_json
 from vpt.progress import Tick, silent
 from vpt.readers import reader_of
-from vpt.report.classification import write_probabilities
-from vpt.scores.classification import probabilities_csv
 from vpt.use.archives.attempts import Failure, attempt
 from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
 from vpt.use.archives.classes import classify_cases
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
+from vpt.use.archives.image_sets import classify_set, is_image_set
 from vpt.use.archives.masks import never
-from vpt.use.archives.outputs import STREAM, is_single, plan_predictions
+from vpt.use.archives.outputs import is_single, plan_predictions
 from vpt.use.archives.records import Record, is_recorded, summarise
+from vpt.use.archives.tables import write_table
 from vpt.use.classifier import Classifier
 
 
@@ -45,6 +43,8 @@ def classify_archive(
         VptError: no scans, a table that may not be replaced, an output that cannot be written.
     """
     plan = classifier.plan
+    if is_image_set(inputs):
+        return classify_set(classifier, inputs[0], out, asked, progress)
     found = find_archive(inputs, plan.kind, plan.channels, out, asked.series, asked.recursive)
     if is_single(out):
         return _table(classifier, found, out, asked, progress)
@@ -71,17 +71,6 @@ def _table(classifier: Classifier, found: Found, out: Path, asked: Asked, progre
 def _without(cases: Sequence[Case], failures: Sequence[Failure]) -> list[Case]:
     failed = {failure.name for failure in failures}
     return [case for case in cases if case.name not in failed]
-
-
-def write_table(path: Path, classifier: Classifier, names: Sequence[str], probabilities: np.ndarray) -> None:
-    """A CSV as ever, on standard output for `-`; or JSON, the probability of every class by the scan's name."""
-    if path == STREAM:
-        sys.stdout.write(probabilities_csv(names, probabilities, classifier.classes, classifier.target))
-    elif path.suffix.lower() == ".json":
-        rows = zip(names, probabilities.tolist(), strict=True)
-        write_json(path, {name: dict(zip(classifier.classes, row, strict=True)) for name, row in rows})
-    else:
-        write_probabilities(path, names, probabilities, classifier.classes, classifier.target)
 
 
 class ClassBatch:

@@ -18,6 +18,7 @@ from vpt.readers.dicom.reader import DicomReader
 from vpt.readers.dicom.scanless import scanless
 from vpt.use.archives.attempts import Failure
 from vpt.use.archives.beside import EVERYTHING
+from vpt.use.archives.bids_folders import join_datatypes, without_derived_masks
 from vpt.use.archives.masks_beside import told_of_folders, told_of_masks, without_mask_folders, without_masks
 from vpt.use.archives.records import answers_in
 from vpt.words import counted, listed
@@ -68,8 +69,10 @@ def find_archive(
     fitting = [(prefix, file) for prefix, file in files if kind_of(file) == kind]
     notes = _of_another_kind(len(files) - len(fitting), kind) if fitting else []
     taken, answers = _without_answers(fitting or files)
+    taken, derived = without_derived_masks(taken)
     cases, failures, others = _grouped(taken, channels, names, series)
     cases, masks = without_masks(cases, [failure.name for failure in failures])
+    masks += [Case(case_name(file), (file,), None) for file in derived]
     cases, failures, folders = without_mask_folders(cases, failures)
     cases, scanless = _without_scanless(cases)
     read = [image for case in (*cases, *masks, *scanless) for image in case.images]
@@ -120,13 +123,15 @@ def _grouped(
     by_folder: dict[str, list[Path]] = {}
     for prefix, file in files:
         by_folder.setdefault(prefix, []).append(file)
+    by_folder, joined, beside = join_datatypes(by_folder, names)
+    others += beside
     for prefix, own in sorted(by_folder.items()):
         if kind_of(own[0]) == "images":
             groups, problems = each_image(own)
             cases += [Case(prefix + name, groups[name], None) for name in groups]
             failures += [Failure(prefix + _named(problem, groups), str(problem)) for problem in problems]
         else:
-            found = _volumes(own, channels, names)
+            found = _volumes(own, channels, names, joined=prefix in joined)
             cases += [Case(prefix + name, found.cases[name], None, series) for name in found.cases]
             failures += [Failure(prefix + name, str(problem)) for name, problem in found.problems]
             others += found.others
@@ -141,11 +146,11 @@ class _Volumes(NamedTuple):
     others: list[Path]
 
 
-def _volumes(files: Sequence[Path], channels: int, names: Sequence[str]) -> _Volumes:
-    """By their numbers, and folder by folder by the names of channels."""
+def _volumes(files: Sequence[Path], channels: int, names: Sequence[str], joined: bool) -> _Volumes:
+    """By their numbers, and folder by folder by the names of channels; joined: as if they lay in one folder."""
     folders: dict[Path, list[Path]] = {}
     for file in files:
-        folders.setdefault(file.parent, []).append(file)
+        folders.setdefault(Path() if joined else file.parent, []).append(file)
     named = [by_channel_names(own, names) for own in folders.values()]
     cases, unfit = group_channels([file for each in named for file in each.rest], channels)
     for each in named:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.cases import case_name
+from vpt.data.label_folders import mask_at
 from vpt.errors import VptError
 from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
@@ -132,7 +133,7 @@ def _viewer(section: MaskSection | ClassSection, folder: Path, sources: Sources)
     found: list[ViewedCase | VptError] = []
     for case in section.summary.worst_first():
         try:
-            found.append(viewed(_files(case, folder, sources)))
+            found.append(viewed(_files(case, section.summary.labels, folder, sources)))
         except VptError as error:
             found.append(error)
     return inline_viewer(found, section.summary.labels)
@@ -188,13 +189,13 @@ def _card(
 ) -> tuple[CaseCard, np.ndarray | None]:
     """With pictures where the files are there, else with a note why there are none; and the case's confusion."""
     try:
-        shown = show_case(_files(case, folder, sources), labels, sources.plan)
+        shown = show_case(_files(case, labels, folder, sources), labels, sources.plan)
     except VptError as error:
         return CaseCard(case, standing, note=f"no picture: {error}"), None
     return CaseCard(case, standing, shown.panels, shown.error), shown.confusion
 
 
-def _files(case: MaskCase, folder: Path, sources: Sources) -> CaseFiles:
+def _files(case: MaskCase, labels: Mapping[int, str], folder: Path, sources: Sources) -> CaseFiles:
     found = next(
         (path for path in (folder / Path(case.prediction_file).name, Path(case.prediction_file)) if path.exists()), None
     )
@@ -202,11 +203,11 @@ def _files(case: MaskCase, folder: Path, sources: Sources) -> CaseFiles:
         raise VptError(f"{case.prediction_file}: the mask is no longer there; evaluate again")
     known = sources.masked_case(case.name, case.reference_file)
     if known is not None:
-        return CaseFiles(case.name, known.scan, known.label, found)
+        return CaseFiles(case.name, known.scan, known.label, mask_at(found, labels))
     truth = Path(case.reference_file)
     if not truth.exists():
         raise VptError(f"{truth}: the reference is not there")
-    return CaseFiles(case.name, None, truth, found)
+    return CaseFiles(case.name, None, mask_at(truth, labels), mask_at(found, labels))
 
 
 def _confusion(
@@ -222,7 +223,7 @@ def _confusion(
         found = counts.get(case.name)
         if found is None:
             try:
-                found = count_confusion(_files(case, folder, sources), summary.labels)
+                found = count_confusion(_files(case, summary.labels, folder, sources), summary.labels)
             except VptError:
                 continue
         total += found

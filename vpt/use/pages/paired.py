@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from vpt.data.label_folders import mask_at
 from vpt.errors import VptError
 from vpt.files import write_text
 from vpt.progress import Tick, silent
@@ -93,11 +94,10 @@ def _of_run(run: Path, data: Path | None) -> Sources:
 def _card(case: CasePair, files: PairedFiles, labels: Mapping[int, str], sources: Sources) -> PairedCard:
     """With pictures where the files are there, else with a note why there are none."""
     known = sources.masked_case(case.name, files.reference)
-    scan, truth = (known.scan, known.label) if known else (None, Path(files.reference))
+    scan, truth = (known.scan, known.label) if known else (None, mask_at(Path(files.reference), labels))
+    first, second = (mask_at(Path(each), labels) for each in (files.first, files.second))
     try:
-        shown = show_twice(
-            CaseFiles(case.name, scan, truth, Path(files.first)), Path(files.second), labels, sources.plan
-        )
+        shown = show_twice(CaseFiles(case.name, scan, truth, first), second, labels, sources.plan)
     except VptError as error:
         return PairedCard(case, note=f"no picture: {error}")
     return PairedCard(case, shown.first, shown.second, shown.difference, shown.empty)

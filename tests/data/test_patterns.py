@@ -1,0 +1,219 @@
+"""Sets of which dataset.json says by patterns which files count: published layouts with more masks than one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpt.data.check import check_dataset
+from vpt.data.layouts import is_labelled, survey
+from vpt.data.pairing import pair_masks
+from vpt.data.splits import read_splits
+from vpt.errors import VptError
+
+
+def put(root: Path, *names: str) -> None:
+    """Scans, or masks where a name says so, of volumes and of pictures."""
+    for seed, name in enumerate(names):
+        path, is_mask = (
+            root / name,
+            any(word in name for word in ("seg", "manual", "label", "mask", "HO", ".ah", "Ids")),
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flat = not name.endswith(".nii.gz")
+        array = np.random.default_rng(seed).integers(40, 200, (12, 12, 1 if flat else 4)).astype(np.uint8)
+        if is_mask:
+            array[:] = 0
+            array[2:6, 2 : 5 + seed % 3] = 255 if flat else 1
+        Image.fromarray(array[..., 0]).save(path) if flat else nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+
+
+def say(root: Path, scans: Any, masks: Any, **more: Any) -> Path:
+    (root / "dataset.json").write_text(json.dumps({"pairs": {"scans": scans, "masks": masks}, **more}))
+    return root
+
+
+SETS: dict[str, tuple[list[str], Any, Any, list[str], tuple[str, ...]]] = {
+    "DRIVE": (
+        [
+            name
+            for side, k in (("training", 1), ("training", 2), ("training", 3), ("test", 4), ("test", 5))
+            for name in (
+                f"{side}/images/0{k}_{side}.tif",
+                f"{side}/mask/0{k}_{side}_mask.gif",
+                f"{side}/1st_manual/0{k}_manual1.gif",
+            )
+        ],
+        ["training/images/*_training.tif", "test/images/*_test.tif"],
+        "**/1st_manual/*_manual1.gif",
+        ["01", "02", "03", "04", "05"],
+        ("grey",),
+    ),
+    "CHASE_DB1": (
+        [f"Image_0{k}L{end}" for k in (1, 2, 3) for end in (".jpg", "_1stHO.png", "_2ndHO.png")],
+        "*.jpg",
+        "*_1stHO.png",
+        ["Image_01L", "Image_02L", "Image_03L"],
+        ("grey",),
+    ),
+    "KiTS23": (
+        [
+            f"dataset/case_0000{k}/{name}.nii.gz"
+            for k in (0, 1, 2)
+            for name in ("imaging", "segmentation", "instances/tumor_instance-1_annotation-1_seg")
+        ],
+        "dataset/*/imaging.nii.gz",
+        "dataset/*/segmentation.nii.gz",
+        ["case_00000", "case_00001", "case_00002"],
+        ("image",),
+    ),
+    "OASIS": (
+        [f"S{k}_MR1/{name}.nii.gz" for k in (1, 2, 3) for name in ("norm", "orig", "seg4", "seg35", "aligned_seg35")],
+        {"norm": "*/norm.nii.gz", "orig": ["*/orig.nii.gz"]},
+        "*/seg35.nii.gz",
+        ["S1_MR1", "S2_MR1", "S3_MR1"],
+        ("norm", "orig"),
+    ),
+    "Cityscapes": (
+        [
+            name
+            for side, city, k in (("train", "aachen", 1), ("train", "bochum", 2), ("val", "lindau", 3))
+            for name in (
+                f"leftImg8bit/{side}/{city}/{city}_{k}_leftImg8bit.png",
+                f"gtFine/{side}/{city}/{city}_{k}_gtFine_labelIds.png",
+                f"gtFine/{side}/{city}/{city}_{k}_gtFine_instanceIds.png",
+            )
+        ],
+        "leftImg8bit/*/*/*_leftImg8bit.png",
+        "gtFine/*/*/*_gtFine_labelIds.png",
+        ["aachen_1", "bochum_2", "lindau_3"],
+        ("grey",),
+    ),
+}
+
+
+@pytest.mark.parametrize("called", SETS)
+def test_published_sets_are_read_as_they_lie(called, tmp_path):
+    files, scans, masks, names, channels = SETS[called]
+    put(tmp_path, *files)
+    dataset, problems = survey(say(tmp_path, scans, masks))
+
+    assert ([case.name for case in dataset.cases], dataset.channels, problems) == (names, channels, [])
+    assert not is_labelled(tmp_path)
+    assert not [str(problem) for problem in check_dataset(tmp_path).problems if "not read" in str(problem)]
+
+
+def test_folders_say_the_sides(tmp_path):
+    for called, sides in (("DRIVE", (3, 0, 2)), ("Cityscapes", (2, 1, 0))):
+        files, scans, masks, _, _ = SETS[called]
+        put(tmp_path / called, *files)
+        splits = read_splits(survey(say(tmp_path / called, scans, masks))[0])
+        train, val, test = (len(splits.to_dict()[side]) for side in ("train", "val", "test"))
+        assert (train + val, test) == (sides[0] + sides[1], sides[2])
+
+
+@pytest.mark.parametrize(
+    ("scans", "masks", "sentence"),
+    [
+        (
+            "*/imagin.nii.gz",
+            "*/segmentation.nii.gz",
+            r"`pairs` names \*/imagin.nii.gz, which no file fits; files here are",
+        ),
+        ("*/imaging.nii.gz", "*/*/segmentation.nii.gz", "which no file fits"),
+        (
+            "case_*/imaging.nii.gz",
+            "*/segmentation.nii.gz",
+            r"pairs none of the files: `\*` stands for 0 in the first scan",
+        ),
+        ("**/imaging.nii.gz", "*/segmentation.nii.gz", r"for one case \(no \*\)"),
+        ([], "*/segmentation.nii.gz", "`pairs` is not understood; expected"),
+        ("*/imaging.nii.gz", 3, "`pairs` is not understood"),
+        ({}, "*/segmentation.nii.gz", "`pairs` is not understood"),
+    ],
+)
+def test_what_pairs_nothing_is_one_sentence(scans, masks, sentence, tmp_path):
+    put(tmp_path, *(f"case_{k}/{name}.nii.gz" for k in (0, 1) for name in ("imaging", "segmentation")))
+
+    with pytest.raises(VptError, match=sentence):
+        survey(say(tmp_path, scans, masks))
+
+
+def test_what_lacks_is_one_error_of_its_kind(tmp_path):
+    put(tmp_path, *(f"case_{k}/imaging.nii.gz" for k in range(4)), *(f"case_{k}/seg.nii.gz" for k in (0, 1, 5)))
+
+    dataset, problems = survey(say(tmp_path, "*/imaging.nii.gz", "*/seg.nii.gz"))
+
+    assert [case.name for case in dataset.cases] == ["case_0", "case_1"]
+    assert [str(each).partition(": ")[2] for each in problems] == [
+        "no scan by `pairs`; add what lacks, or name fewer by the patterns",
+        "no mask by `pairs` and 1 other; add what lacks, or name fewer by the patterns",
+    ]
+
+
+def test_many_masks_that_no_scan_has_are_one_error_with_the_way_out(tmp_path):
+    files, *_ = SETS["DRIVE"]
+    put(tmp_path, *files)
+
+    _, problems = survey(tmp_path)
+
+    (text,) = [str(problem) for problem in problems]
+    assert "a mask without a scan by its name, and so are 4 others" in text
+    assert 'say in dataset.json which files count: "pairs": {"scans": ' in text
+
+
+def test_numbered_scans_and_masks_in_one_folder_of_many_are_paired(tmp_path):
+    """BTCV, given from above."""
+    names = [f"RawData/Training/{kind}/{kind}000{k}.nii.gz" for kind in ("img", "label") for k in (1, 2, 3)]
+    put(tmp_path, *names)
+
+    dataset, problems = survey(tmp_path)
+
+    assert ([case.name for case in dataset.cases], problems) == (["img0001", "img0002", "img0003"], [])
+
+
+@pytest.mark.parametrize(
+    ("called", "predictions"),
+    [
+        ("DRIVE", ["04_test.png", "05_test.png"]),
+        ("DRIVE", ["01.png", "05_mask.png"]),
+        ("KiTS23", ["case_00000/imaging.nii.gz", "case_00002/imaging.nii.gz"]),
+        ("KiTS23", ["dataset/case_00000/imaging.nii.gz", "case_00001.nii.gz"]),
+        ("Cityscapes", ["lindau/lindau_3_leftImg8bit.png", "bochum/bochum_2_leftImg8bit.png"]),
+    ],
+)
+def test_predictions_find_the_masks_that_count(called, predictions, tmp_path):
+    files, scans, masks, names, _ = SETS[called]
+    put(tmp_path / "set", *files)
+    put(tmp_path / "pred", *predictions)
+
+    matched = pair_masks(tmp_path / "pred", say(tmp_path / "set", scans, masks))
+
+    assert len(matched.pairs) == 2
+    assert {pair.case for pair in matched.pairs} <= {*names}
+    own = {pair.case: pair.prediction.shown for pair in matched.pairs}
+    assert all(case.split("_")[-1] in shown for case, shown in own.items())
+    assert {*matched.missing} == {*names} - {*own}
+
+
+def test_predictions_that_may_be_of_several_cases_are_refused(tmp_path):
+    files, scans, masks, _, _ = SETS["KiTS23"]
+    put(tmp_path / "set", *files)
+    put(tmp_path / "pred", "imaging.nii.gz")
+
+    with pytest.raises(VptError, match=r"no reference for imaging in .*; files are paired by the names of cases"):
+        pair_masks(tmp_path / "pred", say(tmp_path / "set", scans, masks))
+
+
+def test_a_damaged_dataset_json_beside_references_pairs_nothing(tmp_path):
+    put(tmp_path / "set", "a_seg.nii.gz")
+    put(tmp_path / "pred", "a.nii.gz")
+    (tmp_path / "set" / "dataset.json").write_text("{")
+
+    assert [pair.case for pair in pair_masks(tmp_path / "pred", tmp_path / "set").pairs] == ["a"]
