@@ -794,3 +794,12 @@ def test_what_breaks_off_while_a_set_is_written_down_hides_no_side(
 
     assert read_dataset(tmp_path).sides == before
     assert set(before.values()) == {"train", "test"}
+
+
+@pytest.mark.parametrize("header", ["image,mask", "Image;Mask"])
+def test_a_list_of_masks_without_a_line_is_told_as_such(tmp_path: Path, header: str) -> None:
+    (tmp_path / "cases.csv").write_text(f"{header}\n")
+
+    assert not is_labelled(tmp_path / "cases.csv")
+    with pytest.raises(VptError, match=r"cases\.csv: no line in it, expected a header with `image` and `mask`"):
+        read_dataset(tmp_path / "cases.csv")

@@ -138,7 +138,8 @@ def placed(shape: tuple[int, ...], affine: np.ndarray, name: str) -> Grid:
     if span < 1e-3:
         rows = "; ".join(" ".join(f"{value:.4g}" for value in row) for row in affine[:3])
         raise VptError(
-            f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write a valid sform or qform"
+            f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write valid directions and "
+            "sizes into its header (of NIfTI an sform or qform)"
         )
     if np.isnan(span) or sizes.min() < SMALLEST or sizes.max() > LARGEST or np.abs(affine[:3, 3]).max() > FARTHEST:
         raise VptError(
