@@ -291,8 +291,15 @@ def test_a_newer_format_is_refused(saved: Path) -> None:
 
 def test_other_safetensors_are_no_artifact(saved: Path) -> None:
     save_file({"a": torch.zeros(2)}, saved)
-    with pytest.raises(VptError, match=r"a\.safetensors: not an artifact .*found no format mark"):
+    with pytest.raises(VptError, match=r"a\.safetensors: tensors of something else \(found no format mark.*--weights"):
         read_artifact(saved)
+
+
+def test_a_file_of_another_kind_is_not_to_be_copied_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"a": torch.zeros(2)}, path)
+    with pytest.raises(VptError, match=r"model\.pt: not a readable safetensors file .*; give a run's folder"):
+        read_artifact(path)
 
 
 @pytest.mark.parametrize("size", [0, 4, 1000, -100])

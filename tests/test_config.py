@@ -365,6 +365,10 @@ def test_a_count_of_zero_is_refused(method: str) -> None:
         ({"train": {"batchsize": 1}}, "unknown key train.batchsize; did you mean train.batch_size?"),
         ({"lr": 1}, "unknown key lr; did you mean optim.lr?"),
         ({"optim": {"epochs": 1}}, "unknown key optim.epochs; did you mean train.epochs?"),
+        ({"optim": {"learning_rate": 1}}, "unknown key optim.learning_rate; did you mean optim.lr?"),
+        ({"learning_rate": 1}, "unknown key learning_rate; did you mean optim.lr?"),
+        ({"train": {"seed": 1}}, "unknown key train.seed; did you mean seed?"),
+        ({"data": {"root": 1}}, "unknown key data.root; known keys here: data.path, "),
         ({"prompts": {"method": "deep", "cuont": 1}}, "unknown key prompts.cuont; did you mean prompts.count?"),
         (
             {"prompts": {"method": "conditioned", "kernal": 3}},
@@ -385,6 +389,32 @@ def test_a_count_of_zero_is_refused(method: str) -> None:
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(values: dict[str, Any], said: str) -> None:
     assert said in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("key", "given"), [("train.epochs", True), ("optim.lr", True), ("train.augment", False), ("optim.clip", False)]
+)
+def test_true_and_false_are_no_number_and_no_word(key: str, given: bool) -> None:
+    said = refusal({}, {key: given})
+
+    assert f"{key}: " in said
+    assert f"true and false are no value of it (YAML reads yes, no, on and off as these), found {given}" in said
+
+
+def test_a_label_that_yaml_reads_as_an_answer_is_to_be_quoted(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"data\.labels: .*a label's name is read as False; quote a name such as yes"):
+        load_config(write(tmp_path, "data: {path: ., labels: {no: [1], yes: [2]}}\n"))
+
+
+def test_settings_that_are_true_or_false_take_both(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "data: {path: ., use_val: on}\ntrain: {calibrate: no, mirror: none}\n"))
+
+    assert config.data.use_val
+    assert not config.train.calibrate
+
+
+def test_a_seed_that_no_generator_takes_is_refused() -> None:
+    assert "seed: Input should be less than 9223372036854775808" in refusal({"seed": 10**20})
 
 
 def test_an_unknown_key_that_resembles_nothing_lists_what_is_known_there() -> None:

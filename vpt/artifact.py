@@ -39,6 +39,8 @@ from vpt.versions import version_of
 from vpt.vocabulary import Decision
 
 FORMAT = "vpt-artifact/1"
+ENDING = ".safetensors"
+GIVE = "give a run's folder (of `vpt train`) or an artifact (.safetensors)"
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def find_artifact(run_or_artifact: str | Path) -> Path:
         warnings.warn(told, VptWarning, stacklevel=1)  # one place, so that it is said once
         return last
     what = "holds no best.safetensors or last.safetensors" if path.is_dir() else "no such file or folder"
-    raise VptError(f"{path}: {what}; give a run's folder (of `vpt train`) or an artifact (.safetensors)")
+    raise VptError(f"{path}: {what}; {GIVE}")
 
 
 def read_artifact(run_or_artifact: str | Path) -> Artifact:
@@ -189,7 +191,7 @@ def read_artifact(run_or_artifact: str | Path) -> Artifact:
         VptError: not an artifact, written by a newer format, damaged.
     """
     path = find_artifact(run_or_artifact)
-    again = "copy it again from where it was trained"
+    again = "copy it again from where it was trained" if path.suffix.lower() == ENDING else GIVE
     tensors, metadata = read_tensors(path, again, lambda metadata: _read_settings(path, metadata))
     header = _read_settings(path, metadata)
     require_sane(tensors, path)
@@ -230,6 +232,11 @@ def _read_settings(path: Path, metadata: Mapping[str, str]) -> Header:
     """What a file's metadata say, each part doubted before it is believed."""
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format mark")
+        if not found.startswith(FORMAT.partition("/")[0]):
+            raise VptError(
+                f"{path}: tensors of something else (found {found}, expected {FORMAT}); {GIVE}; weights of an encoder "
+                "go with --weights"
+            )
         raise VptError(
             f"{path}: not an artifact that this version reads (found {found}, expected {FORMAT}); update vpt"
         )

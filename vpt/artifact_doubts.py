@@ -38,17 +38,25 @@ def require_sane(tensors: Mapping[str, Tensor], path: Path) -> None:
             f"{path}: the trained tensors are of a kind that no training leaves ({some_of(odd, 3)}); copy the file "
             "again from where it was trained"
         )
-    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     again = "copy the file again from where it was trained, or train anew"
-    if odd := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
-        raise VptError(f"{path}: the trained tensors are not finite ({some_of(odd, 3)}); {again}")
-    if odd := [name for name, tensor in numbers.items() if tensor.numel() and tensor.abs().max() > LARGEST_VALUE]:
-        raise VptError(f"{path}: the trained tensors hold values beyond {LARGEST_VALUE:g} ({some_of(odd, 3)}); {again}")
+    if absurd := absurd_numbers(tensors):
+        raise VptError(f"{path}: {absurd}; {again}")
+    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     heads = [tensor.abs().max() for name, tensor in numbers.items() if name.startswith("head.") and tensor.numel()]
     if heads and max(heads) < SMALLEST_VALUE:
         raise VptError(
             f"{path}: all numbers of its trained head are 0, so that every answer would be the same; {again}"
         )
+
+
+def absurd_numbers(tensors: Mapping[str, Tensor]) -> str:
+    """What is said of trained tensors that are not finite, or too large to be of any use; "" of others."""
+    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    if odd := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
+        return f"the trained tensors are not finite ({some_of(odd, 3)})"
+    if odd := [name for name, tensor in numbers.items() if tensor.abs().max() > LARGEST_VALUE]:
+        return f"the trained tensors hold values beyond {LARGEST_VALUE:g} ({some_of(odd, 3)})"
+    return ""
 
 
 def require_no_address(backbone: BackboneConfig, weights: str | Path | None, path: Path) -> None:

@@ -17,9 +17,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from vpt.errors import VptError
 from vpt.vocabulary import TASKS, Task
@@ -30,6 +30,19 @@ class Section(BaseModel):
     """A group of settings; the words below each field are its meaning (docs/settings.md, `vpt config --explain`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_answer(cls, given: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false, which count as the numbers 1 and 0 otherwise, where a setting is neither."""
+        if isinstance(given, bool) and not _takes_bool(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("true and false are no value of it (YAML reads yes, no, on and off as these)")
+        return given
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Whether a type, one of a union's, or a literal's value is true or false."""
+    return annotation in (bool, Any) or isinstance(annotation, bool) or any(map(_takes_bool, get_args(annotation)))
 
 
 @dataclass(frozen=True)

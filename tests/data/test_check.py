@@ -86,6 +86,27 @@ def test_plain_text_and_table_say_the_same(make_dataset):
     assert "error: labelsTr/case_01.nii.gz: label 3, 6 not in 0, 1, 2; add it to `labels` in dataset.json" in shown[-2]
 
 
+def test_files_of_channels_that_dataset_json_does_not_name_are_told_as_such(make_dataset, save):
+    root = make_dataset(cases=4)
+    for name in ("case_00", "case_01"):
+        save(
+            root / f"imagesTr/{name}_0001.nii.gz",
+            np.random.default_rng(0).integers(0, 99, (12, 10, 6)).astype(np.int16),
+            LPS,
+        )
+    (root / "imagesTr/case_01_0000.nii.gz").unlink()
+
+    errors = said(check_dataset(root), "error")
+
+    assert any(
+        "case_00 has the channel files 0000 0001, expected 0000, since dataset.json names one" in one for one in errors
+    )
+    assert any(
+        "case_01 has the channel files 0001, expected 0000, since dataset.json names one" in one for one in errors
+    )
+    assert not any("an image without a label" in one for one in errors)
+
+
 def test_every_problem_is_collected_not_only_the_first(make_dataset, save):
     root = make_dataset(cases=8)
     (root / "imagesTr/case_00_0000.nii.gz").write_bytes(b"")

@@ -807,3 +807,12 @@ def test_dataset_json_numbers_labels_in_files_of_their_own(put, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1}}))
     with pytest.raises(VptError, match="`labels` names no spleen, of which there are masks"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("header", ["image,mask", "Image;Mask"])
+def test_a_list_of_masks_without_a_line_is_told_as_such(tmp_path: Path, header: str) -> None:
+    (tmp_path / "cases.csv").write_text(f"{header}\n")
+
+    assert not is_labelled(tmp_path / "cases.csv")
+    with pytest.raises(VptError, match=r"cases\.csv: no line in it, expected a header with `image` and `mask`"):
+        read_dataset(tmp_path / "cases.csv")

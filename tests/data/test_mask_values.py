@@ -433,6 +433,14 @@ def test_white_of_several_depths_is_likely_one_label(make_masks, draw):
     assert any("likely the same labels, written in" in str(problem) for problem in survey(make_masks(draw))[1])
 
 
+def test_the_example_of_what_to_write_is_of_the_masks_own_values(make_masks):
+    said = [
+        str(problem) for problem in survey(make_masks(lambda k: Image.fromarray(binary(k, 254 if k == 3 else 255))))[1]
+    ]
+
+    assert any(" holds 254, but " in one and "(for instance every 254 as 255)" in one for one in said)
+
+
 @pytest.mark.parametrize("values", [(128, 255), (100, 200), (1, 2), (4, 9)])
 def test_a_class_in_each_image_is_no_such_doubt(make_masks, values):
     assert survey(make_masks(lambda k: Image.fromarray(binary(k, values[k % 2]))))[1] == []

@@ -505,3 +505,12 @@ def test_a_test_image_that_is_damaged_is_named(class_run: Path, copied_classes: 
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(VptError, match=r"standing/im7\.png: "):
         evaluate_run(class_run, data=copied_classes, device="cpu")
+
+
+def test_a_training_that_diverged_says_so_and_not_that_its_file_is_damaged(tiny_classes: Path, tmp_path: Path) -> None:
+    settings = ONE_CLASS_STEP | {"optim.lr": 1e10, "optim.prompt_lr": 1e10, "optim.warmup": 0}
+
+    with pytest.raises(VptError, match=r"^epoch 1: the trained tensors .*, so the training diverged; lower optim\.lr"):
+        train(tiny_classes, tmp_path / "run", overrides=settings)
+
+    assert not (tmp_path / "run" / "best.safetensors").exists()

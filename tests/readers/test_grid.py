@@ -49,7 +49,7 @@ def test_headers_are_flat_or_volumes_and_have_a_place_in_space():
         with pytest.raises(VptError, match=r"a: shape .*, expected a volume"):
             placed(shape, LPS, "a")
     for broken in (np.zeros((4, 4)), np.full((4, 4), np.nan), np.ones((4, 4))):
-        with pytest.raises(VptError, match=r"a: its affine .* is singular, .*; write a valid sform or qform"):
+        with pytest.raises(VptError, match=r"a: its affine .* is singular, .*; write valid directions and sizes"):
             placed((4, 5, 6), broken, "a")
 
 

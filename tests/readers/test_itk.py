@@ -253,6 +253,32 @@ def test_a_header_that_says_too_little_or_too_much_is_doubted(tmp_path, ending, 
     assert any(text.startswith(said) for text in reader_of(path).doubts())
 
 
+@pytest.mark.parametrize(
+    ("spacings", "said"),
+    [
+        ("", "no `spacings`, so its voxels count as 1 mm"),
+        ("spacings: 1 1 NaN\n", "`spacings` 1 1 NaN, so its voxels count as 1 mm"),
+        ("spacings: 1 1 2\n", ""),
+    ],
+)
+def test_a_nrrd_that_does_not_say_the_size_of_its_voxels_is_doubted(tmp_path, spacings, said):
+    path = tmp_path / "a.nrrd"
+    text = f"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 5 6\n{spacings}endian: little\nencoding: raw\n\n"
+    path.write_bytes(text.encode() + VOXELS.astype("<i2").tobytes(order="F"))
+
+    assert [one for one in reader_of(path).doubts() if "count as 1 mm" in one] == (
+        [f"{said}; write their true size into the header"] if said else []
+    )
+
+
+def test_bytes_of_a_header_are_not_counted_among_those_of_voxels(tmp_path):
+    path = save(tmp_path / "a.nrrd")
+    path.write_bytes(path.read_bytes()[:-10])
+
+    with pytest.raises(VptError, match=r"which the [\d,]+ bytes of a\.nrrd with its header cannot hold"):
+        reader_of(path).voxels(1)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 HUGE = "30000 30000 30000"

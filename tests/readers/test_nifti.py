@@ -253,7 +253,7 @@ def test_channel_files_on_different_grids(tmp_path, save):
 def test_unusable_affines(tmp_path):
     with refuses(r"its affine \[0 0 0 0; 0 0 0 0; 0 0 0 0\] is singular"):
         reader_of(raw_nifti(tmp_path / "a.nii", sform=np.zeros((3, 4)))).grid()
-    with refuses(r"its affine .* is singular, .*; write a valid sform or qform"):
+    with refuses(r"its affine .* is singular, .*; write valid directions and sizes"):
         reader_of(raw_nifti(tmp_path / "a.nii", sform=np.full((3, 4), np.nan))).grid()
     with refuses(r"a\.nii: voxel size 0x1x1 mm in its header; write the true size"):
         reader_of(raw_nifti(tmp_path / "a.nii", pixdim=(0, 1, 1))).grid()

@@ -14,7 +14,7 @@ from tiny_classes import stripes
 from vpt.artifact import read_artifact, save_artifact
 from vpt.backbones import load_backbone
 from vpt.data.plan import Plan, Window
-from vpt.errors import VptError
+from vpt.errors import VptError, VptWarning
 from vpt.restoring import load_trained, restore_model
 from vpt.use.classifier import Classifier
 from vpt.use.ensembles import ClassifierEnsemble, SegmenterEnsemble
@@ -148,3 +148,11 @@ def test_classifiers_are_averaged_too(class_run, tmp_path):
 def test_a_classifier_and_a_segmenter_are_no_ensemble(models, class_run):
     with pytest.raises(VptError, match="task classification against segmentation"):
         load([models[0], class_run], "cpu")
+
+
+def test_a_model_that_is_given_twice_is_told(models, recwarn):
+    load([models[0], models[1]], "cpu")
+    assert not [each for each in recwarn if "the same trained numbers" in str(each.message)]
+
+    with pytest.warns(VptWarning, match=r"0\.safetensors: the same trained numbers as .*0\.safetensors, .* give each"):
+        load([models[0], models[1], models[0]], "cpu")

@@ -21,6 +21,18 @@ from vpt.words import did_you_mean, listed, with_article
 CHOSEN: dict[str, Room[Any]] = {"prompts": PROMPTS, "head": HEADS, "tuning": TUNINGS, "fair": FAIR}
 SHORT = {section: room.key for section, room in CHOSEN.items()} | {"backbone": "name", "start": "path"}
 """Sections that may be given as one word, and what that is."""
+OTHERWISE = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "optimizer": "method",
+    "bs": "batch_size",
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "num_tokens": "count",
+    "amp": "precision",
+}
+"""What other programs call some settings, and what these are called here."""
 
 
 def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] | None = None) -> Config:
@@ -215,11 +227,22 @@ def _explain(name: str, problem: Any, within: tuple[str, ...] = ()) -> str:
     if problem["type"] != "extra_forbidden":
         return f"{name}: {where}: {problem['msg']}, found {problem['input']!r}"
     known = [key for key in _all_keys() if key != where]  # a key of another prompt method is known elsewhere
-    close = difflib.get_close_matches(where, known, n=1, cutoff=0.5) or [
-        key for key in known if key.rpartition(".")[2] == parts[-1]
-    ]
-    hint = f"did you mean {close[0]}?" if close else f"known keys here: {', '.join(_siblings(known, parts[:-1]))}"
+    meant = _meant(where, known)
+    hint = f"did you mean {meant}?" if meant else f"known keys here: {', '.join(_siblings(known, parts[:-1]))}"
     return f"{name}: unknown key {where}; {hint}"
+
+
+def _meant(where: str, known: list[str]) -> str:
+    """The key that an unknown one may stand for, by its own word: of its section, else of any; "" where none is."""
+    section, _, word = where.rpartition(".")
+    word = OTHERWISE.get(word, word)
+    words = {key: key.rpartition(".")[2] for key in known}
+    inside = [key for key in known if key.rpartition(".")[0] == section]
+    others = [key for key in known if "." in key or not section]
+    for keys, alike in ((inside, 1.0), (known, 1.0), (inside, 0.6), (others, 0.76)):
+        if close := difflib.get_close_matches(word, sorted({words[key] for key in keys}), n=1, cutoff=alike):
+            return next(key for key in keys if words[key] == close[0])
+    return ""
 
 
 def _all_keys() -> list[str]:

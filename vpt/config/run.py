@@ -101,6 +101,8 @@ class DataConfig(Section):
     def _are_names(cls, labels: Any) -> Any:
         """YAML reads yes and on as true, which would count as 1."""
         for name, claim in labels.items() if isinstance(labels, dict) else ():
+            if isinstance(name, bool):
+                raise ValueError(f"a label's name is read as {name}; quote a name such as yes, no, on or off")
             if not str(name).strip():
                 raise ValueError("a label without a name")
             if claim is None:
@@ -216,7 +218,7 @@ class Config(Section):
     """How long, on how much at once, and on what."""
     fair: FairField | None = None
     """What is done for groups of cases to be treated alike: a section with a method and a column; null for nothing."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Of all that is drawn: splits, shots, weights, samples."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vpt.artifact import save_artifact
+from vpt.artifact_doubts import absurd_numbers
 from vpt.config import Config
 from vpt.data.cases import SegmentationSet
 from vpt.engine.average import Average
@@ -171,6 +172,10 @@ class _Ended:
     def __call__(self, progress: Progress, best: bool) -> None:
         require_same(self.run, self.stays())
         row, job = progress.rows[-1], self.job
+        if odd := absurd_numbers(job.model.trained_state()):
+            raise VptError(
+                f"epoch {progress.epoch}: {odd}, so the training diverged; lower optim.lr and optim.prompt_lr"
+            )
         scores = {key: value for key, value in row.items() if key == job.score or key in job.shown}
         for name in ("best.safetensors", "last.safetensors")[not best :]:
             self._write_artifact(name, scores | {"epoch": progress.epoch})

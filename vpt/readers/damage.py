@@ -28,9 +28,11 @@ def require_there(name: object, file: Path, sizes: Sequence[int], itemsize: int,
     """The bytes of an array by its header. Raises VptError where its file can hold at most `there` of them."""
     claimed = itemsize * prod(map(int, sizes))
     if claimed > there:
+        whole = file.stat().st_size
+        held = f"{whole:,} bytes of {file.name}{' with its header' if claimed <= whole else ''}"
         raise VptError(
             f"{name}: truncated or damaged (its header claims {by([int(size) for size in sizes])} voxels, "
-            f"{claimed:,} bytes, which the {file.stat().st_size:,} bytes of {file.name} cannot hold); {AGAIN}"
+            f"{claimed:,} bytes, which the {held} cannot hold); {AGAIN}"
         )
     return claimed
 

@@ -84,7 +84,8 @@ class NrrdReader(ItkFileReader):
 
     def _orientation(self, grid: Grid) -> list[str]:
         if "space directions" not in self._fields:
-            return [f"no `space directions`, so its orientation is a guess ({grid.axcodes}); save it with them"]
+            guess = f"no `space directions`, so its orientation is a guess ({grid.axcodes}); save it with them"
+            return [guess, *self._unsized()]
         if "space" not in self._fields:
             return [f"no `space`, so what its directions mean is a guess ({grid.axcodes}); write it into the header"]
         if (space := self._fields["space"]).strip().lower().removesuffix("-time") not in ANATOMICAL:
@@ -93,6 +94,13 @@ class NrrdReader(ItkFileReader):
                 f"({grid.axcodes}); write left-posterior-superior or another of these into the header"
             ]
         return []
+
+    def _unsized(self) -> list[str]:
+        """That the size of voxels is not known, which ITK takes for 1; NRRD writes NaN for an axis without one."""
+        given, own = self._fields.get("spacings", "").split(), own_axis(self._fields)
+        lacks = "no `spacings`" if not given else f"`spacings` {' '.join(given)}"
+        known = given and not any(text.lower() == "nan" for axis, text in enumerate(given) if axis != own)
+        return [] if known else [f"{lacks}, so its voxels count as 1 mm; write their true size into the header"]
 
 
 def segment_names(fields: dict[str, str]) -> tuple[tuple[int, str], ...]:

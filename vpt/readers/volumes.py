@@ -75,13 +75,13 @@ def channels_of(read: Channel, name: str, channels: int) -> list[Channel]:
     array = read.stored
     if array.ndim == 4 and array.shape[-1] != channels:
         raise VptError(
-            f"{name}: shape {array.shape} is 4-D with {counted(array.shape[-1], 'channel')}, expected {channels} "
-            f"{'and so a 3-D volume ' if channels == 1 else ''}as dataset.json lists; "
-            "split it into 3-D files, or list its channels under `channel_names` (MSD: `modality`)"
+            f"{name}: shape {array.shape} is 4-D with {counted(array.shape[-1], 'channel')}, expected {channels}"
+            f"{' and so a 3-D volume' if channels == 1 else ''}; split it into 3-D files, or where dataset.json says "
+            "how many there are, list them under `channel_names` (MSD: `modality`)"
         )
     if array.ndim == 3 and channels > 1:
         raise VptError(
-            f"{name}: one 3-D volume, expected {channels} channels as dataset.json lists; "
+            f"{name}: one 3-D volume, expected {channels} channels; "
             "add CASE_0000, CASE_0001, ... or give a 4-D file with the channels last"
         )
     nan, infinite = read.not_finite()
@@ -138,7 +138,8 @@ def placed(shape: tuple[int, ...], affine: np.ndarray, name: str) -> Grid:
     if span < 1e-3:
         rows = "; ".join(" ".join(f"{value:.4g}" for value in row) for row in affine[:3])
         raise VptError(
-            f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write a valid sform or qform"
+            f"{name}: its affine [{rows}] is singular, so voxels have no place in space; write valid directions and "
+            "sizes into its header (of NIfTI an sform or qform)"
         )
     if np.isnan(span) or sizes.min() < SMALLEST or sizes.max() > LARGEST or np.abs(affine[:3, 3]).max() > FARTHEST:
         raise VptError(

@@ -19,7 +19,7 @@ from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Scan
 from vpt.use.classifier import Classifier
-from vpt.use.inference import in_smaller_batches, read_scan, require_usual
+from vpt.use.inference import in_smaller_batches, read_scan, require_usual, warn
 from vpt.use.planes import empty_volume, seen_along, turned_to
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
@@ -48,6 +48,18 @@ def require_alike(artifacts: Sequence[Artifact]) -> None:
                 f"{other.path} and {first.path} cannot be averaged: {'; '.join(differing)}; give models that agree in "
                 "it, such as folds or seeds of one training"
             )
+    for number, other in enumerate(artifacts):
+        if same := next((each for each in artifacts[:number] if _is_copy(each, other)), None):
+            warn(
+                f"{other.path}: the same trained numbers as {same.path}, so that the mean counts them twice, and their "
+                "agreement says nothing; give each model once"
+            )
+
+
+def _is_copy(first: Artifact, other: Artifact) -> bool:
+    """Whether both hold the same trained tensors, as one model that is given twice does."""
+    mine, theirs = first.tensors, other.tensors
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def _answers(artifact: Artifact) -> dict[str, Any]:

@@ -169,11 +169,14 @@ class MaskValues:
             written = []
             for ids in ways:
                 names = [name for name, found in self.foregrounds if found and found <= ids]
-                written.append(f"{counted(len(names), 'mask')} ({listed(names, 2)}) hold {listed(sorted(ids))}")
+                held = f"{'holds' if len(names) == 1 else 'hold'} {listed(sorted(ids))}"
+                written.append(f"{counted(len(names), 'mask')} ({listed(names, 2)}) {held}")
+            example = (
+                f" (for instance every {min(ways[0])} as {min(ways[1])})" if all(len(way) == 1 for way in ways) else ""
+            )
             yield VptError(
                 f"{self.folder}: {', but '.join(written)}: likely the same labels, {TWO_WAYS}; write all "
-                "masks alike (for instance every 1 as 255); if these are labels of their own, name them under `labels` "
-                "in dataset.json"
+                f"masks alike{example}; if these are labels of their own, name them under `labels` in dataset.json"
             )
 
     def _ways(self) -> list[frozenset[int]]:

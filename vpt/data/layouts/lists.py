@@ -44,11 +44,17 @@ def is_mask_list(path: Path) -> bool:
         return False
     line = next(_lines(path), None)
     if line is None:
-        return False
+        return not {*MASK[:-1]}.isdisjoint(_header(path))
     if any(name in line.cells for name in MASK[:-1]):
         return True
     label = line.cell(MASK[-1:])
     return bool(label) and (_there(path.parent, label) is not None or _are_paths(path))
+
+
+def _header(path: Path) -> list[str]:
+    """The columns of a list that has no line below them; none of JSON lines."""
+    rows = [] if path.suffix.lower() == ".jsonl" else list(csv_lines(path))
+    return [name.strip().casefold() for name in rows[0][1]] if rows else []
 
 
 def _are_paths(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from vpt.data.cases import (
     SegmentationSet,
     case_name,
     channel_files,
+    channel_suffix,
     group_channels,
     kind_of,
     scan_files,
@@ -34,7 +35,8 @@ LAYOUTS = (
     "(dataset.json with `channel_names` and `labels`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz; of "
     "DICOM imagesTr/CASE/, a folder of the series, and labelsTr/CASE.dcm, its DICOM SEG), "
     "images (images/NAME.png with masks/NAME.png), BIDS, pairs by name (pat01_T1.nii.gz with pat01_seg.nii.gz), "
-    "and a list of cases (a .csv with the columns image and mask)"
+    "a list of cases (a .csv with the columns image and mask), and to classify two folders of classes or more "
+    "(CLASS/NAME.png)"
 )
 
 
@@ -229,13 +231,29 @@ def _folder_cases(root: Path, channels: int) -> tuple[list[Case], list[VptError]
             problems.append(VptError(f"{path}: the second image of {case_name(path)}; keep one of the two"))
         groups.setdefault(case_name(path), (path,))
     cases = [Case(name, paths, named.get(name)) for name, paths in groups.items()]
-    problems += [_no_label(case.images[0], root / f"labelsTr/{case.name}.nii.gz") for case in cases if not case.label]
+    lone = [case for case in cases if not case.label]
+    apart = [
+        case for case in lone if channels == 1 and without_suffix(case.images[0]) in named
+    ]  # of a case with a label
+    problems += _unnamed_channels(apart)
+    problems += [_no_label(case.images[0], root / f"labelsTr/{case.name}.nii.gz") for case in lone if case not in apart]
     problems += [
         VptError(f"{path}: a label without an image; add imagesTr/{name}_0000.nii.gz or remove the label")
         for name, path in named.items()
         if name not in groups and name not in {without_suffix(image) for image in images}
     ]
     return cases, problems
+
+
+def _unnamed_channels(cases: Sequence[Case]) -> Iterator[VptError]:
+    """Files of a case's channels that count as cases of their own, since dataset.json names one channel alone."""
+    files = [case.images[0] for case in cases]
+    for stem in dict.fromkeys(map(without_suffix, files)):
+        own = [path for path in files if without_suffix(path) == stem]
+        yield VptError(
+            f"{own[0]}: {stem} has the channel files {' '.join(map(channel_suffix, own))}, expected 0000, since "
+            "dataset.json names one channel; name all under `channel_names`, or rename or take out what is none"
+        )
 
 
 def _no_label(image: Path, label: Path) -> VptError:
