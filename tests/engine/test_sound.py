@@ -380,18 +380,25 @@ def registered() -> Iterator[None]:
             {"prompts": {"method": "shift"}},
             r"Shifted: first\(8\) says 6, but from the stored tokens that enter block 6",
         ),
-        ({"prompts": {"method": "unbuilt"}}, r"^prompts: None, expected an instance of a class that derives from"),
-        (
+        pytest.param(
+            {"prompts": {"method": "unbuilt"}},
+            r"^prompts: None, expected an instance of a class that derives from",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {"head": {"kind": "mine"}},
             r"Few: gives logits \(B, 2\), expected \(B, 3\); let `answer` say how many outputs",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             {"head": {"kind": "mine", "which": "Plainly"}},
             r"Plainly: a head that classifies derives from vpt\.ClassifyHea",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             {"head": {"kind": "mine", "which": "Unfinished"}},
             r"Mine: build ends in TypeError: Can't instantiate abstract class Unfinished .* \(line \d+ of test_sound",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -404,6 +411,7 @@ def test_a_training_refuses_them_before_anything_is_stored(
     assert not [*tmp_path.glob("**/*.safetensors"), *tmp_path.glob("**/block*.npy")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_a_pooling_of_ones_own_trains_over_a_frozen_encoder(tiny_classes: Path, tmp_path: Path) -> None:
     """Its vectors were stored once, by what it asked before it had learned anything."""
