@@ -50,7 +50,7 @@ def make(kind: type[MaskHead], name: str, px: int, batch: int) -> tuple[MaskHead
     grids = []
     for level in head.levels:
         (height, width), channels = spec.left(level).grid, spec.left(level).width
-        grids.append(torch.randn(batch, height, width, channels).permute(0, 3, 1, 2).requires_grad_())
+        grids.append(torch.randn(batch, height, width, channels).permute(0, 3, 1, 2))
     return (
         head,
         Features(grid=grids[-1], prefix=grids[-1].new_empty(0), levels=tuple(grids)),
@@ -70,13 +70,15 @@ def forward(kind: type[MaskHead], name: str, px: int, batch: int, precision: Any
 
 def step(kind: type[MaskHead], name: str, px: int, batch: int, precision: Any) -> Run:
     head, features, images = make(kind, name, px, batch)
-    learned = [*head.parameters(), *features.levels]
+    learned = [*head.parameters(), *(grid.requires_grad_() for grid in features.levels)]
 
     def run() -> Tensor:
         with autocast(precision, CPU):
             logits = head(features, images)
-        found = torch.autograd.grad(logits.float().square().mean(), learned)
-        return torch.cat([part.flatten() for part in found])
+        for part in learned:
+            part.grad = None
+        logits.float().square().mean().backward()
+        return torch.cat([part.grad.flatten() for part in learned if part.grad is not None])
 
     return run
 
