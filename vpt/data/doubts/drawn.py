@@ -11,7 +11,8 @@ from vpt.data.walking import Walk
 from vpt.words import counted, listed
 
 HEAD = 65536  # bytes of a file that tell
-YOLO = re.compile(r"\d+( -?\d+(\.\d+)?(e-?\d+)?){4,}\s*")  # the class, then a box or a polygon in parts of the image
+PART = r" ([012](\.\d+)?|\d(\.\d+)?e-\d+)"  # of the image; 2 is of a point that is seen
+YOLO = re.compile(rf"\d+({PART}){{4,}}\s*")  # the class, then a box, a polygon or points
 TOOLS = {"COCO": " (pycocotools: `annToMask`)"}
 KEYS = {  # of a JSON file, all of which are in it
     "LabelMe": ('"shapes"', '"imagePath"'),
