@@ -136,14 +136,14 @@ def test_folders_of_cases_are_none_of_labels(names, tmp_path):
 
 @pytest.mark.parametrize(
     ("second", "are_labels"),
-    [("on the first", False), ("inside the first", False), ("of several values", False), ("touching it", True)],
+    [("on the first", False), ("inside the first", False), ("of several values", False), ("beside it", True)],
 )
 def test_masks_that_are_called_alike_and_lie_on_each_other_are_none_of_labels(second, are_labels, tmp_path):
     """Such as those of two readers, of the heart filled and empty, or of a tumour in its organ."""
     one, other = np.zeros((2, 8, 8, 4), np.uint8)
-    one[:4] = other[{"on the first": slice(4), "inside the first": slice(1, 2)}.get(second, slice(3, 7))] = 1
+    one[:4] = other[{"on the first": slice(4), "inside the first": slice(1, 2)}.get(second, slice(4, 7))] = 1
     if second == "of several values":
-        one[:2] = other[5:] = 2
+        other[5:] = 2
     for side in ("pred", "truth"):
         for case in "AB":
             (folder := tmp_path / side / case / "masks").mkdir(parents=True)
@@ -154,6 +154,14 @@ def test_masks_that_are_called_alike_and_lie_on_each_other_are_none_of_labels(se
 
     assert len(cases(matched)) == (2 if are_labels else 4)
     assert bool(matched.labels) == are_labels
+
+
+@pytest.mark.parametrize("names", [("ED", "ES"), ("pre", "post"), ("000", "001")])
+def test_masks_of_visits_and_slices_are_no_labels_of_a_map(names, tmp_path):
+    truth = put(tmp_path / "truth", *(f"{case}/masks/{name}.nii.gz" for case in "AB" for name in names))
+
+    with pytest.raises(VptError, match="no reference for any mask"):
+        pair_masks(put(tmp_path / "pred", "A.nii.gz", "B.nii.gz"), truth)
 
 
 def test_masks_called_as_the_scans_beside_them_are_of_cases(tmp_path):

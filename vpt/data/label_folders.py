@@ -80,7 +80,7 @@ def pair_label_maps(
     predictions: Path, references: Path, own: Sequence[Path], expected: Sequence[Path]
 ) -> Matched | None:
     """Label maps, one for each case, with folders of masks, one for each label; None where none is called as a folder,
-    or these hold one label alone, whose file may be a map as well.
+    or these hold one label alone, whose file may be a map as well, or masks of visits or slices.
 
     Raises VptError where only some are.
     """
@@ -89,7 +89,7 @@ def pair_label_maps(
     mine = by_case(predictions, files, strictly=False, grids=True)
     lacking = [name for id, (name, _) in mine.items() if id not in theirs]
     labels = {label for each in theirs.values() for label in each.masks}
-    if len(lacking) == len(mine) or len(labels) < 2:
+    if len(lacking) == len(mine) or len(labels) < 2 or all(map(_is_of_case, labels)):
         return None
     names = [each.name for each in theirs.values()]
     require_references(lacking, names, predictions, references, "the folder of each case")
@@ -174,13 +174,18 @@ def _are_labels(folders: Mapping[str, _Folder]) -> bool:
     counts = Counter(label for each in folders.values() for label in each.masks)
     shared = len(folders) > 1 and len(counts) > 1 and all(n > ENOUGH * len(folders) for n in counts.values())
     sides = {each.name.lower() for each in folders.values()} & SIDE_WORDS.keys()
-    of_case = all(label[-1].isdigit() or stem_of_name(f"case_{label}") == "case" for label in counts)  # ED, post, 007
+    of_case = all(label[-1].isdigit() or _is_of_case(label) for label in counts)
     scans = {case_name(path) for each in folders.values() for path in mask_files(each.path.parent)}
     return shared and not (sides or of_case or scans & counts.keys())
 
 
+def _is_of_case(label: str) -> bool:
+    """Whether it says which of a case's masks it is: ED, post, 007."""
+    return label.isdigit() or stem_of_name(f"case_{label}") == "case"
+
+
 def _are_of_one_thing(folder: _Folder) -> bool:
-    """Whether the first two masks of a case lie on each other, on two grids, or have several values: no labels then."""
+    """Whether the first two masks of a case lie on each other, on two grids, or one has several values: no labels."""
     try:
         one, other = (reader_of(path).labels() for _, path in sorted(folder.masks.items())[:2])
     except (VptError, ValueError):  # what cannot be read is told by its case; or there is one mask
@@ -188,7 +193,7 @@ def _are_of_one_thing(folder: _Folder) -> bool:
     if one.array.shape != other.array.shape:
         return True
     least = min(np.count_nonzero(each.array) for each in (one, other))
-    several = all(len({*each.ids} - {0}) > 1 for each in (one, other))
+    several = any(len({*each.ids} - {0}) > 1 for each in (one, other))
     return several or bool(0 < least < 2 * np.count_nonzero((one.array != 0) & (other.array != 0)))
 
 
