@@ -81,7 +81,7 @@ def in_words(parts: Sequence[nn.Module]) -> str:
 
 @contextmanager
 def random_numbers(model: PromptedModel) -> Iterator[None]:
-    """What trains beside the encoder has random numbers for as long, since much starts at 0 and hides what is
+    """What trains beside the encoder is moved at random for as long, since much starts at 0 and hides what is
     multiplied with it. After it all is as it was: parameters, buffers, the mode, the generator.
     """
     kept = {name: tensor.detach().clone() for name, tensor in _own_tensors(model)}
@@ -100,10 +100,11 @@ def random_numbers(model: PromptedModel) -> Iterator[None]:
 
 @torch.no_grad()
 def draw_numbers(model: PromptedModel, seed: int) -> None:
+    """Added to what is there: a deviation or a temperature that starts at 1 stays above 0."""
     torch.manual_seed(seed)
     for name, parameter in model.trained().items():
         if not name.startswith("backbone."):
-            parameter.copy_(torch.randn_like(parameter) / 10)
+            parameter.add_(torch.randn_like(parameter) / 10)
 
 
 def _own_tensors(model: PromptedModel) -> list[tuple[str, Tensor]]:
