@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,35 @@ def test_what_pairs_nothing_is_one_sentence(scans, masks, sentence, tmp_path):
 
     with pytest.raises(VptError, match=sentence):
         survey(say(tmp_path, scans, masks))
+
+
+def test_names_keep_what_lies_between_two_stars_and_says_whose_they_are(tmp_path):
+    """`pat1_s1` and `pat1_s2` are of one patient, which 1 and 2, and pat1_1 and pat1_2, would not be."""
+    for kind in ("im", "seg"):
+        put(tmp_path, *(f"{kind}/pat{n // 2}_s{n}.nii.gz" for n in range(2, 8)))
+
+    dataset, problems = survey(say(tmp_path, "im/*_s*.nii.gz", "seg/*_s*.nii.gz"))
+
+    assert not problems
+    assert [(case.name, dataset.patient(case.name)) for case in dataset.cases[:3]] == [
+        ("pat1_s2", "pat1"),
+        ("pat1_s3", "pat1"),
+        ("pat2_s4", "pat2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folders", "scans", "sentence"),
+    [
+        (["1"], "1/im.nii.gz", "`pairs` has no `*`, or it stands for nothing"),
+        (["a/b_c", "a_b/c", "a/c"], "*/*/im.nii.gz", "`pairs` calls two cases a_b_c; rename"),
+    ],
+)
+def test_cases_without_a_name_of_their_own_are_refused(folders, scans, sentence, tmp_path):
+    put(tmp_path, *(f"{folder}/{kind}.nii.gz" for folder in folders for kind in ("im", "seg")))
+
+    with pytest.raises(VptError, match=re.escape(sentence)):
+        survey(say(tmp_path, scans, scans.replace("im", "seg")))
 
 
 def test_what_lacks_is_one_error_of_its_kind(tmp_path):
