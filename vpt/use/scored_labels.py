@@ -170,9 +170,9 @@ def _numbered(
         for id, name in given.items():
             if ids.get(name, id) != id:
                 raise VptError(
-                    f"`labels`: {name} is given as {id}, and the references' files of it count as {ids[name]}; say in a "
-                    f'dataset.json beside them how the predictions number it: "labels": {{"{name}": {id}, ...}}, with '
-                    "every label that has files"
+                    f"`labels`: {name} is given as {id}, and the references' files of it count as {ids[name]}; say in "
+                    f'a dataset.json beside them how the predictions number it: "labels": {{"{name}": {id}, ...}}, '
+                    "with every label that has files"
                 )
     if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
         return cast(Any, given)
