@@ -37,7 +37,16 @@ def blocks(machine: str) -> dict[str, str]:
         "growth": _growth(found),
         "mended-settings": f"`{' '.join(f'{key}={value}' for key, value in MENDED.items())}`",
     }
-    for section in ("vit_step", "vit_inference", "cached_prefix", "sam", "lite_medsam", "mask_head", "encoders", "volumes"):
+    for section in (
+        "vit_step",
+        "vit_inference",
+        "cached_prefix",
+        "sam",
+        "lite_medsam",
+        "mask_head",
+        "encoders",
+        "volumes",
+    ):
         for kind in (section, f"{section} mended"):
             measured = [sections[kind] for sections in (found, *others.values()) if kind in sections]
             made[kind.replace(" ", "-")] = "\n\n".join(_case(case) for case in next(iter(measured), {}).values())
