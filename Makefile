@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/mypy
 
 # Full sizes, then the quick ones that `bench-guard` compares, then the tables of docs/speed.md. Leave the machine idle.
-BENCHMARKS := vit_step vit_inference cached_prefix sam encoders growth volumes
+BENCHMARKS := vit_step vit_inference cached_prefix sam encoders mask_head growth volumes
 MENDED := vit_step vit_inference cached_prefix sam
 QUICK := vit_step vit_inference cached_prefix sam
 

@@ -245,3 +245,19 @@ def test_prompts_with_an_enter_of_their_own_act_in_inference_too() -> None:
     model = PromptedModel(backbone, Shifting(backbone.spec, count=2), Answers(lambda logits: logits)).eval()
     before = model(draw(2))
     assert torch.equal(model.project_prompts()(draw(2)), before)
+
+
+class Repeated(Given):
+    """A context for each image, of however many there are."""
+
+    def enter(self, i: int, tokens: Tokens, state: Any) -> Any:
+        return tokens, ROWS.expand(tokens.grid.shape[0], -1, -1)
+
+
+def test_models_with_parts_of_others_can_be_exported_and_compiled_for_batches_of_any_size() -> None:
+    model = PromptedModel(make_vit(), Repeated(), Answers(lambda logits: logits)).eval()
+    images, batch = draw(2), torch.export.Dim("batch", min=2, max=16)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},)).module()
+    assert torch.allclose(exported(draw(5)), model(draw(5)), atol=1e-5)
+    compiled = torch.compile(model, backend="eager", dynamic=True, fullgraph=True)
+    assert torch.allclose(compiled(draw(5)), model(draw(5)), atol=1e-5)

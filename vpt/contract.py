@@ -1,6 +1,7 @@
 """What prompts and heads of other packages give in a pass, held to what they promise, in a sentence instead of torch's.
 
-Only shapes, types and devices are looked at, which takes microseconds; of the methods of this package nothing.
+Only shapes, types and devices are looked at, which takes microseconds; of the methods of this package nothing, nor
+while a model is compiled or exported, since a batch that is looked at would be of one size for good.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def entering(prompts: Prompts, depth: int) -> Enter:
 
     depth: how many blocks the encoder has.
     """
-    if is_own(prompts):
+    if _is_trusted(prompts):
         return prompts.enter
     first = first_block(prompts, depth)
 
@@ -98,12 +99,16 @@ def require_penalty(prompts: Prompts, penalty: Any) -> None:
 
 def require_answer(head: Head, logits: Any, images: Tensor) -> None:
     """Raise VptError unless a head of another package gives a row of logits for each of the images (B, 3, H, W)."""
-    if is_own(head):
+    if _is_trusted(head):
         return
     expected = f"logits for each of the {counted(len(images), 'image')}"
     if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(images):
         raise VptError(f"{called(head)}: forward gives {shown(logits)}, expected {expected}, (B, K) or (B, K, H, W)")
     _require_kind(f"{called(head)}: forward gives logits", logits, images, of_any_precision=True)
+
+
+def _is_trusted(part: nn.Module) -> bool:
+    return is_own(part) or torch.compiler.is_compiling()
 
 
 def _require_tokens(prompts: Prompts, i: int, before: Tokens, entered: Tokens) -> None:

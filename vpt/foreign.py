@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor
@@ -37,8 +38,13 @@ def blaming(*parts: object, doing: str) -> Iterator[None]:
 
 
 def _origin(part: object) -> tuple[str, str]:
-    """The module of a function, or of a part's class, and its name there; code that was executed may lie in none."""
-    named: Any = part if isinstance(part, FunctionType) else type(part)
+    """The module of a function, or of a part's class, and its name there; code that was executed may lie in none.
+
+    Of a method, or a function with arguments that were given before, it is that of the function itself.
+    """
+    while isinstance(part, partial | MethodType):
+        part = part.func if isinstance(part, partial) else part.__func__
+    named: Any = part if isinstance(part, FunctionType | type) else type(part)
     return named.__module__ or "__main__", named.__qualname__
 
 

@@ -20,6 +20,7 @@ COCO = {"images": [{"id": 1}], "annotations": [{"segmentation": [[1, 1]] * 20_00
 FILES = {  # what a set holds beside images in images/ -> whose it is
     "labels/train/0.txt": ("0 0.5 0.5 0.2 0.3\n1 0.1 1 0.25 0.5\n", "YOLO"),
     "labels/0.txt": ("0 0.5 0.5 0.2 0.3 0.4 0.25\n", "YOLO"),
+    "labels/1.txt": ("0 0.5 0.5 2e-1 1.000001 0.4 0.25 2\n", "YOLO"),
     "images/0.json": (json.dumps(LABELME, indent=2), "LabelMe"),
     "annotations/0.json": (json.dumps(LABELME), "LabelMe"),
     "via_region_data.json": (json.dumps(VIA), "VIA"),
@@ -59,6 +60,9 @@ def test_other_texts_are_none(tmp_path):
         ("a.txt", "0 0.5 0.5\n"),
         ("b.txt", "notes of 5 images\n"),
         ("c.txt", ""),
+        ("bvals.txt", "0 1000 1000 2000 2000\n"),
+        ("bvecs.txt", "0 0.5 -0.5 0.2 0.3\n0 0.1 0.1 0.1 -0.9\n0 0.8 0.8 0.1 0.1\n"),
+        ("affine.txt", "1 0 0 0 -90 2 0 0\n"),
         ("d.json", json.dumps({"images": 3})),
         ("e.xml", "<data></data>"),
         ("f.csv", "0 0.5 0.5 0.2 0.3\n"),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from vpt.data.label_folders import mask_at
+from vpt.data.layouts import survey
 from vpt.data.pairing import pair_masks
 from vpt.data.pairs import Matched
 from vpt.errors import VptError
@@ -85,6 +88,20 @@ def test_dataset_json_numbers_the_labels(references, tmp_path):
         pair_masks(predictions, references)
 
 
+def test_a_label_that_is_numbered_as_the_background_is_refused(references, tmp_path):
+    """Else its masks would count as nothing."""
+    (references / "dataset.json").write_text(json.dumps({"labels": {name: n for n, name in enumerate(ORGANS)}}))
+    said = "0 is always the background, but it is liver, of which there are masks; write that with an id from 1 on"
+    with pytest.raises(VptError, match=said):
+        pair_masks(put(tmp_path / "pred", "s0000.nii.gz"), references)
+
+    names = [f"{case}_{kind}.nii.gz" for case in "ABC" for kind in ("ct", "liver_mask", "spleen_mask")]
+    root = put(tmp_path / "by_name", *names)
+    (root / "dataset.json").write_text(json.dumps({"labels": {"liver": 0, "spleen": 1}}))
+    with pytest.raises(VptError, match=said):
+        survey(root)
+
+
 def test_a_label_that_a_case_lacks_is_refused_until_it_is_said_who_looked(references, tmp_path):
     (references / "s0001/segmentations/spleen.nii.gz").unlink()
     predictions = put(tmp_path / "pred", "s0001.nii.gz")
@@ -115,6 +132,36 @@ def test_folders_of_cases_are_none_of_labels(names, tmp_path):
 
     assert sorted(cases(matched)) == sorted(name.removesuffix(".nii.gz") for name in names)
     assert matched.labels == {}
+
+
+@pytest.mark.parametrize(
+    ("second", "are_labels"),
+    [("on the first", False), ("inside the first", False), ("of several values", False), ("beside it", True)],
+)
+def test_masks_that_are_called_alike_and_lie_on_each_other_are_none_of_labels(second, are_labels, tmp_path):
+    """Such as those of two readers, of the heart filled and empty, or of a tumour in its organ."""
+    one, other = np.zeros((2, 8, 8, 4), np.uint8)
+    one[:4] = other[{"on the first": slice(4), "inside the first": slice(1, 2)}.get(second, slice(4, 7))] = 1
+    if second == "of several values":
+        other[5:] = 2
+    for side in ("pred", "truth"):
+        for case in "AB":
+            (folder := tmp_path / side / case / "masks").mkdir(parents=True)
+            nib.save(nib.Nifti1Image(one, np.eye(4)), folder / "anna.nii.gz")
+            nib.save(nib.Nifti1Image(other, np.eye(4)), folder / "bert.nii.gz")
+
+    matched = pair_masks(tmp_path / "pred", tmp_path / "truth")
+
+    assert len(cases(matched)) == (2 if are_labels else 4)
+    assert bool(matched.labels) == are_labels
+
+
+@pytest.mark.parametrize("names", [("ED", "ES"), ("pre", "post"), ("000", "001")])
+def test_masks_of_visits_and_slices_are_no_labels_of_a_map(names, tmp_path):
+    truth = put(tmp_path / "truth", *(f"{case}/masks/{name}.nii.gz" for case in "AB" for name in names))
+
+    with pytest.raises(VptError, match="no reference for any mask"):
+        pair_masks(put(tmp_path / "pred", "A.nii.gz", "B.nii.gz"), truth)
 
 
 def test_masks_called_as_the_scans_beside_them_are_of_cases(tmp_path):

@@ -41,9 +41,9 @@ def test_every_line_marks_its_class(zero, tmp_path):
     [
         (
             ("1,0", "1,1"),
-            "MEL, NV hold 1 and 0, but several may be 1; write a column `label` with the names",
+            "MEL, NV hold 1 and 0, but several or none may be 1; write a column `label` with the names",
         ),
-        (("1,0", "0,0"), "MEL, NV hold 1 and 0, but several may be 1;"),
+        (("1,0", "0,0"), "MEL, NV hold 1 and 0, but several or none may be 1;"),
         (
             ("1,", "0,1"),
             "but 1 line has blanks or -1; write a column `label` .* and `annotated` with",
@@ -70,3 +70,11 @@ def test_paths_may_begin_with_the_folder_of_the_list(tmp_path):
     source.write_text(source.read_text().replace("train/im", "CheXpert-v1.0-small/train/im"))
 
     assert len(read_labelled(source).cases) == 2
+
+
+def test_a_path_that_names_no_file_is_told(tmp_path):
+    source = lay(tmp_path, "path,label", "a", "b")
+    source.write_text(source.read_text().replace("im0.png", "."))
+
+    with pytest.raises(VptError, match=r"line 2: no such file: \., nor images/\."):
+        read_labelled(source)

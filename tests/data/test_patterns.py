@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from vpt.data.check import check_dataset
 from vpt.data.layouts import is_labelled, survey
+from vpt.data.layouts.patterns import is_paired
 from vpt.data.pairing import pair_masks
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
@@ -145,6 +147,35 @@ def test_what_pairs_nothing_is_one_sentence(scans, masks, sentence, tmp_path):
         survey(say(tmp_path, scans, masks))
 
 
+def test_names_keep_what_lies_between_two_stars_and_says_whose_they_are(tmp_path):
+    """`pat1_s1` and `pat1_s2` are of one patient, which 1 and 2, and pat1_1 and pat1_2, would not be."""
+    for kind in ("im", "seg"):
+        put(tmp_path, *(f"{kind}/pat{n // 2}_s{n}.nii.gz" for n in range(2, 8)))
+
+    dataset, problems = survey(say(tmp_path, "im/*_s*.nii.gz", "seg/*_s*.nii.gz"))
+
+    assert not problems
+    assert [(case.name, dataset.patient(case.name)) for case in dataset.cases[:3]] == [
+        ("pat1_s2", "pat1"),
+        ("pat1_s3", "pat1"),
+        ("pat2_s4", "pat2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folders", "scans", "sentence"),
+    [
+        (["1"], "1/im.nii.gz", "`pairs` has no `*`, or it stands for nothing"),
+        (["a/b_c", "a_b/c", "a/c"], "*/*/im.nii.gz", "`pairs` calls two cases a_b_c; rename"),
+    ],
+)
+def test_cases_without_a_name_of_their_own_are_refused(folders, scans, sentence, tmp_path):
+    put(tmp_path, *(f"{folder}/{kind}.nii.gz" for folder in folders for kind in ("im", "seg")))
+
+    with pytest.raises(VptError, match=re.escape(sentence)):
+        survey(say(tmp_path, scans, scans.replace("im", "seg")))
+
+
 def test_what_lacks_is_one_error_of_its_kind(tmp_path):
     put(tmp_path, *(f"case_{k}/imaging.nii.gz" for k in range(4)), *(f"case_{k}/seg.nii.gz" for k in (0, 1, 5)))
 
@@ -217,3 +248,11 @@ def test_a_damaged_dataset_json_beside_references_pairs_nothing(tmp_path):
     (tmp_path / "set" / "dataset.json").write_text("{")
 
     assert [pair.case for pair in pair_masks(tmp_path / "pred", tmp_path / "set").pairs] == ["a"]
+
+
+def test_a_list_of_pairs_is_of_another_kind_of_set(tmp_path):
+    """Registration's sets list `pairs` of images; what else the folder holds is read as without."""
+    put(tmp_path, "p1/ct.nii.gz", "p1/seg.nii.gz", "p2/ct.nii.gz", "p2/seg.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"pairs": [{"fixed": "p1", "moving": "p2"}]}))
+
+    assert not is_paired(tmp_path)

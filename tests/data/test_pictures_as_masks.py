@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from vpt.data.check import check_dataset
+from vpt.data.doubts import pictures_as_masks
 from vpt.data.doubts.said import doubts_of
 from vpt.data.layouts import read_dataset
 from vpt.data.splits import read_splits
@@ -69,3 +70,17 @@ def test_labels_that_follow_the_picture_are_masks(lay, grey):
         return mask
 
     assert told(lay(labels)) == [False, False]
+
+
+def test_colours_of_masks_that_are_unlike_the_pictures_are_not_counted(lay, monkeypatch):
+    """Which takes seconds of a large one."""
+
+    def labels(image: Image.Image, every: Image.Image) -> Image.Image:
+        mask = Image.fromarray(np.digitize(np.asarray(image.convert("L")), [70, 110, 150]).astype(np.uint8), "P")
+        mask.putpalette(COLOURS)
+        return mask
+
+    counted: list[int] = []
+    monkeypatch.setattr(pictures_as_masks, "_count_colours", lambda seen: counted.append(1) or 9)
+    assert told(lay(labels)) == [False, False]
+    assert counted == []

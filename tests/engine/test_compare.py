@@ -721,6 +721,23 @@ def test_a_comparison_of_a_damaged_file_begins_anew_once_it_is_mended(
     assert [name for name in failed if trained.count(name) == 2] == failed
 
 
+def test_only_one_process_at_a_time_begins_a_comparison_anew(copied_classes: Path, tmp_path: Path) -> None:
+    """What one has just begun on the mended data is not taken back by another one that came as early."""
+    out, picture = tmp_path / "out", copied_classes / "flat" / "im1.png"
+
+    def begin() -> None:
+        compare(copied_classes, out, methods=["linear"], budget=0, overrides=FAST)
+
+    begin()
+    shutil.copy(copied_classes / "flat" / "im2.png", picture)
+    with FileLock(out / ".claim.lock"):
+        other = threading.Thread(target=begin)
+        other.start()
+        other.join(5)
+        assert other.is_alive()
+    other.join()
+
+
 def test_a_folder_that_another_process_is_just_making_is_taken(tiny_classes: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".part-17-config.yaml").write_text("")

@@ -146,6 +146,17 @@ class Normed(Masks):
         return self.norm(super().forward(features, images))
 
 
+class Spread(Masks):
+    """Divides by the root of what starts at 1 and may not be negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.variance = nn.Parameter(torch.ones(CLASSES, 1, 1))
+
+    def forward(self, features: Features, images: Tensor, hints: Tensor | None = None) -> Any:
+        return super().forward(features, images) / self.variance.sqrt()
+
+
 def model_of(prompts: Any = None, head: Any = None) -> PromptedModel:
     torch.manual_seed(0)
     backbone = make_vit()
@@ -262,7 +273,8 @@ class Dropping(DeepPrompts):
 
 
 @pytest.mark.parametrize(
-    ("prompts", "head"), [(Late, Masks), (lambda: Dropping(make_vit().spec, count=2), Normed), (None, Reading)]
+    ("prompts", "head"),
+    [(Late, Masks), (lambda: Dropping(make_vit().spec, count=2), Normed), (None, Reading), (None, Spread)],
 )
 def test_what_is_sound_stays_as_it_was(prompts: Any, head: Any) -> None:
     model = model_of(prompts and prompts(), head())

@@ -72,3 +72,14 @@ def test_labels_that_the_predictions_table_numbers_otherwise_are_refused(folders
     (truth / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "spleen": 1, "liver": 2}}))
 
     assert evaluate(maps, truth).labels == {1: "spleen", 2: "liver"}
+
+
+def test_labels_that_are_given_other_numbers_than_their_files_have_are_refused(folders):
+    """Else the spleen of the predictions would be compared with the liver."""
+    maps, _, truth = folders
+    said = "spleen is given as 1, and the references' files of it count as 2; say in a dataset.json beside them"
+    with pytest.raises(VptError, match=said):
+        evaluate(maps, truth, labels={1: "spleen", 2: "liver"})
+
+    assert evaluate(maps, truth, labels={2: "spleen"}).labels == {2: "spleen"}
+    assert evaluate(maps, truth, labels={1: "organ"}).labels == {1: "organ"}

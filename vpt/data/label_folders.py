@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from vpt.data.cases import case_name, kind_of
 from vpt.data.ids_in_names import FOLDER, by_case
 from vpt.data.layouts.annotated import is_told, without_masks
@@ -16,7 +18,7 @@ from vpt.data.paired_names import mask_files, require_references
 from vpt.data.pairs import Mask, Matched, Pair, mask_of
 from vpt.data.patients import stem_of_name
 from vpt.errors import VptError
-from vpt.readers import LabelFiles
+from vpt.readers import LabelFiles, reader_of
 from vpt.vocabulary import SIDE_WORDS
 from vpt.words import counted, listed
 
@@ -49,11 +51,12 @@ def mask_at(path: Path, labels: Mapping[int, str]) -> Path | LabelFiles:
 
 
 def pair_label_folders(
-    predictions: Path, references: Path, own: Sequence[Path], expected: Sequence[Path]
+    predictions: Path, references: Path, own: Sequence[Path], expected: Sequence[Path], alike: bool
 ) -> Matched | None:
     """Folders of masks on both sides; None where they are not sure to be of one case each, with a mask for each label.
 
-    own, expected: the folders that hold masks, as seen from both.
+    own, expected: the folders that hold masks, as seen from both; alike: some masks are called alike on both sides, so
+    that they can be paired by that where they are of two readers or of two times.
     """
     theirs = _folders(references, expected, called=True)
     if not _are_labels(theirs):
@@ -61,7 +64,7 @@ def pair_label_folders(
     labels = {label for each in theirs.values() for label in each.masks}
     mine = _folders(predictions, own, called=False)
     mine = {id: each for id, each in mine.items() if id in theirs and len(each.masks) > 1 and labels & {*each.masks}}
-    if not mine:
+    if not mine or (alike and _are_of_one_thing(theirs[min(mine)])):
         return None
     taken = {path for each in mine.values() for path in (each.path, *each.path.parents)}
     if lone := [str(below) for below in own if predictions / below not in taken]:
@@ -77,7 +80,7 @@ def pair_label_maps(
     predictions: Path, references: Path, own: Sequence[Path], expected: Sequence[Path]
 ) -> Matched | None:
     """Label maps, one for each case, with folders of masks, one for each label; None where none is called as a folder,
-    or these hold one label alone, whose file may be a map as well.
+    or these hold one label alone, whose file may be a map as well, or masks of visits or slices.
 
     Raises VptError where only some are.
     """
@@ -86,7 +89,7 @@ def pair_label_maps(
     mine = by_case(predictions, files, strictly=False, grids=True)
     lacking = [name for id, (name, _) in mine.items() if id not in theirs]
     labels = {label for each in theirs.values() for label in each.masks}
-    if len(lacking) == len(mine) or len(labels) < 2:
+    if len(lacking) == len(mine) or len(labels) < 2 or all(map(_is_of_case, labels)):
         return None
     names = [each.name for each in theirs.values()]
     require_references(lacking, names, predictions, references, "the folder of each case")
@@ -171,9 +174,27 @@ def _are_labels(folders: Mapping[str, _Folder]) -> bool:
     counts = Counter(label for each in folders.values() for label in each.masks)
     shared = len(folders) > 1 and len(counts) > 1 and all(n > ENOUGH * len(folders) for n in counts.values())
     sides = {each.name.lower() for each in folders.values()} & SIDE_WORDS.keys()
-    of_case = all(label[-1].isdigit() or stem_of_name(f"case_{label}") == "case" for label in counts)  # ED, post, 007
+    of_case = all(label[-1].isdigit() or _is_of_case(label) for label in counts)
     scans = {case_name(path) for each in folders.values() for path in mask_files(each.path.parent)}
     return shared and not (sides or of_case or scans & counts.keys())
+
+
+def _is_of_case(label: str) -> bool:
+    """Whether it says which of a case's masks it is: ED, post, 007."""
+    return label.isdigit() or stem_of_name(f"case_{label}") == "case"
+
+
+def _are_of_one_thing(folder: _Folder) -> bool:
+    """Whether the first two masks of a case lie on each other, on two grids, or one has several values: no labels."""
+    try:
+        one, other = (reader_of(path).labels() for _, path in sorted(folder.masks.items())[:2])
+    except (VptError, ValueError):  # what cannot be read is told by its case; or there is one mask
+        return False
+    if one.array.shape != other.array.shape:
+        return True
+    least = min(np.count_nonzero(each.array) for each in (one, other))
+    several = any(len({*each.ids} - {0}) > 1 for each in (one, other))
+    return several or bool(0 < least < 2 * np.count_nonzero((one.array != 0) & (other.array != 0)))
 
 
 def _sources(references: Path) -> list[Path]:

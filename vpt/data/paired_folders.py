@@ -44,7 +44,7 @@ def pair_folders(predictions: Any, references: Any) -> Matched:
     alike = [below for below in expected if _called_alike(mine / below, theirs / below)]
     if matched := pair_with_set(mine, theirs, own):
         return matched
-    if matched := pair_label_folders(mine, theirs, own, expected):
+    if matched := pair_label_folders(mine, theirs, own, expected, bool(alike)):
         return matched
     if matched := _pair_cases(mine, theirs, own, expected, bool(alike)):
         return matched

@@ -150,12 +150,13 @@ class Comparison:
         if others and not path.exists():  # asked last: another process may just have made it
             raise VptError(f"{self.out}: the folder is not empty; choose another --out")
         make_folder(self.out, "choose another --out")
-        if not is_same_data(self.out, marks) and self._has_learned_nothing():
-            self._forget_all()
-        else:
-            require_same_data(self.out, marks)
-        write_text(path, dump_config(self.base))  # first: without it the folder would be of something else
-        keep_marks(self.out, marks)
+        with FileLock(self.out / ".claim.lock"):  # another process may have begun anew, and train by now
+            if not is_same_data(self.out, marks) and self._has_learned_nothing():
+                self._forget_all()
+            else:
+                require_same_data(self.out, marks)
+            write_text(path, dump_config(self.base))  # first: without it the folder would be of something else
+            keep_marks(self.out, marks)
 
     def _has_learned_nothing(self) -> bool:
         """Whether all trainings failed, as on a damaged file, or were never started, and none goes on now."""

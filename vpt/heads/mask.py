@@ -74,8 +74,8 @@ class MaskHead(Head):
         projected = [project(grid) for project, grid in zip(self.project, features.levels, strict=True)]
         finest = max((grid.shape[-2:] for grid in projected), key=lambda size: size[0] * size[1])
         mask = self.mix(reduce(torch.add, (resized(grid, finest) for grid in projected)))
-        # convolutions and enlarging on a CPU take half as long in this layout
-        mask, images = (part.contiguous(memory_format=torch.channels_last) for part in (mask, images))
+        if images.device.type == "cpu":  # whose convolutions and enlarging take half as long in this layout
+            mask, images = (part.contiguous(memory_format=torch.channels_last) for part in (mask, images))
         full = self.image_full(images)
         half = self.image_half(full)
         quarter = self.image_quarter(half)

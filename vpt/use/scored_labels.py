@@ -161,7 +161,19 @@ def require_declared(ids: Iterable[int], annotated: Collection[int], labels: Lab
 def _numbered(
     given: Mapping[int, str] | Iterable[int | str], pairs: Sequence[Pair], files: Mapping[int, str]
 ) -> Mapping[int, str] | Iterable[int]:
-    """The same, with the numbers that a dataset.json, or else labels in `files` of their own, have by their names."""
+    """The same, with the numbers that a dataset.json, or else labels in `files` of their own, have by their names.
+
+    Raises VptError for such a label that is given another number, since its masks were numbered before.
+    """
+    if isinstance(given, Mapping):
+        ids = {name: id for id, name in files.items()}
+        for id, name in given.items():
+            if ids.get(name, id) != id:
+                raise VptError(
+                    f"`labels`: {name} is given as {id}, and the references' files of it count as {ids[name]}; say in "
+                    f'a dataset.json beside them how the predictions number it: "labels": {{"{name}": {id}, ...}}, '
+                    "with every label that has files"
+                )
     if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
         return cast(Any, given)
     asked = list(given)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vpt.data.walking import Walk
 from vpt.words import counted, listed
 
 HEAD = 65536  # bytes of a file that tell
-YOLO = re.compile(r"\d+( -?\d+(\.\d+)?(e-?\d+)?){4,}\s*")  # the class, then a box or a polygon in parts of the image
+PART = r" ([012](\.\d+)?|\d(\.\d+)?e-\d+)"  # of the image; 2 is of a point that is seen
+YOLO = re.compile(rf"\d+({PART}){{4,}}\s*")  # the class, then a box, a polygon or points
 TOOLS = {"COCO": " (pycocotools: `annToMask`)"}
 KEYS = {  # of a JSON file, all of which are in it
     "LabelMe": ('"shapes"', '"imagePath"'),
@@ -48,14 +49,19 @@ def _ends(path: Path) -> tuple[str, str]:
 
 def drawn_below(root: Path) -> str:
     """That a folder without masks holds such files, and the way out; "" where it does not."""
-    return told_of_drawn(root, [path for path in Walk(root).files() if drawn_as(path)])
+    return told_of_drawn(root, drawn_among(Walk(root).files()))
 
 
-def told_of_drawn(root: Path, files: Sequence[Path]) -> str:
+def drawn_among(files: Iterable[Path]) -> dict[Path, str]:
+    """Whose boxes and polygons files hold, of those that do; each is opened once."""
+    return {path: whose for path in files if (whose := drawn_as(path))}
+
+
+def told_of_drawn(root: Path, files: Mapping[Path, str]) -> str:
     """That such files are not read, and the way out; "" for none."""
     if not files:
         return ""
-    kinds = Counter(map(drawn_as, files))
+    kinds = Counter(files.values())
     whose, names = " and ".join(sorted(kinds)), listed((path.relative_to(root).as_posix() for path in files), 3)
     return (
         f"{counted(len(files), 'file')} of boxes and polygons as {whose} {'has' if len(kinds) == 1 else 'have'} them "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
-from vpt.data.doubts.drawn import drawn_as, told_of_drawn
+from vpt.data.doubts.drawn import drawn_among, told_of_drawn
 from vpt.data.walking import Walk
 from vpt.files import is_hidden
 from vpt.readers import endings, format_of, reader_of
@@ -99,9 +99,10 @@ class LeftOut:
         found = []
         texts = [path for path in (*self.files, *self.nested) if link_in_text(path)]
         lost = [*texts, *(path for path in (*self.files, *self.nested) if leads_nowhere(path))]
+        drawn = drawn_among(self.files)
         if files := [path for path in self.files if path not in lost]:
             known = [path for path in files if format_of(path)]
-            other = [path for path in files if not format_of(path) and not drawn_as(path)]
+            other = [path for path in files if not format_of(path) and path not in drawn]
             if other:
                 found.append(
                     f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out"
@@ -115,8 +116,8 @@ class LeftOut:
                 f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
                 "as a folder of its own, or move the files up"
             )
-        if drawn := told_of_drawn(self.root, [*filter(drawn_as, self.files)]):
-            found.append(drawn)
+        if drawn:
+            found.append(told_of_drawn(self.root, drawn))
         if texts:
             found.append(_of_texts(self.root, texts))
         if gone := [path for path in lost if path not in texts]:
@@ -175,7 +176,7 @@ def unread_beside(folder: Path) -> str:
     every = list(Walk(folder).files())
     if texts := [path for path in every if link_in_text(path)]:
         return f"; {_of_texts(folder, texts)}"
-    if drawn := told_of_drawn(folder, [*filter(drawn_as, every)]):
+    if drawn := told_of_drawn(folder, drawn_among(every)):
         return f"; {drawn}"
     found = [path for path in every if not _is_description(path)]
     other = [path for path in found if not format_of(path)]

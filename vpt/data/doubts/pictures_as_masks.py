@@ -35,10 +35,11 @@ def _is_its_picture(case: Case) -> bool:
         image, mask = (_seen(path) for path in (case.images[0], case.files[-1]))
     except VptError:  # reading the case says why
         return False
-    if image.shape != mask.shape or (mask == mask[:1]).all() or _count_colours(mask) < SHADES:
+    if image.shape != mask.shape or (mask == mask[:1]).all():
         return False  # grey is no colour of its own: labels of a scan may be as bright as it
     left = sum(((one - other) ** 2).mean() for one, other in zip(image, mask, strict=True))
-    return bool(left < ALIKE * sum(channel.var() for channel in image))
+    alike = left < ALIKE * sum(channel.var() for channel in image)
+    return bool(alike and _count_colours(mask) >= SHADES)  # counted last, which takes seconds of a large picture
 
 
 def _count_colours(seen: np.ndarray) -> int:

@@ -57,9 +57,7 @@ def sequences_of(masks: Masks, scans: Sequence[BidsFile], problems: list[VptErro
 
 def _scans_of(masks: Masks, scans: Sequence[BidsFile], problems: list[VptError]) -> dict[str, list[BidsFile]]:
     """Case -> the scans that its mask is of."""
-    by_subject: dict[str, list[BidsFile]] = defaultdict(list)
-    for scan in scans:
-        by_subject[scan.subject].append(scan)
+    by_subject = _by_subject(scans)
     found = {}
     for case, its in masks.items():
         mask = its[0]
@@ -82,6 +80,13 @@ def _scans_of(masks: Masks, scans: Sequence[BidsFile], problems: list[VptError])
     return found
 
 
+def _by_subject(scans: Sequence[BidsFile]) -> dict[str, list[BidsFile]]:
+    found: dict[str, list[BidsFile]] = defaultdict(list)
+    for scan in scans:
+        found[scan.subject].append(scan)
+    return found
+
+
 def _with_others(
     masks: Masks, found: Sequences, chosen: Mapping[str, Sequence[BidsFile]], scans: Sequence[BidsFile]
 ) -> Sequences:
@@ -89,12 +94,13 @@ def _with_others(
     cases have once, of one channel, on the mask's grid.
     """
     others: Sequences = {}
+    by_subject = _by_subject(scans)
     for case, its in chosen.items():
         mask, known = masks[case][0], {scan.datatype for scan in its}
         if mask.scan or mask.file.datatype or any(scan.pipeline for scan in its):
             return found
-        among = [scan for scan in scans if scan.subject == mask.file.subject and not scan.pipeline]
-        among = [scan for scan in among if scan.datatype in STILL - known and _fits(mask, scan)]
+        among = [scan for scan in by_subject[mask.file.subject] if not scan.pipeline and _fits(mask, scan)]
+        among = [scan for scan in among if scan.datatype in STILL - known]
         often = Counter(scan.suffix for scan in among)
         others[case] = {scan.suffix: scan for scan in among if often[scan.suffix] == 1}
     shared = set.intersection(*({*its} for its in others.values())) if others else set()

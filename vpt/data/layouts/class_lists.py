@@ -174,7 +174,7 @@ class _Images:
             return VptError("no path; name the image, or remove the line")
         written = [path] if "\\" not in path else [path, path.replace("\\", "/")]
         places = [self.folder / base / each for each in written for base in ("", "images")]
-        places += [self.folder.parent / each for each in written if Path(each).parts[0] == self.folder.resolve().name]
+        places += [self.folder.parent / each for each in written if Path(each).parts[:1] == (self._own_name,)]
         try:
             image = next((place for place in places if place.is_file()), None)
         except (OSError, ValueError):  # a name that is too long, or holds a null byte
@@ -190,6 +190,10 @@ class _Images:
         if kind_of(image) is None:
             return VptError(f"{path}: not a supported ending; {SUPPORTED}")
         return image
+
+    @cached_property
+    def _own_name(self) -> str:
+        return self.folder.resolve().name
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:

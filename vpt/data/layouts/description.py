@@ -148,7 +148,7 @@ def numbers_of(
 ) -> dict[str, int]:
     """Label -> id of labels in files of their own: as `given` has them, or from 1 on in the order of their names.
 
-    Raises VptError for one that `given`, what `source` says, does not name.
+    Raises VptError for one that `given`, what `source` says, does not name, or calls the background.
     """
     if given is None:
         return {name: id for id, name in enumerate(sorted(names), start=1)}
@@ -157,6 +157,11 @@ def numbers_of(
         raise VptError(
             f"{source}: `labels` names no {unknown[0]}, of which there are masks{did_you_mean(unknown[0], ids)}; add "
             f"it, or take `labels` out: files of a label each are numbered by their names then"
+        )
+    if (other := given[0]) != BACKGROUND and other in names:
+        raise VptError(
+            f"{source}: 0 is always the background, but it is {other}, of which there are masks; write that with an id "
+            "from 1 on"
         )
     return {name: ids[name] for name in sorted(names)}
 

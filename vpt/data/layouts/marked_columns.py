@@ -25,7 +25,8 @@ def marked_columns(header: Sequence[str], body: Sequence[tuple[int, Sequence[str
         return ones
     unknown = sum(not {*row} <= {0, 1} for row in values)
     also = "" if not unknown else ", and `annotated` with those that are 1 or 0"
-    why = f"{counted(unknown, 'line')} {agreeing(unknown, 'have')} blanks or -1" if unknown else "several may be 1"
+    blanks = f"{counted(unknown, 'line')} {agreeing(unknown, 'have')} blanks or -1"
+    why = blanks if unknown else "several or none may be 1"
     raise VptError(
         f"{source}: no column for the label; {listed(marks, 4)} hold 1 and 0, but {why}; write a column `label` with "
         f"the names that are 1, with | between{also}"

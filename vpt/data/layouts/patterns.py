@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,8 @@ Key = tuple[str, ...]  # what every `*` of a pattern stands for
 
 
 def is_paired(root: Path) -> bool:
-    """Whether a dataset.json pairs scans and masks by patterns."""
-    return root.is_dir() and PAIRS in description(root / "dataset.json")
+    """Whether a dataset.json pairs scans and masks by patterns; a list of pairs, as registration has, is none."""
+    return root.is_dir() and isinstance(description(root / "dataset.json").get(PAIRS), dict)
 
 
 def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
@@ -52,7 +54,8 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     keys = sorted(key for key in found if all(key in its for its in channels.values()))
     if not keys:
         raise VptError(f"{source}: `{PAIRS}` pairs none of the files: {_differ(channels, found)}; {PAIRED}")
-    names = dict(zip(keys, _names(keys), strict=True))
+    first, shown = next(iter(channels.values())), next(iter(scans.values()))
+    names = dict(zip(keys, _names([_told(first[key].relative_to(root), shown) for key in keys], source), strict=True))
     kinds = {kind_of(its[key]) for its in channels.values() for key in keys}
     if len(kinds) > 1:
         raise VptError(f"{source}: `{PAIRS}` names images and volumes; give patterns of one kind")
@@ -69,8 +72,8 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         for key in sorted(keys, key=names.__getitem__)
     )
     problems += turned(cases) if kind == "images" else ()
-    first = {case.name: case.images[0].relative_to(root) for case in cases}
-    folders = {name: path.parts[:-1] for name, path in first.items()}
+    lie = {case.name: case.images[0].relative_to(root) for case in cases}
+    folders = {name: path.parts[:-1] for name, path in lie.items()}
     return SegmentationSet(
         root,
         shown_name(content, root),
@@ -79,7 +82,7 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         cases,
         read_patients(content, source, {case.name for case in cases}),
         kind,
-        without_both(said_throughout(first), first),
+        without_both(said_throughout(lie), lie),
         stems=of_folders(that_differ(folders)),
     ), problems
 
@@ -101,8 +104,7 @@ def _matching(root: Path, paths: Sequence[Path], patterns: Sequence[str], source
     """What `*` stands for -> the file. Raises VptError for a pattern that no file fits, and two files of one case."""
     found: dict[Key, Path] = {}
     for pattern in patterns:
-        parts = (".*" if part == "**" else "([^/]*)" if part == "*" else re.escape(part) for part in _parts(pattern))
-        fits = re.compile("".join(parts))
+        fits = _compiled(pattern)
         its = {path: match.groups() for path in paths if (match := fits.fullmatch(path.as_posix()))}
         if not its:
             some = listed((path.as_posix() for path in paths), 2) or "none"
@@ -116,17 +118,38 @@ def _matching(root: Path, paths: Sequence[Path], patterns: Sequence[str], source
     return found
 
 
-def _parts(pattern: str) -> list[str]:
-    return re.split(r"(\*+)", pattern)
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*+)", pattern)
+    return re.compile("".join({"*": "([^/]*)", "**": ".*"}.get(part, re.escape(part)) for part in parts))
 
 
-def _names(keys: Sequence[Key]) -> list[str]:
-    """Of the cases: the last of their places that tells all apart, else all of them."""
-    for at in range(-1, -len(keys[0]) - 1, -1):
-        names = [key[at] for key in keys]
+def _told(path: Path, patterns: Sequence[str]) -> Key:
+    """What `*` stands for, with what is between two of one name: `p1_s2` of `*_s*`, which says whose it is."""
+    text = path.as_posix()
+    match = next(match for pattern in patterns if (match := _compiled(pattern).fullmatch(text)))
+    spans: list[tuple[int, int]] = []
+    for start, end in match.regs[1:]:
+        joined = bool(spans) and "/" not in text[spans[-1][1] : start]
+        spans.append((spans.pop()[0] if joined else start, end))
+    return tuple(text[start:end] for start, end in spans)
+
+
+def _names(told: Sequence[Key], source: Path) -> list[str]:
+    """Of the cases: the last of their places that tells all apart, else all of them.
+
+    Raises VptError where these say nothing, or the same of two cases.
+    """
+    for at in range(-1, -min(map(len, told)) - 1, -1):
+        names = [places[at] for places in told]
         if all(names) and len({*names}) == len(names):
             return names
-    return ["_".join(key) for key in keys]
+    names = ["_".join(places) for places in told]
+    if not all(names):
+        raise VptError(f"{source}: `{PAIRS}` has no `*`, or it stands for nothing; put it where a case's name is")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise VptError(f"{source}: `{PAIRS}` calls two cases {twice[0]}; rename the folders or files of one of them")
+    return names
 
 
 def _alone(channels: Mapping[str, Mapping[Key, Path]], masks: Mapping[Key, Path]) -> Iterator[VptError]:
