@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.backbones.base import Backbone
-from vpt.backbones.tokens import Context, KeysValues, SeparateContext, Tokens
+from vpt.backbones.tokens import Context, Features, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError
 from vpt.foreign import in_brackets, shown
 from vpt.heads.base import Head
@@ -97,10 +97,20 @@ def require_penalty(prompts: Prompts, penalty: Any) -> None:
     raise VptError(f"{called(prompts)}: penalty gives {shown(penalty)}, expected one number as a tensor, or None")
 
 
-def require_answer(head: Head, logits: Any, images: Tensor) -> None:
-    """Raise VptError unless a head of another package gives a row of logits for each of the images (B, 3, H, W)."""
+def answering(head: Head) -> Callable[..., Any]:
+    """The head; of one of another package it is looked at whether it gives logits of each of the images."""
     if _is_trusted(head):
-        return
+        return head
+
+    def answer(features: Features, images: Tensor, *hints: Tensor) -> Any:
+        logits = head(features, images, *hints)
+        _require_logits(head, logits, images)
+        return logits
+
+    return answer
+
+
+def _require_logits(head: Head, logits: Any, images: Tensor) -> None:
     expected = f"logits for each of the {counted(len(images), 'image')}"
     if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(images):
         raise VptError(f"{called(head)}: forward gives {shown(logits)}, expected {expected}, (B, K) or (B, K, H, W)")

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from vpt.backbones.base import Added, Backbone, BackboneSpec
 from vpt.backbones.query import query_of, rows_for_query
 from vpt.backbones.tokens import Context, Features, Keep, Tokens
-from vpt.contract import entering, first_block, require_answer, require_part, require_penalty
+from vpt.contract import answering, entering, first_block, require_part, require_penalty
 from vpt.errors import VptError
 from vpt.heads.base import Head
 from vpt.mixing import Mixing
@@ -222,9 +222,8 @@ class PromptedModel(nn.Module):
         if hints is not None and not self.head.takes_hints:
             raise ValueError(f"{type(self.head).__name__} takes no boxes or points")
         encoded = self.encode(images, info if hints is None else replace(info, hints=hints))
-        features, head = encoded.features, self.head
-        logits = head(features, images) if hints is None else head(features, images, hints)
-        require_answer(head, logits, images)
+        features, answer = encoded.features, answering(self.head)
+        logits = answer(features, images) if hints is None else answer(features, images, hints)
         return Output(logits, encoded.penalty)
 
     def forward(self, images: Tensor, hints: Tensor | None = None) -> Tensor:

@@ -727,7 +727,7 @@ def shaded(array):
             "hold values 85, 170 (50.0% of what is no background), which lie at the edges",
         ),
         (lambda k: shaded(cube(2, 6)) if k else cube(1, 6, label=255), "1 of 2 masks (b.nii.gz) hold values 85, 170"),
-        (lambda k: cube(2, label=(1, 255)[k]), "(a.nii.gz) hold 1, but 1 mask (b.nii.gz) hold 255: likely the same"),
+        (lambda k: cube(2, label=(1, 255)[k]), "(a.nii.gz) holds 1, but 1 mask (b.nii.gz) holds 255: likely the same"),
     ],
 )
 def test_references_with_shades_or_written_in_two_ways_are_refused(tmp_path, reference, said):
