@@ -69,7 +69,8 @@ def test_memory_grows_by_the_mask_alone_and_not_by_labels(segmenter, models):
     segmenter = segmenter if models == 1 else SegmenterEnsemble([segmenter] * models)
     shallow, deep = deep_scan(3 * SLAB), deep_scan(13 * SLAB)
     segmenter.segment(shallow)  # what libraries take when they are used
-    grown = peak_of(lambda: segmenter.segment(deep)) - peak_of(lambda: segmenter.segment(shallow))
+    rounds = range(2)  # what tests before left behind may be freed, or not, in one of them
+    grown = min(peak_of(lambda: segmenter.segment(deep)) - peak_of(lambda: segmenter.segment(shallow)) for _ in rounds)
     voxels = 96 * 96 * 10 * SLAB
     assert grown / voxels < 6, f"{grown / voxels:.1f} bytes a voxel"
 
