@@ -254,6 +254,7 @@ class Repeated(Given):
         return tokens, ROWS.expand(tokens.grid.shape[0], -1, -1)
 
 
+@pytest.mark.slow
 def test_models_with_parts_of_others_can_be_exported_and_compiled_for_batches_of_any_size() -> None:
     model = PromptedModel(make_vit(), Repeated(), Answers(lambda logits: logits)).eval()
     images, batch = draw(2), torch.export.Dim("batch", min=2, max=16)

@@ -78,6 +78,7 @@ def test_every_prompt_method_runs_where_its_encoder_lies(encoder: str, refused: 
             runs_on_a_gpu(model_of(backbone, method, partner or HEADS[encoder]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TUNING_METHODS)
 def test_every_control_runs_where_its_encoder_lies(method: str) -> None:
     runs_on_a_gpu(model_of(load("vit_micro"), "none", "mask", method))

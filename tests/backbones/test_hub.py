@@ -114,6 +114,7 @@ def test_a_file_that_is_not_cached_fails_soon_with_one_sentence(hub: Path) -> No
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_what_is_cached_still_loads(hub: Path) -> None:
     torch.manual_seed(3)

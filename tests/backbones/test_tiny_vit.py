@@ -373,6 +373,7 @@ def test_loaded_biases_take_the_place_of_those_gathered_before(attention: Arithm
     assert torch.equal(encode(backbone, Prompts(), images).grid, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(5, 7), (6, 6), (2, 2)])
 def test_gradients_of_windows_are_those_of_finite_differences(size: tuple[int, int]) -> None:
     """Also of the padding, which trains where `qkv` or the norm does, and which not every window has."""

@@ -64,6 +64,7 @@ def test_controls_leave_matrix_page_and_scores_and_are_not_run_twice(
         run_protocol(protocol(data, methods=("ncm",), seeds=(3,)), tmp_path)
 
 
+@pytest.mark.slow
 def test_results_of_other_data_and_a_folder_of_something_else_are_refused(tmp_path: Path) -> None:
     own = write_classes(tmp_path / "own", ("dark", "bright", "lying", "standing"))
     wanted, out = protocol(own, methods=("ncm",), seeds=(0, 1)), tmp_path / "out"
@@ -103,6 +104,7 @@ def test_pixels_that_changed_in_one_file_of_all_are_noticed(tiny_npz: Path, tmp_
     assert {name for name in known if known[name] != now[name]} == {"stripesmnist.npz"}
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_is_told_and_stops_no_other(data: Path, tmp_path: Path) -> None:
     wanted = protocol(data, methods=("ncm", "ranpac"))
     run_protocol(wanted, tmp_path)

@@ -289,6 +289,7 @@ def test_an_umlaut_is_the_same_however_it_is_written(make_images):
     assert "für" in [case.name for case in read_dataset(root).cases]
 
 
+@pytest.mark.slow
 def test_many_masks_are_looked_at_in_processes_to_the_same_end(tmp_path: Path, monkeypatch) -> None:
     """Some of 1 beside some of 255, one that cannot be read, and an image that EXIF turns beside its mask."""
     (tmp_path / "images").mkdir()

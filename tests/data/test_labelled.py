@@ -512,6 +512,7 @@ def test_one_colour_image_among_many_grey_ones_is_enough(tmp_path):
 # --- real data --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "classes", "count", "channels"),

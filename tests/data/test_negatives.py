@@ -149,6 +149,7 @@ def doubted(dataset: SegmentationSet) -> list[str]:
     return [text for text in doubts_of(dataset, read_splits(dataset)) if "light where" in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [[3], [0, 5], range(0, 24, 3), range(12), range(0, 24, 2)])
 def test_negated_volumes_are_told_before_training_too(tmp_path: Path, odd: Sequence[int]) -> None:
     dataset = head_set(tmp_path, 24, odd)

@@ -694,6 +694,7 @@ def test_results_of_other_data_are_refused_by_name(copied_classes: Path, tmp_pat
         go_on()
 
 
+@pytest.mark.slow
 def test_a_comparison_of_a_damaged_file_begins_anew_once_it_is_mended(
     copied_classes: Path, tmp_path: Path, trained: list[str]
 ) -> None:
@@ -721,6 +722,7 @@ def test_a_comparison_of_a_damaged_file_begins_anew_once_it_is_mended(
     assert [name for name in failed if trained.count(name) == 2] == failed
 
 
+@pytest.mark.slow
 def test_only_one_process_at_a_time_begins_a_comparison_anew(copied_classes: Path, tmp_path: Path) -> None:
     """What one has just begun on the mended data is not taken back by another one that came as early."""
     out, picture = tmp_path / "out", copied_classes / "flat" / "im1.png"

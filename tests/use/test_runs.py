@@ -121,6 +121,7 @@ def test_data_whose_numbers_are_other_labels_than_the_runs_are_refused(
     assert not (run / "test").exists()
 
 
+@pytest.mark.slow
 def test_data_that_write_the_labels_of_the_run_otherwise_are_scored(run: Path, copied_data: Path) -> None:
     expected = evaluate_run(run)[0].mean()
     file = copied_data / "dataset.json"
