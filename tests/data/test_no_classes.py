@@ -48,6 +48,13 @@ def ham(root: Path) -> None:
     table(root / "HAM10000_metadata.csv", "lesion_id,image_id,dx,age", lines)
 
 
+def isic(root: Path) -> None:
+    """A column of 0 and 1 for each class in the place of one with its name."""
+    fill(root, [f"images_part_{1 + k // 6}/ISIC_{k}.png" for k in range(12)])
+    lines = [f"ISIC_{k},{('1.0,0.0,0.0', '0.0,1.0,0.0', '0.0,0.0,1.0')[k % 3]}" for k in range(12)]
+    table(root / "GroundTruth.csv", "image,MEL,NV,BCC", lines)
+
+
 def nih(root: Path) -> None:
     fill(root, [f"images_{1 + k // 6:03}/images/{k:08}_000.png" for k in range(12)])
     lines = [f"{k:08}_000.png,{('Mass|Edema', 'No Finding')[k % 2]},{k},0.1,0.1," for k in range(12)]
@@ -77,6 +84,7 @@ def ircadb(root: Path) -> None:
     [
         (ham, "HAM10000_images_part_1, HAM10000_images_part_2 are called as parts of a set are, not as classes; give "),
         (ham, "give the list of the labels in the place of the folder ({root}/HAM10000_metadata.csv)"),
+        (isic, "give the list of the labels in the place of the folder ({root}/GroundTruth.csv)"),
         (nih, "images_001, images_002 are called as parts of a set are"),
         (nih, "give the list of the labels in the place of the folder ({root}/Data_Entry_2017.csv)"),
         (chexpert, "patient00000, patient00001, patient00002 and 5 more are called as patients or their scans are"),
@@ -94,7 +102,7 @@ def test_sets_whose_labels_stand_in_a_list(tmp_path: Path, make, said: str) -> N
     assert text.endswith("; or name them in data.classes, if they are classes all the same")
 
 
-@pytest.mark.parametrize("make", [ham, nih])
+@pytest.mark.parametrize("make", [ham, isic, nih])
 def test_the_list_that_is_named_can_be_read(tmp_path: Path, make) -> None:
     make(tmp_path / "d")
     named = Path(refusal(tmp_path / "d").partition("folder (")[2].partition(")")[0])

@@ -42,7 +42,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
     if not lines:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
-    places, marked = _columns(header, body, source)
+    places, marked = columns_of(header, body, source)
     if sides := split_column([_plain(name) for name in header], partial(_cells_of, lines)):
         places["split"] = [_plain(name) for name in header].index(sides)
     images, seen = _Images(source.parent), dict[str, int]()
@@ -83,12 +83,17 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
 def lists_in(folder: Path) -> list[Path]:
     """The tables at the top of a folder that have a column of images, by their headers."""
     found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in tables_in(folder):
         with suppress(VptError):  # no list that can be read
-            if path.suffix.lower() in TABLES and path.is_file() and not is_hidden(path):
-                _, header = next(csv_lines(path), (0, []))
-                found += [path] if {*map(_plain, header)} & {*IMAGE_COLUMNS} else []
+            _, header = next(csv_lines(path), (0, []))
+            found += [path] if {*map(_plain, header)} & {*IMAGE_COLUMNS} else []
     return found
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The files at the top of a folder that may be lists, by their endings."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return [path for path in files if path.suffix.lower() in TABLES and path.is_file() and not is_hidden(path)]
 
 
 def _cells_of(lines: Sequence[tuple[int, Sequence[str]]], column: str) -> list[str]:
@@ -134,10 +139,13 @@ def _separator(head: str) -> str:
     return max(",;\t", key=yields)
 
 
-def _columns(
+def columns_of(
     header: Sequence[str], body: Sequence[tuple[int, list[str]]], source: Path
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """What a column holds -> where it is; and where none holds the label, class -> the column that marks it."""
+    """What a column holds -> where it is; and where none holds the label, class -> the column that marks it.
+
+    Raises VptError where none holds paths, or labels, or two are called alike.
+    """
     names = [_plain(name) for name in header]
     places = {}
     for what, known in COLUMNS.items():

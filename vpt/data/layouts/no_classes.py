@@ -15,13 +15,12 @@ from pathlib import Path
 
 from vpt.data.cases import case_name
 from vpt.data.doubts.drawn import TOOLS, drawn_as
-from vpt.data.layouts.class_lists import COLUMNS, csv_lines
+from vpt.data.layouts.class_lists import columns_of, csv_lines, tables_in
 from vpt.data.layouts.naming import says_masks
 from vpt.data.layouts.rows import Row
 from vpt.data.walking import Walk
 from vpt.errors import VptError
-from vpt.files import is_hidden
-from vpt.vocabulary import SIDE_WORDS, TABLES
+from vpt.vocabulary import SIDE_WORDS
 from vpt.words import listed
 
 PARTS = {"part", "image", "images", "img", "imgs", "batch", "fold", "chunk", "shard", "split", "subset", "set"}
@@ -133,12 +132,12 @@ def _masks_in_each(rows: Iterable[Row]) -> str:
 
 def _lists(root: Path, rows: Sequence[Row]) -> list[_List]:
     """Those at the top of the set that name most of its images, those with labels first."""
-    tables = [path for path in sorted(root.iterdir()) if path.suffix.lower() in TABLES and path.is_file()]
+    tables = tables_in(root)
     images = {_own_name(row.name) for row in rows} if tables else set()
     found = []
     for path in tables if images else ():
         with suppress(VptError):  # no list that can be read
-            found += [] if is_hidden(path) else _read(path, images)
+            found += _read(path, images)
     return sorted(found, key=lambda each: not each.is_labelled)
 
 
@@ -146,14 +145,13 @@ def _read(path: Path, images: Set[str]) -> list[_List]:
     """The list in a file, where one of its columns names most of the images; [] where none does."""
     (_, header), *lines = [*csv_lines(path)] or [(1, [])]
     columns = [[cells[k] if k < len(cells) else "" for _, cells in lines] for k in range(len(header))]
-    called = [name.strip().casefold() for name in header]
     naming = [k for k, cells in enumerate(columns) if len({*map(_own_name, cells)} & images) >= MOST * len(images)]
     if not naming:
         return []
-    path_at, label_at = (
-        next((called.index(name) for name in COLUMNS[what] if name in called), None) for what in ("path", "label")
-    )
-    return [_List(path, path_at in naming and label_at is not None)]
+    is_labelled = False
+    with suppress(VptError):  # it does not say what its images are
+        is_labelled = columns_of(header, lines, path)[0]["path"] in naming
+    return [_List(path, is_labelled)]
 
 
 def _own_name(path: str) -> str:
