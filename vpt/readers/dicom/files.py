@@ -150,7 +150,9 @@ def guarded(name: object, what: str = "cannot be read as DICOM") -> Iterator[Non
     require_pydicom(name)
     try:
         warnings.filterwarnings("ignore", module=QUOTING)
-        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+        log = logging.getLogger("pydicom")
+        if log.level != logging.CRITICAL:  # to set it empties every logger's cache, which takes longer than a header
+            log.setLevel(logging.CRITICAL)
         yield
     except (VptError, MemoryError):
         raise
