@@ -114,7 +114,7 @@ class Steps:
     def answering(self, scan):
         return self
 
-    def labels_of(self, scan, box=None, progress=None, keep=None):
+    def labels_of(self, scan, told=None, progress=None, keep=None):
         self.note("segment", scan.name)
         return np.full((2, 2), ord(scan.name), np.uint8)
 

@@ -24,6 +24,7 @@ from vpt.use.archives.attempts import Failure, attempt, one_ahead
 from vpt.use.archives.beside import NOTHING, Beside, Pending
 from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
+from vpt.use.told_places import ToldPlaces
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class Job:
         return self.segmenter.prepare(case.scan, force=self.force), time.perf_counter() - started
 
     def segment(self, case: Case, scan: Callable[[], tuple[PreparedScan, float]], progress: Tick) -> Written:
-        path, place, (prepared, seconds) = self.target(case), self.box and self.box(case), scan()
+        path, told, (prepared, seconds) = self.target(case), ToldPlaces(self.box and self.box(case)), scan()
         started = time.perf_counter()
         doubts = self.doubts(prepared)
         pending = self.beside.of(self.segmenter, prepared)
-        labels = self.segmenter.labels_of(prepared, place, progress=progress, keep=pending.keep)
+        labels = self.segmenter.labels_of(prepared, told, progress=progress, keep=pending.keep)
         pending.see(self.segmenter, prepared, labels)
         mask = self.segmenter.mask_of(prepared, labels, self.form)
         volume = prepared.grid.voxel_ml if prepared.reader.unit == "mm" else None
