@@ -146,29 +146,26 @@ def _beside(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Pr
 
 def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """Nothing to learn anywhere, or a label that no case has, or only one."""
-    read = [each.voxels for each in facts if each.voxels is not None]
-    present = {id for voxels in read for id in voxels}
-    if read and not present:
+    read = [each for each in facts if each.voxels is not None]
+    if not read:
+        return
+    if not any(each.voxels for each in read):
         nothing = f"no {dataset.element} of any label in {counted(len(read), 'case')}"
         text = f"{nothing}, so nothing can be learned; check the export"
         yield Problem("error", str(dataset.root), text)
-    elif read:
-        for id, name in dataset.labels.items():
-            having = [each.case for each in facts if each.voxels and id in each.voxels]
-            if id and not having:
-                file, mend = masks_of(dataset), "add a case that has it"
-                if (source := dataset.root / "dataset.json").exists():
-                    file, mend = str(source), f"remove it from `labels`, or {mend}"
-                yield Problem("warning", file, f"label {id} ({name}) is in no case; {mend}")
-            elif id and len(having) == 1 < len(read):
-                text = (
-                    f"label {id} ({name}) is in this case only, so it cannot be both trained and tested; add more cases"
-                )
-                yield Problem("warning", str(having[0].label), text)
-        absent = (
-            dataset.label_values.absent({id for each in facts for id in each.stored}) if dataset.label_values else []
-        )
-        for text in absent:
+        return
+    for id, name in dataset.labels.items():
+        having = [each.case for each in read if each.voxels and id in each.voxels]
+        if id and not having:
+            file, mend = masks_of(dataset), "add a case that has it"
+            if (source := dataset.root / "dataset.json").exists():
+                file, mend = str(source), f"remove it from `labels`, or {mend}"
+            yield Problem("warning", file, f"label {id} ({name}) is in no case; {mend}")
+        elif id and len(having) == 1 < len(read):
+            text = f"label {id} ({name}) is in this case only, so it cannot be both trained and tested; add more cases"
+            yield Problem("warning", str(having[0].label), text)
+    if dataset.label_values:
+        for text in dataset.label_values.absent({id for each in facts for id in each.stored}):
             yield Problem("warning", str(dataset.root / "dataset.json"), text)
 
 
