@@ -10,7 +10,7 @@ import numpy as np
 
 from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.doubts.beside import Beside, beside
+from vpt.data.doubts.image_and_mask import Beside, beside
 from vpt.data.doubts.mask_looks import MaskLook, look_at
 from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.findings import Problem, problem_of, unforeseen

@@ -14,8 +14,8 @@ from vpt.data.case_facts import CaseFacts, held_in, read_safely
 from vpt.data.cases import SegmentationSet, unwritable
 from vpt.data.check_images import parted, unlike
 from vpt.data.check_labelled import check_labelled
-from vpt.data.doubts.beside import compared, drawn_in, misplaced
 from vpt.data.doubts.headers import once, single_slices, unusual_spacing
+from vpt.data.doubts.image_and_mask import compared, drawn_in, misplaced
 from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.labels import doubtful_numbers, numbered_files
 from vpt.data.doubts.left_out import left_out
