@@ -52,7 +52,7 @@ def describe(target: str) -> Facts:
 
 
 def artifact_facts(artifact: Artifact) -> Facts:
-    """What an artifact says of itself."""
+    """Rows of `vpt info` for an artifact."""
     return list(_artifact_facts(artifact))
 
 

@@ -246,7 +246,7 @@ def _classifies(run: Path) -> bool:
 
 
 def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
-    """What is to be evaluated; what is none of it ends in a sentence on how to say it."""
+    """What kind of evaluation the folders ask for; where they fit none, the command ends with how to ask for one."""
     from vpt.use.folds import is_of_folds, is_run
 
     if mean:

@@ -82,7 +82,7 @@ def load_marked(loading: Loading, asked: Asked) -> tuple[Segmenter | Classifier,
 
 
 def _postprocess_of(loaded: Segmenter | Classifier) -> str:
-    """What is done with its masks, in words; "" where that is nothing."""
+    """How the model's masks are tidied, in words; "" where they are not."""
     from vpt.data.postprocess import in_words
     from vpt.use.segmenter import Segmenter
 

@@ -205,7 +205,7 @@ def require_unnamed(models: list[str]) -> None:
 
 
 def require_plain(loading: Loading, engine: str) -> None:
-    """What several tasks side by side have no form of."""
+    """Refuse options that several tasks side by side have no form of."""
     asked = {
         "--tta": loading.tta,
         "--compile": loading.compile,
@@ -245,7 +245,7 @@ def _predict(
 
 
 def require_table(asked: Asked) -> None:
-    """What goes with masks only is a mistake where the model classifies."""
+    """Refuse options that only go with masks, where the model classifies."""
     if asked.form != "own":
         usage(f"--as {asked.form}: the model classifies, and its answer is a table; leave it out")
     if asked.existing == "skip":

@@ -94,7 +94,7 @@ def _bank(paths: Mapping[str, Path], loading: Loading) -> Bank:
 
 
 def _settings(loading: Loading, asked: Asked, bank: Bank) -> dict[str, Any]:
-    """What changes masks, for the record."""
+    """The settings that change masks, for the record."""
     return {
         "force": asked.force,
         "as": asked.form,

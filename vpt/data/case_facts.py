@@ -122,7 +122,7 @@ def _is_mask(case: Case, channels: int, values: CaseValues, labels: np.ndarray) 
 
 
 def held_in(facts: CaseFacts, dataset: SegmentationSet) -> Held:
-    """As `read_held` would read it; nothing where the label was not read."""
+    """What a case's label holds, as `read_held` would read it; nothing where the label was not read."""
     if not facts.voxels:
         return Held()
     amount = sum(facts.ml.values()) if dataset.kind == "volumes" else sum(facts.voxels.values()) / facts.size

@@ -42,12 +42,12 @@ class ImageFacts:
 
     @property
     def name(self) -> str:
-        """Of its case."""
+        """The name of its case."""
         raise NotImplementedError
 
     @property
     def file(self) -> str:
-        """What a problem is told of."""
+        """The file that a problem is told of."""
         raise NotImplementedError
 
     @property

@@ -156,7 +156,7 @@ def _go_on(
     brief: bool,
     ranks: Ranks,
 ) -> None:
-    """From where the run stands to its end."""
+    """Train from where the run stands to its end."""
     resume = standing in ("stopped", "done")
     if ranks.first:
         job = _reopened(run, config, cache, ranks) if resume else _begun(run, config, cache, ranks)

@@ -77,7 +77,7 @@ def _require_no_reprogramming(config: Config, artifact: Artifact) -> None:
 
 
 def _require_same_kind(config: Config, artifact: Artifact) -> None:
-    """Of data whose task is not said: that it has classes where the artifact's task is to classify, and no others."""
+    """Where no task is set: refuse masks for an artifact that classifies, and classes for one that segments."""
     if config.task is not None:
         return
     task, has_classes = artifact.config.task, is_labelled(config.data.path)
@@ -126,7 +126,7 @@ def _weights_given(config: Config) -> str | None:
 
 
 def _kept_labels(config: Config, artifact: Artifact) -> tuple[str, ...]:
-    """Those to stay where the data lack them."""
+    """The artifact's labels that stay although the data lack them."""
     if artifact.config.task == "classification":
         if config.start.kept:
             raise VptError(

@@ -19,7 +19,7 @@ UNITS = tuple((k / 5, f"{k / 5:.1f}") for k in range(6))
 
 
 def shown_labels(summary: MaskSummary, most: int) -> list[int]:
-    """Of many labels those with the lowest mean Dice."""
+    """The labels of a chart: of many those with the lowest mean Dice."""
     labels = list(summary.labels)
     if len(labels) <= most:
         return labels

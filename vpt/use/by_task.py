@@ -109,7 +109,7 @@ class SegmenterByTask(Segmenter):
         return found.task, dict(found.distances or {})
 
     def prepare(self, scan: Scan, force: bool = False) -> ScanOfTask:
-        """As the nearest of those tasks that do not refuse it.
+        """The scan as it is prepared for the nearest of those tasks that do not refuse it.
 
         Raises:
             VptError: a scan that all tasks refuse; a task that kept no training cases, where none was told.

@@ -166,7 +166,7 @@ def _require_no_masks(
 
 
 def _common_splits(runs: Sequence[Path]) -> dict[str, list[str]]:
-    """Of runs on one split; raises VptError for another folder, and for runs that differ in a side."""
+    """The split that all runs share; raises VptError for another folder, and for runs that differ in a side."""
     found = []
     for run in runs:
         if not (run / "splits.json").is_file():

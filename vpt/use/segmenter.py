@@ -171,7 +171,7 @@ class Segmenter:
         return found, witness.quality(self.distance_of(scan))
 
     def distance_of(self, scan: PreparedScan) -> float:
-        """Of a scan to the training cases, see `Familiar.distance`; NaN where the model kept none of them."""
+        """How far a scan is from the training cases, see `Familiar.distance`; NaN where the model kept none of them."""
         return math.nan if self.known is None else self.known.distance(self.known.features_of(scan))
 
     def shown(self, scan: Scan, prepared: PreparedScan, mask: Mask) -> Mask:
@@ -257,7 +257,7 @@ class Segmenter:
         return DECISIONS[self.decision](found, scan.oriented.shape, len(self.labels), progress)
 
     def _kept(self, found: Iterator[Tensor | None], scan: PreparedScan, keep: Keep) -> Iterator[Tensor | None]:
-        """The same logits, their probabilities told on the way."""
+        """Pass the logits on, and tell `keep` their probabilities on the way."""
         for place, logits in enumerate(found):
             (probabilities,) = probabilities_of([logits], scan.oriented.shape[1:], len(self.labels), self.device)
             keep(place, probabilities, (probabilities,))

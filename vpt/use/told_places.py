@@ -14,7 +14,7 @@ from vpt.vocabulary import Mirror
 
 @dataclass(frozen=True)
 class ToldPlaces:
-    """As the user gave it, not yet looked at: see `Segmenter.segment`."""
+    """What the user gave, not yet looked at: see `Segmenter.segment`."""
 
     box: Any = None
     points: Any = None

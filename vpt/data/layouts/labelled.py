@@ -164,7 +164,7 @@ def survey_labelled(
 
 
 def _of_text(rows: Sequence[Row], problems: list[VptError]) -> list[Row]:
-    """Without those that nothing can be called by."""
+    """The rows whose names and labels are text that a file can be called by; the others are problems."""
     named = []
     for row in rows:
         if is_text("".join((row.name, *row.labels))):
