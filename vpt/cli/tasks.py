@@ -24,7 +24,7 @@ def predict_tasks(
     """Masks of every task, or of all in one -> the exit code."""
     from vpt.progress import bar
     from vpt.use.archives import ModelMark, loaded_whole, segment_archive, segment_for_tasks
-    from vpt.use.tasks import MergedSegmenter
+    from vpt.use.bank_segmenters import MergedSegmenter
 
     if merge and asked.beside.probabilities:
         usage("--probabilities: several tasks in one mask have none in common; leave out --merge")

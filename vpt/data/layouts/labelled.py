@@ -116,10 +116,7 @@ def survey_labelled(
     """
     path = Path(path)
     require_no_run(path)
-    if target is not None and target not in get_args(Target):
-        raise VptError(
-            f"target {target!r}, expected {' or '.join(get_args(Target))}{did_you_mean(target, get_args(Target))}"
-        )
+    _require_target(target)
     if classes is not None:
         refuse_classes(classes)
     problems: list[VptError] = []
@@ -161,6 +158,12 @@ def survey_labelled(
     )
     _keep_patients_together(found, rows, problems)
     return found, problems
+
+
+def _require_target(target: Target | None) -> None:
+    known = get_args(Target)
+    if target is not None and target not in known:
+        raise VptError(f"target {target!r}, expected {' or '.join(known)}{did_you_mean(target, known)}")
 
 
 def _of_text(rows: Sequence[Row], problems: list[VptError]) -> list[Row]:
