@@ -47,13 +47,8 @@ def describe(target: str) -> Facts:
     if path.suffix == ".safetensors" or path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
         from vpt.artifact import read_artifact
 
-        return artifact_facts(read_artifact(path)) + split_facts(path)
+        return [*artifact_facts(read_artifact(path)), *split_facts(path)]
     return list(_backbone_facts(target))
-
-
-def artifact_facts(artifact: Artifact) -> Facts:
-    """Rows of `vpt info` for an artifact."""
-    return list(_artifact_facts(artifact))
 
 
 def split_facts(run_or_artifact: Path) -> Facts:
@@ -72,7 +67,8 @@ def _counted(names: Iterable[str]) -> str:
     return f"{len(listed)}, SHA-256 of their names {digest}"
 
 
-def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+def artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+    """Rows of `vpt info` for an artifact."""
     yield "artifact", f"{artifact.path} ({artifact.path.stat().st_size / 1e6:.2f} MB)"
     yield from _encoder_facts(artifact)
     yield from _trained_facts(artifact)
