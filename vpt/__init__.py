@@ -96,7 +96,7 @@ __all__ = sorted(_HOMES)
 
 
 def __dir__() -> list[str]:
-    """What is for users, no submodule that happens to be imported."""
+    """The public names, without submodules that happen to be imported."""
     return [*__all__, "__version__"]
 
 

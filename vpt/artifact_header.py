@@ -58,13 +58,13 @@ class TaskHeader(BaseModel):
 
 
 class EarlierHeader(TaskHeader):
-    """Of a task that was learned before: its name as well."""
+    """The header of a task that was learned before: its name as well."""
 
     task: str = Field(min_length=1)
 
 
 class Header(TaskHeader):
-    """With the tasks that were learned before, in their order."""
+    """An artifact's whole header: its own task, and those that were learned before, in their order."""
 
     earlier: tuple[EarlierHeader, ...] = ()
 

@@ -20,7 +20,7 @@ def named_by(path: Path) -> str:
 
 
 def name_of(artifact: Artifact) -> str:
-    """What its own task, the last one, is called."""
+    """The name of an artifact's own task, which is the last one."""
     own = artifact.config
     return own.start.task or named_by(own.data.path)
 

@@ -47,13 +47,8 @@ def describe(target: str) -> Facts:
     if path.suffix == ".safetensors" or path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
         from vpt.artifact import read_artifact
 
-        return artifact_facts(read_artifact(path)) + split_facts(path)
+        return [*artifact_facts(read_artifact(path)), *split_facts(path)]
     return list(_backbone_facts(target))
-
-
-def artifact_facts(artifact: Artifact) -> Facts:
-    """What an artifact says of itself."""
-    return list(_artifact_facts(artifact))
 
 
 def split_facts(run_or_artifact: Path) -> Facts:
@@ -72,13 +67,19 @@ def _counted(names: Iterable[str]) -> str:
     return f"{len(listed)}, SHA-256 of their names {digest}"
 
 
-def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
-    from vpt.artifact_tasks import labels_of, tasks_of
-    from vpt.data.label_values import LabelValues
-    from vpt.model import trained_parts
-
-    plan, counts, config = artifact.plan, artifact.counts, artifact.config
+def artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+    """Rows of `vpt info` for an artifact."""
     yield "artifact", f"{artifact.path} ({artifact.path.stat().st_size / 1e6:.2f} MB)"
+    yield from _encoder_facts(artifact)
+    yield from _trained_facts(artifact)
+    yield from _data_facts(artifact)
+    yield from _chosen_facts(artifact)
+    yield "data", str(artifact.config.data.path)
+    yield "made with", ", ".join(f"{name} {number}" for name, number in artifact.versions.items())
+
+
+def _encoder_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+    config = artifact.config
     if config.backbone.name == NO_ENCODER:
         yield "backbone", f"{NO_ENCODER}: the head reads the images alone"
     else:
@@ -87,6 +88,14 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     yield from _origin_facts(artifact.origin)
     if artifact.preprocessing:
         yield "preprocessing", ", ".join(f"{key} {value}" for key, value in artifact.preprocessing.items())
+
+
+def _trained_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+    """What was trained, and for which tasks."""
+    from vpt.artifact_tasks import tasks_of
+    from vpt.model import trained_parts
+
+    counts, config = artifact.counts, artifact.config
     if config.start.path is not None:
         yield "started from", f"{config.start.path}, SHA-256 {config.start.sha256}"
     yield "task", f"{config.task}{f', {config.data.target}' if config.data.target else ''}"
@@ -107,24 +116,34 @@ def _artifact_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
     shares = ", ".join(f"{counts.get(part, 0):,} {part}" for part in trained_parts(counts))
     yield "trained parameters", f"{counts['trained']:,} ({shares})"
     yield "frozen parameters", f"{counts['frozen']:,}"
+
+
+def _data_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+    """Labels, and how scans are prepared."""
+    from vpt.artifact_tasks import labels_of
+    from vpt.data.label_values import LabelValues
+
+    plan = artifact.plan
     yield "labels", ", ".join(f"{label} {name}" for label, name in labels_of(artifact).items())
     if plan.label_values:
         yield "label values", str(LabelValues(plan.label_values))
     yield "channels", ", ".join(plan.channels)
     yield "plan", str(plan)
     yield "intensity", "; ".join(dict.fromkeys(map(str, plan.intensity)))
+
+
+def _chosen_facts(artifact: Artifact) -> Iterable[tuple[str, str]]:
+    """What validation chose and why, and the scores."""
     if artifact.temperature != 1:
         yield "temperature", f"{artifact.temperature:.3g}"
     if artifact.decision != "likeliest":
         yield "decision", f"{DECIDED[artifact.decision]}; chosen on validation"
     if artifact.postprocess:
         yield "post-processing", f"{in_words(artifact.postprocess, artifact.labels)}; chosen on validation"
-    for what, why in plan.reasons.items():
+    for what, why in artifact.plan.reasons.items():
         yield f"  why {what}", why
     for split, scores in artifact.scores.items():
         yield f"{split} scores", ", ".join(f"{key} {value:.4g}" for key, value in scores.items() if value is not None)
-    yield "data", str(config.data.path)
-    yield "made with", ", ".join(f"{name} {number}" for name, number in artifact.versions.items())
 
 
 def _origin_facts(origin: Origin | None) -> Iterable[tuple[str, str]]:

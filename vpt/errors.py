@@ -11,7 +11,7 @@ class VptError(Exception):
 
 
 class SaidElsewhere(VptError):
-    """The same, where another of several processes says it."""
+    """A `VptError` that another of several processes tells the user."""
 
 
 class VptWarning(UserWarning):

@@ -102,7 +102,7 @@ def frozen_below(first: int, backbone: Backbone, images: Tensor, levels: Collect
 
 
 def informed(info: Info, prompts: Prompts, backbone: Backbone, below: Below) -> Info:
-    """With what prompts are chosen by: the query of each image, see `frozen_query`, or a block's `mean_query`."""
+    """`info` with what prompts are chosen by: each image's query, see `frozen_query`, or a block's `mean_query`."""
     if prompts.needs_mean_query and info.mean_query is None:
         info = replace(info, mean_query=backbone.mean_query)
     if not prompts.needs_query or info.query is not None:
@@ -191,7 +191,7 @@ class PromptedModel(nn.Module):
 
     @property
     def acting_prompts(self) -> Prompts:
-        """Those that a pass goes through: its prompts, or what `project_prompts` made of them."""
+        """The prompts that a pass goes through: the model's own, or what `project_prompts` made of them."""
         return self._projected or self.prompts
 
     def encode(self, images: Tensor | None, info: Info = UNKNOWN, below: Below | None = None) -> Encoded:
@@ -211,7 +211,7 @@ class PromptedModel(nn.Module):
         return Encoded(features, penalty)
 
     def features(self, images: Tensor) -> Features:
-        """Of normalised images (B, 3, H, W): all that the head reads."""
+        """Normalised images (B, 3, H, W) -> all that the head reads."""
         return self.encode(images).features
 
     def run(self, images: Tensor, hints: Tensor | None = None, info: Info = UNKNOWN) -> Output:
@@ -291,7 +291,7 @@ class PromptedModel(nn.Module):
 
 
 def _without_projected(model: PromptedModel, _: Any) -> None:
-    """Of prompts that were loaded nothing is computed yet."""
+    """Drop keys and values that were computed of other prompts than those that are loaded."""
     model._projected = None
 
 

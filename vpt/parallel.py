@@ -40,7 +40,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
 def in_processes(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int, worth: int = FEW
 ) -> Iterator[Result]:
-    """The same for work that Python itself does, which threads only take turns at.
+    """`in_order` in processes, for work that Python itself does, which threads only take turns at.
 
     Processes are copies of this one, made when the first result is asked for; what `work` changes is theirs alone.
     Results are pickled. Where processes cannot be copied safely (other systems than Linux), and for less than `worth`

@@ -205,7 +205,7 @@ def is_own(part: object) -> bool:
 
 
 def entry_points_of(group: str) -> EntryPoints:
-    """Those of the packages that are installed. They are read once: to look through all packages takes milliseconds."""
+    """Entry points of installed packages. They are read once: to look through all packages takes milliseconds."""
     return _entry_points(group, tuple(sys.path))
 
 

@@ -99,7 +99,7 @@ def _some(images: Tensor, part: Part) -> Tensor:
 
 
 def _narrow(shared: Stream, parts: Collection[Part]) -> None:
-    """Of the images that no task waits for nothing more is computed in common."""
+    """Drop from the shared stream the images that no task waits for any more."""
     awaited = sorted({image for part in parts for image in part.images})
     if awaited != shared.images:
         shared.tokens, shared.kept = shared.of(awaited)
@@ -164,7 +164,7 @@ def _stacked(prompts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
 
 
 def _finished(backbone: Backbone, streams: Sequence[Stream]) -> list[Features]:
-    """Of each stream, at the encoder's end, the features that its task's head reads."""
+    """The features that each stream's head reads, at the encoder's end."""
     alike: dict[Hashable, list[int]] = {}
     for number, stream in enumerate(streams):
         tokens = stream.tokens

@@ -86,7 +86,7 @@ def _require_no_hooks(model: nn.Module) -> None:
 
 @contextmanager
 def _whole_on_failure(model: nn.Module) -> Iterator[None]:
-    """Whatever goes wrong, the model is as it was, so that the call can be made again."""
+    """A context after which the model is as it was if anything goes wrong, so that the call can be made again."""
     parts = [(each, {name: _copied(held) for name, held in vars(each).items()}) for each in model.modules()]
     trains = [(each, each.requires_grad) for each in model.parameters()]
     try:
@@ -101,7 +101,7 @@ def _whole_on_failure(model: nn.Module) -> Iterator[None]:
 
 
 def _copied(held: Any) -> Any:
-    """Of a module's dictionaries (parts, parameters, buffers, hooks) a copy with the same content."""
+    """A copy of a module's dictionary (parts, parameters, buffers, hooks); anything else as it is."""
     return held.copy() if isinstance(held, dict) else held
 
 

@@ -108,16 +108,8 @@ def test_the_official_layout_is_read_however_it_is_wrapped(tmp_path: Path, offic
     state = read(tmp_path / "sam.pth", WRAPPED[wrap](official))
 
     assert same(state.tensors, official)
-    assert (state.layout, state.skipped, state.has_decoder) == ("segment-anything", (), True)
+    assert (state.skipped, state.has_decoder) == ((), True)
     make_sam().load_state_dict(state.tensors, strict=True)
-
-
-def test_medsam_is_known_by_its_name(tmp_path: Path, official: State) -> None:
-    torch.save(official, tmp_path / "best.pth")
-
-    assert read(tmp_path / "medsam_vit_b.pth", official).layout == "MedSAM"
-    assert read_sam_state(tmp_path / "best.pth", "medsam_vit_b").layout == "MedSAM"
-    assert read_sam_state(tmp_path / "best.pth", NAME).layout == "segment-anything"
 
 
 def test_an_official_encoder_saved_alone(tmp_path: Path, sam: Sam, official: State) -> None:
@@ -157,7 +149,6 @@ def test_sam_med2d_loses_its_adapters_and_says_which(tmp_path: Path) -> None:
 
     assert same(state.tensors, expected)
     assert state.tensors["image_encoder.pos_embed"].shape == (1, 2, 2, 16)
-    assert state.layout == "SAM-Med2D"
     assert state.skipped == tuple(sorted(extra))
     make_sam(16).load_state_dict(state.tensors, strict=True)
 
@@ -194,7 +185,7 @@ def test_timms_encoder(tmp_path: Path, official: State, file: str) -> None:
     state = read(tmp_path / file, vit.state_dict())
 
     assert same(state.tensors, encoder_of(official))
-    assert (state.layout, state.skipped, state.has_decoder) == ("timm", (), False)
+    assert (state.skipped, state.has_decoder) == ((), False)
     encoder = {key.removeprefix("image_encoder."): tensor for key, tensor in state.tensors.items()}
     make_sam().image_encoder.load_state_dict(encoder, strict=True)
 
@@ -300,7 +291,7 @@ def test_transformers_sam_model(tmp_path: Path, official: State, file: str, user
     state = read(tmp_path / file, theirs | {user: frequencies.clone() for user in users})
 
     assert same(state.tensors, official)
-    assert (state.layout, state.skipped, state.has_decoder) == ("Hugging Face", (), True)
+    assert (state.skipped, state.has_decoder) == ((), True)
     make_sam().load_state_dict(state.tensors, strict=True)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from vpt.report.classification import ClassReport
 from vpt.report.group_blocks import group_blocks
+from vpt.report.mask_charts import trust_chart
 from vpt.report.segmentation import Report
 from vpt.report.stored_blocks import stored_blocks
-from vpt.report.trust_chart import trust_chart
 from vpt.scores.cases import score_case
 from vpt.scores.groups import Grouping
 from vpt.scores.lesions import score_lesions

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from label_scores import surface_scores
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from vpt.errors import VptError
 from vpt.scores import cases
 from vpt.scores.cases import score_case
 from vpt.scores.lesions import score_lesions
-from vpt.scores.surfaces import surface_scores
 
 
 def box(shape, start, size, label=1):

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from label_scores import lesions_of
 from scipy.ndimage import gaussian_filter, label
 
 from vpt.errors import VptError
-from vpt.scores.lesions import Lesion, LesionScores, match_lesions, score_lesions, sum_up
+from vpt.scores.lesions import Lesion, LesionScores, score_lesions, sum_up
 
 
 def tumours(seed, shape=(14, 15, 12)):
@@ -46,7 +47,7 @@ def test_brute_force_over_sets_of_voxels(seed, overlap):
         if iou >= overlap and i not in found and k not in taken:
             found[i] = iou
             taken.add(k)
-    scores = match_lesions(predicted, true, overlap=overlap)
+    scores = lesions_of(predicted, true, overlap=overlap)
     assert sorted(lesion.size for lesion in scores.lesions) == sorted(map(len, theirs))
     assert sorted(lesion.iou for lesion in scores.lesions if lesion.found) == pytest.approx(sorted(found.values()))
     assert (scores.found, scores.missed) == (len(found), len(theirs) - len(found))
@@ -66,7 +67,7 @@ def test_panoptica_finds_the_same(seed):
     )
     given = [label(mask, np.ones((3,) * mask.ndim))[0].astype(np.uint16) for mask in (predicted, true)]
     theirs = evaluator.evaluate(*given, verbose=False)["ungrouped"]
-    ours = sum_up([match_lesions(predicted, true)])
+    ours = sum_up([lesions_of(predicted, true)])
     assert (ours.found, ours.missed, ours.false) == (theirs.tp, theirs.fn, theirs.fp)
     if ours.found:
         assert ours.scores["Dice_found"] == pytest.approx(theirs.sq_dsc)

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from label_scores import surface_distances, surface_scores
 from scipy.ndimage import binary_erosion, generate_binary_structure
 
 from vpt.scores import surfaces
-from vpt.scores.surfaces import surface_distances, surface_of, surface_scores
 
 
 def blobs(seed, shape=(18, 22, 9)):
@@ -20,6 +20,11 @@ def blobs(seed, shape=(18, 22, 9)):
     radii = rng.uniform(9, 40, 2)
     masks = [((grid - center - rng.uniform(-2, 2, len(shape))) ** 2).sum(-1) < radius for radius in radii]
     return *masks, tuple(rng.uniform(0.4, 5.0, len(shape)))
+
+
+def surface_of(mask):
+    """The voxels of a mask (bool) that have a face in common with its outside, or with the volume's border."""
+    return mask & surfaces.edges_of(mask)
 
 
 CASES = [blobs(seed) for seed in range(5)] + [blobs(seed, (30, 25)) for seed in range(3)]

@@ -18,7 +18,7 @@ from vpt.data.cases import Case
 from vpt.data.plan import Plan, Window
 from vpt.data.sizes import TrainingSizes
 from vpt.errors import VptError, VptWarning
-from vpt.use.archives import classify_cases, segment_cases
+from vpt.use.archives import Masking, classify_cases, segment_cases
 from vpt.use.classifier import Classifier
 
 FLAT = image_plan(values=expected(xray, "grey", "images", fixed=True).values)
@@ -107,13 +107,13 @@ def test_of_a_folder_the_others_are_segmented(tmp_path: Path) -> None:
     def target(case: Case) -> Path:
         return out / f"{case.name}.nii.gz"
 
-    failures = segment_cases(threshold(CT), cases, target)
+    failures = segment_cases(Masking(threshold(CT), target), cases)
 
     assert [failure.name for failure in failures] == ["b"]
     assert "do not look like the HU" in failures[0].reason
     assert sorted(path.name for path in out.iterdir()) == ["a.nii.gz", "c.nii.gz"]
     with pytest.warns(VptWarning, match=r"b\.nii\.gz: values"):
-        assert segment_cases(threshold(CT), cases, target, force=True) == []
+        assert segment_cases(Masking(threshold(CT), target, force=True), cases) == []
     assert (out / "b.nii.gz").is_file()
 
 

@@ -22,7 +22,7 @@ from vpt.data.framing import SLAB
 from vpt.data.plan import Window
 from vpt.machine.memory import peak_memory, reset_peak
 from vpt.readers import reader_of
-from vpt.use.archives import mask_file, segment_cases
+from vpt.use.archives import Masking, mask_file, segment_cases
 from vpt.use.ensembles import SegmenterEnsemble
 from vpt.use.segmenter import Segmenter
 
@@ -132,9 +132,8 @@ def test_progress_tells_the_slices_of_a_deep_scan(segmenter, tmp_path):
     path.parent.mkdir()
     nib.save(deep_scan(2 * SLAB + 5, 70), path)
     failures = segment_cases(
-        segmenter,
+        Masking(segmenter, lambda case: mask_file(tmp_path, case)),
         [Case("deep", (path,), None)],
-        lambda case: mask_file(tmp_path, case),
         lambda *said: told.append(said),
     )
     assert not failures

@@ -181,7 +181,7 @@ class Backbone(nn.Module, ABC):
     channels: int = COLOURS
 
     def takes(self, size: tuple[int, int]) -> bool:
-        """Whether images of a size, (height, width) in pixels, can be given; who says nothing else takes all."""
+        """Whether images of a size, (height, width) in pixels, can be given; by default any size."""
         return True
 
     def require_images(self, images: Tensor) -> None:

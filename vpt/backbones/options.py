@@ -10,7 +10,7 @@ from vpt.vocabulary import Interpolation, Padding
 
 
 class NoOptions(Section):
-    """Of a family that has none."""
+    """The options of a family that has none."""
 
 
 class VitOptions(Section):

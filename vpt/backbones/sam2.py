@@ -76,7 +76,7 @@ class Sam2Backbone(HieraDetBackbone):
 
 
 def ends_of_stages(model: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of timm's `HieraDet`: the last block of each stage, and the width of what leaves it."""
+    """In timm's `HieraDet`: the last block of each stage, and the width of what leaves it."""
     ends = [i - 1 for i, block in enumerate(model.blocks) if block.q_stride is not None]
     levels = (*ends, len(model.blocks) - 1)
     return levels, tuple(model.blocks[i].dim_out for i in levels)

@@ -50,13 +50,10 @@ HUGGING_FACE: Renames = (
     (r"\.layer_norm(\d|_final_attn)\.", r".norm\1."),
 )  # fmt: skip
 
-# A layout is known by a key that no other has; the first that matches counts.
-LAYOUTS: tuple[tuple[str, str, Renames], ...] = (
-    ("Hugging Face", r"^vision_encoder\.patch_embed\.projection\.", HUGGING_FACE),
-    ("timm", r"^blocks\.\d+\.mlp\.fc1\.", ENCODER_ALONE),
-    ("segment-anything, encoder alone", r"^blocks\.\d+\.mlp\.lin1\.", ENCODER_ALONE),
-    ("SAM-Med2D", r"^image_encoder\.blocks\.\d+\.Adapter\.", ()),
-    ("segment-anything", r"^image_encoder\.patch_embed\.proj\.", ()),
+# A layout other than the official one is known by a key that no other has; the first that matches counts.
+LAYOUTS: tuple[tuple[str, Renames], ...] = (
+    (r"^vision_encoder\.patch_embed\.projection\.", HUGGING_FACE),
+    (r"^blocks\.\d+\.mlp\.(?:fc1|lin1)\.", ENCODER_ALONE),  # timm's, segment-anything's
 )
 
 CONSTANTS = ("pixel_mean", "pixel_std")  # of the images, not weights: some versions save them
@@ -71,12 +68,11 @@ class SamState:
     """A checkpoint in the layout of `segment_anything` 1.0.
 
     tensors: official key -> tensor; keys that no Segment Anything model has are kept, for `require_fit` to name;
-    layout: the one it was found in; skipped: keys of adapters, left out because the official model has no place for
-    them, sorted; has_decoder: False when the file holds an image encoder only.
+    skipped: keys of adapters, left out because the official model has no place for them, sorted; has_decoder: False
+    when the file holds an image encoder only.
     """
 
     tensors: dict[str, Tensor]
-    layout: str
     skipped: tuple[str, ...]
     has_decoder: bool
 
@@ -91,7 +87,7 @@ def read_sam_state(path: str | Path, name: str) -> SamState:
         VptError: no such file, no weights, no Segment Anything checkpoint, or a 3D one.
     """
     found = under_names(read_state(path).items(), lambda key: renamed(key, WRAPPERS), path)
-    layout, renames = _layout_of(found)
+    renames = _renames_of(found)
     tensors = under_names(found.items(), lambda key: renamed(key, renames), path)
     _require_encoder(tensors, found, path, name)
     _require_2d(tensors, path, name)
@@ -99,17 +95,14 @@ def read_sam_state(path: str | Path, name: str) -> SamState:
     skipped = tuple(sorted(key for key in tensors if ADAPTERS.match(key)))
     return SamState(
         tensors={key: tensor for key, tensor in tensors.items() if key not in (*skipped, *CONSTANTS)},
-        layout="MedSAM" if layout == "segment-anything" and "medsam" in f"{name} {Path(path).name}".lower() else layout,
         skipped=skipped,
         has_decoder=any(key.startswith("mask_decoder.") for key in tensors),
     )
 
 
-def _layout_of(state: dict[str, Tensor]) -> tuple[str, Renames]:
-    for layout, mark, renames in LAYOUTS:
-        if any(re.match(mark, key) for key in state):
-            return layout, renames
-    return "unknown", ()
+def _renames_of(state: dict[str, Tensor]) -> Renames:
+    """Of the layout that a key of the state is a mark of."""
+    return next((renames for mark, renames in LAYOUTS if any(re.match(mark, key) for key in state)), ())
 
 
 def _require_encoder(tensors: dict[str, Tensor], found: dict[str, Tensor], path: str | Path, name: str) -> None:

@@ -113,7 +113,7 @@ class SwinBackbone(StagedBackbone):
 
     @classmethod
     def wake(cls, model: Any) -> None:
-        """Of random weights: let v2's blocks add something. They start as nothing at all, by gains of zero."""
+        """Let v2's blocks with random weights add something: they start as nothing at all, by gains of zero."""
         if isinstance(model, SwinTransformer):
             return
         for stage in cls.stages_of(model):

@@ -27,7 +27,6 @@ from vpt.backbones.sam_attention import Arithmetic
 from vpt.backbones.strips import add_mlp, convolve
 from vpt.backbones.tiny_vit_attention import add_attention, attend_apart, keys_and_values, split_heads
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
-from vpt.vocabulary import Padding
 
 
 class TinyVitEncoder(nn.Module):
@@ -80,7 +79,6 @@ class TinyVitBackbone(Backbone):
         std: tuple[float, float, float],
         sha256: str,
         image_size: tuple[int, int],
-        padding: Padding = "corner",
         attention: Arithmetic = "fused",
     ):
         super().__init__()
@@ -98,7 +96,7 @@ class TinyVitBackbone(Backbone):
             prefix=0,
             mean=mean,
             std=std,
-            padding=padding,
+            padding="corner",
             blocks=_describe(encoder, image_size),
             finished=Level(neck[0].out_channels, (image_size[0] // patch, image_size[1] // patch)),
         )

@@ -62,7 +62,7 @@ class Tokens:
         return [Tokens(*parts) for parts in zip(*(part.split(list(sizes)) for part in self._parts()), strict=True)]
 
     def of(self, samples: Tensor) -> Tokens:
-        """Of these samples (n,), by their numbers."""
+        """The tokens of these samples (n,), by their numbers."""
         if self.sequence is not None:
             return self._like(self.sequence[samples])
         return Tokens(*(part[samples] for part in self._parts()))

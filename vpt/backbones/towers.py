@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from timm.layers import AttentionRope
-from timm.models.deepseek_vit import DeepseekVitBlock, DeepseekVitClassifier
+from timm.models.deepseek_vit import DeepseekVitBlock
 from timm.models.eva import EvaBlock
-from timm.models.qwen3_vit import Qwen3VitClassifier
 from torch import Tensor, nn
 
 from vpt.backbones.base import Level, uniform_blocks
@@ -20,7 +19,6 @@ from vpt.backbones.timm_model import Layout
 from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 
-Tower = Qwen3VitClassifier | DeepseekVitClassifier
 PROJECTIONS = ("merger", "aligner")  # of patches into a language model, as the two call it
 
 

@@ -160,7 +160,7 @@ FORMS: dict[type[nn.Module], BlockForm] = {
 
 
 def of_module(norm: nn.Module, attention: Any) -> BlockAttention:
-    """Of timm's `Attention` after a norm."""
+    """The parts of timm's `Attention` after a norm."""
     return BlockAttention(norm, attention.qkv, attention.num_heads, attention.k_norm, attention.q_norm)
 
 

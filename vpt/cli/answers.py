@@ -57,7 +57,7 @@ def require_folder(out: Path, option: str) -> None:
 
 
 def with_limits(asked: Asked, loaded: Segmenter | Classifier, mark: ModelMark, tta: bool) -> Asked:
-    """With the limits of these models' quality; what there is none of is said."""
+    """`asked` with the limits of these models' quality; where there are none, that is said."""
     from vpt.use.classifier import Classifier
     from vpt.use.folds import is_of_folds
     from vpt.use.limits import find_limits, places_of_limits, require_different

@@ -28,9 +28,8 @@ def backbones(
     elif json:
         print(as_json([facts_of(each) for each in found if bool(each.refused) is refused]))
     elif refused:
-        for each in found:
-            if each.refused:
-                console().print(f"[bold]{each.name}[/bold] ({each.kind}): {each.refused}", soft_wrap=True)
+        for each in (each for each in found if each.refused):
+            console().print(f"[bold]{each.name}[/bold] ({each.kind}): {each.refused}", soft_wrap=True)
     else:
         for row in (row_of(each) for each in found if not each.refused):
             licence = f"; licence: {row.licence}" if row.licence else ""

@@ -26,7 +26,30 @@ from vpt.words import either
 
 EMPTY = ("nan", "one", "zero")
 OVERLAP = 0.5  # that of vpt.scores.lesions, which `--help` does not load
+
 Kind = Literal["run", "mean", "runs", "folds", "masks", "two masks"]
+OF_RUNS: tuple[Kind, ...] = ("run", "mean", "runs", "folds")
+OF_MASKS: tuple[Kind, ...] = ("masks", "two masks")
+COMPARED: tuple[Kind, ...] = ("runs", "two masks")
+ALONE: tuple[Kind, ...] = ("run", "mean", "folds", "masks")  # what is scored by itself
+
+# An option, the kinds that it says something of, and what is said where it is given of another.
+NEEDS: tuple[tuple[str, tuple[Kind, ...], str], ...] = (
+    ("oracle_box", OF_RUNS, "--oracle-box needs a run, not folders of masks"),
+    ("tta", OF_RUNS, "--tta needs a run, not folders of masks"),
+    ("decide", OF_RUNS, "--decide {}: needs a run, not folders of masks"),
+    ("postprocess", OF_RUNS, "--postprocess needs a run, not folders of masks"),
+    ("split", OF_RUNS, "--split {}: is of a run; of folders of masks all are scored"),
+    ("split", ("run", "mean", "runs"), "--split {}: every fold scores what it validates; leave it out"),
+    ("data", OF_RUNS, "--data {}: is of a run, whose data set lies elsewhere now"),
+    ("weights", OF_RUNS, "--weights {}: is of a run; masks are scored without a model"),
+    ("strict", OF_MASKS, "--strict: is of folders; of a run every case is segmented and scored"),
+    ("patients", OF_MASKS, "--patients {}: a run knows its patients; leave it out"),
+    ("labels", OF_MASKS, "--labels {}: a run scores all that it was trained on; leave it out"),
+    ("by", ALONE, "--by {}: two are compared as a whole; evaluate each by itself"),
+    ("lesions", ALONE, "--lesions {}: are not compared; evaluate each by itself"),
+    ("quality", ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
+)
 
 
 def evaluate(
@@ -100,56 +123,42 @@ def evaluate(
     """
     paths, out = _winners(paths, out)
     kind = _kind(paths, folds, mean)
-    of_runs = kind in ("run", "mean", "runs", "folds")
-    compared = kind in ("runs", "two masks")
-    for wrong, why in (
-        (empty not in EMPTY, f"--empty {empty}: expected {either(EMPTY)}"),
-        (not 0 < lesion_overlap <= 1, f"--lesion-overlap {lesion_overlap:g}: expected an IoU above 0 and up to 1"),
-        (oracle_box and not of_runs, "--oracle-box needs a run, not folders of masks"),
-        (tta and not of_runs, "--tta needs a run, not folders of masks"),
-        (decide != "auto" and not of_runs, f"--decide {decide}: needs a run, not folders of masks"),
-        (postprocess != "auto" and not of_runs, "--postprocess needs a run, not folders of masks"),
-        (split is not None and not of_runs, f"--split {split}: is of a run; of folders of masks all are scored"),
-        (data is not None and not of_runs, f"--data {data}: is of a run, whose data set lies elsewhere now"),
-        (weights is not None and not of_runs, f"--weights {weights}: is of a run; masks are scored without a model"),
-        (strict and of_runs, "--strict: is of folders; of a run every case is segmented and scored"),
-        (
-            lesion_overlap != OVERLAP and lesions is None,
-            f"--lesion-overlap {lesion_overlap:g}: of which label's lesions? Add --lesions LABEL, or all",
-        ),
-        (patients is not None and of_runs, f"--patients {patients}: a run knows its patients; leave it out"),
-        (labels is not None and of_runs, f"--labels {labels}: a run scores all that it was trained on; leave it out"),
-        (split is not None and kind == "folds", f"--split {split}: every fold scores what it validates; leave it out"),
-        (groups is not None and by is None, f"--groups {groups}: of which column? Add --by COLUMN"),
-        (by is not None and compared, f"--by {by}: two are compared as a whole; evaluate each by itself"),
-        (postprocess == "choose" and kind != "run", "--postprocess choose: is of one run; choose for each by itself"),
-        (
-            out is not None and out.suffix.lower() in (".json", ".csv", ".md", ".html") and not out.is_dir(),
-            f"--out {out}: is a folder, in which summary.json, cases.csv, evaluation.md and report.html are put; "
-            f"give {out.parent if out is not None and str(out.parent) != '.' else 'scores'}",
-        ),
-        (
-            out is not None and out.exists() and not out.is_dir(),
-            f"--out {out}: is a file, in whose place no folder of scores can be made; give another",
-        ),
-        (quality and kind not in ("run", "mean"), "--quality: is of one run, or with --mean of several as one"),
-        (quality and oracle_box, "--quality: is of masks that nobody helped with; leave --oracle-box out"),
-        (lesions is not None and compared, f"--lesions {lesions}: are not compared; evaluate each by itself"),
-    ):
-        if wrong:
-            usage(why)
-    if of_runs and viewer and _classifies(paths[0]):
+    _require_kind(
+        kind,
+        oracle_box=oracle_box,
+        tta=tta,
+        decide=decide,
+        postprocess=postprocess,
+        split=split,
+        data=data,
+        weights=weights,
+        strict=strict,
+        patients=patients,
+        labels=labels,
+        by=by,
+        quality=quality,
+        lesions=lesions,
+    )
+    if postprocess == "choose" and kind != "run":
+        usage("--postprocess choose: is of one run; choose for each by itself")
+    if quality and oracle_box:
+        usage("--quality: is of masks that nobody helped with; leave --oracle-box out")
+    if groups is not None and by is None:
+        usage(f"--groups {groups}: of which column? Add --by COLUMN")
+    _require_scoring(empty, lesions, lesion_overlap)
+    _require_folder(out)
+    if kind in OF_RUNS and viewer and _classifies(paths[0]):
         usage("--viewer: shows masks, and the run classifies; leave it out")
     with light_imports():
         import scipy.ndimage
         import scipy.spatial  # noqa: F401  # both are used by every score
 
+        import vpt.use.pages.evaluation  # noqa: F401
         from vpt.progress import bar
         from vpt.readers import import_library
-        from vpt.use.pages.evaluation import write_evaluation_page
 
         import_library("volumes")
-    settings: dict[str, Any] = {
+    options: dict[str, Any] = {
         **_tolerances(tolerance),
         "empty": empty,
         "lesions": _names(lesions),
@@ -157,31 +166,53 @@ def evaluate(
         "workers": workers,
         **({"by": by, "groups": groups} if by is not None else {}),
     }
-    of_a_run = {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
-    of_a_run["decide"] = decision_of(decide)
-    if postprocess == "choose":
-        _choose_postprocess(paths[0], data, device)
-    of_a_run["postprocess"] = postprocess == "choose" or is_postprocessed(postprocess)
-    of_masks = {"labels": _labels(labels), "strict": strict, "patients": patients}
+    if kind in OF_RUNS:
+        options |= {"data": data, "device": device, "weights": weights, "oracle_box": oracle_box, "tta": tta}
+        options["decide"] = decision_of(decide)
+        if postprocess == "choose":
+            _choose_postprocess(paths[0], data, device)
+        options["postprocess"] = postprocess == "choose" or is_postprocessed(postprocess)
+    else:
+        options |= {"labels": _labels(labels), "strict": strict, "patients": patients}
+    if kind in ("run", "mean", "runs"):
+        options["split"] = split
+    if quality:
+        options["quality"] = True
     with bar("evaluating") as tick:
-        options = settings | (of_a_run if of_runs else of_masks) | {"progress": tick}
-        if kind in ("run", "mean", "runs"):
-            options["split"] = split
-        if quality:
-            options["quality"] = True
-        report, folder = _evaluated(kind, paths, out, options)
+        report, folder = _evaluated(kind, paths, out, options | {"progress": tick})
     console().print(report.table())
     saved = report.save(folder)
-    with bar("drawing the report") as tick:
-        if compared:
-            from vpt.use.pages.paired import write_paired_page
+    page = _page(kind, report, folder, paths[0], data, viewer)
+    tables = "comparison.csv, comparison.md" if kind in COMPARED else "cases.csv, evaluation.md"
+    print(f"written: {saved}, {tables}{', quality.csv' if quality else ''}, {page.name}")
 
-            page = write_paired_page(folder, report, paths[0] if kind == "runs" else None, data, tick, viewer, sys.argv)
-            print(f"written: {saved}, comparison.csv, comparison.md, {page.name}")
-            return
-        page = write_evaluation_page(folder, paths[0] if kind == "run" else None, data, tick, viewer, sys.argv)
-    also = ", quality.csv" if quality else ""
-    print(f"written: {saved}, cases.csv, evaluation.md{also}, {page.name}")
+
+def _require_kind(kind: Kind, **given: Any) -> None:
+    """Refuse options that say nothing of what is evaluated."""
+    for option, kinds, why in NEEDS:
+        if given[option] not in (None, False, "auto") and kind not in kinds:
+            usage(why.format(given[option]))
+
+
+def _require_scoring(empty: str, lesions: str | None, overlap: float) -> None:
+    if empty not in EMPTY:
+        usage(f"--empty {empty}: expected {either(EMPTY)}")
+    if not 0 < overlap <= 1:
+        usage(f"--lesion-overlap {overlap:g}: expected an IoU above 0 and up to 1")
+    if overlap != OVERLAP and lesions is None:
+        usage(f"--lesion-overlap {overlap:g}: of which label's lesions? Add --lesions LABEL, or all")
+
+
+def _require_folder(out: Path | None) -> None:
+    if out is None or out.is_dir():
+        return
+    if out.suffix.lower() in (".json", ".csv", ".md", ".html"):
+        usage(
+            f"--out {out}: is a folder, in which summary.json, cases.csv, evaluation.md and report.html are put; "
+            f"give {out.parent if str(out.parent) != '.' else 'scores'}"
+        )
+    if out.exists():
+        usage(f"--out {out}: is a file, in whose place no folder of scores can be made; give another")
 
 
 def _winners(paths: list[Path], out: Path | None) -> tuple[list[Path], Path | None]:
@@ -215,7 +246,7 @@ def _classifies(run: Path) -> bool:
 
 
 def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
-    """What is to be evaluated; what is none of it ends in a sentence on how to say it."""
+    """What kind of evaluation the folders ask for; where they fit none, the command ends with how to ask for one."""
     from vpt.use.folds import is_of_folds, is_run
 
     if mean:
@@ -260,6 +291,18 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
     folder = out or first.parent / f"{first.resolve().name}-{second.resolve().name}"
     report = compare_masks(first, second, *truth, **options) if truth else compare_runs(first, second, **options)
     return report, folder
+
+
+def _page(kind: Kind, report: Any, folder: Path, first: Path, data: Path | None, viewer: bool) -> Path:
+    from vpt.progress import bar
+    from vpt.use.pages.evaluation import write_evaluation_page
+    from vpt.use.pages.paired import write_paired_page
+
+    run = first if kind in ("run", "runs") else None
+    with bar("drawing the report") as tick:
+        if kind in COMPARED:
+            return write_paired_page(folder, report, run, data, tick, viewer, sys.argv)
+        return write_evaluation_page(folder, run, data, tick, viewer, sys.argv)
 
 
 def _tolerances(text: str) -> dict[str, Any]:

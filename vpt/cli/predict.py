@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from vpt.cli.answers import (
     write_page,
 )
 from vpt.cli.engines import Engine, Workers, spread_over
+from vpt.cli.loading import Loading, form_of, load_marked, precision_of, say_chosen
 from vpt.cli.shared import (
     Decide,
     Device,
@@ -32,7 +33,6 @@ from vpt.cli.shared import (
     is_postprocessed,
     usage,
 )
-from vpt.vocabulary import DECIDED, AskedDecision
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, ModelMark, Outcome
@@ -138,8 +138,18 @@ def predict(
     from vpt.use.archives import Asked, Beside, part_of
 
     several = len(models) > 1 and not mean
-    check_words(models, mean or several, precision, as_)
-    decision = decision_of(decide)
+    form = form_of(as_)
+    loading = Loading(
+        models,
+        device,
+        weights,
+        precision_of(precision),
+        compile_,
+        tta,
+        is_postprocessed(postprocess),
+        task,
+        decision_of(decide),
+    )
     if merge and not several:
         usage("--merge: goes with several models, and without --mean; give each with -m")
     if not several:
@@ -157,56 +167,33 @@ def predict(
     asked = Asked(
         series=series,
         recursive=recursive,
-        form=cast(Any, as_),
+        form=form,
         force=force,
         existing=existing,
         skip_failed=skip_failed,
         beside=Beside(probabilities, preview, quality),
         part=part_of(num_parts, part_id, os.environ),
     )
-    tidy = is_postprocessed(postprocess)
     if several:
-        from vpt.cli.tasks import Loading, predict_tasks
+        from vpt.cli.tasks import predict_tasks
 
-        require_plain(tta, compile_, engine, task, decision)
-        loading = Loading(models, device, weights, precision, tidy, decision)
+        require_plain(loading, engine)
         raise typer.Exit(predict_tasks(loading, scans, out, asked, merge, report, viewer))
-    loaded, mark = load_marked(models, device, weights, precision, compile_, tta, asked, tidy, task, decision)
+    loaded, mark = load_marked(loading, asked)
     require_one_task(loaded, asked.beside)
     if quality:
         asked = with_limits(asked, loaded, mark, tta)
     if viewer:
         require_masks(loaded)
-    arguments = {
-        "weights": weights and weights.absolute(),
-        "precision": precision,
-        "compile": compile_,
-        "tta": tta,
-        "decide": decision,
-        "postprocess": tidy,
-        "task": task,
-    }
-    spread = spread_over(engine, workers, arguments | {"device": loaded.device.type}, out, asked, mark)
+    spread = spread_over(engine, workers, loading.arguments | {"device": loaded.device.type}, out, asked, mark)
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"):
-        say_chosen(loaded, decision)
+        say_chosen(loaded, loading.decide)
         outcome = _predict(loaded, scans, out, asked, mark, spread)
     tell(outcome, asked, time.perf_counter() - started, stream=sys.stderr if str(out) == "-" else sys.stdout)
     if report:
         print(f"report: {write_page(loaded, scans, out, asked, viewer)}")
     raise typer.Exit(1 if outcome.failures else 0)
-
-
-def check_words(models: list[str], mean: bool, precision: str | None, form: str) -> None:
-    from vpt.readers import Form
-    from vpt.vocabulary import Precision
-
-    if precision not in (None, *get_args(Precision)):
-        usage(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
-    if form not in get_args(Form):
-        usage(f"--as {form}: expected {', '.join(get_args(Form))}")
-    if len(models) > 1 and not mean:
-        usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
 
 
 def require_unnamed(models: list[str]) -> None:
@@ -217,14 +204,14 @@ def require_unnamed(models: list[str]) -> None:
             usage(f"-m {given}: a name is of one of several models side by side, without --mean; give -m {path}")
 
 
-def require_plain(tta: bool, compile_: bool, engine: str, task: str | None, decide: AskedDecision) -> None:
-    """What several tasks side by side have no form of."""
+def require_plain(loading: Loading, engine: str) -> None:
+    """Refuse options that several tasks side by side have no form of."""
     asked = {
-        "--tta": tta,
-        "--compile": compile_,
-        "--decide dice": decide == "dice",
+        "--tta": loading.tta,
+        "--compile": loading.compile,
+        "--decide dice": loading.decide == "dice",
         f"--engine {engine}": engine != "local",
-        f"--task {task}": bool(task),
+        f"--task {loading.task}": bool(loading.task),
     }
     for option, given in asked.items():
         if given:
@@ -235,79 +222,6 @@ def _existing(overwrite: bool, skip: bool, resume: bool) -> Existing:
     if overwrite + skip + resume > 1:
         usage("--overwrite, --skip-existing, --continue: give one of them")
     return "overwrite" if overwrite else "skip" if skip else "continue" if resume else "refuse"
-
-
-def load_marked(
-    models: list[str],
-    device: str,
-    weights: Path | None,
-    precision: str | None,
-    compile_: bool,
-    tta: bool,
-    asked: Asked,
-    postprocess: bool = True,
-    task: str | None = None,
-    decide: AskedDecision = "auto",
-) -> tuple[Segmenter | Classifier, ModelMark]:
-    """The model, and the mark that its answers are recorded with."""
-    from vpt.artifact import find_artifact
-    from vpt.use.archives import ModelMark, loaded_whole
-    from vpt.use.load import load
-    from vpt.use.models import models_in
-
-    chosen = [find_artifact(path) for path in models_in(models)]
-    given = (device, weights, cast(Any, precision), compile_, tta, postprocess, task, decide)
-    loaded, hashes = loaded_whole(chosen, lambda: load(chosen, *given))
-    settings: dict[str, Any] = {
-        "tta": tta,
-        "force": asked.force,
-        "as": asked.form,
-        "series": asked.series,
-        "precision": precision,
-        "compile": compile_,
-        "device": loaded.device.type,
-    }
-    if task is not None:
-        settings["task"] = task
-    if (decision := _decision_of(loaded)) != "likeliest":
-        settings["decide"] = decision
-    if words := _postprocess_of(loaded):
-        settings["postprocess"] = words
-    elif not postprocess:
-        settings["postprocess"] = "none"
-    return loaded, ModelMark.of(chosen, settings, hashes)
-
-
-def _postprocess_of(loaded: Segmenter | Classifier) -> str:
-    """What is done with its masks, in words; "" where that is nothing."""
-    from vpt.data.postprocess import in_words
-    from vpt.use.segmenter import Segmenter
-
-    if not isinstance(loaded, Segmenter) or not loaded.postprocess:
-        return ""
-    return in_words(loaded.postprocess, loaded.labels)
-
-
-def _decision_of(loaded: Segmenter | Classifier) -> AskedDecision:
-    """How its probabilities become a mask; "auto" where that differs from task to task."""
-    from vpt.use.by_task import SegmenterByTask
-
-    each: list[Segmenter | Classifier]
-    if isinstance(loaded, SegmenterByTask):
-        each = [loaded.members[loaded.told]] if loaded.told is not None else [*loaded.members.values()]
-    else:
-        each = [loaded]
-    found: set[AskedDecision] = {getattr(member, "decision", "likeliest") for member in each}
-    return found.pop() if len(found) == 1 else "auto"
-
-
-def say_chosen(loaded: Segmenter | Classifier, decide: AskedDecision) -> None:
-    """What the training chose for its masks, where that is done."""
-    if decide == "auto" and (decision := _decision_of(loaded)) != "likeliest":
-        of = "of some tasks " if decision == "auto" else ""
-        print(f"{of}{DECIDED['dice']}, as chosen on validation")
-    if words := _postprocess_of(loaded):
-        print(f"post-processing, as chosen on validation: {words}")
 
 
 def _predict(
@@ -331,7 +245,7 @@ def _predict(
 
 
 def require_table(asked: Asked) -> None:
-    """What goes with masks only is a mistake where the model classifies."""
+    """Refuse options that only go with masks, where the model classifies."""
     if asked.form != "own":
         usage(f"--as {asked.form}: the model classifies, and its answer is a table; leave it out")
     if asked.existing == "skip":

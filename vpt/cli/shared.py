@@ -64,7 +64,7 @@ ChosenDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 
 
 
 def overrides_of(named: Mapping[str, Any], settings: list[str] | None) -> dict[str, Any]:
-    """What options of their own and `--set` say, by dotted keys; None says nothing, and `--set` has the last word."""
+    """What named options (None: not given) and `--set`, which has the last word, say by dotted keys."""
     from vpt.config import parse_override
 
     given = {key: value for key, value in named.items() if value is not None}

@@ -5,29 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from vpt.cli.answers import ended_in_order, tell, write_page
+from vpt.cli.loading import Loading
 from vpt.cli.shared import usage
-from vpt.vocabulary import AskedDecision
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked
     from vpt.use.bank import Bank
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How the models are loaded: runs or artifacts, each perhaps as NAME=PATH; postprocess, decide: see `vpt.load`."""
-
-    models: list[str]
-    device: str
-    weights: Path | None
-    precision: str | None
-    postprocess: bool
-    decide: AskedDecision
 
 
 def predict_tasks(
@@ -36,7 +24,7 @@ def predict_tasks(
     """Masks of every task, or of all in one -> the exit code."""
     from vpt.progress import bar
     from vpt.use.archives import ModelMark, loaded_whole, segment_archive, segment_for_tasks
-    from vpt.use.tasks import MergedSegmenter
+    from vpt.use.bank_segmenters import MergedSegmenter
 
     if merge and asked.beside.probabilities:
         usage("--probabilities: several tasks in one mask have none in common; leave out --merge")
@@ -96,7 +84,7 @@ def _bank(paths: Mapping[str, Path], loading: Loading) -> Bank:
                 f"{task}: {artifact.path} classifies; only masks can be made side by side, predict with it alone"
             )
     first = next(iter(artifacts.values()))
-    precision = cast(Any, loading.precision or first.config.precision)
+    precision = loading.precision or first.config.precision
     bank = Bank(first.config.backbone.name, loading.device, loading.weights, precision, loading.postprocess)
     for task, path in paths.items():
         bank.add(task, path)
@@ -106,7 +94,7 @@ def _bank(paths: Mapping[str, Path], loading: Loading) -> Bank:
 
 
 def _settings(loading: Loading, asked: Asked, bank: Bank) -> dict[str, Any]:
-    """What changes masks, for the record."""
+    """The settings that change masks, for the record."""
     return {
         "force": asked.force,
         "as": asked.form,

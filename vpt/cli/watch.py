@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
+from vpt.cli.loading import Loading, form_of, load_marked, precision_of, say_chosen
 from vpt.cli.predict import (
     As,
     Force,
@@ -18,10 +19,7 @@ from vpt.cli.predict import (
     Probabilities,
     Recursive,
     Series,
-    check_words,
-    load_marked,
     require_table,
-    say_chosen,
 )
 from vpt.cli.shared import Decide, Device, MirrorImages, RunsOrArtifacts, Weights, decision_of, usage
 from vpt.progress import say
@@ -58,8 +56,10 @@ def watch(
     from vpt.use.archives.watching import Resting, Watch
     from vpt.use.classifier import Classifier
 
-    check_words(models, mean, precision, as_)
-    decision = decision_of(decide)
+    if len(models) > 1 and not mean:
+        usage(f"-m {' -m '.join(models)}: several models; add --mean to average their probabilities, or give one")
+    form = form_of(as_)
+    loading = Loading(models, device, weights, precision_of(precision), tta=tta, task=task, decide=decision_of(decide))
     if settle < 0 or every <= 0:
         usage(f"--settle {settle:g} --every {every:g}: expected seconds above 0")
     if not folder.is_dir():
@@ -67,15 +67,15 @@ def watch(
     asked = Asked(
         series=series,
         recursive=recursive,
-        form=cast(Any, as_),
+        form=form,
         force=force,
         existing="continue",
         beside=Beside(probabilities, preview),
     )
-    loaded, mark = load_marked(models, device, weights, precision, False, tta, asked, task=task, decide=decision)
+    loaded, mark = load_marked(loading, asked)
     if isinstance(loaded, Classifier):
         require_table(asked)
-    say_chosen(loaded, decision)
+    say_chosen(loaded, loading.decide)
     watching = Watch(folder, out, loaded, batch_of(loaded, out, asked, mark), Resting(settle), say=say)
     with heed_signals(partial(say, "ends after the present scan; once more ends it at once")) as signals:
         say(f"watching {folder}: answers go to {out}; Ctrl-C ends it")

@@ -231,7 +231,7 @@ class Config(Section):
     """
 
     def resolved(self, task: Task, *, strict: bool = True) -> ResolvedConfig:
-        """With the task, a head that fits it, and the rates; strict: settings of the other task are refused.
+        """The config with its task, a head that fits it, and the rates; strict: settings of the other task are refused.
 
         Raises:
             VptError: a head, or a setting, of the other task.
@@ -263,7 +263,7 @@ class Config(Section):
         return ResolvedConfig(**values | {"task": task, "head": head, "optim": optim})
 
     def _refuse_settings_of_another(self, task: Task) -> None:
-        """What a task does not use, and was set, was set for something."""
+        """Refuse settings that the task does not use: whoever set them expects something of them."""
         for key, its in OF_ONE_TASK.items():
             section, _, name = key.partition(".")
             inner = getattr(self, section)

@@ -43,7 +43,7 @@ class OptimConfig(Section):
 
 
 class LossConfig(Section):
-    """What is lessened."""
+    """What training minimises."""
 
     smoothing: float = Field(0.0, ge=0, lt=1)
     """Of the labels: so much of every target is spread over all classes."""

@@ -129,6 +129,7 @@ def _require_same(protocol: Protocol, marks: dict[str, str], out: Path) -> None:
 
 
 def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: Path) -> Order:
+    """What a method scores with one order of the tasks: as its result says where that is there, else learned now."""
     folder = out / f"{method}-{seed}"
     if (folder / RESULT).is_file():
         return _read(folder / RESULT)
@@ -165,7 +166,7 @@ def _learned(protocol: Protocol, method: str, seed: int, tasks: list[Any], out: 
 
 
 def _scores(protocol: Protocol, learner: Learner, task: AnyTask, *, told: bool) -> dict[str, float]:
-    """Of each test case of a task, by its name among all."""
+    """The score of each test case of a task, by its name among all."""
     return {_name(protocol, task, name): score for name, score in learner.scores(task, told=told).items()}
 
 

@@ -62,7 +62,7 @@ class Sight:
 
     @classmethod
     def frozen(cls, config: Config) -> Sight:
-        """By the encoder of a config, in the plan of its data."""
+        """Seen by the frozen encoder of a config, in the plan of its data."""
         setup = prepare_setup(config)
         backbone = load_encoder(setup.config.backbone, setup.plan.image_size)
         images = inference_batch(numbers_per_image(backbone.spec, setup.plan.image_size), setup.device)
@@ -70,7 +70,7 @@ class Sight:
 
     @classmethod
     def trained(cls, classifier: Classifier) -> Sight:
-        """By a model as its training has left it."""
+        """Seen by a model as its training has left it."""
         return cls(classifier.plan, TrainedFeatures(classifier.model).eval(), classifier.device, classifier.batch_size)
 
     def features(self, task: Task, examples: Sequence[Example], cache: Path) -> np.ndarray:

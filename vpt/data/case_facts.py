@@ -10,38 +10,38 @@ import numpy as np
 
 from vpt.data.annotated import require_annotated
 from vpt.data.cases import Case, SegmentationSet
-from vpt.data.doubts.beside import Beside, beside
+from vpt.data.doubts.image_and_mask import Beside, beside
 from vpt.data.doubts.mask_looks import MaskLook, look_at
 from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.findings import Problem, problem_of, unforeseen
 from vpt.data.label_maps import read_label
-from vpt.data.reading import see
+from vpt.data.reading import ImageFacts, see
 from vpt.data.strata import Held
 from vpt.data.values import CaseValues
 from vpt.errors import VptError
-from vpt.readers import Grid, reader_of
+from vpt.readers import reader_of
 from vpt.readers.voxels import counted
 
 
 @dataclass
-class CaseFacts:
-    """What reading one case gave: what could not be read stays None or empty."""
+class CaseFacts(ImageFacts):
+    """And what reading its label gave."""
 
     case: Case
-    grid: Grid | None = None
-    ranges: list[tuple[float, float]] = field(default_factory=list)
-    values: CaseValues | None = None
-    digest: str = ""
-    patient: str = ""  # by the file's header, a mark
-    steps: np.ndarray | None = None
     voxels: dict[int, int] | None = None
     stored: tuple[int, ...] = ()  # values of the label's file
     ml: dict[int, float] = field(default_factory=dict)
     size: int = 0  # voxels of the label map
     look: MaskLook | None = None  # of a mask that was read
     beside: Beside | None = None  # of some cases
-    problems: list[Problem] = field(default_factory=list)
-    doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
+
+    @property
+    def name(self) -> str:
+        return self.case.name
+
+    @property
+    def file(self) -> str:
+        return str(self.case.images[0])
 
 
 def read_safely(case: Case, dataset: SegmentationSet, near: Mapping[str, Case] | None = None) -> CaseFacts:
@@ -122,7 +122,7 @@ def _is_mask(case: Case, channels: int, values: CaseValues, labels: np.ndarray) 
 
 
 def held_in(facts: CaseFacts, dataset: SegmentationSet) -> Held:
-    """As `read_held` would read it; nothing where the label was not read."""
+    """What a case's label holds, as `read_held` would read it; nothing where the label was not read."""
     if not facts.voxels:
         return Held()
     amount = sum(facts.ml.values()) if dataset.kind == "volumes" else sum(facts.voxels.values()) / facts.size

@@ -12,20 +12,20 @@ import numpy as np
 from vpt.data.annotated import annotated_in_words
 from vpt.data.case_facts import CaseFacts, held_in, read_safely
 from vpt.data.cases import SegmentationSet, unwritable
+from vpt.data.check_images import parted, unlike
 from vpt.data.check_labelled import check_labelled
-from vpt.data.doubts.beside import compared, drawn_in, misplaced
 from vpt.data.doubts.headers import once, single_slices, unusual_spacing
+from vpt.data.doubts.image_and_mask import compared, drawn_in, misplaced
 from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.labels import doubtful_numbers, numbered_files
 from vpt.data.doubts.left_out import left_out
 from vpt.data.doubts.mask_looks import lossy, mask_doubts
 from vpt.data.doubts.mask_values import SHADES, TWO_WAYS
-from vpt.data.doubts.negatives import Seen, negatives
 from vpt.data.doubts.not_hu import doubtful_hu, no_hu, unnamed_hu
-from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
+from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.twins import Look, near_twins, twins
-from vpt.data.doubts.unlike import same_channels, unlike_others
+from vpt.data.doubts.unlike import same_channels
 from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.findings import (
     Check,
@@ -88,11 +88,12 @@ def check_dataset(
         *_beside(dataset, facts),
         *twins(dataset, looks, splits),
         *near_twins(dataset, looks, splits),
-        *_unlike(dataset, facts),
+        *unlike(facts, dataset.channels, dataset.kind),
+        *_same_channels(dataset, facts),
         *_hu(dataset, facts),
         *_in_no_split(dataset, splits),
         *_guessed(dataset, splits),
-        *_parted(dataset, facts, splits),
+        *parted(facts, dataset.whose, splits, split_source(dataset)),
         *_spacings(dataset, facts),
         *_shared(dataset),
         *_left_out(dataset, pairing),
@@ -100,20 +101,9 @@ def check_dataset(
     return _summary(dataset, facts, splits, tuple(seen_from(problem, dataset.root) for problem in problems))
 
 
-def _unlike(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
-    """Values that do not fit those of the other cases."""
-    read = [(str(each.case.images[0]), each.values) for each in facts if each.values]
-    doubts = list(unlike_others(read, dataset.channels, dataset.kind))
-    seen = [
-        Seen(str(each.case.images[0]), each.values, each.steps)
-        for each in facts
-        if each.values and each.steps is not None
-    ]
-    doubts += negatives(seen, dataset.kind, (text for _, text in doubts))
-    for file, text in doubts:
-        yield Problem("warning", file, text)
+def _same_channels(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     if dataset.kind == "volumes":
-        cases = [(each.case.name, each.values) for each in facts if each.values]
+        cases = [(each.name, each.values) for each in facts if each.values]
         for text in same_channels(cases, dataset.channels):
             yield Problem("warning", str(dataset.root), text)
 
@@ -156,29 +146,26 @@ def _beside(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Pr
 
 def _label_problems(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
     """Nothing to learn anywhere, or a label that no case has, or only one."""
-    read = [each.voxels for each in facts if each.voxels is not None]
-    present = {id for voxels in read for id in voxels}
-    if read and not present:
+    read = [each for each in facts if each.voxels is not None]
+    if not read:
+        return
+    if not any(each.voxels for each in read):
         nothing = f"no {dataset.element} of any label in {counted(len(read), 'case')}"
         text = f"{nothing}, so nothing can be learned; check the export"
         yield Problem("error", str(dataset.root), text)
-    elif read:
-        for id, name in dataset.labels.items():
-            having = [each.case for each in facts if each.voxels and id in each.voxels]
-            if id and not having:
-                file, mend = masks_of(dataset), "add a case that has it"
-                if (source := dataset.root / "dataset.json").exists():
-                    file, mend = str(source), f"remove it from `labels`, or {mend}"
-                yield Problem("warning", file, f"label {id} ({name}) is in no case; {mend}")
-            elif id and len(having) == 1 < len(read):
-                text = (
-                    f"label {id} ({name}) is in this case only, so it cannot be both trained and tested; add more cases"
-                )
-                yield Problem("warning", str(having[0].label), text)
-        absent = (
-            dataset.label_values.absent({id for each in facts for id in each.stored}) if dataset.label_values else []
-        )
-        for text in absent:
+        return
+    for id, name in dataset.labels.items():
+        having = [each.case for each in read if each.voxels and id in each.voxels]
+        if id and not having:
+            file, mend = masks_of(dataset), "add a case that has it"
+            if (source := dataset.root / "dataset.json").exists():
+                file, mend = str(source), f"remove it from `labels`, or {mend}"
+            yield Problem("warning", file, f"label {id} ({name}) is in no case; {mend}")
+        elif id and len(having) == 1 < len(read):
+            text = f"label {id} ({name}) is in this case only, so it cannot be both trained and tested; add more cases"
+            yield Problem("warning", str(having[0].label), text)
+    if dataset.label_values:
+        for text in dataset.label_values.absent({id for each in facts for id in each.stored}):
             yield Problem("warning", str(dataset.root / "dataset.json"), text)
 
 
@@ -223,15 +210,8 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
         yield Problem("warning", str(dataset.root), text)
 
 
-def _parted(dataset: SegmentationSet, facts: Sequence[CaseFacts], splits: Sequence[Splits]) -> Iterator[Problem]:
-    frames = [(each.case.name, each.grid.frame) for each in facts if each.grid]
-    patients = [(each.case.name, each.patient) for each in facts if not dataset.whose.are_said(each.case.name)]
-    for text in (*parted_examinations(frames, splits), *parted_patients(patients, splits)):
-        yield Problem("warning", split_source(dataset), text)
-
-
 def _spacings(dataset: SegmentationSet, facts: Sequence[CaseFacts]) -> Iterator[Problem]:
-    grids = [(str(each.case.images[0]), each.grid) for each in facts if each.grid]
+    grids = [(each.file, each.grid) for each in facts if each.grid]
     if dataset.kind == "volumes":
         for file, text in (*unusual_spacing(grids), *single_slices(grids)):
             yield Problem("warning", file, text)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from vpt.data.check_images import parted, unlike
 from vpt.data.class_counts import counted_classes, problems_of_classes
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
 from vpt.data.doubts.class_images import masks_as_classes, masks_beside, patients_as_classes, told_by_the_file
 from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
-from vpt.data.doubts.negatives import Seen, negatives
-from vpt.data.doubts.one_patient import guessed_on_two_sides, parted_examinations, parted_patients
-from vpt.data.doubts.unlike import unlike_others
+from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.findings import (
     Check,
     ClassSummary,
@@ -34,11 +31,10 @@ from vpt.data.layouts.class_folders import unread_classes
 from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.looked_for import looked_for_in_words, one_sided
 from vpt.data.patients import of_folders
-from vpt.data.reading import read_each, see
+from vpt.data.reading import ImageFacts, read_each, see
 from vpt.data.splits import Splits, first_sides, split_source, survey_folds
-from vpt.data.values import CaseValues
 from vpt.errors import VptError
-from vpt.readers import Grid, reader_of
+from vpt.readers import reader_of
 from vpt.vocabulary import SIDE_WORDS, TABLES, Target
 from vpt.words import counted, listed
 
@@ -46,19 +42,17 @@ FEWEST_ALIKE = 2  # folders inside every class that are told
 
 
 @dataclass
-class _Facts:
-    """What reading one example gave: what could not be read stays None or empty."""
-
+class _Facts(ImageFacts):
     example: Example
-    file: str
-    grid: Grid | None = None
-    ranges: list[tuple[float, float]] = field(default_factory=list)
-    values: CaseValues | None = None
-    digest: str = ""
-    patient: str = ""  # by the file's header, a mark
-    steps: np.ndarray | None = None
-    problems: list[Problem] = field(default_factory=list)
-    doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
+    called: str
+
+    @property
+    def name(self) -> str:
+        return self.example.name
+
+    @property
+    def file(self) -> str:
+        return self.called
 
     @property
     def is_empty(self) -> bool:
@@ -90,7 +84,7 @@ def check_labelled(
         *_empty(found, facts),
         *copies(found, looks, sides),
         *near_copies(found, looks, sides),
-        *_unlike(found, facts),
+        *unlike(facts, found.channels, found.kind),
         *_in_no_split(found, sides),
         *problems_of_classes(found, splits),
         *_images_of_classes(found, facts),
@@ -98,7 +92,7 @@ def check_labelled(
         *_folders(found),
         *_alike_inside(found),
         *_guessed(found, splits),
-        *_parted(found, facts, splits),
+        *parted(facts, found.whose, splits, split_name(found)),
         *_spacings(found, facts),
         *_left_out(found, pairing),
     ]
@@ -151,16 +145,6 @@ def _empty(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
         yield Problem("warning", str(found.source), text)
 
 
-def _unlike(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
-    """Values that do not fit those of the others."""
-    read = [(each.file, each.values) for each in facts if each.values]
-    doubts = list(unlike_others(read, found.channels, found.kind))
-    seen = [Seen(each.file, each.values, each.steps) for each in facts if each.values and each.steps is not None]
-    doubts += negatives(seen, found.kind, (text for _, text in doubts))
-    for file, text in doubts:
-        yield Problem("warning", file, text)
-
-
 def _in_no_split(found: LabelledSet, sides: Sequence[dict[str, str]]) -> Iterator[Problem]:
     unused = [each.name for each in found.cases if not any(each.name in side for side in sides)]
     if sides and unused:
@@ -191,13 +175,6 @@ def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
         yield Problem("warning", split_name(found), text)
     for text in found.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(found.source), text)
-
-
-def _parted(found: LabelledSet, facts: Sequence[_Facts], splits: Sequence[Splits]) -> Iterator[Problem]:
-    frames = [(each.example.name, each.grid.frame) for each in facts if each.grid]
-    patients = [(each.example.name, each.patient) for each in facts if not found.whose.are_said(each.example.name)]
-    for text in (*parted_examinations(frames, splits), *parted_patients(patients, splits)):
-        yield Problem("warning", split_name(found), text)
 
 
 def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:

@@ -37,7 +37,7 @@ class Part:
 
     @classmethod
     def by(cls, crop: Crop, voxels: Voxels, channels: Sequence[str]) -> Part:
-        """What a plan's crop leaves of a scan: all, or the box around its foreground."""
+        """The part that a plan's crop leaves of a scan: all, or the box around its foreground."""
         shape = voxels.grid.shape
         if crop == "none":
             return cls(shape, (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])))
@@ -62,7 +62,7 @@ class Part:
 
     @property
     def share(self) -> float:
-        """Of the voxels."""
+        """The share of the scan's voxels that lies in it."""
         return math.prod(self.inside) / math.prod(self.shape)
 
     def of(self, voxels: Voxels) -> Voxels:

@@ -76,7 +76,7 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, cases: Sequence[PreparedCase], members: list[int], sampling: Sampling) -> Self:
-        """By label a pool for each; else one of all labelled slices."""
+        """The pools: one for each label where they are drawn by label, else one of all labelled slices."""
         if sampling == "even":
             return cls(members, _filled([[(k, cases[k].foreground) for k in members]]))
         held = zip(*(cases[k].holding for k in members), strict=True)
@@ -84,7 +84,7 @@ class _Part(NamedTuple):
 
 
 def _filled(pools: Sequence[Pool]) -> list[Pool]:
-    """Without cases that have no slice in a pool, and without pools that have no case."""
+    """The pools without cases that have no slice in them, and without pools that have no case."""
     filled = ([(case, slices) for case, slices in pool if slices] for pool in pools)
     return [pool for pool in filled if pool]
 

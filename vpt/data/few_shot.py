@@ -12,7 +12,7 @@ from vpt.words import counted
 
 
 def draw_shots(dataset: SegmentationSet | LabelledSet, splits: Splits, shots: int, seed: int) -> Splits:
-    """The same sides, but for training: `shots` examples of each class, of segmentation `shots` cases, drawn by seed.
+    """The same sides with few that train: `shots` examples of each class, of segmentation `shots` cases, drawn by seed.
 
     The draw of k shots holds that of fewer with the same seed. Of several labels at once an example counts for each of
     its own, and those that have none are drawn like a label; a label that too few examples have gives all it has.

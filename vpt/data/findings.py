@@ -74,7 +74,7 @@ class Spread:
         return self._in_words(3)
 
     def flat(self) -> str:
-        """Of the first two axes, as images have them."""
+        """The spread of the first two axes, as images have them."""
         return self._in_words(2)
 
     def _in_words(self, axes: int) -> str:
@@ -172,7 +172,7 @@ class Check:
         return "\n".join([*lines, *map(str, self.problems), self.verdict()])
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for other programs."""
+        """The check as values for JSON, for other programs."""
         facts = {
             each.name: _plain(getattr(self, each.name))
             for each in fields(self)
@@ -181,7 +181,7 @@ class Check:
         return facts | {"root": str(self.root), "ok": self.ok, "verdict": self.verdict()}
 
     def table(self) -> RenderableType:
-        """The same for a terminal, as a rich renderable."""
+        """The check for a terminal, as a rich renderable."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text

@@ -65,7 +65,7 @@ class Groups:
 
 
 def read_groups(fair: Any, dataset: SegmentationSet | LabelledSet, splits: Splits) -> Groups:
-    """Of the column that a `fair` section names, for all cases that train or validate.
+    """The groups by the column that a `fair` section names, of all cases that train or validate.
 
     Raises:
         VptError: what `read_grouping` refuses; cases without a group; a single group; `by_class` where a case may have

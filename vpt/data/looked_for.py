@@ -17,7 +17,7 @@ class Looked(NamedTuple):
 
 
 def looked_for(examples: Sequence[Example], classes: Sequence[str]) -> dict[str, Looked]:
-    """By class, in their order."""
+    """For each class, in their order."""
     return {
         name: Looked(
             sum(each.annotated is None or place in each.annotated for each in examples),

@@ -98,9 +98,9 @@ def _pair_cases(
     if other_flat:
         missing |= _unpredicted(references, expected, kinds)
     lone = [below for below in own if flat and _of_kinds(predictions / below, kinds)]
-    shown = [Path(mask.shown) for mask in (pairs[0].prediction, pairs[0].reference)]
-    names = shown[0].relative_to(predictions), shown[1].relative_to(references)
-    said = f"paired by the folder of each case: {names[0]} with {names[1]} ({pairs[0].case})"
+    mask, truth = (Path(each.shown) for each in (pairs[0].prediction, pairs[0].reference))
+    names = f"{mask.relative_to(predictions)} with {truth.relative_to(references)}"
+    said = f"paired by the folder of each case: {names} ({pairs[0].case})"
     sides = (predictions, mine, found), (references, theirs, known)
     passed = [path.relative_to(side) for side, files, cases in sides for path in _others(files, cases)]
     return Matched.of(pairs, missing, said, not_taken(passed), _not_scored(lone))

@@ -26,7 +26,7 @@ class Mask:
 
     @property
     def unit(self) -> Unit:
-        """Of distances in it: images have pixels, and no millimetres."""
+        """The unit of distances in it: images have pixels, and no millimetres."""
         return reader_of(self.source).unit
 
     @property
@@ -49,7 +49,7 @@ class Mask:
 
 
 def mask_of(given: Volume, unnamed: str = "image") -> Mask:
-    """Of a path, or of an image in memory, called by its file's name where it has one."""
+    """The mask at a path, or an image in memory, which is called by its file's name where it has one."""
     if isinstance(given, str | Path):
         return Mask(case_name(given), str(given), Path(given))
     if isinstance(given, ColourMask | LabelFiles | Relabelled):

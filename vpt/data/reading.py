@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from vpt.data.doubts.likeness import digest_of, steps_of
+from vpt.data.findings import Problem
 from vpt.data.values import CaseValues, values_of
 from vpt.machine.available import cores
 from vpt.parallel import in_processes
@@ -26,27 +28,43 @@ Case = TypeVar("Case", bound=Named)
 Facts = TypeVar("Facts")
 
 
-class ImageFacts(Protocol):
-    """What a check keeps of an image; None or empty where it could not be read."""
+@dataclass(kw_only=True)
+class ImageFacts:
+    """What reading one image gave: what could not be read stays None or empty."""
 
-    grid: Grid | None
-    ranges: list[tuple[float, float]]
-    values: CaseValues | None
-    digest: str
-    patient: str
-    steps: np.ndarray | None
+    grid: Grid | None = None
+    values: CaseValues | None = None
+    digest: str = ""
+    patient: str = ""  # by the file's header, a mark
+    steps: np.ndarray | None = None
+    problems: list[Problem] = field(default_factory=list)
+    doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
+
+    @property
+    def name(self) -> str:
+        """The name of its case."""
+        raise NotImplementedError
+
+    @property
+    def file(self) -> str:
+        """The file that a problem is told of."""
+        raise NotImplementedError
+
+    @property
+    def ranges(self) -> list[tuple[float, float]]:
+        """The lowest and the highest value of each channel."""
+        return [(channel.low, channel.high) for channel in self.values.channels] if self.values else []
 
 
 def see(facts: ImageFacts, images: Sequence[Source], channels: int, kind: Kind) -> list[Reader]:
     """Read an image, of one file or of one for every channel, into the facts -> a reader for each file.
 
-    ranges: of each channel. Raises VptError for what the readers refuse.
+    Raises VptError for what the readers refuse.
     """
     reader = reader_of(images)
     voxels = reader.voxels(channels)
     image, facts.grid = voxels.values(), voxels.grid
     facts.values = values_of(voxels)
-    facts.ranges = [(channel.low, channel.high) for channel in facts.values.channels]
     facts.steps = steps_of(image, kind)
     facts.digest, facts.patient = digest_of(image), reader.of_patient()
     return [reader] if len(images) == 1 else [reader_of(source) for source in images]

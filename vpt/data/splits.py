@@ -213,7 +213,7 @@ def drawn(dataset: AnySet) -> bool:
 
 
 def split_source(dataset: AnySet) -> str:
-    """Where the sides come from, in words."""
+    """Where the sides come from, in words: a file, or how they are drawn."""
     fixing = _fixing(dataset)
     if fixing is None:
         return f"drawn by patient, {_spread(dataset)}"

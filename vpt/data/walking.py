@@ -27,13 +27,13 @@ class Walk:
         self.locked: list[Path] = []
 
     def folders(self) -> Iterator[Path]:
-        """It first, and each before those in it."""
+        """The folder itself and those below it, each before those in it."""
         inner = self.folder.relative_to(self.root).parts
         above = tuple(Path(os.path.realpath(self.root.joinpath(*inner[:k]))) for k in range(len(inner) + 1))
         yield from self._below(self.folder, above, Counter())
 
     def files(self) -> Iterator[Path]:
-        """Those of a folder before those of the folders in it; also links that lead nowhere."""
+        """The files below a folder, its own before those of the folders in it; also links that lead nowhere."""
         for folder in self.folders():
             yield from _inside(folder, folders=False)
 

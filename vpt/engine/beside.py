@@ -104,7 +104,7 @@ def require_same_files(tasks: Mapping[str, Artifact], plan: Plan, cases: int, pa
 
 
 def keep_copy(artifact: Artifact, run: Path) -> None:
-    """Of the artifact in the run's folder, which needs nothing else of it from then on."""
+    """Keep a copy of the artifact in the run's folder, which needs nothing else of it from then on."""
     shutil.copyfile(artifact.path, run / EARLIER)
 
 

@@ -104,7 +104,7 @@ class Classifying(Job):
         return None if isinstance(given, str) else list(self._own(np.array(given)))
 
     def _own(self, of_classes: np.ndarray) -> np.ndarray:
-        """Of (..., K) what the classes that train have: all, or those of the task that is added."""
+        """The part of (..., K) that belongs to the classes that train: all, or those of the task that is added."""
         return of_classes if self.columns is None else of_classes[..., list(self.columns)]
 
     def choose_data(self) -> None:
@@ -248,4 +248,4 @@ class Classifying(Job):
         report_on(self.labelled, self.validation, probabilities, title, weights).save(run / "validation")
 
     def keep_familiar(self) -> None:
-        """Of classes nothing is kept: how sure an answer is, its probabilities say."""
+        """Nothing is kept where a run classifies: its probabilities say how sure an answer is."""

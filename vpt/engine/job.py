@@ -109,7 +109,7 @@ class Job(ABC):
         self.choose_data()
 
     def _new_model(self) -> PromptedModel:
-        """As the artifact left it that the run goes on from, or untrained."""
+        """The model as the artifact left it that the run goes on from, or untrained."""
         config, plan, labels, start = self.setup.config, self.setup.plan, self.setup.dataset.labels, self.setup.start
         if start is None:
             return build_model(config, plan, len(labels))

@@ -33,7 +33,7 @@ KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # a mach
 
 @dataclass(frozen=True)
 class Leaving:
-    """That process `number` leaves: `done`; after a `signal`; because something `failed`, `text`; or it is `lost`."""
+    """Why process `number` leaves: `done`; after a `signal`; because something `failed`, `text`; or it is `lost`."""
 
     number: int
     why: Literal["done", "interrupted", "failed", "lost"]

@@ -30,7 +30,7 @@ def make_loader(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int
 
 
 def load(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> Generator[Any, None, None]:
-    """The same, with workers that leave signals to the main process from the start.
+    """A loader's batches, with workers that leave signals to the main process from the start.
 
     It is to be closed where it is left before its end (`contextlib.closing`): a worker ignores the signal by which
     Python ends what is left of it, so that the program would wait for the worker for ever.
@@ -65,7 +65,7 @@ def _few_files() -> str:
 
 
 def _end_workers(loaded: Any) -> None:
-    """Of a loader's iterator, which need not be at its end."""
+    """End the workers of a loader's iterator, which need not be at its end."""
     if hasattr(loaded, "_shutdown_workers"):
         loaded._shutdown_workers()
         for worker in loaded._workers:

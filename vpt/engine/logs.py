@@ -46,7 +46,7 @@ def open_log(path: Path, terminal: bool = True) -> logging.Logger:
 
 
 def silent_log() -> logging.Logger:
-    """Of a process that trains with others, of whom the first one speaks."""
+    """The log of a process that trains with others, of whom only the first one speaks."""
     log = logging.getLogger("vpt.silent")
     log.propagate = False
     log.addHandler(logging.NullHandler())

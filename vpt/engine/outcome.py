@@ -16,7 +16,7 @@ from vpt.scores.classes import decisions
 
 
 def cost_of(run: Path, seconds: float) -> dict[str, Any]:
-    """Of a run that took so long: what trains, whose weights, the artifact's bytes, time in all and of a step."""
+    """The cost of a run: what trains, whose weights, the artifact's bytes, time in all (`seconds`) and of a step."""
     artifact = read_artifact(run / "last.safetensors")
     with open(run / "metrics.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]

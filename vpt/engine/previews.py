@@ -116,7 +116,7 @@ class Previews:
         return {name: path for name, path in drawn.items() if path is not None}
 
     def _draw(self, seen: Seen, epoch: int) -> Path | None:
-        """Without the scan, should it be gone by now, the training goes on; a `VptWarning` says so."""
+        """Draw a case; should its scan be gone by now, the training goes on without, and a `VptWarning` says so."""
         try:
             return self._drawn(seen, epoch)
         except VptError as error:

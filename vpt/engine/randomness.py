@@ -23,7 +23,7 @@ def seed_all(seed: int) -> None:
 
 
 def torch_state() -> dict[str, Tensor]:
-    """Of torch's generators, of the CPU and of this process's GPU."""
+    """The state of torch's generators, of the CPU and of this process's GPU."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -31,7 +31,7 @@ def torch_state() -> dict[str, Tensor]:
 
 
 def random_state() -> dict[str, Tensor]:
-    """Of all of them, for a file."""
+    """The state of all generators, for a file."""
     _, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
     version, words, next_gauss = random.getstate()
     drawn = [] if next_gauss is None else [next_gauss]

@@ -89,7 +89,7 @@ class Ranks:
         return sum(self.all(value)) if self.several else value
 
     def all(self, value: Made) -> list[Made]:
-        """Of every process, in the order of their numbers."""
+        """What every process gives, in the order of their numbers."""
         if not self.several:
             return [value]
         found: list[Any] = [None] * self.of
@@ -107,7 +107,7 @@ class Ranks:
         return said[0]
 
     def gathered(self, part: Tensor, count: int) -> Tensor:
-        """Of a batch of `count` samples a tensor's shares (b, ...), put together: (count, ...); no gradient."""
+        """The processes' shares (b, ...) of a batch of `count` samples, put together: (count, ...); no gradient."""
         if not self.several:
             return part
         sizes = [of.stop - of.start for of in (Ranks(number, self.of).place(count) for number in range(self.of))]

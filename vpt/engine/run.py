@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -104,22 +105,30 @@ def train(
         callbacks = {} if quiet else {"tensorboard": TensorBoard(), **load_callbacks(known.callbacks)}
         check_callbacks(callbacks)
         ranks.wait()  # until all know how the folder stands
-        with at_work(run, standing) if ranks.first else nullcontext():
-            try:
-                with signals.at_once():  # once more, so that what a library made of it is told as what it is
-                    _go_on(run, known, standing, cache or run / "cache", signals, callbacks, brief, ranks)
-            except Interrupted as stop:
-                log = _log(run, brief, ranks)
-                log.info(f"interrupted{stop.place}; continue with: vpt train --resume --out {run}")
-                raise
-            except KINDS as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise VptError(
-                    f"{run}: too little memory ({type(error).__name__}); close other programs, lower plan.image_size "
-                    "or choose a smaller encoder, and start the same command again"
-                ) from error
+        with (
+            at_work(run, standing) if ranks.first else nullcontext(),
+            _breaking_off_told(run, brief, ranks),
+            signals.at_once(),  # once more, so that what a library made of it is told as what it is
+        ):
+            _go_on(run, known, standing, cache or run / "cache", signals, callbacks, brief, ranks)
     return run
+
+
+@contextmanager
+def _breaking_off_told(run: Path, brief: bool, ranks: Ranks) -> Iterator[None]:
+    """The log says how to go on after an interruption; too little memory is told in a sentence."""
+    try:
+        yield
+    except Interrupted as stop:
+        _log(run, brief, ranks).info(f"interrupted{stop.place}; continue with: vpt train --resume --out {run}")
+        raise
+    except KINDS as error:
+        if not is_out_of_memory(error):
+            raise
+        raise VptError(
+            f"{run}: too little memory ({type(error).__name__}); close other programs, lower plan.image_size "
+            "or choose a smaller encoder, and start the same command again"
+        ) from error
 
 
 def _log(run: Path, brief: bool, ranks: Ranks) -> Logger:
@@ -156,7 +165,7 @@ def _go_on(
     brief: bool,
     ranks: Ranks,
 ) -> None:
-    """From where the run stands to its end."""
+    """Train from where the run stands to its end."""
     resume = standing in ("stopped", "done")
     if ranks.first:
         job = _reopened(run, config, cache, ranks) if resume else _begun(run, config, cache, ranks)

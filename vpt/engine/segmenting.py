@@ -256,7 +256,7 @@ class Segmenting(Job):
             _preview(folder / "previews" / f"{case.name}.png", case, folder / f"{case.name}.nii.gz", setup, said)
 
     def _choose_decision(self, segmenter: Segmenter, cases: Sequence[Case], report: Report, log: Logger) -> Decision:
-        """Of the report on the likeliest labels: what the artifact then holds, whatever it held before."""
+        """How masks are decided, by the report on the likeliest labels; the artifact holds it from then on."""
         if self.setup.config.train.postprocess != "auto":
             return "likeliest"
         with bar("choosing the decision") as tick:
@@ -265,7 +265,7 @@ class Segmenting(Job):
         return choice.decision
 
     def _choose_steps(self, cases: Sequence[Case], folder: Path, best: Artifact, log: Logger) -> Steps:
-        """Of raw masks of the validation cases: what the artifact then holds, whatever it held before."""
+        """How masks are tidied, by raw masks of the validation cases; the artifact holds it from then on."""
         steps: Steps = {}
         if self.setup.config.train.postprocess == "auto":
             patients = [self.setup.dataset.patient(case.name) for case in cases]

@@ -105,7 +105,7 @@ class Setup:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Of the cases that are learned from and validated; an array in memory has none."""
+        """The files of the cases that train or validate; an array in memory has none."""
         seen, found = {*self.splits.train, *self.splits.val}, {}
         for case in self.dataset.cases:
             if case.name in seen:

@@ -71,7 +71,7 @@ def require_sound(
 
 
 def others(model: PromptedModel) -> list[nn.Module]:
-    """Of prompts and head those of another package."""
+    """Those of prompts and head that are of another package."""
     return [part for part in (model.prompts, model.head) if not is_own(part)]
 
 
@@ -121,7 +121,7 @@ def _answer(forward: nn.Module, batch: Batch) -> Tensor:
 
 
 def _each(batch: Batch, made: Callable[[Tensor], Tensor]) -> Batch:
-    """The same of every part."""
+    """The batch with `made` applied to each of its tensors."""
     return cast(Batch, {name: made(part) for name, part in cast("dict[str, Tensor]", batch).items()})
 
 

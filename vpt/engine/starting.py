@@ -44,22 +44,53 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
             raise VptError(f"start.{key}: no artifact to go on from; give its run with --continue RUN, or leave it out")
         return config, None
     artifact, digest = _read(config.start)
+    _require_no_reprogramming(config, artifact)
+    _require_agreement(config, artifact)
+    _require_same_kind(config, artifact)
+    if is_beside(config, artifact):
+        return beside(config, artifact, digest, encoder_of(artifact, _weights_given(config))), artifact
+    _require_one_task(config, artifact)
+    own = artifact.config
+    start = {"path": artifact.path, "sha256": digest, "kept": _kept_labels(config, artifact)}
+    anew = {name: getattr(config.plan, name) for name in CHOSEN_ANEW}
+    adopted = config.model_copy(
+        update={
+            **{name: getattr(own, name) for name in ("task", "prompts", "head", "tuning")},
+            "backbone": encoder_of(artifact, _weights_given(config)),
+            "plan": own.plan.model_copy(update=anew),
+            "data": config.data.model_copy(update={"target": own.data.target}),
+            "start": config.start.model_copy(update=start),
+        }
+    )
+    if config.start.adds:
+        adopted = adopted.model_copy(update=further_task(adopted, artifact))
+    return adopted, artifact
+
+
+def _require_no_reprogramming(config: Config, artifact: Artifact) -> None:
     for where, fair in ((artifact.path, artifact.config.fair), ("config", config.fair)):
         if fair is not None and fair.method == "reprogram":
             raise VptError(
                 f"{where}: fair.method=reprogram adds to every image what is learned with the rest from the start, so "
                 "no run goes on from it or to it; start anew without --from"
             )
-    _require_agreement(config, artifact)
-    own = artifact.config
-    if config.task is None and is_labelled(config.data.path) != (own.task == "classification"):
-        found = "has classes" if is_labelled(config.data.path) else "has no classes"
+
+
+def _require_same_kind(config: Config, artifact: Artifact) -> None:
+    """Where no task is set: refuse masks for an artifact that classifies, and classes for one that segments."""
+    if config.task is not None:
+        return
+    task, has_classes = artifact.config.task, is_labelled(config.data.path)
+    if has_classes != (task == "classification"):
+        found = "has classes" if has_classes else "has no classes"
         raise VptError(
-            f"{config.data.path}: {found}, but the artifact that the run starts from is for {own.task} "
+            f"{config.data.path}: {found}, but the artifact that the run starts from is for {task} "
             f"({artifact.path}); give it data of that kind, or start anew"
         )
-    if is_beside(config, artifact):
-        return beside(config, artifact, digest, encoder_of(artifact, _weights_given(config))), artifact
+
+
+def _require_one_task(config: Config, artifact: Artifact) -> None:
+    """An artifact of several tasks is only gone on from with a further one."""
     if artifact.earlier:
         raise VptError(
             f"{artifact.path}: has learned {len(artifact.earlier) + 1} tasks, each with prompts of its own; add a "
@@ -67,28 +98,12 @@ def adopt(config: Config) -> tuple[Config, Artifact | None]:
         )
     if config.start.shared:
         raise VptError("start.shared: is of a further task of segmentation (--continue); leave it out")
-    sections = {name: getattr(own, name) for name in ("task", "prompts", "head", "tuning")}
-    anew = {name: getattr(config.plan, name) for name in CHOSEN_ANEW}
-    if own.head.kind == "by_task" and not config.start.adds:
+    head = artifact.config.head
+    if head.kind == "by_task" and not config.start.adds:
         raise VptError(
-            f"{artifact.path}: has learned {len(own.head.learned)} tasks one after another; go on with a further one "
+            f"{artifact.path}: has learned {len(head.learned)} tasks one after another; go on with a further one "
             "with --continue, or start anew"
         )
-    start = config.start.model_copy(
-        update={"path": artifact.path, "sha256": digest, "kept": _kept_labels(config, artifact)}
-    )
-    adopted = config.model_copy(
-        update={
-            **sections,
-            "backbone": encoder_of(artifact, _weights_given(config)),
-            "plan": own.plan.model_copy(update=anew),
-            "data": config.data.model_copy(update={"target": own.data.target}),
-            "start": start,
-        }
-    )
-    if config.start.adds:
-        adopted = adopted.model_copy(update=further_task(adopted, artifact))
-    return adopted, artifact
 
 
 def _read(start: StartConfig) -> tuple[Artifact, str]:
@@ -111,7 +126,7 @@ def _weights_given(config: Config) -> str | None:
 
 
 def _kept_labels(config: Config, artifact: Artifact) -> tuple[str, ...]:
-    """Those to stay where the data lack them."""
+    """The artifact's labels that stay although the data lack them."""
     if artifact.config.task == "classification":
         if config.start.kept:
             raise VptError(

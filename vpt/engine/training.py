@@ -140,7 +140,7 @@ def _require_best(run: Path, progress: Progress) -> None:
 
 
 def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:
-    """From the state, which the first process reads before the others do, since that may put it in order."""
+    """The progress in the saved state, which the first process reads first, since that may put the file in order."""
     with ranks.in_turn():
         progress = kept.load(log)
     if (progress.epoch, progress.step) != ranks.told(lambda: (progress.epoch, progress.step)):

@@ -63,7 +63,7 @@ class FairSettings(Choice):
 
 
 class BalancedGroups(FairSettings):
-    """Of a way that draws every group as often."""
+    """The section of a way that draws every group as often."""
 
     by_class: bool = False
     """Of one class a case: the cases of each class in a group are a group of their own, against a mark that goes with

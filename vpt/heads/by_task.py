@@ -33,11 +33,11 @@ class ByTaskConfig(HeadSettings):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Of all tasks, in the order in which they came first."""
+        """The classes of all tasks, in the order in which they came first."""
         return tuple(dict.fromkeys(name for names in self.learned.values() for name in names))
 
     def further(self, task: str, classes: Sequence[str]) -> Self:
-        """With one more task."""
+        """These settings with one more task."""
         return self.model_copy(update={"learned": {**self.learned, task: tuple(classes)}})
 
     def build(self, backbone: Any, answer: Answer) -> ByTaskHead:
@@ -103,7 +103,7 @@ class ByTaskHead(ClassifyHead):
         return self._merged([layer(vectors) for layer in self.layers])
 
     def answer_of(self, task: Tensor, pooled: Tensor) -> Tensor:
-        """Of samples whose tasks are known (B,): their logits (B, K), -inf at classes that their task does not have."""
+        """Logits (B, K) of samples whose tasks (B,) are known: -inf at classes that their task does not have."""
         if not bool(((task >= 0) & (task < len(self.places))).all()):
             raise VptError(f"head by_task: task {task.tolist()}, but it has learned the tasks 0 to {len(self.past)}")
         logits = [layer(pooled[:, 0]) for layer in self.layers]
@@ -125,7 +125,7 @@ class ByTaskHead(ClassifyHead):
 
     @property
     def layers(self) -> list[nn.Module]:
-        """Of all tasks, in their order."""
+        """The layers of all tasks, in their order."""
         return [*self.past, self.output]
 
     def _index(self, task: int, like: Tensor) -> Tensor:

@@ -32,5 +32,5 @@ def _weighed(rows: Tensor) -> Tensor:
 
 
 def contents(module: nn.Module) -> dict[str, Content]:
-    """Of each of its parameters that is in memory, by name."""
+    """`content_of` each parameter that is in memory, by name."""
     return {name: content_of(each) for name, each in module.named_parameters() if not each.is_meta}

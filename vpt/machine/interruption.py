@@ -6,17 +6,17 @@ _raised: list[KeyboardInterrupt] = []
 
 
 def remember(stop: KeyboardInterrupt) -> KeyboardInterrupt:
-    """That it is raised here and now."""
+    """Note that it is raised here and now; gives it back."""
     _raised[:] = [stop]
     return stop
 
 
 def forget() -> None:
-    """What was raised has come to where it ends."""
+    """Drop the note: what was raised has come to where it ends."""
     _raised.clear()
 
 
 def raise_again(instead_of: BaseException | None = None) -> None:
-    """Raise it once more, where it was raised; instead_of: what came in its place."""
+    """Raise the noted one once more, if there is one; instead_of: the error that came in its place."""
     if _raised:
         raise _raised[0] from instead_of

@@ -61,7 +61,7 @@ class PromptSettings(Choice):
 
 
 class FromTokens(PromptSettings):
-    """Of a method whose prompts can start from the encoder's own tokens."""
+    """The section of a method whose prompts can start from the encoder's own tokens."""
 
     init: Init = "uniform"
     """How prompts start: at random as VPT's ("uniform"), or from the encoder's own tokens on training images: a sample

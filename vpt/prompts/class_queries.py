@@ -18,7 +18,7 @@ from vpt.sections import Compared
 
 
 class OfClasses(PromptSettings):
-    """Of a method whose prompts belong to classes, so that their number follows from the data."""
+    """The section of a method whose prompts belong to classes, so that their number follows from the data."""
 
     def build(self, spec: BackboneSpec) -> Prompts:
         raise VptError(

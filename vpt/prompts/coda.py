@@ -84,7 +84,7 @@ class CodaPrompts(Prompts):
             setattr(self, part, nn.Parameter(torch.stack(own)))
 
     def all_of(self, part: str) -> Tensor:
-        """Of every block, `part` of all components, those of earlier tasks first: (blocks, M, size)."""
+        """`part` of all components in every block, those of earlier tasks first: (blocks, M, size)."""
         return torch.cat([getattr(self, f"past_{part}"), getattr(self, part)], 1)
 
     def first(self, depth: int) -> int:

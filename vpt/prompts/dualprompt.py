@@ -48,7 +48,7 @@ class DualpromptConfig(PromptSettings):
 
 
 class Asked(NamedTuple):
-    """Of a pass: the task of each image, (B,), and the cosine of its query with the newest task's key, (B,)."""
+    """State of a pass: each image's task, (B,), and the cosine of its query with the newest task's key, (B,)."""
 
     task: Tensor
     cosine: Tensor
@@ -108,11 +108,11 @@ class DualpromptPrompts(Prompts):
         self.register_buffer("past_keys", torch.zeros(learned - 1, *self.key.shape))
 
     def experts(self) -> Tensor:
-        """Of all tasks, (tasks, blocks, length, C)."""
+        """The expert prompts of all tasks, (tasks, blocks, length, C)."""
         return torch.cat([self.past_experts, self.expert.unsqueeze(0)])
 
     def keys(self) -> Tensor:
-        """Of all tasks, (tasks, Q)."""
+        """The keys of all tasks, (tasks, Q)."""
         return torch.cat([self.past_keys, self.key.unsqueeze(0)])
 
     def first(self, depth: int) -> int:

@@ -40,7 +40,7 @@ class L2pConfig(PromptSettings):
 
 
 class Chosen(NamedTuple):
-    """Of a pass: which prompts of the pool each image gets, (B, top), and the cosines of their keys, (B, top)."""
+    """State of a pass: which prompts of the pool each image gets, and the cosines of their keys, (B, top) each."""
 
     numbers: Tensor
     cosines: Tensor

@@ -49,7 +49,7 @@ class SmopeConfig(PromptSettings):
 
 @dataclass(frozen=True)
 class Asking:
-    """Of a pass: the mean query of a block, see `Info`, and in training the router's loss in the blocks so far."""
+    """State of a pass: a block's mean query, see `Info`, and in training the router's loss in the blocks so far."""
 
     mean_query: Callable[[int, Tokens], Tensor]
     losses: list[Tensor] = field(default_factory=list)

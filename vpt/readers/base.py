@@ -83,12 +83,12 @@ class Reader(ABC):
         """Where its voxels lie, by the header alone."""
 
     def label_grid(self) -> Grid:
-        """The same of a label map; what can be none by its header is refused."""
+        """`grid` of a label map; what can be none by its header is refused."""
         return self.grid()
 
     @abstractmethod
     def voxels(self, channels: int) -> Voxels:
-        """So many channels (C, X, Y, Z) on the scan's own grid, as they are stored, checked to be finite."""
+        """Its channels (C, X, Y, Z), which have to be so many, on its own grid, as stored, checked to be finite."""
 
     @abstractmethod
     def labels(self) -> LabelMap:
@@ -163,7 +163,7 @@ class Reader(ABC):
         """Label ids (X, Y, Z) on its grid -> a mask in memory like this scan."""
 
     def mask_as(self, form: Form, labels: np.ndarray, naming: Naming) -> Mask:
-        """The same in another form; only DICOM has others."""
+        """`mask` in another form; only DICOM has others."""
         self.endings_as(form)
         return self.mask(labels)
 

@@ -34,5 +34,5 @@ def format_of(path: Path) -> type[Reader] | None:
 
 @cache
 def endings(kind: Kind | None = None) -> tuple[str, ...]:
-    """Of the files' names of all formats, or of those of one kind."""
+    """The endings of files of all formats, or of those of one kind."""
     return tuple(ending for reader in FORMATS if kind in (None, reader.kind) for ending in reader.endings)

@@ -92,7 +92,7 @@ class ItkReader(VolumeReader):
         return found
 
     def _orientation(self, grid: Grid) -> list[str]:
-        """That the header does not say how the axes lie."""
+        """Sentences that say it where the header does not tell how the axes lie."""
         return []
 
     def mask(self, labels: np.ndarray) -> Any:
@@ -179,7 +179,7 @@ def _shape(image: Any) -> tuple[int, ...]:
 
 
 def _components(image: Any) -> int:
-    """Of a voxel; an image and a reader call it by two names."""
+    """How many numbers a voxel has; an image and a reader call it by two names."""
     count = getattr(image, "GetNumberOfComponentsPerPixel", None) or image.GetNumberOfComponents
     return int(count())
 

@@ -61,7 +61,7 @@ class Jpeg2000:
 
     @property
     def white(self) -> int | None:
-        """Of a grey picture of 9 to 15 bits, whose values Pillow shifts to 16; None where nothing says it."""
+        """White in a grey picture of 9 to 15 bits, whose values Pillow shifts to 16; None where nothing says it."""
         deep = len(self.bits) == 1 and 8 < self.bits[0] < 16
         return (2 ** self.bits[0] - 1) << (16 - self.bits[0]) if deep else None
 

@@ -77,7 +77,7 @@ class NrrdReader(ItkFileReader):
         return replace(super().labels(), names=segment_names(self._fields))
 
     def length_unit(self) -> str:
-        """Of the axes in space, if all have the same."""
+        """The unit of the axes in space, if all have the same."""
         found = self._fields.get("space units") or self._fields.get("units") or ""
         units = {unit.strip() for unit in found.split('"') if unit.strip()} - {"???"}
         return units.pop() if len(units) == 1 else ", ".join(sorted(units))

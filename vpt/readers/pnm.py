@@ -22,7 +22,7 @@ PLAIN = (b"P1", b"P2", b"P3")
 
 @dataclass(frozen=True)
 class Pnm:
-    """Of a file's header: magic number, columns, rows, the value of white, and where the pixels begin."""
+    """What a file's header says: magic number, columns, rows, the value of white, and where the pixels begin."""
 
     magic: bytes
     columns: int

@@ -39,14 +39,14 @@ class Block:
         return Group(*title, *([table] if self.head else []), *([Text(), *said] if said else []))
 
     def text(self) -> str:
-        """The same as plain text, for logs and files."""
+        """The table as plain text, for logs and files."""
         table = [self.head, *self.rows] if self.head else []
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in table]
         return "\n".join([*([self.title] if self.title else []), *lines, *self.notes])
 
     def markdown(self, level: int) -> str:
-        """The same under a heading of this level."""
+        """The table as Markdown, under a heading of this level."""
         ruled = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows] if self.head else []
         table = "\n".join("| " + " | ".join(map(_escaped, row)) + " |" for row in ruled)
         notes = "\n".join(f"* {_escaped(line)}" for note in self.notes for line in note.splitlines())
@@ -55,5 +55,5 @@ class Block:
 
 
 def _escaped(cell: str) -> str:
-    """So that stars and bars of names stay what they are."""
+    """Text in which stars and bars stay what they are."""
     return re.sub(r"([\\|*])", r"\\\1", cell).replace("<", "&lt;")

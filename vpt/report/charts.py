@@ -113,9 +113,9 @@ def axis_of(values: Iterable[float], title: str = "", *, least: Sequence[float] 
     return Axis(first * step, last * step, ticks, title)
 
 
-def named_axis(names: Sequence[str], title: str = "") -> Axis:
+def named_axis(names: Sequence[str]) -> Axis:
     """The names in order along the axis, at 0, 1, 2, ..."""
-    return Axis(-0.6, len(names) - 0.4, tuple((k, name) for k, name in enumerate(names)), title)
+    return Axis(-0.6, len(names) - 0.4, tuple((k, name) for k, name in enumerate(names)))
 
 
 def _whole(number: float, turn: Callable[[float], int]) -> int:

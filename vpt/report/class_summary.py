@@ -57,7 +57,7 @@ class ClassSummary:
     notes: tuple[str, ...] = ()
 
     def worst_first(self) -> list[ClassCase]:
-        """Those whose truth was given the least probability."""
+        """The cases whose truth was given the least probability first."""
         return sorted(self.cases, key=lambda case: (case.given, case.name))
 
 

@@ -1,4 +1,4 @@
-"""Charts of an evaluation of masks: Dice of every case per label, and how far volumes are off."""
+"""Charts of an evaluation of masks: Dice of every case per label, how far volumes are off, risk against coverage."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vpt.report.charts import Bar, Chart, Dot, Line, Rule, axis_of, named_axis
+from vpt.report.charts import Axis, Bar, Chart, Dot, Line, Rule, axis_of, named_axis
 from vpt.report.mask_summary import MaskCase, MaskSummary
 from vpt.report.parts import amount, amounts
+from vpt.scores.trust_scores import BEST, RANDOM, TrustScores
 from vpt.words import counted
 
 MOST_DOTS = 400  # of a label; of more cases every so many in order of their score
 MOST_LABELS = 12  # in one chart, the lowest Dice first where there are more
 MOST_PLOTS = 6
 UNITS = tuple((k / 5, f"{k / 5:.1f}") for k in range(6))
+TRUST_COLOURS = {"agreement": "#0a7d5a", "entropy": "#b4560b", "distance": "#5b4bb5", BEST: "#9aa0a6"}
 
 
 def shown_labels(summary: MaskSummary, most: int) -> list[int]:
-    """Of many labels those with the lowest mean Dice."""
+    """The labels of a chart: of many those with the lowest mean Dice."""
     labels = list(summary.labels)
     if len(labels) <= most:
         return labels
@@ -60,6 +62,25 @@ def volume_charts(summary: MaskSummary, colours: Mapping[int, str]) -> list[Char
     """Bland-Altman, one chart per label: the mean of both sizes across, prediction minus truth upwards."""
     charts = [_bland_altman(summary, label, colours[label]) for label in shown_labels(summary, MOST_PLOTS)]
     return [chart for chart in charts if chart is not None]
+
+
+def trust_chart(found: TrustScores) -> Chart:
+    """Risk against coverage, a line for each score."""
+    lines = [
+        Line(
+            curve.points,
+            f"{score}: AURC {curve.aurc:.3f}",
+            TRUST_COLOURS.get(score, ""),
+            dashed=score == RANDOM,
+        )
+        for score, curve in found.curves.items()
+    ]
+    alt = "Risk against coverage; area under it: " + ", ".join(
+        f"{score} {curve.aurc:.3f}" for score, curve in found.curves.items()
+    )
+    y = axis_of([risk for curve in found.curves.values() for _, risk in curve.points], "1 - Dice", least=(0,))
+    x = Axis(0, 1, UNITS, "share of the cases, the most trusted first")
+    return Chart("Risk against coverage", alt, x, y, lines=tuple(lines), legend=True)
 
 
 def _bland_altman(summary: MaskSummary, label: int, colour: str) -> Chart | None:

@@ -48,7 +48,7 @@ class MaskCase:
         return not self._sum("n_ref")
 
     def size(self, label: int, whose: str, unit: str) -> float:
-        """Of `ref` or `pred`: ml of scans, pixels of images."""
+        """The size of `ref` or `pred`: ml of scans, pixels of images."""
         return self.scores[label].get(f"volume_{whose}_ml" if unit == "mm" else f"n_{whose}", math.nan)
 
     def _sum(self, key: str) -> float:
@@ -88,7 +88,7 @@ class MaskSummary:
         return {key: f"{words} ({self.unit})" if key in DISTANCES else words for key, words in named.items()}
 
     def worst_first(self) -> list[MaskCase]:
-        """By Dice; those without one, in which there was nothing to find and nothing was found, are last."""
+        """The cases by Dice; those without one, in which there was nothing to find and nothing was found, are last."""
         return sorted(self.cases, key=lambda case: (math.isnan(case.dice), case.dice, case.name))
 
     def dice(self, key: str = "foreground") -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpt.palette import colours_of
-from vpt.report.mask_charts import confusion_rows, dice_chart, volume_charts
+from vpt.report.mask_charts import confusion_rows, dice_chart, trust_chart, volume_charts
 from vpt.report.mask_summary import SHOWN, MaskCase, MaskSummary
 from vpt.report.overlays import Panel
 from vpt.report.parts import (
@@ -25,7 +25,6 @@ from vpt.report.parts import (
     in_brackets,
     range_of,
 )
-from vpt.report.trust_chart import trust_chart
 from vpt.scores.groups import SMALL
 from vpt.words import counted, listed
 

@@ -31,7 +31,7 @@ _HEAD = ("A", "B", "A - B", f"{LEVEL:.0%} interval", "difference")
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """Of a case: the mask of each of the two, and the reference, as paths."""
+    """The files of a case: the mask of each of the two, and the reference."""
 
     first: str
     second: str

@@ -37,11 +37,11 @@ def in_brackets(ends: tuple[float, float] | None) -> str:
     return f" (95 % interval {found})" if found else ""
 
 
-def amount(value: float, sign: str = "") -> str:
-    """Millilitres or pixels: three digits, large numbers whole. sign: "+" where it is a difference."""
+def amount(value: float) -> str:
+    """Millilitres or pixels: three digits, large numbers whole."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:{sign},.0f}" if abs(value) >= 100 or value == round(value) else f"{value:{sign}.{_places(value)}f}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.{_places(value)}f}"
 
 
 def amounts(values: Sequence[float]) -> list[str]:

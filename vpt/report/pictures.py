@@ -96,9 +96,9 @@ def write_preview(
         )
         write_letters(axes, letters)
         write_scale(axes, image.shape[2], pixel_mm)
-        for ids, style in ((reference[k], "solid"), (prediction[k], "dashed")):
+        for ids, whose in ((reference[k], "reference"), (prediction[k], "prediction")):
             for label in np.unique(ids[ids > 0]):
-                outline(axes, ids == label, colours[int(label)], style)
+                outline(axes, ids == label, colours[int(label)], STYLES[whose])
     present = [int(label) for label in np.unique((prediction[shown], reference[shown])) if label > 0]
     handles = [Line2D([], [], color=colours[k], lw=4, label=labels[k]) for k in present]
     handles += [Line2D([], [], color="grey", ls=style, label=whose) for whose, style in STYLES.items()]

@@ -86,7 +86,7 @@ def _judged(quality: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ..
 
 
 def cases_to_show(cases: Sequence[PredictedCase]) -> list[PredictedCase]:
-    """Of cases in order those whose masks get pictures."""
+    """Those of the ordered cases whose masks get pictures."""
     return [case for case in cases if case.output and not case.failed and not case.answers][:WORST]
 
 

@@ -60,12 +60,12 @@ class Report(SegmentationScores):
         return Group(*parts, Text("\n" + self._footer()), *warned)
 
     def text(self) -> str:
-        """The same as plain text, for logs and files."""
+        """The report as plain text, for logs and files."""
         blocks = [block.text() for block in self.blocks()]
         return "\n".join([*blocks, self._footer(), *self._warnings()])
 
     def markdown(self) -> str:
-        """The same as a page in Markdown, with the worst cases and what is left out of means."""
+        """The report as a page in Markdown, with the worst cases and what is left out of means."""
         first, *others = self.blocks()
         said = Block("How", notes=[*self._footer().splitlines(), *self._warnings()])
         blocks = [*others, self._worst(), *([self._left_out()] if self.left_out() else []), said]

@@ -53,7 +53,7 @@ class LabelScores:
 
     @classmethod
     def unknown(cls) -> LabelScores:
-        """Of a label that nobody has looked for: all is undefined, counts as well."""
+        """The scores of a label that nobody has looked for: all undefined, counts as well."""
         return cls(*[math.nan] * len(fields(cls)))
 
     @property
@@ -158,7 +158,7 @@ def voxel_ml(spacing: Spacing) -> float:
 
 
 def _several(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterable[Any]:
-    """Without threads for validation while training."""
+    """A map over several threads; validation while training has none."""
     return map(work, items) if workers == 1 else in_order(work, items, workers)
 
 

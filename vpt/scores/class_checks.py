@@ -14,7 +14,7 @@ SUM_ROUNDING = 5e-3  # softmax in bfloat16
 
 
 def checked(probabilities: Any, targets: Any, target: str) -> tuple[np.ndarray, np.ndarray]:
-    """The same as float64 and bool, both (N, K); raises VptError with what is wrong with them."""
+    """Probabilities and truth as float64 and bool, both (N, K); raises VptError with what is wrong with them."""
     probabilities, targets = checked_probabilities(probabilities, target), np.asarray(targets)
     if targets.shape != probabilities.shape:
         raise VptError(
@@ -55,7 +55,7 @@ def checked_annotated(annotated: Any, targets: np.ndarray, target: str) -> np.nd
 
 
 def checked_probabilities(probabilities: Any, target: str) -> np.ndarray:
-    """The same as float64 (N, K); raises VptError when they cannot be probabilities of this kind of target."""
+    """Probabilities as float64 (N, K); raises VptError when they cannot be probabilities of this kind of target."""
     if target not in get_args(Target):
         raise VptError(f"target: {target!r} is not one of {', '.join(get_args(Target))}")
     probabilities = np.asarray(probabilities, dtype=np.float64)

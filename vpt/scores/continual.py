@@ -72,7 +72,7 @@ class Order:
 
     @property
     def final_told(self) -> float:
-        """The same, each case told its task."""
+        """`final`, each case told its task."""
         return mean_over_tasks(self.told, self.of_task)
 
     @property

@@ -18,7 +18,7 @@ from vpt.scores.fairness import Odds, Scaled, equity_scaled
 
 SMALL = 5  # patients
 Interval = tuple[float, float]
-_Statistics = tuple[Mapping[str, Statistic], Statistic | None]  # of each group, and of all that are compared
+_ByGroup = dict[tuple[str, str], np.ndarray]  # (group, score) -> (r,)
 
 
 @dataclass(frozen=True)
@@ -89,38 +89,18 @@ def score_groups(
     owner = list(patients or names)
     members = members_of(names, grouping)
     large = large_of(members, owner)
-    together = np.concatenate([members[group] for group in large]) if len(large) > 1 else np.array([], int)
-
-    def of_each(made: Callable[[np.ndarray], Statistic]) -> _Statistics:
-        of_all = made(together) if len(large) > 1 else None
-        return {group: made(places) for group, places in members.items()}, of_all
-
-    def scores(of: _Statistics, weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-        with np.errstate(invalid="ignore", divide="ignore"):  # a group that a resample lacks
-            found = {group: statistic(weights[members[group]]) for group, statistic in of[0].items()}
-        return {(group, score): values for group, each in found.items() for score, values in each.items()}
-
-    def equity(
-        of: _Statistics, weights: np.ndarray, found: Mapping[tuple[str, str], np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        whole = of[1](weights[together]) if of[1] else {}
-        return {
-            score: equity_scaled(values, np.stack([found[group, score] for group in large]))
-            for score, values in whole.items()
-            if score not in lower_is_better
-        }
-
-    one, plain = np.ones((len(names), 1), np.float32), of_each(statistic_of)
-    single = scores(plain, one)
+    plain = _Statistics(statistic_of, members, large, lower_is_better)
+    resampled = _Statistics(resampled_of, members, large, lower_is_better) if resampled_of else plain
+    once = np.ones((len(names), 1), np.float32)
+    single = plain.scores(once)
     means = {key: float(values[0]) for key, values in single.items()}
-    scaled = {score: float(values[0]) for score, values in equity(plain, one, single).items() if np.isfinite(values[0])}
+    scaled = {score: float(values[0]) for score, values in plain.equity(once, single).items()}
     pairs = _pairs(means, large, lower_is_better)
-    resampled = of_each(resampled_of) if resampled_of else plain
 
     def drawn(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = scores(resampled, weights)
+        found = resampled.scores(weights)
         gaps = {f"gap {score}": found[best, score] - found[worst, score] for score, (best, worst) in pairs.items()}
-        fair = {f"equity {score}": values for score, values in equity(resampled, weights, found).items()}
+        fair = {f"equity {score}": values for score, values in resampled.equity(weights, found).items()}
         return {f"{group} {score}": values for (group, score), values in found.items()} | gaps | fair
 
     intervals = bootstrap(drawn, len(names), owner)
@@ -135,8 +115,41 @@ def score_groups(
         score: Gap(best, worst, means[best, score] - means[worst, score], intervals[f"gap {score}"])
         for score, (best, worst) in pairs.items()
     }
-    fair = {score: Scaled(value, intervals[f"equity {score}"]) for score, value in scaled.items()}
+    fair = {s: Scaled(value, intervals[f"equity {s}"]) for s, value in scaled.items() if math.isfinite(value)}
     return GroupScores(grouping, tuple(rows), gaps, fair)
+
+
+class _Statistics:
+    """The scores of each group, and of all that are large together; see `score_groups`."""
+
+    def __init__(
+        self,
+        statistic_of: Callable[[np.ndarray], Statistic],
+        members: Mapping[str, np.ndarray],
+        large: Sequence[str],
+        lower_is_better: frozenset[str],
+    ):
+        self.members, self.large, self.lower_is_better = members, large, lower_is_better
+        self.of_group = {group: statistic_of(places) for group, places in members.items()}
+        if len(large) > 1:
+            self.together = np.concatenate([members[group] for group in large])
+            self.of_all = statistic_of(self.together)
+
+    def scores(self, weights: np.ndarray) -> _ByGroup:
+        """weights (cases, r): how often each of r resamples holds each case."""
+        with np.errstate(invalid="ignore", divide="ignore"):  # a group that a resample lacks
+            found = {group: statistic(weights[self.members[group]]) for group, statistic in self.of_group.items()}
+        return {(group, score): values for group, each in found.items() for score, values in each.items()}
+
+    def equity(self, weights: np.ndarray, found: _ByGroup) -> dict[str, np.ndarray]:
+        """Score -> (r,), scaled by how far the large groups lie apart; found: what `scores` gave."""
+        if len(self.large) < 2:
+            return {}
+        return {
+            score: equity_scaled(values, np.stack([found[group, score] for group in self.large]))
+            for score, values in self.of_all(weights[self.together]).items()
+            if score not in self.lower_is_better
+        }
 
 
 def members_of(names: Sequence[str], grouping: Grouping) -> dict[str, np.ndarray]:

@@ -76,12 +76,6 @@ def score_lesions(
     return {label: _match(mine[label], theirs[label], unit, overlap) for label in labels}
 
 
-def match_lesions(predicted: np.ndarray, true: np.ndarray, unit: float = 1.0, overlap: float = OVERLAP) -> LesionScores:
-    """Two masks (bool) of one shape, the size of a voxel -> their lesions."""
-    mine, theirs = (components_of(mask, [1])[1] for mask in (alike(true, predicted), true))
-    return _match(mine, theirs, unit, overlap)
-
-
 def _match(mine: Components, theirs: Components, unit: float, overlap: float) -> LesionScores:
     pairs, shared = overlaps(theirs, mine)
     union = theirs.sizes[pairs[0]] + mine.sizes[pairs[1]] - shared

@@ -192,7 +192,7 @@ def _why(values: np.ndarray, owners: Sequence[str], words: Sequence[str]) -> str
 
 
 def _by_label(words: Sequence[str], a: np.ndarray, b: np.ndarray) -> list[dict[str, tuple[float, float]]]:
-    """Of each case, what both have of each label."""
+    """For each case, what both have of each label."""
     return [dict(zip(words, zip(*rows, strict=True), strict=True)) for rows in zip(a.tolist(), b.tolist(), strict=True)]
 
 
@@ -237,7 +237,7 @@ def pair_classifications(first: ClassificationScores, second: ClassificationScor
 def _by_class(
     first: ClassificationScores, second: ClassificationScores, names: Sequence[str], patients: Sequence[str] | None
 ) -> dict[str, tuple[Difference, ...]]:
-    """Of the same cases in the same order."""
+    """How each class's scores differ, of the same cases in the same order."""
     truth, owner = first.targets, patients or names
     right = [truth & each.decided for each in (first, second)]
     wins = [_wins(sizes) for sizes in (right[0].astype(float) - right[1]).T.tolist()]

@@ -217,11 +217,15 @@ class SegmentationScores:
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`: nnU-Net's keys and ours; None where a score is undefined."""
-        everything: list[tuple[str, int | None]] = [
-            ("foreground", None),
-            *((str(label), label) for label in self.labels),
-        ]
+        everything: dict[str, int | None] = {"foreground": None, **{str(label): label for label in self.labels}}
         over = "cases" if self._units is None else "patients"
+        where_there_are_some = {
+            "notes": [*self.remarks(), *self.notes],
+            "doubts": [str(doubt) for doubt in self.doubts],
+            "lesions": {str(label): plain(found) for label, found in self.lesions.items()},
+            "by_group": [plain(each) for each in self.by_group],
+            "quality": plain(self.trust),
+        }
         return {
             "foreground_mean": self._means(None),
             "mean": {str(label): self._means(label) for label in self.labels},
@@ -230,23 +234,17 @@ class SegmentationScores:
                 "method": f"percentile bootstrap over {over}, {RESAMPLES} resamples, seed {SEED}",
                 **{
                     key: {score: plain(self.interval(score, label)) for score in WITH_INTERVALS}
-                    for key, label in everything
+                    for key, label in everything.items()
                 },
             },
             "counts": {
                 "missing_predictions": len(self.missing),
-                **{key: self.counts(label) for key, label in everything},
+                **{key: self.counts(label) for key, label in everything.items()},
             },
             "missing_predictions": list(self.missing),
             "left_out": self.left_out(),
             "labels": {str(label): name for label, name in self.labels.items()},
-            **({"notes": notes} if (notes := [*self.remarks(), *self.notes]) else {}),
-            **({"doubts": [str(doubt) for doubt in self.doubts]} if self.doubts else {}),
-            **(
-                {"lesions": {str(label): plain(found) for label, found in self.lesions.items()}} if self.lesions else {}
-            ),
-            **({"by_group": [plain(each) for each in self.by_group]} if self.by_group else {}),
-            **({"quality": plain(self.trust)} if self.trust else {}),
+            **{key: value for key, value in where_there_are_some.items() if value},
             "settings": self.settings.to_dict(),
             **({"weights": self.weights} if self.weights else {}),
             "metric_per_case": [

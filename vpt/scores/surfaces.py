@@ -39,14 +39,6 @@ class SurfaceScores:
     nsd: float = math.nan
 
 
-def surface_scores(
-    predicted: np.ndarray, true: np.ndarray, spacing: Sequence[float], tolerance: float = 1.0, absent: float = math.nan
-) -> SurfaceScores:
-    """Two masks (bool) of one shape, spacing and tolerance in mm -> their distances, see `score_places`."""
-    mine, theirs = (surfaces_of(mask, [1])[1] for mask in (predicted, true))
-    return score_places(mine, theirs, spacing, tolerance, absent)
-
-
 def score_places(
     predicted: np.ndarray,
     true: np.ndarray,
@@ -67,12 +59,6 @@ def score_places(
         assd=float(both.mean()),
         nsd=float(np.mean(both <= tolerance + HEADER_ROUNDING_MM)),
     )
-
-
-def surface_distances(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Two masks (bool), neither empty -> distance of every surface voxel of each to the other's surface, mm."""
-    mine, theirs = (surfaces_of(mask, [1])[1] for mask in (first, second))
-    return place_distances(mine, theirs, spacing)
 
 
 def in_mm(places: np.ndarray, spacing: Spacing) -> np.ndarray:
@@ -123,11 +109,6 @@ def surfaces_of(volume: np.ndarray, labels: Iterable[int]) -> dict[int, np.ndarr
     known = np.array(list(labels), np.int64)
     starts, ends = (np.searchsorted(ids, known, side) for side in ("left", "right"))
     return {int(label): all_places[a:b] for label, a, b in zip(known, starts, ends, strict=True)}
-
-
-def surface_of(mask: np.ndarray) -> np.ndarray:
-    """The voxels of a mask (bool) that have a face in common with its outside, or with the volume's border."""
-    return mask & edges_of(mask)
 
 
 def edges_of(volume: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ class Quality:
         return {"agreement": self.whole.agreement, "entropy": self.whole.entropy, "distance": self.distance}
 
     def of_structure(self, name: str) -> dict[str, float]:
-        """Of one label; the distance is the case's."""
+        """The scores of one label; the distance is the case's."""
         found = self.structures[name]
         return {"agreement": found.agreement, "entropy": found.entropy, "distance": self.distance}
 
@@ -100,7 +100,7 @@ class Limits:
         return (*_beyond(quality.of_case(), self.case), *nothing)
 
     def of_structure(self, quality: Quality, name: str) -> tuple[str, ...]:
-        """Of one label; the distance belongs to the case."""
+        """The scores in which a label is beyond what is usual; the distance is the case's."""
         nothing = (EMPTY,) if not quality.structures[name].voxels and name not in self.empty else ()
         return (*_beyond(quality.of_structure(name), self.structures.get(name, {})), *nothing)
 
@@ -121,7 +121,7 @@ def choose_limits(qualities: Sequence[Quality]) -> Limits:
 
 
 def _limits(values: Sequence[Mapping[str, float]], scores: Iterable[str] = TRUST) -> dict[str, float]:
-    """Without those that no case has."""
+    """The limit of each score, without scores that no case has."""
     found = {}
     for score in scores:
         if doubts := sorted(doubt_of(score, each[score]) for each in values if math.isfinite(each[score])):

@@ -85,7 +85,7 @@ class OverPrefix(nn.Module, ABC):
 
     @property
     def bytes(self) -> int:
-        """Of an image."""
+        """How many an image takes."""
         return self.values * (2 if self.half_precision else 4)
 
     @abstractmethod

@@ -110,13 +110,12 @@ def segment_slices(
     classes: int,
     batch_size: int = MOST,
     hints: np.ndarray | None = None,
-    progress: Tick = silent,
 ) -> np.ndarray:
     """`likeliest_classes` of `logits_of_slices`: prepared slices (N, C, h, w) -> (N, rows, columns) on the scan's own
     pixels, uint8 up to 256 classes.
     """
     found = logits_of_slices(forward, slices, plan, pixels=pixels, device=device, batch_size=batch_size, hints=hints)
-    return likeliest_classes(found, (len(slices), *pixels), classes, progress)
+    return likeliest_classes(found, (len(slices), *pixels), classes)
 
 
 @torch.inference_mode()

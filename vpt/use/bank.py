@@ -212,7 +212,7 @@ class Bank:
         ]
 
     def segmenters(self) -> dict[str, Segmenter]:
-        """Those of its tasks that segment, which it has to have, by name."""
+        """The segmenters of its tasks by name; a bank without any is refused."""
         return self._asked(None, Segmenter)
 
     def _read(self, task: str, run_or_artifact: str | Path) -> Artifact:

@@ -21,6 +21,7 @@ from vpt.readers import Form, Mask, Scan
 from vpt.scores.trust import Quality
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter
+from vpt.use.told_places import UNTOLD, ToldPlaces
 from vpt.words import did_you_mean, listed
 
 
@@ -98,14 +99,9 @@ class SegmenterByTask(Segmenter):
         Where it is not told, each scan's is chosen by its features.
         """
         of = self if task is None else self.of_task(task)
-        given: dict[str, Any] = {
-            "box": box,
-            "points": points,
-            "point_labels": point_labels,
-            "frame": frame,
-            "form": form,
-        }
-        return Segmenter.segment(of, scan, **given, force=force)
+        return Segmenter.segment(
+            of, scan, box=box, points=points, point_labels=point_labels, frame=frame, form=form, force=force
+        )
 
     def task_of(self, scan: Scan, *, force: bool = False) -> tuple[str, dict[str, float]]:
         """The task that a scan is for, and its distance to the training cases of each, 1 where that is usual there."""
@@ -113,7 +109,7 @@ class SegmenterByTask(Segmenter):
         return found.task, dict(found.distances or {})
 
     def prepare(self, scan: Scan, force: bool = False) -> ScanOfTask:
-        """As the nearest of those tasks that do not refuse it.
+        """The scan as it is prepared for the nearest of those tasks that do not refuse it.
 
         Raises:
             VptError: a scan that all tasks refuse; a task that kept no training cases, where none was told.
@@ -142,17 +138,10 @@ class SegmenterByTask(Segmenter):
         return _of(self.members[nearest.task].field_told(nearest), nearest.task, distances)
 
     def labels_of(
-        self,
-        scan: PreparedScan,
-        box: Any = None,
-        points: Any = None,
-        point_labels: Any = None,
-        frame: Frame = "voxel",
-        progress: Tick = silent,
-        keep: Keep | None = None,
+        self, scan: PreparedScan, told: ToldPlaces = UNTOLD, progress: Tick = silent, keep: Keep | None = None
     ) -> np.ndarray:
         """keep: is told of the classes of the scan's own task, as `answering` has them."""
-        found = self.answering(scan).labels_of(scan, box, points, point_labels, frame, progress, keep)
+        found = self.answering(scan).labels_of(scan, told, progress, keep)
         return self._renamed(_task_of(scan), found)
 
     def answering(self, scan: PreparedScan) -> Segmenter:

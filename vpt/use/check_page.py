@@ -50,7 +50,7 @@ def _by_file(found: Check) -> dict[str, list[Problem]]:
 
 
 def _findings_of(case: Case | Example, root: Path, findings: dict[str, list[Problem]]) -> list[Problem]:
-    """Those of a case's own files, by their names as the check shows them."""
+    """The findings of a case's own files, by their names as the check shows them."""
     files = case.files if isinstance(case, Case) else tuple(file for file in case.images if isinstance(file, Path))
     shown = (str(file.relative_to(root)) if file.is_relative_to(root) else str(file) for file in files)
     return [problem for name in shown for problem in findings.get(name, ())]

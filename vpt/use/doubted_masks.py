@@ -74,7 +74,7 @@ def _none_held(references: Sequence[Seen], labels: Labels) -> list[str]:
 
 
 def _of_themselves(pairs: Sequence[Pair]) -> list[str]:
-    """That predictions are the references' own files, also by a link."""
+    """What is said where predictions are the references' own files, also by a link."""
     files = [(pair.prediction.source, pair.reference.source) for pair in pairs]
     same = [
         mine.name for mine, true in files if isinstance(mine, Path) and isinstance(true, Path) and mine.samefile(true)

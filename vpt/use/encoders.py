@@ -29,7 +29,7 @@ class Row:
 
 
 def row_of(entry: Entry) -> Row:
-    """Of one that loads."""
+    """The row of an encoder that loads."""
     spec = entry.spec
     assert spec is not None
     licence = "" if entry.licence == USUAL else entry.licence
@@ -37,7 +37,7 @@ def row_of(entry: Entry) -> Row:
 
 
 def facts_of(entry: Entry) -> dict[str, Any]:
-    """The same for programs; `refused` says why an encoder does not load."""
+    """All facts of an encoder, for programs; `refused` says why it does not load."""
     facts: dict[str, Any] = {"name": entry.name, "kind": entry.kind}
     if entry.spec is None:
         return facts | {"refused": entry.refused}

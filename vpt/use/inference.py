@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from vpt.data.bit_depth import in_8_bits
 from vpt.data.cases import case_name
 from vpt.data.cropping import Part
-from vpt.data.depth import in_8_bits
 from vpt.data.doubts.headers import another_size, reader_doubts
 from vpt.data.doubts.values import Expected, doubt_of
 from vpt.data.framing import size_of_slices

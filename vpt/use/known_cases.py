@@ -43,7 +43,7 @@ class KnownCases:
         device: torch.device,
         batch_size: int,
     ) -> Self:
-        """Of a model that is ready for inference."""
+        """The training cases that a model knows, which is ready for inference."""
         pooled = InPrecision(PooledEncoder(model).eval().to(device), precision, device)
         encoder = model.backbone if model.mixing is None else model
         sight = (id(encoder), *(getattr(plan, name) for name in SEEN))

@@ -50,7 +50,7 @@ def keep_limits(artifacts: Sequence[Path], tta: bool, qualities: Sequence[Qualit
 
 
 def find_limits(artifacts: Sequence[Path], tta: bool, task: str | None = None) -> Limits | None:
-    """Those of these artifacts together, in any order, beside one of them; None where none were chosen.
+    """The limits of these artifacts together, in any order, beside one of them; None where none were chosen.
 
     task: of the one artifact that has learned several, the one that all scans are of, whose limits are those of the run
     that learned it; they lie beside that one, or beside the artifact.
@@ -91,5 +91,5 @@ def _learned(path: Path, task: str | None) -> tuple[str, Path]:
 
 
 def _name(hashes: Sequence[str], tta: bool) -> str:
-    """Of the content of the files, whatever their places and order; mirror images have limits of their own."""
+    """The file's name, by the content of the artifacts in any order; mirror images have limits of their own."""
     return f"quality-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:12]}{'-tta' if tta else ''}.json"

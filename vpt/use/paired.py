@@ -94,7 +94,7 @@ def _files(one: Report, other: Report) -> dict[str, PairedFiles]:
 
 
 def _classes(one: ClassReport, other: ClassReport) -> PairedClasses:
-    """Of the cases that both have."""
+    """The classes of the cases that both have."""
     theirs = {name: row for row, name in enumerate(other.names)}
     mine = [row for row, name in enumerate(one.names) if name in theirs]
     first, second = one.restricted(mine), other.restricted([theirs[one.names[row]] for row in mine])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpt.artifact import find_artifact
 from vpt.data.annotated import keep_labels
-from vpt.data.cases import Cases
+from vpt.data.cases import Cases, SegmentationSet
 from vpt.data.doubts.class_names import plain_name
 from vpt.data.doubts.labels import without_name
 from vpt.data.groups import read_groupings
@@ -22,11 +22,13 @@ from vpt.progress import Tick, silent
 from vpt.report.classification import ClassReport
 from vpt.scores.cases import check_options
 from vpt.scores.groups import Grouping
+from vpt.scores.trust import Quality
 from vpt.use.by_task import SegmenterByTask
 from vpt.use.classifier import Classifier
 from vpt.use.limits import judge, keep_limits, require_different
 from vpt.use.load import load
 from vpt.use.scored_splits import classify_split, evaluate_split, reference_box
+from vpt.use.segmenter import Segmenter
 from vpt.vocabulary import DECIDED, SIDES, AskedDecision
 from vpt.words import listed
 
@@ -102,30 +104,26 @@ def evaluate_run(
         groupings = _groupings(labelled, splits[split], by, groups)
         scored = classify_split(segmenter, labelled, examples, title=title, cache=cache, progress=progress)
         return replace(scored, groupings=groupings), folder
-    known = _data_config(run)
-    root = Path(data) if data is not None else known.path
-    if not root.exists():
-        raise VptError(f"{root}: the run's data set is not there; say where it lies now with --data")
-    names = [name for label, name in segmenter.labels.items() if label]
-    dataset = read_dataset(root, known.patients, known.labels)
-    _require_same_numbers(dataset.labels, segmenter.labels, root)
-    dataset = keep_labels(dataset, names)
+    dataset = _with_masks(run, data, segmenter.labels)
     if oracle_box and not segmenter.model.head.takes_hints:
         raise VptError(f"{run}: takes no boxes; leave --oracle-box out, or train with head.hints=true")
     cases = [dataset.case(name) for name in splits[split]]
     groupings = _groupings(dataset, splits[split], by, groups)
-    box = reference_box if oracle_box else None
-    here = ", as chosen on these cases" if split == "val" else ""
-    if decide == "auto" and segmenter.decision == "dice":
-        title += f"; {DECIDED['dice']}{here}"
-    if segmenter.postprocess:
-        title += f"; post-processed: {in_words(segmenter.postprocess, segmenter.labels)}{here}"
     report = evaluate_split(
-        segmenter, cases, folder, dataset.patient, title=title, progress=progress, box=box, quality=quality, **settings
+        segmenter,
+        cases,
+        folder,
+        dataset.patient,
+        title=title + _chosen_in_words(segmenter, decide, split),
+        progress=progress,
+        box=reference_box if oracle_box else None,
+        quality=quality,
+        **settings,
     )
     if report.qualities is not None:
-        known_cases = [] if split == "val" else [dataset.case(each) for each in splits["val"]]
-        usual = report.qualities if split == "val" else judge(segmenter, known_cases, progress)
+        usual: Sequence[Quality] = report.qualities
+        if split != "val":
+            usual = judge(segmenter, [dataset.case(name) for name in splits["val"]], progress)
         report = replace(report, limits=keep_limits([find_artifact(each) for each in runs], tta, usual))
     return replace(report, groupings=groupings), folder
 
@@ -168,7 +166,7 @@ def _require_no_masks(
 
 
 def _common_splits(runs: Sequence[Path]) -> dict[str, list[str]]:
-    """Of runs on one split; raises VptError for another folder, and for runs that differ in a side."""
+    """The split that all runs share; raises VptError for another folder, and for runs that differ in a side."""
     found = []
     for run in runs:
         if not (run / "splits.json").is_file():
@@ -207,6 +205,15 @@ def variant(oracle_box: bool, tta: bool, postprocess: bool = True, decide: Asked
     return folder, mirrored + decided + raw + boxed
 
 
+def _chosen_in_words(segmenter: Segmenter, decide: AskedDecision, split: str) -> str:
+    """What validation chose for the masks, as the end of a title."""
+    here = ", as chosen on these cases" if split == "val" else ""
+    decided = f"; {DECIDED['dice']}{here}" if decide == "auto" and segmenter.decision == "dice" else ""
+    if not segmenter.postprocess:
+        return decided
+    return f"{decided}; post-processed: {in_words(segmenter.postprocess, segmenter.labels)}{here}"
+
+
 def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> tuple[str, str]:
     """The side to evaluate, and what to call it in titles."""
     if split is None:
@@ -222,14 +229,24 @@ def _side(run: Path, splits: Mapping[str, Sequence[str]], split: str | None) -> 
 
 def _labelled(run: Path, data: str | Path | None) -> LabelledSet:
     """The run's own data set for classification, with the target and the classes it was trained with."""
-    known = _data_config(run)
-    path = Path(data) if data is not None else known.path
-    if not path.exists():
-        raise VptError(f"{path}: the run's data set is not there; say where it lies now with --data")
+    known, path = _data_of(run, data)
     return read_labelled(path, known.target, known.classes, known.patients, known.only)
 
 
-def _data_config(run: Path) -> DataConfig:
+def _with_masks(run: Path, data: str | Path | None, labels: Mapping[int, str]) -> SegmentationSet:
+    """The run's own data set for segmentation, with the labels it was trained with."""
+    known, path = _data_of(run, data)
+    dataset = read_dataset(path, known.patients, known.labels)
+    _require_same_numbers(dataset.labels, labels, path)
+    return keep_labels(dataset, [name for label, name in labels.items() if label])
+
+
+def _data_of(run: Path, data: str | Path | None) -> tuple[DataConfig, Path]:
+    """What the run's config says of its data, and where these lie now."""
     from vpt.config import load_config
 
-    return load_config(run / "config.yaml").data
+    known = load_config(run / "config.yaml").data
+    path = Path(data) if data is not None else known.path
+    if not path.exists():
+        raise VptError(f"{path}: the run's data set is not there; say where it lies now with --data")
+    return known, path

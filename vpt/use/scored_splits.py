@@ -19,7 +19,7 @@ from vpt.progress import Tick, silent
 from vpt.readers import reader_of
 from vpt.report.classification import ClassReport
 from vpt.scores.trust import Quality
-from vpt.use.archives import Beside, Failure, classify_cases, mask_file, segment_cases
+from vpt.use.archives import Beside, Failure, Masking, classify_cases, mask_file, segment_cases
 from vpt.use.archives.masks import Answer
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
@@ -99,10 +99,8 @@ def evaluate_split(
         if isinstance(found, Answer) and found.quality:
             qualities.append(found.quality)
 
-    beside = Beside(quality=quality)
-    failures = segment_cases(
-        segmenter, cases, lambda case: mask_file(folder, case), progress, box, force=True, beside=beside, tell=tell
-    )
+    masking = Masking(segmenter, lambda case: mask_file(folder, case), box, force=True, beside=Beside(quality=quality))
+    failures = segment_cases(masking, cases, progress, tell=tell)
     if failures:
         raise VptError("; ".join(failure.reason for failure in failures))
     report = evaluate(

@@ -37,7 +37,7 @@ from vpt.use.known_cases import KnownCases
 from vpt.use.pages.result import show_result
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.several import require_one, scans_in
-from vpt.use.told_places import hints_of
+from vpt.use.told_places import UNTOLD, ToldPlaces
 from vpt.vocabulary import Chosen, Decision, Mirror
 
 
@@ -150,8 +150,8 @@ class Segmenter:
         for one in [scan] if several is None else several:
             prepared = self.prepare(one, force)
             warn_of_header(prepared.reader, self.plan_for(prepared))
-            found = self.segment_prepared(prepared, box, points, point_labels, frame, form)
-            masks.append(self.shown(one, prepared, found))
+            found = self.labels_of(prepared, ToldPlaces(box, points, point_labels, frame))
+            masks.append(self.shown(one, prepared, self.mask_of(prepared, found, form)))
         return masks[0] if several is None else masks
 
     def segment_with_quality(self, scan: Scan, *, force: bool = False) -> tuple[Mask, Quality]:
@@ -171,7 +171,7 @@ class Segmenter:
         return found, witness.quality(self.distance_of(scan))
 
     def distance_of(self, scan: PreparedScan) -> float:
-        """Of a scan to the training cases, see `Familiar.distance`; NaN where the model kept none of them."""
+        """How far a scan is from the training cases, see `Familiar.distance`; NaN where the model kept none of them."""
         return math.nan if self.known is None else self.known.distance(self.known.features_of(scan))
 
     def shown(self, scan: Scan, prepared: PreparedScan, mask: Mask) -> Mask:
@@ -210,35 +210,15 @@ class Segmenter:
         slices = PreparedSlices.of(inside, self.plan)
         return PreparedScan(slices, voxels.grid, whole, part, inside.grid, reader, warned)
 
-    def segment_prepared(
-        self,
-        scan: PreparedScan,
-        box: Any = None,
-        points: Any = None,
-        point_labels: Sequence[int] | None = None,
-        frame: Frame = "voxel",
-        form: Form = "own",
-        progress: Tick = silent,
-    ) -> Mask:
-        """`segment` of a scan that `prepare` gave; progress: of its slices."""
-        return self.mask_of(scan, self.labels_of(scan, box, points, point_labels, frame, progress), form)
-
     def mask_of(self, scan: PreparedScan, labels: np.ndarray, form: Form = "own") -> Mask:
         """Label ids (X, Y, Z) on a scan's own grid -> a mask like it."""
         return scan.reader.mask_as(form, labels, Naming(self.labels, self.codes))
 
     def labels_of(
-        self,
-        scan: PreparedScan,
-        box: Any = None,
-        points: Any = None,
-        point_labels: Sequence[int] | None = None,
-        frame: Frame = "voxel",
-        progress: Tick = silent,
-        keep: Keep | None = None,
+        self, scan: PreparedScan, told: ToldPlaces = UNTOLD, progress: Tick = silent, keep: Keep | None = None
     ) -> np.ndarray:
-        """Label ids (X, Y, Z) on the scan's own grid; keep: see `Keep`."""
-        hints = hints_of(scan, self.model.head.takes_hints, self.mirror, box, points, point_labels, frame)
+        """Label ids (X, Y, Z) on the scan's own grid; progress: of its slices; keep: see `Keep`."""
+        hints = told.hints_of(scan, self.model.head.takes_hints, self.mirror)
         return self.found_in(scan, hints, progress, keep)
 
     def found_in(self, scan: PreparedScan, hints: Hints | None, progress: Tick, keep: Keep | None) -> np.ndarray:
@@ -277,7 +257,7 @@ class Segmenter:
         return DECISIONS[self.decision](found, scan.oriented.shape, len(self.labels), progress)
 
     def _kept(self, found: Iterator[Tensor | None], scan: PreparedScan, keep: Keep) -> Iterator[Tensor | None]:
-        """The same logits, their probabilities told on the way."""
+        """Pass the logits on, and tell `keep` their probabilities on the way."""
         for place, logits in enumerate(found):
             (probabilities,) = probabilities_of([logits], scan.oriented.shape[1:], len(self.labels), self.device)
             keep(place, probabilities, (probabilities,))

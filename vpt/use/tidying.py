@@ -116,7 +116,7 @@ def _tried(name: str, dice: np.ndarray, patients: Sequence[str], level: float) -
 
 
 def interval_of(gains: np.ndarray, patients: Sequence[str], level: float = LEVEL) -> tuple[float, float]:
-    """Of the mean over cases, by the bootstrap over patients; NaN of too few of these."""
+    """The interval of the mean over cases, by the bootstrap over patients; NaN of too few of these."""
     if len(set(patients)) < LEAST:
         return math.nan, math.nan
 

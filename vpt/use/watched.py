@@ -35,7 +35,7 @@ class Seen:
     watch: Watch
 
     def told(self, more: str) -> Seen:
-        """The same, with more words of what is followed."""
+        """What is watched, with more words of what is followed."""
 
         def watch(logits: Tensor) -> tuple[Score, str]:
             score, words = self.watch(logits)
@@ -55,7 +55,7 @@ def look_at(answers: Classifier | Segmenter, scan: Scan, slice: int | None, forc
 
 
 def _of_image(classifier: Classifier, scan: Scan, slice: int | None, force: bool) -> Seen:
-    """Of the slices of a volume the middle one, answered for by itself."""
+    """The middle one of a volume's slices, answered for by itself."""
     if slice is not None:
         raise VptError(
             f"slice {slice}: a classifier looks at the slices of its plan, and the middle one is told; leave it out"

@@ -76,7 +76,7 @@ class Scene:
         }
 
 
-def find_cases(scan: Path, masks: Sequence[Path], channels: int = 1) -> list[ViewedCase]:
+def find_cases(scan: Path, masks: Sequence[Path]) -> list[ViewedCase]:
     """A scan with its masks; of a folder of scans every one with the masks of its name in the folders of masks. Where
     no mask is called like a scan, they are those of its id (`pat01_T1` with `pat01_seg`).
 
@@ -85,7 +85,7 @@ def find_cases(scan: Path, masks: Sequence[Path], channels: int = 1) -> list[Vie
     """
     if missing := [mask for mask in masks if not mask.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give masks that lie on {scan}")
-    cases = find_scans(scan, channels)
+    cases = find_scans(scan, 1)
     folders = [mask for mask in masks if mask.is_dir() and kind_of(mask) is None]
     if len(cases) > 1 and len(folders) < len(masks):
         single = next(mask for mask in masks if mask not in folders)

@@ -18,7 +18,7 @@ from PIL import Image
 from vpt.data.cases import Case
 from vpt.data.scans import find_scans
 from vpt.errors import VptError
-from vpt.use.archives import DiskFull, Failure, classify_cases, save_labels, segment_cases
+from vpt.use.archives import DiskFull, Failure, Masking, classify_cases, save_labels, segment_cases
 from vpt.use.archives.attempts import attempt, one_ahead
 from vpt.use.archives.outputs import plan_outputs, plan_predictions
 from vpt.use.load import load
@@ -114,7 +114,7 @@ class Steps:
     def answering(self, scan):
         return self
 
-    def labels_of(self, scan, box=None, progress=None, keep=None):
+    def labels_of(self, scan, told=None, progress=None, keep=None):
         self.note("segment", scan.name)
         return np.full((2, 2), ord(scan.name), np.uint8)
 
@@ -130,7 +130,7 @@ def run(tmp_path, monkeypatch):
             path.write_bytes(labels.tobytes())
 
         monkeypatch.setattr("vpt.use.archives.masks.save_labels", save)
-        return segment_cases(steps, CASES, lambda case: tmp_path / f"{case.name}.png", tick, box)
+        return segment_cases(Masking(steps, lambda case: tmp_path / f"{case.name}.png", box), CASES, tick)
 
     return run
 
@@ -198,9 +198,8 @@ def test_a_failing_scan_stops_no_other_and_leaves_nothing(tmp_path):
     broken(folder, "nan")
     ticks = []
     failures = segment_cases(
-        threshold(scan_plan()),
+        Masking(threshold(scan_plan()), lambda case: out / f"{case.name}.nii.gz"),
         find_scans(folder, 1),
-        lambda case: out / f"{case.name}.nii.gz",
         lambda done, total, note: ticks.append((done, total)),
     )
     assert [failure.name for failure in failures] == ["nan", "truncated"]
@@ -221,8 +220,9 @@ def test_a_mask_cut_short_leaves_the_old_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(nib, "save", full)
+    masking = Masking(threshold(scan_plan()), lambda case: target)
     with pytest.raises(DiskFull, match=r"No space left .* --continue"):
-        segment_cases(threshold(scan_plan()), [Case("a", (tmp_path / "a.nii.gz",), None)] * 3, lambda case: target)
+        segment_cases(masking, [Case("a", (tmp_path / "a.nii.gz",), None)] * 3)
     assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
     assert target.read_bytes() == b"the mask of yesterday"
 
@@ -309,7 +309,7 @@ def test_a_folder_of_images_becomes_a_folder_of_pngs(tmp_path):
     Image.fromarray(pixels.T.copy()).save(folder / "b.png")
     (folder / "bad.png").write_bytes(b"")
     cases, target = plan_outputs(find_scans(folder, 1), out, overwrite=False, skip_existing=False)
-    failures = segment_cases(threshold(image_plan()), cases, target)
+    failures = segment_cases(Masking(threshold(image_plan()), target), cases)
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
     assert Image.open(out / "a.png").mode == "L"
     assert Image.open(out / "b.png").size == (90, 60)

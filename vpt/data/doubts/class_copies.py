@@ -91,7 +91,7 @@ def split_name(found: LabelledSet) -> str:
 
 
 def _near_pairs(looks: Sequence[Look]) -> Iterator[tuple[Example, Example]]:
-    """Without those that are the same, of which `copies` tells."""
+    """Pairs of images that are nearly the same, without equal ones, of which `copies` tells."""
     read = [look for look in looks if look.steps is not None]
     for first, second in alike([look.steps for look in read if look.steps is not None]):
         if read[first].digest != read[second].digest:

@@ -62,13 +62,10 @@ def single_slices(grids: Sequence[tuple[str, Grid]]) -> Iterator[tuple[str, str]
             yield name, f"a single slice, the others have about {depth}; is the export complete?"
 
 
-def scan_doubts(cases: Iterable[Any], plan: Plan, told: Iterable[tuple[str, str]] | None = None) -> list[str]:
-    """Of new scans, whose pixels are compared with what the model was trained at.
-
-    told: file and sentence of what was doubted when they were read; by default their headers are read for it.
-    """
+def scan_doubts(cases: Iterable[Any], plan: Plan) -> list[str]:
+    """Of the headers of new scans, whose pixels are compared with what the model was trained at."""
     cases = [case for case in cases if reader_of(case.images).kind == plan.kind]
-    doubts = file_doubts(cases) if told is None else _together(told)
+    doubts = file_doubts(cases)
     if plan.kind == "images":
         return doubts
     grids = (found for case in cases for found in _grid(case))

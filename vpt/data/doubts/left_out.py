@@ -198,7 +198,7 @@ def _is_description(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Of a file without an ending: README, LICENSE, and not an image that lost its own."""
+    """Whether a file without an ending is text (README, LICENSE), and not an image that lost its ending."""
     try:
         with open(path, "rb") as file:
             return b"\0" not in file.read(LONGEST_LINK)

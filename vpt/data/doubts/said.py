@@ -10,10 +10,10 @@ import numpy as np
 
 from vpt.data.case_facts import seen_beside
 from vpt.data.cases import SegmentationSet
-from vpt.data.doubts.beside import Beside, compared, drawn_in, misplaced
 from vpt.data.doubts.class_images import masks_as_classes, masks_beside, may_hold_masks, patients_as_classes
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
+from vpt.data.doubts.image_and_mask import Beside, compared, drawn_in, misplaced
 from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.mask_looks import lossy
 from vpt.data.doubts.negatives import FEWEST, negatives, seen_among

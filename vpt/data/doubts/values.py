@@ -208,7 +208,7 @@ def _no_hu(found: ChannelValues, expected: ValueRange) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Limits:
-    """Where values may lie.
+    """The limits between which values may lie.
 
     lows, highs: at LEVELS, below and above which only few may lie; least: some must lie above it; most: and below it.
     """

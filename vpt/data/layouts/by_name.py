@@ -121,7 +121,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """
     source = root / "dataset.json"
     content, (files, pairing) = description(source), _found(root)
-    problems = [*_alone(root, files, pairing), *_incomplete(pairing, content)]
+    problems = [*_alone(files, pairing), *_incomplete(pairing, content)]
     kinds = {kind_of(file.path) for case in pairing.both for file in pairing.scans[case].values()}
     if len(kinds) > 1:
         problems.append(VptError(f"{root}: images and volumes among the scans; keep one kind, take the others out"))
@@ -170,7 +170,7 @@ def _read(files: Sequence[NamedFile], by_sequence: Place, by_label: Place) -> _P
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def _alone(root: Path, files: Sequence[NamedFile], pairing: _Pairing) -> Iterator[VptError]:
+def _alone(files: Sequence[NamedFile], pairing: _Pairing) -> Iterator[VptError]:
     """Files that belong to no case, or share a case's place with another."""
     used = {
         each.path for case in pairing.both for group in (pairing.scans, pairing.masks) for each in group[case].values()

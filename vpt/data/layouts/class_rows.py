@@ -54,24 +54,29 @@ def usable(rows: Iterable[Row], names: Sequence[str], target: Target, problems: 
     known = set(names)
     seen: dict[str, Row] = {}
     for row in rows:
-        unknown = [label for label in row.labels if label not in known]
         if row.name in seen:
-            text = f"the second image called {row.name}; keep one of the two or rename it"
-        elif unknown:
-            text = f"{unknown[0]!r} is not in `classes` ({listed(names)}){did_you_mean(unknown[0], names)}"
-        elif fault := annotation_fault(row, names, target):
-            text = fault
-        elif target != "labels" and not row.labels:
-            text = "no label; name the image's class, or set the target to labels if there can be none"
-        elif target != "labels" and len(row.labels) > 1:
-            text = (
-                f"{len(row.labels)} labels ({listed(row.labels)}), expected one; set the target to labels for several"
-            )
+            fault = f"the second image called {row.name}; keep one of the two or rename it"
+        else:
+            unknown = [label for label in row.labels if label not in known]
+            fault = _fault(row, unknown, names, target)
+        if fault:
+            problems.append(VptError(f"{row.where}: {fault}"))
         else:
             seen[row.name] = row
-            continue
-        problems.append(VptError(f"{row.where}: {text}"))
     return list(seen.values())
+
+
+def _fault(row: Row, unknown: Sequence[str], names: Sequence[str], target: Target) -> str:
+    """Why its labels cannot be used; "" where they can. unknown: those of them that are not among `names`."""
+    if unknown:
+        return f"{unknown[0]!r} is not in `classes` ({listed(names)}){did_you_mean(unknown[0], names)}"
+    if fault := annotation_fault(row, names, target):
+        return fault
+    if target == "labels" or len(row.labels) == 1:
+        return ""
+    if not row.labels:
+        return "no label; name the image's class, or set the target to labels if there can be none"
+    return f"{len(row.labels)} labels ({listed(row.labels)}), expected one; set the target to labels for several"
 
 
 def examples(rows: Iterable[Row], names: Sequence[str]) -> tuple[Example, ...]:

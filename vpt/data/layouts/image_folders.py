@@ -190,7 +190,7 @@ def _seen(mask: Path) -> SeenMask | VptError:
 
 
 def _coloured_labels(ids: Sequence[tuple[Colour, int]]) -> dict[int, str]:
-    """The same of masks that are read by colour."""
+    """Names of the labels of masks that are read by colour: the colours, where there are several."""
     found = sorted((id, colour) for colour, id in ids if id)
     names = ["object"] if len(found) == 1 else [shown(colour) for _, colour in found]
     return {0: "background", **{id: name for (id, _), name in zip(found, names, strict=True)}}
@@ -244,5 +244,5 @@ def _turns(case: Case) -> tuple[int, int] | None:
 
 
 def _readers(case: Case) -> tuple[Reader, Reader]:
-    """Of the image and the mask."""
+    """The readers of the image and of the mask."""
     return reader_of(case.images), reader_of(case.label)

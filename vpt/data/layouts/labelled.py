@@ -116,10 +116,7 @@ def survey_labelled(
     """
     path = Path(path)
     require_no_run(path)
-    if target is not None and target not in get_args(Target):
-        raise VptError(
-            f"target {target!r}, expected {' or '.join(get_args(Target))}{did_you_mean(target, get_args(Target))}"
-        )
+    _require_target(target)
     if classes is not None:
         refuse_classes(classes)
     problems: list[VptError] = []
@@ -163,8 +160,14 @@ def survey_labelled(
     return found, problems
 
 
+def _require_target(target: Target | None) -> None:
+    known = get_args(Target)
+    if target is not None and target not in known:
+        raise VptError(f"target {target!r}, expected {' or '.join(known)}{did_you_mean(target, known)}")
+
+
 def _of_text(rows: Sequence[Row], problems: list[VptError]) -> list[Row]:
-    """Without those that nothing can be called by."""
+    """The rows whose names and labels are text that a file can be called by; the others are problems."""
     named = []
     for row in rows:
         if is_text("".join((row.name, *row.labels))):

@@ -28,7 +28,7 @@ from vpt.data.layouts.named_files import named_paths
 from vpt.data.layouts.sides import said_throughout, without_both
 from vpt.data.patients import of_folders, that_differ
 from vpt.errors import VptError
-from vpt.readers import Kind
+from vpt.readers import ColourMask, Kind
 from vpt.words import counted, listed
 
 Key = tuple[str, ...]  # what every `*` of a pattern stands for
@@ -56,17 +56,13 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         raise VptError(f"{source}: `{PAIRS}` pairs none of the files: {_differ(channels, found)}; {PAIRED}")
     first, shown = next(iter(channels.values())), next(iter(scans.values()))
     names = dict(zip(keys, _names([_told(first[key].relative_to(root), shown) for key in keys], source), strict=True))
-    kinds = {kind_of(its[key]) for its in channels.values() for key in keys}
-    if len(kinds) > 1:
-        raise VptError(f"{source}: `{PAIRS}` names images and volumes; give patterns of one kind")
-    kind: Kind = "images" if kinds == {"images"} else "volumes"
-    given = given_labels(content, source)
-    of = {names[key]: found[key] for key in keys}
-    labels, read = (
-        labels_of_masks(root, of, given, problems)
-        if kind == "images"
-        else (given or found_labels(root, list(of.values()), problems), of)
-    )
+    kind = _one_kind([its[key] for its in channels.values() for key in keys], source)
+    given, of = given_labels(content, source), {names[key]: found[key] for key in keys}
+    read: Mapping[str, Path | ColourMask] = of
+    if kind == "images":
+        labels, read = labels_of_masks(root, of, given, problems)
+    else:
+        labels = given or found_labels(root, list(of.values()), problems)
     cases = tuple(
         Case(names[key], tuple(its[key] for its in channels.values()), read[names[key]])
         for key in sorted(keys, key=names.__getitem__)
@@ -85,6 +81,13 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         without_both(said_throughout(lie), lie),
         stems=of_folders(that_differ(folders)),
     ), problems
+
+
+def _one_kind(scans: Sequence[Path], source: Path) -> Kind:
+    kinds = {kind_of(scan) for scan in scans}
+    if len(kinds) > 1:
+        raise VptError(f"{source}: `{PAIRS}` names images and volumes; give patterns of one kind")
+    return "images" if kinds == {"images"} else "volumes"
 
 
 def _patterns(given: Any, source: Path) -> tuple[dict[str, list[str]], list[str]]:

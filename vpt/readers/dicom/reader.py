@@ -70,7 +70,7 @@ class DicomReader(Reader):
 
     @cached_property
     def _series(self) -> list[tuple[Series, list[str]]]:
-        """Of every channel its series, and what was left out for it."""
+        """The series of every channel, and what was left out for it."""
         return [self._chosen(source) for source in self.sources]
 
     def _chosen(self, source: Source) -> tuple[Series, list[str]]:
@@ -147,7 +147,7 @@ class DicomReader(Reader):
             return found + [text for stack in self._stacks for text in decisions(stack)]
 
     def alone(self) -> list[str]:
-        """Of a slice that was given by itself, where others lie beside it."""
+        """What is said of a slice that was given by itself, where others lie beside it."""
         if self._segmentation is not None:
             return []
         return [text for each in zip(self.sources, self._stacks, strict=True) for text in alone(*each)]

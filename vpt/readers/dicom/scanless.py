@@ -28,7 +28,7 @@ def scanless(path: Path) -> str:
 
 
 def _modality(file: Path) -> str:
-    """Of one that is no scan; "" of one that is, or that cannot be read."""
+    """The modality of a file that is no scan; "" of one that is, or that cannot be read."""
     try:
         from pydicom import dcmread
 

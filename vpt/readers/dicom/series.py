@@ -51,7 +51,7 @@ class Series:
 
     @property
     def description(self) -> str:
-        """As it is written, but for what names the patient."""
+        """The description as it is written, but for what names the patient."""
         header = self.headers[0]
         text = " ".join(str(header.get("SeriesDescription") or "").split())
         said = f"{header.get('PatientName') or ''} {header.get('PatientID') or ''}"

@@ -8,7 +8,7 @@ from vpt.use.archives.classes import classify_cases
 from vpt.use.archives.classifying import classify_archive
 from vpt.use.archives.fingerprints import ModelMark, loaded_whole
 from vpt.use.archives.for_tasks import segment_for_tasks
-from vpt.use.archives.masks import mask_file, save_labels, segment_cases
+from vpt.use.archives.masks import Masking, mask_file, save_labels, segment_cases
 from vpt.use.archives.parts import Part, part_of
 from vpt.use.archives.segmenting import segment_archive
 
@@ -17,6 +17,7 @@ __all__ = [
     "Beside",
     "DiskFull",
     "Failure",
+    "Masking",
     "ModelMark",
     "Outcome",
     "Part",

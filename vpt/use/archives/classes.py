@@ -81,7 +81,7 @@ class Gathered:
             self.fail(stack)
 
     def answer(self) -> None:
-        """Of all that waits, together; where that fails, one by one."""
+        """Answer all that waits, together; where that fails, one by one."""
         waiting, self.waiting = self.waiting, []
         if waiting and isinstance(self._answer(waiting), Failure):
             for one in waiting:

@@ -57,14 +57,12 @@ def find_archive(
     names = () if isinstance(channels, int) else tuple(channels)
     channels = channels if isinstance(channels, int) else len(channels)
     if not any(_holds_more(path, recursive) for path in inputs):
-        scans = find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)
-        below = [f"{path}: {text}" for path in inputs for text in series_left_out(path)]
-        return _named_well(Found(scans, (), tuple(below), tuple(file for case in scans for file in case.images)))
+        return _named_well(_given_one_by_one(inputs, channels, series))
     if missing := [path for path in inputs if not path.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a scan or a folder of them")
     files = [(prefix, file) for path in inputs for prefix, file in _files_at(path, out, recursive)]
     if not files:
-        find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)
+        _given_one_by_one(inputs, channels, series)  # which says why, where it can
         raise VptError(f"{listed(inputs, 3)}: no scans found")
     fitting = [(prefix, file) for prefix, file in files if kind_of(file) == kind]
     notes = _of_another_kind(len(files) - len(fitting), kind) if fitting else []
@@ -84,6 +82,13 @@ def find_archive(
     notes += [*_told_as_answers(answers), *unread]
     every = tuple(file for _, file in files if file not in answers)
     return _named_well(Found(tuple(cases), tuple(failures), tuple(notes), every))
+
+
+def _given_one_by_one(inputs: Sequence[Path], channels: int, series: str | None) -> Found:
+    """Scans that were named themselves."""
+    scans = find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)
+    below = [f"{path}: {text}" for path in inputs for text in series_left_out(path)]
+    return Found(scans, (), tuple(below), tuple(file for case in scans for file in case.images))
 
 
 def _holds_more(path: Path, recursive: bool) -> bool:

@@ -15,7 +15,7 @@ from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.outputs import is_single
 from vpt.use.archives.segmenting import MaskBatch
 from vpt.use.bank import Bank
-from vpt.use.tasks import TaskSegmenter, TasksOfAScan
+from vpt.use.bank_segmenters import TaskSegmenter, TasksOfAScan
 
 
 def segment_for_tasks(

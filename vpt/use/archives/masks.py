@@ -24,6 +24,7 @@ from vpt.use.archives.attempts import Failure, attempt, one_ahead
 from vpt.use.archives.beside import NOTHING, Beside, Pending
 from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
+from vpt.use.told_places import ToldPlaces
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,23 @@ def never() -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """What is made of each scan: see `segment_cases`."""
+class Masking:
+    """How each scan becomes a mask in the file `target(case)`.
+
+    box: where to look in a case, see `Segmenter.segment`; by default nothing is said. form: what masks are written as.
+    force: see `Segmenter.segment`. beside: what is written beside each mask. say: is told the file and what reading it
+    took: what was left out of a folder, resampled, doubted. unlike: given the file and the grid of a scan, says in what
+    it is not like those of the training.
+    """
 
     segmenter: Segmenter
     target: Callable[[Case], Path]
-    box: Callable[[Case], Any] | None
-    form: Form
-    force: bool
-    beside: Beside
-    say: Callable[[str, str], None] | None
-    unlike: Callable[[str, Grid], list[str]] | None
+    box: Callable[[Case], Any] | None = None
+    form: Form = "own"
+    force: bool = False
+    beside: Beside = NOTHING
+    say: Callable[[str, str], None] | None = None
+    unlike: Callable[[str, Grid], list[str]] | None = None
 
     def prepare(self, case: Case) -> tuple[PreparedScan, float]:
         """The scan, and the seconds that it took."""
@@ -67,11 +74,11 @@ class Job:
         return self.segmenter.prepare(case.scan, force=self.force), time.perf_counter() - started
 
     def segment(self, case: Case, scan: Callable[[], tuple[PreparedScan, float]], progress: Tick) -> Written:
-        path, place, (prepared, seconds) = self.target(case), self.box and self.box(case), scan()
+        path, told, (prepared, seconds) = self.target(case), ToldPlaces(self.box and self.box(case)), scan()
         started = time.perf_counter()
         doubts = self.doubts(prepared)
         pending = self.beside.of(self.segmenter, prepared)
-        labels = self.segmenter.labels_of(prepared, place, progress=progress, keep=pending.keep)
+        labels = self.segmenter.labels_of(prepared, told, progress=progress, keep=pending.keep)
         pending.see(self.segmenter, prepared, labels)
         mask = self.segmenter.mask_of(prepared, labels, self.form)
         volume = prepared.grid.voxel_ml if prepared.reader.unit == "mm" else None
@@ -104,43 +111,29 @@ class Written:
 
 
 def segment_cases(
-    segmenter: Segmenter,
+    masking: Masking,
     cases: Sequence[Case],
-    target: Callable[[Case], Path],
     progress: Tick = silent,
-    box: Callable[[Case], Any] | None = None,
-    form: Form = "own",
-    say: Callable[[str, str], None] | None = None,
-    force: bool = False,
     *,
-    beside: Beside = NOTHING,
     before: Callable[[Case], None] | None = None,
     tell: Tell | None = None,
     stop: Callable[[], bool] = never,
-    unlike: Callable[[str, Grid], list[str]] | None = None,
 ) -> list[Failure]:
-    """Segment every case into the file `target(case)`, each complete or absent; a scan that fails stops no other.
+    """Segment every case into its file, each complete or absent; a scan that fails stops no other.
 
     While the encoder runs, a thread prepares the next scan and another writes the mask before, so that memory holds
     two scans at most. Failures and progress come in the order of the cases, a case's once its mask is written; of deep
     scans how far they are comes as well.
 
     Args:
-        box: where to look in a case, see `Segmenter.segment`; by default nothing is said.
-        form: what masks are written as.
-        say: is told the file and what reading it took: what was left out of a folder, resampled, doubted.
-        force: see `Segmenter.segment`.
-        beside: what is written beside each mask.
         before: called with a case right before it is read, in the thread that reads.
         tell: called with every case and what became of it, in order.
-        unlike: given the file and the grid of a scan, says in what it is not like those of the training.
         stop: asked before each scan; once it says so, the scans under way are finished and no other is begun.
 
     Raises:
         DiskFull: nothing more can be written; earlier masks are whole.
         VptError: see `vpt.parallel.settled`.
     """
-    job = Job(segmenter, target, box, form, force, beside, say, unlike)
     failures: list[Failure] = []
 
     def settle(done: int, written: Future[Answer] | Failure, writer: ThreadPoolExecutor) -> None:
@@ -157,7 +150,7 @@ def segment_cases(
     def prepare(case: Case) -> tuple[PreparedScan, float]:
         if before:
             before(case)
-        return job.prepare(case)
+        return masking.prepare(case)
 
     with ThreadPoolExecutor(1, "vpt-write") as writer, closing(one_ahead(prepare, cases)) as scans:
         last: Future[Answer] | Failure | None = None
@@ -166,7 +159,7 @@ def segment_cases(
             if stop():
                 break
             within = partial(_within, progress, done - 1 if last else 0, len(cases), case.name)
-            found = attempt(case.name, case.images[0], partial(job.segment, case, scan, within))
+            found = attempt(case.name, case.images[0], partial(masking.segment, case, scan, within))
             if last:
                 settle(done - 1, last, writer)
             last = found if isinstance(found, Failure) else writer.submit(found.write)

@@ -152,7 +152,7 @@ def place_of(folder: Path) -> tuple[int, int] | None:
 
 
 def journals(folder: Path) -> frozenset[Path]:
-    """Those that have been begun in this folder."""
+    """The journals that have been begun in this folder."""
     return frozenset((folder / JOURNALS).glob("*.jsonl"))
 
 
@@ -223,7 +223,7 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _filled(record: Record) -> dict[str, Any]:
-    """Without what is empty, and without its place in the journals."""
+    """A record's fields without empty ones, and without its place in the journals."""
     said = asdict(record)
     del said["order"]
     values = {name: value for name, value in said.items() if value not in ("", (), {}, [])}

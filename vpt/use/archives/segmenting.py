@@ -16,7 +16,7 @@ from vpt.use.archives.attempts import Failure
 from vpt.use.archives.batch import Asked, Outcome, Recorder, Spread, summed_up
 from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
-from vpt.use.archives.masks import Answer, mask_file, never, segment_cases
+from vpt.use.archives.masks import Answer, Masking, mask_file, never, segment_cases
 from vpt.use.archives.outputs import is_single, plan_outputs, require_own_places
 from vpt.use.archives.records import is_recorded, summarise
 from vpt.use.segmenter import Segmenter
@@ -60,17 +60,7 @@ def _one(segmenter: Segmenter, cases: list[Case], out: Path, asked: Asked, found
         {case.name: [target(case), *asked.beside.files(target(case))] for case in cases}, found.files, out
     )
     doubts = Doubts(segmenter)
-    failures = segment_cases(
-        segmenter,
-        todo,
-        target,
-        progress,
-        form=asked.form,
-        say=doubts.say,
-        force=asked.force,
-        beside=asked.beside,
-        unlike=doubts.unlike,
-    )
+    failures = segment_cases(_masking(segmenter, target, asked, doubts), todo, progress)
     before = len(cases) - len(todo)
     return Outcome("segmented", len(cases), out, failures, before, doubts.sentences(), list(found.notes))
 
@@ -97,6 +87,18 @@ class Doubts:
     def sentences(self) -> list[str]:
         more = {others: f" (and {counted(others, 'more file')})" for _, others in self.told.values() if others}
         return [*(f"{first}{more.get(others, '')}: {text}" for text, (first, others) in self.told.items()), *self.far]
+
+
+def _masking(segmenter: Segmenter, target: Callable[[Case], Path], asked: Asked, doubts: Doubts) -> Masking:
+    return Masking(
+        segmenter,
+        target,
+        form=asked.form,
+        force=asked.force,
+        beside=asked.beside,
+        say=doubts.say,
+        unlike=doubts.unlike,
+    )
 
 
 @dataclass(frozen=True)
@@ -164,20 +166,8 @@ class MaskBatch:
 
     def run(self, cases: Sequence[Case], progress: Tick = silent, stop: Callable[[], bool] = never) -> list[Failure]:
         """Segment and record these cases."""
-        failures = segment_cases(
-            self.segmenter,
-            cases,
-            self.target,
-            progress,
-            form=self.asked.form,
-            say=self.doubts.say,
-            force=self.asked.force,
-            beside=self.asked.beside,
-            before=self.recorder.note_input,
-            tell=self._tell,
-            stop=stop,
-            unlike=self.doubts.unlike,
-        )
+        masking = _masking(self.segmenter, self.target, self.asked, self.doubts)
+        failures = segment_cases(masking, cases, progress, before=self.recorder.note_input, tell=self._tell, stop=stop)
         by_name = {case.name: case for case in cases}
         return [self._beside_earlier(by_name[failure.name], failure) for failure in failures]
 

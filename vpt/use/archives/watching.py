@@ -31,7 +31,7 @@ class Resting:
         self.seen: dict[str, tuple[Snapshot, float]] = {}
 
     def snapshot_of(self, case: Case) -> Snapshot:
-        """Of a scan at rest, else ()."""
+        """The snapshot of a scan whose files are at rest, else ()."""
         now, found = self.clock(), snapshot(case)
         before, since = self.seen.get(case.name, ((), now))
         if found != before:

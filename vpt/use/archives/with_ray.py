@@ -181,5 +181,5 @@ def _without_parts(out: Path) -> Iterator[None]:
 
 
 def _everywhere(case: Case) -> Case:
-    """With paths that do not depend on the folder that a process was started in."""
+    """The case with paths that do not depend on the folder that a process was started in."""
     return replace(case, images=tuple(path.absolute() for path in case.images))

@@ -99,7 +99,7 @@ def _title(section: MaskSection | ClassSection) -> str:
 def _write_page_of(
     run: Path, folder: Path, data: Path | None, progress: Tick, viewer: bool, command: Sequence[str]
 ) -> Path:
-    """With what the run says of its model, which takes torch to read."""
+    """`write_evaluation_page` with what a run says of its model, which takes torch to read."""
     from vpt.artifact import read_artifact
     from vpt.use.pages.facts import groups_of, read_metrics, tiles_of
 
@@ -116,7 +116,7 @@ def _write_page_of(
 
 
 def _hashes(section: MaskSection | ClassSection) -> dict[str, str]:
-    """Of what was scored, where it is masks."""
+    """Digests of the masks and of the truth that were scored; none of classes."""
     if not isinstance(section, MaskSection):
         return {}
     cases = section.summary.cases

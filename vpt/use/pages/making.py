@@ -33,7 +33,7 @@ def in_words(command: Sequence[str]) -> str:
 
 
 def to_view(command: Sequence[str]) -> str:
-    """The same with the volumes inside the page; "" where it was no command."""
+    """The command that puts the volumes inside the page as well; "" where it was no command."""
     return f"{in_words(command)} --viewer" if command else ""
 
 

@@ -70,7 +70,7 @@ def _viewed(report: PairedReport, sources: Sources) -> Iterator[ViewedCase | Vpt
 
 
 def _hashes(report: PairedReport) -> dict[str, str]:
-    """Of the masks of both, and of the truth."""
+    """Digests of the masks of both, and of the truth."""
     files = report.files.values()
     return {
         "masks of A": masks_sha256([each.first for each in files]),

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from vpt.data.check import check_dataset
-from vpt.data.doubts.beside import OF_VOLUMES, TURNS, beside, misplaced
+from vpt.data.doubts.image_and_mask import OF_VOLUMES, TURNS, beside, misplaced
 from vpt.data.doubts.said import doubts_of
 from vpt.data.layouts import read_dataset
 from vpt.data.splits import Splits

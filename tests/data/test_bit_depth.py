@@ -7,7 +7,7 @@ import pytest
 from scans import voxels_of
 from values import xray
 
-from vpt.data.depth import in_8_bits
+from vpt.data.bit_depth import in_8_bits
 
 GREY = xray(0).astype(np.float32)
 
