@@ -809,6 +809,30 @@ def test_dataset_json_numbers_labels_in_files_of_their_own(put, tmp_path):
         read_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("files", "labels", "read"),
+    [
+        (("liver", "spleen"), ("Liver", "SPLEEN"), ("Liver", "SPLEEN")),
+        (("Liver", "liver"), ("Liver", "liver"), ("Liver", "liver")),
+        (("Liver", "liver"), ("Liver", "spleen"), None),  # the second is nobody's
+        (("liver", "spleen"), ("Liver", "LIVER", "spleen"), None),
+    ],
+)
+def test_labels_of_dataset_json_may_differ_from_their_files_in_capitals(put, tmp_path, files, labels, read):
+    for name in ("p1", "p2"):
+        put(f"{name}/ct.nii.gz")
+        for k, file in enumerate(files):
+            put(f"{name}/segmentations/{file}.nii.gz", 5 + k)
+    numbered = {"background": 0, **{label: id for id, label in enumerate(labels, start=1)}}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": numbered}))
+
+    if read is None:
+        with pytest.raises(VptError, match="`labels` names no liver, of which there are masks"):
+            read_dataset(tmp_path)
+    else:
+        assert read_dataset(tmp_path).labels == {0: "background", 1: read[0], 2: read[1]}
+
+
 @pytest.mark.parametrize("header", ["image,mask", "Image;Mask"])
 def test_a_list_of_masks_without_a_line_is_told_as_such(tmp_path: Path, header: str) -> None:
     (tmp_path / "cases.csv").write_text(f"{header}\n")

@@ -58,6 +58,25 @@ def test_what_is_not_one_class_an_image_is_refused(cells, sentence, tmp_path):
         read_labelled(lay(tmp_path, "image,MEL,NV", *cells))
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("male,female", "whether it is a man's or a woman's"),
+        ("Sex_M,Sex_F", "whether it is a man's or a woman's"),
+        ("Left,Right", "of which side it is"),
+        ("train,test", "whether it trains"),
+        ("male,MEL", ""),
+    ],
+)
+def test_columns_that_say_of_whom_an_image_is_are_no_classes(columns, said, tmp_path):
+    source = lay(tmp_path, f"image,{columns}", "1,0", "0,1")
+    if not said:
+        assert {*read_labelled(source).labels.values()} == {*columns.split(",")}
+        return
+    with pytest.raises(VptError, match=f"no column for the label; .* hold 1 and 0, but say {said}; write a column"):
+        read_labelled(source)
+
+
 def test_a_column_of_labels_counts_before_others(tmp_path):
     found = read_labelled(lay(tmp_path, "image,label,MEL,NV", "a,1,0", "b,1,0"))
 
