@@ -26,8 +26,8 @@ def marked_columns(header: Sequence[str], body: Sequence[tuple[int, Sequence[str
         return {}
     if said := _said_of_all(ones):
         raise VptError(
-            f"{source}: no column for the label; {listed(ones, 4)} hold 1 and 0, but say {said}; write a column `label`, "
-            "with these names in it if they are the classes"
+            f"{source}: no column for the label; {listed(ones, 4)} hold 1 and 0, but say {said}; write a column "
+            "`label`, with these names in it if they are the classes"
         )
     values = [[_value(cell) for cell in row] for row in zip(*(_cells(body, at) for at in marks.values()), strict=True)]
     if all(sum(value == 1 for value in row) == 1 and {*row} <= {0, 1} for row in values):
