@@ -200,7 +200,9 @@ def _is_description(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Of a file without an ending: README, LICENSE, and not an image that lost its own."""
+    """Of a file without an ending: README, LICENSE, and not an image that lost its own, or a pipe."""
+    if not path.is_file():
+        return False
     try:
         with open(path, "rb") as file:
             return b"\0" not in file.read(LONGEST_LINK)
