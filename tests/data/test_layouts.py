@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import nibabel as nib
 import numpy as np
@@ -831,6 +832,16 @@ def test_labels_of_dataset_json_may_differ_from_their_files_in_capitals(put, tmp
             read_dataset(tmp_path)
     else:
         assert read_dataset(tmp_path).labels == {0: "background", 1: read[0], 2: read[1]}
+
+
+@pytest.mark.parametrize(("listed", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_letters_of_their_own_in_a_list_of_cases_or_in_files(put, tmp_path, listed, there):
+    for k in range(2):
+        put(normalize(there, f"\u00e9{k}.nii.gz")), put(normalize(there, f"m/\u00e9{k}.nii.gz"), 1)
+    lines = [normalize(listed, f"\u00e9{k}.nii.gz,m/\u00e9{k}.nii.gz") for k in range(2)]
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask", *lines]))
+
+    assert len(read_dataset(tmp_path / "list.csv").cases) == 2
 
 
 @pytest.mark.parametrize("header", ["image,mask", "Image;Mask"])

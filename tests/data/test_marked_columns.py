@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -87,6 +88,21 @@ def test_paths_may_begin_with_the_folder_of_the_list(tmp_path):
     root = tmp_path / "CheXpert-v1.0-small"
     source = lay(root, "Path,a,b", "1,0", "0,1", folder="train")
     source.write_text(source.read_text().replace("train/im", "CheXpert-v1.0-small/train/im"))
+
+    assert len(read_labelled(source).cases) == 2
+
+
+@pytest.mark.parametrize(("listed", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("folder", ["", "images/", "deep/er/"])
+def test_accents_may_be_letters_of_their_own_in_a_list_or_in_files(listed, there, folder, tmp_path):
+    """As macOS takes them apart."""
+    source = lay(tmp_path, "path,label", "a", "b", folder=folder)
+    for k in range(2):
+        file = tmp_path / folder / f"im{k}.png"
+        file.rename(file.with_name(normalize(there, f"\u00e9{k}.png")))
+    (tmp_path / "list.csv").write_text(
+        "path,label\n" + "".join(normalize(listed, f"\u00e9{k}.png,{k}\n") for k in (0, 1))
+    )
 
     assert len(read_labelled(source).cases) == 2
 
