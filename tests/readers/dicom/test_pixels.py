@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dicom_series import numbers, write_series
 from pydicom import Dataset
+from pydicom.uid import JPEG2000Lossless
 
 from vpt.errors import VptError
 from vpt.readers import reader_of
@@ -73,3 +74,23 @@ def test_each_slice_has_its_table_or_its_slope(tmp_path: Path, tabled: int) -> N
     expected[..., tabled] = TABLED[..., tabled]
     assert np.array_equal(reader.voxels(1).values()[0], expected)
     assert reader.doubts() == []
+
+
+@pytest.mark.parametrize(
+    ("least", "signed", "read_as"), [(0, 0, True), (0, 1, True), (-900, 1, True), (-900, 0, False)]
+)
+def test_numbers_below_0_that_the_header_calls_unsigned_are_refused(
+    tmp_path: Path, least: int, signed: int, read_as: bool
+) -> None:
+    pixels = np.random.default_rng(0).integers(least, 900, (3, 32, 32)).astype(np.int16)
+
+    def change(k: int, data: Any) -> None:
+        data.compress(JPEG2000Lossless, generate_instance_uid=False)
+        data.PixelRepresentation = signed
+
+    folder = write_series(tmp_path / "ct", pixels, change=change)
+    if read_as:
+        assert np.array_equal(read(folder), 2.0 * pixels.transpose(2, 1, 0) - 1000)
+        return
+    with pytest.raises(VptError, match=r"3_000\.dcm: its packed numbers have a sign by themselves, its header says"):
+        read(folder)

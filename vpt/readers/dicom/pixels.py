@@ -11,7 +11,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.damage import require_memory
-from vpt.readers.dicom.codestreams import require_sizes
+from vpt.readers.dicom.codestreams import JPEG2000, require_sign, require_sizes
 from vpt.readers.dicom.files import INSTALL, DicomFile, Header, guarded
 from vpt.readers.dicom.stack import Frame, Stack
 from vpt.readers.voxels import Channel
@@ -175,6 +175,8 @@ def decoded(file: DicomFile, name: str) -> np.ndarray:
         _require_there(data, called)
         _require_low_bits(data, called)
         pixels: np.ndarray = data.pixel_array
+        if syntax in JPEG2000:
+            require_sign(data, pixels, int(data.get("NumberOfFrames") or 1), called)
     return pixels
 
 
