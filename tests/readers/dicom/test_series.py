@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dicom_series import write_series
+from dicom_series import header, numbers, put_pixels, write_series
+from pydicom.uid import UltrasoundMultiFrameImageStorage
 
 from vpt.errors import VptError
 from vpt.readers import ChosenSeries, reader_of
@@ -28,3 +29,14 @@ def test_directions_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
         data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0.0049 + 0.0002 * (k % 2)]  # rounded to 0.00 and 0.01
 
     assert reader_of(write_series(tmp_path / "ct", change=change)).grid().shape[2] == 5
+
+
+def test_a_film_is_told_how_to_be_read(tmp_path: Path) -> None:
+    data = header(UltrasoundMultiFrameImageStorage)
+    put_pixels(data, numbers())
+    data.Modality, data.NumberOfFrames = "US", 5
+    data.save_as(tmp_path / "us.dcm", enforce_file_format=True)
+
+    said = r"\(US, frames without places, 5 slices\); export the frames as pictures if it is a film, or give the folder"
+    with pytest.raises(VptError, match=said):
+        reader_of(tmp_path / "us.dcm").grid()

@@ -16,6 +16,7 @@ from vpt.words import counted, listed
 LARGEST = "largest"
 TURNED = 0.01  # of direction cosines, from which on slices have another direction
 ODD = "of which lie in another direction, or say none:"
+FRAMES = "frames without places"
 SPLIT = re.compile(r"[\s^=,_]+")  # between the parts of a patient's name
 
 
@@ -104,7 +105,7 @@ def _kind(group: Sequence[Header]) -> str:
     if _is_localizer(first):
         return "localizer"
     if any(int(header.get("NumberOfFrames") or 1) > 1 and not _has_planes(header) for header in group):
-        return "frames without places"
+        return FRAMES
     if all(header.get("ImagePositionPatient") is None and not _has_planes(header) for header in group):
         return "no place in space"
     turns = _turns(group)
@@ -146,7 +147,8 @@ def choose_series(found: Sequence[Series], wanted: str | None, name: str) -> Ser
             "--series DESCRIPTION or --series largest"
         )
     if not volumes:
-        mend = "take these out, or " if any(ODD in each.kind for each in found) else ""
+        mends = {ODD: "take these out, or ", FRAMES: "export the frames as pictures if it is a film, or "}
+        mend = next((mend for what, mend in mends.items() if any(what in each.kind for each in found)), "")
         raise VptError(
             f"{name}: no series of slices in it, only {_list(found)}; {mend}give the folder of the scan itself"
         )
