@@ -550,6 +550,36 @@ def test_what_is_not_yaml_is_refused_with_its_line(tmp_path: Path, text: str, li
     assert str(yaml) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("010", r"reads as the number 8 \(base 8\) \(line 2, column 7\); write 8 or 10, or put it in quotes"),
+        ("01", r"reads as the number 1 \(base 8\) .*; write 1, or"),
+        ("1:30", r"reads as the number 90 \(base 60\) .*; write 90, or"),
+        ("'010'", None),
+        ("0x0a", None),
+        ("1_0", None),
+    ],
+)
+def test_a_number_that_counts_otherwise_than_it_looks_is_refused(tmp_path: Path, number: str, said: str | None) -> None:
+    yaml = write(tmp_path, f"data: {{path: x}}\nseed: {number}\n")
+    if said is None:
+        assert load_config(yaml).seed == 10
+        return
+    with pytest.raises(VptError, match=said):
+        load_config(yaml)
+    with pytest.raises(VptError, match=f"--set seed={number}: the value is {number} without quotes"):
+        parse_override(f"seed={number}")
+
+
+@pytest.mark.parametrize("method", ["deep", "shallow", "low_rank", "gated", "fourier", "cross", "conditioned"])
+def test_more_prompts_than_any_image_has_patches_are_refused(method: str) -> None:
+    values = {"data": DATA, "prompts": {"method": method, "count": 4096}}
+    assert load_config(values).prompts.count == 4096
+    with pytest.raises(VptError, match=r"prompts\.count: .* 4096, found 1000000"):
+        load_config(values | {"prompts": parse_prompts(f"{method}:1000000")})
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00\x01")
 

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 from vpt.errors import VptError
 
@@ -76,6 +77,13 @@ def folders_below(folder: Path) -> Iterator[Path]:
     for above, names, _ in os.walk(folder):
         names[:] = sorted(name for name in names if not is_hidden(Path(name)))
         yield from (Path(above) / name for name in names)
+
+
+def spellings(path: str) -> list[str]:
+    """A path as it is written, as Windows' is meant, and with its accents apart or not, as systems differ in it."""
+    written = dict.fromkeys((path, path.replace("\\", "/")))
+    forms: tuple[Literal["NFC", "NFD"], ...] = () if path.isascii() else ("NFC", "NFD")
+    return [*dict.fromkeys((*written, *(normalize(form, each) for form in forms for each in written)))]
 
 
 def can_be_path(text: str) -> bool:

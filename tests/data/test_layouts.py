@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import nibabel as nib
 import numpy as np
@@ -807,6 +808,40 @@ def test_dataset_json_numbers_labels_in_files_of_their_own(put, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1}}))
     with pytest.raises(VptError, match="`labels` names no spleen, of which there are masks"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "labels", "read"),
+    [
+        (("liver", "spleen"), ("Liver", "SPLEEN"), ("Liver", "SPLEEN")),
+        (("Liver", "liver"), ("Liver", "liver"), ("Liver", "liver")),
+        (("Liver", "liver"), ("Liver", "spleen"), None),  # the second is nobody's
+        (("liver", "spleen"), ("Liver", "LIVER", "spleen"), None),
+    ],
+)
+def test_labels_of_dataset_json_may_differ_from_their_files_in_capitals(put, tmp_path, files, labels, read):
+    for name in ("p1", "p2"):
+        put(f"{name}/ct.nii.gz")
+        for k, file in enumerate(files):
+            put(f"{name}/segmentations/{file}.nii.gz", 5 + k)
+    numbered = {"background": 0, **{label: id for id, label in enumerate(labels, start=1)}}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": numbered}))
+
+    if read is None:
+        with pytest.raises(VptError, match="`labels` names no liver, of which there are masks"):
+            read_dataset(tmp_path)
+    else:
+        assert read_dataset(tmp_path).labels == {0: "background", 1: read[0], 2: read[1]}
+
+
+@pytest.mark.parametrize(("listed", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_letters_of_their_own_in_a_list_of_cases_or_in_files(put, tmp_path, listed, there):
+    for k in range(2):
+        put(normalize(there, f"\u00e9{k}.nii.gz")), put(normalize(there, f"m/\u00e9{k}.nii.gz"), 1)
+    lines = [normalize(listed, f"\u00e9{k}.nii.gz,m/\u00e9{k}.nii.gz") for k in range(2)]
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask", *lines]))
+
+    assert len(read_dataset(tmp_path / "list.csv").cases) == 2
 
 
 @pytest.mark.parametrize("header", ["image,mask", "Image;Mask"])

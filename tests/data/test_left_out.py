@@ -7,12 +7,14 @@ import os
 import shutil
 import zlib
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vpt.data.check import check_dataset
+from vpt.data.doubts.drawn import drawn_below
 from vpt.data.doubts.left_out import ending_of, kinds, left_out, unread_beside
 from vpt.data.layouts import read_labelled
 from vpt.data.scans import find_scans, unread_scans
@@ -79,6 +81,18 @@ def test_an_image_that_lost_its_ending_is_told_and_a_text_without_one_is_not(tmp
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "IM0001", format="PNG")
 
     assert left_out(tmp_path, ()).sentences() == ["1 nameless file is not read; convert them, or take them out"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.nii.gz", "pipe.png", "pipe.csv", "pipe.json", "pipe.zip"])
+def test_a_pipe_is_not_waited_for(tmp_path, save, name):
+    save(tmp_path / "a.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    os.mkfifo(tmp_path / name)
+    waiting = Thread(target=lambda: (unread_beside(tmp_path), drawn_below(tmp_path)), daemon=True)
+    waiting.start()
+    waiting.join(timeout=20)
+    assert not waiting.is_alive()
+    with pytest.raises(VptError, match=r"no dataset\.json in this folder"):
+        check_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["annotations/instances_train2017.json", "train/_annotations.coco.json"])
@@ -361,6 +375,8 @@ def test_a_set_of_fewer_cases_than_it_says_is_told(make_dataset, said, told):
         ("SHA256SUMS.sha256", False),
         ("CITATION.cff", False),
         ("images/README.md", False),
+        ("DICOMDIR", False),  # of a disk, which lists files of DICOM
+        ("images/DICOMDIR", False),
         ("images/notes.json", True),
         ("images/c00.txt", True),  # may be an annotation
         ("masks/c00.xml", True),
@@ -372,6 +388,6 @@ def test_what_only_says_something_of_files_is_not_left_out(make_images, name: st
     first = sorted((root / "images").iterdir())[0].name.partition(".")[0]
     path = root / name.replace("c00", first)
     path.parent.mkdir(exist_ok=True)
-    path.write_text("{}")
+    path.write_text("{}" if path.suffix else "\0")
     said = [problem.text for problem in check_dataset(root).problems if "not read" in problem.text]
     assert bool(said) == told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -58,6 +59,25 @@ def test_what_is_not_one_class_an_image_is_refused(cells, sentence, tmp_path):
         read_labelled(lay(tmp_path, "image,MEL,NV", *cells))
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("male,female", "whether it is a man's or a woman's"),
+        ("Sex_M,Sex_F", "whether it is a man's or a woman's"),
+        ("Left,Right", "of which side it is"),
+        ("train,test", "whether it trains"),
+        ("male,MEL", ""),
+    ],
+)
+def test_columns_that_say_of_whom_an_image_is_are_no_classes(columns, said, tmp_path):
+    source = lay(tmp_path, f"image,{columns}", "1,0", "0,1")
+    if not said:
+        assert {*read_labelled(source).labels.values()} == {*columns.split(",")}
+        return
+    with pytest.raises(VptError, match=f"no column for the label; .* hold 1 and 0, but say {said}; write a column"):
+        read_labelled(source)
+
+
 def test_a_column_of_labels_counts_before_others(tmp_path):
     found = read_labelled(lay(tmp_path, "image,label,MEL,NV", "a,1,0", "b,1,0"))
 
@@ -68,6 +88,21 @@ def test_paths_may_begin_with_the_folder_of_the_list(tmp_path):
     root = tmp_path / "CheXpert-v1.0-small"
     source = lay(root, "Path,a,b", "1,0", "0,1", folder="train")
     source.write_text(source.read_text().replace("train/im", "CheXpert-v1.0-small/train/im"))
+
+    assert len(read_labelled(source).cases) == 2
+
+
+@pytest.mark.parametrize(("listed", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("folder", ["", "images/", "deep/er/"])
+def test_accents_may_be_letters_of_their_own_in_a_list_or_in_files(listed, there, folder, tmp_path):
+    """As macOS takes them apart."""
+    source = lay(tmp_path, "path,label", "a", "b", folder=folder)
+    for k in range(2):
+        file = tmp_path / folder / f"im{k}.png"
+        file.rename(file.with_name(normalize(there, f"\u00e9{k}.png")))
+    (tmp_path / "list.csv").write_text(
+        "path,label\n" + "".join(normalize(listed, f"\u00e9{k}.png,{k}\n") for k in (0, 1))
+    )
 
     assert len(read_labelled(source).cases) == 2
 

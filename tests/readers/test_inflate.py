@@ -1,4 +1,4 @@
-"""Whatever the standard library reads or refuses, the fast inflation reads or refuses as well."""
+"""Whatever the standard library reads or refuses, the fast inflation reads or refuses as well, but for what follows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def test_what_the_standard_library_reads_is_read(tmp_path: Path, packed: bytes, 
         flipped(PACKED, len(PACKED) - 6),  # of the checksum
         flipped(PACKED, len(PACKED) - 2),  # of the length
         flipped(MEMBERS, len(MEMBERS) - 6),
-        PACKED + b"not zeros",
+        PACKED + MEMBERS[:40],
+        MEMBERS + PACKED[:1],
+        flipped(PACKED, len(PACKED) - 6) + b"not zeros",
+        b"not zeros" + PACKED,
         CONTENT,
         b"",
     ],
@@ -55,6 +58,18 @@ def test_what_the_standard_library_refuses_is_refused(tmp_path: Path, packed: by
     for size in (352, len(CONTENT)):
         with pytest.raises((OSError, EOFError)):
             inflate(path, size)
+
+
+@pytest.mark.parametrize("between", [b"", bytes(3), bytes(2 * AT_ONCE)], ids=len)
+@pytest.mark.parametrize("rest", [b"n", b"not zeros", b"\x1f\x8c", b"x" * AT_ONCE], ids=len)
+def test_what_follows_a_whole_file_is_ignored_as_other_programs_do(tmp_path: Path, between: bytes, rest: bytes) -> None:
+    path = tmp_path / "a.gz"
+    for packed in (PACKED, MEMBERS, PACKED[:-8] + PACKED[-8:] + bytes(9) + gzip.compress(b"", mtime=0)):
+        path.write_bytes(packed + between + rest)
+        for size in (352, len(CONTENT)):
+            assert inflate(path, size).tobytes() == CONTENT[:size]
+        with pytest.raises(OSError, match="got"):
+            inflate(path, len(CONTENT) + 1)
 
 
 def test_a_file_that_holds_less_than_is_asked_for_is_refused(tmp_path: Path) -> None:

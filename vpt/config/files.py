@@ -128,7 +128,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, parse_yaml(value)
     except Unusable as error:
         shown = text if len(text) <= 100 else f"{text[:100]}..."
-        raise VptError(f"--set {shown}: the value is {error.reason}; put it in quotes") from error
+        raise VptError(f"--set {shown}: the value is {error.reason}; {error.mend or 'put it in quotes'}") from error
 
 
 def parse_labels(text: str) -> dict[str, int | str | tuple[int | str, ...]]:
@@ -172,7 +172,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             values = parse_yaml(file.read(LONGEST + 1))
     except Unusable as error:
-        raise VptError(f"{path}: {error.reason}{error.where}; see configs/ for examples") from error
+        raise VptError(f"{path}: {error.reason}{error.where}; {error.mend or 'see configs/ for examples'}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise VptError(f"{path}: not readable as YAML ({error}); see configs/ for examples") from error
     if not isinstance(values, dict):

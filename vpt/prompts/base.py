@@ -19,6 +19,7 @@ from vpt.sections import Choice, Compared
 Blocks = str | Sequence[int]  # "all", "global", "last:4" or block numbers
 BlocksSetting = str | tuple[int, ...]  # the same as a setting
 Init = Literal["uniform", "tokens", "kmeans", "vipamin"]  # how prompts start: see `vpt.prompts.starts`
+MOST = 4096  # prompts: as many as SAM's encoder has patches; more are a slip, and would take all memory
 RATE = 1.25e-3  # from which `vpt compare` searches that of prompts
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Context, Tokens
 from vpt.errors import VptError
-from vpt.prompts.base import RATE, Prompts, PromptSettings, PromptTable, require_positive, shared_over_batch
+from vpt.prompts.base import MOST, RATE, Prompts, PromptSettings, PromptTable, require_positive, shared_over_batch
 from vpt.sections import Compared
 
 
@@ -30,7 +30,7 @@ class OfClasses(PromptSettings):
 class ClassQueriesConfig(OfClasses):
     method: Literal["class_queries"] = "class_queries"
     """Tokens for each label that travel through the last blocks; the head makes its mask of them (EoMT)."""
-    count: int = Field(1, ge=1)
+    count: int = Field(1, ge=1, le=MOST)
     """Queries per label, the background among the labels."""
     last: int = Field(3, ge=1)
     """They join the tokens before so many of the encoder's last blocks; what lies below can be stored."""

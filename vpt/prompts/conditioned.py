@@ -13,6 +13,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
 from vpt.prompts.base import (
+    MOST,
     Blocks,
     BlocksSetting,
     Prompts,
@@ -29,7 +30,7 @@ from vpt.prompts.starts.random import uniform_prompts
 class ConditionedConfig(PromptSettings):
     method: Literal["conditioned"] = "conditioned"
     """Prompts that a block's own input decides (VAPT)."""
-    count: int = Field(10, ge=1)
+    count: int = Field(10, ge=1, le=MOST)
     """Prompts per block."""
     blocks: BlocksSetting = "all"
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""

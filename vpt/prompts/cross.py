@@ -10,13 +10,13 @@ from torch import Tensor
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import SeparateContext
-from vpt.prompts.base import Blocks, BlocksSetting, FromTokens, Prompts, PromptTable, choose_blocks, compared
+from vpt.prompts.base import MOST, Blocks, BlocksSetting, FromTokens, Prompts, PromptTable, choose_blocks, compared
 
 
 class CrossConfig(FromTokens):
     method: Literal["cross"] = "cross"
     """Tokens that every block attends to after its self-attention (CVPT)."""
-    count: int = Field(20, ge=1)
+    count: int = Field(20, ge=1, le=MOST)
     """Prompts per block."""
     blocks: BlocksSetting = "all"
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""

@@ -9,13 +9,23 @@ from pydantic import Field
 from torch import Tensor
 
 from vpt.backbones.base import BackboneSpec
-from vpt.prompts.base import Blocks, BlocksSetting, FromTokens, Prompts, PromptTable, choose_blocks, compared, one_width
+from vpt.prompts.base import (
+    MOST,
+    Blocks,
+    BlocksSetting,
+    FromTokens,
+    Prompts,
+    PromptTable,
+    choose_blocks,
+    compared,
+    one_width,
+)
 
 
 class DeepConfig(FromTokens):
     method: Literal["deep"] = "deep"
     """Tokens of its own for every block, attended to as keys and values (VPT-deep)."""
-    count: int = Field(10, ge=1)
+    count: int = Field(10, ge=1, le=MOST)
     """Prompts per block."""
     blocks: BlocksSetting = "all"
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from vpt.backbones.base import BackboneSpec
 from vpt.errors import VptError
-from vpt.prompts.base import Blocks, BlocksSetting, PromptSettings, compared
+from vpt.prompts.base import MOST, Blocks, BlocksSetting, PromptSettings, compared
 from vpt.prompts.deep import DeepPrompts
 
 
 class FourierConfig(PromptSettings):
     method: Literal["fourier"] = "fourier"
     """VPT-deep in which a share of the prompts is replaced by its Fourier transform (VFPT)."""
-    count: int = Field(10, ge=1)
+    count: int = Field(10, ge=1, le=MOST)
     """Prompts per block."""
     blocks: BlocksSetting = "all"
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""

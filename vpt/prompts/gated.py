@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
-from vpt.prompts.base import FromTokens, Info, compared, one_width
+from vpt.prompts.base import MOST, FromTokens, Info, compared, one_width
 from vpt.prompts.shallow import ShallowPrompts
 
 
 class GatedConfig(FromTokens):
     method: Literal["gated"] = "gated"
     """VPT-shallow with a learned gate after every block (GaPT)."""
-    count: int = Field(50, ge=1)
+    count: int = Field(50, ge=1, le=MOST)
     """Prompts."""
     gate: float = -5.0
     """Where every gate starts, before its sigmoid: far below 0 is shut."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vpt.backbones.base import BackboneSpec
 from vpt.prompts.base import (
+    MOST,
     Blocks,
     BlocksSetting,
     Prompts,
@@ -25,7 +26,7 @@ from vpt.prompts.starts.random import left_factor, right_factor
 class LowRankConfig(PromptSettings):
     method: Literal["low_rank"] = "low_rank"
     """Prompts for every block as a product of two narrow factors (BPT)."""
-    count: int = Field(50, ge=1)
+    count: int = Field(50, ge=1, le=MOST)
     """Prompts per block."""
     rank: int = Field(8, ge=1)
     """Columns of both factors."""

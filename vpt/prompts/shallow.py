@@ -11,13 +11,13 @@ from torch import Tensor
 
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
-from vpt.prompts.base import FromTokens, Prompts, PromptTable, compared, one_width, shared_over_batch
+from vpt.prompts.base import MOST, FromTokens, Prompts, PromptTable, compared, one_width, shared_over_batch
 
 
 class ShallowConfig(FromTokens):
     method: Literal["shallow"] = "shallow"
     """Tokens beside the patches of the first block, which travel on through all of them (VPT-shallow)."""
-    count: int = Field(50, ge=1)
+    count: int = Field(50, ge=1, le=MOST)
     """Prompts."""
     project: int | None = Field(None, ge=1)
     """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.

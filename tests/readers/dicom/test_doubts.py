@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
-from tests.dicom_series import write_series
+from tests.dicom_series import STEP, write_multiframe, write_series
 from vpt.errors import VptError
 from vpt.readers import reader_of
 
@@ -48,6 +49,33 @@ def test_a_ct_that_is_not_in_hu_throughout(tmp_path: Path, values: dict[str, Any
 )
 def test_sound_ct(tmp_path: Path, values: dict[str, Any]) -> None:
     assert reader_of(write_series(tmp_path / "s", change=having(**values))).doubts() == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "between", "said"), [("HU", STEP, ""), ("Z_EFF", STEP, "in Z_EFF"), ("HU", STEP / 2, "header says 1.25")]
+)
+def test_a_multiframe_file_is_doubted_by_the_headers_of_its_frames(
+    tmp_path: Path, unit: str, between: float, said: str
+) -> None:
+    data = dcmread(write_multiframe(tmp_path / "a.dcm"))
+    data.Modality = "CT"
+    for group in data.PerFrameFunctionalGroupsSequence:
+        group.PixelValueTransformationSequence[0].RescaleType = unit
+    data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = between
+    data.save_as(tmp_path / "a.dcm")
+
+    found = reader_of(tmp_path / "a.dcm").doubts()
+    assert said in found[0] if said else found == []
+
+
+@pytest.mark.parametrize(("padding", "signed", "doubted"), [(63536, 0, True), (0, 0, False), (-2000, 1, False)])
+def test_padding_below_0_that_is_read_as_the_highest_number(
+    tmp_path: Path, padding: int, signed: int, doubted: bool
+) -> None:
+    found = reader_of(
+        write_series(tmp_path / "s", change=having(PixelRepresentation=signed, PixelPaddingValue=padding))
+    ).doubts()
+    assert ["counts as 126072 HU, as if it were -2000" in text for text in found] == [True] * doubted
 
 
 def test_other_modalities_have_other_values(tmp_path: Path) -> None:

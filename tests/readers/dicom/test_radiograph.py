@@ -78,6 +78,47 @@ def test_slope_and_intercept_give_values_and_colours_are_colours(tmp_path):
         assert np.array_equal(reader.voxels(3).values()[..., 0].transpose(2, 1, 0), colours)
 
 
+def of_colours(path: Path, pixels: np.ndarray, **changes: Any) -> np.ndarray:
+    """(rows, columns, 3) that is seen of an ultrasound image of 8 bits."""
+    eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": pixels.tobytes()}
+    reader = reader_of(write_radiograph(path, modality="US", **{**eight, **changes}))
+    assert (reader.kind, reader.count_channels(), reader.is_deep()) == ("images", 3, False)
+    return reader.voxels(3).values()[..., 0].transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("times", [257, 256, 1])
+def test_numbers_of_a_palette_are_its_colours(tmp_path, times):
+    pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype("<u2")
+    said = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for k, colour in enumerate(("Red", "Green", "Blue")):
+        said[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        said[f"{colour}PaletteColorLookupTableData"] = (palette[:, k] * times).astype("<u2").tobytes()
+
+    assert np.array_equal(of_colours(tmp_path / "us.dcm", pixels, **said), palette[pixels])
+    with pytest.raises(VptError, match=r"us\.dcm: its pixels are numbers of colours, and the colours are missing"):
+        of_colours(tmp_path / "us.dcm", pixels, PhotometricInterpretation="PALETTE COLOR")
+
+
+def test_pixels_that_share_their_colour_are_read(tmp_path):
+    grey = np.arange(100, 124, dtype=np.uint8).reshape(6, 4)
+    pairs = np.stack([grey, grey, np.full_like(grey, 128), np.full_like(grey, 200)], axis=-1)  # Y, Y, Cb, Cr
+    said = {"PhotometricInterpretation": "YBR_FULL_422", "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+
+    seen = of_colours(tmp_path / "us.dcm", pairs, **said)
+    assert seen.shape == (6, 8, 3)
+    expected = np.repeat(grey, 2, axis=1)[..., None] + np.array([1.402, -0.714136, 0]) * (200 - 128)
+    assert np.abs(seen - expected).max() <= 1
+
+
+def test_three_numbers_that_are_no_known_colours_are_refused(tmp_path):
+    said = {"PhotometricInterpretation": "HSV", "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    with pytest.raises(
+        VptError, match=r"us\.dcm: its colours are HSV \(PhotometricInterpretation\), expected RGB, YBR"
+    ):
+        of_colours(tmp_path / "us.dcm", np.zeros((6, 8, 3), np.uint8), **said)
+
+
 def test_a_folder_of_radiographs_holds_many_and_a_folder_of_slices_is_one_scan(tmp_path):
     for number in range(3):
         write_radiograph(tmp_path / "cr" / f"{number}.dcm")

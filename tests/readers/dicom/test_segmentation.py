@@ -319,6 +319,18 @@ def test_segments_that_share_voxels_are_refused(pair, tmp_path):
         reader_of(tmp_path / "a.dcm").labels_on(reader.grid())
 
 
+def test_numbers_above_255_that_the_list_of_segments_leaves_out_are_kept(tmp_path):
+    series = reader_of(write_series(tmp_path / "ct"))
+    labels = np.zeros(series.grid().shape, np.uint8)
+    labels[2:4, 3, 1] = 1
+    data = pydicom.dcmread(written(series, labels, tmp_path / "a.dcm", "dicom-seg-labelmap"))
+    data.PixelData = (data.pixel_array.astype("<u2") * 300).tobytes()
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
+    data.save_as(tmp_path / "a.dcm")
+
+    assert reader_of(tmp_path / "a.dcm").labels_on(series.grid()).ids == (0, 300)
+
+
 def test_a_scan_is_no_label_and_a_label_no_scan(pair):
     reader, _, path = pair
 

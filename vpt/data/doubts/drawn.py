@@ -37,7 +37,9 @@ def drawn_as(path: Path) -> str:
 
 
 def _ends(path: Path) -> tuple[str, str]:
-    """How a file begins and how it ends, as text; "" where it cannot be read."""
+    """How a file begins and how it ends, as text; "" where it cannot be read, or is a pipe, which is waited for."""
+    if not path.is_file():
+        return "", ""
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD)

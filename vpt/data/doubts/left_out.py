@@ -20,7 +20,9 @@ from vpt.readers.dicom.reader import DicomReader
 from vpt.words import counted, listed
 
 LONGEST_LINK = 1024  # bytes
-KNOWN = {"dataset.json", "split.json", "labels.csv", "splits_final.json", "plans.json", "dataset_fingerprint.json"}
+LIST = "dicomdir"  # of the DICOM files on a disk
+PLANS = {"splits_final.json", "plans.json", "dataset_fingerprint.json"}  # of nnU-Net
+KNOWN = {"dataset.json", "split.json", "labels.csv", LIST} | PLANS
 DOCUMENTS = (  # that no one would convert to a scan
     *(".md", ".rst", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".pptx", ".html", ".bib", ".cff"),
     *(".log", ".py", ".ipynb", ".sh", ".md5", ".sha1", ".sha256"),
@@ -36,7 +38,7 @@ BESIDE = (
     ".yml",
 )
 SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # beside a scan, of its name: what dcm2niix and BIDS say of it
-DESCRIBING = {"dataset_description.json", "readme", "readme.md", "changes", "license"}  # of a part of a data set
+DESCRIBING = {"dataset_description.json", "readme", "readme.md", "changes", "license", LIST}  # of a part of a data set
 DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
 
 
@@ -198,7 +200,9 @@ def _is_description(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file without an ending is text (README, LICENSE), and not an image that lost its ending."""
+    """Whether a file without an ending is text (README, LICENSE), and not an image that lost its own, or a pipe."""
+    if not path.is_file():
+        return False
     try:
         with open(path, "rb") as file:
             return b"\0" not in file.read(LONGEST_LINK)

@@ -258,13 +258,13 @@ def _labelled(
     """The labels, and what each case's are read from."""
     if pairing.by_label:
         source = root / "dataset.json"
-        ids = numbers_of(pairing.labels, given_labels(content, source), source)
+        given = given_labels(content, source)
+        ids = numbers_of(pairing.labels, given, source)
         parts = {
             case: tuple((file.path, ids[name]) for name, file in pairing.masks[case].items()) for case in pairing.both
         }
-        return {0: "background", **{id: name for name, id in sorted(ids.items(), key=itemgetter(1))}}, {
-            case: LabelFiles(tuple(sorted(masks))) for case, masks in parts.items()
-        }
+        called = {id: (given or {}).get(id, name) for name, id in sorted(ids.items(), key=itemgetter(1))}
+        return {0: "background", **called}, {case: LabelFiles(tuple(sorted(masks))) for case, masks in parts.items()}
     masks = {"/".join(case): pairing.masks[case][""].path for case in pairing.both}
     given = given_labels(content, root / "dataset.json")
     if not flat:

@@ -15,7 +15,7 @@ from vpt.data.layouts.marked_columns import mark_of, marked_columns
 from vpt.data.layouts.rows import IMAGE_COLUMNS, PATIENT_COLUMNS, SPLIT_COLUMNS, Row, split_column, stem_of
 from vpt.data.walking import Walk
 from vpt.errors import VptError
-from vpt.files import is_hidden, require_file
+from vpt.files import is_hidden, require_file, spellings
 from vpt.readers import SUPPORTED
 from vpt.vocabulary import SIDE_WORDS, TABLES, WITH_VAL
 from vpt.words import did_you_mean, listed
@@ -175,12 +175,12 @@ class _Images:
         self.folder = folder
 
     def found(self, path: str) -> Path | VptError:
-        """That of a path, beside the list or in images/, also where it is written as on Windows; or the only one of a
-        bare name, with or without its ending, in any folder below.
+        """That of a path, beside the list or in images/, however it is spelled; or the only one of a bare name, with or
+        without its ending, in any folder below.
         """
         if not path:
             return VptError("no path; name the image, or remove the line")
-        written = [path] if "\\" not in path else [path, path.replace("\\", "/")]
+        written = spellings(path)
         places = [self.folder / base / each for each in written for base in ("", "images")]
         places += [self.folder.parent / each for each in written if Path(each).parts[:1] == (self._own_name,)]
         try:
@@ -188,7 +188,7 @@ class _Images:
         except (OSError, ValueError):  # a name that is too long, or holds a null byte
             image = None
         if image is None:
-            alike = self._below.get(path, [])
+            alike = next((self._below[each] for each in written if each in self._below), [])
             if len(alike) > 1:
                 found = listed((each.relative_to(self.folder) for each in alike), 3)
                 return VptError(f"{path}: may be {found}; give the path of the one that is meant")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +148,13 @@ def numbers_of(
 ) -> dict[str, int]:
     """Label -> id of labels in files of their own: as `given` has them, or from 1 on in the order of their names.
 
+    A name that differs from one of `given` in capitals alone is that, where no other does.
     Raises VptError for one that `given`, what `source` says, does not name, or calls the background.
     """
     if given is None:
         return {name: id for id, name in enumerate(sorted(names), start=1)}
     ids = {name: id for id, name in reversed(given.items())}
+    ids |= _by_capitals({*names} - ids.keys(), {name: id for name, id in ids.items() if name not in names})
     if unknown := sorted({*names} - ids.keys()):
         raise VptError(
             f"{source}: `labels` names no {unknown[0]}, of which there are masks{did_you_mean(unknown[0], ids)}; add "
@@ -164,6 +166,16 @@ def numbers_of(
             "from 1 on"
         )
     return {name: ids[name] for name in sorted(names)}
+
+
+def _by_capitals(names: Collection[str], ids: Mapping[str, int]) -> dict[str, int]:
+    """Those names with their ids that one of `ids` is but for capitals, and none other is."""
+    alike: dict[str, tuple[list[str], list[int]]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), ([], []))[0].append(name)
+    for name, id in ids.items():
+        alike.setdefault(name.casefold(), ([], []))[1].append(id)
+    return {mine[0]: theirs[0] for mine, theirs in alike.values() if len(mine) == len(theirs) == 1}
 
 
 def read_codes(content: dict[str, Any], labels: dict[int, str], source: Path) -> dict[str, Code]:

@@ -18,7 +18,7 @@ from vpt.data.layouts.description import description, given_labels, read_channel
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
 from vpt.data.layouts.rows import PATIENT_COLUMNS, split_column
 from vpt.errors import VptError
-from vpt.files import parse_json, require_file
+from vpt.files import parse_json, require_file, spellings
 from vpt.readers import SUPPORTED, Kind, endings
 from vpt.vocabulary import LISTS, SIDE_WORDS, WITH_VAL
 from vpt.words import did_you_mean, listed, with_article
@@ -181,8 +181,8 @@ def _case(line: _Line, root: Path, columns: Sequence[str]) -> Case | VptError:
 
 
 def _there(root: Path, path: str) -> Path | None:
-    """The file of a path, or the folder of a DICOM series, also where it is written as on Windows."""
-    places = [root / path, root / path.replace("\\", "/")]
+    """The file of a path, or the folder of a DICOM series, however it is spelled."""
+    places = [root / each for each in spellings(path)]
     try:
         return next((place for place in places if place.is_file() or (place.is_dir() and kind_of(place))), None)
     except (OSError, ValueError):  # a name that is too long, or holds a null byte

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vpt.errors import VptError
+from vpt.vocabulary import SIDE_WORDS
 from vpt.words import agreeing, counted, listed
 
 FEWEST = 2  # columns, which all lines mark exactly one of
+OF_PERSONS = frozenset(("male", "female", "m", "f", "man", "woman", "boy", "girl", "sex", "gender"))
+OF_SIDES = frozenset(("left", "right", "l", "r", "od", "os"))  # of a body, or eyes
 
 
 def marked_columns(header: Sequence[str], body: Sequence[tuple[int, Sequence[str]]], source: Path) -> dict[str, int]:
@@ -20,6 +24,11 @@ def marked_columns(header: Sequence[str], body: Sequence[tuple[int, Sequence[str
     ones = {name: at for name, at in marks.items() if any(_value(cell) == 1 for cell in _cells(body, at))}
     if len(marks) < FEWEST or not ones:
         return {}
+    if said := _said_of_all(ones):
+        raise VptError(
+            f"{source}: no column for the label; {listed(ones, 4)} hold 1 and 0, but say {said}; write a column "
+            "`label`, with these names in it if they are the classes"
+        )
     values = [[_value(cell) for cell in row] for row in zip(*(_cells(body, at) for at in marks.values()), strict=True)]
     if all(sum(value == 1 for value in row) == 1 and {*row} <= {0, 1} for row in values):
         return ones
@@ -31,6 +40,17 @@ def marked_columns(header: Sequence[str], body: Sequence[tuple[int, Sequence[str
         f"{source}: no column for the label; {listed(marks, 4)} hold 1 and 0, but {why}; write a column `label` with "
         f"the names that are 1, with | between{also}"
     )
+
+
+def _said_of_all(columns: Iterable[str]) -> str:
+    """What names of columns say of an image besides its class, where all say the same; "" where they do not."""
+    words = [{*filter(None, re.split(r"[\W_]+", name.casefold()))} for name in columns]
+    meanings = (
+        ("whether it is a man's or a woman's", OF_PERSONS),
+        ("of which side it is", OF_SIDES),
+        ("whether it trains", {*SIDE_WORDS}),
+    )
+    return next((said for said, known in meanings if all(each and each <= known for each in words)), "")
 
 
 def mark_of(cells: Sequence[str], columns: dict[str, int]) -> str:

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vpt.errors import VptError
 from vpt.readers.jpeg2000 import FILE, STREAM, boxes
 
 JPEG = b"\xff\xd8"  # start of image
+JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # transfer syntaxes, without and with losses
 BOXED = FILE[:8]  # a JPEG 2000 file, which some programs put into DICOM where its codestream belongs
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF of JPEG and JPEG-LS, without tables of the same row
 BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a content
 SCAN, END = 0xDA, 0xD9
+SIGN = 42  # place in a codestream of the bits of the first sample, of which the highest is 1 for numbers with a sign
 
 
 class Size(NamedTuple):
@@ -35,6 +39,24 @@ def require_sizes(data: Any, rows: int, columns: int, samples: int, frames: int,
                 f"{called}: frame {number} is {found.rows}x{found.columns}x{found.samples} by itself (rows, columns, "
                 f"samples), its header says {rows}x{columns}x{samples}; copy or export it again"
             )
+
+
+def require_sign(data: Any, pixels: np.ndarray, frames: int, called: str) -> None:
+    """Raises VptError for numbers below 0 in JPEG 2000 that the header calls unsigned: they are read as the highest."""
+    most = 2 ** (int(data.get("BitsStored") or 16) - 1) - 1  # of the same bits with a sign
+    if data.get("PixelRepresentation") or pixels.max(initial=0) <= most:
+        return
+    if any(map(_is_signed, _frames(data, frames))):
+        raise VptError(
+            f"{called}: its packed numbers have a sign by themselves, its header says that they have none "
+            "(PixelRepresentation), so those below 0 would be read as the highest; export the original series"
+        )
+
+
+def _is_signed(frame: bytes) -> bool:
+    """By the first sample of JPEG 2000 (T.800 A.5.1)."""
+    stream = _unboxed(frame) if frame.startswith(BOXED) else frame
+    return stream.startswith(STREAM) and len(stream) > SIGN and bool(stream[SIGN] & 0x80)
 
 
 def _frames(data: Any, frames: int) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from vpt.readers.base import Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.files import series_of
 from vpt.readers.dicom.pixels import INVERTED, is_inverted, is_packed_with_losses
-from vpt.readers.dicom.stack import UNEVEN, Stack
+from vpt.readers.dicom.stack import UNEVEN, Frame, Stack
 from vpt.words import counted, listed
 
 SAME = {"PatientID": "patients", "StudyInstanceUID": "studies", "FrameOfReferenceUID": "frames of reference"}
@@ -64,14 +64,14 @@ def _of_several(stack: Stack) -> list[str]:
 
 def _wide(stack: Stack) -> list[str]:
     """Slices that lie two to four times as far apart as their headers say, as where every second one is missing."""
-    said, step = stack.frames[0].header.get("SpacingBetweenSlices"), stack.grid.spacing[2]
-    if said is None or len(stack.frames) < 2 or not float(said):
+    said, step = stack.frames[0].between, stack.grid.spacing[2]
+    if len(stack.frames) < 2 or not said:
         return []
-    times = step / abs(float(said))
+    times = step / said
     if round(times) not in MISSING or abs(times - round(times)) > UNEVEN:
         return []
     return [
-        f"its slices lie {step:.4g} mm apart and its header says {abs(float(said)):.4g} (SpacingBetweenSlices); are "
+        f"its slices lie {step:.4g} mm apart and its header says {said:.4g} (SpacingBetweenSlices); are "
         "slices missing? Copy the series again"
     ]
 
@@ -111,13 +111,27 @@ def _units(stack: Stack) -> list[str]:
     if first.get("Modality") != "CT":
         return []
     found = []
-    unit = str(first.get("RescaleType") or "").strip().upper()
-    if unit not in HOUNSFIELD:
-        found.append(f"a CT whose values are in {unit} by its header (RescaleType), not in HU; is it the right series?")
-    ways = Counter((frame.slope, frame.inter) for frame in stack.frames)
+    if units := sorted({frame.unit for frame in stack.frames} - HOUNSFIELD):
+        found.append(
+            f"a CT whose values are in {listed(units)} by its header (RescaleType), not in HU; is it the right series?"
+        )
+    found += _padded(stack.frames[0])
+    ways = Counter((frame.slope, frame.inter) for frame in stack.frames if frame.inter is not None)
     if len({inter for _, inter in ways}) > 1:
         said = listed((f"{inter:g} in {counted(many, 'slice')}" for (_, inter), many in ways.items()), 3)
         found.append(f"its RescaleIntercept differs between slices ({said}), which no CT does; export the series again")
     if any(slope is not None and slope < 0 for slope, _ in ways):
         found.append("its RescaleSlope is below 0, so that what is dense is low; is that so? Export the series again")
     return found
+
+
+def _padded(frame: Frame) -> list[str]:
+    """CT whose padding, a number below 0, is read as one of the highest."""
+    number, signed = frame.header.get("PixelPaddingValue"), bool(frame.header.get("PixelRepresentation"))
+    if not isinstance(number, int) or signed or number < 2**15 or number >= 2**16:
+        return []
+    value = number * (1.0 if frame.slope is None else frame.slope) + (frame.inter or 0.0)
+    return [
+        f"its padding (PixelPaddingValue {number}) counts as {value:g} HU, as if it were {number - 2**16} that is read "
+        "without its sign; if pixels have it, export the series again"
+    ]

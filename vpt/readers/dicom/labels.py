@@ -125,7 +125,8 @@ def labels_on(header: Header, grid: Grid, name: str) -> LabelMap:
         pixels = pixels >= HALF * int(header.get("MaximumFractionalValue") or 255)
     if len(pixels) != len(frames):
         raise VptError(f"{name}: {len(pixels)} frames, but its header places {len(frames)}; copy or export it again")
-    out = np.zeros(grid.shape, np.uint8 if max(_numbers(header), default=0) < 2**8 else np.uint16)
+    highest = max([*_numbers(header), *(frame.segment or 0 for frame in frames), int(pixels.max(initial=0))])
+    out = np.zeros(grid.shape, np.uint8 if highest < 2**8 else np.uint16)
     leaning = _lean(frames)
     for frame, part in zip(frames, pixels, strict=True):
         if kind != "LABELMAP" and frame.segment is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.damage import require_memory
-from vpt.readers.dicom.codestreams import require_sizes
+from vpt.readers.dicom.codestreams import JPEG2000, require_sign, require_sizes
 from vpt.readers.dicom.files import INSTALL, DicomFile, Header, guarded
 from vpt.readers.dicom.stack import Frame, Stack
 from vpt.readers.voxels import Channel
@@ -23,6 +23,7 @@ MEASURED = ("CT", "PT")  # their values have units (HU, Bq/ml), however they are
 INVERTED, COLOURS = "MONOCHROME1", "PALETTE COLOR"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 RUNS = "1.2.840.10008.1.2.5"  # RLE, whose packed bytes become 64 times as many at the most, and name no size
+HALVED = "YBR_FULL_422"  # two pixels share their colour, so three bytes are two unless they are packed
 DENSEST = 2**14  # times: no JPEG or RLE of a scan is packed more tightly
 
 
@@ -33,7 +34,7 @@ def channel_of(stack: Stack, name: str) -> Channel:
     """
     frames = stack.frames
     _require_values(frames, name)
-    scales = {(frame.slope, frame.inter) for frame in frames if _table(frame.header) is None}
+    scales = {_scale(frame) for frame in frames}
     slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
     volume = _volume(frames, name, as_values=len(scales) > 1)
     if stack.shifts is not None:
@@ -53,6 +54,9 @@ def is_packed_with_losses(header: Header) -> bool:
 
 
 def _scale(frame: Frame) -> tuple[float, float]:
+    """What makes values of stored numbers; of those that a table makes nothing."""
+    if _table(frame.header) is not None:
+        return 1.0, 0.0
     return (1.0 if frame.slope is None else frame.slope), (0.0 if frame.inter is None else frame.inter)
 
 
@@ -69,7 +73,7 @@ def _require_values(frames: Sequence[Frame], name: str) -> None:
         if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation") == COLOURS:
             raise VptError(f"{name}: {frame.name} is in colour, expected grey; export the original series")
         table = _table(header)
-        in_units = frame.inter is not None or (table is not None and table.get("ModalityLUTType") == "HU")
+        in_units = frame.inter is not None if table is None else table.get("ModalityLUTType") == "HU"
         if header.get("Modality") == "CT" and not in_units:
             raise VptError(
                 f"{name}: {frame.name} is a CT without RescaleIntercept, so its numbers are not known to be HU; export "
@@ -113,12 +117,32 @@ def tabled(pixels: np.ndarray, header: Header) -> np.ndarray:
     """
     if (table := _table(header)) is None:
         return pixels
+    scale = [header.get(key) for key in ("RescaleSlope", "RescaleIntercept")]
+    if any(said is not None and float(said) != plain for said, plain in zip(scale, (1, 0), strict=True)):
+        raise VptError(
+            f"{header.file}: has a table of values (Modality LUT) and a RescaleSlope or RescaleIntercept, expected one "
+            "of them, so its values are not known; export the original series"
+        )
     count, first, bits = (int(part) for part in table.LUTDescriptor)
+    count = count or 2**16
     data = table.LUTData
     if isinstance(data, bytes):
         data = np.frombuffer(data, np.uint8 if bits == 8 and len(data) <= count + 1 else np.dtype("<u2"))
-    values = np.array(data, np.uint16)[: count or 2**16]
+    values = np.array(data, np.uint16)[:count]
     return values[np.clip(pixels.astype(np.int64) - first, 0, len(values) - 1)]
+
+
+def coloured(pixels: np.ndarray, header: Header) -> np.ndarray:
+    """The numbers of colours (rows, columns) -> what the file's palette has for them (rows, columns, 3), 8 bits."""
+    from pydicom.pixels import apply_color_lut
+
+    if "RedPaletteColorLookupTableDescriptor" not in header.data:
+        raise VptError(
+            f"{header.file}: its pixels are numbers of colours, and the colours are missing; export it again"
+        )
+    colours = apply_color_lut(pixels, header.data)[..., :3]
+    in_high = colours.max(initial=0) > 255  # some write 8 bits into the lower half of 16
+    return (colours >> 8 if in_high else colours).astype(np.uint8)
 
 
 def _table(header: Header) -> Dataset | None:
@@ -151,22 +175,31 @@ def decoded(file: DicomFile, name: str) -> np.ndarray:
         _require_there(data, called)
         _require_low_bits(data, called)
         pixels: np.ndarray = data.pixel_array
+        if syntax in JPEG2000:
+            require_sign(data, pixels, int(data.get("NumberOfFrames") or 1), called)
     return pixels
 
 
 def _require_there(data: Any, called: str) -> None:
-    """Refuse more pixels than the file can hold (VptError), or than fit into memory (MemoryError)."""
+    """Refuse more pixels than the file can hold, or less (VptError), or than fit into memory (MemoryError)."""
     frames, rows, columns = (int(data.get(key) or 1) for key in ("NumberOfFrames", "Rows", "Columns"))
     samples = int(data.get("SamplesPerPixel") or 1)
     bits = int(data.get("BitsAllocated") or 8) * samples
-    key = next(key for key in PIXELS if key in data)
-    claimed, held = frames * rows * columns * bits // 8, len(data[key].value or b"")
+    stored = next(data[key].value for key in PIXELS if key in data) or b""
+    claimed, held = frames * rows * columns * bits // 8, len(stored)
     syntax = data.file_meta.get("TransferSyntaxUID")
     packed = syntax in (None, "") or syntax.is_compressed
-    if min(frames, rows, columns) < 1 or claimed > held * (DENSEST if packed else 1):
+    halved = not packed and data.get("PhotometricInterpretation") == HALVED
+    least = claimed * 2 // 3 if halved else claimed
+    if min(frames, rows, columns) < 1 or least > held * (DENSEST if packed else 1):
         raise VptError(
             f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, which the "
             f"{held:,} bytes of its pixels cannot hold; copy or export it again"
+        )
+    if not (packed or halved) and any(stored[claimed + columns * bits // 8 :]):  # less is padding
+        raise VptError(
+            f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, but its "
+            f"pixels go on to {held:,}, so they are of another size or type; copy or export it again"
         )
     require_memory(called, (frames, rows, columns), claimed)
     if packed and syntax and syntax.is_encapsulated and syntax != RUNS:

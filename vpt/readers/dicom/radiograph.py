@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from vpt.errors import VptError
 from vpt.readers.array import ArrayReader, as_picture
 from vpt.readers.base import Source
 from vpt.readers.dicom.files import DicomFile, Header, guarded, is_dicom, mark_of_patient
-from vpt.readers.dicom.pixels import decoded, tabled, upright
+from vpt.readers.dicom.pixels import COLOURS, coloured, decoded, tabled, upright
 from vpt.readers.grid import Grid, picture_grid
+from vpt.words import listed
 
 PICTURES = frozenset(("CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA", "US", "XC", "ES", "OP", "GM", "DMS", "DG"))
 """Modalities whose images are seen as they are; a CT or MR without a place is an incomplete export."""
+READ = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}  # pydicom makes red, green and blue of them
 ASKED = [
     "SOPClassUID",
     "Modality",
@@ -59,9 +62,12 @@ class RadiographReader(ArrayReader):
     def picture(self) -> np.ndarray:
         header = self._header()
         stored = decoded(header.file, self.name)
-        if stored.ndim == 3:
-            return as_picture(stored, self.name)
         with guarded(self.name, "its values cannot be read"):
+            if header.get("PhotometricInterpretation") == COLOURS:
+                return as_picture(coloured(stored, header), self.name)
+            if stored.ndim == 3:
+                _require_colours(header, self.name)
+                return as_picture(stored, self.name)
             return as_picture(_as_shown(stored, header), self.name)
 
     def ids(self) -> np.ndarray:
@@ -72,14 +78,16 @@ class RadiographReader(ArrayReader):
         return picture_grid(int(header.get("Rows")), int(header.get("Columns")))
 
     def count_channels(self, exact: bool = True) -> int:
-        colours = int(self._header().get("SamplesPerPixel") or 1) > 1
+        header = self._header()
+        colours = int(header.get("SamplesPerPixel") or 1) > 1 or header.get("PhotometricInterpretation") == COLOURS
         return len(self.picture()) if exact and colours else 3 if colours else 1
 
     def of_patient(self) -> str:
         return mark_of_patient(self._header())
 
     def is_deep(self) -> bool:
-        return int(self._header().get("BitsStored") or 16) > 8
+        header = self._header()
+        return int(header.get("BitsStored") or 16) > 8 and header.get("PhotometricInterpretation") != COLOURS
 
     def _header(self) -> Header:
         file = DicomFile(self.sources[0])
@@ -96,6 +104,16 @@ def _as_shown(stored: np.ndarray, header: Header) -> np.ndarray:
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         return pixels.astype(np.uint8 if int(header.get("BitsStored") or 16) <= 8 else np.uint16)
     return pixels.astype(np.float32)
+
+
+def _require_colours(header: Header, name: str) -> None:
+    """Three numbers of a pixel may be something else than colours that are known."""
+    said = str(header.get("PhotometricInterpretation") or "nothing")
+    if said not in READ:
+        raise VptError(
+            f"{name}: its colours are {said} (PhotometricInterpretation), expected {listed(sorted(READ))}; export it "
+            "as RGB"
+        )
 
 
 def _or(value: Any, plain: float) -> Any:

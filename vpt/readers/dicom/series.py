@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vpt.errors import VptError
 from vpt.readers.dicom.files import Header
 from vpt.words import counted, listed
 
 LARGEST = "largest"
+TURNED = 0.01  # of direction cosines, from which on slices have another direction
 ODD = "of which lie in another direction, or say none:"
+FRAMES = "frames without places"
 SPLIT = re.compile(r"[\s^=,_]+")  # between the parts of a patient's name
 
 
@@ -79,9 +83,10 @@ class Series:
 
 def group_series(headers: Sequence[Header]) -> list[Series]:
     """The series of some files, by their numbers; localizer images among the slices of one are one of their own."""
-    groups: dict[tuple[str, bool], list[Header]] = {}
+    groups: dict[tuple[str, str, bool], list[Header]] = {}
     for header in headers:
-        groups.setdefault((str(header.get("SeriesInstanceUID")), _is_localizer(header)), []).append(header)
+        one = str(header.get("SeriesInstanceUID")), str(header.get("Modality")), _is_localizer(header)
+        groups.setdefault(one, []).append(header)
     found = [Series(tuple(group), _kind(group)) for group in groups.values()]
     return sorted(found, key=lambda each: (each.number.zfill(9), each.uid))
 
@@ -100,20 +105,30 @@ def _kind(group: Sequence[Header]) -> str:
     if _is_localizer(first):
         return "localizer"
     if any(int(header.get("NumberOfFrames") or 1) > 1 and not _has_planes(header) for header in group):
-        return "frames without places"
+        return FRAMES
     if all(header.get("ImagePositionPatient") is None and not _has_planes(header) for header in group):
         return "no place in space"
-    turns: dict[tuple[float, ...], list[Header]] = {}
-    for header in group:
-        turn = tuple(round(float(part), 2) for part in header.get("ImageOrientationPatient") or ())
-        turns.setdefault(turn, []).append(header)
+    turns = _turns(group)
     if len(turns) == 1:
         return "volume"
-    most = max(turns.values(), key=len)
+    most = max(turns, key=len)
     if 2 * len(most) <= len(group):
         return f"slices in {len(turns)} directions"
     odd = [header.file.name for header in group if not any(header is each for each in most)]
     return f"slices {ODD} {listed(odd, 3)}"
+
+
+def _turns(group: Sequence[Header]) -> list[list[Header]]:
+    """Slices by their direction, which headers round."""
+    found: list[tuple[np.ndarray, list[Header]]] = []
+    for header in group:
+        turn = np.array([float(part) for part in header.get("ImageOrientationPatient") or ()])
+        alike = (each for first, each in found if len(first) == len(turn) and (np.abs(first - turn) <= TURNED).all())
+        if (known := next(alike, None)) is not None:
+            known.append(header)
+        else:
+            found.append((turn, [header]))
+    return [each for _, each in found]
 
 
 def _has_planes(header: Header) -> bool:
@@ -132,7 +147,8 @@ def choose_series(found: Sequence[Series], wanted: str | None, name: str) -> Ser
             "--series DESCRIPTION or --series largest"
         )
     if not volumes:
-        mend = "take these out, or " if any(ODD in each.kind for each in found) else ""
+        mends = {ODD: "take these out, or ", FRAMES: "export the frames as pictures if it is a film, or "}
+        mend = next((mend for what, mend in mends.items() if any(what in each.kind for each in found)), "")
         raise VptError(
             f"{name}: no series of slices in it, only {_list(found)}; {mend}give the folder of the scan itself"
         )

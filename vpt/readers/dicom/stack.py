@@ -27,7 +27,8 @@ class Frame:
 
     index: its number in a file of several, from 0; origin (3,): the centre of its first pixel; axes (3, 2): the
     directions in which columns and rows count up; pixel: mm between columns, and between rows; between, thick: mm,
-    SpacingBetweenSlices and SliceThickness; slope, inter: what make values of stored numbers; segment: the one it shows
+    SpacingBetweenSlices and SliceThickness; slope, inter, unit: what make values of stored numbers, and in what (HU);
+    segment: the one it shows
     in a binary segmentation. None where the file says nothing.
     """
 
@@ -41,6 +42,7 @@ class Frame:
     thick: float | None
     slope: float | None
     inter: float | None
+    unit: str
     segment: int | None = None
 
     @property
@@ -119,6 +121,7 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
             f"{header.file}: its RescaleSlope is 0, or it or the intercept is no number, so its values are not known; "
             "export the original series"
         )
+    unit = _value(groups, "PixelValueTransformationSequence", "RescaleType")
     segment = _value(groups, "SegmentIdentificationSequence", "ReferencedSegmentNumber")
     down, across = (float(size) for size in pixel)
     return Frame(
@@ -132,6 +135,7 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
         None if thick is None else abs(float(thick)),
         None if slope is None else float(slope),
         None if inter is None else float(inter),
+        str(unit or "").strip().upper(),
         None if segment is None else int(segment),
     )
 
