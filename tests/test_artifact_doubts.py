@@ -118,9 +118,9 @@ def test_an_encoder_larger_than_the_machine_is_refused(original: Path, monkeypat
         ({"plan": {"image_size": 10**6}}, r"plan\.image_size 1000000"),
         ({"plan": {"image_size": 0}}, r"plan\.image_size 0"),
         ({"plan": {"pixel_mm": 1e-9}}, r"plan\.pixel_mm 1e-09"),
-        ({"config": {"prompts": {"count": 10**9}}}, r"prompts\.count 1000000000"),
+        ({"config": {"prompts": {"count": 10**9}}}, r"prompts\.count: .* found 1000000000"),
         ({"config": {"head": {"width": 10**8}}}, r"head\.width 100000000"),
-        ({"config": {"prompts": {"count": 50_000}}}, "misshapen keys: prompts"),
+        ({"config": {"prompts": {"count": 4_000}}}, "misshapen keys: prompts"),
     ],
 )
 def test_absurd_sizes_are_refused(forged: Callable[..., Path], change: dict[str, Any], said: str) -> None:
