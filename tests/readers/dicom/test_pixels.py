@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_series import numbers, write_series
+from dicom_series import MRImageStorage, numbers, write_series
 from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 
@@ -74,6 +74,28 @@ def test_each_slice_has_its_table_or_its_slope(tmp_path: Path, tabled: int) -> N
     expected[..., tabled] = TABLED[..., tabled]
     assert np.array_equal(reader.voxels(1).values()[0], expected)
     assert reader.doubts() == []
+
+
+@pytest.mark.parametrize("silent", [0, 2])
+@pytest.mark.parametrize(
+    ("slope", "inter", "said"),
+    [(2, 0, "the RescaleSlope 2"), (2, None, "the RescaleSlope 2"), (1, -5, "the RescaleIntercept -5"), (1, 0, None)],
+)
+def test_slices_without_a_slope_among_those_that_have_one_are_refused(
+    tmp_path: Path, silent: int, slope: float, inter: float | None, said: str | None
+) -> None:
+    def change(k: int, data: Any) -> None:
+        if k != silent:
+            data.RescaleSlope, data.RescaleIntercept = slope, inter
+
+    folder = write_series(tmp_path / "mr", kind=MRImageStorage, change=change)
+    if said is None:
+        assert np.array_equal(read(folder), numbers().transpose(2, 1, 0))
+        return
+    with pytest.raises(
+        VptError, match=rf"mr: 3_00\d\.dcm has {said} and 3_00{silent}\.dcm has none, expected it in all"
+    ):
+        read(folder)
 
 
 @pytest.mark.parametrize(

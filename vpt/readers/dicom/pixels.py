@@ -30,10 +30,12 @@ DENSEST = 2**14  # times: no JPEG or RLE of a scan is packed more tightly
 def channel_of(stack: Stack, name: str) -> Channel:
     """The voxels (X, Y, Z) on the stack's grid: as stored with one slope and intercept, or as values if these differ.
 
-    Raises VptError for colour, CT that is not in HU, pixels that are cut off or packed in a way nobody here knows.
+    Raises VptError for colour, CT that is not in HU, slices that are not in one unit, pixels that are cut off or packed
+    in a way nobody here knows.
     """
     frames = stack.frames
     _require_values(frames, name)
+    _require_one_unit(frames, name)
     scales = {_scale(frame) for frame in frames}
     slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
     volume = _volume(frames, name, as_values=len(scales) > 1)
@@ -78,6 +80,20 @@ def _require_values(frames: Sequence[Frame], name: str) -> None:
             raise VptError(
                 f"{name}: {frame.name} is a CT without RescaleIntercept, so its numbers are not known to be HU; export "
                 "the original series"
+            )
+
+
+def _require_one_unit(frames: Sequence[Frame], name: str) -> None:
+    """Refuse slices without a slope, or without an intercept, where that of others makes other values of numbers."""
+    scaled = [frame for frame in frames if _table(frame.header) is None]
+    slopes, inters = [frame.slope for frame in scaled], [frame.inter for frame in scaled]
+    for keyword, values, plain in (("RescaleSlope", slopes, 1.0), ("RescaleIntercept", inters, 0.0)):
+        said = next((k for k, value in enumerate(values) if value not in (None, plain)), None)
+        if None in values and said is not None:
+            raise VptError(
+                f"{name}: {scaled[said].name} has the {keyword} {values[said]:g} and "
+                f"{scaled[values.index(None)].name} has none, expected it in all slices or in none, so they are not in "
+                "one unit; export the original series"
             )
 
 
