@@ -197,11 +197,15 @@ def decoded(file: DicomFile, name: str) -> np.ndarray:
 
 
 def _require_there(data: Any, called: str) -> None:
-    """Refuse more pixels than the file can hold, or less (VptError), or than fit into memory (MemoryError)."""
+    """Refuse more pixels than the file can hold, or less (VptError), or than fit into memory (MemoryError).
+
+    Zeros behind them are padding, which is cut off where it is long.
+    """
     frames, rows, columns = (int(data.get(key) or 1) for key in ("NumberOfFrames", "Rows", "Columns"))
     samples = int(data.get("SamplesPerPixel") or 1)
     bits = int(data.get("BitsAllocated") or 8) * samples
-    stored = next(data[key].value for key in PIXELS if key in data) or b""
+    key = next(key for key in PIXELS if key in data)
+    stored = data[key].value or b""
     claimed, held = frames * rows * columns * bits // 8, len(stored)
     syntax = data.file_meta.get("TransferSyntaxUID")
     packed = syntax in (None, "") or syntax.is_compressed
@@ -217,6 +221,8 @@ def _require_there(data: Any, called: str) -> None:
             f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, but its "
             f"pixels go on to {held:,}, so they are of another size or type; copy or export it again"
         )
+    if not (packed or halved) and held >= claimed + claimed // frames:  # pydicom would make frames of the zeros
+        data[key].value = stored[:claimed]
     require_memory(called, (frames, rows, columns), claimed)
     if packed and syntax and syntax.is_encapsulated and syntax != RUNS:
         require_sizes(data, rows, columns, samples, frames, called)
