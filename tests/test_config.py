@@ -583,6 +583,12 @@ def test_more_prompts_than_any_image_has_patches_are_refused(method: str) -> Non
         load_config(values | {"prompts": parse_prompts(f"{method}:1000000")})
 
 
+@pytest.mark.parametrize("method", ["class_prompts", "class_queries"])
+def test_more_prompts_below_those_of_classes_are_refused(method: str) -> None:
+    with pytest.raises(VptError, match=r"prompts\.before: .* 4096, found 1000000"):
+        load_config({"data": DATA, "prompts": {"method": method, "before": 1000000}})
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00\x01")
 
