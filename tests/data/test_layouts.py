@@ -854,6 +854,13 @@ def test_accents_may_be_letters_of_their_own_in_a_list_of_cases_or_in_files(put,
     assert len(read_dataset(tmp_path / "list.csv").cases) == 2
 
 
+def test_paths_of_a_list_of_cases_may_be_written_as_on_windows(put, tmp_path):
+    put("images/a.nii.gz"), put("masks/a.nii.gz", 1)
+    (tmp_path / "list.csv").write_text("image,mask\nimages\\a.nii.gz,masks\\a.nii.gz\n")
+
+    assert [case.name for case in read_dataset(tmp_path / "list.csv").cases] == ["a"]
+
+
 @pytest.mark.parametrize("header", ["image,mask", "Image;Mask"])
 def test_a_list_of_masks_without_a_line_is_told_as_such(tmp_path: Path, header: str) -> None:
     (tmp_path / "cases.csv").write_text(f"{header}\n")
