@@ -251,6 +251,37 @@ def test_evaluate_ignores_no_option(
     assert (told.code, sentence in told.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("folders", "options", "sentence"),
+    [
+        ("MM", ["--oracle-box"], "--oracle-box needs a run, not folders of masks"),
+        ("MM", ["--postprocess", "none"], "--postprocess needs a run, not folders of masks"),
+        ("MMM", ["--split", "val"], "--split val: is of a run"),
+        ("RR", ["--folds", "--split", "val"], "--split val: every fold scores what it validates"),
+        ("R", ["--strict"], "--strict: is of folders"),
+        ("RR", ["--patients", "x"], "--patients x: a run knows its patients"),
+        ("R", ["--labels", "x"], "--labels x: a run scores all that it was trained on"),
+        ("RR", ["--by", "sex"], "--by sex: two are compared as a whole"),
+        ("RR", ["--by", "auto"], "--by auto: two are compared as a whole"),
+        ("MMM", ["--lesions", "all"], "--lesions all: are not compared"),
+        ("RR", ["--quality"], "--quality: is of one run"),
+        ("MM", ["--quality"], "--quality: is of one run"),
+        ("RR", ["--mean", "--postprocess", "choose"], "--postprocess choose: is of one run"),
+        ("R", ["--quality", "--oracle-box"], "--quality: is of masks that nobody helped with"),
+        ("R", ["--groups", "x"], "--groups x: of which column? Add --by COLUMN"),
+        ("R", ["--empty", "1"], "--empty 1: expected nan, one or zero"),
+        ("R", ["--lesions", "all", "--lesion-overlap", "0"], "--lesion-overlap 0: expected an IoU above 0 and up to 1"),
+        ("R", ["--out", "scores/a.json"], "--out scores/a.json: is a folder, in which summary.json"),
+    ],
+)
+def test_evaluate_refuses_options_of_other_kinds(
+    vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, folders: str, options: list[str], sentence: str
+) -> None:
+    of = {"R": tiny_run, "M": tiny_data / "labelsTr"}
+    told = vpt("evaluate", *(of[each] for each in folders), *options)
+    assert (told.code, sentence in told.err) == (2, True)
+
+
 def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ("predict", "-i", tiny_data / "imagesTr" / "blobs_003_0000.nii.gz", "-m", tiny_run)
     assert vpt(*words, "-o", tmp_path / "mask.nii.gz", "--precision", "32-true").code == 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from commands import Told
 
+from vpt.errors import VptError
 from vpt.use.segmenter import Segmenter
 
 
@@ -84,6 +85,29 @@ def test_watch_refuses_what_it_cannot_do(vpt: Callable[..., Told], class_run: Pa
     assert (told.code, "no such folder" in told.err) == (1, True)
     assert vpt("watch", tmp_path, "-o", tmp_path / "out", "-m", class_run, "--settle", "-1").code == 2
     assert vpt("watch", tmp_path, "-o", tmp_path / "out", "-m", class_run, "--preview").code == 2
+
+
+def test_watch_loads_the_model_as_it_is_asked_to(
+    vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(models: list[Path], **given: Any) -> None:
+        asked.append(given)
+        raise VptError("enough is known")
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("vpt.use.load.load", load)
+    said = {"device": "cpu", "weights": tmp_path, "precision": "32-true", "task": "liver", "decide": "dice"}
+    options = [part for name, value in said.items() for part in (f"--{name}", value)]
+
+    told = vpt("watch", tmp_path, "-o", tmp_path / "out", "-m", tiny_run, "--tta", *options)
+
+    assert (told.code, "enough is known" in told.err) == (1, True)
+    assert asked == [{**said, "tta": True, "compile": False, "postprocess": True}]
+
+
+def test_watch_takes_several_models_as_one_only(vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path) -> None:
+    told = vpt("watch", tmp_path, "-o", tmp_path / "out", "-m", tiny_run, "-m", tiny_run)
+    assert (told.code, "several models; add --mean to average their probabilities" in told.err) == (2, True)
 
 
 @pytest.mark.slow

@@ -555,6 +555,7 @@ def test_what_is_not_yaml_is_refused_with_its_line(tmp_path: Path, text: str, li
     [
         ("010", r"reads as the number 8 \(base 8\) \(line 2, column 7\); write 8 or 10, or put it in quotes"),
         ("01", r"reads as the number 1 \(base 8\) .*; write 1, or"),
+        ("0__10_", r"reads as the number 8 \(base 8\) .*; write 8 or 10, or"),
         ("1:30", r"reads as the number 90 \(base 60\) .*; write 90, or"),
         ("'010'", None),
         ("0x0a", None),
@@ -570,6 +571,8 @@ def test_a_number_that_counts_otherwise_than_it_looks_is_refused(tmp_path: Path,
         load_config(yaml)
     with pytest.raises(VptError, match=f"--set seed={number}: the value is {number} without quotes"):
         parse_override(f"seed={number}")
+    with pytest.raises(VptError, match=f"--labels .*: {number} without quotes, which YAML reads as .*; write "):
+        parse_labels(f"{{liver: {number}}}")
 
 
 @pytest.mark.parametrize("method", ["deep", "shallow", "low_rank", "gated", "fourier", "cross", "conditioned"])
@@ -578,6 +581,12 @@ def test_more_prompts_than_any_image_has_patches_are_refused(method: str) -> Non
     assert load_config(values).prompts.count == 4096
     with pytest.raises(VptError, match=r"prompts\.count: .* 4096, found 1000000"):
         load_config(values | {"prompts": parse_prompts(f"{method}:1000000")})
+
+
+@pytest.mark.parametrize("method", ["class_prompts", "class_queries"])
+def test_more_prompts_below_those_of_classes_are_refused(method: str) -> None:
+    with pytest.raises(VptError, match=r"prompts\.before: .* 4096, found 1000000"):
+        load_config({"data": DATA, "prompts": {"method": method, "before": 1000000}})
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

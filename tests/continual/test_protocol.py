@@ -76,6 +76,7 @@ def test_a_protocol_may_be_a_set_a_file_or_values(data: Path, tmp_path: Path) ->
         ("data: {a: six}", "data: found {'a': 'six'}, expected the path of a data set, or a list"),
         ("tasks: 3", "names no data; a protocol has the keys data"),
         ("data: [", "not readable as YAML"),
+        ("data: x\norders: 010\n", r"the number 8 \(base 8\) \(line 2, column 9\); write 8 or 10, or put it in quotes"),
     ],
 )
 def test_what_a_protocol_cannot_say_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -834,6 +834,16 @@ def test_labels_of_dataset_json_may_differ_from_their_files_in_capitals(put, tmp
         assert read_dataset(tmp_path).labels == {0: "background", 1: read[0], 2: read[1]}
 
 
+def test_a_label_that_dataset_json_calls_the_background_in_other_capitals_is_refused(put, tmp_path):
+    put("p1/ct.nii.gz")
+    for file in ("liver", "spleen"):
+        put(f"p1/segmentations/{file}.nii.gz", 5)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"Liver": 0, "spleen": 1}}))
+
+    with pytest.raises(VptError, match="0 is always the background, but it is Liver, of which there are masks"):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(("listed", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_accents_may_be_letters_of_their_own_in_a_list_of_cases_or_in_files(put, tmp_path, listed, there):
     for k in range(2):
@@ -842,6 +852,13 @@ def test_accents_may_be_letters_of_their_own_in_a_list_of_cases_or_in_files(put,
     (tmp_path / "list.csv").write_text("\n".join(["image,mask", *lines]))
 
     assert len(read_dataset(tmp_path / "list.csv").cases) == 2
+
+
+def test_paths_of_a_list_of_cases_may_be_written_as_on_windows(put, tmp_path):
+    put("images/a.nii.gz"), put("masks/a.nii.gz", 1)
+    (tmp_path / "list.csv").write_text("image,mask\nimages\\a.nii.gz,masks\\a.nii.gz\n")
+
+    assert [case.name for case in read_dataset(tmp_path / "list.csv").cases] == ["a"]
 
 
 @pytest.mark.parametrize("header", ["image,mask", "Image;Mask"])

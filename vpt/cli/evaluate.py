@@ -190,7 +190,8 @@ def evaluate(
 def _require_kind(kind: Kind, **given: Any) -> None:
     """Refuse options that say nothing of what is evaluated."""
     for option, kinds, why in NEEDS:
-        if given[option] not in (None, False, "auto") and kind not in kinds:
+        usual = "auto" if option in ("decide", "postprocess") else None  # a column may be called so
+        if given[option] not in (None, False, usual) and kind not in kinds:
             usage(why.format(given[option]))
 
 

@@ -135,7 +135,11 @@ def parse_labels(text: str) -> dict[str, int | str | tuple[int | str, ...]]:
     """`{liver: [1, 2], background: others}` -> `data.labels`."""
     try:
         given = DataConfig.model_validate({"path": ".", "labels": parse_yaml(text)}).labels
-    except (Unusable, ValidationError):
+    except Unusable as error:
+        if error.mend:
+            raise VptError(f"--labels {text}: {error.reason}; {error.mend}") from error
+        given = None
+    except ValidationError:
         given = None
     if not given:
         raise VptError(

@@ -85,7 +85,7 @@ class _Shallow(yaml.SafeLoader):
         if base == 10:
             return
         value = self.construct_object(node)
-        meant = {value, int(node.value)} if base == 8 else {value}
+        meant = {value, int(node.value.replace("_", ""))} if base == 8 else {value}
         mend = f"write {' or '.join(map(str, sorted(meant, key=abs)))}, or put it in quotes if it is a name"
         reason = f"{node.value} without quotes, which YAML reads as the number {value} (base {base})"
         raise Unusable(reason, _place(node), mend)

@@ -213,7 +213,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         require_file(path, LONGEST, "YAML")
         values = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, Unusable) as error:
+    except Unusable as error:
+        mend = error.mend or "give a data set, or a protocol as YAML"
+        raise VptError(f"{path}: {error.reason}{error.where}; {mend}") from error
+    except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", error)
         raise VptError(f"{path}: {reason}; give a data set, or a protocol as YAML") from error
     if not isinstance(values, dict) or not values.get("data"):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from vpt.backbones.base import BackboneSpec
-from vpt.prompts.base import RATE
+from vpt.prompts.base import MOST, RATE
 from vpt.prompts.class_queries import ClassQueries, OfClasses
 from vpt.sections import Compared
 
@@ -15,7 +15,7 @@ from vpt.sections import Compared
 class ClassPromptsConfig(OfClasses):
     method: Literal["class_prompts"] = "class_prompts"
     """A token for each class in the last block: its score is read from it, its attention is its map (Prompt-CAM)."""
-    before: int = Field(0, ge=0)
+    before: int = Field(0, ge=0, le=MOST)
     """Prompts per block below the last, as those of `deep`; 0 for none, and then all below can be stored."""
 
     tasks = ("classification",)

@@ -34,7 +34,7 @@ class ClassQueriesConfig(OfClasses):
     """Queries per label, the background among the labels."""
     last: int = Field(3, ge=1)
     """They join the tokens before so many of the encoder's last blocks; what lies below can be stored."""
-    before: int = Field(0, ge=0)
+    before: int = Field(0, ge=0, le=MOST)
     """Prompts per block below these, as those of `deep`; 0 for none."""
 
     tasks = ("segmentation",)

@@ -35,7 +35,7 @@ def inflate(path: Path, size: int, start: int = 0) -> np.ndarray:
     except (BadGzipFile, EOFError) as error:
         if isinstance(error, BadGzipFile) and "Not a gzipped file" not in str(error):  # a wrong checksum or length
             raise
-        return _without_rest(path, size, start)
+    return _without_rest(path, size, start)  # behind the `except`, whose error holds on to what was inflated
 
 
 def _inflated(path: Path, size: int, start: int) -> np.ndarray:

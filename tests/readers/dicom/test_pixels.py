@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_series import numbers, write_series
+from dicom_series import MRImageStorage, numbers, write_series
 from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 
@@ -76,17 +76,49 @@ def test_each_slice_has_its_table_or_its_slope(tmp_path: Path, tabled: int) -> N
     assert reader.doubts() == []
 
 
+@pytest.mark.parametrize("silent", [0, 2])
 @pytest.mark.parametrize(
-    ("least", "signed", "read_as"), [(0, 0, True), (0, 1, True), (-900, 1, True), (-900, 0, False)]
+    ("slope", "inter", "said"),
+    [(2, 0, "the RescaleSlope 2"), (2, None, "the RescaleSlope 2"), (1, -5, "the RescaleIntercept -5"), (1, 0, None)],
+)
+def test_slices_without_a_slope_among_those_that_have_one_are_refused(
+    tmp_path: Path, silent: int, slope: float, inter: float | None, said: str | None
+) -> None:
+    def change(k: int, data: Any) -> None:
+        if k != silent:
+            data.RescaleSlope, data.RescaleIntercept = slope, inter
+
+    folder = write_series(tmp_path / "mr", kind=MRImageStorage, change=change)
+    if said is None:
+        assert np.array_equal(read(folder), numbers().transpose(2, 1, 0))
+        return
+    with pytest.raises(
+        VptError, match=rf"mr: 3_00\d\.dcm has {said} and 3_00{silent}\.dcm has none, expected it in all"
+    ):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("least", "packed", "bits", "signed", "read_as"),
+    [
+        (0, 16, 16, 0, True),
+        (0, 16, 16, 1, True),
+        (-900, 16, 16, 1, True),
+        (-900, 16, 16, 0, False),
+        (0, 16, 12, 0, True),  # numbers beyond 2047, which 12 bits with a sign would not hold, and those packed do
+        (-900, 16, 12, 0, False),
+        (-900, 12, 16, 0, False),  # -900 becomes 3196, which 16 bits with a sign hold
+    ],
 )
 def test_numbers_below_0_that_the_header_calls_unsigned_are_refused(
-    tmp_path: Path, least: int, signed: int, read_as: bool
+    tmp_path: Path, least: int, packed: int, bits: int, signed: int, read_as: bool
 ) -> None:
-    pixels = np.random.default_rng(0).integers(least, 900, (3, 32, 32)).astype(np.int16)
+    pixels = np.random.default_rng(0).integers(least, min(3900, 2 ** (packed - 1)), (3, 32, 32)).astype(np.int16)
 
     def change(k: int, data: Any) -> None:
+        data.BitsStored, data.HighBit = packed, packed - 1
         data.compress(JPEG2000Lossless, generate_instance_uid=False)
-        data.PixelRepresentation = signed
+        data.PixelRepresentation, data.BitsStored, data.HighBit = signed, bits, bits - 1
 
     folder = write_series(tmp_path / "ct", pixels, change=change)
     if read_as:

@@ -119,6 +119,11 @@ def test_three_numbers_that_are_no_known_colours_are_refused(tmp_path):
         of_colours(tmp_path / "us.dcm", np.zeros((6, 8, 3), np.uint8), **said)
 
 
+def test_zeros_behind_the_pixels_are_no_further_pictures(tmp_path):
+    padded = write_radiograph(tmp_path / "dx.dcm", PixelData=PIXELS.tobytes() + bytes(3 * PIXELS.nbytes))
+    assert np.array_equal(seen(padded), seen(write_radiograph(tmp_path / "plain.dcm")))
+
+
 def test_a_folder_of_radiographs_holds_many_and_a_folder_of_slices_is_one_scan(tmp_path):
     for number in range(3):
         write_radiograph(tmp_path / "cr" / f"{number}.dcm")

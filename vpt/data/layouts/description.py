@@ -160,7 +160,7 @@ def numbers_of(
             f"{source}: `labels` names no {unknown[0]}, of which there are masks{did_you_mean(unknown[0], ids)}; add "
             f"it, or take `labels` out: files of a label each are numbered by their names then"
         )
-    if (other := given[0]) != BACKGROUND and other in names:
+    if (other := given[0]).casefold() != BACKGROUND and any(ids[name] == 0 for name in names):
         raise VptError(
             f"{source}: 0 is always the background, but it is {other}, of which there are masks; write that with an id "
             "from 1 on"

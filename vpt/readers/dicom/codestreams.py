@@ -43,20 +43,22 @@ def require_sizes(data: Any, rows: int, columns: int, samples: int, frames: int,
 
 def require_sign(data: Any, pixels: np.ndarray, frames: int, called: str) -> None:
     """Raises VptError for numbers below 0 in JPEG 2000 that the header calls unsigned: they are read as the highest."""
-    most = 2 ** (int(data.get("BitsStored") or 16) - 1) - 1  # of the same bits with a sign
-    if data.get("PixelRepresentation") or pixels.max(initial=0) <= most:
+    if data.get("PixelRepresentation"):
         return
-    if any(map(_is_signed, _frames(data, frames))):
+    signed = [bits for bits in map(_bits_with_sign, _frames(data, frames)) if bits]
+    if signed and pixels.max(initial=0) >= 2 ** (min(signed) - 1):
         raise VptError(
             f"{called}: its packed numbers have a sign by themselves, its header says that they have none "
             "(PixelRepresentation), so those below 0 would be read as the highest; export the original series"
         )
 
 
-def _is_signed(frame: bytes) -> bool:
-    """By the first sample of JPEG 2000 (T.800 A.5.1)."""
+def _bits_with_sign(frame: bytes) -> int:
+    """How many bits, the sign among them, numbers have by the first sample of JPEG 2000 (T.800 A.5.1); 0: no sign."""
     stream = _unboxed(frame) if frame.startswith(BOXED) else frame
-    return stream.startswith(STREAM) and len(stream) > SIGN and bool(stream[SIGN] & 0x80)
+    if not stream.startswith(STREAM) or len(stream) <= SIGN or not stream[SIGN] & 0x80:
+        return 0
+    return (stream[SIGN] & 0x7F) + 1
 
 
 def _frames(data: Any, frames: int) -> Iterator[bytes]:

@@ -30,10 +30,12 @@ DENSEST = 2**14  # times: no JPEG or RLE of a scan is packed more tightly
 def channel_of(stack: Stack, name: str) -> Channel:
     """The voxels (X, Y, Z) on the stack's grid: as stored with one slope and intercept, or as values if these differ.
 
-    Raises VptError for colour, CT that is not in HU, pixels that are cut off or packed in a way nobody here knows.
+    Raises VptError for colour, CT that is not in HU, slices that are not in one unit, pixels that are cut off or packed
+    in a way nobody here knows.
     """
     frames = stack.frames
     _require_values(frames, name)
+    _require_one_unit(frames, name)
     scales = {_scale(frame) for frame in frames}
     slope, inter = (1.0, 0.0) if len(scales) > 1 else _scale(frames[0])
     volume = _volume(frames, name, as_values=len(scales) > 1)
@@ -78,6 +80,20 @@ def _require_values(frames: Sequence[Frame], name: str) -> None:
             raise VptError(
                 f"{name}: {frame.name} is a CT without RescaleIntercept, so its numbers are not known to be HU; export "
                 "the original series"
+            )
+
+
+def _require_one_unit(frames: Sequence[Frame], name: str) -> None:
+    """Refuse slices without a slope, or without an intercept, where that of others makes other values of numbers."""
+    scaled = [frame for frame in frames if _table(frame.header) is None]
+    slopes, inters = [frame.slope for frame in scaled], [frame.inter for frame in scaled]
+    for keyword, values, plain in (("RescaleSlope", slopes, 1.0), ("RescaleIntercept", inters, 0.0)):
+        said = next((k for k, value in enumerate(values) if value not in (None, plain)), None)
+        if None in values and said is not None:
+            raise VptError(
+                f"{name}: {scaled[said].name} has the {keyword} {values[said]:g} and "
+                f"{scaled[values.index(None)].name} has none, expected it in all slices or in none, so they are not in "
+                "one unit; export the original series"
             )
 
 
@@ -181,11 +197,15 @@ def decoded(file: DicomFile, name: str) -> np.ndarray:
 
 
 def _require_there(data: Any, called: str) -> None:
-    """Refuse more pixels than the file can hold, or less (VptError), or than fit into memory (MemoryError)."""
+    """Refuse more pixels than the file can hold, or less (VptError), or than fit into memory (MemoryError).
+
+    Zeros behind them are padding, which is cut off where it is long.
+    """
     frames, rows, columns = (int(data.get(key) or 1) for key in ("NumberOfFrames", "Rows", "Columns"))
     samples = int(data.get("SamplesPerPixel") or 1)
     bits = int(data.get("BitsAllocated") or 8) * samples
-    stored = next(data[key].value for key in PIXELS if key in data) or b""
+    key = next(key for key in PIXELS if key in data)
+    stored = data[key].value or b""
     claimed, held = frames * rows * columns * bits // 8, len(stored)
     syntax = data.file_meta.get("TransferSyntaxUID")
     packed = syntax in (None, "") or syntax.is_compressed
@@ -201,6 +221,8 @@ def _require_there(data: Any, called: str) -> None:
             f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, but its "
             f"pixels go on to {held:,}, so they are of another size or type; copy or export it again"
         )
+    if not (packed or halved) and held >= claimed + claimed // frames:  # pydicom would make frames of the zeros
+        data[key].value = stored[:claimed]
     require_memory(called, (frames, rows, columns), claimed)
     if packed and syntax and syntax.is_encapsulated and syntax != RUNS:
         require_sizes(data, rows, columns, samples, frames, called)
