@@ -98,6 +98,17 @@ def test_slices_without_a_slope_among_those_that_have_one_are_refused(
         read(folder)
 
 
+@pytest.mark.parametrize("silent", [0, 2])
+def test_slices_without_a_table_among_those_that_have_one_are_refused(tmp_path: Path, silent: int) -> None:
+    def change(k: int, data: Any) -> None:
+        if k != silent:
+            put_table(data, None, None)
+
+    folder = write_series(tmp_path / "mr", kind=MRImageStorage, change=change)
+    with pytest.raises(VptError, match=rf"has a table of values .* and 3_00{silent}\.dcm has none and no RescaleSlope"):
+        read(folder)
+
+
 @pytest.mark.parametrize(
     ("least", "packed", "bits", "signed", "read_as"),
     [

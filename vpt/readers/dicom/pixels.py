@@ -84,8 +84,15 @@ def _require_values(frames: Sequence[Frame], name: str) -> None:
 
 
 def _require_one_unit(frames: Sequence[Frame], name: str) -> None:
-    """Refuse slices without a slope, or without an intercept, where that of others makes other values of numbers."""
+    """Refuse slices without a table, slope or intercept, where that of others makes other values of numbers."""
     scaled = [frame for frame in frames if _table(frame.header) is None]
+    bare = next((frame for frame in scaled if frame.slope is None and frame.inter is None), None)
+    if bare is not None and len(scaled) < len(frames):
+        tabled = next(frame for frame in frames if _table(frame.header) is not None)
+        raise VptError(
+            f"{name}: {tabled.name} has a table of values (Modality LUT) and {bare.name} has none and no RescaleSlope, "
+            "expected one or the other in all slices, so they are not in one unit; export the original series"
+        )
     slopes, inters = [frame.slope for frame in scaled], [frame.inter for frame in scaled]
     for keyword, values, plain in (("RescaleSlope", slopes, 1.0), ("RescaleIntercept", inters, 0.0)):
         said = next((k for k, value in enumerate(values) if value not in (None, plain)), None)

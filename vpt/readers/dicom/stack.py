@@ -28,8 +28,7 @@ class Frame:
     index: its number in a file of several, from 0; origin (3,): the centre of its first pixel; axes (3, 2): the
     directions in which columns and rows count up; pixel: mm between columns, and between rows; between, thick: mm,
     SpacingBetweenSlices and SliceThickness; slope, inter, unit: what make values of stored numbers, and in what (HU);
-    segment: the one it shows
-    in a binary segmentation. None where the file says nothing.
+    segment: the one it shows in a binary segmentation. None where the file says nothing.
     """
 
     header: Header
