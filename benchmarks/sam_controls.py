@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from comparison import arguments, report, run
 
-DECODER = {"head": {"kind": "sam_decoder"}}
+DECODER = {"head": {"kind": "sam_decoder"}, "optim.lr": 2e-3}  # from random values
 METHODS: dict[str, dict[str, object]] = {
     "deep": {"prompts": {"method": "deep", "count": 10}, **DECODER},
     "shallow": {"prompts": {"method": "shallow", "count": 10}, **DECODER},

@@ -56,8 +56,8 @@ def test_the_search_is_three_rates_then_another_decay_at_the_best() -> None:
 
 def test_the_head_alone_starts_at_its_tasks_own_rate() -> None:
     assert METHODS["head"].rates()[1]["optim.lr"] == HEAD_RATES["segmentation"]
-    for name in ("mask", "sam_decoder"):
-        assert METHODS[name].rates()[1]["optim.lr"] == HEAD_RATES["segmentation"]
+    assert METHODS["mask"].rates()[1]["optim.lr"] == HEAD_RATES["segmentation"]
+    assert METHODS["sam_decoder"].rates()[1]["optim.lr"] == 5e-4  # pretrained
     for name in ("linear", "mlp"):
         assert METHODS[name].rates()[1]["optim.lr"] == HEAD_RATES["classification"]
 

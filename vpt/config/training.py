@@ -16,7 +16,7 @@ class OptimConfig(Section):
     method: Literal["adamw", "sgd"] = "adamw"
     """`adamw`, or `sgd` with `momentum`, as VPT was published (lr = base / 256 * batch size, base 0.05 to 50)."""
     lr: float | None = Field(None, gt=0)
-    """The head's rate; null is the head's own: 2e-3 to segment (U-Net 1e-3), 1e-2 to classify."""
+    """The head's rate; null is the head's own: 2e-3 to segment (SAM's decoder 5e-4, U-Net 1e-3), 1e-2 to classify."""
     prompt_lr: float = Field(5e-3, gt=0)
     """The prompts' rate."""
     backbone_lr: float | None = Field(None, gt=0)

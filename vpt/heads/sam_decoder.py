@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
-from vpt.heads.mask import RATE, convolution
+from vpt.heads.mask import convolution
 from vpt.sections import Compared
 
 Tune = Literal["auto", "tokens", "upscaling", "decoder"]
+RATE = 5e-4  # of the head alone, its decoder being pretrained; from random values 2e-3 is better (docs/results.md)
 DETAIL = 16  # channels of the refinement
 LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in training and after
 
