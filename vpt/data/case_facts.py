@@ -25,7 +25,7 @@ from vpt.readers.voxels import counted
 
 @dataclass
 class CaseFacts(ImageFacts):
-    """And what reading its label gave."""
+    """What reading a case gave, its image and its label."""
 
     case: Case
     voxels: dict[int, int] | None = None
@@ -35,13 +35,10 @@ class CaseFacts(ImageFacts):
     look: MaskLook | None = None  # of a mask that was read
     beside: Beside | None = None  # of some cases
 
-    @property
-    def name(self) -> str:
-        return self.case.name
-
-    @property
-    def file(self) -> str:
-        return str(self.case.images[0])
+    @classmethod
+    def of(cls, case: Case) -> CaseFacts:
+        """Those of a case of which nothing was read yet."""
+        return cls(case, name=case.name, file=str(case.images[0]))
 
 
 def read_safely(case: Case, dataset: SegmentationSet, near: Mapping[str, Case] | None = None) -> CaseFacts:
@@ -55,12 +52,14 @@ def read_safely(case: Case, dataset: SegmentationSet, near: Mapping[str, Case] |
             facts.beside = seen_beside(case, dataset, near)
         return facts
     except Exception as error:  # of a library: a file can be broken in ways that no reader foresees
-        return CaseFacts(case, problems=[unforeseen(error, str(case.images[0]))])
+        facts = CaseFacts.of(case)
+        facts.problems.append(unforeseen(error, facts.file))
+        return facts
 
 
 def _read_case(case: Case, dataset: SegmentationSet) -> CaseFacts:
     """Read a case's image and label; what the loaders refuse becomes a problem."""
-    facts = CaseFacts(case)
+    facts = CaseFacts.of(case)
     first = case.images[0]
     try:
         readers = see(facts, case.images, len(dataset.channels), dataset.kind)

@@ -43,16 +43,9 @@ FEWEST_ALIKE = 2  # folders inside every class that are told
 
 @dataclass
 class _Facts(ImageFacts):
+    """What reading an example gave."""
+
     example: Example
-    called: str
-
-    @property
-    def name(self) -> str:
-        return self.example.name
-
-    @property
-    def file(self) -> str:
-        return self.called
 
     @property
     def is_empty(self) -> bool:
@@ -102,7 +95,8 @@ def check_labelled(
 def _read(example: Example, found: LabelledSet) -> _Facts:
     """Read an image; what the loaders refuse becomes a problem."""
     source: Any = example.images[0]
-    facts = _Facts(example, str(source) if isinstance(source, Path) else f"{found.source}: {example.name}")
+    file = str(source) if isinstance(source, Path) else f"{found.source}: {example.name}"
+    facts = _Facts(example, name=example.name, file=file)
     try:
         see(facts, example.images, len(found.channels), found.kind)
         doubts = reader_of(source).doubts() if isinstance(source, Path) else []

@@ -30,8 +30,13 @@ Facts = TypeVar("Facts")
 
 @dataclass(kw_only=True)
 class ImageFacts:
-    """What reading one image gave: what could not be read stays None or empty."""
+    """What reading one image gave: what could not be read stays None or empty.
 
+    name: of its case; file: that a problem is told of.
+    """
+
+    name: str
+    file: str
     grid: Grid | None = None
     values: CaseValues | None = None
     digest: str = ""
@@ -39,16 +44,6 @@ class ImageFacts:
     steps: np.ndarray | None = None
     problems: list[Problem] = field(default_factory=list)
     doubts: list[tuple[str, str]] = field(default_factory=list)  # of pictures, to be told together
-
-    @property
-    def name(self) -> str:
-        """The name of its case."""
-        raise NotImplementedError
-
-    @property
-    def file(self) -> str:
-        """The file that a problem is told of."""
-        raise NotImplementedError
 
     @property
     def ranges(self) -> list[tuple[float, float]]:

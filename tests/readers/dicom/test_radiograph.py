@@ -100,6 +100,17 @@ def test_numbers_of_a_palette_are_its_colours(tmp_path, times):
         of_colours(tmp_path / "us.dcm", pixels, PhotometricInterpretation="PALETTE COLOR")
 
 
+def test_the_dark_end_of_a_palette_of_16_bits_is_dark(tmp_path):
+    """What its colours are in is said by the palette, and not by those that a picture happens to have."""
+    said = {"PhotometricInterpretation": "PALETTE COLOR", "PixelData": bytes(48)}
+    for colour in ("Red", "Green", "Blue"):
+        said[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        said[f"{colour}PaletteColorLookupTableData"] = (200 + 255 * np.arange(256)).astype("<u2").tobytes()
+    path = write_radiograph(tmp_path / "us.dcm", modality="US", BitsAllocated=8, BitsStored=8, HighBit=7, **said)
+
+    assert not seen(path).any()
+
+
 def test_pixels_that_share_their_colour_are_read(tmp_path):
     grey = np.arange(100, 124, dtype=np.uint8).reshape(6, 4)
     pairs = np.stack([grey, grey, np.full_like(grey, 128), np.full_like(grey, 200)], axis=-1)  # Y, Y, Cb, Cr

@@ -163,9 +163,11 @@ def coloured(pixels: np.ndarray, header: Header) -> np.ndarray:
         raise VptError(
             f"{header.file}: its pixels are numbers of colours, and the colours are missing; export it again"
         )
-    colours = apply_color_lut(pixels, header.data)[..., :3]
-    in_high = colours.max(initial=0) > 255  # some write 8 bits into the lower half of 16
-    return (colours >> 8 if in_high else colours).astype(np.uint8)
+    count, first, _ = header.data.RedPaletteColorLookupTableDescriptor
+    palette = apply_color_lut(np.arange(first, first + (count or 2**16)), header.data)[:, :3]
+    if palette.max() > 255:  # some write 8 bits into the lower half of 16
+        palette = palette >> 8
+    return palette.astype(np.uint8)[np.clip(pixels.astype(np.int64) - first, 0, len(palette) - 1)]
 
 
 def _table(header: Header) -> Dataset | None:
