@@ -91,52 +91,49 @@ class LeftOut:
     circles: tuple[Path, ...] = ()
     locked: tuple[Path, ...] = ()
 
+    def sentences(self, wanted: str = "", read: str = "") -> list[str]:
+        """In words; `wanted`: what to convert files to, `read`: why files of known kinds are not read."""
+        every = (*self.files, *self.nested)
+        texts = [path for path in every if link_in_text(path)]
+        gone = [path for path in every if leads_nowhere(path)]
+        files, nested = ([path for path in paths if path not in {*texts, *gone}] for paths in (self.files, self.nested))
+        drawn = drawn_among(self.files)
+        other = [path for path in files if not format_of(path) and path not in drawn]
+        known = [path for path in files if format_of(path)]
+        said = (
+            other and f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out",
+            known and f"{_are(known)} not read{_where(self.root, known)}{read}",
+            nested and self._of_nested(nested),
+            drawn and told_of_drawn(self.root, drawn),
+            texts and _of_texts(self.root, texts),
+            gone and f"{counted(len(gone), 'link')} to what is not there: {self._leading(gone)}; mend or remove it",
+            self.circles
+            and f"{counted(len(self.circles), 'link')} back to a folder above, not followed: "
+            f"{self._named(self.circles)}; remove it",
+            self.locked
+            and f"{counted(len(self.locked), 'folder')} that may not be read: {self._named(self.locked)}; have the "
+            "permission to read and enter given (chmod u+rx), or run as who has it",
+        )
+        return [sentence for sentence in said if sentence]
+
+    def _of_nested(self, nested: Sequence[Path]) -> str:
+        tops = sorted({*map(self._top, nested)})
+        return (
+            f"{counted(len(tops), 'subfolder')} with {counted(len(nested), 'file')} ({kinds(nested)}) "
+            f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
+            "as a folder of its own, or move the files up"
+        )
+
     def _top(self, path: Path) -> str:
         """The folder at the top that a file lies in; below one that is a scan itself, its own."""
         inside = path.relative_to(self.root)
         return inside.parts[0] if format_of(self.root / inside.parts[0]) is None else inside.parent.as_posix()
 
-    def sentences(self, wanted: str = "", read: str = "") -> list[str]:
-        """In words; `wanted`: what to convert files to, `read`: why files of known kinds are not read."""
-        found = []
-        texts = [path for path in (*self.files, *self.nested) if link_in_text(path)]
-        lost = [*texts, *(path for path in (*self.files, *self.nested) if leads_nowhere(path))]
-        drawn = drawn_among(self.files)
-        if files := [path for path in self.files if path not in lost]:
-            known = [path for path in files if format_of(path)]
-            other = [path for path in files if not format_of(path) and path not in drawn]
-            if other:
-                found.append(
-                    f"{_are(other)} not read{_where(self.root, other)}; convert them{wanted}, or take them out"
-                )
-            if known:
-                found.append(f"{_are(known)} not read{_where(self.root, known)}{read}")
-        if nested := [path for path in self.nested if path not in lost]:
-            tops = sorted({*map(self._top, nested)})
-            found.append(
-                f"{counted(len(tops), 'subfolder')} with {counted(len(nested), 'file')} ({kinds(nested)}) "
-                f"{'is' if len(tops) == 1 else 'are'} not read: {listed(tops, 5)}; add --recursive, give each "
-                "as a folder of its own, or move the files up"
-            )
-        if drawn:
-            found.append(told_of_drawn(self.root, drawn))
-        if texts:
-            found.append(_of_texts(self.root, texts))
-        if gone := [path for path in lost if path not in texts]:
-            links = listed((f"{path.relative_to(self.root).as_posix()} to {os.readlink(path)}" for path in gone), 3)
-            found.append(f"{counted(len(gone), 'link')} to what is not there: {links}; mend or remove it")
-        if self.circles:
-            links = listed((path.relative_to(self.root).as_posix() for path in self.circles), 3)
-            found.append(
-                f"{counted(len(self.circles), 'link')} back to a folder above, not followed: {links}; remove it"
-            )
-        if self.locked:
-            folders = listed((path.relative_to(self.root).as_posix() for path in self.locked), 3)
-            found.append(
-                f"{counted(len(self.locked), 'folder')} that may not be read: {folders}; have the permission to read "
-                "and enter given (chmod u+rx), or run as who has it"
-            )
-        return found
+    def _named(self, paths: Iterable[Path]) -> str:
+        return listed((path.relative_to(self.root).as_posix() for path in paths), 3)
+
+    def _leading(self, links: Iterable[Path]) -> str:
+        return listed((f"{path.relative_to(self.root).as_posix()} to {os.readlink(path)}" for path in links), 3)
 
 
 def left_out(root: Path, read: Collection[Path], *, nested: bool = False) -> LeftOut:
