@@ -97,7 +97,9 @@ def test_one_that_somebody_changed_is_nobody_elses(tmp_path: Path, loads: list[s
     assert not any(parameter.requires_grad for parameter in second.backbone.parameters())
 
 
-@pytest.mark.parametrize("tuning", ["full", "bias", "ssf", "adapter", "partial"])
+@pytest.mark.parametrize(
+    "tuning", ["ssf", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("full", "bias", "adapter", "partial"))]
+)
 def test_one_that_tuning_changed_is_nobody_elses(tmp_path: Path, loads: list[str], tuning: str) -> None:
     plain, tuned = saved(tmp_path, "plain"), saved(tmp_path, "tuned", tuning=tuning)
     loads.clear()

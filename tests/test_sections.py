@@ -270,6 +270,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     sys.modules.pop("foreign", None)
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_loaded_is_in_nobodys_way_and_is_told_where_it_is_chosen(
     installed: Any, tiny_classes: Path, tmp_path: Path
 ) -> None:

@@ -195,6 +195,7 @@ def test_other_image_sizes_resize_positions_and_prompts_still_answer() -> None:
     assert found.grid.isfinite().all()
 
 
+@pytest.mark.slow
 def test_real_names_with_groups_of_heads_and_with_norms_after_are_described() -> None:
     spec = describe_backbone("vit_large_patch16_sapiens2")
     assert (spec.depth, spec.blocks[0].width, spec.blocks[-1].heads, spec.image_size) == (24, 1024, 16, (1024, 768))

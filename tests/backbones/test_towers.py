@@ -191,6 +191,7 @@ def _renamed(key: str, renames: dict[str, str]) -> str:
     return key
 
 
+@pytest.mark.slow
 def test_real_names_are_described_and_those_with_a_projection_refused() -> None:
     spec = describe_backbone("qwen3_vit_88m.qwen3_5_0_8b")
     assert (spec.depth, spec.blocks[0].width, spec.prefix, spec.pool) == (12, 768, 0, "mean")

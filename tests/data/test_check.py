@@ -61,6 +61,7 @@ def test_sound_dataset_is_summed_up(make_dataset):
     assert check.intensity[1] == pytest.approx((min(map(np.min, images)), max(map(np.max, images))))
 
 
+@pytest.mark.slow
 def test_many_cases_are_read_in_processes_to_the_same_findings(make_dataset, monkeypatch):
     root = make_dataset(cases=FEW + 2, affines=(RAS, LPS))
     relabel(root, "case_03", lambda array: array * 0)

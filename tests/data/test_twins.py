@@ -31,6 +31,7 @@ def near(root):
     return [(each.file, each.text) for each in check_dataset(root).warnings if "nearly the same" in each.text]
 
 
+@pytest.mark.slow
 def test_of_a_drawn_split_it_is_asked_whose_they_are(copies):
     root = copies(1)
     assert near(root) == [
@@ -46,6 +47,7 @@ def test_of_a_drawn_split_it_is_asked_whose_they_are(copies):
     assert near(root) == []
 
 
+@pytest.mark.slow
 def test_of_a_given_split_only_those_on_two_sides_are_told(copies):
     root = copies(2)
     names = [f"case_{number:02d}" for number in range(16)]

@@ -123,6 +123,7 @@ def test_each_scan_is_answered_by_its_task_and_the_old_one_bit_for_bit(organs: P
         after.segment(other, task="disc")
 
 
+@pytest.mark.slow
 def test_a_third_task_changes_nothing_of_the_two(organs: Path, second: Path, tmp_path: Path) -> None:
     site = write_organ(tmp_path / "other discs", "disc", value=3, first=50)
     run = train(site, tmp_path / "third", overrides=further(second, **{"start.task": "site b"}), brief=True)
@@ -291,6 +292,7 @@ def test_a_folder_of_both_is_predicted_with_the_mask_of_each(
     assert (tmp_path / "out" / "predictions.csv").read_text().startswith("case,status,task,")
 
 
+@pytest.mark.slow
 def test_predict_tells_scans_whose_task_is_known(
     vpt: Callable[..., Told], organs: Path, first: Path, second: Path, tmp_path: Path
 ) -> None:

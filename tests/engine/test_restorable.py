@@ -160,6 +160,7 @@ def test_what_an_artifact_would_lose_is_refused_before_the_first_step(
     assert not list(tmp_path.glob("**/*.safetensors"))
 
 
+@pytest.mark.slow
 def test_buffers_and_heads_that_look_at_the_encoder_are_trained_and_loaded(tiny_classes: Path, tmp_path: Path) -> None:
     run = train(tiny_classes, tmp_path / "run", overrides=settings_of("buffered") | {"head": {"kind": "measuring"}})
     image = torch.arange(28 * 32, dtype=torch.uint8).reshape(28, 32).numpy()
@@ -181,6 +182,7 @@ def test_what_is_the_same_when_it_is_built_again_is_taken_and_stays_as_it_was(ki
     assert model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "told"), [("idle", True), ("buffered", False)])
 def test_what_should_train_and_gets_no_gradient_is_told(
     tiny_classes: Path, tmp_path: Path, kind: str, told: bool
