@@ -112,15 +112,13 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
     between, thick = (
         _value(groups, "PixelMeasuresSequence", keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness")
     )
-    slope, inter = (
-        _value(groups, "PixelValueTransformationSequence", key) for key in ("RescaleSlope", "RescaleIntercept")
-    )
-    if slope is not None and not (np.isfinite(float(slope)) and float(slope) and np.isfinite(float(inter or 0))):
+    slope, inter, unit = _scale(header, groups)
+    times = 1.0 if slope is None else float(slope)
+    if not (np.isfinite(times) and times and np.isfinite(float(inter or 0))):
         raise VptError(
             f"{header.file}: its RescaleSlope is 0, or it or the intercept is no number, so its values are not known; "
             "export the original series"
         )
-    unit = _value(groups, "PixelValueTransformationSequence", "RescaleType")
     segment = _value(groups, "SegmentIdentificationSequence", "ReferencedSegmentNumber")
     down, across = (float(size) for size in pixel)
     return Frame(
@@ -146,6 +144,28 @@ def _value(groups: Sequence[Dataset], sequence: str, keyword: str) -> Any:
             if (value := item.get(keyword)) not in (None, ""):
                 return value
     return None
+
+
+def _scale(header: Header, groups: Sequence[Dataset]) -> tuple[Any, Any, Any]:
+    """RescaleSlope, RescaleIntercept and RescaleType of a frame, by its functional groups.
+
+    Of groups that have neither, by the file itself: there secondary capture has them (DICOM PS3.3 C.8.6.3), and some
+    write them so beside other groups, which ITK reads alike.
+    """
+    keywords = ("RescaleSlope", "RescaleIntercept", "RescaleType")
+    own, outer = (
+        tuple(_value(where, "PixelValueTransformationSequence", key) for key in keywords)
+        for where in (groups, [header.data])
+    )
+    if own[:2] == (None, None):
+        return outer
+    if None in own[:2] and outer[own.index(None)] is not None:
+        missing, there = keywords[own.index(None)], keywords[1 - own.index(None)]
+        raise VptError(
+            f"{header.file}: its {there} is in its functional groups and its {missing} beside them, expected both in "
+            "one place, so its values are not known; export the original series"
+        )
+    return own
 
 
 def _axes(cosines: Sequence[float], header: Header) -> np.ndarray:
