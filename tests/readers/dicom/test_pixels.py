@@ -10,7 +10,7 @@ import pytest
 from dicom_series import MRImageStorage, numbers, write_multiframe, write_series
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from vpt.errors import VptError
 from vpt.readers import reader_of
@@ -217,3 +217,23 @@ def test_more_frames_than_the_header_says_are_refused(tmp_path: Path, syntax: UI
     frames = 2
     with pytest.raises(VptError, match=r"3_000\.dcm: 2 frames are packed in it, its header says 1 \(NumberOfFrames\)"):
         read(write_series(tmp_path / "two", pixels, change=change))
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [(np.uint16, 0, 2**16), (np.int16, -(2**15), 2**15)])
+def test_lossless_jpeg_as_itk_packs_it_is_read(tmp_path: Path, kind: type, least: int, most: int) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    pixels = np.random.default_rng(0).integers(least, most, (2, 33, 21)).astype(kind)
+
+    def change(k: int, data: Any) -> None:
+        writer = sitk.ImageFileWriter()
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        writer.SetFileName(str(tmp_path / "packed.dcm"))
+        writer.Execute(sitk.GetImageFromArray(pixels[k]))
+        packed = dcmread(tmp_path / "packed.dcm")
+        assert packed.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+        data.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+        data.PixelData = packed.PixelData
+
+    folder = write_series(tmp_path / "ct", pixels, change=change)
+    assert np.array_equal(read(folder), 2.0 * pixels.transpose(2, 1, 0) - 1000)
