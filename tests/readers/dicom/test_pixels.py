@@ -161,7 +161,17 @@ def test_frames_without_a_slope_of_their_own_have_the_files(
 @pytest.mark.parametrize(("within", "beside"), [("RescaleSlope", "RescaleIntercept"), ("RescaleIntercept",) * 2])
 def test_a_slope_in_one_place_and_an_intercept_in_another_are_refused(tmp_path: Path, within: str, beside: str) -> None:
     path = scaled_multiframe(tmp_path / "mr.dcm", {within: 2}, {beside: 3, "RescaleSlope": 3})
-    with pytest.raises(VptError, match=rf"mr\.dcm: its {within} is in its functional groups and its Rescale\w+ beside"):
+    other = {"RescaleSlope": "RescaleIntercept", "RescaleIntercept": "RescaleSlope"}[within]
+    with pytest.raises(VptError, match=rf"mr\.dcm: its {other} is beside its functional groups, which have the other"):
+        read(path)
+
+
+def test_a_frame_without_a_slope_among_those_that_have_one_has_not_the_files(tmp_path: Path) -> None:
+    path = scaled_multiframe(tmp_path / "mr.dcm", {"RescaleSlope": 2, "RescaleIntercept": 7}, {"RescaleSlope": 3})
+    data = dcmread(path)
+    del data.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence
+    data.save_as(path)
+    with pytest.raises(VptError, match=r"has the RescaleSlope 2 and mr\.dcm frame 3 has none, expected it in all"):
         read(path)
 
 
