@@ -20,6 +20,7 @@ from vpt.config import (
     parse_override,
     parse_prompts,
 )
+from vpt.config.files import CHOSEN
 from vpt.config.idle import idle_settings
 from vpt.config.run import OF_ONE_TASK
 from vpt.errors import VptError
@@ -40,6 +41,8 @@ from vpt.vocabulary import TASKS
 COUNTED = ("conditioned", "cross", "deep", "fourier", "gated", "low_rank", "shallow")
 
 DATA = {"path": "/data/set"}
+BOUNDED = {"levels", "last", "blocks", "kernel"}  # by the encoder, when it is loaded
+PLAIN = {"alpha"}  # of which nothing is made
 
 
 def write(folder: Path, text: str) -> Path:
@@ -581,6 +584,22 @@ def test_more_prompts_than_any_image_has_patches_are_refused(method: str) -> Non
     assert load_config(values).prompts.count == 4096
     with pytest.raises(VptError, match=r"prompts\.count: .* 4096, found 1000000"):
         load_config(values | {"prompts": parse_prompts(f"{method}:1000000")})
+
+
+@pytest.mark.parametrize(
+    ("key", "room", "name", "setting"),
+    [
+        (room.key, part, name, setting)
+        for part, room in CHOSEN.items()
+        if part != "fair"  # its width is bounded by the images
+        for name in room.names()
+        for setting, field in room.section(name).model_fields.items()
+        if field.annotation in (int, int | None) and setting not in BOUNDED | PLAIN
+    ],
+)
+def test_a_number_that_would_take_all_memory_is_refused(key: str, room: str, name: str, setting: str) -> None:
+    with pytest.raises(VptError, match=rf"{room}\.{setting}: .* found 10000000"):
+        load_config({"data": DATA, room: {key: name, setting: 10_000_000}})
 
 
 @pytest.mark.parametrize("method", ["class_prompts", "class_queries"])

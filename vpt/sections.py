@@ -25,6 +25,8 @@ from vpt.errors import VptError
 from vpt.vocabulary import TASKS, Task
 from vpt.words import did_you_mean
 
+LARGEST_WIDTH = 2**14  # of a learned layer, wider than any encoder; more is a slip, and would take all memory
+
 
 class Section(BaseModel):
     """A group of settings; the words below each field are its meaning (docs/settings.md, `vpt config --explain`)."""

@@ -272,6 +272,9 @@ def test_nothing_found_says_what_is_supported(tmp_path):
     touch(tmp_path, "a.mgz", "c.nii", "c.nii.gz")
     with pytest.raises(VptError, match=r"a\.mgz: not a supported ending; supported are \.nii, \.nii\.gz, \.nrrd"):
         find_scans(tmp_path / "a.mgz", 1)
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(VptError, match="DICOMDIR: lists the DICOM files of a disk, and is no scan; give the folder"):
+        find_scans(tmp_path / "DICOMDIR", 1)
     with pytest.raises(VptError, match="gone: no such file or folder"):
         find_scans(tmp_path / "gone", 1)
     with pytest.raises(VptError, match="the second scan called c"):

@@ -13,6 +13,8 @@ from vpt.data.check import check_dataset
 from vpt.data.check_labelled import check_labelled
 from vpt.data.layouts import is_labelled, read_dataset, survey
 from vpt.data.layouts.by_name import is_told_by_names
+from vpt.data.layouts.named_files import named_files
+from vpt.data.layouts.naming import PLAIN
 from vpt.errors import VptError
 from vpt.readers import reader_of
 
@@ -215,3 +217,11 @@ def test_folders_of_patients_are_no_classes(tmp_path: Path, names: tuple[str, ..
 def test_an_array_without_axes_is_one_sentence() -> None:
     with pytest.raises(VptError, match=r"shape \(\), expected \(rows, columns\)"):
         reader_of(np.array(3)).grid()
+
+
+def test_names_of_which_none_says_mask_are_not_taken_apart(tmp_path):
+    paths = [Path("images/a.png"), Path("images/b.png")]
+    assert [*named_files(tmp_path, paths, PLAIN)] == []
+    assert [file.path for file in named_files(tmp_path, [*paths, Path("a_mask.png")], PLAIN)][:2] == [
+        tmp_path / path for path in paths
+    ]

@@ -395,6 +395,24 @@ def test_numbers_of_slices_are_said_however_they_are_joined(name):
     assert {*settled.values()} == {"P01", "P02", "P03"}
 
 
+@pytest.mark.parametrize("name", ["{}_{}", "{}-{}", "{} {}", "{} ({})"])
+@pytest.mark.parametrize(
+    "people", ["smith jones miller taylor brown", "JD MK ab XY QR", "anna_meier jo_huber a_b c_d e_f"]
+)
+def test_numbers_behind_many_words_may_be_of_one_person(name, people):
+    names = [name.format(person, number) for person in people.split() for number in range(3)]
+    (text,) = Patients(names, {}, {}).doubts()
+    assert "15 cases differ from another in the last number alone" in text
+    if "--patients" in text:
+        settled = by_pattern(names, text.partition("--patients '")[2].partition("'")[0])
+        assert {*settled.values()} == {*people.split()}
+
+
+@pytest.mark.parametrize(("words", "numbers"), [("ct mr pet us", 9), ("liver spleen kidney lung colon heart", 10)])
+def test_numbers_behind_few_words_or_many_numbers_count_the_cases(words, numbers):
+    assert Patients([f"{word}_{k}" for word in words.split() for k in range(numbers)], {}, {}).doubts() == []
+
+
 @pytest.mark.parametrize("name", ["benign ({})", "image{}", "IM000{}", "scan.{}", "a{}b"])
 def test_numbers_that_count_the_cases_are_not(name):
     assert Patients([name.format(k) for k in range(9)], {}, {}).doubts() == []

@@ -44,6 +44,11 @@ def picture(kind: str) -> bytes:
             bytes(128) + b"DICM" + bytes(300),
             "a DICOM file by its content, not what its name says",
         ),
+        (
+            "DICOMDIR",
+            bytes(128) + b"DICM" + bytes(300),
+            "lists the DICOM files of a disk, and is no scan; give the folder",
+        ),
         ("a.nii.gz", b"NRRD0004\n", "a NRRD volume by its content"),
         ("a.nii.gz", b"<!DOCTYPE html><html>", "a web page, as a failed download leaves it; download the file again"),
         ("a.png", b"<html>", "a web page, as a failed download leaves it; download the file again"),

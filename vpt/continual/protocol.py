@@ -12,7 +12,7 @@ from vpt.config.yaml_text import LONGEST, Unusable, parse_yaml
 from vpt.data.layouts import is_labelled
 from vpt.errors import VptError
 from vpt.files import absolute, require_file
-from vpt.sections import Section
+from vpt.sections import LARGEST_WIDTH, Section
 from vpt.words import did_you_mean, listed
 
 WHERE = (0, 1, 2, 3, 4)  # the blocks of CODA-Prompt, which the plain prompts have as well
@@ -85,7 +85,7 @@ class Protocol(Section):
     `joint`."""
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     """Of the order and of all that training draws; every method learns every one of these sequences."""
-    projection: int = Field(2000, ge=1)
+    projection: int = Field(2000, ge=1, le=LARGEST_WIDTH)
     """Width of RanPAC's random projection; published with 10,000, whose products take 0.8 GB."""
     prompts: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of a method's prompts, {coda: {components: 10}}."""

@@ -44,6 +44,8 @@ BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; n
     rf"|(.*\d)(?:img|im|image|{LETTERS})\d+",
     re.IGNORECASE,
 )
+COUNTED = re.compile(r"([^\W\d_]+(?:[_\- ][^\W\d_]+)*)[_\-# ]+\(?\d+\)?")  # smith_3, JD-2, anna meier (1)
+MANY_WORDS, FEW_CASES = 5, 9  # of so many words, with so few numbers each, these may be people; `ct_` and `mr_` are not
 ENDING = re.compile(r"[_-][^\W\d_]\w*$")  # P01_3_crop: of all names the same, it tells none apart
 OF_FOLDER = re.compile(rf"(?:^|[_-])((?:{WHOSE}|p|pt)[_-]?\d+)(?=$|[_-])", re.IGNORECASE)  # patient3, P3_visit1
 YEAR = re.compile(r"(?:19|20)\d\d")
@@ -212,6 +214,9 @@ def _differing_at_the_end(names: Sequence[str]) -> Iterator[tuple[str, dict[str,
     cut = {name: name.removesuffix(end) for name in names}
     bare = ((name, found[1] or found[2]) for name in names if (found := BARE.fullmatch(cut[name])))
     yield "number", _grouped(bare)
+    counted_words = _grouped((name, found[1]) for name in names if (found := COUNTED.fullmatch(cut[name])))
+    few = max(map(len, counted_words.values()), default=0) <= FEW_CASES
+    yield "number", counted_words if few and len(counted_words) >= MANY_WORDS else {}
     yield "date", _grouped((name, found[1]) for name in names if (found := DATED.fullmatch(name)))
     yield "word", _by_words(names)
 

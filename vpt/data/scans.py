@@ -21,6 +21,7 @@ from vpt.data.doubts.left_out import left_out, unread_beside
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import SUPPORTED
+from vpt.readers.content import other_content
 from vpt.words import listed
 
 
@@ -41,7 +42,7 @@ def find_scans(path: str | Path | Sequence[str | Path], channels: int, series: s
         raise VptError(f"{missing[0]}: no such file or folder; give a NIfTI file, an image or a folder of them")
     files = [file for item in paths for file in scans_at(item)]
     if wrong := [file for file in files if kind_of(file) is None]:
-        raise VptError(f"{wrong[0]}: not a supported ending; {SUPPORTED}")
+        raise other_content(wrong[0]) or VptError(f"{wrong[0]}: not a supported ending; {SUPPORTED}")
     if not files:
         inner = [name for name in ("imagesTs", "imagesTr", "images") if len(paths) == 1 and (paths[0] / name).is_dir()]
         hint = f"; did you mean {paths[0] / inner[0]}?" if inner else ""

@@ -15,6 +15,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.heads.base import Answer, Head, HeadSettings
 from vpt.heads.class_scores import prompts_of
+from vpt.sections import LARGEST_WIDTH
 
 FINEST = 4  # pixels of the image in one of the masks, at the least
 
@@ -24,7 +25,7 @@ class ClassMasksConfig(HeadSettings):
 
     kind: Literal["class_masks"] = "class_masks"
     """A mask for each class query, its product with enlarged features: the head of `class_queries`."""
-    width: int = Field(64, ge=8, multiple_of=8)
+    width: int = Field(64, ge=8, le=LARGEST_WIDTH, multiple_of=8)
     """Channels of these features."""
 
     tasks = ("segmentation",)

@@ -14,7 +14,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
-from vpt.sections import Compared
+from vpt.sections import LARGEST_WIDTH, Compared
 
 RATE = 2e-3  # of the head alone
 
@@ -22,9 +22,9 @@ RATE = 2e-3  # of the head alone
 class MaskHeadConfig(HeadSettings):
     kind: Literal["mask"] = "mask"
     """A small decoder of features of several depths, with a light path for detail from the image itself."""
-    width: int = Field(64, ge=8, multiple_of=8)
+    width: int = Field(64, ge=8, le=LARGEST_WIDTH, multiple_of=8)
     """Channels at a quarter of the resolution."""
-    detail: int = Field(16, ge=8, multiple_of=8)
+    detail: int = Field(16, ge=8, le=LARGEST_WIDTH, multiple_of=8)
     """Channels of the image's own path at full resolution."""
     levels: int = Field(4, ge=1)
     """How many depths of the encoder are read."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vpt.heads.base import Answer, HeadSettings
 from vpt.heads.linear import RATE, ClassifyHead, Pool, Start, classify_head
-from vpt.sections import Compared
+from vpt.sections import LARGEST_WIDTH, Compared
 
 
 class MlpConfig(HeadSettings):
@@ -20,7 +20,7 @@ class MlpConfig(HeadSettings):
     """The vector of an image: "cls", "mean" of the patch tokens, or "auto", the encoder's own way."""
     start: Start = "normal"
     """Of the weights: "normal", deviation 0.02; "kaiming", deviation sqrt(2 / classes), as in the code of VPT."""
-    hidden: int = Field(256, ge=1)
+    hidden: int = Field(256, ge=1, le=LARGEST_WIDTH)
     """Units of the hidden layer."""
 
     tasks = ("classification",)

@@ -14,7 +14,7 @@ from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
 from vpt.heads.mask import RATE, resized
-from vpt.sections import Compared
+from vpt.sections import LARGEST_WIDTH, Compared
 
 
 class ReadoutConfig(HeadSettings):
@@ -24,7 +24,7 @@ class ReadoutConfig(HeadSettings):
     """An MLP on each place of the last few blocks, which sees nothing else of the image: a control."""
     levels: int = Field(3, ge=1)
     """How many blocks are read, the last ones."""
-    hidden: int = Field(256, ge=1)
+    hidden: int = Field(256, ge=1, le=LARGEST_WIDTH)
     """Units of the hidden layer."""
 
     tasks = ("segmentation",)

@@ -32,7 +32,7 @@ class SamDecoderConfig(HeadSettings):
     """What of it trains: "tokens" (class tokens, kernels, queries, refinement), "upscaling" (that too), "decoder" (all
     of it), "auto" (upscaling where the decoder is pretrained, else all).
     """
-    queries: int | None = Field(None, ge=0)
+    queries: int | None = Field(None, ge=0, le=4096)
     """Learned query tokens in the place of a box and points; null: 2 where the decoder is pretrained, else 0."""
     refine: bool = True
     """Convolutions of image and logits at full resolution, added to the logits."""

@@ -12,7 +12,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
-from vpt.sections import Compared
+from vpt.sections import LARGEST_WIDTH, Compared
 
 STAGES = 5  # each half as large as the one before
 COARSEST = 2 ** (STAGES - 1)  # pixels of the image in one of the last
@@ -24,7 +24,7 @@ class UnetConfig(HeadSettings):
 
     kind: Literal["unet"] = "unet"
     """A U-Net from scratch: a control, with backbone.name=none and prompts.method=none."""
-    width: int = Field(24, ge=1)
+    width: int = Field(24, ge=1, le=LARGEST_WIDTH)
     """Channels at full resolution."""
 
     tasks = ("segmentation",)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.query import query_width
 from vpt.backbones.tokens import KeysValues, Tokens
-from vpt.prompts.base import Blocks, BlocksSetting, Info, Prompts, PromptSettings, require_positive
+from vpt.prompts.base import MOST, Blocks, BlocksSetting, Info, Prompts, PromptSettings, require_positive
 from vpt.prompts.pools.keys import attended_cosines, oblique, orthonormal_rows, query_in
 from vpt.prompts.pools.prefix import keys_values, prefix_blocks
 
@@ -21,15 +21,15 @@ PARTS = ("prompts", "keys", "attentions")
 class CodaConfig(PromptSettings):
     method: Literal["coda"] = "coda"
     """Components that are weighted for every image; every further task adds its own (CODA-Prompt)."""
-    components: int = Field(10, ge=1)
+    components: int = Field(10, ge=1, le=MOST)
     """Components of each task."""
-    length: int = Field(8, ge=2, multiple_of=2)
+    length: int = Field(8, ge=2, le=MOST, multiple_of=2)
     """Rows of a prompt: the first half are keys, the second values."""
     blocks: BlocksSetting = (0, 1, 2, 3, 4)
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
     mu: float = Field(0.1, ge=0)
     """Weight of the loss that keeps components, keys and attentions at right angles."""
-    learned: int = Field(1, ge=1)
+    learned: int = Field(1, ge=1, le=MOST)
     """Tasks that it has learned, the one that trains among them; `vpt train --continue` counts them."""
 
     def build(self, spec: BackboneSpec) -> CodaPrompts:

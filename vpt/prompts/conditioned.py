@@ -25,6 +25,7 @@ from vpt.prompts.base import (
     require_positive,
 )
 from vpt.prompts.starts.random import uniform_prompts
+from vpt.sections import LARGEST_WIDTH
 
 
 class ConditionedConfig(PromptSettings):
@@ -34,7 +35,7 @@ class ConditionedConfig(PromptSettings):
     """Prompts per block."""
     blocks: BlocksSetting = "all"
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
-    hidden: int = Field(16, ge=1)
+    hidden: int = Field(16, ge=1, le=LARGEST_WIDTH)
     """Width of the bottleneck that all blocks share."""
     kernel: int = Field(3, ge=1)
     """Side of the averaging kernel, in patches; the grid's shorter side at most."""

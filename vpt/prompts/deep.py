@@ -20,6 +20,7 @@ from vpt.prompts.base import (
     compared,
     one_width,
 )
+from vpt.sections import LARGEST_WIDTH
 
 
 class DeepConfig(FromTokens):
@@ -31,7 +32,7 @@ class DeepConfig(FromTokens):
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
     shared: bool = False
     """The same prompts in all of these blocks."""
-    project: int | None = Field(None, ge=1)
+    project: int | None = Field(None, ge=1, le=LARGEST_WIDTH)
     """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
     """
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -12,7 +12,16 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.query import query_width
 from vpt.backbones.tokens import KeysValues, Tokens
 from vpt.errors import VptError
-from vpt.prompts.base import Blocks, BlocksSetting, Info, Prompts, PromptSettings, require_positive, shared_over_batch
+from vpt.prompts.base import (
+    MOST,
+    Blocks,
+    BlocksSetting,
+    Info,
+    Prompts,
+    PromptSettings,
+    require_positive,
+    shared_over_batch,
+)
 from vpt.prompts.pools.keys import cosines, query_in
 from vpt.prompts.pools.prefix import keys_values, prefix_blocks
 from vpt.prompts.starts.random import uniform_prompts
@@ -23,7 +32,7 @@ General = Literal["first", "always"]
 class DualpromptConfig(PromptSettings):
     method: Literal["dualprompt"] = "dualprompt"
     """Prompts that all tasks share, and some of each task, which the image chooses (DualPrompt)."""
-    general_length: int = Field(6, ge=2, multiple_of=2)
+    general_length: int = Field(6, ge=2, le=MOST, multiple_of=2)
     """Rows of a prompt that all tasks share: the first half are keys, the second values."""
     general_blocks: BlocksSetting = (0, 1)
     """Which blocks have it: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""
@@ -31,13 +40,13 @@ class DualpromptConfig(PromptSettings):
     """When it trains: with the `first` task alone, so that what was learned before a task stays as it is, or `always`,
     as published.
     """
-    length: int = Field(20, ge=2, multiple_of=2)
+    length: int = Field(20, ge=2, le=MOST, multiple_of=2)
     """Rows of a task's prompt."""
     blocks: BlocksSetting = (2, 3, 4)
     """Which blocks have it."""
     pull: float = Field(1.0, ge=0)
     """Weight of the loss that draws a task's key to its images."""
-    learned: int = Field(1, ge=1)
+    learned: int = Field(1, ge=1, le=MOST)
     """Tasks that it has learned, the one that trains among them; `vpt train --continue` counts them."""
 
     def build(self, spec: BackboneSpec) -> DualpromptPrompts:

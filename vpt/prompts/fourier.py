@@ -13,6 +13,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.errors import VptError
 from vpt.prompts.base import MOST, Blocks, BlocksSetting, PromptSettings, compared
 from vpt.prompts.deep import DeepPrompts
+from vpt.sections import LARGEST_WIDTH
 
 
 class FourierConfig(PromptSettings):
@@ -26,7 +27,7 @@ class FourierConfig(PromptSettings):
     """Share of the prompts that are transformed, rounded down, one at least."""
     rounded: bool = False
     """Round that share to the nearest number instead, as before version 0.2.0."""
-    project: int | None = Field(None, ge=1)
+    project: int | None = Field(None, ge=1, le=LARGEST_WIDTH)
     """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
     """
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -13,6 +13,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
 from vpt.prompts.base import MOST, FromTokens, Info, compared, one_width
 from vpt.prompts.shallow import ShallowPrompts
+from vpt.sections import LARGEST_WIDTH
 
 
 class GatedConfig(FromTokens):
@@ -22,7 +23,7 @@ class GatedConfig(FromTokens):
     """Prompts."""
     gate: float = -5.0
     """Where every gate starts, before its sigmoid: far below 0 is shut."""
-    project: int | None = Field(None, ge=1)
+    project: int | None = Field(None, ge=1, le=LARGEST_WIDTH)
     """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
     """
     dropout: float = Field(0.0, ge=0, lt=1)

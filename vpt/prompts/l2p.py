@@ -12,7 +12,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.query import query_width
 from vpt.backbones.tokens import Tokens
 from vpt.errors import VptError
-from vpt.prompts.base import Info, Prompts, PromptSettings, one_width, require_positive
+from vpt.prompts.base import MOST, Info, Prompts, PromptSettings, one_width, require_positive
 from vpt.prompts.pools.keys import cosines, query_in
 from vpt.prompts.starts.random import uniform_prompts
 
@@ -20,11 +20,11 @@ from vpt.prompts.starts.random import uniform_prompts
 class L2pConfig(PromptSettings):
     method: Literal["l2p"] = "l2p"
     """Of a pool of prompts those whose keys are nearest to the image, beside its patches (L2P)."""
-    pool: int = Field(10, ge=1)
+    pool: int = Field(10, ge=1, le=MOST)
     """Prompts in the pool, which all tasks share."""
-    length: int = Field(5, ge=1)
+    length: int = Field(5, ge=1, le=MOST)
     """Tokens of each of them."""
-    top: int = Field(5, ge=1)
+    top: int = Field(5, ge=1, le=MOST)
     """How many an image gets."""
     pull: float = Field(0.5, ge=0)
     """Weight of the loss that draws the keys to the images that choose them."""

@@ -21,6 +21,7 @@ from vpt.prompts.base import (
     row_of,
 )
 from vpt.prompts.starts.random import left_factor, right_factor
+from vpt.sections import LARGEST_WIDTH
 
 
 class LowRankConfig(PromptSettings):
@@ -28,7 +29,7 @@ class LowRankConfig(PromptSettings):
     """Prompts for every block as a product of two narrow factors (BPT)."""
     count: int = Field(50, ge=1, le=MOST)
     """Prompts per block."""
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=LARGEST_WIDTH)
     """Columns of both factors."""
     blocks: BlocksSetting = "all"
     """Which blocks have prompts: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Tokens
 from vpt.prompts.base import MOST, FromTokens, Prompts, PromptTable, compared, one_width, shared_over_batch
+from vpt.sections import LARGEST_WIDTH
 
 
 class ShallowConfig(FromTokens):
@@ -19,7 +20,7 @@ class ShallowConfig(FromTokens):
     """Tokens beside the patches of the first block, which travel on through all of them (VPT-shallow)."""
     count: int = Field(50, ge=1, le=MOST)
     """Prompts."""
-    project: int | None = Field(None, ge=1)
+    project: int | None = Field(None, ge=1, le=LARGEST_WIDTH)
     """Width in which prompts are learned, mapped to the encoder's by one shared linear layer; null: the encoder's own.
     """
     dropout: float = Field(0.0, ge=0, lt=1)

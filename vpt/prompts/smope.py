@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import KeysValues, Tokens
 from vpt.errors import VptError
-from vpt.prompts.base import Blocks, BlocksSetting, Info, Prompts, PromptSettings, require_positive
+from vpt.prompts.base import MOST, Blocks, BlocksSetting, Info, Prompts, PromptSettings, require_positive
 from vpt.prompts.pools.prefix import prefix_blocks
 from vpt.prompts.starts.random import uniform_prompts
 
@@ -22,9 +22,9 @@ from vpt.prompts.starts.random import uniform_prompts
 class SmopeConfig(PromptSettings):
     method: Literal["smope"] = "smope"
     """One prompt of many experts, of which every head gives an image the few that it asks for (SMoPE)."""
-    experts: int = Field(25, ge=1)
+    experts: int = Field(25, ge=1, le=MOST)
     """Experts in each block: a key and a value in every head."""
-    top: int = Field(5, ge=1)
+    top: int = Field(5, ge=1, le=MOST)
     """How many of them an image gets, each head's own."""
     blocks: BlocksSetting = (0, 1, 2, 3, 4, 5)
     """Which blocks have them: "all", "global" (those that attend to the whole image), "last:K", or their numbers."""

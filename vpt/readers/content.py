@@ -10,6 +10,7 @@ from vpt.errors import VptError
 from vpt.files import left_in_place
 
 HEAD = 4096  # bytes
+LIST = "DICOMDIR"  # of the DICOM files on a disk
 STARTS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image", (".png",)),
     (b"\xff\xd8\xff", "a JPEG image", (".jpg", ".jpeg", ".jpe", ".jfif")),
@@ -52,6 +53,8 @@ def other_content(path: Path) -> VptError | None:
     if head[4:12] in PHONES:
         return VptError(f"{path}: an AVIF or HEIC image by its content, which is not read; convert it to PNG")
     what, endings = _format_of(head)
+    if what and path.name.upper() == LIST:
+        return VptError(f"{path}: lists the DICOM files of a disk, and is no scan; give the folder of one series on it")
     if not what or path.name.lower().endswith(endings):
         return None
     return VptError(f"{path}: {what} by its content, not what its name says; rename it to {endings[0]}")

@@ -40,7 +40,7 @@ def opened(path: Path) -> Any:
     if not path.is_file():
         raise VptError(f"{path}: {in_place_of(path)}, expected a .nii or .nii.gz file")
     if not path.name.lower().endswith((".nii", ".nii.gz")):
-        raise VptError(f"{path}: not a supported ending, {SUPPORTED}; convert it")
+        raise other_content(path) or VptError(f"{path}: not a supported ending, {SUPPORTED}; convert it")
     image = loaded(path)
     if not isinstance(image, nibabel.Nifti1Image):
         raise VptError(f"{path}: {with_article(type(image).__name__)}, expected a NIfTI; convert it")

@@ -12,6 +12,7 @@ from vpt.backbones.base import Added
 from vpt.backbones.pieces import normalise
 from vpt.errors import VptError
 from vpt.model import PromptedModel
+from vpt.sections import LARGEST_WIDTH
 from vpt.tuning.base import TuningSettings, compared, encoder_of
 
 WIDEST = 64  # as published for C = 768
@@ -22,7 +23,7 @@ class AdapterConfig(TuningSettings):
 
     method: Literal["adapter"] = "adapter"
     """A narrow trained MLP beside every block's frozen one (AdaptFormer)."""
-    width: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=1, le=LARGEST_WIDTH)
     """Of the narrow layer; null: 64, but a quarter of the encoder's width at most."""
     scale: float = Field(0.1, gt=0)
     """Factor of what it adds."""

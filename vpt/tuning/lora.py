@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vpt.errors import VptError
 from vpt.model import PromptedModel
+from vpt.sections import LARGEST_WIDTH
 from vpt.tuning.base import TuningSettings, compared, layers
 
 PROJECTIONS = tuple(f".attn.{name}" for name in ("qkv", "q_proj", "k_proj", "v_proj", "proj"))
@@ -16,7 +17,7 @@ PROJECTIONS = tuple(f".attn.{name}" for name in ("qkv", "q_proj", "k_proj", "v_p
 class LoraConfig(TuningSettings):
     method: Literal["lora"] = "lora"
     """Low-rank additions to the attention's projections (LoRA, extra `lora`)."""
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=LARGEST_WIDTH)
     """Columns of both factors."""
     alpha: int = Field(8, ge=1)
     """What they make together is scaled by alpha / rank."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.readers.dicom.codestreams import Size, require_sizes, size_of
+from vpt.readers.dicom.codestreams import Size, require_frames, require_runs, require_sizes, size_of
 
 LS = b"\xff\xd8\xff\xf7\x00\x0b\x08\x00\x07\x00\x09\x01\x01\x11\x00\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00\xff\xd9"
 
@@ -56,9 +56,13 @@ def test_every_packed_file_of_pydicom_is_as_large_as_its_header_says() -> None:
             warnings.simplefilter("ignore")
             data = pydicom.dcmread(path, force=True)
             syntax = data.file_meta.get("TransferSyntaxUID") if "PixelData" in data else None
-            if syntax is None or not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
+            if syntax is None or not syntax.is_encapsulated:
                 continue
             frames = int(data.get("NumberOfFrames") or 1)
+            require_frames(data, frames, path.name)
+            if syntax == pydicom.uid.RLELossless:
+                require_runs(data, data.Rows, data.Columns, frames, path.name)
+                continue
             try:
                 require_sizes(data, data.Rows, data.Columns, data.SamplesPerPixel, frames, path.name)
             except Exception:

@@ -68,6 +68,14 @@ def test_a_multiframe_file_is_doubted_by_the_headers_of_its_frames(
     assert said in found[0] if said else found == []
 
 
+@pytest.mark.parametrize(
+    ("spacing", "doubted"), [([70, 70], True), ([0.75, 0.005], True), ([30, 0.01], False)], ids=str
+)
+def test_pixels_of_a_size_that_no_scanner_has(tmp_path: Path, spacing: list[float], doubted: bool) -> None:
+    found = reader_of(write_series(tmp_path / "s", change=having(PixelSpacing=spacing))).doubts()
+    assert ["mm, which no scanner has (expected 0.01 to 30 mm)" in text for text in found] == [True] * doubted
+
+
 @pytest.mark.parametrize(("padding", "signed", "doubted"), [(63536, 0, True), (0, 0, False), (-2000, 1, False)])
 def test_padding_below_0_that_is_read_as_the_highest_number(
     tmp_path: Path, padding: int, signed: int, doubted: bool

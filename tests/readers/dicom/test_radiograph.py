@@ -122,6 +122,15 @@ def test_pixels_that_share_their_colour_are_read(tmp_path):
     assert np.abs(seen - expected).max() <= 1
 
 
+@pytest.mark.parametrize("more", [0, 2])
+def test_pixels_that_share_no_colour_though_their_header_says_so_are_refused(tmp_path, more):
+    said = {"PhotometricInterpretation": "YBR_FULL_422", "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    with pytest.raises(
+        VptError, match=r"us\.dcm: its header says that two pixels share their colour .*, 96 bytes\), but"
+    ):
+        of_colours(tmp_path / "us.dcm", np.full((6, 8, 3), 90, np.uint8), PixelData=bytes([90] * (144 + more)), **said)
+
+
 def test_three_numbers_that_are_no_known_colours_are_refused(tmp_path):
     said = {"PhotometricInterpretation": "HSV", "SamplesPerPixel": 3, "PlanarConfiguration": 0}
     with pytest.raises(

@@ -167,11 +167,11 @@ def test_a_ct_whose_table_does_not_say_hu_is_refused(tmp_path):
         read(write_series(tmp_path / "ct", change=change))
 
 
-@pytest.mark.parametrize("slope", [0, "NaN"])
+@pytest.mark.parametrize(("slope", "inter"), [(0, -1000), ("NaN", -1000), (2, "NaN"), (None, "NaN")])
 @pytest.mark.filterwarnings("ignore")
-def test_a_slope_that_makes_no_values_is_refused(tmp_path, slope):
+def test_a_slope_that_makes_no_values_is_refused(tmp_path, slope, inter):
     def change(k, data):
-        data.RescaleSlope = slope
+        data.RescaleSlope, data.RescaleIntercept = slope, inter
 
     with refuses("its RescaleSlope is 0, or it or the intercept is no number"):
         read(write_series(tmp_path / "ct", change=change))

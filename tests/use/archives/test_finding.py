@@ -42,6 +42,29 @@ def test_several_places_are_one_archive(fill: Callable[..., Path]) -> None:
         find_archive([fill("a"), Path("/nowhere")], "volumes", 1, OUT)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["x_0000", "x_0001", "y_0000", "y_0001"], "x_0000.nii, x_0001.nii count as scans of their own to a model of"),
+        (["x_0000", "x_0001", "y_0000"], "x_0000.nii, x_0001.nii count as"),
+        (["x_0000", "y_0000", "z_0001"], None),
+        (["x_0001", "x_0002"], None),
+        (["x_0000", "x_0001", "y_0000", "y_0001", "y_0003"], None),
+        ([f"scan_{number:04d}" for number in range(5)], None),
+    ],
+    ids=str,
+)
+def test_scans_that_are_numbered_as_channels_are_told(
+    fill: Callable[..., Path], names: list[str], told: str | None
+) -> None:
+    folder = fill("a", *(f"{name}.nii" for name in names))
+    for places in ([folder], [*folder.iterdir()]):
+        found = find_archive(places, "volumes", 1, OUT)
+        assert len(found.cases) == len(names)
+        assert [told in note for note in found.notes if told] == [True] * (told is not None)
+        assert told or not found.notes
+
+
 @pytest.mark.slow
 def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], tmp_path: Path) -> None:
     root = fill("all", "x.nii.gz", "p1/x.nii.gz", "p2/deep/x.nii.gz", ".hidden/x.nii.gz", "out/x.nii.gz")

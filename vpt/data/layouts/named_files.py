@@ -12,7 +12,7 @@ from vpt.data.cases import case_name, kind_of
 from vpt.data.layouts.naming import MASK, UNLABELLED, NameWords
 from vpt.data.layouts.sides import side_of_folder
 from vpt.data.walking import Walk
-from vpt.readers import is_part
+from vpt.readers import endings, is_part
 from vpt.vocabulary import SIDE_WORDS
 
 Words = tuple[str, ...]
@@ -53,10 +53,12 @@ def named_paths(root: Path) -> list[Path]:
 
 
 def named_files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[NamedFile]:
-    """The same with their words; by: how names are taken apart."""
+    """The same with their words; by: how names are taken apart. None where no name says mask: nothing can be paired."""
     masks_in: dict[str, set[bool]] = defaultdict(set)
     of_masks = by.folders_of_masks(paths)
     says_mask = {path: _says_mask(path, by) or bool(of_masks & {*path.parents}) for path in paths}
+    if not any(says_mask.values()):
+        return
     for path in paths:
         masks_in[path.parts[0]].add(says_mask[path])
     told_apart, of_two = _sides_tell_apart(says_mask), _folders_of_two(says_mask, by)
@@ -116,4 +118,4 @@ def _says_mask(path: Path, by: NameWords) -> bool:
 def _telling(part: str, by: NameWords, masks: Collection[str]) -> list[str]:
     """The words that tell the case; of `a.jpg.png` the ending of the scan is none."""
     kept = [word for word in by.of(part) if word.lower() not in masks and word.lower() not in by.images]
-    return [word for word in kept if kind_of(Path(f"a.{word}")) != "images"] or kept
+    return [word for word in kept if f".{word.lower()}" not in endings("images")] or kept

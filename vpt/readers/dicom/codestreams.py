@@ -19,6 +19,7 @@ BOXED = FILE[:8]  # a JPEG 2000 file, which some programs put into DICOM where i
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF of JPEG and JPEG-LS, without tables of the same row
 BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a content
 SCAN, END = 0xDA, 0xD9
+RUNS = 64  # where the first segment of RLE begins, behind the table of all
 SIGN = 42  # place in a codestream of the bits of the first sample, of which the highest is 1 for numbers with a sign
 
 
@@ -26,6 +27,30 @@ class Size(NamedTuple):
     rows: int
     columns: int
     samples: int  # of a pixel
+
+
+def require_frames(data: Any, frames: int, called: str) -> None:
+    """Raises VptError where more frames are packed than the header says: decoders leave out what is behind."""
+    from pydicom.encaps import generate_fragments, parse_basic_offsets
+
+    packed = BytesIO(data.PixelData)
+    parse_basic_offsets(packed)
+    found = sum(map(_begins_frame, generate_fragments(packed)))
+    if found > frames:
+        raise VptError(
+            f"{called}: {found} frames are packed in it, its header says {frames} (NumberOfFrames), so which are meant "
+            "is not known; export the original series"
+        )
+
+
+def require_runs(data: Any, rows: int, columns: int, frames: int, called: str) -> None:
+    """Raises VptError where a frame of RLE holds a row more than the header says, or more; less is padding."""
+    for number, frame in enumerate(_frames(data, frames)):
+        if (found := _length_of_runs(frame)) >= (rows + 1) * columns:
+            raise VptError(
+                f"{called}: frame {number} holds {found:,} pixels by itself, its header says {rows}x{columns} (rows x "
+                "columns); copy or export it again"
+            )
 
 
 def require_sizes(data: Any, rows: int, columns: int, samples: int, frames: int, called: str) -> None:
@@ -67,6 +92,33 @@ def _frames(data: Any, frames: int) -> Iterator[bytes]:
 
     offsets = data.get("ExtendedOffsetTable"), data.get("ExtendedOffsetTableLengths")
     return generate_frames(data.PixelData, number_of_frames=frames, extended_offsets=offsets if all(offsets) else None)
+
+
+def _begins_frame(fragment: bytes) -> bool:
+    return fragment.startswith((JPEG, STREAM, BOXED)) or _is_of_runs(fragment)
+
+
+def _is_of_runs(frame: bytes) -> bool:
+    return 1 <= int.from_bytes(frame[:4], "little") <= 15 and int.from_bytes(frame[4:8], "little") == RUNS
+
+
+def _length_of_runs(frame: bytes) -> int:
+    """How many bytes the first segment of RLE becomes, one for each pixel (DICOM PS3.5 G.3.2); 0 where it is none."""
+    if not _is_of_runs(frame):
+        return 0
+    end = min(int.from_bytes(frame[8:12], "little") or len(frame), len(frame))
+    at, length = RUNS, 0
+    while at + 1 < end:
+        code = frame[at]
+        if code < 128:  # so many bytes as they are, and one
+            length += min(code + 1, end - at - 1)
+            at += code + 2
+        elif code > 128:  # the next byte, repeated
+            length += 257 - code
+            at += 2
+        else:
+            at += 1
+    return length
 
 
 def size_of(frame: bytes) -> Size | None:

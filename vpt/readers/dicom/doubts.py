@@ -11,6 +11,7 @@ from vpt.readers.dicom import files
 from vpt.readers.dicom.files import series_of
 from vpt.readers.dicom.pixels import INVERTED, is_inverted, is_packed_with_losses
 from vpt.readers.dicom.stack import UNEVEN, Frame, Stack
+from vpt.readers.doubts import odd_spacing
 from vpt.words import counted, listed
 
 SAME = {"PatientID": "patients", "StudyInstanceUID": "studies", "FrameOfReferenceUID": "frames of reference"}
@@ -36,7 +37,7 @@ def decisions(stack: Stack) -> list[str]:
     """What was done to the slices of a series before they became a volume, and what is lost already."""
     first = stack.frames[0].header
     found = []
-    found += [*_of_several(stack), *_wide(stack), *_units(stack)]
+    found += [*_of_several(stack), *odd_spacing(stack.grid), *_wide(stack), *_units(stack)]
     if stack.shifts is not None:
         found.append(f"the gantry was tilted by {stack.lean:.3g} degrees: resampled to straight axes, {stack.grid}")
     if is_inverted(first):

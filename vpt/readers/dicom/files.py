@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from vpt.errors import VptError
 from vpt.files import is_hidden, may_enter
 from vpt.machine.available import available_memory
-from vpt.readers.content import other_content
+from vpt.readers.content import LIST, other_content
 from vpt.words import counted, listed
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ INSTALL = "pip install 'vpt[dicom]'"
 MARK = b"DICM"  # behind a preamble of 128 bytes
 FIRST_TAGS = {b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0"}
 """What a file without preamble begins with: the length of a group, characters, kind of image or object."""
-LIST = "DICOMDIR"
 DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which lists files and holds no image
 QUOTING = r"(pydicom|highdicom|vpt\.readers\.dicom)(\.|$)"  # modules whose warnings quote what they read
 MOST_BYTES = 8 * 2**30  # of a zip, unpacked

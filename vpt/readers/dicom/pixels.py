@@ -11,7 +11,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.damage import require_memory
-from vpt.readers.dicom.codestreams import JPEG2000, require_sign, require_sizes
+from vpt.readers.dicom.codestreams import JPEG2000, require_frames, require_runs, require_sign, require_sizes
 from vpt.readers.dicom.files import INSTALL, DicomFile, Header, guarded
 from vpt.readers.dicom.stack import Frame, Stack
 from vpt.readers.voxels import Channel
@@ -130,18 +130,19 @@ def _numbers(frames: Sequence[Frame], name: str) -> Iterator[tuple[int, np.ndarr
     for header, group in groupby(order, key=lambda k: frames[k].header):
         pixels = decoded(header.file, name)
         for k in group:
-            yield k, upright(tabled(pixels if pixels.ndim == 2 else pixels[frames[k].index], header), header)
+            frame = frames[k]
+            stored = pixels if pixels.ndim == 2 else pixels[frame.index]
+            yield k, upright(tabled(stored, header, frame.slope, frame.inter), header)
 
 
-def tabled(pixels: np.ndarray, header: Header) -> np.ndarray:
+def tabled(pixels: np.ndarray, header: Header, slope: float | None, inter: float | None) -> np.ndarray:
     """What the table of a Modality LUT makes of stored numbers; they themselves where there is none.
 
     Numbers before its first and behind its last have the value of that (DICOM PS3.3 C.11.1.1).
     """
     if (table := _table(header)) is None:
         return pixels
-    scale = [header.get(key) for key in ("RescaleSlope", "RescaleIntercept")]
-    if any(said is not None and float(said) != plain for said, plain in zip(scale, (1, 0), strict=True)):
+    if slope not in (None, 1) or inter not in (None, 0):
         raise VptError(
             f"{header.file}: has a table of values (Modality LUT) and a RescaleSlope or RescaleIntercept, expected one "
             "of them, so its values are not known; export the original series"
@@ -219,22 +220,32 @@ def _require_there(data: Any, called: str) -> None:
     syntax = data.file_meta.get("TransferSyntaxUID")
     packed = syntax in (None, "") or syntax.is_compressed
     halved = not packed and data.get("PhotometricInterpretation") == HALVED
-    least = claimed * 2 // 3 if halved else claimed
-    if min(frames, rows, columns) < 1 or least > held * (DENSEST if packed else 1):
+    if halved and held >= claimed:
+        raise VptError(
+            f"{called}: its header says that two pixels share their colour ({HALVED}, {claimed * 2 // 3:,} bytes), but "
+            f"its {held:,} bytes hold {samples} numbers for each, so which colours these are is not known; export it "
+            "as RGB"
+        )
+    claimed = claimed * 2 // 3 if halved else claimed
+    if min(frames, rows, columns) < 1 or claimed > held * (DENSEST if packed else 1):
         raise VptError(
             f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, which the "
             f"{held:,} bytes of its pixels cannot hold; copy or export it again"
         )
-    if not (packed or halved) and any(stored[claimed + columns * bits // 8 :]):  # less is padding
+    if not packed and any(stored[claimed + columns * bits // 8 :]):  # less is padding
         raise VptError(
             f"{called}: its header claims {frames} frames of {rows}x{columns} pixels, {claimed:,} bytes, but its "
             f"pixels go on to {held:,}, so they are of another size or type; copy or export it again"
         )
-    if not (packed or halved) and held >= claimed + claimed // frames:  # pydicom would make frames of the zeros
+    if not packed and held >= claimed + claimed // frames:  # pydicom would make frames of the zeros
         data[key].value = stored[:claimed]
     require_memory(called, (frames, rows, columns), claimed)
-    if packed and syntax and syntax.is_encapsulated and syntax != RUNS:
-        require_sizes(data, rows, columns, samples, frames, called)
+    if packed and syntax and syntax.is_encapsulated:
+        require_frames(data, frames, called)
+        if syntax == RUNS:
+            require_runs(data, rows, columns, frames, called)
+        else:
+            require_sizes(data, rows, columns, samples, frames, called)
 
 
 def _require_low_bits(data: Any, called: str) -> None:

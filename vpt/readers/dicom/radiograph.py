@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -97,8 +96,9 @@ class RadiographReader(ArrayReader):
 
 def _as_shown(stored: np.ndarray, header: Header) -> np.ndarray:
     """Grey values, in whole numbers where they are stored so: uint8, uint16 or float32."""
-    pixels = upright(tabled(stored, header), header)
-    slope, inter = (float(_or(header.get(key), plain)) for key, plain in (("RescaleSlope", 1), ("RescaleIntercept", 0)))
+    said = [header.get(key) for key in ("RescaleSlope", "RescaleIntercept")]
+    pixels = upright(tabled(stored, header, *said), header)
+    slope, inter = (plain if value is None else float(value) for value, plain in zip(said, (1.0, 0.0), strict=True))
     if (slope, inter) != (1, 0):
         pixels = pixels * slope + inter if slope > 0 else pixels * 1.0
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
@@ -114,7 +114,3 @@ def _require_colours(header: Header, name: str) -> None:
             f"{name}: its colours are {said} (PhotometricInterpretation), expected {listed(sorted(READ))}; export it "
             "as RGB"
         )
-
-
-def _or(value: Any, plain: float) -> Any:
-    return plain if value is None else value

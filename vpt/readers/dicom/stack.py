@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM's world has left and back positive
 ROUNDED = 1e-3  # of direction cosines, as headers round them
 UNEVEN = 0.05  # of the distance between slices: what rounded positions may differ by
+SCALE, SCALES = "PixelValueTransformationSequence", ("RescaleSlope", "RescaleIntercept")
 DRIFT = 0.1  # pixels that a stack may lean and still be called straight
 
 
@@ -82,17 +83,21 @@ def frames_of(header: Header) -> list[Frame]:
                 f"{header.file}: {count} frames without places (no functional groups); export it as an enhanced "
                 "multi-frame object or as a series"
             )
-        return [_frame(header, 0, [header.data])]
+        return [_frame(header, 0, [header.data], [header.data])]
     shared = header.data.get("SharedFunctionalGroupsSequence") or []
     if (count := int(header.get("NumberOfFrames") or 1)) != len(per_frame):
         raise VptError(
             f"{header.file}: {count} frames, but places of {len(per_frame)} (its functional groups), so which lies "
             "where is not known; copy or export it again"
         )
-    return [_frame(header, k, [group, *shared]) for k, group in enumerate(per_frame)]
+    each = [[group, *shared] for group in per_frame]
+    # Secondary capture has slope and intercept beside its groups (DICOM PS3.3 C.8.6.3), others here and there: as ITK.
+    scaled = any(_value(groups, SCALE, keyword) is not None for groups in each for keyword in SCALES)
+    return [_frame(header, k, groups, groups if scaled else [header.data]) for k, groups in enumerate(each)]
 
 
-def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
+def _frame(header: Header, index: int, groups: Sequence[Dataset], scaling: Sequence[Dataset]) -> Frame:
+    """scaling: what holds slope, intercept and unit."""
     place = _value(groups, "PlanePositionSequence", "ImagePositionPatient")
     turn = _value(groups, "PlaneOrientationSequence", "ImageOrientationPatient")
     pixel = _value(groups, "PixelMeasuresSequence", "PixelSpacing")
@@ -112,15 +117,19 @@ def _frame(header: Header, index: int, groups: Sequence[Dataset]) -> Frame:
     between, thick = (
         _value(groups, "PixelMeasuresSequence", keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness")
     )
-    slope, inter = (
-        _value(groups, "PixelValueTransformationSequence", key) for key in ("RescaleSlope", "RescaleIntercept")
-    )
-    if slope is not None and not (np.isfinite(float(slope)) and float(slope) and np.isfinite(float(inter or 0))):
+    slope, inter, unit = (_value(scaling, SCALE, keyword) for keyword in (*SCALES, "RescaleType"))
+    for keyword, value, other in zip(SCALES, (slope, inter), (inter, slope), strict=True):
+        if value is None and other is not None and header.get(keyword) is not None:
+            raise VptError(
+                f"{header.file}: its {keyword} is beside its functional groups, which have the other of slope and "
+                "intercept, expected both in one place, so its values are not known; export the original series"
+            )
+    times = 1.0 if slope is None else float(slope)
+    if not (np.isfinite(times) and times and np.isfinite(float(inter or 0))):
         raise VptError(
             f"{header.file}: its RescaleSlope is 0, or it or the intercept is no number, so its values are not known; "
             "export the original series"
         )
-    unit = _value(groups, "PixelValueTransformationSequence", "RescaleType")
     segment = _value(groups, "SegmentIdentificationSequence", "ReferencedSegmentNumber")
     down, across = (float(size) for size in pixel)
     return Frame(

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vpt.data.cases import Case, case_name, group_channels, kind_of, scan_files, unfit_name
+from vpt.data.cases import (
+    Case,
+    case_name,
+    channel_suffix,
+    group_channels,
+    kind_of,
+    scan_files,
+    unfit_name,
+    without_suffix,
+)
 from vpt.data.named_channels import by_channel_names
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.data.walking import Walk, folders_in
@@ -22,6 +31,8 @@ from vpt.use.archives.bids_folders import join_datatypes, without_derived_masks
 from vpt.use.archives.masks_beside import told_of_folders, told_of_masks, without_mask_folders, without_masks
 from vpt.use.archives.records import answers_in
 from vpt.words import counted, listed
+
+MOST_CHANNELS = 4  # sequences of one scan: with more files of one name these are numbered scans
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,13 @@ def find_archive(
     unread = [
         f"{path}: {text}" for path in inputs for text in unread_scans(path, channels, out, read, recursive=recursive)
     ]
-    notes += [*told_of_masks(masks), *told_of_folders(folders), *_told_of_others(others), *_told_of(scanless)]
+    notes += [
+        *_told_of_numbers(cases),
+        *told_of_masks(masks),
+        *told_of_folders(folders),
+        *_told_of_others(others),
+        *_told_of(scanless),
+    ]
     notes += [*_told_as_answers(answers), *unread]
     every = tuple(file for _, file in files if file not in answers)
     return _named_well(Found(tuple(cases), tuple(failures), tuple(notes), every))
@@ -88,7 +105,8 @@ def _given_one_by_one(inputs: Sequence[Path], channels: int, series: str | None)
     """Scans that were named themselves."""
     scans = find_scans(inputs[0] if len(inputs) == 1 else list(inputs), channels, series)
     below = [f"{path}: {text}" for path in inputs for text in series_left_out(path)]
-    return Found(scans, (), tuple(below), tuple(file for case in scans for file in case.images))
+    notes = (*_told_of_numbers(scans), *below)
+    return Found(scans, (), notes, tuple(file for case in scans for file in case.images))
 
 
 def _holds_more(path: Path, recursive: bool) -> bool:
@@ -210,6 +228,23 @@ def _without_scanless(cases: Sequence[Case]) -> tuple[list[Case], dict[Case, str
     others = {case: what for case in slices if (what := scanless(case.images[0]))}
     left = [case for case in cases if case not in others]
     return (left, others) if left else (list(cases), {})
+
+
+def _told_of_numbers(cases: Sequence[Case]) -> list[str]:
+    """Of scans that are cases of their own and called as the channels of one are in nnU-Net: few, from 0000 on."""
+    alike: dict[Path, list[Path]] = {}
+    for file in (case.images[0] for case in cases if len(case.images) == 1):
+        if channel_suffix(file):
+            alike.setdefault(file.parent / without_suffix(file), []).append(file)
+    several = [sorted(files) for files in alike.values() if len(files) > 1]
+    wanted = [f"{number:04d}" for number in range(MOST_CHANNELS)]
+    if not several or any([*map(channel_suffix, files)] != wanted[: len(files)] for files in several):
+        return []
+    shown = listed((file.name for file in several[0]), MOST_CHANNELS)
+    return [
+        f"{shown} count as scans of their own to a model of one channel; if they are channels of one scan (as nnU-Net "
+        "names them), give the one that it was trained on"
+    ]
 
 
 def _told_of_others(files: Sequence[Path]) -> list[str]:
