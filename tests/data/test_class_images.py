@@ -98,6 +98,10 @@ def test_other_classes_are_not_doubted(tmp_path: Path, draw: dict[str, Draw]) ->
         (["train2017", "val2017"], "'train2017', 'val2017' are classes here, but called as a side of the split is"),
         (["a", "b", "Train", "Val"], "'Train', 'Val' are classes here, beside a, b"),
         (["a", "a;b"], "classes 'a;b' join names that are classes too"),
+        (
+            ["0.1", "0.25", "1", "1.5", "2.75", "3.1"],
+            "classes '0.1', '0.25', '1.5' and 2 more are numbers with fractions",
+        ),
         (["a", "b", "a, b"], "write them with | between (a|b)"),
         (["edema", "mass", "edema+mass"], "classes 'edema+mass' join"),
         (["neg", "pos", "unlabelled"], "classes hold 'unlabelled', with which tables mark what is not known"),
