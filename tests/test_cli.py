@@ -108,7 +108,7 @@ def test_the_page_of_a_check_replaces_no_image(vpt: Callable[..., Told], tiny_da
     image.write_bytes(b"an image")
     told = vpt("check", tiny_data, "--html", image)
     assert told.code == 2
-    assert f"--html {image}: is the name of the page" in told.flat()
+    assert f"--html {image}: is the name of the page" in told.err
     assert image.read_bytes() == b"an image"
 
 
