@@ -103,6 +103,15 @@ def test_check(vpt: Callable[..., Told], tiny_data: Path, copied_data: Path) -> 
     assert "Traceback" not in told.err
 
 
+def test_the_page_of_a_check_replaces_no_image(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"an image")
+    told = vpt("check", tiny_data, "--html", image)
+    assert told.code == 2
+    assert f"--html {image}: is the name of the page" in told.err
+    assert image.read_bytes() == b"an image"
+
+
 @pytest.mark.slow
 def test_train_with_options(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "[first]"  # brackets are no markup

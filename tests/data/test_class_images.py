@@ -98,6 +98,10 @@ def test_other_classes_are_not_doubted(tmp_path: Path, draw: dict[str, Draw]) ->
         (["train2017", "val2017"], "'train2017', 'val2017' are classes here, but called as a side of the split is"),
         (["a", "b", "Train", "Val"], "'Train', 'Val' are classes here, beside a, b"),
         (["a", "a;b"], "classes 'a;b' join names that are classes too"),
+        (
+            ["0.1", "0.25", "1", "1.5", "2.75", "3.1"],
+            "classes '0.1', '0.25', '1.5' and 2 more are numbers with fractions",
+        ),
         (["a", "b", "a, b"], "write them with | between (a|b)"),
         (["edema", "mass", "edema+mass"], "classes 'edema+mass' join"),
         (["neg", "pos", "unlabelled"], "classes hold 'unlabelled', with which tables mark what is not known"),
@@ -233,3 +237,17 @@ def test_a_training_ends_with_it_before_anything_is_planned(tmp_path: Path) -> N
         prepare_setup(load_config(root))
     named = {"data.classes": ["pictures", "regions"], "plan.image_size": 32}
     assert prepare_setup(load_config(root, named)).dataset.labels == {0: "pictures", 1: "regions"}
+
+
+def test_a_list_that_says_otherwise_than_the_folders_is_told(tmp_path: Path) -> None:
+    root = folders(tmp_path / "d", {"neg": picture, "pos": picture, "2": picture})
+    lines = [f"{folder}/c{k}.png,{folder}\n" for folder in ("neg", "pos") for k in range(8)]
+    lines += [f"2/c{k}.png,{k % 2 + 1}\n" for k in range(8)]  # a patient's number
+    source = root / "labels.csv"
+    source.write_text("path,label\n" + "".join(lines))
+    assert not [problem.text for problem in check_labelled(source).problems if "called as another" in problem.text]
+    source.write_text("path,label\n" + "".join(lines).replace("neg/c3.png,neg", "neg/c3.png,Pos"))
+    text = "of 1 image the folder is called as another class (neg/c3 in neg is Pos); correct what is wrong"
+    assert text in [problem.text for problem in check_labelled(source).problems]
+    dataset = read_labelled(source)
+    assert text in doubts_of(dataset, read_splits(dataset))  # of a training

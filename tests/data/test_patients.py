@@ -63,6 +63,7 @@ def split(root: Path, **sides: list[str]) -> Path:
         (["ADNI_002_S_0295", "ADNI_002_S_0413", "ADNI_003_S_0907"], 3, ""),  # S, a number: the subject's
         (["A_s01", "B_s01", "C_s02"], 3, ""),  # one each in any reading
         (["case_000", "case_001"], 2, ""),
+        (["P 1 left", "P 1 right", "P 2 left"], 2, " left of P 1 left is"),
     ],
 )
 def test_what_names_are_guessed_to_say(names, patients, said):
@@ -103,6 +104,11 @@ def test_a_bare_number_at_the_end_joins_nobody_but_is_said(names, stem):
         ),
         (["JD-20190102", "JD-20200203", "MK-20190506"], "last date alone (JD-20190102", "(.*?)[_-]"),
         (["r1_Q1", "r1_fast", "r2_fast", "r2_Q1"], "last word alone", "(.*)[_-]"),
+        (["p1_01-02-2020", "p1_05-06-2021", "p2_01-02-2020"], "last date alone (p1_01-02-2020, p1_05", "^[^_-]+"),
+        (["p1_1.2.2020", "p1_15.6.2021", "p2_1.2.2020"], "last date alone (p1_1.2.2020, p1_15", "^[^_-]+"),
+        (["P1__1", "P1__2", "P2__1"], "last number alone (P1__1, P1__2)", "^[^_-]+"),
+        (["L_P1", "R_P1", "L_P2", "R_P2"], "4 cases differ from another in the first word alone (L_P1", "^[^_ -]+"),
+        (["P1 first", "P1 second", "P2 first"], "last word alone (P1 first, P1 second)", "^.{2}"),
     ],
 )
 def test_a_word_or_a_date_at_the_end_joins_nobody_but_is_said(names, said, pattern):

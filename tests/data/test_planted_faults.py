@@ -476,6 +476,11 @@ def a_mask_that_is_full(root: Path) -> None:
     Image.fromarray(np.full((40, 48), 255, np.uint8)).save(root / "masks/case_02.png")
 
 
+@fault("warning", "", "1 of 6 masks is on more than 99% of the volume (case_02)", "inverted?")
+def a_label_map_that_is_full(root: Path) -> None:
+    rewrite(root / LABEL, np.ones_like(voxels(root / LABEL)))
+
+
 @fault("error", "masks/case_02.png", "several channels of more than 8 bits", "16-bit grey", sound="pictures")
 def a_mask_of_16_bit_colour(root: Path) -> None:
     import cv2

@@ -6,6 +6,7 @@ import csv
 import gzip
 import itertools
 import struct
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -152,6 +153,20 @@ def test_ids_that_a_scale_factor_left_beside_whole_numbers_are_rounded(tmp_path,
             reader_of(nib.Nifti1Image(np.where(VOXELS == 7, value, 0), LPS)).labels()
 
 
+@pytest.mark.parametrize(
+    ("kind", "id", "exact"), [("f4", 614454277, 16777215), ("f4", 2**24 + 1, 16777215), ("f8", 2**53, 9007199254740991)]
+)
+def test_ids_in_floats_that_skip_whole_numbers_are_refused(tmp_path, kind, id, exact):
+    labels = np.zeros((4, 5, 6), kind)
+    labels[0, 0, 0] = exact
+    nib.save(nib.Nifti1Image(labels, LPS), tmp_path / "a.nii")
+    assert reader_of(tmp_path / "a.nii").labels().ids == (0, exact)
+    labels[1, 1, 1] = id
+    nib.save(nib.Nifti1Image(labels, LPS), tmp_path / "a.nii")
+    with refuses(rf"a\.nii: label \d+ in float\d+, which skips whole numbers above {exact}, .*; save .* as integers"):
+        reader_of(tmp_path / "a.nii").labels()
+
+
 def test_label_grid_reads_the_header_alone(tmp_path, save):
     path = save(tmp_path / "l.nii", VOXELS, LPS)
     path.write_bytes(path.read_bytes()[:400])
@@ -255,6 +270,9 @@ def test_unusable_affines(tmp_path):
         reader_of(raw_nifti(tmp_path / "a.nii", sform=np.zeros((3, 4)))).grid()
     with refuses(r"its affine .* is singular, .*; write valid directions and sizes"):
         reader_of(raw_nifti(tmp_path / "a.nii", sform=np.full((3, 4), np.nan))).grid()
+    with warnings.catch_warnings(), refuses(r"its affine \[1 0 0 inf; 0 1 0 0; 0 0 1 0\] is singular"):
+        warnings.simplefilter("error")
+        reader_of(raw_nifti(tmp_path / "a.nii", sform=[[1, 0, 0, np.inf], [0, 1, 0, 0], [0, 0, 1, 0]])).grid()
     with refuses(r"a\.nii: voxel size 0x1x1 mm in its header; write the true size"):
         reader_of(raw_nifti(tmp_path / "a.nii", pixdim=(0, 1, 1))).grid()
     with refuses("voxel size 1x0x1 mm"):

@@ -356,6 +356,12 @@ def of_32_bits(path: Path, value: int, kind: str) -> Path:
     return path
 
 
+def test_signed_tiffs_of_8_bits_are_refused(tmp_path):
+    with pytest.raises(VptError, match=r"a\.tif: a TIFF of signed numbers of 8 bits, .*; save it unsigned"):
+        read_picture(of_32_bits(tmp_path / "a.tif", -1, "i1"))
+    assert read_picture(of_32_bits(tmp_path / "b.tif", 200, "u1")).max() == 200
+
+
 @pytest.mark.parametrize(
     ("value", "kind"), [(7, "<u4"), (70_000, "<u4"), (3_000_000_000, "<u4"), (70_000, "<i4"), (-1, "<i4"), (-1, "<i2")]
 )

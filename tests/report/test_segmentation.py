@@ -191,6 +191,31 @@ def test_groups_that_do_not_fit_are_said(mixed):
         replace(mixed, groups=("p", "q"))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("summary.json", '{"foreground_mean": {"Dice": 0.9}, "mean": {}, "metric_per_case": []}'),
+        ("summary.json", "[]"),
+        ("summary.json", "{"),
+        ("cases.csv", "image,mask\na.png,b.png\n"),
+        ("cases.csv", "case,age\np1,42\n"),
+    ],
+)
+def test_files_of_others_are_not_replaced(tmp_path, mixed, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(VptError, match=rf"{name}: not of `vpt evaluate`, which would replace it; give another folder"):
+        mixed.save(tmp_path)
+    assert (tmp_path / name).read_text() == text
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_scores_replace_earlier_ones(tmp_path, mixed):
+    mixed.save(tmp_path)
+    (tmp_path / "summary.json").unlink()  # stopped before it was written
+    mixed.save(tmp_path)
+    assert mixed.save(tmp_path) == tmp_path / "summary.json"
+
+
 def test_summary_has_nnunets_keys_and_ours(mixed):
     summary = json.loads(mixed.to_json())
     assert set(summary) == {

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vpt.cli.shared import PatientsPattern, console
+from vpt.cli.shared import PatientsPattern, console, usage
 
 
 def check(
@@ -39,6 +39,8 @@ def check(
     from vpt.files import as_json
     from vpt.progress import bar
 
+    if html and html.suffix.lower() not in (".html", ".htm"):
+        usage(f"--html {html}: is the name of the page, and what is there would be replaced; give NAME.html")
     with bar("checking") as tick:
         try:
             found = check_dataset(data, tick, patients, parse_labels(labels) if labels else None)

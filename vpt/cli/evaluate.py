@@ -280,12 +280,13 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
 
         return evaluate_run(paths[0] if kind == "run" else paths, out=out, **options)
     if kind == "masks":
+        from vpt.report.own_results import require_own_results
         from vpt.use.evaluation import evaluate as score
 
         predictions, references = paths
-        return score(predictions, references, **options), out or (
-            predictions if predictions.is_dir() else predictions.parent
-        )
+        folder = out or (predictions if predictions.is_dir() else predictions.parent)
+        require_own_results(folder)  # before anything is scored
+        return score(predictions, references, **options), folder
     from vpt.use.paired import compare_masks, compare_runs
 
     first, second, *truth = paths

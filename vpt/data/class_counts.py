@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from vpt.data.doubts.class_copies import split_name
+from vpt.data.doubts.class_images import folders_say_otherwise
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.findings import Problem
 from vpt.data.labelled import LabelledSet
@@ -30,7 +31,7 @@ def problems_of_classes(found: LabelledSet, splits: Sequence[Splits]) -> Iterato
     if missing := [name for name in found.classes if not everywhere[name]]:
         text = f"no example of {listed(missing)}; add some, or leave out the class"
         yield Problem("warning", str(found.source), text)
-    for doubt in class_doubts(found.classes):
+    for doubt in (*class_doubts(found.classes), *folders_say_otherwise(found)):
         yield Problem("warning", str(found.source), doubt)
     if unseen := [name for name in everywhere if any(not each[name] for each in learned)]:
         never = all(not any(each[name] for each in learned) for name in unseen)

@@ -30,17 +30,20 @@ NAMED = (
     "|left|right|l|r|od|os|(?:[lr][_-]?)?(?:cc|mlo)"  # of eyes, knees, breasts and their views
 )
 REPEATED = re.compile(
-    rf"(?:[_-](?:(?:(?:{NUMBERED})[_-]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED})|{COPIES}|{PLACES})+$"
+    rf"(?:[_ -](?:(?:(?:{NUMBERED})[_ -]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED})|{COPIES}|{PLACES})+$"
     rf"|(?<=\d)(?:[_-](?:{NAMED}))+[_-]\d{{1,2}}$"  # of a lesion in a view: P_00004_LEFT_CC_1
     r"|(?<=\d)(?:l|r|od|os|v\d+)$",
     re.IGNORECASE,
 )
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9+]+)_[^/]*")  # the subject stands first, whatever follows
 BRATS = re.compile(r"((?:.*/)?BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)  # since 2023: the patient, a visit
-DATED = re.compile(r"(.+?)[_-](?:19|20)\d\d([_-]?)\d\d\2\d\d")
+DATED = re.compile(
+    r"(.+?)[_ -](?:(?:19|20)\d\d([_. -]?)\d\d\2\d\d|\d\d?([_. -])\d\d?\3(?:19|20)\d\d)"  # 2020-02-01, 1.2.2020
+)
+AT_FIRST = re.compile(rf"(?:{NAMED})[_ -](.*\d.*)", re.IGNORECASE)  # left_P1, pre_P1
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
 BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; no DICOM UID
-    rf"(?![\d.]+$)(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-# ]\d+|\.\d{{3,}}|[_ -]?\(\d+\))"
+    rf"(?![\d.]+$)(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-# ]+\d+|\.\d{{3,}}|[_ -]?\(\d+\))"
     rf"|(.*\d)(?:img|im|image|{LETTERS})\d+",
     re.IGNORECASE,
 )
@@ -50,7 +53,7 @@ ENDING = re.compile(r"[_-][^\W\d_]\w*$")  # P01_3_crop: of all names the same, i
 OF_FOLDER = re.compile(rf"(?:^|[_-])((?:{WHOSE}|p|pt)[_-]?\d+)(?=$|[_-])", re.IGNORECASE)  # patient3, P3_visit1
 YEAR = re.compile(r"(?:19|20)\d\d")
 MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients
-WORDED = re.compile(r"(.*\d.*)[_-]([^_-]*[^\W\d_][^_-]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
+WORDED = re.compile(r"(.*\d.*)[_ -]([^_ -]*[^\W\d_][^_ -]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
 TOLD = 5  # doubts of one kind
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
 
@@ -110,14 +113,15 @@ class Patients:
         return [*filter(None, own), *missing_among(said, "patients"), *doubtful_classes(said, "patients")[:TOLD]]
 
     def bare_numbers(self, splits: Sequence[Mapping[str, Sequence[str]]] = ()) -> str:
-        """That a number, a date or a word at the end of names, as in `001_002` and `001_MR2`, may be of a visit or
-        slice, in one sentence; "" else, and where every split that is known keeps such names together.
+        """That a number, a date or a word at the end of names, as in `001_002` and `001_MR2`, or a side before them
+        (`left_001`) may be of a visit or slice, in one sentence; "" else, and where every split that is known keeps
+        such names together.
         """
         units: dict[str, list[str]] = {}
         for name in self.names:
             if not self.said.get(name):
                 units.setdefault(self.of(name), []).append(name)
-        for what, groups in _differing_at_the_end(list(units)):
+        for what, groups in _differing_in_one(list(units)):
             shared = {stem: names for stem, names in groups.items() if len(names) > 1}
             cases = [[name for unit in names for name in units[unit]] for names in shared.values()]
             if not shared or len(groups) < 2 or (splits and not any(_parts(each, cases) for each in splits)):
@@ -129,7 +133,7 @@ class Patients:
             stems = {name: its for its, group in shared.items() for unit in group for name in units[unit]}
             whose = {name: self.of(name) for name in self.names} | stems
             return (
-                f"{found} differ from another in the last {what} alone ({listed(alike, 3)}){count}; "
+                f"{found} differ from another in the {what} alone ({listed(alike, 3)}){count}; "
                 f"{_settled(what, stems, whose)}"
             )
         return ""
@@ -207,18 +211,19 @@ def _is_number(folders: Sequence[str]) -> bool:
     return len(numbers) == 1 and numbers[0].isdecimal() and not YEAR.fullmatch(numbers[0])
 
 
-def _differing_at_the_end(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """What may tell a patient's names apart -> the names by what stands before it."""
+def _differing_in_one(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """What may tell a patient's names apart -> the names by what stands beside it."""
     ends = {found.group() if (found := ENDING.search(name)) else "" for name in names}
     end = ends.pop() if len(ends) == 1 else ""
     cut = {name: name.removesuffix(end) for name in names}
     bare = ((name, found[1] or found[2]) for name in names if (found := BARE.fullmatch(cut[name])))
-    yield "number", _grouped(bare)
+    yield "last number", _grouped(bare)
     counted_words = _grouped((name, found[1]) for name in names if (found := COUNTED.fullmatch(cut[name])))
     few = max(map(len, counted_words.values()), default=0) <= FEW_CASES
-    yield "number", counted_words if few and len(counted_words) >= MANY_WORDS else {}
-    yield "date", _grouped((name, found[1]) for name in names if (found := DATED.fullmatch(name)))
-    yield "word", _by_words(names)
+    yield "last number", counted_words if few and len(counted_words) >= MANY_WORDS else {}
+    yield "last date", _grouped((name, found[1]) for name in names if (found := DATED.fullmatch(name)))
+    yield "first word", _grouped((name, found[1]) for name in names if (found := AT_FIRST.fullmatch(name)))
+    yield "last word", _by_words(names)
 
 
 def _settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> str:
@@ -228,7 +233,9 @@ def _settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> s
     patient, known = next(iter(stems.values())), {*stems.values()}
     lengths, parts = {len(stem) for stem in known}, {len(re.findall("[_-]", stem)) for stem in known}
     patterns = [
-        *(("(.*?)[_-](?:19|20)",) if what == "date" else ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")),
+        *{"last date": ("(.*?)[_-](?:19|20)",), "first word": ("^[^_ -]+[_ -](.*)",)}.get(
+            what, ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")
+        ),
         *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in sorted(parts)),
         *(f"^.{{{length}}}" for length in sorted(lengths)),
     ]

@@ -162,8 +162,8 @@ def header_grid(image: Any, name: str) -> Grid:
     if image.affine is None:  # made in memory
         raise VptError(f"{name}: no affine, so voxels have no place in space; give the scan's own")
     _, factor = IN_MM.get(space_unit(image), ("mm", 1.0))
-    scale = np.diag([factor, factor, factor, 1.0])
-    return placed(usual_shape(image.shape), scale @ np.asarray(image.affine, np.float64), name)
+    scale = np.array([[factor], [factor], [factor], [1.0]])  # of each row: an infinite number stays where it is
+    return placed(usual_shape(image.shape), scale * np.asarray(image.affine, np.float64), name)
 
 
 def usual_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)  # grey by the header alone
 MOST_PIXELS = 2**26  # of an image; decoding and scaling take some 25 bytes for each
 WHOLE_MODES = tuple(mode for mode in DEEP_MODES if mode != "F")
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
-SAMPLE_FORMAT, UNSIGNED = 339, 1
+SAMPLE_FORMAT, UNSIGNED, SIGNED = 339, 1, 2
 ORIENTATION = 0x0112  # of EXIF
 READ = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")  # others start programs, or lose depth
 FEW_HIDDEN = 0.005  # of the pixels
@@ -123,6 +123,9 @@ def _refuse_what_is_not_said(image: Image, path: Path) -> None:
     if image.format == "JPEG2000":
         found = Jpeg2000.of(path)
         refusal = found.refusal(image.mode) if found else "JPEG 2000 that is damaged in its header; export it again"
+    tags = getattr(image, "tag_v2", {})
+    if max(tags.get(BITS_PER_SAMPLE, (0,))) == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()):
+        refusal = "a TIFF of signed numbers of 8 bits, which would be read without their sign; save it unsigned"
     if refusal:
         raise VptError(f"{path}: {refusal}")
 

@@ -116,6 +116,12 @@ def ids_in(array: np.ndarray, name: str) -> tuple[int, ...]:
             "resample with nearest neighbour and save as integers"
         )
     ids = tuple(sorted({round(value) for value in values.tolist()}))
+    exact = 2 ** (np.finfo(values.dtype).nmant + 1) - 1 if values.dtype.kind == "f" else LARGEST_ID
+    if inexact := [id for id in ids if exact < abs(id) <= LARGEST_ID]:
+        raise VptError(
+            f"{name}: label {inexact[-1]} in {values.dtype}, which skips whole numbers above {exact}, so that it may "
+            "stand for others; save the label map with its ids as integers (int32, uint32)"
+        )
     if beyond := [id for id in ids if abs(id) > LARGEST_ID]:
         raise VptError(
             f"{name}: label {beyond[-1]} is beyond {LARGEST_ID}, the largest id there can be; renumber the labels"

@@ -13,6 +13,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.class_pictures import MOST_CLASSES, draw_confusion, draw_labels, draw_reliability
 from vpt.report.group_blocks import group_blocks
+from vpt.report.own_results import require_own_results
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.classes import counted_confidences
 from vpt.scores.classification import PER_CLASS, ClassificationScores, probabilities_csv
@@ -45,10 +46,11 @@ class ClassReport(ClassificationScores):
         """Write `summary.json`, `cases.csv`, `evaluation.md`, `confusion.png`, `reliability.png` -> the path of
         `summary.json`.
 
-        Raises VptError when the folder cannot be made or written.
+        Raises VptError when the folder cannot be made or written, or holds such files that are not of an evaluation.
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
+        require_own_results(folder)
         write_text(folder / "cases.csv", self.to_csv())
         write_text(folder / "evaluation.md", self.markdown())
         if self.target == "labels":

@@ -9,6 +9,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks, range_of, shown
 from vpt.report.lesion_blocks import lesion_blocks
+from vpt.report.own_results import require_own_results
 from vpt.report.parts import EMPTY_WORDS
 from vpt.report.trust_blocks import trust_blocks
 from vpt.scores.bootstrap import LEVEL
@@ -38,10 +39,11 @@ class Report(SegmentationScores):
         """Write `summary.json`, `cases.csv`, `evaluation.md`, and `quality.csv` if asked for, into the folder, made if
         missing -> the path of `summary.json`.
 
-        Raises VptError when the folder cannot be made or written.
+        Raises VptError when the folder cannot be made or written, or holds such files that are not of an evaluation.
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
+        require_own_results(folder)
         write_text(folder / "cases.csv", self.to_csv())
         write_text(folder / "evaluation.md", self.markdown())
         if self.qualities is not None:

@@ -258,6 +258,16 @@ def test_one_scan_goes_to_one_file_or_into_a_folder(scans, tmp_path):
         outputs(scans, tmp_path / "mask.nii.gz")
 
 
+@pytest.mark.parametrize("name", ["a.mgz", "a.nii.bz2", "a.txt", "a.NPY"])
+def test_no_folder_is_called_as_a_file_that_nothing_writes(scans, tmp_path, name):
+    with pytest.raises(VptError, match=rf"{name}: no answer is written as \.\w+; give NAME\.nii\.gz, NAME\.png or the"):
+        outputs(scans / "a.nii.gz", tmp_path / name)
+    assert not (tmp_path / name).exists()
+    (tmp_path / name).mkdir()
+    assert list(outputs(scans, tmp_path / name)) == ["a", "b", "c"]
+    assert list(outputs(scans, tmp_path / "out.2026.05")) == ["a", "b", "c"]
+
+
 def test_masks_that_exist_are_kept_unless_told_otherwise(scans, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -65,6 +65,17 @@ def test_scans_that_are_numbered_as_channels_are_told(
         assert told or not found.notes
 
 
+def test_a_scan_that_is_given_twice_is_found_once(fill: Callable[..., Path]) -> None:
+    root = fill("all", "x.nii.gz", "y.nii.gz", "p/z.nii.gz")
+    for places in ([root, root], [root, root / "x.nii.gz"], [root / "p/../y.nii.gz", root]):
+        found = find_archive(places, "volumes", 1, OUT)
+        assert ([case.name for case in found.cases], found.failures) == (["x", "y"], ())
+    found = find_archive([root / "x.nii.gz", root / "x.nii.gz"], "volumes", 1, OUT)
+    assert [case.name for case in found.cases] == ["x"]
+    found = find_archive([root, root / "p"], "volumes", 1, OUT, recursive=True)
+    assert ([case.name for case in found.cases], found.failures) == (["p/z", "x", "y"], ())
+
+
 @pytest.mark.slow
 def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], tmp_path: Path) -> None:
     root = fill("all", "x.nii.gz", "p1/x.nii.gz", "p2/deep/x.nii.gz", ".hidden/x.nii.gz", "out/x.nii.gz")

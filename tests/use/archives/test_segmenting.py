@@ -172,6 +172,17 @@ def test_masks_that_are_not_in_the_record_are_not_replaced_unasked(run, tmp_path
     assert (tmp_path / "out/a.nii.gz").read_bytes() == b"by hand"
 
 
+@pytest.mark.parametrize("name", ["predictions.csv", "predictions.json", "failures.json", "quality.csv"])
+def test_files_called_as_a_record_of_which_none_was_begun_are_not_replaced_unasked(run, tmp_path, name) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("by hand")
+
+    with pytest.raises(VptError, match=rf"{name}: not of a batch of `vpt predict`, .*; add --overwrite, or choose"):
+        run()
+    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [(name, "by hand")]
+    run(existing="overwrite")
+
+
 @pytest.mark.slow
 def test_parts_make_the_same_masks_and_one_record(run, tmp_path, segmenter, scans) -> None:
     run()

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from vpt.data.cases import case_name
+from vpt.data.doubts.class_names import NUMBER, plain_name
 from vpt.data.doubts.mask_values import MOST_LABELS
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.layouts.naming import APART, says_masks
 from vpt.data.values import CaseValues
 from vpt.readers import Grid
 from vpt.readers.grid import by
-from vpt.words import listed
+from vpt.words import counted, listed
 
 ALIKE = 0.9  # of a class, so many are called as images of another
 MANY = 2  # times as many values as a mask may have: a picture
@@ -126,6 +127,23 @@ def patients_as_classes(found: LabelledSet) -> list[str]:
     return [
         f"the {len(stems)} folders {listed(stems, 3)} count as classes, but hold files such as {listed(files, 3)}, as "
         "folders of patients do; to segment, let the masks' names say mask, label or seg; to classify, give labels.csv"
+    ]
+
+
+def folders_say_otherwise(found: LabelledSet) -> list[str]:
+    """Images in a folder that is called as a class, and which are of another. A number may be a patient's."""
+    known = {plain_name(name) for name in found.classes if not NUMBER.fullmatch(name)}
+    apart = []
+    for each in found.cases:
+        folder = each.images[0].parent.name if isinstance(each.images[0], Path) else ""
+        classes = [found.classes[place] for place in each.target]
+        if plain_name(folder) in known - {*map(plain_name, classes)}:
+            apart.append(f"{each.name} in {folder} is {' and '.join(classes) or 'of none'}")
+    if not apart:
+        return []
+    return [
+        f"of {counted(len(apart), 'image')} the folder is called as another class ({listed(apart, 3)}); correct what "
+        "is wrong"
     ]
 
 

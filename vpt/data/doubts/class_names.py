@@ -15,6 +15,7 @@ MISSING = {"nan", "n/a", "#n/a", "<na>", "null", "nat", "#value!", "?", "unlabel
 MAYBE = {"na", "none", "nil", "unknown", "-", "."}  # beside numbers alone; they may be names
 BELOW_ALL = {"-1", "-9", "-99", "-999"}  # beside numbers of 0 and above
 YEAR = re.compile(r"[ _-]?\d{4}$")
+MEASURED = 5  # classes that are numbers with fractions
 JOINED = re.compile(r"\s*[;,/&+]\s*")
 
 
@@ -35,7 +36,9 @@ def doubtful_classes(classes: Iterable[str], what: str = "classes") -> list[str]
 
 def class_doubts(classes: Collection[str]) -> list[str]:
     """All that the names of classes let doubt."""
-    return [*doubtful_classes(classes), *missing_among(classes), *_sides(classes), *_joined(classes)]
+    return [
+        *doubtful_classes(classes), *missing_among(classes), *_sides(classes), *_joined(classes), *_measured(classes)
+    ]  # fmt: skip
 
 
 def _sides(classes: Collection[str]) -> list[str]:
@@ -61,6 +64,18 @@ def _joined(classes: Collection[str]) -> list[str]:
     return [
         f"classes {listed(map(repr, joined), 3)} join names that are classes too; if these are several labels of an "
         "image, write them with | between (a|b)"
+    ]
+
+
+def _measured(classes: Collection[str]) -> list[str]:
+    """Many numbers with fractions, as a column of a measure or a score has; of few they may be grades."""
+    numbers = {name: float(name) for name in classes if NUMBER.fullmatch(name.strip())}
+    broken = [name for name, number in numbers.items() if not number.is_integer()]
+    if len(broken) < MEASURED or 2 * len(broken) < len(classes):
+        return []
+    return [
+        f"classes {listed(map(repr, broken), 3)} are numbers with fractions, as a measure has, and each is a class of "
+        "its own; write the class (or range) that is meant in their place"
     ]
 
 

@@ -15,7 +15,7 @@ from vpt.words import counted, listed
 
 NEARLY_ALL_EDGE = 0.9  # of the masks' edges: a label that lies there is likely the background
 EDGE = 0.97  # the same of a single mask
-NEARLY_ALL = 0.99  # of an image: a mask of more is likely inverted
+NEARLY_ALL = 0.99  # of an image or volume: a mask of more is likely inverted
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def inverted(masks: Sequence[Outline], labels: Mapping[int, str], kind: Kind) ->
     """What is doubtful in the background of the masks of cases, or of images, a sentence each; labels: id -> name."""
     labelled = [mask for mask in masks if mask.zeros < mask.size]
     found = [_background(labelled, labels, "pixel" if kind == "images" else "voxel")]
-    if kind == "images":
-        found.append(_nearly_all(masks))
+    if kind == "images" or not all(mask.is_nearly_all for mask in masks):  # of tissue all may be labelled
+        found.append(_nearly_all(masks, "image" if kind == "images" else "volume"))
     return [text for text in found if text]
 
 
@@ -86,8 +86,8 @@ def _background(masks: Sequence[Outline], labels: Mapping[int, str], element: st
     return ""
 
 
-def _nearly_all(masks: Sequence[Outline]) -> str:
+def _nearly_all(masks: Sequence[Outline], what: str) -> str:
     if not (odd := [mask.case for mask in masks if mask.is_nearly_all]):
         return ""
     some = f"{len(odd)} of {counted(len(masks), 'mask')} {'is' if len(odd) == 1 else 'are'}"
-    return f"{some} on more than {NEARLY_ALL:.0%} of the image ({listed(odd, 3)}); are they inverted?"
+    return f"{some} on more than {NEARLY_ALL:.0%} of the {what} ({listed(odd, 3)}); are they inverted?"

@@ -10,7 +10,13 @@ import numpy as np
 
 from vpt.data.case_facts import seen_beside
 from vpt.data.cases import SegmentationSet
-from vpt.data.doubts.class_images import masks_as_classes, masks_beside, may_hold_masks, patients_as_classes
+from vpt.data.doubts.class_images import (
+    folders_say_otherwise,
+    masks_as_classes,
+    masks_beside,
+    may_hold_masks,
+    patients_as_classes,
+)
 from vpt.data.doubts.class_names import class_doubts
 from vpt.data.doubts.headers import file_doubts, header_doubts
 from vpt.data.doubts.image_and_mask import Beside, compared, drawn_in, misplaced
@@ -38,7 +44,12 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
     guess = dataset.whose.guess()
     classes = []
     if isinstance(dataset, LabelledSet):
-        classes = [*class_doubts(dataset.classes), *masks_beside(dataset), *patients_as_classes(dataset)]
+        classes = [
+            *class_doubts(dataset.classes),
+            *folders_say_otherwise(dataset),
+            *masks_beside(dataset),
+            *patients_as_classes(dataset),
+        ]
     used = {name for names in splits.to_dict().values() for name in names}
     if dataset.kind == "volumes":
         files = [

@@ -21,7 +21,7 @@ from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.image_sets import classify_set, is_image_set
 from vpt.use.archives.masks import never
 from vpt.use.archives.outputs import is_single, plan_predictions
-from vpt.use.archives.records import Record, is_recorded, summarise
+from vpt.use.archives.records import Record, is_recorded, require_own_summaries, summarise
 from vpt.use.archives.tables import write_table
 from vpt.use.classifier import Classifier
 
@@ -87,6 +87,8 @@ class ClassBatch:
         resumed = asked.existing == "continue" and is_recorded(self.out)
         shared = asked.part.of > 1 and is_recorded(self.out)
         plan_predictions(self.out, resumed or shared or asked.existing == "overwrite")
+        if asked.existing != "overwrite":
+            require_own_summaries(self.out)
         left = self.recorder.sort(cases, lambda case: [], asked.skip_failed) if resumed else None
         todo, failed, done = (left.todo, left.failed, len(left.done)) if left else (cases, [], 0)
         self.recorder.begin(len(cases))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,11 +68,16 @@ def find_archive(
     """
     names = () if isinstance(channels, int) else tuple(channels)
     channels = channels if isinstance(channels, int) else len(channels)
+    inputs = list({os.path.abspath(path): path for path in inputs}.values())
     if not any(_holds_more(path, recursive) for path in inputs):
         return _named_well(_given_one_by_one(inputs, channels, series))
     if missing := [path for path in inputs if not path.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a scan or a folder of them")
-    files = [(prefix, file) for path in inputs for prefix, file in _files_at(path, out, recursive)]
+    once: dict[str, tuple[str, Path]] = {}  # where inputs overlap
+    for path in inputs:
+        for prefix, file in _files_at(path, out, recursive):
+            once.setdefault(os.path.abspath(file), (prefix, file))
+    files = list(once.values())
     if not files:
         _given_one_by_one(inputs, channels, series)  # which says why, where it can
         raise VptError(f"{listed(inputs, 3)}: no scans found")

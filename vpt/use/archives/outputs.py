@@ -15,6 +15,10 @@ from vpt.words import listed
 
 TABLES = (".csv", ".json")
 STREAM = Path("-")
+NO_FOLDERS = {
+    *(".txt", ".tsv", ".xlsx", ".xls", ".html", ".md", ".pdf"),
+    *(".npy", ".mat", ".h5", ".mgz", ".mgh", ".bz2", ".xz", ".gz", ".zip", ".tar"),
+}
 
 
 def is_single(out: Path) -> bool:
@@ -51,6 +55,7 @@ def plan_outputs(
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         flags = "--overwrite or --skip-existing" if single else "--overwrite, --skip-existing or --continue"
         raise VptError(f"{target(there[0])}: exists already{more}; add {flags}, or choose another output")
+    _require_folder_name(out, "NAME.nii.gz, NAME.png")
     require_writable(out.parent if single else out)
     return list(cases), target
 
@@ -84,6 +89,12 @@ def _places(path: Path) -> set[Path]:
         return {real(path)}
 
 
+def _require_folder_name(out: Path, files: str) -> None:
+    """Refuse a new folder that is called as a file that nothing writes; files: what may be named."""
+    if not (out.is_dir() or is_single(out)) and out.suffix.lower() in NO_FOLDERS:
+        raise VptError(f"{out}: no answer is written as {out.suffix}; give {files} or the name of a folder")
+
+
 def require_writable(folder: Path) -> None:
     make_folder(folder, "choose another output")
     if not os.access(folder, os.W_OK):
@@ -113,5 +124,6 @@ def plan_predictions(out: Path, overwrite: bool) -> Path:
     if path.exists() and not overwrite:
         flags = "--overwrite" if is_single(out) else "--overwrite or --continue"
         raise VptError(f"{path}: exists already; add {flags}, or choose another output")
+    _require_folder_name(out, "FILE.csv, FILE.json")
     require_writable(path.parent)
     return path

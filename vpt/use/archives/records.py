@@ -26,11 +26,12 @@ from zlib import crc32
 from pydantic import TypeAdapter
 
 from vpt.errors import VptError
-from vpt.files import make_folder, require_own, write_json, write_text
+from vpt.files import holds_file, make_folder, require_own, write_json, write_text
 from vpt.scores.trust import quality_csv
 from vpt.versions import version_of
 
 JOURNALS = ".journal"
+SUMMARIES = ("predictions.json", "predictions.csv", "failures.json", "quality.csv")  # made of journals
 CHECK = b',"crc32":'
 MOMENT = 0.001  # seconds between two records
 LONGEST_LINE = 1 << 24  # bytes; a record of 20,000 classes has 1 MB
@@ -128,6 +129,18 @@ class Journal:
 def is_recorded(folder: Path) -> bool:
     """Whether a batch has been begun in this folder."""
     return (folder / JOURNALS).is_dir()
+
+
+def require_own_summaries(folder: Path) -> None:
+    """Raises VptError where a batch would replace what is called as its summaries, though none was begun there."""
+    if is_recorded(folder):
+        return
+    for file in (folder / name for name in SUMMARIES):
+        if holds_file(file):
+            raise VptError(
+                f"{file}: not of a batch of `vpt predict`, which would replace it; add --overwrite, or choose another "
+                "output"
+            )
 
 
 def answers_in(folder: Path) -> list[Path]:

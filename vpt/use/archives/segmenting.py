@@ -18,7 +18,7 @@ from vpt.use.archives.finding import Found, find_archive
 from vpt.use.archives.fingerprints import ModelMark
 from vpt.use.archives.masks import Answer, Masking, mask_file, never, segment_cases
 from vpt.use.archives.outputs import is_single, plan_outputs, require_own_places
-from vpt.use.archives.records import is_recorded, summarise
+from vpt.use.archives.records import is_recorded, require_own_summaries, summarise
 from vpt.use.segmenter import Segmenter
 from vpt.words import counted
 
@@ -134,6 +134,8 @@ class MaskBatch:
         existing, form = self.asked.existing, self.asked.form
         resumed = existing == "continue" and is_recorded(self.out)
         todo, _ = plan_outputs(cases, self.out, resumed or existing == "overwrite", existing == "skip", form)
+        if existing != "overwrite":
+            require_own_summaries(self.out)
         if not resumed:
             return Planned(todo, [], len(cases) - len(todo))
         known = self.recorder.sort(todo, self.files, self.asked.skip_failed)
