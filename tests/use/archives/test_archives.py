@@ -290,11 +290,11 @@ def test_scans_are_never_replaced_by_their_masks(scans, tmp_path, flags):
 
 
 def test_outputs_that_cannot_be_written_are_refused_before_any_work(scans, tmp_path):
-    (tmp_path / "notes.txt").write_text("a file")
-    with pytest.raises(VptError, match=r"notes\.txt: cannot be made a folder"):
-        outputs(scans, tmp_path / "notes.txt")
+    (tmp_path / "notes").write_text("a file")
+    with pytest.raises(VptError, match=r"notes: cannot be made a folder"):
+        outputs(scans, tmp_path / "notes")
     with pytest.raises(VptError, match="cannot be made a folder"):
-        outputs(scans, tmp_path / "notes.txt/deeper")
+        outputs(scans, tmp_path / "notes/deeper")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
