@@ -199,7 +199,8 @@ def test_unreadable_files_are_named_with_the_fix(tmp_path, save):
         ("text.nii.gz", b"This is not a scan.\n" * 30, "not a NIfTI file"),
         ("packed.nii.gz", gzip.compress(b"This is not a scan.\n" * 30, mtime=0), "not a NIfTI file"),
         ("cut.nii", plain[:400], "truncated or damaged"),
-        ("scan.mgz", plain, "not a supported ending"),
+        ("scan.mgz", bytes(400), "not a supported ending"),
+        ("called.mgz", plain, r"a NIfTI volume by its content, .* rename it to \.nii"),
     ]:
         (tmp_path / name).write_bytes(content)
         with refuses(f"{name}: {sentence}") as caught:
