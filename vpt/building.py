@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 
 from vpt.backbones import Backbone, load_backbone
-from vpt.backbones.beside import is_backbone
+from vpt.backbones.preprocessing import is_backbone
 from vpt.backbones.weights import weights_file
 from vpt.config import Config, ResolvedConfig
 from vpt.config.run import BackboneConfig

@@ -11,8 +11,8 @@ from vpt.artifact import Artifact, preprocessing_of
 from vpt.artifact_doubts import require_no_address, require_plausible
 from vpt.artifact_header import is_newer, unusable
 from vpt.backbones import Backbone, BackboneSpec, describe_backbone
-from vpt.backbones.beside import is_backbone
 from vpt.backbones.families import family_of, require_known
+from vpt.backbones.preprocessing import is_backbone
 from vpt.backbones.vit_models import EARLIER
 from vpt.backbones.weights import require_fit
 from vpt.building import FROZEN, build_model, load_encoder, shared_encoder

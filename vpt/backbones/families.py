@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from vpt.backbones import hub_models, nothing, sam2_models, sam_models, tiny_vit_models, vit_models
 from vpt.backbones.base import Backbone, BackboneSpec
-from vpt.backbones.beside import is_backbone
 from vpt.backbones.hub_models import say_licence
 from vpt.backbones.options import ImageOptions, NoOptions, SamOptions, VitOptions
 from vpt.backbones.origin import Origin, origin_of
+from vpt.backbones.preprocessing import is_backbone
 from vpt.backbones.sam2_models import SAM2_CHECKPOINTS
 from vpt.backbones.sam_models import CHECKPOINTS, SAM_MICRO
 from vpt.backbones.tiny_vit_models import TINY_CHECKPOINTS

@@ -26,12 +26,12 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from vpt.backbones.base import Backbone, BackboneSpec, require_colours, require_whole_patches
-from vpt.backbones.beside import preprocessing_beside
 from vpt.backbones.eva import EvaBackbone
 from vpt.backbones.fetch import hub_or_its_cache, require_within_reach, why_not
 from vpt.backbones.hiera import HieraBackbone
 from vpt.backbones.hieradet import HieraDetBackbone
 from vpt.backbones.origin import UNKNOWN, Origin
+from vpt.backbones.preprocessing import preprocessing_beside
 from vpt.backbones.relative import RelativeBackbone
 from vpt.backbones.swin import SwinBackbone, SwinCrBackbone
 from vpt.backbones.timm_model import Pooling, TimmBackbone

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vpt.data.splits import fold_count, is_fixed
-from vpt.engine.beside import beside_in_words, shared_labels
 from vpt.engine.continuing import task_in_words
+from vpt.engine.further_task import beside_in_words, shared_labels
 from vpt.engine.setup import Setup
 from vpt.engine.starting import start_in_words
 from vpt.words import counted

@@ -22,7 +22,7 @@ from vpt.data.doubts.said import doubts_of
 from vpt.data.splits import fold_in_words
 from vpt.data.stored import Store, Viewed
 from vpt.engine.announcing import folds_proposed, starts_of
-from vpt.engine.beside import share_prompts
+from vpt.engine.further_task import share_prompts
 from vpt.engine.previews import Previews
 from vpt.engine.randomness import seed_all
 from vpt.engine.ranks import ALONE, Ranks

@@ -33,9 +33,9 @@ from vpt.data.plan import Plan, read_plan
 from vpt.data.planned import EncoderInput, Wishes
 from vpt.data.planning import make_plan
 from vpt.data.splits import Splits, read_splits, read_written
-from vpt.engine.beside import is_beside, keep_copy, kept_tasks, require_same_files
 from vpt.engine.callbacks.base import dotted
 from vpt.engine.continuing import with_task
+from vpt.engine.further_task import is_beside, keep_copy, kept_tasks, require_same_files
 from vpt.engine.starting import adopt, require_unseen
 from vpt.errors import VptError
 from vpt.files import write_json, write_text

@@ -21,8 +21,8 @@ from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import is_labelled
 from vpt.data.plan import Plan, Window
 from vpt.data.splits import Splits, read_written
-from vpt.engine.beside import beside, is_beside
 from vpt.engine.continuing import continued_model, further_task
+from vpt.engine.further_task import beside, is_beside
 from vpt.errors import VptError
 from vpt.heads import Answer
 from vpt.model import PromptedModel

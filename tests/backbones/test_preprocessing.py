@@ -11,8 +11,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from vpt.backbones.beside import preprocessing_beside
 from vpt.backbones.families import load_backbone
+from vpt.backbones.preprocessing import preprocessing_beside
 from vpt.backbones.weights import read_state
 from vpt.errors import VptError, VptWarning
 

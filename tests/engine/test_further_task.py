@@ -21,7 +21,7 @@ from vpt.artifact import FORMAT, read_artifact
 from vpt.artifact_tasks import answering, common_ids, tasks_of
 from vpt.config import load_config
 from vpt.describe import describe
-from vpt.engine.beside import shared_labels
+from vpt.engine.further_task import shared_labels
 from vpt.engine.run import train
 from vpt.engine.setup import prepare_setup, reopen_run
 from vpt.errors import VptError
