@@ -13,7 +13,7 @@ import typer
 
 from vpt.cli.shared import usage
 from vpt.errors import VptError
-from vpt.words import listed
+from vpt.words import agreeing, listed
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, Beside, ModelMark, Outcome
@@ -41,7 +41,9 @@ def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
         file=stream,
     )
     if outcome.before:
-        how = "had a mask before, which stays" if asked.existing == "skip" else "were done before and are unchanged"
+        were, are = (agreeing(outcome.before, verb) for verb in ("were", "are"))
+        kept = f"{were} done before and {are} unchanged"
+        how = "had a mask before, which stays" if asked.existing == "skip" else kept
         print(f"{outcome.before} of them {how}", file=stream)
     for text in (*outcome.doubts, *outcome.notes):
         print(f"warning: {text}", file=sys.stderr)
