@@ -91,6 +91,8 @@ def test_new_scans_are_flagged_by_the_limits_of_the_same_models_in_any_order(
     told = vpt(*words, *models)
 
     assert (told.code, "nothing is flagged" in told.err) == (0, False)
+    assert f"{tmp_path / 'out/quality.csv'}: " in told.out
+    assert " flagged" in told.out
     rows = {row["case"]: row for row in rows_of(tmp_path / "out/quality.csv") if row["structure"] == "(case)"}
     assert rows["other"]["flag"] == "yes"
     assert "distance" in rows["other"]["beyond"]

@@ -35,6 +35,8 @@ def ended_in_order(how_on: str) -> Iterator[None]:
 
 
 def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
+    from vpt.scores.trust import flags_told
+
     part = f"{asked.part} ({asked.part.by}): " if asked.part.by else ""
     print(
         f"{part}{outcome.answered} of {outcome.total} scans {outcome.verb} in {seconds:.1f} s: {outcome.out}",
@@ -45,6 +47,9 @@ def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
         kept = f"{were} done before and {are} unchanged"
         how = "had a mask before, which stays" if asked.existing == "skip" else kept
         print(f"{outcome.before} of them {how}", file=stream)
+    table = outcome.out / "quality.csv"
+    if asked.beside.quality and table.is_file() and (told := flags_told(table.read_text("utf-8"))):
+        print(f"{table}: {told}", file=stream)
     for text in (*outcome.doubts, *outcome.notes):
         print(f"warning: {text}", file=sys.stderr)
     for failure in outcome.failures:
