@@ -77,6 +77,12 @@ def test_an_ensemble_is_evaluated_with_its_quality_and_keeps_limits(seeds: list[
     assert "Which cases to trust" in page
 
 
+def test_an_evaluation_without_quality_leaves_none_of_an_earlier_one(vpt: Vpt, tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "quality.csv").write_text("of an earlier model")
+    assert vpt("evaluate", tiny_run, "--out", tmp_path, "--device", "cpu").code == 0
+    assert not (tmp_path / "quality.csv").exists()
+
+
 @pytest.mark.slow
 def test_new_scans_are_flagged_by_the_limits_of_the_same_models_in_any_order(
     vpt: Vpt, seeds: list[Path], evaluated: Path, tiny_data: Path, tmp_path: Path
@@ -91,6 +97,8 @@ def test_new_scans_are_flagged_by_the_limits_of_the_same_models_in_any_order(
     told = vpt(*words, *models)
 
     assert (told.code, "nothing is flagged" in told.err) == (0, False)
+    assert f"{tmp_path / 'out/quality.csv'}: " in told.out
+    assert " flagged" in told.out
     rows = {row["case"]: row for row in rows_of(tmp_path / "out/quality.csv") if row["structure"] == "(case)"}
     assert rows["other"]["flag"] == "yes"
     assert "distance" in rows["other"]["beyond"]

@@ -811,6 +811,11 @@ def test_what_is_no_config_is_refused(given: Any, said: str) -> None:
         load_config(given)
 
 
+def test_overrides_that_are_no_dictionary_are_refused() -> None:
+    with pytest.raises(VptError, match="overrides: a list, expected a dictionary"):
+        load_config({}, ["train.epochs=2"])  # type: ignore[arg-type]
+
+
 def test_a_key_that_is_no_word_is_refused() -> None:
     assert "overrides: the key 3, expected one with dots" in refusal({}, {3: 4})  # type: ignore[dict-item]
 

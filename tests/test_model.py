@@ -10,6 +10,7 @@ from encoders import tune
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vpt.backbones import load_backbone
 from vpt.backbones.tokens import Features, Tokens
 from vpt.backbones.vit import VitBackbone
 from vpt.errors import VptError
@@ -428,3 +429,10 @@ def test_prompts_projected_once_are_not_asked_again_until_training_goes_on() -> 
     torch.testing.assert_close(ready, before, rtol=1e-5, atol=1e-5)
     model.train()(images)
     assert asked == [*range(DEPTH)] * 2
+
+
+def test_images_that_are_no_tensor_are_refused_in_a_sentence() -> None:
+    backbone = load_backbone("vit_micro")
+    model = PromptedModel(backbone, DeepPrompts(backbone.spec, count=2), MaskHead(backbone.spec, classes=2))
+    with pytest.raises(VptError, match="images: a list, expected a tensor"):
+        model([])  # type: ignore[arg-type]

@@ -169,10 +169,9 @@ class Wrapped(nn.Module):
 
         Raises VptError for images that do not fit the encoder, and for those of another floating type than it has.
         """
-        if not isinstance(images, Tensor):
-            raise VptError(f"images: {with_article(type(images).__name__)}, expected a tensor (B, 3, H, W), normalised")
+        self.backbone.require_images(images)
         own = next(p for p in self.backbone.parameters() if p.is_floating_point()).dtype
-        if images.dtype != own and images.is_floating_point() and not torch.is_autocast_enabled(images.device.type):
+        if images.dtype != own and not torch.is_autocast_enabled(images.device.type):
             raise VptError(f"images of {images.dtype}, and a model of {own}; give images.to({own}), or use autocast")
         return encode(self.backbone, self.prompts, images, checkpointing=self.checkpointing)
 

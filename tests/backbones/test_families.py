@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -331,3 +332,21 @@ def test_how_images_are_enlarged_is_the_weights_own(name: str, said: str) -> Non
     assert describe_backbone(name).interpolation == said
     config = load_config({"data": {"path": "."}, "backbone": {"name": name}}).resolved("segmentation")
     assert encoder_input(config).interpolation == said
+
+
+@pytest.mark.parametrize("size", [32, np.int64(32), (32, 32), [32, np.int64(32)]])
+def test_a_size_is_one_number_or_two(size: Any) -> None:
+    assert load_backbone("vit_micro", image_size=size).spec.image_size == (32, 32)
+
+
+@pytest.mark.parametrize("size", [32.0, "32", True, 0, (32,), (32, 32, 3)])
+def test_what_is_no_size_is_refused(size: Any) -> None:
+    with pytest.raises(VptError, match=r"image_size .*: expected pixels, one whole number"):
+        load_backbone("vit_micro", image_size=size)
+
+
+def test_a_folder_may_be_a_path_and_what_is_no_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VptError, match=r"the folder has no config\.json"):
+        load_backbone(tmp_path)
+    with pytest.raises(VptError, match="backbone: None, expected a name"):
+        load_backbone(None)  # type: ignore[arg-type]

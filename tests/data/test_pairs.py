@@ -53,6 +53,12 @@ def test_sequences_are_paired_in_their_order(folders):
     assert (matched.missing, matched.said) == ((), "")
 
 
+@pytest.mark.parametrize("given", [None, 3])
+def test_what_is_no_mask_is_refused_in_a_sentence(given):
+    with pytest.raises(VptError, match=f"{type(given).__name__} is no mask; give a folder"):
+        pair_masks(given, given)
+
+
 def test_references_that_share_a_name_are_told_apart(tmp_path):
     places = [touch(tmp_path / f"case_{k}", "seg.nii.gz") / "seg.nii.gz" for k in range(3)]
     mine = [touch(tmp_path / "pred", f"case_{k}.nii.gz") / f"case_{k}.nii.gz" for k in range(3)]

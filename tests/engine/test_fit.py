@@ -23,6 +23,7 @@ from vpt.data.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan
 from vpt.data.transforms import make_augment
+from vpt.engine import loading
 from vpt.engine.checkpoint import Progress
 from vpt.engine.fit import LOST, Cadence, Hooks, Settings, fit
 from vpt.engine.loading import load
@@ -164,6 +165,17 @@ def test_the_rest_of_an_epoch_is_what_the_whole_one_would_bring(
     whole = batches(slices, cases, replace(SETTINGS, steps=4), epoch=2)
     assert equal(batches(slices, cases, replace(SETTINGS, steps=4), epoch=2, step=3), whole[3:])
     assert batches(slices, cases, replace(SETTINGS, steps=4), epoch=2, step=4) == []
+
+
+def test_workers_that_start_where_nobody_reads_what_is_printed_are_not_blamed(
+    slices: NamedSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(*given: Any) -> Any:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # as where the start of a process flushes stdout
+
+    monkeypatch.setattr(loading, "make_loader", unread)
+    with pytest.raises(BrokenPipeError):
+        next(load(slices, [[]], workers=1))
 
 
 def test_epochs_and_seeds_differ(slices: NamedSamples, cases: list[PreparedCase]) -> None:

@@ -32,6 +32,7 @@ from vpt.config import load_config
 from vpt.engine.folder import DESCRIBED, RUNNING
 from vpt.engine.run import train
 from vpt.engine.signals import Interrupted
+from vpt.engine.training import scores_told
 from vpt.errors import VptError
 from vpt.machine.precision import choose_precision
 from vpt.restoring import restore_model
@@ -660,3 +661,12 @@ def test_an_artifact_holds_nothing_of_a_case_where_that_was_asked_for(
     assert read_artifact(tiny_run).familiar is not None
     train(tiny_data, tmp_path / "run", overrides=ONE_STEP | {"train.keep_cases": False})
     assert read_artifact(tmp_path / "run").familiar is None
+
+
+def test_scores_of_many_labels_are_told_in_a_short_line() -> None:
+    shown = {f"dice_{k}": f"rib {k}" for k in range(20)}
+    row = {"dice": 0.5, **dict.fromkeys(shown, 0.25)}
+    told = scores_told(row, shown, "dice")
+    assert (told[:19], told[-10:]) == ("0.500: rib 0 0.250,", "and 4 more")
+    assert scores_told(row, {"dice_3": "rib 3"}, "dice") == "rib 3 0.250"
+    assert scores_told({}, shown, "dice") == "not taken"

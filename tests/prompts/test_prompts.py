@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from encoders import DEPTH, VIT_B16, WIDTH, make_vit, plain_spec, total
@@ -381,3 +382,13 @@ def test_travelling_prompts_are_left_behind(backbone: VitBackbone, method: str) 
     assert features.grid.shape == (BATCH, WIDTH, 4, 4)
     assert features.prefix.shape == (BATCH, 1, WIDTH)
     assert features.levels[0].shape == (BATCH, WIDTH, 4, 4)
+
+
+@pytest.mark.parametrize("count", [2.0, "3", None, True])
+def test_a_count_that_is_no_whole_number_is_refused(spec: BackboneSpec, count: Any) -> None:
+    with pytest.raises(VptError, match=f"prompts: count is {count!r}; expected a whole number"):
+        DeepPrompts(spec, count=count)
+
+
+def test_numbers_of_numpy_are_numbers(spec: BackboneSpec) -> None:
+    assert DeepPrompts(spec, count=np.int64(3), blocks=np.array([1, 0])).starts == (0, 1)  # type: ignore[arg-type]

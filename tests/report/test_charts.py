@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpt.report.charts import Axis, Chart, Line, axis_of, named_axis
+from vpt.report.charts import APART, Axis, Chart, Line, Rule, axis_of, named_axis
 from vpt.report.training_charts import training_charts
 
 NAN = math.nan
@@ -57,3 +57,25 @@ def test_a_training_without_validation_has_no_scores_chart() -> None:
     rows = [{"epoch": 1.0, "loss": 1.0, "lr": 0.1}]
     assert [chart.title for chart in training_charts(rows, {}, "dice")] == ["Training loss", "Learning rate"]
     assert training_charts([], {}, "dice") == []
+
+
+def test_of_more_labels_than_colours_the_legend_names_none() -> None:
+    shown = {f"dice_{k}": f"label {k}" for k in range(40)}
+    rows = [{"epoch": 1.0, "loss": 1.0, "lr": 0.1, "dice": 0.5, **dict.fromkeys(shown, 0.5)}]
+    scores = training_charts(rows, shown, "dice")[1]
+    assert [line.words for line in scores.lines if line.keyed] == ["mean Dice (chooses); thin: each of 40 labels"]
+    assert all(line.keyed for line in training_charts(rows, dict(list(shown.items())[:8]), "dice")[1].lines)
+
+
+def test_long_names_below_columns_keep_what_tells_them_apart() -> None:
+    names = [f"vertebra number {k} of the spi…" for k in range(10, 13)]
+    assert [words for _, words in named_axis(names, 380).ticks] == [f"…{k} of the spi…" for k in range(10, 13)]
+    assert [words for _, words in named_axis(["liver", "liver tumour"], 380).ticks] == ["liver", "liver tumour"]
+
+
+def test_words_of_rules_that_lie_close_stand_apart() -> None:
+    rules = (Rule(0.0), Rule(5.1, "mean"), Rule(5.0, "low"), Rule(5.2, "high"))
+    chart = Chart("T", "A", Axis(0, 1, ()), Axis(0, 10, ()), rules=rules)
+    (high, _), (mean, middle), (low, _) = chart.rule_words
+    assert (mean - high, low - mean, middle) == (APART, APART, "mean")
+    assert mean == pytest.approx(chart.py(5.1), abs=0.5)

@@ -59,3 +59,16 @@ def test_progress_has_the_labels_colours(figures: list[Any], tmp_path: Path) -> 
     write_progress(tmp_path / "p.png", rows, {"dice_a": "a", "dice_b": "b"}, "dice", "run")
     colours = {line.get_label(): to_hex(line.get_color()) for line in figures[0].axes[1].lines}
     assert colours == {"a": colours_of([1, 2])[1], "b": colours_of([1, 2])[2], "mean Dice": "#000000"}
+
+
+@pytest.mark.parametrize("count", [2, 8, 40])
+def test_progress_of_many_labels_of_long_names_keeps_its_axes(
+    figures: list[Any], tmp_path: Path, recwarn: pytest.WarningsRecorder, count: int
+) -> None:
+    shown = {f"dice_{k}": f"vertebra_number_{k}_with_a_name_that_is_long" for k in range(count)}
+    rows = [{"epoch": 1, "loss": 1.0, "lr": 0.1, "dice": 0.5, **dict.fromkeys(shown, 0.5)}]
+    write_progress(tmp_path / "p.png", rows, shown, "dice", "run")
+    axes = figures[0].axes[1]
+    assert axes.get_position().width > 0.8
+    assert len(axes.get_legend().get_texts()) == (count + 1 if count < 9 else 1)
+    assert not [warning for warning in recwarn if "constrained_layout" in str(warning.message)]

@@ -19,6 +19,7 @@ from vpt.scores.trust import (
     StructureQuality,
     choose_limits,
     described,
+    flags_told,
     pairwise_dice,
     quality_csv,
 )
@@ -111,3 +112,11 @@ def test_rows_of_cases_and_structures_say_what_is_flagged_and_leave_the_unknown_
     assert (rows[2]["agreement"], rows[2]["distance"]) == ("", "")
     assert found["a"]["limits"] == limits.mark
     assert choose_limits([quality(0.8, 0.1)] * 5).mark != limits.mark
+
+
+def test_flags_are_told_in_words() -> None:
+    head, rest = "case,structure,voxels,agreement,entropy,distance,flag,beyond", "9,,0.5,1"
+    rows = [f"a,(case),{rest},yes,entropy", f"a,rim,{rest},yes,entropy", f"b,(case),{rest},no,", f"b,rim,{rest},yes,x"]
+    assert flags_told("\n".join([head, *rows])) == "1 scan flagged, and of 1 more a label alone"
+    assert flags_told("\n".join([head, rows[2]])) == "0 scans flagged"
+    assert flags_told(f"{head}\na,(case),{rest},,") == ""  # without limits

@@ -156,6 +156,17 @@ def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_pa
         bank.segment(scan(), "core")
     with pytest.raises(VptError, match="vit_mikro"):
         vpt.Bank("vit_mikro")
+    with pytest.raises(VptError, match="backbone: a VitBackbone, expected a name"):
+        vpt.Bank(vpt.load_backbone("vit_micro"))  # type: ignore[arg-type]
+    with pytest.raises(VptError, match="postprocess 'none': expected True or False"):
+        vpt.Bank("vit_micro", postprocess="none")  # type: ignore[arg-type]
+    for name in ("", None, 3):
+        with pytest.raises(VptError, match="expected a name, such as 'liver'"):
+            bank.add(name, artifacts["core"])  # type: ignore[arg-type]
+    with pytest.raises(VptError, match=r"'a\.png' is no request; give pairs of a scan and a task"):
+        bank.classify_each(["a.png"])  # type: ignore[list-item]
+    with pytest.raises(VptError, match="None: no task of this bank is called so"):
+        bank.segment(scan(), [None])  # type: ignore[list-item]
     assert "new" not in bank
 
 

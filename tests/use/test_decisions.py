@@ -83,7 +83,7 @@ def test_scans_are_predicted_so_and_the_record_says_so(
     assert vpt(*given, "--decide", "dice").code == 0
     again, otherwise = vpt(*given, "--decide", "dice", "--continue"), vpt(*given, "--continue")
 
-    assert "1 of them were done before" in again.out
+    assert "1 of them was done before and is unchanged" in again.out
     assert "done before" not in otherwise.out
     (record,) = json.loads((out / "predictions.json").read_text())["cases"]
     assert "decide" not in record["settings"]  # those of the last command

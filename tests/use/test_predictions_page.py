@@ -96,6 +96,9 @@ def test_flags_and_scores_of_trust_are_told(folder) -> None:
     assert page.count("flagged: ") == 1
     assert "flagged: distance, entropy of rim</span>" in page
     assert "1 scan flagged." in page
+    by_name["also"]["quality"] = judged(0.75, rim=["entropy"], core=[])
+    (folder / "predictions.json").write_text(json.dumps(content))
+    assert "1 scan flagged, and of 1 more a label alone." in write_predictions_page(folder, LABELS).read_text()
     cells = {
         row[0]: re.findall(r"<td[^>]*>(.*?)</td>", row[1])
         for row in re.findall(r'row">(\w+)</th>(.*?)</tr>', page, re.S)

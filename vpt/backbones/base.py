@@ -17,7 +17,7 @@ from vpt.backbones.origin import Origin
 from vpt.backbones.tokens import Context, Features, Keep, KeysValues, SeparateContext, Tokens
 from vpt.errors import VptError, VptWarning
 from vpt.vocabulary import COLOURS, Interpolation, Padding
-from vpt.words import counted
+from vpt.words import counted, with_article
 
 __all__ = [
     "Added",
@@ -186,6 +186,8 @@ class Backbone(nn.Module, ABC):
 
     def require_images(self, images: Tensor) -> None:
         """Raise VptError unless images are normalised ones (B, C, H, W) of a size that the encoder takes."""
+        if not isinstance(images, Tensor):
+            raise VptError(f"images: {with_article(type(images).__name__)}, expected a tensor (B, 3, H, W), normalised")
         if images.ndim == 4 and images.shape[1] == self.channels and images.is_floating_point():
             height, width = images.shape[2:]
             if self.takes((height, width)):

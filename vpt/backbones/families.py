@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,8 @@ def family_of(name: str) -> Family:
     Raises:
         VptError: none does.
     """
+    if not isinstance(name, str):
+        raise VptError(f"backbone: {shown(name)}, expected a name such as vit_micro, or a folder's path as text")
     for family in families():
         if family.claims(name):
             return family
@@ -209,7 +212,7 @@ def family_of(name: str) -> Family:
 
 @torch.inference_mode(False)  # a server may load inside of that mode; what was made in it could never train
 def load_backbone(
-    name: str,
+    name: str | Path,
     *,
     weights: Weights = None,
     image_size: int | Size | None = None,
@@ -233,7 +236,8 @@ def load_backbone(
         VptError: unknown or unsupported name; weights that do not fit or cannot be had; a size that is no multiple of
             the patch; an option that the family does not have.
     """
-    family, size = family_of(name), (image_size, image_size) if isinstance(image_size, int) else image_size
+    name = str(name) if isinstance(name, Path) else name
+    family, size = family_of(name), _size(image_size)
     chosen = _options(family, name, options)
     if weights is None and vit_models.is_timm(name):
         vit_models.require_tag(name)
@@ -251,6 +255,16 @@ def load_backbone(
         whose = published(str(weights) if itself else name)
         backbone.origin = origin_of(None if itself else weights, backbone.sha256, whose)
     return backbone.requires_grad_(False).eval()
+
+
+def _size(given: Any) -> Size | None:
+    """An image's (height, width) of one number, or of both."""
+    if given is None:
+        return None
+    sides = given if isinstance(given, tuple | list) else (given, given)
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides):
+        raise VptError(f"image_size {given!r}: expected pixels, one whole number such as 224 or (height, width)")
+    return int(sides[0]), int(sides[1])
 
 
 def published(name: str) -> Origin:

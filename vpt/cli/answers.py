@@ -13,7 +13,7 @@ import typer
 
 from vpt.cli.shared import usage
 from vpt.errors import VptError
-from vpt.words import listed
+from vpt.words import agreeing, listed
 
 if TYPE_CHECKING:
     from vpt.use.archives import Asked, Beside, ModelMark, Outcome
@@ -35,14 +35,21 @@ def ended_in_order(how_on: str) -> Iterator[None]:
 
 
 def tell(outcome: Outcome, asked: Asked, seconds: float, stream: Any) -> None:
+    from vpt.scores.trust import flags_told
+
     part = f"{asked.part} ({asked.part.by}): " if asked.part.by else ""
     print(
         f"{part}{outcome.answered} of {outcome.total} scans {outcome.verb} in {seconds:.1f} s: {outcome.out}",
         file=stream,
     )
     if outcome.before:
-        how = "had a mask before, which stays" if asked.existing == "skip" else "were done before and are unchanged"
+        were, are = (agreeing(outcome.before, verb) for verb in ("were", "are"))
+        kept = f"{were} done before and {are} unchanged"
+        how = "had a mask before, which stays" if asked.existing == "skip" else kept
         print(f"{outcome.before} of them {how}", file=stream)
+    table = outcome.out / "quality.csv"
+    if asked.beside.quality and table.is_file() and (told := flags_told(table.read_text("utf-8"))):
+        print(f"{table}: {told}", file=stream)
     for text in (*outcome.doubts, *outcome.notes):
         print(f"warning: {text}", file=sys.stderr)
     for failure in outcome.failures:

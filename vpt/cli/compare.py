@@ -41,7 +41,8 @@ def compare(
     from vpt.engine.signals import Interrupted
 
     if methods == "list":
-        print("\n".join(f"{name:<13} {method.shown}" for name, method in all_methods().items()))
+        wide = max(map(len, all_methods()))
+        print("\n".join(f"{name:<{wide}} {method.shown}" for name, method in all_methods().items()))
         return
     if config is None:
         usage("give a data set's folder or a YAML config, or --methods list alone")

@@ -182,6 +182,8 @@ def evaluate(
         report, folder = _evaluated(kind, paths, out, options | {"progress": tick})
     console().print(report.table())
     saved = report.save(folder)
+    if kind in OF_RUNS and not quality:
+        (folder / "quality.csv").unlink(missing_ok=True)  # of an evaluation that this one replaces
     page = _page(kind, report, folder, paths[0], data, viewer)
     tables = "comparison.csv, comparison.md" if kind in COMPARED else "cases.csv, evaluation.md"
     print(f"written: {saved}, {tables}{', quality.csv' if quality else ''}, {page.name}")

@@ -50,8 +50,7 @@ def load_config(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
         name, values = "config", {"data": {"path": str(source)}}
     else:
         name, values = str(source), _read_yaml(Path(source))
-    for key, value in _copy(overrides or {}).items():
-        _set(values, key, value)
+    _override(values, overrides)
     return build_config(values, name)
 
 
@@ -65,8 +64,7 @@ def as_config(given: str | Path | dict[str, Any] | Config, overrides: dict[str, 
 def load_written(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     """The config.yaml of a run, which may be older than this version (`vpt.config.before`)."""
     values = as_written(_read_yaml(path))
-    for key, value in _copy(overrides or {}).items():
-        _set(values, key, value)
+    _override(values, overrides)
     return build_config(values, str(path))
 
 
@@ -197,6 +195,14 @@ def _beside(path: Path, given: str) -> str:
         return str(absolute(path.parent / Path(given).expanduser()))
     except (RuntimeError, ValueError) as error:
         raise VptError(f"{path}: {given!r} is no place of a file ({error}); correct it") from error
+
+
+def _override(values: dict[str, Any], overrides: Any) -> None:
+    if overrides is not None and not isinstance(overrides, dict):
+        found = with_article(type(overrides).__name__)
+        raise VptError(f"overrides: {found}, expected a dictionary such as {{'optim.lr': 1e-3}}")
+    for key, value in _copy(overrides or {}).items():
+        _set(values, key, value)
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from vpt.data.paired_folders import is_folder, pair_folders
 from vpt.data.pairs import Mask, Matched, Pair, Volume, mask_of
 from vpt.errors import VptError
 from vpt.readers import is_volume
-from vpt.words import counted
+from vpt.words import counted, with_article
 
 
 def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequence[Volume]) -> Matched:
@@ -52,4 +52,7 @@ def _case_names(predictions: Sequence[Mask], references: Sequence[Mask]) -> list
 def _masks(given: Any) -> list[Mask]:
     if isinstance(given, str | Path) or is_volume(given):
         return [mask_of(given)]
+    if not isinstance(given, Iterable):
+        found = with_article(type(given).__name__)
+        raise VptError(f"{found} is no mask; give a folder, a file, an image of nibabel, or a list of files or images")
     return [mask_of(one, f"image {number}") for number, one in enumerate(given, start=1)]

@@ -141,4 +141,4 @@ def beside_in_words(config: ResolvedConfig, tasks: Mapping[str, Artifact]) -> st
     task, known = config.start.task, listed(tasks, 10)
     if config.start.shared:
         return f"adds the task {task!r}, whose training goes on with the one set of prompts that also answers {known}"
-    return f"adds the task {task!r} with prompts and a head of its own; {known} answer what they did"
+    return f"adds the task {task!r} with prompts and a head of its own; the answers of {known} stay"

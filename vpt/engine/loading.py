@@ -86,6 +86,8 @@ def _begun(dataset: Dataset, batches: Sequence[Sequence[Any]], workers: int) -> 
             multiprocessing.Lock()  # what the loader makes first, and leaves half-made where it cannot be had
         with held_back():
             return iter(make_loader(dataset, batches, workers))
+    except BrokenPipeError:  # of stdout, which the start of a process flushes: nobody reads it any more
+        raise
     except OSError as error:
         raise VptError(
             f"processes that make samples cannot be started ({error.strerror}), as where /dev/shm cannot be written or "

@@ -43,7 +43,7 @@ from vpt.machine.device import choose_device
 from vpt.progress import bar
 from vpt.versions import version_of
 from vpt.vocabulary import Task
-from vpt.words import listed
+from vpt.words import counted, listed
 
 SEEN = 60.0  # seconds until a shared disk shows what another machine has written
 OF_TRAIN = ("epochs", "workers", "save_every", "postprocess", "viewer")
@@ -275,7 +275,8 @@ def _require_growing(run: Path, own: Config, wanted: Config) -> None:
         )
     if own.optim.schedule != "constant":
         raise VptError(
-            f"{run}: train.epochs={after}, but the rates of this run fall as a cosine that ends after {before} epochs, "
+            f"{run}: train.epochs={after}, but the rates of this run fall as a cosine that ends after "
+            f"{counted(before, 'epoch')}, "
             "so a longer run is another one from its first step on; start that, with optim.schedule=constant if it is "
             "to be given more epochs later"
         )

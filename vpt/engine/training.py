@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import Logger
@@ -39,7 +39,9 @@ from vpt.model import Output
 from vpt.progress import bar, is_live
 from vpt.report.pictures import write_progress
 from vpt.tasks.batch import LearningLoss
-from vpt.words import counted
+from vpt.words import counted, listed
+
+MOST_SCORES = 16  # in a line
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -257,9 +259,15 @@ def _table(job: Job, progress: Progress, width: int) -> Table:
 
 
 def _said(job: Job, row: dict[str, float]) -> str:
-    scores = ", ".join(f"{name} {row[key]:.3f}" for key, name in job.shown.items() if key in row)
     what = "Dice" if job.score.endswith("dice") else "scores"
-    return f"validation {what} {scores or 'not taken'}"
+    return f"validation {what} {scores_told(row, job.shown, job.score)}"
+
+
+def scores_told(row: Mapping[str, float], shown: Mapping[str, str], score: str) -> str:
+    """A validation's scores by their names; of many the one that chooses and the first of them."""
+    scores = [f"{name} {row[key]:.3f}" for key, name in shown.items() if key in row]
+    chooses = f"{row[score]:.3f}: " if len(scores) > MOST_SCORES else ""
+    return chooses + listed(scores, MOST_SCORES) if scores else "not taken"
 
 
 def _settings(config: Config, job: Job) -> Settings:

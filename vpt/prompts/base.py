@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import torch
@@ -238,6 +239,8 @@ class PromptTable(nn.Module):
 
 def require_positive(**numbers: int) -> None:
     for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise VptError(f"prompts: {name} is {value!r}; expected a whole number")
         if value < 1:
             raise VptError(f"prompts: {name} is {value}; at least 1 is needed, or choose `none` for no prompts")
 
@@ -248,6 +251,7 @@ def choose_blocks(blocks: Blocks, spec: BackboneSpec) -> tuple[int, ...]:
     Only blocks that attend have a place for prompts: the others are not among "all", nor counted by "last".
     """
     attending, depth = spec.attending, spec.depth
+    blocks = blocks if isinstance(blocks, str) else [*blocks]
     if blocks == "all":
         return attending
     if blocks == "global":

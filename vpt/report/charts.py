@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
+
+APART = 12  # px, between words one below the other
+GLYPH = 6.5  # px, of a letter
+COLUMN = 70  # px, of a name below it
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,13 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
-    """Through points (x, y); drawn: solid, or dashed."""
+    """Through points (x, y); drawn: solid, or dashed; keyed: in the legend."""
 
     points: tuple[tuple[float, float], ...]
     words: str = ""
     colour: str = ""
     dashed: bool = False
+    keyed: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,16 @@ class Chart:
     def py(self, y: float) -> float:
         return round(self.height - self.bottom - self.y.share(y) * (self.height - self.top - self.bottom), 1)
 
+    @property
+    def rule_words(self) -> tuple[tuple[float, str], ...]:
+        """The words at the ends of rules across, and how far down each stands: where rules lie close, apart."""
+        told = sorted((self.py(rule.value), rule.words) for rule in self.rules if rule.along == "x" and rule.words)
+        places = [y for y, _ in told]
+        for k in range(1, len(places)):
+            places[k] = max(places[k], places[k - 1] + APART)
+        moved = sum(place - y for place, (y, _) in zip(places, told, strict=True)) / max(len(told), 1)
+        return tuple((round(place - moved, 1), words) for place, (_, words) in zip(places, told, strict=True))
+
     def path(self, line: Line) -> str:
         return "M" + "L".join(f"{self.px(x)} {self.py(y)}" for x, y in line.points)
 
@@ -113,8 +130,23 @@ def axis_of(values: Iterable[float], title: str = "", *, least: Sequence[float] 
     return Axis(first * step, last * step, ticks, title)
 
 
-def named_axis(names: Sequence[str]) -> Axis:
-    """The names in order along the axis, at 0, 1, 2, ..."""
+def columns_width(count: int) -> int:
+    """Of a chart with so many named columns, px."""
+    return max(380, 60 + COLUMN * count)
+
+
+def named_axis(names: Sequence[str], width: float = math.inf) -> Axis:
+    """The names in order along the axis, at 0, 1, 2, ...; in a chart so wide long ones lose the words that all of them
+    begin with, then their ends.
+    """
+    room = (width - 60) / max(len(names), 1) / GLYPH - 1
+    if len(names) > 1 and max(map(len, names)) > room:
+        same = "".join(
+            letters[0] for letters in takewhile(lambda letters: len({*letters}) == 1, zip(*names, strict=False))
+        )
+        alike = re.match(r".*[\W_]", same, re.DOTALL)
+        names = [f"…{name[alike.end() :]}" if alike else name for name in names]
+    names = [name if len(name) <= room else f"{name[: int(room) - 1]}…" for name in names]
     return Axis(-0.6, len(names) - 0.4, tuple((k, name) for k, name in enumerate(names)))
 
 

@@ -53,7 +53,7 @@ def _attention(image: np.ndarray, told: Any) -> MapGroup:
         "attention alone need not say"
     )
     named = [("mean of heads", told.map), *((f"head {number}", each) for number, each in enumerate(told.heads))]
-    added = f"{told.evidence.min():+.3f} to {told.evidence.max():+.3f} a patch"
+    added = f"{told.evidence.min():+z.3f} to {told.evidence.max():+z.3f} a patch"
     cards = [MapCard("evidence", added, encoded(over(image, np.maximum(told.evidence, 0))))]
     cards += [
         MapCard(name, f"{weights.min():.2%} to {weights.max():.2%} a patch", encoded(over(image, weights)))

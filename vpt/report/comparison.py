@@ -104,8 +104,8 @@ def _to_the_best(found: Mapping[str, Any]) -> dict[str, str]:
     interval = found["interval_of_that"]
     verdict = "unknown" if interval is None else "more than noise" if interval[1] < 0 else "within noise"
     return {
-        "behind": f"{found['minus_the_best']:+.3f}",
-        "margin": _range(interval, "+.3f"),
+        "behind": f"{found['minus_the_best']:+z.3f}",
+        "margin": _range(interval, "+z.3f"),
         "verdict": verdict,
     }
 
@@ -116,7 +116,7 @@ def _gain(found: Mapping[str, Any]) -> dict[str, str]:
         return {}
     interval = found["interval_of_minus_head_only"]
     sure = " *" if interval and (interval[0] > 0 or interval[1] < 0) else ""
-    return {"gain": f"{found['minus_head_only']:+.3f}{sure}", "gain_margin": _range(interval, "+.3f")}
+    return {"gain": f"{found['minus_head_only']:+z.3f}{sure}", "gain_margin": _range(interval, "+z.3f")}
 
 
 def _costs(found: Mapping[str, Any]) -> dict[str, str]:

@@ -86,7 +86,7 @@ def explain_page(told: Told, facts: Sequence[FactGroup] = ()) -> str:
     return page_of(
         told,
         "Prompts",
-        strongest=[(p.block, p.number, f"{p.influence:+.4f}", f"{p.share:.2%}") for p in strongest],
+        strongest=[(p.block, p.number, f"{p.influence:+z.4f}", f"{p.share:.2%}") for p in strongest],
         groups=groups,
         hidden_first=HIDDEN,
         hidden_columns=["most attending"],
@@ -162,7 +162,7 @@ def _card(told: Told, prompt: Any) -> MapCard:
     weights = np.asarray(prompt.attention, np.float32)
     said = f"{prompt.share:.2%} of attention, {weights.min():.2%} to {weights.max():.2%}"
     if prompt.influence is not None:
-        said += f"; without it {-prompt.influence:+.4f}"
+        said += f"; without it {-prompt.influence:+z.4f}"
     near = () if isinstance(told.near, str) else told.near.found[prompt.block, prompt.number]
     return MapCard(f"prompt {prompt.number}", said, encoded(over(told.image, weights)), *_nearest(near))
 

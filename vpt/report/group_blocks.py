@@ -67,7 +67,7 @@ def _equity(found: GroupScores, score: str) -> Iterator[str]:
 def _gap(found: GroupScores, score: str) -> Iterator[str]:
     if gap := found.gaps.get(score):
         interval = f" ({range_of(gap.interval, signed=True)})" if math.isfinite(gap.interval[0]) else ""
-        yield f"gap ({score}): {gap.best} - {gap.worst} = {gap.size:+.3f}{interval}; the worst group is {gap.worst}"
+        yield f"gap ({score}): {gap.best} - {gap.worst} = {gap.size:+z.3f}{interval}; the worst group is {gap.worst}"
     else:
         yield f"no gap: fewer than two groups of {SMALL} patients or more"
 

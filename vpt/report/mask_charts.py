@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vpt.report.charts import Axis, Bar, Chart, Dot, Line, Rule, axis_of, named_axis
+from vpt.report.charts import Axis, Bar, Chart, Dot, Line, Rule, axis_of, columns_width, named_axis
 from vpt.report.mask_summary import MaskCase, MaskSummary
 from vpt.report.parts import amount, amounts
 from vpt.scores.trust_scores import BEST, RANDOM, TrustScores
@@ -31,7 +31,6 @@ def shown_labels(summary: MaskSummary, most: int) -> list[int]:
 def dice_chart(summary: MaskSummary, colours: Mapping[int, str]) -> Chart:
     """A column per label: a dot for every case, the middle half as a bar, the median as a line."""
     labels = shown_labels(summary, MOST_LABELS)
-    names = [_short(summary.labels[label], 72 // max(len(labels), 3)) for label in labels]
     dots: list[Dot] = []
     bars: list[Bar] = []
     lines: list[Line] = []
@@ -48,14 +47,14 @@ def dice_chart(summary: MaskSummary, colours: Mapping[int, str]) -> Chart:
             Dot(place + _aside(k), value, f"{name}: {value:.3f}", colours[label])
             for k, (value, name) in enumerate(scored[:: 1 + len(scored) // MOST_DOTS])
         ]
-    alt = "Dice of every case, per label; " + "; ".join(
+    alt = f"Dice of every case, per label{_lowest(summary, labels)}; " + "; ".join(
         f"{summary.labels[label]}: mean {summary.means[str(label)].get('Dice', math.nan):.3f}" for label in labels
     )
-    width = max(380, 60 + 70 * len(labels))
+    width = columns_width(len(labels))
+    x = named_axis([summary.labels[label] for label in labels], width)
     y = axis_of([dot.y for dot in dots], "Dice", least=(1.0,))
-    return Chart(
-        "Dice by label", alt, named_axis(names), y, tuple(bars), (), tuple(lines), tuple(dots), width, 260, bottom=26
-    )
+    marks = tuple(bars), (), tuple(lines), tuple(dots)
+    return Chart("Dice by label", alt, x, y, *marks, width, 260, bottom=26)
 
 
 def volume_charts(summary: MaskSummary, colours: Mapping[int, str]) -> list[Chart]:
@@ -119,6 +118,11 @@ def _bland_altman(summary: MaskSummary, label: int, colour: str) -> Chart | None
     return Chart(title, alt, x, y, rules=tuple(rules), dots=tuple(dots), left=60, right=90)
 
 
+def _lowest(summary: MaskSummary, shown: Sequence[int]) -> str:
+    """Which labels a chart shows, where these are not all."""
+    return f", the lowest {len(shown)} of {len(summary.labels)}" if len(shown) < len(summary.labels) else ""
+
+
 def _sizes(case: MaskCase, label: int, unit: str) -> tuple[float, float]:
     return case.size(label, "ref", unit), case.size(label, "pred", unit)
 
@@ -139,7 +143,3 @@ def _aside(k: int) -> float:
 
 def _or_last(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= max(most, 6) else f"{name[: max(most, 6) - 1]}…"

@@ -196,7 +196,7 @@ def _notes(summary: MaskSummary) -> list[str]:
     few = f" Of {len(summary.cases)} they say little." if len(summary.cases) < SMALL else ""
     notes = [f"Intervals: 95 %, {summary.method}.{few}" if summary.method and len(summary.cases) > 1 else ""]
     notes.append(
-        f"Of {len(summary.cases)} cases x {counted(len(summary.labels), 'label')}: {', '.join(happened)}."
+        f"Of {counted(len(summary.cases), 'case')} x {counted(len(summary.labels), 'label')}: {', '.join(happened)}."
         if happened
         else ""
     )

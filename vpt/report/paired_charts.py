@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vpt.report.charts import Chart, Dot, Line, Rule, axis_of, named_axis
+from vpt.report.charts import Chart, Dot, Line, Rule, axis_of, columns_width, named_axis
 from vpt.scores.paired import TIE, CasePair, Difference
 
 MOST_COLUMNS = 12
-GLYPH = 6.5  # px, of a letter below a column
 MOST_DOTS = 1000  # those that differ most
 
 
 def difference_chart(differences: Sequence[Difference]) -> Chart | None:
     """A column per score: A minus B as a dot, its 95 % interval as a line; None where nothing can be drawn."""
-    drawn = [each for each in differences if math.isfinite(each.size)][:MOST_COLUMNS]
+    finite = [each for each in differences if math.isfinite(each.size)]
+    drawn = finite[:MOST_COLUMNS]
     if not drawn:
         return None
     lines, dots, words = [], [], []
@@ -28,14 +28,12 @@ def difference_chart(differences: Sequence[Difference]) -> Chart | None:
         dots.append(Dot(place, each.size, told))
         words.append(told)
     heights = [y for line in lines for _, y in line.points] + [dot.y for dot in dots]
-    width = max(380, 60 + 70 * len(drawn))
-    room = int((width - 60) / len(drawn) / GLYPH)
-    words_below = [each.score.split(" (")[0] for each in drawn]
-    names = [name if len(name) <= room else f"{name[: room - 1]}…" for name in words_below]
+    width = columns_width(len(drawn))
+    shown = f", the first {len(drawn)} of {len(finite)}" if len(drawn) < len(finite) else ""
     return Chart(
         "A minus B",
-        f"A minus B with 95 % intervals; {'; '.join(words)}",
-        named_axis(names),
+        f"A minus B with 95 % intervals{shown}; {'; '.join(words)}",
+        named_axis([each.score.split(" (")[0] for each in drawn], width),
         axis_of(heights, "above 0 A is higher", least=(0.0,)),
         rules=(Rule(0.0, "", "x", dashed=True),),
         lines=tuple(lines),

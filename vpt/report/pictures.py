@@ -34,10 +34,12 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str
     scored = [row for row in rows if score in row]
     at = [row["epoch"] for row in scored]
     casing = [Stroke(linewidth=3.2, foreground="0.35"), Normal()]  # light colours are seen on white
-    for key, colour in zip([key for key in shown if key != score], cycle(LABELS)):
+    labels = [key for key in shown if key != score]
+    told = len(labels) <= len(LABELS)  # of more, colours say nothing
+    for key, colour in zip(labels, cycle(LABELS)):
         values = [row.get(key, np.nan) for row in scored]
-        below.plot(at, values, color=colour, label=shown[key], path_effects=casing)
-    name = shown.get(score, "mean Dice")
+        below.plot(at, values, color=colour, label=shown[key] if told else None, path_effects=casing)
+    name = shown.get(score, "mean Dice") + ("" if told else f"; thin: each of {len(labels)} labels")
     below.plot(at, [row[score] for row in scored], color="black", lw=2, label=name)
     if scored:
         best = max(scored, key=lambda row: row[score])
@@ -47,7 +49,9 @@ def write_progress(path: Path, rows: Sequence[dict[str, float]], shown: dict[str
         place["ha"] = "right" if late else "left"
         place["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
         below.annotate(f"best {best[score]:.3f}", (best["epoch"], best[score]), **place)
-        below.legend(loc="lower right", ncols=min(4, len(shown) + 1))
+        longest = max([len(name), *(len(shown[key]) for key in labels if told)])
+        names = below.legend(loc="lower right", ncols=max(1, min(4, len(shown) + 1, 88 // (longest + 5))))
+        names.set_in_layout(False)  # however long, the axes keep their places
     else:
         below.text(0.5, 0.5, "nothing validates", transform=below.transAxes, ha="center")
     rate.plot(epochs, [row.get("lr", np.nan) for row in rows], color="black", lw=1)

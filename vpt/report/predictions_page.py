@@ -13,7 +13,7 @@ from vpt.report.inlined import InlinedViewer
 from vpt.report.overlays import Panel
 from vpt.report.pages import render
 from vpt.report.parts import MOST_ROWS, WORST, Tile, amount
-from vpt.scores.trust import TRUST
+from vpt.scores.trust import TRUST, flags_in_words
 from vpt.words import counted
 
 
@@ -23,7 +23,7 @@ class PredictedCase:
 
     sizes: label -> ml of a volume, pixels of an image; answers: class -> probability; output: its mask in the folder;
     trust: score -> value, of those of `--quality` that are known; beyond: what of it lies beyond its limit, in words,
-    None where there are no limits.
+    None where there are no limits; flagged: whether the case itself is beyond one, not a label of it alone.
     """
 
     name: str
@@ -36,6 +36,7 @@ class PredictedCase:
     output: str
     trust: Mapping[str, float] = field(default_factory=dict)
     beyond: tuple[str, ...] | None = None
+    flagged: bool = False
 
     @property
     def nothing_predicted(self) -> bool:
@@ -73,16 +74,17 @@ def read_predicted(found: Mapping[str, Any]) -> list[PredictedCase]:
     return sorted(cases, key=lambda case: (-_rank(case), -_unusual(case, usual), case.name))
 
 
-def _judged(quality: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...] | None]:
+def _judged(quality: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...] | None, bool]:
     """What `vpt.scores.trust.described` says: the scores of the case, and where it, or a label, is beyond a limit."""
     if not quality:
-        return {}, None
+        return {}, None, False
     whole = quality["case"]
     trust = {score: whole[score] for score in TRUST if whole[score] is not None}
     if whole["beyond"] is None:
-        return trust, None
+        return trust, None, False
     of_labels = ((name, found["beyond"]) for name, found in quality["structures"].items())
-    return trust, (*whole["beyond"], *(f"{score} of {name}" for name, beyond in of_labels for score in beyond))
+    beyond = (*whole["beyond"], *(f"{score} of {name}" for name, scores in of_labels for score in scores))
+    return trust, beyond, bool(whole["beyond"])
 
 
 def cases_to_show(cases: Sequence[PredictedCase]) -> list[PredictedCase]:
@@ -109,8 +111,9 @@ def predictions_page(
     sentences = [f"{len(cases) - len(failed)} of {counted(len(cases), 'scan')} {verb}"]
     sentences += [f"in {counted(nothing, 'scan')} nothing was predicted"] if nothing else []
     judged = [case for case in cases if case.beyond is not None]
-    flagged = sum(bool(case.beyond) for case in judged)
-    sentences += [f"{counted(flagged, 'scan')} flagged"] if flagged else []
+    flagged = sum(case.flagged for case in judged)
+    of_labels = sum(bool(case.beyond) for case in judged) - flagged
+    sentences += [flags_in_words(flagged, of_labels)] if flagged or of_labels else []
     colours = dict(zip(labels, colours_of(range(1, len(labels) + 1)).values(), strict=True))
     classes = list(dict.fromkeys(name for case in cases for name in case.answers))
     scores = [score for score in TRUST if any(score in case.trust for case in cases)]

@@ -39,12 +39,15 @@ def _scores(
     rows: Sequence[Mapping[str, float]], scored: Sequence[Mapping[str, float]], shown: Mapping[str, str], score: str
 ) -> Chart:
     best = max(scored, key=lambda row: row[score])
+    labels = [pair for pair in shown.items() if pair[0] != score]
+    told = len(labels) <= len(LABELS)  # of more, colours say nothing
     lines = [
-        Line(_points(scored, key), name, LABELS[k % len(LABELS)])
-        for k, (key, name) in enumerate(pair for pair in shown.items() if pair[0] != score)
+        Line(_points(scored, key), name, LABELS[k % len(LABELS)], keyed=told) for k, (key, name) in enumerate(labels)
     ]
     name = shown.get(score, "mean Dice" if score == "dice" else score)
-    lines.append(Line(_points(scored, score), f"{name} (chooses)"))
+    lines.append(
+        Line(_points(scored, score), f"{name} (chooses)" + ("" if told else f"; thin: each of {len(labels)} labels"))
+    )
     words = f"best {best[score]:.3f}, epoch {best['epoch']:.0f}"
     alt = f"Validation scores over the epochs; the best {name}, {best[score]:.3f}, is epoch {best['epoch']:.0f}'s"
     dots = [Dot(best["epoch"], best[score], words, open=True)]

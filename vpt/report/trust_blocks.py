@@ -37,7 +37,7 @@ def _said(found: TrustScores) -> Iterator[str]:
     yield f"AURC: area under risk (1 - Dice) against coverage, {counted(found.cases, 'case')}; less is a better order"
     for each in found.differences:
         interval = f" ({range_of(each.interval, signed=True)})" if math.isfinite(each.interval[0]) else ""
-        yield f"{each.first} - {each.second} = {each.size:+.3f}{interval}"
+        yield f"{each.first} - {each.second} = {each.size:+z.3f}{interval}"
     if missing := [score for score in TRUST if score not in found.curves]:
         yield "; ".join(f"no {score}: {WHY_MISSING[score]}" for score in missing)
     yield _flagged(found)

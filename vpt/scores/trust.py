@@ -16,6 +16,7 @@ import numpy as np
 
 from vpt.scores.means import mean_defined
 from vpt.scores.plain import plain
+from vpt.words import counted
 
 TRUST = ("agreement", "entropy", "distance")
 FALLING = frozenset({"agreement"})  # less of it is more doubtful
@@ -174,3 +175,16 @@ def quality_csv(found: Mapping[str, Mapping[str, Any]]) -> str:
             flag = "" if beyond is None else "yes" if beyond else "no"
             writer.writerow([case, name, row["voxels"], *numbers, flag, " ".join(beyond or ())])
     return text.getvalue()
+
+
+def flags_told(table: str) -> str:
+    """What `quality_csv` wrote -> `flags_in_words` of it; "" where nothing was judged."""
+    rows = [row for row in csv.DictReader(io.StringIO(table)) if row["flag"]]
+    flagged = {row["case"] for row in rows if row["flag"] == "yes"}
+    whole = {row["case"] for row in rows if row["flag"] == "yes" and row["structure"] == WHOLE}
+    return flags_in_words(len(whole), len(flagged - whole)) if rows else ""
+
+
+def flags_in_words(whole: int, of_labels: int) -> str:
+    """ "6 scans flagged, and of 2 more a label alone"."""
+    return f"{counted(whole, 'scan')} flagged" + (f", and of {of_labels} more a label alone" if of_labels else "")

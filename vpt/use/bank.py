@@ -23,7 +23,7 @@ from vpt.readers import Mask, Scan
 from vpt.restoring import restore_model
 from vpt.use.classifier import Classifier
 from vpt.use.inference import ReadScan, read_scan, require_usual, warn_of_header, warn_of_precision
-from vpt.use.load import ready
+from vpt.use.load import ready, require_switches
 from vpt.use.models import models_in
 from vpt.use.segmenter import Segmenter
 from vpt.use.several import scans_in
@@ -67,6 +67,7 @@ class Bank:
         precision: Precision = "auto",
         postprocess: bool = True,
     ):
+        require_switches(postprocess=postprocess)
         describe_backbone(backbone)
         self.name = backbone
         self.device = choose_device(device)
@@ -84,10 +85,8 @@ class Bank:
 
     def __getitem__(self, task: str) -> Segmenter | Classifier:
         if task not in self._tasks:
-            known = listed(self._tasks) or "none yet"
-            raise VptError(
-                f"{task}: no task of this bank is called so{did_you_mean(task, self._tasks) or f'; it has {known}'}"
-            )
+            known = did_you_mean(str(task), self._tasks) or f"; it has {listed(self._tasks) or 'none yet'}"
+            raise VptError(f"{task}: no task of this bank is called so{known}")
         return self._tasks[task]
 
     def __contains__(self, task: object) -> bool:
@@ -110,6 +109,8 @@ class Bank:
             self._add(task, run_or_artifact)
 
     def _add(self, task: str, run_or_artifact: str | Path) -> None:
+        if not isinstance(task, str) or not task:
+            raise VptError(f"task {task!r}: expected a name, such as 'liver'")
         if task in self._tasks:
             raise VptError(f"{task}: the bank has a task of this name; remove it first, or choose another name")
         artifact = self._read(task, run_or_artifact)
@@ -191,6 +192,9 @@ class Bank:
         A scan that several tasks of one preparation are asked about is prepared, and its common blocks run, once.
         """
         requests = list(requests)
+        for request in requests:
+            if not isinstance(request, tuple | list) or len(request) != 2:
+                raise VptError(f"{request!r} is no request; give pairs of a scan and a task, [(scan, 'liver'), ...]")
         tasks = self._asked([task for _, task in requests], Classifier)
         read: dict[Hashable, ReadScan] = {}
         stacks: dict[Hashable, np.ndarray] = {}

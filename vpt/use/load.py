@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
+import numpy as np
 import torch
 
 from vpt.artifact import Artifact, read_artifact
@@ -69,6 +70,7 @@ def load(
             agree in task, labels, or how a scan becomes slices; tta of a model that saw no mirror images; a task that
             the model has not learned; a way to decide of a model that classifies.
     """
+    require_switches(compile=compile, tta=tta, postprocess=postprocess)
     require_room(TO_ANSWER)
     artifacts = [read_artifact(path) for path in models_in(run_or_artifact)]
     require_alike(artifacts)
@@ -84,6 +86,13 @@ def load(
         segmenters = {name: each for name, each in members.items() if isinstance(each, Segmenter)}
         return of_task(SegmenterByTask({name: decided(each, decide) for name, each in segmenters.items()}), task)
     return of_task(decided(together([loaded(artifact) for artifact in artifacts]), decide), task)
+
+
+def require_switches(**given: Any) -> None:
+    """Raise VptError for what is neither True nor False; a word such as "none" would count as True."""
+    for name, value in given.items():
+        if not isinstance(value, bool | np.bool_):
+            raise VptError(f"{name} {value!r}: expected True or False")
 
 
 def decided(model: Answering, decide: AskedDecision) -> Answering:

@@ -22,7 +22,7 @@ from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
 from vpt.scores.settings import Settings
-from vpt.use.pages.making import in_words, making_of, masks_sha256, to_view
+from vpt.use.pages.making import as_typed, making_of, masks_sha256, to_view
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
 from vpt.use.pages.viewer import inline_viewer, viewed
@@ -52,7 +52,7 @@ def write_run_page(
     facts = groups_of(run, artifact, rows)
     title = ": ".join(dict.fromkeys([run.resolve().name, artifact.config.data.path.name]))
     inlined = _viewer(section, validated, sources) if viewer and section else None
-    again = f"{in_words(['vpt', 'evaluate', str(run)])} --split val --viewer"
+    again = f"{as_typed(['vpt', 'evaluate', str(run)])} --split val --viewer"
     tiles = tiles_of(artifact)
     page = report_page("Training run", title, section, charts, facts, tiles, "validation case", inlined, again)
     return _written(run, page)

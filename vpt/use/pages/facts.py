@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +17,7 @@ from vpt.files import read_json, require_file
 from vpt.model import trained_parts
 from vpt.report.parts import Tile
 from vpt.report.report_page import FactGroup
+from vpt.use.pages.making import as_typed
 from vpt.vocabulary import DECIDED, NO_ENCODER
 from vpt.words import counted
 
@@ -113,7 +113,7 @@ def _environment(run: Path, artifact: Artifact) -> Iterator[tuple[str, str]]:
     found: Mapping[str, Any] = said if isinstance(said, dict) else {}
     command = found.get("command")
     if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
-        yield "command", shlex.join([Path(command[0]).name, *command[1:]])
+        yield "command", as_typed(command)
     yield "run", str(run)
     yield "seed", str(artifact.config.seed)
     yield artifact.path.name, f"SHA-256 {sha256(artifact.path.read_bytes()).hexdigest()}"

@@ -27,14 +27,16 @@ def making_of(
     return FactGroup(heading, tuple(_facts(command, named or {}, artifacts, packages)))
 
 
-def in_words(command: Sequence[str]) -> str:
+def as_typed(command: Sequence[str]) -> str:
     """`sys.argv` as one types it."""
-    return shlex.join([Path(command[0]).name, *command[1:]])
+    program = Path(command[0])
+    called = ["python", "-m", "vpt"] if program.name == "__main__.py" else [program.name]
+    return shlex.join([*called, *command[1:]])
 
 
 def to_view(command: Sequence[str]) -> str:
     """The command that puts the volumes inside the page as well; "" where it was no command."""
-    return f"{in_words(command)} --viewer" if command else ""
+    return f"{as_typed(command)} --viewer" if command else ""
 
 
 def masks_sha256(files: Sequence[str]) -> str:
@@ -52,7 +54,7 @@ def _facts(
     command: Sequence[str], named: Mapping[str, str], artifacts: Sequence[Path], packages: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     if command:
-        yield "command", in_words(command)
+        yield "command", as_typed(command)
         yield "started in", str(Path.cwd())
     yield from ((name, words) for name, words in named.items() if words)
     for path in artifacts:

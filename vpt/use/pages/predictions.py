@@ -15,7 +15,7 @@ from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
 from vpt.report.predictions_page import PredictedCard, PredictedCase, cases_to_show, predictions_page, read_predicted
 from vpt.use.pages.evaluation import PAGE
-from vpt.use.pages.making import in_words, to_view
+from vpt.use.pages.making import as_typed, to_view
 from vpt.use.pages.planes import CaseFiles, show_case
 from vpt.use.pages.viewer import inline_viewer, viewed
 from vpt.words import listed
@@ -108,5 +108,5 @@ def _option(name: str, value: Any) -> str:
 
 def _asked(command: Sequence[str]) -> Iterator[tuple[str, str]]:
     if command:
-        yield "last command", in_words(command)
+        yield "last command", as_typed(command)
         yield "started in", str(Path.cwd())
