@@ -15,6 +15,7 @@ import torch
 from commands import Told
 
 from vpt.artifact import read_artifact
+from vpt.scores.trust import COLUMNS
 from vpt.tensor_files import read_tensors, write_tensors
 from vpt.use.ensembles import SegmenterEnsemble
 from vpt.use.folds import DONE, MARK
@@ -78,9 +79,10 @@ def test_an_ensemble_is_evaluated_with_its_quality_and_keeps_limits(seeds: list[
 
 
 def test_an_evaluation_without_quality_leaves_none_of_an_earlier_one(vpt: Vpt, tiny_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "quality.csv").write_text("of an earlier model")
-    assert vpt("evaluate", tiny_run, "--out", tmp_path, "--device", "cpu").code == 0
-    assert not (tmp_path / "quality.csv").exists()
+    for written, kept in ((",".join(COLUMNS) + "\n", False), ("scan,sharpness\n", True)):
+        (tmp_path / "quality.csv").write_text(written)
+        assert vpt("evaluate", tiny_run, "--out", tmp_path, "--device", "cpu").code == 0
+        assert (tmp_path / "quality.csv").exists() is kept
 
 
 @pytest.mark.slow

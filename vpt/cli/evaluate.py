@@ -183,7 +183,9 @@ def evaluate(
     console().print(report.table())
     saved = report.save(folder)
     if kind in OF_RUNS and not quality:
-        (folder / "quality.csv").unlink(missing_ok=True)  # of an evaluation that this one replaces
+        from vpt.report.own_results import drop_quality
+
+        drop_quality(folder)
     page = _page(kind, report, folder, paths[0], data, viewer)
     tables = "comparison.csv, comparison.md" if kind in COMPARED else "cases.csv, evaluation.md"
     print(f"written: {saved}, {tables}{', quality.csv' if quality else ''}, {page.name}")

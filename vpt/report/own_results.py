@@ -6,8 +6,9 @@ from pathlib import Path
 
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json
+from vpt.scores.trust import COLUMNS
 
-SUMMARY, CASES = "summary.json", "cases.csv"
+SUMMARY, CASES, QUALITY = "summary.json", "cases.csv", "quality.csv"
 OURS = {"settings", "counts"}  # keys of our summary.json
 HEADERS = (b"case,label,name,", b"name,reference,prediction,correct,")  # of our cases.csv: of masks, of classes
 
@@ -19,8 +20,14 @@ def require_own_results(folder: Path) -> None:
     """
     if holds_file(folder / SUMMARY) and not _is_our_summary(folder / SUMMARY):
         raise _other(folder / SUMMARY)
-    if holds_file(folder / CASES) and not _are_our_cases(folder / CASES):
+    if holds_file(folder / CASES) and not _begins(folder / CASES, *HEADERS):
         raise _other(folder / CASES)
+
+
+def drop_quality(folder: Path) -> None:
+    """Remove the `quality.csv` of an earlier evaluation, which one without it replaces; another's of that name stays."""
+    if holds_file(folder / QUALITY) and _begins(folder / QUALITY, ",".join(COLUMNS).encode()):
+        (folder / QUALITY).unlink()
 
 
 def _is_our_summary(path: Path) -> bool:
@@ -31,9 +38,9 @@ def _is_our_summary(path: Path) -> bool:
     return isinstance(found, dict) and not OURS.isdisjoint(found)
 
 
-def _are_our_cases(path: Path) -> bool:
+def _begins(path: Path, *headers: bytes) -> bool:
     with path.open("rb") as file:
-        return file.readline().startswith(HEADERS)
+        return file.readline().startswith(headers)
 
 
 def _other(path: Path) -> VptError:
