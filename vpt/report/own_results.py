@@ -25,7 +25,7 @@ def require_own_results(folder: Path) -> None:
 
 
 def drop_quality(folder: Path) -> None:
-    """Remove the `quality.csv` of an earlier evaluation, which one without it replaces; another's of that name stays."""
+    """Remove the `quality.csv` of an evaluation that one without it replaces; another's of that name stays."""
     if holds_file(folder / QUALITY) and _begins(folder / QUALITY, ",".join(COLUMNS).encode()):
         (folder / QUALITY).unlink()
 
