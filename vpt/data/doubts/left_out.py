@@ -96,7 +96,8 @@ class LeftOut:
         every = (*self.files, *self.nested)
         texts = [path for path in every if link_in_text(path)]
         gone = [path for path in every if leads_nowhere(path)]
-        files, nested = ([path for path in paths if path not in {*texts, *gone}] for paths in (self.files, self.nested))
+        links = {*texts, *gone}
+        files, nested = ([path for path in paths if path not in links] for paths in (self.files, self.nested))
         drawn = drawn_among(self.files)
         other = [path for path in files if not format_of(path) and path not in drawn]
         known = [path for path in files if format_of(path)]
