@@ -118,7 +118,7 @@ def _length_of_runs(frame: bytes) -> int:
             at += 2
         else:
             at += 1
-    return length - max(at - end, 0)  # of a run that is cut off
+    return length
 
 
 def size_of(frame: bytes) -> Size | None:
