@@ -70,8 +70,6 @@ def opened(path: Path, pixels: bool = False) -> Iterator[Image]:
             _refuse_huge(image, path)
             _refuse_deep_colour(image, path)
             _refuse_what_is_not_said(image, path)
-            if pixels:
-                _refuse_below_zero(image, path)
             yield image
     except UnidentifiedImageError as error:
         damaged = VptError(f"{path}: not an image, or damaged in its header; export it again as PNG")
@@ -129,21 +127,16 @@ def _refuse_what_is_not_said(image: Image, path: Path) -> None:
         raise VptError(f"{path}: {refusal}")
 
 
-def _refuse_below_zero(image: Image, path: Path) -> None:
-    """Signed numbers of 8 bits, of which Pillow leaves out the sign: -1 would be 255."""
-    tags = getattr(image, "tag_v2", {})
-    signed = max(tags.get(BITS_PER_SAMPLE, (0,))) == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ())
-    if signed and np.array(image).max(initial=0) > np.iinfo(np.int8).max:
-        raise VptError(
-            f"{path}: a TIFF of signed numbers of 8 bits, some below 0, which would be read without their sign; save "
-            "it unsigned, or of 16 bits"
-        )
-
-
 def seen(image: Image, name: str) -> np.ndarray:
     """`pixels_of` an image as it is seen: upright, and light where its file says so."""
-    negative, bits = is_deep_negative(image), max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
+    tags = getattr(image, "tag_v2", {})
+    negative, bits = is_deep_negative(image), max(tags.get(BITS_PER_SAMPLE, (8,)))
     pixels = pixels_of(upright(image), name)
+    if bits == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()) and pixels.max(initial=0) > np.iinfo(np.int8).max:
+        raise VptError(
+            f"{name}: a TIFF of signed numbers of 8 bits, some below 0, which would be read without their sign; save "
+            "it unsigned, or of 16 bits"
+        )
     if not negative:
         return pixels
     if pixels.dtype != np.uint16 or pixels.max(initial=0) >= 2**bits:
