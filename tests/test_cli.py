@@ -300,6 +300,20 @@ def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tin
     assert not (tmp_path / "other.nii.gz").exists()
 
 
+@pytest.mark.parametrize("of", ["masks", "run"])
+def test_evaluate_replaces_nobodys_files_and_says_so_before_it_scores(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path, of: str
+) -> None:
+    summary = tmp_path / "summary.json"
+    summary.write_text('{"foreground_mean": {"Dice": 0.9}, "mean": {}, "metric_per_case": []}')  # nnU-Net's
+    truth = tiny_data / "labelsTr"
+    told = vpt("evaluate", *([tiny_run] if of == "run" else [truth, truth]), "--out", tmp_path)
+    assert told.code == 1
+    assert f"{summary}: not of `vpt evaluate`, which would replace it" in told.err
+    assert "Dice" not in told.out
+    assert [*tmp_path.iterdir()] == [summary]
+
+
 def test_evaluate_compares_two_folders_of_masks(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
     truth = tiny_data / "labelsTr"
     told = vpt("evaluate", truth, truth, truth, "-o", tmp_path / "compared")

@@ -212,6 +212,20 @@ def test_predict_volumes_and_several_labels(
         assert row["prediction"] == "|".join(named)
 
 
+def test_classes_replace_nobodys_files_unasked(
+    vpt: Callable[..., Told], class_run: Path, tiny_classes: Path, tmp_path: Path
+) -> None:
+    image = tiny_classes / "flat" / "im0.png"
+    (tmp_path / "failures.json").write_text("by hand")
+    for out, text in (
+        (tmp_path, "failures.json: not of a batch"),
+        (tmp_path / "a.xlsx", "a.xlsx: no answer is written"),
+    ):
+        code, _, err = vpt("predict", "-i", image, "-o", out, "-m", class_run, "--device", "cpu")
+        assert (code, text in err) == (1, True)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("failures.json", "by hand")]
+
+
 def test_the_name_of_a_mask_is_refused(
     vpt: Callable[..., Told], class_run: Path, tiny_classes: Path, tmp_path: Path
 ) -> None:

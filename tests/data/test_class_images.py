@@ -123,6 +123,10 @@ def test_names_that_are_likely_no_classes(names: list[str], text: str) -> None:
         ["T1+C", "T2"],
         ["-2", "-1", "1"],
         ["test01", "test02"],
+        ["0", "1", "2", "3", "4", "5"],
+        ["0", "0.5", "1", "2", "3"],  # CDR
+        ["1.0", "2.0", "3.0", "4.1", "4.2", "4.3", "5.0"],  # BI-RADS
+        ["174.1", "174.2", "174.3", "174.4", "174.5", "C50", "C51", "C52", "C53", "C54", "C55"],
     ],
 )
 def test_sound_names(names: list[str]) -> None:

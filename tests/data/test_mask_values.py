@@ -472,6 +472,15 @@ def test_an_object_that_reaches_the_edges_is_not_inverted(make_masks):
     assert not [each.text for each in check_dataset(root).warnings if "inverted" in each.text]
 
 
+def test_label_maps_of_volumes_may_all_be_full(make_dataset):
+    """As those of tissue are."""
+    root = make_dataset()
+    for path in (root / "labelsTr").iterdir():
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.maximum(np.asarray(image.dataobj), 1), image.affine), path)
+    assert not [each.text for each in check_dataset(root).warnings if "are they inverted" in each.text]
+
+
 # --- ids below 0 ------------------------------------------------------------------------------------------------------
 
 

@@ -391,7 +391,20 @@ def test_patients_that_are_guessed_too_many_are_said(names, what, patients):
 
 @pytest.mark.parametrize(
     "name",
-    ["{}.00{}", "{} {}", "{} ({})", "{}({})", "{}#{}", "{}img{}", "{}s00{}", "{}_{}_crop", "{}_00{}_T2w", "{}_{}"],
+    [
+        "{}.00{}",
+        "{} {}",
+        "{} ({})",
+        "{}({})",
+        "{}#{}",
+        "{}img{}",
+        "{}s00{}",
+        "{}_{}_crop",
+        "{} {} crop",
+        "{}_{} left view",
+        "{}_00{}_T2w",
+        "{}_{}",
+    ],
 )
 def test_numbers_of_slices_are_said_however_they_are_joined(name):
     names = [name.format(f"P0{k}", number) for k in (1, 2, 3) for number in range(3)]

@@ -356,9 +356,15 @@ def of_32_bits(path: Path, value: int, kind: str) -> Path:
     return path
 
 
-def test_signed_tiffs_of_8_bits_are_refused(tmp_path):
-    with pytest.raises(VptError, match=r"a\.tif: a TIFF of signed numbers of 8 bits, .*; save it unsigned"):
-        read_picture(of_32_bits(tmp_path / "a.tif", -1, "i1"))
+def test_signed_tiffs_of_8_bits_are_refused_where_the_sign_counts(tmp_path):
+    of_32_bits(tmp_path / "a.tif", -1, "i1")
+    for read in (read_picture, read_mask):
+        with pytest.raises(VptError, match=r"a\.tif: a TIFF of signed numbers of 8 bits, some below 0, .*; save it"):
+            read(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image, pytest.raises(VptError, match="signed numbers of 8 bits"):
+        reader_of(image).voxels(1)
+    assert read_mask(of_32_bits(tmp_path / "c.tif", 1, "i1")).sum() == 1  # as NumPy's int8 masks are written
+    assert read_picture(of_32_bits(tmp_path / "d.tif", 127, "i1")).max() == 127
     assert read_picture(of_32_bits(tmp_path / "b.tif", 200, "u1")).max() == 200
 
 

@@ -138,6 +138,14 @@ def test_saving_twice_gives_the_same_files(tmp_path):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+def test_scores_replace_earlier_ones_and_no_list_of_others(tmp_path):
+    path = of_classes().save(tmp_path)
+    assert of_labels().save(tmp_path) == path
+    (tmp_path / "cases.csv").write_text("name,label\na,naevus\n")
+    with pytest.raises(VptError, match=r"cases\.csv: not of `vpt evaluate`, which would replace it"):
+        of_classes().save(tmp_path)
+
+
 @pytest.mark.slow
 def test_cases(tmp_path):
     of_classes().save(tmp_path)

@@ -49,7 +49,7 @@ BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; n
 )
 COUNTED = re.compile(r"([^\W\d_]+(?:[_\- ][^\W\d_]+)*)[_\-# ]+\(?\d+\)?")  # smith_3, JD-2, anna meier (1)
 MANY_WORDS, FEW_CASES = 5, 9  # of so many words, with so few numbers each, these may be people; `ct_` and `mr_` are not
-ENDING = re.compile(r"[_-][^\W\d_]\w*$")  # P01_3_crop: of all names the same, it tells none apart
+ENDING = re.compile(r"[_ -][^\W\d_][\w ]*$")  # P01_3_crop: of all names the same, it tells none apart
 OF_FOLDER = re.compile(rf"(?:^|[_-])((?:{WHOSE}|p|pt)[_-]?\d+)(?=$|[_-])", re.IGNORECASE)  # patient3, P3_visit1
 YEAR = re.compile(r"(?:19|20)\d\d")
 MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients

@@ -43,7 +43,7 @@ def odd_spacing(grid: Grid) -> list[str]:
         return []
     return [
         f"voxels of {by(grid.spacing)} mm, which no scanner has (expected {SMALLEST:g} to {LARGEST:g} mm); "
-        "correct the spacing, or its unit, in the header; of a microscope it may be right"
+        "correct the spacing, or its unit, in the header; of a microscope or OCT it may be right"
     ]
 
 

@@ -123,17 +123,20 @@ def _refuse_what_is_not_said(image: Image, path: Path) -> None:
     if image.format == "JPEG2000":
         found = Jpeg2000.of(path)
         refusal = found.refusal(image.mode) if found else "JPEG 2000 that is damaged in its header; export it again"
-    tags = getattr(image, "tag_v2", {})
-    if max(tags.get(BITS_PER_SAMPLE, (0,))) == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()):
-        refusal = "a TIFF of signed numbers of 8 bits, which would be read without their sign; save it unsigned"
     if refusal:
         raise VptError(f"{path}: {refusal}")
 
 
 def seen(image: Image, name: str) -> np.ndarray:
     """`pixels_of` an image as it is seen: upright, and light where its file says so."""
-    negative, bits = is_deep_negative(image), max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
+    tags = getattr(image, "tag_v2", {})
+    negative, bits = is_deep_negative(image), max(tags.get(BITS_PER_SAMPLE, (8,)))
     pixels = pixels_of(upright(image), name)
+    if bits == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()) and pixels.max(initial=0) > np.iinfo(np.int8).max:
+        raise VptError(
+            f"{name}: a TIFF of signed numbers of 8 bits, some below 0, which would be read without their sign; save "
+            "it unsigned, or of 16 bits"
+        )
     if not negative:
         return pixels
     if pixels.dtype != np.uint16 or pixels.max(initial=0) >= 2**bits:

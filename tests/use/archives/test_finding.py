@@ -76,6 +76,13 @@ def test_a_scan_that_is_given_twice_is_found_once(fill: Callable[..., Path]) -> 
     assert ([case.name for case in found.cases], found.failures) == (["p/z", "x", "y"], ())
 
 
+def test_a_sequence_that_is_given_twice_is_two_channels(fill: Callable[..., Path]) -> None:
+    """As people do where one was not taken."""
+    x, y = (fill("all", "x.nii.gz", "y.nii.gz") / name for name in ("x.nii.gz", "y.nii.gz"))
+    (case,) = find_archive([x, x, y], "volumes", 3, OUT).cases
+    assert case.images == (x, x, y)
+
+
 @pytest.mark.slow
 def test_subfolders_give_their_names_or_are_counted(fill: Callable[..., Path], tmp_path: Path) -> None:
     root = fill("all", "x.nii.gz", "p1/x.nii.gz", "p2/deep/x.nii.gz", ".hidden/x.nii.gz", "out/x.nii.gz")

@@ -177,7 +177,7 @@ def test_files_called_as_a_record_of_which_none_was_begun_are_not_replaced_unask
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("by hand")
 
-    with pytest.raises(VptError, match=rf"{name}: not of a batch of `vpt predict`, .*; add --overwrite, or choose"):
+    with pytest.raises(VptError, match=rf"{name}: not of a batch of `vpt predict`, .*; move it, add --overwrite, or"):
         run()
     assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [(name, "by hand")]
     run(existing="overwrite")

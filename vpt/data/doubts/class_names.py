@@ -75,7 +75,7 @@ def _measured(classes: Collection[str]) -> list[str]:
         return []
     return [
         f"classes {listed(map(repr, broken), 3)} are numbers with fractions, as a measure has, and each is a class of "
-        "its own; write the class (or range) that is meant in their place"
+        "its own; unless they are codes, write the class (or range) that is meant in their place"
     ]
 
 

@@ -16,13 +16,13 @@ from vpt.data.doubts.drawn import drawn_among, told_of_drawn
 from vpt.data.walking import Walk
 from vpt.files import is_hidden
 from vpt.readers import endings, format_of, reader_of
+from vpt.readers.content import LIST
 from vpt.readers.dicom.reader import DicomReader
 from vpt.words import counted, listed
 
 LONGEST_LINK = 1024  # bytes
-LIST = "dicomdir"  # of the DICOM files on a disk
 PLANS = {"splits_final.json", "plans.json", "dataset_fingerprint.json"}  # of nnU-Net
-KNOWN = {"dataset.json", "split.json", "labels.csv", LIST} | PLANS
+KNOWN = {"dataset.json", "split.json", "labels.csv", LIST.lower()} | PLANS
 DOCUMENTS = (  # that no one would convert to a scan
     *(".md", ".rst", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".pptx", ".html", ".bib", ".cff"),
     *(".log", ".py", ".ipynb", ".sh", ".md5", ".sha1", ".sha256"),
@@ -38,7 +38,8 @@ BESIDE = (
     ".yml",
 )
 SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # beside a scan, of its name: what dcm2niix and BIDS say of it
-DESCRIBING = {"dataset_description.json", "readme", "readme.md", "changes", "license", LIST}  # of a part of a data set
+# Of a part of a data set:
+DESCRIBING = {"dataset_description.json", "readme", "readme.md", "changes", "license", LIST.lower()}
 DOUBLE = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of endings such as .nii.bz2
 
 
@@ -96,7 +97,8 @@ class LeftOut:
         every = (*self.files, *self.nested)
         texts = [path for path in every if link_in_text(path)]
         gone = [path for path in every if leads_nowhere(path)]
-        files, nested = ([path for path in paths if path not in {*texts, *gone}] for paths in (self.files, self.nested))
+        links = {*texts, *gone}
+        files, nested = ([path for path in paths if path not in links] for paths in (self.files, self.nested))
         drawn = drawn_among(self.files)
         other = [path for path in files if not format_of(path) and path not in drawn]
         known = [path for path in files if format_of(path)]

@@ -111,7 +111,7 @@ def _length_of_runs(frame: bytes) -> int:
     while at + 1 < end:
         code = frame[at]
         if code < 128:  # so many bytes as they are, and one
-            length += min(code + 1, end - at - 1)
+            length += code + 1
             at += code + 2
         elif code > 128:  # the next byte, repeated
             length += 257 - code

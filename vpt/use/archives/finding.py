@@ -68,8 +68,10 @@ def find_archive(
     """
     names = () if isinstance(channels, int) else tuple(channels)
     channels = channels if isinstance(channels, int) else len(channels)
-    inputs = list({os.path.abspath(path): path for path in inputs}.values())
-    if not any(_holds_more(path, recursive) for path in inputs):
+    more = any(_holds_more(path, recursive) for path in inputs)
+    if more or channels == 1:  # else a sequence may be given twice, in the place of one that was not taken
+        inputs = list({os.path.abspath(path): path for path in inputs}.values())
+    if not more:
         return _named_well(_given_one_by_one(inputs, channels, series))
     if missing := [path for path in inputs if not path.exists()]:
         raise VptError(f"{missing[0]}: no such file or folder; give a scan or a folder of them")

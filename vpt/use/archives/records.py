@@ -138,8 +138,8 @@ def require_own_summaries(folder: Path) -> None:
     for file in (folder / name for name in SUMMARIES):
         if holds_file(file):
             raise VptError(
-                f"{file}: not of a batch of `vpt predict`, which would replace it; add --overwrite, or choose another "
-                "output"
+                f"{file}: not of a batch of `vpt predict`, which would replace it; move it, add --overwrite, or choose "
+                "another output"
             )
 
 
