@@ -273,13 +273,13 @@ def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
 
 
 def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[str, Any]) -> tuple[Any, Path]:
-    """The report, and the folder to save it in."""
+    """The report, and the folder to save it in; one that holds other results is refused before anything is scored."""
     from vpt.report.own_results import require_own_results
 
-    if kind == "masks":
-        out = out or (paths[0] if paths[0].is_dir() else paths[0].parent)
-    if out and kind not in COMPARED:
-        require_own_results(out)  # before anything is scored
+    masks = paths[0] if paths[0].is_dir() else paths[0].parent
+    where = out or (masks if kind == "masks" else None)
+    if where and kind not in COMPARED:
+        require_own_results(where)
     if kind == "folds":
         from vpt.use.cross_validation import evaluate_folds
         from vpt.use.folds import is_of_folds
@@ -289,11 +289,11 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
         from vpt.use.runs import evaluate_run
 
         return evaluate_run(paths[0] if kind == "run" else paths, out=out, **options)
-    if kind == "masks" and out:
+    if kind == "masks":
         from vpt.use.evaluation import evaluate as score
 
         predictions, references = paths
-        return score(predictions, references, **options), out
+        return score(predictions, references, **options), out or masks
     from vpt.use.paired import compare_masks, compare_runs
 
     first, second, *truth = paths
