@@ -262,7 +262,7 @@ def _size(given: Any) -> Size | None:
     if given is None:
         return None
     sides = given if isinstance(given, tuple | list) else (given, given)
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides):
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, Integral) for side in sides):
         raise VptError(f"image_size {given!r}: expected pixels, one whole number such as 224 or (height, width)")
     return int(sides[0]), int(sides[1])
 
