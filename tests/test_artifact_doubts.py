@@ -119,7 +119,7 @@ def test_an_encoder_larger_than_the_machine_is_refused(original: Path, monkeypat
         ({"plan": {"image_size": 0}}, r"plan\.image_size 0"),
         ({"plan": {"pixel_mm": 1e-9}}, r"plan\.pixel_mm 1e-09"),
         ({"config": {"prompts": {"count": 10**9}}}, r"prompts\.count: .* found 1000000000"),
-        ({"config": {"head": {"width": 10**8}}}, r"head\.width 100000000"),
+        ({"config": {"head": {"width": 10**8}}}, r"head\.width: .* found 100000000"),
         ({"config": {"prompts": {"count": 4_000}}}, "misshapen keys: prompts"),
     ],
 )
