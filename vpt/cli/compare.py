@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vpt.cli.shared import ChosenDevice, Settings, Shots, Task, console, overrides_of, usage
+from vpt.cli.shared import ChosenDevice, Settings, Shots, Task, console, list_methods, overrides_of, usage
 
 
 def compare(
@@ -41,8 +41,7 @@ def compare(
     from vpt.engine.signals import Interrupted
 
     if methods == "list":
-        wide = max(map(len, all_methods()))
-        print("\n".join(f"{name:<{wide}} {method.shown}" for name, method in all_methods().items()))
+        list_methods({name: method.shown for name, method in all_methods().items()})
         return
     if config is None:
         usage("give a data set's folder or a YAML config, or --methods list alone")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vpt.cli.shared import ChosenDevice, Settings, console, overrides_of, usage
+from vpt.cli.shared import ChosenDevice, Settings, console, list_methods, overrides_of, usage
 
 
 def continual(
@@ -41,7 +41,7 @@ def continual(
     from vpt.errors import VptError
 
     if methods == "list":
-        print("\n".join(f"{name:<11} {shown}" for name, shown in SHOWN.items()))
+        list_methods(SHOWN)
         return
     if not data:
         usage("give a data set whose classes are split, several data sets, or a protocol, or --methods list alone")

@@ -94,6 +94,12 @@ def usage(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
+def list_methods(shown: Mapping[str, str]) -> None:
+    """Print names of methods, and what each is, in two columns."""
+    wide = max(map(len, shown))
+    print("\n".join(f"{name:<{wide}} {words}" for name, words in shown.items()))
+
+
 def console() -> Console:
     from rich.console import Console
 
