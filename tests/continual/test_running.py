@@ -173,7 +173,7 @@ def test_the_command_shows_a_table(vpt: Callable[..., Told], data: Path, tmp_pat
     assert told.code == 0
     assert "nearest class mean" in told.out
     assert f"page: {tmp_path / 'out' / 'continual.html'}" in told.out
-    assert "dualprompt  DualPrompt" in vpt("continual", data, "--methods", "list").out
+    assert "dualprompt     DualPrompt" in vpt("continual", data, "--methods", "list").out
     last = Path(tmp_path / "out" / "ncm-0" / "result.json")
     last.write_text("{")
     told = vpt("continual", data, "--out", tmp_path / "out", *options[:2], "--methods", "ncm,ranpac", *options[4:])
