@@ -23,6 +23,9 @@ DETAIL = 16  # channels of the refinement
 LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in training and after
 
 
+MOST_QUERIES = 4096  # as many as SAM's encoder has patches
+
+
 class SamDecoderConfig(HeadSettings):
     """See `SamDecoderHead`."""
 
@@ -32,7 +35,7 @@ class SamDecoderConfig(HeadSettings):
     """What of it trains: "tokens" (class tokens, kernels, queries, refinement), "upscaling" (that too), "decoder" (all
     of it), "auto" (upscaling where the decoder is pretrained, else all).
     """
-    queries: int | None = Field(None, ge=0, le=4096)
+    queries: int | None = Field(None, ge=0, le=MOST_QUERIES)
     """Learned query tokens in the place of a box and points; null: 2 where the decoder is pretrained, else 0."""
     refine: bool = True
     """Convolutions of image and logits at full resolution, added to the logits."""
