@@ -115,10 +115,7 @@ class _IntoWindows(torch.autograd.Function):
         d_grid = _gather(windows, size) if ctx.needs_input_grad[0] else None
         if ctx.padding is None or not ctx.needs_input_grad[1]:
             return d_grid, None, None
-        beyond = windows.clone()
-        for _, inside in _regions(size[0], size[1], windows.shape[4]):
-            beyond[inside] = 0
-        d_padding = beyond.sum((0, 1, 2, 4, 5), dtype=torch.promote_types(windows.dtype, torch.float32))
+        d_padding = _sum_beyond(windows, size)
         return d_grid, d_padding[:, None, None].to(ctx.padding), None
 
 
@@ -160,6 +157,16 @@ def _gather(windows: Tensor, size: tuple[int, int]) -> Tensor:
         region = windows[inside].permute(0, 1, 4, 2, 5, 3, 6)
         grid[place] = region.flatten(3, 4).flatten(1, 2)
     return grid
+
+
+def _sum_beyond(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """(heads, D), in float32 at least: the sum of what windows hold below a grid of this size and to its right."""
+    window = windows.shape[4]
+    rows, columns = (side % window or window for side in size)
+    below, right = windows[:, -1:, :, :, rows:], windows[:, :, -1:, :, :, columns:].clone()
+    right[:, -1:, :, :, rows:] = 0  # it is part of what lies below
+    places, precise = (0, 1, 2, 4, 5), torch.promote_types(windows.dtype, torch.float32)
+    return below.sum(places, dtype=precise) + right.sum(places, dtype=precise)
 
 
 Index = tuple[slice, ...]
