@@ -16,6 +16,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
@@ -26,6 +27,15 @@ from vpt.vocabulary import TASKS, Task
 from vpt.words import did_you_mean
 
 LARGEST_WIDTH = 2**14  # of a learned layer, wider than any encoder; more is a slip, and would take all memory
+
+
+def require_whole(section: str, least: int = 1, instead: str = "", **numbers: int) -> None:
+    """Raise VptError unless what Python was given are whole numbers from `least` on; instead: what else to do."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise VptError(f"{section}: {name} is {value!r}; expected a whole number")
+        if value < least:
+            raise VptError(f"{section}: {name} is {value}; at least {least} is needed{instead}")
 
 
 class Section(BaseModel):

@@ -15,7 +15,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.heads.base import Answer, Head, HeadSettings
 from vpt.heads.class_scores import prompts_of
-from vpt.sections import LARGEST_WIDTH
+from vpt.sections import LARGEST_WIDTH, require_whole
 
 FINEST = 4  # pixels of the image in one of the masks, at the least
 
@@ -48,6 +48,7 @@ class ClassMaskHead(Head):
 
     def __init__(self, spec: BackboneSpec, *, classes: int, width: int = 64):
         super().__init__()
+        require_whole("head", classes=classes, width=width)
         self.classes = classes
         entering = spec.finished.width
         self.project = nn.Sequential(nn.GroupNorm(1, entering), nn.Conv2d(entering, width, 1))

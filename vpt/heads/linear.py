@@ -12,7 +12,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
-from vpt.sections import Compared
+from vpt.sections import Compared, require_whole
 from vpt.vocabulary import Target
 
 Pool = Literal["auto", "cls", "mean"]
@@ -85,6 +85,7 @@ class ClassifyHead(Head):
         start: Start = "normal",
     ):
         super().__init__()
+        require_whole("head", outputs=outputs, hidden=1 if hidden is None else hidden)
         if pool == "cls" and not spec.has_cls:
             raise VptError(f"head: pool is cls, but {spec.name} has no CLS token; choose mean")
         takes_cls = pool == "cls" or (pool == "auto" and spec.pool == "cls" and spec.has_cls)

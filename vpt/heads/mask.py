@@ -14,7 +14,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
-from vpt.sections import LARGEST_WIDTH, Compared
+from vpt.sections import LARGEST_WIDTH, Compared, require_whole
 
 RATE = 2e-3  # of the head alone
 
@@ -54,6 +54,8 @@ class MaskHead(Head):
 
     def __init__(self, spec: BackboneSpec, *, classes: int, width: int = 64, detail: int = 16, levels: int = 4):
         super().__init__()
+        require_whole("head", classes=classes, detail=detail)
+        require_whole("head", least=4, width=width)
         if not 1 <= levels <= spec.depth:
             raise VptError(f"head: levels is {levels}; {spec.name} has {spec.depth} blocks, choose 1 to {spec.depth}")
         self.levels = tuple(round((k + 1) * spec.depth / levels) - 1 for k in range(levels))

@@ -14,7 +14,7 @@ from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
 from vpt.heads.mask import RATE, resized
-from vpt.sections import LARGEST_WIDTH, Compared
+from vpt.sections import LARGEST_WIDTH, Compared, require_whole
 
 
 class ReadoutConfig(HeadSettings):
@@ -55,6 +55,7 @@ class ReadoutHead(Head):
 
     def __init__(self, spec: BackboneSpec, *, classes: int, levels: int = 3, hidden: int = 256):
         super().__init__()
+        require_whole("head", classes=classes, hidden=hidden)
         if not 1 <= levels <= spec.depth:
             raise VptError(f"head: levels is {levels}; {spec.name} has {spec.depth} blocks, choose 1 to {spec.depth}")
         self.levels = tuple(range(spec.depth - levels, spec.depth))

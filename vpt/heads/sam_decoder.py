@@ -15,7 +15,7 @@ from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
 from vpt.heads.mask import convolution
-from vpt.sections import Compared
+from vpt.sections import Compared, require_whole
 
 Tune = Literal["auto", "tokens", "upscaling", "decoder"]
 RATE = 5e-4  # of the head alone, its decoder being pretrained; from random values 2e-3 is better (docs/results.md)
@@ -93,6 +93,8 @@ class SamDecoderHead(Head):
         hints: bool = False,
     ):
         super().__init__()
+        require_whole("head", classes=classes)
+        require_whole("head", least=0, queries=0 if queries is None else queries)
         found = _decoder_of(backbone, tune)
         if tune == "auto":
             tune = "upscaling" if found.trained else "decoder"

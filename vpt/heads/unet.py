@@ -12,7 +12,7 @@ from vpt.backbones.base import BackboneSpec
 from vpt.backbones.tokens import Features
 from vpt.errors import VptError
 from vpt.heads.base import Answer, Head, HeadSettings, Rows
-from vpt.sections import LARGEST_WIDTH, Compared
+from vpt.sections import LARGEST_WIDTH, Compared, require_whole
 
 STAGES = 5  # each half as large as the one before
 COARSEST = 2 ** (STAGES - 1)  # pixels of the image in one of the last
@@ -56,6 +56,7 @@ class UnetHead(Head):
         from monai.networks.nets import DynUNet
 
         super().__init__()
+        require_whole("head", classes=classes, width=width)
         if min(spec.image_size) <= COARSEST:
             raise VptError(
                 f"head unet: images of {spec.image_size[0]}x{spec.image_size[1]} px are too small for {STAGES} stages; "

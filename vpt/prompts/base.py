@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, Self
 
 import torch
@@ -15,7 +14,7 @@ from vpt.backbones.base import BackboneSpec, no_place
 from vpt.backbones.tokens import Context, Tokens
 from vpt.errors import VptError
 from vpt.prompts.starts.random import projection, uniform_prompts
-from vpt.sections import Choice, Compared
+from vpt.sections import Choice, Compared, require_whole
 
 Blocks = str | Sequence[int]  # "all", "global", "last:4" or block numbers
 BlocksSetting = str | tuple[int, ...]  # the same as a setting
@@ -238,11 +237,7 @@ class PromptTable(nn.Module):
 
 
 def require_positive(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise VptError(f"prompts: {name} is {value!r}; expected a whole number")
-        if value < 1:
-            raise VptError(f"prompts: {name} is {value}; at least 1 is needed, or choose `none` for no prompts")
+    require_whole("prompts", instead=", or choose `none` for no prompts", **numbers)
 
 
 def choose_blocks(blocks: Blocks, spec: BackboneSpec) -> tuple[int, ...]:

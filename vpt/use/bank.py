@@ -190,6 +190,7 @@ class Bank:
         """Pairs of a scan and a task -> {class: p} of each, in their order, from batches that mix tasks.
 
         A scan that several tasks of one preparation are asked about is prepared, and its common blocks run, once.
+        Arrays are read when all requests are there, so each scan needs an array of its own.
         """
         requests = list(requests)
         for request in requests:
