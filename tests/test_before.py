@@ -114,6 +114,7 @@ def test_a_classifier_of_an_older_version_reads_the_vector_that_it_learned_from(
         assert not torch.allclose(today, model(images), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("name", ["vit_micro", "sam_micro"])
 def test_the_embedded_encoders_earlier_weights_are_found_by_an_artifact_that_was_trained_on_them(

@@ -75,6 +75,7 @@ def test_two_artifacts_share_one_encoder_that_is_loaded_once(tmp_path: Path, loa
             assert torch.equal(model(images), alone(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["weights", "trains", "type"])
 def test_one_that_somebody_changed_is_nobody_elses(tmp_path: Path, loads: list[str], change: str) -> None:
     artifact = saved(tmp_path, "a")
@@ -132,6 +133,7 @@ def test_another_size_precision_or_option_is_another_encoder(tmp_path: Path, loa
     assert encoders[0].vit.blocks[0].mlp.fc1.weight.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_it_is_freed_with_the_last_that_uses_it(tmp_path: Path, loads: list[str]) -> None:
     artifact = saved(tmp_path, "a")
     first, second = restore_model(artifact, device=CPU), restore_model(artifact, device=CPU)
@@ -148,6 +150,7 @@ def test_it_is_freed_with_the_last_that_uses_it(tmp_path: Path, loads: list[str]
     assert loads == ["vit_micro"]
 
 
+@pytest.mark.slow
 def test_a_file_that_was_written_again_is_loaded_again(tmp_path: Path) -> None:
     weights = shutil.copy(MICRO_WEIGHTS, tmp_path / "weights.safetensors")
     artifact = saved(tmp_path, "a", backbone={"name": "vit_micro", "weights": str(weights)})
@@ -165,6 +168,7 @@ def test_a_file_that_was_written_again_is_loaded_again(tmp_path: Path) -> None:
     assert again.backbone.sha256 == first.backbone.sha256
 
 
+@pytest.mark.slow
 def test_without_a_device_an_encoder_is_its_models_own(tmp_path: Path) -> None:
     artifact = saved(tmp_path, "a")
     assert restore_model(artifact).backbone is not restore_model(artifact).backbone

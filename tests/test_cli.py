@@ -217,6 +217,7 @@ def test_masks_that_are_there_are_not_replaced_unasked(
     assert nib.load(mask).shape == nib.load(scan).shape
 
 
+@pytest.mark.slow
 def test_values_that_do_not_fit_are_refused_unless_forced(
     vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +295,7 @@ def test_evaluate_refuses_options_of_other_kinds(
     assert (told.code, sentence in told.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ("predict", "-i", tiny_data / "imagesTr" / "blobs_003_0000.nii.gz", "-m", tiny_run)
     assert vpt(*words, "-o", tmp_path / "mask.nii.gz", "--precision", "32-true").code == 0
@@ -326,6 +328,7 @@ def test_evaluate_compares_two_folders_of_masks(vpt: Callable[..., Told], tiny_d
     assert written == {"comparison.json", "comparison.csv", "comparison.md", "report.html"}
 
 
+@pytest.mark.slow
 def test_evaluate_by_lesion_and_by_label(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
     truth = tiny_data / "labelsTr"
     options = ("--lesions", "bright", "--tolerance", "2,dark=3", "--workers", 2)

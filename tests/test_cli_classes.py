@@ -72,6 +72,7 @@ def test_train_with_task_shots_and_head(vpt: Callable[..., Told], tiny_classes: 
     assert config.head.model_dump() == {"kind": "mlp", "pool": "auto", "hidden": 256, "start": "normal"}
 
 
+@pytest.mark.slow
 def test_the_pictures_are_where_it_says(vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path) -> None:
     code, out, _ = vpt(
         "train", tiny_classes, "-o", tmp_path / "run", "--epochs", 1, *settings(**{"train.max_steps": 1})
@@ -81,6 +82,7 @@ def test_the_pictures_are_where_it_says(vpt: Callable[..., Told], tiny_classes: 
     assert sorted(path.name for path in place.glob("*.png")) == ["confusion.png", "reliability.png"]
 
 
+@pytest.mark.slow
 def test_train_on_an_npz_is_named_after_it(
     vpt: Callable[..., Told], tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

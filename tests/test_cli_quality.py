@@ -78,6 +78,7 @@ def test_an_ensemble_is_evaluated_with_its_quality_and_keeps_limits(seeds: list[
     assert "Which cases to trust" in page
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_quality_leaves_none_of_an_earlier_one(vpt: Vpt, tiny_run: Path, tmp_path: Path) -> None:
     for written, kept in ((",".join(COLUMNS) + "\n", False), ("scan,sharpness\n", True)):
         (tmp_path / "quality.csv").write_text(written)
@@ -112,6 +113,7 @@ def test_new_scans_are_flagged_by_the_limits_of_the_same_models_in_any_order(
     assert "2 of them were done before" in vpt(*words, *models, "--continue").out
 
 
+@pytest.mark.slow
 def test_without_limits_scores_are_written_nothing_is_flagged_and_that_is_said(
     vpt: Vpt, tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +177,7 @@ def test_in_python_the_mask_is_the_same_and_its_quality_comes_with_it(seeds: lis
     assert quality.distance == pytest.approx(np.mean(apart), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_models_that_see_a_scan_otherwise_each_look_for_themselves(tiny_run: Path, tiny_data: Path) -> None:
     """One with the slices above and below it in its channels, one without: no distance is the other's."""
     first, other = (load(tiny_run, "cpu", precision="32-true") for _ in "ab")

@@ -226,6 +226,7 @@ def test_a_folder_is_one_scan_or_many(tmp_path, save):
     assert find_scans(tmp_path / "all/p1", 1, "largest")[0].scan[0].series == "largest"
 
 
+@pytest.mark.slow
 def test_a_mixed_folder_is_predicted_once_a_series_is_chosen(dicom_data, dicom_run, vpt, tmp_path):
     folder = shutil.copytree(sorted((dicom_data / "imagesTr").iterdir())[0], tmp_path / "study")
     write_series(folder, series=8, description=f"second look at {NAME}")

@@ -90,6 +90,7 @@ def test_every_kind_of_encoder_can_be_read(make: Any) -> None:
         assert (weights.sum(-1) < 1).all()
 
 
+@pytest.mark.slow
 def test_windows_that_are_computed_some_at_a_time_are_read_as_one_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     model = deep(make_tiny_sam("fused"))
     images = draw(2, model.backbone.spec.image_size)

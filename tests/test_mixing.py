@@ -142,6 +142,7 @@ def test_a_mask_of_many_channels_lies_where_the_label_is(channels: int) -> None:
     assert np.array_equal(voxels(mask) == 117, truth == 1)
 
 
+@pytest.mark.slow
 def test_files_and_a_four_dimensional_one_give_the_same_mask(tmp_path: Path) -> None:
     plan = scan_plan(neighbours=False, channels=FOUR, intensity=(Percentiles(),) * 4)
     segmenter = Segmenter.from_model(tiny(plan)[0], plan, LABELS, torch.device("cpu"))

@@ -128,6 +128,7 @@ def test_a_file_gives_every_tensor_of_encoder_and_decoder(tmp_path: Path) -> Non
     SamDecoderHead(backbone, classes=2, tune="tokens")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_identity_of_weights_does_not_depend_on_how_they_are_used(tmp_path: Path) -> None:
     state, path = random_state(), tmp_path / "sam.pth"

@@ -188,6 +188,7 @@ origins = st.tuples(*[st.floats(-200, 200)] * 3)
 inside = st.tuples(*[st.floats(0, n - 1) for n in SHAPE])
 
 
+@pytest.mark.slow
 @given(codes, spacings, angles, origins, st.lists(inside, min_size=1, max_size=4))
 @settings(max_examples=150, deadline=None)
 def test_points_in_voxels_and_in_millimetres_are_the_same(codes, spacing, degrees, origin, places):
@@ -358,6 +359,7 @@ few_degrees = st.tuples(*[st.floats(-12, 12)] * 3)
 near_ones = st.tuples(*[st.floats(0.6, 1.8)] * 3)
 
 
+@pytest.mark.slow
 @given(codes, near_ones, few_degrees, st.floats(0.5, 1.0), st.sampled_from(PLANES), st.data())
 @settings(max_examples=120, deadline=None)
 def test_a_box_around_a_blob_is_around_its_pixels_on_its_slices_and_nowhere_else(
@@ -404,6 +406,7 @@ def test_a_point_lands_on_the_pixel_and_the_slice_of_its_voxel(codes, spacing, d
         assert slices[number, round(float(y)), round(float(x))] == array[place]
 
 
+@pytest.mark.slow
 @given(codes, near_ones, angles, codes, near_ones, st.lists(inside, min_size=1, max_size=3), inside, inside)
 @settings(max_examples=100, deadline=None)
 def test_hints_moved_to_another_grid_stay_at_their_place_in_the_world(

@@ -49,6 +49,7 @@ def told(root: Path) -> list[bool]:
     return [any(TOLD in text for text in texts) for texts in (checked, doubts_of(dataset, read_splits(dataset)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colours", [4, 8, 20])
 def test_pictures_with_one_palette_of_few_colours_are_no_masks(lay, colours):
     def few(image: Image.Image, every: Image.Image) -> Image.Image:

@@ -124,6 +124,7 @@ def test_the_thousand_may_lie_in_a_folder_of_their_own(task: Path, target: Path)
     assert len(read_labelled(script.prepare(task, target)).cases) == 1030
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["zip", "tar.gz"])
 def test_an_archive_is_unpacked_and_leaves_nothing_else(
     original: Path, target: Path, tmp_path: Path, ending: str

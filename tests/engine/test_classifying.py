@@ -238,6 +238,7 @@ def test_prompts_in_the_last_blocks_learn_the_same_from_stored_tokens(tiny_class
     assert report.scores()["nll"] == pytest.approx(told["nll"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"train.augment": "light"}, {"tuning": "bias"}, {"prompts": {"method": "shallow"}}])
 def test_features_are_not_kept_where_they_would_not_stay_the_same(
     tiny_classes: Path, tmp_path: Path, change: dict[str, Any]

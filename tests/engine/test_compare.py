@@ -168,6 +168,7 @@ def test_a_comparison_without_a_tested_method_has_no_model(tmp_path: Path) -> No
         vpt.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_sees_validation_only_and_a_final_learns_from_it(finished: Comparison, tiny_classes: Path) -> None:
     sides = json.loads((tiny_classes / "split.json").read_text())
     for run in (path.parent for path in finished.out.glob("*/*/result.json")):
@@ -249,6 +250,7 @@ def test_the_finals_have_what_scored_best_on_validation(
     assert done["linear/seed-0"]["settings"] == {"optim.lr": 0.01, "optim.weight_decay": 1e-4}
 
 
+@pytest.mark.slow
 def test_only_what_is_compared_differs(finished: Comparison) -> None:
     first, second = (load_config(finished.out / name / "seed-0" / "config.yaml") for name in ("linear", "shallow"))
     changed = {"prompts", "optim"}
@@ -297,6 +299,7 @@ def test_a_setting_that_no_method_would_heed_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_model(finished: Comparison) -> None:
     finished.write()
     rows = {row["name"]: row for row in json.loads((finished.out / "compare.json").read_text())["methods"]}
@@ -512,6 +515,7 @@ def test_two_commands_share_a_folder(tiny_classes: Path, tmp_path: Path) -> None
     assert (out / "compare.html").is_file()
 
 
+@pytest.mark.slow
 def test_each_process_has_its_own_device(
     finished: Comparison, tiny_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -645,6 +649,7 @@ def test_a_budget_ends_and_the_table_says_what_is_missing(
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_folders_that_are_another_comparisons(finished: Comparison, tiny_classes: Path, tmp_path: Path) -> None:
     with pytest.raises(VptError, match=r"holds a comparison with other settings \(config.yaml\); choose another --out"):
         compare(tiny_classes, finished.out, methods=["linear"], overrides=FAST | {"train.epochs": 2})
@@ -657,6 +662,7 @@ def test_folders_that_are_another_comparisons(finished: Comparison, tiny_classes
     assert (tmp_path / "used" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_results_of_other_data_are_refused_by_name(copied_classes: Path, tmp_path: Path) -> None:
     """A case on no side is none of the comparison's; what an earlier version began has no marks, and goes on."""
     out = tmp_path / "out"
@@ -783,6 +789,7 @@ def words(settings: dict[str, Any]) -> list[str]:
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_with_a_folder_and_shows_the_table(
     vpt: Callable[..., Told], finished: Comparison, tiny_classes: Path, tmp_path: Path
 ) -> None:
@@ -799,6 +806,7 @@ def test_the_command_goes_on_with_a_folder_and_shows_the_table(
         assert (out / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_command_fails_where_every_training_did(
     monkeypatch: pytest.MonkeyPatch, vpt: Callable[..., Told], tiny_classes: Path, tmp_path: Path
 ) -> None:

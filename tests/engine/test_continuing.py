@@ -84,6 +84,7 @@ def test_told_its_task_an_image_is_answered_bit_for_bit_as_before(data: Path, fi
         before.classify(path, task="light")
 
 
+@pytest.mark.slow
 def test_the_temperature_of_a_calibrated_run_stays_in_its_answers(data: Path, first: Path, tmp_path: Path) -> None:
     tensors, metadata = read_tensors(first / "best.safetensors", "")
     header = json.loads(metadata["vpt"]) | {"temperature": 0.25}
@@ -99,6 +100,7 @@ def test_the_temperature_of_a_calibrated_run_stays_in_its_answers(data: Path, fi
     assert before["bright"] != pytest.approx(plain["bright"], abs=1e-3)  # it does divide
 
 
+@pytest.mark.slow
 def test_predict_tells_images_whose_task_is_known(
     vpt: Callable[..., Told], data: Path, first: Path, second: Path, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_every_case_validates_in_one_fold_and_trains_in_the_others(folder):
     assert len({(plan["plane"], plan["pixel_mm"], plan["image_size"]) for plan in plans}) == 1
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(data, folder, monkeypatch):
     monkeypatch.setattr(module, "train", lambda *args, **how: pytest.fail("trained again"))
     assert train_folds(load_config(data, THREE), folder) == folder
@@ -79,6 +80,7 @@ def test_an_interrupted_fold_is_resumed_bit_for_bit(data, folder, tmp_path, sign
     assert "resumed" in (out / "fold-0" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_that_another_process_trains_is_left_to_it(data, folder, tmp_path, monkeypatch):
     out = shutil.copytree(folder, tmp_path / "out")
     for fold in (0, 2):
@@ -147,6 +149,7 @@ def test_folds_of_a_damaged_file_begin_anew_once_it_is_mended(data, tmp_path, mo
     assert trained == ["fold-0", "fold-1", "fold-2"]
 
 
+@pytest.mark.slow
 def test_folds_that_were_killed_while_they_were_described_begin_anew(data, folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
@@ -157,6 +160,7 @@ def test_folds_that_were_killed_while_they_were_described_begin_anew(data, folde
     assert (out / "data.json").read_bytes() == (folder / "data.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_can_be_no_folds_is_refused(data, tiny_data, folder, tmp_path):
     fixed = shutil.copytree(data, tmp_path / "fixed")
     (fixed / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": []}))
@@ -202,6 +206,7 @@ def folder_of_scans(folder: Path) -> Path:
     return load_config(folder / "config.yaml").data.path / "imagesTr"
 
 
+@pytest.mark.slow
 def test_runs_of_folds_are_summed_up_as_well_but_no_case_twice(folder):
     runs = [folder / f"fold-{fold}" for fold in range(3)]
     with pytest.raises(VptError, match=r"is validated in .*fold-0 and in .*fold-0; give every fold once"):
@@ -210,6 +215,7 @@ def test_runs_of_folds_are_summed_up_as_well_but_no_case_twice(folder):
         evaluate_folds([folder])
 
 
+@pytest.mark.slow
 def test_the_folder_is_an_ensemble_of_all_folds(folder):
     together = load(folder, "cpu")
     assert isinstance(together, SegmenterEnsemble)

@@ -102,6 +102,7 @@ def test_predict_is_told_the_task_of_all_scans(
     assert not (tmp_path / "other.png").exists()
 
 
+@pytest.mark.slow
 def test_each_scan_is_answered_by_its_task_and_the_old_one_bit_for_bit(organs: Path, first: Path, second: Path) -> None:
     before, after = load(first, "cpu"), by_task(second)
     assert after.tasks == {"discs": ("disc",), "squares": ("square",)}
@@ -148,6 +149,7 @@ def test_a_run_that_is_there_needs_nothing_else(second: Path) -> None:
     assert list(setup.earlier) == ["discs"]
 
 
+@pytest.mark.slow
 def test_one_set_of_prompts_that_is_trained_on_answers_all_tasks(organs: Path, first: Path, tmp_path: Path) -> None:
     run = train(organs / "squares", tmp_path / "run", overrides=further(first, **{"start.shared": True}), brief=True)
     artifact, before = read_artifact(run), read_artifact(first)
@@ -194,6 +196,7 @@ def test_tasks_of_other_files_and_artifacts_that_know_no_cases_are_refused(
         prepare_setup(load_config(organs / "squares", further(first / "last.safetensors")))
 
 
+@pytest.mark.slow
 def test_a_model_of_several_tasks_is_no_start_no_member_and_has_no_common_probabilities(
     organs: Path, first: Path, second: Path
 ) -> None:
@@ -275,6 +278,7 @@ def test_what_a_prompt_does_is_of_the_task_that_is_told_or_chosen(
     assert told.err == "error: task 'discs': the model has learned one task alone; leave it out\n"
 
 
+@pytest.mark.slow
 def test_a_folder_of_both_is_predicted_with_the_mask_of_each(
     vpt: Callable[..., Told], organs: Path, second: Path, tmp_path: Path
 ) -> None:

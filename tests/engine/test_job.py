@@ -165,6 +165,7 @@ def test_a_setting_that_changes_nothing_is_among_what_is_doubted(tiny_data: Path
     assert not any("prompt_lr" in text for text in told)
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_processor_only_imitates_is_among_what_is_doubted(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

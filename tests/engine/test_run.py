@@ -438,6 +438,7 @@ def test_a_run_does_not_go_on_with_what_another_decided(
         train(None, run, resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_whose_best_artifact_is_gone_does_not_go_on(tiny_run: Path, tmp_path: Path) -> None:
     """Its state is of the last epoch, so that nothing makes the artifact of the best one again."""
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))

@@ -60,6 +60,7 @@ def test_the_worst_group_is_the_one_with_the_least_dice() -> None:
     assert worst_dice([[2]], scores, names) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "said"),
     [

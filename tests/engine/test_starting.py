@@ -88,6 +88,7 @@ def assert_answered_alike(model: PromptedModel, rows: list[int], before: Prompte
 # --- the start --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_before_the_first_step_old_labels_are_answered_as_the_artifact_does(
     tiny_run: Path, further: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_before_the_first_step_old_labels_are_answered_as_the_artifact_does(
     assert start_in_words(artifact, other) == f"{said}; reads CT as the artifact read MRI"
 
 
+@pytest.mark.slow
 def test_the_same_labels_start_with_all_that_was_learned(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     job = Segmenting(tmp_path / "run", setup_of(tiny_data, tiny_run), tmp_path / "cache")
     job.prepare()
@@ -112,6 +114,7 @@ def test_the_same_labels_start_with_all_that_was_learned(tiny_run: Path, tiny_da
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in job.model.trained_state().items())
 
 
+@pytest.mark.slow
 def test_the_artifact_annotates_its_labels_that_no_case_has(tiny_run: Path, site: Path, tmp_path: Path) -> None:
     start = shutil.copy(tiny_run / "best.safetensors", tmp_path / "start.safetensors")
     lacking = {"data.labels": {"edge": 2, "background": ["bright", "dark"]}}
@@ -141,6 +144,7 @@ def test_what_the_data_lack_is_dropped_and_said(tiny_run: Path, copied_data: Pat
     assert job.starts()[0].endswith("dark as learned there; bright dropped, since the data do not have it")
 
 
+@pytest.mark.slow
 def test_old_labels_stay_as_labels_that_no_case_is_annotated_for(tiny_run: Path, site: Path, tmp_path: Path) -> None:
     setup = setup_of(site, tiny_run, **{"data.labels": {"edge": 2, "background": ["bright", "dark"]}})
     assert setup.dataset.labels == {0: "background", 2: "edge", 4: "dark", 5: "bright"}

@@ -61,6 +61,7 @@ def test_what_is_only_imitated_is_told(able: Ables, precision: Precision, has: t
     assert not slow_precision(precision, torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_a_model_told_to_compute_so_is_warned_of_once(able: Ables, tmp_path: Path) -> None:
     able()
     models = [trained(tmp_path / f"{n}.safetensors", n, scan_plan(intensity=WINDOW)) for n in (1, 2)]

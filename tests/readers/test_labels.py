@@ -85,6 +85,7 @@ def test_another_grid_stays_as_it_is(change: Any, tmp_path: Path) -> None:
     assert np.array_equal(found.array, array)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "PSR", "ASL", "SPL", "LAS"])
 def test_sets_and_scores_take_labels_in_another_order_of_axes(codes: str, make_dataset, tmp_path: Path) -> None:
     root = make_dataset()

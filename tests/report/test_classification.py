@@ -90,6 +90,7 @@ def test_the_table_of_many_classes_shows_the_worst():
     assert "species 7 " not in text
 
 
+@pytest.mark.slow
 def test_patients_are_the_units_of_intervals(tmp_path):
     report = of_classes(groups=("p", "p", "q", "q"))
     assert "4 cases of 2 patients" in " ".join(printed(report).split())
@@ -124,6 +125,7 @@ def test_save_writes_strict_json_a_csv_and_two_pictures(tmp_path: Path, make):
     ]
 
 
+@pytest.mark.slow
 def test_undefined_scores_are_null(tmp_path):
     found = json.loads(of_classes().save(tmp_path).read_text())
     assert found["per_class"]["melanoma"]["auroc"] is None
@@ -138,6 +140,7 @@ def test_saving_twice_gives_the_same_files(tmp_path):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_scores_replace_earlier_ones_and_no_list_of_others(tmp_path):
     path = of_classes().save(tmp_path)
     assert of_labels().save(tmp_path) == path

@@ -61,6 +61,7 @@ def test_progress_has_the_labels_colours(figures: list[Any], tmp_path: Path) -> 
     assert colours == {"a": colours_of([1, 2])[1], "b": colours_of([1, 2])[2], "mean Dice": "#000000"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 8, 40])
 def test_progress_of_many_labels_of_long_names_keeps_its_axes(
     figures: list[Any], tmp_path: Path, recwarn: pytest.WarningsRecorder, count: int

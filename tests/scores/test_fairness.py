@@ -63,6 +63,7 @@ def planted(missed: float) -> ClassReport:
     return ClassReport(names, probabilities, truth, CLASSES, "classes", groupings=(grouping,))
 
 
+@pytest.mark.slow
 def test_a_planted_gap_is_found_and_none_where_none_is():
     [found] = planted(0.3).by_group
     odds = found.odds["ill"]

@@ -129,6 +129,7 @@ def test_threads_ask_while_another_adds_and_removes(artifacts: dict[str, Path]) 
     assert failed == []
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_by_name(artifacts: dict[str, Path], tmp_path: Path, bank: vpt.Bank) -> None:
     small = trained(tmp_path / "small.safetensors", 1, scan_plan(intensity=WINDOW, image_size=32))
     tuned = trained(

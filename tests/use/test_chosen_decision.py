@@ -58,6 +58,7 @@ def decision_of(given: Any, **settings: Any) -> Decision:
     return segmenter.decision
 
 
+@pytest.mark.slow
 def test_a_model_decides_as_its_training_chose_unless_told_otherwise(models: dict[Decision, Path]) -> None:
     for chosen, path in models.items():
         assert decision_of(path) == chosen
@@ -65,12 +66,14 @@ def test_a_model_decides_as_its_training_chose_unless_told_otherwise(models: dic
         assert decision_of(path, decide="dice") == "dice"
 
 
+@pytest.mark.slow
 def test_an_ensemble_decides_as_more_than_half_of_its_models(models: dict[Decision, Path]) -> None:
     usual, wider = models["likeliest"], models["dice"]
     assert decision_of([wider, wider, usual]) == "dice"
     assert decision_of([wider, usual]) == "likeliest"
 
 
+@pytest.mark.slow
 def test_tasks_side_by_side_decide_each_as_its_training_chose(models: dict[Decision, Path]) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     bank = Bank("vit_micro", "cpu", precision="32-true")
@@ -94,6 +97,7 @@ def test_the_header_tells_it_and_what_is_not_known_is_refused(models: dict[Decis
         read_artifact(tmp_path / "odd.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("truth", "count", "expected"), [("dice", 6, "dice"), ("likeliest", 6, "likeliest"), ("dice", 4, "likeliest")]
 )

@@ -40,6 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_the_mask_is_decided_by_the_probabilities_that_are_averaged(models: list[Path], several: bool) -> None:
     given: Any = models if several else models[0]

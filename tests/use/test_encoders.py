@@ -52,6 +52,7 @@ def test_every_kind_of_timm_still_has_names() -> None:
     assert [module for module in MODULES if not timm.list_models(module=module)] == []
 
 
+@pytest.mark.slow
 def test_a_page_holds_tables_and_reasons() -> None:
     page = encoders_page(catalogue("*micro*") + catalogue("test_vit*"))
     assert "| `vit_micro` | 64x64 | 8x8 | 8 of 128 | 1 | for research" in page

@@ -150,6 +150,7 @@ def test_a_classifier_and_a_segmenter_are_no_ensemble(models, class_run):
         load([models[0], class_run], "cpu")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_given_twice_is_told(models, recwarn):
     load([models[0], models[1]], "cpu")
     assert not [each for each in recwarn if "the same trained numbers" in str(each.message)]

@@ -155,6 +155,7 @@ def test_more_values_than_training_takes_are_refused(tmp_path: Path) -> None:
     assert evaluate(many, many, [3]).mean() == 1.0
 
 
+@pytest.mark.slow
 def test_pages_and_comparisons_tell_doubts(tmp_path: Path) -> None:
     truth = volumes(tmp_path / "truth", lambda k: turned(disc(k, 4)))
     masks = [volumes(tmp_path / name, lambda k: disc(k, 4)) for name in ("a", "b")]

@@ -105,6 +105,7 @@ def test_what_memory_does_not_hold_is_refused_before_it_is_read(
     assert not (tmp_path / "maps").exists()
 
 
+@pytest.mark.slow
 def test_of_an_image_there_is_no_volume(class_run: Path, tiny_classes: Path, tmp_path: Path) -> None:
     image = sorted(tiny_classes.rglob("*.png"))[0]
     assert explain(class_run, image, leave_out=False, volumes=tmp_path / "maps").volumes == ()

@@ -34,6 +34,7 @@ def test_what_leaves_a_precision_is_float32() -> None:
         assert forward(batch).logits.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", ["none", "both"])
 def test_a_segmenter_can_be_sent_to_another_process(mirror: Any) -> None:
     plan = image_plan()

@@ -63,6 +63,7 @@ def test_a_batch_says_what_was_looked_for_and_the_loss_is_of_that_alone(
     assert float(job.loss(Output(logits), Batch(**batch))) == pytest.approx(float(own), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_learns_of_both_and_each_image_scores_for_what_was_looked_for(data: Path, tmp_path: Path) -> None:
     run = train(data, tmp_path / "run", overrides=WANTED)
     log = (run / "train.log").read_text()

@@ -111,6 +111,7 @@ def test_scans_of_a_data_set_are_behind_the_outlines_of_compared_masks(scored) -
     assert len("".join(blank)) < len("".join(flat))  # outlines on grey, for want of scans
 
 
+@pytest.mark.slow
 def test_scans_beside_the_truth_are_found_although_predictions_lie_there_too(tmp_path, make_dataset, vpt) -> None:
     """project/scans, project/truth, project/found: no data set, since scans and predictions are called alike."""
     root = make_dataset(cases=4)
