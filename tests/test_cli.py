@@ -303,6 +303,29 @@ def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tin
     assert not (tmp_path / "other.nii.gz").exists()
 
 
+@pytest.mark.parametrize("of", ["masks", "comparison"])
+def test_evaluate_replaces_no_page_of_others_and_says_so_before_it_scores(
+    vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path, of: str
+) -> None:
+    truth, page = tiny_data / "labelsTr", tmp_path / "report.html"
+    page.write_text("<h1>Of the ward</h1>")
+    told = vpt("evaluate", *[truth] * (2 if of == "masks" else 3), "--out", tmp_path)
+    assert told.code == 1
+    assert f"{page}: not of `vpt evaluate`, which would replace it" in told.err
+    assert "Dice" not in told.out
+    assert [*tmp_path.iterdir()] == [page]
+
+
+def test_predict_replaces_no_page_of_others_and_says_so_before_it_predicts(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("<h1>Of the ward</h1>")
+    told = vpt("predict", "-i", tiny_data / "imagesTr", "-o", tmp_path, "-m", tiny_run, "--report")
+    assert told.code == 1
+    assert "report.html: not of vpt, which would replace it" in told.err
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
 @pytest.mark.parametrize("of", ["masks", "run"])
 def test_evaluate_replaces_nobodys_files_and_says_so_before_it_scores(
     vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path, of: str

@@ -274,12 +274,14 @@ def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
 
 def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[str, Any]) -> tuple[Any, Path]:
     """The report, and the folder to save it in; one that holds other results is refused before anything is scored."""
-    from vpt.report.own_results import require_own_results
+    from vpt.report.own_results import COMPARISON, PAGE, RESULTS, require_own
 
     masks = paths[0] if paths[0].is_dir() else paths[0].parent
-    where = out or (masks if kind == "masks" else None)
-    if where and kind not in COMPARED:
-        require_own_results(where)
+    if kind in COMPARED:
+        folder = out or paths[0].parent / f"{paths[0].resolve().name}-{paths[1].resolve().name}"
+        require_own(folder, *COMPARISON, PAGE)
+    elif out or kind == "masks":
+        require_own(out or masks, *RESULTS, PAGE)
     if kind == "folds":
         from vpt.use.cross_validation import evaluate_folds
         from vpt.use.folds import is_of_folds
@@ -297,7 +299,6 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
     from vpt.use.paired import compare_masks, compare_runs
 
     first, second, *truth = paths
-    folder = out or first.parent / f"{first.resolve().name}-{second.resolve().name}"
     report = compare_masks(first, second, *truth, **options) if truth else compare_runs(first, second, **options)
     return report, folder
 
