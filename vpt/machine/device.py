@@ -24,7 +24,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()  # which `meta` has nowhere to take from
     except (RuntimeError, AssertionError) as error:
         raise VptError(
             f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu"
