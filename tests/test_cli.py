@@ -316,6 +316,18 @@ def test_evaluate_replaces_no_page_of_others_and_says_so_before_it_scores(
     assert [*tmp_path.iterdir()] == [page]
 
 
+def test_evaluate_says_before_it_scores_that_nothing_can_be_written(
+    vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, asked = tiny_data / "labelsTr", os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and asked(path, mode))  # root may write all
+    told = vpt("evaluate", truth, truth, "--out", tmp_path / "deep" / "scores")
+    assert told.code == 1
+    assert f"scores: cannot be written ({tmp_path} is read-only here); give another folder for the scores" in told.err
+    assert "Dice" not in told.out
+    assert not [*tmp_path.iterdir()]
+
+
 def test_predict_replaces_no_page_of_others_and_says_so_before_it_predicts(
     vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:

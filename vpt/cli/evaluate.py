@@ -274,14 +274,17 @@ def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
 
 def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[str, Any]) -> tuple[Any, Path]:
     """The report, and the folder to save it in; one that holds other results is refused before anything is scored."""
+    from vpt.files import require_writable
     from vpt.report.own_results import COMPARISON, PAGE, RESULTS, require_own
 
     masks = paths[0] if paths[0].is_dir() else paths[0].parent
+    folder = out or (masks if kind == "masks" else paths[0])
     if kind in COMPARED:
         folder = out or paths[0].parent / f"{paths[0].resolve().name}-{paths[1].resolve().name}"
         require_own(folder, *COMPARISON, PAGE)
     elif out or kind == "masks":
-        require_own(out or masks, *RESULTS, PAGE)
+        require_own(folder, *RESULTS, PAGE)
+    require_writable(folder, "give another folder for the scores (--out)")
     if kind == "folds":
         from vpt.use.cross_validation import evaluate_folds
         from vpt.use.folds import is_of_folds
