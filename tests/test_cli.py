@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -328,6 +329,23 @@ def test_evaluate_says_before_it_scores_that_nothing_can_be_written(
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_a_page_of_others_is_not_replaced(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path, command: str
+) -> None:
+    page = tmp_path / "explain.html"
+    page.write_text("<h1>Of the ward</h1>")
+    scan = tiny_data / "imagesTr" / "blobs_000_0000.nii.gz"
+    words = (tiny_data, "--html", page) if command == "check" else (tiny_run, scan, "-o", tmp_path)
+    told = vpt(command, *words)
+    assert (told.code, told.err) == (
+        1,
+        f"error: {page}: not of vpt, which would replace it; move it, or choose another place\n",
+    )
+    assert page.read_text() == "<h1>Of the ward</h1>"
+    assert [*tmp_path.iterdir()] == [page]
+
+
 def test_predict_replaces_no_page_of_others_and_says_so_before_it_predicts(
     vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -542,6 +560,18 @@ def test_too_little_memory_anywhere_is_a_sentence(
     monkeypatch.setattr("vpt.cli.app", lambda: [].pop())
     with pytest.raises(IndexError):
         main()
+
+
+def test_a_permission_that_lacks_is_a_sentence(
+    vpt: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def check(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "run"))
+
+    monkeypatch.setattr("vpt.cli.app", check)
+    told = vpt("check", tmp_path)
+    said = "this user may not read or write it; have the permission given, or run as who has it"
+    assert (told.code, told.err) == (1, f"error: {tmp_path / 'run'}: {said}\n")
 
 
 @pytest.mark.parametrize("place", [0, 2])

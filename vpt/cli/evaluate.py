@@ -278,13 +278,12 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
     from vpt.report.own_results import COMPARISON, PAGE, RESULTS, require_own
 
     masks = paths[0] if paths[0].is_dir() else paths[0].parent
-    folder = out or (masks if kind == "masks" else paths[0])
+    folder = out or masks
     if kind in COMPARED:
         folder = out or paths[0].parent / f"{paths[0].resolve().name}-{paths[1].resolve().name}"
-        require_own(folder, *COMPARISON, PAGE)
-    elif out or kind == "masks":
-        require_own(folder, *RESULTS, PAGE)
-    require_writable(folder, "give another folder for the scores (--out)")
+    if out or kind not in ("run", "mean", "folds"):  # whose own folders are made before the first mask
+        require_own(folder, *(COMPARISON if kind in COMPARED else RESULTS), PAGE)
+        require_writable(folder, "give another folder for the scores (--out)")
     if kind == "folds":
         from vpt.use.cross_validation import evaluate_folds
         from vpt.use.folds import is_of_folds

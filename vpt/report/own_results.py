@@ -34,10 +34,10 @@ def require_own(folder: Path, *names: str) -> None:
             )
 
 
-def require_own_page(folder: Path) -> None:
-    """Raises VptError where a `report.html` of somebody else lies in the folder of a page."""
-    if holds_file(folder / PAGE) and not _is_our_page(folder / PAGE):
-        raise VptError(f"{folder / PAGE}: not of vpt, which would replace it; move it, or choose another folder")
+def require_own_page(page: Path) -> None:
+    """Raises VptError where a page of somebody else lies in the place of one of ours."""
+    if holds_file(page) and not _is_our_page(page):
+        raise VptError(f"{page}: not of vpt, which would replace it; move it, or choose another place")
 
 
 def drop_quality(folder: Path) -> None:

@@ -140,7 +140,7 @@ def _viewer(section: MaskSection | ClassSection, folder: Path, sources: Sources)
 
 
 def _written(folder: Path, page: str) -> Path:
-    require_own_page(folder)
+    require_own_page(folder / PAGE)
     write_text(folder / PAGE, page)
     return folder / PAGE
 

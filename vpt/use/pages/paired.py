@@ -51,7 +51,7 @@ def write_paired_page(
             progress(done, len(worst), case.name)
         inlined = inline_viewer(_viewed(report, sources), report.labels) if viewer else None
         page = paired_page(report, cards, facts=facts, viewer=inlined, to_view=to_view(command))
-    require_own_page(folder)
+    require_own_page(folder / PAGE)
     write_text(folder / PAGE, page)
     return folder / PAGE
 

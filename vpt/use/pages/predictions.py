@@ -58,7 +58,7 @@ def write_predictions_page(
     title, names = folder.resolve().name, [*foreground.values()]
     facts = [*([("weights of the encoder", weights)] if weights else []), *_facts(found), *_asked(command)]
     page = predictions_page(title, cases, cards, names, unit, facts, inlined, to_view(command))
-    require_own_page(folder)
+    require_own_page(folder / PAGE)
     write_text(folder / PAGE, page)
     return folder / PAGE
 
