@@ -329,6 +329,20 @@ def test_evaluate_says_before_it_scores_that_nothing_can_be_written(
     assert not [*tmp_path.iterdir()]
 
 
+def test_evaluate_writes_no_masks_of_a_run_among_those_of_others(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    drawn = Path(shutil.copy(tiny_data / "labelsTr" / "blobs_000.nii.gz", tmp_path / "blobs_005.nii.gz"))
+    before = drawn.read_bytes()
+    told = vpt("evaluate", tiny_run, "--out", tmp_path)
+    assert told.code == 1
+    assert f"{tmp_path}: holds blobs_005.nii.gz, and no scores of `vpt evaluate`" in told.err
+    assert drawn.read_bytes() == before
+    drawn.unlink()
+    for _ in range(2):
+        assert vpt("evaluate", tiny_run, "--out", tmp_path).code == 0
+
+
 @pytest.mark.parametrize("command", ["check", "explain"])
 def test_a_page_of_others_is_not_replaced(
     vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path, command: str
