@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -305,6 +306,72 @@ def test_predict_takes_a_precision(vpt: Callable[..., Told], tiny_run: Path, tin
     assert not (tmp_path / "other.nii.gz").exists()
 
 
+@pytest.mark.parametrize("of", ["masks", "comparison"])
+def test_evaluate_replaces_no_page_of_others_and_says_so_before_it_scores(
+    vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path, of: str
+) -> None:
+    truth, page = tiny_data / "labelsTr", tmp_path / "report.html"
+    page.write_text("<h1>Of the ward</h1>")
+    told = vpt("evaluate", *[truth] * (2 if of == "masks" else 3), "--out", tmp_path)
+    assert told.code == 1
+    assert f"{page}: not of `vpt evaluate`, which would replace it" in told.err
+    assert "Dice" not in told.out
+    assert [*tmp_path.iterdir()] == [page]
+
+
+def test_evaluate_says_before_it_scores_that_nothing_can_be_written(
+    vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, asked = tiny_data / "labelsTr", os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and asked(path, mode))  # root may write all
+    told = vpt("evaluate", truth, truth, "--out", tmp_path / "deep" / "scores")
+    assert told.code == 1
+    assert f"scores: cannot be written ({tmp_path} is read-only here); give another folder for the scores" in told.err
+    assert "Dice" not in told.out
+    assert not [*tmp_path.iterdir()]
+
+
+def test_evaluate_writes_no_masks_of_a_run_among_those_of_others(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    drawn = Path(shutil.copy(tiny_data / "labelsTr" / "blobs_000.nii.gz", tmp_path / "blobs_005.nii.gz"))
+    before = drawn.read_bytes()
+    told = vpt("evaluate", tiny_run, "--out", tmp_path)
+    assert told.code == 1
+    assert f"{tmp_path}: holds blobs_005.nii.gz, and no scores of `vpt evaluate`" in told.err
+    assert drawn.read_bytes() == before
+    drawn.unlink()
+    for _ in range(2):
+        assert vpt("evaluate", tiny_run, "--out", tmp_path).code == 0
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_a_page_of_others_is_not_replaced(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path, command: str
+) -> None:
+    page = tmp_path / "explain.html"
+    page.write_text("<h1>Of the ward</h1>")
+    scan = tiny_data / "imagesTr" / "blobs_000_0000.nii.gz"
+    words = (tiny_data, "--html", page) if command == "check" else (tiny_run, scan, "-o", tmp_path)
+    told = vpt(command, *words)
+    assert (told.code, told.err) == (
+        1,
+        f"error: {page}: not of vpt, which would replace it; move it, or choose another place\n",
+    )
+    assert page.read_text() == "<h1>Of the ward</h1>"
+    assert [*tmp_path.iterdir()] == [page]
+
+
+def test_predict_replaces_no_page_of_others_and_says_so_before_it_predicts(
+    vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("<h1>Of the ward</h1>")
+    told = vpt("predict", "-i", tiny_data / "imagesTr", "-o", tmp_path, "-m", tiny_run, "--report")
+    assert told.code == 1
+    assert "report.html: not of vpt, which would replace it" in told.err
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
 @pytest.mark.parametrize("of", ["masks", "run"])
 def test_evaluate_replaces_nobodys_files_and_says_so_before_it_scores(
     vpt: Callable[..., Told], tiny_data: Path, tiny_run: Path, tmp_path: Path, of: str
@@ -510,6 +577,18 @@ def test_too_little_memory_anywhere_is_a_sentence(
     monkeypatch.setattr("vpt.cli.app", lambda: [].pop())
     with pytest.raises(IndexError):
         main()
+
+
+def test_a_permission_that_lacks_is_a_sentence(
+    vpt: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def check(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "run"))
+
+    monkeypatch.setattr("vpt.cli.app", check)
+    told = vpt("check", tmp_path)
+    said = "this user may not read or write it; have the permission given, or run as who has it"
+    assert (told.code, told.err) == (1, f"error: {tmp_path / 'run'}: {said}\n")
 
 
 @pytest.mark.parametrize("place", [0, 2])

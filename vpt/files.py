@@ -119,6 +119,13 @@ def make_folder(path: Path, instead: str) -> None:
         raise VptError(f"{path}: cannot be made a folder ({error.strerror}); {instead}") from error
 
 
+def require_writable(folder: Path, instead: str) -> None:
+    """Raises VptError where a folder can be neither written nor made: to be asked before long work; nothing is made."""
+    there = next((each for each in (folder, *folder.parents) if each.exists()), Path())
+    if there.is_dir() and not os.access(there, os.W_OK):
+        raise VptError(f"{folder}: cannot be written ({there} is read-only here); {instead}")
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it becomes `path`, on failure nothing is left.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,14 @@ def test_a_system_without_file_handles_is_no_damage(tmp_path: Path, monkeypatch:
     with pytest.raises(VptError, match=r"a\.npy: cannot be opened \(Too many open files\); allow more") as said:
         mapped(tmp_path / "a.npy")
     assert "remove" not in str(said.value)
+
+
+def test_a_full_disk_is_told_as_that(tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]) -> None:
+    with (
+        pytest.raises(VptError, match=r"a\.npy: cannot be written \(File too large\); free space") as said,
+        full_disk(1000),
+    ):
+        save_array(tmp_path / "a.npy", np.zeros(5000))
+    assert isinstance(said.value.__cause__, OSError)
+    assert said.value.__cause__.errno == errno.EFBIG  # that of a full disk is ENOSPC
+    assert not [*tmp_path.iterdir()]

@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tiny_run import ONE_STEP, SETTINGS, as_trained, assert_same_run, rows
 
@@ -444,6 +445,30 @@ def test_a_run_whose_best_artifact_is_gone_does_not_go_on(tiny_run: Path, tmp_pa
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (run / "best.safetensors").unlink()
     with pytest.raises(VptError, match=r"best.safetensors: is gone, the artifact of epoch \d, the best so far; put it"):
+        train(None, run, resume=True)
+
+
+def test_a_run_whose_best_artifact_is_damaged_does_not_go_on(tiny_run: Path, tmp_path: Path) -> None:
+    """It would be told after the last epoch."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    content = (run / "best.safetensors").read_bytes()
+    (run / "best.safetensors").write_bytes(content[: len(content) // 2])
+    before = (run / "state" / "last.safetensors").read_bytes()
+    with pytest.raises(VptError, match=r"best.safetensors: not a readable safetensors file"):
+        train(None, run, resume=True)
+    assert (run / "state" / "last.safetensors").read_bytes() == before
+
+
+def test_a_run_whose_cases_are_gone_says_so(tiny_run: Path, copied_data: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    written["data"]["path"] = str(copied_data)
+    (run / "config.yaml").write_text(yaml.safe_dump(written))
+    case = json.loads((run / "splits.json").read_text())["train"][0]
+    (copied_data / "imagesTr" / f"{case}_0000.nii.gz").unlink()
+    (copied_data / "labelsTr" / f"{case}.nii.gz").unlink()
+    said = rf"was begun with 1 case that .*blobs does not hold any more \({case}\); put the data back as they were"
+    with pytest.raises(VptError, match=said):
         train(None, run, resume=True)
 
 

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from vpt.errors import VptError
+from vpt.machine.device import choose_device
+
 ASKED = """
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
@@ -29,3 +32,11 @@ def test_what_torch_asks_the_system_for_may_be_missing(folder: str, said: str) -
     if done.returncode in (1, 77) and not done.stdout:
         pytest.skip("no mounts here")
     assert said in done.stdout.strip(), done.stderr
+
+
+@pytest.mark.parametrize("name", ["cpx", "meta", "cuda:99", "xla", "hpu"])
+def test_a_device_that_is_not_here_is_refused(name: str) -> None:
+    """`meta` is one of torch's, which holds no numbers."""
+    with pytest.raises(VptError, match=f"device {name}: not available here .*; choose auto or cpu") as said:
+        choose_device(name)
+    assert len(str(said.value)) < 300

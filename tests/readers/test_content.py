@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 from io import BytesIO
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from vpt.errors import VptError
 from vpt.readers import reader_of
 from vpt.readers.content import other_content
+from vpt.readers.damage import spoiled
 
 VOLUME = nib.Nifti1Image(np.ones((3, 3, 3), np.int16), np.eye(4)).to_bytes()
 PACKED = gzip.compress(VOLUME, mtime=0)
@@ -77,3 +80,13 @@ def test_of_a_file_that_is_what_its_name_says_or_unknown_nothing_is_said(tmp_pat
     (tmp_path / name).write_bytes(content)
     assert other_content(tmp_path / name) is None
     assert other_content(tmp_path / "missing.nii") is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that the system does not give")
+def test_what_the_system_does_not_give_is_not_called_damaged(tmp_path):
+    (tmp_path / "a.nii").symlink_to("/proc/self/mem")
+    said = r"a\.nii: cannot be read \(Input/output error\); have the permission given, or look after its disk"
+    with pytest.raises(VptError, match=said):
+        raise other_content(tmp_path / "a.nii")
+    with pytest.raises(VptError, match=said):
+        raise spoiled(tmp_path / "a.nii", OSError(errno.EIO, "Input/output error"))

@@ -149,6 +149,13 @@ def test_scores_replace_earlier_ones_and_no_list_of_others(tmp_path):
         of_classes().save(tmp_path)
 
 
+def test_pictures_of_others_are_not_replaced(tmp_path):
+    (tmp_path / "confusion.png").write_bytes(b"drawn elsewhere")
+    with pytest.raises(VptError, match=r"confusion\.png: not of `vpt evaluate`, which would replace it"):
+        of_classes().save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["confusion.png"]
+
+
 @pytest.mark.slow
 def test_cases(tmp_path):
     of_classes().save(tmp_path)

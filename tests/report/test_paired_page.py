@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vpt.errors import VptError
 from vpt.report.paired import PairedClasses, PairedReport
 from vpt.report.paired_charts import cases_chart, difference_chart
 from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
@@ -33,6 +35,18 @@ def report(interval: tuple[float, float] = (0.02, 0.3)) -> PairedReport:
 def test_the_headline_is_the_difference_and_what_it_is_worth(interval, said) -> None:
     page = paired_page(report(interval), [])
     assert f"Mean Dice 0.750 in A and 0.650 in B over 3 cases: {said}" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("comparison.json", "{}"), ("comparison.csv", "case,dose\n"), ("comparison.md", "# A day\n")]
+)
+def test_files_of_others_are_not_replaced_and_own_ones_are(tmp_path: Path, name: str, text: str) -> None:
+    report().save(tmp_path / "own")
+    report().save(tmp_path / "own")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(VptError, match=rf"{name}: not of `vpt evaluate`, which would replace it"):
+        report().save(tmp_path)
+    assert (tmp_path / name).read_text() == text
 
 
 def test_too_few_patients_are_said_in_the_headline() -> None:

@@ -199,6 +199,7 @@ def test_groups_that_do_not_fit_are_said(mixed):
         ("summary.json", "{"),
         ("cases.csv", "image,mask\na.png,b.png\n"),
         ("cases.csv", "case,age\np1,42\n"),
+        ("evaluation.md", "# Notes\n\n## How\n\nBy hand, on Monday.\n"),
     ],
 )
 def test_files_of_others_are_not_replaced(tmp_path, mixed, name, text):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from threading import Thread
 
@@ -105,6 +107,17 @@ def test_tasks_come_and_go(artifacts: dict[str, Path]) -> None:
     assert bank["rim"].model.backbone is encoder
     with pytest.raises(VptError, match=r"rims: no task of this bank is called so; did you mean rim"):
         bank.remove("rims")
+
+
+@pytest.mark.parametrize("way", ["copied", "sent"])
+def test_a_bank_can_be_copied_and_sent_to_another_process(bank: vpt.Bank, way: str) -> None:
+    again = copy.deepcopy(bank) if way == "copied" else pickle.loads(pickle.dumps(bank))
+    asked = scan()
+    for task, mask in bank.segment(asked).items():
+        np.testing.assert_array_equal(voxels(again.segment(asked)[task]), voxels(mask))
+    again.remove("core")
+    assert "core" in bank
+    assert len({id(again[task].model.backbone) for task in again}) == 1
 
 
 @pytest.mark.slow

@@ -118,6 +118,15 @@ def test_answers_of_a_classifier_are_a_table(tmp_path) -> None:
     assert "<article" not in page
 
 
+def test_a_page_of_others_is_not_replaced_and_an_own_one_is(folder) -> None:
+    page = write_predictions_page(folder, LABELS)
+    assert write_predictions_page(folder, LABELS) == page
+    page.write_text("<h1>Of the ward</h1>")
+    with pytest.raises(VptError, match=r"report\.html: not of vpt, which would replace it"):
+        write_predictions_page(folder, LABELS)
+    assert page.read_text() == "<h1>Of the ward</h1>"
+
+
 def test_a_folder_without_a_record_is_refused(tmp_path) -> None:
     with pytest.raises(VptError, match=r"holds no predictions\.json; make it with `vpt predict"):
         write_predictions_page(tmp_path, LABELS)

@@ -69,6 +69,18 @@ def test_masks_go_where_they_are_asked_and_settings_reach_the_report(run: Path, 
     assert not (run / "test").exists()
 
 
+@pytest.mark.parametrize("linked", [False, True], ids=["folder", "link"])
+def test_no_mask_is_written_over_the_truth(run: Path, copied_data: Path, tmp_path: Path, linked: bool) -> None:
+    out, truth = copied_data / "labelsTr", copied_data / "labelsTr" / "blobs_005.nii.gz"
+    if linked:
+        out = tmp_path / "link"
+        out.symlink_to(copied_data / "labelsTr")
+    before = truth.read_bytes()
+    with pytest.raises(VptError, match=r"would replace the scans or true masks themselves \(blobs_005\.nii\.gz\)"):
+        evaluate_run(run, data=copied_data, out=out)
+    assert truth.read_bytes() == before
+
+
 def test_a_split_without_test_cases(run: Path) -> None:
     (run / "splits.json").write_text(json.dumps({"train": ["blobs_000"], "val": ["blobs_004"], "test": []}))
     with pytest.raises(VptError, match="run: its split has no test cases; evaluate another side with --split"):

@@ -108,6 +108,11 @@ def _run(debug: bool) -> int | str | None:
         if debug:
             raise
         _complain(str(error))
+    except PermissionError as error:
+        if debug:
+            raise
+        place = error.filename or "a file or folder"
+        _complain(f"{place}: this user may not read or write it; have the permission given, or run as who has it")
     except (OSError, *KINDS) as error:
         if debug or not (isinstance(error, OSError) or is_out_of_memory(error)):
             raise

@@ -38,9 +38,12 @@ def check(
     from vpt.errors import VptError
     from vpt.files import as_json
     from vpt.progress import bar
+    from vpt.report.own_results import require_own_page
 
     if html and html.suffix.lower() not in (".html", ".htm"):
         usage(f"--html {html}: is the name of the page, and what is there would be replaced; give NAME.html")
+    if html:
+        require_own_page(html)
     with bar("checking") as tick:
         try:
             found = check_dataset(data, tick, patients, parse_labels(labels) if labels else None)

@@ -22,7 +22,7 @@ from vpt.cli.shared import (
     light_imports,
     usage,
 )
-from vpt.words import either
+from vpt.words import either, listed
 
 EMPTY = ("nan", "one", "zero")
 OVERLAP = 0.5  # that of vpt.scores.lesions, which `--help` does not load
@@ -274,12 +274,18 @@ def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
 
 def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[str, Any]) -> tuple[Any, Path]:
     """The report, and the folder to save it in; one that holds other results is refused before anything is scored."""
-    from vpt.report.own_results import require_own_results
+    from vpt.files import require_writable
+    from vpt.report.own_results import COMPARISON, PAGE, RESULTS, require_own
 
     masks = paths[0] if paths[0].is_dir() else paths[0].parent
-    where = out or (masks if kind == "masks" else None)
-    if where and kind not in COMPARED:
-        require_own_results(where)
+    folder = out or masks
+    if kind in COMPARED:
+        folder = out or paths[0].parent / f"{paths[0].resolve().name}-{paths[1].resolve().name}"
+    if out or kind not in ("run", "mean", "folds"):  # whose own folders are made before the first mask
+        require_own(folder, *(COMPARISON if kind in COMPARED else RESULTS), PAGE)
+        require_writable(folder, "give another folder for the scores (--out)")
+    if out and kind in OF_RUNS and kind not in COMPARED and not _classifies(paths[0]):
+        _require_no_masks(out)
     if kind == "folds":
         from vpt.use.cross_validation import evaluate_folds
         from vpt.use.folds import is_of_folds
@@ -297,9 +303,23 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
     from vpt.use.paired import compare_masks, compare_runs
 
     first, second, *truth = paths
-    folder = out or first.parent / f"{first.resolve().name}-{second.resolve().name}"
     report = compare_masks(first, second, *truth, **options) if truth else compare_runs(first, second, **options)
     return report, folder
+
+
+def _require_no_masks(out: Path) -> None:
+    """Raise VptError where a run's masks would come to lie among others, and on those that are called alike."""
+    from vpt.data.cases import kind_of
+    from vpt.errors import VptError
+    from vpt.report.own_results import CASES
+
+    if (out / CASES).is_file() or not out.is_dir():  # an earlier evaluation's, of which the masks are
+        return
+    if others := sorted(file.name for file in out.iterdir() if kind_of(file)):
+        raise VptError(
+            f"{out}: holds {listed(others, 3)}, and no scores of `vpt evaluate`, which would write masks among them; "
+            "give another folder (--out), or remove them if they are of an evaluation that was broken off"
+        )
 
 
 def _page(kind: Kind, report: Any, folder: Path, first: Path, data: Path | None, viewer: bool) -> Path:

@@ -48,10 +48,12 @@ def explain(
     """
     from vpt.artifact import find_artifact
     from vpt.progress import bar
+    from vpt.report.own_results import require_own_page
     from vpt.use.explain import explain as explained
     from vpt.use.models import models_in
     from vpt.use.pages.making import making_of
 
+    require_own_page(out / "explain.html")
     with bar("explaining") as tick:
         found = explained(
             run,

@@ -135,6 +135,7 @@ def predict(
     A scan that fails stops no other (exit code 1). A folder of answers holds their record: predictions.json, .csv,
     failures.json, log.txt.
     """
+    from vpt.report.own_results import PAGE, require_own_page
     from vpt.use.archives import Asked, Beside, part_of
 
     several = len(models) > 1 and not mean
@@ -161,6 +162,8 @@ def predict(
             require_folder(out, option)
     if quality and several:
         usage("--quality: not for several models side by side; give one model, or --mean")
+    if report:
+        require_own_page(out / PAGE)
     existing = _existing(overwrite, skip_existing, resume)
     if skip_failed and existing != "continue":
         usage("--skip-failed: goes with --continue, which knows what failed before")

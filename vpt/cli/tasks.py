@@ -23,12 +23,16 @@ def predict_tasks(
 ) -> int:
     """Masks of every task, or of all in one -> the exit code."""
     from vpt.progress import bar
+    from vpt.report.own_results import PAGE, require_own_page
     from vpt.use.archives import ModelMark, loaded_whole, segment_archive, segment_for_tasks
     from vpt.use.bank_segmenters import MergedSegmenter
 
     if merge and asked.beside.probabilities:
         usage("--probabilities: several tasks in one mask have none in common; leave out --merge")
     paths = named(loading.models)
+    if report and not merge:
+        for task in paths:
+            require_own_page(out / task / PAGE)
     bank, hashes = loaded_whole(list(paths.values()), lambda: _bank(paths, loading))
     started = time.perf_counter()
     with ended_in_order(f"{out}: the same command with --continue goes on"), bar("segmenting") as tick:

@@ -19,16 +19,14 @@ SUM = 4  # bytes behind the array: its CRC-32
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """A `.npy`, complete or not at all, with a checksum behind the array."""
-    whole = np.ascontiguousarray(array)
-    with atomic(path) as part, open(part, "wb") as file:
-        np.save(file, whole)
-        file.write(crc32(whole.data).to_bytes(SUM, "little"))
+    save_rows(path, [array], array.shape, array.dtype)
 
 
 def save_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """The same of an array whose parts come one after another, all of that type; there may be none.
 
-    Written as a stream: a full disk is an error then, and not the end of the process as with a memory map.
+    Written as a stream: a full disk is an error that says so then, and not the end of the process as with a memory map,
+    or a count of what was written as with `np.save`.
     """
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     total = crc32(b"")

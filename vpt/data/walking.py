@@ -70,7 +70,7 @@ def _is_folder(each: os.DirEntry[str]) -> bool:
 
 def is_training(folder: Path) -> bool:
     """Whether a folder holds a training of this package, whose pictures and masks are nobody's data."""
-    return all((folder / name).is_file() for name in ("plan.json", "splits.json", "config.yaml"))
+    return all(os.path.isfile(folder / name) for name in ("plan.json", "splits.json", "config.yaml"))
 
 
 def leads_back(folder: Path, above: Iterable[Path]) -> bool:

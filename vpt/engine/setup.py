@@ -218,6 +218,12 @@ def reopen_run(run: Path, config: ResolvedConfig) -> Setup:
     """The setup of an interrupted run, from its own files; config: see `agreed`."""
     _, dataset = read_data(config)
     splits, plan = read_written(run / "splits.json"), read_plan(run / "plan.json")
+    known = {case.name for case in dataset.cases}
+    if gone := [name for name in (*splits.train, *splits.val) if name not in known]:
+        raise VptError(
+            f"{run}: was begun with {counted(len(gone), 'case')} that {config.data.path} does not hold any more "
+            f"({listed(gone, 3)}); put the data back as they were, or start another run"
+        )
     groups = None if config.fair is None else Groups.written(run)
     return Setup(config, dataset, splits, plan, choose_device(config.device), earlier=kept_tasks(run), groups=groups)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vpt.artifact import save_artifact
+from vpt.artifact import read_artifact, save_artifact
 from vpt.artifact_doubts import absurd_numbers
 from vpt.config import Config
 from vpt.data.cases import SegmentationSet
@@ -132,13 +132,16 @@ class _Kept:
 
 
 def _require_best(run: Path, progress: Progress) -> None:
-    """Raise VptError where the artifact of the best epoch so far is gone, which the state, of the last one, is not."""
+    """Raise VptError where the artifact of the best epoch so far is gone or damaged, which would be told at the end."""
     path = run / "best.safetensors"
-    if progress.best_epoch and not path.is_file():
+    if not progress.best_epoch:
+        return
+    if not path.is_file():
         raise VptError(
             f"{path}: is gone, the artifact of epoch {progress.best_epoch}, the best so far; put it back, or remove "
             f"{run} to train anew"
         )
+    read_artifact(path)
 
 
 def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:

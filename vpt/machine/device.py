@@ -24,9 +24,8 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise VptError(
-            f"device {name}: not available here ({str(error).splitlines()[0]}); choose auto or cpu"
-        ) from error
+        torch.empty(1, device=device).item()  # which `meta` has nowhere to take from
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # pages follow, of backends that torch might have had
+        raise VptError(f"device {name}: not available here ({reason}); choose auto or cpu") from error
     return device

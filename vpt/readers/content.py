@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vpt.errors import VptError
 from vpt.files import left_in_place
+from vpt.readers.damage import is_withheld, withheld
 
 HEAD = 4096  # bytes
 LIST = "DICOMDIR"  # of the DICOM files on a disk
@@ -35,14 +36,16 @@ def in_place_of(path: Path) -> str:
 
 
 def other_content(path: Path) -> VptError | None:
-    """What to say of a file whose content is of another format than its name says; None where that is not known."""
+    """What to say of a file whose content is of another format than its name says, or that the system does not give;
+    None where that is not known.
+    """
     try:
         if not path.is_file():
             return None
         with open(path, "rb") as file:
             head = file.read(HEAD)
-    except OSError:
-        return None
+    except OSError as error:
+        return withheld(path, error) if is_withheld(error) else None
     if what := left_in_place(path):
         return VptError(f"{path}: {what}")
     if (text := _one_line(head)) and _ending(Path(text)) == _ending(path) and "://" not in text and " " not in text:

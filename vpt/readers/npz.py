@@ -25,7 +25,7 @@ import numpy as np
 from vpt.errors import VptError
 from vpt.readers.base import Source
 from vpt.readers.content import in_place_of
-from vpt.readers.damage import require_memory, spoiled
+from vpt.readers.damage import is_withheld, require_memory, spoiled
 from vpt.readers.doubts import odd_spacing
 from vpt.readers.grid import Grid, by
 from vpt.readers.inflate import DENSEST
@@ -200,7 +200,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except DAMAGED as error:
-        if isinstance(low := spoiled(path, error), MemoryError):
+        if isinstance(low := spoiled(path, error), MemoryError) or is_withheld(error):
             raise low from error
         reason = " ".join(str(error).split())[:200]
         raise VptError(f"{path}: truncated, damaged or no .npz ({reason}); copy or export the file again") from error

@@ -13,7 +13,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.class_pictures import MOST_CLASSES, draw_confusion, draw_labels, draw_reliability
 from vpt.report.group_blocks import group_blocks
-from vpt.report.own_results import require_own_results
+from vpt.report.own_results import PICTURES, RESULTS, require_own
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.classes import counted_confidences
 from vpt.scores.classification import PER_CLASS, ClassificationScores, probabilities_csv
@@ -50,7 +50,7 @@ class ClassReport(ClassificationScores):
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
-        require_own_results(folder)
+        require_own(folder, *RESULTS, *PICTURES)
         write_text(folder / "cases.csv", self.to_csv())
         write_text(folder / "evaluation.md", self.markdown())
         if self.target == "labels":

@@ -2,48 +2,89 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json
 from vpt.scores.trust import COLUMNS
 
-SUMMARY, CASES, QUALITY = "summary.json", "cases.csv", "quality.csv"
-OURS = {"settings", "counts"}  # keys of our summary.json
+SUMMARY, CASES, EVALUATION, QUALITY = "summary.json", "cases.csv", "evaluation.md", "quality.csv"
+RESULTS = (SUMMARY, CASES, EVALUATION)
+PICTURES = ("confusion.png", "reliability.png")
+COMPARISON = ("comparison.json", "comparison.csv", "comparison.md")
+PAGE = "report.html"
+MADE = b"<p>Made by vpt "  # in every page
 HEADERS = (b"case,label,name,", b"name,reference,prediction,correct,")  # of our cases.csv: of masks, of classes
+HOW = re.compile(rb"\n## How\n\n\* [\d,]+ cases?[ ,]")  # in our evaluation.md
 
 
-def require_own_results(folder: Path) -> None:
-    """Raises VptError where an evaluation would replace what is not of one.
+def require_own(folder: Path, *names: str) -> None:
+    """Raises VptError where an evaluation would replace a file of one of these names that is not of one.
 
-    nnU-Net writes a `summary.json` beside its masks, and a list of a data set's cases may be called `cases.csv`.
+    nnU-Net writes a `summary.json` beside its masks, a list of a data set's cases may be called `cases.csv`, and what
+    other programs or people write of results `report.html` or `evaluation.md`. Those of earlier versions are ours.
     """
-    if holds_file(folder / SUMMARY) and not _is_our_summary(folder / SUMMARY):
-        raise _other(folder / SUMMARY)
-    if holds_file(folder / CASES) and not _begins(folder / CASES, *HEADERS):
-        raise _other(folder / CASES)
+    for path in (folder / name for name in names):
+        if holds_file(path) and not OURS[path.name](path):
+            raise VptError(
+                f"{path}: not of `vpt evaluate`, which would replace it; give another folder for the scores (--out), "
+                "or move it"
+            )
+
+
+def require_own_page(page: Path) -> None:
+    """Raises VptError where a page of somebody else lies in the place of one of ours."""
+    if holds_file(page) and not _is_our_page(page):
+        raise VptError(f"{page}: not of vpt, which would replace it; move it, or choose another place")
 
 
 def drop_quality(folder: Path) -> None:
     """Remove the `quality.csv` of an evaluation that one without it replaces; another's of that name stays."""
-    if holds_file(folder / QUALITY) and _begins(folder / QUALITY, ",".join(COLUMNS).encode()):
+    if holds_file(folder / QUALITY) and OURS[QUALITY](folder / QUALITY):
         (folder / QUALITY).unlink()
 
 
-def _is_our_summary(path: Path) -> bool:
-    try:
-        found = read_json(path)
-    except VptError:
-        return False
-    return isinstance(found, dict) and not OURS.isdisjoint(found)
+def _has(*keys: str) -> Callable[[Path], bool]:
+    """Whether a file is a JSON object with one of these keys."""
+
+    def found(path: Path) -> bool:
+        try:
+            content = read_json(path)
+        except VptError:
+            return False
+        return isinstance(content, dict) and not content.keys().isdisjoint(keys)
+
+    return found
 
 
-def _begins(path: Path, *headers: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.readline().startswith(headers)
+def _begins(*starts: bytes) -> Callable[[Path], bool]:
+    """Whether the first line of a file begins with one of these."""
+
+    def found(path: Path) -> bool:
+        with path.open("rb") as file:
+            return file.readline().startswith(starts)
+
+    return found
 
 
-def _other(path: Path) -> VptError:
-    return VptError(
-        f"{path}: not of `vpt evaluate`, which would replace it; give another folder for the scores (--out), or move it"
-    )
+def _is_our_page(path: Path) -> bool:
+    return MADE in path.read_bytes()
+
+
+def _is_our_picture(path: Path) -> bool:
+    """A picture says nothing of who drew it: ours lie beside our `cases.csv`."""
+    cases = path.with_name(CASES)
+    return holds_file(cases) and OURS[CASES](cases)
+
+
+OURS: dict[str, Callable[[Path], bool]] = {
+    SUMMARY: _has("settings", "counts"),
+    CASES: _begins(*HEADERS),
+    EVALUATION: lambda path: HOW.search(path.read_bytes()) is not None,
+    QUALITY: _begins(",".join(COLUMNS).encode()),
+    PAGE: _is_our_page,
+    **dict.fromkeys(PICTURES, _is_our_picture),
+    **dict(zip(COMPARISON, (_has("differences"), _begins(b"case,A "), _begins(b"# A: ")), strict=True)),
+}

@@ -9,7 +9,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks, range_of, shown
 from vpt.report.lesion_blocks import lesion_blocks
-from vpt.report.own_results import require_own_results
+from vpt.report.own_results import QUALITY, RESULTS, require_own
 from vpt.report.parts import EMPTY_WORDS
 from vpt.report.trust_blocks import trust_blocks
 from vpt.scores.bootstrap import LEVEL
@@ -43,7 +43,7 @@ class Report(SegmentationScores):
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
-        require_own_results(folder)
+        require_own(folder, *RESULTS, *([] if self.qualities is None else [QUALITY]))
         write_text(folder / "cases.csv", self.to_csv())
         write_text(folder / "evaluation.md", self.markdown())
         if self.qualities is not None:

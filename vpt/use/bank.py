@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -77,6 +77,13 @@ class Bank:
         self._weights, self._postprocess = weights, postprocess
         self._tasks: dict[str, Segmenter | Classifier] = {}
         self._changing = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy, or one in another process, has of it: all but the lock, of which each has its own."""
+        return {name: value for name, value in vars(self).items() if name != "_changing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _changing=Lock())
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from vpt.report.classification import ClassReport
 from vpt.scores.trust import Quality
 from vpt.use.archives import Beside, Failure, Masking, classify_cases, mask_file, segment_cases
 from vpt.use.archives.masks import Answer
+from vpt.use.archives.outputs import require_own_places
 from vpt.use.classifier import Classifier
 from vpt.use.evaluation import evaluate
 from vpt.use.segmenter import Segmenter
@@ -92,6 +93,10 @@ def evaluate_split(
     quality: is looked at as well. Values that do not look like those of the training are warned of: they belong to the
     same data set.
     """
+    read = [file for case in cases for file in case.files if isinstance(file, Path)]
+    require_own_places(
+        {case.name: [mask_file(folder, case)] for case in cases}, read, folder, "the scans or true masks"
+    )
     make_folder(folder, "choose another place")
     qualities = list[Quality]()
 

@@ -60,10 +60,13 @@ def plan_outputs(
     return list(cases), target
 
 
-def require_own_places(answers: Mapping[str, Sequence[Path]], given: Iterable[Path], out: Path) -> None:
+def require_own_places(
+    answers: Mapping[str, Sequence[Path]], given: Iterable[Path], out: Path, what: str = "the scans"
+) -> None:
     """Refuse answers that would replace a scan, whether or not it is one of those to be done, or each other.
 
-    answers: of each case the files that will be written; given: the scans that lie where they are taken from.
+    answers: of each case the files that will be written; given: the scans that lie where they are taken from; what: in
+    words what these are.
     """
     written: dict[Path, str] = {}
     for name, files in answers.items():
@@ -76,7 +79,7 @@ def require_own_places(answers: Mapping[str, Sequence[Path]], given: Iterable[Pa
     taken = {place for path in given for place in _places(path)}
     if lost := sorted(taken & written.keys()):
         raise VptError(
-            f"{out}: the masks would replace the scans themselves ({listed((path.name for path in lost), 3)}); choose "
+            f"{out}: the masks would replace {what} themselves ({listed((path.name for path in lost), 3)}); choose "
             "another output"
         )
 

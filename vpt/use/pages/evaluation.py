@@ -18,6 +18,7 @@ from vpt.report.class_view import ClassSection, Thumb
 from vpt.report.inlined import InlinedViewer
 from vpt.report.mask_summary import MaskCase, MaskSummary, read_mask_summary
 from vpt.report.mask_view import CaseCard, MaskSection, choose_cases
+from vpt.report.own_results import PAGE, require_own_page
 from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
@@ -28,7 +29,6 @@ from vpt.use.pages.sources import Sources, sources_beside, sources_of
 from vpt.use.pages.viewer import inline_viewer, viewed
 from vpt.view.scenes import ViewedCase
 
-PAGE = "report.html"
 MOST_COUNTED = 60  # cases whose voxels are counted for the confusion between labels
 
 
@@ -140,6 +140,7 @@ def _viewer(section: MaskSection | ClassSection, folder: Path, sources: Sources)
 
 
 def _written(folder: Path, page: str) -> Path:
+    require_own_page(folder / PAGE)
     write_text(folder / PAGE, page)
     return folder / PAGE
 

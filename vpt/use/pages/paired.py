@@ -9,10 +9,10 @@ from vpt.data.label_folders import mask_at
 from vpt.errors import VptError
 from vpt.files import write_text
 from vpt.progress import Tick, silent
+from vpt.report.own_results import PAGE, require_own_page
 from vpt.report.paired import MOST, PairedClasses, PairedFiles, PairedReport
 from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair
-from vpt.use.pages.evaluation import PAGE
 from vpt.use.pages.making import making_of, masks_sha256, to_view
 from vpt.use.pages.planes import CaseFiles, show_twice
 from vpt.use.pages.sources import Sources, sources_beside, sources_of
@@ -51,6 +51,7 @@ def write_paired_page(
             progress(done, len(worst), case.name)
         inlined = inline_viewer(_viewed(report, sources), report.labels) if viewer else None
         page = paired_page(report, cards, facts=facts, viewer=inlined, to_view=to_view(command))
+    require_own_page(folder / PAGE)
     write_text(folder / PAGE, page)
     return folder / PAGE
 

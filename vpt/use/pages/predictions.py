@@ -13,8 +13,8 @@ from vpt.data.plan import Plan
 from vpt.errors import VptError
 from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
+from vpt.report.own_results import PAGE, require_own_page
 from vpt.report.predictions_page import PredictedCard, PredictedCase, cases_to_show, predictions_page, read_predicted
-from vpt.use.pages.evaluation import PAGE
 from vpt.use.pages.making import as_typed, to_view
 from vpt.use.pages.planes import CaseFiles, show_case
 from vpt.use.pages.viewer import inline_viewer, viewed
@@ -58,6 +58,7 @@ def write_predictions_page(
     title, names = folder.resolve().name, [*foreground.values()]
     facts = [*([("weights of the encoder", weights)] if weights else []), *_facts(found), *_asked(command)]
     page = predictions_page(title, cases, cards, names, unit, facts, inlined, to_view(command))
+    require_own_page(folder / PAGE)
     write_text(folder / PAGE, page)
     return folder / PAGE
 
