@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.doubts.colours import of_two_orders
-from vpt.data.doubts.hu_modes import is_air
+from vpt.data.doubts.hu_modes import is_air, is_cut_at_air
 from vpt.data.doubts.values import FEWEST, Expected, doubt_of, is_ct, units_of
 from vpt.data.values import LOWEST, USUAL, CaseValues, ChannelValues, TrainingValues, values_over
 from vpt.readers import Kind
@@ -61,9 +61,16 @@ def _with_few_zeros(most: TrainingValues, cases: Sequence[CaseValues]) -> Traini
 def _with_air(cases: Sequence[CaseValues], channels: Sequence[str]) -> list[CaseValues]:
     """The cases whose CT has its lowest values, without padding, where air is; none where they are too few.
 
-    What CT is called is not asked: nothing else has many of its lowest values there.
+    What CT is called is not asked: nothing else has many of its lowest values there. What is called so may be cut off
+    at air, which then looks like padding.
     """
-    aired = [[is_air(float(channel.quantiles[LOWEST])) for channel in case.channels] for case in cases]
+    aired = [
+        [
+            is_air(float(channel.quantiles[LOWEST])) or (is_ct(name) and is_cut_at_air(channel))
+            for name, channel in zip(channels, case.channels, strict=True)
+        ]
+        for case in cases
+    ]
     often = [sum(column) >= FEW_WITH_AIR for column in zip(*aired, strict=True)]
     places = [k for k, name in enumerate(channels) if is_ct(name) or often[k]]
     found = [case for case, air in zip(cases, aired, strict=True) if places and all(air[k] for k in places)]
