@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from os.path import commonprefix
 
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.errors import VptError
@@ -216,8 +215,8 @@ def _is_number(folders: Sequence[str]) -> bool:
 
 def _differing_in_one(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """What may tell a patient's names apart -> the names by what stands beside it."""
-    shared = commonprefix([name[::-1] for name in names])[::-1]
-    end = found.group() if (found := ENDING.search(shared)) else ""
+    ends = (first[k:] for first in names[:1] for k in range(len(first)) if ENDING.match(first, k))
+    end = next((end for end in ends if all(name.endswith(end) for name in names)), "")
     cut = {name: name.removesuffix(end) for name in names}
     bare = ((name, found[1] or found[2]) for name in names if (found := BARE.fullmatch(cut[name])))
     yield "last number", _grouped(bare)
