@@ -28,6 +28,7 @@ from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import same_channels
 from vpt.data.doubts.unread_columns import unread_columns
+from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.findings import (
     Check,
@@ -206,7 +207,7 @@ def _meant(colour: Colour, id: int, labels: Mapping[int, str]) -> str:
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
-    for text in filter(None, [unread_sides(dataset), crossed_names(dataset.cases)]):
+    for text in filter(None, [unread_sides(dataset), unread_lists(dataset), crossed_names(dataset.cases)]):
         yield Problem("warning", str(dataset.root), text)
     for text in unread_columns(dataset, splits):
         yield Problem("warning", str(dataset.source), text)

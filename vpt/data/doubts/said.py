@@ -28,6 +28,7 @@ from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.unlike import unlike_others
 from vpt.data.doubts.unread_columns import unread_columns
+from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.doubts.values import FEWEST as FEWEST_CASES
 from vpt.data.doubts.values import LIGHT
@@ -65,7 +66,7 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         files += _of_masks(dataset, used - {*splits.test})
         sides, crossed = unread_sides(dataset), crossed_names(dataset.cases)
     return [
-        *filter(None, [guess, sides, crossed]),
+        *filter(None, [guess, sides, unread_lists(dataset), crossed]),
         *dataset.whose.doubts([splits.to_dict()]),
         *guessed_on_two_sides(dataset, [splits]),
         *unread_columns(dataset, [splits]),
