@@ -124,8 +124,9 @@ def same_channels(cases: Sequence[tuple[str, CaseValues]], names: Sequence[str])
     cases: name and values of scans; names: of their channels. A sentence for each two of them.
     """
     found = []
+    pairs = [(case, equal_channels(values)) for case, values in cases]
     for first, second in itertools.combinations(range(len(names)), 2):
-        odd = [case for case, values in cases if _are_same(values.channels[first], values.channels[second])]
+        odd = [case for case, equal in pairs if (first, second) in equal]
         if odd:
             some = f"{len(odd)} of {counted(len(cases), 'case')} ({listed(odd, 3)})"
             found.append(
@@ -133,6 +134,12 @@ def same_channels(cases: Sequence[tuple[str, CaseValues]], names: Sequence[str])
                 "names? Give each channel its own scan"
             )
     return found
+
+
+def equal_channels(values: CaseValues) -> list[tuple[int, int]]:
+    """The places of each two channels of a scan that hold the same values."""
+    every = enumerate(values.channels)
+    return [(a, b) for (a, one), (b, other) in itertools.combinations(every, 2) if _are_same(one, other)]
 
 
 def _are_same(one: ChannelValues, other: ChannelValues) -> bool:
