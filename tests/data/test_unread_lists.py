@@ -89,3 +89,20 @@ def test_other_files_and_sides_that_are_said_are_not(root: Path) -> None:
     named = {its: [f"{folder[NAMES.index(n) % 2]}/{n}" if folder else n for n in names] for its, names in sides.items()}
     (root / "split.json").write_text(json.dumps(named))
     assert told(root) == []
+
+
+@pytest.mark.parametrize("word", ["test", "validation", "val"])
+def test_sides_in_a_dataset_json_are_told_where_these_are_cases_that_are_read(make_dataset, word: str) -> None:
+    root = make_dataset("msd")
+    source = root / "dataset.json"
+    content = json.loads(source.read_text())
+    source.write_text(json.dumps(content | {word: content["training"][2:], "testing": ["imagesTs/other.nii.gz"]}))
+    (text,) = told_of_volumes(root)
+
+    assert text.startswith(f"`{word}` of dataset.json names 2 of 4 cases, but is not read")
+    source.write_text(json.dumps(content | {word: ["./imagesTs/case_00.nii.gz"]}))
+    assert told_of_volumes(root) == []
+
+
+def told_of_volumes(root: Path) -> list[str]:
+    return [each.text for each in check_dataset(root).warnings if "the sides are drawn" in each.text]

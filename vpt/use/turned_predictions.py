@@ -14,6 +14,7 @@ from vpt.words import counted
 SIDE = 81  # voxels: about so many of a side are looked at
 FEWEST, NEARLY_ALL = 3, 0.85  # cases; so many of them are no worse so
 BETTER, ALIKE = 0.15, 0.05  # by that Dice on average; what is symmetric may be worse by so much
+AGREE = 0.5  # Dice so, on average; of less it may be chance
 OTHER_AXES: dict[str, Turn] = {
     f"with the axes in the order {', '.join('xyz'[axis] for axis in order)}": partial(np.transpose, axes=order)
     for order in ((0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1))
@@ -62,7 +63,9 @@ def turned_predictions(found: Sequence[Mapping[str, float]], kind: Kind) -> list
     best = max(sure, key=lambda name: (sure[name], name), default="")
     if not best or sure[best] < BETTER:
         return []
-    so, as_is = (np.mean([each[way] for each in cases if best in each]) for way in (best, ""))
+    so, as_is = (float(np.mean([each[way] for each in cases if best in each])) for way in (best, ""))
+    if so < AGREE:
+        return []
     how = IN_VOLUMES.get(best, best) if kind == "volumes" else best
     better = int((gains[best] > 0).sum())
     return [

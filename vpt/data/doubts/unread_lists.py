@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import case_name
+from vpt.data.layouts.description import description
 from vpt.data.layouts.naming import PLAIN
-from vpt.data.layouts.sides import side_of_folder
+from vpt.data.layouts.sides import side_of_folder, side_of_word
 from vpt.data.splits import AnySet, drawn
 from vpt.data.walking import is_training
 from vpt.errors import VptError
@@ -28,17 +30,36 @@ def unread_lists(dataset: AnySet) -> str:
     """That such files name cases, in one sentence; "" where none does, or something says the sides."""
     if not drawn(dataset) or not dataset.root.is_dir():
         return ""
-    cases = {Path(case.name).name for case in dataset.cases}
-    found = {path: len(_named_in(path, cases)) for path in _lists(dataset)}
-    telling = [path for path, count in found.items() if count and not (_side(path) == "train" and count == len(cases))]
-    if not telling:
+    known = {Path(case.name).name: case.name for case in dataset.cases}
+    images = ((image, case.name) for case in dataset.cases for image in case.images if isinstance(image, Path))
+    files = {os.path.normpath(image): name for image, name in images}
+    known |= {case_name(image): name for image, name in files.items()}
+    count = len(dataset.cases)
+    found = {path.relative_to(dataset.root).as_posix(): (path, _named_in(path, known)) for path in _lists(dataset)}
+    said = [
+        f"{name} names {len(named)}"
+        for name, (path, named) in found.items()
+        if named and not (_side(path) == "train" and len(named) == count)
+    ]
+    said += [f"`{word}` of dataset.json names {len(named)}" for word, named in _described(dataset.root, files)]
+    if not said:
         return ""
-    said = (f"{path.relative_to(dataset.root).as_posix()} names {found[path]}" for path in telling)
     return (
-        f"{listed(said, 4)} of {counted(len(cases), 'case')}, but {'is' if len(telling) == 1 else 'are'} not read, so "
-        "that the sides are drawn, and training may take what is to be tested with; write the sides into split.json "
+        f"{listed(said, 4)} of {counted(count, 'case')}, but {'is' if len(said) == 1 else 'are'} not read, so that the "
+        "sides are drawn, and training may take what is to be tested with; write the sides into split.json "
         '({"train": [...], "val": [...], "test": [...]})'
     )
+
+
+def _described(root: Path, files: Mapping[str, str]) -> Iterator[tuple[str, set[str]]]:
+    """What a dataset.json lists under words for validation and test, as MONAI and MSD do, of the cases that are read.
+
+    files: the path of an image -> its case; another folder may hold others of the same names (imagesTs).
+    """
+    for word, value in description(root / "dataset.json").items():
+        paths = (os.path.normpath(root / text) for text in _texts(value))
+        if side_of_word(word) in ("val", "test") and (named := {files[path] for path in paths if path in files}):
+            yield word, named
 
 
 def _lists(dataset: AnySet) -> Iterator[Path]:
@@ -56,17 +77,22 @@ def _side(path: Path) -> str:
     return side_of_folder(path.stem)
 
 
-def _named_in(path: Path, cases: Collection[str]) -> set[str]:
-    """The cases that a file names, by their paths or names."""
+def _named_in(path: Path, known: Mapping[str, str]) -> set[str]:
+    """The cases that a file names, by their paths or names; known: name -> case."""
     try:
         if path.stat().st_size > LONGEST:
             return set()
         kind = path.suffix.lower()
-        text = "" if kind == ".json" else path.read_text(encoding="utf-8-sig", errors="replace")
-        words = _texts(read_json(path)) if kind == ".json" else _words(text, kind)
-        return {name for word in words if (name := case_name(word.strip().replace("\\", "/"))) in cases}
+        if kind == ".json":
+            return _cases_in(_texts(read_json(path)), known)
+        return _cases_in(_words(path.read_text(encoding="utf-8-sig", errors="replace"), kind), known)
     except (OSError, VptError, ValueError):  # nothing that can be read says nothing
         return set()
+
+
+def _cases_in(words: Iterable[str], known: Mapping[str, str]) -> set[str]:
+    names = (case_name(word.strip().replace("\\", "/")) for word in words)
+    return {known[name] for name in names if name in known}
 
 
 def _words(text: str, kind: str) -> Iterator[str]:
