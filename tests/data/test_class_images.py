@@ -98,6 +98,8 @@ def test_other_classes_are_not_doubted(tmp_path: Path, draw: dict[str, Draw]) ->
         (["train2017", "val2017"], "'train2017', 'val2017' are classes here, but called as a side of the split is"),
         (["a", "b", "Train", "Val"], "'Train', 'Val' are classes here, beside a, b"),
         (["a", "a;b"], "classes 'a;b' join names that are classes too"),
+        (["['a']", "['b']", "['a', 'b']"], "join names that are classes too"),
+        (["0,1", "0,25", "0,5", "0,75", "1,5"], "classes '0,1', '0,25', '0,5' and 2 more are numbers with fractions"),
         (
             ["0.1", "0.25", "1", "1.5", "2.75", "3.1"],
             "classes '0.1', '0.25', '1.5' and 2 more are numbers with fractions",

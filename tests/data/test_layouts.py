@@ -538,6 +538,42 @@ def test_a_table_of_classes_may_be_parted_by_tabs(put, tmp_path):
     assert read_labelled(tmp_path / "classes.tsv").classes == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("header", "swapped"), [("image,mask,segmentation", 2), ("image,label,seg", 2), ("image,path,mask", 1)]
+)
+def test_two_columns_for_one_file_that_say_different_ones_are_refused(put, tmp_path, header, swapped):
+    names = header.split(",")
+    rows = []
+    for k in range(3):
+        put(f"{k}x.png"), put(f"{k}y.png", k + 1)
+        row = [f"{k}{'x' if name in ('image', 'path') else 'y'}.png" for name in names]
+        rows.append(row)
+    table = tmp_path / "cases.csv"
+    table.write_text("\n".join([header, *map(",".join, rows)]))
+    assert len(read_dataset(table).cases) == 3
+
+    rows[1][swapped] = rows[0][swapped]
+    table.write_text("\n".join([header, *map(",".join, rows)]))
+    (problem,) = survey(table)[1]
+    first = "image" if swapped == 1 else names[1]
+    assert "line 3: different files in the columns " in str(problem)
+    assert f"{first} (1" in str(problem)
+    assert f"{names[swapped]} (0" in str(problem)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_column_of_patients_that_is_blank_throughout_says_nothing(put, tmp_path, masks):
+    for k in range(4):
+        put(f"{k}x.png"), put(f"{k}y.png", k + 1)
+    own = "mask" if masks else "label"
+    rows = [f"{k}x.png,{f'{k}y.png' if masks else 'ab'[k % 2]},,L{k // 2}" for k in range(4)]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join([f"image,{own},patient,lesion_id", *rows]))
+    found = read_dataset(table) if masks else read_labelled(table)
+
+    assert [found.patient(case.name) for case in found.cases] == ["L0", "L0", "L1", "L1"]
+
+
 def test_a_name_that_is_in_the_list_twice_is_said_by_what_mends_it(put, tmp_path):
     for k in range(3):
         put(f"{k}x.png"), put(f"{k}y.png", 1)

@@ -62,6 +62,8 @@ def test_a_lost_intercept_throughout_is_warned_of_and_hu_is_not(ct):
         (lambda hu: np.where(hu < -800, -2000, hu + 1024), "nearly nothing lies below -150 in 4 cases and much above"),
         (lambda hu: hu * 10, "values lie below -1500 in 4 cases"),
         (lambda hu: hu - 1024, "values lie below -1500 in 4 cases"),
+        (lambda hu: -hu, "along the edges of 4 cases lies about 1000"),
+        (lambda hu: -np.maximum(hu, -1000), "along the edges of 4 cases lies about 1000"),
     ],
 )
 def test_another_zero_or_scale_throughout_is_warned_of(change, said):

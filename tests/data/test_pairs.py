@@ -53,6 +53,21 @@ def test_sequences_are_paired_in_their_order(folders):
     assert (matched.missing, matched.said) == ((), "")
 
 
+def test_sequences_whose_names_say_another_order_are_refused(tmp_path):
+    names = [f"p{number}" for number in range(3)]
+    found, true = (
+        [tmp_path / folder / f"{name}{end}" for name in names] for folder, end in (("a", ".png"), ("b", "_seg.png"))
+    )
+    assert [pair.case for pair in pair_masks(found, true).pairs] == ["p0_seg", "p1_seg", "p2_seg"]
+    assert len(pair_masks([tmp_path / "x1.png", tmp_path / "x2.png"], true[:2]).pairs) == 2
+
+    for others in (true[::-1], [true[1], true[2], true[0]]):
+        with pytest.raises(VptError, match=r"^pair 1: .*p0.png and .*; give predictions and references in one order$"):
+            pair_masks(found, others)
+    with pytest.raises(VptError, match=r"pair 2: .*p0 is the name of reference 1 of 2"):
+        pair_masks([found[0], found[0]], true[:2])
+
+
 @pytest.mark.parametrize("given", [None, 3])
 def test_what_is_no_mask_is_refused_in_a_sentence(given):
     with pytest.raises(VptError, match=f"{type(given).__name__} is no mask; give a folder"):

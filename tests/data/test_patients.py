@@ -108,6 +108,9 @@ def test_a_bare_number_at_the_end_joins_nobody_but_is_said(names, stem):
         (["p1_1.2.2020", "p1_15.6.2021", "p2_1.2.2020"], "last date alone (p1_1.2.2020, p1_15", "^[^_-]+"),
         (["P1__1", "P1__2", "P2__1"], "last number alone (P1__1, P1__2)", "^[^_-]+"),
         (["L_P1", "R_P1", "L_P2", "R_P2"], "4 cases differ from another in the first word alone (L_P1", "^[^_ -]+"),
+        (["scan1_P1", "scan2_P1", "scan1_P2", "scan2_P2"], "first word alone (scan1_P1, scan2_P1)", "^[^_ -]+"),
+        (["2020_case1", "2021_case1", "2020_case2"], "first word alone (2020_case1, 2021_case1)", "^[^_ -]+"),
+        (["p1_early_contrast", "p1_late_contrast", "p2_late_contrast", "p2_early_contrast"], "last word", "^[^_-]+"),
         (["P1 first", "P1 second", "P2 first"], "last word alone (P1 first, P1 second)", "^.{2}"),
     ],
 )
@@ -295,6 +298,9 @@ def test_classes_that_differ_are_not_doubted(tmp_path, pair):
         (("s1_acq1", "s1_acq2", "s2_acq1"), "s1"),
         (("s1_phase00", "s1_phase50", "s2_phase00"), "s1"),
         (("s1_supine", "s1_prone", "s2_supine"), "s1"),
+        (("patient1visit1", "patient1visit2", "patient2visit1"), "patient1"),
+        (("sub1ses1", "sub1ses2", "sub2ses1"), "sub1"),
+        (("P7scan1", "P7scan2", "P8scan1"), "P7"),
         (("lung7-inhale", "lung7-exhale", "lung8-inhale"), "lung7"),
     ],
 )

@@ -82,6 +82,17 @@ def test_ct_that_was_clipped_or_cropped_in_half_of_a_set_is_not_doubted(change: 
     assert odd_ones(body, "CT", "volumes", change, {1, 3, 5, 7, 9, 11}) == {}
 
 
+@pytest.mark.parametrize("odd", [{2}, {0, 3, 6, 9}, {1, 3, 5, 7, 9, 11}])
+@pytest.mark.parametrize(("change", "air"), [(lambda hu: hu + 1024, -1000), (lambda hu: hu + 1000, -950)])
+def test_ct_cut_off_at_air_is_known_as_hu_too(change: Change, air: float, odd: set[int]) -> None:
+    def cut(seed: int) -> np.ndarray:
+        hu = body(seed)
+        return np.where(hu < -500, air, hu)
+
+    assert odd_ones(cut, "CT", "volumes", change, odd).keys() == {str(k) for k in odd}
+    assert odd_ones(cut, "CT", "volumes", lambda hu: hu, odd) == {}
+
+
 @pytest.mark.parametrize("name", ["image", "0", "scan"])
 @pytest.mark.parametrize("odd", [{4}, {1, 3, 5, 7, 9, 11}])
 @pytest.mark.parametrize(

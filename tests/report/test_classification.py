@@ -185,6 +185,8 @@ def test_names_that_do_not_fit():
         of_classes(names=("a", "b"))
     with pytest.raises(VptError, match="1 group for 4 cases"):
         of_classes(groups=("p",))
+    with pytest.raises(VptError, match="case 'a' is there twice"):
+        of_classes(names=("a", "a", "b", "c"))
     with pytest.raises(VptError, match="class 'x' is there twice"):
         of_classes(classes=("x", "x", "y"))
     with pytest.raises(VptError, match="2 names and 1 class "):

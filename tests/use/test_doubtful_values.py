@@ -11,6 +11,7 @@ import pytest
 import torch
 from masks import LABELS, image_plan, scan_plan, threshold, tiny
 from PIL import Image
+from scans import voxels_of
 from values import body, expected, photograph, xray
 
 from vpt.artifact import read_artifact, save_artifact
@@ -20,6 +21,7 @@ from vpt.data.sizes import TrainingSizes
 from vpt.errors import VptError, VptWarning
 from vpt.use.archives import Masking, classify_cases, segment_cases
 from vpt.use.classifier import Classifier
+from vpt.use.inference import require_usual
 
 FLAT = image_plan(values=expected(xray, "grey", "images", fixed=True).values)
 COLOUR = image_plan(colour=True, values=expected(photograph, "red", "images", fixed=True).values)
@@ -68,6 +70,22 @@ def test_arrays_that_fit_are_taken_without_a_word(recwarn: pytest.WarningsRecord
     threshold(CT).segment(ct())
 
     assert [each for each in recwarn if each.category is VptWarning] == []
+
+
+def test_one_scan_as_two_channels_is_warned_of() -> None:
+    known = expected(body, "CT", "volumes", fixed=True).values
+    plan = scan_plan(
+        channels=("T1", "T2"),
+        neighbours=0,
+        intensity=(Window(low=-100, high=200),) * 2,
+        values=known.model_copy(update={"channels": known.channels * 2}),
+    )
+    first, second = (np.rint(body(seed)).astype(np.float32) for seed in (100, 101))
+    assert require_usual(plan, "a", voxels_of(np.stack([first, second])), False) == ()
+
+    with pytest.warns(VptWarning, match="^a: T1 and T2 hold the same values; is one file given under two names"):
+        (said,) = require_usual(plan, "a", voxels_of(np.stack([first, first])), False)
+    assert said.startswith("a: T1 and T2")
 
 
 def test_colour_for_a_grey_model_is_refused() -> None:

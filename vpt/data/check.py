@@ -14,6 +14,7 @@ from vpt.data.case_facts import CaseFacts, held_in, read_safely
 from vpt.data.cases import SegmentationSet, unwritable
 from vpt.data.check_images import parted, unlike
 from vpt.data.check_labelled import check_labelled
+from vpt.data.doubts.crossed_names import crossed_names
 from vpt.data.doubts.headers import once, single_slices, unusual_spacing
 from vpt.data.doubts.image_and_mask import compared, drawn_in, misplaced
 from vpt.data.doubts.inside_out import masks_of
@@ -26,6 +27,8 @@ from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.twins import Look, near_twins, twins
 from vpt.data.doubts.unlike import same_channels
+from vpt.data.doubts.unread_columns import unread_columns
+from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.findings import (
     Check,
@@ -204,8 +207,10 @@ def _meant(colour: Colour, id: int, labels: Mapping[int, str]) -> str:
 def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(dataset, splits):
         yield Problem("warning", split_source(dataset), text)
-    if text := unread_sides(dataset):
+    for text in filter(None, [unread_sides(dataset), unread_lists(dataset), crossed_names(dataset.cases)]):
         yield Problem("warning", str(dataset.root), text)
+    for text in unread_columns(dataset, splits):
+        yield Problem("warning", str(dataset.source), text)
     for text in dataset.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(dataset.root), text)
 

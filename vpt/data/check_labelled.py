@@ -14,6 +14,8 @@ from vpt.data.doubts.class_images import masks_as_classes, masks_beside, patient
 from vpt.data.doubts.headers import once, unusual_spacing
 from vpt.data.doubts.left_out import beside, kinds, left_out
 from vpt.data.doubts.one_patient import guessed_on_two_sides
+from vpt.data.doubts.unread_columns import unread_columns
+from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.findings import (
     Check,
     ClassSummary,
@@ -167,6 +169,10 @@ def _one_sided(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem
 def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
     for text in guessed_on_two_sides(found, splits):
         yield Problem("warning", split_name(found), text)
+    if text := unread_lists(found):
+        yield Problem("warning", str(found.root), text)
+    for text in unread_columns(found, splits):
+        yield Problem("warning", str(found.source), text)
     for text in found.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(found.source), text)
 

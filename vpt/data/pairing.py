@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vpt.data.ids_in_names import id_of
 from vpt.data.paired_folders import is_folder, pair_folders
 from vpt.data.pairs import Mask, Matched, Pair, Volume, mask_of
 from vpt.errors import VptError
@@ -19,8 +20,8 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
     Where folders in both hold masks that are called alike, as of an archive with subfolders, these are paired as well.
     Files in folders that are not called alike are paired by what is left of their names without the words that say
     mask, scan or sequence (`pat01_T1` and `pat01_seg`), where each case has a folder by what is left of their paths
-    (`pat01` and `pat01/seg`). Raises VptError for predictions without a reference, names that
-    fit several, and for anything that is no label volume by its name or type; files are not opened.
+    (`pat01` and `pat01/seg`). Raises VptError for predictions without a reference, names that fit several, sequences
+    whose names say another order, and for anything that is no label volume by its name or type; files are not opened.
     """
     if is_folder(predictions) or is_folder(references):
         return pair_folders(predictions, references)
@@ -32,7 +33,22 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
         )
     if not first:
         raise VptError("no predictions and no references were given; give at least one pair of label volumes")
+    _require_one_order(first, second)
     return Matched([Pair(*both) for both in zip(first, second, _case_names(first, second), strict=True)])
+
+
+def _require_one_order(predictions: Sequence[Mask], references: Sequence[Mask]) -> None:
+    """Raise VptError for a prediction that is called as another pair's reference, where the names tell these apart."""
+    ids = [id_of(mask.name) for mask in references]
+    if len({*ids}) < len(ids):
+        return
+    for number, (prediction, reference) in enumerate(zip(predictions, references, strict=True), start=1):
+        its = id_of(prediction.name)
+        if its != id_of(reference.name) and its in ids:
+            raise VptError(
+                f"pair {number}: {prediction.shown} and {reference.shown}, but {its} is the name of reference "
+                f"{ids.index(its) + 1} of {len(ids)}; give predictions and references in one order"
+            )
 
 
 def _case_names(predictions: Sequence[Mask], references: Sequence[Mask]) -> list[str]:

@@ -32,7 +32,7 @@ NAMED = (
 REPEATED = re.compile(
     rf"(?:[_ -](?:(?:(?:{NUMBERED})[_ -]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED})|{COPIES}|{PLACES})+$"
     rf"|(?<=\d)(?:[_-](?:{NAMED}))+[_-]\d{{1,2}}$"  # of a lesion in a view: P_00004_LEFT_CC_1
-    r"|(?<=\d)(?:l|r|od|os|v\d+)$",
+    rf"|(?<=\d)(?:l|r|od|os|v\d+|(?:{NUMBERED})\d+)$",  # patient1visit2
     re.IGNORECASE,
 )
 BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9+]+)_[^/]*")  # the subject stands first, whatever follows
@@ -40,8 +40,10 @@ BRATS = re.compile(r"((?:.*/)?BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)  # s
 DATED = re.compile(
     r"(.+?)[_ -](?:(?:19|20)\d\d([_. -]?)\d\d\2\d\d|\d\d?([_. -])\d\d?\3(?:19|20)\d\d)"  # 2020-02-01, 1.2.2020
 )
-AT_FIRST = re.compile(rf"(?:{NAMED})[_ -](.*\d.*)", re.IGNORECASE)  # left_P1, pre_P1
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
+AT_FIRST = re.compile(  # left_P1, pre_P1, scan2_P1
+    rf"(?:{NAMED})[_ -](.*\d.*)|[^_ -]+[_ -]((?:{WHOSE}|p|pt)[_-]?\d+)", re.IGNORECASE
+)
 BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; no DICOM UID
     rf"(?![\d.]+$)(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-# ]+\d+|\.\d{{3,}}|[_ -]?\(\d+\))"
     rf"|(.*\d)(?:img|im|image|{LETTERS})\d+",
@@ -213,8 +215,8 @@ def _is_number(folders: Sequence[str]) -> bool:
 
 def _differing_in_one(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """What may tell a patient's names apart -> the names by what stands beside it."""
-    ends = {found.group() if (found := ENDING.search(name)) else "" for name in names}
-    end = ends.pop() if len(ends) == 1 else ""
+    ends = (first[k:] for first in names[:1] for k in range(len(first)) if ENDING.match(first, k))
+    end = next((end for end in ends if all(name.endswith(end) for name in names)), "")
     cut = {name: name.removesuffix(end) for name in names}
     bare = ((name, found[1] or found[2]) for name in names if (found := BARE.fullmatch(cut[name])))
     yield "last number", _grouped(bare)
@@ -222,8 +224,9 @@ def _differing_in_one(names: Sequence[str]) -> Iterator[tuple[str, dict[str, lis
     few = max(map(len, counted_words.values()), default=0) <= FEW_CASES
     yield "last number", counted_words if few and len(counted_words) >= MANY_WORDS else {}
     yield "last date", _grouped((name, found[1]) for name in names if (found := DATED.fullmatch(name)))
-    yield "first word", _grouped((name, found[1]) for name in names if (found := AT_FIRST.fullmatch(name)))
-    yield "last word", _by_words(names)
+    first = ((name, found[1] or found[2]) for name in names if (found := AT_FIRST.fullmatch(name)))
+    yield "first word", _grouped(first)
+    yield "last word", _by_words(cut)
 
 
 def _settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> str:
@@ -256,9 +259,16 @@ def _grouped(stems: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return groups
 
 
-def _by_words(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names of each stem behind which a word stands that stands behind another too, as those of visits do."""
-    found = [(name, match[1] or match[3], match[2] or match[4]) for name in names if (match := WORDED.fullmatch(name))]
+def _by_words(names: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names of each stem behind which a word stands that stands behind another too, as those of visits do.
+
+    names: name -> the same without what all of them end in.
+    """
+    found = [
+        (name, match[1] or match[3], match[2] or match[4])
+        for name, cut in names.items()
+        if (match := WORDED.fullmatch(cut))
+    ]
     behind: dict[str, set[str]] = {}
     for _, stem, word in found:
         behind.setdefault(word, set()).add(stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -235,6 +236,9 @@ def _check_names(names: Sequence[str], classes: Sequence[str], probabilities: np
             f"{probabilities.shape}; "
             "give one name per row and one class per column"
         )
+    if len(set(names)) < len(names):
+        (name, _), *_ = Counter(names).most_common(1)
+        raise VptError(f"case {name!r} is there twice; give every case once, under a name of its own")
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if list(classes).count(name) > 1)
         raise VptError(f"class {twice!r} is there twice; give every column a name of its own")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vpt.data.doubts.labels import doubtful_numbers, unnamed_label
@@ -13,6 +13,7 @@ from vpt.data.pairs import Mask, Pair
 from vpt.readers import Kind, LabelMap, reader_of
 from vpt.scores.segmentation import Doubt, Side
 from vpt.use.scored_labels import MOST_SHADES, Labels
+from vpt.use.turned_predictions import agreements, turned_predictions
 from vpt.words import agreeing, counted, listed
 
 
@@ -20,7 +21,8 @@ from vpt.words import agreeing, counted, listed
 class Seen:
     """Of one mask: its look, the ids above 0, whether its file is lossy, how EXIF turns it, and its values.
 
-    values: only where others than the labels may be in it, which nobody has looked at then.
+    values: only where others than the labels may be in it, which nobody has looked at then; fits: of a prediction, how
+    it agrees with its reference, as it is and turned, see `agreements`.
     """
 
     name: str
@@ -29,6 +31,17 @@ class Seen:
     lossy: bool
     turn: int
     values: SeenMask | None
+    fits: Mapping[str, float] = field(default_factory=dict)
+
+
+def see_pair(pair: Pair, found: LabelMap, true: LabelMap, labels: Labels) -> tuple[Seen, Seen]:
+    """What is to be known of a prediction and of its reference, which were read as these."""
+    mine, theirs = see_mask(pair.prediction, found, labels), see_mask(pair.reference, true, labels)
+    return replace(mine, fits=agreements(found.array, true.array, _kind(pair))), theirs
+
+
+def _kind(pair: Pair) -> Kind:
+    return "images" if pair.reference.unit == "px" else "volumes"
 
 
 def see_mask(mask: Mask, found: LabelMap, labels: Labels) -> Seen:
@@ -46,7 +59,7 @@ def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], la
         "references": [reference for _, reference in seen],
         "predictions": [prediction for prediction, _ in seen],
     }
-    kind: Kind = "images" if pairs[0].reference.unit == "px" else "volumes"
+    kind = _kind(pairs[0])
     names = {0: "background", **{id: unnamed_label(id) for id in labels.names}} if labels.found else labels.names
     found = []
     for side, masks in sides.items():
@@ -59,6 +72,7 @@ def doubts_of_masks(pairs: Sequence[Pair], seen: Sequence[tuple[Seen, Seen]], la
         texts += [*_lossy(masks), *shades]
         found += [Doubt(side, text) for text in texts]
     across = [*_of_themselves(pairs), *_never_predicted(seen, labels), *_turned_apart(seen)]
+    across += turned_predictions([prediction.fits for prediction, _ in seen], kind)
     return (*found, *(Doubt("predictions", text) for text in across))
 
 

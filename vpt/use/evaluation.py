@@ -23,7 +23,7 @@ from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, LabelScores, check_options, score_case
 from vpt.scores.lesions import OVERLAP, LesionScores, check_overlap, score_lesions
 from vpt.scores.settings import CaseResult, Settings
-from vpt.use.doubted_masks import Seen, doubts_of_masks, see_mask
+from vpt.use.doubted_masks import Seen, doubts_of_masks, see_pair
 from vpt.use.label_numbers import require_numbered_alike
 from vpt.use.named_cases import cases_meant, said_of_cases
 from vpt.use.scored_labels import (
@@ -180,7 +180,7 @@ def _score(
         labels.check(found, pair.prediction.shown)
         labels.check(true, pair.reference.shown, true.ignored)
     require_declared((id for id in true.ids if id != true.ignored), annotated, labels, pair.reference.shown)
-    seen = see_mask(pair.prediction, found, labels), see_mask(pair.reference, true, labels)
+    seen = see_pair(pair, found, true, labels)
     prediction, reference = found.array, true.array
     spacing = theirs.steps
     if pair.reference.unit == "px":  # as a volume of one slice, every voxel of it would touch the outside

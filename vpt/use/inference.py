@@ -18,6 +18,7 @@ from vpt.data.bit_depth import in_8_bits
 from vpt.data.cases import case_name
 from vpt.data.cropping import Part
 from vpt.data.doubts.headers import another_size, reader_doubts
+from vpt.data.doubts.unlike import equal_channels
 from vpt.data.doubts.values import Expected, doubt_of
 from vpt.data.framing import size_of_slices
 from vpt.data.plan import Plan
@@ -232,6 +233,11 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
     if plan.kind == "volumes" and all(channel.low == channel.high for channel in found.channels):
         said = f"{name}: all voxels are {found.channels[0].low:g}; is the export complete?"
         return (*size, *warn(said))
+    same = equal_channels(found)[:1] if plan.kind == "volumes" else []
+    for first, second in same:
+        both = f"{plan.channels[first]} and {plan.channels[second]}"
+        said = f"{name}: {both} hold the same values; is one file given under two names? Give each channel its own scan"
+        size = (*size, *warn(said))
     if doubt := doubt_of(found, expected):
         return (*size, *refuse(f"{name}: {doubt.sentence('that the model was trained on')}", force))
     return size

@@ -16,6 +16,7 @@ MAYBE = {"na", "none", "nil", "unknown", "-", "."}  # beside numbers alone; they
 BELOW_ALL = {"-1", "-9", "-99", "-999"}  # beside numbers of 0 and above
 YEAR = re.compile(r"[ _-]?\d{4}$")
 MEASURED = 5  # classes that are numbers with fractions
+BRACKETS = " []{}()"  # of a list, as Python writes it into a cell
 JOINED = re.compile(r"\s*[;,/&+]\s*")
 
 
@@ -57,7 +58,8 @@ def _sides(classes: Collection[str]) -> list[str]:
 def _joined(classes: Collection[str]) -> list[str]:
     """Names that join others of the set, as several labels of one image do in lists of other programs."""
     known = {plain_name(name) for name in classes}
-    parts = {name: [plain_name(part) for part in JOINED.split(name)] for name in classes}
+    parts = {name: [plain_name(part) for part in JOINED.split(name.strip(BRACKETS))] for name in classes}
+    known |= {each[0] for name, each in parts.items() if len(each) == 1 and name[:1] in BRACKETS}  # ['a'] is a
     joined = [name for name, each in parts.items() if len(each) > 1 and all(each) and known & {*each}]
     if not joined:
         return []
@@ -69,7 +71,8 @@ def _joined(classes: Collection[str]) -> list[str]:
 
 def _measured(classes: Collection[str]) -> list[str]:
     """Many numbers with fractions, as a column of a measure or a score has; of few they may be grades."""
-    numbers = {name: float(name) for name in classes if NUMBER.fullmatch(name.strip())}
+    points = {name: name.strip().replace(",", ".") for name in classes}  # 0,5 is 0.5 in many tables
+    numbers = {name: float(number) for name, number in points.items() if NUMBER.fullmatch(number)}
     broken = [name for name, number in numbers.items() if not number.is_integer()]
     if len(broken) < MEASURED or 2 * len(broken) < len(classes):
         return []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vpt.data.values import LEVELS, LOWEST, ChannelValues, ValueRange
+from vpt.data.values import HIGHEST, LEVELS, LOWEST, ChannelValues, ValueRange
 
 AIR, FAT = -1000.0, -100.0  # HU
 DENSER, SOFT = -300.0, 200.0  # HU: above lung; soft tissue lies within so much of 0
@@ -35,6 +35,17 @@ def looks_like_hu(expected: ValueRange) -> bool:
 
 def is_air(value: float) -> bool:
     return NOISY[0] <= value <= NOISY[1]
+
+
+def is_cut_at_air(found: ChannelValues) -> bool:
+    """Whether all that is not denser than air was written as air, and the median lies where a body's may."""
+    return is_air(found.floor) and found.quantiles[LEVELS.index(0.5)] < WATERY
+
+
+def is_negated(found: ChannelValues) -> bool:
+    """Whether what lies along the outer frame is as far above 0 as air lies below it, and nothing is air."""
+    frame = found.floor + float(found.shape[-1]) * (float(found.quantiles[HIGHEST]) - found.floor)
+    return is_air(-frame) and found.floor > NOISY[1]
 
 
 def scaled_hu(found: ChannelValues, expected: ValueRange) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpt.data.doubts.hu_modes import looks_like_hu
+from vpt.data.doubts.hu_modes import is_negated, looks_like_hu
 from vpt.data.doubts.values import DENSE, FAT, SOME, is_ct
 from vpt.data.values import LEVELS, CaseValues, values_over
 from vpt.words import counted
@@ -27,9 +27,8 @@ def no_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
 
 
 def doubtful_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | None:
-    """What makes it likely in all cases: no value below 0; or of each no fat and air, but much bone; or far below air.
-
-    None where that is not so.
+    """What makes it likely in all cases: no value below 0; or of each no fat and air, but much bone; or air
+    far above 0; or values far below air. None where that is not so.
     """
     for low, high in _spans(channels, cases):
         if low >= 0:
@@ -43,6 +42,11 @@ def doubtful_hu(channels: Sequence[str], cases: Sequence[CaseValues]) -> str | N
             return (
                 f"a CT by its name, but nearly nothing lies below {FAT:g} in {counted(len(cases), 'case')} and much "
                 f"above {DENSE:g}, and air has -1000 HU; is its intercept lost? {RENAME[0].upper()}{RENAME[1:]}"
+            )
+        if all(map(is_negated, each)):
+            return (
+                f"a CT by its name, but along the edges of {counted(len(cases), 'case')} lies about 1000, and air has "
+                f"-1000 HU; are the values negated? {RENAME[0].upper()}{RENAME[1:]}"
             )
         if all(one.quantiles[FIRST] < BELOW_AIR for one in each):
             return (

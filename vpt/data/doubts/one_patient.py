@@ -11,7 +11,7 @@ from vpt.words import counted, listed
 
 def parted_examinations(frames: Iterable[tuple[str, str]], splits: Sequence[Splits]) -> list[str]:
     """(case, frame of reference or "") -> one sentence at most about those that are on two sides in any split."""
-    parted = _on_two_sides(_together(frames), splits)
+    parted = on_two_sides(together(frames), splits)
     if not parted:
         return []
     return [
@@ -26,8 +26,8 @@ def parted_patients(patients: Iterable[tuple[str, str]], splits: Sequence[Splits
 
     None where all have the same id, as after an anonymisation.
     """
-    of = _together(patients)
-    parted = _on_two_sides(of, splits) if len(of) > 1 else []
+    of = together(patients)
+    parted = on_two_sides(of, splits) if len(of) > 1 else []
     if not parted:
         return []
     return [
@@ -37,7 +37,7 @@ def parted_patients(patients: Iterable[tuple[str, str]], splits: Sequence[Splits
     ]
 
 
-def _together(marks: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def together(marks: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """(case, mark or "") -> the cases of each mark."""
     of: dict[str, list[str]] = {}
     for name, mark in marks:
@@ -46,7 +46,7 @@ def _together(marks: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return of
 
 
-def _on_two_sides(of: Mapping[str, Sequence[str]], splits: Sequence[Splits]) -> list[str]:
+def on_two_sides(of: Mapping[str, Sequence[str]], splits: Sequence[Splits]) -> list[str]:
     """Of each mark that a split has on several sides a case of each, in words."""
     parted: dict[str, str] = {}
     for each in splits:

@@ -18,6 +18,7 @@ from vpt.data.doubts.class_images import (
     patients_as_classes,
 )
 from vpt.data.doubts.class_names import class_doubts
+from vpt.data.doubts.crossed_names import crossed_names
 from vpt.data.doubts.headers import file_doubts, header_doubts
 from vpt.data.doubts.image_and_mask import Beside, compared, drawn_in, misplaced
 from vpt.data.doubts.inside_out import masks_of
@@ -26,6 +27,8 @@ from vpt.data.doubts.negatives import FEWEST, negatives, seen_among
 from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.pictures_as_masks import pictures_as_masks
 from vpt.data.doubts.unlike import unlike_others
+from vpt.data.doubts.unread_columns import unread_columns
+from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.doubts.unread_sides import unread_sides
 from vpt.data.doubts.values import FEWEST as FEWEST_CASES
 from vpt.data.doubts.values import LIGHT
@@ -58,14 +61,15 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         ]
     else:
         files = _of_pictures(dataset, used, frozenset(splits.test))
-    sides = ""
+    sides, crossed = "", ""
     if isinstance(dataset, SegmentationSet):
         files += _of_masks(dataset, used - {*splits.test})
-        sides = unread_sides(dataset)
+        sides, crossed = unread_sides(dataset), crossed_names(dataset.cases)
     return [
-        *filter(None, [guess, sides]),
+        *filter(None, [guess, sides, unread_lists(dataset), crossed]),
         *dataset.whose.doubts([splits.to_dict()]),
         *guessed_on_two_sides(dataset, [splits]),
+        *unread_columns(dataset, [splits]),
         *classes,
         *files,
     ]

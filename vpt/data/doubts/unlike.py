@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.doubts.colours import of_two_orders
-from vpt.data.doubts.hu_modes import is_air
+from vpt.data.doubts.hu_modes import is_air, is_cut_at_air
 from vpt.data.doubts.values import FEWEST, Expected, doubt_of, is_ct, units_of
 from vpt.data.values import LOWEST, USUAL, CaseValues, ChannelValues, TrainingValues, values_over
 from vpt.readers import Kind
@@ -61,9 +61,16 @@ def _with_few_zeros(most: TrainingValues, cases: Sequence[CaseValues]) -> Traini
 def _with_air(cases: Sequence[CaseValues], channels: Sequence[str]) -> list[CaseValues]:
     """The cases whose CT has its lowest values, without padding, where air is; none where they are too few.
 
-    What CT is called is not asked: nothing else has many of its lowest values there.
+    What CT is called is not asked: nothing else has many of its lowest values there. What is called so may be cut off
+    at air, which then looks like padding.
     """
-    aired = [[is_air(float(channel.quantiles[LOWEST])) for channel in case.channels] for case in cases]
+    aired = [
+        [
+            is_air(float(channel.quantiles[LOWEST])) or (is_ct(name) and is_cut_at_air(channel))
+            for name, channel in zip(channels, case.channels, strict=True)
+        ]
+        for case in cases
+    ]
     often = [sum(column) >= FEW_WITH_AIR for column in zip(*aired, strict=True)]
     places = [k for k, name in enumerate(channels) if is_ct(name) or often[k]]
     found = [case for case, air in zip(cases, aired, strict=True) if places and all(air[k] for k in places)]
@@ -117,8 +124,9 @@ def same_channels(cases: Sequence[tuple[str, CaseValues]], names: Sequence[str])
     cases: name and values of scans; names: of their channels. A sentence for each two of them.
     """
     found = []
+    pairs = [(case, equal_channels(values)) for case, values in cases]
     for first, second in itertools.combinations(range(len(names)), 2):
-        odd = [case for case, values in cases if _are_same(values.channels[first], values.channels[second])]
+        odd = [case for case, equal in pairs if (first, second) in equal]
         if odd:
             some = f"{len(odd)} of {counted(len(cases), 'case')} ({listed(odd, 3)})"
             found.append(
@@ -126,6 +134,12 @@ def same_channels(cases: Sequence[tuple[str, CaseValues]], names: Sequence[str])
                 "names? Give each channel its own scan"
             )
     return found
+
+
+def equal_channels(values: CaseValues) -> list[tuple[int, int]]:
+    """The places of each two channels of a scan that hold the same values."""
+    every = enumerate(values.channels)
+    return [(a, b) for (a, one), (b, other) in itertools.combinations(every, 2) if _are_same(one, other)]
 
 
 def _are_same(one: ChannelValues, other: ChannelValues) -> bool:

@@ -149,7 +149,10 @@ def columns_of(
     names = [_plain(name) for name in header]
     places = {}
     for what, known in COLUMNS.items():
-        name = next((name for name in known if name in names), None)
+        there = [name for name in known if name in names]
+        if what == "patient":  # what is blank throughout says nothing
+            there = [name for name in there if _says_some(body, names.index(name))] or there
+        name = next(iter(there), None)
         if name is not None and names.count(name) > 1:
             raise VptError(f"{source}: {names.count(name)} columns are called {name!r}; keep one, or rename the others")
         if name is not None:
@@ -162,6 +165,10 @@ def columns_of(
             expected = f"expected one called {first} (or {', '.join(more)})"
             raise VptError(f"{source}: no column for the {what} among {listed(header, 10)}; {expected}")
     return places, marked
+
+
+def _says_some(body: Sequence[tuple[int, list[str]]], place: int) -> bool:
+    return any(cells[place].strip() for _, cells in body if place < len(cells))
 
 
 def _plain(name: str) -> str:

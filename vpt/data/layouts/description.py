@@ -10,6 +10,7 @@ from typing import Any
 from vpt.data.cases import Case, as_case
 from vpt.data.label_values import BACKGROUND, IGNORE, LabelValues, require_plain_name
 from vpt.data.layouts.regions import ORDER, parts_of
+from vpt.data.layouts.slips import refuse_slips
 from vpt.errors import VptError
 from vpt.files import holds_file, read_json
 from vpt.readers import Code
@@ -26,6 +27,7 @@ def description(source: Path) -> dict[str, Any]:
     content = read_json(source) if holds_file(source) else {}
     if not isinstance(content, dict):
         raise VptError(f"{source}: {with_article(type(content).__name__)} at the top, expected an object")
+    refuse_slips(content, source)
     return content
 
 
@@ -63,13 +65,26 @@ def require_few_channels(channels: Sequence[str], source: Path) -> None:
 
 def read_channels(content: dict[str, Any], source: Path) -> tuple[str, ...]:
     """Names in channel order, from nnU-Net's `channel_names` or MSD's `modality`."""
-    found = content.get("channel_names") or content.get("modality")
-    if isinstance(found, list):
-        found = dict(enumerate(found))
-    if not isinstance(found, dict) or sorted(map(str, found)) != sorted(map(str, range(len(found)))):
+    both = [_in_order(content[word]) for word in ("channel_names", "modality") if content.get(word)]
+    if not both or None in both:
         raise VptError(
             f'{source}: no channels; add "channel_names": {{"0": "MRI"}} (or `modality`), numbered from 0 without gaps'
         )
+    names, *others = (found for found in both if found is not None)
+    for other in others:
+        if (other != names and sorted(other) == sorted(names)) or len(other) != len(names):
+            raise VptError(
+                f"{source}: `channel_names` says {', '.join(names)} and `modality` {', '.join(other)}; take out the "
+                "one that is wrong"
+            )
+    return names
+
+
+def _in_order(channels: Any) -> tuple[str, ...] | None:
+    """Names by their numbers, from 0 on, or in a list; None where they are not numbered so."""
+    found = dict(enumerate(channels)) if isinstance(channels, list) else channels
+    if not isinstance(found, dict) or sorted(map(str, found)) != sorted(map(str, range(len(found)))):
+        return None
     return tuple(str(name) for _, name in sorted(found.items(), key=lambda item: int(item[0])))
 
 

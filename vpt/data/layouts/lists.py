@@ -90,7 +90,7 @@ def survey_list(source: Path) -> tuple[SegmentationSet, list[VptError]]:
     channels, labels, cases, kind = _described(root, content, columns, cases, problems)
     sided = split_column(list(lines[0].cells), lambda name: (line.cells.get(name, "") for line in lines))
     sides = {name: _side(line.cells.get(sided, ""), line, problems) for name, (line, _) in found.items()}
-    of_patients = next((name for name in PATIENT_COLUMNS if any(name in line.cells for line in lines)), "")
+    of_patients = next((name for name in PATIENT_COLUMNS if any(line.cells.get(name) for line in lines)), "")
     patients = {name: its for name, (line, _) in found.items() if (its := line.cells.get(of_patients, ""))}
     return SegmentationSet(
         root,
@@ -169,6 +169,10 @@ def _case(line: _Line, root: Path, columns: Sequence[str]) -> Case | VptError:
     names = [*columns, "mask"]
     if empty := [name for name, path in zip(names, written, strict=True) if not path]:
         return VptError(f"{line.where}: no {listed(empty)}; fill it in, or remove the line")
+    for called in (MASK, *([IMAGE] if columns[0] in IMAGE else [])):
+        if len(said := _files(line, root, called)) > 1:
+            told = " and ".join(f"{name} ({line.cells[name]})" for name in said.values())
+            return VptError(f"{line.where}: different files in the columns {told}; keep the column that is meant")
     files = [_there(root, path) for path in written]
     if None in files:
         return VptError(
@@ -178,6 +182,15 @@ def _case(line: _Line, root: Path, columns: Sequence[str]) -> Case | VptError:
     if wrong := [path for path in (*images, mask) if kind_of(path) is None]:
         return VptError(f"{line.where}: {wrong[0].name}: not a supported ending; {SUPPORTED}")
     return Case(line.cell(CASE) or case_name(images[0]), tuple(images), mask)
+
+
+def _files(line: _Line, root: Path, names: Sequence[str]) -> dict[Path, str]:
+    """The files that are there by these columns, each with the first that says it."""
+    found: dict[Path, str] = {}
+    for name in names:
+        if (cell := line.cells.get(name, "")) and (path := _there(root, cell)):
+            found.setdefault(path, name)
+    return found
 
 
 def _there(root: Path, path: str) -> Path | None:

@@ -1,0 +1,67 @@
+"""Columns of a list that nothing reads, and that may say who is tested, or whose a case is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from vpt.data.doubts.one_patient import on_two_sides, together
+from vpt.data.layouts.naming import CASES
+from vpt.data.layouts.rows import PATIENT_COLUMNS, SPLIT_COLUMNS
+from vpt.data.layouts.sides import side_of_word
+from vpt.data.splits import AnySet, Splits, drawn
+from vpt.words import counted, listed
+
+YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
+PERSON = {"patient", "patientname", "subject", "person", "participant", "volunteer", "donor", "mrn", "pid"}
+VISIT = {"case", "study", "exam", "examination", "accession", "series"}  # of one patient, where an id stands behind
+IDS = {"id", "uid", "number", "no"}
+UIDS = {"studyinstanceuid", "seriesinstanceuid", "accessionnumber", "studyid", "caseid", "examid"}
+
+
+def unread_columns(dataset: AnySet, splits: Sequence[Splits]) -> list[str]:
+    """Sentences of columns that may say the sides, where these are drawn, or patients, where nothing says them."""
+    found = list(_of_sides(dataset.columns, len(dataset.cases))) if drawn(dataset) else []
+    if not dataset.patients:
+        found += _of_patients(dataset.columns, splits)
+    return found
+
+
+def _of_sides(columns: Mapping[str, Mapping[str, str]], cases: int) -> Iterator[str]:
+    for name, cells in columns.items():
+        sides = Counter(_sides_in(name, cells.values()))
+        if len(cells) == cases and len(sides) > 1 and "" not in sides:
+            said = listed(f"{side} of {count}" for side, count in sorted(sides.items()))
+            yield (
+                f"the column {name} says {said} cases and is not read, so that the sides are drawn and training may "
+                f"take what is to be tested with; call it {SPLIT_COLUMNS[0]}, with train, val and test in it"
+            )
+
+
+def _sides_in(name: str, cells: Iterable[str]) -> list[str]:
+    """What each cell says: a side (`PublicTest`), or yes and no in a column that is called as one (`is_test`)."""
+    plain = [cell.strip().casefold() for cell in cells]
+    asked = _side(name)
+    if asked and {*plain} <= YES | NO:
+        return [asked if cell in YES else f"not {asked}" for cell in plain]
+    return [_side(cell) for cell in cells]
+
+
+def _side(words: str) -> str:
+    return next(filter(None, map(side_of_word, CASES.split(words.strip()))), "")
+
+
+def _of_patients(columns: Mapping[str, Mapping[str, str]], splits: Sequence[Splits]) -> Iterator[str]:
+    for name, cells in columns.items():
+        words = {*CASES.split(name)}
+        if not (words & (PERSON | UIDS) or (words & VISIT and words & IDS)):
+            continue
+        if parted := on_two_sides(together((case, cell.strip()) for case, cell in cells.items()), splits):
+            yield (
+                f"{counted(len(parted), 'value')} of the column {name}, which is not read, {_are(parted)} on two sides "
+                f"({listed(parted, 3)}); if what shares one is one patient's, call the column {PATIENT_COLUMNS[0]}"
+            )
+
+
+def _are(found: Sequence[str]) -> str:
+    return "is" if len(found) == 1 else "are"
