@@ -15,6 +15,7 @@ import SimpleITK
 from dicom_series import ORIGIN, PIXEL, STEP, numbers, write_multiframe, write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from vpt.data.label_maps import read_label
 from vpt.data.pairing import pair_masks
@@ -67,6 +68,12 @@ def points_by_pydicom(path: Path, number: int) -> set[tuple[float, ...]]:
     return found
 
 
+def lie_together(some: set[tuple[float, ...]], others: set[tuple[float, ...]]) -> bool:
+    """Whether they are the same places: what was 12.355 by both ways may have become 12.35 and 12.36."""
+    apart = cdist([*some], [*others])
+    return len(some) == len(others) and max(apart.min(0).max(), apart.min(1).max()) < 0.02
+
+
 @pytest.mark.parametrize("form", ["dicom-seg", "dicom-seg-labelmap"])
 @pytest.mark.parametrize(
     ("turn", "reverse"), [((1, 0, 0, 0, 1, 0), False), ((1, 0, 0, 0, 1, 0), True), (OBLIQUE, True)]
@@ -100,7 +107,7 @@ def test_so_it_is_in_any_direction(tmp_path_factory, quaternion, reverse):
     path = written(reader, labels, folder / "seg.dcm")
 
     assert np.array_equal(reader_of(path).labels_on(reader.grid()).array, labels)
-    assert points_by_pydicom(path, 1) == points_of(labels, reader.grid(), 1)
+    assert lie_together(points_by_pydicom(path, 1), points_of(labels, reader.grid(), 1))
 
 
 def test_of_a_multiframe_file_too(tmp_path):
