@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from commands import Told
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS, assert_same_run
 
@@ -341,6 +342,7 @@ def test_evaluate_writes_no_masks_of_a_run_among_those_of_others(
     assert f"{tmp_path}: holds blobs_005.nii.gz, and no scores of `vpt evaluate`" in told.err
     assert drawn.read_bytes() == before
     drawn.unlink()
+    Image.new("L", (8, 8)).save(tmp_path / "overview.png")  # is no mask among volumes
     for _ in range(2):
         assert vpt("evaluate", tiny_run, "--out", tmp_path).code == 0
 
