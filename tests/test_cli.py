@@ -388,6 +388,16 @@ def test_evaluate_replaces_nobodys_files_and_says_so_before_it_scores(
     assert [*tmp_path.iterdir()] == [summary]
 
 
+def test_evaluate_replaces_no_qualities_of_others_and_says_so_before_it_scores(
+    vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "quality.csv").write_text("scan,grade")
+    told = vpt("evaluate", tiny_run, "--quality", "--out", tmp_path)
+    assert told.code == 1
+    assert "quality.csv: not of `vpt evaluate`, which would replace it" in told.err
+    assert [file.name for file in tmp_path.iterdir()] == ["quality.csv"]
+
+
 def test_evaluate_compares_two_folders_of_masks(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:
     truth = tiny_data / "labelsTr"
     told = vpt("evaluate", truth, truth, truth, "-o", tmp_path / "compared")

@@ -275,16 +275,18 @@ def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
 def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[str, Any]) -> tuple[Any, Path]:
     """The report, and the folder to save it in; one that holds other results is refused before anything is scored."""
     from vpt.files import require_writable
-    from vpt.report.own_results import COMPARISON, PAGE, RESULTS, require_own
+    from vpt.report.own_results import COMPARISON, PAGE, PICTURES, QUALITY, RESULTS, require_own
 
     masks = paths[0] if paths[0].is_dir() else paths[0].parent
     folder = out or masks
     if kind in COMPARED:
         folder = out or paths[0].parent / f"{paths[0].resolve().name}-{paths[1].resolve().name}"
+    names = COMPARISON if kind in COMPARED else (*RESULTS, *([QUALITY] if options.get("quality") else []))
+    classes = kind in OF_RUNS and kind not in COMPARED and _classifies(paths[0])
     if out or kind not in ("run", "mean", "folds"):  # whose own folders are made before the first mask
-        require_own(folder, *(COMPARISON if kind in COMPARED else RESULTS), PAGE)
+        require_own(folder, *names, *(PICTURES if classes else ()), PAGE)
         require_writable(folder, "give another folder for the scores (--out)")
-    if out and kind in OF_RUNS and kind not in COMPARED and not _classifies(paths[0]):
+    if out and kind in OF_RUNS and kind not in COMPARED and not classes:
         _require_no_masks(out, paths[0])
     if kind == "folds":
         from vpt.use.cross_validation import evaluate_folds
