@@ -81,6 +81,10 @@ def test_other_files_and_sides_that_are_said_are_not(root: Path) -> None:
     (root / "splits.json").write_text("{ broken")
     (root / "val.txt").mkdir()
     os.mkfifo(root / "test.json")
+    (root / "run").mkdir()  # a training among the data, whose sides are its own
+    for name in ("plan.json", "config.yaml"):
+        (root / "run" / name).write_text("{}")
+    (root / "run" / "splits.json").write_text(json.dumps({"train": TRAIN, "val": TEST}))
     assert told(root) == []
 
     (root / "test.txt").write_text("\n".join(TEST))
