@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from commands import Told
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_run import SETTINGS, assert_same_run
 
@@ -341,6 +342,7 @@ def test_evaluate_writes_no_masks_of_a_run_among_those_of_others(
     assert f"{tmp_path}: holds blobs_005.nii.gz, and no scores of `vpt evaluate`" in told.err
     assert drawn.read_bytes() == before
     drawn.unlink()
+    Image.new("L", (8, 8)).save(tmp_path / "overview.png")  # is no mask among volumes
     for _ in range(2):
         assert vpt("evaluate", tiny_run, "--out", tmp_path).code == 0
 
@@ -384,6 +386,16 @@ def test_evaluate_replaces_nobodys_files_and_says_so_before_it_scores(
     assert f"{summary}: not of `vpt evaluate`, which would replace it" in told.err
     assert "Dice" not in told.out
     assert [*tmp_path.iterdir()] == [summary]
+
+
+def test_evaluate_replaces_no_qualities_of_others_and_says_so_before_it_scores(
+    vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "quality.csv").write_text("scan,grade")
+    told = vpt("evaluate", tiny_run, "--quality", "--out", tmp_path)
+    assert told.code == 1
+    assert "quality.csv: not of `vpt evaluate`, which would replace it" in told.err
+    assert [file.name for file in tmp_path.iterdir()] == ["quality.csv"]
 
 
 def test_evaluate_compares_two_folders_of_masks(vpt: Callable[..., Told], tiny_data: Path, tmp_path: Path) -> None:

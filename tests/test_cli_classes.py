@@ -270,6 +270,16 @@ def test_evaluate_a_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_evaluate_replaces_no_pictures_of_others_and_says_so_before_it_scores(
+    vpt: Callable[..., Told], class_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "confusion.png").write_bytes(b"of the ward")
+    told = vpt("evaluate", class_run, "--out", tmp_path, "--device", "cpu")
+    assert (told.code, told.out) == (1, "")
+    assert "confusion.png: not of `vpt evaluate`, which would replace it" in told.err
+
+
+@pytest.mark.slow
 def test_evaluate_the_validation_side_into_the_run(vpt: Callable[..., Told], class_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(class_run, tmp_path / "run")
     assert vpt("evaluate", run, "--split", "val", "--device", "cpu")[0] == 0

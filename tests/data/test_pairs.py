@@ -66,6 +66,7 @@ def test_sequences_whose_names_say_another_order_are_refused(tmp_path):
             pair_masks(found, others)
     with pytest.raises(VptError, match=r"pair 2: .*p0 is the name of reference 1 of 2"):
         pair_masks([found[0], found[0]], true[:2])
+    assert len(pair_masks(found[:2], true[1:]).pairs) == 2  # each with the next, p0 with nobody else
 
 
 @pytest.mark.parametrize("given", [None, 3])

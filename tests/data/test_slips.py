@@ -50,6 +50,20 @@ def test_words_of_others_and_those_beside_what_is_read_are_none(make_dataset) ->
 @pytest.mark.parametrize(
     "words",
     [
+        {"split": {"train": 4, "test": 2}},
+        {"splits": {"train": 0.8, "val": 0.2}},
+        {"ignore_index": -100},
+        {"ignore_label": 9, "labels": {"background": 0, "core": 1, "rim": 2, "ignore": 9}},
+        {"modality": "MRI"},
+    ],
+)
+def test_what_says_nothing_of_its_own_is_none(make_dataset, words: dict[str, Any]) -> None:
+    assert read_dataset(described(make_dataset(), **words)).cases
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
         {"channel_names": {"0": "T1", "1": "T2"}, "modality": {"0": "T2", "1": "T1"}},
         {"channel_names": ["T1", "T2"], "modality": ["MRI"]},
     ],

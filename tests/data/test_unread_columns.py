@@ -74,6 +74,8 @@ def test_patients_under_another_name(tmp_path, masks: bool, name: str) -> None:
 @pytest.mark.parametrize("masks", [True, False])
 def test_other_columns_say_nothing(tmp_path, masks: bool) -> None:
     others = {"sex": list("fmfmfmfm"), "study": ["x"] * COUNT, "result": ["test"] * COUNT, "positive": list("01010101")}
+    others |= {"pcr_test": list("01010101"), "valid": list("11111110"), "patient_age": list("45454545")}
+    others |= {"patient gender": list("fmfmfmfm"), "series_number": list("23232323"), "exam_no": list("12121212")}
     assert of_columns(listed(tmp_path, masks, **others), masks) == []
     people = ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
     assert of_columns(listed(tmp_path, masks, split=EVEN, MRN=people), masks) == []

@@ -74,12 +74,17 @@ def test_files_that_list_sides_are_told(root: Path, files: dict[str, str], said:
 
 def test_other_files_and_sides_that_are_said_are_not(root: Path) -> None:
     (root / "train.txt").write_text("\n".join(NAMES))  # all of them, so nothing is kept apart
+    (root / "blood_test.csv").write_text("\n".join(f"{name},0.5" for name in NAMES))
     (root / "test.txt").write_text("other_1\nother_2\n")
     (root / "readme.txt").write_text("\n".join(TEST))
     (root / "test_scores.csv").write_text("1,2,3\n")
     (root / "splits.json").write_text("{ broken")
     (root / "val.txt").mkdir()
     os.mkfifo(root / "test.json")
+    (root / "run").mkdir()  # a training among the data, whose sides are its own
+    for name in ("plan.json", "config.yaml"):
+        (root / "run" / name).write_text("{}")
+    (root / "run" / "splits.json").write_text(json.dumps({"train": TRAIN, "val": TEST}))
     assert told(root) == []
 
     (root / "test.txt").write_text("\n".join(TEST))

@@ -74,11 +74,12 @@ def test_arrays_that_fit_are_taken_without_a_word(recwarn: pytest.WarningsRecord
 
 def test_one_scan_as_two_channels_is_warned_of() -> None:
     known = expected(body, "CT", "volumes", fixed=True).values
+    other = known.channels[0].model_copy(update={"high": known.channels[0].high + 1})
     plan = scan_plan(
         channels=("T1", "T2"),
         neighbours=0,
         intensity=(Window(low=-100, high=200),) * 2,
-        values=known.model_copy(update={"channels": known.channels * 2}),
+        values=known.model_copy(update={"channels": (known.channels[0], other)}),
     )
     first, second = (np.rint(body(seed)).astype(np.float32) for seed in (100, 101))
     assert require_usual(plan, "a", voxels_of(np.stack([first, second])), False) == ()
@@ -86,6 +87,8 @@ def test_one_scan_as_two_channels_is_warned_of() -> None:
     with pytest.warns(VptWarning, match="^a: T1 and T2 hold the same values; is one file given under two names"):
         (said,) = require_usual(plan, "a", voxels_of(np.stack([first, first])), False)
     assert said.startswith("a: T1 and T2")
+    trained_so = plan.model_copy(update={"values": known.model_copy(update={"channels": known.channels * 2})})
+    assert require_usual(trained_so, "a", voxels_of(np.stack([first, first])), False) == ()
 
 
 def test_colour_for_a_grey_model_is_refused() -> None:

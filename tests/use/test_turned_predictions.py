@@ -90,3 +90,10 @@ def test_empty_masks_say_nothing() -> None:
     empty = np.zeros((6, 6, 6), np.uint8)
     assert agreements(empty, ball(0, (6, 6, 6)), "volumes") == {}
     assert turned_predictions([{}] * 5, "volumes") == []
+
+
+def test_poor_predictions_that_are_better_so_by_chance_are_not_told() -> None:
+    poor = [{"": 0.4, "transposed": 0.65}, {"": 0.5, "transposed": 0.7}, {"": 0.45, "transposed": 0.6}]
+    assert turned_predictions(poor, "volumes") == []
+    turned = [each | {"transposed": 0.8} for each in poor]
+    assert "3 of 3 masks agree far better" in turned_predictions(turned, "volumes")[0]

@@ -275,17 +275,19 @@ def _kind(paths: list[Path], folds: bool, mean: bool) -> Kind:
 def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[str, Any]) -> tuple[Any, Path]:
     """The report, and the folder to save it in; one that holds other results is refused before anything is scored."""
     from vpt.files import require_writable
-    from vpt.report.own_results import COMPARISON, PAGE, RESULTS, require_own
+    from vpt.report.own_results import COMPARISON, PAGE, PICTURES, QUALITY, RESULTS, require_own
 
     masks = paths[0] if paths[0].is_dir() else paths[0].parent
     folder = out or masks
     if kind in COMPARED:
         folder = out or paths[0].parent / f"{paths[0].resolve().name}-{paths[1].resolve().name}"
+    names = COMPARISON if kind in COMPARED else (*RESULTS, *([QUALITY] if options.get("quality") else []))
+    classes = kind in OF_RUNS and kind not in COMPARED and _classifies(paths[0])
     if out or kind not in ("run", "mean", "folds"):  # whose own folders are made before the first mask
-        require_own(folder, *(COMPARISON if kind in COMPARED else RESULTS), PAGE)
+        require_own(folder, *names, *(PICTURES if classes else ()), PAGE)
         require_writable(folder, "give another folder for the scores (--out)")
-    if out and kind in OF_RUNS and kind not in COMPARED and not _classifies(paths[0]):
-        _require_no_masks(out)
+    if out and kind in OF_RUNS and kind not in COMPARED and not classes:
+        _require_no_masks(out, paths[0])
     if kind == "folds":
         from vpt.use.cross_validation import evaluate_folds
         from vpt.use.folds import is_of_folds
@@ -307,15 +309,18 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
     return report, folder
 
 
-def _require_no_masks(out: Path) -> None:
+def _require_no_masks(out: Path, run: Path) -> None:
     """Raise VptError where a run's masks would come to lie among others, and on those that are called alike."""
     from vpt.data.cases import kind_of
+    from vpt.data.plan import read_plan
     from vpt.errors import VptError
     from vpt.report.own_results import CASES
+    from vpt.use.folds import fold_folder, is_of_folds
 
     if (out / CASES).is_file() or not out.is_dir():  # an earlier evaluation's, of which the masks are
         return
-    if others := sorted(file.name for file in out.iterdir() if kind_of(file)):
+    kind = read_plan((fold_folder(run, 0) if is_of_folds(run) else run) / "plan.json").kind
+    if others := sorted(file.name for file in out.iterdir() if kind_of(file) == kind):  # no chart beside volumes
         raise VptError(
             f"{out}: holds {listed(others, 3)}, and no scores of `vpt evaluate`, which would write masks among them; "
             "give another folder (--out), or remove them if they are of an evaluation that was broken off"

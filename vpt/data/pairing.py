@@ -38,9 +38,12 @@ def pair_masks(predictions: Volume | Sequence[Volume], references: Volume | Sequ
 
 
 def _require_one_order(predictions: Sequence[Mask], references: Sequence[Mask]) -> None:
-    """Raise VptError for a prediction that is called as another pair's reference, where the names tell these apart."""
+    """Raise VptError for a prediction that is called as another pair's reference, where the names tell these apart.
+
+    Only where every prediction is called as one of them: others may be compared with those of the next day.
+    """
     ids = [id_of(mask.name) for mask in references]
-    if len({*ids}) < len(ids):
+    if len({*ids}) < len(ids) or not {id_of(mask.name) for mask in predictions} <= {*ids}:
         return
     for number, (prediction, reference) in enumerate(zip(predictions, references, strict=True), start=1):
         its = id_of(prediction.name)

@@ -41,8 +41,8 @@ DATED = re.compile(
     r"(.+?)[_ -](?:(?:19|20)\d\d([_. -]?)\d\d\2\d\d|\d\d?([_. -])\d\d?\3(?:19|20)\d\d)"  # 2020-02-01, 1.2.2020
 )
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
-AT_FIRST = re.compile(  # left_P1, pre_P1, scan2_P1
-    rf"(?:{NAMED})[_ -](.*\d.*)|[^_ -]+[_ -]((?:{WHOSE}|p|pt)[_-]?\d+)", re.IGNORECASE
+AT_FIRST = re.compile(  # left_P1, pre_P1, scan2_P1; siteA_P1, benign_P1 and train_P1 are of others
+    rf"(?:{NAMED})[_ -](.*\d.*)|[^_ -]*\d[^_ -]*[_ -]((?:{WHOSE}|p|pt)[_-]?\d+)", re.IGNORECASE
 )
 BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; no DICOM UID
     rf"(?![\d.]+$)(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-# ]+\d+|\.\d{{3,}}|[_ -]?\(\d+\))"

@@ -233,8 +233,9 @@ def require_usual(plan: Plan, name: str, voxels: Voxels, force: bool) -> tuple[s
     if plan.kind == "volumes" and all(channel.low == channel.high for channel in found.channels):
         said = f"{name}: all voxels are {found.channels[0].low:g}; is the export complete?"
         return (*size, *warn(said))
-    same = equal_channels(found)[:1] if plan.kind == "volumes" else []
-    for first, second in same:
+    trained = expected.values.channels
+    same = equal_channels(found) if plan.kind == "volumes" else []
+    for first, second in [(a, b) for a, b in same if trained[a] != trained[b]][:1]:  # else it was trained so
         both = f"{plan.channels[first]} and {plan.channels[second]}"
         said = f"{name}: {both} hold the same values; is one file given under two names? Give each channel its own scan"
         size = (*size, *warn(said))

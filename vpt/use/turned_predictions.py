@@ -15,6 +15,7 @@ SIDE = 81  # voxels: about so many of a side are looked at
 FEWEST, NEARLY_ALL = 3, 0.85  # cases; so many of them are no worse so
 BETTER, ALIKE = 0.15, 0.05  # by that Dice on average; what is symmetric may be worse by so much
 AGREE = 0.5  # Dice so, on average; of less it may be chance
+LEFT = 0.5  # of what lacks to a Dice of 1; one of many ways is better by chance where few predictions are poor
 OTHER_AXES: dict[str, Turn] = {
     f"with the axes in the order {', '.join('xyz'[axis] for axis in order)}": partial(np.transpose, axes=order)
     for order in ((0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1))
@@ -64,7 +65,7 @@ def turned_predictions(found: Sequence[Mapping[str, float]], kind: Kind) -> list
     if not best or sure[best] < BETTER:
         return []
     so, as_is = (float(np.mean([each[way] for each in cases if best in each])) for way in (best, ""))
-    if so < AGREE:
+    if so < AGREE or 1 - so > LEFT * (1 - as_is):
         return []
     how = IN_VOLUMES.get(best, best) if kind == "volumes" else best
     better = int((gains[best] > 0).sum())

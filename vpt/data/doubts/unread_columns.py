@@ -15,7 +15,9 @@ from vpt.words import counted, listed
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 PERSON = {"patient", "patientname", "subject", "person", "participant", "volunteer", "donor", "mrn", "pid"}
 VISIT = {"case", "study", "exam", "examination", "accession", "series"}  # of one patient, where an id stands behind
-IDS = {"id", "uid", "number", "no"}
+IDS, NUMBERS = {"id", "uid"}, {"number", "no"}  # `series_number` counts those of each patient
+NAMES = IDS | NUMBERS | {"name", "code", "key", "identifier"}  # behind a person; `patient_age` is nobody's name
+BESIDE_SIDE = {"is", "in", "for", "use", "used", "set", "split", "data", "flag"}  # `pcr_test` is a measure
 UIDS = {"studyinstanceuid", "seriesinstanceuid", "accessionnumber", "studyid", "caseid", "examid"}
 
 
@@ -33,15 +35,16 @@ def _of_sides(columns: Mapping[str, Mapping[str, str]], cases: int) -> Iterator[
         if len(cells) == cases and len(sides) > 1 and "" not in sides:
             said = listed(f"{side} of {count}" for side, count in sorted(sides.items()))
             yield (
-                f"the column {name} says {said} cases and is not read, so that the sides are drawn and training may "
-                f"take what is to be tested with; call it {SPLIT_COLUMNS[0]}, with train, val and test in it"
+                f"the column {name} says {said} cases and is not read, so that the sides are drawn; if it means the "
+                f"sides, call it {SPLIT_COLUMNS[0]}, with train, val and test in it"
             )
 
 
 def _sides_in(name: str, cells: Iterable[str]) -> list[str]:
     """What each cell says: a side (`PublicTest`), or yes and no in a column that is called as one (`is_test`)."""
     plain = [cell.strip().casefold() for cell in cells]
-    asked = _side(name)
+    words = [word for word in CASES.split(name) if word not in BESIDE_SIDE]
+    asked = side_of_word(words[0]) if len(words) == 1 and name != "valid" else ""  # which is good for use
     if asked and {*plain} <= YES | NO:
         return [asked if cell in YES else f"not {asked}" for cell in plain]
     return [_side(cell) for cell in cells]
@@ -54,13 +57,20 @@ def _side(words: str) -> str:
 def _of_patients(columns: Mapping[str, Mapping[str, str]], splits: Sequence[Splits]) -> Iterator[str]:
     for name, cells in columns.items():
         words = {*CASES.split(name)}
-        if not (words & (PERSON | UIDS) or (words & VISIT and words & IDS)):
+        if not _may_name(words):
             continue
         if parted := on_two_sides(together((case, cell.strip()) for case, cell in cells.items()), splits):
             yield (
                 f"{counted(len(parted), 'value')} of the column {name}, which is not read, {_are(parted)} on two sides "
                 f"({listed(parted, 3)}); if what shares one is one patient's, call the column {PATIENT_COLUMNS[0]}"
             )
+
+
+def _may_name(words: set[str]) -> bool:
+    """Whether a column of these words may say whose a case is, or of which visit."""
+    numbered = bool(words & {"case", "accession"} and words & NUMBERS)
+    person = bool(words & PERSON and words <= PERSON | NAMES)
+    return person or bool(words & UIDS) or bool(words & VISIT and words & IDS) or numbered
 
 
 def _are(found: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def unread_lists(dataset: AnySet) -> str:
     said = [
         f"{name} names {len(named)}"
         for name, (path, named) in found.items()
-        if named and not (_side(path) == "train" and len(named) == count)
+        if named and not (_side(path) and len(named) == count)  # as blood_test.csv: nothing is kept apart
     ]
     said += [f"`{word}` of dataset.json names {len(named)}" for word, named in _described(dataset.root, files)]
     if not said:
@@ -65,12 +65,16 @@ def _described(root: Path, files: Mapping[str, str]) -> Iterator[tuple[str, set[
 def _lists(dataset: AnySet) -> Iterator[Path]:
     """The files in its folder that are called as a side or a split, but for the list that the set is read from."""
     for place in PLACES:
-        for path in sorted(dataset.root.glob(place)):
-            kind = path.suffix.lower()
-            called = _side(path) or not CALLED_SPLIT.isdisjoint(PLAIN.of(path.stem.lower()))
-            told = not (path == dataset.source or is_hidden(path) or is_training(path.parent))
-            if kind in (*PLAIN_TEXT, *TABLES, ".json") and called and told and path.is_file():
+        for path in sorted(path for path in dataset.root.glob(place) if _may_list(path)):
+            if path != dataset.source and not is_training(path.parent) and path.is_file():
                 yield path
+
+
+def _may_list(path: Path) -> bool:
+    """By its name, which is quickly asked of very many files."""
+    if path.suffix.lower() not in (*PLAIN_TEXT, *TABLES, ".json") or is_hidden(path):
+        return False
+    return bool(_side(path)) or not CALLED_SPLIT.isdisjoint(PLAIN.of(path.stem.lower()))
 
 
 def _side(path: Path) -> str:

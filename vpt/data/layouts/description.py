@@ -66,6 +66,8 @@ def require_few_channels(channels: Sequence[str], source: Path) -> None:
 def read_channels(content: dict[str, Any], source: Path) -> tuple[str, ...]:
     """Names in channel order, from nnU-Net's `channel_names` or MSD's `modality`."""
     both = [_in_order(content[word]) for word in ("channel_names", "modality") if content.get(word)]
+    if both and isinstance(content.get("modality"), str) and content.get("channel_names"):
+        both = both[:1]  # what the scans are, in a word
     if not both or None in both:
         raise VptError(
             f'{source}: no channels; add "channel_names": {{"0": "MRI"}} (or `modality`), numbered from 0 without gaps'

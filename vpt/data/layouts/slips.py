@@ -37,13 +37,24 @@ def refuse_slips(content: Mapping[str, Any], source: Path) -> None:
         meant = _meant(word)
         if meant and meant not in content and isinstance(value, READ[meant]):
             raise VptError(f"{source}: nothing reads `{word}`; did you mean `{meant}`?")
-        if word.casefold() in CALLED_IGNORE and type(value) is int:
+        if word.casefold() in CALLED_IGNORE and type(value) is int and not _is_ignored(value, content):
             raise VptError(
                 f'{source}: nothing reads `{word}`; write it among the labels, "labels": {{"{IGNORE}": {value}, ...}}, '
                 "or take it out"
             )
-        if word.casefold() in CALLED_SPLIT and isinstance(value, dict) and {*value} & SIDE_WORDS.keys():
+        if word.casefold() in CALLED_SPLIT and isinstance(value, dict) and _lists_cases(value):
             raise VptError(f"{source}: nothing reads `{word}` here; write the sides into split.json, or take it out")
+
+
+def _is_ignored(label: int, content: Mapping[str, Any]) -> bool:
+    """Whether `labels` says so too, or no mask can hold that number."""
+    labels = content.get("labels")
+    return label < 0 or (isinstance(labels, dict) and (labels.get(IGNORE) == label or labels.get(str(label)) == IGNORE))
+
+
+def _lists_cases(sides: Mapping[str, Any]) -> bool:
+    """Whether a side has cases, and is no count or share of them."""
+    return any(word in SIDE_WORDS and isinstance(value, list) for word, value in sides.items())
 
 
 def _meant(word: str) -> str:
