@@ -146,17 +146,16 @@ def test_what_is_in_the_cache_is_taken_from_there(dataset, tmp_path):
 
 
 def test_an_interrupted_preparation_leaves_no_broken_file_and_is_taken_up(dataset, tmp_path, monkeypatch):
-    cache, save, calls = tmp_path / "cache", np.save, []
+    cache, begin, calls = tmp_path / "cache", np.lib.format.write_array_header_1_0, []
 
-    def interrupted(file, array):
+    def interrupted(file, header):
+        begin(file, header)
         calls.append(file)
         if len(calls) == 4:  # the images of the second case
-            file.write(b"half a file")
             raise KeyboardInterrupt
-        save(file, array)
 
     with monkeypatch.context() as patched:
-        patched.setattr(np, "save", interrupted)
+        patched.setattr(np.lib.format, "write_array_header_1_0", interrupted)
         with pytest.raises(KeyboardInterrupt):
             prepare(dataset, cache)
     assert sorted(path.name for path in cache.iterdir()) == [
@@ -171,11 +170,11 @@ def test_an_interrupted_preparation_leaves_no_broken_file_and_is_taken_up(datase
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(dataset, tmp_path, monkeypatch):
-    def full(file, array):
+    def full(file, header):
         file.write(b"half a file")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     with pytest.raises(VptError, match="No space left on device"):
         prepare(dataset, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
