@@ -71,7 +71,8 @@ def test_an_ellipse_stays_where_it_is_and_image_and_label_agree(shape, spacing, 
     true = centroid(ellipse)
     assert (np.abs(centroid(image[0, 0]) - true) * size < 0.25).all()
     coarser = np.maximum(1, np.divide(size, shape))  # a pixel of the coarser of both grids, in prepared pixels
-    assert (np.abs(centroid(label[0]) - true) * size < 0.5 * coarser).all()
+    # half a pixel by nearest values, and a little as of a wide ellipse only every sixth column may be met
+    assert (np.abs(centroid(label[0]) - true) * size < 0.6 * coarser).all()
     agreement = ((image[0, 0] > 0.5) == (label[0] > 0)).mean()
     assert agreement > 0.93
 
