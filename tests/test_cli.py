@@ -30,6 +30,7 @@ from vpt.cli import main
 from vpt.config import load_config
 from vpt.errors import VptError
 from vpt.prompts.shallow import ShallowConfig
+from vpt.use import scored_splits
 
 
 def settings(**changes: Any) -> list[str]:
@@ -345,6 +346,18 @@ def test_evaluate_writes_no_masks_of_a_run_among_those_of_others(
     Image.new("L", (8, 8)).save(tmp_path / "overview.png")  # is no mask among volumes
     for _ in range(2):
         assert vpt("evaluate", tiny_run, "--out", tmp_path).code == 0
+
+
+def test_an_evaluation_that_was_broken_off_is_run_again_into_its_folder(
+    vpt: Callable[..., Told], tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(scored_splits, "evaluate", lambda *args, **how: signal.raise_signal(signal.SIGINT))
+        assert vpt("evaluate", tiny_run, "--out", tmp_path).code != 0
+    assert [*tmp_path.glob("*.nii.gz")]
+    assert not (tmp_path / "cases.csv").exists()
+    assert vpt("evaluate", tiny_run, "--out", tmp_path).code == 0
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
 @pytest.mark.parametrize("command", ["check", "explain"])

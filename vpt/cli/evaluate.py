@@ -314,16 +314,16 @@ def _require_no_masks(out: Path, run: Path) -> None:
     from vpt.data.cases import kind_of
     from vpt.data.plan import read_plan
     from vpt.errors import VptError
-    from vpt.report.own_results import CASES
+    from vpt.report.own_results import holds_own
     from vpt.use.folds import fold_folder, is_of_folds
 
-    if (out / CASES).is_file() or not out.is_dir():  # an earlier evaluation's, of which the masks are
+    if holds_own(out) or not out.is_dir():
         return
     kind = read_plan((fold_folder(run, 0) if is_of_folds(run) else run) / "plan.json").kind
     if others := sorted(file.name for file in out.iterdir() if kind_of(file) == kind):  # no chart beside volumes
         raise VptError(
             f"{out}: holds {listed(others, 3)}, and no scores of `vpt evaluate`, which would write masks among them; "
-            "give another folder (--out), or remove them if they are of an evaluation that was broken off"
+            "give another folder (--out), or move them"
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vpt.errors import VptError
@@ -15,6 +16,7 @@ RESULTS = (SUMMARY, CASES, EVALUATION)
 PICTURES = ("confusion.png", "reliability.png")
 COMPARISON = ("comparison.json", "comparison.csv", "comparison.md")
 PAGE = "report.html"
+BEGUN = ".vpt-evaluation"  # beside masks while they are written and scored
 MADE = b"<p>Made by vpt "  # in every page
 HEADERS = (b"case,label,name,", b"name,reference,prediction,correct,")  # of our cases.csv: of masks, of classes
 HOW = re.compile(rb"\n## How\n\n\* [\d,]+ cases?[ ,]")  # in our evaluation.md
@@ -38,6 +40,25 @@ def require_own_page(page: Path) -> None:
     """Raises VptError where a page of somebody else lies in the place of one of ours."""
     if holds_file(page) and not _is_our_page(page):
         raise VptError(f"{page}: not of vpt, which would replace it; move it, or choose another place")
+
+
+@contextmanager
+def marked(folder: Path) -> Iterator[None]:
+    """A mark in a folder while an evaluation writes masks there; it stays where that is broken off, see `holds_own`."""
+    mark = folder / BEGUN
+    mark.touch()
+    try:
+        yield
+    except BaseException:
+        if [*folder.iterdir()] == [mark]:  # nothing was written
+            mark.unlink()
+        raise
+    mark.unlink(missing_ok=True)
+
+
+def holds_own(folder: Path) -> bool:
+    """Whether the masks in a folder are those of an evaluation, which ended or was broken off."""
+    return holds_file(folder / CASES) or holds_file(folder / BEGUN)
 
 
 def drop_quality(folder: Path) -> None:

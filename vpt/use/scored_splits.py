@@ -18,6 +18,7 @@ from vpt.model import PromptedModel
 from vpt.progress import Tick, silent
 from vpt.readers import reader_of
 from vpt.report.classification import ClassReport
+from vpt.report.own_results import marked
 from vpt.scores.trust import Quality
 from vpt.use.archives import Beside, Failure, Masking, classify_cases, mask_file, segment_cases
 from vpt.use.archives.masks import Answer
@@ -105,17 +106,18 @@ def evaluate_split(
             qualities.append(found.quality)
 
     masking = Masking(segmenter, lambda case: mask_file(folder, case), box, force=True, beside=Beside(quality=quality))
-    failures = segment_cases(masking, cases, progress, tell=tell)
-    if failures:
-        raise VptError("; ".join(failure.reason for failure in failures))
-    report = evaluate(
-        [mask_file(folder, case) for case in cases],
-        [case.label for case in cases if case.label is not None],
-        {label: name for label, name in segmenter.labels.items() if label > 0},
-        annotated=[case.annotated for case in cases if case.label is not None],
-        title=title,
-        **settings,
-    )
+    with marked(folder):
+        failures = segment_cases(masking, cases, progress, tell=tell)
+        if failures:
+            raise VptError("; ".join(failure.reason for failure in failures))
+        report = evaluate(
+            [mask_file(folder, case) for case in cases],
+            [case.label for case in cases if case.label is not None],
+            {label: name for label, name in segmenter.labels.items() if label > 0},
+            annotated=[case.annotated for case in cases if case.label is not None],
+            title=title,
+            **settings,
+        )
     return replace(
         report,
         cases=tuple(replace(scored, name=case.name) for scored, case in zip(report.cases, cases, strict=True)),

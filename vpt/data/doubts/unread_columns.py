@@ -10,7 +10,7 @@ from vpt.data.layouts.naming import CASES
 from vpt.data.layouts.rows import PATIENT_COLUMNS, SPLIT_COLUMNS
 from vpt.data.layouts.sides import side_of_word
 from vpt.data.splits import AnySet, Splits, drawn
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 PERSON = {"patient", "patientname", "subject", "person", "participant", "volunteer", "donor", "mrn", "pid"}
@@ -60,8 +60,9 @@ def _of_patients(columns: Mapping[str, Mapping[str, str]], splits: Sequence[Spli
         if not _may_name(words):
             continue
         if parted := on_two_sides(together((case, cell.strip()) for case, cell in cells.items()), splits):
+            are = agreeing(len(parted), "are")
             yield (
-                f"{counted(len(parted), 'value')} of the column {name}, which is not read, {_are(parted)} on two sides "
+                f"{counted(len(parted), 'value')} of the column {name}, which is not read, {are} on two sides "
                 f"({listed(parted, 3)}); if what shares one is one patient's, call the column {PATIENT_COLUMNS[0]}"
             )
 
@@ -71,7 +72,3 @@ def _may_name(words: set[str]) -> bool:
     numbered = bool(words & {"case", "accession"} and words & NUMBERS)
     person = bool(words & PERSON and words <= PERSON | NAMES)
     return person or bool(words & UIDS) or bool(words & VISIT and words & IDS) or numbered
-
-
-def _are(found: Sequence[str]) -> str:
-    return "is" if len(found) == 1 else "are"

@@ -17,7 +17,7 @@ from vpt.data.walking import is_training
 from vpt.errors import VptError
 from vpt.files import is_hidden, read_json
 from vpt.vocabulary import TABLES
-from vpt.words import counted, listed
+from vpt.words import agreeing, counted, listed
 
 PLAIN_TEXT = (".txt", ".lst", ".list")
 CALLED_SPLIT = {"split", "splits", "fold", "folds", "partition", "partitions"}
@@ -45,7 +45,7 @@ def unread_lists(dataset: AnySet) -> str:
     if not said:
         return ""
     return (
-        f"{listed(said, 4)} of {counted(count, 'case')}, but {'is' if len(said) == 1 else 'are'} not read, so that the "
+        f"{listed(said, 4)} of {counted(count, 'case')}, but {agreeing(len(said), 'are')} not read, so that the "
         "sides are drawn, and training may take what is to be tested with; write the sides into split.json "
         '({"train": [...], "val": [...], "test": [...]})'
     )
