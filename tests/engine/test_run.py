@@ -39,6 +39,7 @@ from vpt.machine.precision import choose_precision
 from vpt.restoring import restore_model
 from vpt.tasks.batch import Batch, Output
 from vpt.tasks.segmentation import dice_ce
+from vpt.tensor_files import read_tensors, write_tensors
 
 # --- the folder -------------------------------------------------------------------------------------------------------
 
@@ -457,6 +458,20 @@ def test_a_run_whose_best_artifact_is_damaged_does_not_go_on(tiny_run: Path, tmp
     with pytest.raises(VptError, match=r"best.safetensors: not a readable safetensors file"):
         train(None, run, resume=True)
     assert (run / "state" / "last.safetensors").read_bytes() == before
+
+
+def test_a_run_whose_best_artifact_is_another_runs_does_not_go_on(tiny_run: Path, tmp_path: Path) -> None:
+    """It would be what the run answers with, under this run's scores."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    artifact = run / "best.safetensors"
+    tensors, metadata = read_tensors(artifact, "")
+    header = json.loads(metadata["vpt"])
+    header["scores"]["validation"]["dice"] += 0.01
+    write_tensors(artifact, tensors, metadata | {"vpt": json.dumps(header)})
+    before = artifact.read_bytes()
+    with pytest.raises(VptError, match=r"best.safetensors: of epoch \d with Dice 0\.\d+, where the best .* put it back"):
+        train(None, run, resume=True)
+    assert artifact.read_bytes() == before
 
 
 def test_a_run_whose_cases_are_gone_says_so(tiny_run: Path, copied_data: Path, tmp_path: Path) -> None:

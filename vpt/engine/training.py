@@ -20,7 +20,7 @@ from vpt.engine.average import Average
 from vpt.engine.callbacks import Told
 from vpt.engine.callbacks.base import Epoch
 from vpt.engine.checkpoint import Progress, load_state, save_state
-from vpt.engine.fit import Cadence, Hooks, Settings, fit
+from vpt.engine.fit import Cadence, Hooks, Settings, fit, in_words
 from vpt.engine.folder import STATE, require_same, same_folder
 from vpt.engine.job import Job
 from vpt.engine.learning import scaler_of
@@ -74,7 +74,7 @@ def train_job(
     kept = _Kept(run / STATE, job, optimizer, average, scaler_of(fabric), stays)
     # the model is on its device, where the optimiser's moments go as well
     progress = _resumed(kept, ranks, log) if resume else Progress(processes=ranks.of)
-    _require_best(run, progress)
+    _require_best(run, progress, job.score)
     forward, fabric_optimizer = fabric.setup(job.forward, optimizer)
     forward.register_forward_hook(_require_finite)
     with _told(run, job, progress), signals.later(), keeping_buffers(job.setup.device):
@@ -131,17 +131,25 @@ class _Kept:
         return self.job.loss if isinstance(self.job.loss, LearningLoss) else None
 
 
-def _require_best(run: Path, progress: Progress) -> None:
-    """Raise VptError where the artifact of the best epoch so far is gone or damaged, which would be told at the end."""
+def _require_best(run: Path, progress: Progress, score: str) -> None:
+    """Raise VptError where the artifact of the best epoch so far is gone, damaged or of another run.
+
+    That would be told at the end, or never. An artifact of an epoch after the saved state is of a run that ended
+    between the two, and is written again.
+    """
     path = run / "best.safetensors"
     if not progress.best_epoch:
         return
+    mend = f"put it back, or remove {run} to train anew"
     if not path.is_file():
+        raise VptError(f"{path}: is gone, the artifact of epoch {progress.best_epoch}, the best so far; {mend}")
+    kept = read_artifact(path).scores.get("validation", {})
+    epoch, found = int(kept.get("epoch") or 0), kept.get(score) or 0.0
+    if epoch <= progress.epoch and (epoch, found) != (progress.best_epoch, progress.best):
         raise VptError(
-            f"{path}: is gone, the artifact of epoch {progress.best_epoch}, the best so far; put it back, or remove "
-            f"{run} to train anew"
+            f"{path}: of epoch {epoch} with {in_words(score)} {found:.4f}, where the best of this run so far is epoch "
+            f"{progress.best_epoch} with {progress.best:.4f}, so it is another run's; {mend}"
         )
-    read_artifact(path)
 
 
 def _resumed(kept: _Kept, ranks: Ranks, log: Logger) -> Progress:
