@@ -311,6 +311,7 @@ def test_every_wrong_line_is_told_with_its_number(tmp_path):
             r"no column for the label among path, labels; expected one called label \(or class,",
         ),
         ("name;label\na.png;x\n", r"no column for the path among name, label; expected one called path \(or file,"),
+        ("image_id,ImageID,label\na.png,a.png,x\n", "2 columns are called 'image_id' and 'imageid'; keep one"),
         ("path,label,Label\na.png,x,y\n", "2 columns are called 'label'; keep one, or rename the others"),
         ('path,label\na.png,x\n"b.png,y\nc.png,x\n', "line 3: no valid CSV .*; is a quotation mark missing there"),
         ("path,label\na.png,x\nb.png,x\n", r"one class \(x\), expected at least 2; add images of another"),
@@ -546,6 +547,16 @@ def test_names_without_an_ending_are_found_in_folders_below(tmp_path):
     assert [found.patient(name) for name in sorted(targets(found))] == ["L1", "L1", "L2", "L3"]
     assert [case.images[0].parent.name for case in found.cases] == ["part_1", "part_1", "part_2", "deep"]
     assert set(found.columns) >= {"sex"}
+
+
+@pytest.mark.parametrize(
+    "header", ["ImageID,Class,PatientID", "Image Name,class,PATIENT-ID", "file-name,CLASS,Subject-ID"]
+)
+def test_columns_are_known_however_their_words_are_joined(header: str, tmp_path: Path) -> None:
+    """As PadChest and MHIST write them."""
+    found = read_labelled(table(tmp_path, f"{header}\na.png,x,p\nb.png,y,p\nc.png,x,q\n"))
+    assert targets(found) == {"a": ("x",), "b": ("y",), "c": ("x",)}
+    assert [found.patient(case.name) for case in found.cases] == ["p", "p", "q"]
 
 
 def test_findings_of_one_image_may_be_several(tmp_path):

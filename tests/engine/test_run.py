@@ -469,7 +469,9 @@ def test_a_run_whose_best_artifact_is_another_runs_does_not_go_on(tiny_run: Path
     header["scores"]["validation"]["dice"] += 0.01
     write_tensors(artifact, tensors, metadata | {"vpt": json.dumps(header)})
     before = artifact.read_bytes()
-    with pytest.raises(VptError, match=r"best.safetensors: of epoch \d with Dice 0\.\d+, where the best .* put it back"):
+    with pytest.raises(
+        VptError, match=r"best.safetensors: of epoch \d with Dice 0\.\d+, where the best .* put it back"
+    ):
         train(None, run, resume=True)
     assert artifact.read_bytes() == before
 

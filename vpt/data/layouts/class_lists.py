@@ -12,7 +12,15 @@ from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of, without_ending
 from vpt.data.layouts.marked_columns import mark_of, marked_columns
-from vpt.data.layouts.rows import IMAGE_COLUMNS, PATIENT_COLUMNS, SPLIT_COLUMNS, Row, split_column, stem_of
+from vpt.data.layouts.rows import (
+    IMAGE_COLUMNS,
+    PATIENT_COLUMNS,
+    SPLIT_COLUMNS,
+    Row,
+    column_key,
+    split_column,
+    stem_of,
+)
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.files import is_hidden, require_file, spellings
@@ -86,7 +94,7 @@ def lists_in(folder: Path) -> list[Path]:
     for path in tables_in(folder):
         with suppress(VptError):  # no list that can be read
             _, header = next(csv_lines(path), (0, []))
-            found += [path] if {*map(_plain, header)} & {*IMAGE_COLUMNS} else []
+            found += [path] if {*map(column_key, header)} & {*map(column_key, IMAGE_COLUMNS)} else []
     return found
 
 
@@ -133,8 +141,8 @@ def _separator(head: str) -> str:
     """Comma, semicolon or tab: the one that gives the most of the columns that are looked for, then the most cells."""
 
     def yields(separator: str) -> tuple[int, int]:
-        names = [_plain(name.strip().strip('"')) for name in head.split(separator)]
-        return sum(any(name in names for name in known) for known in COLUMNS.values()), len(names)
+        keys = [column_key(name.strip().strip('"')) for name in head.split(separator)]
+        return sum(any(column_key(name) in keys for name in known) for known in COLUMNS.values()), len(keys)
 
     return max(",;\t", key=yields)
 
@@ -146,17 +154,19 @@ def columns_of(
 
     Raises VptError where none holds paths, or labels, or two are called alike.
     """
-    names = [_plain(name) for name in header]
+    keys = [column_key(name) for name in header]
     places = {}
     for what, known in COLUMNS.items():
-        there = [name for name in known if name in names]
+        there = [key for key in dict.fromkeys(map(column_key, known)) if key in keys]
         if what == "patient":  # what is blank throughout says nothing
-            there = [name for name in there if _says_some(body, names.index(name))] or there
-        name = next(iter(there), None)
-        if name is not None and names.count(name) > 1:
-            raise VptError(f"{source}: {names.count(name)} columns are called {name!r}; keep one, or rename the others")
-        if name is not None:
-            places[what] = names.index(name)
+            there = [key for key in there if _says_some(body, keys.index(key))] or there
+        key = next(iter(there), None)
+        if key is not None and keys.count(key) > 1:
+            alike = [_plain(name) for name in header if column_key(name) == key]
+            called = " and ".join(dict.fromkeys(map(repr, alike)))
+            raise VptError(f"{source}: {len(alike)} columns are called {called}; keep one, or rename the others")
+        if key is not None:
+            places[what] = keys.index(key)
     others = ["" if at in places.values() else name for at, name in enumerate(header)]
     marked = marked_columns(others, body, source) if "path" in places and "label" not in places else {}
     for what in ("path", "label"):

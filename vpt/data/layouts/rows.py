@@ -22,6 +22,13 @@ SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "fol
 """Names of the column that says on which side a case is; of others than the first only where all its cells do."""
 
 
+def column_key(name: str) -> str:
+    """What names of a column are compared by: without capitals, blanks, `_` and `-`, so that `Patient ID`,
+    `patient_id` and `PatientID` are one.
+    """
+    return "".join(char for char in name.casefold() if char not in "_-" and not char.isspace())
+
+
 def split_column(names: Sequence[str], cells: Callable[[str], Iterable[str]]) -> str:
     """The column of a list, among those of these plain names, that says the sides; "" where none does.
 
