@@ -139,6 +139,26 @@ def test_continue_does_what_is_new_has_changed_or_is_gone(run, scans, tmp_path, 
 
 
 @pytest.mark.slow
+def test_continue_makes_a_mask_that_was_cut_off_again_and_keeps_one_that_was_corrected(
+    run, tmp_path, segmenter
+) -> None:
+    run()
+    cut, corrected = tmp_path / "out/a.nii.gz", tmp_path / "out/b.nii.gz"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    mask = nib.load(corrected)
+    drawn = np.asarray(mask.dataobj).copy()
+    drawn[::2] = 1 - drawn[::2]
+    nib.save(nib.Nifti1Image(drawn, mask.affine, mask.header), corrected)
+    by_hand = corrected.read_bytes()
+    counting = Counting(segmenter)
+
+    run(model=counting, existing="continue")
+
+    assert (counting.read, cut.read_bytes(), corrected.read_bytes()) == (["a"], whole, by_hand)
+
+
+@pytest.mark.slow
 def test_what_a_killed_process_was_writing_is_cleared_beside_every_answer(run, tmp_path) -> None:
     out = tmp_path / "out"
     for place in (out, out / "previews", out / "probabilities"):

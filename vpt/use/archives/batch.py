@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from vpt.data.cases import Case
 from vpt.errors import VptError
 from vpt.files import is_no_space
 from vpt.progress import Tick
-from vpt.readers import Form
+from vpt.readers import Form, reader_of
 from vpt.scores.trust import described
 from vpt.use.archives.attempts import Failure, FolderGone
 from vpt.use.archives.beside import EVERYTHING, NOTHING, Beside
@@ -117,7 +117,7 @@ class Recorder:
             record = self.known.get(case.name)
             if record is None or not self._holds(record, case):
                 found.todo.append(case)
-            elif record.status == "done" and all(file.exists() for file in files(case)):
+            elif record.status == "done" and _stands(record, files(case)):
                 found.done.append(case)
             elif record.status == "failed" and skip_failed:
                 found.failed.append(Failure(case.name, f"{record.reason} (on {record.when[:10]}, unchanged)"))
@@ -153,6 +153,7 @@ class Recorder:
             "done",
             seconds=round(answer.seconds, 3),
             output=answer.path.relative_to(self.folder).as_posix(),
+            size=answer.path.stat().st_size,
             beside=tuple(path.relative_to(self.folder).as_posix() for path in self.beside.files(answer.path)),
             volumes_ml=volumes,
             pixels=sizes,
@@ -229,6 +230,22 @@ def summed_up(sum_up: Callable[[], None]) -> Iterator[None]:
             sum_up()
         raise
     sum_up()
+
+
+def _stands(record: Record, files: Sequence[Path]) -> bool:
+    """Whether an answer lies there, the mask first: one of another size than was written must be whole, since it may
+    have been corrected by hand since, or cut off by a copy.
+    """
+    if not all(file.exists() for file in files):
+        return False
+    if not (files and record.size) or files[0].stat().st_size == record.size:
+        return True
+    reader = reader_of(files[0])
+    for read in (reader.labels, lambda: reader.voxels(1)):  # the second: where values between ids were drawn
+        with suppress(VptError):
+            read()
+            return True
+    return False
 
 
 def _hash_of(case: Case) -> str | None:

@@ -44,7 +44,8 @@ class Record:
     """One scan: what its answer is, or why there is none, and what decided it.
 
     case: its name in the output folder; files: names of its files, without their folders; output, beside: the mask and
-    what was written beside it, by their paths in the output folder; seconds: of reading, computing and writing;
+    what was written beside it, by their paths in the output folder; size: of the mask's file, in bytes (0 before 0.6);
+    seconds: of reading, computing and writing;
     volumes_ml, pixels: of each label, of a volume or of an image; probabilities: of each class; quality: see
     `vpt.scores.trust.described`; task: of a model that segments several, the one that was told or chosen; when: its
     end, UTC; order: seconds, greater than that of every record before it, also where the clock was set back meanwhile
@@ -72,6 +73,7 @@ class Record:
     task: str = ""
     order: float = field(default=0.0, compare=False)
     beside: tuple[str, ...] = ()
+    size: int = 0
 
     def as_line(self) -> bytes:
         """JSON with a CRC-32 of itself in its last key."""
@@ -236,9 +238,9 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _filled(record: Record) -> dict[str, Any]:
-    """A record's fields without empty ones, and without its place in the journals."""
+    """A record's fields without empty ones, and without what the next batch alone asks for."""
     said = asdict(record)
-    del said["order"]
+    del said["order"], said["size"]
     values = {name: value for name, value in said.items() if value not in ("", (), {}, [])}
     return values | {"settings": json.loads(record.settings)}
 
