@@ -185,16 +185,18 @@ def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
 
 
 def _folders(found: LabelledSet) -> Iterator[Problem]:
-    """Folders inside a class, which may be patients."""
+    """Folders inside a class, which may be patients, or the classes."""
     if not found.source.is_dir():
         return
     depth = {name: len(Path(name).parts) - 2 - (name in found.sides) for name in (each.name for each in found.cases)}
-    inner = [name for name in depth if depth[name] > 0 and not found.whose.are_said(name)]
+    inner = [name for name in depth if depth[name] > 0 and found.patient(name) == name and name not in found.patients]
     if inner:
         folders = listed(dict.fromkeys(Path(name).parent.as_posix() for name in inner), 3)
+        classes = "; if they are the classes, list all in labels.csv with the columns path and label"
         text = (
             f"{counted(len(inner), 'image')} in folders inside a class ({folders}), each taken for "
             "a patient of its own; if the folders are patients, say so in labels.csv, or as `patients` in dataset.json"
+            f"{classes if all(depth.values()) else ''}"
         )
         yield Problem("warning", str(found.source), text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vpt.data.patients import stem_of_name
+from vpt.data.alike_names import below_sides, stem_of_name
 from vpt.readers import Source
 from vpt.vocabulary import SIDE_WORDS, Target
 from vpt.words import did_you_mean, listed
@@ -61,10 +61,7 @@ def stem_of(name: str, label: str) -> str:
 
     Folders of a class or side at the start do not count, because a patient can have slices of several classes.
     """
-    parts = name.split("/")
-    while len(parts) > 1 and (parts[0] == label or parts[0].lower() in SIDE_WORDS):
-        parts = parts[1:]
-    own = "/".join(parts)
+    own = below_sides(name, {label})
     stem = stem_of_name(own)
     return "" if stem == own or stem.endswith("/") else stem
 
