@@ -16,7 +16,10 @@ CALLED_PATIENT = (
 )
 PATIENT_COLUMNS = (*CALLED_PATIENT, "lesion_id", "group")
 """Names of the column that says whose a case is; a lesion's or a group's images stay together too."""
-IMAGE_COLUMNS = ("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code")
+IMAGE_COLUMNS = (
+    *("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code", "image name"),
+    *("imageid", "image id", "img_id", "file_name", "file name", "filepath", "file_path", "image_path", "id"),
+)
 """Names of the column that says which image a line of a list is of."""
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "fold")
 """Names of the column that says on which side a case is; of others than the first only where all its cells do."""
