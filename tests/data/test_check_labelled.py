@@ -176,6 +176,26 @@ def test_images_of_one_value_and_folders_inside_a_class(tmp_path):
     assert len(check_dataset(root).warnings) == 1
 
 
+def test_folders_in_all_of_the_classes_may_be_the_classes(tmp_path):
+    for number in range(12):
+        noise(tmp_path / ("lung", "colon")[number % 2] / f"kind_{'abcd'[number % 4]}" / f"i{number}.png", 80 + number)
+
+    (text,) = [each for each in said(check_dataset(tmp_path), "warning") if "inside a class" in each]
+
+    assert text.endswith("; if they are the classes, list all in labels.csv with the columns path and label")
+
+
+def test_slides_of_several_magnifications_are_no_patients_of_their_own(tmp_path):
+    for number in range(24):
+        slide = tmp_path / ("benign", "malignant")[number % 2] / f"SOB_14-{number // 4}"
+        noise(slide / f"{(40, 100)[number // 2 % 2]}X" / f"{number}.png", 80 + number)
+
+    check = check_dataset(tmp_path)
+
+    assert check.patients.startswith("6 patients in 24 cases")
+    assert not [text for text in said(check, "warning") if "inside a class" in text]
+
+
 def test_a_csv_is_checked_line_by_line(tmp_path):
     folders(tmp_path, cat=6, dog=6)
     lines = ["path,label,split,patient"]

@@ -623,3 +623,46 @@ def test_folders_of_cases_are_no_classes(tmp_path):
         for part in ("_1", "_2", "_left", "_right"):
             picture(tmp_path / f"mass/{name}/{name}{part}/a.png")
     assert is_labelled(tmp_path / "mass")
+
+
+@pytest.mark.parametrize("column", ["Image Name", "ImageID", "img_id", "id", "file_path"])
+def test_an_image_column_as_published_lists_call_it(tmp_path, column):
+    for name in "abcd":
+        picture(tmp_path / "train" / f"{name}.png")
+    (tmp_path / "train.csv").write_text(f"{column},label\na,x\nb,y\nc,x\nd,y\n")
+
+    assert [case.name for case in read_labelled(tmp_path / "train.csv").cases] == [*"abcd"]
+
+
+def test_an_id_beside_a_path_is_no_image(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "list.csv").write_text("id,path,label\n1,a.png,x\n2,b.png,y\n")
+
+    assert [case.name for case in read_labelled(tmp_path / "list.csv").cases] == ["a", "b"]
+
+
+def test_an_image_on_two_lines_with_two_labels_is_told_with_both(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "list.csv").write_text("path,label\na.png,mass\nb.png,edema\na.png,edema\na.png,mass\n")
+
+    _, problems = survey_labelled(tmp_path / "list.csv")
+
+    assert [str(problem).partition("line ")[2] for problem in problems] == [
+        "4: a.png is already on line 2, as mass there, and edema here; write one line with all that is right, with | "
+        "between",
+        "5: a.png is already on line 2; keep one of the two",
+    ]
+
+
+def test_a_list_apart_from_its_images_is_told_where_to_go(tmp_path):
+    (tmp_path / "truth").mkdir()
+    for name in "ab":
+        picture(tmp_path / "input" / f"{name}.png")
+    (tmp_path / "truth/list.csv").write_text("image,label\na,x\nb,y\n")
+
+    with pytest.raises(VptError, match="move the list into the folder that holds the images, or that of their folders"):
+        read_labelled(tmp_path / "truth/list.csv")
+    (tmp_path / "truth/list.csv").rename(tmp_path / "list.csv")
+    assert len(read_labelled(tmp_path / "list.csv").cases) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -223,3 +224,38 @@ def test_what_lies_in_trainval_beside_train_and_val_is_no_case_twice(tmp_path: P
     found = read_labelled(fill(tmp_path / "d", names))
     assert not [case.name for case in found.cases if "trainval" in case.name]
     assert len(found.cases) == 8
+
+
+def test_the_set_once_more_in_one_of_its_folders_is_no_class(tmp_path: Path) -> None:
+    fill(tmp_path, ["yes", "no", "brain_tumor_dataset/yes", "brain_tumor_dataset/no"])
+
+    assert refusal(tmp_path) == (
+        "the folder brain_tumor_dataset holds folders called as those beside it (no, yes), as the set once more; take "
+        "it out"
+    )
+    shutil.rmtree(tmp_path / "brain_tumor_dataset")
+    assert read_labelled(tmp_path).classes == ("no", "yes")
+
+
+def test_the_set_with_its_sides_once_more_is_no_class(tmp_path: Path) -> None:
+    sides = [f"{side}/{name}" for side in ("train", "val", "test") for name in ("NORMAL", "PNEUMONIA")]
+    fill(tmp_path, [*sides, *(f"chest_xray/{each}" for each in sides)])
+
+    assert "chest_xray holds folders called as those beside it (test, train, val)" in refusal(tmp_path)
+    shutil.rmtree(tmp_path / "chest_xray")
+    assert read_labelled(tmp_path).classes == ("NORMAL", "PNEUMONIA")
+
+
+def test_images_without_a_label_are_no_class(tmp_path: Path) -> None:
+    fill(tmp_path, ["labeled-images/lower/cecum", "labeled-images/upper/z-line", "unlabeled-images/images"])
+
+    assert refusal(tmp_path) == (
+        "the folder unlabeled-images is called as images without a label are, not as a class; take it out, or give the "
+        "folder of the labelled ones in the place of this one"
+    )
+    assert read_labelled(tmp_path / "labeled-images").classes == ("lower", "upper")
+
+
+@pytest.mark.parametrize("names", [["a", "b/a"], ["a", "b", "c/a"], ["labelled", "other"]])
+def test_a_folder_called_as_another_class_is_no_set_once_more(tmp_path: Path, names: list[str]) -> None:
+    assert len(read_labelled(fill(tmp_path, names)).classes) == len(names)

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vpt.data.alike_names import below_sides
 from vpt.data.check import check_dataset
 from vpt.data.doubts.class_names import missing_among
 from vpt.data.doubts.said import doubts_of
 from vpt.data.layouts import read_dataset, read_labelled
+from vpt.data.layouts.rows import stem_of
 from vpt.data.patients import Patients, by_pattern, of_folders, that_differ
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
@@ -476,3 +478,37 @@ def test_a_folder_in_which_all_lie_at_one_depth_parts_nobody(folders, patients) 
     stems = of_folders(that_differ(folders))
     assert len({stems[case] for case in folders}) == patients
     assert all(stems[case] == stems[f"{case[:-1]}0"] for case in folders)
+
+
+@pytest.mark.parametrize(
+    ("names", "patient"),
+    [
+        (["train/pos/person3_virus_1", "test/pos/person3_virus_8", "test/pos/person4_virus_9"], "person3_virus"),
+        (["train/neg/CNV-71-1", "train/pos/CNV-71-2", "test/pos/CNV-72-1", "train/neg/IM-7-1"], "CNV-71"),
+        (["neg/OAS1_0001_MR1_mpr-1_100", "pos/OAS1_0001_MR2_mpr-3_101", "pos/OAS1_0002_MR1_mpr-1_100"], "OAS1_0001"),
+    ],
+)
+def test_folders_of_classes_and_sides_part_no_patient(names: list[str], patient: str) -> None:
+    own = {name: below_sides(name, ("pos", "neg")) for name in names}
+
+    said = Patients(own, {}, {}, own).bare_numbers()
+
+    assert said.startswith(f"2 cases differ from another in the last number alone ({names[0]}, {names[1]})")
+    assert f"if {patient} is a patient, --patients '" in said
+    settled = by_pattern(names, said.partition("--patients '")[2].partition("'")[0])
+    assert settled[names[0]] == settled[names[1]] == patient
+    assert len({*settled.values()}) == len(names) - 1
+
+
+def test_one_name_in_two_classes_is_not_told() -> None:
+    names = ["pos/image_0001", "neg/image_0001", "pos/1", "neg/1", *(f"{word}/{word}_1" for word in "abcdef")]
+    own = {name: below_sides(name, ("pos", "neg", *"abcdef")) for name in names}
+    assert Patients(own, {}, {}, own).bare_numbers() == ""
+
+
+def test_a_slide_is_one_in_all_magnifications() -> None:
+    names = [f"SOB/adenosis/14-2254{k}/{zoom}X/14-2254{k}-{zoom}-001" for k in "AB" for zoom in (40, 100)]
+    stems = {name: stem_of(f"benign/{name}", "benign") for name in names}
+
+    assert {*stems.values()} == {"SOB/adenosis/14-2254A", "SOB/adenosis/14-2254B"}
+    assert stem_of("benign/40X/a-001", "benign") == ""

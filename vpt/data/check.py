@@ -30,6 +30,7 @@ from vpt.data.doubts.unlike import same_channels
 from vpt.data.doubts.unread_columns import unread_columns
 from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.doubts.unread_sides import unread_sides
+from vpt.data.doubts.unread_tables import unread_tables
 from vpt.data.findings import (
     Check,
     LabelSummary,
@@ -209,7 +210,7 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
         yield Problem("warning", split_source(dataset), text)
     for text in filter(None, [unread_sides(dataset), unread_lists(dataset), crossed_names(dataset.cases)]):
         yield Problem("warning", str(dataset.root), text)
-    for text in unread_columns(dataset, splits):
+    for text in (*unread_columns(dataset, splits), *unread_tables(dataset, splits)):
         yield Problem("warning", str(dataset.source), text)
     for text in dataset.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(dataset.root), text)

@@ -16,6 +16,7 @@ from vpt.data.doubts.left_out import beside, kinds, left_out
 from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.unread_columns import unread_columns
 from vpt.data.doubts.unread_lists import unread_lists
+from vpt.data.doubts.unread_tables import unread_tables
 from vpt.data.findings import (
     Check,
     ClassSummary,
@@ -171,7 +172,7 @@ def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
         yield Problem("warning", split_name(found), text)
     if text := unread_lists(found):
         yield Problem("warning", str(found.root), text)
-    for text in unread_columns(found, splits):
+    for text in (*unread_columns(found, splits), *unread_tables(found, splits)):
         yield Problem("warning", str(found.source), text)
     for text in found.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(found.source), text)
@@ -184,16 +185,18 @@ def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
 
 
 def _folders(found: LabelledSet) -> Iterator[Problem]:
-    """Folders inside a class, which may be patients."""
+    """Folders inside a class, which may be patients, or the classes."""
     if not found.source.is_dir():
         return
     depth = {name: len(Path(name).parts) - 2 - (name in found.sides) for name in (each.name for each in found.cases)}
-    inner = [name for name in depth if depth[name] > 0 and not found.whose.are_said(name)]
+    inner = [name for name in depth if depth[name] > 0 and found.patient(name) == name and name not in found.patients]
     if inner:
         folders = listed(dict.fromkeys(Path(name).parent.as_posix() for name in inner), 3)
+        classes = "; if they are the classes, list all in labels.csv with the columns path and label"
         text = (
             f"{counted(len(inner), 'image')} in folders inside a class ({folders}), each taken for "
             "a patient of its own; if the folders are patients, say so in labels.csv, or as `patients` in dataset.json"
+            f"{classes if all(depth.values()) else ''}"
         )
         yield Problem("warning", str(found.source), text)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.data.alike_names import stem_of_name
 from vpt.data.cases import case_name, kind_of
 from vpt.data.ids_in_names import FOLDER, by_case
 from vpt.data.layouts.annotated import is_told, without_masks
@@ -16,7 +17,6 @@ from vpt.data.layouts.description import description, given_labels, numbers_of
 from vpt.data.layouts.naming import IMAGE, MASK, PLAIN
 from vpt.data.paired_names import mask_files, require_references
 from vpt.data.pairs import Mask, Matched, Pair, mask_of
-from vpt.data.patients import stem_of_name
 from vpt.errors import VptError
 from vpt.readers import LabelFiles, reader_of
 from vpt.vocabulary import SIDE_WORDS

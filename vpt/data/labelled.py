@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from vpt.data.alike_names import below_sides
 from vpt.data.cases import Cases
+from vpt.data.patients import Patients
 from vpt.readers import Kind, Source
 from vpt.vocabulary import Target
 
@@ -52,8 +55,11 @@ class LabelledSet(Cases[Example]):
     left_out: frozenset[str] = frozenset()
     masks: tuple[Source, ...] = ()
 
-    def _stems(self) -> dict[str, str]:
-        return self.stems
+    @cached_property
+    def whose(self) -> Patients:
+        own = {example.name: below_sides(example.name, self.classes) for example in self.cases}
+        inside = {name: its for name, its in own.items() if its != name}
+        return Patients(own, self.patients, self.stems, inside)
 
     @property
     def labels(self) -> dict[int, str]:

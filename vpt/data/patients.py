@@ -6,64 +6,20 @@ A guess is told as such, and refuses nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
+from vpt.data.alike_names import BIDS, WHOSE, differing_in_one, settled, stem_of_name
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.errors import VptError
 from vpt.vocabulary import SIDE_WORDS
 from vpt.words import counted, listed
 
-NUMBERED = (
-    "frame|timepoint|time|tp|visit|vis|session|ses|run|rep|scan|echo|slice|slc|sl|week|month|wk|day|aug"
-    "|year|yr|exam|study|view|series|acq|phase|level|core|roi|mr|followup|fu"
-)
-LETTERS = "[fmstvz]"  # of a frame, month, session, time, visit, slice; `_S_0295` is a subject
-PARTS = "tile|patch|crop"  # of one image, by rows and columns
-COPIES = (
-    r"(?:[_ -]copy(?:[_ -]?\(?\d+\)?)?|[_-](?:[hv]?flip(?:ped)?|mirror(?:ed)?|rot(?:ated)?[_-]?\d+))"  # of an image
-)
-PLACES = r"[_-]x[_-]?\d+[_-]y[_-]?\d+"  # of a patch in an image
-NAMED = (
-    "(?:ses-)?(?:pre|post|baseline|bl|followup|fu)"  # of a visit
-    "|arterial|portal|venous|insp|exp|inhale|exhale|ed|es|supine|prone|frontal|lateral"  # of a phase, a position
-    "|left|right|l|r|od|os|(?:[lr][_-]?)?(?:cc|mlo)"  # of eyes, knees, breasts and their views
-)
-REPEATED = re.compile(
-    rf"(?:[_ -](?:(?:(?:{NUMBERED})[_ -]?|{LETTERS})\d+|(?:{PARTS})(?:[_-]?\d+)+|{NAMED})|{COPIES}|{PLACES})+$"
-    rf"|(?<=\d)(?:[_-](?:{NAMED}))+[_-]\d{{1,2}}$"  # of a lesion in a view: P_00004_LEFT_CC_1
-    rf"|(?<=\d)(?:l|r|od|os|v\d+|(?:{NUMBERED})\d+)$",  # patient1visit2
-    re.IGNORECASE,
-)
-BIDS = re.compile(r"((?:.*/)?sub-[A-Za-z0-9+]+)_[^/]*")  # the subject stands first, whatever follows
-BRATS = re.compile(r"((?:.*/)?BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)  # since 2023: the patient, a visit
-DATED = re.compile(
-    r"(.+?)[_ -](?:(?:19|20)\d\d([_. -]?)\d\d\2\d\d|\d\d?([_. -])\d\d?\3(?:19|20)\d\d)"  # 2020-02-01, 1.2.2020
-)
-WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
-AT_FIRST = re.compile(  # left_P1, pre_P1, scan2_P1; siteA_P1, benign_P1 and train_P1 are of others
-    rf"(?:{NAMED})[_ -](.*\d.*)|[^_ -]*\d[^_ -]*[_ -]((?:{WHOSE}|p|pt)[_-]?\d+)", re.IGNORECASE
-)
-BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; no DICOM UID
-    rf"(?![\d.]+$)(.*\d(?:[_-](?!(?:{WHOSE})[_-])[^\W\d_]+)*)(?:[_\-# ]+\d+|\.\d{{3,}}|[_ -]?\(\d+\))"
-    rf"|(.*\d)(?:img|im|image|{LETTERS})\d+",
-    re.IGNORECASE,
-)
-COUNTED = re.compile(r"([^\W\d_]+(?:[_\- ][^\W\d_]+)*)[_\-# ]+\(?\d+\)?")  # smith_3, JD-2, anna meier (1)
-MANY_WORDS, FEW_CASES = 5, 9  # of so many words, with so few numbers each, these may be people; `ct_` and `mr_` are not
-ENDING = re.compile(r"[_ -][^\W\d_][\w ]*$")  # P01_3_crop: of all names the same, it tells none apart
 OF_FOLDER = re.compile(rf"(?:^|[_-])((?:{WHOSE}|p|pt)[_-]?\d+)(?=$|[_-])", re.IGNORECASE)  # patient3, P3_visit1
 YEAR = re.compile(r"(?:19|20)\d\d")
 MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients
-WORDED = re.compile(r"(.*\d.*)[_ -]([^_ -]*[^\W\d_][^_ -]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
 TOLD = 5  # doubts of one kind
 SETTLE = "`--patients REGEX` or `patients` in dataset.json settles it"
-
-
-def stem_of_name(name: str) -> str:
-    """A name without what says which visit, side, frame or part it is; itself where nothing does."""
-    found = BIDS.fullmatch(name) or BRATS.fullmatch(name)
-    return found[1] if found else REPEATED.sub("", name)
 
 
 class Patients:
@@ -75,9 +31,17 @@ class Patients:
     an ending stands for a patient of its own.
     """
 
-    def __init__(self, names: Iterable[str], said: Mapping[str, str], stems: Mapping[str, str]):
-        """stems: of the names whose stem is not simply the name without its last number."""
-        self.names, self.said, self.stems = tuple(names), said, stems
+    def __init__(
+        self,
+        names: Iterable[str],
+        said: Mapping[str, str],
+        stems: Mapping[str, str],
+        own: Mapping[str, str] | None = None,
+    ):
+        """stems: of the names whose stem is not simply the name without its last number; own: name -> the same without
+        the folders of a class or side, of names that have some.
+        """
+        self.names, self.said, self.stems, self.own = tuple(names), said, stems, own or {}
 
     def of(self, name: str) -> str:
         return self.said.get(name) or (name if self._count_patients else self._stem(name))
@@ -123,8 +87,10 @@ class Patients:
         for name in self.names:
             if not self.said.get(name):
                 units.setdefault(self.of(name), []).append(name)
-        for what, groups in _differing_in_one(list(units)):
-            shared = {stem: names for stem, names in groups.items() if len(names) > 1}
+        own = self._own_names(units)
+        for what, groups in differing_in_one(list(own)):
+            several = {stem.removeprefix("/"): names for stem, names in groups.items() if len(names) > 1}
+            shared = {stem: [unit for name in names for unit in own[name]] for stem, names in several.items()}
             cases = [[name for unit in names for name in units[unit]] for names in shared.values()]
             if not shared or len(groups) < 2 or (splits and not any(_parts(each, cases) for each in splits)):
                 continue
@@ -136,9 +102,16 @@ class Patients:
             whose = {name: self.of(name) for name in self.names} | stems
             return (
                 f"{found} differ from another in the {what} alone ({listed(alike, 3)}){count}; "
-                f"{_settled(what, stems, whose)}"
+                f"{settled(what, stems, whose)}"
             )
         return ""
+
+    def _own_names(self, units: Iterable[str]) -> dict[str, list[str]]:
+        """What is told apart -> its units, in whatever folders of classes and sides: `/p1_1` of `pos/p1_1`."""
+        found: dict[str, list[str]] = {}
+        for unit in units:
+            found.setdefault(f"/{self.own[unit]}" if unit in self.own else unit, []).append(unit)
+        return found
 
     def unsaid(self) -> str:
         """That whose a few cases are is not said, where it is of most, in one sentence; "" else."""
@@ -211,69 +184,6 @@ def _is_number(folders: Sequence[str]) -> bool:
     """Whether a number that is no year is all that folders say, but for a side."""
     numbers = [name for name in folders if name.lower() not in SIDE_WORDS]
     return len(numbers) == 1 and numbers[0].isdecimal() and not YEAR.fullmatch(numbers[0])
-
-
-def _differing_in_one(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """What may tell a patient's names apart -> the names by what stands beside it."""
-    ends = (first[k:] for first in names[:1] for k in range(len(first)) if ENDING.match(first, k))
-    end = next((end for end in ends if all(name.endswith(end) for name in names)), "")
-    cut = {name: name.removesuffix(end) for name in names}
-    bare = ((name, found[1] or found[2]) for name in names if (found := BARE.fullmatch(cut[name])))
-    yield "last number", _grouped(bare)
-    counted_words = _grouped((name, found[1]) for name in names if (found := COUNTED.fullmatch(cut[name])))
-    few = max(map(len, counted_words.values()), default=0) <= FEW_CASES
-    yield "last number", counted_words if few and len(counted_words) >= MANY_WORDS else {}
-    yield "last date", _grouped((name, found[1]) for name in names if (found := DATED.fullmatch(name)))
-    first = ((name, found[1] or found[2]) for name in names if (found := AT_FIRST.fullmatch(name)))
-    yield "first word", _grouped(first)
-    yield "last word", _by_words(cut)
-
-
-def _settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> str:
-    """How to say whose the cases are, in words; stems: name -> its patient, where what is at the end does not count;
-    whose: the same of all names, nobody else of whom may be joined or parted.
-    """
-    patient, known = next(iter(stems.values())), {*stems.values()}
-    lengths, parts = {len(stem) for stem in known}, {len(re.findall("[_-]", stem)) for stem in known}
-    patterns = [
-        *{"last date": ("(.*?)[_-](?:19|20)",), "first word": ("^[^_ -]+[_ -](.*)",)}.get(
-            what, ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")
-        ),
-        *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in sorted(parts)),
-        *(f"^.{{{length}}}" for length in sorted(lengths)),
-    ]
-    for pattern in patterns:
-        found = {name: match[match.re.groups] for name in whose if (match := re.search(pattern, name))}
-        pairs = {(its, found.get(name)) for name, its in whose.items()}
-        one_to_one = len(pairs) == len({*whose.values()}) == len({*found.values()})
-        if len(found) == len(whose) and one_to_one and all(found[name] == stem for name, stem in stems.items()):
-            return f"if {patient} is a patient, --patients '{pattern}' says so"
-    return f'if {patient} is a patient, say so in dataset.json: "patients": {{"CASE": "PATIENT", ...}}'
-
-
-def _grouped(stems: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """(name, stem) -> the names of each stem."""
-    groups: dict[str, list[str]] = {}
-    for name, stem in stems:
-        groups.setdefault(stem, []).append(name)
-    return groups
-
-
-def _by_words(names: Mapping[str, str]) -> dict[str, list[str]]:
-    """The names of each stem behind which a word stands that stands behind another too, as those of visits do.
-
-    names: name -> the same without what all of them end in.
-    """
-    found = [
-        (name, match[1] or match[3], match[2] or match[4])
-        for name, cut in names.items()
-        if (match := WORDED.fullmatch(cut))
-    ]
-    behind: dict[str, set[str]] = {}
-    for _, stem, word in found:
-        behind.setdefault(word, set()).add(stem)
-    again = {stem for stems in behind.values() if len(stems) > 1 for stem in stems}
-    return _grouped((name, stem) for name, stem, _ in found if stem in again)
 
 
 def _parts(split: Mapping[str, Sequence[str]], groups: Iterable[Sequence[str]]) -> bool:

@@ -180,6 +180,23 @@ def test_class_folders_hold_radiographs_or_a_folder_for_each_series(tmp_path):
     assert warned.text.startswith("cases of 1 DICOM examination (frame of reference) are on two sides (")
 
 
+@pytest.mark.slow
+def test_a_list_of_labels_names_the_folders_of_series(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        write_series(
+            tmp_path / f"train/{number:05}/FLAIR", rng.integers(0, 2000, SHAPE).astype(np.int16), series=number
+        )
+    lines = ["path,patient,label", *(f"train/{number:05}/FLAIR,{number},{number % 2}" for number in range(12))]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+
+    check = check_dataset(tmp_path)
+
+    assert (check.ok, check.kind, check.cases) == (True, "volumes", 12)
+    assert check.dataset.cases[0].name == "train/00000/FLAIR"
+    assert not [each.text for each in check.warnings if "not read" in each.text]
+
+
 @pytest.mark.parametrize(("ids", "is_said"), [(["A", "B", "C"], True), (["ANON"], False), ([""], False)])
 def test_a_patient_of_the_headers_on_two_sides_is_said(tmp_path, ids, is_said):
     rng = np.random.default_rng(0)

@@ -15,6 +15,7 @@ from vpt.words import agreeing, counted, listed
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 PERSON = {"patient", "patientname", "subject", "person", "participant", "volunteer", "donor", "mrn", "pid"}
 VISIT = {"case", "study", "exam", "examination", "accession", "series"}  # of one patient, where an id stands behind
+SEEN = {"video", "clip", "slide", "wsi"}  # of which many images are, likewise
 IDS, NUMBERS = {"id", "uid"}, {"number", "no"}  # `series_number` counts those of each patient
 NAMES = IDS | NUMBERS | {"name", "code", "key", "identifier"}  # behind a person; `patient_age` is nobody's name
 BESIDE_SIDE = {"is", "in", "for", "use", "used", "set", "split", "data", "flag"}  # `pcr_test` is a measure
@@ -56,8 +57,7 @@ def _side(words: str) -> str:
 
 def _of_patients(columns: Mapping[str, Mapping[str, str]], splits: Sequence[Splits]) -> Iterator[str]:
     for name, cells in columns.items():
-        words = {*CASES.split(name)}
-        if not _may_name(words):
+        if not may_name_patients(name):
             continue
         if parted := on_two_sides(together((case, cell.strip()) for case, cell in cells.items()), splits):
             are = agreeing(len(parted), "are")
@@ -67,8 +67,9 @@ def _of_patients(columns: Mapping[str, Mapping[str, str]], splits: Sequence[Spli
             )
 
 
-def _may_name(words: set[str]) -> bool:
-    """Whether a column of these words may say whose a case is, or of which visit."""
+def may_name_patients(column: str) -> bool:
+    """Whether it may say by its name whose a case is, or of which visit."""
+    words = {*CASES.split(column)}
     numbered = bool(words & {"case", "accession"} and words & NUMBERS)
     person = bool(words & PERSON and words <= PERSON | NAMES)
-    return person or bool(words & UIDS) or bool(words & VISIT and words & IDS) or numbered
+    return person or bool(words & UIDS) or bool(words & (VISIT | SEEN) and words & IDS) or numbered

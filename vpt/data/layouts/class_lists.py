@@ -38,6 +38,7 @@ COLUMNS = {  # what a column holds -> the names it may have
 ALL = "all"
 CSV_NAME = "labels.csv"
 LONGEST = 2**28  # bytes of a list
+MOST_NAMED = 8  # of the names that a column may have
 
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
@@ -53,7 +54,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
     places, marked = columns_of(header, body, source)
     if sides := split_column([_plain(name) for name in header], partial(_cells_of, lines)):
         places["split"] = [_plain(name) for name in header].index(sides)
-    images, seen = _Images(source.parent), dict[str, int]()
+    images, seen = _Images(source.parent), dict[str, tuple[int, str]]()
     for number, cells in body:
         where = f"{source}: line {number}"
         if len(cells) > len(header):
@@ -65,15 +66,18 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         if isinstance(image, VptError):
             problems.append(VptError(f"{where}: {image}"))
             continue
-        if (first := seen.setdefault(os.path.abspath(image), number)) != number:
-            problems.append(VptError(f"{where}: {cell['path']} is already on line {first}; keep one of the two"))
+        label = mark_of(cells, marked) if marked else cell["label"]
+        first, its = seen.setdefault(os.path.abspath(image), (number, label))
+        if first != number:
+            one = "" if its == label else f", as {its or 'no class'} there, and {label or 'no class'} here"
+            mend = "write one line with all that is right, with | between" if one else "keep one of the two"
+            problems.append(VptError(f"{where}: {cell['path']} is already on line {first}{one}; {mend}"))
             continue
         word = cell.get("split", "")
         side = SIDE_WORDS.get(word.lower(), "")
         if word and not side:
             meant = did_you_mean(word.lower(), SIDE_WORDS.keys() - {*WITH_VAL})
             problems.append(VptError(f"{where}: split {word!r}, expected train, val or test{meant}"))
-        label = mark_of(cells, marked) if marked else cell["label"]
         labels, looked_for = (label,) if marked else _names(label), _names(cell.get("annotated", ""))
         name = _csv_name(cell["path"], source.parent)
         others = {
@@ -89,13 +93,15 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
 
 
 def lists_in(folder: Path) -> list[Path]:
-    """The tables at the top of a folder that have a column of images, by their headers."""
-    found = []
+    """The tables at the top of a folder that have a column of images, by their headers; first those with a label's."""
+    found: dict[Path, bool] = {}
     for path in tables_in(folder):
         with suppress(VptError):  # no list that can be read
             _, header = next(csv_lines(path), (0, []))
-            found += [path] if {*map(column_key, header)} & {*map(column_key, IMAGE_COLUMNS)} else []
-    return found
+            keys = {*map(column_key, header)}
+            if keys & {*map(column_key, IMAGE_COLUMNS)} - {"id"}:  # of anything
+                found[path] = not keys.isdisjoint(map(column_key, COLUMNS["label"]))
+    return sorted(found, key=lambda path: not found[path])
 
 
 def tables_in(folder: Path) -> list[Path]:
@@ -172,13 +178,18 @@ def columns_of(
     for what in ("path", "label"):
         if what not in places and not (what == "label" and marked):
             first, *more = COLUMNS[what]
-            expected = f"expected one called {first} (or {', '.join(more)})"
+            expected = f"expected one called {first} (or {listed(more, MOST_NAMED)}); rename the one that is meant"
             raise VptError(f"{source}: no column for the {what} among {listed(header, 10)}; {expected}")
     return places, marked
 
 
 def _says_some(body: Sequence[tuple[int, list[str]]], place: int) -> bool:
     return any(cells[place].strip() for _, cells in body if place < len(cells))
+
+
+def _is_series(path: Path) -> bool:
+    """Whether a folder is one scan, of DICOM."""
+    return path.is_dir() and kind_of(path) is not None
 
 
 def _plain(name: str) -> str:
@@ -201,7 +212,7 @@ class _Images:
         places = [self.folder / base / each for each in written for base in ("", "images")]
         places += [self.folder.parent / each for each in written if Path(each).parts[:1] == (self._own_name,)]
         try:
-            image = next((place for place in places if place.is_file()), None)
+            image = next((place for place in places if place.is_file() or _is_series(place)), None)
         except (OSError, ValueError):  # a name that is too long, or holds a null byte
             image = None
         if image is None:
@@ -209,6 +220,9 @@ class _Images:
             if len(alike) > 1:
                 found = listed((each.relative_to(self.folder) for each in alike), 3)
                 return VptError(f"{path}: may be {found}; give the path of the one that is meant")
+            if not alike and not self._below:
+                above = "move the list into the folder that holds the images, or that of their folders"
+                return VptError(f"no such file: {path}, nor any image beside the list or in a folder below; {above}")
             if not alike:
                 return VptError(f"no such file: {path}, nor images/{path}; add it, or remove the line")
             image = alike[0]

@@ -29,6 +29,7 @@ CASES |= {"series", "slide", "slice", "exam", "examination"}
 CALLED = {**dict.fromkeys(PARTS, "parts of a set"), **dict.fromkeys(CASES, "patients or their scans")}
 CALLED |= {f"{word}s": what for word, what in CALLED.items()} | dict.fromkeys(SIDE_WORDS, "sides of the split")
 """A word before a number that counts folders -> what these are, and no classes."""
+UNLABELLED = {"unlabelled", "unlabeled"}
 NUMBER = re.compile(r"(\d+)")
 WORD = re.compile(r"[^\W\d_]+")
 MOST = 0.5  # of the folders: are called so; of the images: a list names
@@ -45,6 +46,14 @@ class _List:
 def no_classes(root: Path, rows: Sequence[Row]) -> str:
     """Why the folders of these images are no classes, and what to give in their place; "" where they may be some."""
     names = sorted({label for row in rows for label in row.labels})
+    if again := _again(rows, names):
+        others = listed((name for name in names if name != again), 3)
+        return (
+            f"the folder {again} holds folders called as those beside it ({others}), as the set once more; take it out"
+        )
+    if unlabelled := [name for name in names if UNLABELLED & {*WORD.findall(name.casefold())}]:
+        what = f"the folder {unlabelled[0]} is called as images without a label are, not as a class"
+        return f"{what}; take it out, or give the folder of the labelled ones in the place of this one"
     counted = _counted(names)
     if sides := _sides(names):
         what = f"{listed(sides, 3)} are called as sides of the split are, not as classes{_beside(sides, names)}"
@@ -115,6 +124,15 @@ def _beside(sides: Collection[str], names: Collection[str]) -> str:
     others = [name for name in names if name not in sides]
     plain = all(name.casefold() in SIDE_WORDS for name in sides)
     return f", which they are where {listed(others, 3)} is not beside them" if plain and others else ""
+
+
+def _again(rows: Iterable[Row], names: Collection[str]) -> str:
+    """The class whose folder holds all the others once more (`yes`, `no`, `brain_tumors/yes`, ...); "" if none."""
+    inside: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        inside[row.labels[0]].update(row.name.split("/")[1 + bool(row.side) : -1][:1])
+    several = len(names) > 2
+    return next((name for name in names if several and inside[name] >= {*names} - {name}), "")
 
 
 def _masks_in_each(rows: Iterable[Row]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vpt.data.patients import stem_of_name
+from vpt.data.alike_names import below_sides, stem_of_name
 from vpt.readers import Source
 from vpt.vocabulary import SIDE_WORDS, Target
 from vpt.words import did_you_mean, listed
@@ -16,7 +16,10 @@ CALLED_PATIENT = (
 )
 PATIENT_COLUMNS = (*CALLED_PATIENT, "lesion_id", "group")
 """Names of the column that says whose a case is; a lesion's or a group's images stay together too."""
-IMAGE_COLUMNS = ("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code")
+IMAGE_COLUMNS = (
+    *("path", "file", "filename", "image", "image_id", "image_name", "image index", "id_code"),
+    *("img_id", "filepath", "image_path", "id"),
+)
 """Names of the column that says which image a line of a list is of."""
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "fold")
 """Names of the column that says on which side a case is; of others than the first only where all its cells do."""
@@ -68,10 +71,7 @@ def stem_of(name: str, label: str) -> str:
 
     Folders of a class or side at the start do not count, because a patient can have slices of several classes.
     """
-    parts = name.split("/")
-    while len(parts) > 1 and (parts[0] == label or parts[0].lower() in SIDE_WORDS):
-        parts = parts[1:]
-    own = "/".join(parts)
+    own = below_sides(name, {label})
     stem = stem_of_name(own)
     return "" if stem == own or stem.endswith("/") else stem
 
