@@ -83,3 +83,39 @@ def test_what_says_nothing_of_patients_is_not_told(tmp_path: Path, header: str, 
     table(tmp_path / "Metadata.csv", header, cells, names)
 
     assert told(path) == []
+
+
+def folders(root: Path, cells: Sequence[str], column: str = "Labels") -> list[str]:
+    """What is said of images in two folders, half in each, beside a list with this column."""
+    classes(root)
+    (root / "GroundTruth.csv").unlink()
+    for k, name in enumerate(NAMES):
+        (root / f"{2 * k // COUNT}").mkdir(exist_ok=True)
+        (root / "Input" / f"{name}.png").rename(root / f"{2 * k // COUNT}" / f"{name}.png")
+    (root / "Input").rmdir()
+    table(root / "all.csv", f"ImageID,{column}", cells)
+    return [each.text for each in check_dataset(root).warnings if "all.csv" in each.text]
+
+
+def test_folders_that_part_a_set_are_told_where_a_list_has_the_labels(tmp_path: Path) -> None:
+    (text,) = folders(tmp_path, ["normal", "mass"] * (COUNT // 2))
+
+    assert text == (
+        "all.csv names the images, and its column labels says otherwise than the folders, which count as classes "
+        "(normal is in 0, 1); give the list in the place of the folder, if that is the label"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"),
+    [
+        (["0"] * (COUNT // 2) + ["1"] * (COUNT // 2), "label"),  # as the folders
+        ([*"aaabbb", *"cccddd"], "label"),  # kinds of what the folders are
+        ([*"aaaaaa", *"abbbbb"], "label"),  # a slip
+        (["x"] * COUNT, "label"),
+        ([*"ab"] * (COUNT // 2), "sex"),
+        ([""] * COUNT, "label"),
+    ],
+)
+def test_a_list_that_says_what_folders_say_is_not_told(tmp_path: Path, cells: list[str], column: str) -> None:
+    assert folders(tmp_path, cells, column) == []

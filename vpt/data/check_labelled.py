@@ -185,20 +185,21 @@ def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
 
 
 def _folders(found: LabelledSet) -> Iterator[Problem]:
-    """Folders inside a class, which may be patients, or the classes."""
+    """Folders inside a class, which may be patients, or where all of its images lie in some, the classes."""
     if not found.source.is_dir():
         return
     depth = {name: len(Path(name).parts) - 2 - (name in found.sides) for name in (each.name for each in found.cases)}
-    inner = [name for name in depth if depth[name] > 0 and found.patient(name) == name and name not in found.patients]
-    if inner:
+    inner = [name for name in depth if depth[name] > 0 and name not in found.patients]
+    alone = any(found.patient(name) == name for name in inner)
+    empty = {found.classes[example.target[0]] for example in found.cases if depth[example.name] > 0}
+    empty -= {found.classes[example.target[0]] for example in found.cases if depth[example.name] == 0}
+    if inner and (alone or empty):
         folders = listed(dict.fromkeys(Path(name).parent.as_posix() for name in inner), 3)
+        patients = ", each taken for a patient of its own; if the folders are patients, say so in labels.csv, or as "
+        patients += "`patients` in dataset.json"
         classes = "; if they are the classes, list all in labels.csv with the columns path and label"
-        text = (
-            f"{counted(len(inner), 'image')} in folders inside a class ({folders}), each taken for "
-            "a patient of its own; if the folders are patients, say so in labels.csv, or as `patients` in dataset.json"
-            f"{classes if all(depth.values()) else ''}"
-        )
-        yield Problem("warning", str(found.source), text)
+        text = f"{counted(len(inner), 'image')} in folders inside a class ({folders}){patients if alone else ''}"
+        yield Problem("warning", str(found.source), text + (classes if empty else ""))
 
 
 def _alike_inside(found: LabelledSet) -> Iterator[Problem]:
