@@ -30,6 +30,7 @@ from vpt.data.doubts.unlike import same_channels
 from vpt.data.doubts.unread_columns import unread_columns
 from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.doubts.unread_sides import unread_sides
+from vpt.data.doubts.unread_tables import unread_tables
 from vpt.data.findings import (
     Check,
     LabelSummary,
@@ -211,6 +212,8 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
         yield Problem("warning", str(dataset.root), text)
     for text in unread_columns(dataset, splits):
         yield Problem("warning", str(dataset.source), text)
+    for text in unread_tables(dataset, splits):
+        yield Problem("warning", str(dataset.root), text)
     for text in dataset.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(dataset.root), text)
 

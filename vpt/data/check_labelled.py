@@ -16,6 +16,7 @@ from vpt.data.doubts.left_out import beside, kinds, left_out
 from vpt.data.doubts.one_patient import guessed_on_two_sides
 from vpt.data.doubts.unread_columns import unread_columns
 from vpt.data.doubts.unread_lists import unread_lists
+from vpt.data.doubts.unread_tables import unread_tables
 from vpt.data.findings import (
     Check,
     ClassSummary,
@@ -173,6 +174,8 @@ def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
         yield Problem("warning", str(found.root), text)
     for text in unread_columns(found, splits):
         yield Problem("warning", str(found.source), text)
+    for text in unread_tables(found, splits):
+        yield Problem("warning", str(found.root), text)
     for text in found.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(found.source), text)
 

@@ -30,6 +30,7 @@ from vpt.data.doubts.unlike import unlike_others
 from vpt.data.doubts.unread_columns import unread_columns
 from vpt.data.doubts.unread_lists import unread_lists
 from vpt.data.doubts.unread_sides import unread_sides
+from vpt.data.doubts.unread_tables import unread_tables
 from vpt.data.doubts.values import FEWEST as FEWEST_CASES
 from vpt.data.doubts.values import LIGHT
 from vpt.data.labelled import LabelledSet
@@ -70,6 +71,7 @@ def doubts_of(dataset: AnySet, splits: Splits) -> list[str]:
         *dataset.whose.doubts([splits.to_dict()]),
         *guessed_on_two_sides(dataset, [splits]),
         *unread_columns(dataset, [splits]),
+        *unread_tables(dataset, [splits]),
         *classes,
         *files,
     ]

@@ -23,6 +23,10 @@ PLAIN_TEXT = (".txt", ".lst", ".list")
 CALLED_SPLIT = {"split", "splits", "fold", "folds", "partition", "partitions"}
 PLACES = ("*", "*/*", "*/*/*")  # ImageSets/Segmentation/test.txt
 LONGEST = 2**24  # bytes
+TESTED_WITH = (
+    "so that the sides are drawn, and training may take what is to be tested with; write the sides into split.json "
+    '({"train": [...], "val": [...], "test": [...]})'
+)
 SHORT = re.compile(r"\d{1,2}(\.\d*)?")  # a number of a table, and no case's
 
 
@@ -30,10 +34,7 @@ def unread_lists(dataset: AnySet) -> str:
     """That such files name cases, in one sentence; "" where none does, or something says the sides."""
     if not drawn(dataset) or not dataset.root.is_dir():
         return ""
-    known = {Path(case.name).name: case.name for case in dataset.cases}
-    images = ((image, case.name) for case in dataset.cases for image in case.images if isinstance(image, Path))
-    files = {os.path.normpath(image): name for image, name in images}
-    known |= {case_name(image): name for image, name in files.items()}
+    known, files = known_names(dataset), _files(dataset)
     count = len(dataset.cases)
     found = {path.relative_to(dataset.root).as_posix(): (path, _named_in(path, known)) for path in _lists(dataset)}
     said = [
@@ -44,11 +45,19 @@ def unread_lists(dataset: AnySet) -> str:
     said += [f"`{word}` of dataset.json names {len(named)}" for word, named in _described(dataset.root, files)]
     if not said:
         return ""
-    return (
-        f"{listed(said, 4)} of {counted(count, 'case')}, but {agreeing(len(said), 'are')} not read, so that the "
-        "sides are drawn, and training may take what is to be tested with; write the sides into split.json "
-        '({"train": [...], "val": [...], "test": [...]})'
-    )
+    return f"{listed(said, 4)} of {counted(count, 'case')}, but {agreeing(len(said), 'are')} not read, {TESTED_WITH}"
+
+
+def known_names(dataset: AnySet) -> dict[str, str]:
+    """What a list may call a case by, its own name or that of an image -> the case."""
+    known = {Path(case.name).name: case.name for case in dataset.cases}
+    return known | {case_name(image): name for image, name in _files(dataset).items()}
+
+
+def _files(dataset: AnySet) -> dict[str, str]:
+    """The path of an image -> its case."""
+    images = ((image, case.name) for case in dataset.cases for image in case.images if isinstance(image, Path))
+    return {os.path.normpath(image): name for image, name in images}
 
 
 def _described(root: Path, files: Mapping[str, str]) -> Iterator[tuple[str, set[str]]]:
