@@ -27,6 +27,8 @@ FILES = {  # what a set holds beside images in images/ -> whose it is
     "annotations.json": (json.dumps(COCO), "COCO"),
     "train/_annotations.coco.json": ("{}", "COCO"),
     "Annotations/0.xml": ("<annotation><filename>0.jpg</filename><object></object></annotation>", "Pascal VOC"),
+    "Annotations/1.xml": ('<?xml version="1.0"?><Annotations><Annotation Id="1"><Vertex X="1"/>', "Aperio ImageScope"),
+    "1.xml": ('<ASAP_Annotations><Annotations><Coordinate Order="0" X="1"/>', "ASAP"),
 }
 
 

@@ -196,6 +196,43 @@ def test_many_scans_without_a_mask_that_are_alike_are_one_error(put, tmp_path, c
             "patient0_4d.nii.gz: a scan without a mask by its name, and so are 5 others called ..._4d (patient1_4d"
             in (problems[0])
         )
+        assert (
+            '; take all out, name their masks after them, or say in dataset.json which files count: "pairs": {"scans": '
+            in problems[0]
+        )
+
+
+def test_masks_of_single_objects_are_no_labels(put, tmp_path):
+    """A file for each nucleus, called by a hash (the Data Science Bowl of 2018): thousands of labels otherwise."""
+    for k in range(4):
+        put(f"train/a{k}/images/a{k}.png")
+        for each in range(1 + k % 3):
+            put(f"train/a{k}/masks/{k}f{each}e.png", 3 + each)
+    with pytest.raises(
+        VptError, match=r"one of 3 masks of a2\.png, and no other case has a mask called as any of them, "
+    ) as e:
+        survey(tmp_path)
+    assert "merge those of each case into one mask" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "patients"),
+    [
+        ("Lesions/PETCT_{0}ab/0{1}-23-2003-NA-PET-CT tumour {0}{1}/x", 6),
+        ("P_A{0}/2003-01-0{1}/x", 6),
+        ("videos/video{0}/video{0}_000{1}/frame", 6),
+        ("TCGA_CS_49{0}_1996/TCGA_CS_49{0}_1996_{1}", 6),
+        ("part_{0}/part_{0}_{1}", 12),
+        ("cat/cat_{0}{1}", 12),
+    ],
+)
+def test_folders_of_studies_videos_and_slices_are_of_one_patient(put, tmp_path, folder, patients):
+    for k in range(6):
+        for each in (1, 2):
+            stem = folder.format(k, each)
+            put(f"{stem}.png"), put(f"{stem}_seg.png", 1)
+    found = read_dataset(tmp_path)
+    assert len({found.patient(case.name) for case in found.cases}) == patients
 
 
 @pytest.mark.parametrize("folder", ["", "benign/"])
@@ -306,6 +343,7 @@ def test_what_else_a_list_says_is_written_down_too(put, tmp_path, ending, named)
     ("change", "said"),
     [
         ({"mask": "masks/none.png"}, "line 3: no such file: masks/none.png"),
+        ({"mask": "masks"}, "line 3: masks: a folder, and no DICOM series; give one file (slices as a stack"),
         ({"mask": ""}, "line 3: no mask"),
         ({"split": "trial"}, "line 3: split 'trial', expected train, val or test"),
         ({"case": "0"}, "line 3: the second case called 0"),

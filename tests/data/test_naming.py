@@ -94,6 +94,17 @@ def test_names_that_are_not(tmp_path: Path, scan: str, mask: str) -> None:
     assert is_told_by_names(tmp_path) == ("roi/" in mask)  # files called roi beside files called img are masks
 
 
+@pytest.mark.parametrize("folder", ["Lung Segmentation", "Masks and Labels/data", "set_gt"])
+@pytest.mark.parametrize(
+    ("scan", "mask"), [("CXR/a#", "masks/a#"), ("Original/#", "Ground Truth/#"), ("train/images/a#", "train/labels/a#")]
+)
+def test_what_a_set_is_packed_in_says_nothing_of_its_files(tmp_path: Path, folder: str, scan: str, mask: str) -> None:
+    pairs(tmp_path / folder, scan, mask)
+    dataset = read_dataset(tmp_path)
+    assert [len(dataset.cases), len(dataset.channels)] == [5, 1]
+    assert {path.parent.name for case in dataset.cases for path in case.images} == {Path(scan).parent.name}
+
+
 def test_a_pair_among_many_is_chance(tmp_path: Path) -> None:
     for number in range(5):
         volume(tmp_path / f"scan{number}.nii.gz", number, False)

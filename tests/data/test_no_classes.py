@@ -124,11 +124,26 @@ def test_the_list_that_is_named_can_be_read(tmp_path: Path, make) -> None:
         (["train_images", "test_images"], "sides of the split"),
         (["a. Training Set", "b. Testing Set"], "sides of the split"),
         (["ISIC2018_Task3_Training_Input", "ISIC2018_Task3_Validation_Input"], "sides of the split"),
+        (["MoNuSeg 2018 Training Data", "MoNuSegTestData"], "sides of the split"),
     ],
 )
 def test_names_of_parts_patients_and_sides(tmp_path: Path, names: list[str], what: str) -> None:
     text = refusal(fill(tmp_path / "d", names))
     assert f"are called as {what} are, not as classes; to classify, write {COLUMNS}" in text
+
+
+@pytest.mark.parametrize(
+    "names", [("PNG/Original", "PNG/Ground Truth"), ("Lung Mask/T/images", "Lung Mask/T/lung masks")]
+)
+def test_sets_to_segment_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Their masks were trained as images of the classes."""
+    root, other = tmp_path / "d", {"PNG": "TIF", "Lung Mask": "Infections"}[names[0].split("/")[0]]
+    for name in names:
+        for each in (name, name.replace(name.split("/")[0], other)):
+            fill(root, [f"{each}/{k}.png" for k in range(3)])
+    text = refusal(root)
+    assert f"each hold a folder of masks ({names[1].split('/')[-1]}) beside others, as sets to segment do, not " in text
+    assert "; to segment, name images and masks by `pairs` in dataset.json" in text
 
 
 def test_sides_that_something_else_lies_beside(tmp_path: Path) -> None:

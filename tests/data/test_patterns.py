@@ -25,7 +25,10 @@ def put(root: Path, *names: str) -> None:
     for seed, name in enumerate(names):
         path, is_mask = (
             root / name,
-            any(word in name for word in ("seg", "manual", "label", "mask", "HO", ".ah", "Ids")),
+            any(
+                word in name
+                for word in ("seg", "manual", "label", "mask", "HO", ".ah", "Ids", "_gt", "wmh", ".OT.", "lesion")
+            ),
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         flat = not name.endswith(".nii.gz")
@@ -81,6 +84,50 @@ SETS: dict[str, tuple[list[str], Any, Any, list[str], tuple[str, ...]]] = {
         "*/seg35.nii.gz",
         ["S1_MR1", "S2_MR1", "S3_MR1"],
         ("norm", "orig"),
+    ),
+    "ACDC": (
+        [
+            f"database/{side}/patient00{k}/patient00{k}_{name}.nii.gz"
+            for side, k in (("training", 1), ("training", 2), ("testing", 3))
+            for name in ("frame01", "frame01_gt", "frame12", "frame12_gt", "4d")
+        ],
+        "database/*/*/*_frame*.nii.gz",
+        "database/*/*/*_frame*_gt.nii.gz",
+        [f"patient00{k}_frame{frame}" for k in (1, 2, 3) for frame in ("01", "12")],
+        ("image",),
+    ),
+    "WMH": (
+        [
+            f"training/{place}/{name}.nii.gz"
+            for place in ("Utrecht/0", "Utrecht/2", "Amsterdam/GE3T/100")
+            for name in ("pre/FLAIR", "pre/T1", "orig/FLAIR", "orig/3DT1", "orig/3DT1_mask", "wmh")
+        ],
+        {"FLAIR": "training/**/*/pre/FLAIR.nii.gz", "T1": "training/**/*/pre/T1.nii.gz"},
+        "training/**/*/wmh.nii.gz",
+        ["0", "100", "2"],
+        ("FLAIR", "T1"),
+    ),
+    "ISLES 2015": (
+        [
+            f"SISS2015_Training/{k}/{name}.{k}{at}/{name}.{k}{at}.nii.gz"
+            for k in (1, 2, 3)
+            for at, name in enumerate(("VSD.Brain.XX.O.MR_DWI", "VSD.Brain.XX.O.MR_T1", "VSD.Brain_3more.XX.XX.OT"))
+        ],
+        {"DWI": "SISS2015_Training/*/**MR_DWI**.nii.gz", "T1": "SISS2015_Training/*/**MR_T1**.nii.gz"},
+        "SISS2015_Training/*/**.OT.**.nii.gz",
+        ["1", "2", "3"],
+        ("DWI", "T1"),
+    ),
+    "PH2": (
+        [
+            f"PH2 Dataset images/IMD00{k}/IMD00{k}_{name}.bmp"
+            for k in (2, 3, 4)
+            for name in (f"Dermoscopic_Image/IMD00{k}", f"lesion/IMD00{k}_lesion", f"roi/IMD00{k}_R1_Label3")
+        ],
+        "**/*_Dermoscopic_Image/*.bmp",
+        "**/*_lesion/*_lesion.bmp",
+        ["IMD002", "IMD003", "IMD004"],
+        ("grey",),
     ),
     "Cityscapes": (
         [

@@ -27,6 +27,8 @@ from vpt.errors import VptError
         ("TEST1", "test"),
         ("testset", "test"),
         ("Validation", "val"),
+        ("01training", "train"),
+        ("verse20test", "test"),
         ("trainer", ""),
         ("testis", ""),
         ("valve", ""),

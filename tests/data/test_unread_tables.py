@@ -1,8 +1,8 @@
-"""A table beside a set that says whose the images are is told where nothing reads it and a patient is on two sides."""
+"""Tables beside a data set that say who is tested, or whose a case is, are told where nothing reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,111 +11,63 @@ from PIL import Image
 
 from vpt.data.check import check_dataset
 from vpt.data.doubts.said import doubts_of
-from vpt.data.layouts import read_labelled
+from vpt.data.layouts import read_dataset
 from vpt.data.splits import read_splits
 
-COUNT = 12
-NAMES = [f"ISIC_{k:07d}" for k in range(COUNT)]
+COUNT = 8
 
 
-def classes(root: Path, names: Sequence[str] = NAMES) -> Path:
-    """A list with a column for each class, and its images in a folder."""
-    lines = ["image,MEL,NV", *(f"{name},{float(k % 2)},{float(1 - k % 2)}" for k, name in enumerate(names))]
-    (root / "GroundTruth.csv").write_text("\n".join(lines))
-    for k, name in enumerate(names):
-        (root / "Input").mkdir(exist_ok=True)
+def pictures(root: Path, table: str, header: str, *lines: str) -> Path:
+    """Eight pictures with masks, and a table beside them."""
+    for k in range(COUNT):
         values = np.random.default_rng(k).integers(0, 255, (16, 16), np.uint8)
-        Image.fromarray(values).save(root / "Input" / f"{name}.png")
-    return root / "GroundTruth.csv"
+        mask = np.where(values > 128 + k, 255, 0).astype(np.uint8)
+        for path, array in ((root / f"photos/i{k}.png", values), (root / f"masks/i{k}_mask.png", mask)):
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(array).save(path)
+    (root / table).write_text("\n".join([header, *lines]) + "\n")
+    return root
 
 
-def table(path: Path, header: str, cells: Sequence[str], names: Sequence[str] = NAMES) -> None:
-    path.write_text("\n".join([header, *(f"{name},{cell}" for name, cell in zip(names, cells, strict=True))]))
+def of_tables(root: Path, table: str) -> list[str]:
+    """What the check says of the table; a training says the same."""
+    dataset = read_dataset(root)
+    told = [text for text in doubts_of(dataset, read_splits(dataset)) if table in text and "column" in text]
+    assert told == [each.text for each in check_dataset(root).warnings if table in each.text and "column" in each.text]
+    return told
 
 
-def told(path: Path) -> list[str]:
-    """What the check says of columns of tables; a training says the same."""
-    found = [each.text for each in check_dataset(path).warnings if "of the column" in each.text]
-    dataset = read_labelled(path)
-    assert len(found) == len([text for text in doubts_of(dataset, read_splits(dataset)) if "of the column" in text])
-    return found
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("name", ["i{}", "photos/i{}.png"])
+def test_sides_in_a_table_that_nothing_reads(tmp_path: Path, separator: str, name: str) -> None:
+    """As TotalSegmentator's `meta.csv`, whose test scans were trained on."""
+    lines = (separator.join([name.format(k), "60", "test" if k > 5 else "train"]) for k in range(COUNT))
+    (text,) = of_tables(pictures(tmp_path, "meta.csv", separator.join(["id", "age", "split"]), *lines), "meta.csv")
+
+    assert text.startswith("meta.csv says in its column split test of 2, train of 6 cases, but is not read, ")
+    assert text.endswith('write the sides into split.json ({"train": [...], "val": [...], "test": [...]})')
 
 
-PAIRS = [f"L{k // 2}" for k in range(COUNT)]
-ONE_FOR_ALL = ["L0"] * COUNT
+@pytest.mark.parametrize("name", ["lesion_id", "Patient ID", "StudyInstanceUID"])
+def test_patients_in_a_table_that_nothing_reads(tmp_path: Path, name: str) -> None:
+    lines = (f"L{k % 2},i{k}" for k in range(COUNT))
+    root = pictures(tmp_path, "of_images.csv", f"{name},image_id", *lines)
+    names = [f"i{k}" for k in range(COUNT)]
+    (root / "split.json").write_text(json.dumps({"train": names[:4], "val": names[4:6], "test": names[6:]}))
+    (text,) = of_tables(root, "of_images.csv")
 
-
-@pytest.mark.parametrize("column", ["lesion_id", "PatientID", "video_id", "StudyInstanceUID"])
-def test_a_table_that_says_whose_images_are(tmp_path: Path, column: str) -> None:
-    path = classes(tmp_path)
-    table(tmp_path / "Metadata.csv", f"image,{column}", ONE_FOR_ALL)
-
-    (text,) = told(path)
-
-    assert text.startswith(f"1 value of the column {column.casefold()} of Metadata.csv, which is not read, is on two")
-
-
-def test_what_it_says_is_read_where_the_list_says_it(tmp_path: Path) -> None:
-    path = classes(tmp_path)
-    table(tmp_path / "Metadata.csv", "image,lesion_id", PAIRS)
-    assert told(path)
-    header, *lines = path.read_text().splitlines()
-    path.write_text(
-        "\n".join([f"{header},patient", *(f"{line},{its}" for line, its in zip(lines, PAIRS, strict=True))])
-    )
-
-    assert told(path) == []
+    assert text.startswith(f"2 values of the column {name.lower()} of of_images.csv, which is not read, are on two ")
+    assert text.endswith('say so in dataset.json: "patients": {"CASE": "PATIENT", ...}')
 
 
 @pytest.mark.parametrize(
-    ("header", "names", "cells"),
+    ("header", "line"),
     [
-        ("image,age", NAMES, ONE_FOR_ALL),
-        ("image,patient_age", NAMES, ONE_FOR_ALL),
-        ("image,group", NAMES, ONE_FOR_ALL),  # who is ill
-        ("image,lesion_id", [f"other_{name}" for name in NAMES], ONE_FOR_ALL),
-        ("image,lesion_id", NAMES, [f"L{k}" for k in range(COUNT)]),
-        ("image,lesion_id", NAMES, [""] * COUNT),
+        ("image_id,age,sex,test", "i{0},60,f,positive"),  # nobody's sides
+        ("image_id,patient_id", "i{0},P{0}"),  # a patient each
+        ("image_id,split,patient_id", "j{0},train,P1"),  # of other images
+        ("image_id,split", "i{0},train"),  # nothing is kept apart
     ],
 )
-def test_what_says_nothing_of_patients_is_not_told(tmp_path: Path, header: str, names: list[str], cells) -> None:
-    path = classes(tmp_path)
-    table(tmp_path / "Metadata.csv", header, cells, names)
-
-    assert told(path) == []
-
-
-def folders(root: Path, cells: Sequence[str], column: str = "Labels") -> list[str]:
-    """What is said of images in two folders, half in each, beside a list with this column."""
-    classes(root)
-    (root / "GroundTruth.csv").unlink()
-    for k, name in enumerate(NAMES):
-        (root / f"{2 * k // COUNT}").mkdir(exist_ok=True)
-        (root / "Input" / f"{name}.png").rename(root / f"{2 * k // COUNT}" / f"{name}.png")
-    (root / "Input").rmdir()
-    table(root / "all.csv", f"ImageID,{column}", cells)
-    return [each.text for each in check_dataset(root).warnings if "all.csv" in each.text]
-
-
-def test_folders_that_part_a_set_are_told_where_a_list_has_the_labels(tmp_path: Path) -> None:
-    (text,) = folders(tmp_path, ["normal", "mass"] * (COUNT // 2))
-
-    assert text == (
-        "all.csv names the images, and its column labels says otherwise than the folders, which count as classes "
-        "(normal is in 0, 1); give the list in the place of the folder, if that is the label"
-    )
-
-
-@pytest.mark.parametrize(
-    ("cells", "column"),
-    [
-        (["0"] * (COUNT // 2) + ["1"] * (COUNT // 2), "label"),  # as the folders
-        ([*"aaabbb", *"cccddd"], "label"),  # kinds of what the folders are
-        ([*"aaaaaa", *"abbbbb"], "label"),  # a slip
-        (["x"] * COUNT, "label"),
-        ([*"ab"] * (COUNT // 2), "sex"),
-        ([""] * COUNT, "label"),
-    ],
-)
-def test_a_list_that_says_what_folders_say_is_not_told(tmp_path: Path, cells: list[str], column: str) -> None:
-    assert folders(tmp_path, cells, column) == []
+def test_other_tables_say_nothing(tmp_path: Path, header: str, line: str) -> None:
+    assert not of_tables(pictures(tmp_path, "meta.csv", header, *map(line.format, range(COUNT))), "meta.csv")

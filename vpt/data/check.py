@@ -210,8 +210,10 @@ def _guessed(dataset: SegmentationSet, splits: Sequence[Splits]) -> Iterator[Pro
         yield Problem("warning", split_source(dataset), text)
     for text in filter(None, [unread_sides(dataset), unread_lists(dataset), crossed_names(dataset.cases)]):
         yield Problem("warning", str(dataset.root), text)
-    for text in (*unread_columns(dataset, splits), *unread_tables(dataset, splits)):
+    for text in unread_columns(dataset, splits):
         yield Problem("warning", str(dataset.source), text)
+    for text in unread_tables(dataset, splits):
+        yield Problem("warning", str(dataset.root), text)
     for text in dataset.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(dataset.root), text)
 

@@ -172,8 +172,10 @@ def _guessed(found: LabelledSet, splits: Sequence[Splits]) -> Iterator[Problem]:
         yield Problem("warning", split_name(found), text)
     if text := unread_lists(found):
         yield Problem("warning", str(found.root), text)
-    for text in (*unread_columns(found, splits), *unread_tables(found, splits)):
+    for text in unread_columns(found, splits):
         yield Problem("warning", str(found.source), text)
+    for text in unread_tables(found, splits):
+        yield Problem("warning", str(found.root), text)
     for text in found.whose.doubts([each.to_dict() for each in splits]):
         yield Problem("warning", str(found.source), text)
 

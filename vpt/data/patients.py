@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 from vpt.data.alike_names import BIDS, WHOSE, differing_in_one, settled, stem_of_name
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
@@ -15,7 +16,15 @@ from vpt.errors import VptError
 from vpt.vocabulary import SIDE_WORDS
 from vpt.words import counted, listed
 
-OF_FOLDER = re.compile(rf"(?:^|[_-])((?:{WHOSE}|p|pt)[_-]?\d+)(?=$|[_-])", re.IGNORECASE)  # patient3, P3_visit1
+OF_FOLDER = re.compile(  # patient3, P3_visit1; frames of a video belong together too
+    rf"(?:^|[_-])((?:{WHOSE}|p|pt|video|vid)[_-]?\d+)(?=$|[_-])", re.IGNORECASE
+)
+PACKED = re.compile(
+    r"(?:part|image|img|batch|fold|chunk|shard|split|subset|set|group|site|cent(?:er|re))s?", re.IGNORECASE
+)
+STUDY = re.compile(  # a day first, as the folders of a patient's studies have it: 03-23-2003-NA-PET-CT, 2003-03-23
+    r"(?:(?:19|20)\d\d([_-])\d\d\1\d\d|\d\d([_-])\d\d\2(?:19|20)\d\d)(?:[_-].*)?"
+)
 YEAR = re.compile(r"(?:19|20)\d\d")
 MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients
 TOLD = 5  # doubts of one kind
@@ -165,13 +174,22 @@ def by_pattern(names: Collection[str], pattern: str) -> dict[str, str]:
 
 
 def of_folders(folders: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Case -> its patient, as a folder's name says: patient3, P3, sub_01, or a number alone, where there are many.
+    """Case -> its patient, as a folder's name says: patient3, P3, sub_01, or a number alone, where there are many, or
+    what it is called that holds folders of days, or, where there are many, numbers behind its own name (`A4_1/A4_1_7`).
 
     folders: case -> those that it lies in, the outermost first. A number counts below a side too, as `train/001`.
     """
     said = {case: found[1] for case, its in folders.items() if (found := OF_FOLDER.search("_".join(its)))}
     numbers = {case: "/".join(its) for case, its in folders.items() if _is_number(its)}
-    return said or (numbers if len({*numbers.values()}) >= MANY_FOLDERS else {})
+    dated = {case: above for case, its in folders.items() for above, day in pairwise(its) if STUDY.fullmatch(day)}
+    repeated = {case: its[-1] for case, its in folders.items() if its and _counts_on(its[-1], case)}
+    return said or dated or next((each for each in (numbers, repeated) if len({*each.values()}) >= MANY_FOLDERS), {})
+
+
+def _counts_on(folder: str, case: str) -> bool:
+    """Whether a case is called as its folder, which holds a number and is no part of a set, with a number behind it."""
+    is_part = any(map(PACKED.fullmatch, re.findall(r"[^\W\d_]+", folder)))
+    return bool(re.search(r"\d", folder) and re.fullmatch(rf"{re.escape(folder)}[_-]\d+", case)) and not is_part
 
 
 def that_differ(folders: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

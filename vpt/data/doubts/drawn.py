@@ -1,4 +1,4 @@
-"""Boxes and polygons in files of their own, as COCO, YOLO, LabelMe, VIA and Pascal VOC have them, and no masks."""
+"""Boxes and polygons in files of their own, as COCO, YOLO, LabelMe, VIA, Pascal VOC and Aperio have them, no masks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ KEYS = {  # of a JSON file, all of which are in it
     "VIA": ('"regions"', '"shape_attributes"'),
     "COCO": ('"annotations"', '"categories"', '"images"'),
 }
+TAGS = {  # the same of an XML file
+    "Pascal VOC": ("<annotation", "<object>"),
+    "Aperio ImageScope": ("<Annotations", "<Vertex "),
+    "ASAP": ("<ASAP_Annotations", "<Coordinate "),
+}
 
 
 def drawn_as(path: Path) -> str:
@@ -32,7 +37,7 @@ def drawn_as(path: Path) -> str:
     if ending == ".json":
         return next((kind for kind, keys in KEYS.items() if all(key in head + tail for key in keys)), "")
     if ending == ".xml":
-        return "Pascal VOC" if "<annotation" in head and "<object>" in head else ""
+        return next((kind for kind, keys in TAGS.items() if all(key in head + tail for key in keys)), "")
     return "YOLO" if head and all(map(YOLO.fullmatch, head.splitlines()[:3])) else ""
 
 

@@ -32,13 +32,19 @@ def unread_columns(dataset: AnySet, splits: Sequence[Splits]) -> list[str]:
 
 def _of_sides(columns: Mapping[str, Mapping[str, str]], cases: int) -> Iterator[str]:
     for name, cells in columns.items():
-        sides = Counter(_sides_in(name, cells.values()))
-        if len(cells) == cases and len(sides) > 1 and "" not in sides:
-            said = listed(f"{side} of {count}" for side, count in sorted(sides.items()))
+        if said := said_sides(name, cells, cases):
             yield (
                 f"the column {name} says {said} cases and is not read, so that the sides are drawn; if it means the "
                 f"sides, call it {SPLIT_COLUMNS[0]}, with train, val and test in it"
             )
+
+
+def said_sides(name: str, cells: Mapping[str, str], cases: int) -> str:
+    """How many cases a column has on each side, in words; "" where it does not say a side of all cases."""
+    sides = Counter(_sides_in(name, cells.values()))
+    if len(cells) < cases or len(sides) < 2 or "" in sides:
+        return ""
+    return listed(f"{side} of {count}" for side, count in sorted(sides.items()))
 
 
 def _sides_in(name: str, cells: Iterable[str]) -> list[str]:
@@ -68,7 +74,7 @@ def _of_patients(columns: Mapping[str, Mapping[str, str]], splits: Sequence[Spli
 
 
 def may_name_patients(column: str) -> bool:
-    """Whether it may say by its name whose a case is, or of which visit."""
+    """Whether a column of this name may say whose a case is, or of which visit."""
     words = {*CASES.split(column)}
     numbered = bool(words & {"case", "accession"} and words & NUMBERS)
     person = bool(words & PERSON and words <= PERSON | NAMES)

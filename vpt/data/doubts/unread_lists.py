@@ -23,6 +23,10 @@ PLAIN_TEXT = (".txt", ".lst", ".list")
 CALLED_SPLIT = {"split", "splits", "fold", "folds", "partition", "partitions"}
 PLACES = ("*", "*/*", "*/*/*")  # ImageSets/Segmentation/test.txt
 LONGEST = 2**24  # bytes
+TESTED_WITH = (
+    "so that the sides are drawn, and training may take what is to be tested with; write the sides into split.json "
+    '({"train": [...], "val": [...], "test": [...]})'
+)
 SHORT = re.compile(r"\d{1,2}(\.\d*)?")  # a number of a table, and no case's
 
 
@@ -44,11 +48,7 @@ def unread_lists(dataset: AnySet) -> str:
     said += [f"`{word}` of dataset.json names {len(named)}" for word, named in _described(dataset.root, files)]
     if not said:
         return ""
-    return (
-        f"{listed(said, 4)} of {counted(count, 'case')}, but {agreeing(len(said), 'are')} not read, so that the "
-        "sides are drawn, and training may take what is to be tested with; write the sides into split.json "
-        '({"train": [...], "val": [...], "test": [...]})'
-    )
+    return f"{listed(said, 4)} of {counted(count, 'case')}, but {agreeing(len(said), 'are')} not read, {TESTED_WITH}"
 
 
 def _described(root: Path, files: Mapping[str, str]) -> Iterator[tuple[str, set[str]]]:

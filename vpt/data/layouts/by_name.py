@@ -121,6 +121,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """
     source = root / "dataset.json"
     content, (files, pairing) = description(source), _found(root)
+    _require_shared_labels(pairing)
     problems = [*_alone(files, pairing), *_incomplete(pairing, content)]
     kinds = {kind_of(file.path) for case in pairing.both for file in pairing.scans[case].values()}
     if len(kinds) > 1:
@@ -182,7 +183,8 @@ def _alone(files: Sequence[NamedFile], pairing: _Pairing) -> Iterator[VptError]:
         others = listed((file.path.name for file in group[1:]), 2)
         yield VptError(
             f"{group[0].path}: a scan without a mask by its name, and so are {counted(len(group) - 1, 'other')} called "
-            f"..._{word} ({others}); take all out, or name their masks after them"
+            f"..._{word} ({others}); take all out, name their masks after them, or say in dataset.json which files "
+            f"count: {PAIRED}"
         )
     for file in alone:
         if not file.is_mask and file in alike.get(file.words[-1], ()):
@@ -247,6 +249,20 @@ def _incomplete(pairing: _Pairing, content: dict[str, Any]) -> Iterator[VptError
         missing = [label for label in pairing.labels if label not in masks]
         if missing and not is_told(content, name):
             yield VptError(f"{next(iter(masks.values())).path}: {without_masks(name, sorted(masks), missing)}")
+
+
+def _require_shared_labels(pairing: _Pairing) -> None:
+    """Raise VptError where no two cases have a mask of one name, as those of numbered or hashed objects have none."""
+    names = [name for case in pairing.both for name in pairing.masks[case]]
+    if not pairing.by_label or len(pairing.both) < 2 or len({*names}) < len(names) or len(names) == len(pairing.both):
+        return
+    case = max(pairing.both, key=lambda its: len(pairing.masks[its]))
+    first = next(iter(pairing.masks[case].values()))
+    raise VptError(
+        f"{first.path}: one of {counted(len(pairing.masks[case]), 'mask')} of {_scan(pairing, case).path.name}, and no "
+        "other case has a mask called as any of them, so that they are no labels but single objects (instances); merge "
+        "those of each case into one mask, called as its scan, with a value for each label"
+    )
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------

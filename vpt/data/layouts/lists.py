@@ -175,9 +175,11 @@ def _case(line: _Line, root: Path, columns: Sequence[str]) -> Case | VptError:
             return VptError(f"{line.where}: different files in the columns {told}; keep the column that is meant")
     files = [_there(root, path) for path in written]
     if None in files:
-        return VptError(
-            f"{line.where}: no such file: {written[files.index(None)]}; correct the path, or remove the line"
-        )
+        lacking = written[files.index(None)]
+        if _is_folder(root, lacking):
+            told = "a folder, and no DICOM series; give one file (slices as a stack in one volume, as NIfTI has them)"
+            return VptError(f"{line.where}: {lacking}: {told}, or remove the line")
+        return VptError(f"{line.where}: no such file: {lacking}; correct the path, or remove the line")
     *images, mask = (path for path in files if path is not None)
     if wrong := [path for path in (*images, mask) if kind_of(path) is None]:
         return VptError(f"{line.where}: {wrong[0].name}: not a supported ending; {SUPPORTED}")
@@ -191,6 +193,13 @@ def _files(line: _Line, root: Path, names: Sequence[str]) -> dict[Path, str]:
         if (cell := line.cells.get(name, "")) and (path := _there(root, cell)):
             found.setdefault(path, name)
     return found
+
+
+def _is_folder(root: Path, path: str) -> bool:
+    try:
+        return any((root / each).is_dir() for each in spellings(path))
+    except (OSError, ValueError):  # as of `_there`
+        return False
 
 
 def _there(root: Path, path: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,23 +56,24 @@ def named_paths(root: Path) -> list[Path]:
 def named_files(root: Path, paths: Sequence[Path], by: NameWords) -> Iterator[NamedFile]:
     """The same with their words; by: how names are taken apart. None where no name says mask: nothing can be paired."""
     masks_in: dict[str, set[bool]] = defaultdict(set)
-    of_masks = by.folders_of_masks(paths)
-    says_mask = {path: _says_mask(path, by) or bool(of_masks & {*path.parents}) for path in paths}
+    of_masks, top = by.folders_of_masks(paths), _common_folders(paths)
+    says_mask = {path: _says_mask(path, by, top) or bool(of_masks & {*path.parents}) for path in paths}
     if not any(says_mask.values()):
         return
     for path in paths:
-        masks_in[path.parts[0]].add(says_mask[path])
-    told_apart, of_two = _sides_tell_apart(says_mask), _folders_of_two(says_mask, by)
+        masks_in[path.parts[top]].add(says_mask[path])
+    told_apart, of_two = _sides_tell_apart(says_mask, top), _folders_of_two(says_mask, by)
     for path in paths:
-        apart = len(path.parts) > 1 and len(masks_in[path.parts[0]]) == 1  # a folder of scans, or one of masks
-        folders = [each for each in [*path.parents][-2::-1] if not (apart and each == path.parents[-2])]
+        # a folder of scans, or one of masks:
+        apart = len(path.parts) > top + 1 and len(masks_in[path.parts[top]]) == 1
+        folders = [each for each in [*path.parents][-2::-1] if not (apart and each == path.parents[-2 - top])]
         telling = [told for each in folders if each not in of_masks and (told := _telling(each.name, by, MASK))]
         above, own = [word for told in telling for word in told], _telling(case_name(path), by, by.masks)
         if by.by_folder and telling:
             own = [] if path.parent in of_two else _without(telling[-1], own)
-        whole = any(MASK & {*map(str.lower, by.of(each.name))} for each in folders)
+        whole = any(MASK & {*map(str.lower, by.of(each.name))} for each in folders[top:])
         if apart and told_apart:  # `train_images/1.png` is another case than `test_images/1.png`
-            above = [side_of_folder(path.parts[0]), *above]
+            above = [side_of_folder(path.parts[top]), *above]
         words = (*above, *own) or (case_name(path),)
         last, first = max(1, len(own)) if whole else 1, min(len(above), len(words) - 1)
         side = next((SIDE_WORDS[each.lower()] for each in path.parts[:-1] if each.lower() in SIDE_WORDS), "")
@@ -99,19 +101,24 @@ def _folders_of_two(says_mask: Mapping[Path, bool], by: NameWords) -> set[Path]:
     return two if len(two) >= FEWEST_FOLDERS and len(words) == 1 else set()
 
 
-def _sides_tell_apart(says_mask: Mapping[Path, bool]) -> bool:
+def _common_folders(paths: Sequence[Path]) -> int:
+    """How many folders, from the top, every file lies in: what a set was packed in says nothing of its files."""
+    return len(Path(os.path.commonpath([path.parent for path in paths])).parts) if paths else 0
+
+
+def _sides_tell_apart(says_mask: Mapping[Path, bool], top: int) -> bool:
     """Whether folders at the top of scans, and those of masks, say the same sides, and names in them repeat without."""
-    below = [path for path in says_mask if len(path.parts) > 1]
+    below = [path for path in says_mask if len(path.parts) > top + 1]
     of_masks, of_scans = (
-        {side_of_folder(path.parts[0]) for path in below if says_mask[path] is masks} for masks in (True, False)
+        {side_of_folder(path.parts[top]) for path in below if says_mask[path] is masks} for masks in (True, False)
     )
-    repeat = len({(says_mask[path], path.parts[1:]) for path in below}) < len(below)
+    repeat = len({(says_mask[path], path.parts[top + 1 :]) for path in below}) < len(below)
     return repeat and of_masks == of_scans and "" not in of_masks
 
 
-def _says_mask(path: Path, by: NameWords) -> bool:
-    """By a folder, or by its own name."""
-    folders = any(word.lower() in MASK for part in path.parts[:-1] for word in by.of(part))
+def _says_mask(path: Path, by: NameWords, top: int) -> bool:
+    """By a folder, but for those at the top that all files lie in, or by its own name."""
+    folders = any(word.lower() in MASK for part in path.parts[top:-1] for word in by.of(part))
     return folders or any(word.lower() in by.masks for word in by.of(case_name(path)))
 
 

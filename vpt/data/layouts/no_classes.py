@@ -16,6 +16,7 @@ from pathlib import Path
 from vpt.data.cases import case_name
 from vpt.data.doubts.drawn import TOOLS, drawn_as
 from vpt.data.layouts.class_lists import columns_of, csv_lines, tables_in
+from vpt.data.layouts.naming import CASES as CASES_APART
 from vpt.data.layouts.naming import says_masks
 from vpt.data.layouts.rows import Row
 from vpt.data.walking import Walk
@@ -55,12 +56,15 @@ def no_classes(root: Path, rows: Sequence[Row]) -> str:
         what = f"the folder {unlabelled[0]} is called as images without a label are, not as a class"
         return f"{what}; take it out, or give the folder of the labelled ones in the place of this one"
     counted = _counted(names)
+    are_counted = len(counted) == len(names)
     if sides := _sides(names):
         what = f"{listed(sides, 3)} are called as sides of the split are, not as classes{_beside(sides, names)}"
     elif counted and (called := CALLED.get(_word_before(counted))):
         what = f"{listed(counted, 3)} are called as {called} are, not as classes"
-    elif len(counted) == len(names) > 1 and (masks := _masks_in_each(rows)):
-        what = f"{listed(counted, 3)} each hold a folder of masks ({masks}) beside others, as patients do, not classes"
+    elif len(names) > 1 and (masks := _masks_in_each(rows, alike=not are_counted)):
+        whose = "patients" if are_counted else "sets to segment"
+        what = f"{listed(names, 3)} each hold a folder of masks ({masks}) beside others, as {whose} do, not classes"
+        what += "" if are_counted else "; to segment, name images and masks by `pairs` in dataset.json"
     else:
         return ""
     way_out = _way_out(root, _lists(root, rows))
@@ -107,15 +111,20 @@ def _word_before(names: Sequence[str]) -> str:
     return before[-1] if before else behind[0]
 
 
+def _words(name: str) -> list[str]:
+    """Of a folder's name, in small letters; words begin at capitals too (`MoNuSegTestData`)."""
+    return [word for part in CASES_APART.split(name) for word in WORD.findall(part.casefold())]
+
+
 def _sides(names: Collection[str]) -> list[str]:
     """Those of the names that a word for a side tells apart, with a number or without (`train2017`, `test_images`)."""
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in names:
-        words = [word for word in WORD.findall(name.casefold()) if len(word) > 1]
+        words = [word for word in _words(name) if len(word) > 1]
         if SIDE_WORDS.keys() & {*words}:
             alike[tuple("" if word in SIDE_WORDS else word for word in words)].append(name)
     most = max(alike.values(), key=len, default=[])
-    sides = {SIDE_WORDS[word] for name in most for word in WORD.findall(name.casefold()) if word in SIDE_WORDS}
+    sides = {SIDE_WORDS[word] for name in most for word in _words(name) if word in SIDE_WORDS}
     return most if len(sides) > 1 and len(most) >= MOST * len(names) else []
 
 
@@ -135,14 +144,26 @@ def _again(rows: Iterable[Row], names: Collection[str]) -> str:
     return next((name for name in names if several and inside[name] >= {*names} - {name}), "")
 
 
-def _masks_in_each(rows: Iterable[Row]) -> str:
-    """The name of a folder of masks, where every class has one beside other images; "" where one has none."""
-    masks: dict[str, set[str]] = defaultdict(set)
+def _masks_in_each(rows: Iterable[Row], *, alike: bool) -> str:
+    """The name of a folder of masks, where every class has one beside other images; "" where one has none.
+
+    alike: whether all in it must be called as others of the class are. Folders that a whole class lies in say nothing.
+    """
+    of_class: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        inside = row.name.split("/")[1 + bool(row.side) : -1]
-        masks[row.labels[0]].add(next(filter(says_masks, inside), ""))
-    in_each = all(len(each) > 1 and "" in each for each in masks.values())
-    return next(folder for each in masks.values() for folder in sorted(each) if folder) if in_each and masks else ""
+        of_class[row.labels[0]].append(row)
+    found = ""
+    for its in of_class.values():
+        inside = {row: row.name.split("/")[1 + bool(row.side) : -1] for row in its}
+        common = set.intersection(*map(set, inside.values()))
+        masks = {
+            row: next((each for each in inside[row] if each not in common and says_masks(each)), "") for row in its
+        }
+        called, others = ({_own_name(row.name) for row in its if bool(masks[row]) is which} for which in (True, False))
+        if not called or not others or (alike and not called <= others):
+            return ""
+        found = found or min(filter(None, masks.values()))
+    return found
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

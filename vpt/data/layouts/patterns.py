@@ -1,6 +1,7 @@
 """Scans and masks that dataset.json names by patterns of their paths, and that are paired by what `*` stands for.
 
-`"pairs": {"scans": "*/imaging.nii.gz", "masks": "*/segmentation.nii.gz"}`: of every other file nothing is read.
+`"pairs": {"scans": "*/imaging.nii.gz", "masks": "*/segmentation.nii.gz"}`: of every other file nothing is read. What a
+pattern of the masks fits is no scan: "*/*_frame*.nii.gz" beside "*/*_frame*_gt.nii.gz".
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     content = description(source)
     scans, masks = _patterns(content[PAIRS], source)
     paths = named_paths(root)
-    channels = {name: _matching(root, paths, patterns, source) for name, patterns in scans.items()}
     found = _matching(root, paths, masks, source)
+    no_masks = [path for path in paths if root / path not in {*found.values()}]
+    channels = {name: _matching(root, no_masks, patterns, source) for name, patterns in scans.items()}
     problems = [*_alone(channels, found)]
     keys = sorted(key for key in found if all(key in its for its in channels.values()))
     if not keys:

@@ -11,11 +11,15 @@ from vpt.data.layouts.naming import PLAIN
 from vpt.data.patients import that_differ
 from vpt.vocabulary import SIDE_WORDS, WITH_VAL
 
-WORD = re.compile(rf"({'|'.join(map(re.escape, sorted(SIDE_WORDS, key=len, reverse=True)))})(?:[A-Z\d]\w*|set|data)?")
+WORD = re.compile(
+    rf"(?:\w*\d)?({'|'.join(map(re.escape, sorted(SIDE_WORDS, key=len, reverse=True)))})(?:[A-Z\d]\w*|set|data)?"
+)
 
 
 def side_of_word(word: str) -> str:
-    """The side that a word of a name says, also before a capital or number (`testA`, `train2017`); "" for none."""
+    """The side that a word of a name says, also before a capital or number (`testA`, `train2017`) or behind a number
+    (`01training`); "" for none.
+    """
     found = WORD.fullmatch(word.lower() if word.isupper() else word[:1].lower() + word[1:])
     return SIDE_WORDS[found[1]] if found else ""
 
