@@ -380,3 +380,14 @@ def test_what_describes_files_is_not_left_out(tmp_path: Path) -> None:
     assert check_dataset(tmp_path).problems == ()
     (tmp_path / "sub-01/anat/notes.json").write_text("{}")
     assert [problem.text[:23] for problem in check_dataset(tmp_path).problems] == ["1 .json file is not rea"]
+
+
+def test_the_folder_of_a_set_that_was_packed_in_another_is_named(tmp_path: Path) -> None:
+    """ISLES 2022, whose masks lie in derivatives, given the folder that its archive was unpacked in."""
+    bids(tmp_path / "ISLES-2022", [f"{RAW}_dwi"], [("derivatives/sub-#/sub-#_msk", 1)])
+    with pytest.raises(VptError) as caught:
+        survey(tmp_path)
+    assert f"; ISLES-2022 in it is BIDS: give {tmp_path / 'ISLES-2022'} in the place of this folder" in str(
+        caught.value
+    )
+    assert len(read_dataset(tmp_path / "ISLES-2022").cases) == 5

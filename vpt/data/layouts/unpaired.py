@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of
+from vpt.data.layouts.bids_files import has_subjects
 from vpt.data.layouts.description import PAIRED
 from vpt.data.layouts.naming import WAYS
-from vpt.data.walking import Walk
+from vpt.data.walking import Walk, folders_in
 from vpt.words import listed
 
 FEWEST = 2  # cases that share the words
@@ -20,6 +21,8 @@ SETTLE = f"or list all in cases.csv with the columns image and mask, or say in d
 def why_unpaired(root: Path) -> str:
     """The end of a sentence that found no data set; "" where no name says anything."""
     files = [path for path in Walk(root).files() if kind_of(path)] if root.is_dir() else []
+    if bids := next((each for each in folders_in(root) if has_subjects(each)), None) if files else None:
+        return f"; {bids.name} in it is BIDS: give {bids} in the place of this folder"
     masks = [path for path in files if _says_mask(path, root)]
     scans = [path for path in files if path not in masks]
     if masks and scans:
