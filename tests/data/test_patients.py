@@ -512,3 +512,20 @@ def test_a_slide_is_one_in_all_magnifications() -> None:
 
     assert {*stems.values()} == {"SOB/adenosis/14-2254A", "SOB/adenosis/14-2254B"}
     assert stem_of("benign/40X/a-001", "benign") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("train/patient00001/study1/view1_frontal", "patient00001"),
+        ("train/XR_WRIST/patient00011/study1_positive/image2", "patient00011"),
+        ("patches/patient_004_node_4/patch_patient_004_node_4_x_32_y_7", "patient_004"),
+        ("images/Subject 7/a", ""),
+        ("patients/a", ""),
+        ("inpatient3/a", ""),
+        ("neg/p1/i0", ""),  # a part, likely
+        ("patient3", ""),
+    ],
+)
+def test_a_folder_that_is_called_as_a_patient_is_one(name: str, patient: str) -> None:
+    assert stem_of(name, "XR_WRIST") == patient

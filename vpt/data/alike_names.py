@@ -35,6 +35,7 @@ DATED = re.compile(
     r"(.+?)[_ -](?:(?:19|20)\d\d([_. -]?)\d\d\2\d\d|\d\d?([_. -])\d\d?\3(?:19|20)\d\d)"  # 2020-02-01, 1.2.2020
 )
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
+PERSON_FOLDER = re.compile(rf"(?:^|[/_-])((?:{WHOSE})[_-]?\d+)(?=[/_-])", re.IGNORECASE)  # patient1/study2/
 AT_FIRST = re.compile(  # left_P1, pre_P1, scan2_P1; siteA_P1, benign_P1 and train_P1 are of others
     rf"(?:{NAMED})[_ -](.*\d.*)|[^_ -]*\d[^_ -]*[_ -]((?:{WHOSE}|p|pt)[_-]?\d+)", re.IGNORECASE
 )
