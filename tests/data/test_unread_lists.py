@@ -111,3 +111,21 @@ def test_sides_in_a_dataset_json_are_told_where_these_are_cases_that_are_read(ma
 
 def told_of_volumes(root: Path) -> list[str]:
     return [each.text for each in check_dataset(root).warnings if "the sides are drawn" in each.text]
+
+
+@pytest.mark.parametrize(("inner", "is_told"), [("images", True), ("labelled_images", True), ("pictures", False)])
+def test_lists_above_a_folder_of_images(tmp_path: Path, inner: str, is_told: bool) -> None:
+    for k, name in enumerate(NAMES):
+        path = tmp_path / "dtd" / inner / "ab"[k % 2] / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (16, 16), np.uint8)).save(path)
+    (tmp_path / "dtd/labels").mkdir()
+    (tmp_path / "dtd/labels/test1.txt").write_text("\n".join(f"{'ab'[k % 2]}/img_{k}.png" for k in range(5, 8)))
+    (tmp_path / "dtd/all.csv").write_text("filename;video_id\n" + "\n".join(f"{name}.png;v1" for name in NAMES))
+    (tmp_path / "test.txt").write_text("\n".join(NAMES))  # of another set
+
+    found = told(tmp_path / "dtd" / inner)
+
+    assert [text.partition(" of 8")[0] for text in found] == ["../labels/test1.txt names 3"] * is_told
+    tables = [each.text for each in check_dataset(tmp_path / "dtd" / inner).warnings if "video_id of ../all" in each.text]
+    assert len(tables) == is_told

@@ -10,7 +10,7 @@ from typing import Any
 
 from vpt.data.cases import case_name
 from vpt.data.layouts.description import description
-from vpt.data.layouts.naming import PLAIN
+from vpt.data.layouts.naming import IMAGE, PLAIN
 from vpt.data.layouts.sides import side_of_folder, side_of_word
 from vpt.data.splits import AnySet, drawn
 from vpt.data.walking import is_training
@@ -22,6 +22,7 @@ from vpt.words import agreeing, counted, listed
 PLAIN_TEXT = (".txt", ".lst", ".list")
 CALLED_SPLIT = {"split", "splits", "fold", "folds", "partition", "partitions"}
 PLACES = ("*", "*/*", "*/*/*")  # ImageSets/Segmentation/test.txt
+FLAT = PLACES[:2]  # in the folder above, which may be anything
 LONGEST = 2**24  # bytes
 TESTED_WITH = (
     "so that the sides are drawn, and training may take what is to be tested with; write the sides into split.json "
@@ -39,7 +40,7 @@ def unread_lists(dataset: AnySet) -> str:
     files = {os.path.normpath(image): name for image, name in images}
     known |= {case_name(image): name for image, name in files.items()}
     count = len(dataset.cases)
-    found = {path.relative_to(dataset.root).as_posix(): (path, _named_in(path, known)) for path in _lists(dataset)}
+    found = {seen_from(dataset.root, path): (path, _named_in(path, known)) for path in _lists(dataset)}
     said = [
         f"{name} names {len(named)}"
         for name, (path, named) in found.items()
@@ -62,10 +63,23 @@ def _described(root: Path, files: Mapping[str, str]) -> Iterator[tuple[str, set[
             yield word, named
 
 
+def folders_of(dataset: AnySet) -> list[Path]:
+    """A set's folder, and where that is called as one of images, as `dtd/images`, the one above."""
+    root = dataset.root.resolve()
+    is_inner = dataset.source.is_dir() and not IMAGE.isdisjoint(PLAIN.of(root.name.lower()))
+    return [dataset.root, *([root.parent] if is_inner else [])]
+
+
+def seen_from(root: Path, path: Path) -> str:
+    """A path as it is called in a set's folder, or above it."""
+    return Path(os.path.relpath(path, root if path.is_relative_to(root) else root.resolve())).as_posix()
+
+
 def _lists(dataset: AnySet) -> Iterator[Path]:
     """The files in its folder that are called as a side or a split, but for the list that the set is read from."""
-    for place in PLACES:
-        for path in sorted(path for path in dataset.root.glob(place) if _may_list(path)):
+    root, *above = folders_of(dataset)
+    for folder, place in (*((root, place) for place in PLACES), *((each, place) for each in above for place in FLAT)):
+        for path in sorted(path for path in folder.glob(place) if _may_list(path)):
             if path != dataset.source and not is_training(path.parent) and path.is_file():
                 yield path
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from vpt.data.cases import case_name
 from vpt.data.doubts.one_patient import on_two_sides, together
 from vpt.data.doubts.unread_columns import may_name_patients, said_sides
-from vpt.data.doubts.unread_lists import TESTED_WITH
+from vpt.data.doubts.unread_lists import TESTED_WITH, folders_of, seen_from
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.class_lists import csv_lines
 from vpt.data.layouts.rows import PATIENT_COLUMNS
@@ -43,7 +43,7 @@ def unread_tables(dataset: AnySet, splits: Sequence[Splits]) -> Iterator[str]:
         return
     known, are_drawn = _by_name(dataset), drawn(dataset)
     for path in _tables(dataset):
-        shown, columns = path.relative_to(dataset.root).as_posix(), _columns(path, known, len(dataset.cases))
+        shown, columns = seen_from(dataset.root, path), _columns(path, known, len(dataset.cases))
         if are_drawn:
             yield from _of_sides(shown, columns, len(dataset.cases))
         if isinstance(dataset, LabelledSet) and dataset.source.is_dir():
@@ -53,8 +53,9 @@ def unread_tables(dataset: AnySet, splits: Sequence[Splits]) -> Iterator[str]:
 
 
 def _tables(dataset: AnySet) -> Iterator[Path]:
-    for place in PLACES:
-        for path in sorted(path for path in dataset.root.glob(place) if path.suffix.lower() in TABLES):
+    root, *above = folders_of(dataset)
+    for folder, place in (*((root, place) for place in PLACES), *((each, PLACES[0]) for each in above)):
+        for path in sorted(path for path in folder.glob(place) if path.suffix.lower() in TABLES):
             if path != dataset.source and not is_hidden(path) and path.is_file() and path.stat().st_size <= LONGEST:
                 yield path
 
