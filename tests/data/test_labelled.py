@@ -666,3 +666,28 @@ def test_a_list_apart_from_its_images_is_told_where_to_go(tmp_path):
         read_labelled(tmp_path / "truth/list.csv")
     (tmp_path / "truth/list.csv").rename(tmp_path / "list.csv")
     assert len(read_labelled(tmp_path / "list.csv").cases) == 2
+
+
+@pytest.mark.parametrize("inner", ["2750", "BreaKHis_v1/histology_slides/breast"])
+def test_a_set_in_the_folder_of_its_archive_is_named(tmp_path, inner):
+    folders(tmp_path / inner, cat=2, dog=2)
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides/a.svs").write_text("no image that can be read")
+
+    with pytest.raises(VptError) as caught:
+        read_dataset(tmp_path)
+
+    found = tmp_path / inner
+    assert str(caught.value) == f"{tmp_path}: no data set by itself, but the folder in it is one; give that ({found})"
+    assert read_labelled(found).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("beside", ["a.png", "more/a.png"])
+def test_a_set_beside_other_images_is_not_named(tmp_path, beside):
+    folders(tmp_path / "inner", cat=2, dog=2)
+    picture(tmp_path / beside)
+
+    with pytest.raises(VptError) as caught:
+        read_dataset(tmp_path)
+
+    assert "give that" not in str(caught.value)

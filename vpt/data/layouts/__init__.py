@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vpt.data.cases import SegmentationSet, raise_first, require_plain_names
+from vpt.data.cases import SegmentationSet, kind_of, raise_first, require_plain_names
 from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.annotated import read_annotated, with_annotated
 from vpt.data.layouts.bids import is_bids, survey_bids
 from vpt.data.layouts.by_name import is_told_by_names, survey_by_name
+from vpt.data.layouts.class_lists import lists_in
 from vpt.data.layouts.description import description, read_codes, require_few_channels
 from vpt.data.layouts.image_folders import have_names_in_common, is_image_set, survey_images
 from vpt.data.layouts.labelled import is_labelled, read_labelled, require_no_run, survey_labelled
@@ -24,6 +25,7 @@ from vpt.data.layouts.patterns import is_paired, survey_pairs
 from vpt.data.layouts.volume_folders import is_described, lists_masks, survey_volumes
 from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
+from vpt.data.walking import Walk, folders_in
 from vpt.errors import VptError
 from vpt.readers import Relabelled
 from vpt.vocabulary import LISTS
@@ -98,5 +100,22 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     if not is_described(root) and is_medsam(root):
         return survey_medsam(root)
     if is_described(root) or not is_told_by_names(root):
-        return survey_images(root) if is_image_set(root) else survey_volumes(root)
+        if is_image_set(root):
+            return survey_images(root)
+        _require_no_set_inside(root)
+        return survey_volumes(root)
     return survey_by_name(root)
+
+
+def _require_no_set_inside(root: Path) -> None:
+    """Raise VptError for a folder in which one alone holds scans, and is a data set, as of an unpacked archive."""
+    if is_described(root) or lists_in(root):
+        return
+    inner = root
+    while not any(kind_of(path) for path in inner.iterdir()):
+        holding = [folder for folder in folders_in(inner) if any(kind_of(path) for path in Walk(folder).files())]
+        if len(holding) != 1:
+            return
+        (inner,) = holding
+        if is_labelled(inner) or is_described(inner):
+            raise VptError(f"{root}: no data set by itself, but the folder in it is one; give that ({inner})")
