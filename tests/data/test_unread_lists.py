@@ -127,5 +127,7 @@ def test_lists_above_a_folder_of_images(tmp_path: Path, inner: str, is_told: boo
     found = told(tmp_path / "dtd" / inner)
 
     assert [text.partition(" of 8")[0] for text in found] == ["../labels/test1.txt names 3"] * is_told
-    tables = [each.text for each in check_dataset(tmp_path / "dtd" / inner).warnings if "video_id of ../all" in each.text]
+    tables = [
+        each.text for each in check_dataset(tmp_path / "dtd" / inner).warnings if "video_id of ../all" in each.text
+    ]
     assert len(tables) == is_told
