@@ -113,7 +113,7 @@ def told_of_volumes(root: Path) -> list[str]:
     return [each.text for each in check_dataset(root).warnings if "the sides are drawn" in each.text]
 
 
-@pytest.mark.parametrize(("inner", "is_told"), [("images", True), ("labelled_images", True), ("pictures", False)])
+@pytest.mark.parametrize(("inner", "is_told"), [("images", True), ("labelled_images", True), ("cat_images", False)])
 def test_lists_above_a_folder_of_images(tmp_path: Path, inner: str, is_told: bool) -> None:
     for k, name in enumerate(NAMES):
         path = tmp_path / "dtd" / inner / "ab"[k % 2] / f"{name}.png"

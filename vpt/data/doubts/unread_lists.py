@@ -22,6 +22,7 @@ from vpt.words import agreeing, counted, listed
 PLAIN_TEXT = (".txt", ".lst", ".list")
 CALLED_SPLIT = {"split", "splits", "fold", "folds", "partition", "partitions"}
 PLACES = ("*", "*/*", "*/*/*")  # ImageSets/Segmentation/test.txt
+LABELLED = {"labelled", "labeled"}
 FLAT = PLACES[:2]  # in the folder above, which may be anything
 LONGEST = 2**24  # bytes
 TESTED_WITH = (
@@ -64,9 +65,10 @@ def _described(root: Path, files: Mapping[str, str]) -> Iterator[tuple[str, set[
 
 
 def folders_of(dataset: AnySet) -> list[Path]:
-    """A set's folder, and where that is called as one of images, as `dtd/images`, the one above."""
+    """A set's folder, and where that is called as one of images and no more, as `dtd/images`, the one above."""
     root = dataset.root.resolve()
-    is_inner = dataset.source.is_dir() and not IMAGE.isdisjoint(PLAIN.of(root.name.lower()))
+    words = {*PLAIN.of(root.name.lower())} - LABELLED
+    is_inner = dataset.source.is_dir() and bool(words) and words <= IMAGE
     return [dataset.root, *([root.parent] if is_inner else [])]
 
 
