@@ -246,7 +246,7 @@ def test_the_set_once_more_in_one_of_its_folders_is_no_class(tmp_path: Path) -> 
 
     assert refusal(tmp_path) == (
         "the folder brain_tumor_dataset holds folders called as those beside it (no, yes), as the set once more; take "
-        "it out"
+        "it out; or name them in data.classes, if they are classes all the same"
     )
     shutil.rmtree(tmp_path / "brain_tumor_dataset")
     assert read_labelled(tmp_path).classes == ("no", "yes")
@@ -266,7 +266,8 @@ def test_images_without_a_label_are_no_class(tmp_path: Path) -> None:
 
     assert refusal(tmp_path) == (
         "the folder unlabeled-images is called as images without a label are, not as a class; take it out, or give the "
-        "folder of the labelled ones in the place of this one"
+        "folder of the labelled ones in the place of this one; or name them in data.classes, if they are classes all "
+        "the same"
     )
     assert read_labelled(tmp_path / "labeled-images").classes == ("lower", "upper")
 

@@ -33,6 +33,7 @@ CALLED |= {f"{word}s": what for word, what in CALLED.items()} | dict.fromkeys(SI
 UNLABELLED = {"unlabelled", "unlabeled"}
 NUMBER = re.compile(r"(\d+)")
 WORD = re.compile(r"[^\W\d_]+")
+NAMED = "; or name them in data.classes, if they are classes all the same"
 MOST = 0.5  # of the folders: are called so; of the images: a list names
 
 
@@ -48,13 +49,11 @@ def no_classes(root: Path, rows: Sequence[Row]) -> str:
     """Why the folders of these images are no classes, and what to give in their place; "" where they may be some."""
     names = sorted({label for row in rows for label in row.labels})
     if again := _again(rows, names):
-        others = listed((name for name in names if name != again), 3)
-        return (
-            f"the folder {again} holds folders called as those beside it ({others}), as the set once more; take it out"
-        )
+        others = f"those beside it ({listed((name for name in names if name != again), 3)})"
+        return f"the folder {again} holds folders called as {others}, as the set once more; take it out{NAMED}"
     if unlabelled := [name for name in names if UNLABELLED & {*WORD.findall(name.casefold())}]:
         what = f"the folder {unlabelled[0]} is called as images without a label are, not as a class"
-        return f"{what}; take it out, or give the folder of the labelled ones in the place of this one"
+        return f"{what}; take it out, or give the folder of the labelled ones in the place of this one{NAMED}"
     counted = _counted(names)
     are_counted = len(counted) == len(names)
     if sides := _sides(names):
@@ -68,7 +67,7 @@ def no_classes(root: Path, rows: Sequence[Row]) -> str:
     else:
         return ""
     way_out = _way_out(root, _lists(root, rows))
-    return f"the folders {what}; {way_out}; or name them in data.classes, if they are classes all the same"
+    return f"the folders {what}; {way_out}{NAMED}"
 
 
 def _way_out(root: Path, lists: Sequence[_List]) -> str:
