@@ -63,11 +63,17 @@ def prompted(method: str, **settings: Any) -> dict[str, Any]:
 
 
 FAST = {"optim.prompt_lr": 2e-2}  # four times the default
+SLOW = {"optim.prompt_lr": 1.5e-3}  # 0.3 of it
 METHODS: dict[str, dict[str, Any]] = {
     "head": prompted("none"),
     "deep": prompted("deep"),
     "deep_fast": prompted("deep") | FAST,
+    "deep_slow": prompted("deep") | SLOW,
     "vipamin": prompted("deep", init="vipamin"),
+    "low_rank": prompted("low_rank"),
+    "fourier": prompted("fourier"),
+    "gated": prompted("gated"),
+    "shallow": prompted("shallow"),
     "conditioned": prompted("conditioned"),
     "cross": prompted("cross"),
     "prefix": prompted("prefix"),
@@ -78,7 +84,12 @@ NAMES = {
     "head": "head alone",
     "deep": "10 deep prompts",
     "deep_fast": "the same, four times the rate (2e-2)",
+    "deep_slow": "the same, 0.3 of the rate (1.5e-3)",
     "vipamin": "10 deep prompts, VIPAMIN's start",
+    "low_rank": "50 low-rank prompts of rank 8 (BPT)",
+    "fourier": "10 Fourier prompts (VFPT)",
+    "gated": "50 gated prompts (GaPT)",
+    "shallow": "50 shallow prompts",
     "conditioned": "10 conditioned prompts (VAPT)",
     "cross": "20 cross-attention prompts (CVPT)",
     "prefix": "10 learned keys and values",

@@ -144,11 +144,11 @@ def _require_best(run: Path, progress: Progress, score: str) -> None:
     if not path.is_file():
         raise VptError(f"{path}: is gone, the artifact of epoch {progress.best_epoch}, the best so far; {mend}")
     kept = read_artifact(path).scores.get("validation", {})
-    epoch, found = int(kept.get("epoch") or 0), kept.get(score) or 0.0
-    if epoch <= progress.epoch and (epoch, found) != (progress.best_epoch, progress.best):
+    epoch, found = kept.get("epoch") or 0, kept.get(score) or 0.0
+    if not epoch > progress.epoch and (epoch, found) != (progress.best_epoch, progress.best):  # NaN is no epoch
         raise VptError(
-            f"{path}: of epoch {epoch} with {in_words(score)} {found:.4f}, where the best of this run so far is epoch "
-            f"{progress.best_epoch} with {progress.best:.4f}, so it is another run's; {mend}"
+            f"{path}: of epoch {epoch:g} with {in_words(score)} {found:.4f}, where the best of this run so far is "
+            f"epoch {progress.best_epoch} with {progress.best:.4f}, so it is another run's; {mend}"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from vpt.data.cases import case_name
@@ -76,9 +77,11 @@ def _columns(path: Path, known: Mapping[str, str], count: int) -> Columns:
     lines: list[list[str]] = []
     with suppress(VptError):  # what is no table says nothing
         lines = [cells for _, cells in csv_lines(path)]
-    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    header, rows = (lines[0], lines[1:]) if len(lines) > MOST * count else ([], [])
     cells = [[row[at].strip() if at < len(row) else "" for row in rows] for at in range(len(header))]
-    named = [[known.get(case_name(cell.replace("\\", "/")), "") for cell in column] for column in cells]
+    different = {*chain.from_iterable(cells)}  # most cells of a long table are alike
+    called = {cell: known.get(case_name(cell.replace("\\", "/")), "") for cell in different}
+    named = [[called[cell] for cell in column] for column in cells]
     cases = max(named, key=lambda its: len({*its} - {""}), default=[])
     if len({*cases} - {""}) < max(2, MOST * count):
         return {}
