@@ -1,4 +1,4 @@
-"""Folders of `vpt compare` -> the tables of docs/results.md: every set, and every method minus the head alone.
+"""Folders of `vpt compare` -> the tables of docs/results: every set, and every method minus the head alone.
 
 python benchmarks/compared.py runs/compare-*          # as Markdown
 python benchmarks/compared.py runs/compare-* --only-differences

@@ -30,7 +30,7 @@ def run(data: Path, out: Path, methods: Mapping[str, Mapping[str, Any]], seeds: 
 
 
 def report(out: Path, names: Mapping[str, str], base: str) -> None:
-    """The table of docs/results.md: Dice per case with intervals over cases, and the paired difference to `base`."""
+    """A table of docs/results: Dice per case with intervals over cases, and the paired difference to `base`."""
     from vpt.artifact import read_artifact
 
     found = {method: _finished(out, method) for method in names}

@@ -2,7 +2,7 @@
 
     python benchmarks/fairness.py ../shared/data/brain_tumor_mri4 OUT --mark tint --seeds 3
 
-plants it in real images, trains every way with every seed, and prints the table of docs/results.md. What is finished in
+plants it in real images, trains every way with every seed, and prints the table of docs/results. What is finished in
 OUT is not done again.
 
     python benchmarks/fairness.py ../shared/data/ct_liver2d OUT --masks --seeds 2

@@ -4,7 +4,7 @@
     python benchmarks/hippocampus_controls.py report runs/controls
 
 `run` skips what is finished and what another process has begun, so that several processes may share the work (one per
-core: set OMP_NUM_THREADS=1). `report` prints the table of docs/results.md: the mean over labels of the Dice per case,
+core: set OMP_NUM_THREADS=1). `report` prints the table of docs/results: the mean over labels of the Dice per case,
 with 95 % bootstrap intervals over cases (a case's seeds averaged), and each method's paired difference to head only.
 """
 

@@ -4,7 +4,7 @@
     python benchmarks/organ_sequence.py ../shared/data OUT --backbone lite_medsam --weights FILE --size 256
 
 draws so many training, validation and test images of each set (whole patients, a fixed seed), names their labels, and
-runs `vpt continual` on them: docs/results.md has its table. What is finished in OUT is not done again.
+runs `vpt continual` on them: docs/results has its table. What is finished in OUT is not done again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 The result is the task as published, with a split.json: the Decathlon gives none for its labelled scans, so 70, 10 and
 20 percent of the cases are drawn (always the same with the same `--seed`); or `--split` gives one, of whose cases alone
-the set is then made. configs/splits/hippocampus.json is that of the numbers in README and docs/results.md. imagesTs/
+the set is then made. configs/splits/hippocampus.json is that of the numbers in README and docs/results. imagesTs/
 has no labels and is for `vpt predict`. Of the four channels of Task01_BrainTumour `--channels` keeps some, in copies of
 the scans.
 """

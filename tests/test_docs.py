@@ -17,7 +17,7 @@ from vpt.engine.callbacks import Callback
 from vpt.sections import HEADS, PROMPTS, TUNINGS
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 ROOMS = (HEADS, PROMPTS, TUNINGS)
 
 

@@ -18,7 +18,7 @@ from vpt.heads.mask import convolution
 from vpt.sections import Compared, require_whole
 
 Tune = Literal["auto", "tokens", "upscaling", "decoder"]
-RATE = 5e-4  # of the head alone, its decoder being pretrained; from random values 2e-3 is better (docs/results.md)
+RATE = 5e-4  # of the head alone, its decoder being pretrained; from random values 2e-3 is better (docs/results)
 DETAIL = 16  # channels of the refinement
 LEAST_HINTS = 3  # hints are filled up with "nothing" to this number, in training and after
 MOST_QUERIES = 4096  # as many as SAM's encoder has patches

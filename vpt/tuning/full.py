@@ -12,7 +12,7 @@ class FullConfig(TuningSettings):
     method: Literal["full"] = "full"
     """The whole encoder trains: full fine-tuning."""
 
-    own_rate = 5e-5  # 2e-4, which serves a small encoder, undoes what a ViT-S has learned (docs/results.md)
+    own_rate = 5e-5  # 2e-4, which serves a small encoder, undoes what a ViT-S has learned (docs/results)
     compared = (compared("full", "full fine-tuning", own_rate),)
 
     def apply(self, model: PromptedModel) -> None:
