@@ -28,10 +28,10 @@ import torch
 from results import allocator, commit_of, load_of, machine_name, save
 from timing import by_turns
 
-from vpt.data.cached_slices import PreparedCase, prepare_cases, prepare_image
-from vpt.data.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Plan, Window
+from vpt.data.slices.cached_slices import PreparedCase, prepare_cases, prepare_image
+from vpt.data.slices.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.transforms import identity, make_augment
 from vpt.progress import silent
 from vpt.readers import reader_of

@@ -17,15 +17,15 @@ from tiny_run import ONE_STEP
 
 from vpt.artifact import read_artifact
 from vpt.cli import main
-from vpt.data.cached_slices import prepare_cases
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_dataset
 from vpt.data.scans import find_scans
+from vpt.data.slices.cached_slices import prepare_cases
 from vpt.engine.run import train
 from vpt.errors import VptError
 from vpt.progress import silent
 from vpt.readers import Naming, reader_of
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 from vpt.use.load import load
 
 CODES = {"rim": ["10200004", "SCT", "Liver"]}

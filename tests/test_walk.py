@@ -24,7 +24,7 @@ from vpt.backbones.tokens import Features, Tokens
 from vpt.machine.device import choose_device
 from vpt.readers import LabelMap, Voxels
 from vpt.use.archives import save_labels
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 from vpt.use.prepared_scan import PreparedScan
 from vpt.use.segmenter import Segmenter
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vpt.sections import HEADS, PROMPTS, TUNINGS
     from vpt.use.bank import Bank as Bank
     from vpt.use.classifier import Classifier as Classifier
-    from vpt.use.evaluation import evaluate as evaluate
+    from vpt.use.evaluation.scoring import evaluate as evaluate
     from vpt.use.load import load as load
     from vpt.use.segmenter import Segmenter as Segmenter
     from vpt.wrapping import wrap as wrap
@@ -75,7 +75,7 @@ _HOMES = {
     "Segmenter": "vpt.use.segmenter",
     "ShallowPrompts": "vpt.prompts",
     "VptError": "vpt.errors",
-    "evaluate": "vpt.use.evaluation",
+    "evaluate": "vpt.use.evaluation.scoring",
     "load": "vpt.use.load",
     "load_backbone": "vpt.backbones",
     "register_backbones": "vpt.backbones",

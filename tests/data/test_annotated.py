@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from vpt.data.annotated import keep_labels
-from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.check import check_dataset
-from vpt.data.drawing import SliceDataset, SliceDraw, annotated_classes
 from vpt.data.layouts import read_dataset, write_description
 from vpt.data.plan import Percentiles, Plan
+from vpt.data.slices.cached_slices import PreparedCase, prepare_cases
+from vpt.data.slices.drawing import SliceDataset, SliceDraw, annotated_classes
 from vpt.data.transforms import identity
 from vpt.errors import VptError
 from vpt.progress import silent

@@ -11,13 +11,13 @@ from masks import same_place, scan_plan, threshold, voxels
 from plans import plan_with
 from scans import label_map_of, voxels_of
 
-from vpt.data.cached_slices import prepare_cases
 from vpt.data.cropping import Part, choose_crop, foreground_box
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Window
 from vpt.data.planned import EncoderInput, Wishes
 from vpt.data.planning import make_plan
 from vpt.data.sizes import TrainingForeground
+from vpt.data.slices.cached_slices import prepare_cases
 from vpt.errors import VptError
 from vpt.progress import silent
 from vpt.use.ensembles import together

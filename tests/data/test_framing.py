@@ -19,7 +19,7 @@ from vpt.data.framing import (
     require_usable,
     resize_image,
 )
-from vpt.data.prepared import PreparedSlices
+from vpt.data.slices.prepared import PreparedSlices
 from vpt.errors import VptError
 from vpt.readers import reader_of
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from plans import plan_with
 
-from vpt.data.cached_slices import prepare_image, prepare_label
 from vpt.data.check import check_dataset
 from vpt.data.doubts.headers import header_doubts, scan_doubts, single_slices, unusual_spacing
 from vpt.data.doubts.said import doubts_of
 from vpt.data.layouts import read_dataset
 from vpt.data.scans import find_scans
+from vpt.data.slices.cached_slices import prepare_image, prepare_label
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
 from vpt.readers import Grid, reader_of

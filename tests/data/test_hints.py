@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from plans import plan_with
 from scans import label_map_of, voxels_of
 
-from vpt.data.cached_slices import PreparedCase, prepare_image, prepare_label
-from vpt.data.drawing import SliceDataset, SliceDraw
 from vpt.data.hints import (
     BACKGROUND,
     FIRST_CORNER,
@@ -27,6 +25,8 @@ from vpt.data.hints import (
     in_window,
     make_hints,
 )
+from vpt.data.slices.cached_slices import PreparedCase, prepare_image, prepare_label
+from vpt.data.slices.drawing import SliceDataset, SliceDraw
 from vpt.data.transforms import make_augment
 from vpt.errors import VptError
 from vpt.readers import Grid, LabelMap

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scans import label_map_of
 
-from vpt.data.cached_slices import prepare_cases
 from vpt.data.check import check_dataset
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import IGNORED, LabelValues
 from vpt.data.layouts import read_dataset
 from vpt.data.layouts.description import labels_of
+from vpt.data.slices.cached_slices import prepare_cases
 from vpt.data.thumbnails import thumbnail
 from vpt.errors import VptError
 from vpt.progress import silent

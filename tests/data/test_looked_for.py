@@ -11,7 +11,7 @@ from PIL import Image
 from vpt.data.check import check_dataset
 from vpt.data.layouts import read_labelled, survey_labelled
 from vpt.data.looked_for import looked_for_doubts
-from vpt.data.slice_stacks import annotated_of
+from vpt.data.slices.slice_stacks import annotated_of
 
 
 def table(root: Path, *lines: str, header: str = "path,label,annotated") -> Path:

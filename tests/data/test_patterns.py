@@ -15,9 +15,9 @@ from PIL import Image
 from vpt.data.check import check_dataset
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.patterns import is_paired
-from vpt.data.pairing import pair_masks
 from vpt.data.splits import read_splits
 from vpt.errors import VptError
+from vpt.use.evaluation.pairing import pair_masks
 
 
 def put(root: Path, *names: str) -> None:

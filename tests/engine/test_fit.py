@@ -18,10 +18,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vpt.data.cached_slices import PreparedCase, prepare_cases
-from vpt.data.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan
+from vpt.data.slices.cached_slices import PreparedCase, prepare_cases
+from vpt.data.slices.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.transforms import make_augment
 from vpt.engine import loading
 from vpt.engine.checkpoint import Progress

@@ -17,8 +17,8 @@ from tiny_run import SETTINGS
 from vpt.artifact import read_artifact
 from vpt.config import load_config
 from vpt.data.annotated import annotation_doubts, keep_labels
-from vpt.data.cached_slices import prepare_cases
 from vpt.data.cases import SegmentationSet
+from vpt.data.slices.cached_slices import prepare_cases
 from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import prepare_setup

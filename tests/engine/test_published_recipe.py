@@ -14,7 +14,7 @@ from vpt.backbones import describe_backbone
 from vpt.config import load_config
 from vpt.data.planned import EncoderInput
 from vpt.data.planning import _choose_size
-from vpt.data.slice_stacks import draw_stacks
+from vpt.data.slices.slice_stacks import draw_stacks
 from vpt.engine.fit import Settings, rate
 from vpt.engine.optim import schedule_of_epochs
 from vpt.heads import Answer

@@ -14,9 +14,9 @@ from tiny_run import SETTINGS
 from torch import nn
 
 from vpt.config import load_config
-from vpt.data.cached_slices import prepare_cases
 from vpt.data.check import check_dataset
 from vpt.data.label_values import IGNORED
+from vpt.data.slices.cached_slices import prepare_cases
 from vpt.engine.segmenting import Segmenting
 from vpt.engine.setup import prepare_setup
 from vpt.engine.validating import means, validate, worst_dice

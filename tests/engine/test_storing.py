@@ -20,8 +20,8 @@ from torch.utils.data import default_collate
 
 import vpt.engine.storing as engine
 from vpt.config import load_config
-from vpt.data.slice_stacks import StackDataset, draw_stacks
-from vpt.data.stored import Store
+from vpt.data.slices.slice_stacks import StackDataset, draw_stacks
+from vpt.data.slices.stored import Store
 from vpt.data.transforms import identity
 from vpt.engine.run import train
 from vpt.engine.segmenting import Segmenting

@@ -15,9 +15,9 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 from plans import plan_with
 
-from vpt.data.cached_slices import prepare_image
 from vpt.data.framing import resize_image
 from vpt.data.plan import Percentiles, Window
+from vpt.data.slices.cached_slices import prepare_image
 from vpt.errors import VptError
 from vpt.readers import reader_of
 from vpt.readers.voxels import BLOCK, Channel, Voxels, distinct

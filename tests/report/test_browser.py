@@ -16,7 +16,7 @@ from vpt.report.comparison import write_comparison
 from vpt.report.continual_page import MethodRow, continual_page
 from vpt.scores.continual import Order
 from vpt.use.check_page import write_check_page
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 from vpt.use.pages.evaluation import write_evaluation_page
 from vpt.use.pages.paired import write_paired_page
 from vpt.use.paired import compare_masks, compare_runs

@@ -12,7 +12,7 @@ import pytest
 
 from vpt.errors import VptError
 from vpt.report.mask_summary import read_mask_summary
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 
 LABELS = {1: "liver", 2: "spleen"}
 

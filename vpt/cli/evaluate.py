@@ -298,7 +298,7 @@ def _evaluated(kind: Kind, paths: list[Path], out: Path | None, options: dict[st
 
         return evaluate_run(paths[0] if kind == "run" else paths, out=out, **options)
     if kind == "masks":
-        from vpt.use.evaluation import evaluate as score
+        from vpt.use.evaluation.scoring import evaluate as score
 
         predictions, references = paths
         return score(predictions, references, **options), out or masks

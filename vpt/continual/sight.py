@@ -16,7 +16,7 @@ from vpt.config import Config
 from vpt.continual.tasks import Task
 from vpt.data.labelled import Example
 from vpt.data.plan import Plan
-from vpt.data.slice_stacks import prepare_stacks, stacks_folder
+from vpt.data.slices.slice_stacks import prepare_stacks, stacks_folder
 from vpt.engine.setup import prepare_setup
 from vpt.machine.memory import inference_batch
 from vpt.model import Below, Output, PromptedModel, frozen_query, numbers_per_image

@@ -15,8 +15,8 @@ from vpt.data.fingerprint import Fingerprint, fingerprint_of
 from vpt.data.intensities import choose_intensity, given_window, read_values
 from vpt.data.plan import ORIENTATIONS, Plan, too_wide
 from vpt.data.planned import FINGERPRINTED, NOTHING_FIXED, EncoderInput, Planned, Wishes, spread
-from vpt.data.sampling import choose_sampling
 from vpt.data.sizes import TrainingForeground
+from vpt.data.slices.sampling import choose_sampling
 from vpt.data.values import CaseValues, values_over
 from vpt.errors import VptError
 from vpt.progress import Tick, silent

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vpt.artifact import read_artifact, save_artifact
 from vpt.data.labelled import Example, LabelledSet
 from vpt.data.looked_for import looked_for_doubts
-from vpt.data.slice_stacks import (
+from vpt.data.slices.slice_stacks import (
     StackDataset,
     StackDraw,
     StoredStacks,
@@ -26,7 +26,7 @@ from vpt.data.slice_stacks import (
     stacks_folder,
     truth_of,
 )
-from vpt.data.stored import Store, Viewed
+from vpt.data.slices.stored import Store, Viewed
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job, worst_of
 from vpt.engine.ranks import ALONE, Ranks

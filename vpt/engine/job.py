@@ -19,8 +19,8 @@ from vpt.building import build_model
 from vpt.config.idle import idle_settings
 from vpt.data.doubts.mirrored_sides import mirror_doubts
 from vpt.data.doubts.said import doubts_of
+from vpt.data.slices.stored import Store, Viewed
 from vpt.data.splits import fold_in_words
-from vpt.data.stored import Store, Viewed
 from vpt.engine.announcing import folds_proposed, starts_of
 from vpt.engine.further_task import share_prompts
 from vpt.engine.previews import Previews

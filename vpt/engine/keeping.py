@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from vpt.artifact import add_familiar
-from vpt.data.cached_slices import PreparedCase
 from vpt.data.familiar import Familiar, chosen_cases
 from vpt.data.plan import Plan
+from vpt.data.slices.cached_slices import PreparedCase
 from vpt.model import PromptedModel
 from vpt.tasks.pooled import PooledEncoder, features_of
 from vpt.use.inference import InPrecision

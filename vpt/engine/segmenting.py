@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from vpt.artifact import Artifact, read_artifact, save_artifact
 from vpt.backbones.tiny_vit_models import is_packaged
 from vpt.data.annotated import annotation_doubts
-from vpt.data.cached_slices import PreparedCase, prepare_cases
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.doubts.inside_out import masks_of
 from vpt.data.doubts.mask_looks import mask_doubts
-from vpt.data.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
 from vpt.data.label_maps import read_label
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, in_words
-from vpt.data.stored import Store, Viewed, versions_of
+from vpt.data.slices.cached_slices import PreparedCase, prepare_cases
+from vpt.data.slices.drawing import SliceDataset, SliceDraw, StoredSlices, annotated_classes, draw_epoch
+from vpt.data.slices.stored import Store, Viewed, versions_of
 from vpt.data.transforms import identity, make_augment
 from vpt.engine.job import Job
 from vpt.engine.keeping import keep_cases

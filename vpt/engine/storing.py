@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from vpt.data.stored import Store, Viewed, is_whole, to_half, write_rows
+from vpt.data.slices.stored import Store, Viewed, is_whole, to_half, write_rows
 from vpt.engine.loading import EpochSampler, choose_workers, load
 from vpt.engine.setup import Setup
 from vpt.machine.precision import autocast, choose_precision

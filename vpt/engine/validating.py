@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from vpt.data.cached_slices import PreparedCase
 from vpt.data.label_values import IGNORED
+from vpt.data.slices.cached_slices import PreparedCase
 from vpt.engine.job import worst_of
 from vpt.engine.ranks import ALONE, Ranks
 from vpt.engine.setup import Setup

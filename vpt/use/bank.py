@@ -14,7 +14,7 @@ from vpt.artifact import Artifact, read_artifact
 from vpt.artifact_tasks import tasks_of
 from vpt.backbones import Backbone, describe_backbone
 from vpt.building import FROZEN
-from vpt.data.slice_stacks import prepare_stack
+from vpt.data.slices.slice_stacks import prepare_stack
 from vpt.errors import VptError
 from vpt.machine.device import choose_device
 from vpt.machine.precision import choose_precision

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vpt.data.plan import Plan
-from vpt.data.slice_stacks import prepare_stack
+from vpt.data.slices.slice_stacks import prepare_stack
 from vpt.data.transforms import TURNS
 from vpt.errors import VptError
 from vpt.heads.by_task import ByTaskHead

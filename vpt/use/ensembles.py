@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vpt.artifact import Artifact
 from vpt.data.postprocess import agreed
-from vpt.data.prepared import PreparedSlices
-from vpt.data.slice_stacks import prepare_stack
+from vpt.data.slices.prepared import PreparedSlices
+from vpt.data.slices.slice_stacks import prepare_stack
 from vpt.errors import VptError
 from vpt.progress import Tick, silent
 from vpt.readers import Scan

@@ -14,7 +14,7 @@ from vpt.report.classification import ClassReport
 from vpt.report.paired import PairedClasses, PairedFiles, PairedReport
 from vpt.report.segmentation import Report
 from vpt.scores.paired import pair_classifications, pair_segmentations
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 from vpt.words import agreeing, listed
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vpt.data.plan import Plan
-from vpt.data.prepared import PreparedSlices
+from vpt.data.slices.prepared import PreparedSlices
 from vpt.errors import VptError
 from vpt.model import PromptedModel
 from vpt.progress import Tick, silent

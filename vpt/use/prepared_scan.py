@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vpt.data.cropping import Part
 from vpt.data.plan import Plan
-from vpt.data.prepared import PreparedSlices
+from vpt.data.slices.prepared import PreparedSlices
 from vpt.readers import Grid, Reader, Voxels
 from vpt.use.inference import require_usual, warn_of_field
 

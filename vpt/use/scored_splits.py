@@ -11,7 +11,7 @@ import numpy as np
 
 from vpt.data.cases import Case
 from vpt.data.labelled import Example, LabelledSet
-from vpt.data.slice_stacks import annotated_of, prepare_stacks, stacks_folder, truth_of
+from vpt.data.slices.slice_stacks import annotated_of, prepare_stacks, stacks_folder, truth_of
 from vpt.errors import VptError
 from vpt.files import make_folder
 from vpt.model import PromptedModel
@@ -24,7 +24,7 @@ from vpt.use.archives import Beside, Failure, Masking, classify_cases, mask_file
 from vpt.use.archives.masks import Answer
 from vpt.use.archives.outputs import require_own_places
 from vpt.use.classifier import Classifier
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 from vpt.use.segmenter import Segmenter
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from vpt.data.familiar import Familiar
 from vpt.data.hints import Frame, Hints
 from vpt.data.plan import Plan
 from vpt.data.postprocess import Steps, tidied
-from vpt.data.prepared import PreparedSlices
+from vpt.data.slices.prepared import PreparedSlices
 from vpt.data.transforms import TURNS
 from vpt.machine.memory import inference_batch
 from vpt.model import PromptedModel, numbers_per_image

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vpt.data.framing import as_channels, as_float32, crop_or_pad, placement_of
-from vpt.data.slice_stacks import places_of_slices, prepare_stack
+from vpt.data.slices.slice_stacks import places_of_slices, prepare_stack
 from vpt.errors import VptError
 from vpt.explaining import Score
 from vpt.progress import silent

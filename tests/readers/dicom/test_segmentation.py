@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from vpt.data.label_maps import read_label
-from vpt.data.pairing import pair_masks
 from vpt.errors import VptError
 from vpt.readers import Grid, LabelMap, Naming, Reader, reader_of
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.pairing import pair_masks
+from vpt.use.evaluation.scoring import evaluate
 
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
 NAMING = Naming({0: "background", 1: "liver", 2: "tumour"}, {"liver": ("10200004", "SCT", "Liver")})

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from vpt.data.cases import case_name
 from vpt.data.cropping import Part
-from vpt.data.paired_folders import PREVIEWS, PROBABILITIES
 from vpt.data.plan import scale
 from vpt.errors import VptError
 from vpt.files import make_folder
@@ -24,6 +23,7 @@ from vpt.readers.nifti import write_steps
 from vpt.report.cuts import LETTERS, NAMES, Letters
 from vpt.scores.trust import Limits, Quality
 from vpt.tasks.witness import Witness
+from vpt.use.evaluation.paired_folders import PREVIEWS, PROBABILITIES
 from vpt.use.inference import CPU
 from vpt.use.prepared_scan import Keep, PreparedScan
 from vpt.use.segmenter import Segmenter

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vpt.data.cases import case_name
 from vpt.data.ids_in_names import DERIVATIVES
 from vpt.data.layouts.bids_files import DATATYPES, MASKS
-from vpt.data.named_channels import by_channel_names
+from vpt.use.archives.named_channels import by_channel_names
 
 
 class Parts(NamedTuple):

@@ -18,7 +18,6 @@ from vpt.data.cases import (
     unfit_name,
     without_suffix,
 )
-from vpt.data.named_channels import by_channel_names
 from vpt.data.scans import each_image, find_scans, scans_at, series_below, series_left_out, unread_scans
 from vpt.data.walking import Walk, folders_in
 from vpt.errors import VptError
@@ -30,6 +29,7 @@ from vpt.use.archives.attempts import Failure
 from vpt.use.archives.beside import EVERYTHING
 from vpt.use.archives.bids_folders import join_datatypes, without_derived_masks
 from vpt.use.archives.masks_beside import told_of_folders, told_of_masks, without_mask_folders, without_masks
+from vpt.use.archives.named_channels import by_channel_names
 from vpt.use.archives.records import answers_in
 from vpt.words import counted, listed
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from vpt.data.cases import Case
 from vpt.data.ids_in_names import id_of
 from vpt.data.layouts.naming import MASK, SAYING, masked_by, words_of
-from vpt.data.paired_names import scans_and_masks
 from vpt.use.archives.attempts import Failure
+from vpt.use.evaluation.paired_names import scans_and_masks
 from vpt.words import agreeing, counted, listed
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.cases import case_name
-from vpt.data.label_folders import mask_at
 from vpt.errors import VptError
 from vpt.files import read_json, write_text
 from vpt.progress import Tick, silent
@@ -23,6 +22,7 @@ from vpt.report.parts import BEST, WORST
 from vpt.report.report_page import report_page
 from vpt.report.training_charts import training_charts
 from vpt.scores.settings import Settings
+from vpt.use.evaluation.label_folders import mask_at
 from vpt.use.pages.making import as_typed, making_of, masks_sha256, to_view
 from vpt.use.pages.planes import CaseFiles, count_confusion, show_case
 from vpt.use.pages.sources import Sources, sources_beside, sources_of

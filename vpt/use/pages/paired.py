@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vpt.data.label_folders import mask_at
 from vpt.errors import VptError
 from vpt.files import write_text
 from vpt.progress import Tick, silent
@@ -13,6 +12,7 @@ from vpt.report.own_results import PAGE, require_own_page
 from vpt.report.paired import MOST, PairedClasses, PairedFiles, PairedReport
 from vpt.report.paired_page import PairedCard, PairedThumb, paired_page
 from vpt.scores.paired import CasePair
+from vpt.use.evaluation.label_folders import mask_at
 from vpt.use.pages.making import making_of, masks_sha256, to_view
 from vpt.use.pages.planes import CaseFiles, show_twice
 from vpt.use.pages.sources import Sources, sources_beside, sources_of

@@ -12,11 +12,11 @@ from vpt.data.cases import Case, SegmentationSet, case_name
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled
 from vpt.data.layouts.naming import IMAGE
-from vpt.data.pairing import pair_masks
 from vpt.data.plan import Plan
 from vpt.data.thumbnails import thumbnail
 from vpt.errors import VptError
 from vpt.report.overlays import as_uri
+from vpt.use.evaluation.pairing import pair_masks
 
 if TYPE_CHECKING:
     from vpt.artifact import Artifact

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.data.cached_arrays import mapped, save_array
-from vpt.data.cached_slices import prepare_cases
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan
+from vpt.data.slices.cached_arrays import mapped, save_array
+from vpt.data.slices.cached_slices import prepare_cases
 from vpt.data.synthetic import make_dataset
 from vpt.errors import VptError
 from vpt.progress import silent

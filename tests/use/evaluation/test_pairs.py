@@ -8,9 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from vpt.data import paired_names
-from vpt.data.pairing import pair_masks
 from vpt.errors import VptError
+from vpt.use.evaluation import paired_names
+from vpt.use.evaluation.pairing import pair_masks
 
 
 def touch(folder: Path, *names: str) -> Path:

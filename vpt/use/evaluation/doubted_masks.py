@@ -9,11 +9,11 @@ from pathlib import Path
 from vpt.data.doubts.labels import doubtful_numbers, unnamed_label
 from vpt.data.doubts.mask_looks import MaskLook, look_at_map, mask_doubts
 from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask
-from vpt.data.pairs import Mask, Pair
 from vpt.readers import Kind, LabelMap, reader_of
 from vpt.scores.segmentation import Doubt, Side
-from vpt.use.scored_labels import MOST_SHADES, Labels
-from vpt.use.turned_predictions import agreements, turned_predictions
+from vpt.use.evaluation.pairs import Mask, Pair
+from vpt.use.evaluation.scored_labels import MOST_SHADES, Labels
+from vpt.use.evaluation.turned_predictions import agreements, turned_predictions
 from vpt.words import agreeing, counted, listed
 
 

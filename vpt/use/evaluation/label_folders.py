@@ -15,10 +15,10 @@ from vpt.data.ids_in_names import FOLDER, by_case
 from vpt.data.layouts.annotated import is_told, without_masks
 from vpt.data.layouts.description import description, given_labels, numbers_of
 from vpt.data.layouts.naming import IMAGE, MASK, PLAIN
-from vpt.data.paired_names import mask_files, require_references
-from vpt.data.pairs import Mask, Matched, Pair, mask_of
 from vpt.errors import VptError
 from vpt.readers import LabelFiles, reader_of
+from vpt.use.evaluation.paired_names import mask_files, require_references
+from vpt.use.evaluation.pairs import Mask, Matched, Pair, mask_of
 from vpt.vocabulary import SIDE_WORDS
 from vpt.words import counted, listed
 

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from vpt.errors import VptError
 from vpt.scores.cases import score_case
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 
 AFFINE = np.array([[-0.5, 0, 0.03, 9.4], [0, 0.8, -0.2, -13.2], [0, 0.02, 3.0, 2.6], [0, 0, 0, 1.0]])
 

@@ -12,8 +12,6 @@ from vpt.data.groups import read_groupings
 from vpt.data.label_maps import require_same_names
 from vpt.data.layouts.description import description, read_patients
 from vpt.data.mask_colours import require_one_numbering
-from vpt.data.pairing import pair_masks
-from vpt.data.pairs import Matched, Pair, Volume
 from vpt.data.patients import Patients, by_pattern, of_folders, that_differ
 from vpt.errors import VptError
 from vpt.machine.available import cores
@@ -23,10 +21,12 @@ from vpt.report.segmentation import Report
 from vpt.scores.cases import Empty, LabelScores, check_options, score_case
 from vpt.scores.lesions import OVERLAP, LesionScores, check_overlap, score_lesions
 from vpt.scores.settings import CaseResult, Settings
-from vpt.use.doubted_masks import Seen, doubts_of_masks, see_pair
-from vpt.use.label_numbers import require_numbered_alike
-from vpt.use.named_cases import cases_meant, said_of_cases
-from vpt.use.scored_labels import (
+from vpt.use.evaluation.doubted_masks import Seen, doubts_of_masks, see_pair
+from vpt.use.evaluation.label_numbers import require_numbered_alike
+from vpt.use.evaluation.named_cases import cases_meant, said_of_cases
+from vpt.use.evaluation.pairing import pair_masks
+from vpt.use.evaluation.pairs import Matched, Pair, Volume
+from vpt.use.evaluation.scored_labels import (
     Labels,
     annotated_of,
     choose_labels,

@@ -7,13 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vpt.data.cached_slices import PreparedCase, prepare_cases
-from vpt.data.drawing import SliceDraw, draw_epoch
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import ORIENTATIONS
 from vpt.data.planned import EncoderInput, Wishes
 from vpt.data.planning import make_plan
-from vpt.data.sampling import choose_sampling, held_by_slices
+from vpt.data.slices.cached_slices import PreparedCase, prepare_cases
+from vpt.data.slices.drawing import SliceDraw, draw_epoch
+from vpt.data.slices.sampling import choose_sampling, held_by_slices
 from vpt.progress import silent
 
 ENCODER = EncoderInput(native_size=64, patch=8)
@@ -87,7 +87,7 @@ def test_which_slices_hold_which_labels():
 
 @pytest.mark.slow
 def test_a_crop_goes_around_each_of_a_slices_labels_as_often(rare, tmp_path):
-    from vpt.data.drawing import SliceDataset
+    from vpt.data.slices.drawing import SliceDataset
     from vpt.data.transforms import identity
 
     label = np.ones((1, 64, 64), np.uint8)

@@ -12,8 +12,8 @@ from typing import Any
 from vpt.data.cases import case_name, kind_of, scan_files
 from vpt.data.ids_in_names import NUMBERED, RARER, USUAL, Telling, id_of, own_name, says_mask
 from vpt.data.layouts.naming import MASK, SAYING
-from vpt.data.pairs import Mask, Matched, Pair, mask_of
 from vpt.errors import VptError
+from vpt.use.evaluation.pairs import Mask, Matched, Pair, mask_of
 from vpt.words import counted, listed
 
 WAYS = ((USUAL, USUAL), (RARER, RARER), (RARER, NUMBERED), (NUMBERED, RARER))

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from plans import plan_with
 from scans import label_map_of, voxels_of
 
-from vpt.data.cached_slices import PreparedCase, prepare_cases, prepare_image, prepare_label
 from vpt.data.label_maps import positions
 from vpt.data.layouts import read_dataset
 from vpt.data.plan import Percentiles, Plan, Window
 from vpt.data.planned import EncoderInput
 from vpt.data.planning import make_plan
+from vpt.data.slices.cached_slices import PreparedCase, prepare_cases, prepare_image, prepare_label
 from vpt.errors import VptError
 from vpt.progress import silent
 from vpt.readers import LabelMap, Voxels

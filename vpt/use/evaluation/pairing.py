@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.ids_in_names import id_of
-from vpt.data.paired_folders import is_folder, pair_folders
-from vpt.data.pairs import Mask, Matched, Pair, Volume, mask_of
 from vpt.errors import VptError
 from vpt.readers import is_volume
+from vpt.use.evaluation.paired_folders import is_folder, pair_folders
+from vpt.use.evaluation.pairs import Mask, Matched, Pair, Volume, mask_of
 from vpt.words import counted, with_article
 
 

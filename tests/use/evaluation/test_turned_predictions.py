@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.use.evaluation import evaluate
-from vpt.use.turned_predictions import SIDE, agreements, turned_predictions
+from vpt.use.evaluation.scoring import evaluate
+from vpt.use.evaluation.turned_predictions import SIDE, agreements, turned_predictions
 
 SHAPES = {"volumes": (24, 24, 24), "images": (64, 64, 1)}
 

@@ -17,7 +17,7 @@ from plans import plan_with
 from vpt.data.labelled import Example
 from vpt.data.layouts import read_labelled
 from vpt.data.plan import Window
-from vpt.data.slice_stacks import (
+from vpt.data.slices.slice_stacks import (
     StackDataset,
     StackDraw,
     StoredStacks,
@@ -28,7 +28,7 @@ from vpt.data.slice_stacks import (
     stacks_folder,
     truth_of,
 )
-from vpt.data.stored import Store, write_rows
+from vpt.data.slices.stored import Store, write_rows
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError
 from vpt.progress import silent

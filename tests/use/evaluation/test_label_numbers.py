@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vpt.errors import VptError
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 from vpt.use.pages.evaluation import write_evaluation_page
 
 TABLE = "case,status,{},seconds\np1,done,1,2,0.1\n"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import plan_with
 
-from vpt.data.cached_slices import PreparedCase
-from vpt.data.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.framing import batches_of_slices, placement_of
+from vpt.data.slices.cached_slices import PreparedCase
+from vpt.data.slices.drawing import SliceDataset, SliceDraw, draw_epoch
 from vpt.data.transforms import identity, make_augment
 
 # --- draws ------------------------------------------------------------------------------------------------------------

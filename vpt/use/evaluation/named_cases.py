@@ -10,8 +10,8 @@ from typing import TypeVar
 from vpt.data.cases import case_name, without_ending, without_suffix
 from vpt.data.ids_in_names import SEQUENCES, id_of
 from vpt.data.layouts.naming import words_of
-from vpt.data.pairs import Pair
 from vpt.errors import VptError
+from vpt.use.evaluation.pairs import Pair
 from vpt.words import did_you_mean, listed
 
 Said = TypeVar("Said")

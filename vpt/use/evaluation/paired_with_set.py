@@ -9,9 +9,9 @@ from pathlib import Path
 from vpt.data.cases import without_ending
 from vpt.data.ids_in_names import RARER, own_name
 from vpt.data.layouts.patterns import is_paired, survey_pairs
-from vpt.data.paired_names import mask_files, require_references
-from vpt.data.pairs import Matched, Pair, mask_of
 from vpt.errors import VptError
+from vpt.use.evaluation.paired_names import mask_files, require_references
+from vpt.use.evaluation.pairs import Matched, Pair, mask_of
 
 
 def pair_with_set(predictions: Path, references: Path, own: Sequence[Path]) -> Matched | None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from vpt.data.annotated import classes_annotated, require_annotated
-from vpt.data.cached_arrays import damaged, mapped, require_unchanged, save_array
 from vpt.data.cases import Case, SegmentationSet
 from vpt.data.cropping import Part
 from vpt.data.doubts.mask_looks import MaskLook, look_at
@@ -19,8 +18,9 @@ from vpt.data.framing import prepared_size, require_bounded
 from vpt.data.label_maps import positions, read_label
 from vpt.data.label_values import IGNORED
 from vpt.data.plan import Plan
-from vpt.data.prepared import PreparedSlices
-from vpt.data.sampling import held_by_slices
+from vpt.data.slices.cached_arrays import damaged, mapped, require_unchanged, save_array
+from vpt.data.slices.prepared import PreparedSlices
+from vpt.data.slices.sampling import held_by_slices
 from vpt.progress import Tick
 from vpt.readers import LabelMap, Voxels, reader_of
 from vpt.readers.voxels import counted

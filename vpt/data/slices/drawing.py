@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from vpt.data.cached_slices import PreparedCase
 from vpt.data.framing import as_channels, as_float32, crop_or_pad, offset
 from vpt.data.hints import draw_hints
 from vpt.data.plan import Plan
-from vpt.data.sampling import in_turn
-from vpt.data.stored import Store, Viewed, view_seed
+from vpt.data.slices.cached_slices import PreparedCase
+from vpt.data.slices.sampling import in_turn
+from vpt.data.slices.stored import Store, Viewed, view_seed
 from vpt.data.transforms import Augment
 from vpt.vocabulary import Sampling
 
@@ -96,8 +96,8 @@ class SliceDataset(Viewed):
 
     Where the model mixes channels, these are the image's, (C, S, S).
 
-    views: so many fixed crops and augmentations of every slice are all there is (see `vpt.data.stored.Viewed`), and a
-    draw's seed says which of them, and what the hints are; 0: it makes a new one.
+    views: so many fixed crops and augmentations of every slice are all there is (see `stored.Viewed`), and a draw's
+    seed says which of them, and what the hints are; 0: it makes a new one.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.data.named_channels import Named, by_channel_names
+from vpt.use.archives.named_channels import Named, by_channel_names
 
 SCAN, WHOLE = np.zeros((4, 4, 3), np.int16), np.zeros((4, 4, 3, 4), np.int16)
 BRATS = ("t2w", "t1c", "t1n", "t2f")  # as a dataset.json may order them

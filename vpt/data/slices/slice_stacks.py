@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from vpt.data.cached_arrays import damaged, mapped, require_unchanged, save_rows
-from vpt.data.cached_slices import prepare_image
 from vpt.data.framing import as_channels, placement_of
 from vpt.data.plan import Plan
-from vpt.data.sampling import in_turn
-from vpt.data.stored import Store, Viewed, versions_of, view_seed
+from vpt.data.slices.cached_arrays import damaged, mapped, require_unchanged, save_rows
+from vpt.data.slices.cached_slices import prepare_image
+from vpt.data.slices.sampling import in_turn
+from vpt.data.slices.stored import Store, Viewed, versions_of, view_seed
 from vpt.data.transforms import Augment
 from vpt.progress import Tick
 from vpt.readers import Voxels, reader_of
@@ -151,8 +151,8 @@ class StackDataset(Viewed):
     """StackDraw -> (slices (S, 3, size, size) float32 in [0, 1], truth (K,)), the slices of a stack augmented alike.
 
     annotated: (N, K) bool, of which a draw then gives its row as well, (K,).
-    views: so many fixed augmentations of every example are all there is (see `vpt.data.stored.Viewed`), and a draw's
-    seed says which of them; 0: it makes a new one.
+    views: so many fixed augmentations of every example are all there is (see `stored.Viewed`), and a draw's seed
+    says which of them; 0: it makes a new one.
     """
 
     def __init__(

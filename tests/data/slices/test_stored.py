@@ -11,10 +11,10 @@ import pytest
 import torch
 from plans import plan_with
 
-from vpt.data.cached_slices import PreparedCase
-from vpt.data.drawing import SliceDataset, SliceDraw
-from vpt.data.slice_stacks import StackDataset, StackDraw
-from vpt.data.stored import Store, is_whole, to_half, versions_of, view_seed, write_rows
+from vpt.data.slices.cached_slices import PreparedCase
+from vpt.data.slices.drawing import SliceDataset, SliceDraw
+from vpt.data.slices.slice_stacks import StackDataset, StackDraw
+from vpt.data.slices.stored import Store, is_whole, to_half, versions_of, view_seed, write_rows
 from vpt.data.transforms import identity, make_augment
 from vpt.errors import VptError
 

@@ -9,15 +9,15 @@ from typing import Any, NoReturn
 
 from vpt.data.cases import case_name, kind_of
 from vpt.data.ids_in_names import DERIVATIVES, FOLDER, below_derivatives, by_case, id_of, says_mask
-from vpt.data.label_folders import pair_label_folders, pair_label_maps
 from vpt.data.layouts.bids_files import DATATYPES, SUBJECT
 from vpt.data.layouts.naming import IMAGE
-from vpt.data.paired_names import mask_files, not_taken, pair_names, require_references
-from vpt.data.paired_with_set import pair_with_set
-from vpt.data.pairs import Matched, Pair, mask_of
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.readers import Kind
+from vpt.use.evaluation.label_folders import pair_label_folders, pair_label_maps
+from vpt.use.evaluation.paired_names import mask_files, not_taken, pair_names, require_references
+from vpt.use.evaluation.paired_with_set import pair_with_set
+from vpt.use.evaluation.pairs import Matched, Pair, mask_of
 from vpt.words import counted, listed, with_article
 
 PROBABILITIES, PREVIEWS = "probabilities", "previews"  # folders of what is written beside masks
@@ -28,7 +28,7 @@ MOST_SAID = 3  # folders of which is said how their masks were paired
 
 
 def pair_folders(predictions: Any, references: Any) -> Matched:
-    """The masks in two folders and those below, as `vpt.data.pairing.pair_masks` says.
+    """The masks in two folders and those below, as `vpt.use.evaluation.pairing.pair_masks` says.
 
     Raises VptError where one of the two is no folder.
     """

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vpt.data.layouts.description import description, given_labels
-from vpt.data.pairs import Pair
 from vpt.errors import VptError
-from vpt.use.scored_labels import dataset_files
+from vpt.use.evaluation.pairs import Pair
+from vpt.use.evaluation.scored_labels import dataset_files
 from vpt.words import listed
 
 TABLE = "predictions.csv"  # of `vpt predict`

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vpt.data.cached_arrays import damaged, mapped
+from vpt.data.slices.cached_arrays import damaged, mapped
 from vpt.errors import VptError
 from vpt.files import atomic
 from vpt.readers import ColourMask

@@ -17,7 +17,7 @@ from scipy import ndimage
 from vpt.errors import VptError
 from vpt.report.mask_summary import read_mask_summary
 from vpt.report.mask_view import MaskSection
-from vpt.use.evaluation import evaluate
+from vpt.use.evaluation.scoring import evaluate
 from vpt.use.paired import compare_masks
 
 Draw = Callable[[int], np.ndarray]

@@ -9,12 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vpt.data.label_folders import mask_at
 from vpt.data.layouts import survey
-from vpt.data.pairing import pair_masks
-from vpt.data.pairs import Matched
 from vpt.errors import VptError
 from vpt.readers import LabelFiles
+from vpt.use.evaluation.label_folders import mask_at
+from vpt.use.evaluation.pairing import pair_masks
+from vpt.use.evaluation.pairs import Matched
 
 ORGANS = ("liver", "spleen", "vertebrae_L1")
 

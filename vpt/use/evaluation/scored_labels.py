@@ -17,10 +17,10 @@ from vpt.data.doubts.mask_values import MOST_LABELS, MaskValues, SeenMask, too_m
 from vpt.data.label_values import LabelValues, require_no_negative
 from vpt.data.layouts.annotated import names_annotated
 from vpt.data.layouts.description import description, read_labels
-from vpt.data.pairs import Pair
 from vpt.errors import VptError
 from vpt.readers import LabelFiles, LabelMap
-from vpt.use.named_cases import cases_meant, require_there, said_of_cases
+from vpt.use.evaluation.named_cases import cases_meant, require_there, said_of_cases
+from vpt.use.evaluation.pairs import Pair
 from vpt.words import counted, did_you_mean, listed
 
 DATASET = "dataset.json"

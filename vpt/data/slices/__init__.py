@@ -1,0 +1,1 @@
+"""From cases to the slices of a training step: prepared once, cached, drawn."""
