@@ -91,6 +91,46 @@ def test_other_modalities_have_other_values(tmp_path: Path) -> None:
     assert reader_of(write_series(tmp_path / "s", change=of_pet)).doubts() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (["DERIVED", "SECONDARY", "AXIAL", "MIP"], "(ImageType MIP)"),
+        (["DERIVED", "PRIMARY", "MINIP"], "(ImageType MINIP)"),
+        (["DERIVED", "PRIMARY", "PROJECTION IMAGE", "MIP"], "(ImageType PROJECTION IMAGE, MIP)"),
+        (["DERIVED", "SECONDARY", "MPR"], ""),
+        (["ORIGINAL", "PRIMARY", "AXIAL"], ""),
+    ],
+    ids=str,
+)
+def test_projections_are_told(tmp_path: Path, kind: list[str], said: str) -> None:
+    """A hospital's study holds them beside the scan that they were made of."""
+    found = reader_of(write_series(tmp_path / "s", change=having(ImageType=kind))).doubts()
+    assert ["projections through several by its header " + said in text for text in found] == [True] * bool(said)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"CorrectedImage": ["NORM", "DTIM", "SCAT", "DECY"]}, "not corrected for attenuation by its header"),
+        ({"CorrectedImage": "NORM"}, "not corrected for attenuation by its header"),
+        ({"Units": "CNTS"}, "PET whose values are counts by its header (Units CNTS), not Bq/ml or SUV"),
+        ({"Units": "1CM"}, "a map of attenuation by its header"),
+    ],
+    ids=str,
+)
+def test_pet_that_does_not_measure_uptake(tmp_path: Path, values: dict[str, Any], said: str) -> None:
+    (found,) = reader_of(write_series(tmp_path / "s", change=having(Modality="PT", **values))).doubts()
+    assert said in found
+
+
+@pytest.mark.parametrize("units", ["BQML", "GML", "MLMINML"])
+def test_sound_pet(tmp_path: Path, units: str) -> None:
+    """What a unit of PET is called says nothing of another modality, whose attributes of that name are not read."""
+    sound = having(Modality="PT", Units=units, CorrectedImage=["NORM", "ATTN", "SCAT", "DECY"])
+    assert reader_of(write_series(tmp_path / "s", change=sound)).doubts() == []
+    assert reader_of(write_series(tmp_path / "ct", change=having(Units="CNTS"), series=4)).doubts() == []
+
+
 @pytest.fixture
 def parted(tmp_path: Path) -> Path:
     """A series of five slices, three in one folder and two in the next, beside another series."""

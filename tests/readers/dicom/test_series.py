@@ -40,3 +40,15 @@ def test_a_film_is_told_how_to_be_read(tmp_path: Path) -> None:
     said = r"\(US, frames without places, 5 slices\); export the frames as pictures if it is a film, or give the folder"
     with pytest.raises(VptError, match=said):
         reader_of(tmp_path / "us.dcm").grid()
+
+
+@pytest.mark.parametrize("slices", [1, 5])
+def test_a_mosaic_is_no_slice(tmp_path: Path, slices: int) -> None:
+    """One picture of all slices has a place and a size like any other, so nothing else would tell."""
+
+    def change(k: int, data: Any) -> None:
+        data.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+
+    folder = write_series(tmp_path / "epi", numbers((slices, 6, 8)), change=change)
+    with pytest.raises(VptError, match=r"3_000.dcm: a mosaic, all slices of a volume side by side in one picture"):
+        reader_of(folder).grid()

@@ -9,6 +9,7 @@ from vpt.files import folders_below, is_hidden, may_enter
 from vpt.readers.base import Source
 from vpt.readers.dicom import files
 from vpt.readers.dicom.files import series_of
+from vpt.readers.dicom.kinds import not_as_taken
 from vpt.readers.dicom.pixels import INVERTED, is_inverted, is_packed_with_losses
 from vpt.readers.dicom.stack import UNEVEN, Frame, Stack
 from vpt.readers.doubts import odd_spacing
@@ -37,7 +38,7 @@ def decisions(stack: Stack) -> list[str]:
     """What was done to the slices of a series before they became a volume, and what is lost already."""
     first = stack.frames[0].header
     found = []
-    found += [*_of_several(stack), *odd_spacing(stack.grid), *_wide(stack), *_units(stack)]
+    found += [*_of_several(stack), *odd_spacing(stack.grid), *_wide(stack), *_units(stack), *not_as_taken(first)]
     if stack.shifts is not None:
         found.append(f"the gantry was tilted by {stack.lean:.3g} degrees: resampled to straight axes, {stack.grid}")
     if is_inverted(first):

@@ -11,6 +11,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.dicom.files import Header
+from vpt.readers.dicom.kinds import is_localizer
 from vpt.words import counted, listed
 
 LARGEST = "largest"
@@ -85,15 +86,10 @@ def group_series(headers: Sequence[Header]) -> list[Series]:
     """The series of some files, by their numbers; localizer images among the slices of one are one of their own."""
     groups: dict[tuple[str, str, bool], list[Header]] = {}
     for header in headers:
-        one = str(header.get("SeriesInstanceUID")), str(header.get("Modality")), _is_localizer(header)
+        one = str(header.get("SeriesInstanceUID")), str(header.get("Modality")), is_localizer(header)
         groups.setdefault(one, []).append(header)
     found = [Series(tuple(group), _kind(group)) for group in groups.values()]
     return sorted(found, key=lambda each: (each.number.zfill(9), each.uid))
-
-
-def _is_localizer(header: Header) -> bool:
-    kind = header.get("ImageType")
-    return kind is not None and "LOCALIZER" in ([kind] if isinstance(kind, str) else [str(part) for part in kind])
 
 
 def _kind(group: Sequence[Header]) -> str:
@@ -102,7 +98,7 @@ def _kind(group: Sequence[Header]) -> str:
         return "a segmentation"
     if first.get("Rows") is None:
         return "no image"
-    if _is_localizer(first):
+    if is_localizer(first):
         return "localizer"
     if any(int(header.get("NumberOfFrames") or 1) > 1 and not _has_planes(header) for header in group):
         return FRAMES

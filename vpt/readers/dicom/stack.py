@@ -10,6 +10,7 @@ import numpy as np
 
 from vpt.errors import VptError
 from vpt.readers.dicom.files import Header
+from vpt.readers.dicom.kinds import refuse_mosaic
 from vpt.readers.grid import Grid, by
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def frames_of(header: Header) -> list[Frame]:
                 f"{header.file}: {count} frames without places (no functional groups); export it as an enhanced "
                 "multi-frame object or as a series"
             )
+        refuse_mosaic(header)
         return [_frame(header, 0, [header.data], [header.data])]
     shared = header.data.get("SharedFunctionalGroupsSequence") or []
     if (count := int(header.get("NumberOfFrames") or 1)) != len(per_frame):
