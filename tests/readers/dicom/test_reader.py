@@ -306,6 +306,19 @@ def test_what_is_no_zip_and_what_is_damaged_in_one_is_said(tmp_path):
         read(tmp_path / "no.zip")
 
 
+def test_damage_anywhere_in_a_member_of_a_zip_is_said_alike(tmp_path):
+    """Depending on where it lies it is found while unpacking, or by the checksum."""
+    path = zipped(write_series(tmp_path / "ct"))
+    with zipfile.ZipFile(path) as archive:
+        packed = archive.infolist()[1]
+    content = path.read_bytes()
+    start = packed.header_offset + 30 + len(packed.filename)
+    for at in range(start, start + packed.compress_size, 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+        with refuses(r"ct\.zip/study/3_001\.dcm: damaged in its zip"):
+            read(path)
+
+
 # --- slices that are no volume ----------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -85,7 +86,10 @@ class DicomFile:
             size = packed.getinfo(self.member).file_size
             if (free := available_memory()) is not None and size > free:
                 raise MemoryError(f"{self}: takes {size / 2**30:.3g} GiB, {free / 2**30:.3g} GiB of memory are free")
-            return packed.read(self.member)
+            try:
+                return packed.read(self.member)
+            except (zipfile.BadZipFile, zlib.error, EOFError):
+                raise VptError(f"{self}: damaged in its zip; copy or pack it again") from None
 
     def _refuse_deflated(self, source: BytesIO | Path) -> None:
         """A rare way to pack a whole file, which pydicom inflates at once, whatever comes out."""
@@ -288,8 +292,6 @@ def _header(file: DicomFile) -> Header | None:
                 damaged = VptError(f"{file}: no DICOM inside, or damaged; copy or export it again")
                 raise other_content(Path(str(file))) or damaged from None
             return None
-        except zipfile.BadZipFile:
-            raise VptError(f"{file}: damaged in its zip; copy or pack it again") from None
     kind = data.file_meta.get("MediaStorageSOPClassUID")
     if kind == DIRECTORY:
         return None
