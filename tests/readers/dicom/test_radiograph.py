@@ -64,6 +64,13 @@ def test_the_least_number_is_black_as_people_see_it(tmp_path):
     assert np.array_equal(seen(path), 4095 - PIXELS.astype(int))
 
 
+def test_raw_values_of_the_detector_are_told(tmp_path):
+    raw = write_radiograph(tmp_path / "raw.dcm", PresentationIntentType="FOR PROCESSING")
+    made = write_radiograph(tmp_path / "made.dcm", PresentationIntentType="FOR PRESENTATION")
+    assert [text[:27] for text in reader_of(raw).doubts()] == ["the detector's own values, "]
+    assert reader_of(made).doubts() == reader_of(write_radiograph(tmp_path / "a.dcm")).doubts() == []
+
+
 def test_slope_and_intercept_give_values_and_colours_are_colours(tmp_path):
     path = write_radiograph(tmp_path / "a.dcm", RescaleSlope=0.5, RescaleIntercept=-10)
     assert np.allclose(seen(path), PIXELS * 0.5 - 10)

@@ -17,6 +17,7 @@ from vpt.words import listed
 PICTURES = frozenset(("CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA", "US", "XC", "ES", "OP", "GM", "DMS", "DG"))
 """Modalities whose images are seen as they are; a CT or MR without a place is an incomplete export."""
 READ = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}  # pydicom makes red, green and blue of them
+RAW = "FOR PROCESSING"
 ASKED = [
     "SOPClassUID",
     "Modality",
@@ -80,6 +81,14 @@ class RadiographReader(ArrayReader):
         header = self._header()
         colours = int(header.get("SamplesPerPixel") or 1) > 1 or header.get("PhotometricInterpretation") == COLOURS
         return len(self.picture()) if exact and colours else 3 if colours else 1
+
+    def doubts(self) -> list[str]:
+        if self._header().get("PresentationIntentType") != RAW:
+            return []
+        return [
+            "the detector's own values, not yet made to be looked at, by its header (PresentationIntentType FOR "
+            "PROCESSING); most studies hold the same image FOR PRESENTATION as well; is it the right one?"
+        ]
 
     def of_patient(self) -> str:
         return mark_of_patient(self._header())
