@@ -58,6 +58,12 @@ def below_sides(name: str, classes: Collection[str]) -> str:
     return "/".join(parts)
 
 
+def person_in(name: str) -> str:
+    """The patient that a folder of a name, without those of a class or side, is called by; "" for none."""
+    found = PERSON_FOLDER.search(name[: name.rfind("/") + 1])
+    return found[1] if found else ""
+
+
 def stem_of_name(name: str) -> str:
     """A name without what says which visit, side, frame or part it is; itself where nothing does."""
     found = BIDS.fullmatch(name) or BRATS.fullmatch(name) or VIEWED.fullmatch(name)

@@ -20,11 +20,15 @@ OF_FOLDER = re.compile(  # patient3, P3_visit1; frames of a video belong togethe
     rf"(?:^|[_-])((?:{WHOSE}|p|pt|video|vid)[_-]?\d+)(?=$|[_-])", re.IGNORECASE
 )
 PACKED = re.compile(
-    r"(?:part|image|img|batch|fold|chunk|shard|split|subset|set|group|site|cent(?:er|re))s?", re.IGNORECASE
+    "(?:part|image|img|batch|fold|chunk|shard|split|subset|set|group|cohort|data|dataset|domain|series|session|day|week"
+    "|year|site|cent(?:er|re)|hospital|clinic|institut(?:e|ion)|lab|scanner|device|vendor|grade|class|type|stage"
+    "|category|level)s?",
+    re.IGNORECASE,
 )
 STUDY = re.compile(  # a day first, as the folders of a patient's studies have it: 03-23-2003-NA-PET-CT, 2003-03-23
     r"(?:(?:19|20)\d\d([_-])\d\d\1\d\d|\d\d([_-])\d\d\2(?:19|20)\d\d)(?:[_-].*)?"
 )
+DAY = re.compile(r"(?:19|20)\d\d([_.-]?)\d\d\1\d\d|\d\d([_.-])\d\d\2(?:19|20)\d\d")
 YEAR = re.compile(r"(?:19|20)\d\d")
 MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients
 TOLD = 5  # doubts of one kind
@@ -187,8 +191,12 @@ def of_folders(folders: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def _counts_on(folder: str, case: str) -> bool:
-    """Whether a case is called as its folder, which holds a number and is no part of a set, with a number behind it."""
-    is_part = any(map(PACKED.fullmatch, re.findall(r"[^\W\d_]+", folder)))
+    """Whether a case is called as its folder, which holds a number and is no part of a set, with a number behind it.
+
+    What is called by a year or day alone is such a part.
+    """
+    words = re.findall(r"[^\W\d_]+", folder)
+    is_part = any(map(PACKED.fullmatch, words)) or bool(YEAR.fullmatch(folder) or DAY.fullmatch(folder))
     return bool(re.search(r"\d", folder) and re.fullmatch(rf"{re.escape(folder)}[_-]\d+", case)) and not is_part
 
 

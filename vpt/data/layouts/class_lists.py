@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -39,6 +39,9 @@ ALL = "all"
 CSV_NAME = "labels.csv"
 LONGEST = 2**28  # bytes of a list
 MOST_NAMED = 8  # of the names that a column may have
+OF_FILES = {*map(column_key, ("filepath", "image_path"))}  # columns of paths, and no names or numbers
+OF_ANYTHING = "id"  # a column that may be of images, patients or lines
+LOOKED_AT = 20  # lines, for which column names images
 
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
@@ -51,10 +54,10 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
     if not lines:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
-    places, marked = columns_of(header, body, source)
+    images, seen = _Images(source.parent), dict[str, tuple[int, str]]()
+    places, marked = columns_of(header, body, source, images.is_there)
     if sides := split_column([_plain(name) for name in header], partial(_cells_of, lines)):
         places["split"] = [_plain(name) for name in header].index(sides)
-    images, seen = _Images(source.parent), dict[str, tuple[int, str]]()
     for number, cells in body:
         where = f"{source}: line {number}"
         if len(cells) > len(header):
@@ -99,7 +102,7 @@ def lists_in(folder: Path) -> list[Path]:
         with suppress(VptError):  # no list that can be read
             _, header = next(csv_lines(path), (0, []))
             keys = {*map(column_key, header)}
-            if keys & {*map(column_key, IMAGE_COLUMNS)} - {"id"}:  # of anything
+            if keys & {*map(column_key, IMAGE_COLUMNS)} - {OF_ANYTHING}:
                 found[path] = not keys.isdisjoint(map(column_key, COLUMNS["label"]))
     return sorted(found, key=lambda path: not found[path])
 
@@ -154,18 +157,26 @@ def _separator(head: str) -> str:
 
 
 def columns_of(
-    header: Sequence[str], body: Sequence[tuple[int, list[str]]], source: Path
+    header: Sequence[str], body: Sequence[tuple[int, list[str]]], source: Path, is_there: Callable[[str], bool]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """What a column holds -> where it is; and where none holds the label, class -> the column that marks it.
 
+    is_there: whether a cell names an image. Where the first cells of `image_id` do not, those of `filepath` may.
     Raises VptError where none holds paths, or labels, or two are called alike.
     """
+    looked = body[:LOOKED_AT]
+
+    def names_images(place: int) -> bool:
+        return any(is_there(cells[place].strip()) for _, cells in looked if place < len(cells))
+
     keys = [column_key(name) for name in header]
     places = {}
     for what, known in COLUMNS.items():
         there = [key for key in dict.fromkeys(map(column_key, known)) if key in keys]
         if what == "patient":  # what is blank throughout says nothing
             there = [key for key in there if _says_some(body, keys.index(key))] or there
+        if what == "path" and len(there) > 1 and not names_images(keys.index(there[0])):
+            there = [key for key in there if key in OF_FILES and names_images(keys.index(key))] or there
         key = next(iter(there), None)
         if key is not None and keys.count(key) > 1:
             alike = [_plain(name) for name in header if column_key(name) == key]
@@ -173,6 +184,8 @@ def columns_of(
             raise VptError(f"{source}: {len(alike)} columns are called {called}; keep one, or rename the others")
         if key is not None:
             places[what] = keys.index(key)
+    if keys[places.get("path", 0)] == OF_ANYTHING and not names_images(places["path"]):
+        _require_no_other_path(header, places, names_images, source)
     others = ["" if at in places.values() else name for at, name in enumerate(header)]
     marked = marked_columns(others, body, source) if "path" in places and "label" not in places else {}
     for what in ("path", "label"):
@@ -181,6 +194,18 @@ def columns_of(
             expected = f"expected one called {first} (or {listed(more, MOST_NAMED)}); rename the one that is meant"
             raise VptError(f"{source}: no column for the {what} among {listed(header, 10)}; {expected}")
     return places, marked
+
+
+def _require_no_other_path(
+    header: Sequence[str], places: Mapping[str, int], names_images: Callable[[int], bool], source: Path
+) -> None:
+    """Raise VptError where a column that is called as none for the path names images, beside an id that names none."""
+    named = (at for at, name in enumerate(header) if at not in places.values() and name.strip() and names_images(at))
+    if (at := next(named, None)) is not None:
+        raise VptError(
+            f"{source}: the column {header[places['path']].strip()} names no image that is there, but "
+            f"{header[at].strip()} does; rename {header[at].strip()} to path"
+        )
 
 
 def _says_some(body: Sequence[tuple[int, list[str]]], place: int) -> bool:
@@ -201,6 +226,9 @@ class _Images:
 
     def __init__(self, folder: Path):
         self.folder = folder
+
+    def is_there(self, path: str) -> bool:
+        return isinstance(self.found(path), Path)
 
     def found(self, path: str) -> Path | VptError:
         """That of a path, beside the list or in images/, however it is spelled; or the only one of a bare name, with or

@@ -135,12 +135,16 @@ def _beside(sides: Collection[str], names: Collection[str]) -> str:
 
 
 def _again(rows: Iterable[Row], names: Collection[str]) -> str:
-    """The class whose folder holds all the others once more (`yes`, `no`, `brain_tumors/yes`, ...); "" if none."""
+    """The class whose folder holds all the others once more (`yes`, `no`, `brain_tumors/yes`, ...); "" if none.
+
+    Folders in a class that is called by a number, as the others are, count its patients (`0/1`, `0/2`, ...).
+    """
     inside: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         inside[row.labels[0]].update(row.name.split("/")[1 + bool(row.side) : -1][:1])
-    several = len(names) > 2
-    return next((name for name in names if several and inside[name] >= {*names} - {name}), "")
+    if len(names) < 3 or all(map(NUMBER.fullmatch, names)):
+        return ""
+    return next((name for name in names if inside[name] >= {*names} - {name}), "")
 
 
 def _masks_in_each(rows: Iterable[Row], *, alike: bool) -> str:
@@ -188,7 +192,7 @@ def _read(path: Path, images: Set[str]) -> list[_List]:
         return []
     is_labelled = False
     with suppress(VptError):  # it does not say what its images are
-        is_labelled = columns_of(header, lines, path)[0]["path"] in naming
+        is_labelled = columns_of(header, lines, path, lambda cell: _own_name(cell) in images)[0]["path"] in naming
     return [_List(path, is_labelled)]
 
 
