@@ -113,6 +113,9 @@ def test_a_bare_number_at_the_end_joins_nobody_but_is_said(names, stem):
         (["scan1_P1", "scan2_P1", "scan1_P2", "scan2_P2"], "first word alone (scan1_P1, scan2_P1)", "^[^_ -]+"),
         (["2020_case1", "2021_case1", "2020_case2"], "first word alone (2020_case1, 2021_case1)", "^[^_ -]+"),
         (["p1_early_contrast", "p1_late_contrast", "p2_late_contrast", "p2_early_contrast"], "last word", "^[^_-]+"),
+        (["2021-03-01_0012", "2021-03-09_0012", "2021-03-01_0015"], "first date alone (2021-03-01_0012, 2021-03-0", ""),
+        (["20210301_MRN7", "20210309_MRN7", "20210301_MRN8"], "first date alone (20210301_MRN7, 20210309_M", ""),
+        (["20210301_1", "20210301_2", "20210309_1"], "last number alone (20210301_1, 20210301_2)", "(.*)[_-]"),
         (["P1 first", "P1 second", "P2 first"], "last word alone (P1 first, P1 second)", "^.{2}"),
     ],
 )
@@ -132,6 +135,7 @@ def test_a_word_or_a_date_at_the_end_joins_nobody_but_is_said(names, said, patte
         ["case_00000_left_kidney", "case_00001_tumour"],
         ["3f2a9c", "91bb0e", "a8d7aa"],
         ["20051019_38557_0100_PP", "20051020_43808_0100_PP"],
+        ["2021-03-04_0012", "2021-03-04_0013", "2021-03-05_0014"],
         ["LIDC-IDRI-0001", "LIDC-IDRI-0002"],
         ["benign_case1", "malignant_case1", "benign_case2"],
         ["siteA_p1", "siteB_p1", "siteA_p2"],
