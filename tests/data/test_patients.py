@@ -510,6 +510,23 @@ def test_one_name_in_two_classes_is_not_told() -> None:
     assert Patients(own, {}, {}, own).bare_numbers() == ""
 
 
+@pytest.mark.parametrize("name", ["P{}", "Patient {}", "subject_{}"])
+def test_a_persons_name_in_two_classes_is_told(name: str) -> None:
+    names = [f"{each}/{name.format(number)}" for each in ("post", "pre") for number in range(3)]
+    own = {each: below_sides(each, ("pre", "post")) for each in names}
+
+    text = Patients(own, {}, {}, own).bare_numbers()
+
+    assert text.startswith(f"6 cases differ from another in the folder alone ({names[0]}, {names[3]})")
+    settled = by_pattern(names, text.partition("--patients '")[2].partition("'")[0])
+    assert {*settled.values()} == {name.format(number) for number in range(3)}
+
+
+def test_a_persons_name_on_two_sides_of_one_class_is_not_told() -> None:
+    names = [f"{side}/ill/P{number}" for side in ("train", "test") for number in range(3)]
+    assert Patients(names, {}, {}, {each: below_sides(each, ("ill",)) for each in names}).bare_numbers() == ""
+
+
 def test_a_slide_is_one_in_all_magnifications() -> None:
     names = [f"SOB/adenosis/14-2254{k}/{zoom}X/14-2254{k}-{zoom}-001" for k in "AB" for zoom in (40, 100)]
     stems = {name: stem_of(f"benign/{name}", "benign") for name in names}

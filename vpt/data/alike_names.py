@@ -39,6 +39,7 @@ BEHIND_DAY = r"\d{4}[_.-]?\d\d[_.-]?\d\d[_ -](.*)"
 OF_A_DAY = re.compile(rf"(?P<day>{DAY})[_ -](?P<stem>.*\d.*)")  # 2021-03-04_0012
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
 PERSON_FOLDER = re.compile(rf"(?:^|[/_-])((?:{WHOSE})[_-]?\d+)(?=[/_-])", re.IGNORECASE)  # patient1/study2/
+PERSON = re.compile(r"/?(?:patient|pat|subject|subj|participant|person|proband|pt|p)[_ -]?\d+", re.IGNORECASE)
 AT_FIRST = re.compile(  # left_P1, pre_P1, scan2_P1; siteA_P1, benign_P1 and train_P1 are of others
     rf"(?:{NAMED})[_ -](.*\d.*)|[^_ -]*\d[^_ -]*[_ -]((?:{WHOSE}|p|pt)[_-]?\d+)", re.IGNORECASE
 )
