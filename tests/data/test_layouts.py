@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -214,6 +215,24 @@ def test_masks_of_single_objects_are_no_labels(put, tmp_path):
     ) as e:
         survey(tmp_path)
     assert "merge those of each case into one mask" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("organs", "said"),
+    [("liver spleen kidney tumour", "P1 has masks of liver, spleen, but none of "), ("L1 L2 T8 T9", "(instances)")],
+)
+def test_labels_that_no_two_cases_share_are_read_once_it_is_said_who_looked_for_what(put, tmp_path, organs, said):
+    held = {"P1": organs.split()[:2], "P2": organs.split()[2:]}
+    for case, names in held.items():
+        put(f"{case}/ct.nii.gz")
+        for k, name in enumerate(names):
+            put(f"{case}/masks/{name}.nii.gz", 3 + 4 * k)
+    with pytest.raises(VptError, match=re.escape(said)):
+        read_dataset(tmp_path)
+    labels = {"background": 0, **{name: k for k, name in enumerate(organs.split(), 1)}}
+    write_json(tmp_path / "dataset.json", {"labels": labels, "annotated": held})
+    dataset = read_dataset(tmp_path)
+    assert {*dataset.labels.values()} == {"background", *organs.split()}
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> st
     patient, known = next(iter(stems.values())), {*stems.values()}
     lengths, parts = {len(stem) for stem in known}, {len(re.findall("[_-]", stem)) for stem in known}
     patterns = [
-        *{"last date": ("(.*?)[_-](?:19|20)",), "first word": ("^[^_ -]+[_ -](.*)",), "first date": (BEHIND_DAY,)}.get(
+        *{"last date": ("(.*?)[_-](?:19|20)",), "first word": ("^[^_ -]+[_ -](.*)",), "first date": (BEHIND_DAY,), "folder": ("[^/]*$",)}.get(
             what, ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")
         ),
         *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in sorted(parts)),
