@@ -49,6 +49,12 @@ BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; n
     re.IGNORECASE,
 )
 COUNTED = re.compile(r"([^\W\d_]+(?:[_\- ][^\W\d_]+)*)[_\-# ]+\(?\d+\)?")  # smith_3, JD-2, anna meier (1)
+FOUND_BY = {  # what names differ in -> an expression of the patient beside it
+    "last date": ("(.*?)[_-](?:19|20)",),
+    "first date": (BEHIND_DAY,),
+    "first word": ("^[^_ -]+[_ -](.*)",),
+    "folder": ("[^/]*$",),
+}
 MANY_WORDS, FEW_CASES = 5, 9  # of so many words, with so few numbers each, these may be people; `ct_` and `mr_` are not
 ENDING = re.compile(r"[_ -][^\W\d_][\w ]*$")  # P01_3_crop: of all names the same, it tells none apart
 WORDED = re.compile(r"(.*\d.*)[_ -]([^_ -]*[^\W\d_][^_ -]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
@@ -107,9 +113,7 @@ def settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> st
     patient, known = next(iter(stems.values())), {*stems.values()}
     lengths, parts = {len(stem) for stem in known}, {len(re.findall("[_-]", stem)) for stem in known}
     patterns = [
-        *{"last date": ("(.*?)[_-](?:19|20)",), "first word": ("^[^_ -]+[_ -](.*)",), "first date": (BEHIND_DAY,), "folder": ("[^/]*$",)}.get(
-            what, ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")
-        ),
+        *FOUND_BY.get(what, ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")),
         *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in sorted(parts)),
         *("([^/]*)[_-][^/]*$", r"([^/]*?)\W*\d+\W?$"),  # without the folders of classes and sides
         *(f"([^/_-]+(?:[_-][^/_-]+){{{count}}})[^/]*$" for count in sorted(parts)),

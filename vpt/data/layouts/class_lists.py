@@ -5,22 +5,16 @@ from __future__ import annotations
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of, without_ending
-from vpt.data.layouts.marked_columns import mark_of, marked_columns
-from vpt.data.layouts.rows import (
-    IMAGE_COLUMNS,
-    PATIENT_COLUMNS,
-    SPLIT_COLUMNS,
-    Row,
-    column_key,
-    split_column,
-    stem_of,
-)
+from vpt.data.layouts.label_columns import COLUMNS, OF_ANYTHING, columns_of, plain
+from vpt.data.layouts.marked_columns import mark_of
+from vpt.data.layouts.rows import IMAGE_COLUMNS, Row, column_key, split_column, stem_of
+from vpt.data.layouts.sides import side_of_folder
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.files import is_hidden, require_file, spellings
@@ -28,20 +22,9 @@ from vpt.readers import SUPPORTED
 from vpt.vocabulary import SIDE_WORDS, TABLES, WITH_VAL
 from vpt.words import did_you_mean, listed
 
-COLUMNS = {  # what a column holds -> the names it may have
-    "path": IMAGE_COLUMNS,
-    "label": ("label", "class", "diagnosis", "dx", "finding labels"),
-    "split": SPLIT_COLUMNS[:1],
-    "patient": PATIENT_COLUMNS,
-    "annotated": ("annotated",),
-}
 ALL = "all"
 CSV_NAME = "labels.csv"
 LONGEST = 2**28  # bytes of a list
-MOST_NAMED = 8  # of the names that a column may have
-OF_FILES = {*map(column_key, ("filepath", "image_path"))}  # columns of paths, and no names or numbers
-OF_ANYTHING = "id"  # a column that may be of images, patients or lines
-LOOKED_AT = 20  # lines, for which column names images
 
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
@@ -55,9 +38,9 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
     images, seen = _Images(source.parent), dict[str, tuple[int, str]]()
-    places, marked = columns_of(header, body, source, images.is_there)
-    if sides := split_column([_plain(name) for name in header], partial(_cells_of, lines)):
-        places["split"] = [_plain(name) for name in header].index(sides)
+    places, marked = columns_of(header, body, source, images.image_of)
+    if sides := split_column([plain(name) for name in header], partial(_cells_of, lines)):
+        places["split"] = [plain(name) for name in header].index(sides)
     for number, cells in body:
         where = f"{source}: line {number}"
         if len(cells) > len(header):
@@ -84,7 +67,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         labels, looked_for = (label,) if marked else _names(label), _names(cell.get("annotated", ""))
         name = _csv_name(cell["path"], source.parent)
         others = {
-            _plain(column): cells[at].strip()
+            plain(column): cells[at].strip()
             for at, column in enumerate(header[: len(cells)])
             if column.strip()
             and at not in (places["path"], places.get("label"), places.get("split"), places.get("annotated"))
@@ -107,6 +90,15 @@ def lists_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: not found[path])
 
 
+def to_give(lists: Sequence[Path]) -> str:
+    """What to do with such tables, of which there is one: give it, or where each is of a side, one of all of them."""
+    sides = {path.name: side_of_folder(path.stem) for path in lists}
+    if len({*sides.values()} - {""}) > 1:
+        joined = listed(name for name, side in sides.items() if side)
+        return f"join the lists of its sides ({joined}) into one, {CSV_NAME}, with a column split (train, val, test)"
+    return f"give the list in the place of the folder ({lists[0]})"
+
+
 def tables_in(folder: Path) -> list[Path]:
     """The files at the top of a folder that may be lists, by their endings."""
     files = sorted(folder.iterdir()) if folder.is_dir() else ()
@@ -116,7 +108,7 @@ def tables_in(folder: Path) -> list[Path]:
 def _cells_of(lines: Sequence[tuple[int, Sequence[str]]], column: str) -> list[str]:
     """What a column, by its plain name, says on every line behind the header; of lines that end before it nothing."""
     (_, header), *body = lines
-    place = [_plain(name) for name in header].index(column)
+    place = [plain(name) for name in header].index(column)
     return [cells[place] if place < len(cells) else "" for _, cells in body]
 
 
@@ -156,69 +148,9 @@ def _separator(head: str) -> str:
     return max(",;\t", key=yields)
 
 
-def columns_of(
-    header: Sequence[str], body: Sequence[tuple[int, list[str]]], source: Path, is_there: Callable[[str], bool]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """What a column holds -> where it is; and where none holds the label, class -> the column that marks it.
-
-    is_there: whether a cell names an image. Where the first cells of `image_id` do not, those of `filepath` may.
-    Raises VptError where none holds paths, or labels, or two are called alike.
-    """
-    looked = body[:LOOKED_AT]
-
-    def names_images(place: int) -> bool:
-        return any(is_there(cells[place].strip()) for _, cells in looked if place < len(cells))
-
-    keys = [column_key(name) for name in header]
-    places = {}
-    for what, known in COLUMNS.items():
-        there = [key for key in dict.fromkeys(map(column_key, known)) if key in keys]
-        if what == "patient":  # what is blank throughout says nothing
-            there = [key for key in there if _says_some(body, keys.index(key))] or there
-        if what == "path" and len(there) > 1 and not names_images(keys.index(there[0])):
-            there = [key for key in there if key in OF_FILES and names_images(keys.index(key))] or there
-        key = next(iter(there), None)
-        if key is not None and keys.count(key) > 1:
-            alike = [_plain(name) for name in header if column_key(name) == key]
-            called = " and ".join(dict.fromkeys(map(repr, alike)))
-            raise VptError(f"{source}: {len(alike)} columns are called {called}; keep one, or rename the others")
-        if key is not None:
-            places[what] = keys.index(key)
-    if keys[places.get("path", 0)] == OF_ANYTHING and not names_images(places["path"]):
-        _require_no_other_path(header, places, names_images, source)
-    others = ["" if at in places.values() else name for at, name in enumerate(header)]
-    marked = marked_columns(others, body, source) if "path" in places and "label" not in places else {}
-    for what in ("path", "label"):
-        if what not in places and not (what == "label" and marked):
-            first, *more = COLUMNS[what]
-            expected = f"expected one called {first} (or {listed(more, MOST_NAMED)}); rename the one that is meant"
-            raise VptError(f"{source}: no column for the {what} among {listed(header, 10)}; {expected}")
-    return places, marked
-
-
-def _require_no_other_path(
-    header: Sequence[str], places: Mapping[str, int], names_images: Callable[[int], bool], source: Path
-) -> None:
-    """Raise VptError where a column that is called as none for the path names images, beside an id that names none."""
-    named = (at for at, name in enumerate(header) if at not in places.values() and name.strip() and names_images(at))
-    if (at := next(named, None)) is not None:
-        raise VptError(
-            f"{source}: the column {header[places['path']].strip()} names no image that is there, but "
-            f"{header[at].strip()} does; rename {header[at].strip()} to path"
-        )
-
-
-def _says_some(body: Sequence[tuple[int, list[str]]], place: int) -> bool:
-    return any(cells[place].strip() for _, cells in body if place < len(cells))
-
-
 def _is_series(path: Path) -> bool:
     """Whether a folder is one scan, of DICOM."""
     return path.is_dir() and kind_of(path) is not None
-
-
-def _plain(name: str) -> str:
-    return name.strip().casefold()
 
 
 class _Images:
@@ -227,8 +159,9 @@ class _Images:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def is_there(self, path: str) -> bool:
-        return isinstance(self.found(path), Path)
+    def image_of(self, path: str) -> Path | None:
+        found = self.found(path)
+        return found if isinstance(found, Path) else None
 
     def found(self, path: str) -> Path | VptError:
         """That of a path, beside the list or in images/, however it is spelled; or the only one of a bare name, with or
