@@ -186,6 +186,17 @@ def test_folders_that_hold_all_of_a_class_may_be_the_classes(tmp_path):
     assert text.endswith("; if they are the classes, list all in labels.csv with the columns path and label")
 
 
+def test_folders_inside_classes_that_are_called_as_patients_are_not_doubted(tmp_path):
+    for number in range(24):
+        name = ("benign", "malignant")[number // 2 % 2]
+        noise(tmp_path / name / f"patient{number // 2}" / f"i{number}.png", 80 + number)
+
+    check = check_dataset(tmp_path)
+
+    assert check.patients.startswith("12 patients in 24 cases")
+    assert not said(check, "warning")
+
+
 def test_slides_of_several_magnifications_are_no_patients_of_their_own(tmp_path):
     for number in range(24):
         slide = tmp_path / ("benign", "malignant")[number % 2] / f"SOB_14-{number // 4}"

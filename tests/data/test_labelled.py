@@ -642,6 +642,69 @@ def test_an_id_beside_a_path_is_no_image(tmp_path):
     assert [case.name for case in read_labelled(tmp_path / "list.csv").cases] == ["a", "b"]
 
 
+@pytest.mark.parametrize("column", ["image_id", "image", "ID"])
+@pytest.mark.parametrize("file", ["filepath", "Image Path"])
+def test_a_path_beside_an_id_of_the_image_is_read(tmp_path, column, file):
+    for name in "ab":
+        picture(tmp_path / f"input/{name}.png")
+    (tmp_path / "list.csv").write_text(f"{column},{file},label\n1,input/a.png,x\n2,input/b.png,y\n")
+
+    assert [case.name for case in read_labelled(tmp_path / "list.csv").cases] == ["input/a", "input/b"]
+
+
+def test_a_number_that_a_file_is_called_by_is_no_image_beside_a_path_to_another(tmp_path):
+    for name in "123":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "list.csv").write_text("image_id,filepath,label\n1,2.png,x\n2,3.png,y\n3,1.png,y\n")
+
+    found = read_labelled(tmp_path / "list.csv")
+
+    assert targets(found) == {"1": ("y",), "2": ("x",), "3": ("y",)}
+
+
+def test_a_list_of_masks_that_is_called_otherwise_is_told_how_to_call_its_columns(tmp_path):
+    (tmp_path / "list.csv").write_text("id,image_path,mask_path\n1,a.png,b.png\n")
+
+    with pytest.raises(VptError, match=r"; to segment, call the columns image and mask$"):
+        read_labelled(tmp_path / "list.csv")
+
+
+def test_lists_of_sides_are_to_be_joined(tmp_path):
+    for name in "abcd":
+        picture(tmp_path / f"pictures/{name}.png")
+    for side, names in (("train", "ab"), ("val", "c"), ("test", "d")):
+        (tmp_path / f"{side}.csv").write_text("path,label\n" + "".join(f"{name}.png,{name}\n" for name in names))
+
+    with pytest.raises(VptError, match=r"join the lists of its sides \(test.csv, train.csv, val.csv\) into one"):
+        read_dataset(tmp_path)
+    (tmp_path / "val.csv").unlink(), (tmp_path / "test.csv").unlink()
+    with pytest.raises(VptError, match=r"give the list in the place of the folder \(.*train.csv\)"):
+        read_dataset(tmp_path)
+
+
+def test_an_id_is_not_read_in_the_place_of_paths_that_are_not_there(tmp_path):
+    for name in "12":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "list.csv").write_text("filepath,image_id,id,path,label\na.png,1,1,a.png,x\nb.png,2,2,b.png,y\n")
+
+    with pytest.raises(VptError, match=r"line 2: no such file: a\.png"):
+        read_labelled(tmp_path / "list.csv")
+
+
+def test_an_id_of_no_image_beside_a_column_that_names_them_is_told(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    source = tmp_path / "list.csv"
+    source.write_text("ID,scan,label\nP1,a.png,x\nP2,b.png,y\n")
+
+    with pytest.raises(
+        VptError, match="the column ID names no image that is there, but scan does; rename scan to path"
+    ):
+        read_labelled(source)
+    source.write_text(source.read_text().replace("scan", "path"))
+    assert len(read_labelled(source).cases) == 2
+
+
 def test_an_image_on_two_lines_with_two_labels_is_told_with_both(tmp_path):
     for name in "ab":
         picture(tmp_path / f"{name}.png")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,24 @@ def test_masks_of_single_objects_are_no_labels(put, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("organs", "said"),
+    [("liver spleen kidney tumour", "P1 has masks of liver, spleen, but none of "), ("L1 L2 T8 T9", "(instances)")],
+)
+def test_labels_that_no_two_cases_share_are_read_once_it_is_said_who_looked_for_what(put, tmp_path, organs, said):
+    held = {"P1": organs.split()[:2], "P2": organs.split()[2:]}
+    for case, names in held.items():
+        put(f"{case}/ct.nii.gz")
+        for k, name in enumerate(names):
+            put(f"{case}/masks/{name}.nii.gz", 3 + 4 * k)
+    with pytest.raises(VptError, match=re.escape(said)):
+        read_dataset(tmp_path)
+    labels = {"background": 0, **{name: k for k, name in enumerate(organs.split(), 1)}}
+    write_json(tmp_path / "dataset.json", {"labels": labels, "annotated": held})
+    dataset = read_dataset(tmp_path)
+    assert {*dataset.labels.values()} == {"background", *organs.split()}
+
+
+@pytest.mark.parametrize(
     ("folder", "patients"),
     [
         ("Lesions/PETCT_{0}ab/0{1}-23-2003-NA-PET-CT tumour {0}{1}/x", 6),
@@ -224,6 +244,9 @@ def test_masks_of_single_objects_are_no_labels(put, tmp_path):
         ("TCGA_CS_49{0}_1996/TCGA_CS_49{0}_1996_{1}", 6),
         ("part_{0}/part_{0}_{1}", 12),
         ("cat/cat_{0}{1}", 12),
+        ("201{0}/201{0}_{1}", 12),
+        ("2021-03-0{0}/2021-03-0{0}_{1}", 12),
+        ("clinic{0}/clinic{0}_{1}", 12),
     ],
 )
 def test_folders_of_studies_videos_and_slices_are_of_one_patient(put, tmp_path, folder, patients):
@@ -942,3 +965,35 @@ def test_a_list_of_masks_without_a_line_is_told_as_such(tmp_path: Path, header: 
     assert not is_labelled(tmp_path / "cases.csv")
     with pytest.raises(VptError, match=r"cases\.csv: no line in it, expected a header with `image` and `mask`"):
         read_dataset(tmp_path / "cases.csv")
+
+
+@pytest.mark.parametrize("above", ["", "unpacked/nnUNet_raw/"])
+def test_folders_that_dataset_json_describes_are_not_read_by_names_from_above(put, tmp_path, above):
+    inner = [f"{above}Dataset{number}_{organ}" for number, organ in ((501, "Liver"), (502, "Lung"))]
+    for folder in inner:
+        for k in range(3):
+            put(f"{folder}/imagesTr/a{k}_0000.nii.gz"), put(f"{folder}/labelsTr/a{k}.nii.gz", 1)
+        says = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
+        write_json(tmp_path / folder / "dataset.json", {**says, "numTraining": 3})
+
+    with pytest.raises(VptError) as caught:
+        read_dataset(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: no data set by itself, but the folders in it are, each by its dataset.json; give one of them "
+        f"({tmp_path / inner[0]}, {tmp_path / inner[1]})"
+    )
+    shutil.rmtree(tmp_path / inner[1])
+    with pytest.raises(VptError, match="but the folder in it is one; give that") as caught:
+        read_dataset(tmp_path)
+    given = read_dataset(Path(str(caught.value).rpartition("(")[2].removesuffix(")")))
+    assert (given.channels, given.labels) == (("CT",), {0: "background", 1: "organ"})
+
+
+@pytest.mark.parametrize("content", ['{"labels": {}}', "{damaged"])
+def test_a_dataset_json_in_a_folder_that_describes_nothing_leaves_the_names_to_pair(put, tmp_path, content):
+    for k in range(3):
+        put(f"P{k}/ct.nii.gz"), put(f"P{k}/seg.nii.gz", 1)
+    (tmp_path / "P1/dataset.json").write_text(content)
+    (tmp_path / "P1/again").symlink_to(tmp_path / "P1")
+
+    assert len(read_dataset(tmp_path).cases) == 3

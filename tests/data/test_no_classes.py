@@ -261,6 +261,50 @@ def test_the_set_with_its_sides_once_more_is_no_class(tmp_path: Path) -> None:
     assert read_labelled(tmp_path).classes == ("NORMAL", "PNEUMONIA")
 
 
+def test_numbered_patients_in_numbered_classes_are_no_set_once_more(tmp_path: Path) -> None:
+    fill(tmp_path, [f"{grade}/{patient}" for grade in range(3) for patient in range(1, 5)])
+
+    assert read_labelled(tmp_path).classes == ("0", "1", "2")
+    shutil.copytree(tmp_path, tmp_path / "data")
+    assert "the folder data holds folders called as those beside it (0, 1, 2)" in refusal(tmp_path)
+
+
+def test_a_list_that_names_the_images_beside_an_id_of_its_own_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, [f"part_{1 + k // 6}/a{k}.png" for k in range(12)])
+    table(
+        tmp_path / "list.csv",
+        "image_id,filepath,label",
+        [f"x{k},part_{1 + k // 6}/a{k}.png,{k % 2}" for k in range(12)],
+    )
+
+    assert f"give the list of the labels in the place of the folder ({tmp_path / 'list.csv'})" in refusal(tmp_path)
+    assert read_labelled(tmp_path / "list.csv").classes == ("0", "1")
+
+
+@pytest.mark.parametrize("header", ["image,mask,patient", "Scan;Segmentation;age"])
+def test_folders_of_images_and_of_the_masks_of_a_list_are_no_classes(tmp_path: Path, header: str) -> None:
+    fill(tmp_path, ["pictures", "outlines"])
+    sign = ";" if ";" in header else ","
+    lines = [sign.join((f"pictures/pictures_{k}.png", f"outlines/outlines_{k}.png", k)) for k in "abc"]
+    table(tmp_path / "cases.csv", header, lines)
+
+    assert refusal(tmp_path) == (
+        "cases.csv lists images of these folders as masks of others, so that the folders are no classes; give the list "
+        f"in the place of the folder ({tmp_path}/cases.csv); or name them in data.classes, if they are classes all the "
+        "same"
+    )
+    assert not is_labelled(tmp_path / "cases.csv")
+    assert read_labelled(tmp_path, classes=["outlines", "pictures"]).classes == ("outlines", "pictures")
+
+
+def test_classes_with_a_list_of_masks_elsewhere_are_classes(tmp_path: Path) -> None:
+    fill(tmp_path, ["ill", "well"])
+    fill(tmp_path / ".masks", [f"{k}.png" for k in "abc"])
+    table(tmp_path / "cases.csv", "image,mask", [f"ill/ill_{k}.png,.masks/{k}.png" for k in "abc"])
+
+    assert read_labelled(tmp_path).classes == ("ill", "well")
+
+
 def test_images_without_a_label_are_no_class(tmp_path: Path) -> None:
     fill(tmp_path, ["labeled-images/lower/cecum", "labeled-images/upper/z-line", "unlabeled-images/images"])
 

@@ -113,6 +113,9 @@ def test_a_bare_number_at_the_end_joins_nobody_but_is_said(names, stem):
         (["scan1_P1", "scan2_P1", "scan1_P2", "scan2_P2"], "first word alone (scan1_P1, scan2_P1)", "^[^_ -]+"),
         (["2020_case1", "2021_case1", "2020_case2"], "first word alone (2020_case1, 2021_case1)", "^[^_ -]+"),
         (["p1_early_contrast", "p1_late_contrast", "p2_late_contrast", "p2_early_contrast"], "last word", "^[^_-]+"),
+        (["2021-03-01_0012", "2021-03-09_0012", "2021-03-01_0015"], "first date alone (2021-03-01_0012, 2021-03-0", ""),
+        (["20210301_MRN7", "20210309_MRN7", "20210301_MRN8"], "first date alone (20210301_MRN7, 20210309_M", ""),
+        (["20210301_1", "20210301_2", "20210309_1"], "last number alone (20210301_1, 20210301_2)", "(.*)[_-]"),
         (["P1 first", "P1 second", "P2 first"], "last word alone (P1 first, P1 second)", "^.{2}"),
     ],
 )
@@ -132,6 +135,7 @@ def test_a_word_or_a_date_at_the_end_joins_nobody_but_is_said(names, said, patte
         ["case_00000_left_kidney", "case_00001_tumour"],
         ["3f2a9c", "91bb0e", "a8d7aa"],
         ["20051019_38557_0100_PP", "20051020_43808_0100_PP"],
+        ["2021-03-04_0012", "2021-03-04_0013", "2021-03-05_0014"],
         ["LIDC-IDRI-0001", "LIDC-IDRI-0002"],
         ["benign_case1", "malignant_case1", "benign_case2"],
         ["siteA_p1", "siteB_p1", "siteA_p2"],
@@ -504,6 +508,23 @@ def test_one_name_in_two_classes_is_not_told() -> None:
     names = ["pos/image_0001", "neg/image_0001", "pos/1", "neg/1", *(f"{word}/{word}_1" for word in "abcdef")]
     own = {name: below_sides(name, ("pos", "neg", *"abcdef")) for name in names}
     assert Patients(own, {}, {}, own).bare_numbers() == ""
+
+
+@pytest.mark.parametrize("name", ["P{}", "Patient {}", "subject_{}"])
+def test_a_persons_name_in_two_classes_is_told(name: str) -> None:
+    names = [f"{each}/{name.format(number)}" for each in ("post", "pre") for number in range(3)]
+    own = {each: below_sides(each, ("pre", "post")) for each in names}
+
+    text = Patients(own, {}, {}, own).bare_numbers()
+
+    assert text.startswith(f"6 cases differ from another in the folder alone ({names[0]}, {names[3]})")
+    settled = by_pattern(names, text.partition("--patients '")[2].partition("'")[0])
+    assert {*settled.values()} == {name.format(number) for number in range(3)}
+
+
+def test_a_persons_name_on_two_sides_of_one_class_is_not_told() -> None:
+    names = [f"{side}/ill/P{number}" for side in ("train", "test") for number in range(3)]
+    assert Patients(names, {}, {}, {each: below_sides(each, ("ill",)) for each in names}).bare_numbers() == ""
 
 
 def test_a_slide_is_one_in_all_magnifications() -> None:

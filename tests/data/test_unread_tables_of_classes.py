@@ -20,6 +20,7 @@ NAMES = [f"ISIC_{k:07d}" for k in range(COUNT)]
 
 def classes(root: Path, names: Sequence[str] = NAMES) -> Path:
     """A list with a column for each class, and its images in a folder."""
+    root.mkdir(exist_ok=True)
     lines = ["image,MEL,NV", *(f"{name},{float(k % 2)},{float(1 - k % 2)}" for k, name in enumerate(names))]
     (root / "GroundTruth.csv").write_text("\n".join(lines))
     for k, name in enumerate(names):
@@ -85,13 +86,14 @@ def test_what_says_nothing_of_patients_is_not_told(tmp_path: Path, header: str, 
     assert told(path) == []
 
 
-def folders(root: Path, cells: Sequence[str], column: str = "Labels") -> list[str]:
+def folders(root: Path, cells: Sequence[str], column: str = "Labels", called: Sequence[str] = "01") -> list[str]:
     """What is said of images in two folders, half in each, beside a list with this column."""
     classes(root)
     (root / "GroundTruth.csv").unlink()
     for k, name in enumerate(NAMES):
-        (root / f"{2 * k // COUNT}").mkdir(exist_ok=True)
-        (root / "Input" / f"{name}.png").rename(root / f"{2 * k // COUNT}" / f"{name}.png")
+        folder = root / called[2 * k // COUNT]
+        folder.mkdir(exist_ok=True)
+        (root / "Input" / f"{name}.png").rename(folder / f"{name}.png")
     (root / "Input").rmdir()
     table(root / "all.csv", f"ImageID,{column}", cells)
     return [each.text for each in check_dataset(root).warnings if "all.csv" in each.text]
@@ -119,3 +121,9 @@ def test_folders_that_part_a_set_are_told_where_a_list_has_the_labels(tmp_path: 
 )
 def test_a_list_that_says_what_folders_say_is_not_told(tmp_path: Path, cells: list[str], column: str) -> None:
     assert folders(tmp_path, cells, column) == []
+
+
+@pytest.mark.parametrize("column", ["grade", "level"])
+def test_grades_beside_folders_called_by_words_are_no_other_classes(tmp_path: Path, column: str) -> None:
+    assert folders(tmp_path / "words", [*"123"] * (COUNT // 3), column, ("benign", "malignant")) == []
+    assert len(folders(tmp_path / "parts", [*"123"] * (COUNT // 3), column, ("part1", "part2"))) == 1

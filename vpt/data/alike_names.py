@@ -34,8 +34,12 @@ BRATS = re.compile(r"((?:.*/)?BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)  # s
 DATED = re.compile(
     r"(.+?)[_ -](?:(?:19|20)\d\d([_. -]?)\d\d\2\d\d|\d\d?([_. -])\d\d?\3(?:19|20)\d\d)"  # 2020-02-01, 1.2.2020
 )
+DAY = r"(?:.*/)?(?:19|20)\d\d(?P<sign>[_.-]?)[01]\d(?P=sign)[0-3]\d"  # first in a name
+BEHIND_DAY = r"\d{4}[_.-]?\d\d[_.-]?\d\d[_ -](.*)"
+OF_A_DAY = re.compile(rf"(?P<day>{DAY})[_ -](?P<stem>.*\d.*)")  # 2021-03-04_0012
 WHOSE = "patient|pat|subject|subj|sub|person|case|participant|id|pid"  # before a number that is a patient's
 PERSON_FOLDER = re.compile(rf"(?:^|[/_-])((?:{WHOSE})[_-]?\d+)(?=[/_-])", re.IGNORECASE)  # patient1/study2/
+PERSON = re.compile(r"/?(?:patient|pat|subject|subj|participant|person|proband|pt|p)[_ -]?\d+", re.IGNORECASE)
 AT_FIRST = re.compile(  # left_P1, pre_P1, scan2_P1; siteA_P1, benign_P1 and train_P1 are of others
     rf"(?:{NAMED})[_ -](.*\d.*)|[^_ -]*\d[^_ -]*[_ -]((?:{WHOSE}|p|pt)[_-]?\d+)", re.IGNORECASE
 )
@@ -45,6 +49,12 @@ BARE = re.compile(  # 001_002, person7_virus_13, case01.003, P01 (3), P01img3; n
     re.IGNORECASE,
 )
 COUNTED = re.compile(r"([^\W\d_]+(?:[_\- ][^\W\d_]+)*)[_\-# ]+\(?\d+\)?")  # smith_3, JD-2, anna meier (1)
+FOUND_BY = {  # what names differ in -> an expression of the patient beside it
+    "last date": ("(.*?)[_-](?:19|20)",),
+    "first date": (BEHIND_DAY,),
+    "first word": ("^[^_ -]+[_ -](.*)",),
+    "folder": ("[^/]*$",),
+}
 MANY_WORDS, FEW_CASES = 5, 9  # of so many words, with so few numbers each, these may be people; `ct_` and `mr_` are not
 ENDING = re.compile(r"[_ -][^\W\d_][\w ]*$")  # P01_3_crop: of all names the same, it tells none apart
 WORDED = re.compile(r"(.*\d.*)[_ -]([^_ -]*[^\W\d_][^_ -]*)|(.*\d)([a-dA-D])")  # a word, or a letter behind a number
@@ -56,6 +66,12 @@ def below_sides(name: str, classes: Collection[str]) -> str:
     while len(parts) > 1 and (parts[0] in classes or parts[0].lower() in SIDE_WORDS):
         parts = parts[1:]
     return "/".join(parts)
+
+
+def person_in(name: str) -> str:
+    """The patient that a folder of a name, without those of a class or side, is called by; "" for none."""
+    found = PERSON_FOLDER.search(name[: name.rfind("/") + 1])
+    return found[1] if found else ""
 
 
 def stem_of_name(name: str) -> str:
@@ -70,11 +86,14 @@ def differing_in_one(names: Sequence[str]) -> Iterator[tuple[str, dict[str, list
     end = next((end for end in ends if all(name.endswith(end) for name in names)), "")
     cut = {name: name.removesuffix(end) for name in names}
     bare = {name: found[1] or found[2] for name in names if (found := BARE.fullmatch(cut[name]))}
+    of_days = _of_days(names)
+    bare = {name: stem for name, stem in bare.items() if not (of_days and re.fullmatch(DAY, stem))}
     yield "last number", _grouped(_further(bare).items())
     counted_words = _grouped((name, found[1]) for name in names if (found := COUNTED.fullmatch(cut[name])))
     few = max(map(len, counted_words.values()), default=0) <= FEW_CASES
     yield "last number", counted_words if few and len(counted_words) >= MANY_WORDS else {}
     yield "last date", _grouped((name, found[1]) for name in names if (found := DATED.fullmatch(name)))
+    yield "first date", of_days
     first = ((name, found[1] or found[2]) for name in names if (found := AT_FIRST.fullmatch(name)))
     yield "first word", _grouped(first)
     yield "last word", _by_words(cut)
@@ -94,9 +113,7 @@ def settled(what: str, stems: Mapping[str, str], whose: Mapping[str, str]) -> st
     patient, known = next(iter(stems.values())), {*stems.values()}
     lengths, parts = {len(stem) for stem in known}, {len(re.findall("[_-]", stem)) for stem in known}
     patterns = [
-        *{"last date": ("(.*?)[_-](?:19|20)",), "first word": ("^[^_ -]+[_ -](.*)",)}.get(
-            what, ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")
-        ),
+        *FOUND_BY.get(what, ("(.*)[_-]", "(.*).$", r"(.*?)\W*\d+\W?$")),
         *(f"^[^_-]+(?:[_-][^_-]+){{{count}}}" if count else "^[^_-]+" for count in sorted(parts)),
         *("([^/]*)[_-][^/]*$", r"([^/]*?)\W*\d+\W?$"),  # without the folders of classes and sides
         *(f"([^/_-]+(?:[_-][^/_-]+){{{count}}})[^/]*$" for count in sorted(parts)),
@@ -117,6 +134,16 @@ def _grouped(stems: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for name, stem in stems:
         groups.setdefault(stem, []).append(name)
     return groups
+
+
+def _of_days(names: Sequence[str]) -> dict[str, list[str]]:
+    """The names of each stem behind a day (`2021-03-04_0012`), unless these are numbers that count from one each day,
+    as slices do.
+    """
+    found = [(name, match["day"], match["stem"]) for name in names if (match := OF_A_DAY.fullmatch(name))]
+    on = _grouped((stem, day) for _, day, stem in found)
+    count = all(all(map(str.isdecimal, its)) and {*map(int, its)} <= {*range(len(its) + 1)} for its in on.values())
+    return {} if count else _grouped((name, stem) for name, _, stem in found)
 
 
 def _by_words(names: Mapping[str, str]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpt.data.alike_names import person_in
 from vpt.data.check_images import parted, unlike
 from vpt.data.class_counts import counted_classes, problems_of_classes
 from vpt.data.doubts.class_copies import Look, copies, near_copies, split_name
@@ -187,14 +188,17 @@ def _spacings(found: LabelledSet, facts: Sequence[_Facts]) -> Iterator[Problem]:
 
 
 def _folders(found: LabelledSet) -> Iterator[Problem]:
-    """Folders inside a class, which may be patients, or where all of its images lie in some, the classes."""
+    """Folders inside a class, which may be patients, or where all of its images lie in some, the classes; none that
+    are called as patients, and read as such.
+    """
     if not found.source.is_dir():
         return
     depth = {name: len(Path(name).parts) - 2 - (name in found.sides) for name in (each.name for each in found.cases)}
-    inner = [name for name in depth if depth[name] > 0 and name not in found.patients]
+    own = found.whose.own
+    inner = [name for name in depth if depth[name] > 0 and not (name in found.patients or person_in(own[name]))]
     alone = any(found.patient(name) == name for name in inner)
-    empty = {found.classes[example.target[0]] for example in found.cases if depth[example.name] > 0}
-    empty -= {found.classes[example.target[0]] for example in found.cases if depth[example.name] == 0}
+    class_of = {example.name: found.classes[example.target[0]] for example in found.cases}
+    empty = {class_of[name] for name in inner} - {class_of[name] for name in depth if depth[name] == 0}
     if inner and (alone or empty):
         folders = listed(dict.fromkeys(Path(name).parent.as_posix() for name in inner), 3)
         patients = ", each taken for a patient of its own; if the folders are patients, say so in labels.csv, or as "

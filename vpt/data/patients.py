@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
-from vpt.data.alike_names import BIDS, WHOSE, differing_in_one, settled, stem_of_name
+from vpt.data.alike_names import BIDS, PERSON, WHOSE, differing_in_one, settled, stem_of_name
 from vpt.data.doubts.class_names import doubtful_classes, missing_among
 from vpt.errors import VptError
 from vpt.vocabulary import SIDE_WORDS
@@ -20,11 +20,15 @@ OF_FOLDER = re.compile(  # patient3, P3_visit1; frames of a video belong togethe
     rf"(?:^|[_-])((?:{WHOSE}|p|pt|video|vid)[_-]?\d+)(?=$|[_-])", re.IGNORECASE
 )
 PACKED = re.compile(
-    r"(?:part|image|img|batch|fold|chunk|shard|split|subset|set|group|site|cent(?:er|re))s?", re.IGNORECASE
+    "(?:part|image|img|batch|fold|chunk|shard|split|subset|set|group|cohort|data|dataset|domain|series|session|day|week"
+    "|year|site|cent(?:er|re)|hospital|clinic|institut(?:e|ion)|lab|scanner|device|vendor|grade|class|type|stage"
+    "|category|level)s?",
+    re.IGNORECASE,
 )
 STUDY = re.compile(  # a day first, as the folders of a patient's studies have it: 03-23-2003-NA-PET-CT, 2003-03-23
     r"(?:(?:19|20)\d\d([_-])\d\d\1\d\d|\d\d([_-])\d\d\2(?:19|20)\d\d)(?:[_-].*)?"
 )
+DAY = re.compile(r"(?:19|20)\d\d([_.-]?)\d\d\1\d\d|\d\d([_.-])\d\d\2(?:19|20)\d\d")
 YEAR = re.compile(r"(?:19|20)\d\d")
 MANY_FOLDERS = 5  # that are called by a number alone, and are taken for patients
 TOLD = 5  # doubts of one kind
@@ -97,8 +101,8 @@ class Patients:
             if not self.said.get(name):
                 units.setdefault(self.of(name), []).append(name)
         own = self._own_names(units)
-        for what, groups in differing_in_one(list(own)):
-            several = {stem.removeprefix("/"): names for stem, names in groups.items() if len(names) > 1}
+        for what, groups in (*differing_in_one(list(own)), ("folder", _in_several(own))):
+            several = {name.removeprefix("/"): its for name, its in groups.items() if len(its) > 1 or what == "folder"}
             shared = {stem: [unit for name in names for unit in own[name]] for stem, names in several.items()}
             cases = [[name for unit in names for name in units[unit]] for names in shared.values()]
             if not shared or len(groups) < 2 or (splits and not any(_parts(each, cases) for each in splits)):
@@ -187,8 +191,12 @@ def of_folders(folders: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def _counts_on(folder: str, case: str) -> bool:
-    """Whether a case is called as its folder, which holds a number and is no part of a set, with a number behind it."""
-    is_part = any(map(PACKED.fullmatch, re.findall(r"[^\W\d_]+", folder)))
+    """Whether a case is called as its folder, which holds a number and is no part of a set, with a number behind it.
+
+    What is called by a year or day alone is such a part.
+    """
+    words = re.findall(r"[^\W\d_]+", folder)
+    is_part = any(map(PACKED.fullmatch, words)) or bool(YEAR.fullmatch(folder) or DAY.fullmatch(folder))
     return bool(re.search(r"\d", folder) and re.fullmatch(rf"{re.escape(folder)}[_-]\d+", case)) and not is_part
 
 
@@ -202,6 +210,13 @@ def _is_number(folders: Sequence[str]) -> bool:
     """Whether a number that is no year is all that folders say, but for a side."""
     numbers = [name for name in folders if name.lower() not in SIDE_WORDS]
     return len(numbers) == 1 and numbers[0].isdecimal() and not YEAR.fullmatch(numbers[0])
+
+
+def _in_several(own: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Names of persons that are in folders of several classes: `/P1` of `pre/P1` and `post/P1`."""
+    persons = {name: its for name, its in own.items() if len(its) > 1 and PERSON.fullmatch(name)}
+    classes = {name: {each.removesuffix(name).rpartition("/")[2] for each in its} for name, its in persons.items()}
+    return {name: [name] for name, its in classes.items() if len(its) > 1}
 
 
 def _parts(split: Mapping[str, Sequence[str]], groups: Iterable[Sequence[str]]) -> bool:

@@ -29,8 +29,9 @@ LONGEST = 2**24  # bytes; larger tables hold pixels
 MOST = 0.5  # of the cases a table names, if it is one of them
 SOME = 0.2  # of the cases lie apart from most others of their label
 GROUP = "group"  # of a table of participants it says who is ill
-LABELS = {"label", "labels", "class", "class_name", "diagnosis", "dx", "finding", "findings", "finding labels", "grade"}
-LABELS |= {"level", "target", "category"}
+LABELS = {"label", "labels", "class", "class_name", "diagnosis", "dx", "finding", "findings", "finding labels"}
+LABELS |= {"target", "category"}
+GRADES = {"grade", "level"}  # beside folders called by words (benign, malignant) they say something else
 
 Columns = Mapping[str, Mapping[str, str]]
 """Name in small letters -> case -> what it says."""
@@ -116,7 +117,8 @@ def _of_patients(shown: str, columns: Columns, splits: Sequence[Splits], source:
 def _of_classes(shown: str, columns: Columns, dataset: LabelledSet) -> Iterator[str]:
     """Of a column of labels each of which lies in several folders, while folders hold several of them."""
     folder = {example.name: dataset.classes[example.target[0]] for example in dataset.cases}
-    for name in sorted(columns.keys() & LABELS):
+    are_numbered = all(any(map(str.isdigit, name)) for name in dataset.classes)
+    for name in sorted(columns.keys() & (LABELS | GRADES if are_numbered else LABELS)):
         held, lies = defaultdict[str, set[str]](set), defaultdict[str, Counter[str]](Counter)
         for case, cell in columns[name].items():
             if cell:

@@ -7,6 +7,7 @@ Of volumes only names are read here, never voxels. `survey` and `survey_labelled
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from vpt.data.layouts.patterns import is_paired, survey_pairs
 from vpt.data.layouts.volume_folders import is_described, lists_masks, survey_volumes
 from vpt.data.layouts.written import write_description
 from vpt.data.patients import by_pattern
-from vpt.data.walking import Walk, folders_in
+from vpt.data.walking import Walk, folders_in, leads_back
 from vpt.errors import VptError
+from vpt.files import may_enter
 from vpt.readers import Relabelled
 from vpt.vocabulary import LISTS
-from vpt.words import either
+from vpt.words import either, listed
 
 __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_labelled", "write_description"]
 
@@ -104,6 +106,7 @@ def _survey(root: Path) -> tuple[SegmentationSet, list[VptError]]:
             return survey_images(root)
         _require_no_set_inside(root)
         return survey_volumes(root)
+    _require_no_described_inside(root)
     return survey_by_name(root)
 
 
@@ -119,3 +122,22 @@ def _require_no_set_inside(root: Path) -> None:
         (inner,) = holding
         if is_labelled(inner) or is_described(inner):
             raise VptError(f"{root}: no data set by itself, but the folder in it is one; give that ({inner})")
+
+
+def _require_no_described_inside(root: Path) -> None:
+    """Raise VptError where all scans lie in folders that a dataset.json describes each, as those of nnUNet_raw."""
+    inner = [root]
+    while len(inner) == 1 and not (inner[0] / "dataset.json").exists():
+        real = inner[0].resolve()
+        inner = [each for each in folders_in(inner[0]) if may_enter(each) and not leads_back(each, [real])]
+    described = [folder for folder in inner if folder != root and _describes_labels(folder / "dataset.json")]
+    if described and all({*described} & {*path.parents} for path in Walk(root).files() if kind_of(path)):
+        one = f"the folder in it is one; give that ({described[0]})"
+        several = f"the folders in it are, each by its dataset.json; give one of them ({listed(described, 3)})"
+        raise VptError(f"{root}: no data set by itself, but {one if len(described) == 1 else several}")
+
+
+def _describes_labels(source: Path) -> bool:
+    with suppress(VptError):  # a damaged one describes nothing
+        return bool(description(source).get("labels"))
+    return False

@@ -38,7 +38,7 @@ from vpt.readers import ColourMask, Kind, LabelFiles
 from vpt.words import counted, listed
 
 MANY_ALIKE = 5  # scans without a mask that have one line
-ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly
+ENOUGH = 0.5  # of the cases, at least: have both where names are not read plainly; of masks: are numbered or hashed
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def survey_by_name(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     """
     source = root / "dataset.json"
     content, (files, pairing) = description(source), _found(root)
-    _require_shared_labels(pairing)
+    _require_shared_labels(pairing, content)
     problems = [*_alone(files, pairing), *_incomplete(pairing, content)]
     kinds = {kind_of(file.path) for case in pairing.both for file in pairing.scans[case].values()}
     if len(kinds) > 1:
@@ -251,10 +251,16 @@ def _incomplete(pairing: _Pairing, content: dict[str, Any]) -> Iterator[VptError
             yield VptError(f"{next(iter(masks.values())).path}: {without_masks(name, sorted(masks), missing)}")
 
 
-def _require_shared_labels(pairing: _Pairing) -> None:
-    """Raise VptError where no two cases have a mask of one name, as those of numbered or hashed objects have none."""
+def _require_shared_labels(pairing: _Pairing, content: dict[str, Any]) -> None:
+    """Raise VptError where no two cases have a mask of one name, as those of numbered or hashed objects have none.
+
+    Names without numbers are of labels, and so are any where it is said who looked for what.
+    """
     names = [name for case in pairing.both for name in pairing.masks[case]]
     if not pairing.by_label or len(pairing.both) < 2 or len({*names}) < len(names) or len(names) == len(pairing.both):
+        return
+    told = any(is_told(content, name) for name in _names(pairing))
+    if told or sum(any(map(str.isdigit, name)) for name in names) < ENOUGH * len(names):
         return
     case = max(pairing.both, key=lambda its: len(pairing.masks[its]))
     first = next(iter(pairing.masks[case].values()))

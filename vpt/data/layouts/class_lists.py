@@ -11,16 +11,10 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from vpt.data.cases import case_name, kind_of, without_ending
-from vpt.data.layouts.marked_columns import mark_of, marked_columns
-from vpt.data.layouts.rows import (
-    IMAGE_COLUMNS,
-    PATIENT_COLUMNS,
-    SPLIT_COLUMNS,
-    Row,
-    column_key,
-    split_column,
-    stem_of,
-)
+from vpt.data.layouts.label_columns import COLUMNS, OF_ANYTHING, columns_of, plain
+from vpt.data.layouts.marked_columns import mark_of
+from vpt.data.layouts.rows import IMAGE_COLUMNS, Row, column_key, split_column, stem_of
+from vpt.data.layouts.sides import side_of_folder
 from vpt.data.walking import Walk
 from vpt.errors import VptError
 from vpt.files import is_hidden, require_file, spellings
@@ -28,17 +22,9 @@ from vpt.readers import SUPPORTED
 from vpt.vocabulary import SIDE_WORDS, TABLES, WITH_VAL
 from vpt.words import did_you_mean, listed
 
-COLUMNS = {  # what a column holds -> the names it may have
-    "path": IMAGE_COLUMNS,
-    "label": ("label", "class", "diagnosis", "dx", "finding labels"),
-    "split": SPLIT_COLUMNS[:1],
-    "patient": PATIENT_COLUMNS,
-    "annotated": ("annotated",),
-}
 ALL = "all"
 CSV_NAME = "labels.csv"
 LONGEST = 2**28  # bytes of a list
-MOST_NAMED = 8  # of the names that a column may have
 
 
 def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
@@ -51,10 +37,10 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
     if not lines:
         raise VptError(f"{source}: an empty file, expected a header with `path` and `label`; export it again")
     (_, header), *body = lines
-    places, marked = columns_of(header, body, source)
-    if sides := split_column([_plain(name) for name in header], partial(_cells_of, lines)):
-        places["split"] = [_plain(name) for name in header].index(sides)
     images, seen = _Images(source.parent), dict[str, tuple[int, str]]()
+    places, marked = columns_of(header, body, source, images.image_of)
+    if sides := split_column([plain(name) for name in header], partial(_cells_of, lines)):
+        places["split"] = [plain(name) for name in header].index(sides)
     for number, cells in body:
         where = f"{source}: line {number}"
         if len(cells) > len(header):
@@ -81,7 +67,7 @@ def csv_rows(source: Path, problems: list[VptError]) -> Iterator[Row]:
         labels, looked_for = (label,) if marked else _names(label), _names(cell.get("annotated", ""))
         name = _csv_name(cell["path"], source.parent)
         others = {
-            _plain(column): cells[at].strip()
+            plain(column): cells[at].strip()
             for at, column in enumerate(header[: len(cells)])
             if column.strip()
             and at not in (places["path"], places.get("label"), places.get("split"), places.get("annotated"))
@@ -99,9 +85,18 @@ def lists_in(folder: Path) -> list[Path]:
         with suppress(VptError):  # no list that can be read
             _, header = next(csv_lines(path), (0, []))
             keys = {*map(column_key, header)}
-            if keys & {*map(column_key, IMAGE_COLUMNS)} - {"id"}:  # of anything
+            if keys & {*map(column_key, IMAGE_COLUMNS)} - {OF_ANYTHING}:
                 found[path] = not keys.isdisjoint(map(column_key, COLUMNS["label"]))
     return sorted(found, key=lambda path: not found[path])
+
+
+def to_give(lists: Sequence[Path]) -> str:
+    """What to do with such tables, of which there is one: give it, or where each is of a side, one of all of them."""
+    sides = {path.name: side_of_folder(path.stem) for path in lists}
+    if len({*sides.values()} - {""}) > 1:
+        joined = listed(name for name, side in sides.items() if side)
+        return f"join the lists of its sides ({joined}) into one, {CSV_NAME}, with a column split (train, val, test)"
+    return f"give the list in the place of the folder ({lists[0]})"
 
 
 def tables_in(folder: Path) -> list[Path]:
@@ -113,7 +108,7 @@ def tables_in(folder: Path) -> list[Path]:
 def _cells_of(lines: Sequence[tuple[int, Sequence[str]]], column: str) -> list[str]:
     """What a column, by its plain name, says on every line behind the header; of lines that end before it nothing."""
     (_, header), *body = lines
-    place = [_plain(name) for name in header].index(column)
+    place = [plain(name) for name in header].index(column)
     return [cells[place] if place < len(cells) else "" for _, cells in body]
 
 
@@ -153,47 +148,9 @@ def _separator(head: str) -> str:
     return max(",;\t", key=yields)
 
 
-def columns_of(
-    header: Sequence[str], body: Sequence[tuple[int, list[str]]], source: Path
-) -> tuple[dict[str, int], dict[str, int]]:
-    """What a column holds -> where it is; and where none holds the label, class -> the column that marks it.
-
-    Raises VptError where none holds paths, or labels, or two are called alike.
-    """
-    keys = [column_key(name) for name in header]
-    places = {}
-    for what, known in COLUMNS.items():
-        there = [key for key in dict.fromkeys(map(column_key, known)) if key in keys]
-        if what == "patient":  # what is blank throughout says nothing
-            there = [key for key in there if _says_some(body, keys.index(key))] or there
-        key = next(iter(there), None)
-        if key is not None and keys.count(key) > 1:
-            alike = [_plain(name) for name in header if column_key(name) == key]
-            called = " and ".join(dict.fromkeys(map(repr, alike)))
-            raise VptError(f"{source}: {len(alike)} columns are called {called}; keep one, or rename the others")
-        if key is not None:
-            places[what] = keys.index(key)
-    others = ["" if at in places.values() else name for at, name in enumerate(header)]
-    marked = marked_columns(others, body, source) if "path" in places and "label" not in places else {}
-    for what in ("path", "label"):
-        if what not in places and not (what == "label" and marked):
-            first, *more = COLUMNS[what]
-            expected = f"expected one called {first} (or {listed(more, MOST_NAMED)}); rename the one that is meant"
-            raise VptError(f"{source}: no column for the {what} among {listed(header, 10)}; {expected}")
-    return places, marked
-
-
-def _says_some(body: Sequence[tuple[int, list[str]]], place: int) -> bool:
-    return any(cells[place].strip() for _, cells in body if place < len(cells))
-
-
 def _is_series(path: Path) -> bool:
     """Whether a folder is one scan, of DICOM."""
     return path.is_dir() and kind_of(path) is not None
-
-
-def _plain(name: str) -> str:
-    return name.strip().casefold()
 
 
 class _Images:
@@ -201,6 +158,10 @@ class _Images:
 
     def __init__(self, folder: Path):
         self.folder = folder
+
+    def image_of(self, path: str) -> Path | None:
+        found = self.found(path)
+        return found if isinstance(found, Path) else None
 
     def found(self, path: str) -> Path | VptError:
         """That of a path, beside the list or in images/, however it is spelled; or the only one of a bare name, with or

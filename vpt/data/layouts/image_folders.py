@@ -19,7 +19,7 @@ from vpt.data.doubts.left_out import ending_of, kinds, left_out
 from vpt.data.doubts.mask_values import AT_ONCE, MANY, MOST_LABELS, MaskValues, SeenMask, too_many_values
 from vpt.data.label_maps import how_to_turn
 from vpt.data.label_values import negative, require_no_negative
-from vpt.data.layouts.class_lists import lists_in
+from vpt.data.layouts.class_lists import lists_in, to_give
 from vpt.data.layouts.description import description, given_labels, read_channels, read_patients, shown_name
 from vpt.data.mask_colours import ids_by_colour
 from vpt.errors import VptError
@@ -54,7 +54,7 @@ def survey_images(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         if drawn := drawn_below(root):
             raise VptError(f"{root}: images/ but no masks/; {drawn}")
         lists = lists_in(root)
-        classes = f"; to classify, give the list in the place of the folder ({lists[0]})" if lists else ""
+        classes = f"; to classify, {to_give(lists)}" if lists else ""
         raise VptError(f"{root}: images/ but no masks/; put a mask of the same name there for every image{classes}")
     if not scan_files(root / "masks") and (other := left_out(root / "masks", ()).files):
         raise _unread_masks(root / "masks", other)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def is_mask_list(path: Path) -> bool:
         return True
     label = line.cell(MASK[-1:])
     return bool(label) and (_there(path.parent, label) is not None or _are_paths(path))
+
+
+def listed_masks(source: Path) -> list[Path]:
+    """The masks of a table with a column of these that are there; none of what cannot be read."""
+    with suppress(VptError):
+        _, header = next(csv_lines(source), (0, []))
+        if not {*MASK[:-1]}.isdisjoint(name.strip().casefold() for name in header):
+            found = (_there(source.parent, mask) for line in _lines(source) if (mask := line.cell(MASK[:-1])))
+            return [path for path in found if path is not None]
+    return []
 
 
 def _header(path: Path) -> list[str]:

@@ -11,11 +11,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vpt.data.cases import case_name
 from vpt.data.doubts.drawn import TOOLS, drawn_as
-from vpt.data.layouts.class_lists import columns_of, csv_lines, tables_in
+from vpt.data.layouts.class_lists import csv_lines, tables_in
+from vpt.data.layouts.label_columns import columns_of
+from vpt.data.layouts.lists import listed_masks
 from vpt.data.layouts.naming import CASES as CASES_APART
 from vpt.data.layouts.naming import says_masks
 from vpt.data.layouts.rows import Row
@@ -48,6 +51,9 @@ class _List:
 def no_classes(root: Path, rows: Sequence[Row]) -> str:
     """Why the folders of these images are no classes, and what to give in their place; "" where they may be some."""
     names = sorted({label for row in rows for label in row.labels})
+    if listing := _list_of_masks(root, rows):
+        what = f"{listing.name} lists images of these folders as masks of others, so that the folders are no classes"
+        return f"{what}; give the list in the place of the folder ({listing}){NAMED}"
     if again := _again(rows, names):
         others = f"those beside it ({listed((name for name in names if name != again), 3)})"
         return f"the folder {again} holds folders called as {others}, as the set once more; take it out{NAMED}"
@@ -135,12 +141,16 @@ def _beside(sides: Collection[str], names: Collection[str]) -> str:
 
 
 def _again(rows: Iterable[Row], names: Collection[str]) -> str:
-    """The class whose folder holds all the others once more (`yes`, `no`, `brain_tumors/yes`, ...); "" if none."""
+    """The class whose folder holds all the others once more (`yes`, `no`, `brain_tumors/yes`, ...); "" if none.
+
+    Folders in a class that is called by a number, as the others are, count its patients (`0/1`, `0/2`, ...).
+    """
     inside: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         inside[row.labels[0]].update(row.name.split("/")[1 + bool(row.side) : -1][:1])
-    several = len(names) > 2
-    return next((name for name in names if several and inside[name] >= {*names} - {name}), "")
+    if len(names) < 3 or all(map(NUMBER.fullmatch, names)):
+        return ""
+    return next((name for name in names if inside[name] >= {*names} - {name}), "")
 
 
 def _masks_in_each(rows: Iterable[Row], *, alike: bool) -> str:
@@ -168,6 +178,13 @@ def _masks_in_each(rows: Iterable[Row], *, alike: bool) -> str:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
+def _list_of_masks(root: Path, rows: Iterable[Row]) -> Path | None:
+    """A list of images and masks at the top of the set, of which most masks are among these images."""
+    lists = {path: masks for path in tables_in(root) if (masks := listed_masks(path))}
+    images = {row.image for row in rows if lists and isinstance(row.image, Path)}
+    return next((path for path in lists if sum(mask in images for mask in lists[path]) > MOST * len(lists[path])), None)
+
+
 def _lists(root: Path, rows: Sequence[Row]) -> list[_List]:
     """Those at the top of the set that name most of its images, those with labels first."""
     tables = tables_in(root)
@@ -188,8 +205,13 @@ def _read(path: Path, images: Set[str]) -> list[_List]:
         return []
     is_labelled = False
     with suppress(VptError):  # it does not say what its images are
-        is_labelled = columns_of(header, lines, path)[0]["path"] in naming
+        is_labelled = columns_of(header, lines, path, partial(_among, images))[0]["path"] in naming
     return [_List(path, is_labelled)]
+
+
+def _among(images: Set[str], path: str) -> Path | None:
+    """The image that a cell names, by its own name."""
+    return Path(name) if (name := _own_name(path)) in images else None
 
 
 def _own_name(path: str) -> str:

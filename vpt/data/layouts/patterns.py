@@ -50,7 +50,8 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     scans, masks = _patterns(content[PAIRS], source)
     paths = named_paths(root)
     found = _matching(root, paths, masks, source)
-    no_masks = [path for path in paths if root / path not in {*found.values()}]
+    are_masks = {*found.values()}
+    no_masks = [path for path in paths if root / path not in are_masks]
     channels = {name: _matching(root, no_masks, patterns, source) for name, patterns in scans.items()}
     problems = [*_alone(channels, found)]
     keys = sorted(key for key in found if all(key in its for its in channels.values()))

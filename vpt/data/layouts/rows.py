@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vpt.data.alike_names import PERSON_FOLDER, below_sides, stem_of_name
+from vpt.data.alike_names import below_sides, person_in, stem_of_name
 from vpt.readers import Source
 from vpt.vocabulary import SIDE_WORDS, Target
 from vpt.words import did_you_mean, listed
@@ -72,8 +72,8 @@ def stem_of(name: str, label: str) -> str:
     Folders of a class or side at the start do not count, because a patient can have slices of several classes.
     """
     own = below_sides(name, {label})
-    if person := PERSON_FOLDER.search(own[: own.rfind("/") + 1]):
-        return person[1]
+    if person := person_in(own):
+        return person
     stem = stem_of_name(own)
     return "" if stem == own or stem.endswith("/") else stem
 

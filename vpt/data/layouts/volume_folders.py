@@ -20,7 +20,7 @@ from vpt.data.cases import (
 )
 from vpt.data.doubts.drawn import drawn_below
 from vpt.data.doubts.left_out import unread_beside
-from vpt.data.layouts.class_lists import lists_in
+from vpt.data.layouts.class_lists import lists_in, to_give
 from vpt.data.layouts.description import description, labels_of, read_channels, read_patients, shown_name
 from vpt.data.layouts.image_folders import as_images, image_channels, labels_of_masks
 from vpt.data.layouts.regions import regions_in_words
@@ -68,7 +68,7 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         if root.is_dir() and (drawn := drawn_below(root)):
             raise VptError(f"{root}: no masks; {drawn}")
         if lists := lists_in(root):
-            raise VptError(f"{root}: no data set by its folders; give the list in the place of the folder ({lists[0]})")
+            raise VptError(f"{root}: no data set by its folders; {to_give(lists)}")
         raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{why_unpaired(root)}{unread_beside(root)}")
     content = read_json(source)
     if not isinstance(content, dict):
