@@ -16,14 +16,7 @@ RESULTS = (SUMMARY, CASES, EVALUATION)
 PICTURES = ("confusion.png", "reliability.png")
 COMPARISON = ("comparison.json", "comparison.csv", "comparison.md")
 PAGE = "report.html"
-EVALUATED = (
-    PAGE,
-    SUMMARY,
-    EVALUATION,
-    QUALITY,
-    *PICTURES,
-    CASES,
-)  # removed in this order: by the last we know pictures
+EVALUATED = (PAGE, SUMMARY, EVALUATION, QUALITY, *PICTURES, CASES)  # the last says whose the pictures are
 BEGUN = ".vpt-evaluation"  # in a folder while masks are written there and scored, and until all results are there
 MADE = b"<p>Made by vpt "  # in every page
 SCORED = (b'<p class="kind">Evaluation</p>', b'<p class="kind">Comparison</p>')  # in those of scores
