@@ -179,14 +179,14 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
         resolved = config.resolved(task)  # what cannot be is told before the data are looked at
-        read = read_dataset(data.path, data.patients, data.labels)
+        read = read_dataset(data.path, data.patients, data.labels, config.task)
         if text := unwritable(read):
             raise VptError(f"{read.root}: {text}")
         return resolved, keep_labels(read, config.start.kept or ())
     if config.start.adds:
         config = with_task(config)
         data = config.data
-    labelled = read_labelled(data.path, data.target, data.classes, data.patients, data.only)
+    labelled = read_labelled(data.path, data.target, data.classes, data.patients, data.only, config.task)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled
 
