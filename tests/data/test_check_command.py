@@ -80,7 +80,7 @@ def test_check_reads_a_set_for_the_task_that_it_is_told(both: Path, vpt: Callabl
 
     told: Told = vpt("check", both, "--task", "classification", "--json")
     assert told.code == 0
-    assert [label["name"] for label in json.loads(told.out)["labels"]] == ["a", "b"]
+    assert [each["name"] for each in json.loads(told.out)["classes"]] == ["a", "b"]
     told = vpt("check", both, "--task", "classes")
     assert told.err == "usage: --task classes: expected segmentation or classification\n"
     told = vpt("check", both, "--task", "classification", "--labels", "{a: 1}")
