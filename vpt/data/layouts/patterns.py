@@ -62,7 +62,8 @@ def survey_pairs(root: Path) -> tuple[SegmentationSet, list[VptError]]:
     masks = {label: _matching(root, paths, patterns, source) for label, patterns in said.masks.items()}
     _require_one_label(masks, source)
     found = {key: path for its in reversed(masks.values()) for key, path in its.items()}  # one of each case
-    no_masks = [path for path in paths if root / path not in {*chain(*map(dict.values, masks.values()))}]
+    of_masks = {*chain(*map(dict.values, masks.values()))}
+    no_masks = [path for path in paths if root / path not in of_masks]
     channels = {name: _matching(root, no_masks, patterns, source) for name, patterns in said.scans.items()}
     problems = [*_alone(channels, found, said)]
     keys = sorted(key for key in found if all(key in its for its in channels.values()))
